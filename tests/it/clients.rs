@@ -51,7 +51,7 @@ async fn curl_is_told_why_its_upgrade_is_refused() {
     let gateway = Gateway::start_with(&Settings::default().with(r#"auth.reject = "http""#)).await;
     let url = format!("http://{}/ws", gateway.address());
 
-    let plain = Answer::of(&["-i", &url]).await;
+    let plain = CurlOutput::of(&["-i", &url]).await;
     assert_eq!(plain.status(), 426, "{plain:?}");
     assert!(plain.has_header("upgrade: websocket"), "{plain:?}");
 
@@ -70,7 +70,7 @@ async fn curl_is_told_why_its_upgrade_is_refused() {
     let tokenless = Settings::default().with(r#"auth.token_sources = ["header"]"#);
     let expired = Key::default_secret().user_with("alice", json!({"exp":unix_now() - 60}));
     let bearer = format!("Authorization: Bearer {expired}");
-    let refused = Answer::of(&[&upgrade[..], &["-H", &bearer, &url]].concat()).await;
+    let refused = CurlOutput::of(&[&upgrade[..], &["-H", &bearer, &url]].concat()).await;
     assert_eq!(refused.status(), 401, "{refused:?}");
     assert!(
         refused.has_header("www-authenticate: Bearer error=\"invalid_token\""),
@@ -85,7 +85,7 @@ async fn curl_is_told_why_its_upgrade_is_refused() {
     // Without a token, where none may follow in a message.
     let gateway = Gateway::start_with(&tokenless.with(r#"auth.reject = "http""#)).await;
     let url = format!("http://{}/ws", gateway.address());
-    let refused = Answer::of(&[&upgrade[..], &[&url]].concat()).await;
+    let refused = CurlOutput::of(&[&upgrade[..], &[&url]].concat()).await;
     assert_eq!(refused.status(), 401, "{refused:?}");
     assert_eq!(refused.json()["reason"], "missing_token");
 }
@@ -102,7 +102,7 @@ async fn curl_publishes_and_revokes_through_the_admin_api() {
     );
 
     let stranger =
-        Answer::of(&["-i", "--json", r#"{"channel":"room:1","data":1}"#, &publish]).await;
+        CurlOutput::of(&["-i", "--json", r#"{"channel":"room:1","data":1}"#, &publish]).await;
     assert_eq!(stranger.status(), 401, "{stranger:?}");
     assert!(
         stranger.has_header("content-type: application/problem+json"),
@@ -110,14 +110,14 @@ async fn curl_publishes_and_revokes_through_the_admin_api() {
     );
 
     let body = r#"{"channel":"room:1","data":{"from":"curl"}}"#;
-    let published = Answer::of(&["-i", "-H", &key, "--json", body, &publish]).await;
+    let published = CurlOutput::of(&["-i", "-H", &key, "--json", body, &publish]).await;
     assert_eq!(published.status(), 200, "{published:?}");
     alice
         .expect_json(json!({"type":"message","channel":"room:1","data":{"from":"curl"}}))
         .await;
 
     let sessions =
-        Answer::of(&["-i", "-H", &key, &format!("{admin}/v1/sessions?user=alice")]).await;
+        CurlOutput::of(&["-i", "-H", &key, &format!("{admin}/v1/sessions?user=alice")]).await;
     assert_eq!(
         sessions.json()["sessions"][0]["user"],
         "alice",
@@ -125,11 +125,11 @@ async fn curl_publishes_and_revokes_through_the_admin_api() {
     );
 
     let body = r#"{"kind":"user","value":"alice"}"#;
-    let receipt = Answer::of(&["-i", "-H", &key, "--json", body, &revoke]).await;
+    let receipt = CurlOutput::of(&["-i", "-H", &key, "--json", body, &revoke]).await;
     assert_eq!(receipt.json()["closed"], 1, "{receipt:?}");
     alice.expect_close(4403, "revoked").await;
 
-    let metrics = Answer::of(&["-i", &format!("{admin}/metrics")]).await;
+    let metrics = CurlOutput::of(&["-i", &format!("{admin}/metrics")]).await;
     assert_eq!(metrics.status(), 200, "{metrics:?}");
     assert!(metrics.body().contains("curfew_"), "{metrics:?}");
 }
@@ -198,9 +198,9 @@ fn program(name: &str) -> PathBuf {
 
 /// Output of `curl -i`: head and body.
 #[derive(Debug)]
-struct Answer(String);
+struct CurlOutput(String);
 
-impl Answer {
+impl CurlOutput {
     async fn of(arguments: &[&str]) -> Self {
         let mut curl = Command::new("curl");
         curl.args([

@@ -44,6 +44,6 @@ pub use proxy::{Flow, Kind, Link, Proxy};
 pub use redis::{Redis, free_port, redis_program};
 pub use resp::{Reply, Resp};
 pub use settings::{ADMIN_KEY, Settings};
-pub use tape::{LEASE, Seen, Tape};
+pub use tape::{LEASE, Tape, TapedFrame};
 pub use tls::{TestAuthority, TestCertificate};
 pub use topology::{RedisCluster, Sentinel};

@@ -25,9 +25,9 @@ const QUEUE: usize = 1024;
 /// Pings that may be answered `unavailable` before one must not be: ten seconds' worth at least.
 const MOST_PINGS: u32 = 200;
 
-/// Something that came, and when.
+/// A frame that came, and when.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct TapedFrame {
     /// Time at which it was read.
     pub at: Instant,
     /// The text frame; for a close frame `{"close":code}`, for the end of the stream `{"end":true}`.
@@ -37,7 +37,7 @@ pub struct Seen {
 /// A client whose frames are recorded as they come, while the test does something else.
 #[derive(Debug)]
 pub struct Tape {
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<TapedFrame>>>,
     outgoing: mpsc::Sender<String>,
     // Ends the recording when it is dropped.
     _recording: JoinSet<()>,
@@ -65,12 +65,12 @@ impl Tape {
     }
 
     /// Everything so far.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub fn seen(&self) -> Vec<TapedFrame> {
         self.seen.lock().clone()
     }
 
     /// The frames so far that have at least the members of `expect`.
-    pub fn matching(&self, expect: &Value) -> Vec<Seen> {
+    pub fn matching(&self, expect: &Value) -> Vec<TapedFrame> {
         let seen = self.seen.lock();
         seen.iter()
             .filter(|seen| json::contains(expect, &seen.frame))
@@ -79,7 +79,7 @@ impl Tape {
     }
 
     /// The publications so far.
-    pub fn messages(&self) -> Vec<Seen> {
+    pub fn messages(&self) -> Vec<TapedFrame> {
         self.matching(&json!({"type":"message"}))
     }
 
@@ -89,12 +89,12 @@ impl Tape {
     }
 
     /// Waits for a frame with at least the members of `expect`.
-    pub async fn until(&self, expect: Value) -> Seen {
+    pub async fn until(&self, expect: Value) -> TapedFrame {
         self.until_within(PATIENCE, expect).await
     }
 
     /// Waits at most so long for a frame with at least the members of `expect`.
-    pub async fn until_within(&self, patience: Duration, expect: Value) -> Seen {
+    pub async fn until_within(&self, patience: Duration, expect: Value) -> TapedFrame {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(found) = self.matching(&expect).into_iter().next() {
@@ -110,7 +110,7 @@ impl Tape {
     }
 
     /// Waits for a publication that is read after `since`.
-    pub async fn message_after(&self, patience: Duration, since: Instant) -> Seen {
+    pub async fn message_after(&self, patience: Duration, since: Instant) -> TapedFrame {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(found) = self.messages().into_iter().find(|seen| seen.at > since) {
@@ -195,11 +195,11 @@ impl Tape {
 
 async fn record(
     mut client: WsClient,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    seen: Arc<Mutex<Vec<TapedFrame>>>,
     mut wanted: mpsc::Receiver<String>,
 ) {
     let note = |frame: Value| {
-        seen.lock().push(Seen {
+        seen.lock().push(TapedFrame {
             at: Instant::now(),
             frame,
         });

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_model::AuthFailure;
+use curfew_model::{AuthFailure, Clock};
 use tokio::time;
 
 use crate::remote::Asked;
@@ -16,6 +16,31 @@ const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest wait for an issuer's answer before the configuration is read again.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// The wait for the issuer's keys if the key of a report is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyWait {
+    /// Up to two seconds, for a sender that waits.
+    Brief,
+    /// Until the issuer's next answer, without a time limit: for a report that is good except for its
+    /// missing key. Its times are judged as of the call.
+    NextAnswer,
+}
+
+impl KeyWait {
+    /// Runs `attempt`, given the time as of which it judges, until the key is there or the wait ends.
+    pub(crate) async fn run<T>(
+        self,
+        clock: &dyn Clock,
+        attempt: impl Fn(Duration) -> Result<T, NoKey>,
+    ) -> Result<T, VerifyError> {
+        let called_at = clock.now();
+        match self {
+            Self::Brief => with_keys(|| attempt(clock.now())).await,
+            Self::NextAnswer => with_next_keys(|| attempt(called_at)).await,
+        }
+    }
+}
 
 /// The reason that an issuer gives no key for a token.
 pub(crate) enum NoKey {
@@ -151,9 +176,7 @@ pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Resu
 
 /// Like [`with_keys`], for a report that is good except for its missing key and that the sender
 /// does not repeat. Waits for the issuer's next answer without a time limit.
-pub(crate) async fn with_next_keys<T>(
-    attempt: impl Fn() -> Result<T, NoKey>,
-) -> Result<T, VerifyError> {
+async fn with_next_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
     loop {
         let Ask { remote, .. } = match attempt() {
             Ok(done) => return Ok(done),

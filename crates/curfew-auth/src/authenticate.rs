@@ -116,7 +116,7 @@ pub struct FileReload {
 struct Files {
     config: AuthConfig,
     /// One entry per issuer, in the order of `config.issuers`.
-    seen: Vec<Seen>,
+    seen: Vec<FileContent>,
     /// One entry per issuer: true if the last content of its file could not be used.
     bad: Vec<bool>,
 }
@@ -130,7 +130,7 @@ pub struct PreparedIssuers {
 
 /// Result of reading a file.
 #[derive(Debug, PartialEq, Eq)]
-enum Seen {
+enum FileContent {
     /// The hash of the file's content.
     Content(Vec<u8>),
     Unreadable,
@@ -368,7 +368,7 @@ impl Authenticator {
                 continue;
             };
             let content = issuer.read();
-            let now = Seen::of(&content);
+            let now = FileContent::of(&content);
             if *seen == now {
                 continue;
             }
@@ -461,7 +461,7 @@ impl Authenticator {
     }
 }
 
-impl Seen {
+impl FileContent {
     fn of(content: &Result<Vec<u8>, KeyError>) -> Self {
         match content {
             // Compared by content: times of modification miss the swapped link of a mounted secret.
@@ -478,7 +478,7 @@ fn load(config: &AuthConfig) -> Result<(Vec<Arc<LoadedIssuer>>, Files), LoadErro
     let mut seen = Vec::with_capacity(loads.len());
     for (load, issuer) in loads.into_iter().zip(&config.issuers) {
         warn_of_skipped(issuer, &load.skipped);
-        seen.push(Seen::of(&Ok(load.content)));
+        seen.push(FileContent::of(&Ok(load.content)));
         all.push(Arc::new(load.issuer));
     }
     let files = Files {

@@ -107,8 +107,8 @@ fn from_page(
     query: Option<&str>,
     subprotocols: &[String],
     config: &AuthConfig,
-) -> Result<Found, AuthError> {
-    let mut found = Found::new(config);
+) -> Result<CredentialSearch, AuthError> {
+    let mut found = CredentialSearch::new(config);
     if config.accepts(Source::Header) {
         from_header(headers, config, &mut found)?;
     }
@@ -131,7 +131,7 @@ fn from_page(
 ///
 /// The errors of [`extract`].
 pub fn bearer(headers: &HeaderMap, config: &AuthConfig) -> Result<Option<Bearer>, AuthError> {
-    let mut found = Found::new(config);
+    let mut found = CredentialSearch::new(config);
     from_header(headers, config, &mut found)?;
     Ok(match found.take()? {
         Some(Credential::Bearer(bearer)) => Some(bearer),
@@ -140,7 +140,7 @@ pub fn bearer(headers: &HeaderMap, config: &AuthConfig) -> Result<Option<Bearer>
 }
 
 /// The findings up to this point.
-struct Found {
+struct CredentialSearch {
     /// `auth.max_token_bytes`.
     max_token_bytes: usize,
     /// The only credential found.
@@ -149,7 +149,7 @@ struct Found {
     wrong_scheme: Option<AuthError>,
 }
 
-impl Found {
+impl CredentialSearch {
     fn new(config: &AuthConfig) -> Self {
         Self {
             max_token_bytes: config.max_token_bytes,
@@ -222,7 +222,7 @@ fn ambiguous(message: &'static str) -> AuthError {
 fn from_header(
     headers: &HeaderMap,
     config: &AuthConfig,
-    found: &mut Found,
+    found: &mut CredentialSearch,
 ) -> Result<(), AuthError> {
     for value in headers.get_all(AUTHORIZATION) {
         let value = value.as_bytes().trim_ascii();
@@ -257,7 +257,11 @@ fn from_header(
 
 /// Compares names as written, without decoding, so that redaction of URIs by name removes exactly
 /// the tokens read here.
-fn from_query(query: &str, config: &AuthConfig, found: &mut Found) -> Result<(), AuthError> {
+fn from_query(
+    query: &str,
+    config: &AuthConfig,
+    found: &mut CredentialSearch,
+) -> Result<(), AuthError> {
     for pair in query.split('&') {
         match pair.split_once('=') {
             Some(("token" | "access_token", value)) if config.accepts(Source::Query) => {
@@ -275,7 +279,11 @@ fn from_query(query: &str, config: &AuthConfig, found: &mut Found) -> Result<(),
 }
 
 /// Reads only the named cookie, because the others may hold any bytes.
-fn from_cookie(headers: &HeaderMap, name: &str, found: &mut Found) -> Result<(), AuthError> {
+fn from_cookie(
+    headers: &HeaderMap,
+    name: &str,
+    found: &mut CredentialSearch,
+) -> Result<(), AuthError> {
     for value in headers.get_all(COOKIE) {
         for cookie in value.as_bytes().split(|byte| *byte == b';') {
             let Some(value) = cookie

@@ -46,6 +46,7 @@ mod token;
 mod verified;
 
 pub use algorithm::{Algorithm, UnknownAlgorithm};
+pub use ask::KeyWait;
 pub use authenticate::{
     Authenticator, FileReload, MissingKeys, PreparedIssuers, Unverified, VerifyError,
 };

@@ -6,12 +6,12 @@ use std::time::Duration;
 use curfew_model::AuthFailure;
 use serde_json::{Map, Value};
 
-use crate::ask::{NoKey, with_keys, with_next_keys};
+use crate::ask::{KeyWait, NoKey};
 use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, LogoutRules};
-use crate::reports::ReportClaims;
+use crate::reports::{MAX_ID_BYTES, ReportClaims, SignedClaims};
 use crate::token::TokenType;
-use crate::token::json::{self, Date, Flaw, Members};
+use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, LogoutScope, VerifyError};
 
 /// The event that makes a token a logout token (§2.4).
@@ -20,9 +20,6 @@ const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 /// Longest age and lifetime of a logout token. Providers send one at once, so an older one is a
 /// replay.
 const MAX_AGE: Duration = Duration::from_secs(600);
-
-/// Longest `jti`, in bytes.
-const MAX_ID_BYTES: usize = 256;
 
 /// The content of a good logout token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,20 +54,9 @@ impl Authenticator {
     ///
     /// The fault, for the issuer's log, or [`VerifyError::Unknown`] if the issuer's keys are
     /// unavailable.
-    pub async fn verify_logout(&self, token: &str) -> Result<Logout, VerifyError> {
-        with_keys(|| self.attempt_logout(token, self.clock().now())).await
-    }
-
-    /// Validates a logout token that [`Authenticator::verify_logout`] found to be good except for
-    /// its missing key. Waits for the issuer's next answer without a time limit. The token's times
-    /// are judged as of the call.
-    ///
-    /// # Errors
-    ///
-    /// The fault, for the issuer's log.
-    pub async fn verify_logout_later(&self, token: &str) -> Result<Logout, VerifyError> {
-        let now = self.clock().now();
-        with_next_keys(|| self.attempt_logout(token, now)).await
+    pub async fn verify_logout(&self, token: &str, wait: KeyWait) -> Result<Logout, VerifyError> {
+        let attempt = |now| self.attempt_logout(token, now);
+        wait.run(self.clock(), attempt).await
     }
 
     /// Validates a logout token with the keys at hand, for operators who check one.
@@ -90,101 +76,92 @@ impl Authenticator {
             token,
             TokenType::Logout,
             |issuer| issuer.logout.as_ref(),
-            |claims: LogoutClaims, issuer, rules| claims.judge(issuer, rules, leeway, now),
+            |claims, issuer, rules| judge(claims, issuer, rules, leeway, now),
         )
     }
 }
 
-/// The claims of a logout token. Reading fails at a claim of the wrong type.
+/// The claims that a logout token has beside those of all reports.
 #[derive(Debug, Default)]
 struct LogoutClaims {
-    issuer: Option<String>,
     subject: Option<String>,
     login: Option<String>,
-    audience: Vec<String>,
-    issued_at: Option<Date>,
     expires_at: Option<Date>,
-    token_id: Option<String>,
     events: Option<Map<String, Value>>,
     has_nonce: bool,
     has_numeric_subject: bool,
 }
 
-impl LogoutClaims {
-    fn judge(
-        self,
-        issuer: &LoadedIssuer,
-        rules: &LogoutRules,
-        leeway: Duration,
-        now: Duration,
-    ) -> Result<Logout, AuthError> {
-        if !self.audience.iter().any(|one| rules.audience.contains(one)) {
-            return Err(AuthError::other_audience(&self.audience, &rules.audience));
-        }
-        let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?;
-        if Duration::from_secs(issued_at.up()) > now + leeway {
-            return Err(AuthError::by_clock(
-                AuthFailure::Malformed,
-                "the logout token's iat is in the future",
-            ));
-        }
-        if now.saturating_sub(Duration::from_secs(issued_at.down())) > MAX_AGE {
-            return Err(AuthError::by_clock(
-                AuthFailure::Malformed,
-                "the logout token's iat is over ten minutes ago",
-            ));
-        }
-        // Required since errata set 1.
-        let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?.down();
-        if now >= Duration::from_secs(expires_at) + leeway {
-            return Err(AuthError::by_clock(
-                AuthFailure::Malformed,
-                "the logout token has expired",
-            ));
-        }
-        if expires_at.saturating_sub(issued_at.down()) > MAX_AGE.as_secs() {
-            return Err(AuthError::malformed(
-                "the logout token is good for over ten minutes",
-            ));
-        }
-        match &self.token_id {
-            Some(id) if (1..=MAX_ID_BYTES).contains(&id.len()) => {}
-            _ => return Err(missing("jti")),
-        }
-        let event = self.events.as_ref().and_then(|events| events.get(EVENT));
-        if !matches!(event, Some(Value::Object(_))) {
-            return Err(AuthError::malformed(
-                "events is not an object with the back-channel logout event, an object as well",
-            ));
-        }
-        if self.has_nonce {
-            return Err(AuthError::malformed("a logout token has no nonce"));
-        }
-        if self.has_numeric_subject && !rules.numeric_subjects {
-            return Err(AuthError::malformed(
-                "the sub claim is not a string; auth.numeric_subjects takes integers as well",
-            ));
-        }
-        let empty = |name: &Option<String>| name.as_ref().is_some_and(String::is_empty);
-        if empty(&self.subject) || empty(&self.login) {
-            return Err(AuthError::malformed("sub and sid must not be empty"));
-        }
-        if self.subject.is_none() && self.login.is_none() {
-            return Err(AuthError::malformed(
-                "the logout token has neither sub nor sid",
-            ));
-        }
-        Ok(Logout {
-            issuer: Arc::clone(&issuer.name),
-            namesakes: issuer.namesakes.clone(),
-            user: self.subject,
-            login: self.login,
-            scope: rules.scope,
-            issued_at: issued_at.up(),
-        })
+fn judge(
+    signed: SignedClaims<LogoutClaims>,
+    issuer: &LoadedIssuer,
+    rules: &LogoutRules,
+    leeway: Duration,
+    now: Duration,
+) -> Result<Logout, AuthError> {
+    signed.check_audience(&rules.audience)?;
+    let issued_at = signed.issued_at.ok_or_else(|| missing("iat"))?;
+    if Duration::from_secs(issued_at.up()) > now + leeway {
+        return Err(AuthError::by_clock(
+            AuthFailure::Malformed,
+            "the logout token's iat is in the future",
+        ));
     }
+    if now.saturating_sub(Duration::from_secs(issued_at.down())) > MAX_AGE {
+        return Err(AuthError::by_clock(
+            AuthFailure::Malformed,
+            "the logout token's iat is over ten minutes ago",
+        ));
+    }
+    // Required since errata set 1.
+    let expires_at = signed.own.expires_at.ok_or_else(|| missing("exp"))?.down();
+    if now >= Duration::from_secs(expires_at) + leeway {
+        return Err(AuthError::by_clock(
+            AuthFailure::Malformed,
+            "the logout token has expired",
+        ));
+    }
+    if expires_at.saturating_sub(issued_at.down()) > MAX_AGE.as_secs() {
+        return Err(AuthError::malformed(
+            "the logout token is good for over ten minutes",
+        ));
+    }
+    if !signed.has_token_id(MAX_ID_BYTES) {
+        return Err(missing("jti"));
+    }
+    let claims = signed.own;
+    let event = claims.events.as_ref().and_then(|events| events.get(EVENT));
+    if !matches!(event, Some(Value::Object(_))) {
+        return Err(AuthError::malformed(
+            "events is not an object with the back-channel logout event, an object as well",
+        ));
+    }
+    if claims.has_nonce {
+        return Err(AuthError::malformed("a logout token has no nonce"));
+    }
+    if claims.has_numeric_subject && !rules.numeric_subjects {
+        return Err(AuthError::malformed(
+            "the sub claim is not a string; auth.numeric_subjects takes integers as well",
+        ));
+    }
+    let empty = |name: &Option<String>| name.as_ref().is_some_and(String::is_empty);
+    if empty(&claims.subject) || empty(&claims.login) {
+        return Err(AuthError::malformed("sub and sid must not be empty"));
+    }
+    if claims.subject.is_none() && claims.login.is_none() {
+        return Err(AuthError::malformed(
+            "the logout token has neither sub nor sid",
+        ));
+    }
+    Ok(Logout {
+        issuer: Arc::clone(&issuer.name),
+        namesakes: issuer.namesakes.clone(),
+        user: claims.subject,
+        login: claims.login,
+        scope: rules.scope,
+        issued_at: issued_at.up(),
+    })
 }
-
 fn missing(name: &str) -> AuthError {
     AuthError::malformed(format!("the logout token has no {name}"))
 }
@@ -192,28 +169,14 @@ fn missing(name: &str) -> AuthError {
 impl ReportClaims for LogoutClaims {
     const UNREADABLE: &'static str = "the logout token's claims are not a JSON object without repeated names, with each claim of its type";
 
-    fn issuer(&self) -> Option<&str> {
-        self.issuer.as_deref()
-    }
-}
-
-impl<'a> Members<'a> for LogoutClaims {
-    fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
-        let text = || json::text(name, value).map(|text| Some(text.into_owned()));
+    fn member(&mut self, name: &str, value: json::Value<'_>) -> Result<(), Flaw> {
         match name {
-            "iss" => self.issuer = text()?,
             "sub" => {
                 self.has_numeric_subject = json::integer(value).is_some();
                 self.subject = Some(json::subject(name, value, true)?.into_owned());
             }
-            "sid" => self.login = text()?,
-            "aud" => {
-                let audience = json::texts(name, value)?;
-                self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
-            }
-            "iat" => self.issued_at = Some(Date::read(name, value)?),
+            "sid" => self.login = Some(json::text(name, value)?.into_owned()),
             "exp" => self.expires_at = Some(Date::read(name, value)?),
-            "jti" => self.token_id = text()?,
             "events" => self.events = Some(json::object(name, value)?),
             "nonce" => self.has_nonce = true,
             _ => {}

@@ -15,4 +15,4 @@ pub use set::{Effect, SecurityEvent};
 pub use subject::Subject;
 
 pub(crate) use journal::Journal;
-pub(crate) use signed::ReportClaims;
+pub(crate) use signed::{MAX_ID_BYTES, ReportClaims, SignedClaims};

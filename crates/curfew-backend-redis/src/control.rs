@@ -42,10 +42,10 @@ use crate::connect::Connection;
 use crate::connections::Connections;
 use crate::core::Core;
 use crate::fault::Fault;
-use crate::request::Request;
+use crate::request::ControlRequest;
 use crate::slots::Slot;
 pub(crate) use ineffective::why as why_ineffective;
-pub use pushes::Told;
+pub use pushes::TouchedKey;
 pub(crate) use read::{SpelledKey, find_names, read};
 
 use compare::Comparison;
@@ -72,7 +72,7 @@ const RESETUP: Duration = Duration::from_secs(1);
 pub(crate) struct Control {
     core: Arc<Core>,
     connections: Arc<Connections>,
-    requests: mpsc::Receiver<Request>,
+    requests: mpsc::Receiver<ControlRequest>,
     /// The number of the current generation, for logs and the protocol log.
     generation: u64,
     /// The primary that this node was last synced with. It holds every revocation in
@@ -157,7 +157,7 @@ impl Control {
         core: Arc<Core>,
         connections: Arc<Connections>,
         known_revocations: Arc<KnownRevocations>,
-        requests: mpsc::Receiver<Request>,
+        requests: mpsc::Receiver<ControlRequest>,
     ) -> Self {
         Self {
             core,
@@ -289,7 +289,7 @@ impl Control {
         while let Ok(Some(request)) = time::timeout_at(until, self.requests.recv()).await {
             match request {
                 // The next setup compares every session, and answers this request.
-                Request::Compare { reply } => self.comparison.wait(reply),
+                ControlRequest::Compare { reply } => self.comparison.wait(reply),
                 request => request.refuse(),
             }
         }

@@ -20,7 +20,7 @@ use crate::envelope;
 use crate::fault::Fault;
 use crate::metrics::BackendDropReason;
 use crate::presence;
-use crate::request::{MAX_REQUESTS, Request, Requests};
+use crate::request::{ControlRequest, ControlRequests, MAX_REQUESTS};
 use crate::subscriber::Verbs;
 
 /// Largest message between nodes that is parsed, in bytes.
@@ -104,13 +104,13 @@ impl Message {
 
 /// An answer to a question of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct NodeAnswer {
     pub(crate) node: NodeId,
     pub(crate) closed: u64,
     pub(crate) gone: Vec<SessionId>,
 }
 
-impl Answer {
+impl NodeAnswer {
     /// The answer of a node that ended `closed` sessions.
     fn closed(node: NodeId, closed: u64) -> Self {
         Self {
@@ -125,9 +125,9 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     core: Arc<Core>,
-    requests: Requests,
+    requests: ControlRequests,
     /// Questions that wait for answers, by id.
-    asked: Mutex<HashMap<String, mpsc::Sender<Answer>>>,
+    asked: Mutex<HashMap<String, mpsc::Sender<NodeAnswer>>>,
     /// Places for questions of other nodes whose answer takes a while. They bound the memory those
     /// take.
     confirming: Arc<Semaphore>,
@@ -138,7 +138,7 @@ pub(crate) struct Inbox {
 pub(crate) struct Question<'a> {
     inbox: &'a Inbox,
     pub(crate) id: String,
-    pub(crate) answers: mpsc::Receiver<Answer>,
+    pub(crate) answers: mpsc::Receiver<NodeAnswer>,
 }
 
 impl Drop for Question<'_> {
@@ -148,7 +148,7 @@ impl Drop for Question<'_> {
 }
 
 impl Inbox {
-    pub(crate) fn new(core: Arc<Core>, requests: Requests) -> Arc<Self> {
+    pub(crate) fn new(core: Arc<Core>, requests: ControlRequests) -> Arc<Self> {
         Arc::new(Self {
             core,
             requests,
@@ -248,7 +248,9 @@ impl Inbox {
                     self.confirm(connections, id, key);
                 }
             }
-            Message::Applied { id, node, closed } => self.answer(&id, Answer::closed(node, closed)),
+            Message::Applied { id, node, closed } => {
+                self.answer(&id, NodeAnswer::closed(node, closed))
+            }
             Message::Disconnect {
                 id,
                 session,
@@ -264,7 +266,7 @@ impl Inbox {
                     self.send(connections, Message::Disconnected { id, node });
                 }
             }
-            Message::Disconnected { id, node } => self.answer(&id, Answer::closed(node, 0)),
+            Message::Disconnected { id, node } => self.answer(&id, NodeAnswer::closed(node, 0)),
             Message::Probe { id, node, sessions } => {
                 if node == self.core.node {
                     self.probe(connections, id, sessions);
@@ -272,13 +274,13 @@ impl Inbox {
             }
             Message::Probed { id, node, gone } => {
                 let closed = 0;
-                self.answer(&id, Answer { node, closed, gone });
+                self.answer(&id, NodeAnswer { node, closed, gone });
             }
         }
     }
 
     /// Passes an answer to the question that waits for it.
-    fn answer(&self, id: &str, answer: Answer) {
+    fn answer(&self, id: &str, answer: NodeAnswer) {
         let node = answer.node;
         if let Some(question) = self.asked.lock().get(id)
             && question.try_send(answer).is_err()
@@ -324,7 +326,7 @@ impl Inbox {
                 return;
             }
             let (reply, applied) = oneshot::channel();
-            let request = Request::Confirm {
+            let request = ControlRequest::Confirm {
                 id: id.clone(),
                 key,
                 reply,

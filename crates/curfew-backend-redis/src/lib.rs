@@ -70,7 +70,7 @@ use crate::connections::Connections;
 use crate::control::{Control, KnownRevocations};
 use crate::core::Core;
 use crate::inbox::Inbox;
-use crate::request::{MAX_REQUESTS, Requests};
+use crate::request::{ControlRequests, MAX_REQUESTS};
 
 pub use crate::config::{
     OnDataLoss, RedisAddress, RedisBackendConfig, RedisConfig, RedisServer, RedisTarget, RedisUrl,
@@ -104,7 +104,7 @@ pub struct Redis {
     connections: Arc<Connections>,
     inbox: Arc<Inbox>,
     known_revocations: Arc<KnownRevocations>,
-    requests: Requests,
+    requests: ControlRequests,
     info: NodeInfo,
 }
 

@@ -9,15 +9,15 @@ use curfew_model::{Channel, Publication, Revocation, SessionId};
 use redis::Value;
 
 use crate::control::Known;
-pub use crate::control::Told;
+pub use crate::control::TouchedKey;
 use crate::inbox::Message;
 use crate::keys::Keys;
 use crate::{envelope, records};
 
 /// The meaning of a key's name that Redis reports as touched. `prefix` is `backend.redis.prefix`.
-pub fn told(prefix: &str, name: &[u8]) -> Told {
+pub fn told(prefix: &str, name: &[u8]) -> TouchedKey {
     let keys = Keys::new(prefix);
-    Told::of(name, &keys.revoked_prefix(), &keys.unbraced_prefix())
+    TouchedKey::of(name, &keys.revoked_prefix(), &keys.unbraced_prefix())
 }
 
 /// The channel whose publications arrive under the name of a pub/sub channel.

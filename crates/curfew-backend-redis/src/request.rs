@@ -8,7 +8,7 @@ use crate::fault::Fault;
 
 /// A request to the control connection.
 #[derive(Debug)]
-pub(crate) enum Request {
+pub(crate) enum ControlRequest {
     /// Writes a revocation.
     Revoke {
         key: RevocationKey,
@@ -40,12 +40,12 @@ pub(crate) struct WriteReceipt {
 }
 
 /// The sending side of the requests.
-pub(crate) type Requests = mpsc::Sender<Request>;
+pub(crate) type ControlRequests = mpsc::Sender<ControlRequest>;
 
 /// Most requests that wait.
 pub(crate) const MAX_REQUESTS: usize = 4096;
 
-impl Request {
+impl ControlRequest {
     /// True if the requester no longer waits. It has reported a failure, so the request must not be
     /// executed later.
     pub(crate) fn is_given_up(&self) -> bool {

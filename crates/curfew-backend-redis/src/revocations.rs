@@ -16,8 +16,8 @@ use crate::connections::Keyed;
 use crate::control::{Known, SpelledKey, find_names, read, why_ineffective};
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
-use crate::inbox::{Answer, Message, found_within, left_within};
-use crate::request::{Request, WriteReceipt};
+use crate::inbox::{Message, NodeAnswer, found_within, left_within};
+use crate::request::{ControlRequest, WriteReceipt};
 use crate::slots::Slot;
 use crate::subscriber::Verbs;
 use crate::{Redis, control};
@@ -90,7 +90,7 @@ impl Revocations for Redis {
             let started = Instant::now();
             let call = revocation.trace.clone();
             let WriteReceipt { id, replicas } = self
-                .operate(|reply| Request::Revoke {
+                .operate(|reply| ControlRequest::Revoke {
                     key: key.clone(),
                     revocation,
                     reply,
@@ -114,7 +114,7 @@ impl Revocations for Redis {
     }
 
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>> {
-        Box::pin(self.operate(|reply| Request::Restore {
+        Box::pin(self.operate(|reply| ControlRequest::Restore {
             key: key.clone(),
             reply,
         }))
@@ -124,7 +124,7 @@ impl Revocations for Redis {
         Box::pin(async move {
             let gone = || BackendError::from(Fault::NotConnected);
             let (reply, compared) = oneshot::channel();
-            let asked = self.requests.send(Request::Compare { reply }).await;
+            let asked = self.requests.send(ControlRequest::Compare { reply }).await;
             asked.map_err(|_| gone())?;
             compared.await.map_err(|_| gone())
         })
@@ -139,7 +139,7 @@ impl Redis {
     /// Sends a request to the control connection and waits for the result.
     async fn operate<T>(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> Request,
+        request: impl FnOnce(oneshot::Sender<Result<T, BackendError>>) -> ControlRequest,
     ) -> Result<T, BackendError> {
         let (reply, answer) = oneshot::channel();
         let unavailable = || BackendError::from(Fault::NotConnected);
@@ -260,7 +260,7 @@ impl Redis {
             match found_within(&self.core, key.kind(), self.core.config.lease).await {
                 false => Err(Fault::Unfound.into()),
                 true => {
-                    self.operate(|reply| Request::Confirm {
+                    self.operate(|reply| ControlRequest::Confirm {
                         id,
                         key: key.clone(),
                         reply,
@@ -280,7 +280,7 @@ impl Redis {
         }
         while confirmed.len() < live.len() {
             let answer = time::timeout_at(deadline, question.answers.recv()).await;
-            let Ok(Some(Answer {
+            let Ok(Some(NodeAnswer {
                 node, closed: more, ..
             })) = answer
             else {

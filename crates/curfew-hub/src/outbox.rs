@@ -32,7 +32,7 @@ use curfew_ws::DirectWriter;
 use parking_lot::Mutex;
 
 use arrival::Arrivals;
-use ending::Told;
+use ending::QueuedEnding;
 use lanes::WriteOutcome;
 use owner::Owner;
 use probe::Probe;
@@ -62,7 +62,7 @@ enum Phase {
     /// Frames are queued and delivered.
     Open,
     /// Told to end. Boxed, so that a session that is not ending does not hold the room for it.
-    Ending(Box<Told>),
+    Ending(Box<QueuedEnding>),
     /// Removed from the hub: nothing is queued or counted.
     Left,
 }
@@ -377,7 +377,7 @@ impl Outbox {
             let mut let_go = Undelivered::default();
             // The frame that did not fit is dropped as well.
             let_go.add(frames + 1, bytes + frame.len());
-            state.phase = Phase::Ending(Box::new(Told {
+            state.phase = Phase::Ending(Box::new(QueuedEnding {
                 ending: Ending::new(Disconnect::SLOW_CONSUMER),
                 let_go,
             }));
@@ -430,7 +430,7 @@ impl Outbox {
             state.clear()
         };
         let_go.add(freed.1, freed.0);
-        state.phase = Phase::Ending(Box::new(Told { ending, let_go }));
+        state.phase = Phase::Ending(Box::new(QueuedEnding { ending, let_go }));
         state.owner.wake();
         Some(freed)
     }

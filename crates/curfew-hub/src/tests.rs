@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, Clock, CommandId, DeliveryLease, Message, MessageKind, Principal,
-    PrincipalParts, Publication, Push, Reply, Request, RevocationKey, SessionId,
+    Channel, Claims, ClientRequest, Clock, CommandId, DeliveryLease, Message, MessageKind,
+    Principal, PrincipalParts, Publication, Push, Reply, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol};
 use curfew_telemetry::Registry;
@@ -54,7 +54,7 @@ impl Protocol for Plain {
         MessageKind::Text
     }
 
-    fn decode<'a>(&self, _: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+    fn decode<'a>(&self, _: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
         Err(DecodeError::NotTheProtocol {
             message: "nothing is decoded here",
         })

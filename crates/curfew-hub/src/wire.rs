@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use curfew_model::{CommandId, Disconnect, Message, MessageKind, Push, Reply, Request};
+use curfew_model::{ClientRequest, CommandId, Disconnect, Message, MessageKind, Push, Reply};
 use curfew_protocol::{DecodeError, Protocol};
 use curfew_ws::frame::{self, Opcode};
 
@@ -83,7 +83,7 @@ impl Wire {
     }
 
     /// See [`Protocol::decode`].
-    pub fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+    pub fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
         self.protocol.decode(message)
     }
 

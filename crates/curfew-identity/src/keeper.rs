@@ -18,7 +18,7 @@ use crate::{Fetcher, ProviderError};
 type Spawn = dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync;
 
 /// Receives each ended fetch.
-type Told = dyn Fn(Fetched<'_>) + Send + Sync;
+type FetchListener = dyn Fn(Fetched<'_>) + Send + Sync;
 
 /// An ended fetch.
 #[derive(Debug, Clone, Copy)]
@@ -36,25 +36,25 @@ pub struct Keepers {
     authenticator: Arc<Authenticator>,
     fetcher: Fetcher,
     spawn: Box<Spawn>,
-    told: Arc<Told>,
+    listener: Arc<FetchListener>,
     /// The issuers with a task, and the tokens that stop the tasks.
     kept: Mutex<Vec<(Arc<RemoteKeys>, CancellationToken)>>,
 }
 
 impl Keepers {
     /// Keeps the keys of the issuers of `authenticator` current from the first [`Keepers::update`]
-    /// on, in tasks started by `spawn`. `told` receives each ended fetch, successful or not.
+    /// on, in tasks started by `spawn`. `listener` receives each ended fetch, successful or not.
     pub fn new(
         authenticator: Arc<Authenticator>,
         fetcher: Fetcher,
         spawn: impl Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync + 'static,
-        told: impl Fn(Fetched<'_>) + Send + Sync + 'static,
+        listener: impl Fn(Fetched<'_>) + Send + Sync + 'static,
     ) -> Self {
         Self {
             authenticator,
             fetcher,
             spawn: Box::new(spawn),
-            told: Arc::new(told),
+            listener: Arc::new(listener),
             kept: Mutex::default(),
         }
     }
@@ -82,7 +82,7 @@ impl Keepers {
                 authenticator: Arc::clone(&self.authenticator),
                 fetcher: self.fetcher.clone(),
                 remote: Arc::clone(&remote),
-                told: Arc::clone(&self.told),
+                listener: Arc::clone(&self.listener),
             };
             let stopped = stop.clone();
             (self.spawn)(Box::pin(async move {
@@ -145,7 +145,7 @@ struct Keeper {
     authenticator: Arc<Authenticator>,
     fetcher: Fetcher,
     remote: Arc<RemoteKeys>,
-    told: Arc<Told>,
+    listener: Arc<FetchListener>,
 }
 
 impl Keeper {
@@ -156,7 +156,7 @@ impl Keeper {
             self.remote.due().await;
             let began = Instant::now();
             let fetched = fetch(&self.authenticator, &self.fetcher, &self.remote).await;
-            (self.told)(Fetched {
+            (self.listener)(Fetched {
                 issuer,
                 took: began.elapsed(),
                 keys: fetched.as_ref().copied().map_err(ProviderError::error_type),

@@ -38,7 +38,7 @@ impl fmt::Debug for CommandId {
 
 /// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request<'a> {
+pub enum ClientRequest<'a> {
     /// A command with its id. A command without an id gets a reply only for an error.
     Command {
         /// The id, echoed in the reply.

@@ -48,7 +48,9 @@ mod trace;
 
 pub use channel::{Channel, ChannelError, digest};
 pub use clock::{Clock, SystemClock};
-pub use command::{Command, CommandId, HistoryRange, Message, MessageKind, Push, Reply, Request};
+pub use command::{
+    ClientRequest, Command, CommandId, HistoryRange, Message, MessageKind, Push, Reply,
+};
 pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};
 pub use gap::GapReason;

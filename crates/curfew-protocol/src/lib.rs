@@ -6,11 +6,11 @@
 //!
 //! ```
 //! use bytes::BytesMut;
-//! use curfew_model::{Command, Message, Reply, Request};
+//! use curfew_model::{ClientRequest, Command, Message, Reply};
 //! use curfew_protocol::{DecodeError, Protocol, native::Native};
 //!
 //! let mut message = Message::Text(r#"{"type":"ping","id":7}"#);
-//! let Request::Command { id, command } = Native.decode(&mut message)? else {
+//! let ClientRequest::Command { id, command } = Native.decode(&mut message)? else {
 //!     panic!("a ping of the client is a command");
 //! };
 //! assert_eq!(command, Command::Ping);

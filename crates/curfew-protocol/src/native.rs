@@ -8,7 +8,7 @@ mod encode;
 
 use bytes::BytesMut;
 use curfew_model::json::{self, Fault, Rules};
-use curfew_model::{CommandId, Message, MessageKind, Push, Reply, Request};
+use curfew_model::{ClientRequest, CommandId, Message, MessageKind, Push, Reply};
 
 use crate::{DecodeError, Protocol};
 
@@ -38,7 +38,7 @@ impl Protocol for Native {
         MessageKind::Text
     }
 
-    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
         // Leaves an empty rest, because each message holds one request.
         match std::mem::replace(message, Message::Text("")) {
             Message::Text(text) => decode::decode(text),

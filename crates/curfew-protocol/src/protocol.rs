@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::BytesMut;
-use curfew_model::{CommandId, Disconnect, ErrorCode, Message, MessageKind, Push, Reply, Request};
+use curfew_model::{
+    ClientRequest, CommandId, Disconnect, ErrorCode, Message, MessageKind, Push, Reply,
+};
 
 /// Reason why a message is not a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
 
     /// Decodes the first request of a message and removes it. The caller acts on it before it
     /// decodes the rest; an empty rest ends the message.
-    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError>;
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError>;
 
     /// Appends the answer to a command. Returns false, and writes nothing, if the protocol does not
     /// answer it.

@@ -18,7 +18,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_session::Context;
@@ -32,7 +31,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, warn};
 
-use crate::config::AdminKey;
+use crate::config::Snapshot;
 use crate::http::answers::Answers;
 use crate::http::exchange::{self, Ended, Porter, Timely};
 use crate::http::head::{Bounds, HeadFault};
@@ -58,13 +57,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Room in a request's body for all but a publication's data.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
-/// The settings of the admin listener; a reload replaces them as a whole.
-#[derive(Debug, Clone)]
-struct AdminSettings {
-    keys: Vec<Arc<AdminKey>>,
-    subject_claim: String,
-}
-
 /// The setting of the number of connections.
 const CONNECTIONS: &str = "admin.connections";
 
@@ -73,7 +65,6 @@ const CONNECTIONS: &str = "admin.connections";
 pub struct Admin {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: ArcSwap<AdminSettings>,
     api: Api,
     key: Key,
     answers: Answers,
@@ -85,24 +76,17 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// An admin listener over the context of sessions. `keys` are those that are accepted; `subject_claim` is
-    /// `auth.subject_claim`, `prefix` is `backend.redis.prefix`,
-    /// `connections` is `admin.connections`.
+    /// An admin listener over the context of sessions, in whose settings those of the listeners are.
+    /// `prefix` is `backend.redis.prefix`, `connections` is `admin.connections`.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
-        keys: Vec<Arc<AdminKey>>,
-        subject_claim: String,
         prefix: String,
         connections: usize,
     ) -> Arc<Self> {
         Arc::new(Self {
             context,
             metrics: Arc::clone(&metrics),
-            settings: ArcSwap::from_pointee(AdminSettings {
-                keys,
-                subject_claim,
-            }),
             api: Api::new(),
             key: Key::new(),
             answers: Answers::new(ListenerKind::Admin, metrics),
@@ -116,14 +100,6 @@ impl Admin {
     /// this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
-    }
-
-    /// Puts other keys and another subject claim in force.
-    pub fn set_settings(&self, keys: Vec<Arc<AdminKey>>, subject_claim: String) {
-        self.settings.store(Arc::new(AdminSettings {
-            keys,
-            subject_claim,
-        }));
     }
 
     /// Answers requests until `stop`.
@@ -208,11 +184,7 @@ impl Admin {
 
     /// The bounds of heads.
     fn bounds(&self) -> Bounds {
-        let limits = &self.context.settings.load().limits;
-        Bounds {
-            bytes: limits.head_bytes,
-            headers: limits.headers,
-        }
+        Bounds::from(&self.context.settings.load().limits)
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, peer: IpAddr) -> Response {
@@ -241,21 +213,19 @@ impl Admin {
                 return Ok(response);
             }
         };
+        let settings = Snapshot::take(&self.context);
         let caller = match operation.access {
             Access::Open => None,
-            Access::Key(power) => {
-                let keys = &self.settings.load().keys;
-                match self.key.check(keys, &parts.headers) {
-                    Ok(caller) => Some(Caller::with(caller, power)?),
-                    Err(response) => return Ok(*response),
-                }
-            }
+            Access::Key(power) => match self.key.check(&settings.admin_keys, &parts.headers) {
+                Ok(caller) => Some(Caller::with(caller, power)?),
+                Err(response) => return Ok(*response),
+            },
         };
-        let most = self.message_bytes() + BODY_OVERHEAD_BYTES;
+        let most = settings.sessions.limits.message_bytes + BODY_OVERHEAD_BYTES;
         let body = body::read(body, most, REQUEST_TIMEOUT).await?;
         let tracer = self.context.node.metrics().tracer();
         if operation.access == Access::Open || !tracer.is_on() {
-            let call = Call::new(params, &parts.uri, body, caller, None);
+            let call = Call::new(settings, params, &parts.uri, body, caller, None);
             return operation
                 .in_time((operation.handler)(Arc::clone(&self), call))
                 .await;
@@ -268,7 +238,7 @@ impl Admin {
             false => tracer.request(name.clone(), origin.clone()),
         };
         let named = caller.clone();
-        let call = Call::new(params, &parts.uri, body, caller, span.context());
+        let call = Call::new(settings, params, &parts.uri, body, caller, span.context());
         let handler = (operation.handler)(Arc::clone(&self), call).instrument(span.scope());
         let handled = operation.in_time(handler).await;
         let (status, code) = match &handled {
@@ -289,10 +259,6 @@ impl Admin {
             add_trace(&mut response, trace, tracer.link(trace));
         }
         Ok(response)
-    }
-
-    fn message_bytes(&self) -> usize {
-        self.context.settings.load().limits.message_bytes
     }
 }
 

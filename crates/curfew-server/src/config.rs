@@ -2,7 +2,7 @@
 
 mod keys;
 pub(crate) mod paths;
-mod public;
+mod settings;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +14,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use keys::{AdminKey, AdminKeyConfig, Power};
-pub use public::PublicSettings;
+pub use settings::ServerSettings;
+pub(crate) use settings::Snapshot;
 
 use crate::listeners::Listen;
 use crate::listeners::proxies::Proxies;

@@ -19,13 +19,12 @@ mod unverified;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use curfew_auth::EventStream;
 use curfew_session::Context;
 use http::Request;
 use hyper::body::Incoming;
 
-use crate::config::{PublicSettings, paths};
+use crate::config::{Snapshot, paths};
 use crate::http::Response;
 use crate::metrics::ServerMetrics;
 use kept::Kept;
@@ -52,30 +51,18 @@ pub(crate) enum Endpoint {
 pub(crate) struct Reports {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: Arc<ArcSwap<PublicSettings>>,
     unverified: Unverified,
     kept: Kept,
 }
 
 impl Reports {
-    /// Reports under `settings`, which the public listener replaces at a reload.
-    pub(crate) fn new(
-        context: Arc<Context>,
-        metrics: Arc<ServerMetrics>,
-        settings: Arc<ArcSwap<PublicSettings>>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(context: Arc<Context>, metrics: Arc<ServerMetrics>) -> Arc<Self> {
         Arc::new(Self {
             context,
             metrics,
-            settings,
             unverified: Unverified::default(),
             kept: Kept::default(),
         })
-    }
-
-    /// Puts `limits.unverified_reports_per_second` in force.
-    pub(crate) fn set_unverified_per_second(&self, per_second: u32) {
-        self.unverified.set(per_second);
     }
 
     /// Logs the reports that no line has told, where the interval of the last one is over.
@@ -85,7 +72,7 @@ impl Reports {
     }
 
     /// The endpoint of a path, if it is configured.
-    pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
+    pub(crate) fn endpoint(&self, path: &str, settings: &Snapshot) -> Option<Endpoint> {
         let authenticator = &self.context.authenticator;
         match path {
             paths::LOGOUT => authenticator.accepts_logout().then_some(Endpoint::Logout),
@@ -94,7 +81,7 @@ impl Reports {
                 accepts.then_some(Endpoint::GlobalRevocation)
             }
             paths::TOKEN_REVOCATION => {
-                let accepts = self.settings.load().auth.token_revocation;
+                let accepts = settings.auth.token_revocation;
                 accepts.then_some(Endpoint::TokenRevocation)
             }
             _ => {
@@ -114,13 +101,16 @@ impl Reports {
         endpoint: Endpoint,
         request: Request<Incoming>,
         address: IpAddr,
+        settings: Snapshot,
     ) -> Response {
+        let delivery = self.delivery(&request, address, settings);
         match endpoint {
-            Endpoint::Logout => self.backchannel_logout(request, address).await,
-            Endpoint::GlobalRevocation => self.global_revocation(request, address).await,
-            Endpoint::TokenRevocation => self.token_revocation(request, address).await,
+            Endpoint::Logout => self.backchannel_logout(request, &delivery).await,
+            Endpoint::GlobalRevocation => self.global_revocation(request, &delivery).await,
+            Endpoint::TokenRevocation => self.token_revocation(request, &delivery).await,
             Endpoint::Events { issuer, stream } => {
-                self.security_event(issuer, stream, request, address).await
+                let event = self.security_event(issuer, stream, request, &delivery);
+                event.await
             }
         }
     }

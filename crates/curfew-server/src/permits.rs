@@ -38,13 +38,10 @@ impl LimitReached {
     }
 }
 
-/// The node's counted places.
+/// The node's counted places. The limits are those of the snapshot that the caller goes by.
 #[derive(Debug)]
 pub(crate) struct Permits {
     connections: AtomicUsize,
-    max_connections: AtomicUsize,
-    max_unauthenticated: AtomicUsize,
-    max_per_address: AtomicUsize,
     addresses: Mutex<Addresses>,
     handshakes: Mutex<Handshakes>,
     metrics: Arc<ServerMetrics>,
@@ -82,9 +79,6 @@ impl Permits {
     pub(crate) fn new(metrics: Arc<ServerMetrics>, open: Gauge) -> Arc<Self> {
         Arc::new(Self {
             connections: AtomicUsize::new(0),
-            max_connections: AtomicUsize::new(0),
-            max_unauthenticated: AtomicUsize::new(0),
-            max_per_address: AtomicUsize::new(0),
             addresses: Mutex::default(),
             handshakes: Mutex::new(Handshakes::new(0)),
             metrics,
@@ -92,22 +86,12 @@ impl Permits {
         })
     }
 
-    pub(crate) fn set_limits(&self, limits: &LimitsConfig) {
-        self.max_connections
-            .store(limits.connections, Ordering::Relaxed);
-        self.max_unauthenticated
-            .store(limits.unauthenticated, Ordering::Relaxed);
-        self.max_per_address
-            .store(limits.unauthenticated_per_address, Ordering::Relaxed);
-        self.metrics
-            .connections_limit
-            .set(limits.connections as i64);
-        self.handshakes.lock().set(limits.handshakes_per_second);
-    }
-
     /// A place for an upgraded connection.
-    pub(crate) fn connection(self: &Arc<Self>) -> Result<Connection, LimitReached> {
-        let max = self.max_connections.load(Ordering::Relaxed);
+    pub(crate) fn connection(
+        self: &Arc<Self>,
+        limits: &LimitsConfig,
+    ) -> Result<Connection, LimitReached> {
+        let max = limits.connections;
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
         // Made before the check, so that a refusal gives the place back too.
         let permit = Connection(Arc::clone(self));
@@ -124,14 +108,15 @@ impl Permits {
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,
+        limits: &LimitsConfig,
     ) -> Result<Unauthenticated, LimitReached> {
         let address = address.map(group);
         let mut addresses = self.addresses.lock();
-        if addresses.total >= self.max_unauthenticated.load(Ordering::Relaxed) {
+        if addresses.total >= limits.unauthenticated {
             return Err(LimitReached::Unauthenticated);
         }
         if let Some(address) = address {
-            addresses.add(address, self.max_per_address.load(Ordering::Relaxed))?;
+            addresses.add(address, limits.unauthenticated_per_address)?;
         }
         addresses.total += 1;
         self.metrics.unauthenticated_connections.inc();
@@ -142,8 +127,8 @@ impl Permits {
     }
 
     /// Takes one more handshake of `limits.handshakes_per_second`; false if there is none left.
-    pub(crate) fn handshake(&self) -> bool {
-        self.handshakes.lock().take()
+    pub(crate) fn handshake(&self, limits: &LimitsConfig) -> bool {
+        self.handshakes.lock().take(limits.handshakes_per_second)
     }
 }
 
@@ -165,13 +150,11 @@ impl Handshakes {
         Self { quota, bucket }
     }
 
-    fn set(&mut self, per_second: u32) {
+    fn take(&mut self, per_second: u32) -> bool {
+        // The first handshake after a reload finds a full bucket of the new rate.
         if self.quota.per_second != per_second {
             *self = Self::new(per_second);
         }
-    }
-
-    fn take(&mut self) -> bool {
         let now = Instant::now().into_std();
         self.quota.per_second == 0 || self.bucket.take(self.quota, now)
     }
@@ -199,14 +182,17 @@ impl Addresses {
 
 impl Unauthenticated {
     /// Counts the connection for this address from here on, if there is room.
-    pub(crate) fn attribute(&mut self, address: IpAddr) -> Result<(), LimitReached> {
+    pub(crate) fn attribute(
+        &mut self,
+        address: IpAddr,
+        limits: &LimitsConfig,
+    ) -> Result<(), LimitReached> {
         let address = group(address);
         if self.address == Some(address) {
             return Ok(());
         }
         let mut addresses = self.permits.addresses.lock();
-        let max = self.permits.max_per_address.load(Ordering::Relaxed);
-        addresses.add(address, max)?;
+        addresses.add(address, limits.unauthenticated_per_address)?;
         if let Some(before) = self.address.replace(address) {
             addresses.remove(before);
         }

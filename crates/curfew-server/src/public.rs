@@ -7,10 +7,8 @@ mod routes;
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use curfew_session::Context;
 
-use crate::config::PublicSettings;
 use crate::http::answers::Answers;
 use crate::http::exchange::Porter;
 use crate::identity::Reports;
@@ -27,7 +25,6 @@ pub use routes::Extra;
 pub struct Public {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
     upgrades: Upgrades,
     tickets: Arc<TicketEndpoint>,
@@ -39,40 +36,32 @@ pub struct Public {
 }
 
 impl Public {
-    /// A public listener over the context of sessions. `extra` answers requests for no other endpoint.
+    /// A public listener over the context of sessions, in whose settings those of the listeners are.
+    /// `extra` answers requests for no other endpoint.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
-        settings: PublicSettings,
         tls: Option<Arc<Tls>>,
         extra: Option<Extra>,
     ) -> Arc<Self> {
         let connections = context.node.metrics().connections.clone();
         let permits = Permits::new(Arc::clone(&metrics), connections);
-        let settings = Arc::new(ArcSwap::from_pointee(settings));
         let tickets = Arc::new(TicketEndpoint::new(
             Arc::clone(&context),
             Arc::clone(&metrics),
-            Arc::clone(&settings),
             Arc::clone(&permits),
         ));
         let upgrades = Upgrades::new(
             Arc::clone(&context),
             Arc::clone(&metrics),
-            Arc::clone(&settings),
             Arc::clone(&permits),
             Arc::clone(&tickets),
         );
-        let reports = Reports::new(
-            Arc::clone(&context),
-            Arc::clone(&metrics),
-            Arc::clone(&settings),
-        );
+        let reports = Reports::new(Arc::clone(&context), Arc::clone(&metrics));
         let public = Self {
             answers: Answers::new(ListenerKind::Public, Arc::clone(&metrics)),
             context,
             metrics,
-            settings,
             permits,
             upgrades,
             tickets,
@@ -81,7 +70,7 @@ impl Public {
             tls,
             extra,
         };
-        public.set_limits();
+        public.show_limits();
         Arc::new(public)
     }
 
@@ -92,17 +81,9 @@ impl Public {
         self.reports.tell_rest();
     }
 
-    /// Puts other settings in force, for requests that come from now on. The limits are those of
-    /// the sessions' context, which the caller has replaced before.
-    pub fn set_settings(&self, settings: PublicSettings) {
-        self.settings.store(Arc::new(settings));
-        self.set_limits();
-    }
-
-    fn set_limits(&self) {
-        let limits = &self.context.settings.load().limits;
-        self.permits.set_limits(limits);
-        self.reports
-            .set_unverified_per_second(limits.unverified_reports_per_second);
+    /// Shows the limits in force in the metrics. The caller does this after it has replaced the settings.
+    pub fn show_limits(&self) {
+        let most = self.context.settings.load().limits.connections;
+        self.metrics.connections_limit.set(most as i64);
     }
 }

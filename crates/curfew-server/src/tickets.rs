@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use curfew_auth::{AuthError, NewTicket, Ticket, Ticketed, VerifyError};
 use curfew_backend::BackendError;
 use curfew_model::json::object_text;
@@ -19,7 +18,7 @@ use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
 use tracing::{Instrument as _, debug};
 
-use crate::config::{PublicSettings, paths};
+use crate::config::{Snapshot, paths};
 use crate::http::refusal::{NOT_ALLOWED, backend_away, forbidden_origin, revoked, unauthorized};
 use crate::http::span::{Asked, describe, name_trace};
 use crate::http::{Problem, Response, body, cors, json};
@@ -71,33 +70,28 @@ pub(crate) enum RedeemError {
 pub(crate) struct TicketEndpoint {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
 }
 
 impl TicketEndpoint {
-    /// Tickets under `settings`, which the public listener replaces at a reload.
     pub(crate) fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
-        settings: Arc<ArcSwap<PublicSettings>>,
         permits: Arc<Permits>,
     ) -> Self {
         Self {
             context,
             metrics,
-            settings,
             permits,
         }
     }
 
     /// Answers a request for a ticket, or a preflight: the page is of another origin as a rule, so that its
     /// browser asks first, and shows it an answer only if that says so (Fetch §3.2).
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response {
-        let settings = self.settings.load_full();
+    pub(crate) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
-            Method::POST => self.give_ticket(request, &settings).await,
+            Method::POST => self.give_ticket(request, settings).await,
             Method::OPTIONS => cors::preflight(request.headers()),
             _ => {
                 let detail = "tickets are asked for by POST";
@@ -111,7 +105,7 @@ impl TicketEndpoint {
         response
     }
 
-    async fn give_ticket(&self, request: Request<Incoming>, settings: &PublicSettings) -> Response {
+    async fn give_ticket(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let metrics = &self.metrics;
         let tracer = metrics.tracer();
         let asked = Asked::of(tracer, &request);
@@ -151,14 +145,14 @@ impl TicketEndpoint {
     async fn make_ticket(
         &self,
         request: Request<Incoming>,
-        settings: &PublicSettings,
+        settings: &Snapshot,
     ) -> Result<Given, TicketRefusal> {
         let node = &self.context.node;
         if node.is_refusing() {
             return Err(Problem::unavailable("the node is leaving service, ask again").into());
         }
         // Within the rate of handshakes: a ticket is as much work, and leads to one.
-        if !self.permits.handshake() {
+        if !self.permits.handshake(&settings.sessions.limits) {
             let detail = "too many requests at the moment, try again";
             return Err(Problem::over_limit(permits::HANDSHAKES, detail).into());
         }
@@ -214,7 +208,7 @@ impl TicketEndpoint {
     /// There is no such ticket, or it is used up with this call; after [`RedeemError::Backend`] it may be.
     pub(crate) async fn redeem(
         &self,
-        settings: &PublicSettings,
+        settings: &Snapshot,
         ticket: &Ticket,
         origin: Option<&str>,
     ) -> Result<String, RedeemError> {

@@ -8,10 +8,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Source, Ticket};
-use curfew_session::{Context, Guards, Opening, Session, WireId};
+use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, WireId};
 use curfew_telemetry::{Span, SpanKind};
 use curfew_ws::{DeferSwitch, Handshake, Upgraded, handshake};
 use http::Request;
@@ -25,12 +24,12 @@ mod credential;
 mod refused;
 mod span;
 
-use crate::config::PublicSettings;
+use crate::config::Snapshot;
 use crate::http::refusal::backend_away;
 use crate::http::{Problem, Response};
 use crate::listeners::UNIX_PEER;
 use crate::metrics::{RejectReason, ServerMetrics};
-use crate::permits::{self, Permits, Unauthenticated};
+use crate::permits::{self, LimitReached, Permits, Unauthenticated};
 use crate::tickets::{RedeemError, TicketEndpoint};
 use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
@@ -43,7 +42,6 @@ const BEARER_SUBPROTOCOL: &str = "bearer.";
 pub(crate) struct Upgrades {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
-    settings: Arc<ArcSwap<PublicSettings>>,
     permits: Arc<Permits>,
     tickets: Arc<TicketEndpoint>,
 }
@@ -135,9 +133,13 @@ impl Accepted {
     /// # Errors
     ///
     /// The address has too many.
-    pub(crate) fn attribute(&self, address: IpAddr) -> Result<(), permits::LimitReached> {
+    pub(crate) fn attribute(
+        &self,
+        address: IpAddr,
+        limits: &LimitsConfig,
+    ) -> Result<(), LimitReached> {
         match self.permit.lock().as_mut() {
-            Some(permit) => permit.attribute(address),
+            Some(permit) => permit.attribute(address, limits),
             None => Ok(()),
         }
     }
@@ -165,29 +167,31 @@ impl Accepted {
 }
 
 impl Upgrades {
-    /// The endpoint under `settings`, which the public listener replaces at a reload.
     pub(crate) fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
-        settings: Arc<ArcSwap<PublicSettings>>,
         permits: Arc<Permits>,
         tickets: Arc<TicketEndpoint>,
     ) -> Self {
         Self {
             context,
             metrics,
-            settings,
             permits,
             tickets,
         }
     }
 
     /// Answers a request for the WebSocket endpoint.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        accepted: &Accepted,
+        settings: &Snapshot,
+    ) -> Response {
         let tracer = self.context.node.metrics().tracer();
         let mut span = UpgradeSpan::begin(tracer, &request, accepted);
         let log = span.whole().scope();
-        let upgrade = self.upgrade(request, accepted, &mut span);
+        let upgrade = self.upgrade(request, accepted, settings, &mut span);
         match upgrade.instrument(log).await {
             Ok(response) => response,
             Err(refused) => {
@@ -201,14 +205,15 @@ impl Upgrades {
         &self,
         mut request: Request<Incoming>,
         accepted: &Accepted,
+        settings: &Snapshot,
         span: &mut UpgradeSpan<'_>,
     ) -> Result<Response, UpgradeRefusal> {
-        let settings = self.settings.load_full();
+        let limits = &settings.sessions.limits;
         if self.context.node.is_refusing() {
             let problem = Problem::unavailable("the node is leaving service, connect again");
             return Err(UpgradeRefusal::new(RejectReason::Draining, problem));
         }
-        if !self.permits.handshake() {
+        if !self.permits.handshake(limits) {
             let problem = Problem::over_limit(
                 permits::HANDSHAKES,
                 "too many handshakes at the moment, try again",
@@ -218,9 +223,9 @@ impl Upgrades {
         let offer =
             handshake::check(&request).map_err(|error| UpgradeRefusal::handshake(&error))?;
         let (wire, subprotocol) = self.negotiate(&offer)?;
-        let credential = credential::of(&settings, &request, &offer);
-        credential::check_origin(&settings, &offer, credential.as_ref())?;
-        let connection = self.permits.connection().map_err(|full| {
+        let credential = credential::of(settings, &request, &offer);
+        credential::check_origin(settings, &offer, credential.as_ref())?;
+        let connection = self.permits.connection(limits).map_err(|full| {
             let detail = "the node has as many connections as it accepts";
             let problem = Problem::over_limit(full.setting(), detail);
             UpgradeRefusal::new(RejectReason::Limit, problem)
@@ -228,7 +233,7 @@ impl Upgrades {
         let token = match credential {
             Ok(Some(Credential::Ticket(ticket))) => {
                 let redeem = span.whole().child("redeem ticket", SpanKind::Internal);
-                self.redeem(&settings, &ticket, offer.origin.as_deref(), redeem)
+                self.redeem(settings, &ticket, offer.origin.as_deref(), redeem)
                     .await?
                     .map(Some)
             }
@@ -237,7 +242,7 @@ impl Upgrades {
             Err(error) => Err(error),
         };
         let address = accepted.client();
-        let opening = self.open(&settings, wire, address, token, span).await?;
+        let opening = self.open(settings, wire, address, token, span).await?;
 
         let mut response = curfew_ws::accept(&mut request, subprotocol)
             .map_err(|error| UpgradeRefusal::handshake(&error))?;
@@ -297,7 +302,7 @@ impl Upgrades {
     /// where it is used by a page of another origin.
     async fn redeem(
         &self,
-        settings: &PublicSettings,
+        settings: &Snapshot,
         ticket: &Ticket,
         origin: Option<&str>,
         mut span: Span,
@@ -328,7 +333,7 @@ impl Upgrades {
     /// The session that the request's token opens, or awaits one where it has none.
     async fn open(
         &self,
-        settings: &PublicSettings,
+        settings: &Snapshot,
         wire: WireId,
         address: IpAddr,
         token: Result<Option<String>, AuthError>,
@@ -345,9 +350,10 @@ impl Upgrades {
         };
         span.is_of(&verified.principal);
         let address = (address != UNIX_PEER).then_some(address);
+        let limit = settings.sessions.user_limit();
         let admit = self
             .context
-            .admit_part(verified, wire, address, span.whole());
+            .admit_part(verified, wire, address, limit, span.whole());
         match admit.await {
             Ok(attachment) => Ok(Opening::Admitted(attachment)),
             Err(error) => not_admitted(settings, error),

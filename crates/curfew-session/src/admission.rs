@@ -7,7 +7,7 @@ use std::sync::Arc;
 use curfew_auth::{AuthError, VerifyError};
 use curfew_hub::WireId;
 use curfew_model::{Disconnect, Principal};
-use curfew_node::{AdmitError, Attachment};
+use curfew_node::{AdmitError, Attachment, UserLimit};
 use curfew_telemetry::{Span, SpanKind};
 use tracing::{Instrument as _, debug};
 
@@ -147,7 +147,8 @@ impl Context {
         }
     }
 
-    /// Admits the session of a verified token, as a part of `whole`.
+    /// Admits the session of a verified token, as a part of `whole`. `limit` is that of the snapshot
+    /// which the request or command goes by.
     ///
     /// # Errors
     ///
@@ -157,6 +158,7 @@ impl Context {
         verified: Verified,
         wire: WireId,
         address: Option<IpAddr>,
+        limit: UserLimit,
         whole: &Span,
     ) -> Result<Attachment, AdmissionError> {
         let Verified {
@@ -164,7 +166,6 @@ impl Context {
             span: mut verify,
         } = verified;
         let mut span = whole.child("admission", SpanKind::Internal);
-        let limit = self.settings.load().user_limit();
         let admit = self.node.admit(principal, wire, address, limit);
         let admitted = admit.instrument(span.scope()).await;
         if let Ok(attachment) = &admitted {

@@ -1,5 +1,6 @@
 //! The shared state of a node's sessions.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use curfew_policy::Policy;
 
 use crate::{LimitsConfig, SessionConfig, SessionMetrics};
 
-/// The configuration of sessions, replaced as a whole by a reload.
+/// One snapshot of all that a reload replaces: it is built wholly before one store swaps it. A command
+/// and a request take it once.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
     /// `[session]`.
@@ -29,6 +31,9 @@ pub struct SessionSettings {
     pub policy: Arc<Policy>,
     /// `[[channels]]`: the channels with streams.
     pub channels: Channels,
+    /// The settings of the crate above, which opens sessions. They are in this snapshot because one
+    /// request goes by both; sessions read none of them and do not know their type.
+    pub listeners: Arc<dyn Any + Send + Sync>,
 }
 
 impl SessionSettings {
@@ -50,7 +55,7 @@ pub struct Context {
     pub authenticator: Arc<Authenticator>,
     /// The metrics of sessions.
     pub metrics: Arc<SessionMetrics>,
-    /// The settings in force.
+    /// The settings in force: the one store that a reload swaps.
     pub settings: ArcSwap<SessionSettings>,
 }
 

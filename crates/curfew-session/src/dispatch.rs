@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use curfew_hub::Standing;
-use curfew_model::{Command, Disconnect, ErrorCode, Message, Quota, Reply, Request};
+use curfew_model::{ClientRequest, Command, Disconnect, ErrorCode, Message, Quota, Reply};
 use curfew_protocol::DecodeError;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
@@ -32,12 +32,15 @@ fn origin(command: &Command<'_>) -> Origin {
 
 impl SessionState {
     /// Decodes the first request of a message and removes it.
-    pub(crate) fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+    pub(crate) fn decode<'a>(
+        &self,
+        message: &mut Message<'a>,
+    ) -> Result<ClientRequest<'a>, DecodeError> {
         self.wire().decode(message)
     }
 
     /// Acts on a request.
-    pub(crate) fn act_on(&mut self, decoded: Result<Request<'_>, DecodeError>) -> Reaction {
+    pub(crate) fn act_on(&mut self, decoded: Result<ClientRequest<'_>, DecodeError>) -> Reaction {
         let began = self.is_timed(&decoded).then(Instant::now);
         if self.live.is_none() {
             return commands::auth::first(self, decoded);
@@ -54,8 +57,8 @@ impl SessionState {
             return Reaction::Ends(End::ByServer(ending));
         }
         match decoded {
-            Ok(Request::Pong) => self.on_pong().map_or(Reaction::Done(None), Reaction::Ends),
-            Ok(Request::Command { id, command }) => {
+            Ok(ClientRequest::Pong) => self.on_pong().map_or(Reaction::Done(None), Reaction::Ends),
+            Ok(ClientRequest::Command { id, command }) => {
                 let request = RequestInfo {
                     command: command.name(),
                     id,

@@ -2,7 +2,7 @@
 //! too.
 
 use curfew_hub::Opcode;
-use curfew_model::{AuthFailure, Command, DISCONNECTS, Reply, Request};
+use curfew_model::{AuthFailure, ClientRequest, Command, DISCONNECTS, Reply};
 use curfew_protocol::DecodeError;
 use curfew_telemetry::{
     Authentications, Counter, Counters, Histogram, Named, NamedHistograms, ROUND_TRIP_SECONDS,
@@ -138,8 +138,8 @@ impl SessionState {
 
     /// Returns true if the command is timed. Of publications only the first of a session and one in
     /// [`TIMED_ONE_IN`] are; all other commands always are.
-    pub(crate) fn is_timed(&mut self, decoded: &Result<Request<'_>, DecodeError>) -> bool {
-        let Ok(Request::Command {
+    pub(crate) fn is_timed(&mut self, decoded: &Result<ClientRequest<'_>, DecodeError>) -> bool {
+        let Ok(ClientRequest::Command {
             command: Command::Publish { .. },
             ..
         }) = decoded

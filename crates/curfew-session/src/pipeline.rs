@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use curfew_backend::BoxFuture;
-use curfew_model::{Command, Message, Request};
+use curfew_model::{ClientRequest, Command, Message};
 use curfew_protocol::DecodeError;
 use tokio::task::coop::{cooperative, has_budget_remaining};
 
@@ -103,10 +103,10 @@ impl Pipeline {
 
     /// Returns true if a request can be acted on now: nothing is in flight, or it is a publication
     /// after others.
-    fn takes(&self, request: &Result<Request<'_>, DecodeError>) -> bool {
+    fn takes(&self, request: &Result<ClientRequest<'_>, DecodeError>) -> bool {
         let is_publication = matches!(
             request,
-            Ok(Request::Command {
+            Ok(ClientRequest::Command {
                 command: Command::Publish { .. },
                 ..
             })

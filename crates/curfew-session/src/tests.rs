@@ -78,6 +78,7 @@ impl Harness {
     fn build(change: impl FnOnce(&mut SessionSettings), wires: Vec<Wire>) -> Self {
         let mut settings = SessionSettings {
             channels: curfew_node::Channels::default(),
+            listeners: Arc::new(()),
             session: SessionConfig::default(),
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),

@@ -138,7 +138,7 @@ struct Ready {
 }
 
 /// The result of a look at the start of some bytes.
-enum Found {
+enum FrameStart {
     Whole {
         head: Head,
         mask: Option<[u8; 4]>,
@@ -280,7 +280,7 @@ impl Decoder {
         if self.carry.is_empty() {
             // Nothing is kept: the frame is decoded where it was read.
             return Ok(match self.find(input.unread(), limits)? {
-                Found::Whole { head, mask, bytes } => {
+                FrameStart::Whole { head, mask, bytes } => {
                     let start = input.at;
                     input.at += bytes;
                     Some(Cut {
@@ -290,7 +290,7 @@ impl Decoder {
                         payload: start + head.bytes..input.at,
                     })
                 }
-                Found::Short { .. } => {
+                FrameStart::Short { .. } => {
                     self.keep(input.take(usize::MAX));
                     None
                 }
@@ -298,7 +298,7 @@ impl Decoder {
         }
         loop {
             match self.find(&self.carry[self.carry_at..], limits)? {
-                Found::Whole { head, mask, bytes } => {
+                FrameStart::Whole { head, mask, bytes } => {
                     let start = self.carry_at;
                     self.carry_at += bytes;
                     return Ok(Some(Cut {
@@ -308,7 +308,7 @@ impl Decoder {
                         payload: start + head.bytes..self.carry_at,
                     }));
                 }
-                Found::Short { missing } => {
+                FrameStart::Short { missing } => {
                     // Only the bytes of this frame are moved; later frames are decoded in place.
                     let more = input.take(missing);
                     self.keep(more);
@@ -321,18 +321,18 @@ impl Decoder {
     }
 
     /// Looks for a whole frame at the start of `bytes`.
-    fn find(&self, bytes: &[u8], limits: &Limits) -> Result<Found, ProtocolError> {
+    fn find(&self, bytes: &[u8], limits: &Limits) -> Result<FrameStart, ProtocolError> {
         let (head, wanted) = match Head::parse(bytes, self.sender)? {
             Parsed::Head(head) => (Some(head), head.bytes + self.admit(&head, limits)?),
             Parsed::Short { wanted } => (None, wanted),
         };
         Ok(match head {
-            Some(head) if wanted <= bytes.len() => Found::Whole {
+            Some(head) if wanted <= bytes.len() => FrameStart::Whole {
                 head,
                 mask: head.mask(bytes),
                 bytes: wanted,
             },
-            _ => Found::Short {
+            _ => FrameStart::Short {
                 missing: wanted - bytes.len(),
             },
         })

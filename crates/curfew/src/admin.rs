@@ -58,7 +58,7 @@ pub(crate) struct AdminClient {
 }
 
 /// One answer that is not an error.
-pub(crate) struct Answer {
+pub(crate) struct AdminAnswer {
     body: Bytes,
 }
 
@@ -80,14 +80,14 @@ impl AdminClient {
         method: Method,
         path: &str,
         body: Option<String>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<AdminAnswer, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let request = self.request(method, path, body)?;
         let (status, body) = runtime.block_on(self.exchange(request))?;
         if status.is_success() {
-            return Ok(Answer { body });
+            return Ok(AdminAnswer { body });
         }
         Err(Failure::Other(refusal(status, &body, self.key.is_some())))
     }
@@ -133,7 +133,7 @@ impl AdminClient {
     }
 }
 
-impl Answer {
+impl AdminAnswer {
     /// The answer as JSON.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         Ok(serde_json::from_slice(&self.body).context("read the admin API's answer")?)

@@ -18,8 +18,8 @@ use curfew_node::{ChannelConfig, Channels, HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
 use curfew_server::{
-    Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, PublicSettings, ServerConfig,
-    ServerMetrics, Tls,
+    Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, ServerMetrics,
+    ServerSettings, Tls,
 };
 use curfew_session::{Context, SessionMetrics, SessionSettings};
 use curfew_telemetry::{Build, Installed, LogLevel, Registry, RuntimeMetrics, SpanKind, Tracer};
@@ -41,13 +41,7 @@ const BUILD: Build = Build {
 /// A node that is put together and listens, but does not answer yet.
 #[derive(Debug)]
 pub(crate) struct App {
-    pub(crate) context: Arc<Context>,
-    pub(crate) public: Arc<Public>,
-    pub(crate) admin: Arc<Admin>,
-    pub(crate) tls: Option<Arc<Tls>>,
-    pub(crate) log_level: LogLevel,
-    pub(crate) metrics: Arc<ReloadMetrics>,
-    keepers: Keepers,
+    node: Running,
     public_listener: Listener,
     admin_listener: Listener,
 }
@@ -119,7 +113,7 @@ impl App {
             node,
             authenticator,
             metrics: SessionMetrics::register(&registry),
-            settings: ArcSwap::from_pointee(session_settings(config)),
+            settings: ArcSwap::from_pointee(settings(config)?),
         });
         keys_read(&context, &metrics);
         let keepers = keepers(&context, &metrics, config.auth.jwks_timeout);
@@ -131,31 +125,29 @@ impl App {
             .address()
             .context("read the admin listener's address")?;
         let extra = extra(&context, address, admin_address)?;
-        let settings = public_settings(config)?;
         let public = Public::new(
             Arc::clone(&context),
             Arc::clone(&of_server),
-            settings,
             tls.clone(),
             extra,
         );
-        let keys = admin_keys(config)?;
         let admin = Admin::new(
             Arc::clone(&context),
             of_server,
-            keys,
-            config.auth.subject_claim.clone(),
             config.backend.redis.prefix.clone(),
             config.admin.connections,
         );
         Ok(Self {
-            context,
-            public,
-            admin,
-            tls,
-            log_level: telemetry.log_level,
-            metrics,
-            keepers,
+            node: Running {
+                context,
+                public,
+                admin,
+                tls,
+                answered: CancellationToken::new(),
+                log_level: telemetry.log_level,
+                metrics,
+                keepers,
+            },
             public_listener,
             admin_listener,
         })
@@ -174,35 +166,26 @@ impl App {
         stop_admin: CancellationToken,
     ) -> anyhow::Result<Running> {
         let (public_address, admin_address) = self.addresses()?;
-        let node = &self.context.node;
-        node.spawn(RuntimeMetrics::register(self.metrics.registry()).watch());
-        let answered = CancellationToken::new();
-        let on_return = answered.clone().drop_guard();
-        let serve = Arc::clone(&self.public).serve(self.public_listener, stop_public);
+        let running = self.node;
+        let node = &running.context.node;
+        node.spawn(RuntimeMetrics::register(running.metrics.registry()).watch());
+        let on_return = running.answered.clone().drop_guard();
+        let serve = Arc::clone(&running.public).serve(self.public_listener, stop_public);
         node.spawn(async move {
             let _on_return = on_return;
             serve.await;
         });
-        self.keepers.update();
-        node.spawn(Arc::clone(&self.admin).serve(self.admin_listener, stop_admin));
+        running.keepers.update();
+        node.spawn(Arc::clone(&running.admin).serve(self.admin_listener, stop_admin));
         info!(
             node = %node.id(),
             version = env!("CARGO_PKG_VERSION"),
-            tls = self.tls.is_some(),
+            tls = running.tls.is_some(),
             "started"
         );
         info!(listener = "public", address = %public_address, "listening");
         info!(listener = "admin", address = %admin_address, "listening");
-        Ok(Running {
-            context: self.context,
-            public: self.public,
-            admin: self.admin,
-            tls: self.tls,
-            log_level: self.log_level,
-            metrics: self.metrics,
-            answered,
-            keepers: self.keepers,
-        })
+        Ok(running)
     }
 }
 
@@ -210,12 +193,12 @@ impl App {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) context: Arc<Context>,
-    pub(crate) public: Arc<Public>,
-    pub(crate) admin: Arc<Admin>,
+    public: Arc<Public>,
+    admin: Arc<Admin>,
     pub(crate) tls: Option<Arc<Tls>>,
     /// Cancelled once the public listener is closed and every accepted request is answered.
     pub(crate) answered: CancellationToken,
-    pub(crate) log_level: LogLevel,
+    log_level: LogLevel,
     pub(crate) metrics: Arc<ReloadMetrics>,
     keepers: Keepers,
 }
@@ -237,24 +220,20 @@ impl Running {
         // Named one by one: a part that is not put in force does not compile.
         let Prepared {
             issuers,
-            session,
+            settings,
             revocable_claims,
             channels_digest,
             hub,
-            public,
-            admin_keys,
-            subject_claim,
         } = prepared;
         let context = &self.context;
         context.authenticator.put_in_force(issuers);
         self.keepers.update();
         self.keys_read();
-        context.settings.store(session);
+        context.settings.store(settings);
         context.node.backends().nodes.note_channels(channels_digest);
         context.node.set_kinds(&revocable_claims);
         context.node.hub().set_limits(hub);
-        self.public.set_settings(public);
-        self.admin.set_settings(admin_keys, subject_claim);
+        self.public.show_limits();
         // Last: sessions decide by the new rules.
         context.node.hub().reconsider_all();
     }
@@ -276,27 +255,21 @@ impl Running {
 /// All that a reload puts in force. What can fail of it, files included, has been read and checked.
 struct Prepared {
     issuers: PreparedIssuers,
-    session: Arc<SessionSettings>,
+    settings: Arc<SessionSettings>,
     revocable_claims: Vec<String>,
     channels_digest: Option<String>,
     hub: HubLimits,
-    public: PublicSettings,
-    admin_keys: Vec<Arc<AdminKey>>,
-    subject_claim: String,
 }
 
 impl Prepared {
     /// Changes nothing.
     fn read(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
-            admin_keys: admin_keys(config)?,
-            public: public_settings(config)?,
+            settings: Arc::new(settings(config)?),
             issuers: Authenticator::prepare(&config.auth())?,
-            session: Arc::new(session_settings(config)),
             revocable_claims: revocable_claims(config),
             channels_digest: channels_digest(config),
             hub: hub_limits(config),
-            subject_claim: config.auth.subject_claim.clone(),
         })
     }
 }
@@ -396,8 +369,9 @@ fn revocable_claims(config: &Config) -> Vec<String> {
     claims
 }
 
-fn session_settings(config: &Config) -> SessionSettings {
-    SessionSettings {
+/// The snapshot that a request or a command goes by.
+fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
+    Ok(SessionSettings {
         session: config.session.clone(),
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
@@ -405,7 +379,8 @@ fn session_settings(config: &Config) -> SessionSettings {
         login_claim: config.auth.login_claim.clone(),
         channels: Channels::new(&config.channels),
         policy: Arc::new(Policy::new(&config.policy)),
-    }
+        listeners: Arc::new(server_settings(config)?),
+    })
 }
 
 /// A digest of `[[channels]]`, for other nodes to compare; `None` without entries. Settings at their
@@ -437,16 +412,20 @@ fn admin_keys(config: &Config) -> anyhow::Result<Vec<Arc<AdminKey>>> {
     })
 }
 
-fn public_settings(config: &Config) -> anyhow::Result<PublicSettings> {
+fn server_settings(config: &Config) -> anyhow::Result<ServerSettings> {
     let origins = OriginPolicy::parse(&config.server.allowed_origins)
         .map_err(|bad| anyhow::anyhow!("server.allowed_origins: {bad:?}"))?;
     let server = &config.server;
     let proxies = Proxies::parse(&server.trusted_proxies, server.proxy_protocol)
         .map_err(|bad| anyhow::anyhow!("server.trusted_proxies: {bad:?}"))?;
-    Ok(PublicSettings {
+    Ok(ServerSettings {
         server: config.server.clone(),
         auth: config.auth.clone(),
         origins,
         proxies,
+        admin_keys: admin_keys(config)?,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,12 +36,12 @@ pub(crate) struct Source {
     pub(crate) sets: Vec<String>,
     /// The file and those it names, as they were before they were loaded: a change since then is not
     /// lost.
-    pub(crate) seen: Seen,
+    pub(crate) seen: LastRead,
 }
 
 /// Files as they were last read, good or bad.
 #[derive(Debug, Default)]
-pub(crate) struct Seen {
+pub(crate) struct LastRead {
     /// The configuration's own.
     file: Option<Vec<u8>>,
     /// The files that the configuration names. A configuration of bad form does not tell its files,
@@ -49,7 +49,7 @@ pub(crate) struct Seen {
     named: Files,
 }
 
-impl Seen {
+impl LastRead {
     /// Looks at the files of a configuration that is about to be loaded.
     pub(crate) fn look(&mut self, file: Option<&Path>, sets: &[String]) {
         self.file = file.and_then(|file| std::fs::read(file).ok());
@@ -169,7 +169,7 @@ struct Reloader {
     running: Running,
     config: Config,
     source: Option<Source>,
-    seen: Seen,
+    seen: LastRead,
     /// True if key files had changed at the last check.
     keys_changed: Cell<bool>,
     /// Since when a configuration has been taken over that sessions are not all found by yet.

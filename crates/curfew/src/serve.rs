@@ -6,11 +6,11 @@ use crate::app::App;
 use crate::cli::ServeArgs;
 use crate::config::Check;
 use crate::failure::Failure;
-use crate::lifecycle::{self, Seen, Source};
+use crate::lifecycle::{self, LastRead, Source};
 
 /// Runs a node until it is told to stop.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
-    let mut seen = Seen::default();
+    let mut seen = LastRead::default();
     seen.look(args.config.config.as_deref(), &args.config.sets);
     let loaded = args.config.load(Check::Everything)?;
     let telemetry = curfew_telemetry::init(&loaded.config.telemetry)?;

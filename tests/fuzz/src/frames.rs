@@ -19,7 +19,7 @@ const STOPS: u8 = 0x80;
 
 /// The outcome a caller sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Told {
+enum DecodedEvent {
     Text(Vec<u8>),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
@@ -31,7 +31,7 @@ enum Told {
 /// All that came of some bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Decoded {
-    told: Vec<Told>,
+    told: Vec<DecodedEvent>,
     /// The peer owes the rest of a message.
     owed: bool,
 }
@@ -59,7 +59,7 @@ pub fn check(bytes: &[u8]) -> bool {
         "in parts of {sizes:?}, early: {early}"
     );
     let mut told = opinion.told.iter();
-    told.any(|told| matches!(told, Told::Text(_) | Told::Binary(_)))
+    told.any(|told| matches!(told, DecodedEvent::Text(_) | DecodedEvent::Binary(_)))
 }
 
 /// Decodes as a connection does. Without sizes there is one part.
@@ -89,7 +89,7 @@ fn decode(bytes: &[u8], sizes: &[u8], early: bool) -> Decoded {
                 Ok(Some(event)) => told.push(event),
                 Ok(None) => break,
                 Err(fault) => {
-                    told.push(Told::Fault(fault));
+                    told.push(DecodedEvent::Fault(fault));
                     assert_eq!(
                         decoder.next(&mut Input::empty(), &LIMITS),
                         Ok(None),
@@ -109,12 +109,12 @@ fn decode(bytes: &[u8], sizes: &[u8], early: bool) -> Decoded {
     }
 }
 
-fn read(event: Event<'_>) -> Told {
+fn read(event: Event<'_>) -> DecodedEvent {
     match event {
-        Event::Message(Message::Text(text)) => Told::Text(text.as_bytes().to_vec()),
-        Event::Message(Message::Binary(bytes)) => Told::Binary(bytes.to_vec()),
-        Event::Ping(payload) => Told::Ping(payload.to_vec()),
-        Event::Pong(payload) => Told::Pong(payload.to_vec()),
-        Event::Close { code, reason } => Told::Close(code, reason.as_bytes().to_vec()),
+        Event::Message(Message::Text(text)) => DecodedEvent::Text(text.as_bytes().to_vec()),
+        Event::Message(Message::Binary(bytes)) => DecodedEvent::Binary(bytes.to_vec()),
+        Event::Ping(payload) => DecodedEvent::Ping(payload.to_vec()),
+        Event::Pong(payload) => DecodedEvent::Pong(payload.to_vec()),
+        Event::Close { code, reason } => DecodedEvent::Close(code, reason.as_bytes().to_vec()),
     }
 }

@@ -1,7 +1,7 @@
 //! The one pass over JSON, and native commands, which are read by it: serde_json has the second opinion.
 
 use curfew_model::json::{Fault, Rules, scan};
-use curfew_model::{Command, Message, Request};
+use curfew_model::{ClientRequest, Command, Message};
 use curfew_protocol::Protocol as _;
 use curfew_protocol::native::Native;
 use serde::Deserialize;
@@ -83,7 +83,7 @@ pub fn check_command(bytes: &[u8]) -> bool {
         return false;
     };
     assert!(is_json(text), "{text:?} is not JSON");
-    if let Request::Command {
+    if let ClientRequest::Command {
         command: Command::Publish { data, .. },
         ..
     } = &request

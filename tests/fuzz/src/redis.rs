@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use curfew_backend_redis::parsers::{self, Told};
+use curfew_backend_redis::parsers::{self, TouchedKey};
 use curfew_model::{Channel, RevocationKey, SessionId, TraceContext};
 use serde_json::Value;
 
@@ -180,11 +180,11 @@ pub fn check_name(bytes: &[u8]) -> bool {
     let text = str::from_utf8(bytes).ok();
     let behind = bytes.strip_prefix(b"c:{revoked}:");
     match &told {
-        Told::Epoch => assert_eq!(behind, Some(&b"epoch"[..])),
-        Told::Foreign => {
+        TouchedKey::Epoch => assert_eq!(behind, Some(&b"epoch"[..])),
+        TouchedKey::Foreign => {
             assert!(behind.is_none() && !bytes.starts_with(b"c:revoked:"));
         }
-        Told::Nameless => match behind {
+        TouchedKey::Nameless => match behind {
             None => assert!(bytes.starts_with(b"c:revoked:")),
             // Anything else after a kind names sessions.
             Some(written) => {
@@ -202,8 +202,8 @@ pub fn check_name(bytes: &[u8]) -> bool {
                 assert!(!names, "{:?}", String::from_utf8_lossy(written));
             }
         },
-        Told::Key(RevocationKey::All) => assert_eq!(behind, Some(&b"all"[..])),
-        Told::Key(key) => {
+        TouchedKey::Key(RevocationKey::All) => assert_eq!(behind, Some(&b"all"[..])),
+        TouchedKey::Key(key) => {
             let written = text.expect("a text").strip_prefix("c:{revoked}:");
             let (kind, value) = written
                 .and_then(|written| written.split_once(':'))
@@ -225,7 +225,7 @@ pub fn check_name(bytes: &[u8]) -> bool {
     } else if let Some(name) = text.and_then(|text| text.strip_prefix("c:channel:")) {
         assert!(Channel::parse(name).is_err(), "{name:?}");
     }
-    channel.is_some() || matches!(told, Told::Key(_))
+    channel.is_some() || matches!(told, TouchedKey::Key(_))
 }
 
 /// A message between nodes is one of six, and says what its members say.

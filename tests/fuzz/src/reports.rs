@@ -3,7 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use curfew_auth::{
-    AuthConfig, Authenticator, Effect, EventStream, Issuer, ReportedSubjects, Signal, Subject,
+    AuthConfig, Authenticator, Effect, EventStream, Issuer, KeyWait, ReportedSubjects, Signal,
+    Subject,
 };
 use curfew_model::Secret;
 use futures_util::FutureExt as _;
@@ -66,7 +67,9 @@ pub fn check_event(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
     };
-    let verified = AUTHENTICATOR.verify_event("main", &token).now_or_never();
+    let verified = AUTHENTICATOR
+        .verify_event("main", &token, KeyWait::Brief)
+        .now_or_never();
     let Ok(event) = verified.expect("a secret is at hand") else {
         return false;
     };
@@ -273,7 +276,9 @@ pub fn check_assertion(bytes: &[u8]) -> bool {
     let Some(token) = token(signed) else {
         return false;
     };
-    let verified = AUTHENTICATOR.verify_revoker(&token).now_or_never();
+    let verified = AUTHENTICATOR
+        .verify_revoker(&token, KeyWait::Brief)
+        .now_or_never();
     let Ok(revoker) = verified.expect("a secret is at hand") else {
         return false;
     };

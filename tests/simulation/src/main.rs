@@ -79,9 +79,9 @@ fn seeds(from: u64, count: u64, find: bool) -> ExitCode {
     }
 }
 
-/// The words of a run.
+/// The result of a run.
 #[derive(Debug, Default)]
-struct Told {
+struct RunSummary {
     violations: Vec<String>,
     digest: String,
     frames: usize,
@@ -112,11 +112,11 @@ fn apart(plan: &Plan) -> Vec<u8> {
     told.into_bytes()
 }
 
-fn end(child: Child) -> Told {
+fn end(child: Child) -> RunSummary {
     let Ok(Some(result)) = child.result(PATIENCE) else {
-        return Told {
+        return RunSummary {
             violations: vec!["the run came to no end".to_owned()],
-            ..Told::default()
+            ..RunSummary::default()
         };
     };
     let text = String::from_utf8_lossy(&result).into_owned();
@@ -128,7 +128,7 @@ fn end(child: Child) -> Told {
             .and_then(|word| word.parse().ok())
             .unwrap_or_default()
     };
-    Told {
+    RunSummary {
         digest,
         frames: count(),
         publications: count(),

@@ -245,6 +245,7 @@ fn session_settings(tenants: bool, history: u32) -> SessionSettings {
         auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
         login_claim: "sid".to_owned(),
         policy: Arc::new(Policy::new(&everywhere())),
+        listeners: Arc::new(()),
     }
 }
 

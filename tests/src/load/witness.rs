@@ -35,7 +35,7 @@ pub struct Executed {
 }
 
 #[derive(Debug, Default)]
-struct Seen {
+struct WitnessRecord {
     executed: Vec<Executed>,
     /// Time at which the last tick was sent.
     tick: Moment,
@@ -46,7 +46,7 @@ struct Seen {
 /// tick was sent, whenever the two are read.
 #[derive(Debug)]
 pub struct Witness {
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<WitnessRecord>>,
     ended: Arc<AtomicBool>,
     streams: [TcpStream; 2],
     threads: Vec<JoinHandle<()>>,
@@ -152,7 +152,7 @@ fn tick(mut stream: TcpStream, ended: &AtomicBool) {
 }
 
 /// Notes what comes until the connection ends.
-fn listen(mut lines: BufReader<TcpStream>, seen: &Mutex<Seen>) {
+fn listen(mut lines: BufReader<TcpStream>, seen: &Mutex<WitnessRecord>) {
     let (mut after, mut moment_at) = (Moment::default(), 0);
     let mut users: Vec<Arc<str>> = Vec::new();
     while let Some([_, channel, text]) = message(&mut lines) {

@@ -4,13 +4,13 @@ use super::*;
 
 /// An upgrade request under construction.
 #[derive(Default)]
-struct Request {
+struct UpgradeRequest {
     headers: HeaderMap,
     query: Option<&'static str>,
     subprotocols: Vec<String>,
 }
 
-impl Request {
+impl UpgradeRequest {
     fn header(mut self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
         let value = HeaderValue::from_bytes(value.as_ref()).unwrap();
         self.headers.append(name, value);
@@ -62,8 +62,8 @@ fn token_of(credential: &Credential) -> &str {
     }
 }
 
-fn request() -> Request {
-    Request::default()
+fn request() -> UpgradeRequest {
+    UpgradeRequest::default()
 }
 
 fn all_sources() -> AuthConfig {
@@ -294,7 +294,7 @@ fn a_ticket_and_something_else_are_ambiguous() {
 
 #[test]
 fn a_bearer_is_read_from_its_header_alone() {
-    let read = |request: Request| {
+    let read = |request: UpgradeRequest| {
         bearer(&request.headers, &all_sources()).map(|found| found.map(|b| b.token))
     };
     let both = request().authorization("Bearer a").cookie("token=b");
@@ -309,7 +309,7 @@ fn a_bearer_is_read_from_its_header_alone() {
 
 #[test]
 fn a_token_without_its_scheme_is_told_what_would_be_right() {
-    let told = |request: Request| match request.extract(&all_sources()) {
+    let told = |request: UpgradeRequest| match request.extract(&all_sources()) {
         Err(error) => (error.failure(), error.message().to_owned()),
         other => panic!("{other:?}"),
     };

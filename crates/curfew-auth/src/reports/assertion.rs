@@ -7,12 +7,12 @@ use std::time::Duration;
 use curfew_model::AuthFailure;
 use serde_json::Value;
 
-use super::signed::ReportClaims;
-use super::subject::{Found, Subject};
-use crate::ask::{NoKey, with_keys, with_next_keys};
+use super::signed::{ReportClaims, SignedClaims};
+use super::subject::{Subject, SubjectMatch};
+use crate::ask::{KeyWait, NoKey};
 use crate::authenticate::Authenticator;
 use crate::token::TokenType;
-use crate::token::json::{self, Date, Flaw, Members};
+use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, VerifyError};
 
 /// Longest remaining lifetime. An assertion is made for one request; a longer lifetime means
@@ -56,20 +56,9 @@ impl Authenticator {
     /// # Errors
     ///
     /// The fault of the token, or [`VerifyError::Unknown`] if the issuer's keys are unavailable.
-    pub async fn verify_revoker(&self, token: &str) -> Result<Revoker, VerifyError> {
-        with_keys(|| self.attempt_revoker(token, self.clock().now())).await
-    }
-
-    /// Validates a token that [`Authenticator::verify_revoker`] found to be good except for its
-    /// missing key. Waits for the issuer's next answer without a time limit. The token's times are
-    /// judged as of the call.
-    ///
-    /// # Errors
-    ///
-    /// The fault of the token.
-    pub async fn verify_revoker_later(&self, token: &str) -> Result<Revoker, VerifyError> {
-        let now = self.clock().now();
-        with_next_keys(|| self.attempt_revoker(token, now)).await
+    pub async fn verify_revoker(&self, token: &str, wait: KeyWait) -> Result<Revoker, VerifyError> {
+        let attempt = |now| self.attempt_revoker(token, now);
+        wait.run(self.clock(), attempt).await
     }
 
     fn attempt_revoker(&self, token: &str, now: Duration) -> Result<Revoker, NoKey> {
@@ -79,8 +68,8 @@ impl Authenticator {
             token,
             TokenType::Revocation,
             |issuer| issuer.reports.as_ref()?.revocation_audience.as_ref(),
-            |claims: AssertionClaims, issuer, audience| {
-                claims.judge(audience, leeway, now)?;
+            |claims, issuer, audience: &Vec<String>| {
+                judge(&claims, audience, leeway, now)?;
                 Ok(Revoker {
                     issuer: Arc::clone(&issuer.name),
                     issued_at: claims.issued_at.map(Date::up),
@@ -107,82 +96,69 @@ impl Authenticator {
             .and_then(|issuer| issuer.reports.as_ref())
             .ok_or(RevocationError::Foreign)?;
         match rules.find_user(subject) {
-            Ok(Found::Subjects(subjects)) => Ok(subjects),
-            Ok(Found::Nowhere(why)) => Err(RevocationError::Malformed(why.to_owned())),
-            Ok(Found::Foreign) => Err(RevocationError::Foreign),
+            Ok(SubjectMatch::Subjects(subjects)) => Ok(subjects),
+            Ok(SubjectMatch::Nowhere(why)) => Err(RevocationError::Malformed(why.to_owned())),
+            Ok(SubjectMatch::Foreign) => Err(RevocationError::Foreign),
             Err(error) => Err(RevocationError::Malformed(error.message().to_owned())),
         }
     }
 }
 
+/// The claims that an assertion has beside those of all reports.
 #[derive(Debug, Default)]
 struct AssertionClaims {
-    issuer: Option<String>,
-    audience: Vec<String>,
-    issued_at: Option<Date>,
     not_before: Option<Date>,
     expires_at: Option<Date>,
-    token_id: Option<String>,
 }
 
-impl AssertionClaims {
-    fn judge(&self, audience: &[String], leeway: Duration, now: Duration) -> Result<(), AuthError> {
-        if !self.audience.iter().any(|one| audience.contains(one)) {
-            return Err(AuthError::other_audience(&self.audience, audience));
-        }
-        let missing = AuthError::missing_claim;
-        let expires_at = self.expires_at.ok_or_else(|| missing("exp"))?;
-        let expires_at = Duration::from_secs(expires_at.down());
-        if now >= expires_at + leeway {
-            return Err(AuthError::by_clock(
-                AuthFailure::Malformed,
-                "the token has expired",
-            ));
-        }
-        if expires_at > now + MAX_REMAINING {
-            return Err(AuthError::by_clock(
-                AuthFailure::Malformed,
-                "the token is good for over an hour",
-            ));
-        }
-        let begins = [self.issued_at, self.not_before].into_iter().flatten();
-        if begins
-            .map(Date::up)
-            .max()
-            .is_some_and(|at| Duration::from_secs(at) > now + leeway)
-        {
-            return Err(AuthError::by_clock(
-                AuthFailure::Malformed,
-                "the token is not good yet",
-            ));
-        }
-        match &self.token_id {
-            Some(id) if !id.is_empty() => Ok(()),
-            _ => Err(missing("jti")),
-        }
+fn judge(
+    claims: &SignedClaims<AssertionClaims>,
+    audience: &[String],
+    leeway: Duration,
+    now: Duration,
+) -> Result<(), AuthError> {
+    claims.check_audience(audience)?;
+    let missing = AuthError::missing_claim;
+    let expires_at = claims.own.expires_at.ok_or_else(|| missing("exp"))?;
+    let expires_at = Duration::from_secs(expires_at.down());
+    if now >= expires_at + leeway {
+        return Err(AuthError::by_clock(
+            AuthFailure::Malformed,
+            "the token has expired",
+        ));
+    }
+    if expires_at > now + MAX_REMAINING {
+        return Err(AuthError::by_clock(
+            AuthFailure::Malformed,
+            "the token is good for over an hour",
+        ));
+    }
+    let begins = [claims.issued_at, claims.own.not_before]
+        .into_iter()
+        .flatten();
+    if begins
+        .map(Date::up)
+        .max()
+        .is_some_and(|at| Duration::from_secs(at) > now + leeway)
+    {
+        return Err(AuthError::by_clock(
+            AuthFailure::Malformed,
+            "the token is not good yet",
+        ));
+    }
+    match claims.has_token_id(usize::MAX) {
+        true => Ok(()),
+        false => Err(missing("jti")),
     }
 }
 
 impl ReportClaims for AssertionClaims {
     const UNREADABLE: &'static str = "the token's claims are not a JSON object without repeated names, with each claim of its type, and without events";
 
-    fn issuer(&self) -> Option<&str> {
-        self.issuer.as_deref()
-    }
-}
-
-impl<'a> Members<'a> for AssertionClaims {
-    fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
+    fn member(&mut self, name: &str, value: json::Value<'_>) -> Result<(), Flaw> {
         match name {
-            "iss" => self.issuer = Some(json::text(name, value)?.into_owned()),
-            "aud" => {
-                let audience = json::texts(name, value)?;
-                self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
-            }
-            "iat" => self.issued_at = Some(Date::read(name, value)?),
             "nbf" => self.not_before = Some(Date::read(name, value)?),
             "exp" => self.expires_at = Some(Date::read(name, value)?),
-            "jti" => self.token_id = Some(json::text(name, value)?.into_owned()),
             "events" => return Err("a logout or an event is no permission".into()),
             _ => {}
         }

@@ -43,9 +43,9 @@ pub(crate) struct Journal(Mutex<BTreeMap<Box<str>, Entry>>);
 
 #[derive(Debug, Default)]
 struct Entry {
-    last: Option<Told>,
+    last: Option<JournalEntry>,
     /// The last report without effect, kept apart so that later reports with effect do not hide it.
-    last_failure: Option<Told>,
+    last_failure: Option<JournalEntry>,
     stream: Option<StreamStatus>,
     /// The number of reports that wait for the issuer's keys.
     waiting: usize,
@@ -54,7 +54,7 @@ struct Entry {
 }
 
 #[derive(Debug, Clone)]
-struct Told {
+struct JournalEntry {
     report: &'static str,
     outcome: &'static str,
     why: Option<String>,
@@ -82,7 +82,7 @@ impl Journal {
         let Some(entry) = entries.get(issuer) else {
             return Reported::default();
         };
-        let report = |told: &Told| LastReport {
+        let report = |told: &JournalEntry| LastReport {
             report: told.report,
             outcome: told.outcome,
             why: told.why.clone(),
@@ -140,7 +140,7 @@ impl Authenticator {
         let at = self.clock().now();
         let mut entries = self.journal().entries();
         let entry = entries.entry(issuer.into()).or_default();
-        let told = Told {
+        let told = JournalEntry {
             report,
             outcome,
             why: why.map(str::to_owned),

@@ -8,17 +8,14 @@ use serde_json::{Map, Value};
 
 use super::StreamStatus;
 use super::event::EventType;
-use super::signed::ReportClaims;
-use super::subject::{Found, Subject};
-use crate::ask::{NoKey, with_keys, with_next_keys};
+use super::signed::{MAX_ID_BYTES, ReportClaims, SignedClaims};
+use super::subject::{Subject, SubjectMatch};
+use crate::ask::{KeyWait, NoKey};
 use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, ReportRules};
 use crate::token::TokenType;
-use crate::token::json::{self, Date, Flaw, Members};
+use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, EventStream, VerifyError};
-
-/// Longest `jti`, in bytes.
-const MAX_ID_BYTES: usize = 256;
 
 /// Earliest time of an event, in Unix seconds. An earlier time has too few digits to be recognised
 /// as a time in a revocation's value. The revocation would end newer access too. Such times come
@@ -88,24 +85,10 @@ impl Authenticator {
         &self,
         name: &str,
         token: &str,
+        wait: KeyWait,
     ) -> Result<SecurityEvent, VerifyError> {
-        with_keys(|| self.attempt_event(name, token, self.clock().now())).await
-    }
-
-    /// Validates a token that [`Authenticator::verify_event`] found to be good except for its
-    /// missing key. Waits for the issuer's next answer without a time limit. The token's times are
-    /// judged as of the call.
-    ///
-    /// # Errors
-    ///
-    /// The fault of the token.
-    pub async fn verify_event_later(
-        &self,
-        name: &str,
-        token: &str,
-    ) -> Result<SecurityEvent, VerifyError> {
-        let now = self.clock().now();
-        with_next_keys(|| self.attempt_event(name, token, now)).await
+        let attempt = |now| self.attempt_event(name, token, now);
+        wait.run(self.clock(), attempt).await
     }
 
     fn attempt_event(
@@ -125,97 +108,83 @@ impl Authenticator {
                 // §4.1.6: only the issuer of this stream may sign.
                 (*issuer.name == *name).then_some((rules, stream))
             },
-            |claims: SecurityEventClaims, issuer, (rules, stream)| {
-                claims.judge(issuer, rules, stream, latest)
-            },
+            |claims, issuer, (rules, stream)| judge(claims, issuer, rules, stream, latest),
         )
     }
 }
 
-/// The claims of a security event token. Reading fails at a claim of the wrong type.
+/// The claims that a security event token has beside those of all reports.
 #[derive(Debug, Default)]
 struct SecurityEventClaims {
-    issuer: Option<String>,
-    audience: Vec<String>,
-    issued_at: Option<Date>,
     happened_at: Option<Date>,
-    token_id: Option<String>,
     subject: Option<Value>,
     events: Option<Map<String, Value>>,
     /// A claim that only other types of tokens have.
     foreign: Option<&'static str>,
 }
 
-impl SecurityEventClaims {
-    /// Judges the claims. `latest` is the current time plus the leeway.
-    fn judge(
-        self,
-        issuer: &LoadedIssuer,
-        rules: &ReportRules,
-        stream: &EventStream,
-        latest: Duration,
-    ) -> Result<SecurityEvent, AuthError> {
-        if !self
-            .audience
-            .iter()
-            .any(|one| stream.audience.contains(one))
-        {
-            return Err(AuthError::other_audience(&self.audience, &stream.audience));
-        }
-        if let Some(name) = self.foreign {
-            return Err(AuthError::malformed(format!(
-                "an event token has no {name} claim"
-            )));
-        }
-        // RFC 8417 §2.2 sets no oldest `iat`, because senders repeat events for as long as they
-        // like.
-        let issued_at = self.issued_at.ok_or_else(|| missing("iat"))?.up();
-        if Duration::from_secs(issued_at) > latest {
-            return Err(AuthError::by_clock(
-                AuthFailure::Malformed,
-                "the event token's iat is in the future",
-            ));
-        }
-        match &self.token_id {
-            Some(id) if (1..=MAX_ID_BYTES).contains(&id.len()) => {}
-            _ => return Err(missing("jti")),
-        }
-        let events = self.events.as_ref().ok_or_else(|| missing("events"))?;
-        let (event, members) = only_event(events)?;
-        // RISC's older events carry the subject inside the event.
-        let subject = self.subject.as_ref().or_else(|| members.get("subject"));
-        let at = || {
-            let happened_at = self.happened_at.map(Date::up);
-            let told = seconds(members.get("event_timestamp")).or(happened_at);
-            // The time is at least [`EARLIEST`]. It is at most the current time, so that tokens
-            // issued from now on stay valid.
-            told.unwrap_or(issued_at)
-                .max(EARLIEST)
-                .min(latest.as_secs())
-        };
-        let effect = match event {
-            EventType::Verification => verification(members, stream),
-            EventType::StreamUpdated => Effect::Stream(stream_status(members)?),
-            EventType::Other => Effect::Nothing,
-            event => {
-                let subject = subject.ok_or_else(|| missing("sub_id"))?;
-                let found = rules.find(subject, &stream.critical_members)?;
-                match found {
-                    _ if !event.ends_access(members, &stream.revoke_on) => Effect::Nothing,
-                    Found::Subjects(subjects) => Effect::End { subjects, at: at() },
-                    Found::Nowhere(why) => Effect::NobodyFound(why),
-                    Found::Foreign => Effect::NobodyFound(
-                        "the user is of an issuer on which this one does not report",
-                    ),
-                }
-            }
-        };
-        Ok(SecurityEvent {
-            issuer: Arc::clone(&issuer.name),
-            event,
-            effect,
-        })
+/// Judges the claims. `latest` is the current time plus the leeway.
+fn judge(
+    signed: SignedClaims<SecurityEventClaims>,
+    issuer: &LoadedIssuer,
+    rules: &ReportRules,
+    stream: &EventStream,
+    latest: Duration,
+) -> Result<SecurityEvent, AuthError> {
+    signed.check_audience(&stream.audience)?;
+    let claims = &signed.own;
+    if let Some(name) = claims.foreign {
+        return Err(AuthError::malformed(format!(
+            "an event token has no {name} claim"
+        )));
     }
+    // RFC 8417 §2.2 sets no oldest `iat`, because senders repeat events for as long as they
+    // like.
+    let issued_at = signed.issued_at.ok_or_else(|| missing("iat"))?.up();
+    if Duration::from_secs(issued_at) > latest {
+        return Err(AuthError::by_clock(
+            AuthFailure::Malformed,
+            "the event token's iat is in the future",
+        ));
+    }
+    if !signed.has_token_id(MAX_ID_BYTES) {
+        return Err(missing("jti"));
+    }
+    let events = claims.events.as_ref().ok_or_else(|| missing("events"))?;
+    let (event, members) = only_event(events)?;
+    // RISC's older events carry the subject inside the event.
+    let subject = claims.subject.as_ref().or_else(|| members.get("subject"));
+    let at = || {
+        let happened_at = claims.happened_at.map(Date::up);
+        let told = seconds(members.get("event_timestamp")).or(happened_at);
+        // The time is at least [`EARLIEST`]. It is at most the current time, so that tokens
+        // issued from now on stay valid.
+        told.unwrap_or(issued_at)
+            .max(EARLIEST)
+            .min(latest.as_secs())
+    };
+    let effect = match event {
+        EventType::Verification => verification(members, stream),
+        EventType::StreamUpdated => Effect::Stream(stream_status(members)?),
+        EventType::Other => Effect::Nothing,
+        event => {
+            let subject = subject.ok_or_else(|| missing("sub_id"))?;
+            let found = rules.find(subject, &stream.critical_members)?;
+            match found {
+                _ if !event.ends_access(members, &stream.revoke_on) => Effect::Nothing,
+                SubjectMatch::Subjects(subjects) => Effect::End { subjects, at: at() },
+                SubjectMatch::Nowhere(why) => Effect::NobodyFound(why),
+                SubjectMatch::Foreign => Effect::NobodyFound(
+                    "the user is of an issuer on which this one does not report",
+                ),
+            }
+        }
+    };
+    Ok(SecurityEvent {
+        issuer: Arc::clone(&issuer.name),
+        event,
+        effect,
+    })
 }
 
 /// Finds the type and members of the token's event. A token may have several events only if all
@@ -274,22 +243,9 @@ fn missing(name: &str) -> AuthError {
 impl ReportClaims for SecurityEventClaims {
     const UNREADABLE: &'static str = "the event token's claims are not a JSON object without repeated names, with each claim of its type";
 
-    fn issuer(&self) -> Option<&str> {
-        self.issuer.as_deref()
-    }
-}
-
-impl<'a> Members<'a> for SecurityEventClaims {
-    fn member(&mut self, name: &str, value: json::Value<'a>) -> Result<(), Flaw> {
+    fn member(&mut self, name: &str, value: json::Value<'_>) -> Result<(), Flaw> {
         match name {
-            "iss" => self.issuer = Some(json::text(name, value)?.into_owned()),
-            "aud" => {
-                let audience = json::texts(name, value)?;
-                self.audience = audience.into_iter().map(|one| one.into_owned()).collect();
-            }
-            "iat" => self.issued_at = Some(Date::read(name, value)?),
             "toe" => self.happened_at = Some(Date::read(name, value)?),
-            "jti" => self.token_id = Some(json::text(name, value)?.into_owned()),
             "sub_id" => self.subject = Some(json::exact(name, value)?),
             "events" => self.events = Some(json::object(name, value)?),
             // An event token has neither `sub` nor `exp` (§4.1.2, §4.1.7), so that it is not

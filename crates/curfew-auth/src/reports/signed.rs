@@ -6,16 +6,61 @@ use std::borrow::Cow;
 use crate::AuthError;
 use crate::ask::NoKey;
 use crate::issuers::{Issuers, LoadedIssuer};
-use crate::token::json::{self, Flaw, Members, Value};
+use crate::token::json::{self, Date, Flaw, Members, Value};
 use crate::token::{Header, Parts, TokenType};
 
-/// The claims of one type of report.
-pub(crate) trait ReportClaims: Default + for<'a> Members<'a> {
+/// Longest `jti` of logouts and events, in bytes.
+pub(crate) const MAX_ID_BYTES: usize = 256;
+
+/// The claims that one type of report has beside those of all.
+pub(crate) trait ReportClaims: Default {
     /// The refusal of a token whose claims cannot be read.
     const UNREADABLE: &'static str;
 
-    /// The `iss`.
-    fn issuer(&self) -> Option<&str>;
+    /// Reads a claim that is not one of all reports'.
+    fn member(&mut self, name: &str, value: Value<'_>) -> Result<(), Flaw>;
+}
+
+/// The claims of a report. Reading fails at a claim of the wrong type.
+#[derive(Debug, Default)]
+pub(crate) struct SignedClaims<C> {
+    issuer: Option<String>,
+    audience: Vec<String>,
+    pub(crate) issued_at: Option<Date>,
+    token_id: Option<String>,
+    pub(crate) own: C,
+}
+
+impl<C> SignedClaims<C> {
+    /// Checks that the report is for one of `accepted`.
+    pub(crate) fn check_audience(&self, accepted: &[String]) -> Result<(), AuthError> {
+        match self.audience.iter().any(|one| accepted.contains(one)) {
+            true => Ok(()),
+            false => Err(AuthError::other_audience(&self.audience, accepted)),
+        }
+    }
+
+    /// Returns true if there is a `jti` of 1 to `most` bytes.
+    pub(crate) fn has_token_id(&self, most: usize) -> bool {
+        let id = self.token_id.as_ref();
+        id.is_some_and(|id| (1..=most).contains(&id.len()))
+    }
+}
+
+impl<'a, C: ReportClaims> Members<'a> for SignedClaims<C> {
+    fn member(&mut self, name: &str, value: Value<'a>) -> Result<(), Flaw> {
+        match name {
+            "iss" => self.issuer = Some(json::text(name, value)?.into_owned()),
+            "aud" => {
+                let audience = json::texts(name, value)?;
+                self.audience = audience.into_iter().map(Cow::into_owned).collect();
+            }
+            "iat" => self.issued_at = Some(Date::read(name, value)?),
+            "jti" => self.token_id = Some(json::text(name, value)?.into_owned()),
+            _ => self.own.member(name, value)?,
+        }
+        Ok(())
+    }
 }
 
 impl Issuers {
@@ -29,12 +74,12 @@ impl Issuers {
         token: &str,
         kind: TokenType,
         rules: impl Fn(&'i LoadedIssuer) -> Option<R>,
-        judge: impl FnOnce(C, &LoadedIssuer, R) -> Result<T, AuthError>,
+        judge: impl FnOnce(SignedClaims<C>, &LoadedIssuer, R) -> Result<T, AuthError>,
     ) -> Result<T, NoKey> {
         let parts = Parts::of(token, self.max_token_bytes)?;
         let header = parts.header()?;
         let payload = parts.payload()?;
-        let mut claims = C::default();
+        let mut claims = SignedClaims::<C>::default();
         let read = Header::parse(&header, kind).and_then(|header| {
             let read = json::read(&payload, &mut claims);
             read.map_err(|flaw| AuthError::malformed(flaw.unwrap_or(C::UNREADABLE.into())))?;
@@ -47,7 +92,7 @@ impl Issuers {
                     None => error,
                 },
             )?;
-        let (issuer, rules) = self.reporting(claims.issuer(), rules)?;
+        let (issuer, rules) = self.reporting(claims.issuer.as_deref(), rules)?;
         let signer = issuer.signer(&parts, &header);
         let judged = judge(claims, issuer, rules);
         match signer {

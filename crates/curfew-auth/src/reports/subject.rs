@@ -75,7 +75,7 @@ impl Subject {
 
 /// Result of looking for a subject.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum SubjectMatch {
     /// The subjects by which sessions can be found; all name the same one.
     Subjects(Vec<Subject>),
     /// A well-formed subject by which nothing is found here. The reason is for operators.
@@ -91,7 +91,11 @@ impl ReportRules {
     /// # Errors
     ///
     /// It is no subject identifier.
-    pub(super) fn find(&self, subject: &Value, critical: &[String]) -> Result<Found, AuthError> {
+    pub(super) fn find(
+        &self,
+        subject: &Value,
+        critical: &[String],
+    ) -> Result<SubjectMatch, AuthError> {
         let Some(members) = subject.as_object() else {
             return Err(malformed("the subject is not an object"));
         };
@@ -108,7 +112,7 @@ impl ReportRules {
     /// # Errors
     ///
     /// It is no subject identifier, or it has another format.
-    pub(super) fn find_user(&self, subject: &Value) -> Result<Found, AuthError> {
+    pub(super) fn find_user(&self, subject: &Value) -> Result<SubjectMatch, AuthError> {
         let members = simple(subject)?;
         match format(members).as_deref() {
             Some(format @ ("iss_sub" | "email" | "opaque")) => self.find_simple(format, members),
@@ -118,12 +122,16 @@ impl ReportRules {
         }
     }
 
-    fn find_simple(&self, format: &str, members: &Map<String, Value>) -> Result<Found, AuthError> {
+    fn find_simple(
+        &self,
+        format: &str,
+        members: &Map<String, Value>,
+    ) -> Result<SubjectMatch, AuthError> {
         Ok(match format {
             "iss_sub" => {
                 let (iss, user) = (text(members, "iss")?, self.user(members)?);
                 if !self.is_ours(iss) {
-                    return Ok(Found::Foreign);
+                    return Ok(SubjectMatch::Foreign);
                 }
                 let claim = self.subjects.user.as_deref();
                 self.named_by(claim.unwrap_or(&self.subject_claim), &user)
@@ -132,14 +140,18 @@ impl ReportRules {
                 let email = text(members, "email")?;
                 match &self.subjects.email {
                     Some(claim) => self.by_email(claim, email),
-                    None => Found::Nowhere("access tokens have no claim with an email address"),
+                    None => {
+                        SubjectMatch::Nowhere("access tokens have no claim with an email address")
+                    }
                 }
             }
             "opaque" => {
                 let id = text(members, "id")?;
                 match &self.subjects.opaque {
                     Some(claim) => self.named_by(claim, id),
-                    None => Found::Nowhere("access tokens have no claim for opaque subjects"),
+                    None => {
+                        SubjectMatch::Nowhere("access tokens have no claim for opaque subjects")
+                    }
                 }
             }
             "jwt_id" => {
@@ -150,33 +162,33 @@ impl ReportRules {
                             issuer: Arc::clone(issuer),
                             id: id.to_owned(),
                         };
-                        Found::Subjects(self.issuers().map(token).collect())
+                        SubjectMatch::Subjects(self.issuers().map(token).collect())
                     }
-                    false => Found::Foreign,
+                    false => SubjectMatch::Foreign,
                 }
             }
-            _ => Found::Nowhere("subjects of this format are not supported"),
+            _ => SubjectMatch::Nowhere("subjects of this format are not supported"),
         })
     }
 
     /// RFC 9493 §3.2.8: all identifiers name the same subject, so those that are supported here
     /// suffice.
-    fn find_aliases(&self, members: &Map<String, Value>) -> Result<Found, AuthError> {
+    fn find_aliases(&self, members: &Map<String, Value>) -> Result<SubjectMatch, AuthError> {
         let identifiers = members.get("identifiers").and_then(Value::as_array);
         let identifiers = identifiers
             .filter(|all| (1..=MAX_ALIASES).contains(&all.len()))
             .ok_or_else(|| malformed("the subject has no list of 1 to 16 identifiers"))?;
         let mut found = Vec::new();
-        let mut reason = Found::Foreign;
+        let mut reason = SubjectMatch::Foreign;
         for identifier in identifiers {
             match self.find_member(identifier)? {
-                Found::Subjects(subjects) => found.extend(subjects),
+                SubjectMatch::Subjects(subjects) => found.extend(subjects),
                 other => reason = other,
             }
         }
         match found.is_empty() {
             true => Ok(reason),
-            false => Ok(Found::Subjects(found)),
+            false => Ok(SubjectMatch::Subjects(found)),
         }
     }
 
@@ -186,12 +198,14 @@ impl ReportRules {
         &self,
         members: &Map<String, Value>,
         critical: &[String],
-    ) -> Result<Found, AuthError> {
+    ) -> Result<SubjectMatch, AuthError> {
         // §3.6: a receiver must understand every critical member, not only the one it uses.
-        let only = |member: &str, found: Found| {
+        let only = |member: &str, found: SubjectMatch| {
             let mut others = critical.iter().filter(|name| **name != *member);
             match others.any(|name| members.contains_key(name)) {
-                true => Found::Nowhere("a critical member of the subject means nothing here"),
+                true => {
+                    SubjectMatch::Nowhere("a critical member of the subject means nothing here")
+                }
                 false => found,
             }
         };
@@ -202,7 +216,7 @@ impl ReportRules {
                     claim: claim.clone(),
                     value: text(session, "id")?.to_owned(),
                 };
-                return Ok(only("session", Found::Subjects(vec![login])));
+                return Ok(only("session", SubjectMatch::Subjects(vec![login])));
             }
         }
         if let Some(user) = members.get("user") {
@@ -210,7 +224,7 @@ impl ReportRules {
         }
         let narrower = ["session", "device", "application", "group", "org_unit"];
         if narrower.iter().any(|name| members.contains_key(*name)) {
-            return Ok(Found::Nowhere(
+            return Ok(SubjectMatch::Nowhere(
                 "nothing here is found by what the subject names",
             ));
         }
@@ -219,19 +233,21 @@ impl ReportRules {
                 let tenant = simple(tenant)?;
                 let found = match format(tenant).as_deref() {
                     Some("opaque") => self.named_by(claim, text(tenant, "id")?),
-                    Some("iss_sub") if !self.is_ours(text(tenant, "iss")?) => Found::Foreign,
+                    Some("iss_sub") if !self.is_ours(text(tenant, "iss")?) => SubjectMatch::Foreign,
                     Some("iss_sub") => self.named_by(claim, text(tenant, "sub")?),
-                    _ => Found::Nowhere("tenants are found by opaque ids only"),
+                    _ => SubjectMatch::Nowhere("tenants are found by opaque ids only"),
                 };
                 Ok(only("tenant", found))
             }
-            (Some(_), None) => Ok(Found::Nowhere("access tokens have no claim for tenants")),
+            (Some(_), None) => Ok(SubjectMatch::Nowhere(
+                "access tokens have no claim for tenants",
+            )),
             (None, _) => Err(malformed("the subject names no one")),
         }
     }
 
     /// Finds a member of a complex subject, which is a simple subject.
-    fn find_member(&self, member: &Value) -> Result<Found, AuthError> {
+    fn find_member(&self, member: &Value) -> Result<SubjectMatch, AuthError> {
         let members = simple(member)?;
         match format(members) {
             Some(format) => self.find_simple(&format, members),
@@ -263,19 +279,19 @@ impl ReportRules {
         self.namespaces.iter().any(|known| known == iss)
     }
 
-    fn named_by(&self, claim: &str, value: &str) -> Found {
-        Found::Subjects(self.subjects(claim, value))
+    fn named_by(&self, claim: &str, value: &str) -> SubjectMatch {
+        SubjectMatch::Subjects(self.subjects(claim, value))
     }
 
     /// Finds an address as written and in lower case. Sessions are indexed under the address in
     /// lower case too.
-    fn by_email(&self, claim: &str, email: &str) -> Found {
+    fn by_email(&self, claim: &str, email: &str) -> SubjectMatch {
         let mut subjects = self.subjects(claim, email);
         let lower = email.to_lowercase();
         if lower != email {
             subjects.extend(self.subjects(claim, &lower));
         }
-        Found::Subjects(subjects)
+        SubjectMatch::Subjects(subjects)
     }
 
     fn subjects(&self, claim: &str, value: &str) -> Vec<Subject> {

@@ -15,7 +15,7 @@ use super::read::{SpelledKey, read_watched};
 use super::{Control, Counted, Generation};
 use crate::core::random_id;
 use crate::fault::Fault;
-use crate::request::{Request, WriteReceipt};
+use crate::request::{ControlRequest, WriteReceipt};
 use crate::span;
 
 /// Most attempts to write a revocation while others write the same key.
@@ -65,7 +65,7 @@ impl Control {
     pub(super) async fn operate(
         &mut self,
         generation: &mut Generation,
-        request: Request,
+        request: ControlRequest,
     ) -> Result<(), Fault> {
         // A requester that gave up has reported a failure, so the request must not be executed
         // later.
@@ -73,16 +73,18 @@ impl Control {
             return Ok(());
         }
         let failed = match request {
-            Request::Revoke {
+            ControlRequest::Revoke {
                 key,
                 revocation,
                 reply,
             } => answer(reply, self.revoke(generation, &key, revocation).await),
-            Request::Restore { key, reply } => answer(reply, self.restore(generation, key).await),
-            Request::Confirm { id, key, reply } => {
+            ControlRequest::Restore { key, reply } => {
+                answer(reply, self.restore(generation, key).await)
+            }
+            ControlRequest::Confirm { id, key, reply } => {
                 answer(reply, self.confirm(generation, &id, key).await)
             }
-            Request::Compare { reply } => {
+            ControlRequest::Compare { reply } => {
                 self.start_comparison(generation, reply);
                 None
             }

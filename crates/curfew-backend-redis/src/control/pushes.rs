@@ -71,7 +71,7 @@ struct Touched {
 
 /// The meaning of the name of a touched key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum TouchedKey {
     /// The key of a revocation.
     Key(RevocationKey),
     /// The key of the epoch.
@@ -82,7 +82,7 @@ pub enum Told {
     Foreign,
 }
 
-impl Told {
+impl TouchedKey {
     /// Parses a name. `prefix` is the start of revocations' keys, `unbraced` the same without the
     /// braces.
     pub(crate) fn of(name: &[u8], prefix: &str, unbraced: &str) -> Self {
@@ -145,11 +145,11 @@ impl Pushes {
             let Value::BulkString(name) = name else {
                 continue;
             };
-            match Told::of(&name, &self.prefix, &self.unbraced_prefix) {
-                Told::Key(key) => self.named(key, at),
-                Told::Epoch => self.state.lock().epoch = true,
-                Told::Nameless => self.nameless(name),
-                Told::Foreign => {}
+            match TouchedKey::of(&name, &self.prefix, &self.unbraced_prefix) {
+                TouchedKey::Key(key) => self.named(key, at),
+                TouchedKey::Epoch => self.state.lock().epoch = true,
+                TouchedKey::Nameless => self.nameless(name),
+                TouchedKey::Foreign => {}
             }
         }
         self.arrived.notify_one();

@@ -6,7 +6,7 @@ use super::*;
 
 const LEASE: Duration = Duration::from_secs(3);
 
-type Answer = oneshot::Receiver<Result<Option<Position>, Fault>>;
+type PublishAnswer = oneshot::Receiver<Result<Option<Position>, Fault>>;
 
 /// A fence at a Redis whose clock is `ahead` of [`boottime`].
 fn fence(cluster: bool, ahead: i64) -> Fence {
@@ -24,7 +24,7 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
 }
 
 /// Publications in these channels, of `bytes` bytes each, under a lease that lasts.
-fn publications(channels: &[&str], bytes: usize) -> (Vec<Publication>, Vec<Answer>) {
+fn publications(channels: &[&str], bytes: usize) -> (Vec<Publication>, Vec<PublishAnswer>) {
     let until = boottime() + LEASE * 2;
     channels
         .iter()
@@ -35,14 +35,14 @@ fn publications(channels: &[&str], bytes: usize) -> (Vec<Publication>, Vec<Answe
 }
 
 /// The single run of `count` publications.
-fn run(fence: &Fence, count: usize) -> (Run, Vec<Answer>) {
+fn run(fence: &Fence, count: usize) -> (Run, Vec<PublishAnswer>) {
     let (publications, answers) = publications(&vec!["a"; count], 1);
     let mut runs = fence.runs(publications);
     assert_eq!(runs.len(), 1);
     (runs.remove(0), answers)
 }
 
-fn outcomes(answers: Vec<Answer>) -> Vec<String> {
+fn outcomes(answers: Vec<PublishAnswer>) -> Vec<String> {
     answers
         .into_iter()
         .map(|mut answer| match answer.try_recv().expect("an answer") {

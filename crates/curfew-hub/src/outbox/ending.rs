@@ -51,7 +51,7 @@ impl Undelivered {
 
 /// The ending of a session that was told to end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct QueuedEnding {
     pub(super) ending: Ending,
     /// The part of its queue that was dropped for the ending.
     pub(super) let_go: Undelivered,

@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 
 use curfew_model::{Epoch, GapReason, Position, Publication};
 
-/// Most publications that wait for one that is missing. Further ones are read again from the
-/// stream.
+/// Most publications that wait for one that is missing. Further ones are read from the stream.
 const MAX_WAITING: usize = 1024;
 
 /// Most bytes of their data.

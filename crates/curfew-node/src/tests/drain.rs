@@ -7,11 +7,11 @@ use super::rig::Call;
 use super::*;
 
 /// The ends of the sessions of a draining node, each with its time.
-type Told = Arc<Mutex<Vec<(Duration, Ending)>>>;
+type Departures = Arc<Mutex<Vec<(Duration, Ending)>>>;
 
 /// Opens sessions that leave when they are ended.
-async fn leaving(harness: &Harness, count: usize) -> Told {
-    let told = Told::default();
+async fn leaving(harness: &Harness, count: usize) -> Departures {
+    let told = Departures::default();
     let start = Instant::now();
     for _ in 0..count {
         let attachment = harness.open("t").await;

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use curfew_model::json::{Fault, Kind, Value, scan};
 use curfew_model::{
-    Command, CommandId, DEFAULT_HISTORY_LIMIT, Epoch, ErrorCode, HistoryRange, MAX_OFFSET,
-    MAX_PUBLICATION_KEY_BYTES, Position, Request, TraceContext,
+    ClientRequest, Command, CommandId, DEFAULT_HISTORY_LIMIT, Epoch, ErrorCode, HistoryRange,
+    MAX_OFFSET, MAX_PUBLICATION_KEY_BYTES, Position, TraceContext,
 };
 
 use super::{MAX_DEPTH, MAX_ID_BYTES, RULES};
@@ -47,7 +47,7 @@ enum Wrong<'a> {
     Repeated(&'static str),
 }
 
-pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
+pub(super) fn decode(text: &str) -> Result<ClientRequest<'_>, DecodeError> {
     let mut members = Members::default();
     let scanned = scan(text, RULES, |name, value| members.take(name, value));
     let repeated = match members.wrong {
@@ -105,7 +105,7 @@ pub(super) fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
     }
     match members.left_over() {
         Some(name) => Err(bad(format!("unknown member `{name}` of {kind}").into())),
-        None => Ok(Request::Command { id, command }),
+        None => Ok(ClientRequest::Command { id, command }),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::*;
 
-fn decode(text: &str) -> Result<Request<'_>, DecodeError> {
+fn decode(text: &str) -> Result<ClientRequest<'_>, DecodeError> {
     let mut message = Message::Text(text);
     let request = Native.decode(&mut message);
     assert!(message.is_empty());
@@ -25,7 +25,7 @@ fn position(epoch: &str, offset: u64) -> Position {
 /// The command in a message, with its id.
 fn command_of(text: &str) -> (Option<CommandId>, Command<'_>) {
     match decode(text) {
-        Ok(Request::Command { id, command }) => (id, command),
+        Ok(ClientRequest::Command { id, command }) => (id, command),
         other => panic!("{text}: {other:?}"),
     }
 }

@@ -19,7 +19,7 @@ use tracing::debug;
 use super::{
     Admin, channels, explain, health, issuers, nodes, openapi, publish, revocations, sessions,
 };
-use crate::config::{AdminKey, Power};
+use crate::config::{AdminKey, Power, Snapshot};
 use crate::http::{Problem, Response};
 
 /// The callers that an operation is for.
@@ -61,6 +61,8 @@ fn forbidden(detail: String) -> Problem {
 /// A request, taken apart.
 #[derive(Debug)]
 pub(super) struct Call {
+    /// The settings that the whole request goes by.
+    pub(super) settings: Snapshot,
     pub(super) params: HashMap<&'static str, String>,
     pub(super) query: String,
     pub(super) body: Bytes,
@@ -72,6 +74,7 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn new(
+        settings: Snapshot,
         params: HashMap<&'static str, String>,
         uri: &Uri,
         body: Bytes,
@@ -79,6 +82,7 @@ impl Call {
         trace: Option<Box<TraceContext>>,
     ) -> Self {
         Self {
+            settings,
             params,
             query: uri.query().unwrap_or_default().to_owned(),
             body,

@@ -151,7 +151,7 @@ pub(super) fn list(admin: &Admin, call: &Call) -> Result<Response, Problem> {
 
 pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = named(&call)?;
-    let stream = match admin.options(&channel).stream {
+    let stream = match call.options(&channel).stream {
         Some(_) => {
             let first = StreamRange::After {
                 offset: 0,
@@ -169,7 +169,7 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
         }
         None => None,
     };
-    let presence = match admin.options(&channel).presence {
+    let presence = match call.options(&channel).presence {
         true => Some(admin.context.node.presence(&channel).await?.into()),
         false => None,
     };
@@ -183,7 +183,7 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
 }
 
 pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
-    let channel = admin.streamed(&call)?;
+    let channel = call.streamed()?;
     let limit = number(&call, "limit")?.unwrap_or(DEFAULT_HISTORY_LIMIT);
     let since = call.query("since")?.map(|text| since(&text)).transpose()?;
     let range = match (since, number(&call, "before")?) {
@@ -208,7 +208,7 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
 
 /// Deletes the publications of a channel's stream; the position stays.
 pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
-    let channel = admin.streamed(&call)?;
+    let channel = call.streamed()?;
     // Read first: an error is then told of what was not deleted.
     let position = admin.read(&channel, StreamRange::Top).await?.position;
     admin
@@ -227,10 +227,10 @@ pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Pro
     Ok(json(StatusCode::OK, &history))
 }
 
-impl Admin {
-    /// The options of a channel by the settings in force.
+impl Call {
+    /// The options of a channel by the settings of the request.
     pub(super) fn options(&self, channel: &Channel) -> ChannelOptions {
-        self.context.settings.load().channels.of(channel)
+        self.settings.sessions.channels.of(channel)
     }
 
     /// Fails with this explanation unless the channel has a stream.
@@ -246,12 +246,14 @@ impl Admin {
     }
 
     /// The channel that the call names; fails unless it has a stream.
-    fn streamed(&self, call: &Call) -> Result<Channel, Problem> {
-        let channel = named(call)?;
+    fn streamed(&self) -> Result<Channel, Problem> {
+        let channel = named(self)?;
         self.check_stream(&channel, "the channel keeps no history: see [[channels]]")?;
         Ok(channel)
     }
+}
 
+impl Admin {
     async fn read(&self, channel: &Channel, range: StreamRange) -> Result<StreamPage, Problem> {
         let streams = &self.context.node.backends().streams;
         Ok(streams.read(channel, range).await?)

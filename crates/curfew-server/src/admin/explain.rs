@@ -51,18 +51,13 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
         (None, Some(claims)) => claims,
         _ => return Err(Problem::bad_request("send either token or claims")),
     };
-    let settings = admin.settings.load();
-    let user = match claims.get(&settings.subject_claim) {
+    let settings = &call.settings;
+    let user = match claims.get(&settings.auth.subject_claim) {
         Some(Value::String(user)) => user.clone(),
         Some(Value::Number(user)) => user.to_string(),
         _ => String::new(),
     };
-    let explanation =
-        admin
-            .context
-            .settings
-            .load()
-            .policy
-            .explain(&claims, &user, body.action, &channel);
+    let policy = &settings.sessions.policy;
+    let explanation = policy.explain(&claims, &user, body.action, &channel);
     Ok(json(StatusCode::OK, &explanation))
 }

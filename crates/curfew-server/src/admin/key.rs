@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::header::WWW_AUTHENTICATE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
@@ -10,7 +10,7 @@ use tokio::time::{Duration, Instant};
 use tracing::warn;
 
 use crate::config::AdminKey;
-use crate::http::{Problem, Response};
+use crate::http::{Problem, Response, bearer};
 
 /// Wrong keys answered as such in one window; more are answered 429.
 const MAX_GUESSES: u32 = 20;
@@ -44,12 +44,7 @@ impl Key {
             let problem = Problem::new(StatusCode::FORBIDDEN, "no_admin_key", detail);
             return Err(Box::new(problem.into_response()));
         }
-        let sent = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, sent)| sent.trim());
+        let sent = bearer(headers);
         // The comparison of two texts of one length takes the same time for all. Every key is compared, so
         // that the time does not tell which one it is.
         let is_sent = |key: &AdminKey| {

@@ -127,7 +127,7 @@ impl Admin {
         key: Option<&str>,
         call: &Call,
     ) -> Result<Response, Problem> {
-        let most = self.message_bytes();
+        let most = call.settings.sessions.limits.message_bytes;
         if data.get().len() > most {
             let detail = format!("data has more than limits.message_bytes ({most})");
             let status = StatusCode::PAYLOAD_TOO_LARGE;
@@ -138,7 +138,7 @@ impl Admin {
         for channel in &channels {
             call.check_channel(channel)?;
             if key.is_some() {
-                self.check_stream(channel, "the channel keeps no history, which key needs")?;
+                call.check_stream(channel, "the channel keeps no history, which key needs")?;
             }
         }
         let key = key.map(|key| PublicationKey::new(Publisher::AdminKey(call.key()), key));
@@ -153,7 +153,7 @@ impl Admin {
                 entry: None,
                 trace: call.trace.clone(),
             };
-            let error = match self.publish_one(publication, key).await {
+            let error = match self.publish_one(publication, key, call).await {
                 Ok(place) => {
                     position = place.filter(|_| count == 1);
                     continue;
@@ -182,9 +182,10 @@ impl Admin {
         &self,
         publication: Publication,
         key: Option<PublicationKey>,
+        call: &Call,
     ) -> Result<Option<Position>, BackendError> {
         let node = &self.context.node;
-        let options = self.options(&publication.channel);
+        let options = call.options(&publication.channel);
         let append = options.stream.map(|bounds| Append { bounds, key });
         let result = match node.hub().lease().held_until() {
             Some(until) => {

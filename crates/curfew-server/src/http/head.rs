@@ -3,6 +3,7 @@
 //! hyper answers a head that it cannot read by itself, with a status and no body. That answer is held back
 //! (`curfew-ws/src/upgrade.rs`), and one of these takes its place.
 
+use curfew_session::LimitsConfig;
 use http::StatusCode;
 
 use super::Problem;
@@ -27,6 +28,15 @@ pub(crate) struct Bounds {
     pub(crate) bytes: usize,
     /// `limits.headers`.
     pub(crate) headers: usize,
+}
+
+impl From<&LimitsConfig> for Bounds {
+    fn from(limits: &LimitsConfig) -> Self {
+        Self {
+            bytes: limits.head_bytes,
+            headers: limits.headers,
+        }
+    }
 }
 
 /// The reasons for which a head is not read.

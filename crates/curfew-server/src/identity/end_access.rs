@@ -13,6 +13,7 @@ use tracing::info;
 
 use super::Reports;
 use super::refusal::ReportRefusal;
+use crate::config::Snapshot;
 
 /// The time that a report is remembered where `auth.max_token_lifetime` sets no bound for tokens from
 /// before it.
@@ -44,10 +45,10 @@ impl Reports {
     pub(super) async fn end_access(
         &self,
         end: AccessEnd<'_>,
+        settings: &Snapshot,
         span: &Span,
     ) -> Result<SessionsFound, ReportError> {
         let node = &self.context.node;
-        let settings = self.settings.load_full();
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
         // Together: each is held back before any is waited for, even if the sender hangs up meanwhile.
         let revocations = end.subjects.iter().map(|subject| {

@@ -1,10 +1,11 @@
 //! `POST /events/<issuer>`: security events that an issuer pushes (RFC 8935; Shared Signals Framework
 //! 1.0, CAEP 1.0, RISC 1.0).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_auth::{Authenticator, Effect, EventStream, SecurityEvent, StreamStatus, VerifyError};
+use curfew_auth::{
+    Authenticator, Effect, EventStream, KeyWait, SecurityEvent, StreamStatus, VerifyError,
+};
 use curfew_model::AuthFailure;
 use curfew_telemetry::{Counters, Span};
 use http::header::{
@@ -18,9 +19,10 @@ use tracing::{debug, error, info, warn};
 
 use super::Reports;
 use super::end_access::{AccessEnd, not_ended};
-use super::form::posted;
+use super::form::{media_type, posted};
 use super::refusal::ReportRefusal;
-use super::report::{OrderName, Report};
+use super::report::{Delivery, OrderName, Report};
+use crate::config::Snapshot;
 use crate::http::{Response, json};
 use crate::metrics::{EventOutcome, ReportKind, ServerMetrics};
 
@@ -49,16 +51,13 @@ impl Report for PushedEvent {
     type Order = SecurityEvent;
     type Outcome = EventOutcome;
 
-    async fn verify(&self, authenticator: &Authenticator) -> Result<SecurityEvent, VerifyError> {
-        authenticator.verify_event(&self.name, &self.token).await
-    }
-
-    async fn verify_later(
+    async fn verify(
         &self,
         authenticator: &Authenticator,
+        wait: KeyWait,
     ) -> Result<SecurityEvent, VerifyError> {
-        let later = authenticator.verify_event_later(&self.name, &self.token);
-        later.await
+        let verify = authenticator.verify_event(&self.name, &self.token, wait);
+        verify.await
     }
 
     fn order(
@@ -86,12 +85,66 @@ impl Report for PushedEvent {
         }
     }
 
+    /// Carries out the effect of an event. A second time has the same effect, so no event is remembered, and
+    /// one that could not be acted on may be sent again.
     async fn carry_out(
         event: &SecurityEvent,
         reports: &Reports,
+        settings: &Snapshot,
         span: &Span,
     ) -> Result<EventOutcome, ReportRefusal> {
-        reports.act(event, span).await
+        let issuer = &*event.issuer;
+        let name = event.event.as_str();
+        match &event.effect {
+            Effect::End { subjects, at } => {
+                let end = AccessEnd {
+                    issuer,
+                    report: name,
+                    subjects,
+                    at: *at,
+                };
+                let found = reports.end_access(end, settings, span).await;
+                found.map_err(|error| not_ended(&error, NOT_NOW))?;
+                Ok(EventOutcome::Ended)
+            }
+            Effect::Nothing => {
+                debug!(issuer, event = name, "security event without effect");
+                Ok(EventOutcome::NoEffect)
+            }
+            Effect::NobodyFound(why) => {
+                warn!(
+                    issuer,
+                    event = name,
+                    why,
+                    "security event about nobody who can be found here"
+                );
+                Ok(EventOutcome::NobodyFound)
+            }
+            Effect::Verified => {
+                info!(issuer, "event stream verified");
+                Ok(EventOutcome::Stream)
+            }
+            Effect::OtherState => Err(ReportRefusal {
+                error: "invalid_state",
+                ..ReportRefusal::invalid(
+                    "the verification's state is not the one that was asked for",
+                )
+            }),
+            Effect::Stream(status) => {
+                match status {
+                    StreamStatus::Enabled => info!(issuer, "event stream enabled"),
+                    StreamStatus::Paused | StreamStatus::Disabled => {
+                        warn!(
+                            issuer,
+                            ?status,
+                            "event stream stopped by its transmitter: its events do not arrive"
+                        );
+                    }
+                }
+                reports.context.authenticator.note_stream(issuer, *status);
+                Ok(EventOutcome::Stream)
+            }
+        }
     }
 
     fn counter(metrics: &ServerMetrics) -> &Counters<EventOutcome> {
@@ -134,10 +187,10 @@ impl Reports {
         name: String,
         stream: EventStream,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Response {
-        let receive = |request| self.receive_event(name, stream, request, address);
-        self.take_report(request, address, receive).await
+        let received = self.receive_event(name, stream, request, delivery).await;
+        self.take_report(received, delivery).await
     }
 
     /// The event, whose token is the body.
@@ -146,81 +199,19 @@ impl Reports {
         name: String,
         stream: EventStream,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Result<PushedEvent, ReportRefusal> {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
-        let permitted = self.may_report(address);
+        let permitted = self.may_report(delivery);
         // Only then: a request that is turned away costs no reading of a file.
         if permitted.is_ok() {
             authorize(stream, sent).await?;
         }
-        let check = |headers: &HeaderMap| match is_event(headers, lenient) {
-            true => Ok(()),
-            false => Err(ReportRefusal::invalid(format!(
-                "the body must be {MEDIA_TYPE}"
-            ))),
-        };
-        let body = posted(request, permitted, check).await?;
+        let is_event = |headers: &HeaderMap| is_event(headers, lenient);
+        let body = posted(request, permitted, MEDIA_TYPE, is_event).await?;
         let token = body.trim().to_owned();
         Ok(PushedEvent { name, token })
-    }
-
-    /// Carries out the effect of an event. A second time has the same effect, so no event is remembered, and
-    /// one that could not be acted on may be sent again.
-    async fn act(&self, event: &SecurityEvent, span: &Span) -> Result<EventOutcome, ReportRefusal> {
-        let issuer = &*event.issuer;
-        let name = event.event.as_str();
-        match &event.effect {
-            Effect::End { subjects, at } => {
-                let end = AccessEnd {
-                    issuer,
-                    report: name,
-                    subjects,
-                    at: *at,
-                };
-                let found = self.end_access(end, span).await;
-                found.map_err(|error| not_ended(&error, NOT_NOW))?;
-                Ok(EventOutcome::Ended)
-            }
-            Effect::Nothing => {
-                debug!(issuer, event = name, "security event without effect");
-                Ok(EventOutcome::NoEffect)
-            }
-            Effect::NobodyFound(why) => {
-                warn!(
-                    issuer,
-                    event = name,
-                    why,
-                    "security event about nobody who can be found here"
-                );
-                Ok(EventOutcome::NobodyFound)
-            }
-            Effect::Verified => {
-                info!(issuer, "event stream verified");
-                Ok(EventOutcome::Stream)
-            }
-            Effect::OtherState => Err(ReportRefusal {
-                error: "invalid_state",
-                ..ReportRefusal::invalid(
-                    "the verification's state is not the one that was asked for",
-                )
-            }),
-            Effect::Stream(status) => {
-                match status {
-                    StreamStatus::Enabled => info!(issuer, "event stream enabled"),
-                    StreamStatus::Paused | StreamStatus::Disabled => {
-                        warn!(
-                            issuer,
-                            ?status,
-                            "event stream stopped by its transmitter: its events do not arrive"
-                        );
-                    }
-                }
-                self.context.authenticator.note_stream(issuer, *status);
-                Ok(EventOutcome::Stream)
-            }
-        }
     }
 }
 
@@ -256,13 +247,8 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
 }
 
 fn is_event(headers: &HeaderMap, lenient: bool) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return lenient;
-    };
-    let media_type = value.to_str().unwrap_or_default().split(';').next();
-    let media_type = media_type.unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case(MEDIA_TYPE)
-        || lenient && media_type.eq_ignore_ascii_case(LENIENT_MEDIA_TYPE)
+    let is = |known| media_type(headers).eq_ignore_ascii_case(known);
+    is(MEDIA_TYPE) || lenient && (is(LENIENT_MEDIA_TYPE) || !headers.contains_key(CONTENT_TYPE))
 }
 
 /// The registered error code (RFC 8935 §2.4).

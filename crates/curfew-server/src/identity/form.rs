@@ -49,23 +49,19 @@ impl Reports {
         request: Request<Incoming>,
         permitted: Result<(), ReportRefusal>,
     ) -> Result<Form, ReportRefusal> {
-        let is_form = |headers: &HeaderMap| match is_form(headers) {
-            true => Ok(()),
-            false => Err(ReportRefusal::invalid(format!(
-                "the body must be {MEDIA_TYPE}"
-            ))),
-        };
-        let body = posted(request, permitted, is_form).await?;
+        let is_form = |headers: &HeaderMap| media_type(headers).eq_ignore_ascii_case(MEDIA_TYPE);
+        let body = posted(request, permitted, MEDIA_TYPE, is_form).await?;
         Ok(Form(body))
     }
 }
 
-/// The body of a posted request, if one is `permitted` at the moment. `check` judges the headers before the
-/// body is read.
+/// The body of a posted request, if one is `permitted` at the moment. `is_expected` judges the headers before
+/// the body is read, whose media type should be `expected`.
 pub(super) async fn posted(
     request: Request<Incoming>,
     permitted: Result<(), ReportRefusal>,
-    check: impl FnOnce(&HeaderMap) -> Result<(), ReportRefusal>,
+    expected: &str,
+    is_expected: impl FnOnce(&HeaderMap) -> bool,
 ) -> Result<String, ReportRefusal> {
     if request.method() != Method::POST {
         return Err(ReportRefusal {
@@ -74,7 +70,10 @@ pub(super) async fn posted(
         });
     }
     permitted?;
-    check(request.headers())?;
+    if !is_expected(request.headers()) {
+        let why = format!("the body must be {expected}");
+        return Err(ReportRefusal::invalid(why));
+    }
     let body = body::read(request.into_body(), MAX_BODY_BYTES, body::PUBLIC_TIMEOUT).await;
     let body = body.map_err(|error| ReportRefusal {
         status: error.status(),
@@ -83,10 +82,9 @@ pub(super) async fn posted(
     String::from_utf8(body.into()).map_err(|_| ReportRefusal::invalid("the body is not UTF-8"))
 }
 
-fn is_form(headers: &HeaderMap) -> bool {
-    let value = headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok());
-    let media_type = value.and_then(|value| value.split(';').next());
-    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case(MEDIA_TYPE))
+/// The media type of a body without its parameters; empty where none is told.
+pub(super) fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
+    let value = value.and_then(Result::ok).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
 }

@@ -1,13 +1,12 @@
 //! `POST /v1/global-token-revocation`: an issuer ends all of a user's sessions
 //! (draft-parecki-oauth-global-token-revocation-05, which Okta calls Universal Logout).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_auth::{Authenticator, RevocationError, Revoker, Subject, VerifyError};
+use curfew_auth::{Authenticator, KeyWait, RevocationError, Revoker, Subject, VerifyError};
 use curfew_model::json::object_text;
 use curfew_telemetry::{Counters, Span};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -15,12 +14,15 @@ use serde_json::Value;
 
 use super::Reports;
 use super::end_access::{AccessEnd, not_ended};
-use super::form::{done, posted};
+use super::form::{done, media_type, posted};
 use super::refusal::ReportRefusal;
-use super::report::{OrderName, Report};
-use crate::config::paths;
-use crate::http::Response;
+use super::report::{Delivery, OrderName, Report};
+use crate::config::{Snapshot, paths};
+use crate::http::{Response, bearer};
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
+
+/// The media type of the body.
+const MEDIA_TYPE: &str = "application/json";
 
 /// The status of a request that has no effect now and may be sent again.
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
@@ -55,20 +57,47 @@ impl Report for Assertion {
     type Order = RevokedUser;
     type Outcome = LogoutOutcome;
 
-    async fn verify(&self, authenticator: &Authenticator) -> Result<Revoker, VerifyError> {
-        authenticator.verify_revoker(&self.token).await
+    async fn verify(
+        &self,
+        authenticator: &Authenticator,
+        wait: KeyWait,
+    ) -> Result<Revoker, VerifyError> {
+        authenticator.verify_revoker(&self.token, wait).await
     }
 
-    async fn verify_later(&self, authenticator: &Authenticator) -> Result<Revoker, VerifyError> {
-        authenticator.verify_revoker_later(&self.token).await
-    }
-
+    /// The user that an issuer names in the body.
     fn order(
         self,
         reports: &Reports,
         verified: Result<Revoker, VerifyError>,
     ) -> Result<RevokedUser, ReportRefusal> {
-        reports.find_revoked(verified, &self.body)
+        let revoker = match verified {
+            Ok(revoker) => revoker,
+            Err(VerifyError::Refused(error)) => {
+                return Err(ReportRefusal {
+                    signed: ReportRefusal::of_report(&error).signed,
+                    ..unauthorized(error.message())
+                });
+            }
+            Err(VerifyError::Unknown(why)) => return Err(ReportRefusal::unverified(&why)),
+        };
+        let body: Body = object_text(self.body.as_bytes())
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| ReportRefusal::invalid("the body is not a JSON object with sub_id"))?;
+        let authenticator = &reports.context.authenticator;
+        match authenticator.revoked_subjects(&revoker, &body.sub_id) {
+            Ok(subjects) => Ok(RevokedUser { revoker, subjects }),
+            Err(RevocationError::Malformed(why)) => {
+                let refused = ReportRefusal::invalid(why.clone());
+                Err(refused.signed(&revoker.issuer, ReportFault::Subject, why))
+            }
+            Err(error @ RevocationError::Foreign) => Err(ReportRefusal {
+                status: StatusCode::FORBIDDEN,
+                error: "access_denied",
+                ..ReportRefusal::invalid(error.to_string())
+            }
+            .signed(&revoker.issuer, ReportFault::Subject, error.to_string())),
+        }
     }
 
     fn name(user: &RevokedUser) -> OrderName<'_> {
@@ -79,12 +108,26 @@ impl Report for Assertion {
         }
     }
 
+    /// Ends all of a user's sessions until now. A user without sessions is a success: the issuer learns
+    /// nothing of users it does not end (§4 leaves 404 for them).
     async fn carry_out(
         user: &RevokedUser,
         reports: &Reports,
+        settings: &Snapshot,
         span: &Span,
     ) -> Result<LogoutOutcome, ReportRefusal> {
-        reports.revoke_user(user, span).await
+        let RevokedUser { revoker, subjects } = user;
+        let now = reports.context.node.clock().unix();
+        let end = AccessEnd {
+            issuer: &revoker.issuer,
+            report: Assertion::KIND.as_str(),
+            subjects,
+            // The later of both clocks: a session from before the request must not stay.
+            at: revoker.issued_at.max(Some(now)).unwrap_or(now),
+        };
+        let found = reports.end_access(end, settings, span).await;
+        found.map_err(|error| not_ended(&error, NOT_NOW))?;
+        Ok(LogoutOutcome::Accepted)
     }
 
     fn counter(metrics: &ServerMetrics) -> &Counters<LogoutOutcome> {
@@ -113,97 +156,24 @@ impl Reports {
     pub(super) async fn global_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Response {
-        let receive = |request| self.receive_assertion(request, address);
-        self.take_report(request, address, receive).await
+        let received = self.receive_assertion(request, delivery).await;
+        self.take_report(received, delivery).await
     }
 
     /// The issuer's token and the body.
     async fn receive_assertion(
         &self,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Result<Assertion, ReportRefusal> {
-        let token = bearer(request.headers());
-        let check = |headers: &HeaderMap| match is_json(headers) {
-            true => Ok(()),
-            false => Err(ReportRefusal::invalid("the body must be application/json")),
-        };
-        let body = posted(request, self.may_report(address), check).await?;
+        let token = bearer(request.headers()).map(str::to_owned);
+        let is_json = |headers: &HeaderMap| media_type(headers).eq_ignore_ascii_case(MEDIA_TYPE);
+        let body = posted(request, self.may_report(delivery), MEDIA_TYPE, is_json).await?;
         let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
         Ok(Assertion { token, body })
     }
-
-    /// The user that an issuer names in `body`.
-    fn find_revoked(
-        &self,
-        verified: Result<Revoker, VerifyError>,
-        body: &str,
-    ) -> Result<RevokedUser, ReportRefusal> {
-        let revoker = match verified {
-            Ok(revoker) => revoker,
-            Err(VerifyError::Refused(error)) => {
-                return Err(ReportRefusal {
-                    signed: ReportRefusal::of_report(&error).signed,
-                    ..unauthorized(error.message())
-                });
-            }
-            Err(VerifyError::Unknown(why)) => return Err(ReportRefusal::unverified(&why)),
-        };
-        let body: Body = object_text(body.as_bytes())
-            .and_then(|text| serde_json::from_str(text).ok())
-            .ok_or_else(|| ReportRefusal::invalid("the body is not a JSON object with sub_id"))?;
-        let authenticator = &self.context.authenticator;
-        match authenticator.revoked_subjects(&revoker, &body.sub_id) {
-            Ok(subjects) => Ok(RevokedUser { revoker, subjects }),
-            Err(RevocationError::Malformed(why)) => {
-                let refused = ReportRefusal::invalid(why.clone());
-                Err(refused.signed(&revoker.issuer, ReportFault::Subject, why))
-            }
-            Err(error @ RevocationError::Foreign) => Err(ReportRefusal {
-                status: StatusCode::FORBIDDEN,
-                error: "access_denied",
-                ..ReportRefusal::invalid(error.to_string())
-            }
-            .signed(&revoker.issuer, ReportFault::Subject, error.to_string())),
-        }
-    }
-
-    /// Ends all of a user's sessions until now. A user without sessions is a success: the issuer learns
-    /// nothing of users it does not end (§4 leaves 404 for them).
-    async fn revoke_user(
-        &self,
-        user: &RevokedUser,
-        span: &Span,
-    ) -> Result<LogoutOutcome, ReportRefusal> {
-        let RevokedUser { revoker, subjects } = user;
-        let now = self.context.node.clock().unix();
-        let end = AccessEnd {
-            issuer: &revoker.issuer,
-            report: Assertion::KIND.as_str(),
-            subjects,
-            // The later of both clocks: a session from before the request must not stay.
-            at: revoker.issued_at.max(Some(now)).unwrap_or(now),
-        };
-        let found = self.end_access(end, span).await;
-        found.map_err(|error| not_ended(&error, NOT_NOW))?;
-        Ok(LogoutOutcome::Accepted)
-    }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    let is_bearer = scheme.eq_ignore_ascii_case("bearer");
-    is_bearer.then(|| token.trim().to_owned())
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(CONTENT_TYPE);
-    let value = value.and_then(|value| value.to_str().ok());
-    let media_type = value.and_then(|value| value.split(';').next());
-    media_type.is_some_and(|media_type| media_type.trim().eq_ignore_ascii_case("application/json"))
 }
 
 fn unauthorized(description: &str) -> ReportRefusal {

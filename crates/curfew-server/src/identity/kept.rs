@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_auth::{MissingKeys, Unverified, VerifyError};
+use curfew_auth::{KeyWait, MissingKeys, Unverified, VerifyError};
 use curfew_model::Repeats;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use super::Reports;
 use super::refusal::{ReportRefusal, Undone};
 use super::report::{Delivery, Report};
+use crate::config::Snapshot;
 use crate::http::Response;
 use crate::metrics::ReportKind;
 use crate::permits::group;
@@ -153,7 +154,9 @@ impl Reports {
         report: R,
         delivery: &Delivery,
     ) -> Result<Response, ReportRefusal> {
-        let verified = report.verify(&self.context.authenticator).await;
+        let verified = report
+            .verify(&self.context.authenticator, KeyWait::Brief)
+            .await;
         let missing = match self.context.judge(verified) {
             Err(VerifyError::Unknown(Unverified::Keys(missing))) if missing.may_be_good => missing,
             judged => {
@@ -167,10 +170,10 @@ impl Reports {
             return Err(refused);
         };
         let (told, answer) = oneshot::channel();
-        let (reports, delivery) = (Arc::clone(self), delivery.clone());
+        let (reports, mut delivery) = (Arc::clone(self), delivery.clone());
         self.context.node.spawn(async move {
             let verified = tokio::select! {
-                verified = report.verify_later(&reports.context.authenticator) => Some(verified),
+                verified = report.verify(&reports.context.authenticator, KeyWait::NextAnswer) => Some(verified),
                 () = place.displaced.cancelled() => None,
                 () = time::sleep(PATIENCE) => None,
             };
@@ -178,6 +181,8 @@ impl Reports {
                 Some(verified) => {
                     // Given back first: the conclusion takes as long as the backend does.
                     drop(place);
+                    // The request's may be minutes old.
+                    delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
                     // The sender may have gone.

@@ -1,10 +1,9 @@
 //! `POST /logout/backchannel`: an identity provider ends sessions (OpenID Connect Back-Channel
 //! Logout 1.0, §2.5 to §2.8).
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_auth::{Authenticator, Logout, LogoutScope, Subject, VerifyError};
+use curfew_auth::{Authenticator, KeyWait, Logout, LogoutScope, Subject, VerifyError};
 use curfew_backend::SessionFilter;
 use curfew_telemetry::{Counters, Span};
 use http::{Request, StatusCode};
@@ -15,8 +14,8 @@ use super::Reports;
 use super::end_access::{AccessEnd, SessionsFound, not_ended};
 use super::form::done;
 use super::refusal::ReportRefusal;
-use super::report::{OrderName, Report};
-use crate::config::paths;
+use super::report::{Delivery, OrderName, Report};
+use crate::config::{Snapshot, paths};
 use crate::http::Response;
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
@@ -43,12 +42,12 @@ impl Report for LogoutToken {
     type Order = Logout;
     type Outcome = LogoutOutcome;
 
-    async fn verify(&self, authenticator: &Authenticator) -> Result<Logout, VerifyError> {
-        authenticator.verify_logout(&self.0).await
-    }
-
-    async fn verify_later(&self, authenticator: &Authenticator) -> Result<Logout, VerifyError> {
-        authenticator.verify_logout_later(&self.0).await
+    async fn verify(
+        &self,
+        authenticator: &Authenticator,
+        wait: KeyWait,
+    ) -> Result<Logout, VerifyError> {
+        authenticator.verify_logout(&self.0, wait).await
     }
 
     fn order(
@@ -67,51 +66,14 @@ impl Report for LogoutToken {
         }
     }
 
+    /// Ends a login's sessions, or all of the user's at the issuer that began before (§2.7). A login
+    /// without sessions is a success.
     async fn carry_out(
         logout: &Logout,
         reports: &Reports,
+        settings: &Snapshot,
         span: &Span,
     ) -> Result<LogoutOutcome, ReportRefusal> {
-        reports.log_out(logout, span).await
-    }
-
-    fn counter(metrics: &ServerMetrics) -> &Counters<LogoutOutcome> {
-        &metrics.logouts
-    }
-
-    fn done() -> Response {
-        done()
-    }
-
-    fn advice(outcome: LogoutOutcome) -> Option<&'static str> {
-        (outcome == LogoutOutcome::NobodyFound).then_some(NOBODY_FOUND)
-    }
-}
-
-impl Reports {
-    /// Answers a provider.
-    pub(super) async fn backchannel_logout(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
-        address: IpAddr,
-    ) -> Response {
-        let receive = |request| self.receive_logout_token(request, address);
-        self.take_report(request, address, receive).await
-    }
-
-    async fn receive_logout_token(
-        &self,
-        request: Request<Incoming>,
-        address: IpAddr,
-    ) -> Result<LogoutToken, ReportRefusal> {
-        let form = self.form(request, self.may_report(address)).await?;
-        let token = form.field("logout_token")?;
-        Ok(LogoutToken(token.to_owned()))
-    }
-
-    /// Ends a login's sessions, or all of the user's at the issuer that began before (§2.7). A login
-    /// without sessions is a success.
-    async fn log_out(&self, logout: &Logout, span: &Span) -> Result<LogoutOutcome, ReportRefusal> {
         let Logout {
             issuer,
             namesakes,
@@ -120,7 +82,7 @@ impl Reports {
             scope,
             issued_at,
         } = logout;
-        let login_claim = self.settings.load().auth.login_claim.clone();
+        let login_claim = &settings.auth.login_claim;
         let login = login.as_ref().filter(|_| *scope == LogoutScope::Login);
         let subjects = match (login, user) {
             (Some(value), _) => vec![Subject::Login {
@@ -152,16 +114,50 @@ impl Reports {
             subjects: &subjects,
             at: *issued_at,
         };
-        let found = self.end_access(end, span).await;
+        let found = reports.end_access(end, settings, span).await;
         let found = found.map_err(|error| not_ended(&error, NOT_DONE))?;
         if let (Some(login), Some(user), SessionsFound::None) = (login, user, found)
-            && self
-                .has_other_login(issuer, user.clone(), &login_claim, login)
+            && reports
+                .has_other_login(issuer, user.clone(), login_claim, login)
                 .await
         {
             return Ok(LogoutOutcome::NobodyFound);
         }
         Ok(LogoutOutcome::Accepted)
+    }
+
+    fn counter(metrics: &ServerMetrics) -> &Counters<LogoutOutcome> {
+        &metrics.logouts
+    }
+
+    fn done() -> Response {
+        done()
+    }
+
+    fn advice(outcome: LogoutOutcome) -> Option<&'static str> {
+        (outcome == LogoutOutcome::NobodyFound).then_some(NOBODY_FOUND)
+    }
+}
+
+impl Reports {
+    /// Answers a provider.
+    pub(super) async fn backchannel_logout(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        delivery: &Delivery,
+    ) -> Response {
+        let received = self.receive_logout_token(request, delivery).await;
+        self.take_report(received, delivery).await
+    }
+
+    async fn receive_logout_token(
+        &self,
+        request: Request<Incoming>,
+        delivery: &Delivery,
+    ) -> Result<LogoutToken, ReportRefusal> {
+        let form = self.form(request, self.may_report(delivery)).await?;
+        let token = form.field("logout_token")?;
+        Ok(LogoutToken(token.to_owned()))
     }
 
     /// True if a user of an issuer has sessions, all of other logins.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use curfew_auth::{Authenticator, VerifyError};
+use curfew_auth::{Authenticator, KeyWait, VerifyError};
 use curfew_telemetry::{Counters, Label, Span};
 use http::Request;
 use hyper::body::Incoming;
@@ -13,6 +13,7 @@ use tracing::Instrument as _;
 
 use super::Reports;
 use super::refusal::{ReportRefusal, Undone, answer, refused_span};
+use crate::config::Snapshot;
 use crate::http::Response;
 use crate::http::span::Asked;
 use crate::metrics::{ReportKind, ServerMetrics};
@@ -35,16 +36,11 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
     /// The outcome, as it is counted.
     type Outcome: Label + From<Undone>;
 
-    /// Verifies its token with the keys at hand, or with those that its issuer gives when it is asked.
+    /// Verifies its token with the keys at hand, or with those that its issuer gives during `wait`.
     fn verify(
         &self,
         authenticator: &Authenticator,
-    ) -> impl Future<Output = Result<Self::Verified, VerifyError>> + Send;
-
-    /// Verifies a token that is good but for its key with the keys of the issuer's next answer.
-    fn verify_later(
-        &self,
-        authenticator: &Authenticator,
+        wait: KeyWait,
     ) -> impl Future<Output = Result<Self::Verified, VerifyError>> + Send;
 
     /// The order in what was verified.
@@ -65,6 +61,7 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
     fn carry_out(
         order: &Self::Order,
         reports: &Reports,
+        settings: &Snapshot,
         span: &Span,
     ) -> impl Future<Output = Result<Self::Outcome, ReportRefusal>> + Send;
 
@@ -99,36 +96,44 @@ pub(super) struct OrderName<'a> {
 /// The request that brought a report.
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
-    asked: Asked,
-    began: SystemTime,
+    pub(super) asked: Asked,
+    pub(super) began: SystemTime,
     /// The address it came from.
     pub(super) address: IpAddr,
+    /// The settings that the report goes by: the request's, or those in force once its key is there.
+    pub(super) settings: Snapshot,
 }
 
 impl Reports {
-    /// Answers the request that brings a report, which `receive` reads.
-    pub(super) async fn take_report<R: Report, F>(
-        self: &Arc<Self>,
-        request: Request<Incoming>,
+    /// The delivery that begins with a request from `address`.
+    pub(super) fn delivery(
+        &self,
+        request: &Request<Incoming>,
         address: IpAddr,
-        receive: impl FnOnce(Request<Incoming>) -> F,
-    ) -> Response
-    where
-        F: Future<Output = Result<R, ReportRefusal>>,
-    {
+        settings: Snapshot,
+    ) -> Delivery {
         let tracer = self.metrics.tracer();
-        let delivery = Delivery {
-            asked: Asked::of(tracer, &request),
+        Delivery {
+            asked: Asked::of(tracer, request),
             began: tracer.now(),
             address,
-        };
-        let judged = match receive(request).await {
-            Ok(report) => self.judge_report(report, &delivery).await,
+            settings,
+        }
+    }
+
+    /// Answers the request that brought a report.
+    pub(super) async fn take_report<R: Report>(
+        self: &Arc<Self>,
+        received: Result<R, ReportRefusal>,
+        delivery: &Delivery,
+    ) -> Response {
+        let judged = match received {
+            Ok(report) => self.judge_report(report, delivery).await,
             Err(refused) => Err(refused),
         };
         match judged {
             Ok(response) => response,
-            Err(refused) => self.conclude::<R>(Err(refused), &delivery).await,
+            Err(refused) => self.conclude::<R>(Err(refused), delivery).await,
         }
     }
 
@@ -142,7 +147,7 @@ impl Reports {
         let asked = &delivery.asked;
         let (span, result) = match order {
             Err(refused) => {
-                self.charge(delivery.address, &refused);
+                self.charge(delivery, &refused);
                 let span = refused_span(tracer, &refused, R::SPAN, asked, delivery.began);
                 (span, Err(refused))
             }
@@ -157,8 +162,8 @@ impl Reports {
                 if let Some(event) = name.event {
                     span.set("curfew.event.type", event);
                 }
-                let carrying_out = R::carry_out(&order, self, &span).instrument(span.scope());
-                let result = carrying_out.await;
+                let carrying_out = R::carry_out(&order, self, &delivery.settings, &span);
+                let result = carrying_out.instrument(span.scope()).await;
                 self.note_report::<R>(&name, &result);
                 (span, result)
             }

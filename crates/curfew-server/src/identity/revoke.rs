@@ -2,7 +2,6 @@
 //!
 //! Clients are public: a token that verifies is all they have to show.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_auth::{Subject, VerifyError};
@@ -15,10 +14,10 @@ use tracing::{Instrument as _, debug, info};
 use super::Reports;
 use super::form::done;
 use super::refusal::{ReportRefusal, answer, refused_span};
+use super::report::Delivery;
 use crate::config::paths;
 use crate::http::Response;
 use crate::http::cors;
-use crate::http::span::Asked;
 
 /// The span of a call: always recorded for a good token, which is revoked.
 const SPAN: &str = "POST /revoke";
@@ -31,37 +30,39 @@ impl Reports {
     pub(super) async fn token_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Response {
-        let allowed = cors::allowed(request.headers(), &self.settings.load().origins);
+        let allowed = cors::allowed(request.headers(), &delivery.settings.origins);
         let mut response = match *request.method() {
             Method::OPTIONS => cors::preflight(request.headers()),
-            _ => self.take_back(request, address).await,
+            _ => self.take_back(request, delivery).await,
         };
         cors::share_with(allowed, response.headers_mut());
         response
     }
 
-    async fn take_back(self: &Arc<Self>, request: Request<Incoming>, address: IpAddr) -> Response {
-        let tracer = self.context.node.metrics().tracer();
-        let asked = Asked::of(tracer, &request);
-        let origin = asked.origin.clone();
-        let began = tracer.now();
-        let (span, result) = match self.take_token(request, address).await {
+    async fn take_back(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        delivery: &Delivery,
+    ) -> Response {
+        let tracer = self.metrics.tracer();
+        let Delivery { asked, began, .. } = delivery;
+        let (span, result) = match self.take_token(request, delivery).await {
             Err(refused) => {
-                self.charge(address, &refused);
-                let span = refused_span(tracer, &refused, SPAN, &asked, began);
+                self.charge(delivery, &refused);
+                let span = refused_span(tracer, &refused, SPAN, asked, *began);
                 (span, Err(refused))
             }
             // A success (§2.2): the token opens nothing already.
             Ok(None) => {
-                self.charge_token(address);
+                self.charge_token(delivery);
                 return done();
             }
             Ok(Some(principal)) if self.is_given_back(&principal).await => return done(),
             Ok(Some(principal)) => {
-                let mut span = tracer.always(SPAN, origin);
-                span.began(began);
+                let mut span = tracer.always(SPAN, asked.origin.clone());
+                span.began(*began);
                 asked.describe(&mut span);
                 let give_back = self.give_back(&principal, &span).instrument(span.scope());
                 let result = give_back.await;
@@ -82,9 +83,9 @@ impl Reports {
     async fn take_token(
         &self,
         request: Request<Incoming>,
-        address: IpAddr,
+        delivery: &Delivery,
     ) -> Result<Option<Arc<Principal>>, ReportRefusal> {
-        let form = self.form(request, self.may_report(address)).await?;
+        let form = self.form(request, self.may_report(delivery)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
             // Such a token may be good later: it must not be taken for given back.

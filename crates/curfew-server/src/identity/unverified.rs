@@ -12,6 +12,7 @@ use tracing::warn;
 
 use super::Reports;
 use super::refusal::ReportRefusal;
+use super::report::Delivery;
 use crate::permits::group;
 
 /// Most addresses with a bucket of their own; all further ones share one.
@@ -20,7 +21,7 @@ const MAX_ADDRESSES: usize = 10_000;
 /// The bucket of all further addresses.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// `limits.unverified_reports_per_second`, for each address.
+/// `limits.unverified_reports_per_second` of the request's snapshot, for each address.
 #[derive(Debug, Default)]
 pub(super) struct Unverified {
     buckets: Mutex<Buckets>,
@@ -35,16 +36,6 @@ struct Buckets {
 }
 
 impl Unverified {
-    pub(super) fn set(&self, per_second: u32) {
-        let mut buckets = self.buckets.lock();
-        if buckets.per_second != per_second {
-            *buckets = Buckets {
-                per_second,
-                ..Buckets::default()
-            };
-        }
-    }
-
     /// Logs the addresses that no line has told, where the interval of the last one is over.
     pub(super) fn tell_rest(&self) {
         if let Some((times, address)) = self.told.rest() {
@@ -53,8 +44,9 @@ impl Unverified {
     }
 
     /// True if one more report from this address is read.
-    fn has(&self, address: IpAddr) -> bool {
+    fn has(&self, address: IpAddr, per_second: u32) -> bool {
         let mut buckets = self.buckets.lock();
+        buckets.set(per_second);
         let (quota, now) = (buckets.quota(), Instant::now().into_std());
         let known = buckets.place(group(address), now);
         let bucket = buckets.by_address.get_mut(&known);
@@ -62,8 +54,9 @@ impl Unverified {
     }
 
     /// Charges one report that could not be verified to this address.
-    fn charge(&self, address: IpAddr) {
+    fn charge(&self, address: IpAddr, per_second: u32) {
         let mut buckets = self.buckets.lock();
+        buckets.set(per_second);
         if buckets.per_second == 0 {
             return;
         }
@@ -76,6 +69,16 @@ impl Unverified {
 }
 
 impl Buckets {
+    /// Begins anew where the rate is another one, as after a reload.
+    fn set(&mut self, per_second: u32) {
+        if self.per_second != per_second {
+            *self = Self {
+                per_second,
+                ..Self::default()
+            };
+        }
+    }
+
     fn quota(&self) -> Quota {
         Quota::of_a_second(self.per_second)
     }
@@ -103,13 +106,18 @@ fn tell(times: u64, address: IpAddr) {
     );
 }
 
+fn per_second(delivery: &Delivery) -> u32 {
+    let limits = &delivery.settings.sessions.limits;
+    limits.unverified_reports_per_second
+}
+
 impl Reports {
     /// Refuses a report before it is read, if too many of its address could not be verified of late.
-    pub(super) fn may_report(&self, address: IpAddr) -> Result<(), ReportRefusal> {
-        if self.unverified.has(address) {
+    pub(super) fn may_report(&self, delivery: &Delivery) -> Result<(), ReportRefusal> {
+        if self.unverified.has(delivery.address, per_second(delivery)) {
             return Ok(());
         }
-        if let Some((times, address)) = self.unverified.told.note_event(address) {
+        if let Some((times, address)) = self.unverified.told.note_event(delivery.address) {
             tell(times, address);
         }
         Err(ReportRefusal {
@@ -120,16 +128,17 @@ impl Reports {
     }
 
     /// Charges a refusal to the address, unless an issuer has signed the report or the fault is ours.
-    pub(super) fn charge(&self, address: IpAddr, refused: &ReportRefusal) {
+    pub(super) fn charge(&self, delivery: &Delivery, refused: &ReportRefusal) {
         let is_told = refused.is_unavailable() || refused.error == ReportRefusal::RATE_LIMITED;
         if refused.signed.is_none() && !is_told {
-            self.unverified.charge(address);
+            self.charge_token(delivery);
         }
     }
 
     /// Charges a token that opens nothing to the address.
-    pub(super) fn charge_token(&self, address: IpAddr) {
-        self.unverified.charge(address);
+    pub(super) fn charge_token(&self, delivery: &Delivery) {
+        self.unverified
+            .charge(delivery.address, per_second(delivery));
     }
 }
 
@@ -145,42 +154,42 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_address_pays_for_itself_alone_and_its_bucket_fills() {
         let unverified = Unverified::default();
-        unverified.set(3);
         for _ in 0..3 {
-            assert!(unverified.has(address(1)));
-            unverified.charge(address(1));
+            assert!(unverified.has(address(1), 3));
+            unverified.charge(address(1), 3);
         }
-        assert!(!unverified.has(address(1)) && unverified.has(address(2)));
+        assert!(!unverified.has(address(1), 3) && unverified.has(address(2), 3));
         // Reports that were under way when it was empty are owed.
         for _ in 0..100 {
-            unverified.charge(address(1));
+            unverified.charge(address(1), 3);
         }
         tokio::time::advance(std::time::Duration::from_millis(1300)).await;
-        assert!(!unverified.has(address(1)));
+        assert!(!unverified.has(address(1), 3));
         tokio::time::advance(std::time::Duration::from_millis(100)).await;
-        assert!(unverified.has(address(1)));
-        unverified.set(0);
-        unverified.charge(address(1));
-        assert!(unverified.has(address(1)));
+        assert!(unverified.has(address(1), 3));
+        unverified.charge(address(1), 0);
+        assert!(unverified.has(address(1), 0));
     }
 
     /// Fault: a stranger with many addresses takes memory without end.
     #[tokio::test(start_paused = true)]
     async fn addresses_without_end_take_bounded_memory() {
         let unverified = Unverified::default();
-        unverified.set(1);
         let all = u32::try_from(MAX_ADDRESSES).unwrap() + 10;
         for n in 0..all {
-            unverified.charge(address(n));
+            unverified.charge(address(n), 1);
         }
         assert_eq!(
             unverified.buckets.lock().by_address.len(),
             MAX_ADDRESSES + 1
         );
-        assert!(!unverified.has(address(all)), "further ones share a bucket");
+        assert!(
+            !unverified.has(address(all), 1),
+            "further ones share a bucket"
+        );
         tokio::time::advance(std::time::Duration::from_secs(11)).await;
-        assert!(unverified.has(address(all)));
-        unverified.charge(address(all));
+        assert!(unverified.has(address(all), 1));
+        unverified.charge(address(all), 1);
         assert_eq!(unverified.buckets.lock().by_address.len(), 1);
     }
 }

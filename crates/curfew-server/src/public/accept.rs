@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_session::Session;
+use curfew_session::{LimitsConfig, Session};
 use curfew_ws::Transport;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::debug;
 
 use super::Public;
+use crate::config::Snapshot;
 use crate::http::exchange::{self, Ended};
 use crate::http::head::{Bounds, HeadFault};
 use crate::http::{Problem, Response, close};
@@ -58,15 +59,17 @@ impl Public {
     ) {
         let public = Arc::clone(self);
         let node = &self.context.node;
-        let proxies = &self.settings.load().proxies;
+        let settings = Snapshot::take(&self.context);
+        let proxies = &settings.proxies;
         // The client of a load balancer is counted once it is known.
         let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
-        match self.permits.unauthenticated(known.then_some(peer)) {
+        let limits = &settings.sessions.limits;
+        match self.permits.unauthenticated(known.then_some(peer), limits) {
             Ok(permit) => {
                 let token = open.token();
                 // The session goes on in the same task, which holds only the state of an idle session:
                 // the state before that is in boxes, which are gone by then.
-                let connection = Box::pin(public.connection(stream, peer, permit, stop));
+                let connection = Box::pin(public.connection(stream, peer, permit, settings, stop));
                 node.spawn(async move {
                     let session = connection.await;
                     drop(token);
@@ -78,7 +81,8 @@ impl Public {
             Err(full) => {
                 let problem = self.turn_away(full, peer);
                 let tls = self.tls.as_ref().map(|tls| tls.acceptor());
-                node.spawn(self.porter.turn_away(stream, tls, problem, self.bounds()));
+                let bounds = Bounds::from(limits);
+                node.spawn(self.porter.turn_away(stream, tls, problem, bounds));
             }
         }
     }
@@ -92,37 +96,28 @@ impl Public {
         problem
     }
 
-    /// The bounds of heads.
-    fn bounds(&self) -> Bounds {
-        let limits = &self.context.settings.load().limits;
-        Bounds {
-            bytes: limits.head_bytes,
-            headers: limits.headers,
-        }
-    }
-
-    /// The session on an accepted connection, if its request is upgraded.
+    /// The session on an accepted connection, if its request is upgraded. `settings` are those of its
+    /// acceptance; its request takes those in force when it comes.
     async fn connection(
         self: Arc<Self>,
         mut stream: TcpStream,
         peer: IpAddr,
         mut permit: Unauthenticated,
+        settings: Snapshot,
         stop: CancellationToken,
     ) -> Option<Box<Session>> {
         let started = Instant::now();
-        let settings = self.settings.load();
+        let bounds = Bounds::from(&settings.sessions.limits);
         let timeout = settings.server.handshake_timeout;
         let deadline = started + settings.server.upgrade_timeout;
-        let by_proxy = settings.proxies.speaks_protocol(peer);
-        drop(settings);
         let mut client = peer;
-        if by_proxy {
-            let named = Box::pin(self.named(&mut stream, peer, &mut permit));
+        if settings.proxies.speaks_protocol(peer) {
+            let named = Box::pin(self.named(&mut stream, peer, &mut permit, &settings));
             client = match time::timeout(timeout, named).await {
                 Ok(Ok(client)) => client,
                 Ok(Err(Unnamed::Told(problem))) => {
                     let tls = self.tls.as_ref().map(|tls| tls.acceptor());
-                    let turned_away = self.porter.turn_away(stream, tls, problem, self.bounds());
+                    let turned_away = self.porter.turn_away(stream, tls, problem, bounds);
                     turned_away.await;
                     return None;
                 }
@@ -140,7 +135,8 @@ impl Public {
                 let first = deadline.min(started + timeout);
                 match time::timeout_at(first, first_bytes(&stream)).await {
                     Ok(Ok(ahead)) => {
-                        let http = Box::pin(self.http(stream, ahead, accepted, timeout, stop));
+                        let http =
+                            Box::pin(self.http(stream, ahead, accepted, bounds, timeout, stop));
                         time::timeout_at(deadline, http).await
                     }
                     Ok(Err(error)) => {
@@ -151,7 +147,7 @@ impl Public {
                 }
             }
             Some(tls) => {
-                let https = Box::pin(self.https(tls, stream, accepted, timeout, stop));
+                let https = Box::pin(self.https(tls, stream, accepted, bounds, timeout, stop));
                 time::timeout_at(deadline, https).await
             }
         };
@@ -174,13 +170,14 @@ impl Public {
         stream: &mut TcpStream,
         peer: IpAddr,
         permit: &mut Unauthenticated,
+        settings: &Snapshot,
     ) -> Result<IpAddr, Unnamed> {
         match proxies::read_header(stream).await {
             Ok(None) => Ok(peer),
             Ok(Some(source)) => {
                 let client = source.ip();
-                let attribute = |address| permit.attribute(address);
-                self.attribute(Client::Known(client), attribute)
+                let attribute = |address, limits: &_| permit.attribute(address, limits);
+                self.attribute(Client::Known(client), settings, attribute)
                     .map_err(Unnamed::Told)?;
                 Ok(client)
             }
@@ -205,14 +202,15 @@ impl Public {
     fn attribute(
         &self,
         client: Client,
-        attribute: impl FnOnce(IpAddr) -> Result<(), LimitReached>,
+        settings: &Snapshot,
+        attribute: impl FnOnce(IpAddr, &LimitsConfig) -> Result<(), LimitReached>,
     ) -> Result<(), Problem> {
         let address = match client {
             // A request of the load balancer itself, such as a health check.
-            Client::Known(address) if self.settings.load().proxies.trusts(address) => return Ok(()),
+            Client::Known(address) if settings.proxies.trusts(address) => return Ok(()),
             Client::Known(address) | Client::Disputed(address) => address,
         };
-        attribute(address).map_err(|full| self.turn_away(full, address))
+        attribute(address, &settings.sessions.limits).map_err(|full| self.turn_away(full, address))
     }
 
     /// Counts a connection that is not upgraded.
@@ -227,20 +225,21 @@ impl Public {
         tls: &Tls,
         stream: TcpStream,
         accepted: Accepted,
+        bounds: Bounds,
         timeout: Duration,
         stop: CancellationToken,
     ) -> Result<Option<Box<Session>>, Late> {
         let mut first = [0];
         let peeked = time::timeout(timeout, stream.peek(&mut first));
         if matches!(peeked.await.map_err(|_| Late)?, Ok(1)) && first[0].is_ascii_uppercase() {
-            self.refuse_plain(stream, &accepted).await;
+            self.refuse_plain(stream, &accepted, bounds).await;
             return Ok(None);
         }
         let handshake = tls.acceptor().accept(stream);
         match time::timeout(timeout, handshake).await.map_err(|_| Late)? {
             Ok(stream) => {
-                self.http(stream, Bytes::new(), accepted, timeout, stop)
-                    .await
+                let http = self.http(stream, Bytes::new(), accepted, bounds, timeout, stop);
+                http.await
             }
             Err(error) => {
                 self.rejected(RejectReason::Tls);
@@ -251,35 +250,31 @@ impl Public {
     }
 
     /// Answers a request without TLS, which begins with a method, where TLS is spoken.
-    async fn refuse_plain(&self, stream: TcpStream, accepted: &Accepted) {
+    async fn refuse_plain(&self, stream: TcpStream, accepted: &Accepted, bounds: Bounds) {
         self.rejected(RejectReason::Tls);
         let problem = Problem::bad_request("TLS is spoken here: use wss:// or https://");
         let client = accepted.client();
         self.answers
             .refused(AnswerReason::BadRequest, problem.status(), client);
         debug!(peer = %client, "request without TLS refused");
-        self.porter
-            .turn_away(stream, None, problem, self.bounds())
-            .await;
+        self.porter.turn_away(stream, None, problem, bounds).await;
     }
 
     async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
         accepted.note_request();
         let before = accepted.client();
-        let client = self
-            .settings
-            .load()
-            .proxies
-            .client(before, request.headers());
+        // The whole request goes by it: a reload while it is answered is for the next one.
+        let settings = Snapshot::take(&self.context);
+        let client = settings.proxies.client(before, request.headers());
         let (Client::Known(address) | Client::Disputed(address)) = client;
         if client != Client::Known(before) {
             accepted.set_client(address);
-            let attribute = |address| accepted.attribute(address);
-            if let Err(problem) = self.attribute(client, attribute) {
+            let attribute = |address, limits: &_| accepted.attribute(address, limits);
+            if let Err(problem) = self.attribute(client, &settings, attribute) {
                 return close(problem.into_response());
             }
         }
-        let response = self.route(request, accepted).await;
+        let response = self.route(request, accepted, settings).await;
         self.answers.note(&response, address);
         response
     }
@@ -290,6 +285,7 @@ impl Public {
         stream: S,
         ahead: Bytes,
         accepted: Accepted,
+        bounds: Bounds,
         head_timeout: Duration,
         stop: CancellationToken,
     ) -> Result<Option<Box<Session>>, Late>
@@ -304,7 +300,6 @@ impl Public {
         };
         // hyper would close a connection that has not asked yet, without an answer.
         let asked = || accepted.has_asked();
-        let bounds = self.bounds();
         let switch = accepted.switch();
         let Ended {
             stream,
@@ -326,8 +321,8 @@ impl Public {
             (Ok(()), None) => exchange::part(&mut stream.into_inner()).await,
             (Err(error), _) => match HeadFault::of(&error, &read, bounds) {
                 Some(fault) => {
-                    self.refuse_head(fault, &accepted);
                     let problem = fault.problem(bounds);
+                    self.refuse_head(fault, &problem, &accepted);
                     exchange::answer_and_part(&mut stream.into_inner(), &problem).await;
                 }
                 None if error.is_timeout() => return Err(Late),
@@ -340,9 +335,8 @@ impl Public {
     }
 
     /// Counts a head that is no request's.
-    fn refuse_head(&self, fault: HeadFault, accepted: &Accepted) {
+    fn refuse_head(&self, fault: HeadFault, problem: &Problem, accepted: &Accepted) {
         self.rejected(fault.reject_reason());
-        let problem = fault.problem(self.bounds());
         let reason = AnswerReason::of(problem.status, Some(problem.code));
         let client = accepted.client();
         self.answers.refused(reason, problem.status(), client);

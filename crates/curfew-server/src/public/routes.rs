@@ -10,7 +10,7 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::Public;
-use crate::config::paths;
+use crate::config::{Snapshot, paths};
 use crate::http::span::ClientInfo;
 use crate::http::{Problem, Response, close};
 use crate::listeners::UNIX_PEER;
@@ -46,45 +46,44 @@ impl Public {
         &self,
         mut request: Request<Incoming>,
         accepted: &Accepted,
+        settings: Snapshot,
     ) -> Response {
         let address = accepted.client();
         request.extensions_mut().insert(ClientInfo {
             address: (address != UNIX_PEER).then_some(address),
             is_secure: self.tls.is_some(),
         });
-        let settings = self.settings.load();
-        let is_websocket = settings
-            .server
-            .path
-            .iter()
-            .any(|path| path == request.uri().path());
-        drop(settings);
+        let mut websocket = settings.server.path.iter();
+        let is_websocket = websocket.any(|path| path == request.uri().path());
         // An endpoint that is not configured does not exist.
         let response = match request.uri().path() {
-            _ if is_websocket => self.upgrades.answer(request, accepted).await,
+            _ if is_websocket => self.upgrades.answer(request, accepted, &settings).await,
             _ if handshake::check_host(&request).is_err() => {
                 self.rejected(RejectReason::BadRequest);
                 Problem::bad_request(HandshakeError::Host.to_string()).into_response()
             }
-            paths::TICKETS if self.settings.load().auth.tickets => {
-                self.tickets.answer(request).await
+            paths::TICKETS if settings.auth.tickets => {
+                self.tickets.answer(request, &settings).await
             }
-            path => match self.reports.endpoint(path) {
-                Some(endpoint) => self.reports.answer(endpoint, request, address).await,
-                None => self.other(request).await,
+            path => match self.reports.endpoint(path, &settings) {
+                Some(endpoint) => {
+                    let report = self.reports.answer(endpoint, request, address, settings);
+                    report.await
+                }
+                None => self.other(request, &settings).await,
             },
         };
         close(response)
     }
 
-    async fn other(&self, request: Request<Incoming>) -> Response {
+    async fn other(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let answer = match &self.extra {
             Some(Extra(answer)) => answer(request).await,
             None => None,
         };
         answer.unwrap_or_else(|| {
             self.rejected(RejectReason::NotFound);
-            let paths = self.settings.load().server.path.join(", ");
+            let paths = settings.server.path.join(", ");
             let detail = format!("the WebSocket endpoint is {paths}");
             Problem::new(StatusCode::NOT_FOUND, "not_found", detail).into_response()
         })

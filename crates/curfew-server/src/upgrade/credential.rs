@@ -6,7 +6,7 @@ use http::Request;
 use hyper::body::Incoming;
 
 use super::refused::UpgradeRefusal;
-use crate::config::PublicSettings;
+use crate::config::ServerSettings;
 use crate::http::refusal::NOT_ALLOWED;
 
 /// The refusal of a request with a cookie that is not taken from its page.
@@ -15,7 +15,7 @@ const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that
 /// The credential of a request. A browser sends cookies by itself: one that is not taken from its page
 /// leaves the credential of the page in force.
 pub(super) fn of(
-    settings: &PublicSettings,
+    settings: &ServerSettings,
     request: &Request<Incoming>,
     offer: &Handshake,
 ) -> Result<Option<Credential>, AuthError> {
@@ -37,7 +37,7 @@ pub(super) fn of(
 /// Checks the origin of a request. A browser sends cookies for every page that asks, so with a cookie the
 /// origin must be one of the list (CWE-1385).
 pub(super) fn check_origin(
-    settings: &PublicSettings,
+    settings: &ServerSettings,
     offer: &Handshake,
     credential: Result<&Option<Credential>, &AuthError>,
 ) -> Result<(), UpgradeRefusal> {

@@ -5,7 +5,7 @@ use curfew_node::AdmitError;
 use curfew_session::{AdmissionError, Failure, Opening, Refusal};
 use curfew_ws::HandshakeError;
 
-use crate::config::PublicSettings;
+use crate::config::ServerSettings;
 use crate::http::refusal::{backend_away, forbidden_origin, revoked, unauthorized};
 use crate::http::{Problem, Response};
 use crate::metrics::RejectReason;
@@ -40,7 +40,7 @@ impl UpgradeRefusal {
 
 /// Tells a client that it is not admitted: as 503 where the fault is ours, else in the configured way.
 pub(super) fn not_admitted(
-    settings: &PublicSettings,
+    settings: &ServerSettings,
     error: AdmissionError,
 ) -> Result<Opening, UpgradeRefusal> {
     let Failure { error_type, .. } = Failure::from(&error);
@@ -75,7 +75,7 @@ pub(super) fn not_admitted(
 }
 
 /// Tells a client that its token is at fault, in the configured way.
-fn refuse(settings: &PublicSettings, error: &AuthError) -> Result<Opening, UpgradeRefusal> {
+fn refuse(settings: &ServerSettings, error: &AuthError) -> Result<Opening, UpgradeRefusal> {
     match settings.auth.reject {
         Reject::Message => Ok(Opening::Refused(Refusal::token(
             error.failure(),

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use curfew_hub::WireId;
-use curfew_model::{AuthFailure, Command, Disconnect, ErrorCode, Principal, Request};
-use curfew_node::Attachment;
+use curfew_model::{AuthFailure, ClientRequest, Command, Disconnect, ErrorCode, Principal};
+use curfew_node::{Attachment, UserLimit};
 use curfew_protocol::DecodeError;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
@@ -34,20 +34,20 @@ pub(crate) struct NotOpened {
 /// connection.
 pub(crate) fn first(
     state: &mut SessionState,
-    decoded: Result<Request<'_>, DecodeError>,
+    decoded: Result<ClientRequest<'_>, DecodeError>,
 ) -> Reaction {
     let (id, token) = match decoded {
-        Ok(Request::Command {
+        Ok(ClientRequest::Command {
             id,
             command: Command::Auth { token },
         }) => (id, token),
         Ok(request) => {
             let id = match request {
-                Request::Command { id, command } => {
+                ClientRequest::Command { id, command } => {
                     debug!(command = command.name(), "command before auth");
                     id
                 }
-                Request::Pong => None,
+                ClientRequest::Pong => None,
             };
             let message = "the first message must be auth with a token";
             state.fail_auth(Failure::of_client(AuthFailure::MissingToken.as_str()));
@@ -70,8 +70,10 @@ pub(crate) fn first(
     let (wire, address) = (state.wire, state.address);
     let token = token.into_owned();
     // The token arrived in time. The deadline now limits the wait for keys and the backend.
-    let timeout = state.context.settings.load().auth_timeout;
-    state.deadlines.auth_by = Instant::now().checked_add(timeout);
+    let settings = context.settings.load();
+    state.deadlines.auth_by = Instant::now().checked_add(settings.auth_timeout);
+    let limit = settings.user_limit();
+    drop(settings);
     let request = RequestInfo {
         command: NAME,
         id,
@@ -79,7 +81,7 @@ pub(crate) fn first(
     };
     Reaction::Waits(InFlight {
         operation: Box::pin(async move {
-            let result = open(&context, wire, address, &token, &span).await;
+            let result = open(&context, wire, address, limit, &token, &span).await;
             Finished {
                 request,
                 outcome: Outcome::Admitted(result),
@@ -95,6 +97,7 @@ async fn open(
     context: &Context,
     wire: WireId,
     address: Option<IpAddr>,
+    limit: UserLimit,
     token: &str,
     span: &CommandSpan,
 ) -> Result<Attachment, NotOpened> {
@@ -104,7 +107,7 @@ async fn open(
         principal: None,
     })?;
     let principal = Arc::clone(&verified.principal);
-    let admit = context.admit_part(verified, wire, address, span.whole());
+    let admit = context.admit_part(verified, wire, address, limit, span.whole());
     admit.await.map_err(|error| NotOpened {
         error,
         principal: Some(principal),

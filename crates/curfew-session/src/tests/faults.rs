@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::BytesMut;
-use curfew_model::{CommandId, Message, MessageKind, Push, Reply, Request};
+use curfew_model::{ClientRequest, CommandId, Message, MessageKind, Push, Reply};
 use curfew_protocol::{DecodeError, Protocol};
 
 use super::peer::{CLOSE, TEXT, frame};
@@ -23,7 +23,7 @@ impl Protocol for Fragile {
         self.0.kind()
     }
 
-    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
         match message {
             Message::Text(text) => assert!(!text.contains("panic in decode"), "by the test"),
             Message::Binary(_) => {}

@@ -5,7 +5,7 @@
 
 use bytes::{BufMut as _, BytesMut};
 use curfew_hub::{Framing, WebSocket};
-use curfew_model::{CommandId, Message, MessageKind, Push, Reply, Request};
+use curfew_model::{ClientRequest, CommandId, Message, MessageKind, Push, Reply};
 use curfew_protocol::DecodeError;
 
 use super::peer::{BINARY, CLOSE, TEXT, frame};
@@ -23,7 +23,7 @@ impl Protocol for Letters {
         MessageKind::Binary
     }
 
-    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<Request<'a>, DecodeError> {
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
         let Message::Binary(&[id, letter, length, ref rest @ ..]) = *message else {
             return Err(DecodeError::NotTheProtocol {
                 message: "no letters",
@@ -47,10 +47,10 @@ impl Protocol for Letters {
                 trace: None,
                 key: None,
             },
-            _ => return Ok(Request::Pong),
+            _ => return Ok(ClientRequest::Pong),
         };
         let id = Some(CommandId::from_number(id.into()));
-        Ok(Request::Command { id, command })
+        Ok(ClientRequest::Command { id, command })
     }
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {

@@ -42,7 +42,7 @@ pub(crate) const EARLY: &[u8] = &[
     b'y' ^ 1,
 ];
 
-type Answer = Response<Either<Empty<Bytes>, Full<Bytes>>>;
+type HttpAnswer = Response<Either<Empty<Bytes>, Full<Bytes>>>;
 
 /// Both ends of a TCP connection.
 pub(crate) async fn tcp() -> (TcpStream, TcpStream) {
@@ -91,7 +91,7 @@ where
     None
 }
 
-fn answer(request: &mut Request<Body>, switch: &DeferSwitch, accepted: &AtomicBool) -> Answer {
+fn answer(request: &mut Request<Body>, switch: &DeferSwitch, accepted: &AtomicBool) -> HttpAnswer {
     let checked = handshake::check(request).and_then(|offer| {
         let chosen = offer.subprotocols.iter().find(|name| *name == "curfew.v1");
         accept(request, chosen.map(String::as_str))

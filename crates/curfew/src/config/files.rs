@@ -31,7 +31,7 @@ const READ_WHERE_NEEDED: [&str; 12] = [
 
 /// A file that the configuration names, as it was last seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+struct WatchedFile {
     path: PathBuf,
     /// Its contents; `None` where they could not be read. No more is kept: they may be secrets.
     digest: Option<u64>,
@@ -39,7 +39,7 @@ struct Seen {
 
 /// Every file that a configuration names, by its key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Files(BTreeMap<String, Seen>);
+pub(crate) struct Files(BTreeMap<String, WatchedFile>);
 
 /// Files that changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -79,7 +79,7 @@ impl Files {
             Value::String(path) if key.ends_with(SUFFIX) => {
                 let path = PathBuf::from(path);
                 let digest = digest(&path);
-                self.0.insert(key.to_owned(), Seen { path, digest });
+                self.0.insert(key.to_owned(), WatchedFile { path, digest });
             }
             _ => {}
         }
@@ -190,7 +190,7 @@ mod tests {
         let watched: BTreeSet<String> = files.0.keys().map(|key| without_places(key)).collect();
         assert_eq!(watched, referenced(), "a key is missing in `everything`");
         assert_eq!(files.changed(), Changed::default());
-        for (key, Seen { path, .. }) in files.0.clone() {
+        for (key, WatchedFile { path, .. }) in files.0.clone() {
             for contents in ["one", "another"] {
                 std::fs::write(&path, contents).unwrap();
                 let changed = files.changed();

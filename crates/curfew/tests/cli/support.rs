@@ -79,13 +79,13 @@ impl Folder {
 }
 
 /// A request that [`answering`] got.
-pub(crate) struct Request {
+pub(crate) struct RecordedRequest {
     pub(crate) line: String,
     pub(crate) headers: Vec<String>,
     pub(crate) body: String,
 }
 
-impl Request {
+impl RecordedRequest {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find_map(|header| {
             let (found, value) = header.split_once(':')?;
@@ -97,7 +97,7 @@ impl Request {
 /// A server that gives one request each of these answers (status and body).
 pub(crate) fn answering(
     answers: Vec<(&'static str, String)>,
-) -> (SocketAddr, JoinHandle<Vec<Request>>) {
+) -> (SocketAddr, JoinHandle<Vec<RecordedRequest>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let served = std::thread::spawn(move || {
@@ -116,7 +116,7 @@ pub(crate) fn answering(
                     }
                 }
                 let line = lines.remove(0);
-                let mut request = Request { line, headers: lines, body: String::new() };
+                let mut request = RecordedRequest { line, headers: lines, body: String::new() };
                 let length = request.header("content-length").map_or(0, |n| n.parse().unwrap());
                 let mut content = vec![0; length];
                 reader.read_exact(&mut content).unwrap();

@@ -2,7 +2,7 @@
 
 use curfew_ws::ProtocolError;
 
-use super::{Decoded, LIMITS, Told};
+use super::{Decoded, DecodedEvent, LIMITS};
 
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
@@ -35,7 +35,7 @@ struct Reader {
     payload: Vec<u8>,
     /// The opcode of the message that is in fragments, how many it has, and their bytes.
     open: Option<(u8, usize, Vec<u8>)>,
-    told: Vec<Told>,
+    told: Vec<DecodedEvent>,
     over: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn decode(bytes: &[u8]) -> Decoded {
     };
     for byte in bytes {
         if let Err(fault) = reader.take(*byte) {
-            reader.told.push(Told::Fault(fault));
+            reader.told.push(DecodedEvent::Fault(fault));
             reader.over = true;
         }
         if reader.over {
@@ -167,8 +167,8 @@ impl Reader {
         self.awaited = Awaited::First;
         let payload = std::mem::take(&mut self.payload);
         match self.opcode {
-            PING => self.told.push(Told::Ping(payload)),
-            PONG => self.told.push(Told::Pong(payload)),
+            PING => self.told.push(DecodedEvent::Ping(payload)),
+            PONG => self.told.push(DecodedEvent::Pong(payload)),
             CLOSE => self.close(&payload)?,
             _ => {
                 let (opcode, count, mut bytes) =
@@ -176,8 +176,8 @@ impl Reader {
                 bytes.extend(payload);
                 match (self.last, opcode) {
                     (false, _) => self.open = Some((opcode, count + 1, bytes)),
-                    (true, BINARY) => self.told.push(Told::Binary(bytes)),
-                    (true, _) if is_utf8(&bytes) => self.told.push(Told::Text(bytes)),
+                    (true, BINARY) => self.told.push(DecodedEvent::Binary(bytes)),
+                    (true, _) if is_utf8(&bytes) => self.told.push(DecodedEvent::Text(bytes)),
                     (true, _) => return Err(ProtocolError::InvalidUtf8),
                 }
             }
@@ -200,7 +200,7 @@ impl Reader {
         if !is_utf8(reason) {
             return Err(ProtocolError::CloseReason);
         }
-        self.told.push(Told::Close(code, reason.to_vec()));
+        self.told.push(DecodedEvent::Close(code, reason.to_vec()));
         Ok(())
     }
 }

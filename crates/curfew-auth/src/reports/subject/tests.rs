@@ -24,7 +24,7 @@ fn rules() -> ReportRules {
 
 fn found(subject: Value) -> Vec<Subject> {
     match rules().find(&subject, &[]) {
-        Ok(Found::Subjects(subjects)) => subjects,
+        Ok(SubjectMatch::Subjects(subjects)) => subjects,
         other => panic!("{subject}: {other:?}"),
     }
 }
@@ -53,7 +53,7 @@ fn addresses_that_name_users_are_users_of_the_issuer() {
 fn aliases_of_a_foreign_user_are_foreign() {
     let foreign = json!({"format":"iss_sub","iss":"https://other.example","sub":"a"});
     let aliases = json!({"format":"aliases","identifiers":[foreign]});
-    assert_eq!(rules().find(&aliases, &[]), Ok(Found::Foreign));
+    assert_eq!(rules().find(&aliases, &[]), Ok(SubjectMatch::Foreign));
     let none = json!({"format":"aliases","identifiers":[]});
     assert!(rules().find(&none, &[]).is_err());
 }
@@ -96,7 +96,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn any_json_is_found_or_not(subject in json_value()) {
-        if let Ok(Found::Subjects(subjects)) = rules().find(&subject, &[]) {
+        if let Ok(SubjectMatch::Subjects(subjects)) = rules().find(&subject, &[]) {
             prop_assert!(!subjects.is_empty());
         }
     }
@@ -109,7 +109,10 @@ fn a_session_of_another_format_leaves_the_user() {
     let both = found(json!({"format":"complex","session":session,"user":user}));
     assert!(matches!(&both[..], [Subject::User { user, .. }] if user == "a"));
     let alone = json!({"format":"complex","session":session});
-    assert!(matches!(rules().find(&alone, &[]), Ok(Found::Nowhere(_))));
+    assert!(matches!(
+        rules().find(&alone, &[]),
+        Ok(SubjectMatch::Nowhere(_))
+    ));
 }
 
 #[test]
@@ -126,7 +129,7 @@ fn a_critical_member_that_nobody_goes_by_leaves_nobody() {
         let critical: Vec<String> = critical.iter().map(ToString::to_string).collect();
         let found = rules().find(&subject, &critical).unwrap();
         assert_eq!(
-            matches!(found, Found::Subjects(_)),
+            matches!(found, SubjectMatch::Subjects(_)),
             expected,
             "{critical:?}"
         );
@@ -136,7 +139,10 @@ fn a_critical_member_that_nobody_goes_by_leaves_nobody() {
 #[test]
 fn a_revocation_of_a_user_is_of_nothing_wider() {
     let user = json!({"format":"iss_sub","iss":"https://id.example","sub":"a"});
-    assert!(matches!(rules().find_user(&user), Ok(Found::Subjects(_))));
+    assert!(matches!(
+        rules().find_user(&user),
+        Ok(SubjectMatch::Subjects(_))
+    ));
     for wider in [
         json!({"format":"complex","user":user}),
         json!({"user":user}),
@@ -166,7 +172,7 @@ fn a_user_that_is_a_number_is_found_where_tokens_may_have_one() {
             user: user.to_owned(),
         };
         let found = numeric.find(&subject(sub.clone()), &[]).unwrap();
-        assert_eq!(found, Found::Subjects(vec![expected]));
+        assert_eq!(found, SubjectMatch::Subjects(vec![expected]));
         let refused = rules().find(&subject(sub), &[]).unwrap_err();
         assert!(refused.to_string().contains("auth.numeric_subjects"));
     }

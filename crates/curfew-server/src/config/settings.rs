@@ -1,0 +1,59 @@
+//! The part of a snapshot of settings that the listeners go by.
+
+use std::any::Any;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use curfew_auth::AuthConfig;
+use curfew_session::{Context, SessionSettings};
+use curfew_ws::OriginPolicy;
+
+use super::{AdminKey, ServerConfig};
+use crate::listeners::proxies::Proxies;
+
+/// The settings of both listeners, in [`SessionSettings::listeners`] of every snapshot that this crate's
+/// listeners go by.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// `[server]`.
+    pub server: ServerConfig,
+    /// `[auth]`: where tokens may come from and how bad ones are refused.
+    pub auth: AuthConfig,
+    /// From `server.allowed_origins`.
+    pub origins: OriginPolicy,
+    /// From `server.trusted_proxies` and `server.proxy_protocol`.
+    pub proxies: Proxies,
+    /// The keys that the admin API accepts.
+    pub admin_keys: Vec<Arc<AdminKey>>,
+}
+
+/// One snapshot of all settings. A request takes it once and hands it on, so that no request goes by two
+/// configurations.
+#[derive(Debug, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) sessions: Arc<SessionSettings>,
+    listeners: Arc<ServerSettings>,
+}
+
+impl Snapshot {
+    /// The settings in force.
+    pub(crate) fn take(context: &Context) -> Self {
+        let sessions = context.settings.load_full();
+        let listeners: Arc<dyn Any + Send + Sync> = Arc::clone(&sessions.listeners);
+        let listeners = listeners
+            .downcast()
+            .expect("the settings in a context of listeners hold those of the listeners");
+        Self {
+            sessions,
+            listeners,
+        }
+    }
+}
+
+impl Deref for Snapshot {
+    type Target = ServerSettings;
+
+    fn deref(&self) -> &ServerSettings {
+        &self.listeners
+    }
+}

@@ -1,0 +1,139 @@
+//! Requests during reloads, sent to the listeners of a whole node.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::config::{self, Check};
+
+/// A configuration without what a test changes. Sessions come from one address.
+const BASE: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+[admin]
+listen = "127.0.0.1:0"
+[[auth.issuers]]
+name = "main"
+secret = "0123456789abcdef0123456789abcdef"
+[backend]
+kind = "memory"
+[limits]
+handshakes_per_second = 0
+unauthenticated_per_address = 65536
+unauthenticated = 65536
+[telemetry]
+log_level = "off"
+"#;
+
+/// Requests whose answer differs from the one before: they show that settings are swapped while
+/// requests are answered.
+const CHANGES: usize = 500;
+
+fn configured(sets: &[&str]) -> Config {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("curfew.toml");
+    std::fs::write(&path, BASE).unwrap();
+    let sets: Vec<String> = sets.iter().map(|&set| set.to_owned()).collect();
+    let loaded = config::load(Some(&path), &sets, Check::Everything);
+    loaded.unwrap().config
+}
+
+/// Starts a node, then replaces its settings by each of `configs` without an end. Sends `request` to
+/// the listener that `listener` chooses, until both configurations have answered in turns for
+/// [`CHANGES`] times. Returns the statuses of the answers.
+async fn statuses(
+    configs: [Config; 2],
+    listener: fn((Listen, Listen)) -> Listen,
+    request: &str,
+) -> BTreeSet<String> {
+    // The log is the process's.
+    static TELEMETRY: OnceLock<Installed> = OnceLock::new();
+    let telemetry = || curfew_telemetry::init(&configs[0].telemetry).unwrap();
+    let telemetry = TELEMETRY.get_or_init(telemetry).clone();
+    let app = App::build(&configs[0], telemetry, |_, _, _| Ok(None)).unwrap();
+    let Listen::Tcp(address) = listener(app.addresses().unwrap()) else {
+        panic!("listens on TCP");
+    };
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let running = app.listen(stop.clone(), stop).unwrap();
+    let snapshots = configs.map(|config| Arc::new(settings(&config).unwrap()));
+    let done = Arc::new(AtomicBool::new(false));
+    let reloads = {
+        let (context, done) = (Arc::clone(&running.context), Arc::clone(&done));
+        std::thread::spawn(move || {
+            while !done.load(Ordering::Relaxed) {
+                for snapshot in &snapshots {
+                    context.settings.store(Arc::clone(snapshot));
+                }
+            }
+        })
+    };
+    let mut statuses = BTreeSet::new();
+    let (mut last, mut changes) = (String::new(), 0);
+    while changes < CHANGES {
+        let status = status(address, request).await;
+        changes += usize::from(status != last);
+        statuses.insert(status.clone());
+        last = status;
+    }
+    done.store(true, Ordering::Relaxed);
+    reloads.join().unwrap();
+    statuses
+}
+
+/// The status of the answer to a request on a connection of its own.
+async fn status(address: std::net::SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = [0; "HTTP/1.1 200".len()];
+    stream.read_exact(&mut head).await.unwrap();
+    let head = std::str::from_utf8(&head).unwrap();
+    head.split_once(' ').unwrap().1.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
+    // Neither upgrades the request: one has no such origin, the other wants a token in it. A request
+    // that goes by the origins of one and the sources of the other is upgraded.
+    let configs = [
+        configured(&[
+            r#"server.allowed_origins=["https://other.example"]"#,
+            r#"auth.token_sources=["message"]"#,
+        ]),
+        configured(&[
+            r#"server.allowed_origins=["https://app.example"]"#,
+            r#"auth.token_sources=["header"]"#,
+            "auth.reject=http",
+        ]),
+    ];
+    let request = "GET /ws HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
+        Origin: https://app.example\r\n\r\n";
+    let statuses = statuses(configs, |(public, _)| public, request).await;
+    assert_eq!(Vec::from_iter(statuses), ["401", "403"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_of_the_admin_api_sees_keys_and_limits_of_one_snapshot() {
+    // By neither it publishes: the key of one may not, and the other has no room for the data. A call
+    // that goes by the keys of one and the limits of the other publishes.
+    let key = "a key of the admin API with 32 bytes or more";
+    let keys = |may: &str| format!(r#"admin.keys=[{{name="back-end",key="{key}",may=["{may}"]}}]"#);
+    let configs = [
+        configured(&[&keys("publish"), "limits.message_bytes=1024"]),
+        configured(&[&keys("read"), "limits.message_bytes=16384"]),
+    ];
+    let body = format!(r#"{{"channel":"room","data":"{}"}}"#, "x".repeat(2048));
+    let request = format!(
+        "POST /v1/publish HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {key}\r\n\
+        Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let statuses = statuses(configs, |(_, admin)| admin, &request).await;
+    assert_eq!(Vec::from_iter(statuses), ["403", "413"]);
+}
