@@ -584,7 +584,7 @@ fn presence_is_listed_and_asked_for() {
     assert_eq!(replied(Some("1"), &reply).as_deref(), Some(expect));
     for (value, expect) in [("true", true), ("false", false)] {
         let message = format!(r#"{{"type":"subscribe","channel":"c","join_leave":{value}}}"#);
-        let Ok(Request::Command { command, .. }) = decode(&message) else {
+        let Ok(ClientRequest::Command { command, .. }) = decode(&message) else {
             panic!("{message}");
         };
         let subscribe = Command::Subscribe {
