@@ -3,6 +3,7 @@
 pub(crate) mod disconnect;
 pub(crate) mod history;
 pub(crate) mod nodes;
+pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod restore;
 pub(crate) mod revocations;

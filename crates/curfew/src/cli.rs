@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Publish(admin::publish::PublishArgs),
     /// List the publications that a channel keeps
     History(admin::history::HistoryArgs),
+    /// List the sessions that are subscribed to a channel
+    Presence(admin::presence::PresenceArgs),
     /// List the sessions of the cluster
     Sessions(admin::sessions::SessionsArgs),
     /// Close one session

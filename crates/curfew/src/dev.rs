@@ -107,13 +107,20 @@ impl Dev {
         config.policy.rules = vec![Rule {
             name: "everything is allowed".to_owned(),
             channels: vec!["*".to_owned()],
-            actions: vec![Action::Subscribe, Action::Publish, Action::History],
+            actions: vec![
+                Action::Subscribe,
+                Action::Publish,
+                Action::History,
+                Action::Presence,
+            ],
             effect: Effect::Allow,
             ..Rule::default()
         }];
         config.channels = vec![ChannelConfig {
             pattern: "*".to_owned(),
             history: Some(HISTORY),
+            presence: true,
+            join_leave: true,
             ..ChannelConfig::default()
         }];
         config.backend.kind = BackendKind::Memory;
@@ -199,6 +206,7 @@ Say something, as /pub room:1 \"hello\". In a third terminal, be the operator:
   export CURFEW_ADMIN_URL=http://{admin} CURFEW_ADMIN_KEY={admin_key}
   {program} publish room:1 '{{\"text\":\"hello\"}}'
   {program} history room:1
+  {program} presence room:1
   {program} sessions
   {program} revoke user alice
   {program} restore user alice

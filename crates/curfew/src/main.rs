@@ -59,6 +59,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Connect(args) => connect::run(args),
         Command::Publish(args) => admin::publish::run(args),
         Command::History(args) => admin::history::run(args),
+        Command::Presence(args) => admin::presence::run(args),
         Command::Sessions(args) => admin::sessions::run(args),
         Command::Disconnect(args) => admin::disconnect::run(args),
         Command::Nodes(args) => admin::nodes::run(args),

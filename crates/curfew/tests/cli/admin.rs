@@ -214,6 +214,33 @@ fn a_history_is_shown_as_it_was_published_and_steers_no_terminal() {
 }
 
 #[test]
+fn presence_is_a_table_and_a_count() {
+    let session = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let answer = json!({"channel":"room:1","subscribers":1,"presence":{"count":1001,"users":7,
+        "truncated":true,"sessions":[{"session":session,"user":"al\u{1b}ice","info":{"a":1}},
+        {"session":session,"user":"bob"}]}});
+    let none = json!({"channel":"room:1","subscribers":1});
+    let (address, served) = answering(vec![
+        ("200 OK", answer.to_string()),
+        ("200 OK", none.to_string()),
+    ]);
+    let url = format!("http://{address}");
+    let asked = ["presence", "room:ä", "--url", &url];
+    let output = curfew(&asked);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let lines: Vec<&str> = output.stdout.lines().collect();
+    assert!(lines[0].starts_with("SESSION "), "{lines:?}");
+    assert!(lines[1].ends_with(r#" al\u{1b}ice  {"a":1}"#), "{lines:?}");
+    assert!(lines[2].ends_with(" bob          -"), "{lines:?}");
+    assert_eq!(lines[3], "sessions: 1001, users: 7, not listed: 999");
+    let output = curfew(&asked);
+    assert_eq!(output.code, 1);
+    assert!(output.stderr.contains("no presence"), "{}", output.stderr);
+    let line = served.join().unwrap().remove(0).line;
+    assert_eq!(line, "GET /v1/channels/room%3A%C3%A4 HTTP/1.1");
+}
+
+#[test]
 fn a_key_of_a_publication_goes_with_it_and_its_offset_is_told() {
     let answer = r#"{"published":1,"epoch":"kdWqZx3a","offset":45}"#;
     let (address, served) = answering(vec![("200 OK", answer.to_owned())]);

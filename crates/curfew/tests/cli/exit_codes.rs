@@ -65,6 +65,7 @@ fn exit_codes_tell_usage_from_failure() {
         (&["connect", "http://127.0.0.1:1/ws"], 2),
         (&["connect", "ws://127.0.0.1:1/ws"], 1),
         (&["history", "room:1", "--url", "http://127.0.0.1:1"], 1),
+        (&["presence", "room:1", "--url", "http://127.0.0.1:1"], 1),
         (&["history", "room:1", "--since", "41"], 2),
         (&["history", "room:1", "--limit", "301"], 2),
         (
