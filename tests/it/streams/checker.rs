@@ -135,8 +135,9 @@ impl Stage {
             sleep(Duration::from_millis(10)).await;
         }
         let taken = twins.join_all().await;
-        let count = taken.iter().filter(|taken| **taken).count();
-        assert!(count > 5, "{count} of {} were taken", taken.len());
+        // The other node's troubles may last as long as the run.
+        let is_all = taken.iter().all(|taken| *taken);
+        assert!(self.trial.has_faults() || is_all, "{taken:?}");
     }
 }
 

@@ -66,7 +66,7 @@ pub struct Client {
     pub heard: Vec<(ConnectionId, u64)>,
     /// The place that it has reached in the channel with a stream.
     pub place: Option<Place>,
-    /// Publications with a key of which it does not know whether they are taken.
+    /// Publications with a key that may be taken or not.
     unsure: Vec<u64>,
     /// The time at which its session was opened.
     opened_at: Duration,

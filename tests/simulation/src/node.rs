@@ -39,7 +39,7 @@ pub const GRACE: Duration = Duration::from_secs(4);
 /// `auth.leeway`.
 pub const LEEWAY: Duration = Duration::from_secs(5);
 
-/// The `ttl` of a channel's publications: some expire where nobody publishes for a while.
+/// The `ttl` of a channel's publications: some expire in a while without publications.
 const HISTORY_TTL: Duration = Duration::from_secs(20);
 
 /// `limits.outbound_bytes`: so little that some overflow.

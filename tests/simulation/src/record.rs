@@ -133,7 +133,7 @@ pub struct Published {
     pub answer: Option<String>,
     /// Times at which Redis executed it.
     pub executed: Vec<Duration>,
-    /// How often it was sent: again, with its key, by who does not know whether it is taken.
+    /// The number of times that it was sent: again, with its key, where it is not known to be taken.
     pub attempts: u32,
 }
 

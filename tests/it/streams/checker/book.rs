@@ -42,8 +42,8 @@ impl Book {
         epochs.len()
     }
 
-    /// ST3: the history has every publication of its epoch that anybody was told of, but for those
-    /// that its size has trimmed.
+    /// ST3: the history has every publication of its epoch that a client or a publisher was told
+    /// of, but for those that its size has trimmed.
     pub(super) fn compare(&mut self, history: &Value, size: u32) {
         let (epoch, top) = place(history);
         let kept = top.min(size.into());
@@ -62,6 +62,6 @@ impl Book {
             .by_place
             .range(..=(epoch.clone(), i64::MAX))
             .next_back();
-        assert_eq!(last.unwrap().0, &(epoch, top), "nobody was told of more");
+        assert_eq!(last.unwrap().0, &(epoch, top), "no one was told of more");
     }
 }

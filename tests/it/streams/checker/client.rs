@@ -96,7 +96,7 @@ impl Client {
         };
         let missed = told.1 - since.1;
         if recovered {
-            // What is missing follows.
+            // The publications in between follow.
             assert_eq!(since.0, told.0, "recovered within an epoch");
             assert!(missed >= 0, "{since:?} {told:?}");
             self.recoveries += 1;

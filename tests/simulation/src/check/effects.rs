@@ -31,7 +31,7 @@ impl Check<'_> {
                 Some("ok") if times.is_empty() => {
                     report("truth", last, "told ok, and not executed".to_owned());
                 }
-                // What is sent again may have been taken the first time.
+                // A publication that is sent again may have been taken the first time.
                 Some(code)
                     if code != "ok"
                         && code != "unknown_outcome"

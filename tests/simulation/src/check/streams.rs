@@ -62,7 +62,7 @@ impl Check<'_> {
                             line.shown()
                         ),
                     });
-                    // What follows is wrong because of it.
+                    // Frames that follow are wrong because of it.
                     break;
                 }
             }
@@ -124,7 +124,7 @@ impl Check<'_> {
             }
             _ => {
                 let Some((epoch, offset)) = of else {
-                    // Of the other channel.
+                    // The other channel has no places.
                     let is_other =
                         frame["channel"] != crate::client::CHANNELS[crate::client::STREAM];
                     return (!is_other).then(|| ("ST1", "a gap without a place".to_owned()));

@@ -56,7 +56,7 @@ impl Client {
         }
     }
 
-    /// What was asked and is not answered may be done or not.
+    /// A connection is gone: publications that were not answered may be taken or not.
     pub(super) fn doubt_unanswered(world: &mut World, client: usize) {
         if !world.record.streams {
             return;
