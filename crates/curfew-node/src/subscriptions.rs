@@ -140,6 +140,7 @@ impl Node {
             let joined = Joined {
                 position: None,
                 recovered: since.map(|_| false),
+                was_read: false,
             };
             if let Some(frame) = answer(joined) {
                 self.hub.send(member, frame);
@@ -197,7 +198,7 @@ impl Node {
                 Join::Done(joined) => {
                     asking.answered = true;
                     self.metrics.subscriptions.inc();
-                    self.count_recovery(joined, reads);
+                    self.count_recovery(joined);
                     return Ok(Some(joined));
                 }
                 Join::Read { after } => {
@@ -216,12 +217,12 @@ impl Node {
         }
     }
 
-    fn count_recovery(&self, joined: Joined, reads: usize) {
-        let outcome = match (joined.recovered, reads) {
+    fn count_recovery(&self, joined: Joined) {
+        let outcome = match (joined.recovered, joined.was_read) {
             (None, _) => return,
             (Some(false), _) => RecoveryOutcome::Lost,
-            (Some(true), 0) => RecoveryOutcome::Window,
-            (Some(true), _) => RecoveryOutcome::Read,
+            (Some(true), false) => RecoveryOutcome::Window,
+            (Some(true), true) => RecoveryOutcome::Read,
         };
         self.metrics.stream_recoveries.inc(outcome);
     }
