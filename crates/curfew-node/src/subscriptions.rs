@@ -15,7 +15,7 @@ use tokio::time::{self, Instant};
 use tracing::debug;
 
 use crate::metrics::RecoveryOutcome;
-use crate::streams::{MAX_WAIT, RETRY_DELAY, StreamRead};
+use crate::streams::{RETRY_DELAY, StreamRead};
 use crate::{ChannelOptions, Node};
 
 /// Longer than the reload of a page or a reconnect, so that those cause no traffic to the backend.
@@ -26,9 +26,6 @@ const STRIPES: usize = 256;
 
 /// Reads of a channel's stream for one subscriber. Publications that come faster are not recovered.
 const MAX_READS: usize = 3;
-
-/// The cause of an error, where a subscriber's place is not known in time.
-const NO_PLACE: &str = "the place in the stream is not known in time";
 
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
@@ -184,7 +181,6 @@ impl Node {
         };
         let mut read: Option<Arc<StreamRead>> = None;
         let mut reads = 0;
-        let began = Instant::now();
         loop {
             if !may() {
                 return Ok(None);
@@ -203,11 +199,8 @@ impl Node {
                 }
                 Join::Read { after } => {
                     if is_last {
-                        // The feed took nothing: without the lease it does not.
-                        let waited = Instant::now() - began;
-                        if waited > MAX_WAIT {
-                            return Err(BackendError::unavailable(NO_PLACE));
-                        }
+                        // The feed took nothing, as long as the lease is over. That ends with the
+                        // lease's return, or with the session after `backend.grace`.
                         time::sleep(RETRY_DELAY).await;
                     }
                     read = Some(self.read_stream(channel, after).await?);
