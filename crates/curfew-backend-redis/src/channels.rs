@@ -1,7 +1,7 @@
 //! The node's `[[channels]]` at Redis: the digest that other nodes compare with theirs, and the
 //! rights without which streams and presence do not work.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use curfew_model::NodeId;
 use parking_lot::Mutex;
@@ -93,20 +93,23 @@ impl Redis {
         if is_same && last.looks < COMPARE_LOOKS {
             return Ok(());
         }
-        let commands = others.iter().map(|node| {
-            Keyed::new("HMGET", &self.core.keys.node(*node))
-                .arg("address")
-                .arg("channels")
-        });
+        let keys = &self.core.keys;
+        let commands = others
+            .iter()
+            .map(|node| Keyed::new("HGETALL", &keys.node(*node)));
         let records = self.connections.pipeline(commands.collect()).await?;
         let mut different = BTreeSet::new();
         let mut is_whole = true;
         for (node, record) in others.iter().zip(records) {
-            let (address, channels): (Option<String>, Option<String>) =
-                from_redis_value(record).map_err(|_| Fault::Unexpected("HMGET"))?;
-            // A node that has only just started has no record yet.
-            is_whole &= address.is_some();
-            if address.is_some() && channels.filter(|channels| !channels.is_empty()) != digest {
+            let mut record: HashMap<String, String> =
+                from_redis_value(record).map_err(|_| Fault::Unexpected("HGETALL"))?;
+            if record.is_empty() {
+                // It has only just started.
+                is_whole = false;
+                continue;
+            }
+            let channels = record.remove("channels");
+            if channels.filter(|channels| !channels.is_empty()) != digest {
                 different.insert(*node);
             }
         }

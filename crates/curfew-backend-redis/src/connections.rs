@@ -260,7 +260,11 @@ impl Connections {
         let batches = server.batches()?;
         let began = Instant::now();
         let replies = batches.run(vec![command.cmd]).await;
-        let mut replies = replies.map_err(|fault| self.report(server, fault))?;
+        let mut replies = replies.map_err(|fault| match fault.code() {
+            // A right that only streams need: for all else the connection is as good as before.
+            Some("NOPERM") if command.name == Keyed::SCRIPT => fault,
+            _ => self.report(server, fault),
+        })?;
         self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())

@@ -72,6 +72,8 @@ pub struct Joined {
     /// All that came after the subscriber's own position was queued for it; `None` if it named
     /// none.
     pub recovered: Option<bool>,
+    /// The stream was read for it; false if this node knew enough.
+    pub was_read: bool,
 }
 
 /// The outcome of an attempt to join.
@@ -246,6 +248,7 @@ impl Hub {
             let joined = Joined {
                 position: Some(position),
                 recovered,
+                was_read: read.is_some(),
             };
             if let Some(frame) = answer(joined) {
                 self.send(member, frame);

@@ -21,7 +21,7 @@ use crate::Node;
 use crate::events::Fanout;
 
 /// Time for which publications wait for one that is missing. Then listeners are told of a gap.
-pub(crate) const MAX_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Wait between two reads of a stream that did not have what is missing, or failed.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);

@@ -15,7 +15,7 @@ use tokio::time::{self, Instant};
 use tracing::debug;
 
 use crate::metrics::RecoveryOutcome;
-use crate::streams::{MAX_WAIT, RETRY_DELAY, StreamRead};
+use crate::streams::{RETRY_DELAY, StreamRead};
 use crate::{ChannelOptions, Departure, Node};
 
 /// Longer than the reload of a page or a reconnect, so that those cause no traffic to the backend.
@@ -26,9 +26,6 @@ const STRIPES: usize = 256;
 
 /// Reads of a channel's stream for one subscriber. Publications that come faster are not recovered.
 const MAX_READS: usize = 3;
-
-/// The cause of an error, where a subscriber's place is not known in time.
-const NO_PLACE: &str = "the place in the stream is not known in time";
 
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
@@ -188,6 +185,7 @@ impl Node {
         let joined = Joined {
             position: None,
             recovered: since.map(|_| false),
+            was_read: false,
         };
         if let Some(frame) = answer(joined) {
             self.hub.send(member, frame);
@@ -223,7 +221,6 @@ impl Node {
         };
         let mut read: Option<Arc<StreamRead>> = None;
         let mut reads = 0;
-        let began = Instant::now();
         loop {
             if !may() {
                 return Ok(None);
@@ -237,16 +234,13 @@ impl Node {
                 Join::Done(joined) => {
                     asking.answered = true;
                     self.metrics.subscriptions.inc();
-                    self.count_recovery(joined, reads);
+                    self.count_recovery(joined);
                     return Ok(Some(joined));
                 }
                 Join::Read { after } => {
                     if is_last {
-                        // The feed took nothing: without the lease it does not.
-                        let waited = Instant::now() - began;
-                        if waited > MAX_WAIT {
-                            return Err(BackendError::unavailable(NO_PLACE));
-                        }
+                        // The feed took nothing, as long as the lease is over. That ends with the
+                        // lease's return, or with the session after `backend.grace`.
                         time::sleep(RETRY_DELAY).await;
                     }
                     read = Some(self.read_stream(channel, after).await?);
@@ -256,12 +250,12 @@ impl Node {
         }
     }
 
-    fn count_recovery(&self, joined: Joined, reads: usize) {
-        let outcome = match (joined.recovered, reads) {
+    fn count_recovery(&self, joined: Joined) {
+        let outcome = match (joined.recovered, joined.was_read) {
             (None, _) => return,
             (Some(false), _) => RecoveryOutcome::Lost,
-            (Some(true), 0) => RecoveryOutcome::Window,
-            (Some(true), _) => RecoveryOutcome::Read,
+            (Some(true), false) => RecoveryOutcome::Window,
+            (Some(true), true) => RecoveryOutcome::Read,
         };
         self.metrics.stream_recoveries.inc(outcome);
     }

@@ -119,6 +119,31 @@ async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
     }
 }
 
+/// Fault: the connection for every command is made again for each subscription that lacks a right.
+#[tokio::test]
+async fn a_right_that_streams_lack_costs_other_channels_nothing() {
+    let redis = Redis::start().await;
+    set_user(&redis, &["-eval"]).await;
+    let node = Gateway::start_with(&as_user(with_streams(5), &redis)).await;
+    node.until_in_touch(SOON).await;
+    let alice = node.tape("alice", "plain").await;
+    let clients = async || {
+        let clients = redis.run(&["CLIENT", "LIST"]).await.text();
+        let own = clients.lines().filter(|line| line.contains("user=curfew"));
+        own.filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let before = clients().await;
+    for id in ["1", "2", "3"] {
+        let subscribe = json!({"type":"subscribe","channel":"room:1"});
+        let refused = alice.ask(id, subscribe).await;
+        assert_eq!(refused["code"], "unavailable", "{refused}");
+        node.publish("plain", json!(id)).await;
+        alice.until(json!({"channel":"plain","data":id})).await;
+    }
+    assert_eq!(clients().await, before);
+}
+
 /// Fault: nodes are told of a deletion by a step of its own, which may fail.
 #[tokio::test]
 async fn a_deletion_tells_nodes_in_the_step_that_deletes() {

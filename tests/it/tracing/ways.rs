@@ -345,3 +345,48 @@ async fn a_latency_leads_to_the_trace_of_its_publication() {
         assert!(lines.any(|line| line.contains(&exemplar)), "{text}");
     }
 }
+
+/// A recovery tells where it came from.
+#[tokio::test]
+async fn a_recovery_names_its_source() {
+    let (redis, collector) = (Redis::start().await, Collector::start().await);
+    let rules = "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
+                 actions = [\"subscribe\", \"publish\"]\n\
+                 [[channels]]\npattern = \"room:*\"\nhistory = { size = 10, ttl = \"10m\" }\n";
+    let settings = collector.settings().rules(rules);
+    let cluster = Cluster::start(1, &redis.url(), &settings).await;
+    let mut epoch = serde_json::Value::Null;
+    for data in 1..=2 {
+        let body = json!({"channel":"room:1","data":data});
+        let placed = cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
+        epoch = placed["epoch"].clone();
+    }
+    let mut tapes = Vec::new();
+    let subscribe = |since| json!({"type":"subscribe","channel":"room:1","since":since});
+    for since in [
+        json!({"epoch":epoch,"offset":1}),
+        json!({"epoch":epoch,"offset":1}),
+        json!({"epoch":"zzzzzzzz","offset":1}),
+    ] {
+        let tape = Tape::of(cluster[0].user("alice").await);
+        tape.ask("join", subscribe(since)).await;
+        tapes.push(tape);
+    }
+    let spans = collector.wait("curfew.subscribe", 3).await;
+    let told = |name: &str| {
+        let each = spans.iter().map(|span| span.attributes.get(name));
+        let mut each: Vec<_> = each.flatten().map(String::as_str).collect();
+        each.sort_unstable();
+        each
+    };
+    assert_eq!(told("curfew.stream.recovered"), ["false", "true", "true"]);
+    // The first is read from the stream, and what it read serves the second.
+    assert_eq!(told("curfew.stream.source"), ["redis", "window"]);
+    let is_read = |span: &&Span| {
+        span.attributes
+            .get("curfew.stream.source")
+            .is_some_and(|at| at == "redis")
+    };
+    let read = spans.iter().find(is_read);
+    collector.wait_below("EVAL", read.unwrap()).await;
+}

@@ -13,6 +13,9 @@ pub(crate) struct Keyed {
 }
 
 impl Keyed {
+    /// The name of a call of a script.
+    pub(super) const SCRIPT: &str = "EVAL";
+
     /// Creates the command `name key`. More arguments may be added.
     pub(crate) fn new(name: &'static str, key: &str) -> Self {
         let mut command = cmd(name);
@@ -26,10 +29,10 @@ impl Keyed {
 
     /// Creates a call of a script with these keys, which share a slot. More arguments may be added.
     pub(crate) fn script(script: &'static str, keys: &[&str]) -> Self {
-        let mut command = cmd("EVAL");
+        let mut command = cmd(Self::SCRIPT);
         command.arg(script).arg(keys.len()).arg(keys);
         Self {
-            name: "EVAL",
+            name: Self::SCRIPT,
             slot: slot_of(keys.first().copied().unwrap_or_default().as_bytes()),
             cmd: command,
         }

@@ -210,6 +210,7 @@ fn a_stream_that_is_being_joined_does_not_end() {
     let expect = Joined {
         position: Some(position),
         recovered: None,
+        was_read: false,
     };
     assert_eq!(joined, Join::Done(expect));
     drop(joining);

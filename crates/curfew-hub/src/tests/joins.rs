@@ -99,6 +99,7 @@ fn the_answer_comes_first_then_what_was_missed_then_what_follows() {
     let expect = Joined {
         position: Some(place(5)),
         recovered: Some(true),
+        was_read: false,
     };
     assert_eq!(room.join(&member, Some(2)), Join::Done(expect));
     room.arrive(6);
@@ -205,6 +206,7 @@ fn a_place_in_doubt_recovers_nothing_before_the_stream_is_read() {
     let expect = Joined {
         position: Some(place(5)),
         recovered: Some(true),
+        was_read: false,
     };
     assert_eq!(room.join(&member, Some(5)), Join::Done(expect));
 }

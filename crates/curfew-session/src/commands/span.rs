@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use curfew_hub::Joined;
+use curfew_hub::{DeliveryPath, Joined};
 use curfew_model::{Channel, ErrorCode, SessionId, TraceContext};
 use curfew_telemetry::{Origin, Span, SpanKind, Whose};
 
@@ -117,10 +117,20 @@ impl CommandSpan {
         tracer.name_user(&mut self.span, user);
     }
 
-    /// Tells of the place at which the session has joined a channel's stream.
-    pub(crate) fn joined(&mut self, joined: Joined) {
-        if let Some(recovered) = joined.recovered {
-            self.span.set("curfew.stream.recovered", recovered);
+    /// Tells of the place at which the session has joined a channel's stream: what it missed was
+    /// recovered or not, and where that came from.
+    pub(crate) fn joined(&mut self, state: &SessionState, joined: Joined) {
+        let Some(recovered) = joined.recovered else {
+            return;
+        };
+        self.span.set("curfew.stream.recovered", recovered);
+        let source = match (joined.was_read, state.context.node.hub().path()) {
+            (false, _) => "window",
+            (true, DeliveryPath::Broker) => "redis",
+            (true, DeliveryPath::Local) => "memory",
+        };
+        if recovered {
+            self.span.set("curfew.stream.source", source);
         }
     }
 

@@ -128,7 +128,7 @@ pub(crate) fn finish(
 ) {
     match result {
         Ok(Some(joined)) => {
-            span.joined(joined);
+            span.joined(state, joined);
             if let Some(live) = &mut state.live {
                 live.subscriptions.insert(channel, Permissions::default());
             }
