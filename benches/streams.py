@@ -30,8 +30,10 @@ SCRIPTS = compare.HERE.parent / "crates/curfew-backend-redis/src"
 PATIENCE = 30
 # Publications in one call of a script, and the goal. The node sends at most 512 in one write. One alone is no batch.
 CALLS = {512: 0.25, 64: 0.25, 16: 0.25, 1: None}
-STREAM, PLAIN = "streamed", "plain"
-# What `CHANNELS` means to a node: channels that begin with `streamed` have a stream.
+# Times that a measurement is begun: a machine that is very busy makes a node lose its lease.
+ATTEMPTS = 3
+# First parts of channels' names, as long as each other: messages differ only by what a stream adds to them.
+STREAM, PLAIN = "streams", "without"
 CHANNELS = f"""
 [[channels]]
 pattern = "{STREAM}:*"
@@ -48,10 +50,13 @@ actions = ["presence"]
 """
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def free_ports(count):
+    """Ports that are free, each another: they are held until all are found."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 def wait_until_ready(port):
@@ -81,7 +86,7 @@ class Bench:
     @contextlib.contextmanager
     def redis(self):
         """An empty Redis: its process id and port."""
-        port = free_port()
+        [port] = free_ports(1)
         with open(self.folder / "redis.log", "ab") as log:
             command = ["redis-server", "--port", port, "--save", "", "--dir", self.folder]
             with compare.process(command, compare.LOAD_CORE, port, log) as pid:
@@ -90,7 +95,7 @@ class Bench:
     @contextlib.contextmanager
     def node(self, redis_port, channels):
         """A node that is ready: its process id and URL."""
-        port, admin = free_port(), free_port()
+        port, admin = free_ports(2)
         config = self.folder / f"node-{port}.toml"
         config.write_text(
             f'[server]\nlisten = "127.0.0.1:{port}"\n[admin]\nlisten = "127.0.0.1:{admin}"\n'
@@ -229,6 +234,17 @@ MEASURES = {
 }
 
 
+def attempt(run):
+    """A report, from one of a few attempts; each that fails is told."""
+    for at in range(ATTEMPTS):
+        try:
+            return run()
+        except (RuntimeError, subprocess.SubprocessError) as error:
+            if at + 1 == ATTEMPTS:
+                raise
+            print(f"begun again: {error}", flush=True)
+
+
 def spread(values, unit, digits=3):
     shown = lambda value: f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
     return f"{shown(statistics.median(values))}{unit} ({shown(min(values))} to {shown(max(values))})"
@@ -308,7 +324,7 @@ def main():
                 for turn in range(options.rounds):
                     at = turn % len(measure.variants)
                     for variant in measure.variants[at:] + measure.variants[:at]:
-                        report = measure.run(bench, variant)
+                        report = attempt(lambda: measure.run(bench, variant))
                         reports[variant].append(report)
                         first = measure.figures[0]
                         shown = compare.figure(report, first.path) * first.scale
