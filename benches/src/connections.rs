@@ -73,6 +73,17 @@ pub(crate) enum Happened<'a> {
     Closed(Option<u16>),
 }
 
+impl std::fmt::Display for Happened<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Message(frame) | Self::Other(frame) => {
+                out.write_str(&String::from_utf8_lossy(frame))
+            }
+            other => write!(out, "{other:?}"),
+        }
+    }
+}
+
 /// The connections of a run, each known by its place in the order they were opened.
 #[derive(Debug)]
 pub(crate) struct Connections {

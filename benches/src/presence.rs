@@ -105,7 +105,7 @@ fn ask(connections: &mut Connections, question: &[u8]) -> anyhow::Result<Vec<u8>
             Duration::from_millis(100),
             |slot, happened| match happened {
                 Happened::Other(frame) if slot == 0 => answer = Some(frame.to_vec()),
-                other => failed = Some(format!("connection {slot}: {other:?}")),
+                other => failed = Some(format!("connection {slot}: {other}")),
             },
         )?;
         if let Some(why) = failed {

@@ -180,7 +180,7 @@ fn publish(
             Duration::from_millis(100),
             |slot, happened| match happened {
                 Happened::Message(_) => undelivered -= 1,
-                other => failed = Some(format!("connection {slot}: {other:?}")),
+                other => failed = Some(format!("connection {slot}: {other}")),
             },
         )?;
         if let Some(why) = failed {
@@ -231,13 +231,7 @@ impl Storm {
                 unheard[slot] = unheard[slot].map(|left| left - 1);
                 *current += usize::from(unheard[slot] == Some(0));
             }
-            Happened::Other(other) => {
-                failed = Some(format!(
-                    "connection {slot}: {}",
-                    String::from_utf8_lossy(other)
-                ));
-            }
-            other => failed = Some(format!("connection {slot}: {other:?}")),
+            other => failed = Some(format!("connection {slot}: {other}")),
         })?;
         if let Some(why) = failed {
             bail!("{why}");

@@ -39,7 +39,7 @@ pub(crate) fn all<Channels: IntoIterator<Item = String>>(
                     unanswered -= 1;
                     answered(slot, reply);
                 }
-                other => failed = Some(format!("connection {slot} was not subscribed: {other:?}")),
+                other => failed = Some(format!("connection {slot} was not subscribed: {other}")),
             },
         )?;
         if let Some(why) = failed {
