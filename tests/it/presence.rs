@@ -212,8 +212,21 @@ async fn entries_that_redis_lost_are_written_again() {
     .await;
     // A key of another type is replaced.
     redis.run(&["SET", "curfew:presence:{room:2}", "x"]).await;
-    let (_eve, _) = enter(&cluster[0], "eve", "room:2").await;
+    let (mut eve, _) = enter(&cluster[0], "eve", "room:2").await;
     assert_eq!(listed(&cluster[0], "room:2").await["count"], 1);
+    for key in redis.keys().await {
+        if key.starts_with("curfew:presence") && key.contains("room:2") {
+            redis.run(&["SET", &key, "x"]).await;
+        }
+    }
+    let command = json!({"type":"unsubscribe","id":2,"channel":"room:2"});
+    assert_eq!(ask(&mut eve, command).await["type"], "ok");
+    eventually("no change waits", async || {
+        let keys = redis.keys().await;
+        let of_room = |key: &String| key.contains("presence") && key.contains("room:2");
+        (!keys.iter().any(of_room)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]

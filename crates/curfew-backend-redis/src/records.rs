@@ -199,8 +199,7 @@ impl Connections {
                 principal: Arc::clone(&record.principal),
             })
             .collect();
-        self.remove(self.core.node, &gone).await?;
-        self.rewrite_presence(&ids).await
+        self.remove(self.core.node, &gone).await
     }
 }
 

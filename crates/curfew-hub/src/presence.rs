@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::broadcast::Frames;
 use crate::channels::Channels;
+use crate::metrics::DropReason;
 use crate::{Hub, Member};
 
 /// The entries of this node's sessions.
@@ -114,6 +115,10 @@ impl Hub {
     /// session itself is passed over: its own join is part of its subscription.
     pub fn tell_presence(&self, channel: &Channel, change: PresenceChange, present: &Present) {
         if !self.may_broadcast() {
+            let dropped = self.presence.told.count_of(channel);
+            self.metrics()
+                .messages_dropped
+                .inc_by(DropReason::NoLease, dropped as u64);
             return;
         }
         let push = Push::Presence {

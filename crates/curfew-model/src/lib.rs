@@ -97,6 +97,14 @@ pub enum Action {
 }
 
 impl Action {
+    /// Every action.
+    pub const ALL: [Self; 4] = [
+        Self::Subscribe,
+        Self::Publish,
+        Self::History,
+        Self::Presence,
+    ];
+
     /// The action's name in rules, grants and messages.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -45,7 +45,7 @@ pub(crate) struct ExplainArgs {
     /// Explain for the token's claims even if it is refused
     #[arg(long, conflicts_with = "claims")]
     unverified: bool,
-    /// subscribe or publish
+    /// subscribe, publish, history or presence
     #[arg(long, value_parser = parse_action)]
     action: Action,
     /// The channel
@@ -177,10 +177,12 @@ fn user(claims: &Map<String, Value>, claim: &str) -> Option<String> {
 }
 
 fn parse_action(text: &str) -> Result<Action, String> {
-    [Action::Subscribe, Action::Publish]
-        .into_iter()
-        .find(|action| action.as_str() == text)
-        .ok_or_else(|| "is subscribe or publish".to_owned())
+    let known = Action::ALL.into_iter();
+    let found = known.clone().find(|action| action.as_str() == text);
+    found.ok_or_else(|| {
+        let names: Vec<_> = known.map(Action::as_str).collect();
+        format!("is one of {}", names.join(", "))
+    })
 }
 
 /// The decision in one line, and what every rule said.

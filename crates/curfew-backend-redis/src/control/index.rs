@@ -1,8 +1,9 @@
 //! The index of revocation keys, and the other work done in small steps between heartbeats.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_model::RevocationKey;
+use curfew_model::{RevocationKey, SessionId};
 use redis::cmd;
 use tokio::time::{self, Instant};
 use tracing::debug;
@@ -221,6 +222,17 @@ impl Control {
         self.note_gone(generation, gone).await
     }
 
+    /// Writes the entries of these sessions in the presence of channels again. The heartbeat does not
+    /// wait for them: a session may have many. What fails is noticed by the comparison with notes.
+    fn rewrite_presence(&self, sessions: Vec<SessionId>) {
+        let connections = Arc::clone(&self.connections);
+        self.core.spawn(async move {
+            if let Err(fault) = connections.rewrite_presence(&sessions).await {
+                debug!(error = %fault, "presence not written again");
+            }
+        });
+    }
+
     /// Writes records of live sessions again, after Redis or other nodes have removed them.
     async fn rewrite(&mut self, until: Instant) {
         let from = self.rewrite.len().saturating_sub(REWRITES);
@@ -229,7 +241,10 @@ impl Control {
         // must not wait for them.
         let rewriting = time::timeout_at(until, self.connections.rewrite(&records));
         match rewriting.await.unwrap_or(Err(Fault::NotConnected)) {
-            Ok(()) => self.rewrite.truncate(from),
+            Ok(()) => {
+                let sessions = self.rewrite.split_off(from);
+                self.rewrite_presence(sessions);
+            }
             Err(fault) => {
                 debug!(error = %fault, "records not written again, will retry");
                 self.rewrite_at = Instant::now() + REWRITE_DELAY;

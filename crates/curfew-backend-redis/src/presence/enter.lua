@@ -4,15 +4,17 @@
 -- message that others are told, or nothing.
 --
 -- Answers with 1 if the session had no entry, else with 0.
-local before = redis.pcall('HGET', KEYS[1], ARGV[1])
-if type(before) == 'table' then
-  if not string.find(before.err, '^WRONGTYPE') then
-    return before
+for _, key in ipairs(KEYS) do
+  local length = redis.pcall('HLEN', key)
+  if type(length) == 'table' then
+    if not string.find(length.err, '^WRONGTYPE') then
+      return length
+    end
+    -- A key of another type is none of ours.
+    redis.call('DEL', key)
   end
-  -- A key of another type is none of ours.
-  redis.call('DEL', KEYS[1])
-  before = false
 end
+local before = redis.call('HGET', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then
   -- Counts of entries that are gone.
   redis.call('DEL', KEYS[2])

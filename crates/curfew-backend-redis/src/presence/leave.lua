@@ -3,11 +3,18 @@
 -- are told of entries that say so, or nothing.
 --
 -- Answers with the entry of the session, which is removed, if it has this beginning.
-local entry = redis.pcall('HGET', KEYS[1], ARGV[1])
-if type(entry) == 'table' and not string.find(entry.err, '^WRONGTYPE') then
-  return entry
+for _, key in ipairs(KEYS) do
+  local length = redis.pcall('HLEN', key)
+  if type(length) == 'table' then
+    if not string.find(length.err, '^WRONGTYPE') then
+      return length
+    end
+    -- A key of another type is none of ours.
+    redis.call('DEL', key)
+  end
 end
-if type(entry) ~= 'string' or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
+local entry = redis.call('HGET', KEYS[1], ARGV[1])
+if not entry or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
   return false
 end
 local stored = cjson.decode(entry)

@@ -80,21 +80,20 @@ fn a_minted_token_is_verified_and_its_decision_explained() {
     );
 
     let claims = r#"{"sub":"bob","tenant":"acme","roles":["member"]}"#;
-    let output = curfew(&[
-        "explain",
-        "--config",
-        &config,
-        "--claims",
-        claims,
-        "--action",
-        "subscribe",
-        "--channel",
-        "room:acme:1",
-    ]);
-    assert!(
-        output.stdout.starts_with("allowed: "),
-        "{}{}",
-        output.stdout,
-        output.stderr
-    );
+    let explained = |action: &str| {
+        let arguments = ["--claims", claims, "--action", action];
+        let asked = ["explain", "--config", &config, "--channel", "room:acme:1"];
+        curfew(&[&asked[..], &arguments].concat())
+    };
+    for (action, expect) in [
+        ("subscribe", "allowed: "),
+        ("history", "denied: no rule allows history on room:acme:1"),
+        ("presence", "denied: no rule allows presence on room:acme:1"),
+    ] {
+        let output = explained(action);
+        assert!(output.stdout.starts_with(expect), "{}", output.stdout);
+    }
+    let output = explained("dance");
+    assert_eq!(output.code, 2);
+    assert!(output.stderr.contains("history"), "{}", output.stderr);
 }

@@ -24,12 +24,8 @@ pub(super) fn enter(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done
         return Err(ARGUMENTS.into());
     };
     let ends_at = number::integer(ends_at).ok_or(ARGUMENTS)?;
-    call.lapse(sessions);
-    call.lapse(users);
+    clear_others(call, keys);
     let ms = call.ms();
-    if hash(call.server.data.live(sessions, ms)).is_err() {
-        call.remove(sessions);
-    }
     if call.server.data.live(sessions, ms).is_none() {
         call.remove(users);
     }
@@ -63,9 +59,8 @@ pub(super) fn leave(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done
     let ([sessions, users], [session, beginning, told @ ..]) = (keys, args) else {
         return Err(ARGUMENTS.into());
     };
-    call.lapse(sessions);
-    call.lapse(users);
-    let entry = field(call, sessions, session).unwrap_or_default();
+    clear_others(call, keys);
+    let entry = field(call, sessions, session)?;
     let Some(entry) = entry.filter(|entry| entry.starts_with(beginning)) else {
         call.out.nil();
         return Ok(());
@@ -85,6 +80,16 @@ pub(super) fn leave(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done
     }
     call.out.bulk(&entry);
     Ok(())
+}
+
+/// Removes the keys that are no hashes.
+fn clear_others(call: &mut Call<'_>, keys: &[&[u8]]) {
+    for key in keys {
+        call.lapse(key);
+        if hash(call.server.data.live(key, call.ms())).is_err() {
+            call.remove(key);
+        }
+    }
 }
 
 fn field(
