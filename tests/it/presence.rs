@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 /// loaded machine takes.
 const GONE_WITHIN: Duration = Duration::from_secs(45);
 
+/// Longest time until an entry that is missing was found so in two looks in a row, with the time
+/// that a loaded machine takes.
+const RESTORED_WITHIN: Duration = Duration::from_secs(90);
+
 /// Settings with presence for each channel below `room:`, and rules that allow all.
 fn with_presence() -> Settings {
     let rules = "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
@@ -245,4 +249,55 @@ async fn while_redis_is_away_the_client_is_told_to_try_again_and_no_ghost_stays(
         (left == 0).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_entry_that_is_gone_without_the_node_is_written_again() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_presence()).await;
+    let (_bob, _) = enter(&cluster[0], "bob", "room:1").await;
+    redis.run(&["DEL", "curfew:presence:{room:1}"]).await;
+    eventually_within(RESTORED_WITHIN, "bob is listed again", async || {
+        let seen = listed(&cluster[0], "room:1").await;
+        (seen["count"] == 1 && seen["users"] == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_leaves_while_redis_is_full_leaves_no_ghost() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_presence()).await;
+    let (mut bob, _) = enter(&cluster[0], "bob", "room:1").await;
+    redis.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let command = json!({"type":"unsubscribe","id":2,"channel":"room:1"});
+    assert_eq!(ask(&mut bob, command).await["type"], "ok");
+    let left = redis.run(&["HLEN", "curfew:presence:{room:1}"]).await;
+    assert_eq!(left.integer(), 0);
+    redis.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    eventually("nothing of presence is left", async || {
+        let keys = redis.keys().await;
+        (!keys.iter().any(|key| key.contains("presence"))).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_right_that_presence_lacks_costs_other_channels_nothing() {
+    let redis = Redis::start().await;
+    let all = [
+        "ACL", "SETUSER", "curfew", "on", ">secret", "~*", "&*", "+@all", "-eval",
+    ];
+    redis.run(&all).await;
+    let settings = with_presence()
+        .with("backend.redis.username = \"curfew\"")
+        .with("backend.redis.password = \"secret\"");
+    let cluster = Cluster::start(1, &redis.url(), &settings).await;
+    let mut bob = cluster[0].user("bob").await;
+    for _ in 0..20 {
+        let command = json!({"type":"subscribe","id":1,"channel":"room:quiet"});
+        assert_eq!(ask(&mut bob, command).await["code"], "unavailable");
+        let command = json!({"type":"publish","id":2,"channel":"plain","data":1});
+        assert_eq!(ask(&mut bob, command).await["type"], "ok");
+    }
 }

@@ -19,10 +19,10 @@ const MAX_LEEWAY: Duration = Duration::from_secs(60);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Shorter lifetimes would load the issuer with fetches.
+/// The least `jwks_lifetime`. A shorter one would load the issuer with fetches.
 const MIN_LIFETIME: Duration = Duration::from_secs(2);
 
-/// About 500 MB of remembered tokens.
+/// The largest `verified_tokens`, which takes about 500 MB.
 const MAX_VERIFIED_TOKENS: usize = 1_000_000;
 
 /// Bounds of `max_token_bytes`. A token is decoded whole before its signature is verified, and its
@@ -39,7 +39,7 @@ const FRAME_BESIDE_TOKEN_BYTES: usize = 1024;
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A ticket travels in a URL, so one read from a log a minute later must be worthless.
+/// A ticket travels in a URL. A ticket from a log must be useless a minute later.
 const TICKET_LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 
 /// Claims with a fixed meaning, which therefore cannot name the user.
@@ -63,10 +63,10 @@ pub struct AuthConfig {
     /// reason and closes with 4401; `http` answers the request with 401. Default: message.
     pub reject: Reject,
     /// The clock error tolerated when `exp`, `nbf` and `iat` are judged, at most 60s. The clock of
-    /// the node that receives the token judges them. With the Redis backend, a node whose clock
-    /// differs from Redis' by more than 30 s answers 503 or 4503 instead of `expired` and
-    /// `not_yet_valid`; with a smaller difference its tokens end early or late by that much.
-    /// Default: 5s.
+    /// the receiving node judges these times. With the Redis backend, a node whose clock differs
+    /// from Redis' by more than 30 s answers 503 or 4503 instead of `expired` and
+    /// `not_yet_valid`. A smaller difference ends tokens early or late by the same amount. Default:
+    /// 5s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub leeway: Duration,
@@ -76,8 +76,8 @@ pub struct AuthConfig {
     #[schemars(with = "String")]
     pub max_token_lifetime: Duration,
     /// The longest time that fetched keys are used before the next fetch, which starts at 80 % of
-    /// it. A key that its issuer withdraws verifies tokens no longer than this, while the issuer
-    /// can be reached. Default: 10m.
+    /// it. A withdrawn key verifies tokens for at most this time, while the issuer can be reached.
+    /// Default: 10m.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_lifetime: Duration,
@@ -109,9 +109,9 @@ pub struct AuthConfig {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ticket_lifetime: Duration,
-    /// Closes sessions as revoked when the key that verified their token is no longer one of its
-    /// issuer's, because it was removed from a set or replaced in a file. Set it where access is
-    /// withdrawn by replacing keys. Default: `false`, sessions live until their token expires.
+    /// Closes sessions as revoked when the issuer no longer has the key of their token. A key goes
+    /// when it is removed from a set or replaced in a file. Set it where access is withdrawn by
+    /// replacing keys. Default: `false`, sessions live until their token expires.
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,
@@ -125,13 +125,13 @@ pub struct AuthConfig {
     /// Default: 16384.
     pub max_token_bytes: usize,
     /// The schemes accepted before a token in the `Authorization` header; case does not matter. A
-    /// token with another scheme or none is refused with the right form in the message, unless
-    /// another source brings one. Default: `["Bearer"]`.
+    /// token with another scheme, or without one, is refused. The message shows the right form. The
+    /// token is ignored instead if another source has a token. Default: `["Bearer"]`.
     pub header_schemes: Vec<String>,
     /// The issuers whose tokens are accepted; at least one.
     pub issuers: Vec<Issuer>,
-    /// Claims that other sections read, and that every reader must understand alike. Not a setting:
-    /// filled in from those sections.
+    /// Claims that other sections read, and that every reader must understand alike. The field is
+    /// no setting. The configuration fills it from those sections.
     #[serde(skip)]
     pub claims_in_use: Vec<String>,
 }
@@ -334,7 +334,7 @@ impl AuthConfig {
         }
     }
 
-    /// Refuses two issuers with the same `iss` whose `aud` does not tell them apart.
+    /// Refuses two issuers with the same `iss` unless both have audiences and share none.
     fn check_namesakes(&self, index: usize, problems: &mut Problems) {
         let issuer = &self.issuers[index];
         let accepted = issuer.accepted_issuers();

@@ -94,7 +94,7 @@ impl AuthError {
         }
     }
 
-    /// Records the issuer whose signature the refused report has.
+    /// Records the issuer that signed the refused report.
     #[must_use]
     pub(crate) fn signed_by(self, signer: &Arc<str>) -> Self {
         Self {
@@ -124,8 +124,7 @@ impl AuthError {
         self.failure
     }
 
-    /// Returns true if this node's clock decided the refusal; by another clock the token may be
-    /// good.
+    /// Returns true if this node's clock caused the refusal. Another clock may accept the token.
     pub fn is_by_clock(&self) -> bool {
         self.by_clock
     }
@@ -146,8 +145,8 @@ impl AuthError {
         &self.message
     }
 
-    /// The value of `WWW-Authenticate` (RFC 6750 §3) for a refused request. A missing token is no
-    /// error to name; two different tokens are the request's fault, not the token's.
+    /// The value of `WWW-Authenticate` (RFC 6750 §3) for a refused request. A missing token names
+    /// no error. Two different tokens make the request invalid.
     pub fn www_authenticate(&self) -> String {
         let error = match self.failure {
             AuthFailure::MissingToken => return "Bearer".to_owned(),

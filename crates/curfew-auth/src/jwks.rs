@@ -114,7 +114,7 @@ pub(crate) fn key_set(content: &[u8], allowed: Option<&[Algorithm]>) -> Result<K
     Ok(set)
 }
 
-/// Returns true if a `kid` and an algorithm could select either key.
+/// Returns true if the keys share a `kid` and an algorithm.
 fn clashes(one: &Key, other: &Key) -> bool {
     one.kid().is_some()
         && one.kid() == other.kid()

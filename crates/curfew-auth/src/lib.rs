@@ -2,7 +2,7 @@
 //!
 //! Owns: the sources and the form of tokens, the issuers and their keys, the refusals of tokens,
 //! and tickets. The only crate that names the JWT library and a cipher.
-//! Knows nothing of: sockets, sessions, revocations, policy. Reading key files blocks. Verification
+//! Knows nothing of: sockets, sessions, revocations, policy. A read of a key file blocks the thread. Verification
 //! awaits only keys, which another crate fetches.
 //! Start at [`Authenticator::authenticate`].
 //!
@@ -20,7 +20,7 @@
 //! };
 //! assert_eq!((bearer.token(), bearer.sources()), ("a.b.c", &[Source::Query][..]));
 //!
-//! // Two tokens that differ are none.
+//! // Two different tokens are refused.
 //! let two = extract(&HeaderMap::new(), Some("token=a.b.c&token=d.e.f"), &[], &config);
 //! assert!(two.is_err());
 //! # Ok::<(), curfew_auth::AuthError>(())

@@ -13,7 +13,7 @@ use crate::config::RedisAddress;
 use crate::connections::Keyed;
 use crate::fault::Fault;
 
-/// Looks at the nodes after which digests are compared again, though no node has come or gone.
+/// The number of searches after which digests are compared even if no node has changed.
 const COMPARE_LOOKS: u32 = 12;
 
 /// The digest of the settings, and the rights that are missing.
@@ -50,7 +50,8 @@ impl ChannelSettings {
 }
 
 impl State {
-    /// Logs what is missing, once while it stays the same. Without `[[channels]]` nothing is.
+    /// Logs the missing rights of each server, once until they change. Without `[[channels]]` no
+    /// right is missing.
     fn tell(&mut self) {
         if self.digest.is_none() {
             return;
@@ -70,15 +71,15 @@ impl State {
 pub(crate) struct ChannelComparison {
     /// The digest and the nodes that were compared; `None` if a record was missing.
     compared: Option<(Option<String>, BTreeSet<NodeId>)>,
-    /// The looks since.
+    /// The number of searches since that comparison.
     looks: u32,
     /// The nodes whose entries differ.
     different: BTreeSet<NodeId>,
 }
 
 impl Redis {
-    /// Compares `[[channels]]` with those of other live nodes, and logs a change of the outcome.
-    /// Nodes that have another set of streams leave publications without a place, and lose some.
+    /// Compares `[[channels]]` with those of other live nodes, and logs a change of the outcome. A
+    /// node with other entries can publish without a position, and can lose publications.
     pub(crate) async fn compare_channels(
         &self,
         last: &mut ChannelComparison,
@@ -104,7 +105,7 @@ impl Redis {
             let mut record: HashMap<String, String> =
                 from_redis_value(record).map_err(|_| Fault::Unexpected("HGETALL"))?;
             if record.is_empty() {
-                // It has only just started.
+                // The node has just started and has no record yet.
                 is_whole = false;
                 continue;
             }

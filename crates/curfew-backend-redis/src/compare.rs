@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::SessionRecord;
-use curfew_model::SessionId;
+use curfew_model::{PresenceEntry, SessionId};
 use redis::{Value, from_redis_value};
 use tokio::time;
 use tracing::{debug, warn};
@@ -41,8 +41,10 @@ struct Comparison {
     missing: HashSet<SessionId>,
     /// Notes of this node that lead to entries of sessions that are not present in the channel.
     absent: HashSet<Note>,
-    /// Notes that are missing of sessions that are present.
-    unnoted: HashSet<Note>,
+    /// Entries of sessions that are present, without their note or not in Redis.
+    unlisted: HashSet<Note>,
+    /// The part of the entries that was read.
+    look: u64,
     /// The last session whose records were read. `None`: the next comparison starts with the first.
     read_to: Option<SessionId>,
 }
@@ -56,38 +58,38 @@ impl Redis {
         live.sort_unstable();
         let noted = self.noted_sessions().await?;
         self.remove_ghosts(&noted, comparison).await?;
-        self.tidy_presence(comparison).await?;
-        self.restore_missing(live, &noted, comparison).await
+        let tidied = self.tidy_presence(comparison).await;
+        self.restore_missing(live, &noted, comparison).await?;
+        tidied
     }
 
-    /// Compares this node's entries in the presence of channels with their notes, in both
-    /// directions.
+    /// Compares this node's entries in the presence of channels with their notes and with Redis, in
+    /// both directions. A third of the entries is read in each comparison.
     async fn tidy_presence(&self, comparison: &mut Comparison) -> Result<(), Fault> {
-        let present = || -> HashSet<Note> {
-            let sessions = self.core.local.sessions();
-            let entries = self.core.local.presence(&sessions);
-            entries.iter().map(Note::of).collect()
-        };
-        // Read before and after the notes: an entry is present from before its note until after it.
-        let before = present();
+        // Read before the notes: an entry is present from before its note until after it.
+        let entries = self.core.local.presence(&self.core.local.sessions());
+        let present: HashSet<Note> = entries.iter().map(Note::of).collect();
         let noted = self.own_notes().await?;
-        let after = present();
-        let absent: HashSet<Note> = noted.difference(&after).cloned().collect();
-        let sure: Vec<Note> = absent.intersection(&comparison.absent).cloned().collect();
-        let removed = self.connections.remove_noted(self.core.node, &sure).await?;
-        if removed > 0 {
-            debug!(entries = removed, "left-over entries of presence removed");
-        }
-        comparison.absent = absent;
+        let absent: Vec<Note> = noted.difference(&present).cloned().collect();
+        self.remove_absent(absent, comparison).await?;
         if !self.core.lease.is_held() {
             // Other nodes clean up after a node without a lease.
-            comparison.unnoted.clear();
+            comparison.unlisted.clear();
             return Ok(());
         }
-        let unnoted: HashSet<Note> = before.difference(&noted).cloned().collect();
-        let sure = unnoted.intersection(&comparison.unnoted);
+        comparison.look = (comparison.look + 1) % LOOKS as u64;
+        let part: Vec<&PresenceEntry> = entries
+            .iter()
+            .filter(|entry| {
+                entry.number % LOOKS as u64 == comparison.look
+                    || comparison.unlisted.contains(&Note::of(entry))
+            })
+            .collect();
+        let mut unlisted: HashSet<Note> = present.difference(&noted).cloned().collect();
+        unlisted.extend(self.connections.missing_presence(&part).await?);
+        let sure = unlisted.intersection(&comparison.unlisted);
         let sessions: HashSet<SessionId> = sure.map(Note::session).collect();
-        comparison.unnoted = unnoted;
+        comparison.unlisted = unlisted;
         if sessions.is_empty() {
             return Ok(());
         }
@@ -99,6 +101,29 @@ impl Redis {
             sessions = restored,
             "entries of presence were missing and are written again"
         );
+        Ok(())
+    }
+
+    /// Removes the entries that notes of sessions lead to that are not present any more.
+    async fn remove_absent(
+        &self,
+        mut absent: Vec<Note>,
+        comparison: &mut Comparison,
+    ) -> Result<(), Fault> {
+        // Read after the notes: sessions have come meanwhile.
+        let sessions: Vec<SessionId> = absent.iter().map(Note::session).collect();
+        let present = self.core.local.presence(&sessions);
+        let present: HashSet<Note> = present.iter().map(Note::of).collect();
+        absent.retain(|note| !present.contains(note));
+        let sure = absent
+            .iter()
+            .filter(|note| comparison.absent.contains(note));
+        let sure: Vec<Note> = sure.cloned().collect();
+        let removed = self.connections.remove_noted(self.core.node, &sure).await?;
+        if removed > 0 {
+            debug!(entries = removed, "left-over entries of presence removed");
+        }
+        comparison.absent = absent.into_iter().collect();
         Ok(())
     }
 

@@ -1,9 +1,9 @@
 //! The connections to each primary: one for commands, one for publications.
 //!
-//! Both are made again when they break, and both are tested every second. The connection for
-//! commands is tested by reading Redis' clock for the [fence](crate::fence), the connection for
-//! publications by a publication that must return. The control connection is a third one: see
-//! [`crate::control`].
+//! Both are made again when they break, and both are tested every second. The test of the
+//! connection for commands reads Redis' clock for the [fence](crate::fence). The test of the
+//! connection for publications sends a publication and waits for it. The control connection is a
+//! third one: see [`crate::control`].
 
 mod commands;
 mod keyed;
@@ -19,7 +19,7 @@ use curfew_model::{Channel, Position};
 use futures_util::future::try_join_all;
 use parking_lot::Mutex;
 use redis::{FromRedisValue, RedisError, Value, from_redis_value, pipe};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -56,6 +56,8 @@ pub(crate) struct Connections {
     updating: Mutex<()>,
     /// Held while the connected state is computed and noted.
     noting: Mutex<()>,
+    /// Held while entries of presence are written again.
+    pub(crate) rewriting_presence: AsyncMutex<()>,
     /// The channels that sessions of this node listen to.
     pub(crate) wanted: Mutex<HashSet<Channel>>,
     /// The channels whose publications were interrupted. Their listeners are told once publications
@@ -99,7 +101,7 @@ struct Commands {
     connection: Connection,
     /// The queue that combines commands of many tasks into one write on this connection.
     batches: BatchSender,
-    /// Knows which server this is.
+    /// The fence, which knows the server's replication id.
     fence: Arc<Fence>,
 }
 
@@ -111,6 +113,7 @@ impl Connections {
             current: ArcSwap::default(),
             updating: Mutex::default(),
             noting: Mutex::default(),
+            rewriting_presence: AsyncMutex::default(),
             wanted: Mutex::default(),
             missed: Mutex::default(),
             stale: Notify::new(),
@@ -150,7 +153,7 @@ impl Connections {
             if !servers.iter().any(|server| Arc::ptr_eq(old, server)) {
                 info!(redis = %old.address, "server is no longer a primary");
                 old.stop.cancel();
-                // Noted before other servers carry its channels.
+                // The interruption is noted before other servers carry the channels.
                 self.note_missed(old);
             }
         }
@@ -178,7 +181,7 @@ impl Connections {
             // Nothing was subscribed, or the interruption is noted already.
             return;
         };
-        // `wanted` before `missed`, the order of every task that holds both.
+        // Every task that holds both locks takes `wanted` first.
         let wanted = self.wanted.lock();
         let mut missed = self.missed.lock();
         let carried = wanted.iter().filter(|channel| {
@@ -229,8 +232,7 @@ impl Connections {
 
     /// Notes whether every primary has its connection for commands and for publications.
     pub(crate) fn note_connected(&self) {
-        // Locked while the state is read and noted, so that a later note never overwrites with an
-        // earlier state.
+        // The lock covers the read and the note, so an earlier state never replaces a later one.
         let _one_at_a_time = self.noting.lock();
         let current = self.current.load();
         let all = |has: fn(&ServerConnections) -> bool| {
@@ -260,19 +262,17 @@ impl Connections {
         let batches = server.batches()?;
         let began = Instant::now();
         let replies = batches.run(vec![command.cmd]).await;
-        let mut replies = replies.map_err(|fault| match fault.code() {
-            // A right that only streams need: for all else the connection is as good as before.
-            Some("NOPERM") if command.name == Keyed::SCRIPT => fault,
-            _ => self.report(server, fault),
-        })?;
+        let is_script = command.name == Keyed::SCRIPT;
+        let mut replies = replies.map_err(|fault| self.report_of(server, fault, is_script))?;
         self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
 
     /// Publishes into a channel, given by its name at Redis, unless `until`
-    /// ([`boottime`](curfew_model::boottime)) has passed. With an entry the publication is appended
-    /// to its stream as well, `payload` is the end of its envelope, and the answer is its position.
+    /// ([`boottime`](curfew_model::boottime)) has passed. With an `entry`, the publication is also
+    /// appended to its stream, and `payload` is the end of its envelope. The answer is then the
+    /// position of the publication.
     pub(crate) async fn publish(
         &self,
         channel: String,
@@ -290,8 +290,7 @@ impl Connections {
         Ok(position)
     }
 
-    /// The replication id of a slot's primary, as its connection for commands knows it; empty if it
-    /// does not.
+    /// The replication id of a slot's primary; empty if the connection for commands lacks it.
     pub(crate) fn server_id(&self, slot: Slot) -> String {
         let server = self.of(slot).ok();
         let commands = server.and_then(|server| server.commands.load_full());
@@ -383,9 +382,10 @@ impl Connections {
     ) -> Result<Vec<Value>, Fault> {
         // One command needs no transaction.
         if !atomic || commands.len() == 1 {
+            let has_script = commands.iter().any(|command| command.name == Keyed::SCRIPT);
             let commands = commands.into_iter().map(|command| command.cmd);
             let replies = server.batches()?.run(commands.collect()).await;
-            return replies.map_err(|fault| self.report(server, fault));
+            return replies.map_err(|fault| self.report_of(server, fault, has_script));
         }
         let mut pipeline = pipe();
         pipeline.atomic();
@@ -396,7 +396,16 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault: a broken connection is made again, and a wrong layout is looked up again.
+    /// Reports a fault of commands, perhaps with a script among them. Only streams and presence need
+    /// the right to scripts: the connection still works for all other commands.
+    fn report_of(&self, server: &ServerConnections, fault: Fault, has_script: bool) -> Fault {
+        match fault.code() {
+            Some("NOPERM") if has_script => fault,
+            _ => self.report(server, fault),
+        }
+    }
+
+    /// Reports a fault. A fatal fault starts a new connection, a misrouted one a new lookup.
     fn report(&self, server: &ServerConnections, fault: Fault) -> Fault {
         if fault.is_fatal() {
             server.broken.notify_one();

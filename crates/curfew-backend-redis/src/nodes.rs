@@ -25,8 +25,9 @@ const NODE_RECORD_MS: u64 = 15_000;
 /// missing in two searches in a row.
 const REAP: Duration = Duration::from_secs(5);
 
-/// Longest time for which one node alone cleans up after another, in milliseconds.
-const REAPING_MS: u64 = 30_000;
+/// Time for which one node alone cleans up after another, in milliseconds. Each batch renews it: if
+/// the node crashes too, a third one goes on soon.
+const REAPING_MS: u64 = 5_000;
 
 /// Most sessions whose records are removed in one pipeline.
 pub(crate) const BATCH: usize = 500;
@@ -249,9 +250,12 @@ impl Redis {
         Ok(presence.map(|presence| (sessions, presence)))
     }
 
-    /// True if a node holds a lease.
-    pub(crate) async fn lives(&self, node: NodeId) -> Result<bool, Fault> {
-        Ok(self.leases(&[node]).await? == [true])
+    /// True if a node that is cleaned up after is back. If it is not, the claim to clean up after it
+    /// is renewed.
+    pub(crate) async fn may_not_reap(&self, dead: NodeId) -> Result<bool, Fault> {
+        let claim = Keyed::new("PEXPIRE", &self.core.keys.reaping(dead)).arg(REAPING_MS);
+        self.connections.call::<i64>(claim).await?;
+        Ok(self.leases(&[dead]).await? == [true])
     }
 
     /// Removes the records of a dead node's sessions. Returns their number, or `None` if the node
@@ -263,7 +267,7 @@ impl Redis {
         loop {
             let (next, ids) = self.scan_sessions(&key, cursor).await?;
             // Checked before each batch: a node that is back must keep its records.
-            if self.lives(dead).await? {
+            if self.may_not_reap(dead).await? {
                 return Ok(None);
             }
             let ids: Vec<SessionId> = ids.into_iter().collect();

@@ -4,7 +4,7 @@
 //! An entry is not refreshed by the clock. Its node removes it, and another node does so for a node
 //! that crashed: the note is there before the entry and goes after it.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use curfew_backend::{BackendError, BoxFuture, Presence, PresenceList};
 use curfew_model::json::object_text;
@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::Redis;
 use crate::connections::{Connections, Keyed};
+use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::nodes::BATCH;
 use crate::streams::milliseconds;
@@ -24,6 +25,9 @@ const ENTER: &str = include_str!("presence/enter.lua");
 
 /// Removes an entry.
 const LEAVE: &str = include_str!("presence/leave.lua");
+
+/// Sessions whose entries are written again before it is looked at which of them have left meanwhile.
+const REWRITTEN: usize = 64;
 
 /// The version of an envelope that tells of a change, after those of publications.
 const VERSION: u32 = 3;
@@ -230,15 +234,28 @@ impl Connections {
                 .arg(present.session.to_string())
                 .arg(stored)
                 .arg(&*present.user)
-                .arg(milliseconds(entry.ends_at));
+                // Redis' clock may be ahead of this node's.
+                .arg(milliseconds(entry.ends_at + MAX_CLOCK_SKEW));
             match entry.is_told {
                 true => self.telling(command, &entry.channel, &[message]),
                 false => command,
             }
         });
         // The note is in place before the entry: a crash in between leaves no entry that nothing
-        // removes.
-        let [_, replies] = self.two_steps([notes.collect(), writes.collect()]).await?;
+        // removes. Without a cluster one connection keeps them in order.
+        let notes: Vec<Keyed> = notes.collect();
+        let replies = match self.is_cluster() {
+            true => {
+                self.pipeline(notes).await?;
+                self.pipeline(writes.collect()).await?
+            }
+            false => {
+                let count = notes.len();
+                let commands = notes.into_iter().chain(writes).collect();
+                let replies = self.pipeline(commands).await?;
+                replies.into_iter().skip(count).collect()
+            }
+        };
         let is_new = replies
             .into_iter()
             .map(|reply| from_redis_value::<u64>(reply).map_err(|_| Fault::Unexpected("EVAL")));
@@ -275,9 +292,9 @@ impl Connections {
         let forget = notes
             .iter()
             .map(|note| Keyed::new("SREM", &key).arg(note.written()));
-        let [replies, _] = self
-            .two_steps([removals.collect(), forget.collect()])
-            .await?;
+        // Awaited first: a note stays as long as its entry may be there.
+        let replies = self.pipeline(removals.collect()).await?;
+        self.pipeline(forget.collect()).await?;
         let entries = replies.into_iter().map(|reply| {
             from_redis_value::<Option<String>>(reply).map_err(|_| Fault::Unexpected("EVAL"))
         });
@@ -317,32 +334,71 @@ impl Connections {
         Ok(())
     }
 
-    /// Executes two steps in order, and answers with the replies of each. In a cluster each step is
-    /// awaited; otherwise one connection keeps them in order.
-    async fn two_steps(&self, steps: [Vec<Keyed>; 2]) -> Result<[Vec<Value>; 2], Fault> {
-        let [first, second] = steps;
-        if self.is_cluster() {
-            return Ok([self.pipeline(first).await?, self.pipeline(second).await?]);
-        }
-        let count = first.len();
-        let mut replies = self.pipeline([first, second].concat()).await?;
-        let rest = replies.split_off(count.min(replies.len()));
-        Ok([replies, rest])
-    }
-
     /// Adds the entries of these sessions of this node again.
     pub(crate) async fn rewrite_presence(&self, sessions: &[SessionId]) -> Result<(), Fault> {
-        let entries = self.core.local.presence(sessions);
-        for batch in entries.chunks(BATCH) {
+        // One after the other: many are asked for at once after a loss of the data.
+        let _one_at_a_time = self.rewriting_presence.lock().await;
+        for sessions in sessions.chunks(REWRITTEN) {
+            let entries = self.core.local.presence(sessions);
+            for batch in entries.chunks(BATCH) {
+                self.enter(batch).await?;
+            }
+            self.correct(sessions, &entries).await?;
+        }
+        Ok(())
+    }
+
+    /// Corrects entries that were written again: a session may have left or renewed one meanwhile,
+    /// and that change may have been made before the write.
+    async fn correct(
+        &self,
+        sessions: &[SessionId],
+        written: &[PresenceEntry],
+    ) -> Result<(), Fault> {
+        let present = self.core.local.presence(sessions);
+        let by_note: HashMap<Note, &PresenceEntry> = present
+            .iter()
+            .map(|entry| (Note::of(entry), entry))
+            .collect();
+        let (mut gone, mut renewed) = (Vec::new(), Vec::new());
+        for entry in written {
+            let note = Note::of(entry);
+            match by_note.get(&note) {
+                None => gone.push(note),
+                Some(now) if **now != *entry => renewed.push((*now).clone()),
+                Some(_) => {}
+            }
+        }
+        self.remove_noted(self.core.node, &gone).await?;
+        for batch in renewed.chunks(BATCH) {
             self.enter(batch).await?;
         }
-        // One that left meanwhile may have been removed before this write.
-        let present = self.core.local.presence(sessions);
-        let present: HashSet<Note> = present.iter().map(Note::of).collect();
-        let gone = entries.iter().map(Note::of);
-        let gone: Vec<Note> = gone.filter(|note| !present.contains(note)).collect();
-        self.remove_noted(self.core.node, &gone).await?;
         Ok(())
+    }
+
+    /// The notes of those of these entries of this node that are not in Redis.
+    pub(crate) async fn missing_presence(
+        &self,
+        entries: &[&PresenceEntry],
+    ) -> Result<Vec<Note>, Fault> {
+        let mut missing = Vec::new();
+        for batch in entries.chunks(BATCH) {
+            let reads = batch.iter().map(|entry| {
+                let key = self.core.keys.presence(&entry.channel).sessions;
+                Keyed::new("HGET", &key).arg(entry.present.session.to_string())
+            });
+            let replies = self.pipeline(reads.collect()).await?;
+            for (entry, reply) in batch.iter().zip(replies) {
+                let note = Note::of(entry);
+                let stored: Option<String> =
+                    from_redis_value(reply).map_err(|_| Fault::Unexpected("HGET"))?;
+                let beginning = note.beginning(entry.node);
+                if !stored.is_some_and(|stored| stored.starts_with(&beginning)) {
+                    missing.push(note);
+                }
+            }
+        }
+        Ok(missing)
     }
 }
 
@@ -381,7 +437,7 @@ impl Redis {
         loop {
             let (next, notes) = self.scan_notes(dead, cursor).await?;
             // Checked before each batch: a node that is back must keep its entries.
-            if self.lives(dead).await? {
+            if self.may_not_reap(dead).await? {
                 return Ok(None);
             }
             removed += self.connections.remove_noted(dead, &notes).await?;

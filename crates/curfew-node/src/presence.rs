@@ -27,6 +27,10 @@ const BATCH: usize = 512;
 /// Pause after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
+/// Most changes that wait. While the backend is away for long, further ones are left to its own
+/// comparison of entries with sessions.
+const MAX_WAITING: usize = 64 * 1024;
+
 /// Longest wait of an unsubscription for the removal of its entry. While the backend is away, the
 /// entry is removed later.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -74,9 +78,14 @@ impl PresenceChanges {
     }
 
     fn add(&self, change: Change) {
+        let mut waiting = self.waiting.lock();
+        if waiting.len() >= MAX_WAITING {
+            return;
+        }
         // Counted before it is queued, so that `is_done` is never true while a change waits.
         self.left.fetch_add(1, Ordering::SeqCst);
-        self.waiting.lock().push_back(change);
+        waiting.push_back(change);
+        drop(waiting);
         self.added.notify_one();
     }
 
@@ -113,12 +122,10 @@ impl PresenceChanges {
         batch
     }
 
-    /// Puts changes back, before those that wait.
+    /// Puts changes back, behind those that wait: one part of the backend may be away, and others not.
+    /// Their order does not matter, since an entry that has left is not renewed.
     fn put_back(&self, changes: Vec<Change>) {
-        let mut waiting = self.waiting.lock();
-        for change in changes.into_iter().rev() {
-            waiting.push_front(change);
-        }
+        self.waiting.lock().extend(changes);
     }
 }
 
@@ -144,13 +151,13 @@ impl Entering<'_> {
     pub(crate) fn complete(mut self, member: &Arc<Member>, join_leave: bool) {
         self.is_complete = true;
         let hub = &self.node.hub;
-        let entry = hub
-            .presence_of(&[self.session])
-            .into_iter()
-            .find(|entry| entry.channel == *self.channel && entry.is_told);
-        let Some(entry) = entry.filter(|_| join_leave) else {
+        if !join_leave {
             return;
-        };
+        }
+        let entries = hub.presence_of(&[self.session]);
+        let mut entries = entries.into_iter();
+        let told = entries.find(|entry| entry.channel == *self.channel && entry.is_told);
+        let Some(entry) = told else { return };
         let push = Push::Presence {
             channel: self.channel,
             change: PresenceChange::Join,

@@ -36,11 +36,11 @@ pub(crate) fn run(args: &PrintConfigArgs) -> Result<(), Failure> {
     } else {
         output::print(&toml(&loaded)?)?;
     }
-    // Its problems are best understood beside it.
+    // The problems follow the output, where an operator can compare the two.
     args.config.load(Check::Everything).map(drop)
 }
 
-/// The configuration as TOML; what is not a default says where it comes from.
+/// Writes the configuration as TOML. A value that is not a default names its source.
 fn toml(loaded: &Loaded) -> Result<String, Failure> {
     let mut document: DocumentMut = toml_edit::ser::to_string_pretty(&loaded.config)
         .context("write the configuration as TOML")?
@@ -61,7 +61,7 @@ fn annotate(table: &mut Table, path: &str, loaded: &Loaded) {
         };
         match item {
             Item::Value(value) => {
-                // A list of tables inside brackets: its keys are not annotated one by one.
+                // An inline list of tables gets one comment for all its keys.
                 if let Some(source) = loaded.source(&path) {
                     comment(value, &source);
                 }

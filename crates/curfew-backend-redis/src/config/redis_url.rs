@@ -22,7 +22,7 @@ pub struct RedisUrl(String);
 /// A server's host name or address, and its port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RedisAddress {
-    /// The host, without brackets also for an IPv6 address; for a Unix socket its absolute path.
+    /// The host. An IPv6 address has no brackets. A Unix socket has its absolute path here.
     pub host: String,
     /// The port; 0 for a Unix socket.
     pub port: u16,
@@ -40,7 +40,7 @@ impl RedisAddress {
 pub enum RedisTarget {
     /// The primary is this server.
     Standalone(RedisAddress),
-    /// The sentinels tell the primary's address by its name.
+    /// The sentinels map the primary's name to its address.
     Sentinel {
         /// The sentinels.
         sentinels: Vec<RedisAddress>,
@@ -85,13 +85,13 @@ pub enum RedisUrlError {
     /// The URL names no server, or an invalid one.
     #[error("must name host:port")]
     Host,
-    /// The URL names several servers, and is not that of a cluster or of sentinels.
+    /// The URL names several servers, but its scheme is for one.
     #[error("names several servers: use redis+cluster:// or redis+sentinel://")]
     Several,
     /// The sentinels' name of the primary is missing.
     #[error("must end with /name, the sentinels' name of the primary")]
     Primary,
-    /// The database is no number, or is given for a cluster, which has only one.
+    /// The database is not a number, or the URL of a cluster names a database.
     #[error("must end with the number of a database; for a cluster, with none")]
     Database,
     /// The URL of a Unix socket has no absolute path.

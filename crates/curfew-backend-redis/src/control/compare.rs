@@ -1,5 +1,5 @@
-//! The comparison of every session with Redis while the lease is held. It follows a change of
-//! settings, after which sessions are found by other keys than those they were compared by.
+//! The comparison of every session with Redis while the lease is held. A change of settings starts
+//! it: other keys find the sessions from then on.
 
 use curfew_model::SessionId;
 use tokio::sync::oneshot;
@@ -9,8 +9,8 @@ use super::reconcile::CHUNK;
 use super::{Control, Generation, read};
 use crate::fault::Fault;
 
-/// The sessions yet to be compared, and the tasks that wait for the end. They outlive the
-/// connection: the next setup compares every session anyway.
+/// The sessions yet to be compared, and the tasks that wait for the end. They survive a lost
+/// connection. The next setup compares every session, and answers them.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     /// The sessions yet to be compared.
@@ -43,15 +43,15 @@ impl Comparison {
     pub(super) fn is_done(&mut self) {
         self.left = Vec::new();
         for waiting in self.waiting.drain(..) {
-            // A later reload may have replaced the one that asked.
+            // A later reload may have dropped the receiver.
             waiting.send(()).ok();
         }
     }
 }
 
 impl Control {
-    /// Begins to compare every session, including those that are opening. An unfinished earlier
-    /// comparison is absorbed.
+    /// Begins to compare every session, including those that are opening. It replaces an unfinished
+    /// comparison, whose tasks keep waiting.
     pub(super) fn start_comparison(
         &mut self,
         generation: &mut Generation,
@@ -60,7 +60,7 @@ impl Control {
         self.step("index").log();
         self.comparison.wait(reply);
         self.comparison.left = self.core.local.sessions();
-        // The sweep would find the same.
+        // The comparison covers the rest of the sweep.
         generation.sweep = Vec::new();
         if self.comparison.left.is_empty() {
             self.end_comparison();

@@ -1,5 +1,5 @@
-#!lua
--- KEYS as in enter.lua. ARGV: the session, and the beginning of its entry; PUBLISH and a pub/sub channel, where others
+#!lua flags=allow-oom
+-- Runs when the memory of Redis is full, too: it frees some. KEYS as in enter.lua. ARGV: the session, and the beginning of its entry; PUBLISH and a pub/sub channel, where others
 -- are told of entries that say so, or nothing.
 --
 -- Answers with the entry of the session, which is removed, if it has this beginning.

@@ -1,5 +1,5 @@
-//! Access that ends because an identity provider says so: one way for logouts, security events and
-//! Global Token Revocation.
+//! The end of access by order of an identity provider. Logouts, security events and Global Token
+//! Revocation all use it.
 
 use std::time::Duration;
 
@@ -15,33 +15,33 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use crate::config::Snapshot;
 
-/// The time that a report is remembered where `auth.max_token_lifetime` sets no bound for tokens from
-/// before it.
+/// The lifetime of a report's revocations if `auth.max_token_lifetime` is 0.
 const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The answer while the backend is away.
 const ENDED_HERE: &str =
     "sessions here are closed; those of other nodes as soon as the backend is back";
 
-/// An end of access: the user or login, and the tokens that are meant.
+/// An end of access: whom it names, and which tokens.
 pub(super) struct AccessEnd<'a> {
     /// The configured name of the issuer that says so.
     pub(super) issuer: &'a str,
     /// The kind of report, which is the reason of the revocations.
     pub(super) report: &'static str,
-    /// All of these name the same.
+    /// The subjects. All of them name the same user or login.
     pub(super) subjects: &'a [Subject],
     /// The time at which it happened, Unix seconds.
     pub(super) at: u64,
 }
 
 impl Reports {
-    /// Ends access on every node: sessions of this node are silent at once, and the receipts of the others
-    /// are in the log.
+    /// Ends access on every node. Sessions of this node fall silent at once. The receipts of the
+    /// other nodes are logged.
     ///
     /// # Errors
     ///
-    /// The backend is away, or too much waits for it, see [`curfew_node::Node::revoke_reported`].
+    /// The backend is unavailable, or too many reports wait for it, see
+    /// [`curfew_node::Node::revoke_reported`].
     pub(super) async fn end_access(
         &self,
         end: AccessEnd<'_>,
@@ -50,7 +50,7 @@ impl Reports {
     ) -> Result<SessionsFound, ReportError> {
         let node = &self.context.node;
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
-        // Together: each is held back before any is waited for, even if the sender hangs up meanwhile.
+        // All start together, so each takes effect here even if the sender hangs up.
         let revocations = end.subjects.iter().map(|subject| {
             let key = subject.key();
             let revocation = Revocation {
@@ -67,7 +67,7 @@ impl Reports {
         let mut found = Ok(SessionsFound::None);
         for (key, result) in join_all(revocations).await {
             match result {
-                // Neither the user nor the login: both name a person.
+                // The line names neither the user nor the login, because both identify a person.
                 Ok(receipt) => {
                     node.tell_receipt(&key, &receipt);
                     info!(
@@ -91,8 +91,8 @@ impl Reports {
     }
 }
 
-/// The answer to a sender whose report is not in force everywhere; `away` is the status while the backend
-/// is away.
+/// The answer to a sender whose report is not in force everywhere. `away` is its status while the
+/// backend is unavailable.
 pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal {
     match error {
         ReportError::Backend(_) => ReportRefusal::unavailable(away, ENDED_HERE),
@@ -106,17 +106,17 @@ pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal 
 /// The sessions that a report has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SessionsFound {
-    /// Sessions were closed, or may have been by a node that has not answered.
+    /// Sessions were closed, or a node that has not answered may have closed some.
     Some,
     /// Every node has answered that it had none.
     None,
 }
 
-/// The time after which no token from before a report can be good any more.
+/// The time after which every token from before a report has expired.
 fn remembered(auth: &AuthConfig) -> Duration {
     match auth.max_token_lifetime {
         Duration::ZERO => LONG,
-        // A token's `iat` may be ahead by the leeway, and its end later by as much.
+        // The leeway can shift both a token's `iat` and its end.
         lifetime => lifetime + 2 * auth.leeway,
     }
 }

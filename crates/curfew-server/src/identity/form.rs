@@ -19,8 +19,8 @@ const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 pub(super) struct Form(String);
 
 impl Form {
-    /// The one field of this name. It is taken as it was sent: tokens have only characters that a
-    /// form leaves alone, so an escaped one is none.
+    /// The one field of this name. The value is not decoded. A form escapes no character of a
+    /// token.
     pub(super) fn field(&self, name: &str) -> Result<&str, ReportRefusal> {
         let mut fields = self.0.split('&').filter_map(|field| field.split_once('='));
         let mut named = fields.by_ref().filter(|(known, _)| *known == name);
@@ -34,7 +34,7 @@ impl Form {
     }
 }
 
-/// The answer to a request that had its effect: 200 without a body, which no cache keeps.
+/// The answer to a request that took effect: 200 without a body. No cache keeps the answer.
 pub(super) fn done() -> Response {
     let mut response = Response::new(Full::default());
     let no_store = HeaderValue::from_static("no-store");
@@ -43,7 +43,7 @@ pub(super) fn done() -> Response {
 }
 
 impl Reports {
-    /// Reads a form if one is `permitted` at the moment, since its content costs a signature.
+    /// Reads a form if `permitted` is `Ok`. Each form costs the check of a signature.
     pub(super) async fn form(
         &self,
         request: Request<Incoming>,
@@ -55,8 +55,8 @@ impl Reports {
     }
 }
 
-/// The body of a posted request, if one is `permitted` at the moment. `is_expected` judges the headers before
-/// the body is read, whose media type should be `expected`.
+/// Reads the body of a POST request if `permitted` is `Ok`. `is_expected` judges the headers before
+/// the body is read. `expected` is the media type that an error names.
 pub(super) async fn posted(
     request: Request<Incoming>,
     permitted: Result<(), ReportRefusal>,

@@ -1,6 +1,6 @@
-//! Reports that are good but for their key, where the issuer may not be asked for it yet: they are sent
-//! once only, so they wait for its next answer. Strangers write such reports as well: places are few,
-//! and shared out by address.
+//! Reports that lack only their key. The node may not ask the issuer for keys yet. A sender sends a
+//! report once, so the report waits for the issuer's next answer. Strangers can send such reports
+//! too, so the places are limited and divided by address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use crate::permits::group;
 /// Reports of one issuer that wait at a time.
 const MAX_PER_ISSUER: usize = 1_000;
 
-/// The longest time that one waits: a logout is good for as long.
+/// The longest wait of a report. A logout token is valid for the same time.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The time that a report's sender waits for its outcome, after the first look for its key.
@@ -40,12 +40,12 @@ pub(super) struct Kept(Mutex<HashMap<Arc<str>, Issuer>>);
 struct Issuer {
     /// The oldest first.
     waiting: Vec<Waiting>,
-    /// The number of the next.
+    /// The number of the next report.
     next: u64,
     lines: LogLines,
 }
 
-/// Lines of one issuer, each told once in an interval.
+/// The log lines of one issuer. Each kind is logged at most once per interval.
 #[derive(Debug, Default)]
 struct LogLines {
     kept: Repeats<Line>,
@@ -67,7 +67,7 @@ struct Waiting {
     displaced: CancellationToken,
 }
 
-/// The place of one that waits; given back when dropped.
+/// The place of a waiting report. A drop frees the place.
 #[derive(Debug)]
 struct Place {
     reports: Arc<Reports>,
@@ -88,7 +88,7 @@ impl Drop for Place {
 }
 
 impl Kept {
-    /// Logs the reports that no line has told, where the interval of the last one is over.
+    /// Logs the reports without a line, once the interval since the last line is over.
     pub(super) fn tell_rest(&self) {
         for (name, issuer) in &*self.0.lock() {
             if let Some((times, line)) = issuer.lines.kept.rest() {
@@ -101,16 +101,17 @@ impl Kept {
     }
 
     fn with<T>(&self, issuer: &Arc<str>, run: impl FnOnce(&mut Issuer) -> T) -> T {
-        // Held for a look at one issuer, never across a wait.
+        // The lock is held for one closure, and never across an await.
         let mut issuers = self.0.lock();
         run(issuers.entry(Arc::clone(issuer)).or_default())
     }
 }
 
 impl Issuer {
-    /// A place for a report from this address: its number, the token that is cancelled when the place is
-    /// given to another, and the number of places taken. When all are taken the address that has most of
-    /// them gives up its newest, unless it is this address.
+    /// Takes a place for a report from this address. Returns its number, the token that is
+    /// cancelled if another report gets the place, and the number of taken places. If no place is
+    /// free, the address with the most places loses its newest one. That address must hold at least
+    /// two more places than this one.
     fn place(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, usize)> {
         let address = group(address);
         if self.waiting.len() >= MAX_PER_ISSUER {
@@ -143,12 +144,12 @@ impl Issuer {
 }
 
 impl Reports {
-    /// Judges a report and concludes it. One that is good but for its key is kept until its issuer's next
-    /// answer, and is concluded then even if its sender has gone.
+    /// Judges a report and concludes it. A report that lacks only its key waits for its issuer's
+    /// next answer. The node concludes the report then, even if the sender has gone.
     ///
     /// # Errors
     ///
-    /// It is kept, or there is no place for it: nothing is known of it yet.
+    /// The report waits for its key, or no place is free. Its outcome is open.
     pub(super) async fn judge_report<R: Report>(
         self: &Arc<Self>,
         report: R,
@@ -179,9 +180,9 @@ impl Reports {
             };
             match verified {
                 Some(verified) => {
-                    // Given back first: the conclusion takes as long as the backend does.
+                    // The place is freed first, because the conclusion waits for the backend.
                     drop(place);
-                    // The request's may be minutes old.
+                    // The settings of the request may be minutes old.
                     delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
@@ -239,7 +240,7 @@ impl Reports {
         })
     }
 
-    /// Logs a report that is not verified: it was given up, or there is no place for it.
+    /// Logs a report that stays unverified, because its wait ended or no place was free.
     fn tell_lost(&self, report: ReportKind, issuer: &Arc<str>) {
         let due = |issuer: &mut Issuer| issuer.lines.lost.note_event(report);
         if let Some((times, report)) = self.kept.with(issuer, due) {

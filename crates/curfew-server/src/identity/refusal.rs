@@ -1,4 +1,4 @@
-//! The refusal of a report, or of a token that is given back: its cause, and the answer as OAuth has it.
+//! The refusal of a report or of a returned token: its cause, and its answer in OAuth's form.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,15 +22,15 @@ pub(super) struct ReportRefusal {
     pub(super) status: StatusCode,
     pub(super) error: &'static str,
     pub(super) description: String,
-    /// The issuer's part, if it has signed what is refused.
+    /// The issuer's part; `None` unless the issuer signed the report.
     pub(super) signed: Option<Box<SignedRefusal>>,
-    /// The time after which another attempt can have another outcome, where that is known.
+    /// The time until a retry can succeed; `None` if it is not known.
     pub(super) retry_after: Option<Duration>,
-    /// It waits for its issuer's keys: what becomes of it is not known yet.
+    /// True if the report waits for its issuer's keys. Its outcome is open.
     pub(super) is_kept: bool,
 }
 
-/// The part of an issuer in a refusal: its configuration, or ours, is wrong.
+/// The issuer of a refused report that it signed. Its configuration or ours is wrong.
 #[derive(Debug)]
 pub(super) struct SignedRefusal {
     /// The issuer's configured name.
@@ -40,18 +40,18 @@ pub(super) struct SignedRefusal {
     why: String,
 }
 
-/// The outcomes without an effect, which all kinds of reports have.
+/// The outcomes of a report without effect. All kinds of reports have them.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Undone {
-    /// It is not good.
+    /// The report is invalid.
     Refused,
-    /// It is not read: too much from its address could not be verified.
+    /// The report is not read: too many reports from its address failed verification.
     RateLimited,
-    /// It may be good, and a dependency is away.
+    /// The report may be valid, and a dependency is unavailable.
     Unavailable,
-    /// It waits for its issuer's keys.
+    /// The report waits for its issuer's keys.
     Kept,
-    /// It has waited for them, and is given up.
+    /// The report has waited for the keys in vain.
     Lost,
 }
 
@@ -59,7 +59,7 @@ impl ReportRefusal {
     /// The error of a request that is turned away unread.
     pub(super) const RATE_LIMITED: &'static str = "rate_limited";
 
-    /// The sender's fault.
+    /// Refuses a request that is invalid by the sender's fault.
     pub(super) fn invalid(description: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
@@ -71,7 +71,7 @@ impl ReportRefusal {
         }
     }
 
-    /// The fault of a report that is not verified.
+    /// Refuses a report whose verification failed.
     pub(super) fn not_verified(error: &VerifyError) -> Self {
         match error {
             VerifyError::Refused(error) => Self::of_report(error),
@@ -79,7 +79,7 @@ impl ReportRefusal {
         }
     }
 
-    /// The fault of a report, which is one of its issuer's where that has signed it.
+    /// Refuses a report. The refusal names the issuer if the issuer signed the report.
     pub(super) fn of_report(error: &AuthError) -> Self {
         let fault = match error.failure() {
             AuthFailure::WrongAudience => ReportFault::WrongAudience,
@@ -96,7 +96,7 @@ impl ReportRefusal {
         }
     }
 
-    /// The same, of a report that the issuer called `issuer` has signed.
+    /// Adds the issuer that signed the report, and its fault.
     pub(super) fn signed(mut self, issuer: &Arc<str>, fault: ReportFault, why: String) -> Self {
         self.signed = Some(Box::new(SignedRefusal {
             issuer: Arc::clone(issuer),
@@ -106,7 +106,7 @@ impl ReportRefusal {
         self
     }
 
-    /// Our fault, or that of something we depend on.
+    /// Refuses a request because this node or a dependency fails.
     pub(super) fn unavailable(status: StatusCode, description: impl Into<String>) -> Self {
         Self {
             status,
@@ -123,7 +123,7 @@ impl ReportRefusal {
         }
     }
 
-    /// Its outcome, as it is counted.
+    /// Returns the outcome that the metrics count.
     pub(super) fn undone(&self) -> Undone {
         match self.error {
             Self::RATE_LIMITED => Undone::RateLimited,
@@ -153,7 +153,7 @@ impl ReportRefusal {
         response
     }
 
-    /// Adds what the status asks for: what would be allowed, when to try again.
+    /// Adds the header that the status requires: `Allow` or `Retry-After`.
     pub(super) fn explain(&self, headers: &mut HeaderMap) {
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
@@ -207,8 +207,8 @@ pub(super) fn refused_span(
     span
 }
 
-/// The answer to a request posted to `route`, recorded in its span. A refusal is logged as `undone`, at
-/// debug, since strangers can post; `refuse` puts it into the form that is usual at this route.
+/// The answer to a request posted to `route`, recorded in its span. A refusal is logged as
+/// `undone`, at debug, because strangers can post. `refuse` writes the refusal in the route's form.
 pub(super) fn answer(
     mut span: Span,
     route: &'static str,

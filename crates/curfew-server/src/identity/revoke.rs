@@ -19,7 +19,7 @@ use crate::config::paths;
 use crate::http::Response;
 use crate::http::cors;
 
-/// The span of a call: always recorded for a good token, which is revoked.
+/// The span of a call. The span of a call with a valid token is always recorded.
 const SPAN: &str = "POST /revoke";
 
 /// The status of a request that has no effect now and may be sent again (§2.2.1).
@@ -54,7 +54,7 @@ impl Reports {
                 let span = refused_span(tracer, &refused, SPAN, asked, *began);
                 (span, Err(refused))
             }
-            // A success (§2.2): the token opens nothing already.
+            // An invalid token is answered like a revoked one (§2.2).
             Ok(None) => {
                 self.charge_token(delivery);
                 return done();
@@ -79,7 +79,7 @@ impl Reports {
         )
     }
 
-    /// The content of the token; `None` for a token that opens nothing.
+    /// Verifies the token of the request. Returns `None` for an invalid token.
     async fn take_token(
         &self,
         request: Request<Incoming>,
@@ -88,7 +88,7 @@ impl Reports {
         let form = self.form(request, self.may_report(delivery)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
-            // Such a token may be good later: it must not be taken for given back.
+            // The token may become valid later, so the client must not believe it revoked.
             Err(VerifyError::Refused(error))
                 if matches!(
                     error.failure(),
@@ -111,7 +111,7 @@ impl Reports {
         }
     }
 
-    /// True if it was given back before: a client must not keep the cluster busy with one token.
+    /// Returns true if the token is revoked already. A repeated call then writes nothing.
     async fn is_given_back(&self, principal: &Principal) -> bool {
         let Some(token_id) = principal.token_id() else {
             return false;
@@ -141,7 +141,7 @@ impl Reports {
                 )
             });
         };
-        // As long as the token could open something.
+        // The revocation lasts until the token can open no session.
         let ends_at = principal.ends_at().as_secs().saturating_add(1);
         let revocation = Revocation {
             before: None,

@@ -21,7 +21,7 @@ pub(super) struct Paint {
 }
 
 impl Paint {
-    /// Colour only on a terminal, and not when `NO_COLOR` is set.
+    /// Enables colour on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`.
     pub(super) fn new(raw: bool) -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
@@ -34,7 +34,7 @@ impl Paint {
         }
     }
 
-    /// A frame as a line. On a terminal what would steer it is escaped.
+    /// A frame as a line. On a terminal, control characters are escaped.
     pub(super) fn frame(&self, kind: &str, text: &str) -> String {
         if self.raw || !self.terminal {
             return text.to_owned();
@@ -46,7 +46,7 @@ impl Paint {
         }
     }
 
-    /// A remark of ours, on stderr.
+    /// Writes a note to stderr.
     pub(super) fn note(&self, text: &str) {
         let text: Vec<String> = text.lines().map(output::clean).collect();
         let text = text.join("\n");
@@ -55,7 +55,7 @@ impl Paint {
         } else {
             format!("{text}\n")
         };
-        // Without stderr no reader is left to tell.
+        // A failed write is ignored: no other place could show the note.
         io::stderr().write_all(line.as_bytes()).ok();
     }
 }
