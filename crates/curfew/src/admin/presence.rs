@@ -13,6 +13,8 @@ use crate::output;
 
 /// Arguments of `curfew presence`.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  curfew presence room:1 --key-file admin-key")]
 pub(crate) struct PresenceArgs {
     /// The channel
     channel: String,
