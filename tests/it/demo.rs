@@ -131,7 +131,7 @@ async fn a_user_who_is_cut_off_comes_back_and_has_everything() {
     };
     let cut = async || {
         alice.click("cut").await;
-        // What is said meanwhile may take longer than she stays away.
+        // The messages meanwhile may take longer than she stays away.
         alice.click("stay-out").await;
         alice.until_state("closed").await;
         assert_eq!(alice.text("close-code").await, "cut");
@@ -175,7 +175,7 @@ async fn a_user_who_is_cut_off_comes_back_and_has_everything() {
         .await;
     alice.until_text("subscriptions", "room:7 4").await;
 
-    // What is lost is said to be.
+    // The page says that messages are lost.
     cut().await;
     bob_says("five", 5).await;
     let authorization = format!("Bearer {}", dev.admin_key().await);

@@ -21,10 +21,18 @@ use crate::nodes::BATCH;
 use crate::streams::milliseconds;
 
 /// Adds an entry.
-const ENTER: &str = include_str!("presence/enter.lua");
+const ENTER: &str = concat!(
+    "#!lua\n",
+    include_str!("presence/keys.lua"),
+    include_str!("presence/enter.lua")
+);
 
-/// Removes an entry.
-const LEAVE: &str = include_str!("presence/leave.lua");
+/// Removes an entry. Runs when the memory of Redis is full, too: it frees some.
+const LEAVE: &str = concat!(
+    "#!lua flags=allow-oom\n",
+    include_str!("presence/keys.lua"),
+    include_str!("presence/leave.lua")
+);
 
 /// Sessions whose entries are written again before it is looked at which of them have left meanwhile.
 const REWRITTEN: usize = 64;
@@ -47,16 +55,9 @@ struct Stored {
 #[derive(Debug, Serialize, Deserialize)]
 struct News<E> {
     v: u32,
-    change: Change,
+    change: PresenceChange,
     session: SessionId,
     entry: E,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Change {
-    Join,
-    Leave,
 }
 
 impl Stored {
@@ -81,7 +82,7 @@ impl Stored {
 }
 
 /// The message that tells of a change of an entry, which is JSON.
-fn news(change: Change, session: SessionId, entry: &str) -> String {
+fn news(change: PresenceChange, session: SessionId, entry: &str) -> String {
     let news = News {
         v: VERSION,
         change,
@@ -98,11 +99,7 @@ fn json(value: &impl Serialize) -> String {
 /// Parses a message that tells of a change; `None` if it is none.
 pub(crate) fn read_news(payload: &[u8]) -> Option<(PresenceChange, Present)> {
     let news: News<Stored> = serde_json::from_str(object_text(payload)?).ok()?;
-    let change = match news.change {
-        Change::Join => PresenceChange::Join,
-        Change::Leave => PresenceChange::Leave,
-    };
-    (news.v == VERSION).then(|| (change, news.entry.present(news.session)))
+    (news.v == VERSION).then(|| (news.change, news.entry.present(news.session)))
 }
 
 /// The name of an entry: the note that leads to it.
@@ -218,11 +215,15 @@ impl Connections {
             let key = keys.node_presence(entry.node);
             Keyed::new("SADD", &key).arg(Note::of(entry).written())
         });
-        let messages: Vec<(String, String)> = entries
+        // The value of each entry, and the message about it where others are told.
+        let messages: Vec<(String, Option<String>)> = entries
             .iter()
             .map(|entry| {
                 let stored = json(&Stored::new(entry));
-                let message = news(Change::Join, entry.present.session, &stored);
+                let session = entry.present.session;
+                let message = entry
+                    .is_told
+                    .then(|| news(PresenceChange::Join, session, &stored));
                 (stored, message)
             })
             .collect();
@@ -236,9 +237,9 @@ impl Connections {
                 .arg(&*present.user)
                 // Redis' clock may be ahead of this node's.
                 .arg(milliseconds(entry.ends_at + MAX_CLOCK_SKEW));
-            match entry.is_told {
-                true => self.telling(command, &entry.channel, &[message]),
-                false => command,
+            match message {
+                Some(message) => self.telling(command, &entry.channel, &[message]),
+                None => command,
             }
         });
         // The note is in place before the entry: a crash in between leaves no entry that nothing
@@ -262,8 +263,11 @@ impl Connections {
         let is_new = is_new.collect::<Result<Vec<_>, Fault>>()?;
         if self.is_cluster() {
             let told = entries.iter().zip(messages).zip(is_new);
-            let told = told.filter(|((entry, _), is_new)| *is_new > 0 && entry.is_told);
-            let messages = told.map(|((entry, (_, message)), _)| (&entry.channel, message));
+            let messages = told.filter_map(|((entry, (_, message)), is_new)| {
+                message
+                    .filter(|_| is_new > 0)
+                    .map(|message| (&entry.channel, message))
+            });
             self.tell_of(messages).await?;
         }
         Ok(())
@@ -303,7 +307,7 @@ impl Connections {
             let told = notes.iter().zip(&entries).filter_map(|(note, entry)| {
                 let entry = entry.as_deref()?;
                 let stored: Stored = serde_json::from_str(entry).ok()?;
-                let message = news(Change::Leave, note.session, entry);
+                let message = news(PresenceChange::Leave, note.session, entry);
                 stored.told.then_some((&note.channel, message))
             });
             self.tell_of(told).await?;

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Channel, NodeId, SessionId};
 
 /// Most sessions in a list of presence. The counts beside the list are of all.
@@ -38,7 +40,8 @@ pub struct PresenceEntry {
 }
 
 /// A change of a channel's presence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum PresenceChange {
     /// A session has come.
     Join,

@@ -18,8 +18,8 @@ const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
 
 /// Channels that keep their last publications, so that a client that comes back has what it
 /// missed, or that know who is there. The first entry whose pattern matches a channel decides about
-/// it; a channel that matches none has no stream and no presence. Give every node the same entries. A reload applies to new subscriptions, and
-/// to publications at once.
+/// it; a channel that matches none has no stream and no presence. Give every node the same entries.
+/// A reload applies to new subscriptions, and to publications at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {

@@ -47,7 +47,7 @@ impl Node {
             // Nothing came after a position of another epoch.
             publications.clear();
         }
-        let fitting = count_within(&publications, outbound_bytes / 2);
+        let fitting = count_within(&publications, outbound_bytes / 2, size);
         let truncated = fitting < publications.len();
         publications.truncate(fitting);
         Ok(History {
@@ -58,14 +58,17 @@ impl Node {
     }
 }
 
-/// The number of first publications that have room in `bytes` of an answer.
-fn count_within(publications: &[Publication], mut bytes: usize) -> usize {
-    let fits = |publication: &&Publication| {
-        let from = publication.from.as_ref().map_or(0, |from| from.len());
-        let size = ENTRY_BYTES + publication.data.len() + from;
-        let left = bytes.checked_sub(size);
+fn size(publication: &Publication) -> usize {
+    let from = publication.from.as_ref().map_or(0, |from| from.len());
+    ENTRY_BYTES + publication.data.len() + from
+}
+
+/// The number of first items that have room in `bytes` of an answer, each of which takes `size`.
+pub fn count_within<T>(items: &[T], mut bytes: usize, size: impl Fn(&T) -> usize) -> usize {
+    let fits = |item: &&T| {
+        let left = bytes.checked_sub(size(item));
         bytes = left.unwrap_or(0);
         left.is_some()
     };
-    publications.iter().take_while(fits).count()
+    items.iter().take_while(fits).count()
 }

@@ -45,7 +45,7 @@ pub use channels::{
 pub use closes::SessionIdentity;
 pub use drain::DrainConfig;
 pub use events::HubEvents;
-pub use history::History;
+pub use history::{History, count_within};
 pub use metrics::{NodeMetrics, RevocationKind};
 pub use presence::Departure;
 pub use publish::Append;

@@ -101,7 +101,7 @@ async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
             assert_eq!(before.is_empty(), is_new);
             set_user(&redis, &[&format!("-{command}")]).await;
             let (_, problem) = publish(&cluster[0]).await;
-            // Where the command is first tried by using it, a node cannot tell that nothing was done.
+            // A node cannot tell that nothing was done if the first trial of a command is its use.
             let code = match command {
                 "pexpire" | "hset" if !is_new => "unknown_outcome",
                 _ => "unavailable",

@@ -1,19 +1,7 @@
-#!lua
--- KEYS[1] is a hash of sessions with their entries, KEYS[2] one of users with the number of their sessions. ARGV: the
--- session, its entry and its user; the end of its access in milliseconds since 1970; PUBLISH, a pub/sub channel and the
+-- ARGV: the session, its entry and its user; the end of its access in milliseconds since 1970; PUBLISH, a pub/sub channel and the
 -- message that others are told, or nothing.
 --
 -- Answers with 1 if the session had no entry, else with 0.
-for _, key in ipairs(KEYS) do
-  local length = redis.pcall('HLEN', key)
-  if type(length) == 'table' then
-    if not string.find(length.err, '^WRONGTYPE') then
-      return length
-    end
-    -- A key of another type is none of ours.
-    redis.call('DEL', key)
-  end
-end
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then
   -- Counts of entries that are gone.

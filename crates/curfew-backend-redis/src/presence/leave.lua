@@ -1,18 +1,7 @@
-#!lua flags=allow-oom
--- Runs when the memory of Redis is full, too: it frees some. KEYS as in enter.lua. ARGV: the session, and the beginning of its entry; PUBLISH and a pub/sub channel, where others
+-- ARGV: the session, and the beginning of its entry; PUBLISH and a pub/sub channel, where others
 -- are told of entries that say so, or nothing.
 --
 -- Answers with the entry of the session, which is removed, if it has this beginning.
-for _, key in ipairs(KEYS) do
-  local length = redis.pcall('HLEN', key)
-  if type(length) == 'table' then
-    if not string.find(length.err, '^WRONGTYPE') then
-      return length
-    end
-    -- A key of another type is none of ours.
-    redis.call('DEL', key)
-  end
-end
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if not entry or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
   return false

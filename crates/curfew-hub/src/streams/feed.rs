@@ -444,7 +444,7 @@ impl Feed {
         let Some(at) = self.at else {
             return Replay::Read(since.offset);
         };
-        // What was read just now has not expired, whatever this node's clock says.
+        // A part that was read just now has not expired, by any clock of this node.
         if read.is_none() && self.has_expired(came_at) {
             self.forget();
         }

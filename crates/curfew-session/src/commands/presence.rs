@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use curfew_backend::{BackendError, PresenceList};
 use curfew_model::{Action, ErrorCode, Present, Principal, Reply};
+use curfew_node::count_within;
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
@@ -63,7 +64,7 @@ pub(crate) fn finish(
         Ok(list) => {
             // The other half is for what else waits.
             let room = state.context.settings.load().limits.outbound_bytes / 2;
-            let sessions = within(&list.sessions, room);
+            let sessions = &list.sessions[..count_within(&list.sessions, room, size)];
             let reply = Reply::Presence {
                 sessions,
                 users: list.users,
@@ -76,16 +77,9 @@ pub(crate) fn finish(
     }
 }
 
-/// The first sessions, as many as have room in `bytes` of an answer.
-fn within(sessions: &[Present], mut bytes: usize) -> &[Present] {
-    let fits = |present: &&Present| {
-        let info = present.info.as_ref().map_or(0, |info| info.len());
-        let left = bytes.checked_sub(SESSION_BYTES + present.user.len() + info);
-        bytes = left.unwrap_or(0);
-        left.is_some()
-    };
-    let count = sessions.iter().take_while(fits).count();
-    &sessions[..count]
+fn size(present: &Present) -> usize {
+    let info = present.info.as_ref().map_or(0, |info| info.len());
+    SESSION_BYTES + present.user.len() + info
 }
 
 /// The `info` of a session in the presence of channels: the value of the claim

@@ -48,7 +48,7 @@ impl Harness {
     }
 }
 
-/// Whatever is done once the stream was read happens before anything of it is written.
+/// The change is made after the read of the stream and before the first write of it.
 async fn peer_that_reads(harness: &Harness, then: impl FnOnce() + Send + 'static) -> Peer {
     let subscribe = harness.missed(5).await;
     let mut peer = harness.open().await;

@@ -5,15 +5,23 @@
 
 use super::call::{Call, Done};
 use super::data::{Value, hash};
-use super::number;
+use super::{number, streams};
 
 /// The text of the script that adds an entry, in `crates/curfew-backend-redis/src/presence`.
-pub(super) const ENTER: &[u8] =
-    include_bytes!("../../../../crates/curfew-backend-redis/src/presence/enter.lua");
+pub(super) const ENTER: &[u8] = concat!(
+    "#!lua\n",
+    include_str!("../../../../crates/curfew-backend-redis/src/presence/keys.lua"),
+    include_str!("../../../../crates/curfew-backend-redis/src/presence/enter.lua")
+)
+.as_bytes();
 
 /// The text of the script that removes one.
-pub(super) const LEAVE: &[u8] =
-    include_bytes!("../../../../crates/curfew-backend-redis/src/presence/leave.lua");
+pub(super) const LEAVE: &[u8] = concat!(
+    "#!lua flags=allow-oom\n",
+    include_str!("../../../../crates/curfew-backend-redis/src/presence/keys.lua"),
+    include_str!("../../../../crates/curfew-backend-redis/src/presence/leave.lua")
+)
+.as_bytes();
 
 /// Arguments that the scripts do not come with.
 const ARGUMENTS: &str = "ERR user_script:1: the arguments are not those of the gateway";
@@ -104,12 +112,7 @@ fn field(
 
 /// `HSET` of a key that is a hash, or is not there.
 fn set_field(call: &mut Call<'_>, key: &[u8], name: &[u8], value: &[u8]) {
-    let mut fields = hash(call.server.data.live(key, call.ms()))
-        .cloned()
-        .unwrap_or_default();
-    fields.retain(|(field, _)| field != name);
-    fields.push((name.to_vec(), value.to_vec()));
-    call.server.data.set(key, Value::Hash(fields), true);
+    streams::set_field(call, key, name, value);
     call.touched(key);
     call.note_other(key);
 }

@@ -246,7 +246,7 @@ fn integer(text: &[u8]) -> Result<i64, Failure> {
 }
 
 /// Sets a field of a hash that is one, or is not there.
-fn set_field(call: &mut Call<'_>, key: &[u8], name: &[u8], value: &[u8]) {
+pub(super) fn set_field(call: &mut Call<'_>, key: &[u8], name: &[u8], value: &[u8]) {
     let mut fields = hash(call.server.data.live(key, call.ms()))
         .cloned()
         .unwrap_or_default();

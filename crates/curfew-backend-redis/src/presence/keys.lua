@@ -1,0 +1,11 @@
+-- KEYS[1] is a hash of sessions with their entries, KEYS[2] one of users with the number of their sessions.
+for _, key in ipairs(KEYS) do
+  local length = redis.pcall('HLEN', key)
+  if type(length) == 'table' then
+    if not string.find(length.err, '^WRONGTYPE') then
+      return length
+    end
+    -- A key of another type is none of ours.
+    redis.call('DEL', key)
+  end
+end
