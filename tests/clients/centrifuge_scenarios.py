@@ -1,22 +1,23 @@
 """Curfew, or any server of the Centrifuge protocol, as the published Python SDK meets it.
 
 Takes one argument, a JSON object: `address` (host:port), `secret` of HS256 tokens, `format` (json, protobuf),
-`scenarios`, and for some of them `publisher`, the address of another node. Prints a line for every scenario that went as
-it should; says what is wrong with the others, and fails. After a line that ends in a colon it waits until the test
-has done as it says.
+`scenarios`, and perhaps `publisher`, the address of another node, to which half of the clients connect. Prints a line for
+every scenario that went as it should; says what is wrong with the others, and fails. After a line that ends in a colon
+it waits for a line that says that it is done.
 
 The channels are those of centrifuge_scenarios.mjs.
 """
 
 import asyncio
 import json
+import os
 import sys
 import traceback
 import uuid
 
 from centrifuge import DeltaType, StreamPosition
 from centrifuge_support import (
-    Fleet, Link, check, done, in_seconds, mint, refusal, subscribed, subscription, until, within,
+    Fleet, Link, ask, check, done, in_seconds, mint, refusal, subscribed, subscription, until, within,
 )
 
 STRANGER = "another secret of thirty-two bytes"
@@ -35,6 +36,10 @@ class Scenarios:
 
     def connected(self, sub="alice", **options):
         return self.fleet.connected(self.address, **{"token": self.token(sub), **options})
+
+    def elsewhere(self):
+        address = self.task.get("publisher", self.address)
+        return self.fleet.connected(address, token=self.token("bob"))
 
     def values(self, seen):
         return [self.fleet.value(context.pub.data) for context in seen["publication"]]
@@ -116,7 +121,7 @@ class Scenarios:
     async def publishing(self):
         channel = self.name("room")
         alice, connection = await self.connected()
-        bob, _ = await self.connected("bob")
+        bob, _ = await self.elsewhere()
         sub, seen = await subscribed(alice, channel)
         _, heard = await subscribed(bob, channel)
         sent = {"text": 'é 😀\n"\\', "n": 1.5, "deep": [[{}], None, True]}
@@ -132,7 +137,7 @@ class Scenarios:
     async def presence(self):
         channel = self.name("room")
         alice, _ = await self.connected()
-        bob, _ = await self.connected("bob")
+        bob, _ = await self.elsewhere()
 
         async def count():
             return (await within(bob.presence_stats(channel))).num_clients
@@ -158,7 +163,7 @@ class Scenarios:
     async def join_leave(self):
         channel = self.name("room")
         alice, _ = await self.connected()
-        bob, _ = await self.connected("bob")
+        bob, _ = await self.elsewhere()
         _, seen = await subscribed(alice, channel, join_leave=True)
         await subscribed(bob, channel)
         await until("both joins", lambda: len(seen["join"]) == 2)
@@ -191,7 +196,7 @@ class Scenarios:
     async def recovery(self):
         channel = self.name("room")
         link = await Link.to(self.address)
-        publisher, _ = await self.connected()
+        publisher, _ = await self.elsewhere()
         away, connection = await self.fleet.connected(link.address, token=self.token())
         _, seen = await subscribed(away, channel, recoverable=True)
         n = 0
@@ -218,7 +223,7 @@ class Scenarios:
         """Messages come while the recovery is under way: none may be lost, doubled or out of order."""
         channel, count = self.name("room"), 600
         link = await Link.to(self.address)
-        publisher, _ = await self.connected()
+        publisher, _ = await self.elsewhere()
         away, _ = await self.fleet.connected(link.address, token=self.token(), max_reconnect_delay=0.02)
         _, seen = await subscribed(away, channel, recoverable=True)
 
@@ -239,7 +244,7 @@ class Scenarios:
     async def get_state(self):
         channel = self.name("small")
         link = await Link.to(self.address)
-        publisher, _ = await self.connected()
+        publisher, _ = await self.elsewhere()
         away, connection = await self.fleet.connected(link.address, token=self.token())
         asked = []
 
@@ -294,7 +299,7 @@ class Scenarios:
         await client.connect()
         [first] = await until("the subscription", lambda: seen["subscribed"])
         check(first.channel == channel, first)
-        publisher, _ = await self.connected("bob")
+        publisher, _ = await self.elsewhere()
         await self.publish(publisher, channel, {"n": 1})
         await until("the publication", lambda: seen["publication"])
         link.close()
@@ -314,7 +319,7 @@ class Scenarios:
     async def _deltas(self, phrase, words):
         channel = self.name("room")
         link = await Link.to(self.address)
-        publisher, _ = await self.connected()
+        publisher, _ = await self.elsewhere()
         away, connection = await self.fleet.connected(link.address, token=self.token())
         _, seen = await subscribed(away, channel, delta=DeltaType.FOSSIL, recoverable=True)
         sent = []
@@ -367,13 +372,14 @@ class Scenarios:
             client, seen = await self.connected(user, get_token=get_token)
             await subscribed(client, self.task.get("channel", "room:revoked"), recoverable=True)
             clients.append((client, seen))
-        done("revoke alice:")
+        await ask("revoke alice:")
         for _, seen in clients[:2]:
             [end] = await until("the disconnection", lambda seen=seen: seen["disconnected"])
             check((end.code, end.reason) == (3503, "revoked"), end)
-        done("count:")
+        await ask("count:")
         # Many times the delay after which the SDK would come back.
         await asyncio.sleep(self.bound)
+        await ask("count again:")
         for client, seen in clients[:2]:
             counts = len(seen["connected"]), len(seen["connecting"])
             check((client.state.value, *counts) == ("disconnected", 1, 1), seen)
@@ -386,9 +392,9 @@ class Scenarios:
     async def failover(self):
         """The node that `address` leads to goes away, and another is there instead. `publisher` stays."""
         channel = self.task.get("channel", self.name("room"))
-        publisher, _ = await self.fleet.connected(self.task["publisher"], token=self.token())
-        _, connection = client = await self.connected()
-        _, seen = await subscribed(client[0], channel, recoverable=True)
+        publisher, _ = await self.elsewhere()
+        client, connection = await self.connected()
+        _, seen = await subscribed(client, channel, recoverable=True)
         n = 0
 
         async def publish():
@@ -399,8 +405,8 @@ class Scenarios:
         for _ in range(20):
             await publish()
         await until("the first messages", lambda: len(seen["publication"]) >= n)
-        done("end the node:")
-        deadline = in_seconds(60)
+        await ask("end the node:")
+        deadline = in_seconds(20)
         while len(seen["subscribed"]) < 2:
             check(in_seconds(0) < deadline, f"no second connection: {dict(connection)}")
             await publish()
@@ -424,7 +430,9 @@ async def main(scenarios, **task):
             traceback.print_exc()
             failed += 1
         await all_of_them.fleet.end()
-    return failed
+    sys.stdout.flush()
+    # Links that are open and a thread that waits for an answer end with the process.
+    os._exit(1 if failed else 0)
 
 
-sys.exit(1 if asyncio.run(main(**json.loads(sys.argv[1]))) else 0)
+asyncio.run(main(**json.loads(sys.argv[1])))

@@ -5,6 +5,7 @@ import { createHmac } from 'node:crypto';
 import { once } from 'node:events';
 import { createRequire } from 'node:module';
 import net from 'node:net';
+import { createInterface } from 'node:readline';
 
 // The packages lie below the target directory, not beside this file.
 const require = createRequire(`${process.env.CURFEW_CLIENTS}/`);
@@ -20,8 +21,17 @@ export const PATIENCE_MS = 20_000;
 
 const LOOK_EVERY_MS = 10;
 
+const answers = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+
 /** A step that went as it should. */
 export const done = (step) => console.log(step);
+
+/** Asks the test for something, and waits until it is done. */
+export async function ask(what) {
+  done(what);
+  const { done: ended } = await within(`an answer to ${what}`, answers.next());
+  if (ended) throw new Error(`nobody answers: ${what}`);
+}
 
 export const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import sys
 import time
 from collections import defaultdict
 
@@ -20,6 +21,13 @@ LOOK_EVERY = 0.01
 
 def done(step):
     print(step, flush=True)
+
+
+async def ask(what):
+    """Asks the test for something, and waits until it is done."""
+    done(what)
+    answer = await within(asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline))
+    check(answer, f"nobody answers: {what}")
 
 
 def check(holds, found=None):

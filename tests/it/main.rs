@@ -9,6 +9,7 @@ mod admin_keys;
 mod advisories;
 mod architecture;
 mod bad_tokens;
+mod centrifuge;
 mod clients;
 mod clocks;
 mod demo;
