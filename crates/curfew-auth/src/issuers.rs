@@ -15,7 +15,7 @@ use crate::ask::NoKey;
 use crate::claims::Needs;
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
-use crate::token::{Header, Parts};
+use crate::token::{ClaimRules, Header, Parts};
 use crate::verified::Verified;
 use crate::{
     Algorithm, AuthConfig, AuthError, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
@@ -49,8 +49,8 @@ pub(crate) struct Issuers {
     opening: Vec<Arc<LoadedIssuer>>,
     /// `auth.max_token_bytes`, which also bounds reports.
     pub(crate) max_token_bytes: usize,
-    pub(crate) subject_claim: Box<str>,
-    pub(crate) numeric_subjects: bool,
+    /// The rules by which claims are read.
+    pub(crate) rules: ClaimRules,
     pub(crate) leeway: Duration,
     /// Zero means no limit.
     pub(crate) max_token_lifetime: Duration,
@@ -377,8 +377,7 @@ impl Issuers {
             opening: opening.cloned().collect(),
             all,
             max_token_bytes: config.max_token_bytes,
-            subject_claim: config.subject_claim.as_str().into(),
-            numeric_subjects: config.numeric_subjects,
+            rules: ClaimRules::of(config),
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,

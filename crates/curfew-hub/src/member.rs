@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use curfew_model::{Clock, Disconnect, Principal, Revocation, RevocationKey, SessionId};
 use curfew_ws::Socket;
 use parking_lot::Mutex;
@@ -196,6 +197,12 @@ impl Member {
     /// True if the session has left the hub: nothing more is delivered or accepted.
     pub fn has_left(&self) -> bool {
         self.outbox.has_left()
+    }
+
+    /// For the session's task, before its first write: queues a frame ahead of all others. The
+    /// answer that opens a session is last to be known, and first to be sent.
+    pub fn send_first(&self, hub: &Hub, frame: Bytes) {
+        hub.count_queued(self.outbox.push_first(frame));
     }
 
     /// For the session's task: writes the queued frames that may leave to its socket.

@@ -262,6 +262,25 @@ impl Node {
         }
     }
 
+    /// True if a revocation covers a token that a session brings beside its own.
+    ///
+    /// # Errors
+    ///
+    /// The backend failed.
+    pub async fn is_revoked(
+        &self,
+        principal: &Principal,
+        session: SessionId,
+    ) -> Result<bool, BackendError> {
+        let kinds = self.hub.kinds();
+        let keys = principal.revocation_keys(session, kinds.claims());
+        match self.check_revoked(&keys, principal).await {
+            Ok(()) => Ok(false),
+            Err(AdmitError::Backend(error)) => Err(error),
+            Err(_) => Ok(true),
+        }
+    }
+
     /// Fails unless the node holds its delivery lease.
     pub(crate) fn check_lease(&self) -> Result<(), BackendError> {
         if self.hub.lease().is_held() {

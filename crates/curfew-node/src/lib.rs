@@ -49,7 +49,7 @@ pub use history::{History, count_within};
 pub use metrics::{NodeMetrics, RevocationKind};
 pub use presence::Departure;
 pub use publish::Append;
-pub use subscriptions::Wish;
+pub use subscriptions::{SubscribeOutcome, Wish};
 
 use admit::{Admissions, Turns};
 use cleanup::Cleanup;

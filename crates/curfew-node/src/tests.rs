@@ -118,7 +118,7 @@ impl Harness {
                 crate::ChannelOptions::default(),
                 crate::Wish::default(),
                 || true,
-                |_| None,
+                |_, _| None,
             )
             .await
     }

@@ -31,6 +31,12 @@ pub struct SessionSettings {
     pub policy: Arc<Policy>,
     /// `[[channels]]`: the channels with streams.
     pub channels: Channels,
+    /// Publications name the publishing session, because a protocol of the node shows it.
+    pub shows_sender: bool,
+    /// `centrifuge.personal_channels`.
+    pub personal_channels: bool,
+    /// `centrifuge.subscription_tokens`: a subscription's own token gives a right to subscribe.
+    pub subscription_tokens: bool,
     /// The settings of the crate above, which opens sessions. They are in this snapshot because one
     /// request goes by both; sessions read none of them and do not know their type.
     pub listeners: Arc<dyn Any + Send + Sync>,
@@ -82,6 +88,20 @@ impl Context {
             true => error,
             false => error.without_clock(),
         })
+    }
+
+    /// Seconds until a client that is told no time should renew a token which ends at `expires_at`,
+    /// in Unix seconds: `session.expiring_notice` before its end, or after half of the time left.
+    /// Halving keeps a client whose application returns the same token for long from asking without
+    /// end. At least 1.
+    pub(crate) fn renew_in(&self, expires_at: u64) -> u64 {
+        let notice = self.settings.load().session.expiring_notice.as_secs();
+        let left = expires_at.saturating_sub(self.node.clock().unix());
+        let renew_in = match left > 2 * notice {
+            true => left - notice,
+            false => left / 2,
+        };
+        renew_in.max(1)
     }
 
     /// Closes the sessions whose token was verified with a key that its issuer has withdrawn, if
