@@ -246,8 +246,9 @@ impl Member {
     fn is_named(&self, principal: &Principal, key: &RevocationKey) -> bool {
         match key.kind() {
             "all" => true,
+            "anonymous" => principal.is_anonymous(),
             "session" => key.names(&self.session.to_string()),
-            "user" => key.names(principal.user()),
+            "user" => !principal.is_anonymous() && key.names(principal.user()),
             "token" => principal.token_id().is_some_and(|id| key.names(id)),
             claim => principal.claim_keys(claim).contains(key),
         }

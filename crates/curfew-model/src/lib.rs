@@ -59,7 +59,9 @@ pub use ids::{NodeId, ParseIdError, SessionId, TicketId, host_name};
 pub use lease::{DeliveryLease, LeaseSnapshot, Stretch, boottime};
 pub use percent::{percent_decode, percent_decode_str};
 pub use presence::{MAX_PRESENCE_SESSIONS, PresenceChange, PresenceEntry, Present};
-pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
+pub use principal::{
+    ANONYMOUS_ISSUER, Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer,
+};
 pub use problems::{Problem, Problems};
 pub use publication::Publication;
 pub use repeats::{REPEAT_INTERVAL, Repeats};

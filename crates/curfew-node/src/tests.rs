@@ -69,6 +69,7 @@ impl Harness {
         let limit = UserLimit {
             max_per_user,
             over_limit: curfew_backend::OverLimit::Refuse,
+            anonymous_per_address: 2,
         };
         let id = NodeId::new();
         let events = HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics));

@@ -382,15 +382,22 @@ impl Upgrades {
                 takes_message,
             }));
         }
-        if matches!(token, Ok(None)) && takes_message {
+        let has_none = matches!(token, Ok(None));
+        if has_none && takes_message {
             return Ok(Opening::Awaiting(Credentials {
                 of_request: None,
                 takes_message,
             }));
         }
-        let token = token.and_then(|token| token.ok_or_else(AuthError::missing_token));
-        let token = token.as_deref().map_err(AuthError::clone);
-        let verified = match self.context.verify_part(token, span.whole()).await {
+        let verified = match settings.sessions.anonymous.filter(|_| has_none) {
+            Some(lifetime) => self.context.anonymous_part(lifetime, span.whole()).await,
+            None => {
+                let token = token.and_then(|token| token.ok_or_else(AuthError::missing_token));
+                let token = token.as_deref().map_err(AuthError::clone);
+                self.context.verify_part(token, span.whole()).await
+            }
+        };
+        let verified = match verified {
             Ok(verified) => verified,
             Err(error) => return not_admitted(settings, error),
         };

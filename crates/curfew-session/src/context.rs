@@ -25,6 +25,9 @@ pub struct SessionSettings {
     pub auth_frame_bytes: usize,
     /// `auth.timeout`: the time a connection may stay without a token.
     pub auth_timeout: Duration,
+    /// `auth.anonymous_lifetime` with `auth.anonymous`: the lifetime of a session without a token;
+    /// `None` if it needs one.
+    pub anonymous: Option<Duration>,
     /// `auth.login_claim`: the claim that names a token's login.
     pub login_claim: String,
     /// `[policy]`: authorizes.
@@ -43,11 +46,12 @@ pub struct SessionSettings {
 }
 
 impl SessionSettings {
-    /// `session.max_per_user` and `session.over_limit`.
+    /// `session.max_per_user`, `session.over_limit` and `limits.anonymous_per_address`.
     pub fn user_limit(&self) -> UserLimit {
         UserLimit {
             max_per_user: self.session.max_per_user,
             over_limit: self.session.over_limit,
+            anonymous_per_address: self.limits.anonymous_per_address,
         }
     }
 }

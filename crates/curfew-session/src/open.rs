@@ -29,6 +29,10 @@ use crate::rate::CommandRate;
 use crate::timers::Deadlines;
 use crate::write::Output;
 
+/// The message for an anonymous session over the limit of its address.
+const ANONYMOUS_LIMIT: &str =
+    "the client's address has as many sessions without a token as are allowed";
+
 /// Range of the wait, in milliseconds, that a client over the session limit is told. Sooner is
 /// useless, because the other sessions have just been probed.
 const LIMIT_RETRY_MS: std::ops::RangeInclusive<u64> = 2000..=5000;
@@ -107,7 +111,11 @@ impl From<AdmitError> for Refusal {
             AdmitError::Ended(ending) if ending.is_revocation() => return Self::revoked(ending),
             AdmitError::Ended(ending) => return ending.into(),
             AdmitError::SessionLimit { whose, .. } => {
-                let mut ending = Ending::new(Disconnect::SESSION_LIMIT);
+                let disconnect = match whose.principal.is_anonymous() {
+                    true => Disconnect::SESSION_LIMIT.because(ANONYMOUS_LIMIT),
+                    false => Disconnect::SESSION_LIMIT,
+                };
+                let mut ending = Ending::new(disconnect);
                 ending.retry_after_ms = Some(fastrand::u64(LIMIT_RETRY_MS));
                 return Self {
                     whose: Some(whose),

@@ -85,6 +85,7 @@ impl Harness {
             session: SessionConfig::default(),
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),
+            anonymous: None,
             login_claim: "sid".to_owned(),
             auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
             policy: Arc::new(Policy::new(&allowing(&[

@@ -392,6 +392,10 @@ fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
         auth_frame_bytes: config.auth.auth_frame_bytes(),
+        anonymous: config
+            .auth
+            .anonymous
+            .then_some(config.auth.anonymous_lifetime),
         login_claim: config.auth.login_claim.clone(),
         channels: Channels::new(&config.channels),
         shows_sender: config.centrifuge.enabled,

@@ -177,12 +177,15 @@ async fn open(
     first: First,
     span: &CommandSpan,
 ) -> Result<Opened, NotOpened> {
-    let token = match &first.token {
-        Ok(Some(token)) => Ok(token.as_str()),
-        Ok(None) => Err(AuthError::missing_token()),
-        Err(error) => Err(error.clone()),
+    let verified = match (&first.token, settings.anonymous) {
+        (Ok(None), Some(lifetime)) => context.anonymous_part(lifetime, span.whole()).await,
+        (Ok(Some(token)), _) => context.verify_part(Ok(token), span.whole()).await,
+        (Ok(None), None) => {
+            let missing = Err(AuthError::missing_token());
+            context.verify_part(missing, span.whole()).await
+        }
+        (Err(error), _) => context.verify_part(Err(error.clone()), span.whole()).await,
     };
-    let verified = context.verify_part(token, span.whole()).await;
     let verified = verified.map_err(|error| NotOpened {
         refusal: error.into(),
         principal: None,
