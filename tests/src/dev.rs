@@ -26,8 +26,18 @@ impl Dev {
 
     /// As [`Dev::start`], with these environment variables.
     pub async fn start_with_variables(variables: &[(&str, &str)]) -> Self {
+        Self::spawn(&[], variables).await
+    }
+
+    /// As [`Dev::start`], with these flags.
+    pub async fn start_with_flags(flags: &[&str]) -> Self {
+        Self::spawn(flags, &[]).await
+    }
+
+    async fn spawn(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(curfew_binary())
             .args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .args(flags)
             .env("NO_COLOR", "1")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())

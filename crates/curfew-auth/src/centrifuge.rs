@@ -46,6 +46,8 @@ impl Payload {
 /// The claims of a connection token that describe its connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionClaims {
+    /// True if the token has `exp` or `expire_at`, so that its client is to renew it.
+    pub expires: bool,
     /// `info` or `b64info`: what others see of the connection, at most 1 KiB.
     pub info: Option<Payload>,
     /// `channels` and `subs`: the wished server-side subscriptions, each channel once, in the order
@@ -62,9 +64,12 @@ pub struct ServerSide {
     pub options: SubscriptionClaims,
 }
 
-/// The claims that describe a subscription.
+/// The claims that describe a subscription: those of a subscription token, or the options of a
+/// server-side subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubscriptionClaims {
+    /// True if a subscription token has `exp` or `expire_at`, so that its client is to renew it.
+    pub expires: bool,
     /// `info` or `b64info`: what others see of the subscription, at most 1 KiB.
     pub info: Option<Payload>,
     /// `data` or `b64data`: what the subscriber is told.
@@ -107,6 +112,10 @@ struct Members<'a> {
     channels: Option<&'a RawValue>,
     #[serde(borrow)]
     subs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    exp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expire_at: Option<&'a RawValue>,
 }
 
 /// The member `value` of a setting in `override`.
@@ -122,6 +131,7 @@ impl ConnectionClaims {
     pub fn of(claims: &Claims) -> Self {
         let members = Members::of(claims);
         Self {
+            expires: members.expires(),
             info: members.info(),
             channels: members.channels(),
         }
@@ -140,6 +150,10 @@ impl<'a> Members<'a> {
         serde_json::from_str(claims.as_json()).unwrap_or_default()
     }
 
+    fn expires(&self) -> bool {
+        self.exp.is_some() || self.expire_at.is_some()
+    }
+
     fn info(&self) -> Option<Payload> {
         let info = payload("info", self.info, self.b64info)?;
         if info.len() > MAX_INFO_BYTES {
@@ -151,6 +165,7 @@ impl<'a> Members<'a> {
 
     fn options(&self) -> SubscriptionClaims {
         SubscriptionClaims {
+            expires: self.expires(),
             info: self.info(),
             data: payload("data", self.data, self.b64data),
             overrides: self.overrides.map(Overrides::read).unwrap_or_default(),

@@ -13,6 +13,10 @@ use crate::token::json::{self, Flaw, Members};
 use crate::token::{ClaimRules, Date, OtherKind, TokenClaims};
 use crate::{AuthConfig, AuthError, Issuer, LogoutScope};
 
+/// The lifetime of a token without `exp`, where such tokens are accepted: longer than a day of
+/// development.
+const UNDATED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+
 /// Claims that an issuer's access tokens must have beyond those required of every token.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
@@ -194,10 +198,11 @@ pub(crate) fn verify_claims<'a>(
     if user.is_empty() && !rules.allows_no_user {
         return Err(AuthError::missing_claim(&rules.subject_claim));
     }
-    let expires_at = claims
-        .expires_at
-        .ok_or_else(|| AuthError::missing_claim("exp"))?
-        .down();
+    let expires_at = match claims.expires_at {
+        Some(date) => date.down(),
+        None if issuers.allows_undated => (now + UNDATED_LIFETIME).as_secs(),
+        None => return Err(AuthError::missing_claim("exp")),
+    };
     verify_audience(claims, issuer)?;
     let ends_at = claims.ends_at.map_or(u64::MAX, Date::down);
     let verified = Verified {

@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use curfew_model::{Problems, RevocationKey};
+use curfew_model::{ANONYMOUS_ISSUER, Problems, RevocationKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::MIN_SECRET_BYTES;
 pub use issuer::{Issuer, LogoutScope, Trust, check_url, found_at};
 pub use reports::{EventStream, ReportedSubjects, Signal};
 
@@ -132,8 +133,8 @@ pub struct AuthConfig {
     /// token is ignored instead if another source has a token. Default: `["Bearer"]`.
     pub header_schemes: Vec<String>,
     /// Admits connections without a token as the anonymous user, whose name is empty and who has no
-    /// claims. The policy decides about them as about all others, so without a rule for them they
-    /// may do nothing. They send `auth` without a token or, where `message` is no source, nothing.
+    /// claims. The policy decides about them as about all others: a rule without `when` is one for
+    /// them too, and without any they may do nothing. They send `auth` without a token or, where `message` is no source, nothing.
     /// Default: `false`, a token is required.
     pub anonymous: bool,
     /// The lifetime of an anonymous session, which then closes as expired; 1s to 24h. Default: 1h.
@@ -151,6 +152,10 @@ pub struct AuthConfig {
     /// configuration sets it where the protocol is spoken.
     #[serde(skip)]
     pub centrifuge_claims: bool,
+    /// Accepts tokens without `exp`, which end after a day, and HMAC secrets of any length. The
+    /// field is no setting. `curfew dev --centrifuge` sets it, on loopback addresses alone.
+    #[serde(skip)]
+    pub development: bool,
 }
 
 impl Default for AuthConfig {
@@ -185,6 +190,7 @@ impl Default for AuthConfig {
             issuers: Vec::new(),
             claims_in_use: Vec::new(),
             centrifuge_claims: false,
+            development: false,
         }
     }
 }
@@ -219,6 +225,14 @@ impl AuthConfig {
     /// Returns true if tokens may come from `source`.
     pub fn accepts(&self, source: Source) -> bool {
         self.token_sources.contains(&source)
+    }
+
+    /// The bytes of the shortest HMAC secret that is accepted.
+    pub(crate) fn least_secret_bytes(&self) -> usize {
+        match self.development {
+            true => 1,
+            false => MIN_SECRET_BYTES,
+        }
     }
 
     /// The least `limits.head_bytes` for a request with the longest token.
@@ -341,6 +355,12 @@ impl AuthConfig {
         let mut names = HashSet::new();
         for (index, issuer) in self.issuers.iter().enumerate() {
             problems.within(format!("issuers[{index}]"), |problems| {
+                if self.anonymous && issuer.name == ANONYMOUS_ISSUER {
+                    problems.report(
+                        "name",
+                        "is the name of sessions without a token (auth.anonymous): choose another",
+                    );
+                }
                 if !issuer.name.is_empty() && !names.insert(&issuer.name) {
                     problems.report("name", "another issuer has the same name");
                 }
@@ -351,7 +371,7 @@ impl AuthConfig {
                         "required beside other issuers, unless all keys are in a file and have a kid to tell their tokens by",
                     );
                 }
-                issuer.check(problems);
+                issuer.check(self.least_secret_bytes(), problems);
                 self.check_reports_on(issuer, problems);
             });
         }

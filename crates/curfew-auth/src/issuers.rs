@@ -55,6 +55,8 @@ pub(crate) struct Issuers {
     /// Zero means no limit.
     pub(crate) max_token_lifetime: Duration,
     pub(crate) close_on_key_withdrawal: bool,
+    /// True if tokens may have no `exp`.
+    pub(crate) allows_undated: bool,
     /// Tokens verified under this snapshot.
     pub(crate) verified: Verified,
 }
@@ -161,11 +163,10 @@ impl Issuer {
     ) -> Result<(LoadedIssuer, Vec<SkippedKey>), KeyError> {
         let allowed = self.algorithms.as_deref();
         let one = |key: Key| Ok((vec![key.only(allowed)?], Vec::new()));
+        let from_secret = |secret: &[u8]| Key::from_secret(secret, config.least_secret_bytes());
         let (keys, skipped) = match self.key_source().ok_or(KeyError::NoSource)? {
-            KeySource::Secret(_) => one(Key::from_secret(content)?),
-            KeySource::File("secret_file", _) => {
-                one(Key::from_secret(keys::secret_in_file(content))?)
-            }
+            KeySource::Secret(_) => one(from_secret(content)?),
+            KeySource::File("secret_file", _) => one(from_secret(keys::secret_in_file(content))?),
             KeySource::File("public_key_file", _) => one(pem::public_key(content)?),
             KeySource::File(..) | KeySource::Remote => {
                 jwks::key_set(content, allowed).map(|set| (set.keys, set.skipped))
@@ -381,6 +382,7 @@ impl Issuers {
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,
+            allows_undated: config.development,
             verified: Verified::new(config.verified_tokens),
         }
     }

@@ -245,3 +245,38 @@ async fn a_subscription_token_of_another_issuer_names_another_user() {
     };
     assert_eq!(error.failure(), AuthFailure::WrongAudience);
 }
+
+#[tokio::test]
+async fn in_development_a_token_may_be_undated_and_a_secret_short() {
+    let issuer = Issuer {
+        secret: Some(Secret::new("secret")),
+        ..secret_issuer()
+    };
+    let mut config = spoken([issuer]);
+    assert!(Authenticator::new(&config, StoppedClock::at(NOW)).is_err());
+    config.development = true;
+    config.anonymous = true;
+    let key = MintKey::AnySecret(b"secret".to_vec());
+    let token = |changes: Value| {
+        let claims = claims(changes);
+        mint(&claims, None, Algorithm::HS256, &key).unwrap()
+    };
+    let authenticator = authenticator(&config);
+    let undated = token(json!({ "exp": null }));
+    let principal = authenticator.authenticate(&undated).unwrap();
+    assert_eq!(principal.expires_at(), NOW + 24 * 3600);
+    assert!(!crate::ConnectionClaims::of(principal.claims()).expires);
+    let dated = authenticator.authenticate(&token(json!({}))).unwrap();
+    assert_eq!(dated.expires_at(), NOW + 3600);
+    assert!(crate::ConnectionClaims::of(dated.claims()).expires);
+    let wish = SubscriptionWish {
+        channel: "news",
+        principal: &principal,
+        session: SessionId::new(),
+    };
+    let undated = token(json!({ "exp": null, "channel": "news" }));
+    let grant = authenticator.verify_subscription(&undated, wish).await;
+    assert!(!grant.unwrap().claims.expires);
+    let old = token(json!({ "exp": NOW - 5 }));
+    assert!(authenticator.authenticate(&old).is_err());
+}
