@@ -39,7 +39,7 @@ pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>,
     };
     match line {
         Some(line) => super::decode(Json(json::Value {
-            raw: line.trim_ascii(),
+            raw: line.trim_matches([' ', '\t', '\r']),
             kind: json::Kind::Other,
         })),
         None => Err(DecodeError::NotTheProtocol {
