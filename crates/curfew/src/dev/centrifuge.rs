@@ -33,7 +33,8 @@ pub(super) fn apply(config: &mut Config) {
         issuer.secret = Some(Secret::new(SECRET));
     }
     config.auth.development = true;
-    config.auth.centrifuge_claims = true;
+    config.centrifuge.enabled = true;
+    config.centrifuge.personal_channels = true;
     config.auth.anonymous = true;
     // A suite connects often, and from one address.
     config.limits.anonymous_per_address = 0;
