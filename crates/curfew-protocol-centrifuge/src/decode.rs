@@ -100,7 +100,7 @@ const HISTORY: &[Field] = &[
 
 const STREAM_POSITION: &[Field] = &[one(1, "offset"), one(2, "epoch")];
 
-/// Of requests that name a channel only.
+/// The requests that name a channel only.
 const CHANNEL: &[Field] = &[one(1, "channel")];
 
 const REFRESH: &[Field] = &[one(1, "token")];

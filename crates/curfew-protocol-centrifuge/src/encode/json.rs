@@ -9,7 +9,7 @@ use curfew_model::{DataForm, Present, SessionId};
 use super::{Field, Fields, Published, Root, put_present};
 
 /// Bytes of a publication's message besides channel, data and sender.
-const PUSH_OVERHEAD: usize = 96;
+const PUSH_OVERHEAD: usize = 112;
 
 /// Bytes of a sender besides the user and the information about it.
 const SENDER_OVERHEAD: usize = 80;
@@ -67,14 +67,16 @@ impl<'o> Root for Json<'o> {
 
     fn push(mut self, channel: &str, publication: &Published<'_>) {
         let data = match publication.form {
-            DataForm::Plain | DataForm::Whole => publication.data,
-            DataForm::Difference(patch) => patch,
+            DataForm::Plain => publication.data.len(),
+            // JSON within a string: every quote takes a byte more.
+            DataForm::Whole => publication.data.len() + publication.data.len() / 2,
+            DataForm::Difference(patch) => patch.len() + patch.len() / 2,
         };
         let sender = publication.sender.map_or(0, |sender| {
             SENDER_OVERHEAD + sender.user.len() + sender.info.as_ref().map_or(0, |info| info.len())
         });
         self.out
-            .reserve(PUSH_OVERHEAD + channel.len() + data.len() + sender);
+            .reserve(PUSH_OVERHEAD + channel.len() + data + sender);
         self.out.put_slice(b"{\"push\":{\"channel\":");
         put_string(channel.as_bytes(), self.out);
         self.out.put_slice(b",\"pub\":{");

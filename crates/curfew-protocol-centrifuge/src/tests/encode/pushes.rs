@@ -95,6 +95,40 @@ fn a_payload_is_on_one_line_in_json_and_as_it_was_in_protobuf() {
 }
 
 #[test]
+fn a_publication_is_written_in_one_allocation() {
+    let news = channel("news");
+    let sender = Present {
+        info: Some(r#"{"name":"Alice"}"#.into()),
+        ..alice()
+    };
+    let data = r#"{"room":"kitchen","temp":20.5,"unit":"C"}"#.repeat(50);
+    let patch = "7\n5@0,3:\"a\";";
+    for form in [
+        DataForm::Plain,
+        DataForm::Whole,
+        DataForm::Difference(patch.as_bytes()),
+    ] {
+        for offset in [1, MAX_OFFSET] {
+            let message = Push::Message {
+                channel: &news,
+                data: data.as_bytes(),
+                from: None,
+                sender: Some(&sender),
+                position: Some(position(offset)),
+                form,
+            };
+            for protocol in [JSON, PROTOBUF] {
+                let mut out = BytesMut::new();
+                let used = allocation_counter::measure(|| {
+                    assert!(protocol.encode_push(&message, &mut out));
+                });
+                assert_eq!(used.count_total, 1, "{form:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn other_pushes_tell_of_sessions_and_ends() {
     let news = channel("news");
     let present = Present {
