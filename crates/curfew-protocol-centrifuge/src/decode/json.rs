@@ -6,7 +6,8 @@ use curfew_model::json::{self, Rules, scan};
 use curfew_model::{ClientRequest, Message, Payload};
 use curfew_protocol::DecodeError;
 
-use super::{Fault, Field, FieldKind, Read, Seen, Value};
+use super::fields::{Field, FieldKind};
+use super::{Fault, Read, Seen, Value};
 
 /// Most levels of arrays and objects in a payload.
 pub(super) const MAX_DEPTH: usize = 32;

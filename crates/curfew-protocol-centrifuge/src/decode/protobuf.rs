@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use curfew_model::{ClientRequest, Message, Payload};
 use curfew_protocol::DecodeError;
 
-use super::{Fault, Field, FieldKind, Read, Seen, Value, one};
+use super::fields::{Field, FieldKind, one};
+use super::{Fault, Read, Seen, Value};
 
 /// An entry of a map.
 const ENTRY: &[Field] = &[one(1, "key"), one(2, "value")];
