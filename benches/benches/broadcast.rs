@@ -100,6 +100,8 @@ fn broadcast(criterion: &mut Criterion) {
             channel,
             data: Bytes::from(format!("\"{}\"", "x".repeat(62))),
             from: Some("alice".into()),
+            sender: None,
+            is_binary: false,
             entry: None,
             trace: None,
         };

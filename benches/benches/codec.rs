@@ -5,7 +5,7 @@ use std::hint::black_box;
 use bytes::BytesMut;
 use criterion::{BatchSize, Criterion};
 use curfew_hub::Wire;
-use curfew_model::{Channel, Message, Push};
+use curfew_model::{Channel, DataForm, Message, Push};
 use curfew_protocol::Protocol as _;
 use curfew_protocol::native::Native;
 use curfew_ws::frame;
@@ -51,6 +51,8 @@ fn encode(criterion: &mut Criterion) {
         data: data.as_bytes(),
         from: Some("alice"),
         position: None,
+        sender: None,
+        form: DataForm::Plain,
     };
     let mut group = criterion.benchmark_group("encode");
     group.bench_function("message", |bencher| {

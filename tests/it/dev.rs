@@ -1,6 +1,7 @@
 //! `curfew dev`, the first thing a stranger runs (CONTRACT §1).
 
 use curfew_testkit::http;
+use curfew_testkit::mint::Key;
 use curfew_tests::{Dev, curfew};
 use serde_json::json;
 
@@ -91,8 +92,56 @@ async fn it_does_not_listen_where_others_could_reach_it() {
         ["--admin", "0.0.0.0:0"],
         ["--listen", "[::ffff:0.0.0.0]:0"],
     ] {
-        let finished = curfew(&["dev", arguments[0], arguments[1]]).await;
-        assert_eq!(finished.code, 2, "{arguments:?}: {finished:?}");
-        assert!(finished.stderr.contains("loopback"), "{finished:?}");
+        for flags in [&[][..], &["--centrifuge"]] {
+            let all = [&["dev", arguments[0], arguments[1]], flags].concat();
+            let finished = curfew(&all).await;
+            assert_eq!(finished.code, 2, "{all:?}: {finished:?}");
+            assert!(finished.stderr.contains("loopback"), "{finished:?}");
+        }
     }
+}
+
+#[tokio::test]
+async fn for_the_suites_of_centrifuge_it_is_lax_and_says_so() {
+    let dev = Dev::start_with_flags(&["--centrifuge"]).await;
+    let warned = dev.output().line(curfew_testkit::PATIENCE, |line| {
+        line.contains("--centrifuge is for test suites alone")
+            .then_some(())
+    });
+    warned.await.expect("a warning");
+    let ready = http::request(dev.admin, "GET", "/readyz", &[], b"").await;
+    assert_eq!(ready.json()["development"], "curfew dev --centrifuge");
+    let key = Key::hmac("HS256", b"secret");
+    let undated = key.token(&json!({"sub":"42"}));
+    let mut client = dev.ws().bearer(&undated).open().await;
+    let connected = client.expect_json(json!({"type":"connected","user":"42"}));
+    connected.await;
+    let of_subscriptions = key.token(&json!({"sub":"42","channel":"news"}));
+    let mut refused = dev.ws().bearer(&of_subscriptions).open().await;
+    refused.expect_auth_failed("malformed", 4401).await;
+    let forged = Key::hmac("HS256", b"other").token(&json!({"sub":"42"}));
+    let mut refused = dev.ws().bearer(&forged).open().await;
+    refused.expect_auth_failed("bad_signature", 4401).await;
+    // More visitors than a node admits by default.
+    for _ in 0..30 {
+        let mut visitor = dev.ws().open().await;
+        visitor.send(json!({"type":"auth"})).await;
+        let connected = visitor.expect_json(json!({"type":"connected","user":""}));
+        connected.await;
+        for (channel, is_allowed) in [
+            ("test", true),
+            ("smallhistory:a", true),
+            ("test:test", false),
+        ] {
+            let subscribe = json!({"type":"subscribe","id":1,"channel":channel});
+            visitor.send(subscribe).await;
+            let answer = visitor.until_json(json!({"id":1})).await;
+            assert_eq!(answer["type"] == "ok", is_allowed, "{answer}");
+        }
+    }
+    let plain = Dev::start().await;
+    let ready = http::request(plain.admin, "GET", "/readyz", &[], b"").await;
+    assert!(ready.json().get("development").is_none());
+    let mut refused = plain.ws().bearer(&undated).open().await;
+    refused.expect_auth_failed("bad_signature", 4401).await;
 }

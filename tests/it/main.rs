@@ -7,6 +7,7 @@
 mod admin;
 mod admin_keys;
 mod advisories;
+mod anonymous;
 mod architecture;
 mod bad_tokens;
 mod centrifuge;

@@ -21,19 +21,23 @@ pub struct Dev {
 impl Dev {
     /// Starts it on free ports and waits until it has printed its addresses.
     pub async fn start() -> Self {
-        Self::start_with(&[], &[]).await
+        Self::start_with_variables(&[]).await
     }
 
     /// As [`Dev::start`], with these environment variables.
     pub async fn start_with_variables(variables: &[(&str, &str)]) -> Self {
-        Self::start_with(&[], variables).await
+        Self::spawn(&[], variables).await
     }
 
-    /// As [`Dev::start`], with these arguments and environment variables.
-    pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    /// As [`Dev::start`], with these flags.
+    pub async fn start_with_flags(flags: &[&str]) -> Self {
+        Self::spawn(flags, &[]).await
+    }
+
+    async fn spawn(flags: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(curfew_binary())
             .args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
-            .args(arguments)
+            .args(flags)
             .env("NO_COLOR", "1")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())

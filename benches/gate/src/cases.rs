@@ -10,8 +10,8 @@ use anyhow::bail;
 use bytes::Bytes;
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Member, Progress, Wire, Wires};
 use curfew_model::{
-    Action, Channel, Claims, Clock, DeliveryLease, Message, Principal, PrincipalParts, Publication,
-    Push, SessionId,
+    Action, Channel, Claims, Clock, DataForm, DeliveryLease, Message, Principal, PrincipalParts,
+    Publication, Push, SessionId,
 };
 use curfew_policy::{Policy, PolicyConfig, Rule};
 use curfew_protocol::Protocol as _;
@@ -126,6 +126,8 @@ fn encode(rounds: u64) -> u64 {
         data: DATA.as_bytes(),
         from: Some("alice"),
         position: None,
+        sender: None,
+        form: DataForm::Plain,
     };
     let wire = Wire::websocket(Native);
     count(rounds, || {
@@ -168,6 +170,8 @@ fn broadcast(rounds: u64) -> u64 {
         channel,
         data: Bytes::from_static(DATA.as_bytes()),
         from: Some("alice".into()),
+        sender: None,
+        is_binary: false,
         entry: None,
         trace: None,
     };

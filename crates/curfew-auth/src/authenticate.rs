@@ -1,22 +1,21 @@
 //! Verification of tokens, and upkeep of the keys that verify them.
 
+mod attempt;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use curfew_model::{Claims, Clock, Principal, PrincipalParts};
+use curfew_model::{Clock, Principal};
 use jsonwebtoken::jwk::ThumbprintHash;
 use tracing::{info, warn};
 
 use crate::ask::{NoKey, with_keys};
-use crate::claims::{verify_claims, verify_kind};
 use crate::issuers::{self, Issuers, KeySource, LoadError, LoadedIssuer};
 use crate::jwks::SkippedKey;
 use crate::keys::PROVIDER;
 use crate::reports::Journal;
-use crate::token::{Date, Header, Parts, TokenClaims, TokenType};
-use crate::verified::Digest;
 use crate::{AuthConfig, AuthError, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
 /// Turns tokens into principals. All connections share one. Verification takes only the brief lock
@@ -160,7 +159,7 @@ impl Authenticator {
     /// Before the signature is verified, only `malformed`, `wrong_issuer`, `unknown_key` and
     /// `bad_signature` are returned: a stranger can write any claims, and learns nothing of them.
     pub fn authenticate(&self, token: &str) -> Result<Arc<Principal>, AuthError> {
-        self.attempt(token).map_err(NoKey::into_error)
+        self.attempt(token, None).map_err(NoKey::into_error)
     }
 
     /// Verifies a token. If the token's key is missing and the issuer's keys are fetched, waits up
@@ -171,58 +170,7 @@ impl Authenticator {
     /// Like [`Authenticator::authenticate`], plus [`VerifyError::Unknown`] if the issuer does not
     /// answer.
     pub async fn verify(&self, token: &str) -> Result<Arc<Principal>, VerifyError> {
-        with_keys(|| self.attempt(token)).await
-    }
-
-    fn attempt(&self, token: &str) -> Result<Arc<Principal>, NoKey> {
-        let issuers = self.issuers.load();
-        let now = self.clock.now();
-        let parts = Parts::of(token, issuers.max_token_bytes)?;
-        let header = parts.header()?;
-        let header = Header::parse(&header, TokenType::Access)?;
-        // HMAC tokens are not remembered: their verification costs no more than a look-up.
-        let remembered = !header.algorithm.is_hmac() && !issuers.verified.is_off();
-        let digest = remembered.then(|| Digest::of(token));
-        // A remembered token skips the claims too: `find` checks its end, and a new snapshot
-        // forgets all.
-        let known = digest.and_then(|digest| issuers.verified.find(&digest, now));
-        if let Some(principal) = known {
-            return Ok(principal);
-        }
-        let payload = parts.payload()?;
-        let (claims, scanned) =
-            TokenClaims::parse(&payload, &issuers.subject_claim, issuers.numeric_subjects)?;
-        let issuer = issuers.find(&claims, header.kid.as_deref())?;
-        // Rounded down: a revocation covers the whole second of its cutoff.
-        let issued_at = claims.issued_at.map(Date::down);
-        let judge = || {
-            let verified = verify_claims(&claims, issuer, &issuers, now)?;
-            verify_kind(&claims, issuer, header.says_access)?;
-            issuer.needs.check(&claims, &payload, &scanned)?;
-            Ok(verified)
-        };
-        let key = issuer.signer(&parts, &header).map_err(|no_key| {
-            let no_key = no_key.judged(judge().map(drop));
-            no_key.issued(issued_at.map(Duration::from_secs), now)
-        })?;
-        let verified = judge()?;
-        let principal = Arc::new(Principal::new(PrincipalParts {
-            user: verified.user.into(),
-            issuer: Arc::clone(&issuer.name),
-            key_id: Some(Arc::clone(key.fingerprint())),
-            token_id: claims.token_id.as_deref().map(Box::from),
-            issued_at,
-            expires_at: verified.expires_at,
-            leeway: issuers.leeway,
-            claims: Claims::from_json(match scanned.is_plain() {
-                true => payload,
-                false => scanned.plain(&payload).into_owned(),
-            }),
-        }));
-        if let Some(digest) = digest {
-            issuers.verified.remember(digest, &principal, issuer);
-        }
-        Ok(principal)
+        with_keys(|| self.attempt(token, None)).await
     }
 
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Issuers>> {

@@ -10,8 +10,12 @@ use serde_json::{Map, Value};
 
 use crate::issuers::{Issuers, LoadedIssuer};
 use crate::token::json::{self, Flaw, Members};
-use crate::token::{Date, OtherKind, TokenClaims};
+use crate::token::{ClaimRules, Date, OtherKind, TokenClaims};
 use crate::{AuthConfig, AuthError, Issuer, LogoutScope};
+
+/// The lifetime of a token without `exp`, where such tokens are accepted: longer than a day of
+/// development.
+const UNDATED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Claims that an issuer's access tokens must have beyond those required of every token.
 #[derive(Debug, Default)]
@@ -185,21 +189,29 @@ pub(crate) struct Verified<'a> {
 pub(crate) fn verify_claims<'a>(
     claims: &'a TokenClaims<'_>,
     issuer: &LoadedIssuer,
-    issuers: &'a Issuers,
+    issuers: &Issuers,
+    rules: &ClaimRules,
     now: Duration,
 ) -> Result<Verified<'a>, AuthError> {
     verify_issuer(claims, issuer)?;
     let user = claims.subject.as_deref().unwrap_or_default();
-    if user.is_empty() {
-        return Err(AuthError::missing_claim(&issuers.subject_claim));
+    if user.is_empty() && !rules.allows_no_user {
+        return Err(AuthError::missing_claim(&rules.subject_claim));
     }
-    let expires_at = claims
-        .expires_at
-        .ok_or_else(|| AuthError::missing_claim("exp"))?
-        .down();
+    let expires_at = match claims.expires_at {
+        Some(date) => date.down(),
+        None if issuers.allows_undated => (now + UNDATED_LIFETIME).as_secs(),
+        None => return Err(AuthError::missing_claim("exp")),
+    };
     verify_audience(claims, issuer)?;
-    verify_times(claims, expires_at, issuers, now)?;
-    Ok(Verified { user, expires_at })
+    let ends_at = claims.ends_at.map_or(u64::MAX, Date::down);
+    let verified = Verified {
+        user,
+        expires_at: expires_at.min(ends_at),
+    };
+    verify_times(claims, verified.expires_at, issuers, now)?;
+    verify_lifetime(claims, expires_at, issuers)?;
+    Ok(verified)
 }
 
 fn verify_issuer(claims: &TokenClaims<'_>, issuer: &LoadedIssuer) -> Result<(), AuthError> {
@@ -244,16 +256,26 @@ fn verify_times(
             ));
         }
     }
-    if !issuers.max_token_lifetime.is_zero() {
-        let issued_at = claims
-            .issued_at
-            .ok_or_else(|| AuthError::missing_claim("iat"))?
-            .down();
-        if Duration::from_secs(expires_at.saturating_sub(issued_at)) > issuers.max_token_lifetime {
-            return Err(AuthError::malformed(
-                "the token's lifetime, from iat to exp, is longer than allowed here",
-            ));
-        }
+    Ok(())
+}
+
+/// Compares the time from `iat` to `exp` with `auth.max_token_lifetime`.
+fn verify_lifetime(
+    claims: &TokenClaims<'_>,
+    expires_at: u64,
+    issuers: &Issuers,
+) -> Result<(), AuthError> {
+    if issuers.max_token_lifetime.is_zero() {
+        return Ok(());
+    }
+    let issued_at = claims
+        .issued_at
+        .ok_or_else(|| AuthError::missing_claim("iat"))?
+        .down();
+    if Duration::from_secs(expires_at.saturating_sub(issued_at)) > issuers.max_token_lifetime {
+        return Err(AuthError::malformed(
+            "the token's lifetime, from iat to exp, is longer than allowed here",
+        ));
     }
     Ok(())
 }

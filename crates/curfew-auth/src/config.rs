@@ -7,10 +7,11 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use curfew_model::{Problems, RevocationKey};
+use curfew_model::{ANONYMOUS_ISSUER, Problems, RevocationKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::MIN_SECRET_BYTES;
 pub use issuer::{Issuer, LogoutScope, Trust, check_url, found_at};
 pub use reports::{EventStream, ReportedSubjects, Signal};
 
@@ -41,6 +42,9 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A ticket travels in a URL. A ticket from a log must be useless a minute later.
 const TICKET_LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
+
+/// Bounds of `anonymous_lifetime`. Anonymous sessions are not refreshed: the client connects again.
+const ANONYMOUS_LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 
 /// Claims with a fixed meaning, which therefore cannot name the user.
 const NOT_SUBJECTS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti", "events", "cnf"];
@@ -128,12 +132,30 @@ pub struct AuthConfig {
     /// token with another scheme, or without one, is refused. The message shows the right form. The
     /// token is ignored instead if another source has a token. Default: `["Bearer"]`.
     pub header_schemes: Vec<String>,
+    /// Admits connections without a token as the anonymous user, whose name is empty and who has no
+    /// claims. The policy decides about them as about all others: a rule without `when` is one for
+    /// them too, and without any they may do nothing. They send `auth` without a token or, where `message` is no source, nothing.
+    /// Default: `false`, a token is required.
+    pub anonymous: bool,
+    /// The lifetime of an anonymous session, which then closes as expired; 1s to 24h. Default: 1h.
+    #[serde(with = "curfew_model::setting::duration")]
+    #[schemars(with = "String")]
+    pub anonymous_lifetime: Duration,
     /// The issuers whose tokens are accepted; at least one.
     pub issuers: Vec<Issuer>,
     /// Claims that other sections read, and that every reader must understand alike. The field is
     /// no setting. The configuration fills it from those sections.
     #[serde(skip)]
     pub claims_in_use: Vec<String>,
+    /// Reads the claims of the Centrifuge protocol: `expire_at` ends a session before `exp`, and a
+    /// token with `channel` opens a subscription and no session. The field is no setting. The
+    /// configuration sets it where the protocol is spoken.
+    #[serde(skip)]
+    pub centrifuge_claims: bool,
+    /// Accepts tokens without `exp`, which end after a day, and HMAC secrets of any length. The
+    /// field is no setting. `curfew dev --centrifuge` sets it, on loopback addresses alone.
+    #[serde(skip)]
+    pub development: bool,
 }
 
 impl Default for AuthConfig {
@@ -163,8 +185,12 @@ impl Default for AuthConfig {
             numeric_subjects: false,
             max_token_bytes: 16 * 1024,
             header_schemes: vec!["Bearer".to_owned()],
+            anonymous: false,
+            anonymous_lifetime: Duration::from_secs(3600),
             issuers: Vec::new(),
             claims_in_use: Vec::new(),
+            centrifuge_claims: false,
+            development: false,
         }
     }
 }
@@ -199,6 +225,14 @@ impl AuthConfig {
     /// Returns true if tokens may come from `source`.
     pub fn accepts(&self, source: Source) -> bool {
         self.token_sources.contains(&source)
+    }
+
+    /// The bytes of the shortest HMAC secret that is accepted.
+    pub(crate) fn least_secret_bytes(&self) -> usize {
+        match self.development {
+            true => 1,
+            false => MIN_SECRET_BYTES,
+        }
     }
 
     /// The least `limits.head_bytes` for a request with the longest token.
@@ -261,6 +295,9 @@ impl AuthConfig {
         if !TICKET_LIFETIMES.contains(&self.ticket_lifetime) {
             problems.report("ticket_lifetime", "must be between 1s and 60s");
         }
+        if !ANONYMOUS_LIFETIMES.contains(&self.anonymous_lifetime) {
+            problems.report("anonymous_lifetime", "must be between 1s and 24h");
+        }
         if self.verified_tokens > MAX_VERIFIED_TOKENS {
             problems.report("verified_tokens", "must be at most 1000000");
         }
@@ -318,6 +355,12 @@ impl AuthConfig {
         let mut names = HashSet::new();
         for (index, issuer) in self.issuers.iter().enumerate() {
             problems.within(format!("issuers[{index}]"), |problems| {
+                if self.anonymous && issuer.name == ANONYMOUS_ISSUER {
+                    problems.report(
+                        "name",
+                        "is the name of sessions without a token (auth.anonymous): choose another",
+                    );
+                }
                 if !issuer.name.is_empty() && !names.insert(&issuer.name) {
                     problems.report("name", "another issuer has the same name");
                 }
@@ -328,7 +371,7 @@ impl AuthConfig {
                         "required beside other issuers, unless all keys are in a file and have a kid to tell their tokens by",
                     );
                 }
-                issuer.check(problems);
+                issuer.check(self.least_secret_bytes(), problems);
                 self.check_reports_on(issuer, problems);
             });
         }

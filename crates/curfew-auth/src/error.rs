@@ -129,6 +129,15 @@ impl AuthError {
         self.by_clock
     }
 
+    /// Returns true if the token is too old or too new, so that the client needs another one and no
+    /// other access.
+    pub fn is_of_time(&self) -> bool {
+        matches!(
+            self.failure,
+            AuthFailure::Expired | AuthFailure::NotYetValid
+        )
+    }
+
     /// The configured name of the issuer that signed the refused report; `None` for anything else.
     /// Its signature is good, so the issuer's configuration or ours is wrong.
     pub fn signer(&self) -> Option<&Arc<str>> {

@@ -15,7 +15,7 @@ use crate::ask::NoKey;
 use crate::claims::Needs;
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
-use crate::token::{Header, Parts};
+use crate::token::{ClaimRules, Header, Parts};
 use crate::verified::Verified;
 use crate::{
     Algorithm, AuthConfig, AuthError, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
@@ -49,12 +49,14 @@ pub(crate) struct Issuers {
     opening: Vec<Arc<LoadedIssuer>>,
     /// `auth.max_token_bytes`, which also bounds reports.
     pub(crate) max_token_bytes: usize,
-    pub(crate) subject_claim: Box<str>,
-    pub(crate) numeric_subjects: bool,
+    /// The rules by which claims are read.
+    pub(crate) rules: ClaimRules,
     pub(crate) leeway: Duration,
     /// Zero means no limit.
     pub(crate) max_token_lifetime: Duration,
     pub(crate) close_on_key_withdrawal: bool,
+    /// True if tokens may have no `exp`.
+    pub(crate) allows_undated: bool,
     /// Tokens verified under this snapshot.
     pub(crate) verified: Verified,
 }
@@ -161,11 +163,10 @@ impl Issuer {
     ) -> Result<(LoadedIssuer, Vec<SkippedKey>), KeyError> {
         let allowed = self.algorithms.as_deref();
         let one = |key: Key| Ok((vec![key.only(allowed)?], Vec::new()));
+        let from_secret = |secret: &[u8]| Key::from_secret(secret, config.least_secret_bytes());
         let (keys, skipped) = match self.key_source().ok_or(KeyError::NoSource)? {
-            KeySource::Secret(_) => one(Key::from_secret(content)?),
-            KeySource::File("secret_file", _) => {
-                one(Key::from_secret(keys::secret_in_file(content))?)
-            }
+            KeySource::Secret(_) => one(from_secret(content)?),
+            KeySource::File("secret_file", _) => one(from_secret(keys::secret_in_file(content))?),
             KeySource::File("public_key_file", _) => one(pem::public_key(content)?),
             KeySource::File(..) | KeySource::Remote => {
                 jwks::key_set(content, allowed).map(|set| (set.keys, set.skipped))
@@ -377,11 +378,11 @@ impl Issuers {
             opening: opening.cloned().collect(),
             all,
             max_token_bytes: config.max_token_bytes,
-            subject_claim: config.subject_claim.as_str().into(),
-            numeric_subjects: config.numeric_subjects,
+            rules: ClaimRules::of(config),
             leeway: config.leeway,
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,
+            allows_undated: config.development,
             verified: Verified::new(config.verified_tokens),
         }
     }

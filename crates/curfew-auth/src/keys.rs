@@ -116,9 +116,9 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// A shared secret.
-    pub(crate) fn from_secret(secret: &[u8]) -> Result<Self, KeyError> {
-        if secret.len() < MIN_SECRET_BYTES {
+    /// A shared secret of at least so many bytes.
+    pub(crate) fn from_secret(secret: &[u8], least_bytes: usize) -> Result<Self, KeyError> {
+        if secret.len() < least_bytes {
             return Err(KeyError::ShortSecret);
         }
         Ok(Self {

@@ -29,6 +29,7 @@
 mod algorithm;
 mod ask;
 mod authenticate;
+mod centrifuge;
 mod claims;
 mod config;
 mod credentials;
@@ -41,6 +42,7 @@ pub mod mint;
 mod pem;
 mod remote;
 mod reports;
+mod subscription;
 mod ticket;
 mod token;
 mod verified;
@@ -50,6 +52,7 @@ pub use ask::KeyWait;
 pub use authenticate::{
     Authenticator, FileReload, MissingKeys, PreparedIssuers, Unverified, VerifyError,
 };
+pub use centrifuge::{ConnectionClaims, Overrides, Payload, ServerSide, SubscriptionClaims};
 pub use config::{
     AuthConfig, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, Trust,
     check_url, found_at,
@@ -64,4 +67,5 @@ pub use remote::{KeyLocation, RemoteKeys, RemoteStatus};
 pub use reports::{
     Effect, EventType, LastReport, RevocationError, Revoker, SecurityEvent, StreamStatus, Subject,
 };
+pub use subscription::{SubscriptionGrant, SubscriptionWish};
 pub use ticket::{NewTicket, NotATicket, Ticket, Ticketed};

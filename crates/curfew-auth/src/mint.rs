@@ -17,6 +17,8 @@ use crate::keys::{MIN_SECRET_BYTES, PROVIDER, secret_in_file};
 pub enum MintKey {
     /// A shared secret of at least 32 bytes, for HS256, HS384 and HS512.
     Secret(Vec<u8>),
+    /// A shared secret of any length, for a node that accepts such secrets.
+    AnySecret(Vec<u8>),
     /// A private key as PEM text, PKCS #8 or, for RSA, PKCS #1.
     PrivateKey(String),
 }
@@ -61,6 +63,9 @@ impl MintKey {
                 }
                 return Ok(EncodingKey::from_secret(secret));
             }
+            (Self::AnySecret(secret), AlgorithmFamily::Hmac) => {
+                return Ok(EncodingKey::from_secret(secret));
+            }
             (Self::PrivateKey(pem), AlgorithmFamily::Rsa) => {
                 EncodingKey::from_rsa_pem(pem.as_bytes())
             }
@@ -80,6 +85,7 @@ impl fmt::Debug for MintKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Secret(_) => "Secret([redacted])",
+            Self::AnySecret(_) => "AnySecret([redacted])",
             Self::PrivateKey(_) => "PrivateKey([redacted])",
         })
     }

@@ -7,19 +7,28 @@
 //! - `epoch`, `offset` and `at`: that place, and the time in Unix milliseconds. The script that
 //!   appends the publication writes them.
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
+//! - `session` and `info`: the publishing session's id, and the claim `session.info_claim` of its
+//!   token; absent unless a protocol of the publishing node shows them.
 //! - `trace` and `tracestate`: the `traceparent` and the state of the publishing span, if it is
 //!   recorded.
 //! - `data`: the published value, byte for byte.
+//! - `bytes`: in the place of `data`, bytes that are not JSON, in base64 (RFC 4648 §4).
 //!
 //! Unknown members are ignored, so that later versions can add some. [`CLEARED`] is sent the same way
 //! and is no publication. A node that does not know it takes it for a malformed one, and reads the
 //! stream again.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use curfew_model::json::object_text;
-use curfew_model::{Channel, Epoch, MAX_OFFSET, Position, Publication, StreamEntry, TraceContext};
+use curfew_model::{
+    Channel, Epoch, MAX_OFFSET, Position, Present, Publication, SessionId, StreamEntry,
+    TraceContext,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -43,6 +52,10 @@ struct Head<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<SessionId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    info: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tracestate: Option<&'a str>,
@@ -57,20 +70,27 @@ struct Envelope<'a> {
     at: Option<u64>,
     #[serde(borrow)]
     from: Option<Cow<'a, str>>,
+    /// Any JSON value: a bad id is no reason to lose the publication.
+    #[serde(borrow, default)]
+    session: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    info: Option<&'a RawValue>,
     /// Any JSON value: a bad trace is no reason to lose the publication.
     #[serde(borrow, default)]
     trace: Option<&'a RawValue>,
     #[serde(borrow, default)]
     tracestate: Option<&'a RawValue>,
-    #[serde(borrow)]
-    data: &'a RawValue,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    bytes: Option<Cow<'a, str>>,
 }
 
 /// Encodes a publication. The data is copied as it is.
 pub(crate) fn encode(publication: &Publication) -> Bytes {
     let mut out = members(publication, Some(PLAIN));
-    out.put_slice(b",\"data\":");
-    out.put_slice(&publication.data);
+    out.put_u8(b',');
+    put_data(publication, &mut out);
     out.put_u8(b'}');
     out.freeze()
 }
@@ -84,17 +104,32 @@ pub(crate) fn encode_end(publication: &Publication) -> Bytes {
     if out.len() > 1 {
         out.put_u8(b',');
     }
-    out.put_slice(b"\"data\":");
-    out.put_slice(&publication.data);
+    put_data(publication, &mut out);
     out.put_u8(b'}');
     out.freeze()
 }
 
+fn put_data(publication: &Publication, out: &mut BytesMut) {
+    if publication.is_binary {
+        out.put_slice(b"\"bytes\":\"");
+        out.put_slice(BASE64.encode(&publication.data).as_bytes());
+        out.put_u8(b'"');
+    } else {
+        out.put_slice(b"\"data\":");
+        out.put_slice(&publication.data);
+    }
+}
+
 /// The opening brace and the members before the data.
 fn members(publication: &Publication, v: Option<u32>) -> BytesMut {
+    let sender = publication.sender.as_deref();
+    let info = sender.and_then(|sender| sender.info.as_deref());
     let head = Head {
         v,
         from: publication.from.as_deref(),
+        session: sender.map(|sender| sender.session),
+        // Text that is not JSON is left out, or it would break the envelope.
+        info: info.and_then(|info| serde_json::from_str(info).ok()),
         trace: publication.trace.as_ref().map(ToString::to_string),
         tracestate: publication.trace.as_ref().and_then(|trace| trace.state()),
     };
@@ -114,9 +149,12 @@ pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> 
         offset,
         at,
         from,
+        session,
+        info,
         trace,
         tracestate,
         data,
+        bytes,
     } = serde_json::from_str(object_text(envelope)?).ok()?;
     let entry = match v {
         PLAIN => None,
@@ -129,13 +167,33 @@ pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> 
         }),
         _ => return None,
     };
+    let (data, is_binary) = match (data, bytes) {
+        (Some(data), None) => (envelope.slice_ref(data.get().as_bytes()), false),
+        (None, Some(bytes)) => (BASE64.decode(bytes.as_bytes()).ok()?.into(), true),
+        _ => return None,
+    };
+    let from: Option<Arc<str>> = from.map(|from| from.as_ref().into());
+    let sender = from.as_ref().zip(session.and_then(read_session));
+    let sender = sender.map(|(user, session)| {
+        Arc::new(Present {
+            session,
+            user: Arc::clone(user),
+            info: info.map(|info| info.get().into()),
+        })
+    });
     Some(Publication {
         channel,
-        data: envelope.slice_ref(data.get().as_bytes()),
-        from: from.map(|from| from.as_ref().into()),
+        data,
+        from,
+        sender,
+        is_binary,
         entry,
         trace: trace.and_then(|trace| read_trace(trace, tracestate)),
     })
+}
+
+fn read_session(written: &RawValue) -> Option<SessionId> {
+    serde_json::from_str(written.get()).ok()
 }
 
 /// Parses a trace. One that is not sampled counts as none, so that no later step checks it again.
@@ -172,6 +230,8 @@ mod tests {
                 channel: channel(),
                 data: Bytes::copy_from_slice(data.as_bytes()),
                 from: from.map(Into::into),
+                sender: None,
+                is_binary: false,
                 entry: None,
                 trace: from.and_then(|_| {
                     let trace = TraceContext::new([1; 16], [2; 8], true)?;

@@ -15,6 +15,8 @@
 //!     channel: room.clone(),
 //!     data: Bytes::from_static(br#"{"text":"hello"}"#),
 //!     from: None,
+//!     sender: None,
+//!     is_binary: false,
 //!     entry: None,
 //!     trace: None,
 //! };

@@ -130,6 +130,15 @@ impl Revocations for Redis {
         })
     }
 
+    /// Asks the primary of the revocations, by whose clock cutoffs are set too.
+    fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>> {
+        Box::pin(async move {
+            let time = self.connections.call(Keyed::at(Slot::REVOKED, "TIME"));
+            let (seconds, microseconds): (u64, u32) = time.await?;
+            Ok(Duration::new(seconds, microseconds.saturating_mul(1000)))
+        })
+    }
+
     fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>> {
         Box::pin(async move { Ok(self.list_revocations().await?) })
     }

@@ -80,7 +80,8 @@ where
             a_lifted_revocation_is_gone,
             a_later_revocation_never_covers_less,
             an_ended_revocation_does_not_widen_the_next,
-            revocations_are_listed_in_order_of_their_keys;
+            revocations_are_listed_in_order_of_their_keys,
+            the_time_is_one_for_all_nodes;
         tickets:
             a_ticket_is_taken_on_any_node_and_once,
             of_many_who_take_a_ticket_one_has_it,

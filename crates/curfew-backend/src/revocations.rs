@@ -1,6 +1,7 @@
 //! Revocations, shared by all nodes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
 
 use curfew_model::{Disconnect, Ineffective, NodeId, Revocation, RevocationKey};
 use schemars::JsonSchema;
@@ -31,7 +32,7 @@ pub struct Listed {
     pub key: String,
     /// The kind.
     pub kind: String,
-    /// The value as it is written; empty for `all`.
+    /// The value as it is written; empty for the kinds without one.
     pub value: String,
     /// The tokens that it covers, and its end.
     pub revocation: Revocation,
@@ -147,6 +148,10 @@ pub trait Revocations: Send + Sync + 'static {
     ///
     /// The backend has been stopped.
     fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>>;
+
+    /// The time since the Unix epoch by the backend's clock, one for all nodes. It is between the
+    /// begin and the end of the call, so that a cutoff set before the call is not later.
+    fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>>;
 
     /// Every revocation in force, ordered by kind and value.
     fn list(&self) -> BoxFuture<'_, Result<Vec<Listed>, BackendError>>;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use curfew_model::{Channel, GapReason, Position, Publication, Push};
+use curfew_model::{Channel, DataForm, GapReason, Position, Publication, Push};
 use curfew_telemetry::Writes;
 
 use crate::channels::Listeners;
 use crate::metrics::DropReason;
 use crate::outbox::Arrival;
-use crate::{Hub, WireId};
+use crate::{Hub, Member, Wire, WireId};
 
 /// One delivery in this many is timed. Timing costs 110 ns, and a delivery's share of a broadcast
 /// 70 ns. The number is prime, so that a channel with a round number of listeners has different
@@ -85,15 +85,7 @@ impl Hub {
         };
         // Created for the first timed listener: most broadcasts to few listeners time none.
         let mut arrival = None;
-        let mut frames = Frames::new(
-            self,
-            Push::Message {
-                channel: &publication.channel,
-                data: &publication.data,
-                from: publication.from.as_deref(),
-                position: publication.entry.map(|entry| entry.position),
-            },
-        );
+        let mut frames = Frames::new(self, |wire| wire.publication(publication, DataForm::Plain));
         let mut delivered = Delivered::default();
         let mut bytes = 0;
         self.channels.with(&publication.channel, |listeners| {
@@ -184,10 +176,35 @@ impl Hub {
     }
 
     /// Tells a channel's listeners that publications up to and including `position` are missing.
+    /// Ends the subscriptions of those whose protocol resumes them by their place. The caller holds
+    /// the lock of the channel's feed, so that no publication comes to them in between.
     pub(crate) fn gap_at(&self, channel: &Channel, position: Position, reason: GapReason) {
+        let mut ended = Vec::new();
         self.channels.with(channel, |listeners| {
             self.send_gap(channel, listeners, Some(position), reason);
+            listeners.each(|member| {
+                if self.gap_ends_subscription(member) {
+                    ended.push(Arc::clone(member));
+                }
+            });
         });
+        for member in ended {
+            self.channels.remove(channel, &member);
+            self.metrics().gaps.inc(reason);
+            // The session's task finds that it does not listen any more, and tells the client.
+            member.outbox().reconsider();
+        }
+    }
+
+    fn gap_ends_subscription(&self, member: &Member) -> bool {
+        let wire = self.wires.get(member.wire());
+        wire.rules().gap_ends_subscription
+    }
+
+    /// True if a session listens to a channel. One that has subscribed does not after a gap, if its
+    /// protocol ends the subscription then.
+    pub fn listens(&self, channel: &Channel, member: &Member) -> bool {
+        self.channels.listens(channel, member)
     }
 
     /// Queues the gap for each listener. A queue without room for it ends its session, as for a
@@ -200,9 +217,12 @@ impl Hub {
         position: Option<Position>,
         reason: GapReason,
     ) {
-        let mut frames = Frames::new(self, Push::Gap { channel, position });
+        let mut frames = Frames::new(self, |wire| wire.push(&Push::Gap { channel, position }));
         let (mut told, mut bytes) = (0, 0);
         listeners.each(|member| {
+            if self.gap_ends_subscription(member) {
+                return;
+            }
             let Some(frame) = frames.of(member.wire()) else {
                 // The protocol of this wire has no words for a gap.
                 return;
@@ -220,19 +240,20 @@ impl Hub {
 
 /// The frames of a push, one per wire, encoded on first use. A wire whose protocol has no words for
 /// the push has `None`.
-pub(crate) struct Frames<'a> {
+pub(crate) struct Frames<'a, F> {
     hub: &'a Hub,
-    push: Push<'a>,
+    encode: F,
     /// The wire of the first listener, kept apart: most channels have listeners of one wire only.
     first: Option<(WireId, Bytes)>,
     others: Vec<(WireId, Option<Bytes>)>,
 }
 
-impl<'a> Frames<'a> {
-    pub(crate) fn new(hub: &'a Hub, push: Push<'a>) -> Self {
+impl<'a, F: Fn(&Wire) -> Option<Bytes>> Frames<'a, F> {
+    /// `encode` gives the frame of the push on one wire.
+    pub(crate) fn new(hub: &'a Hub, encode: F) -> Self {
         Self {
             hub,
-            push,
+            encode,
             first: None,
             others: Vec::new(),
         }
@@ -253,7 +274,7 @@ impl<'a> Frames<'a> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {
             return frame.clone();
         }
-        let frame = self.hub.wires.get(wire).push(&self.push);
+        let frame = (self.encode)(self.hub.wires.get(wire));
         match &frame {
             Some(told) if self.first.is_none() => self.first = Some((wire, told.clone())),
             _ => self.others.push((wire, frame.clone())),

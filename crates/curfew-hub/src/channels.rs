@@ -100,11 +100,11 @@ impl Channels {
         listeners.members.len() == 1
     }
 
-    /// Removes a listener. Returns true if it was the channel's last one on this node.
+    /// Removes a listener. Returns true if the channel has none left on this node.
     pub(crate) fn remove(&self, channel: &Channel, member: &Member) -> bool {
         let mut shard = self.shard(channel).write();
         let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {
-            return false;
+            return true;
         };
         entry.get_mut().members.swap_remove(&member.slot);
         let last = entry.get().members.is_empty();
@@ -144,6 +144,13 @@ impl Channels {
         shard
             .get(channel)
             .map_or(0, |listeners| listeners.members.len())
+    }
+
+    /// True if the member is a listener of the channel.
+    pub(crate) fn listens(&self, channel: &Channel, member: &Member) -> bool {
+        let shard = self.shard(channel).read();
+        let listeners = shard.get(channel);
+        listeners.is_some_and(|listeners| listeners.members.contains_key(&member.slot))
     }
 
     /// True if the channel has a listener on this node.

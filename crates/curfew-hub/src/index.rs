@@ -41,10 +41,11 @@ impl Index {
         }
     }
 
-    /// The hash of a key; `None` for `all` and `session` keys, which are found without the index.
+    /// The hash of a key; `None` for kinds that are found without the index: `session`, and those
+    /// that may name nearly every session.
     fn hash(&self, key: &RevocationKey) -> Option<u64> {
         match key.kind() {
-            "all" | "session" => None,
+            "all" | "anonymous" | "session" => None,
             _ => Some(self.hasher.hash_one(key)),
         }
     }

@@ -2,8 +2,8 @@
 
 use curfew_model::{Principal, RevocationKey, SessionId};
 
-/// The kinds of revocation in force: the built-in ones (`user`, `session`, `token` and `all`) and
-/// the claims named in the settings.
+/// The kinds of revocation in force: the built-in ones (`user`, `session`, `token`, `anonymous` and
+/// `all`) and the claims named in the settings.
 #[derive(Debug)]
 pub struct Kinds {
     /// Later settings have a higher generation.
@@ -39,7 +39,7 @@ impl Kinds {
 
     /// True if sessions are found by revocations of this kind.
     pub fn has(&self, kind: &str) -> bool {
-        let built_in = matches!(kind, "user" | "session" | "token" | "all");
+        let built_in = matches!(kind, "user" | "session" | "token" | "anonymous" | "all");
         built_in || self.claims.iter().any(|claim| claim == kind)
     }
 
@@ -77,7 +77,15 @@ mod tests {
     fn built_in_kinds_are_always_there_and_claims_where_they_are_named() {
         let some = kinds(&["tenant", "sid", "tenant"]);
         assert_eq!(some.claims(), ["tenant", "sid"]);
-        for kind in ["user", "session", "token", "all", "tenant", "sid"] {
+        for kind in [
+            "user",
+            "session",
+            "token",
+            "anonymous",
+            "all",
+            "tenant",
+            "sid",
+        ] {
             assert!(some.has(kind), "{kind}");
         }
         assert!(!some.has("device") && !kinds(&[]).has("tenant"));

@@ -48,6 +48,8 @@
 //!     channel: room,
 //!     data: Bytes::from_static(b"1"),
 //!     from: None,
+//!     sender: None,
+//!     is_binary: false,
 //!     entry: None,
 //!     trace: None,
 //! };
@@ -77,7 +79,7 @@ pub use member::{Member, Suspension};
 pub use metrics::{DeliveryPath, DropReason, HubMetrics, Opcode};
 pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing, Undelivered};
 pub use registry::{Hub, HubLimits};
-pub use streams::{Deliver, FeedState, Join, Joined, Joining, ReadPart};
+pub use streams::{Deliver, FeedState, Join, Joined, Joining, ReadPart, Subscriber};
 pub use wire::{Framing, WebSocket, Wire, WireId, Wires};
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use bytes::Bytes;
 use curfew_model::{Clock, Disconnect, Principal, Revocation, RevocationKey, SessionId};
 use curfew_ws::Socket;
 use parking_lot::Mutex;
@@ -198,6 +199,12 @@ impl Member {
         self.outbox.has_left()
     }
 
+    /// For the session's task, before its first write: queues a frame ahead of all others. The
+    /// answer that opens a session is last to be known, and first to be sent.
+    pub fn send_first(&self, hub: &Hub, frame: Bytes) {
+        hub.count_queued(self.outbox.push_first(frame));
+    }
+
     /// For the session's task: writes the queued frames that may leave to its socket.
     pub fn write(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
@@ -239,8 +246,9 @@ impl Member {
     fn is_named(&self, principal: &Principal, key: &RevocationKey) -> bool {
         match key.kind() {
             "all" => true,
+            "anonymous" => principal.is_anonymous(),
             "session" => key.names(&self.session.to_string()),
-            "user" => key.names(principal.user()),
+            "user" => !principal.is_anonymous() && key.names(principal.user()),
             "token" => principal.token_id().is_some_and(|id| key.names(id)),
             claim => principal.claim_keys(claim).contains(key),
         }

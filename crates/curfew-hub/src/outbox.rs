@@ -317,6 +317,20 @@ impl Outbox {
         self.state.lock().lanes.push_notice(frame);
     }
 
+    /// For the session's task, before its first write: queues a frame ahead of all others. The
+    /// answer that opens a session is last to be known, and first to be sent. Returns its bytes if
+    /// it is queued.
+    pub(crate) fn push_first(&self, frame: Bytes) -> usize {
+        let mut state = self.state.lock();
+        if state.phase != Phase::Open {
+            return 0;
+        }
+        let size = frame.len();
+        state.unwritten += size;
+        state.lanes.push_first(frame);
+        size
+    }
+
     /// The number of notices that wait.
     pub fn notices(&self) -> usize {
         self.state.lock().lanes.notices()

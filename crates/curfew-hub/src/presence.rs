@@ -126,7 +126,7 @@ impl Hub {
             change,
             present,
         };
-        let mut frames = Frames::new(self, push);
+        let mut frames = Frames::new(self, |wire| wire.push(&push));
         self.presence.told.with(channel, |listeners| {
             listeners.each(|member| {
                 if member.session() != present.session

@@ -443,10 +443,10 @@ impl Hub {
         (!named.is_empty()).then(|| Suspension::new(named))
     }
 
-    /// The sessions that `key` names, and perhaps some whose keys collide with it.
+    /// The sessions that `key` names, and perhaps some that it does not.
     fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
         match key.kind() {
-            "all" => self.members(),
+            "all" | "anonymous" => self.members(),
             "session" => match key.plain_value().map(str::parse) {
                 Some(Ok(id)) => self.get(id).into_iter().collect(),
                 Some(Err(_)) => Vec::new(),

@@ -7,27 +7,25 @@
 //! checked for all of them where frames leave ([`crate::Outbox`]).
 
 mod feed;
+mod join;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
-use curfew_model::{Channel, GapReason, Position, Publication, Push};
+use curfew_model::{Channel, GapReason, Position, Publication};
 use parking_lot::{Mutex, RwLock};
 
-use crate::{Hub, Member};
+use crate::Hub;
+use feed::Feed;
 pub use feed::{Deliver, FeedState, ReadPart};
-use feed::{Feed, Replay};
+pub use join::{Join, Joined, Joining, Subscriber};
 
 /// The share of `limits.window_bytes` that is left once windows had to go: a sweep looks at every
 /// feed, so it has to last.
 const KEPT_SHARE: f64 = 0.75;
-
-/// Room for the answer to a subscriber, in bytes, which comes before what it missed.
-const ANSWER_BYTES: usize = 512;
 
 /// The feeds of a node, one for each channel with a stream that is listened to.
 #[derive(Debug)]
@@ -47,45 +45,6 @@ pub(crate) struct Streams {
 struct Wanted {
     channels: HashSet<Channel>,
     reader: Option<Waker>,
-}
-
-/// A subscriber that is about to join a channel's stream. While it is there the channel counts as
-/// listened to.
-#[derive(Debug)]
-pub struct Joining {
-    feed: Arc<Mutex<Feed>>,
-    /// The time of day at which it came.
-    came_at: Duration,
-}
-
-impl Drop for Joining {
-    fn drop(&mut self) {
-        self.feed.lock().joining -= 1;
-    }
-}
-
-/// The place at which a subscriber joins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Joined {
-    /// Publications after this follow live; `None` if the channel has no stream.
-    pub position: Option<Position>,
-    /// All that came after the subscriber's own position was queued for it; `None` if it named
-    /// none.
-    pub recovered: Option<bool>,
-    /// The stream was read for it; false if this node knew enough.
-    pub was_read: bool,
-}
-
-/// The outcome of an attempt to join.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Join {
-    /// The subscriber listens.
-    Done(Joined),
-    /// The stream has to be read first, after this offset.
-    Read {
-        /// The offset.
-        after: u64,
-    },
 }
 
 impl Streams {
@@ -178,120 +137,6 @@ impl Streams {
 }
 
 impl Hub {
-    /// Begins to join a channel that has a stream of `size` publications, which are kept for `ttl`.
-    /// The broker listens to the channel already, or is asked to next. `now` is the time of day, since
-    /// 1970: what the stream has let go of by then is not recovered.
-    pub fn begin_join(
-        &self,
-        channel: &Channel,
-        size: usize,
-        ttl: Duration,
-        now: Duration,
-    ) -> Joining {
-        self.streams.is_used.store(true, Ordering::Relaxed);
-        loop {
-            let known = self.streams.get(channel);
-            let feed = known.unwrap_or_else(|| self.streams.add(channel));
-            let mut locked = feed.lock();
-            // A feed that has ended since is not the channel's any more.
-            if locked.is_ended {
-                continue;
-            }
-            locked.joining += 1;
-            (locked.size, locked.ttl) = (size, ttl);
-            drop(locked);
-            return Joining { feed, came_at: now };
-        }
-    }
-
-    /// Adds a listener to a channel with a stream. Queues, in this order: the frame that `answer`
-    /// makes of its place, the publications after `since`, and then those that follow. `read` is
-    /// what was read for this subscriber, if anything was.
-    ///
-    /// The answer is that nothing is recovered if the publications since then cannot be had, or if
-    /// there are more of them than the session's queue has room for. With `is_last` no read is
-    /// asked for any more.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one thing that a subscriber comes with"
-    )]
-    pub fn join(
-        &self,
-        joining: &Joining,
-        channel: &Channel,
-        member: &Arc<Member>,
-        since: Option<Position>,
-        read: Option<ReadPart<'_>>,
-        is_last: bool,
-        answer: impl FnOnce(Joined) -> Option<Bytes>,
-    ) -> Join {
-        self.streams.with(&joining.feed, |feed| {
-            let confirmed = feed.confirmed();
-            let Some(position) = confirmed.or_else(|| feed.at().filter(|_| is_last)) else {
-                return Join::Read {
-                    after: feed.unknown_after(since),
-                };
-            };
-            let (recovered, missed) = match since
-                .map(|since| feed.replay(since, read, Instant::now(), joining.came_at))
-            {
-                None => (None, Vec::new()),
-                Some(Replay::Read(after)) if !is_last => return Join::Read { after },
-                Some(Replay::Read(_) | Replay::Lost) => (Some(false), Vec::new()),
-                // A place that was not compared is good for what follows alone.
-                Some(Replay::Whole(_)) if confirmed.is_none() => (Some(false), Vec::new()),
-                Some(Replay::Whole(missed)) => match self.frames_within_bound(member, &missed) {
-                    Some(frames) => (Some(true), frames),
-                    None => (Some(false), Vec::new()),
-                },
-            };
-            let joined = Joined {
-                position: Some(position),
-                recovered,
-                was_read: read.is_some(),
-            };
-            if let Some(frame) = answer(joined) {
-                self.send(member, frame);
-            }
-            for frame in missed {
-                let size = frame.len();
-                if self.deliver(member, frame, None) {
-                    self.count_queued(size);
-                }
-            }
-            // Last, and under the lock of the feed: what follows finds it here.
-            self.channels.add(channel, member);
-            Join::Done(joined)
-        })
-    }
-
-    /// The frames of publications for one session; `None` if its queue has no room for all of them.
-    fn frames_within_bound(
-        &self,
-        member: &Member,
-        publications: &[Publication],
-    ) -> Option<Vec<Bytes>> {
-        let mut room = self.room_of(member).saturating_sub(ANSWER_BYTES);
-        let mut frames = Vec::with_capacity(publications.len());
-        for publication in publications {
-            let Some(frame) = self.frame_of(member, publication) else {
-                continue;
-            };
-            room = room.checked_sub(frame.len())?;
-            frames.push(frame);
-        }
-        Some(frames)
-    }
-
-    fn frame_of(&self, member: &Member, publication: &Publication) -> Option<Bytes> {
-        self.wires.get(member.wire()).push(&Push::Message {
-            channel: &publication.channel,
-            data: &publication.data,
-            from: publication.from.as_deref(),
-            position: publication.entry.map(|entry| entry.position),
-        })
-    }
-
     /// A publication has come by pub/sub. `deliver` queues one for all who listen. Returns false,
     /// and does nothing, if the channel has no stream here.
     pub fn arrive(&self, publication: &Publication, deliver: impl FnMut(&Publication)) -> bool {

@@ -293,6 +293,8 @@ pub(super) fn publication(channel: &Channel, data: &str) -> Publication {
         channel: channel.clone(),
         data: Bytes::copy_from_slice(data.as_bytes()),
         from: None,
+        sender: None,
+        is_binary: false,
         entry: None,
         trace: None,
     }

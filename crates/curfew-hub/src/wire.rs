@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use curfew_model::{ClientRequest, CommandId, Disconnect, Message, MessageKind, Push, Reply};
-use curfew_protocol::{DecodeError, Protocol};
+use curfew_model::{
+    ClientRequest, CommandId, DataForm, Disconnect, Message, MessageKind, Publication, Push, Reply,
+};
+use curfew_protocol::{DecodeError, Protocol, Rules};
 use curfew_ws::frame::{self, Opcode};
 
 /// A transport's framing of messages. The frames of a connection leave in order, each of them
@@ -82,6 +84,11 @@ impl Wire {
         self.protocol.subprotocol()
     }
 
+    /// See [`Protocol::rules`].
+    pub fn rules(&self) -> Rules {
+        self.protocol.rules()
+    }
+
     /// See [`Protocol::decode`].
     pub fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
         self.protocol.decode(message)
@@ -95,6 +102,21 @@ impl Wire {
     /// The frame of a push; `None` if the protocol does not send it.
     pub fn push(&self, push: &Push<'_>) -> Option<Bytes> {
         self.message(|out| self.protocol.encode_push(push, out))
+    }
+
+    /// The frame of a publication; `None` if the protocol cannot carry it.
+    pub fn publication(&self, publication: &Publication, form: DataForm<'_>) -> Option<Bytes> {
+        if publication.is_binary && !self.rules().carries_bytes {
+            return None;
+        }
+        self.push(&Push::Message {
+            channel: &publication.channel,
+            data: &publication.data,
+            from: publication.from.as_deref(),
+            sender: publication.sender.as_deref(),
+            position: publication.entry.map(|entry| entry.position),
+            form,
+        })
     }
 
     /// The frame that asks for a sign of life: the protocol's if it has one, else the transport's.

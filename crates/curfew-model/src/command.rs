@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::{
-    AuthFailure, Channel, Disconnect, ErrorCode, Position, PresenceChange, Present, Publication,
-    SessionId, TraceContext, TraceId,
+    AuthFailure, Channel, Disconnect, Epoch, ErrorCode, Position, PresenceChange, Present,
+    Publication, SessionId, TraceContext, TraceId,
 };
 
 /// The client's own name for a command, echoed in the reply. It is a JSON number or string, kept as
@@ -54,19 +54,19 @@ pub enum ClientRequest<'a> {
 /// A command of a client. It borrows from the message it was decoded from.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Command<'a> {
-    /// Authenticates a connection whose request carried no token. It must be the first command.
+    /// Authenticates a connection. It must be the first command.
     Auth {
-        /// The JWT, unverified.
-        token: Cow<'a, str>,
+        /// The JWT, unverified; `None` if the client has none, or if the request carried it.
+        token: Option<Cow<'a, str>>,
+        /// Channels that the client asks the server to subscribe it to, with its places in them.
+        subscriptions: Vec<(Cow<'a, str>, SubscribeOptions<'a>)>,
     },
     /// Subscribes to a channel.
     Subscribe {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
-        /// The client's position in the channel's stream: it asks for what came after it.
-        since: Option<Position>,
-        /// True if the client asks to be told who comes to the channel and who goes.
-        join_leave: bool,
+        /// The wishes beside the channel.
+        options: SubscribeOptions<'a>,
     },
     /// Ends a subscription.
     Unsubscribe {
@@ -77,8 +77,8 @@ pub enum Command<'a> {
     Publish {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
-        /// One JSON value, exactly as sent, and valid.
-        data: &'a str,
+        /// The data, exactly as sent.
+        data: Payload<'a>,
         /// The client's own trace, if it sent a `traceparent`.
         trace: Option<TraceContext>,
         /// The client's own name for the publication, under which the channel's stream takes it
@@ -93,19 +93,77 @@ pub enum Command<'a> {
         limit: u64,
         /// The part to read.
         range: HistoryRange,
+        /// The epoch that the client's position is of, if another one is an error.
+        epoch: Option<Epoch>,
     },
     /// Reads who is subscribed to a channel.
     Presence {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
+        /// True if the client asks for the numbers alone.
+        is_count: bool,
     },
     /// Replaces the session's token by a newer one of the same user.
     Refresh {
         /// The JWT, unverified.
         token: Cow<'a, str>,
     },
+    /// Replaces the token of a subscription by a newer one.
+    RefreshSubscription {
+        /// The channel's name, unchecked; empty if the token alone names it.
+        channel: Cow<'a, str>,
+        /// The JWT, unverified.
+        token: Cow<'a, str>,
+    },
+    /// Calls a procedure of the server. There are none.
+    Call,
+    /// Sends a message to the server itself, which takes none and does not answer.
+    Send,
     /// Asks for a `pong` reply.
     Ping,
+}
+
+/// The wishes of a subscriber.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SubscribeOptions<'a> {
+    /// The client's position in the channel's stream: it asks for what came after it.
+    pub since: Option<Position>,
+    /// True if the client asks to be told who comes to the channel and who goes.
+    pub join_leave: bool,
+    /// True if the client wants no subscription unless all that came after `since` can be had.
+    pub must_recover: bool,
+    /// True if the client takes a publication as its difference to the one before it.
+    pub delta: bool,
+    /// A JWT for this channel, unverified.
+    pub token: Option<Cow<'a, str>>,
+}
+
+impl fmt::Debug for SubscribeOptions<'_> {
+    /// Prints no token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscribeOptions")
+            .field("since", &self.since)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The data of a publication, as a client sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// One valid JSON value.
+    Json(&'a str),
+    /// Bytes that may be JSON or not.
+    Bytes(Cow<'a, [u8]>),
+}
+
+impl Payload<'_> {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Json(text) => text.as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
 }
 
 /// The part of a stream that a client asks for.
@@ -117,8 +175,16 @@ pub enum HistoryRange {
     Before(u64),
 }
 
+impl HistoryRange {
+    /// All of the stream, oldest first.
+    pub const ALL: Self = Self::Since(Position {
+        epoch: Epoch::ANY,
+        offset: 0,
+    });
+}
+
 impl Command<'_> {
-    /// The names of the commands that get a reply, in the order of the documentation.
+    /// The names of the native protocol's commands, in the order of its documentation.
     pub const NAMES: &'static [&'static str] = &[
         "auth",
         "subscribe",
@@ -130,6 +196,9 @@ impl Command<'_> {
         "ping",
     ];
 
+    /// The names of the commands that the native protocol lacks.
+    pub const OTHER_NAMES: &'static [&'static str] = &["sub_refresh", "rpc", "send"];
+
     /// The command's name in the protocol and in metrics.
     pub fn name(&self) -> &'static str {
         match self {
@@ -140,6 +209,9 @@ impl Command<'_> {
             Self::History { .. } => "history",
             Self::Presence { .. } => "presence",
             Self::Refresh { .. } => "refresh",
+            Self::RefreshSubscription { .. } => "sub_refresh",
+            Self::Call => "rpc",
+            Self::Send => "send",
             Self::Ping => "ping",
         }
     }
@@ -152,13 +224,16 @@ impl fmt::Debug for Command<'_> {
             Self::Subscribe { channel, .. }
             | Self::Unsubscribe { channel }
             | Self::History { channel, .. }
-            | Self::Presence { channel } => {
+            | Self::RefreshSubscription { channel, .. }
+            | Self::Presence { channel, .. } => {
                 write!(f, "{}({channel:?})", self.name())
             }
             Self::Publish { channel, data, .. } => {
-                write!(f, "publish({channel:?}, {} bytes)", data.len())
+                write!(f, "publish({channel:?}, {} bytes)", data.as_bytes().len())
             }
-            Self::Auth { .. } | Self::Refresh { .. } | Self::Ping => f.write_str(self.name()),
+            Self::Auth { .. } | Self::Refresh { .. } | Self::Call | Self::Send | Self::Ping => {
+                f.write_str(self.name())
+            }
         }
     }
 }
@@ -175,8 +250,13 @@ pub enum Reply<'a> {
         user: &'a str,
         /// The token's `exp`, Unix seconds.
         expires_at: u64,
+        /// Seconds until the client should renew the token, for a protocol that names no time;
+        /// at least 1.
+        renew_in: u64,
         /// Seconds between the server's pings.
         ping_interval: u64,
+        /// The channels that the server has subscribed the session to.
+        subscriptions: &'a [(Channel, Subscribed<'a>)],
     },
     /// The token was refused. The connection closes next.
     AuthFailed {
@@ -187,13 +267,13 @@ pub enum Reply<'a> {
         /// The trace of the refusal, if it is recorded.
         trace: Option<TraceId>,
     },
-    /// The session is subscribed to the channel.
-    Subscribed {
-        /// The place after which publications follow, if the channel has a stream.
-        position: Option<Position>,
-        /// True if everything after the client's own position follows; `None` if it named none.
-        recovered: Option<bool>,
+    /// The connection opens no session, for a reason that is not the token's. It closes next.
+    NotOpened {
+        /// The code, the reason and the advice.
+        disconnect: Disconnect,
     },
+    /// The session is subscribed to the channel.
+    Subscribed(Subscribed<'a>),
     /// The session is no longer subscribed to the channel.
     Unsubscribed,
     /// The publication was handed on.
@@ -219,6 +299,15 @@ pub enum Reply<'a> {
         /// True if the list leaves sessions out.
         truncated: bool,
     },
+    /// The numbers of those that are subscribed to a channel.
+    PresenceCount {
+        /// Sessions.
+        sessions: u64,
+        /// Users.
+        users: u64,
+    },
+    /// The client's position is not one of the stream, or what came after it cannot be had.
+    Unrecoverable,
     /// The command was not executed.
     Error {
         /// The reason, as a code.
@@ -232,9 +321,37 @@ pub enum Reply<'a> {
     Refreshed {
         /// The new `exp`, Unix seconds.
         expires_at: u64,
+        /// As in [`Connected`](Reply::Connected).
+        renew_in: u64,
+    },
+    /// The token of a subscription was replaced.
+    SubscriptionRefreshed {
+        /// Seconds until the client should renew it; `None` if it does not expire.
+        renew_in: Option<u64>,
     },
     /// The reply to `ping`. It is sent without an id as well.
     Pong,
+}
+
+/// A subscription as its subscriber is told of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Subscribed<'a> {
+    /// The place after which publications follow live, if the channel has a stream.
+    pub position: Option<Position>,
+    /// The subscriber's own position, if it named one.
+    pub since: Option<Position>,
+    /// True if everything after `since` is in `publications` or follows; `None` without `since`.
+    pub recovered: Option<bool>,
+    /// True if a subscription that ends can be resumed.
+    pub is_recoverable: bool,
+    /// The publications after `since`, for a protocol that has them in its answer.
+    pub publications: &'a [Publication],
+    /// True if publications come as differences.
+    pub is_delta: bool,
+    /// Data of the subscription's token, for the client.
+    pub data: Option<&'a [u8]>,
+    /// Seconds until the client should renew the subscription's token, if it has one that expires.
+    pub renew_in: Option<u64>,
 }
 
 /// A message to a session that is no reply.
@@ -248,8 +365,12 @@ pub enum Push<'a> {
         data: &'a [u8],
         /// The publisher's user; `None` for the admin API.
         from: Option<&'a str>,
+        /// The publishing session; `None` for the admin API, and where no protocol shows it.
+        sender: Option<&'a Present>,
         /// Its place in the channel's stream, where the channel has one.
         position: Option<Position>,
+        /// The form of the data, of which subscribers that take differences have their own.
+        form: DataForm<'a>,
     },
     /// A gap: earlier publications of the channel may be missing, later ones are complete. It is
     /// encoded once for all receivers.
@@ -289,6 +410,18 @@ pub enum Push<'a> {
         /// The trace of the close, if it is recorded.
         trace: Option<TraceId>,
     },
+}
+
+/// The form of a publication's data in a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DataForm<'a> {
+    /// The data itself.
+    #[default]
+    Plain,
+    /// The data, for a subscriber that takes differences.
+    Whole,
+    /// The difference to the publication before it.
+    Difference(&'a [u8]),
 }
 
 /// The kinds of WebSocket message.

@@ -120,6 +120,16 @@ impl Disconnect {
         advice: Advice::WithNewToken,
     };
 
+    /// Publications of a channel that the server has subscribed the session to may be missing, and
+    /// the client resumes them by a new connection. The code is that of the Centrifuge protocol;
+    /// no other one ends a session so.
+    pub const INSUFFICIENT_STATE: Self = Self {
+        code: 3010,
+        reason: "insufficient state",
+        message: "publications may be missing; connect again to recover them",
+        advice: Advice::Yes,
+    };
+
     /// True if access is over or no lease covers it. Then no more data for the client may leave.
     pub fn withdraws_access(self) -> bool {
         [

@@ -49,7 +49,8 @@ mod trace;
 pub use channel::{Channel, ChannelError, digest};
 pub use clock::{Clock, SystemClock};
 pub use command::{
-    ClientRequest, Command, CommandId, HistoryRange, Message, MessageKind, Push, Reply,
+    ClientRequest, Command, CommandId, DataForm, HistoryRange, Message, MessageKind, Payload, Push,
+    Reply, SubscribeOptions, Subscribed,
 };
 pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};
@@ -58,7 +59,9 @@ pub use ids::{NodeId, ParseIdError, SessionId, TicketId, host_name};
 pub use lease::{DeliveryLease, LeaseSnapshot, Stretch, boottime};
 pub use percent::{percent_decode, percent_decode_str};
 pub use presence::{MAX_PRESENCE_SESSIONS, PresenceChange, PresenceEntry, Present};
-pub use principal::{Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer};
+pub use principal::{
+    ANONYMOUS_ISSUER, Claims, ISSUER_TOKEN, ISSUER_USER, Principal, PrincipalParts, of_issuer,
+};
 pub use problems::{Problem, Problems};
 pub use publication::Publication;
 pub use repeats::{REPEAT_INTERVAL, Repeats};

@@ -16,6 +16,9 @@ pub const ISSUER_USER: &str = "issuer_user";
 /// A kind of revocation that names a token of one issuer, like [`ISSUER_USER`].
 pub const ISSUER_TOKEN: &str = "issuer_token";
 
+/// The issuer of principals without a token. No configured issuer has this name beside them.
+pub const ANONYMOUS_ISSUER: &str = "anonymous";
+
 /// The value of a key of kind [`ISSUER_USER`] or [`ISSUER_TOKEN`]: the issuer's configured name,
 /// with the user or the token id.
 pub fn of_issuer(issuer: &str, name: &str) -> String {
@@ -88,7 +91,27 @@ impl Principal {
         Self(parts)
     }
 
-    /// The user: the token's subject.
+    /// Creates the principal of a session without a token: it has no user, no claims and no leeway.
+    /// The times are in Unix seconds.
+    pub fn anonymous(issued_at: u64, expires_at: u64) -> Self {
+        Self(PrincipalParts {
+            user: "".into(),
+            issuer: ANONYMOUS_ISSUER.into(),
+            key_id: None,
+            token_id: None,
+            issued_at: Some(issued_at),
+            expires_at,
+            leeway: Duration::ZERO,
+            claims: Claims::from_json("{}"),
+        })
+    }
+
+    /// True if it names no user: it has no token, or one without a subject.
+    pub fn is_anonymous(&self) -> bool {
+        self.0.user.is_empty()
+    }
+
+    /// The user: the token's subject. Empty for an anonymous one.
     pub fn user(&self) -> &str {
         &self.0.user
     }
@@ -134,8 +157,8 @@ impl Principal {
         self.0.user == other.0.user && self.0.issuer == other.0.issuer
     }
 
-    /// Every revocation key that names a session of this principal: `all`, the user, the session,
-    /// the token, and each claim listed in `revocable_claims` (`session.revocable_claims`), which
+    /// Every revocation key that names a session of this principal: `all`, the user or `anonymous`,
+    /// the session, the token, and each claim listed in `revocable_claims` (`session.revocable_claims`), which
     /// may include [`ISSUER_USER`] and [`ISSUER_TOKEN`].
     ///
     /// - An array gives one key for each element; objects and `null` give none.
@@ -150,7 +173,10 @@ impl Principal {
     ) -> Vec<RevocationKey> {
         let mut keys = Vec::with_capacity(4);
         keys.push(RevocationKey::All);
-        keys.extend(RevocationKey::of_claim("user", self.user()));
+        match self.is_anonymous() {
+            true => keys.push(RevocationKey::Anonymous),
+            false => keys.extend(RevocationKey::of_claim("user", self.user())),
+        }
         keys.push(RevocationKey::session(session));
         if let Some(token_id) = self.token_id() {
             keys.extend(RevocationKey::of_claim("token", token_id));
@@ -266,6 +292,22 @@ mod tests {
                 "email:a@b"
             ]
         );
+    }
+
+    #[test]
+    fn an_anonymous_session_is_named_as_that_and_by_no_user() {
+        let session = SessionId::new();
+        let anonymous = Principal::anonymous(7, 9);
+        assert!(anonymous.is_anonymous() && !principal("{}").is_anonymous());
+        let keys = anonymous.revocation_keys(session, &["tenant".to_owned()]);
+        let session = RevocationKey::session(session);
+        assert_eq!(
+            keys,
+            [RevocationKey::All, RevocationKey::Anonymous, session]
+        );
+        assert_eq!(anonymous.issued_at(), Some(7));
+        assert_eq!(anonymous.ends_at(), Duration::from_secs(9));
+        assert!(anonymous.claims().parse().is_empty());
     }
 
     #[test]

@@ -29,7 +29,7 @@ const DIGEST_MARK: char = '~';
 const DIGEST_CHARS: usize = 43;
 
 /// Kinds that are not names of claims.
-const RESERVED_KINDS: [&str; 4] = ["user", "session", "token", "all"];
+const RESERVED_KINDS: [&str; 5] = ["user", "session", "token", "anonymous", "all"];
 
 /// The sessions that a revocation names. Two keys are equal if they name the same sessions, however
 /// they are written.
@@ -37,6 +37,8 @@ const RESERVED_KINDS: [&str; 4] = ["user", "session", "token", "all"];
 pub enum RevocationKey {
     /// Every session.
     All,
+    /// Every session without a user.
+    Anonymous,
     /// The sessions with `value` for `kind`: `user`, `session`, `token` or the name of a claim.
     One {
         /// The kind.
@@ -86,7 +88,7 @@ pub enum Spelling {
 pub enum RevocationKeyError {
     /// The kind is neither built in nor in `session.revocable_claims`.
     #[error(
-        "unknown kind {0:?}: use user, session, token, all or a claim listed in session.revocable_claims"
+        "unknown kind {0:?}: use user, session, token, anonymous, all or a claim listed in session.revocable_claims"
     )]
     UnknownKind(String),
     /// The value is empty and names no session.
@@ -104,6 +106,8 @@ pub enum Ineffective {
     UnknownKind,
     /// The kind is `all`, and there is a value.
     AllWithValue,
+    /// The kind is `anonymous`, and there is a value.
+    AnonymousWithValue,
     /// The value is empty.
     EmptyValue,
     /// The value begins with `~` and looks like a digest, but is none. It is still matched as a
@@ -125,6 +129,7 @@ impl Ineffective {
         match self {
             Self::UnknownKind => "unknown_kind",
             Self::AllWithValue => "all_with_value",
+            Self::AnonymousWithValue => "anonymous_with_value",
             Self::EmptyValue => "empty_value",
             Self::WrongDigest => "wrong_digest",
             Self::MixedCase => "mixed_case",
@@ -218,14 +223,16 @@ impl RevocationKey {
     }
 
     /// Checks a kind and a value from outside, such as the admin API. The value may have any
-    /// spelling. For `all` it is ignored.
+    /// spelling. For `all` and `anonymous` it is ignored.
     pub fn parse(
         kind: &str,
         value: &str,
         revocable_claims: &[String],
     ) -> Result<Self, RevocationKeyError> {
-        if kind == "all" {
-            return Ok(Self::All);
+        match kind {
+            "all" => return Ok(Self::All),
+            "anonymous" => return Ok(Self::Anonymous),
+            _ => {}
         }
         if !Self::is_kind(kind, revocable_claims) {
             return Err(RevocationKeyError::UnknownKind(
@@ -251,8 +258,10 @@ impl RevocationKey {
     ///
     /// If the key can match no session under any settings.
     pub fn parse_written(written: &[u8]) -> Result<(Self, Spelling), Ineffective> {
-        if written == b"all" {
-            return Ok((Self::All, Spelling::Plain));
+        match written {
+            b"all" => return Ok((Self::All, Spelling::Plain)),
+            b"anonymous" => return Ok((Self::Anonymous, Spelling::Plain)),
+            _ => {}
         }
         let colon = written.iter().position(|byte| *byte == b':');
         let (kind, value) = match colon {
@@ -264,6 +273,7 @@ impl RevocationKey {
         match kind {
             "" => return Err(Ineffective::UnknownKind),
             "all" => return Err(Ineffective::AllWithValue),
+            "anonymous" => return Err(Ineffective::AnonymousWithValue),
             _ if value.is_empty() => return Err(Ineffective::EmptyValue),
             _ => {}
         }
@@ -315,7 +325,8 @@ impl RevocationKey {
             .then_some(Ineffective::WrongDigest)
     }
 
-    /// True if the key names a session with `value` for its kind.
+    /// True if the key names a session with `value` for its kind. The keys without a value name
+    /// sessions of any value.
     pub fn names(&self, value: &str) -> bool {
         let Self::One { value: own, .. } = self else {
             return true;
@@ -328,27 +339,28 @@ impl RevocationKey {
         }
     }
 
-    /// The kind: `user`, `session`, `token`, the name of a claim, or `all`.
+    /// The kind: `user`, `session`, `token`, the name of a claim, `anonymous` or `all`.
     pub fn kind(&self) -> &str {
         match self {
             Self::All => "all",
+            Self::Anonymous => "anonymous",
             Self::One { kind, .. } => kind,
         }
     }
 
-    /// The plain value. `None` for `all`, and if only the digest is known.
+    /// The plain value. `None` for the kinds without one, and if only the digest is known.
     pub fn plain_value(&self) -> Option<&str> {
         match self {
-            Self::All => None,
+            Self::All | Self::Anonymous => None,
             Self::One { value, .. } => value.plain.as_deref(),
         }
     }
 
     /// The value in Curfew's own spelling. It is a digest if the value has more than 200 bytes,
-    /// begins with `~` or is not printable ASCII. Empty for `all`.
+    /// begins with `~` or is not printable ASCII. Empty for the kinds without one.
     pub fn value(&self) -> Cow<'_, str> {
         match self {
-            Self::All => Cow::Borrowed(""),
+            Self::All | Self::Anonymous => Cow::Borrowed(""),
             Self::One { value, .. } => match value.plain.as_deref() {
                 Some(plain) if is_plain(plain) => Cow::Borrowed(plain),
                 _ => Cow::Owned(value.digest()),
@@ -369,7 +381,7 @@ impl RevocationKey {
     /// The spellings that can be derived from what is known of the value.
     pub fn spellings(&self) -> impl Iterator<Item = Spelling> {
         let (plain, upper, digest) = match self {
-            Self::All => (true, false, false),
+            Self::All | Self::Anonymous => (true, false, false),
             Self::One { kind, value } => {
                 let letters = |id: &str| id.bytes().any(|byte| byte.is_ascii_lowercase());
                 let plain = value.plain.as_deref();
@@ -390,7 +402,7 @@ impl RevocationKey {
     /// one of [`spellings`](RevocationKey::spellings).
     pub fn written(&self, spelling: Spelling) -> String {
         let Self::One { kind, value } = self else {
-            return "all".to_owned();
+            return self.kind().to_owned();
         };
         match (spelling, value.plain.as_deref()) {
             (Spelling::Plain, Some(plain)) => format!("{kind}:{plain}"),
@@ -427,7 +439,7 @@ fn is_plain(value: &str) -> bool {
 impl fmt::Display for RevocationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::All => f.write_str("all"),
+            Self::All | Self::Anonymous => f.write_str(self.kind()),
             Self::One { kind, .. } => write!(f, "{kind}:{}", self.value()),
         }
     }

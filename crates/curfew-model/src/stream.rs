@@ -36,6 +36,9 @@ impl Epoch {
     /// The epoch of no stream: it stands for the text of a client that cannot be one.
     pub const NONE: Self = Self(*b"--------");
 
+    /// The epoch of a reader that names none: it takes that of the stream as its own.
+    pub const ANY: Self = Self(*b"????????");
+
     /// The epoch that these random bits make.
     pub fn from_random(bits: u64) -> Self {
         Self(std::array::from_fn(|at| {

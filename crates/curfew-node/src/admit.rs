@@ -18,6 +18,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, Semaphore, SemaphorePerm
 use tokio::time;
 
 use crate::Node;
+use crate::anonymous::AnonymousPlace;
 use crate::closes::SessionIdentity;
 
 /// Longest wait for a place among `backend.max_admissions`.
@@ -36,10 +37,11 @@ pub enum AdmitError {
     /// A revocation, an operator or a drain ended the session while it opened.
     #[error("ended while it was opening")]
     Ended(curfew_hub::Ending),
-    /// The user has as many sessions as `session.max_per_user` allows.
-    #[error("the user has {limit} sessions already")]
+    /// The user has as many sessions as `session.max_per_user` allows; or the client's address, if
+    /// there is no user, as many as `limits.anonymous_per_address`.
+    #[error("the user, or the address without one, has {limit} sessions already")]
     SessionLimit {
-        /// `session.max_per_user`.
+        /// The setting.
         limit: u32,
         /// The refused session.
         whose: Box<SessionIdentity>,
@@ -72,6 +74,8 @@ pub struct Attachment {
     pub(crate) node: Arc<Node>,
     member: Arc<Member>,
     recorded: bool,
+    /// The place of an anonymous session whose address is known.
+    _place: Option<AnonymousPlace>,
 }
 
 /// Limits the admissions that ask the backend at once (`backend.max_admissions`). Others wait for a
@@ -143,13 +147,15 @@ impl Drop for Turn<'_> {
     }
 }
 
-/// The limit on sessions of one user, taken from the settings of one admission.
+/// The limits on sessions of one user or one address, taken from the settings of one admission.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct UserLimit {
     /// `session.max_per_user`; 0 is no limit.
     pub max_per_user: u32,
     /// `session.over_limit`.
     pub over_limit: OverLimit,
+    /// `limits.anonymous_per_address`, which limits sessions without a user; 0 is no limit.
+    pub anonymous_per_address: u32,
 }
 
 impl Node {
@@ -169,6 +175,7 @@ impl Node {
             self.check_lease()?;
         }
         let session = SessionId::new();
+        let place = self.anonymous_place(session, &principal, address, limit)?;
         self.metrics.tracer().of_session(session);
         // Registered before the revocation check: a revocation written in between must find the
         // session.
@@ -182,10 +189,15 @@ impl Node {
             node: Arc::clone(self),
             member,
             recorded: false,
+            _place: place,
         };
         self.metrics.sessions.inc();
+        let max_per_user = match principal.is_anonymous() {
+            true => 0,
+            false => limit.max_per_user,
+        };
         let admitted = attachment
-            .admit(Arc::clone(&principal), &keys, limit.max_per_user)
+            .admit(Arc::clone(&principal), &keys, max_per_user)
             .await;
         let admitted = match admitted {
             Err(AdmitError::SessionLimit { .. }) => {
@@ -197,6 +209,30 @@ impl Node {
         match admitted {
             Ok(()) => Ok(attachment),
             Err(error) => Err(attachment.why_refused(error).await),
+        }
+    }
+
+    /// Takes a place for an anonymous session among those of its address. Other sessions need none.
+    fn anonymous_place(
+        &self,
+        session: SessionId,
+        principal: &Arc<Principal>,
+        address: Option<IpAddr>,
+        limit: UserLimit,
+    ) -> Result<Option<AnonymousPlace>, AdmitError> {
+        let (true, Some(address)) = (principal.is_anonymous(), address) else {
+            return Ok(None);
+        };
+        let limit = limit.anonymous_per_address;
+        match self.anonymous.enter(address, limit) {
+            Some(place) => Ok(Some(place)),
+            None => Err(AdmitError::SessionLimit {
+                limit,
+                whose: Box::new(SessionIdentity {
+                    session,
+                    principal: Arc::clone(principal),
+                }),
+            }),
         }
     }
 
@@ -259,6 +295,25 @@ impl Node {
         match revoked.or_else(unwritten) {
             Some(revoked) => Err(AdmitError::Revoked(revoked.disconnect(issued_at))),
             None => Ok(()),
+        }
+    }
+
+    /// True if a revocation covers a token that a session brings beside its own.
+    ///
+    /// # Errors
+    ///
+    /// The backend failed.
+    pub async fn is_revoked(
+        &self,
+        principal: &Principal,
+        session: SessionId,
+    ) -> Result<bool, BackendError> {
+        let kinds = self.hub.kinds();
+        let keys = principal.revocation_keys(session, kinds.claims());
+        match self.check_revoked(&keys, principal).await {
+            Ok(()) => Ok(false),
+            Err(AdmitError::Backend(error)) => Err(error),
+            Err(_) => Ok(true),
         }
     }
 

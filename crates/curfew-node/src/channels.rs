@@ -40,6 +40,20 @@ pub struct ChannelConfig {
     /// Tells sessions that ask for it, by `join_leave` of `subscribe`, who comes and who goes. Needs
     /// `presence`.
     pub join_leave: bool,
+    /// `"json"`: publications are JSON values. `"binary"`: they are any bytes, which the Protobuf
+    /// encoding of the Centrifuge protocol carries alone; other clients cannot subscribe.
+    pub format: DataFormat,
+}
+
+/// The form of the publications of a channel.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DataFormat {
+    /// JSON values.
+    #[default]
+    Json,
+    /// Bytes.
+    Binary,
 }
 
 /// The bounds of a channel's stream.
@@ -63,6 +77,7 @@ impl Default for ChannelConfig {
             recover: true,
             presence: false,
             join_leave: false,
+            format: DataFormat::Json,
         }
     }
 }
@@ -82,6 +97,8 @@ pub struct ChannelOptions {
     pub presence: bool,
     /// Sessions that ask for it are told who comes and who goes.
     pub join_leave: bool,
+    /// Publications are bytes that need not be JSON.
+    pub is_binary: bool,
 }
 
 impl Channels {
@@ -97,6 +114,7 @@ impl Channels {
                 recover: entry.recover,
                 presence: entry.presence,
                 join_leave: entry.join_leave,
+                is_binary: entry.format == DataFormat::Binary,
             };
             Some((Pattern::parse(&entry.pattern).ok()?, options))
         });

@@ -1,7 +1,7 @@
 //! Reading a stream on request, for a client or an operator.
 
 use curfew_backend::{BackendError, StreamRange};
-use curfew_model::{Channel, HistoryRange, MAX_HISTORY_LIMIT, Position, Publication};
+use curfew_model::{Channel, Epoch, HistoryRange, MAX_HISTORY_LIMIT, Position, Publication};
 
 use crate::Node;
 
@@ -42,7 +42,7 @@ impl Node {
         let page = self.backends.streams.read(channel, part).await?;
         let mut publications = page.publications;
         if let HistoryRange::Since(since) = range
-            && page.position.epoch != since.epoch
+            && ![Epoch::ANY, page.position.epoch].contains(&since.epoch)
         {
             // Nothing came after a position of another epoch.
             publications.clear();

@@ -7,6 +7,7 @@
 //! Start at [`Node::admit`].
 
 mod admit;
+mod anonymous;
 mod channels;
 mod cleanup;
 mod closes;
@@ -39,6 +40,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 pub use admit::{AdmitError, Attachment, UserLimit};
+pub use anonymous::address_group;
 pub use channels::{
     ChannelConfig, ChannelOptions, Channels, HistoryConfig, check as check_channels,
 };
@@ -49,9 +51,10 @@ pub use history::{History, count_within};
 pub use metrics::{NodeMetrics, RevocationKind};
 pub use presence::Departure;
 pub use publish::Append;
-pub use subscriptions::Wish;
+pub use subscriptions::{SubscribeOutcome, Wish};
 
 use admit::{Admissions, Turns};
+use anonymous::AnonymousSessions;
 use cleanup::Cleanup;
 use closes::Closes;
 use pending_revocations::PendingRevocations;
@@ -78,6 +81,7 @@ pub struct Node {
     pending_revocations: PendingRevocations,
     admissions: Admissions,
     turns: Turns,
+    anonymous: Arc<AnonymousSessions>,
     closes: Closes,
     draining: AtomicBool,
     refusing: AtomicBool,
@@ -108,6 +112,7 @@ impl Node {
             metrics,
             admissions: Admissions::new(max_admissions),
             turns: Turns::default(),
+            anonymous: Arc::default(),
             closes: Closes::default(),
             kinds_changed: Notify::new(),
             subscriptions: Subscriptions::new(),

@@ -28,6 +28,8 @@ curfew_telemetry::labels! {
         Token = "token",
         /// A claim: every kind other than these.
         Claim = "claim",
+        /// Everyone without a user.
+        Anonymous = "anonymous",
         /// Everyone.
         All = "all",
     }
@@ -70,6 +72,7 @@ impl RevocationKind {
             "user" => Self::User,
             "session" => Self::Session,
             "token" => Self::Token,
+            "anonymous" => Self::Anonymous,
             "all" => Self::All,
             _ => Self::Claim,
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_backend::{BackendError, StreamBounds};
-use curfew_hub::{Join, Joined, Member};
-use curfew_model::{Channel, Position};
+use curfew_hub::{Join, Joined, Member, Subscriber};
+use curfew_model::{Channel, Position, Publication};
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio::time::{self, Instant};
@@ -106,6 +106,19 @@ pub struct Wish {
     pub info: Option<Arc<str>>,
     /// It wants to be told who comes and who goes.
     pub join_leave: bool,
+    /// It wants no subscription unless it can have all that came after `since`.
+    pub must_recover: bool,
+}
+
+/// The outcome of a subscription that the broker did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubscribeOutcome {
+    /// The session is subscribed.
+    Joined(Joined),
+    /// The rules do not allow it any more.
+    Forbidden,
+    /// It must recover, and cannot.
+    Unrecoverable,
 }
 
 /// A request to the broker in progress. Unless it succeeds, the channel is abandoned on drop,
@@ -128,8 +141,9 @@ impl Node {
     /// Subscribes a session. The broker is asked first, so that the session misses nothing
     /// published after this returns. The session is sent, in this order, the frame that `answer`
     /// makes of its place, the publications after the position it came with, and those that follow.
+    /// A protocol that has the missed publications in its answer is given them with the place.
     ///
-    /// `may` is asked last. If it says no, the session is not subscribed, and there is no place.
+    /// `may` is asked last. If it says no, the session is not subscribed.
     pub async fn subscribe(
         &self,
         channel: &Channel,
@@ -137,35 +151,42 @@ impl Node {
         options: ChannelOptions,
         wish: Wish,
         may: impl Fn() -> bool,
-        answer: impl Fn(Joined) -> Option<Bytes>,
-    ) -> Result<Option<Joined>, BackendError> {
+        answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
+    ) -> Result<SubscribeOutcome, BackendError> {
         let Wish {
             since,
             info,
             join_leave,
+            must_recover,
         } = wish;
         let entering = match options.presence {
             true => Some(self.enter(channel, member, options, info).await?),
             false => None,
         };
-        let joined = match options.stream {
+        let subscription = match options.stream {
+            _ if must_recover && !(options.stream.is_some() && options.recover) => {
+                SubscribeOutcome::Unrecoverable
+            }
             None => self.join_plain(channel, member, since, may, answer).await?,
             Some(bounds) => {
-                let wanted = since.filter(|_| options.recover);
-                let answer = |mut joined: Joined| {
-                    joined.recovered = joined.recovered.or(since.map(|_| false));
-                    answer(joined)
+                let subscriber = Subscriber {
+                    member,
+                    since: since.filter(|_| options.recover),
+                    must_recover,
                 };
-                self.join(channel, member, bounds, wanted, may, answer)
-                    .await?
+                let answer = |mut joined: Joined, missed: &[Publication]| {
+                    joined.recovered = joined.recovered.or(since.map(|_| false));
+                    answer(joined, missed)
+                };
+                self.join(channel, subscriber, bounds, may, answer).await?
             }
         };
-        if joined.is_some()
+        if matches!(subscription, SubscribeOutcome::Joined(_))
             && let Some(entering) = entering
         {
             entering.complete(member, join_leave);
         }
-        Ok(joined)
+        Ok(subscription)
     }
 
     /// Subscribes a session to a channel without a stream.
@@ -175,37 +196,36 @@ impl Node {
         member: &Arc<Member>,
         since: Option<Position>,
         may: impl Fn() -> bool,
-        answer: impl Fn(Joined) -> Option<Bytes>,
-    ) -> Result<Option<Joined>, BackendError> {
+        answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
+    ) -> Result<SubscribeOutcome, BackendError> {
         let mut asked = self.subscriptions.stripe(channel).lock().await;
         let mut asking = self.listen(&mut asked, channel).await?;
         if !may() {
-            return Ok(None);
+            return Ok(SubscribeOutcome::Forbidden);
         }
         let joined = Joined {
             position: None,
             recovered: since.map(|_| false),
             was_read: false,
         };
-        if let Some(frame) = answer(joined) {
+        if let Some(frame) = answer(joined, &[]) {
             self.hub.send(member, frame);
         }
         self.hub.subscribe(channel, member);
         asking.answered = true;
         self.metrics.subscriptions.inc();
-        Ok(Some(joined))
+        Ok(SubscribeOutcome::Joined(joined))
     }
 
     /// Subscribes a session to a channel with a stream.
     async fn join(
         &self,
         channel: &Channel,
-        member: &Arc<Member>,
+        subscriber: Subscriber<'_>,
         bounds: StreamBounds,
-        since: Option<Position>,
         may: impl Fn() -> bool,
-        answer: impl Fn(Joined) -> Option<Bytes>,
-    ) -> Result<Option<Joined>, BackendError> {
+        answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
+    ) -> Result<SubscribeOutcome, BackendError> {
         let joining =
             self.hub
                 .begin_join(channel, bounds.size as usize, bounds.ttl, self.clock.now());
@@ -223,19 +243,23 @@ impl Node {
         let mut reads = 0;
         loop {
             if !may() {
-                return Ok(None);
+                return Ok(SubscribeOutcome::Forbidden);
             }
             let part = read.as_deref().map(StreamRead::part);
             let is_last = reads >= MAX_READS;
             let join = self
                 .hub
-                .join(&joining, channel, member, since, part, is_last, &answer);
+                .join(&joining, channel, subscriber, part, is_last, &answer);
             match join {
                 Join::Done(joined) => {
                     asking.answered = true;
                     self.metrics.subscriptions.inc();
                     self.count_recovery(joined);
-                    return Ok(Some(joined));
+                    return Ok(SubscribeOutcome::Joined(joined));
+                }
+                Join::Unrecoverable => {
+                    self.metrics.stream_recoveries.inc(RecoveryOutcome::Lost);
+                    return Ok(SubscribeOutcome::Unrecoverable);
                 }
                 Join::Read { after } => {
                     if is_last {

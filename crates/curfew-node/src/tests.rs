@@ -69,6 +69,7 @@ impl Harness {
         let limit = UserLimit {
             max_per_user,
             over_limit: curfew_backend::OverLimit::Refuse,
+            anonymous_per_address: 2,
         };
         let id = NodeId::new();
         let events = HubEvents::new(id, Arc::clone(&hub), Arc::clone(&metrics));
@@ -118,7 +119,7 @@ impl Harness {
                 crate::ChannelOptions::default(),
                 crate::Wish::default(),
                 || true,
-                |_| None,
+                |_, _| None,
             )
             .await
     }

@@ -24,4 +24,4 @@
 pub mod native;
 mod protocol;
 
-pub use protocol::{DecodeError, Protocol};
+pub use protocol::{DecodeError, Protocol, Rules};

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use curfew_model::{
@@ -28,6 +29,33 @@ pub enum DecodeError {
     },
 }
 
+/// Rules in which protocols differ beyond their bytes. The default is the native protocol's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// A session opens with the answer to `auth`, also where the request carried the token.
+    pub opens_by_command: bool,
+    /// A command before `auth` breaks the protocol; it is not a missing token.
+    pub needs_auth_first: bool,
+    /// A client that is told in an answer why it has no session closes by itself, in this time.
+    pub leave_time: Option<Duration>,
+    /// The answer to `subscribe` has the publications that the subscriber missed.
+    pub recovers_in_answer: bool,
+    /// `unsubscribe` succeeds always: also over the rate, without a lease and without a
+    /// subscription.
+    pub unsubscribes_always: bool,
+    /// A gap ends the subscription, which the client resumes by its position.
+    pub gap_ends_subscription: bool,
+    /// A token that a `refresh` cannot use ever ends the session.
+    pub refusal_ends_session: bool,
+    /// A pong that no ping asked for breaks the protocol.
+    pub counts_pongs: bool,
+    /// A message may hold many commands, so that the ones of a client that comes back arrive at
+    /// once.
+    pub batches: bool,
+    /// The messages can carry bytes that are not JSON.
+    pub carries_bytes: bool,
+}
+
 /// An encoding of messages to the model and back. A protocol with two encodings, such as JSON and
 /// Protobuf, has two implementations with one [`name`](Protocol::name).
 ///
@@ -47,6 +75,11 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
 
     /// The kind of every encoded message.
     fn kind(&self) -> MessageKind;
+
+    /// The rules of this protocol that a session follows.
+    fn rules(&self) -> Rules {
+        Rules::default()
+    }
 
     /// Decodes the first request of a message and removes it. The caller acts on it before it
     /// decodes the rest; an empty rest ends the message.

@@ -1,5 +1,6 @@
 //! `[server]` and `[admin]`.
 
+mod centrifuge;
 mod keys;
 pub(crate) mod paths;
 mod settings;
@@ -13,6 +14,7 @@ use curfew_ws::OriginPolicy;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use centrifuge::CentrifugeConfig;
 pub use keys::{AdminKey, AdminKeyConfig, Power};
 pub use settings::ServerSettings;
 pub(crate) use settings::Snapshot;

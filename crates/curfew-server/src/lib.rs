@@ -21,7 +21,9 @@ mod upgrade;
 
 pub use crate::http::{Body, Problem, Response};
 pub use admin::{Admin, openapi};
-pub use config::{AdminConfig, AdminKey, AdminKeyConfig, Power, ServerConfig, ServerSettings};
+pub use config::{
+    AdminConfig, AdminKey, AdminKeyConfig, CentrifugeConfig, Power, ServerConfig, ServerSettings,
+};
 pub use curfew_session::LimitsConfig;
 pub use listeners::proxies::Proxies;
 pub use listeners::tls::{Tls, TlsError};

@@ -1,11 +1,12 @@
 //! Counted places for connections, and the rate of handshakes.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use curfew_model::{Quota, TokenBucket};
+use curfew_node::address_group;
 use curfew_session::LimitsConfig;
 use curfew_telemetry::Gauge;
 use parking_lot::Mutex;
@@ -110,7 +111,7 @@ impl Permits {
         address: Option<IpAddr>,
         limits: &LimitsConfig,
     ) -> Result<Unauthenticated, LimitReached> {
-        let address = address.map(group);
+        let address = address.map(address_group);
         let mut addresses = self.addresses.lock();
         if addresses.total >= limits.unauthenticated {
             return Err(LimitReached::Unauthenticated);
@@ -129,17 +130,6 @@ impl Permits {
     /// Takes one more handshake of `limits.handshakes_per_second`; false if there is none left.
     pub(crate) fn handshake(&self, limits: &LimitsConfig) -> bool {
         self.handshakes.lock().take(limits.handshakes_per_second)
-    }
-}
-
-/// One subscriber of an IPv6 provider has a /64 at least: they share one count.
-pub(crate) fn group(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => {
-            let prefix = u128::from(v6) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(prefix))
-        }
     }
 }
 
@@ -187,7 +177,7 @@ impl Unauthenticated {
         address: IpAddr,
         limits: &LimitsConfig,
     ) -> Result<(), LimitReached> {
-        let address = group(address);
+        let address = address_group(address);
         if self.address == Some(address) {
             return Ok(());
         }

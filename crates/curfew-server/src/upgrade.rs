@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Source, Ticket};
-use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, WireId};
+use curfew_session::{Context, Credentials, Guards, LimitsConfig, Opening, Session, WireId};
 use curfew_telemetry::{Span, SpanKind};
 use curfew_ws::{DeferSwitch, Handshake, Upgraded, handshake};
 use http::Request;
@@ -20,11 +20,12 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
+mod centrifuge;
 mod credential;
 mod refused;
 mod span;
 
-use crate::config::Snapshot;
+use crate::config::{Snapshot, paths};
 use crate::http::refusal::backend_away;
 use crate::http::{Problem, Response};
 use crate::listeners::UNIX_PEER;
@@ -37,7 +38,28 @@ use span::UpgradeSpan;
 /// The beginning of a subprotocol that is a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
-/// The WebSocket endpoint.
+/// A WebSocket endpoint, by the protocols that are spoken there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// `server.path`: the native protocol.
+    Native,
+    /// The Centrifuge protocol.
+    Centrifuge,
+}
+
+impl Endpoint {
+    /// The endpoint at a path, if one is there.
+    pub(crate) fn at(path: &str, settings: &Snapshot) -> Option<Self> {
+        if settings.server.path.iter().any(|native| native == path) {
+            return Some(Self::Native);
+        }
+        let centrifuge = &settings.centrifuge;
+        let is_centrifuge = path == paths::CENTRIFUGE_WEBSOCKET;
+        (is_centrifuge && centrifuge.enabled && centrifuge.websocket).then_some(Self::Centrifuge)
+    }
+}
+
+/// The WebSocket endpoints.
 #[derive(Debug)]
 pub(crate) struct Upgrades {
     context: Arc<Context>,
@@ -181,17 +203,18 @@ impl Upgrades {
         }
     }
 
-    /// Answers a request for the WebSocket endpoint.
+    /// Answers a request for a WebSocket endpoint.
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
+        endpoint: Endpoint,
         accepted: &Accepted,
         settings: &Snapshot,
     ) -> Response {
         let tracer = self.context.node.metrics().tracer();
         let mut span = UpgradeSpan::begin(tracer, &request, accepted);
         let log = span.whole().scope();
-        let upgrade = self.upgrade(request, accepted, settings, &mut span);
+        let upgrade = self.upgrade(request, endpoint, accepted, settings, &mut span);
         match upgrade.instrument(log).await {
             Ok(response) => response,
             Err(refused) => {
@@ -204,6 +227,7 @@ impl Upgrades {
     async fn upgrade(
         &self,
         mut request: Request<Incoming>,
+        endpoint: Endpoint,
         accepted: &Accepted,
         settings: &Snapshot,
         span: &mut UpgradeSpan<'_>,
@@ -220,9 +244,19 @@ impl Upgrades {
             );
             return Err(UpgradeRefusal::new(RejectReason::Rate, problem));
         }
+        if endpoint == Endpoint::Centrifuge {
+            centrifuge::tolerate(&mut request);
+        }
         let offer =
             handshake::check(&request).map_err(|error| UpgradeRefusal::handshake(&error))?;
-        let (wire, subprotocol) = self.negotiate(&offer)?;
+        let (wire, subprotocol) = match endpoint {
+            Endpoint::Native => self.negotiate(&offer)?,
+            Endpoint::Centrifuge => {
+                let wires = self.context.node.hub().wires();
+                let chosen = centrifuge::negotiate(wires, &offer, request.uri().query());
+                chosen.ok_or_else(not_spoken)?
+            }
+        };
         let credential = credential::of(settings, &request, &offer);
         credential::check_origin(settings, &offer, credential.as_ref())?;
         let connection = self.permits.connection(limits).map_err(|full| {
@@ -280,7 +314,8 @@ impl Upgrades {
             return Ok((wires.default_id(), None));
         }
         let found = offer.subprotocols.iter().find_map(|name| wires.find(name));
-        let Some(id) = found else {
+        let native = found.filter(|id| !wires.get(*id).rules().opens_by_command);
+        let Some(id) = native else {
             let only_token = offer
                 .subprotocols
                 .iter()
@@ -339,12 +374,30 @@ impl Upgrades {
         token: Result<Option<String>, AuthError>,
         span: &mut UpgradeSpan<'_>,
     ) -> Result<Opening, UpgradeRefusal> {
-        if matches!(token, Ok(None)) && settings.auth.accepts(Source::Message) {
-            return Ok(Opening::Awaiting);
+        let takes_message = settings.auth.accepts(Source::Message);
+        let rules = self.context.node.hub().wires().get(wire).rules();
+        if rules.opens_by_command {
+            return Ok(Opening::Awaiting(Credentials {
+                of_request: token.transpose(),
+                takes_message,
+            }));
         }
-        let token = token.and_then(|token| token.ok_or_else(AuthError::missing_token));
-        let token = token.as_deref().map_err(AuthError::clone);
-        let verified = match self.context.verify_part(token, span.whole()).await {
+        let has_none = matches!(token, Ok(None));
+        if has_none && takes_message {
+            return Ok(Opening::Awaiting(Credentials {
+                of_request: None,
+                takes_message,
+            }));
+        }
+        let verified = match settings.sessions.anonymous.filter(|_| has_none) {
+            Some(lifetime) => self.context.anonymous_part(lifetime, span.whole()).await,
+            None => {
+                let token = token.and_then(|token| token.ok_or_else(AuthError::missing_token));
+                let token = token.as_deref().map_err(AuthError::clone);
+                self.context.verify_part(token, span.whole()).await
+            }
+        };
+        let verified = match verified {
             Ok(verified) => verified,
             Err(error) => return not_admitted(settings, error),
         };
@@ -359,4 +412,12 @@ impl Upgrades {
             Err(error) => not_admitted(settings, error),
         }
     }
+}
+
+/// The refusal of a request for a protocol that this node does not speak: it was switched on after
+/// the start.
+fn not_spoken() -> UpgradeRefusal {
+    let problem =
+        Problem::unavailable("the node does not speak this protocol until it is restarted");
+    UpgradeRefusal::new(RejectReason::Unavailable, problem)
 }

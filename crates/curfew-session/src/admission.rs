@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use curfew_auth::{AuthError, VerifyError};
 use curfew_hub::WireId;
@@ -104,11 +105,11 @@ impl From<AdmissionError> for Refusal {
     }
 }
 
-/// A verified token. It holds the span of the verification, which gets the id of the session that
-/// the token opens.
+/// A verified token, or the absence of one where that is admitted. It holds the span of the
+/// verification, which gets the id of the session that the token opens.
 #[derive(Debug)]
 pub struct Verified {
-    /// The token's content.
+    /// The token's content, or an anonymous principal.
     pub principal: Arc<Principal>,
     span: Span,
 }
@@ -145,6 +146,27 @@ impl Context {
                 Err(error)
             }
         }
+    }
+
+    /// Makes the principal of a connection without a token, for `lifetime`
+    /// ([`SessionSettings::anonymous`](crate::SessionSettings::anonymous)). It counts as issued now
+    /// by the backend's clock, so that a cutoff treats it like a token, and it ends by the clock of
+    /// this node, which judges that. The caller runs this in the scope of `whole`.
+    ///
+    /// # Errors
+    ///
+    /// The backend failed.
+    pub async fn anonymous_part(
+        &self,
+        lifetime: Duration,
+        whole: &Span,
+    ) -> Result<Verified, AdmissionError> {
+        let span = Span::default();
+        let time = self.node.backends().revocations.time().await;
+        let time = time.map_err(|error| not_admitted(error.into(), &mut Span::default(), whole))?;
+        let expires_at = self.node.clock().unix().saturating_add(lifetime.as_secs());
+        let principal = Arc::new(Principal::anonymous(time.as_secs(), expires_at));
+        Ok(Verified { principal, span })
     }
 
     /// Admits the session of a verified token, as a part of `whole`. `limit` is that of the snapshot

@@ -36,20 +36,32 @@ const NO_CLOSE: u16 = 1006;
 
 impl SessionState {
     /// Refuses a token that came with the command of this `id` or with the request: tells the
-    /// client the reason, then ends the connection.
-    pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> End {
-        if let Some((reason, message)) = refusal.failure {
-            let reply = Reply::AuthFailed {
-                reason,
-                message: &message,
+    /// client the reason, then ends the connection. `None` if the client is left to close it.
+    pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Option<End> {
+        let reply = match &refusal.failure {
+            Some((reason, message)) => Reply::AuthFailed {
+                reason: *reason,
+                message,
                 trace: self.trace_id(),
-            };
-            if let Some(frame) = self.wire().reply(id, &reply) {
-                self.notify(frame);
-            }
+            },
+            None => Reply::NotOpened {
+                disconnect: refusal.ending.disconnect,
+            },
+        };
+        let told = self.wire().reply(id, &reply);
+        let leave_time = self.wire().rules().leave_time.filter(|_| told.is_some());
+        if let Some(frame) = told {
+            self.notify(frame);
         }
         self.refused = refusal.whose;
-        End::ByServer(refusal.ending)
+        match leave_time {
+            None => Some(End::ByServer(refusal.ending)),
+            Some(time) => {
+                self.leaving = Some(Box::new(refusal.ending));
+                self.deadlines.auth_by = Instant::now().checked_add(time);
+                None
+            }
+        }
     }
 }
 

@@ -6,8 +6,10 @@ pub(crate) mod history;
 pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod refresh;
+pub(crate) mod server_side;
 pub(crate) mod span;
 pub(crate) mod subscribe;
+pub(crate) mod subscribe_token;
 pub(crate) mod unsubscribe;
 
 use std::borrow::Cow;
@@ -15,9 +17,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curfew_backend::{BackendError, PresenceList};
-use curfew_hub::Joined;
-use curfew_model::{Action, Channel, CommandId, Disconnect, ErrorCode, Position, Principal, Reply};
-use curfew_node::Attachment;
+use curfew_model::{
+    Action, Channel, CommandId, Disconnect, Epoch, ErrorCode, Position, Principal, Reply,
+};
 use curfew_policy::Policy;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
@@ -25,9 +27,11 @@ use tracing::warn;
 
 use crate::SessionSettings;
 use crate::admission::Failure;
-use crate::commands::auth::NotOpened;
+use crate::commands::auth::{NotOpened, Opened};
 use crate::commands::refresh::RefreshError;
 use crate::commands::span::CommandSpan;
+use crate::commands::subscribe::SubscribeError;
+use crate::commands::subscribe_token::Grant;
 use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
@@ -71,24 +75,36 @@ impl From<Disconnect> for Reaction {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The result of `auth`.
-    Admitted(Result<Attachment, NotOpened>),
+    Admitted(Result<Opened, NotOpened>),
     /// The result of `subscribe`, with the version of the policy that allowed it.
     Subscribed {
         channel: Channel,
         policy: Arc<Policy>,
-        /// The place at which it joined; `None` if the policy has changed and denies it.
-        result: Result<Option<Joined>, BackendError>,
+        result: subscribe::Result,
     },
     /// The result of `publish`.
     Published(Result<Option<Position>, BackendError>),
     /// The result of `history`.
-    Read(Result<curfew_node::History, BackendError>),
+    Read {
+        result: Result<curfew_node::History, BackendError>,
+        /// The epoch that the answer must be of.
+        epoch: Option<Epoch>,
+    },
     /// The result of `presence`.
-    Present(Result<PresenceList, BackendError>),
+    Present {
+        result: Result<PresenceList, BackendError>,
+        /// The client asked for the numbers alone.
+        is_count: bool,
+    },
     /// The end of `unsubscribe`.
     Unsubscribed,
     /// The result of `refresh`.
     Refreshed(Result<Arc<Principal>, RefreshError>),
+    /// The result of `sub_refresh`.
+    SubscriptionRefreshed {
+        channel: Channel,
+        result: Result<Grant, SubscribeError>,
+    },
 }
 
 impl SessionState {
@@ -107,17 +123,24 @@ impl SessionState {
                 policy,
                 result,
             } => {
-                subscribe::finish(self, &request, channel, &policy, result, &mut span);
+                return subscribe::finish(self, &request, channel, &policy, result, &mut span);
             }
             Outcome::Published(result) => publish::finish(self, &request, result, &mut span),
-            Outcome::Read(result) => history::finish(self, &request, result, &mut span),
-            Outcome::Present(result) => presence::finish(self, &request, result, &mut span),
+            Outcome::Read { result, epoch } => {
+                history::finish(self, &request, result, epoch, &mut span);
+            }
+            Outcome::Present { result, is_count } => {
+                presence::finish(self, &request, result, is_count, &mut span);
+            }
             Outcome::Unsubscribed => {
                 let answer = self.reply(&request, &Reply::Unsubscribed);
                 self.answer(answer);
             }
             Outcome::Refreshed(result) => {
                 return refresh::finish(self, &request, result, &mut span);
+            }
+            Outcome::SubscriptionRefreshed { channel, result } => {
+                return subscribe_token::finish(self, &request, &channel, result, &mut span);
             }
         }
         None

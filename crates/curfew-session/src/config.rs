@@ -145,6 +145,11 @@ pub struct LimitsConfig {
     /// Behind a load balancer all clients share one address, unless `server.trusted_proxies` lists
     /// the balancer.
     pub unauthenticated_per_address: usize,
+    /// The number of anonymous sessions (`auth.anonymous`) from one client address that a node
+    /// admits; one more is refused with 4409. Behind a load balancer all clients share one address,
+    /// unless `server.trusted_proxies` lists the balancer. An IPv6 address counts with all of its
+    /// /64. 0: no limit.
+    pub anonymous_per_address: u32,
     /// The number of upgrades accepted each second, with a burst of as many, before any
     /// cryptography; further ones are answered 503 with `Retry-After`. 0: no limit.
     pub handshakes_per_second: u32,
@@ -178,6 +183,7 @@ impl Default for LimitsConfig {
             connections: 0,
             unauthenticated: 16 * 1024,
             unauthenticated_per_address: 4096,
+            anonymous_per_address: 20,
             handshakes_per_second: 0,
             unverified_reports_per_second: 200,
             headers: 100,

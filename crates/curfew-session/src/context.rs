@@ -25,23 +25,33 @@ pub struct SessionSettings {
     pub auth_frame_bytes: usize,
     /// `auth.timeout`: the time a connection may stay without a token.
     pub auth_timeout: Duration,
+    /// `auth.anonymous_lifetime` with `auth.anonymous`: the lifetime of a session without a token;
+    /// `None` if it needs one.
+    pub anonymous: Option<Duration>,
     /// `auth.login_claim`: the claim that names a token's login.
     pub login_claim: String,
     /// `[policy]`: authorizes.
     pub policy: Arc<Policy>,
     /// `[[channels]]`: the channels with streams.
     pub channels: Channels,
+    /// Publications name the publishing session, because a protocol of the node shows it.
+    pub shows_sender: bool,
+    /// `centrifuge.personal_channels`.
+    pub personal_channels: bool,
+    /// `centrifuge.subscription_tokens`: a subscription's own token gives a right to subscribe.
+    pub subscription_tokens: bool,
     /// The settings of the crate above, which opens sessions. They are in this snapshot because one
     /// request goes by both; sessions read none of them and do not know their type.
     pub listeners: Arc<dyn Any + Send + Sync>,
 }
 
 impl SessionSettings {
-    /// `session.max_per_user` and `session.over_limit`.
+    /// `session.max_per_user`, `session.over_limit` and `limits.anonymous_per_address`.
     pub fn user_limit(&self) -> UserLimit {
         UserLimit {
             max_per_user: self.session.max_per_user,
             over_limit: self.session.over_limit,
+            anonymous_per_address: self.limits.anonymous_per_address,
         }
     }
 }
@@ -82,6 +92,20 @@ impl Context {
             true => error,
             false => error.without_clock(),
         })
+    }
+
+    /// Seconds until a client that is told no time should renew a token which ends at `expires_at`,
+    /// in Unix seconds: `session.expiring_notice` before its end, or after half of the time left.
+    /// Halving keeps a client whose application returns the same token for long from asking without
+    /// end. At least 1.
+    pub(crate) fn renew_in(&self, expires_at: u64) -> u64 {
+        let notice = self.settings.load().session.expiring_notice.as_secs();
+        let left = expires_at.saturating_sub(self.node.clock().unix());
+        let renew_in = match left > 2 * notice {
+            true => left - notice,
+            false => left / 2,
+        };
+        renew_in.max(1)
     }
 
     /// Closes the sessions whose token was verified with a key that its issuer has withdrawn, if

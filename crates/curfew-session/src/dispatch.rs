@@ -12,6 +12,7 @@ use tracing::debug;
 
 use crate::SessionSettings;
 use crate::commands::{self, AnswerFrame, Reaction, RequestInfo};
+use crate::metrics::CommandOutcome;
 use crate::open::SessionState;
 use crate::rate::CommandRate;
 use crate::run::End;
@@ -42,6 +43,10 @@ impl SessionState {
     /// Acts on a request.
     pub(crate) fn act_on(&mut self, decoded: Result<ClientRequest<'_>, DecodeError>) -> Reaction {
         let began = self.is_timed(&decoded).then(Instant::now);
+        if self.leaving.is_some() {
+            // The client has been told that it has no session.
+            return Reaction::Done(None);
+        }
         if self.live.is_none() {
             return commands::auth::first(self, decoded);
         }
@@ -57,7 +62,18 @@ impl SessionState {
             return Reaction::Ends(End::ByServer(ending));
         }
         match decoded {
-            Ok(ClientRequest::Pong) => self.on_pong().map_or(Reaction::Done(None), Reaction::Ends),
+            Ok(ClientRequest::Pong) => self.on_pong_message(),
+            Ok(ClientRequest::Command {
+                id,
+                command: Command::Unsubscribe { channel },
+            }) if self.wire().rules().unsubscribes_always => {
+                let request = RequestInfo {
+                    command: "unsubscribe",
+                    id,
+                    began,
+                };
+                commands::unsubscribe::run(self, request, &channel)
+            }
             Ok(ClientRequest::Command { id, command }) => {
                 let request = RequestInfo {
                     command: command.name(),
@@ -67,7 +83,13 @@ impl SessionState {
                 // One for the whole command: its rate, limits and policy are of one configuration.
                 let settings = self.context.settings.load();
                 let settings = &**settings;
-                if let Err(reaction) = self.check_rate(settings, &request, || origin(&command)) {
+                let is_in_batch =
+                    matches!(command, Command::Subscribe { .. }) && self.batch_left > 0;
+                if is_in_batch {
+                    self.batch_left -= 1;
+                } else if let Err(reaction) =
+                    self.check_rate(settings, &request, || origin(&command))
+                {
                     return reaction;
                 }
                 match lease {
@@ -94,6 +116,14 @@ impl SessionState {
                 self.on_bad_form(&request, code, message)
             }
         }
+    }
+
+    fn on_pong_message(&mut self) -> Reaction {
+        if self.wire().rules().counts_pongs && !self.deadlines.awaits_pong() {
+            let message = "a pong that no ping asked for";
+            return Disconnect::BAD_REQUEST.because(message).into();
+        }
+        self.on_pong().map_or(Reaction::Done(None), Reaction::Ends)
     }
 
     fn standing(&self) -> Standing {
@@ -123,19 +153,25 @@ impl SessionState {
     ) -> Reaction {
         match command {
             Command::Auth { .. } => commands::auth::again(self, &request),
-            Command::Subscribe {
-                channel,
-                since,
-                join_leave,
-            } => commands::subscribe::start(self, settings, request, &channel, since, join_leave),
-            Command::Presence { channel } => {
-                commands::presence::start(self, settings, request, &channel)
+            Command::Subscribe { channel, options } => {
+                commands::subscribe::start(self, settings, request, &channel, options)
+            }
+            Command::Presence { channel, is_count } => {
+                commands::presence::start(self, settings, request, &channel, is_count)
             }
             Command::History {
                 channel,
                 limit,
                 range,
-            } => commands::history::start(self, settings, request, &channel, limit, range),
+                epoch,
+            } => {
+                let wanted = commands::history::Wanted {
+                    limit,
+                    range,
+                    epoch,
+                };
+                commands::history::start(self, settings, request, &channel, wanted)
+            }
             Command::Unsubscribe { channel } => commands::unsubscribe::run(self, request, &channel),
             Command::Publish {
                 channel,
@@ -151,6 +187,18 @@ impl SessionState {
                 commands::publish::start(self, settings, request, &channel, what, until)
             }
             Command::Refresh { token } => commands::refresh::start(self, request, token),
+            Command::RefreshSubscription { channel, token } => {
+                commands::subscribe_token::refresh(self, request, &channel, token)
+            }
+            Command::Call => {
+                let message = "the server has no procedures";
+                self.reject(&request, Origin::Unknown, ErrorCode::NotAvailable, message)
+            }
+            Command::Send => {
+                debug!(session = self.session_id(), "message to the server ignored");
+                self.count_outcome(&request, CommandOutcome::Ok);
+                Reaction::Done(None)
+            }
             Command::Ping => Reaction::Done(self.reply(&request, &Reply::Pong)),
         }
     }

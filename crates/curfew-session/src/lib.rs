@@ -23,13 +23,13 @@ mod write;
 
 pub use admission::{AdmissionError, Failure, Verified};
 pub use config::{LimitsConfig, SessionConfig};
-pub use curfew_hub::WireId;
+pub use curfew_hub::{WireId, Wires};
 
 pub use context::{Context, SessionSettings};
 pub use metrics::{
     CommandOutcome, Decision, Initiator, PublishOutcome, PublishSource, SessionMetrics,
 };
-pub use open::{Guards, Opening, Refusal, Session, revoked};
+pub use open::{Credentials, Guards, Opening, Refusal, Session, revoked};
 pub use run::run;
 
 #[cfg(test)]

@@ -125,9 +125,15 @@ impl Context {
 impl SessionState {
     pub(crate) fn count_command(&self, request: &RequestInfo, reply: &Reply<'_>) {
         let outcome = match reply {
-            Reply::Error { .. } | Reply::AuthFailed { .. } => CommandOutcome::Error,
+            Reply::Error { .. } | Reply::AuthFailed { .. } | Reply::Unrecoverable => {
+                CommandOutcome::Error
+            }
             _ => CommandOutcome::Ok,
         };
+        self.count_outcome(request, outcome);
+    }
+
+    pub(crate) fn count_outcome(&self, request: &RequestInfo, outcome: CommandOutcome) {
         let metrics = self.context.metrics();
         metrics.commands.inc(request.command, outcome);
         if let Some(began) = request.began {

@@ -9,12 +9,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use curfew_auth::VerifyError;
+use curfew_auth::{AuthError, VerifyError};
 use curfew_backend::BackendError;
 use curfew_hub::{Ending, Lanes, Wire, WireId};
 use curfew_model::{
-    AuthFailure, Channel, CommandId, Disconnect, Push, Reply, SessionId, TokenBucket, TraceContext,
-    TraceId,
+    AuthFailure, Channel, CommandId, Disconnect, Present, Push, Reply, SessionId, Subscribed,
+    TokenBucket, TraceContext, TraceId,
 };
 use curfew_node::{AdmitError, Attachment, SessionIdentity};
 use curfew_ws::{Decoder, DirectWriter, Transport, Upgraded};
@@ -23,10 +23,15 @@ use tracing::debug;
 use tracing::field::{DisplayValue, display};
 
 use crate::Context;
+use crate::commands::subscribe_token::Grant;
 use crate::pipeline::Pipeline;
 use crate::rate::CommandRate;
 use crate::timers::Deadlines;
 use crate::write::Output;
+
+/// The message for an anonymous session over the limit of its address.
+const ANONYMOUS_LIMIT: &str =
+    "the client's address has as many sessions without a token as are allowed";
 
 /// Range of the wait, in milliseconds, that a client over the session limit is told. Sooner is
 /// useless, because the other sessions have just been probed.
@@ -106,7 +111,11 @@ impl From<AdmitError> for Refusal {
             AdmitError::Ended(ending) if ending.is_revocation() => return Self::revoked(ending),
             AdmitError::Ended(ending) => return ending.into(),
             AdmitError::SessionLimit { whose, .. } => {
-                let mut ending = Ending::new(Disconnect::SESSION_LIMIT);
+                let disconnect = match whose.principal.is_anonymous() {
+                    true => Disconnect::SESSION_LIMIT.because(ANONYMOUS_LIMIT),
+                    false => Disconnect::SESSION_LIMIT,
+                };
+                let mut ending = Ending::new(disconnect);
                 ending.retry_after_ms = Some(fastrand::u64(LIMIT_RETRY_MS));
                 return Self {
                     whose: Some(whose),
@@ -138,10 +147,40 @@ impl From<Ending> for Refusal {
 pub enum Opening {
     /// The token was verified and the session admitted.
     Admitted(Attachment),
-    /// The request carried no token, so the first message must.
-    Awaiting,
+    /// The first message authenticates.
+    Awaiting(Credentials),
     /// The token was refused, and the client is told on the connection.
     Refused(Refusal),
+}
+
+/// The credentials of a connection that authenticates by its first message.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    /// The token that the request carried, or the fault of what it carried. The first message need
+    /// not repeat it.
+    pub of_request: Option<Result<String, AuthError>>,
+    /// The first message may carry a token: `message` is among `auth.token_sources`.
+    pub takes_message: bool,
+}
+
+impl Credentials {
+    /// Decides on the token of a first message that carries `token`, or none. `None` if there is
+    /// no token at all.
+    ///
+    /// # Errors
+    ///
+    /// The fault of the request's credential, or two different tokens.
+    pub(crate) fn choose(self, token: Option<&str>) -> Result<Option<String>, AuthError> {
+        let token = token.filter(|_| self.takes_message);
+        match (self.of_request.transpose()?, token) {
+            (Some(of_request), Some(token)) if of_request != token => Err(AuthError::new(
+                AuthFailure::AmbiguousToken,
+                "the request and the first message carry different tokens",
+            )),
+            (Some(of_request), _) => Ok(Some(of_request)),
+            (None, token) => Ok(token.map(str::to_owned)),
+        }
+    }
 }
 
 /// Counted places that the connection holds, released on drop.
@@ -179,6 +218,13 @@ pub(crate) struct SessionState {
     pub(crate) wire: WireId,
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
+    /// The credentials that the first message adds to; taken by it.
+    pub(crate) credentials: Option<Box<Credentials>>,
+    /// The end of a connection that has been told why it opens no session, and which its client is
+    /// left to close by itself until `deadlines.auth_by`.
+    pub(crate) leaving: Option<Box<Ending>>,
+    /// Subscriptions that the client may still make without being counted against its rate.
+    pub(crate) batch_left: usize,
     /// The refused session, set once the client has been told.
     pub(crate) refused: Option<Box<SessionIdentity>>,
     /// The socket's handle for flushers, taken when the session opens.
@@ -210,17 +256,35 @@ pub(crate) struct SessionState {
 pub(crate) struct Live {
     pub(crate) attachment: Arc<Attachment>,
     /// A tree, because an empty one is only a pointer in size.
-    pub(crate) subscriptions: BTreeMap<Channel, Permissions>,
+    pub(crate) subscriptions: BTreeMap<Channel, Subscription>,
     /// The user's name, shared by the session's publications; made at the first one.
     pub(crate) from: Option<Arc<str>>,
+    /// The session as others see it, shared by its publications; made at the first one that shows
+    /// it, and again after a refresh.
+    pub(crate) sender: Option<Arc<Present>>,
 }
 
-/// Cached decisions of the policy on a subscribed channel, dropped at a refresh and at a policy
-/// change.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Permissions {
-    /// The decision on publishing; `None` before the first publication.
+impl Live {
+    pub(crate) fn new(attachment: Arc<Attachment>) -> Self {
+        Self {
+            attachment,
+            subscriptions: BTreeMap::new(),
+            from: None,
+            sender: None,
+        }
+    }
+}
+
+/// A subscription of the session.
+#[derive(Debug, Default)]
+pub(crate) struct Subscription {
+    /// The policy's decision on publishing, dropped at a refresh and at a policy change; `None`
+    /// before the first publication.
     pub(crate) publish: Option<bool>,
+    /// The server has subscribed the session as it opened.
+    pub(crate) by_server: bool,
+    /// The token of the subscription, if it has one of its own.
+    pub(crate) grant: Option<Box<Grant>>,
 }
 
 impl Drop for Live {
@@ -260,6 +324,9 @@ impl Session {
                 wire,
                 live: None,
                 refusal: None,
+                credentials: None,
+                leaving: None,
+                batch_left: 0,
                 refused: None,
                 direct_writer,
                 lanes: Lanes::answering(upgraded.answer),
@@ -277,8 +344,14 @@ impl Session {
             },
         };
         match opening {
-            Opening::Admitted(attachment) => session.state.open(attachment, None),
-            Opening::Awaiting => session.state.deadlines.auth_by = now.checked_add(auth_timeout),
+            Opening::Admitted(attachment) => {
+                let live = Live::new(Arc::new(attachment));
+                session.state.open(live, None, &[]);
+            }
+            Opening::Awaiting(credentials) => {
+                session.state.credentials = Some(Box::new(credentials));
+                session.state.deadlines.auth_by = now.checked_add(auth_timeout);
+            }
             Opening::Refused(refusal) => {
                 // The upgrade's own span has the reason.
                 session.state.auth_traced = true;
@@ -301,8 +374,14 @@ impl Session {
 
 impl SessionState {
     /// Opens the session, after which frames are delivered. `id` belongs to the command that
-    /// brought the token, if one did.
-    pub(crate) fn open(&mut self, attachment: Attachment, id: Option<&CommandId>) {
+    /// brought the token, if one did; `subscriptions` are those that the server has made.
+    pub(crate) fn open(
+        &mut self,
+        live: Live,
+        id: Option<&CommandId>,
+        subscriptions: &[(Channel, Subscribed<'_>)],
+    ) {
+        let attachment = &live.attachment;
         let principal = attachment.member().principal();
         let session = attachment.member().session();
         self.guards.unauthenticated = None;
@@ -314,21 +393,30 @@ impl SessionState {
             // The session ended after its admission; the writer finds the reason in the outbox.
             debug!(%session, "session ended before it opened");
         }
-        self.live = Some(Live {
-            attachment: Arc::new(attachment),
-            subscriptions: BTreeMap::new(),
-            from: None,
-        });
-        let ping_interval = self.context.settings.load().session.ping_interval;
+        let member = Arc::clone(attachment.member());
+        self.live = Some(live);
+        let settings = self.context.settings.load();
+        let ping_interval = settings.session.ping_interval;
+        let rules = self.wire().rules();
+        if rules.batches {
+            self.batch_left = settings.limits.subscriptions;
+        }
+        drop(settings);
         self.schedule_ping();
         let connected = Reply::Connected {
             session,
             user: principal.user(),
             expires_at: principal.expires_at(),
+            renew_in: self.context.renew_in(principal.expires_at()),
             ping_interval: ping_interval.as_secs(),
+            subscriptions,
         };
         if let Some(frame) = self.wire().reply(id, &connected) {
-            self.send(frame);
+            // Publications of the server's subscriptions may wait already.
+            match subscriptions.is_empty() {
+                true => self.send(frame),
+                false => member.send_first(self.context.node.hub(), frame),
+            }
         }
         self.schedule_expiry(&principal);
         let address = self.address.map(tracing::field::display);

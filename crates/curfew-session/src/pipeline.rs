@@ -212,6 +212,8 @@ impl SessionState {
     pub(crate) fn act_behind(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let behind = self.pipeline.behind.take();
         match behind.and_then(|behind| behind.then) {
+            // The rest of the message that opened no session.
+            Some(Then::Text(_) | Then::Binary(_)) if self.leaving.is_some() => Poll::Ready(None),
             Some(Then::Text(text)) => self.on_message(Message::Text(&text), cx),
             Some(Then::Binary(bytes)) => self.on_message(Message::Binary(&bytes), cx),
             Some(Then::End(end)) => Poll::Ready(Some(end)),

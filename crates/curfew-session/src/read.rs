@@ -135,8 +135,9 @@ impl SessionState {
         let settings = self.context.settings.load();
         let SessionSettings { limits, .. } = &**settings;
         let message_bytes = match self.live {
-            Some(_) => limits.message_bytes,
-            None => settings.auth_frame_bytes,
+            // The commands that follow the token may come with it.
+            None if !self.wire().rules().batches => settings.auth_frame_bytes,
+            Some(_) | None => limits.message_bytes,
         };
         Limits {
             message_bytes,

@@ -65,8 +65,10 @@ impl Session {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<End> {
-        if let Some(refusal) = self.state.refusal.take() {
-            return Poll::Ready(self.state.refuse(None, *refusal));
+        if let Some(refusal) = self.state.refusal.take()
+            && let Some(end) = self.state.refuse(None, *refusal)
+        {
+            return Poll::Ready(end);
         }
         self.claim_socket();
         self.read_in_turn = 0;

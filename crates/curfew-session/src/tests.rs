@@ -37,8 +37,8 @@ use serde_json::{Value, json};
 use tokio::time;
 
 use crate::{
-    Context, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource, Session,
-    SessionConfig, SessionMetrics, SessionSettings, WireId,
+    Context, Credentials, Guards, Initiator, LimitsConfig, Opening, PublishOutcome, PublishSource,
+    Session, SessionConfig, SessionMetrics, SessionSettings, WireId,
 };
 use peer::Peer;
 use rig::{Rig, RigClock};
@@ -77,11 +77,15 @@ impl Harness {
 
     fn build(change: impl FnOnce(&mut SessionSettings), wires: Vec<Wire>) -> Self {
         let mut settings = SessionSettings {
+            shows_sender: false,
+            personal_channels: false,
+            subscription_tokens: false,
             channels: curfew_node::Channels::default(),
             listeners: Arc::new(()),
             session: SessionConfig::default(),
             limits: LimitsConfig::default(),
             auth_timeout: Duration::from_secs(5),
+            anonymous: None,
             login_claim: "sid".to_owned(),
             auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
             policy: Arc::new(Policy::new(&allowing(&[
@@ -213,7 +217,7 @@ impl Harness {
 
     /// A connection whose request carried no token.
     fn awaiting(&self) -> Peer {
-        self.connect(Opening::Awaiting, ROOM, &[])
+        self.connect(Opening::Awaiting(by_message()), ROOM, &[])
     }
 
     /// A session of alice that has received `connected`.
@@ -257,6 +261,8 @@ impl Harness {
             channel,
             data,
             from: None,
+            sender: None,
+            is_binary: false,
             entry: None,
             trace: None,
         });
@@ -343,5 +349,13 @@ fn allowing(actions: &[Action]) -> curfew_policy::PolicyConfig {
             vec![rule]
         },
         ..curfew_policy::PolicyConfig::default()
+    }
+}
+
+/// The credentials of a connection whose request carried no token.
+fn by_message() -> Credentials {
+    Credentials {
+        of_request: None,
+        takes_message: true,
     }
 }

@@ -42,6 +42,8 @@ pub(crate) struct Deadlines {
     probed_at: Option<Instant>,
     /// The time of the notice `expiring`.
     expiring_at: Option<Instant>,
+    /// The end of the subscription whose token ends first.
+    pub(crate) subscription_at: Option<Instant>,
     /// The end of the session's token.
     ends_at: Option<Instant>,
     /// The deadline for the socket to accept a byte.
@@ -59,6 +61,7 @@ impl Deadlines {
             self.probe_by,
             self.expiring_at,
             self.ends_at,
+            self.subscription_at,
             self.write_by,
             self.message_by,
         ]
@@ -70,6 +73,11 @@ impl Deadlines {
     /// Clears the deadline of a ping.
     pub(crate) fn heard(&mut self) {
         self.pong_by = None;
+    }
+
+    /// True if a ping was not answered yet.
+    pub(crate) fn awaits_pong(&self) -> bool {
+        self.pinged_at.is_some()
     }
 
     /// The time since the ping that a pong answers; `None` for an unsolicited pong.
@@ -121,6 +129,9 @@ impl Session {
 impl SessionState {
     fn act_on_time(&mut self, now: Instant) -> Option<End> {
         if is_due(&mut self.deadlines.auth_by, now) {
+            if let Some(ending) = self.leaving.take() {
+                return Some(End::ByServer(*ending));
+            }
             // A token that arrived in time but could not be checked is not the client's fault.
             let waits = !self.pipeline.is_idle();
             let late = if waits {
@@ -173,6 +184,9 @@ impl SessionState {
         if is_due(&mut self.deadlines.ends_at, now) {
             // The wall clock was ahead when the timer was set, so the token still has time left.
             self.schedule_end();
+        }
+        if is_due(&mut self.deadlines.subscription_at, now) {
+            self.end_subscriptions();
         }
         if is_due(&mut self.deadlines.ping_at, now) {
             let ping = self.wire().ping();

@@ -47,6 +47,9 @@ impl Session {
                 }
                 Progress::Held(why) => Output::Held(why),
                 Progress::Reconsider => {
+                    if let Some(end) = self.state.drop_lost() {
+                        return Poll::Ready(end);
+                    }
                     self.state.reconsider();
                     continue;
                 }

@@ -17,6 +17,7 @@ use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, Syst
 use curfew_node::{ChannelConfig, Channels, HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
+use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
 use curfew_server::{
     Admin, AdminKey, Extra, Listen, Listener, Proxies, Public, ServerConfig, ServerMetrics,
     ServerSettings, Tls,
@@ -63,7 +64,7 @@ impl App {
             .context("read the public listener's address")?;
 
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let wires = Wires::new(vec![Wire::websocket(Native)]);
+        let wires = wires(config);
         let id = NodeId::new();
         let registry =
             Registry::start(BUILD, &config.telemetry, &telemetry.spans, &id.to_string())?;
@@ -345,6 +346,21 @@ fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
     }
 }
 
+/// The wires that the node speaks; the first is that of a client which asks for none.
+fn wires(config: &Config) -> Wires {
+    let centrifuge = |encoding| {
+        Wire::websocket(Centrifuge {
+            encoding,
+            transport: Over::WebSocket,
+        })
+    };
+    let mut wires = vec![Wire::websocket(Native)];
+    if config.centrifuge.enabled {
+        wires.extend([centrifuge(Encoding::Json), centrifuge(Encoding::Protobuf)]);
+    }
+    Wires::new(wires)
+}
+
 fn hub_limits(config: &Config) -> HubLimits {
     HubLimits {
         outbound_bytes: config.limits.outbound_bytes,
@@ -376,8 +392,15 @@ fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
         limits: config.limits.clone(),
         auth_timeout: config.auth.timeout,
         auth_frame_bytes: config.auth.auth_frame_bytes(),
+        anonymous: config
+            .auth
+            .anonymous
+            .then_some(config.auth.anonymous_lifetime),
         login_claim: config.auth.login_claim.clone(),
         channels: Channels::new(&config.channels),
+        shows_sender: config.centrifuge.enabled,
+        personal_channels: config.centrifuge.personal_channels,
+        subscription_tokens: config.centrifuge.subscription_tokens,
         policy: Arc::new(Policy::new(&config.policy)),
         listeners: Arc::new(server_settings(config)?),
     })
@@ -420,6 +443,7 @@ fn server_settings(config: &Config) -> anyhow::Result<ServerSettings> {
         .map_err(|bad| anyhow::anyhow!("server.trusted_proxies: {bad:?}"))?;
     Ok(ServerSettings {
         server: config.server.clone(),
+        centrifuge: config.centrifuge.clone(),
         auth: config.auth.clone(),
         origins,
         proxies,

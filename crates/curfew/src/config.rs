@@ -50,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) channels: Vec<curfew_node::ChannelConfig>,
     /// The connection of the nodes with each other.
     pub(crate) backend: Backend,
+    /// The endpoints for the SDKs of Centrifugo.
+    pub(crate) centrifuge: curfew_server::CentrifugeConfig,
     /// Leaving service on SIGTERM.
     pub(crate) drain: curfew_node::DrainConfig,
     /// Logs and traces.
@@ -63,6 +65,7 @@ impl Config {
         let claims = self.session.revocable_claims.iter().chain(grants);
         curfew_auth::AuthConfig {
             claims_in_use: claims.cloned().collect(),
+            centrifuge_claims: self.centrifuge.enabled,
             ..self.auth.clone()
         }
     }

@@ -1,6 +1,7 @@
 //! `curfew dev`: a node to play with. This file has the addresses on which the node may listen, its
 //! configuration with fresh keys, its tokens, and the text that it prints.
 
+mod centrifuge;
 mod page;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use curfew_policy::{Effect, Rule};
 use curfew_server::Listen;
 use curfew_telemetry::LogFormat;
 use serde_json::{Map, Value};
+use tracing::warn;
 
 use crate::app::App;
 use crate::config::{self, BackendKind, Config};
@@ -54,12 +56,19 @@ pub(crate) struct DevArgs {
     /// Address of the admin API; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub(crate) admin: SocketAddr,
+    /// Be as lax as the test suites of Centrifuge's SDKs assume: tokens are signed with the secret
+    /// "secret" and need no exp, and a client needs none
+    #[arg(long)]
+    pub(crate) centrifuge: bool,
 }
 
 /// Runs a node to play with until it is told to stop.
 pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
     let dev = Arc::new(Dev::new(args)?);
     let telemetry = curfew_telemetry::init(&dev.config.telemetry)?;
+    if args.centrifuge {
+        warn!("{}", centrifuge::WARNING);
+    }
     serve::raise_open_files();
     lifecycle::block_on(async move {
         let app = App::build(&dev.config, telemetry, |context, public, admin| {
@@ -134,7 +143,13 @@ impl Dev {
         if !is_given("trace_sample_ratio") {
             config.telemetry.trace_sample_ratio = 1.0;
         }
-        let key = MintKey::Secret(secret.expose().as_bytes().to_vec());
+        let key = match args.centrifuge {
+            true => {
+                centrifuge::apply(&mut config);
+                MintKey::AnySecret(centrifuge::SECRET.as_bytes().to_vec())
+            }
+            false => MintKey::Secret(secret.expose().as_bytes().to_vec()),
+        };
         Ok(Self {
             config,
             admin_key,
@@ -187,10 +202,14 @@ impl Dev {
         let (alice, _) = self.mint("alice", vec!["member".to_owned()], TOKEN_TTL_SECS, now)?;
         let (bob, _) = self.mint("bob", vec!["member".to_owned()], TOKEN_TTL_SECS, now)?;
         let admin_key = self.admin_key.expose();
+        let warning = match self.config.auth.development {
+            true => format!("\nWARNING: {}.\n", centrifuge::WARNING),
+            false => String::new(),
+        };
         Ok(format!(
             "
 Curfew is running, to play with: every user may do everything, and nothing outlives it.
-
+{warning}
   Open        http://{public}/
   WebSocket   ws://{public}/ws
   Admin API   http://{admin}
@@ -267,6 +286,7 @@ mod tests {
         DevArgs {
             listen: listen.parse().unwrap(),
             admin: admin.parse().unwrap(),
+            centrifuge: false,
         }
     }
 
@@ -314,6 +334,33 @@ mod tests {
             .map(|token| authenticator.authenticate(token).unwrap().user().to_owned())
             .collect();
         assert_eq!(users, ["alice", "bob"]);
+    }
+
+    #[test]
+    fn for_the_suites_it_is_lax_and_says_so() {
+        let args = DevArgs {
+            centrifuge: true,
+            ..args("127.0.0.1:0", "127.0.0.1:0")
+        };
+        let dev = Dev::new(&args).unwrap();
+        let mut problems = Problems::new();
+        dev.config.check(&mut problems);
+        assert_eq!(problems.into_vec(), []);
+        let listen = "127.0.0.1:1111".parse().unwrap();
+        let now = SystemClock.unix();
+        let banner = dev.banner("curfew", &listen, &listen, now).unwrap();
+        assert!(banner.contains("WARNING: --centrifuge"), "{banner}");
+        let authenticator = Authenticator::new(&dev.config.auth(), Arc::new(SystemClock)).unwrap();
+        let undated = [("sub".to_owned(), Value::from("42"))]
+            .into_iter()
+            .collect();
+        let token = curfew_auth::mint(&undated, None, Algorithm::HS256, &dev.key).unwrap();
+        assert_eq!(authenticator.authenticate(&token).unwrap().user(), "42");
+        let outside = DevArgs {
+            listen: "0.0.0.0:0".parse().unwrap(),
+            ..args
+        };
+        assert!(Dev::new(&outside).is_err());
     }
 
     #[test]

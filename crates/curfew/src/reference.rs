@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::config::schema::{Schema, Shape};
 
 /// The sections in the order of the page; the test sees that none is missing.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "server",
     "admin",
     "auth",
@@ -19,6 +19,7 @@ const SECTIONS: [&str; 10] = [
     "policy",
     "channels",
     "backend",
+    "centrifuge",
     "drain",
     "telemetry",
 ];

@@ -1,7 +1,7 @@
 //! The one pass over JSON, and native commands, which are read by it: serde_json has the second opinion.
 
 use curfew_model::json::{Fault, Rules, scan};
-use curfew_model::{ClientRequest, Command, Message};
+use curfew_model::{ClientRequest, Command, Message, Payload};
 use curfew_protocol::Protocol as _;
 use curfew_protocol::native::Native;
 use serde::Deserialize;
@@ -84,7 +84,10 @@ pub fn check_command(bytes: &[u8]) -> bool {
     };
     assert!(is_json(text), "{text:?} is not JSON");
     if let ClientRequest::Command {
-        command: Command::Publish { data, .. },
+        command: Command::Publish {
+            data: Payload::Json(data),
+            ..
+        },
         ..
     } = &request
     {

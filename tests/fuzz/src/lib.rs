@@ -4,6 +4,7 @@
 //! Owns: what must be true of each reader for any bytes.
 //! Knows nothing of: where the bytes come from (`tests/corpus.rs`, `guided`).
 
+pub mod centrifuge;
 pub mod channels;
 pub mod frames;
 pub mod heads;
@@ -39,6 +40,14 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "commands",
         check: json::check_command,
+    },
+    Target {
+        name: "centrifuge_json",
+        check: centrifuge::check_json,
+    },
+    Target {
+        name: "centrifuge_protobuf",
+        check: centrifuge::check_protobuf,
     },
     Target {
         name: "proxy_header",

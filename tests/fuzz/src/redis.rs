@@ -192,7 +192,8 @@ pub fn check_name(bytes: &[u8]) -> bool {
                 let kind = parts.next().unwrap_or_default();
                 let value = parts.next().unwrap_or_default();
                 let is_text = str::from_utf8(written).is_ok();
-                let names = is_text && !value.is_empty() && !matches!(kind, b"" | b"all");
+                let names =
+                    is_text && !value.is_empty() && !matches!(kind, b"" | b"all" | b"anonymous");
                 let id = str::from_utf8(value).ok().and_then(uuid);
                 let names = names
                     && (kind != b"session"
@@ -203,6 +204,9 @@ pub fn check_name(bytes: &[u8]) -> bool {
             }
         },
         TouchedKey::Key(RevocationKey::All) => assert_eq!(behind, Some(&b"all"[..])),
+        TouchedKey::Key(RevocationKey::Anonymous) => {
+            assert_eq!(behind, Some(&b"anonymous"[..]));
+        }
         TouchedKey::Key(key) => {
             let written = text.expect("a text").strip_prefix("c:{revoked}:");
             let (kind, value) = written

@@ -19,9 +19,10 @@ const WALLED: [&str; 8] = [
 ];
 
 /// Crates that do no I/O and never wait.
-const PURE: [&str; 4] = [
+const PURE: [&str; 5] = [
     "curfew-model",
     "curfew-protocol",
+    "curfew-protocol-centrifuge",
     "curfew-policy",
     "curfew-hub",
 ];

@@ -30,7 +30,7 @@ async fn the_tests_of_the_go_sdk_pass_but_for_those_on_the_list() {
 
 /// Runs the suite of a language's SDK, and compares what comes of it with the list.
 async fn go_as_expected(language: &str, arguments: &[&str]) {
-    let dev = Dev::start_with(&["--centrifuge"], &[]).await;
+    let dev = Dev::start_with_flags(&["--centrifuge"]).await;
     let task = json!({
         "address": dev.address.to_string(),
         "expected": program(&format!("centrifuge_{language}_suite.json")),

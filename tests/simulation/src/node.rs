@@ -242,6 +242,7 @@ fn session_settings(tenants: bool, history: u32) -> SessionSettings {
         },
         limits: LimitsConfig::default(),
         auth_timeout: Duration::from_secs(10),
+        anonymous: None,
         auth_frame_bytes: curfew_auth::AuthConfig::default().auth_frame_bytes(),
         login_claim: "sid".to_owned(),
         policy: Arc::new(Policy::new(&everywhere())),

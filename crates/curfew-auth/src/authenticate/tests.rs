@@ -1,5 +1,6 @@
 //! Acceptance and refusal of tokens, through [`Authenticator::authenticate`].
 
+mod centrifuge;
 mod claim_types;
 mod form;
 mod keys;

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::Algorithm;
 use crate::issuers::LogoutRules;
-use crate::keys::MIN_SECRET_BYTES;
 
 use super::{AuthConfig, EventStream, ReportedSubjects};
 
@@ -191,7 +190,7 @@ impl Issuer {
         })
     }
 
-    pub(super) fn check(&self, problems: &mut Problems) {
+    pub(super) fn check(&self, least_secret_bytes: usize, problems: &mut Problems) {
         if self.backchannel_logout && self.issuer.is_none() {
             problems.report("issuer", "required for backchannel_logout");
         }
@@ -248,7 +247,7 @@ impl Issuer {
                 );
             }
         }
-        self.check_key_source(problems);
+        self.check_key_source(least_secret_bytes, problems);
         self.check_algorithms(problems);
         self.check_reports(problems);
     }
@@ -335,7 +334,7 @@ impl Issuer {
         problems.within("subjects", |problems| self.subjects.check(problems));
     }
 
-    fn check_key_source(&self, problems: &mut Problems) {
+    fn check_key_source(&self, least_secret_bytes: usize, problems: &mut Problems) {
         let given: Vec<&str> = [
             ("secret", self.secret.is_some()),
             ("secret_file", self.secret_file.is_some()),
@@ -391,7 +390,7 @@ impl Issuer {
             }
         }
         if let Some(secret) = &self.secret
-            && secret.expose().len() < MIN_SECRET_BYTES
+            && secret.expose().len() < least_secret_bytes
         {
             problems.report("secret", crate::KeyError::ShortSecret.to_string());
         }

@@ -51,6 +51,8 @@ fn defaults_are_those_of_the_documentation() {
             "numeric_subjects": false,
             "max_token_bytes": 16384,
             "header_schemes": ["Bearer"],
+            "anonymous": false,
+            "anonymous_lifetime": "1h",
             "issuers": [],
         })
     );

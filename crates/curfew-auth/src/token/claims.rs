@@ -1,11 +1,12 @@
 //! A token's claims. Their types are checked here; their values are checked after the signature.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use curfew_model::json::Scanned;
 
 use super::json::{self, Date, Flaw, Members, Value};
-use crate::AuthError;
+use crate::{AuthConfig, AuthError};
 
 /// The registered claims. `None` means that the token has no such member; a member of the wrong
 /// type, `null` included, is refused.
@@ -17,7 +18,68 @@ pub(crate) struct TokenClaims<'a> {
     pub(crate) not_before: Option<Date>,
     pub(crate) issued_at: Option<Date>,
     pub(crate) token_id: Option<Cow<'a, str>>,
+    /// The Centrifuge claim `expire_at`, which ends the session before `exp`; 0 is left out.
+    pub(crate) ends_at: Option<Date>,
+    /// The Centrifuge claims of a subscription token.
+    pub(crate) subscription: SubscriptionClaims<'a>,
     kind: Kind<'a>,
+}
+
+/// The claims that bind a subscription token.
+#[derive(Default)]
+pub(crate) struct SubscriptionClaims<'a> {
+    /// The channel of the subscription.
+    pub(crate) channel: Option<Cow<'a, str>>,
+    /// The session that may subscribe; `None` for any of the user.
+    pub(crate) client: Option<Cow<'a, str>>,
+}
+
+/// The rules by which claims are read.
+#[derive(Debug, Clone)]
+pub(crate) struct ClaimRules {
+    /// The claim that names the user.
+    pub(crate) subject_claim: Arc<str>,
+    /// `auth.numeric_subjects`.
+    numeric_subjects: bool,
+    /// True if a token may name no user.
+    pub(crate) allows_no_user: bool,
+    /// The Centrifuge claims that are read.
+    centrifuge: Centrifuge,
+}
+
+/// The Centrifuge claims that are read beside the registered ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Centrifuge {
+    /// None: the protocol is not spoken here, and the names are free.
+    None,
+    /// Those of a token that opens a session.
+    Connection,
+    /// Those of a token that opens a subscription.
+    Subscription,
+}
+
+impl ClaimRules {
+    /// The rules for tokens that open sessions.
+    pub(crate) fn of(config: &AuthConfig) -> Self {
+        Self {
+            subject_claim: config.subject_claim.as_str().into(),
+            numeric_subjects: config.numeric_subjects,
+            allows_no_user: config.centrifuge_claims && config.anonymous,
+            centrifuge: match config.centrifuge_claims {
+                true => Centrifuge::Connection,
+                false => Centrifuge::None,
+            },
+        }
+    }
+
+    /// The rules for tokens that open subscriptions. Their user may be an anonymous one.
+    pub(crate) fn of_subscriptions(&self) -> Self {
+        Self {
+            allows_no_user: true,
+            centrifuge: Centrifuge::Subscription,
+            ..self.clone()
+        }
+    }
 }
 
 /// Claims that distinguish other types of tokens from access tokens.
@@ -48,18 +110,12 @@ pub(crate) enum OtherKind {
 
 struct Reading<'a, 's> {
     claims: TokenClaims<'a>,
-    subject_claim: &'s str,
-    numeric_subjects: bool,
+    rules: &'s ClaimRules,
 }
 
 impl<'a> TokenClaims<'a> {
-    /// Reads the payload's JSON text. `subject_claim` names the user, as a text or, with
-    /// `numeric_subjects`, an integer. Claims that are not listed above may have any type.
-    pub(crate) fn parse(
-        text: &'a str,
-        subject_claim: &str,
-        numeric_subjects: bool,
-    ) -> Result<(Self, Scanned), AuthError> {
+    /// Reads the payload's JSON text. Claims that are not listed above may have any type.
+    pub(crate) fn parse(text: &'a str, rules: &ClaimRules) -> Result<(Self, Scanned), AuthError> {
         let mut reading = Reading {
             claims: Self {
                 issuer: None,
@@ -69,10 +125,11 @@ impl<'a> TokenClaims<'a> {
                 not_before: None,
                 issued_at: None,
                 token_id: None,
+                ends_at: None,
+                subscription: SubscriptionClaims::default(),
                 kind: Kind::default(),
             },
-            subject_claim,
-            numeric_subjects,
+            rules,
         };
         match json::read(text, &mut reading) {
             Ok(scanned) => Ok((reading.claims, scanned)),
@@ -102,6 +159,7 @@ impl TokenClaims<'_> {
 
 impl<'a> Members<'a> for Reading<'a, '_> {
     fn member(&mut self, name: &str, value: Value<'a>) -> Result<(), Flaw> {
+        let rules = self.rules;
         let claims = &mut self.claims;
         match name {
             "exp" => claims.expires_at = Some(Date::read(name, value)?),
@@ -116,10 +174,26 @@ impl<'a> Members<'a> for Reading<'a, '_> {
                 );
             }
             "cnf" => return Err("sender-constrained tokens (cnf) are not supported".into()),
-            name if name == self.subject_claim => {
-                claims.subject = Some(json::subject(name, value, self.numeric_subjects)?);
+            name if *name == *rules.subject_claim => {
+                claims.subject = Some(json::subject(name, value, rules.numeric_subjects)?);
             }
-            "sub" => drop(json::subject(name, value, self.numeric_subjects)?),
+            "sub" => drop(json::subject(name, value, rules.numeric_subjects)?),
+            "expire_at" if rules.centrifuge != Centrifuge::None => {
+                // Upstream 0 is "never", which no claim may say here.
+                claims.ends_at = Some(Date::read(name, value)?).filter(|date| date.up() > 0);
+            }
+            "channel" if rules.centrifuge == Centrifuge::Connection => {
+                return Err(
+                    "this is a subscription token (it has a channel claim): send the connection token"
+                        .into(),
+                );
+            }
+            "channel" if rules.centrifuge == Centrifuge::Subscription => {
+                claims.subscription.channel = Some(json::text(name, value)?);
+            }
+            "client" if rules.centrifuge == Centrifuge::Subscription => {
+                claims.subscription.client = Some(json::text(name, value)?);
+            }
             "typ" => claims.kind.typ = value.as_str(),
             "token_use" => claims.kind.token_use = value.as_str(),
             "at_hash" | "c_hash" => claims.kind.has_hash = true,

@@ -27,6 +27,15 @@ impl Keyed {
         }
     }
 
+    /// Creates a command without a key, for the primary of this slot.
+    pub(crate) fn at(slot: Slot, name: &'static str) -> Self {
+        Self {
+            name,
+            slot,
+            cmd: cmd(name),
+        }
+    }
+
     /// Creates a call of a script with these keys, which share a slot. More arguments may be added.
     pub(crate) fn script(script: &'static str, keys: &[&str]) -> Self {
         let mut command = cmd(Self::SCRIPT);

@@ -23,6 +23,8 @@ pub(super) fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
         channel: channel(name),
         data: data.into(),
         from: None,
+        sender: None,
+        is_binary: false,
         entry: None,
         trace: None,
     }

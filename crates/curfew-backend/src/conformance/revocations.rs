@@ -64,6 +64,7 @@ async fn list(backends: &Backends) -> Vec<Revoked> {
 pub(super) async fn a_revocation_is_named_by_every_check_that_follows(cluster: Cluster) {
     let keys = [
         RevocationKey::All,
+        RevocationKey::Anonymous,
         user("alice"),
         user("zoë \n"),
         user(&"x".repeat(500)),
@@ -321,4 +322,18 @@ pub(super) async fn revocations_are_listed_in_order_of_their_keys(cluster: Clust
     for member in &cluster.members {
         assert_eq!(list(&member.backends).await, expect);
     }
+}
+
+pub(super) async fn the_time_is_one_for_all_nodes(cluster: Cluster) {
+    let time = async |backends: &Backends| backends.revocations.time().await.expect("time");
+    let began = time(cluster.first()).await;
+    let between = time(cluster.last()).await;
+    let ended = time(cluster.first()).await;
+    assert!(
+        began <= between && between <= ended,
+        "{began:?} {between:?} {ended:?}"
+    );
+    // The suite's clock starts at the real time.
+    let apart = began.abs_diff(cluster.clock.now());
+    assert!(apart < DEADLINE, "{apart:?}");
 }

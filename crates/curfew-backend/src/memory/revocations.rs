@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::future::ready;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use curfew_model::{Revocation, RevocationKey};
 use parking_lot::RwLock;
@@ -71,6 +71,10 @@ impl Revocations for Memory {
 
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>> {
         Box::pin(ready(Ok(self.book.remove(key, self.clock.unix()))))
+    }
+
+    fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>> {
+        Box::pin(ready(Ok(self.clock.now())))
     }
 
     /// Applies every revocation again: there are fewer of them than sessions.

@@ -66,6 +66,8 @@ async fn a_publication_has_arrived_when_publish_returns() {
         channel: Channel::parse("c").unwrap(),
         data: "1".into(),
         from: None,
+        sender: None,
+        is_binary: false,
         entry: None,
         trace: None,
     };

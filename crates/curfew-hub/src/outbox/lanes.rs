@@ -119,6 +119,14 @@ impl Lanes {
         self.normal.push_back(frame);
     }
 
+    /// Adds a frame to the normal lane ahead of all others. None of them is written in part.
+    pub(super) fn push_first(&mut self, frame: Bytes) {
+        if let Some(turns) = &mut self.turns {
+            turns.iter_mut().for_each(|place| *place += 1);
+        }
+        self.normal.push_front(frame);
+    }
+
     /// Moves the notices of the normal lane to the lane of notices, except for a partly written
     /// frame. Returns the moved bytes.
     pub(super) fn release_notices(&mut self) -> usize {

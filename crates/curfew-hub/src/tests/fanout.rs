@@ -204,9 +204,14 @@ fn a_stream_that_is_being_joined_does_not_end() {
         publications: &[],
     };
     assert!(harness.hub.ingest(&room, part, |_| {}).is_some());
-    let joined = harness
-        .hub
-        .join(&joining, &room, &member, None, None, false, |_| None);
+    let joined = harness.hub.join(
+        &joining,
+        &room,
+        joins::subscriber(&member, None),
+        None,
+        false,
+        |_, _| None,
+    );
     let expect = Joined {
         position: Some(position),
         recovered: None,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use curfew_model::{Epoch, Position, Revocation, StreamEntry};
 
 use super::*;
-use crate::{Join, Joined, Joining, ReadPart};
+use crate::{Join, Joined, Joining, ReadPart, Subscriber};
 
 const SIZE: usize = 1_000;
 const TTL: Duration = Duration::from_secs(600);
@@ -73,11 +73,27 @@ impl Room {
 
     /// Has a session join, whose answer is [`ANSWER`].
     fn join(&self, member: &Arc<Member>, since: Option<u64>) -> Join {
-        let answer = |_: Joined| Some(Bytes::from_static(ANSWER));
+        let answer = |_: Joined, _: &[Publication]| Some(Bytes::from_static(ANSWER));
         let since = since.map(place);
         let (joining, channel) = (&self.joining, &self.channel);
         let hub = &self.harness.hub;
-        hub.join(joining, channel, member, since, None, false, answer)
+        hub.join(
+            joining,
+            channel,
+            subscriber(member, since),
+            None,
+            false,
+            answer,
+        )
+    }
+}
+
+/// A session that takes what it gets.
+pub(super) fn subscriber(member: &Arc<Member>, since: Option<Position>) -> Subscriber<'_> {
+    Subscriber {
+        member,
+        since,
+        must_recover: false,
     }
 }
 
@@ -115,7 +131,7 @@ fn a_publication_while_a_subscriber_is_answered_comes_after_what_it_missed() {
     thread::scope(|scope| {
         let (said, heard) = mpsc::sync_channel(1);
         let room = &room;
-        let answer = |_: Joined| {
+        let answer = |_: Joined, _: &[Publication]| {
             scope.spawn(move || {
                 room.arrive(2);
                 said.send(())
@@ -128,7 +144,14 @@ fn a_publication_while_a_subscriber_is_answered_comes_after_what_it_missed() {
         let since = Some(place(0));
         let hub = &room.harness.hub;
         let (joining, channel) = (&room.joining, &room.channel);
-        let join = hub.join(joining, channel, &member, since, None, false, answer);
+        let join = hub.join(
+            joining,
+            channel,
+            subscriber(&member, since),
+            None,
+            false,
+            answer,
+        );
         assert!(matches!(join, Join::Done(_)));
     });
     assert_eq!(offsets(&room.harness.drain(&member)), [1, 2]);
@@ -170,7 +193,7 @@ fn subscribers_that_join_amid_publications_have_no_hole_and_no_double() {
                 let first = match room.join(&member, since) {
                     Join::Done(joined) if joined.recovered == Some(true) => reached + 1,
                     Join::Done(joined) => joined.position.unwrap().offset + 1,
-                    Join::Read { .. } => return None,
+                    Join::Read { .. } | Join::Unrecoverable => return None,
                 };
                 Some((member, first))
             });

@@ -48,7 +48,16 @@ fn every_spelling_is_read_back_as_the_same_key() {
         }
         assert_eq!(key.to_string(), key.written(key.own_spelling()));
     }
-    assert_eq!(parse("all"), (RevocationKey::All, Spelling::Plain));
+    for (written, key) in [
+        ("all", RevocationKey::All),
+        ("anonymous", RevocationKey::Anonymous),
+    ] {
+        assert_eq!(parse(written), (key.clone(), Spelling::Plain));
+        assert_eq!(key.spellings().collect::<Vec<_>>(), [Spelling::Plain]);
+        assert_eq!(key.written(Spelling::Plain), written);
+        assert_eq!((key.kind(), key.to_string()), (written, written.to_owned()));
+        assert_eq!((key.plain_value(), &*key.value()), (None, ""));
+    }
 }
 
 #[test]
@@ -111,7 +120,8 @@ fn curfew_writes_plain_values_or_digests() {
 #[test]
 fn what_can_match_nobody_says_why() {
     use Ineffective::{
-        AllWithValue, EmptyValue, MixedCase, NotASession, NotUtf8, UnknownKind, WrongDigest,
+        AllWithValue, AnonymousWithValue, EmptyValue, MixedCase, NotASession, NotUtf8, UnknownKind,
+        WrongDigest,
     };
     let session = "session:0198ABCD-0000-7000-8000-00000000000f";
     for (written, expect) in [
@@ -120,6 +130,8 @@ fn what_can_match_nobody_says_why() {
         ("user", EmptyValue),
         ("user:", EmptyValue),
         ("all:x", AllWithValue),
+        ("anonymous:", AnonymousWithValue),
+        ("anonymous:x", AnonymousWithValue),
         (session, MixedCase),
         ("session:x", NotASession),
         ("session:~short", NotASession),
@@ -148,6 +160,8 @@ fn kinds_from_outside_are_checked() {
     for (kind, value, expect) in [
         ("tenant", "a", Ok(RevocationKey::claim("tenant", "a"))),
         ("all", "", Ok(RevocationKey::All)),
+        ("anonymous", "", Ok(RevocationKey::Anonymous)),
+        ("anonymous", "anonymous", Ok(RevocationKey::Anonymous)),
         (
             "device",
             "a",

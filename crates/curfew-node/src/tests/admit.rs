@@ -199,3 +199,35 @@ async fn sessions_admitted_before_a_change_of_settings_leave_nothing_behind() {
     assert_eq!(Arc::strong_count(&member), 1);
     harness.assert_nothing_left("settings").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn anonymous_sessions_are_limited_by_address_and_by_no_user() {
+    let harness = Harness::with_max_per_user(1);
+    let anonymous = Arc::new(Principal::anonymous(START, START + 60));
+    let admit = async |address: Option<&str>| {
+        let address = address.map(|address| address.parse().unwrap());
+        let principal = Arc::clone(&anonymous);
+        let node = &harness.node;
+        node.admit(principal, harness.wire(), address, harness.limit)
+            .await
+    };
+    let first = admit(Some("192.0.2.1")).await.unwrap();
+    let second = admit(Some("192.0.2.1")).await.unwrap();
+    let refused = admit(Some("192.0.2.1")).await.unwrap_err();
+    assert!(
+        matches!(refused, AdmitError::SessionLimit { limit: 2, .. }),
+        "{refused:?}"
+    );
+    let others = (
+        admit(Some("192.0.2.2")).await.unwrap(),
+        admit(None).await.unwrap(),
+        admit(None).await.unwrap(),
+        admit(None).await.unwrap(),
+        // A session with a user takes no place.
+        harness.open("t1").await,
+    );
+    drop(first);
+    let third = admit(Some("192.0.2.1")).await.unwrap();
+    drop((second, third, others));
+    harness.assert_nothing_left("limit").await;
+}

@@ -13,6 +13,7 @@ const PRESENT: ChannelOptions = ChannelOptions {
     recover: true,
     presence: true,
     join_leave: false,
+    is_binary: false,
 };
 
 impl Harness {
@@ -23,7 +24,7 @@ impl Harness {
     ) -> Result<Option<Joined>, curfew_backend::BackendError> {
         let wish = Wish::default();
         self.node
-            .subscribe(&channel("room"), member, PRESENT, wish, || may, |_| None)
+            .subscribe(&channel("room"), member, PRESENT, wish, || may, |_, _| None)
             .await
     }
 

@@ -19,6 +19,8 @@ fn publish(rig: &Rig, room: &Channel) {
         channel: room.clone(),
         data: "1".into(),
         from: None,
+        sender: None,
+        is_binary: false,
         entry: None,
         trace: None,
     };
@@ -53,7 +55,7 @@ async fn recover(
         ..Wish::default()
     };
     let node = &harness.node;
-    node.subscribe(room, member, options, wish, may, |_| None)
+    node.subscribe(room, member, options, wish, may, |_, _| None)
         .await
 }
 

@@ -301,6 +301,10 @@ impl Revocations for Rig {
         self.inner.revocations.restore(key)
     }
 
+    fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>> {
+        self.inner.revocations.time()
+    }
+
     fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(self.ask(Call::Compare, "", || self.inner.revocations.compare()))
     }

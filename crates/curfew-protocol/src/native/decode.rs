@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use curfew_model::json::{Fault, Kind, Value, scan};
 use curfew_model::{
     ClientRequest, Command, CommandId, DEFAULT_HISTORY_LIMIT, Epoch, ErrorCode, HistoryRange,
-    MAX_OFFSET, MAX_PUBLICATION_KEY_BYTES, Position, TraceContext,
+    MAX_OFFSET, MAX_PUBLICATION_KEY_BYTES, Payload, Position, SubscribeOptions, TraceContext,
 };
 
 use super::{MAX_DEPTH, MAX_ID_BYTES, RULES};
@@ -157,7 +157,7 @@ impl<'a> Members<'a> {
         Ok(Some(match kind {
             "publish" => Command::Publish {
                 channel: string("channel", &mut self.channel)?,
-                data: required("data", &mut self.data)?.raw,
+                data: Payload::Json(required("data", &mut self.data)?.raw),
                 trace: match self.has_rare {
                     true => trace(self.rare.traceparent.take(), self.rare.tracestate.take()),
                     false => None,
@@ -169,11 +169,15 @@ impl<'a> Members<'a> {
             },
             "subscribe" => Command::Subscribe {
                 channel: string("channel", &mut self.channel)?,
-                since: self.rare.since.take().map(since).transpose()?,
-                join_leave: boolean("join_leave", self.rare.join_leave.take())?,
+                options: SubscribeOptions {
+                    since: self.rare.since.take().map(since).transpose()?,
+                    join_leave: boolean("join_leave", self.rare.join_leave.take())?,
+                    ..SubscribeOptions::default()
+                },
             },
             "presence" => Command::Presence {
                 channel: string("channel", &mut self.channel)?,
+                is_count: false,
             },
             "history" => Command::History {
                 channel: string("channel", &mut self.channel)?,
@@ -182,12 +186,17 @@ impl<'a> Members<'a> {
                     None => DEFAULT_HISTORY_LIMIT,
                 },
                 range: self.history_range()?,
+                epoch: None,
             },
             "unsubscribe" => Command::Unsubscribe {
                 channel: string("channel", &mut self.channel)?,
             },
             "auth" => Command::Auth {
-                token: string("token", &mut self.rare.token)?,
+                token: match self.rare.token.is_some() {
+                    true => Some(string("token", &mut self.rare.token)?),
+                    false => None,
+                },
+                subscriptions: Vec::new(),
             },
             "refresh" => Command::Refresh {
                 token: string("token", &mut self.rare.token)?,

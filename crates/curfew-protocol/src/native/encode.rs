@@ -16,6 +16,8 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             user,
             expires_at,
             ping_interval,
+            renew_in: _,
+            subscriptions: _,
         } => {
             // Without the id of `auth`, because a session authenticates once.
             open("connected", out);
@@ -34,16 +36,15 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             put_string("message", message, out);
             put_trace(*trace, out);
         }
-        Reply::Subscribed {
-            position,
-            recovered,
-        } => {
+        // The close that follows says why.
+        Reply::NotOpened { .. } => return false,
+        Reply::Subscribed(subscribed) => {
             if !ok(id, out) {
                 return false;
             }
-            put_position(*position, out);
-            if let Some(recovered) = recovered {
-                put_bool("recovered", *recovered, out);
+            put_position(subscribed.position, out);
+            if let Some(recovered) = subscribed.recovered {
+                put_bool("recovered", recovered, out);
             }
         }
         Reply::Unsubscribed => {
@@ -96,7 +97,13 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             put_string("message", message, out);
             put_trace(*trace, out);
         }
-        Reply::Refreshed { expires_at } => {
+        // Answers to what the decoder gives no command for.
+        Reply::PresenceCount { .. }
+        | Reply::Unrecoverable
+        | Reply::SubscriptionRefreshed { .. } => {
+            return false;
+        }
+        Reply::Refreshed { expires_at, .. } => {
             open("refreshed", out);
             put_id(id, out);
             put_number("expires_at", *expires_at, out);
@@ -117,6 +124,7 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
             data,
             from,
             position,
+            ..
         } => {
             let names = channel.as_str().len() + from.map_or(0, str::len);
             out.reserve(MESSAGE_OVERHEAD + names + data.len());

@@ -1,8 +1,9 @@
 use std::borrow::Cow;
 
 use curfew_model::{
-    AuthFailure, Channel, Command, Disconnect, Epoch, ErrorCode, HistoryRange, MAX_OFFSET,
-    Position, PresenceChange, Present, Publication, StreamEntry,
+    AuthFailure, Channel, Command, DataForm, Disconnect, Epoch, ErrorCode, HistoryRange,
+    MAX_OFFSET, Payload, Position, PresenceChange, Present, Publication, StreamEntry,
+    SubscribeOptions, Subscribed,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -69,7 +70,8 @@ fn every_command_is_read() {
             r#"{"type":"auth","token":"a.b.c"}"#,
             None,
             Command::Auth {
-                token: text("a.b.c"),
+                token: Some(text("a.b.c")),
+                subscriptions: Vec::new(),
             },
         ),
         (
@@ -77,8 +79,11 @@ fn every_command_is_read() {
             Some("1"),
             Command::Subscribe {
                 channel: text("room:1"),
-                since: None,
-                join_leave: false,
+                options: SubscribeOptions {
+                    since: None,
+                    join_leave: false,
+                    ..SubscribeOptions::default()
+                },
             },
         ),
         (
@@ -86,8 +91,11 @@ fn every_command_is_read() {
             None,
             Command::Subscribe {
                 channel: text("c"),
-                since: Some(position("kdWqZx3a", 41)),
-                join_leave: false,
+                options: SubscribeOptions {
+                    since: Some(position("kdWqZx3a", 41)),
+                    join_leave: false,
+                    ..SubscribeOptions::default()
+                },
             },
         ),
         (
@@ -95,11 +103,14 @@ fn every_command_is_read() {
             None,
             Command::Subscribe {
                 channel: text("c"),
-                since: Some(Position {
-                    epoch: Epoch::NONE,
-                    offset: MAX_OFFSET,
-                }),
-                join_leave: false,
+                options: SubscribeOptions {
+                    since: Some(Position {
+                        epoch: Epoch::NONE,
+                        offset: MAX_OFFSET,
+                    }),
+                    join_leave: false,
+                    ..SubscribeOptions::default()
+                },
             },
         ),
         (
@@ -109,6 +120,7 @@ fn every_command_is_read() {
                 channel: text("c"),
                 limit: 100,
                 range: HistoryRange::Since(position("kdWqZx3a", 0)),
+                epoch: None,
             },
         ),
         (
@@ -118,6 +130,7 @@ fn every_command_is_read() {
                 channel: text("c"),
                 limit: 0,
                 range: HistoryRange::Before(44),
+                epoch: None,
             },
         ),
         (
@@ -127,6 +140,7 @@ fn every_command_is_read() {
                 channel: text("c"),
                 limit: 100,
                 range: HistoryRange::Before(u64::MAX),
+                epoch: None,
             },
         ),
         (
@@ -134,7 +148,7 @@ fn every_command_is_read() {
             None,
             Command::Publish {
                 channel: text("c"),
-                data: "1",
+                data: Payload::Json("1"),
                 trace: None,
                 key: Some(text("order-77")),
             },
@@ -151,7 +165,7 @@ fn every_command_is_read() {
             Some("-1.0e+5"),
             Command::Publish {
                 channel: text("c"),
-                data: "null",
+                data: Payload::Json("null"),
                 trace: None,
                 key: None,
             },
@@ -168,8 +182,11 @@ fn every_command_is_read() {
             None,
             Command::Subscribe {
                 channel: text("😀/\""),
-                since: None,
-                join_leave: false,
+                options: SubscribeOptions {
+                    since: None,
+                    join_leave: false,
+                    ..SubscribeOptions::default()
+                },
             },
         ),
     ] {
@@ -207,13 +224,15 @@ fn data_is_kept_byte_for_byte() {
         let (_, Command::Publish { data: read, .. }) = command_of(&message) else {
             panic!("not a publish");
         };
-        assert_eq!(read, data);
+        assert_eq!(read, Payload::Json(data));
         let channel = Channel::parse("c").unwrap();
         let push = Push::Message {
             channel: &channel,
             data: read.as_bytes(),
             from: None,
             position: None,
+            sender: None,
+            form: DataForm::Plain,
         };
         assert_eq!(
             pushed(&push),
@@ -422,10 +441,11 @@ fn replies_are_written_as_the_contract_shows() {
     for (id, reply, expect) in [
         (
             Some("1"),
-            &Reply::Subscribed {
+            &Reply::Subscribed(Subscribed {
                 position: None,
                 recovered: None,
-            },
+                ..Subscribed::default()
+            }),
             Some(r#"{"type":"ok","id":1}"#),
         ),
         (
@@ -440,10 +460,11 @@ fn replies_are_written_as_the_contract_shows() {
         ),
         (
             None,
-            &Reply::Subscribed {
+            &Reply::Subscribed(Subscribed {
                 position: None,
                 recovered: None,
-            },
+                ..Subscribed::default()
+            }),
             None,
         ),
         (None, &Reply::Unsubscribed, None),
@@ -455,6 +476,8 @@ fn replies_are_written_as_the_contract_shows() {
                 user: "alice",
                 expires_at: 1_764_000_000,
                 ping_interval: 25,
+                renew_in: 60,
+                subscriptions: &[],
             },
             Some(
                 r#"{"type":"connected","session":"01980000-0000-7000-8000-000000000000","user":"alice","expires_at":1764000000,"ping_interval":25}"#,
@@ -489,12 +512,16 @@ fn replies_are_written_as_the_contract_shows() {
             Some("4"),
             &Reply::Refreshed {
                 expires_at: 1_764_003_600,
+                renew_in: 60,
             },
             Some(r#"{"type":"refreshed","id":4,"expires_at":1764003600}"#),
         ),
         (
             None,
-            &Reply::Refreshed { expires_at: 1 },
+            &Reply::Refreshed {
+                expires_at: 1,
+                renew_in: 60,
+            },
             Some(r#"{"type":"refreshed","expires_at":1}"#),
         ),
         (None, &Reply::Pong, Some(r#"{"type":"pong"}"#)),
@@ -518,23 +545,27 @@ fn replies_about_streams_are_written_as_specified() {
         channel: Channel::parse("room:1").unwrap(),
         data: "{ }".into(),
         from: from.map(Into::into),
+        sender: None,
+        is_binary: false,
         entry: Some(entry(offset)),
         trace: None,
     };
     let publications = [publication(43, Some("eve")), publication(42, None)];
     for (reply, expect) in [
         (
-            Reply::Subscribed {
+            Reply::Subscribed(Subscribed {
                 position: Some(position("kdWqZx3a", 43)),
                 recovered: Some(true),
-            },
+                ..Subscribed::default()
+            }),
             r#"{"type":"ok","id":1,"epoch":"kdWqZx3a","offset":43,"recovered":true}"#,
         ),
         (
-            Reply::Subscribed {
+            Reply::Subscribed(Subscribed {
                 position: None,
                 recovered: Some(false),
-            },
+                ..Subscribed::default()
+            }),
             r#"{"type":"ok","id":1,"recovered":false}"#,
         ),
         (
@@ -589,8 +620,11 @@ fn presence_is_listed_and_asked_for() {
         };
         let subscribe = Command::Subscribe {
             channel: "c".into(),
-            since: None,
-            join_leave: expect,
+            options: SubscribeOptions {
+                since: None,
+                join_leave: expect,
+                ..SubscribeOptions::default()
+            },
         };
         assert_eq!(command, subscribe);
     }
@@ -653,6 +687,8 @@ fn pushes_are_written_as_the_contract_shows() {
                 data: b"{ \"a\": 1.0 }",
                 from: Some("alice"),
                 position: None,
+                sender: None,
+                form: DataForm::Plain,
             },
             r#"{"type":"message","channel":"room:1","data":{ "a": 1.0 },"from":"alice"}"#,
         ),
@@ -662,6 +698,8 @@ fn pushes_are_written_as_the_contract_shows() {
                 data: b"1",
                 from: Some("bob"),
                 position: Some(position("kdWqZx3a", 42)),
+                sender: None,
+                form: DataForm::Plain,
             },
             r#"{"type":"message","channel":"room:1","data":1,"from":"bob","offset":42}"#,
         ),
@@ -678,6 +716,8 @@ fn pushes_are_written_as_the_contract_shows() {
                 data: b"1",
                 from: None,
                 position: None,
+                sender: None,
+                form: DataForm::Plain,
             },
             r#"{"type":"message","channel":"room:1","data":1}"#,
         ),
@@ -825,6 +865,6 @@ proptest! {
             serde_json::to_string(&channel).unwrap()
         );
         let (_, command) = command_of(&message);
-        prop_assert_eq!(command, Command::Publish { channel: channel.into(), data: &data, trace: None, key: None });
+        prop_assert_eq!(command, Command::Publish { channel: channel.into(), data: Payload::Json(&data), trace: None, key: None });
     }
 }

@@ -15,10 +15,14 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Admin;
+use crate::config::Snapshot;
 use crate::http::{Problem, Response, json};
 
 /// After so long without a beat the process is taken for stuck: ten beats were due.
 const STUCK: Duration = Duration::from_secs(10);
+
+/// The one switch that sets `AuthConfig::development`.
+const DEVELOPMENT: &str = "curfew dev --centrifuge";
 
 /// The state of the process. No answer at all means that nothing of it runs.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -47,6 +51,10 @@ pub(super) struct Ready {
     /// was told: what they see does not end access meanwhile. Left out where there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stopped_streams: Vec<String>,
+    /// The switch of `curfew dev` that makes the node accept tokens which no other node would. Left
+    /// out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    development: Option<&'static str>,
 }
 
 /// The state of the backend.
@@ -89,6 +97,10 @@ pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
         reason,
         fencing: node.backends().nodes.fencing(),
         stopped_streams: admin.context.authenticator.stopped_streams(),
+        development: Snapshot::take(&admin.context)
+            .auth
+            .development
+            .then_some(DEVELOPMENT),
     };
     Ok(json(status(ready.ready), &ready))
 }

@@ -150,6 +150,8 @@ impl Admin {
                 channel,
                 data: data.clone(),
                 from: None,
+                sender: None,
+                is_binary: false,
                 entry: None,
                 trace: call.trace.clone(),
             };

@@ -33,10 +33,11 @@ const MILLIS_END: u64 = 100_000_000_000_000;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Revoke {
-    /// `user`, `session`, `token`, `all`, or a claim listed in `session.revocable_claims`.
+    /// `user`, `session`, `token`, `anonymous` (every session without a user), `all`, or a claim
+    /// listed in `session.revocable_claims`.
     kind: String,
-    /// The user, session id, token id (`jti`) or claim's value. For `all` it must be `all`, lest
-    /// everyone be revoked by mistake.
+    /// The user, session id, token id (`jti`) or claim's value; none for `anonymous`. For `all` it
+    /// must be `all`, lest everyone be revoked by mistake.
     #[serde(default)]
     value: String,
     /// Unix seconds, rounded up: only tokens issued at or before this are revoked. Absent: all.
@@ -84,8 +85,8 @@ pub(super) struct RevocationInfo {
     reason: Option<String>,
     /// Unix seconds; null: until it is lifted.
     expires_at: Option<u64>,
-    /// The reason for which it can match no session: `unknown_kind`, `all_with_value`, `empty_value`, `wrong_digest`,
-    /// `mixed_case`, `not_a_session`, `not_utf8` or `missing_braces`; null where it can.
+    /// The reason for which it can match no session: `unknown_kind`, `all_with_value`,
+    /// `anonymous_with_value`, `empty_value`, `wrong_digest`, `mixed_case`, `not_a_session`, `not_utf8` or `missing_braces`; null where it can.
     ineffective: Option<&'static str>,
 }
 

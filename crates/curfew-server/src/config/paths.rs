@@ -18,6 +18,9 @@ pub(crate) const TOKEN_REVOCATION: &str = "/revoke";
 /// The beginning of the paths of security events (RFC 8935); an issuer's configured name follows.
 pub(crate) const EVENTS: &str = "/events/";
 
+/// The WebSocket endpoint of the Centrifuge protocol.
+pub(crate) const CENTRIFUGE_WEBSOCKET: &str = "/connection/websocket";
+
 /// Checks one of `server.path`. The error says what is wrong with it.
 pub(super) fn check(path: &str) -> Result<(), &'static str> {
     if !path.starts_with('/') {
@@ -26,7 +29,13 @@ pub(super) fn check(path: &str) -> Result<(), &'static str> {
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) || path.contains(['?', '#', '%', '*']) {
         return Err("must be a path of visible ASCII without ?, #, % and *");
     }
-    let taken = [TICKETS, LOGOUT, GLOBAL_REVOCATION, TOKEN_REVOCATION];
+    let taken = [
+        TICKETS,
+        LOGOUT,
+        GLOBAL_REVOCATION,
+        TOKEN_REVOCATION,
+        CENTRIFUGE_WEBSOCKET,
+    ];
     if taken.contains(&path) || path.starts_with(EVENTS) {
         return Err("is the path of something else of this listener");
     }

@@ -8,7 +8,7 @@ use curfew_auth::AuthConfig;
 use curfew_session::{Context, SessionSettings};
 use curfew_ws::OriginPolicy;
 
-use super::{AdminKey, ServerConfig};
+use super::{AdminKey, CentrifugeConfig, ServerConfig};
 use crate::listeners::proxies::Proxies;
 
 /// The settings of both listeners, in [`SessionSettings::listeners`] of every snapshot that this crate's
@@ -17,6 +17,8 @@ use crate::listeners::proxies::Proxies;
 pub struct ServerSettings {
     /// `[server]`.
     pub server: ServerConfig,
+    /// `[centrifuge]`.
+    pub centrifuge: CentrifugeConfig,
     /// `[auth]`: where tokens may come from and how bad ones are refused.
     pub auth: AuthConfig,
     /// From `server.allowed_origins`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use curfew_auth::{KeyWait, MissingKeys, Unverified, VerifyError};
 use curfew_model::Repeats;
+use curfew_node::address_group;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time;
@@ -21,7 +22,6 @@ use super::report::{Delivery, Report};
 use crate::config::Snapshot;
 use crate::http::Response;
 use crate::metrics::ReportKind;
-use crate::permits::group;
 
 /// Reports of one issuer that wait at a time.
 const MAX_PER_ISSUER: usize = 1_000;
@@ -113,7 +113,7 @@ impl Issuer {
     /// free, the address with the most places loses its newest one. That address must hold at least
     /// two more places than this one.
     fn place(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, usize)> {
-        let address = group(address);
+        let address = address_group(address);
         if self.waiting.len() >= MAX_PER_ISSUER {
             self.make_room(address)?;
         }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use curfew_model::{Quota, Repeats, TokenBucket};
+use curfew_node::address_group;
 use http::StatusCode;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -13,7 +14,6 @@ use tracing::warn;
 use super::Reports;
 use super::refusal::ReportRefusal;
 use super::report::Delivery;
-use crate::permits::group;
 
 /// Most addresses with a bucket of their own; all further ones share one.
 const MAX_ADDRESSES: usize = 10_000;
@@ -48,7 +48,7 @@ impl Unverified {
         let mut buckets = self.buckets.lock();
         buckets.set(per_second);
         let (quota, now) = (buckets.quota(), Instant::now().into_std());
-        let known = buckets.place(group(address), now);
+        let known = buckets.place(address_group(address), now);
         let bucket = buckets.by_address.get_mut(&known);
         bucket.is_none_or(|bucket| bucket.has_token(quota, now))
     }
@@ -61,7 +61,7 @@ impl Unverified {
             return;
         }
         let (quota, now) = (buckets.quota(), Instant::now().into_std());
-        let place = buckets.place(group(address), now);
+        let place = buckets.place(address_group(address), now);
         let bucket = buckets.by_address.entry(place);
         let bucket = bucket.or_insert_with(|| TokenBucket::full(quota, now));
         bucket.charge(quota, now);

@@ -15,7 +15,7 @@ use crate::http::span::ClientInfo;
 use crate::http::{Problem, Response, close};
 use crate::listeners::UNIX_PEER;
 use crate::metrics::RejectReason;
-use crate::upgrade::Accepted;
+use crate::upgrade::{Accepted, Endpoint};
 
 type ExtraAnswer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 
@@ -53,11 +53,13 @@ impl Public {
             address: (address != UNIX_PEER).then_some(address),
             is_secure: self.tls.is_some(),
         });
-        let mut websocket = settings.server.path.iter();
-        let is_websocket = websocket.any(|path| path == request.uri().path());
+        let endpoint = Endpoint::at(request.uri().path(), &settings);
         // An endpoint that is not configured does not exist.
         let response = match request.uri().path() {
-            _ if is_websocket => self.upgrades.answer(request, accepted, &settings).await,
+            _ if let Some(endpoint) = endpoint => {
+                let upgrade = self.upgrades.answer(request, endpoint, accepted, &settings);
+                upgrade.await
+            }
             _ if handshake::check_host(&request).is_err() => {
                 self.rejected(RejectReason::BadRequest);
                 Problem::bad_request(HandshakeError::Host.to_string()).into_response()

@@ -78,7 +78,7 @@ impl<'a> UpgradeSpan<'a> {
             Opening::Admitted(attachment) => {
                 self.span.of_session(attachment.member().session());
             }
-            Opening::Awaiting => {}
+            Opening::Awaiting(_) => {}
         }
         self.describe(response.status());
         name_span(response.headers_mut(), &self.span);

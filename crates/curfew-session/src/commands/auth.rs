@@ -1,33 +1,83 @@
 //! `auth`: the first message of a connection whose request carried no token.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use curfew_hub::WireId;
-use curfew_model::{AuthFailure, ClientRequest, Command, Disconnect, ErrorCode, Principal};
-use curfew_node::{Attachment, UserLimit};
+use curfew_auth::AuthError;
+use curfew_hub::{Ending, WireId};
+use curfew_model::{
+    AuthFailure, ClientRequest, Command, Disconnect, ErrorCode, Principal, SubscribeOptions,
+};
 use curfew_protocol::DecodeError;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::debug;
 
-use crate::Context;
 use crate::admission::{AdmissionError, Failure};
+use crate::commands::server_side::{self, ServerSide};
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::metrics::CommandOutcome;
-use crate::open::{Refusal, SessionState};
+use crate::open::{Live, Refusal, SessionState};
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
+use crate::{Context, SessionSettings};
 
 const NAME: &str = "auth";
+
+/// Reason why the first message opens no session.
+#[derive(Debug)]
+enum NotAdmitted {
+    Admission(AdmissionError),
+    /// The channels of the server could not be subscribed to.
+    Subscriptions(Disconnect),
+}
+
+impl From<AdmissionError> for NotAdmitted {
+    fn from(error: AdmissionError) -> Self {
+        Self::Admission(error)
+    }
+}
+
+impl From<NotAdmitted> for Refusal {
+    fn from(error: NotAdmitted) -> Self {
+        match error {
+            NotAdmitted::Admission(error) => error.into(),
+            NotAdmitted::Subscriptions(disconnect) => Ending::new(disconnect).into(),
+        }
+    }
+}
+
+impl From<&NotAdmitted> for Failure {
+    fn from(error: &NotAdmitted) -> Self {
+        match error {
+            NotAdmitted::Admission(error) => error.into(),
+            NotAdmitted::Subscriptions(disconnect) => (*disconnect).into(),
+        }
+    }
+}
 
 /// Refusal of the first message.
 #[derive(Debug)]
 pub(crate) struct NotOpened {
-    error: AdmissionError,
+    refusal: NotAdmitted,
     /// The verified principal, if verification succeeded.
     principal: Option<Arc<Principal>>,
+}
+
+/// A session that opens.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    live: Live,
+    server_side: Vec<ServerSide>,
+}
+
+/// The content of the first message.
+struct First {
+    token: Result<Option<String>, AuthError>,
+    /// The channels that the client resumes.
+    subscriptions: Vec<(String, SubscribeOptions<'static>)>,
 }
 
 /// Acts on a connection's first request. Every request other than a good `auth` ends the
@@ -36,11 +86,19 @@ pub(crate) fn first(
     state: &mut SessionState,
     decoded: Result<ClientRequest<'_>, DecodeError>,
 ) -> Reaction {
-    let (id, token) = match decoded {
+    let (id, token, subscriptions) = match decoded {
         Ok(ClientRequest::Command {
             id,
-            command: Command::Auth { token },
-        }) => (id, token),
+            command:
+                Command::Auth {
+                    token,
+                    subscriptions,
+                },
+        }) => (id, token, subscriptions),
+        Ok(_) if state.wire().rules().needs_auth_first => {
+            let message = "the first command must be connect";
+            return Disconnect::BAD_REQUEST.because(message).into();
+        }
         Ok(request) => {
             let id = match request {
                 ClientRequest::Command { id, command } => {
@@ -52,7 +110,8 @@ pub(crate) fn first(
             let message = "the first message must be auth with a token";
             state.fail_auth(Failure::of_client(AuthFailure::MissingToken.as_str()));
             let refusal = Refusal::token(AuthFailure::MissingToken, message);
-            return Reaction::Ends(state.refuse(id.as_ref(), refusal));
+            let end = state.refuse(id.as_ref(), refusal);
+            return end.map_or(Reaction::Done(None), Reaction::Ends);
         }
         Err(DecodeError::NotTheProtocol { message }) => {
             debug!(problem = message, "message is not the protocol");
@@ -68,12 +127,14 @@ pub(crate) fn first(
     let span = state.begin_span(NAME, Origin::Unknown);
     let context = Arc::clone(&state.context);
     let (wire, address) = (state.wire, state.address);
-    let token = token.into_owned();
+    let credentials = state.credentials.take().unwrap_or_default();
+    let first = First {
+        token: credentials.choose(token.as_deref()),
+        subscriptions: owned(subscriptions),
+    };
     // The token arrived in time. The deadline now limits the wait for keys and the backend.
-    let settings = context.settings.load();
+    let settings = context.settings.load_full();
     state.deadlines.auth_by = Instant::now().checked_add(settings.auth_timeout);
-    let limit = settings.user_limit();
-    drop(settings);
     let request = RequestInfo {
         command: NAME,
         id,
@@ -81,7 +142,7 @@ pub(crate) fn first(
     };
     Reaction::Waits(InFlight {
         operation: Box::pin(async move {
-            let result = open(&context, wire, address, limit, &token, &span).await;
+            let result = open(&context, &settings, wire, address, first, &span).await;
             Finished {
                 request,
                 outcome: Outcome::Admitted(result),
@@ -92,33 +153,69 @@ pub(crate) fn first(
     })
 }
 
-/// Verifies the token and admits the session.
+fn owned(
+    subscriptions: Vec<(Cow<'_, str>, SubscribeOptions<'_>)>,
+) -> Vec<(String, SubscribeOptions<'static>)> {
+    let owned = subscriptions.into_iter().map(|(name, options)| {
+        let place = SubscribeOptions {
+            since: options.since,
+            join_leave: options.join_leave,
+            delta: options.delta,
+            ..SubscribeOptions::default()
+        };
+        (name.into_owned(), place)
+    });
+    owned.collect()
+}
+
+/// Verifies the token, admits the session, and subscribes it to the channels of the server.
 async fn open(
     context: &Context,
+    settings: &SessionSettings,
     wire: WireId,
     address: Option<IpAddr>,
-    limit: UserLimit,
-    token: &str,
+    first: First,
     span: &CommandSpan,
-) -> Result<Attachment, NotOpened> {
-    let verified = context.verify_part(Ok(token), span.whole()).await;
+) -> Result<Opened, NotOpened> {
+    let verified = match (&first.token, settings.anonymous) {
+        (Ok(None), Some(lifetime)) => context.anonymous_part(lifetime, span.whole()).await,
+        (Ok(Some(token)), _) => context.verify_part(Ok(token), span.whole()).await,
+        (Ok(None), None) => {
+            let missing = Err(AuthError::missing_token());
+            context.verify_part(missing, span.whole()).await
+        }
+        (Err(error), _) => context.verify_part(Err(error.clone()), span.whole()).await,
+    };
     let verified = verified.map_err(|error| NotOpened {
-        error,
+        refusal: error.into(),
         principal: None,
     })?;
     let principal = Arc::clone(&verified.principal);
+    let limit = settings.user_limit();
     let admit = context.admit_part(verified, wire, address, limit, span.whole());
-    admit.await.map_err(|error| NotOpened {
-        error,
-        principal: Some(principal),
-    })
+    let admitted = admit.await.map_err(|error| NotOpened {
+        refusal: error.into(),
+        principal: Some(Arc::clone(&principal)),
+    })?;
+    let mut live = Live::new(Arc::new(admitted));
+    let rules = context.node.hub().wires().get(wire).rules();
+    let server_side = match rules.opens_by_command {
+        false => Vec::new(),
+        true => server_side::subscribe(context, settings, &mut live, first.subscriptions)
+            .await
+            .map_err(|error| NotOpened {
+                refusal: NotAdmitted::Subscriptions(error.into()),
+                principal: Some(principal),
+            })?,
+    };
+    Ok(Opened { live, server_side })
 }
 
 /// Opens the admitted session, or refuses it.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
-    result: Result<Attachment, NotOpened>,
+    result: Result<Opened, NotOpened>,
     span: &mut CommandSpan,
 ) -> Option<End> {
     let outcome = match result.is_ok() {
@@ -127,19 +224,20 @@ pub(crate) fn finish(
     };
     state.context.metrics().commands.inc(NAME, outcome);
     match result {
-        Ok(attachment) => {
-            let member = attachment.member();
+        Ok(Opened { live, server_side }) => {
+            let member = live.attachment.member();
             span.opens(state, member.session(), member.principal().user());
-            state.open(attachment, request.id.as_ref());
-            None
+            let told: Vec<_> = server_side.iter().map(ServerSide::told).collect();
+            state.open(live, request.id.as_ref(), &told);
+            state.drop_lost()
         }
-        Err(NotOpened { error, principal }) => {
-            span.failed(state, &error);
+        Err(NotOpened { refusal, principal }) => {
+            span.failed(state, &refusal);
             if let Some(principal) = principal {
                 span.is_of(state, principal.user());
             }
             state.auth_traced = true;
-            Some(state.refuse(request.id.as_ref(), error.into()))
+            state.refuse(request.id.as_ref(), refusal.into())
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use curfew_backend::BackendError;
-use curfew_model::{Action, ErrorCode, HistoryRange, Reply};
+use curfew_model::{Action, Epoch, ErrorCode, HistoryRange, Reply};
 use curfew_node::History;
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
@@ -14,14 +14,21 @@ use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
 
+/// The part of the stream that a client asks for.
+pub(crate) struct Wanted {
+    pub(crate) limit: u64,
+    pub(crate) range: HistoryRange,
+    /// The epoch of the client's position, if another one is an error.
+    pub(crate) epoch: Option<Epoch>,
+}
+
 /// Everything up to the backend.
 pub(crate) fn start(
     state: &SessionState,
     settings: &SessionSettings,
     request: RequestInfo,
     name: &str,
-    limit: u64,
-    range: HistoryRange,
+    wanted: Wanted,
 ) -> Reaction {
     let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
@@ -38,12 +45,17 @@ pub(crate) fn start(
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
     let outbound_bytes = settings.limits.outbound_bytes;
+    let Wanted {
+        limit,
+        range,
+        epoch,
+    } = wanted;
     let scope = span.scope();
     let read = async move {
         let result = node.history(&channel, range, limit, outbound_bytes).await;
         Finished {
             request,
-            outcome: Outcome::Read(result),
+            outcome: Outcome::Read { result, epoch },
             span,
         }
     };
@@ -58,9 +70,14 @@ pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
     result: Result<History, BackendError>,
+    epoch: Option<Epoch>,
     span: &mut CommandSpan,
 ) {
     match result {
+        Ok(history) if epoch.is_some_and(|epoch| epoch != history.position.epoch) => {
+            let answer = state.reply(request, &Reply::Unrecoverable);
+            state.answer(answer);
+        }
         Ok(history) => {
             let reply = Reply::History {
                 position: history.position,

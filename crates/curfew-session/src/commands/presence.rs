@@ -23,6 +23,7 @@ pub(crate) fn start(
     settings: &SessionSettings,
     request: RequestInfo,
     name: &str,
+    is_count: bool,
 ) -> Reaction {
     let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
@@ -43,7 +44,7 @@ pub(crate) fn start(
         let result = node.presence(&channel).await;
         Finished {
             request,
-            outcome: Outcome::Present(result),
+            outcome: Outcome::Present { result, is_count },
             span,
         }
     };
@@ -58,9 +59,18 @@ pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
     result: Result<PresenceList, BackendError>,
+    is_count: bool,
     span: &mut CommandSpan,
 ) {
     match result {
+        Ok(list) if is_count => {
+            let reply = Reply::PresenceCount {
+                sessions: list.count,
+                users: list.users,
+            };
+            let answer = state.reply(request, &reply);
+            state.answer(answer);
+        }
         Ok(list) => {
             // The other half is for what else waits.
             let room = state.context.settings.load().limits.outbound_bytes / 2;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use curfew_backend::BackendError;
 use curfew_model::{
-    Action, Channel, ErrorCode, Position, Publication, PublicationKey, Publisher, Reply,
-    TraceContext,
+    Action, Channel, ErrorCode, Payload, Position, Present, Publication, PublicationKey, Publisher,
+    Reply, TraceContext,
 };
 use curfew_node::Append;
 use curfew_policy::{Decision, Policy};
@@ -17,15 +17,15 @@ use tracing::{Instrument as _, debug};
 
 use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
-use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::commands::{Outcome, Reaction, RequestInfo, presence};
 use crate::metrics::PublishOutcome;
 use crate::open::{Live, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
 /// The members of a `publish` beside its channel.
 pub(crate) struct Asked<'a> {
-    /// One JSON value, exactly as sent.
-    pub(crate) data: &'a str,
+    /// The data, exactly as sent.
+    pub(crate) data: Payload<'a>,
     /// The client's own name for the publication.
     pub(crate) key: Option<&'a str>,
     /// The client's own trace.
@@ -67,9 +67,14 @@ pub(crate) fn start(
         let message = "the channel keeps no history, which `key` needs";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
+    if let Err(problem) = check(&data, options.is_binary) {
+        span.failed(state, ErrorCode::BadRequest);
+        return Reaction::Done(state.error(&request, ErrorCode::BadRequest, problem));
+    }
     let Some(live) = &mut state.live else {
         return Reaction::Done(None);
     };
+    let sender = settings.shows_sender.then(|| sender(live, settings));
     let from = from(live);
     let append = options.stream.map(|bounds| Append {
         bounds,
@@ -79,6 +84,8 @@ pub(crate) fn start(
         channel,
         data: Bytes::copy_from_slice(data.as_bytes()),
         from: Some(from),
+        sender,
+        is_binary: options.is_binary,
         entry: None,
         trace: span.context(),
     };
@@ -161,6 +168,38 @@ fn authorize(state: &mut SessionState, policy: &Policy, channel: &Channel) -> Op
         permissions.publish = Some(decision.allowed);
     }
     Some(decision)
+}
+
+/// Checks that data is JSON, unless the channel's `format` is `binary`. The error describes the
+/// fault.
+fn check(data: &Payload<'_>, is_binary: bool) -> Result<(), &'static str> {
+    match data {
+        Payload::Bytes(_) if is_binary => Ok(()),
+        Payload::Json(_) if is_binary => {
+            Err("the channel carries bytes; publish by a protocol that does")
+        }
+        Payload::Json(_) => Ok(()),
+        Payload::Bytes(bytes) => match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
+            Ok(_) => Ok(()),
+            Err(_) => Err("the data must be JSON, unless the channel's format is binary"),
+        },
+    }
+}
+
+/// The session as others see it.
+fn sender(live: &mut Live, settings: &SessionSettings) -> Arc<Present> {
+    if let Some(sender) = &live.sender {
+        return Arc::clone(sender);
+    }
+    let user = from(live);
+    let member = live.attachment.member();
+    let sender = Arc::new(Present {
+        session: member.session(),
+        user,
+        info: presence::info(settings, &member.principal()),
+    });
+    live.sender = Some(Arc::clone(&sender));
+    sender
 }
 
 fn from(live: &mut Live) -> Arc<str> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use curfew_auth::VerifyError;
 use curfew_hub::Ending;
-use curfew_model::{Action, Channel, ErrorCode, Principal, Push, Reply};
+use curfew_model::{Action, Channel, Disconnect, ErrorCode, Principal, Push, Reply};
 use curfew_node::{AdmitError, Attachment};
 use curfew_telemetry::Origin;
 use tracing::{Instrument as _, debug};
@@ -93,7 +93,11 @@ pub(crate) fn finish(
         Ok(principal) => {
             let reply = Reply::Refreshed {
                 expires_at: principal.expires_at(),
+                renew_in: state.context.renew_in(principal.expires_at()),
             };
+            if let Some(live) = &mut state.live {
+                live.sender = None;
+            }
             let answer = state.reply(request, &reply);
             state.answer(answer);
             state.schedule_expiry(&principal);
@@ -107,7 +111,16 @@ pub(crate) fn finish(
     if matches!(error, DifferentUser | EndsEarlier) {
         debug!(error = %error, "refresh refused");
     }
+    let ends_session = state.wire().rules().refusal_ends_session;
     let (code, message) = match error {
+        NotAdmitted(AdmissionError::Token(VerifyError::Refused(error)))
+            if ends_session && !error.is_of_time() =>
+        {
+            return Some(Disconnect::AUTH_FAILED.into());
+        }
+        DifferentUser if ends_session => return Some(Disconnect::AUTH_FAILED.into()),
+        // The client asks its application for another token, and tries again.
+        EndsEarlier if ends_session => (ErrorCode::Expired, error.to_string()),
         NotAdmitted(AdmissionError::Session(AdmitError::Revoked(disconnect))) => {
             // A client with a revoked token has lost access, even if the old token is good.
             let (failure, message) = revoked(disconnect);
@@ -172,6 +185,39 @@ impl SessionState {
         let member = live.attachment.member();
         let info = || presence::info(&settings, principal);
         self.context.node.renew_presence(member, info);
+    }
+
+    /// Forgets the subscriptions that a gap has ended, and tells the client. `Some` if the session
+    /// ends with them: the server's own are resumed by a new connection.
+    pub(crate) fn drop_lost(&mut self) -> Option<End> {
+        if !self.wire().rules().gap_ends_subscription {
+            return None;
+        }
+        let live = self.live.as_mut()?;
+        let member = Arc::clone(live.attachment.member());
+        let node = &self.context.node;
+        let is_lost = |channel: &Channel| !node.hub().listens(channel, &member);
+        let lost = live
+            .subscriptions
+            .iter()
+            .filter(|(channel, _)| is_lost(channel));
+        let lost: Vec<_> = lost
+            .map(|(channel, subscription)| (channel.clone(), subscription.by_server))
+            .collect();
+        if lost.iter().any(|(_, by_server)| *by_server) {
+            return Some(Disconnect::INSUFFICIENT_STATE.into());
+        }
+        for (channel, _) in &lost {
+            live.subscriptions.remove(channel);
+            node.unsubscribe(channel, &member);
+        }
+        for (channel, _) in &lost {
+            self.push(&Push::Gap {
+                channel,
+                position: None,
+            });
+        }
+        None
     }
 
     /// Repeats the decision on every subscription and drops cached decisions on publishing, because

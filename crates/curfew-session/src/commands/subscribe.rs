@@ -2,19 +2,41 @@
 
 use std::sync::Arc;
 
+use curfew_auth::{AuthError, VerifyError};
 use curfew_backend::BackendError;
 use curfew_hub::Joined;
-use curfew_model::{Action, Channel, ErrorCode, Position, Reply};
-use curfew_node::Wish;
-use curfew_policy::Policy;
+use curfew_model::{
+    Action, Channel, ErrorCode, Principal, Publication, Reply, SubscribeOptions, Subscribed,
+};
+use curfew_node::{ChannelOptions, SubscribeOutcome, Wish};
+use curfew_policy::{Decision, Policy, Why};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
-use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
+use crate::commands::subscribe_token::{self, Grant};
 use crate::commands::{Outcome, Reaction, RequestInfo, presence};
-use crate::open::{Permissions, SessionState};
+use crate::open::{SessionState, Subscription};
 use crate::pipeline::{Finished, InFlight};
+use crate::run::End;
+use crate::{Context, SessionSettings};
+
+/// Reason why a session is not subscribed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SubscribeError {
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The subscription's token is refused, or cannot be verified now.
+    #[error(transparent)]
+    Token(#[from] VerifyError),
+    /// A revocation covers the subscription's token.
+    #[error("access with this token was revoked")]
+    Revoked,
+}
+
+/// The outcome of a subscription, with the token that it has.
+pub(crate) type Result = std::result::Result<(SubscribeOutcome, Option<Grant>), SubscribeError>;
 
 /// Performs the steps up to the broker.
 pub(crate) fn start(
@@ -22,8 +44,7 @@ pub(crate) fn start(
     settings: &SessionSettings,
     request: RequestInfo,
     name: &str,
-    since: Option<Position>,
-    join_leave: bool,
+    asked: SubscribeOptions<'_>,
 ) -> Reaction {
     let channel = match state.parse_channel(&request, name, Origin::Unknown) {
         Ok(channel) => channel,
@@ -52,51 +73,55 @@ pub(crate) fn start(
     let decision = policy.decide(&member.principal(), Action::Subscribe, &channel);
     state.context.count_decision(&decision);
     CommandSpan::decided(authorize, &decision);
-    if !decision.allowed {
+    // A token can add a right that no rule gives, and none that a rule denies.
+    let grants = asked.token.is_some() && settings.subscription_tokens;
+    if !allows(&decision, grants) {
         span.forbidden(state, &channel);
         let message = decision.to_string();
         return Reaction::Done(state.error(&request, ErrorCode::Forbidden, message));
     }
-    let wish = Wish {
-        since,
-        info: match options.presence {
-            true => presence::info(settings, &member.principal()),
-            false => None,
-        },
-        join_leave,
-    };
+    if options.is_binary && !state.wire().rules().carries_bytes {
+        span.failed(state, ErrorCode::NotAvailable);
+        let message = "the channel carries bytes; subscribe by a protocol that does";
+        return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
+    }
+    let wish = wish(settings, options, &member.principal(), &asked);
     let context = Arc::clone(&state.context);
     let (wire, id) = (state.wire, request.id.clone());
+    let token = asked.token.map(|token| token.into_owned());
     let scope = span.scope();
     let subscribe = async move {
-        // The rules may change while the broker is asked, and what is recovered must not leave by
-        // the old ones.
-        let may = || {
-            let current = &context.settings.load().policy;
-            Arc::ptr_eq(current, &policy) || {
-                let principal = member.principal();
-                current
-                    .decide(&principal, Action::Subscribe, &channel)
-                    .allowed
-            }
+        let allowed = || still_allowed(&context, &policy, &member.principal(), &channel, grants);
+        let result = async {
+            let grant = match &token {
+                Some(token) => {
+                    Some(subscribe_token::verify(&context, &member, &channel, token).await?)
+                }
+                None => None,
+            };
+            // Queued where the session joins, so that nothing of the channel comes before it.
+            let answer = |joined: Joined, missed: &[Publication]| {
+                let mut subscribed = subscribed(joined, &wish, options, missed);
+                if let Some(grant) = &grant {
+                    subscribed.data = grant.data.as_deref();
+                    subscribed.renew_in = Some(grant.renew_in);
+                }
+                let wires = context.node.hub().wires();
+                wires
+                    .get(wire)
+                    .reply(id.as_ref(), &Reply::Subscribed(subscribed))
+            };
+            let subscribe =
+                context
+                    .node
+                    .subscribe(&channel, &member, options, wish.clone(), allowed, answer);
+            let outcome = subscribe.await?;
+            Ok((outcome, grant))
         };
-        // Queued where the session joins, so that nothing of the channel comes before it.
-        let answer = |joined: Joined| {
-            let reply = subscribed(joined);
-            context
-                .node
-                .hub()
-                .wires()
-                .get(wire)
-                .reply(id.as_ref(), &reply)
-        };
-        let subscribe = context
-            .node
-            .subscribe(&channel, &member, options, wish, may, answer);
         let outcome = Outcome::Subscribed {
-            result: subscribe.await,
-            policy,
-            channel,
+            result: result.await,
+            policy: Arc::clone(&policy),
+            channel: channel.clone(),
         };
         Finished {
             request,
@@ -110,41 +135,125 @@ pub(crate) fn start(
     })
 }
 
-fn subscribed(joined: Joined) -> Reply<'static> {
-    Reply::Subscribed {
-        position: joined.position,
-        recovered: joined.recovered,
+/// Returns true if the decision allows a subscription. With `grants` the subscription has a token
+/// of its own, which gives what no rule denies.
+fn allows(decision: &Decision, grants: bool) -> bool {
+    decision.allowed || (grants && decision.why == Why::NoRule)
+}
+
+/// Returns true if the rules in force allow a subscription that `policy` has allowed. They may
+/// change while the broker is asked, and what is recovered must not leave by the old ones.
+pub(crate) fn still_allowed(
+    context: &Context,
+    policy: &Arc<Policy>,
+    principal: &Principal,
+    channel: &Channel,
+    grants: bool,
+) -> bool {
+    let current = &context.settings.load().policy;
+    Arc::ptr_eq(current, policy) || {
+        let decision = current.decide(principal, Action::Subscribe, channel);
+        allows(&decision, grants)
     }
 }
 
-/// Completes the subscription after the broker has answered.
+/// The wish of a session that subscribes to a channel with these options.
+pub(crate) fn wish(
+    settings: &SessionSettings,
+    options: ChannelOptions,
+    principal: &Principal,
+    asked: &SubscribeOptions<'_>,
+) -> Wish {
+    Wish {
+        since: asked.since,
+        info: match options.presence {
+            true => presence::info(settings, principal),
+            false => None,
+        },
+        join_leave: asked.join_leave,
+        must_recover: asked.must_recover,
+    }
+}
+
+/// The subscription as its subscriber is told of it.
+pub(crate) fn subscribed<'a>(
+    joined: Joined,
+    wish: &Wish,
+    options: ChannelOptions,
+    missed: &'a [Publication],
+) -> Subscribed<'a> {
+    Subscribed {
+        position: joined.position,
+        since: wish.since,
+        recovered: joined.recovered,
+        is_recoverable: options.recover && joined.position.is_some(),
+        publications: missed,
+        ..Subscribed::default()
+    }
+}
+
+/// Completes the subscription after the broker has answered. `Some` ends the session.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
     channel: Channel,
     policy: &Arc<Policy>,
-    result: Result<Option<Joined>, BackendError>,
+    result: Result,
     span: &mut CommandSpan,
-) {
-    match result {
-        Ok(Some(joined)) => {
+) -> Option<End> {
+    let (code, message) = match result {
+        Ok((SubscribeOutcome::Joined(joined), grant)) => {
             span.joined(state, joined);
             if let Some(live) = &mut state.live {
-                live.subscriptions.insert(channel, Permissions::default());
+                let subscription = Subscription {
+                    grant: grant.map(Box::new),
+                    ..Subscription::default()
+                };
+                live.subscriptions.insert(channel, subscription);
             }
+            state.schedule_subscriptions();
             // The answer was queued with it.
-            state.count_command(request, &subscribed(joined));
+            state.count_command(request, &Reply::Subscribed(Subscribed::default()));
             if !Arc::ptr_eq(&state.context.settings.load().policy, policy) {
                 // The policy changed while the broker was asked.
                 state.reconsider();
             }
+            // A gap may have ended it before it was noted here.
+            return state.drop_lost();
         }
-        Ok(None) => {
+        Ok((SubscribeOutcome::Unrecoverable, _)) => {
+            let answer = state.reply(request, &Reply::Unrecoverable);
+            state.answer(answer);
+            return None;
+        }
+        Ok((SubscribeOutcome::Forbidden, _)) => {
             span.forbidden(state, &channel);
             let message = "the rules have changed and do not allow it any more";
-            let answer = state.error(request, ErrorCode::Forbidden, message);
-            state.answer(answer);
+            (ErrorCode::Forbidden, message.to_owned())
         }
-        Err(error) => state.backend_error(request, &error, span),
+        Err(SubscribeError::Backend(error)) => {
+            state.backend_error(request, &error, span);
+            return None;
+        }
+        Err(SubscribeError::Token(VerifyError::Refused(error))) => {
+            (token_code(&error), error.message().to_owned())
+        }
+        Err(error @ SubscribeError::Revoked) => (ErrorCode::Forbidden, error.to_string()),
+        Err(SubscribeError::Token(VerifyError::Unknown(_))) => {
+            let message = "temporarily unavailable, try again".to_owned();
+            (ErrorCode::Unavailable, message)
+        }
+    };
+    span.failed(state, code);
+    let answer = state.error(request, code, message);
+    state.answer(answer);
+    None
+}
+
+/// The code for a refused token of a subscription.
+fn token_code(error: &AuthError) -> ErrorCode {
+    match error.is_of_time() {
+        true => ErrorCode::SubscriptionExpired,
+        false => ErrorCode::Forbidden,
     }
 }

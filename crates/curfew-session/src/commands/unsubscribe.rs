@@ -1,6 +1,6 @@
 //! `unsubscribe`.
 
-use curfew_model::{ErrorCode, Reply};
+use curfew_model::{Channel, ErrorCode, Reply};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
 
@@ -10,9 +10,13 @@ use crate::pipeline::{Finished, InFlight};
 
 /// Performs the command. It waits only for the end of the session's presence in the channel.
 pub(crate) fn run(state: &mut SessionState, request: RequestInfo, name: &str) -> Reaction {
-    let channel = match state.parse_channel(&request, name, Origin::Unknown) {
-        Ok(channel) => channel,
-        Err(rejected) => return rejected,
+    let always = state.wire().rules().unsubscribes_always;
+    let channel = match Channel::parse(name) {
+        Err(_) if always => return Reaction::Done(state.reply(&request, &Reply::Unsubscribed)),
+        _ => match state.parse_channel(&request, name, Origin::Unknown) {
+            Ok(channel) => channel,
+            Err(rejected) => return rejected,
+        },
     };
     let mut span = state.begin_span(request.command, Origin::Unknown);
     span.name(state, &channel);
@@ -22,6 +26,9 @@ pub(crate) fn run(state: &mut SessionState, request: RequestInfo, name: &str) ->
         return Reaction::Done(None);
     };
     if live.subscriptions.remove(&channel).is_none() {
+        if always {
+            return Reaction::Done(state.reply(&request, &Reply::Unsubscribed));
+        }
         span.failed(state, ErrorCode::NotSubscribed);
         let message = "the session is not subscribed to this channel";
         return Reaction::Done(state.error(&request, ErrorCode::NotSubscribed, message));

@@ -180,7 +180,7 @@ async fn auth_and_what_is_sent_right_behind_it_may_come_with_the_request() {
         .collect();
     for early in [frames.len(), 7, 0] {
         let (early, late) = frames.split_at(early);
-        let mut peer = harness.connect(Opening::Awaiting, ROOM, early);
+        let mut peer = harness.connect(Opening::Awaiting(by_message()), ROOM, early);
         peer.send_bytes(late).await;
         peer.expect("connected").await;
         assert_eq!(peer.expect("ok").await["id"], 1);

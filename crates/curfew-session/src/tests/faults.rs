@@ -179,7 +179,7 @@ async fn an_idle_session_holds_little_memory() {
             early: Bytes::new(),
         },
         harness.hub().wires().default_id(),
-        Opening::Awaiting,
+        Opening::Awaiting(by_message()),
         Guards {
             connection: Box::new(()),
             unauthenticated: None,

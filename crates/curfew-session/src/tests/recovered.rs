@@ -34,6 +34,8 @@ impl Harness {
                 channel: Channel::parse("room").unwrap(),
                 data: at.to_string().into(),
                 from: None,
+                sender: None,
+                is_binary: false,
                 entry: None,
                 trace: None,
             };

@@ -5,7 +5,10 @@
 
 use bytes::{BufMut as _, BytesMut};
 use curfew_hub::{Framing, WebSocket};
-use curfew_model::{ClientRequest, CommandId, Message, MessageKind, Push, Reply};
+use curfew_model::{
+    ClientRequest, CommandId, Message, MessageKind, Payload, Push, Reply, SubscribeOptions,
+    Subscribed,
+};
 use curfew_protocol::DecodeError;
 
 use super::peer::{BINARY, CLOSE, TEXT, frame};
@@ -34,16 +37,22 @@ impl Protocol for Letters {
         let text = str::from_utf8(content).unwrap();
         let (channel, token) = (text.into(), text.into());
         let command = match letter {
-            b'a' => Command::Auth { token },
+            b'a' => Command::Auth {
+                token: Some(token),
+                subscriptions: Vec::new(),
+            },
             b's' => Command::Subscribe {
                 channel,
-                since: None,
-                join_leave: false,
+                options: SubscribeOptions {
+                    since: None,
+                    join_leave: false,
+                    ..SubscribeOptions::default()
+                },
             },
             b'u' => Command::Unsubscribe { channel },
             b'p' => Command::Publish {
                 channel: "room".into(),
-                data: text,
+                data: Payload::Json(text),
                 trace: None,
                 key: None,
             },
@@ -56,10 +65,11 @@ impl Protocol for Letters {
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
         let letter = match reply {
             Reply::Connected { .. } => 'C',
-            Reply::Subscribed {
+            Reply::Subscribed(Subscribed {
                 position: None,
                 recovered: None,
-            } => 'S',
+                ..
+            }) => 'S',
             Reply::Unsubscribed => 'U',
             Reply::Published { .. } => 'P',
             Reply::AuthFailed { .. } => 'F',
@@ -127,7 +137,7 @@ impl Harness {
         let wire = self.hub().wires().find("letters").unwrap();
         let (ours, theirs) = tokio::io::duplex(ROOM);
         let transport = Transport::Memory(Box::new(ours));
-        self.serve_on(wire, transport, Opening::Awaiting, &[]);
+        self.serve_on(wire, transport, Opening::Awaiting(by_message()), &[]);
         Peer::new(theirs)
     }
 }
@@ -245,10 +255,11 @@ fn a_protocol_is_carried_by_any_transport() {
     assert_eq!(
         stream.reply(
             None,
-            &Reply::Subscribed {
+            &Reply::Subscribed(Subscribed {
                 position: None,
-                recovered: None
-            }
+                recovered: None,
+                ..Subscribed::default()
+            })
         ),
         None
     );

@@ -15,7 +15,7 @@ use crate::output;
 pub(crate) struct RestoreArgs {
     /// The kind, as `curfew revocations` lists it
     kind: String,
-    /// The value, as `curfew revocations` lists it; none for all
+    /// The value, as `curfew revocations` lists it; none for all and anonymous
     value: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
@@ -32,10 +32,9 @@ pub(crate) fn run(args: RestoreArgs) -> Result<(), Failure> {
     if args.json {
         return answer.print();
     }
-    let name = if args.kind == "all" {
-        "all".to_owned()
-    } else {
-        format!("{}:{value}", args.kind)
+    let name = match args.kind.as_str() {
+        "all" | "anonymous" => args.kind,
+        kind => format!("{kind}:{value}"),
     };
     Ok(output::print(&format!(
         "lifted the revocation of {}\n{}",

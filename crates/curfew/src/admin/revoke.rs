@@ -27,10 +27,10 @@ session.revocable_claims: curfew revoke --claim preferred_username=NAME
   curfew revoke all --before now --key-file admin-key          # all users must
   curfew revoke tenant acme --dry-run --key-file admin-key     # the sessions that would be closed")]
 pub(crate) struct RevokeArgs {
-    /// user, session, token, all, or a claim listed in session.revocable_claims
+    /// user, session, token, anonymous, all, or a claim listed in session.revocable_claims
     #[arg(required_unless_present = "claim")]
     kind: Option<String>,
-    /// The user, session id, token id (jti) or claim's value; none for all
+    /// The user, session id, token id (jti) or claim's value; none for anonymous and all
     value: Option<String>,
     /// A claim listed in session.revocable_claims, and its value, in place of kind and value
     #[arg(long, value_name = "NAME=VALUE", conflicts_with_all = ["kind", "value"])]
@@ -111,11 +111,15 @@ fn preview(answer: &Value) -> String {
     lines
 }
 
-/// The value to send: `all` has none of its own.
+/// The value to send: `all` and `anonymous` have none of their own.
 pub(super) fn target<'a>(kind: &str, value: Option<&'a str>) -> Result<&'a str, Failure> {
     match (kind, value) {
         ("all", None | Some("all")) => Ok("all"),
         ("all", Some(_)) => Err(Failure::usage("all takes no value: it names everyone")),
+        ("anonymous", None | Some("anonymous")) => Ok("anonymous"),
+        ("anonymous", Some(_)) => Err(Failure::usage(
+            "anonymous takes no value: it names every session without a user",
+        )),
         (_, Some(value)) if !value.is_empty() => Ok(value),
         (kind, _) => Err(Failure::usage(format!(
             "which {kind}? give its value after the kind"
@@ -229,11 +233,14 @@ mod tests {
     }
 
     #[test]
-    fn all_has_no_value_and_everything_else_has_one() {
+    fn some_kinds_have_no_value_and_all_others_have_one() {
         for (kind, value, expect) in [
             ("user", Some("alice"), Some("alice")),
             ("all", None, Some("all")),
             ("all", Some("alice"), None),
+            ("anonymous", None, Some("anonymous")),
+            ("anonymous", Some("anonymous"), Some("anonymous")),
+            ("anonymous", Some("alice"), None),
             ("user", None, None),
             ("user", Some(""), None),
         ] {

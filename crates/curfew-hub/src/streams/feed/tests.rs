@@ -18,6 +18,8 @@ fn publication(epoch: Epoch, offset: u64) -> Publication {
         channel: Channel::parse("room").unwrap(),
         data: offset.to_string().into(),
         from: None,
+        sender: None,
+        is_binary: false,
         entry: Some(StreamEntry {
             position: position(epoch, offset),
             at: 0,

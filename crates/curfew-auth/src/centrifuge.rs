@@ -1,0 +1,283 @@
+//! Claims of the Centrifuge protocol that describe a connection or a subscription, and grant
+//! nothing: what others see of a user, channels that an application wishes, options.
+//!
+//! They are read leniently, after the token was verified: a member of the wrong type counts as
+//! absent, and costs no one a session.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use curfew_model::{Channel, Claims};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tracing::debug;
+
+/// Most bytes of `info`, because each publication and each entry of a presence carries it.
+const MAX_INFO_BYTES: usize = 1024;
+
+/// Standard base64 (RFC 4648 §4), with or without padding.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// A value that an application has put into a token. `Debug` shows its size only.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// JSON text as the token has it, white space included.
+    Json(Box<str>),
+    /// Bytes, which the token has in base64.
+    Bytes(Box<[u8]>),
+}
+
+impl Payload {
+    /// The bytes: of JSON its text.
+    pub fn into_bytes(self) -> Box<[u8]> {
+        match self {
+            Self::Json(text) => text.into_boxed_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// The claims of a connection token that describe its connection.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConnectionClaims {
+    /// True if the token has `exp` or `expire_at`, so that its client is to renew it.
+    pub expires: bool,
+    /// `info` or `b64info`: what others see of the connection, at most 1 KiB.
+    pub info: Option<Payload>,
+    /// `channels` and `subs`: the wished server-side subscriptions, each channel once, in the order
+    /// of names. The policy decides on each.
+    pub channels: Vec<ServerSide>,
+}
+
+/// A wished server-side subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSide {
+    /// The channel.
+    pub channel: Channel,
+    /// Its options.
+    pub options: SubscriptionClaims,
+}
+
+/// The claims that describe a subscription: those of a subscription token, or the options of a
+/// server-side subscription.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SubscriptionClaims {
+    /// True if a subscription token has `exp` or `expire_at`, so that its client is to renew it.
+    pub expires: bool,
+    /// `info` or `b64info`: what others see of the subscription, at most 1 KiB.
+    pub info: Option<Payload>,
+    /// `data` or `b64data`: what the subscriber is told.
+    pub data: Option<Payload>,
+    /// `override`.
+    pub overrides: Overrides,
+}
+
+/// Settings of a channel that a token changes for its subscription; `None` leaves a setting as it
+/// is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// Takes part in the channel's presence.
+    pub presence: Option<bool>,
+    /// Is announced to others by joins and leaves.
+    pub join_leave: Option<bool>,
+    /// Receives joins and leaves without asking.
+    pub force_push_join_leave: Option<bool>,
+    /// May be resumed without asking.
+    pub force_recovery: Option<bool>,
+    /// Tracks its position without asking.
+    pub force_positioning: Option<bool>,
+}
+
+/// The members of claims and of options that are read. A member may have any type.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Members<'a> {
+    #[serde(borrow)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64data: Option<&'a RawValue>,
+    #[serde(borrow, rename = "override")]
+    overrides: Option<&'a RawValue>,
+    #[serde(borrow)]
+    channels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    subs: Option<&'a RawValue>,
+    #[serde(borrow)]
+    exp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    expire_at: Option<&'a RawValue>,
+}
+
+/// The member `value` of a setting in `override`.
+#[derive(Deserialize)]
+struct Switch {
+    /// Upstream leaves out `false` when it writes one.
+    #[serde(default)]
+    value: bool,
+}
+
+impl ConnectionClaims {
+    /// Reads the claims of a connection token.
+    pub fn of(claims: &Claims) -> Self {
+        let members = Members::of(claims);
+        Self {
+            expires: members.expires(),
+            info: members.info(),
+            channels: members.channels(),
+        }
+    }
+}
+
+impl SubscriptionClaims {
+    /// Reads the claims of a subscription token.
+    pub fn of(claims: &Claims) -> Self {
+        Members::of(claims).options()
+    }
+}
+
+impl<'a> Members<'a> {
+    fn of(claims: &'a Claims) -> Self {
+        serde_json::from_str(claims.as_json()).unwrap_or_default()
+    }
+
+    fn expires(&self) -> bool {
+        self.exp.is_some() || self.expire_at.is_some()
+    }
+
+    fn info(&self) -> Option<Payload> {
+        let info = payload("info", self.info, self.b64info)?;
+        if info.len() > MAX_INFO_BYTES {
+            ignored("info", "has more than 1024 bytes");
+            return None;
+        }
+        Some(info)
+    }
+
+    fn options(&self) -> SubscriptionClaims {
+        SubscriptionClaims {
+            expires: self.expires(),
+            info: self.info(),
+            data: payload("data", self.data, self.b64data),
+            overrides: self.overrides.map(Overrides::read).unwrap_or_default(),
+        }
+    }
+
+    fn channels(&self) -> Vec<ServerSide> {
+        let mut wished: BTreeMap<Channel, SubscriptionClaims> = BTreeMap::new();
+        let listed: Vec<&RawValue> = read("channels", self.channels).unwrap_or_default();
+        for name in listed {
+            if let Some(channel) = read("channels", Some(name)).and_then(channel) {
+                wished.insert(channel, SubscriptionClaims::default());
+            }
+        }
+        let described: BTreeMap<String, &RawValue> = read("subs", self.subs).unwrap_or_default();
+        for (name, options) in described {
+            let options = match options.get() {
+                "null" => Some(Members::default()),
+                _ => read_object("subs", options),
+            };
+            if let (Some(channel), Some(options)) = (channel(name), options) {
+                wished.insert(channel, options.options());
+            }
+        }
+        let server_side = |(channel, options)| ServerSide { channel, options };
+        wished.into_iter().map(server_side).collect()
+    }
+}
+
+impl Overrides {
+    fn read(member: &RawValue) -> Self {
+        let switches: BTreeMap<String, &RawValue> =
+            read("override", Some(member)).unwrap_or_default();
+        let switch = |name: &str| {
+            let member = switches.get(name).filter(|member| member.get() != "null")?;
+            read_object("override", member).map(|switch: Switch| switch.value)
+        };
+        Self {
+            presence: switch("presence"),
+            join_leave: switch("join_leave"),
+            force_push_join_leave: switch("force_push_join_leave"),
+            force_recovery: switch("force_recovery"),
+            force_positioning: switch("force_positioning"),
+        }
+    }
+}
+
+impl Payload {
+    /// The number of bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Json(text) => text.len(),
+            Self::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl fmt::Debug for Payload {
+    /// Prints the size only: values of claims never reach a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.len())
+    }
+}
+
+/// Reads a member; `None` if it is absent or of another type.
+fn read<'a, T: Deserialize<'a>>(claim: &'static str, member: Option<&'a RawValue>) -> Option<T> {
+    let read = serde_json::from_str(member?.get()).ok();
+    if read.is_none() {
+        ignored(claim, "has another type");
+    }
+    read
+}
+
+/// Reads a member that is an object.
+fn read_object<'a, T: Deserialize<'a>>(claim: &'static str, member: &'a RawValue) -> Option<T> {
+    // serde would take an array for a struct.
+    if !member.get().starts_with('{') {
+        ignored(claim, "has another type");
+        return None;
+    }
+    read(claim, Some(member))
+}
+
+/// Reads a payload, which is bytes if there are any.
+fn payload(
+    claim: &'static str,
+    json: Option<&RawValue>,
+    base64: Option<&RawValue>,
+) -> Option<Payload> {
+    let text: Option<String> = read(claim, base64);
+    if let Some(text) = text.filter(|text| !text.is_empty()) {
+        match BASE64.decode(text) {
+            Ok(bytes) => return Some(Payload::Bytes(bytes.into())),
+            Err(_) => ignored(claim, "is not base64"),
+        }
+    }
+    Some(Payload::Json(json?.get().into()))
+}
+
+/// Reads the name of a channel.
+fn channel(name: String) -> Option<Channel> {
+    let channel = Channel::parse(&name).ok();
+    if channel.is_none() {
+        ignored("channels", "has a name that is no channel's");
+    }
+    channel
+}
+
+/// Logs a member that counts as absent. Its value may be a secret.
+fn ignored(claim: &'static str, problem: &'static str) {
+    debug!(claim, problem, "claim ignored");
+}
+
+#[cfg(test)]
+mod tests;

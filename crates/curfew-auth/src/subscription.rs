@@ -1,0 +1,96 @@
+//! Subscription tokens of the Centrifuge protocol: each opens one channel to one user.
+
+use std::sync::Arc;
+
+use curfew_model::{AuthFailure, Principal, SessionId};
+
+use crate::ask::with_keys;
+use crate::authenticate::Authenticator;
+use crate::centrifuge::SubscriptionClaims;
+use crate::issuers::LoadedIssuer;
+use crate::token::TokenClaims;
+use crate::{AuthError, VerifyError};
+
+/// The subscription that a token is to open.
+#[derive(Debug, Clone, Copy)]
+pub struct SubscriptionWish<'a> {
+    /// The channel, as the client names it.
+    pub channel: &'a str,
+    /// The principal of the session that subscribes.
+    pub principal: &'a Principal,
+    /// That session.
+    pub session: SessionId,
+}
+
+/// The content of a good subscription token.
+#[derive(Debug, Clone)]
+pub struct SubscriptionGrant {
+    /// The token as a principal: its `jti` and subject for revocations, its `iat`, and its end.
+    /// The end is the earlier of `exp` and `expire_at`.
+    pub principal: Arc<Principal>,
+    /// What the token says of the subscription.
+    pub claims: SubscriptionClaims,
+}
+
+impl Authenticator {
+    /// Verifies a subscription token for one subscription, as strictly as a token of a connection,
+    /// by the same issuers and keys. Waits like [`Authenticator::verify`] if a key is missing.
+    ///
+    /// # Errors
+    ///
+    /// Like [`Authenticator::verify`]. [`AuthError::is_of_time`] tells a token that is too old or
+    /// too new from one that is refused, for example for another channel, user or session.
+    pub async fn verify_subscription(
+        &self,
+        token: &str,
+        wish: SubscriptionWish<'_>,
+    ) -> Result<SubscriptionGrant, VerifyError> {
+        let principal = with_keys(|| self.attempt(token, Some(&wish))).await?;
+        Ok(SubscriptionGrant {
+            claims: SubscriptionClaims::of(principal.claims()),
+            principal,
+        })
+    }
+}
+
+impl SubscriptionWish<'_> {
+    /// Compares the claims of a token with the wish.
+    pub(crate) fn check(
+        &self,
+        claims: &TokenClaims<'_>,
+        issuer: &LoadedIssuer,
+    ) -> Result<(), AuthError> {
+        let bound = &claims.subscription;
+        let channel = bound.channel.as_deref();
+        let channel = channel.ok_or_else(|| AuthError::missing_claim("channel"))?;
+        if channel != self.channel {
+            return Err(other("channel"));
+        }
+        let user = claims.subject.as_deref().unwrap_or_default();
+        if user != self.principal.user() || !self.is_of_issuer(issuer) {
+            return Err(other("user"));
+        }
+        let client = bound.client.as_deref().unwrap_or_default();
+        if !client.is_empty() && client.parse() != Ok(self.session) {
+            return Err(other("session"));
+        }
+        Ok(())
+    }
+
+    /// Returns true if the issuer's users are those of the session's issuer. An anonymous user has
+    /// none: each issuer may let such users subscribe.
+    fn is_of_issuer(&self, issuer: &LoadedIssuer) -> bool {
+        let own = self.principal.issuer();
+        let mut namesakes = issuer.namesakes.iter();
+        self.principal.user().is_empty()
+            || *issuer.name == *own
+            || namesakes.any(|namesake| **namesake == *own)
+    }
+}
+
+fn other(what: &str) -> AuthError {
+    AuthError::new(
+        AuthFailure::WrongAudience,
+        format!("the subscription token is for another {what}"),
+    )
+}

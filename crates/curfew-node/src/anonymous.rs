@@ -1,0 +1,83 @@
+//! Anonymous sessions, counted by the address of their client: they have no user to count by.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// The node's anonymous sessions by group of addresses.
+#[derive(Debug, Default)]
+pub(crate) struct AnonymousSessions(Mutex<HashMap<IpAddr, u32>>);
+
+/// The place of one anonymous session; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct AnonymousPlace {
+    sessions: Arc<AnonymousSessions>,
+    group: IpAddr,
+}
+
+impl AnonymousSessions {
+    /// Takes a place for one more session of this address. `None` if `most` are there; a `most` of
+    /// 0 is no limit.
+    pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AnonymousPlace> {
+        let group = address_group(address);
+        let mut counts = self.0.lock();
+        let count = counts.entry(group).or_default();
+        if most != 0 && *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(AnonymousPlace {
+            sessions: Arc::clone(self),
+            group,
+        })
+    }
+}
+
+impl Drop for AnonymousPlace {
+    fn drop(&mut self) {
+        let mut counts = self.sessions.0.lock();
+        if let Some(count) = counts.get_mut(&self.group) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.group);
+            }
+        }
+    }
+}
+
+/// The addresses that share one count with this one: a subscriber of an IPv6 provider has a /64 at
+/// least.
+pub fn address_group(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => {
+            let prefix = u128::from(v6) & !u128::from(u64::MAX);
+            IpAddr::V6(Ipv6Addr::from(prefix))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_taken_for_an_address_and_given_back() {
+        let sessions: Arc<AnonymousSessions> = Arc::default();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let first = sessions.enter(address("192.0.2.1"), 2);
+        let second = sessions.enter(address("::ffff:192.0.2.1"), 2);
+        assert!(first.is_some() && second.is_some());
+        assert!(sessions.enter(address("192.0.2.1"), 2).is_none());
+        assert!(sessions.enter(address("192.0.2.1"), 0).is_some());
+        let other = sessions.enter(address("2001:db8::1"), 1);
+        assert!(sessions.enter(address("2001:db8::2"), 1).is_none());
+        drop((first, other));
+        assert!(sessions.enter(address("192.0.2.1"), 2).is_some());
+        assert!(sessions.enter(address("2001:db8::2"), 1).is_some());
+        drop(second);
+        assert!(sessions.0.lock().is_empty());
+    }
+}

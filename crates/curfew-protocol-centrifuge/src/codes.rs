@@ -1,0 +1,214 @@
+//! Numbers of errors and closes, with their texts.
+
+use curfew_model::{AuthFailure, Disconnect, ErrorCode};
+
+/// An error as clients know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Error {
+    pub(crate) code: u32,
+    /// The text where nothing better is known.
+    pub(crate) message: &'static str,
+    /// True if the client tries again by itself.
+    pub(crate) is_temporary: bool,
+}
+
+const fn lasting(code: u32, message: &'static str) -> Error {
+    Error {
+        code,
+        message,
+        is_temporary: false,
+    }
+}
+
+const fn temporary(code: u32, message: &'static str) -> Error {
+    Error {
+        code,
+        message,
+        is_temporary: true,
+    }
+}
+
+const INTERNAL: Error = temporary(100, "internal server error");
+const UNAUTHORIZED: Error = lasting(101, "unauthorized");
+const PERMISSION_DENIED: Error = lasting(103, "permission denied");
+const ALREADY_SUBSCRIBED: Error = lasting(105, "already subscribed");
+const LIMIT_EXCEEDED: Error = lasting(106, "limit exceeded");
+const BAD_REQUEST: Error = lasting(107, "bad request");
+const NOT_AVAILABLE: Error = lasting(108, "not available");
+const TOKEN_EXPIRED: Error = lasting(109, "token expired");
+/// A lasting error would end a session whose token is good still.
+const NEWER_TOKEN_EXPIRED: Error = temporary(109, "token expired");
+const TOO_MANY_REQUESTS: Error = temporary(111, "too many requests");
+pub(crate) const UNRECOVERABLE: Error = lasting(112, "unrecoverable position");
+/// The first number of an application: the publication may be out or not, so that no client may
+/// send it again unasked.
+const UNKNOWN_OUTCOME: Error = lasting(400, "unknown outcome");
+
+/// The error of a command.
+pub(crate) fn error(code: ErrorCode) -> Error {
+    match code {
+        ErrorCode::BadRequest
+        | ErrorCode::UnknownType
+        | ErrorCode::InvalidChannel
+        | ErrorCode::MessageTooLarge
+        | ErrorCode::MissingToken => BAD_REQUEST,
+        ErrorCode::Forbidden
+        | ErrorCode::NotSubscribed
+        | ErrorCode::DifferentUser
+        | ErrorCode::Malformed
+        | ErrorCode::BadSignature
+        | ErrorCode::UnknownKey
+        | ErrorCode::WrongIssuer
+        | ErrorCode::WrongAudience
+        | ErrorCode::MissingClaim
+        | ErrorCode::AmbiguousToken
+        | ErrorCode::Revoked => PERMISSION_DENIED,
+        ErrorCode::AlreadySubscribed => ALREADY_SUBSCRIBED,
+        ErrorCode::LimitExceeded => LIMIT_EXCEEDED,
+        ErrorCode::RateLimited => TOO_MANY_REQUESTS,
+        ErrorCode::NotAvailable => NOT_AVAILABLE,
+        ErrorCode::Unavailable | ErrorCode::Internal => INTERNAL,
+        ErrorCode::UnknownOutcome => UNKNOWN_OUTCOME,
+        ErrorCode::SubscriptionExpired => TOKEN_EXPIRED,
+        ErrorCode::Expired | ErrorCode::NotYetValid | ErrorCode::ReauthRequired => {
+            NEWER_TOKEN_EXPIRED
+        }
+    }
+}
+
+/// The error of `connect` for a token that opens no session; `None` if the close says it.
+pub(crate) fn auth_failure(failure: AuthFailure) -> Option<Error> {
+    match failure {
+        AuthFailure::Expired | AuthFailure::NotYetValid | AuthFailure::ReauthRequired => {
+            Some(TOKEN_EXPIRED)
+        }
+        AuthFailure::MissingToken => Some(UNAUTHORIZED),
+        AuthFailure::Malformed
+        | AuthFailure::BadSignature
+        | AuthFailure::UnknownKey
+        | AuthFailure::WrongIssuer
+        | AuthFailure::WrongAudience
+        | AuthFailure::MissingClaim
+        | AuthFailure::AmbiguousToken
+        | AuthFailure::Revoked => None,
+    }
+}
+
+/// The error of `connect` for another reason; `None` if the close says it.
+pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
+    if *disconnect == Disconnect::UNAVAILABLE {
+        Some(INTERNAL)
+    } else if *disconnect == Disconnect::SESSION_LIMIT {
+        Some(TOO_MANY_REQUESTS)
+    } else {
+        None
+    }
+}
+
+/// An end of a subscription that the client resumes.
+pub(crate) const INSUFFICIENT_STATE: (u32, &str) = (2500, "insufficient state");
+
+/// The end of a subscription that the server takes away. Clients resume those from 2500 on.
+pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
+    match reason {
+        ErrorCode::Expired => (2501, "subscription expired"),
+        reason => (2000, reason.as_str()),
+    }
+}
+
+/// Closes, with what clients are told. They reconnect after 3000 to 3499 and stay away after 3500
+/// to 3999, unless the reason is empty or JSON.
+const CLOSES: &[(Disconnect, u16, &str)] = &[
+    (Disconnect::BAD_REQUEST, 3501, "bad request"),
+    (Disconnect::AUTH_FAILED, 3500, "invalid token"),
+    (Disconnect::REAUTH_REQUIRED, 3014, "state invalidated"),
+    (Disconnect::REVOKED, 3503, "revoked"),
+    (Disconnect::DISCONNECTED, 3011, "force reconnect"),
+    // Two clients that reconnect would replace each other for ever.
+    (Disconnect::REPLACED, 3504, "connection limit"),
+    (Disconnect::AUTH_TIMEOUT, 3502, "stale"),
+    (Disconnect::SESSION_LIMIT, 3013, "too many requests"),
+    (Disconnect::EXPIRED, 3005, "connection expired"),
+    (Disconnect::RATE_LIMITED, 3013, "too many requests"),
+    (Disconnect::UNAVAILABLE, 3004, "internal server error"),
+    (Disconnect::SLOW_CONSUMER, 3008, "slow"),
+    (Disconnect::NO_PONG, 3012, "no pong"),
+    (Disconnect::PROTOCOL_ERROR, 3501, "bad request"),
+    (Disconnect::INVALID_UTF8, 3501, "bad request"),
+    (Disconnect::POLICY, 3501, "bad request"),
+    // Some clients reconnect after 1009, for ever.
+    (Disconnect::MESSAGE_TOO_LARGE, 3501, "message too large"),
+    (Disconnect::INTERNAL, 3004, "internal server error"),
+    (Disconnect::DRAINING, 3001, "shutdown"),
+    (Disconnect::INSUFFICIENT_STATE, 3010, "insufficient state"),
+];
+
+/// The code and the reason of a close.
+pub(crate) fn close(disconnect: &Disconnect) -> (u16, &'static str) {
+    let known = CLOSES.iter().find(|(known, ..)| known == disconnect);
+    match known {
+        Some((_, code, reason)) => (*code, reason),
+        None if disconnect.advice.reconnect() => (3000, "connection closed"),
+        None => (3503, "force disconnect"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use curfew_model::{Advice, DISCONNECTS};
+
+    use super::*;
+
+    #[test]
+    fn every_close_has_a_code_that_clients_understand() {
+        for disconnect in DISCONNECTS.iter().chain([&Disconnect::REAUTH_REQUIRED]) {
+            assert!(CLOSES.iter().any(|(known, ..)| known == disconnect));
+            let (code, reason) = close(disconnect);
+            assert!((3000..=3999).contains(&code), "{disconnect:?}: {code}");
+            assert!((1..=123).contains(&reason.len()), "{disconnect:?}");
+            assert!(serde_json::from_str::<serde_json::Value>(reason).is_err());
+        }
+    }
+
+    #[test]
+    fn clients_reconnect_where_the_advice_is_to() {
+        // The first needs a new token, which no client fetches after a close; the second would come
+        // back without a token again.
+        let differ = [Disconnect::AUTH_FAILED, Disconnect::AUTH_TIMEOUT];
+        for disconnect in DISCONNECTS.iter().chain([&Disconnect::REAUTH_REQUIRED]) {
+            let reconnects = close(disconnect).0 < 3500;
+            let advice = disconnect.advice.reconnect() && !differ.contains(disconnect);
+            assert_eq!(reconnects, advice, "{disconnect:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_close_follows_its_advice() {
+        for (advice, expect) in [
+            (Advice::Yes, (3000, "connection closed")),
+            (Advice::No, (3503, "force disconnect")),
+        ] {
+            let disconnect = Disconnect {
+                code: 4999,
+                reason: "",
+                message: "",
+                advice,
+            };
+            assert_eq!(close(&disconnect), expect);
+        }
+    }
+
+    #[test]
+    fn only_what_may_pass_is_temporary() {
+        for code in ErrorCode::ALL {
+            let Error {
+                code: number,
+                message,
+                is_temporary,
+            } = error(*code);
+            assert!((100..=400).contains(&number) && !message.is_empty());
+            // A lasting 109 is terminal where a session is open.
+            assert_eq!(is_temporary, [100, 109, 111].contains(&number), "{code}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The fields of requests that are read. All others are ignored.
+
+/// A field of a message, with its name in JSON and its tag in Protobuf.
+pub(super) struct Field {
+    pub(super) tag: u32,
+    pub(super) name: &'static str,
+    pub(super) kind: FieldKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum FieldKind {
+    /// A value; `null` in JSON is none.
+    One,
+    /// A payload; in JSON any value.
+    Data,
+    /// A map; in Protobuf the field occurs once for each entry.
+    Map,
+}
+
+pub(super) const fn one(tag: u32, name: &'static str) -> Field {
+    let kind = FieldKind::One;
+    Field { tag, name, kind }
+}
+
+const fn data(tag: u32) -> Field {
+    let (name, kind) = ("data", FieldKind::Data);
+    Field { tag, name, kind }
+}
+
+/// The requests of a command stand in the order of precedence: the first one counts that is there.
+pub(super) const COMMAND: &[Field] = &[
+    one(4, "connect"),
+    one(5, "subscribe"),
+    one(6, "unsubscribe"),
+    one(7, "publish"),
+    one(8, "presence"),
+    one(9, "presence_stats"),
+    one(10, "history"),
+    one(13, "rpc"),
+    one(12, "send"),
+    one(14, "refresh"),
+    one(15, "sub_refresh"),
+    one(11, "ping"),
+    one(1, "id"),
+];
+
+pub(super) const CONNECT: &[Field] = &[
+    one(1, "token"),
+    Field {
+        tag: 3,
+        name: "subs",
+        kind: FieldKind::Map,
+    },
+];
+
+pub(super) const SUBSCRIBE: &[Field] = &[
+    one(1, "channel"),
+    one(2, "token"),
+    one(3, "recover"),
+    one(6, "epoch"),
+    one(7, "offset"),
+    one(11, "join_leave"),
+    one(12, "delta"),
+    one(13, "tf"),
+    one(14, "flag"),
+    one(15, "type"),
+];
+
+pub(super) const PUBLISH: &[Field] = &[
+    one(1, "channel"),
+    data(2),
+    one(3, "type"),
+    one(4, "key"),
+    one(5, "removed"),
+];
+
+pub(super) const HISTORY: &[Field] = &[
+    one(1, "channel"),
+    one(7, "limit"),
+    one(8, "since"),
+    one(9, "reverse"),
+];
+
+pub(super) const STREAM_POSITION: &[Field] = &[one(1, "offset"), one(2, "epoch")];
+
+/// The requests that name a channel only.
+pub(super) const CHANNEL: &[Field] = &[one(1, "channel")];
+
+pub(super) const REFRESH: &[Field] = &[one(1, "token")];
+
+pub(super) const SUB_REFRESH: &[Field] = &[one(1, "channel"), one(2, "token"), one(3, "type")];

@@ -1,0 +1,141 @@
+//! Messages in JSON.
+
+use std::borrow::Cow;
+
+use curfew_model::json::{self, Rules, scan};
+use curfew_model::{ClientRequest, Message, Payload};
+use curfew_protocol::DecodeError;
+
+use super::fields::{Field, FieldKind};
+use super::{Fault, Read, Seen, Value};
+
+/// Most levels of arrays and objects in a payload.
+pub(super) const MAX_DEPTH: usize = 32;
+
+/// Levels of the objects around a payload: the command and its request.
+const LEVELS_AROUND: usize = 2;
+
+const RULES: Rules = Rules {
+    max_depth: MAX_DEPTH + LEVELS_AROUND,
+    strict: false,
+};
+
+const NOT_JSON: Fault = Fault::NotTheProtocol("not JSON");
+
+/// Takes the first line of the message and decodes it.
+pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
+    // A newline within a string is escaped, so that each one is between two commands.
+    let line = match *message {
+        Message::Text(text) => {
+            let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
+            *message = Message::Text(rest);
+            Some(line)
+        }
+        Message::Binary(bytes) => {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let end = end.unwrap_or(bytes.len());
+            *message = Message::Binary(bytes.get(end + 1..).unwrap_or_default());
+            std::str::from_utf8(&bytes[..end]).ok()
+        }
+    };
+    match line {
+        Some(line) => super::decode(Json(json::Value {
+            raw: line.trim_matches([' ', '\t', '\r']),
+            kind: json::Kind::Other,
+        })),
+        None => Err(DecodeError::NotTheProtocol {
+            message: "not UTF-8",
+        }),
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Json<'a>(json::Value<'a>);
+
+impl<'a> Json<'a> {
+    fn number<T: std::str::FromStr>(self) -> Read<T> {
+        // The numbers of JSON have no plus sign and no leading zeros.
+        let number = self.0.raw.parse();
+        number.map_err(|_| Fault::NotTheProtocol("a member is not the number it must be"))
+    }
+
+    fn members(self, member: &mut dyn FnMut(Cow<'a, str>, Self) -> Read<()>) -> Read<()> {
+        self.expect_message()?;
+        let mut taken = Ok(());
+        let scanned = scan(self.0.raw, RULES, |name, value| {
+            // A name that is no text is unknown.
+            if let (Ok(()), Some(name)) = (&taken, name.as_str()) {
+                taken = member(name, Json(value));
+            }
+        });
+        match scanned {
+            Err(json::Fault::TooDeep) => Err(Fault::TooDeep),
+            Err(json::Fault::NotJson | json::Fault::Repeated) => Err(NOT_JSON),
+            Ok(_) => taken,
+        }
+    }
+}
+
+impl<'a> Value<'a> for Json<'a> {
+    fn text(self) -> Read<Cow<'a, str>> {
+        let text = self.0.as_str();
+        text.ok_or(Fault::NotTheProtocol("a member is not the text it must be"))
+    }
+
+    fn flag(self) -> Read<bool> {
+        match self.0.raw {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err(Fault::NotTheProtocol("a member is neither true nor false")),
+        }
+    }
+
+    fn u32(self) -> Read<u32> {
+        self.number()
+    }
+
+    fn u64(self) -> Read<u64> {
+        self.number()
+    }
+
+    fn i32(self) -> Read<i32> {
+        self.number()
+    }
+
+    fn i64(self) -> Read<i64> {
+        self.number()
+    }
+
+    fn payload(self) -> Read<Payload<'a>> {
+        Ok(Payload::Json(self.0.raw))
+    }
+
+    fn expect_message(self) -> Read<()> {
+        match self.0.raw.starts_with('{') {
+            true => Ok(()),
+            false => Err(Fault::NotTheProtocol("not an object")),
+        }
+    }
+
+    fn fields(
+        self,
+        known: &'static [Field],
+        take: &mut dyn FnMut(&'static str, Self) -> Read<()>,
+    ) -> Read<()> {
+        let mut seen = Seen::default();
+        self.members(&mut |name, value| {
+            let Some(at) = known.iter().position(|field| field.name == name) else {
+                return Ok(());
+            };
+            seen.note(at)?;
+            if value.0.raw == "null" && known[at].kind != FieldKind::Data {
+                return Ok(());
+            }
+            take(known[at].name, value)
+        })
+    }
+
+    fn entries(self, take: &mut dyn FnMut(Cow<'a, str>, Self) -> Read<()>) -> Read<()> {
+        self.members(take)
+    }
+}

@@ -1,0 +1,258 @@
+//! Messages in JSON.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use bytes::{BufMut as _, BytesMut};
+use curfew_model::{DataForm, Present, SessionId};
+
+use super::{Field, Fields, Published, Root, put_present};
+
+/// Bytes of a publication's message besides channel, data and sender.
+const PUSH_OVERHEAD: usize = 112;
+
+/// Bytes of a sender besides the user and the information about it.
+const SENDER_OVERHEAD: usize = 80;
+
+/// Bytes that are looked at together in search of line ends.
+const STRIDE: usize = 32;
+
+/// An object that is being written.
+pub(crate) struct Json<'o> {
+    out: &'o mut BytesMut,
+    /// True until the object has its first member.
+    is_empty: bool,
+}
+
+impl<'o> Json<'o> {
+    pub(crate) fn new(out: &'o mut BytesMut) -> Self {
+        Self {
+            out,
+            is_empty: true,
+        }
+    }
+
+    /// Writes a member's name, which needs no escaping.
+    fn name(&mut self, name: &str) {
+        self.separate();
+        self.out.put_u8(b'"');
+        self.out.put_slice(name.as_bytes());
+        self.out.put_slice(b"\":");
+    }
+
+    fn separate(&mut self) {
+        if !std::mem::replace(&mut self.is_empty, false) {
+            self.out.put_u8(b',');
+        }
+    }
+
+    fn object(&mut self, write: impl FnOnce(&mut Self)) {
+        self.out.put_u8(b'{');
+        self.is_empty = true;
+        write(self);
+        self.is_empty = false;
+        self.out.put_u8(b'}');
+    }
+}
+
+impl<'o> Root for Json<'o> {
+    type Fields<'f>
+        = Self
+    where
+        Self: 'f;
+
+    fn write(mut self, write: impl FnOnce(&mut Self)) {
+        self.object(write);
+    }
+
+    fn push(mut self, channel: &str, publication: &Published<'_>) {
+        let data = match publication.form {
+            DataForm::Plain => publication.data.len(),
+            // JSON within a string: every quote takes a byte more.
+            DataForm::Whole => publication.data.len() + publication.data.len() / 2,
+            DataForm::Difference(patch) => patch.len() + patch.len() / 2,
+        };
+        let sender = publication.sender.map_or(0, |sender| {
+            SENDER_OVERHEAD + sender.user.len() + sender.info.as_ref().map_or(0, |info| info.len())
+        });
+        self.out
+            .reserve(PUSH_OVERHEAD + channel.len() + data + sender);
+        self.out.put_slice(b"{\"push\":{\"channel\":");
+        put_string(channel.as_bytes(), self.out);
+        self.out.put_slice(b",\"pub\":{");
+        self.publication(publication);
+        self.out.put_slice(b"}}}");
+    }
+}
+
+impl Fields for Json<'_> {
+    const IS_TEXT: bool = true;
+
+    fn text(&mut self, field: Field, text: &str) {
+        if !text.is_empty() {
+            self.name(field.0);
+            put_string(text.as_bytes(), self.out);
+        }
+    }
+
+    fn id(&mut self, field: Field, id: SessionId) {
+        self.name(field.0);
+        write!(self.out, "\"{id}\"").expect("a buffer that grows takes any text");
+    }
+
+    fn number(&mut self, field: Field, number: u64) {
+        if number != 0 {
+            self.name(field.0);
+            write!(self.out, "{number}").expect("a buffer that grows takes any text");
+        }
+    }
+
+    fn flag(&mut self, field: Field, flag: bool) {
+        if flag {
+            self.name(field.0);
+            self.out.put_slice(b"true");
+        }
+    }
+
+    fn payload(&mut self, field: Field, payload: &[u8]) {
+        if !payload.is_empty() {
+            self.name(field.0);
+            put_payload(payload, self.out);
+        }
+    }
+
+    fn message(&mut self, field: Field, write: impl FnOnce(&mut Self)) {
+        self.name(field.0);
+        self.object(write);
+    }
+
+    fn messages<T>(
+        &mut self,
+        field: Field,
+        items: impl Iterator<Item = T>,
+        mut write: impl FnMut(&mut Self, T),
+    ) {
+        let mut items = items.peekable();
+        if items.peek().is_none() {
+            return;
+        }
+        self.name(field.0);
+        self.out.put_u8(b'[');
+        self.is_empty = true;
+        for item in items {
+            self.separate();
+            self.object(|fields| write(fields, item));
+        }
+        self.is_empty = false;
+        self.out.put_u8(b']');
+    }
+
+    fn entries<'k, T>(
+        &mut self,
+        field: Field,
+        items: impl Iterator<Item = (Cow<'k, str>, T)>,
+        mut write: impl FnMut(&mut Self, T),
+    ) {
+        let mut items = items.peekable();
+        if items.peek().is_none() {
+            return;
+        }
+        self.message(field, |fields| {
+            for (key, item) in items {
+                fields.separate();
+                put_string(key.as_bytes(), fields.out);
+                fields.out.put_u8(b':');
+                fields.object(|fields| write(fields, item));
+            }
+        });
+    }
+
+    fn publication(&mut self, publication: &Published<'_>) {
+        self.is_empty = true;
+        let is_difference = matches!(publication.form, DataForm::Difference(_));
+        self.name("data");
+        match publication.form {
+            DataForm::Plain => put_payload(publication.data, self.out),
+            // A subscriber that takes differences takes texts alone.
+            DataForm::Whole => put_string(publication.data, self.out),
+            DataForm::Difference(patch) => put_string(patch, self.out),
+        }
+        self.number(("offset", 6), publication.offset());
+        if let Some(sender) = publication.sender {
+            self.sender(sender);
+        }
+        self.flag(("delta", 8), is_difference);
+        if let Some(epoch) = publication.epoch() {
+            self.text(("epoch", 14), epoch);
+        }
+    }
+}
+
+impl Json<'_> {
+    fn sender(&mut self, sender: &Present) {
+        self.message(("info", 5), |fields| put_present(fields, sender));
+    }
+}
+
+/// Writes a JSON value on one line, because a newline ends a message. The strings of JSON have
+/// none.
+fn put_payload(payload: &[u8], out: &mut BytesMut) {
+    if !has_line_end(payload) {
+        out.put_slice(payload);
+        return;
+    }
+    for part in payload.split(|byte| is_line_end(*byte)) {
+        out.put_slice(part);
+    }
+}
+
+fn is_line_end(byte: u8) -> bool {
+    byte == b'\n' || byte == b'\r'
+}
+
+/// True if there is a line end. No branch within a stride, so that many bytes are compared at
+/// once.
+fn has_line_end(bytes: &[u8]) -> bool {
+    bytes.chunks(STRIDE).any(|stride| {
+        stride
+            .iter()
+            .fold(false, |found, byte| found | is_line_end(*byte))
+    })
+}
+
+/// Writes a JSON string.
+fn put_string(text: &[u8], out: &mut BytesMut) {
+    out.put_u8(b'"');
+    let mut plain = 0;
+    for (at, &byte) in text.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.put_slice(&text[plain..at]);
+        plain = at + 1;
+        put_escape(byte, out);
+    }
+    out.put_slice(&text[plain..]);
+    out.put_u8(b'"');
+}
+
+/// Writes a byte that a JSON string may not contain literally (RFC 8259 §7).
+fn put_escape(byte: u8, out: &mut BytesMut) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let short = match byte {
+        b'"' | b'\\' => byte,
+        0x08 => b'b',
+        0x0c => b'f',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        b'\t' => b't',
+        _ => {
+            out.put_slice(b"\\u00");
+            out.put_u8(HEX[usize::from(byte >> 4)]);
+            out.put_u8(HEX[usize::from(byte & 0xf)]);
+            return;
+        }
+    };
+    out.put_u8(b'\\');
+    out.put_u8(short);
+}

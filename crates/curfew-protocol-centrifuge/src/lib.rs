@@ -1,0 +1,148 @@
+//! The Centrifuge client protocol: the same messages in JSON and in Protobuf.
+//!
+//! Owns: the form of its messages, its numbers of errors and closes, the differences between
+//! publications.
+//! Knows nothing of: frames, sockets, tasks, sessions. No I/O, so decoders are fuzzed and replayed.
+//! Start at [`Centrifuge`].
+//!
+//! ```
+//! use bytes::BytesMut;
+//! use curfew_model::{ClientRequest, Command, Message, Reply};
+//! use curfew_protocol::{DecodeError, Protocol};
+//! use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
+//!
+//! let protocol = Centrifuge {
+//!     encoding: Encoding::Json,
+//!     transport: Over::WebSocket,
+//! };
+//! let mut message = Message::Text("{\"id\":7,\"ping\":{}}\n{}");
+//! let ClientRequest::Command { id, command } = protocol.decode(&mut message)? else {
+//!     panic!("a pong");
+//! };
+//! assert_eq!(command, Command::Ping);
+//! assert_eq!(protocol.decode(&mut message), Ok(ClientRequest::Pong));
+//! assert!(message.is_empty());
+//!
+//! let mut out = BytesMut::new();
+//! assert!(protocol.encode_reply(id.as_ref(), &Reply::Pong, &mut out));
+//! assert_eq!(&out[..], br#"{"id":7,"ping":{}}"#);
+//! # Ok::<(), DecodeError>(())
+//! ```
+
+mod codes;
+mod decode;
+mod encode;
+pub mod fossil;
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use curfew_model::{ClientRequest, CommandId, Disconnect, Message, MessageKind, Push, Reply};
+use curfew_protocol::{DecodeError, Protocol, Rules};
+
+/// Time in which a client closes that was told why it has no session.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+/// The Centrifuge protocol in one of its encodings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Centrifuge {
+    /// The encoding of both directions.
+    pub encoding: Encoding,
+    /// The transport that carries the messages.
+    pub transport: Over,
+}
+
+/// An encoding of the messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// JSON objects, with a newline between two.
+    Json,
+    /// Protobuf messages, each after its length.
+    Protobuf,
+}
+
+/// A kind of transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// A WebSocket, whose close frame tells the reason.
+    WebSocket,
+    /// A streamed answer of HTTP, in which a message tells the reason.
+    Http,
+}
+
+impl Protocol for Centrifuge {
+    fn name(&self) -> &'static str {
+        match self.encoding {
+            Encoding::Json => "centrifuge-json",
+            Encoding::Protobuf => "centrifuge-protobuf",
+        }
+    }
+
+    fn kind(&self) -> MessageKind {
+        match self.encoding {
+            Encoding::Json => MessageKind::Text,
+            Encoding::Protobuf => MessageKind::Binary,
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            opens_by_command: true,
+            needs_auth_first: true,
+            leave_time: Some(LEAVE_TIME),
+            recovers_in_answer: true,
+            unsubscribes_always: true,
+            gap_ends_subscription: true,
+            refusal_ends_session: true,
+            counts_pongs: true,
+            batches: true,
+            carries_bytes: self.encoding == Encoding::Protobuf,
+        }
+    }
+
+    fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
+        match self.encoding {
+            Encoding::Json => decode::json::decode(message),
+            Encoding::Protobuf => decode::protobuf::decode(message),
+        }
+    }
+
+    fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
+        let Some(id) = id.and_then(number) else {
+            return false;
+        };
+        match self.encoding {
+            Encoding::Json => encode::reply(encode::json::Json::new(out), id, reply),
+            Encoding::Protobuf => encode::reply(encode::protobuf::Protobuf::new(out), id, reply),
+        }
+    }
+
+    fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
+        match self.encoding {
+            Encoding::Json => encode::push(encode::json::Json::new(out), self.transport, push),
+            Encoding::Protobuf => {
+                encode::push(encode::protobuf::Protobuf::new(out), self.transport, push)
+            }
+        }
+    }
+
+    fn ping(&self, out: &mut BytesMut) -> bool {
+        out.extend_from_slice(match self.encoding {
+            Encoding::Json => b"{}",
+            Encoding::Protobuf => b"\0",
+        });
+        true
+    }
+
+    fn close(&self, disconnect: &Disconnect) -> (u16, &'static str) {
+        codes::close(disconnect)
+    }
+}
+
+/// The number of a command, which this protocol's decoder gave it.
+fn number(id: &CommandId) -> Option<u32> {
+    id.as_json().parse().ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! `[centrifuge]`: the endpoints for the SDKs of Centrifugo.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The Centrifuge client protocol, which the SDKs of Centrifugo speak, on the public listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CentrifugeConfig {
+    /// Speaks the protocol. Takes effect at start.
+    pub enabled: bool,
+    /// Answers at `/connection/websocket`, in JSON and in Protobuf.
+    pub websocket: bool,
+    /// Answers at `/connection/http_stream`, for clients whose network lets no WebSocket pass.
+    pub http_stream: bool,
+    /// Answers at `/connection/sse`, for the same clients. The token is in the URL there: keep it out
+    /// of the logs of proxies.
+    pub sse: bool,
+    /// A token of a subscription gives the right to subscribe to its channel, unless a rule denies
+    /// it. `false`: a token that comes is verified, and gives no right.
+    pub subscription_tokens: bool,
+    /// Subscribes each session to the channel `#` and its user's name, if the policy allows it.
+    pub personal_channels: bool,
+}
+
+impl Default for CentrifugeConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            websocket: true,
+            http_stream: true,
+            sse: true,
+            subscription_tokens: false,
+            personal_channels: false,
+        }
+    }
+}

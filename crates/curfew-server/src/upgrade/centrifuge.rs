@@ -1,0 +1,52 @@
+//! The choice of an encoding of the Centrifuge protocol.
+
+use curfew_session::{WireId, Wires};
+use curfew_ws::Handshake;
+use http::Request;
+use http::header::SEC_WEBSOCKET_PROTOCOL;
+
+/// The subprotocol of the JSON encoding, and of a client that asks for none.
+const JSON: &str = "centrifuge-json";
+
+/// The subprotocol of the Protobuf encoding.
+const PROTOBUF: &str = "centrifuge-protobuf";
+
+/// Query members that ask for an encoding, by its short name.
+const FORMAT_MEMBERS: [&str; 2] = ["format", "cf_protocol"];
+
+/// Removes an empty list of subprotocols, which old SDKs send, and which is no list by RFC 6455.
+pub(super) fn tolerate<B>(request: &mut Request<B>) {
+    let headers = request.headers_mut();
+    if headers
+        .get(SEC_WEBSOCKET_PROTOCOL)
+        .is_some_and(|offer| offer.is_empty())
+    {
+        headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    }
+}
+
+/// The wire to speak, and the subprotocol to answer with. `None` if the node speaks neither
+/// encoding.
+pub(super) fn negotiate(
+    wires: &Wires,
+    offer: &Handshake,
+    query: Option<&str>,
+) -> Option<(WireId, Option<&'static str>)> {
+    let known = |name: &&String| [JSON, PROTOBUF].contains(&name.as_str());
+    if let Some(name) = offer.subprotocols.iter().find(known) {
+        let id = wires.find(name)?;
+        return Some((id, Some(wires.get(id).subprotocol())));
+    }
+    let name = match asks_for_protobuf(query.unwrap_or_default()) {
+        true => PROTOBUF,
+        false => JSON,
+    };
+    Some((wires.find(name)?, None))
+}
+
+fn asks_for_protobuf(query: &str) -> bool {
+    query.split('&').any(|member| match member.split_once('=') {
+        Some((name, value)) => FORMAT_MEMBERS.contains(&name) && value == "protobuf",
+        None => false,
+    })
+}

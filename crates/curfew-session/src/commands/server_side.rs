@@ -1,0 +1,163 @@
+//! The channels that the server subscribes a session to as it opens: those that its token names,
+//! the user's own, and those that the client resumes.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use curfew_auth::ConnectionClaims;
+use curfew_backend::BackendError;
+use curfew_hub::Joined;
+use curfew_model::{
+    Action, Channel, Disconnect, Principal, Publication, SubscribeOptions, Subscribed,
+};
+use curfew_node::{ChannelOptions, SubscribeOutcome, Wish};
+use tracing::debug;
+
+use crate::commands::subscribe::{still_allowed, subscribed, wish};
+use crate::open::{Live, Subscription};
+use crate::{Context, SessionSettings};
+
+/// The start of the name of a user's own channel, which the user's name follows.
+const PERSONAL: char = '#';
+
+/// A channel that the server has subscribed a session to.
+#[derive(Debug)]
+pub(crate) struct ServerSide {
+    channel: Channel,
+    joined: Joined,
+    wish: Wish,
+    options: ChannelOptions,
+    missed: Vec<Publication>,
+    data: Option<Box<[u8]>>,
+}
+
+impl ServerSide {
+    /// The subscription as its subscriber is told of it.
+    pub(crate) fn told(&self) -> (Channel, Subscribed<'_>) {
+        let mut subscribed = subscribed(self.joined, &self.wish, self.options, &self.missed);
+        subscribed.data = self.data.as_deref();
+        (self.channel.clone(), subscribed)
+    }
+}
+
+/// Reason why a session that is to have channels of the server does not open.
+#[derive(Debug)]
+pub(crate) enum ServerSideError {
+    Backend(BackendError),
+    /// There are more channels than `limits.subscriptions`.
+    TooMany,
+}
+
+impl From<ServerSideError> for Disconnect {
+    fn from(error: ServerSideError) -> Self {
+        match error {
+            ServerSideError::TooMany => Self::POLICY
+                .because("the token names more channels than limits.subscriptions allows"),
+            ServerSideError::Backend(BackendError::Unusable(_)) => Self::INTERNAL,
+            ServerSideError::Backend(_) => Self::UNAVAILABLE,
+        }
+    }
+}
+
+/// Subscribes a session that opens. A channel that the policy does not allow is left out. `asked`
+/// has the channels that the client resumes, with its places.
+pub(crate) async fn subscribe(
+    context: &Context,
+    settings: &SessionSettings,
+    live: &mut Live,
+    asked: Vec<(String, SubscribeOptions<'static>)>,
+) -> Result<Vec<ServerSide>, ServerSideError> {
+    let member = Arc::clone(live.attachment.member());
+    let principal = member.principal();
+    let wanted = wanted(settings, &principal, asked);
+    if wanted.len() > settings.limits.subscriptions {
+        return Err(ServerSideError::TooMany);
+    }
+    if !wanted.is_empty() {
+        // Frames wait in its queue from here on, behind the answer that is to come.
+        live.attachment.open(curfew_hub::Lanes::default());
+    }
+    let mut made = Vec::with_capacity(wanted.len());
+    for (channel, Wanted { place, data }) in wanted {
+        let decision = settings
+            .policy
+            .decide(&principal, Action::Subscribe, &channel);
+        context.count_decision(&decision);
+        let options = settings.channels.of(&channel);
+        if !decision.allowed {
+            debug!(channel = %channel, reason = %decision, "channel of the server left out");
+            continue;
+        }
+        let wish = wish(settings, options, &principal, &place);
+        let missed = OnceLock::new();
+        // Told in the answer to `connect`.
+        let answer = |_: Joined, publications: &[Publication]| {
+            // The session joins once.
+            missed.set(publications.to_vec()).ok();
+            None
+        };
+        let policy = &settings.policy;
+        let allowed = || still_allowed(context, policy, &principal, &channel, false);
+        let subscribe =
+            context
+                .node
+                .subscribe(&channel, &member, options, wish.clone(), allowed, answer);
+        match subscribe.await {
+            Ok(SubscribeOutcome::Joined(joined)) => {
+                let subscription = Subscription {
+                    by_server: true,
+                    ..Subscription::default()
+                };
+                live.subscriptions.insert(channel.clone(), subscription);
+                made.push(ServerSide {
+                    channel,
+                    joined,
+                    wish,
+                    options,
+                    missed: missed.into_inner().unwrap_or_default(),
+                    data,
+                });
+            }
+            Ok(SubscribeOutcome::Forbidden | SubscribeOutcome::Unrecoverable) => {}
+            Err(error) => return Err(ServerSideError::Backend(error)),
+        }
+    }
+    Ok(made)
+}
+
+/// A channel to subscribe a session to.
+#[derive(Default)]
+struct Wanted {
+    place: SubscribeOptions<'static>,
+    data: Option<Box<[u8]>>,
+}
+
+fn wanted(
+    settings: &SessionSettings,
+    principal: &Principal,
+    asked: Vec<(String, SubscribeOptions<'static>)>,
+) -> BTreeMap<Channel, Wanted> {
+    let mut wanted = BTreeMap::new();
+    for named in ConnectionClaims::of(principal.claims()).channels {
+        let data = named.options.data.map(|data| data.into_bytes());
+        let place = SubscribeOptions::default();
+        wanted.insert(named.channel, Wanted { place, data });
+    }
+    if settings.personal_channels
+        && !principal.user().is_empty()
+        && let Ok(own) = Channel::parse(&format!("{PERSONAL}{}", principal.user()))
+    {
+        wanted.entry(own).or_default();
+    }
+    for (name, place) in asked {
+        // The client may name one that it had before, and that it may not have any more.
+        let Ok(channel) = Channel::parse(&name) else {
+            continue;
+        };
+        let token: Option<Cow<'_, str>> = None;
+        let place = SubscribeOptions { token, ..place };
+        wanted.entry(channel).or_default().place = place;
+    }
+    wanted
+}

@@ -1,0 +1,181 @@
+//! Tokens of subscriptions, and `sub_refresh`, which replaces one.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_auth::{SubscriptionWish, VerifyError};
+use curfew_hub::Member;
+use curfew_model::{Channel, ErrorCode, Principal, Push, Reply};
+use curfew_telemetry::Origin;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::Context;
+use crate::commands::span::CommandSpan;
+use crate::commands::subscribe::SubscribeError;
+use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::open::SessionState;
+use crate::pipeline::{Finished, InFlight};
+use crate::run::End;
+
+/// A subscription's token, verified.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    /// The token's content.
+    pub(crate) principal: Arc<Principal>,
+    /// Its data for the client.
+    pub(crate) data: Option<Box<[u8]>>,
+    /// Seconds after which the client should renew it.
+    pub(crate) renew_in: u64,
+}
+
+/// Verifies the token of a subscription, and looks for a revocation that covers it.
+pub(crate) async fn verify(
+    context: &Context,
+    member: &Member,
+    channel: &Channel,
+    token: &str,
+) -> Result<Grant, SubscribeError> {
+    let principal = member.principal();
+    let wish = SubscriptionWish {
+        channel: channel.as_str(),
+        principal: &principal,
+        session: member.session(),
+    };
+    let verified = context.authenticator.verify_subscription(token, wish).await;
+    let grant = context.judge(verified)?;
+    let node = &context.node;
+    if node.is_revoked(&grant.principal, member.session()).await? {
+        return Err(SubscribeError::Revoked);
+    }
+    Ok(Grant {
+        renew_in: context.renew_in(grant.principal.expires_at()),
+        data: grant.claims.data.map(|data| data.into_bytes()),
+        principal: grant.principal,
+    })
+}
+
+/// Starts the verification of a newer token for a subscription.
+pub(crate) fn refresh(
+    state: &SessionState,
+    request: RequestInfo,
+    name: &str,
+    token: Cow<'_, str>,
+) -> Reaction {
+    let Some(live) = &state.live else {
+        return Reaction::Done(None);
+    };
+    let known = live.subscriptions.get_key_value(name);
+    let Some((channel, _)) = known else {
+        let message = "the session is not subscribed to this channel";
+        return state.reject(&request, Origin::Unknown, ErrorCode::NotSubscribed, message);
+    };
+    let channel = channel.clone();
+    let mut span = state.begin_span(request.command, Origin::Unknown);
+    span.name(state, &channel);
+    let context = Arc::clone(&state.context);
+    let member = Arc::clone(live.attachment.member());
+    let token = token.into_owned();
+    let scope = span.scope();
+    let verify = async move {
+        let result = verify(&context, &member, &channel, &token).await;
+        Finished {
+            request,
+            outcome: Outcome::SubscriptionRefreshed { channel, result },
+            span,
+        }
+    };
+    Reaction::Waits(InFlight {
+        operation: Box::pin(verify.instrument(scope)),
+        is_publication: false,
+    })
+}
+
+/// Puts the newer token in force, or answers with the failure. `Some` ends the session: a token
+/// that can never be good is no client's mistake to repeat.
+pub(crate) fn finish(
+    state: &mut SessionState,
+    request: &RequestInfo,
+    channel: &Channel,
+    result: Result<Grant, SubscribeError>,
+    span: &mut CommandSpan,
+) -> Option<End> {
+    let (code, message) = match result {
+        Ok(grant) => {
+            let reply = Reply::SubscriptionRefreshed {
+                renew_in: Some(grant.renew_in),
+            };
+            let live = state.live.as_mut()?;
+            if let Some(subscription) = live.subscriptions.get_mut(channel) {
+                subscription.grant = Some(Box::new(grant));
+            }
+            state.schedule_subscriptions();
+            let answer = state.reply(request, &reply);
+            state.answer(answer);
+            return None;
+        }
+        Err(SubscribeError::Backend(error)) => {
+            state.backend_error(request, &error, span);
+            return None;
+        }
+        Err(SubscribeError::Token(VerifyError::Refused(error))) if error.is_of_time() => {
+            (ErrorCode::Expired, error.message().to_owned())
+        }
+        Err(SubscribeError::Token(VerifyError::Unknown(_))) => {
+            let message = "temporarily unavailable, try again".to_owned();
+            (ErrorCode::Unavailable, message)
+        }
+        Err(error @ (SubscribeError::Token(VerifyError::Refused(_)) | SubscribeError::Revoked)) => {
+            (ErrorCode::Forbidden, error.to_string())
+        }
+    };
+    span.failed(state, code);
+    let answer = state.error(request, code, message);
+    state.answer(answer);
+    None
+}
+
+impl SessionState {
+    /// Schedules the end of the subscription whose token ends first.
+    pub(crate) fn schedule_subscriptions(&mut self) {
+        let now = self.context.node.clock().now();
+        let ends = self
+            .live
+            .iter()
+            .flat_map(|live| live.subscriptions.values());
+        let ends = ends.filter_map(|subscription| Some(subscription.grant.as_ref()?.ends_at()));
+        let first = ends.min().map(|at| at.saturating_sub(now));
+        self.deadlines.subscription_at = first.and_then(|wait| Instant::now().checked_add(wait));
+    }
+
+    /// Ends the subscriptions whose tokens have ended.
+    pub(crate) fn end_subscriptions(&mut self) {
+        let now = self.context.node.clock().now();
+        let Some(live) = &mut self.live else { return };
+        let member = Arc::clone(live.attachment.member());
+        let over = live.subscriptions.iter().filter(|(_, subscription)| {
+            let grant = subscription.grant.as_ref();
+            grant.is_some_and(|grant| grant.ends_at() <= now)
+        });
+        let over: Vec<_> = over.map(|(channel, _)| channel.clone()).collect();
+        for channel in &over {
+            live.subscriptions.remove(channel);
+            self.context.node.unsubscribe(channel, &member);
+        }
+        for channel in &over {
+            self.push(&Push::Unsubscribed {
+                channel,
+                reason: ErrorCode::Expired,
+            });
+        }
+        self.schedule_subscriptions();
+    }
+}
+
+impl Grant {
+    /// The time since 1970 at which the subscription ends.
+    fn ends_at(&self) -> Duration {
+        self.principal.ends_at()
+    }
+}

@@ -1,0 +1,60 @@
+//! `curfew dev --centrifuge`: the settings that the published test suites of Centrifuge's SDKs
+//! assume. They send tokens that never expire, signed with a short and well-known secret, or none.
+
+use std::time::Duration;
+
+use curfew_model::{Action, Secret};
+use curfew_node::{ChannelConfig, HistoryConfig};
+use curfew_policy::{Effect, Rule};
+
+use crate::config::Config;
+
+/// The secret that the suites sign with.
+pub(super) const SECRET: &str = "secret";
+
+/// What is lax on such a node, in its log and in the text that it prints.
+pub(super) const WARNING: &str = "--centrifuge is for test suites alone: everyone may sign tokens, since their secret is well-known, tokens need no exp, and clients need no token";
+
+/// The channels whose history is too short for some recoveries.
+const SMALL_HISTORY: &str = "smallhistory:*";
+
+/// The history of those channels.
+const SMALL: HistoryConfig = HistoryConfig {
+    size: 2,
+    ttl: Duration::from_secs(300),
+};
+
+/// Channels that the suites expect to be refused.
+const UNKNOWN: &str = "test:*";
+
+/// Changes the configuration of `curfew dev` to the one that the suites assume.
+pub(super) fn apply(config: &mut Config) {
+    for issuer in &mut config.auth.issuers {
+        issuer.secret = Some(Secret::new(SECRET));
+    }
+    config.auth.development = true;
+    config.centrifuge.enabled = true;
+    config.centrifuge.personal_channels = true;
+    config.auth.anonymous = true;
+    // A suite connects often, and from one address.
+    config.limits.anonymous_per_address = 0;
+    let refused = Rule {
+        name: "the suites have no such channels".to_owned(),
+        channels: vec![UNKNOWN.to_owned()],
+        actions: vec![
+            Action::Subscribe,
+            Action::Publish,
+            Action::History,
+            Action::Presence,
+        ],
+        effect: Effect::Deny,
+        ..Rule::default()
+    };
+    config.policy.rules.insert(0, refused);
+    let small = ChannelConfig {
+        pattern: SMALL_HISTORY.to_owned(),
+        history: Some(SMALL),
+        ..ChannelConfig::default()
+    };
+    config.channels.insert(0, small);
+}

@@ -1,0 +1,115 @@
+//! Commands of the Centrifuge protocol in both encodings: serde_json and prost read them once more, and
+//! what they have read is judged here by the table of commands.
+
+mod opinion;
+mod text;
+mod wire;
+
+use curfew_model::{ClientRequest, ErrorCode, Message};
+use curfew_protocol::{DecodeError, Protocol as _};
+use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
+use opinion::Verdict;
+
+fn decode<'a>(
+    encoding: Encoding,
+    message: &mut Message<'a>,
+) -> Result<ClientRequest<'a>, DecodeError> {
+    let transport = Over::WebSocket;
+    let protocol = Centrifuge {
+        encoding,
+        transport,
+    };
+    let before = size(message);
+    let decoded = protocol.decode(message);
+    assert!(size(message) < before.max(1), "nothing is removed");
+    decoded
+}
+
+fn size(message: &Message<'_>) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) => bytes.len(),
+    }
+}
+
+/// Each line is a command, or none, for both.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_json(bytes: &[u8]) -> bool {
+    let mut message = Message::Binary(bytes);
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let mut accepted = false;
+    loop {
+        let line = lines.next().expect("a line for each command");
+        let shown = String::from_utf8_lossy(line);
+        let decoded = decode(Encoding::Json, &mut message);
+        accepted |= decoded.is_ok();
+        let text = str::from_utf8(line).ok();
+        let is_deep = matches!(&decoded, Err(DecodeError::Form { message, .. }) if message.contains("deeper"));
+        match text.map(text::verdict) {
+            // Half of a surrogate pair in a text that is not read, which serde_json refuses; nesting.
+            _ if shown.contains("\\ud") || shown.contains("\\uD") => {}
+            _ if is_deep || deep(line) => {}
+            opinion => compare(&decoded, opinion.unwrap_or(Verdict::Refused), &shown),
+        }
+        if message.is_empty() || matches!(decoded, Err(DecodeError::NotTheProtocol { .. })) {
+            return accepted;
+        }
+    }
+}
+
+/// True if the reader may refuse the line for its depth.
+fn deep(line: &[u8]) -> bool {
+    line.iter().filter(|byte| b"[{".contains(byte)).count() > 34
+}
+
+/// A command for the reader is the same command for prost. Both judge messages alike that prost would
+/// have written itself.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_protobuf(bytes: &[u8]) -> bool {
+    let mut message = Message::Binary(bytes);
+    let mut rest = bytes;
+    let mut accepted = false;
+    loop {
+        let decoded = decode(Encoding::Protobuf, &mut message);
+        accepted |= decoded.is_ok();
+        let opinion = wire::take(&mut rest);
+        let shown = format!("{rest:?}");
+        match (&decoded, opinion) {
+            (Err(DecodeError::NotTheProtocol { .. }), Some(opinion)) if !opinion.is_plain => {}
+            (_, opinion) => {
+                let verdict = opinion.map_or(Verdict::Refused, |opinion| opinion.verdict);
+                compare(&decoded, verdict, &shown);
+            }
+        }
+        if message.is_empty() || matches!(decoded, Err(DecodeError::NotTheProtocol { .. })) {
+            return accepted;
+        }
+    }
+}
+
+fn compare(
+    decoded: &Result<ClientRequest<'_>, DecodeError>,
+    opinion: Verdict,
+    shown: &dyn std::fmt::Display,
+) {
+    let verdict = match decoded {
+        Err(DecodeError::NotTheProtocol { .. }) => Verdict::Refused,
+        Err(DecodeError::Form { code, .. }) => Verdict::Form(match code {
+            ErrorCode::BadRequest => 107,
+            ErrorCode::NotAvailable => 108,
+            other => panic!("{other}"),
+        }),
+        Ok(ClientRequest::Pong) => Verdict::Pong,
+        Ok(ClientRequest::Command { id, command }) => {
+            let id = id.as_ref().map_or("0", |id| id.as_json());
+            Verdict::Command(id.parse().expect("a number"), opinion::told(command))
+        }
+    };
+    assert_eq!(verdict, opinion, "{shown}");
+}
