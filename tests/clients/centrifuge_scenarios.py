@@ -348,13 +348,6 @@ class Scenarios:
         check(await refusal(client.rpc("any", self.fleet.payload({}))) == 108)
         check((client.state.value, len(seen["connected"])) == ("connected", 1), seen)
 
-    async def send(self):
-        """Curfew ignores a message to the server; Centrifugo ends the connection."""
-        client, seen = await self.connected()
-        await client.send(self.fleet.payload({"text": "nobody asked"}))
-        await within(client.presence_stats(self.name("room")))
-        check((client.state.value, len(seen["connected"])) == ("connected", 1), seen)
-
     async def pings(self):
         """The server's pings come as its settings of this scenario say: one a second."""
         client, seen = await self.connected(max_server_ping_delay=1)

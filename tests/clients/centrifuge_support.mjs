@@ -207,7 +207,7 @@ export class Fleet {
     const made = this.client(address, options);
     made.client.connect();
     await within('a connection', made.client.ready(PATIENCE_MS)).catch((error) => {
-      throw new Error(`${error.message}; ${JSON.stringify(made.seen)}`);
+      throw new Error(`${error.message}; ${brief(made.seen)}`);
     });
     return made;
   }
@@ -243,10 +243,13 @@ export async function subscribed(client, channel, options) {
   const made = subscription(client, channel, options);
   made.sub.subscribe();
   await within(`a subscription of ${channel}`, made.sub.ready(PATIENCE_MS)).catch((error) => {
-    throw new Error(`${error.message}; ${JSON.stringify(made.seen)}`);
+    throw new Error(`${error.message}; ${brief(made.seen)}`);
   });
   return made;
 }
+
+/** What has happened, as far as it fits on a few lines. */
+const brief = (seen) => JSON.stringify(seen).slice(0, 600);
 
 function watch(emitter, events) {
   const seen = Object.fromEntries(events.map((event) => [event, []]));

@@ -171,7 +171,7 @@ class Fleet:
         try:
             await client.ready(PATIENCE)
         except Exception as error:
-            raise AssertionError(f"no connection: {error!r}; {dict(seen)}") from error
+            raise AssertionError(f"no connection: {error!r}; {dict(seen)!s:.600}") from error
         return client, seen
 
     def payload(self, value):
@@ -201,5 +201,5 @@ async def subscribed(client, channel, **options):
     try:
         await sub.ready(PATIENCE)
     except Exception as error:
-        raise AssertionError(f"no subscription: {error!r}; {dict(seen)}") from error
+        raise AssertionError(f"no subscription: {error!r}; {dict(seen)!s:.600}") from error
     return sub, seen

@@ -21,7 +21,7 @@ use crate::clients::{clients, installed, program};
 const LONGEST_PROGRAM: Duration = Duration::from_secs(300);
 
 /// The scenarios that both languages have. Others are about one of them, or ask for something.
-const SCENARIOS: [&str; 19] = [
+const SCENARIOS: [&str; 18] = [
     "connect",
     "refused_token",
     "expired_token",
@@ -39,12 +39,11 @@ const SCENARIOS: [&str; 19] = [
     "delta",
     "delta_characters",
     "commands",
-    "send",
     "pings",
 ];
 
-/// The scenarios about the first frame and its size, which only JavaScript's SDK makes large.
-const BATCHES: [&str; 2] = ["batching", "many_at_once"];
+/// The scenarios that only JavaScript's SDK can live: several commands in a frame, and messages to the server.
+const JAVASCRIPT_ONLY: [&str; 3] = ["batching", "many_at_once", "send"];
 
 /// Those that several nodes are worth a second time: half of the clients are at another one.
 const ACROSS_NODES: [&str; 9] = [
@@ -104,7 +103,7 @@ async fn lives_every_scenario_at_one_node(sdk: Sdk) {
     let node = Gateway::start_with(&settings()).await;
     let mut scenarios = SCENARIOS.to_vec();
     if sdk.0 == SdkLanguage::JavaScript {
-        scenarios.extend(BATCHES);
+        scenarios.extend(JAVASCRIPT_ONLY);
     }
     let task = json!({"address":node.address().to_string(),"scenarios":scenarios});
     let steps = sdk.live(task, async |what| panic!("{what}")).await;
