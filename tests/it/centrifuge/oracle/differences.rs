@@ -143,3 +143,73 @@ pub(super) fn report(found: &BTreeMap<(String, Encoding), Lines>) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "# A comment.\n\n== one\n== two\nonly json\n- < a\n+ < b\nwhy: It is so.\n";
+
+    fn lines(lines: &[&str]) -> Lines {
+        lines.iter().map(|&line| line.to_owned()).collect()
+    }
+
+    fn found(scripts: &[(&str, Encoding, &[&str])]) -> BTreeMap<(String, Encoding), Lines> {
+        let entry = |(script, encoding, found): &(&str, Encoding, &[&str])| {
+            (((*script).to_owned(), *encoding), lines(found))
+        };
+        scripts.iter().map(entry).collect()
+    }
+
+    #[test]
+    fn steps_are_compared_one_by_one() {
+        let said = |steps: &[&[&str]]| -> Said { steps.iter().map(|step| lines(step)).collect() };
+        let expected = said(&[&["< a", "< b"], &["< c"], &["< d", "< e"]]);
+        let actual = said(&[&["< a", "< x"], &["< c"], &["< e", "< d"]]);
+        let order = ["- < d", "- < e", "+ < e", "+ < d"];
+        let all = ["- < b", "+ < x"].into_iter().chain(order);
+        assert_eq!(between(&expected, &actual), all.collect::<Vec<_>>());
+        assert!(between(&expected, &expected).is_empty());
+    }
+
+    #[test]
+    fn what_is_known_is_taken_off_and_what_is_gone_is_told() {
+        let known = parse(TEXT).unwrap();
+        let one: &[&str] = &["- < a", "+ < b"];
+        let more: &[&str] = &["- < a", "+ < b", "- < c"];
+        let (new, gone) = unexplained(
+            found(&[("one", Encoding::Json, one), ("two", Encoding::Json, more)]),
+            &known,
+        );
+        assert_eq!(new, found(&[("two", Encoding::Json, &["- < c"])]));
+        assert!(gone.is_empty(), "{gone:?}");
+
+        let (new, gone) = unexplained(
+            found(&[
+                ("one", Encoding::Json, &[]),
+                ("one", Encoding::Protobuf, one),
+            ]),
+            &known,
+        );
+        assert_eq!(new, found(&[("one", Encoding::Protobuf, one)]));
+        assert_eq!(gone, ["one (json): It is so.", "no script is called two"]);
+    }
+
+    #[test]
+    fn a_report_is_read_back_once_it_has_reasons() {
+        let lines: &[&str] = &["- < a", "+ < b"];
+        let found = found(&[
+            ("one", Encoding::Json, lines),
+            ("one", Encoding::Protobuf, lines),
+            ("two", Encoding::Json, lines),
+        ]);
+        let report = report(&found).replace("why: ", "why: It is so.");
+        let known = parse(&report).unwrap();
+        let (new, gone) = unexplained(found, &known);
+        assert!(
+            new.is_empty() && gone.is_empty(),
+            "{report}\n{new:?}\n{gone:?}"
+        );
+        assert!(parse("== one\n- < a\nwhy: \n").is_err());
+    }
+}

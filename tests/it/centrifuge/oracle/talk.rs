@@ -153,14 +153,22 @@ impl Talk<'_> {
             .iter()
             .filter_map(|(client, line)| Some((line.id.clone()?, name(client))));
         let ids: Vec<_> = ids.collect();
-        let mut lines = Vec::new();
+        let mut lines: Vec<(String, usize)> = Vec::new();
         for (client, line) in &mut self.lines {
             for said in line.heard.drain(..) {
                 let shown = show(said, &ids, &mut self.epochs);
-                lines.push(prefix(client) + &shown.replace(&self.unique, "~"));
+                let line = prefix(client) + &shown.replace(&self.unique, "~");
+                match lines.last_mut() {
+                    Some((last, times)) if *last == line => *times += 1,
+                    _ => lines.push((line, 1)),
+                }
             }
         }
-        lines
+        let show = |(line, times)| match times {
+            1 => line,
+            _ => format!("{line} ({times} times)"),
+        };
+        lines.into_iter().map(show).collect()
     }
 
     /// Fills in what a template leaves open.
