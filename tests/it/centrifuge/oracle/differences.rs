@@ -56,17 +56,19 @@ pub(super) fn parse(text: &str) -> Result<Vec<Known>, String> {
     Ok(all)
 }
 
-/// Lines that differ, step by step.
+/// Lines that differ, step by step. The words of an error are each server's own.
 pub(super) fn between(expected: &Said, actual: &Said) -> Lines {
     let mut lines = Lines::new();
     for (expected, actual) in expected.iter().zip(actual) {
+        let wordless = |lines: &[String]| lines.iter().map(|line| without_words(line)).collect();
+        let (expected, actual): (Vec<_>, Vec<_>) = (wordless(expected), wordless(actual));
         if expected == actual {
             continue;
         }
-        let (missing, new) = (without(expected, actual), without(actual, expected));
+        let (missing, new) = (without(&expected, &actual), without(&actual, &expected));
         let reordered = missing.is_empty() && new.is_empty();
         let (missing, new) = if reordered {
-            (expected.clone(), actual.clone())
+            (expected, actual)
         } else {
             (missing, new)
         };
@@ -74,6 +76,27 @@ pub(super) fn between(expected: &Said, actual: &Said) -> Lines {
         lines.extend(new.iter().map(|line| format!("+ {line}")));
     }
     lines
+}
+
+/// The line without the message of its error.
+fn without_words(line: &str) -> String {
+    const BEFORE: &str = r#","message":""#;
+    if !line.contains(r#""error":{"code":"#) {
+        return line.to_owned();
+    }
+    let Some((front, words)) = line.split_once(BEFORE) else {
+        return line.to_owned();
+    };
+    let mut escaped = false;
+    let end = words.find(|letter| {
+        let ends = letter == '"' && !escaped;
+        escaped = letter == '\\' && !escaped;
+        ends
+    });
+    match end {
+        Some(end) if end > 0 => format!("{front}{}", &words[end + 1..]),
+        _ => line.to_owned(),
+    }
 }
 
 /// The lines of `these` that `others` lack.
@@ -170,6 +193,17 @@ mod tests {
         let all = ["- < b", "+ < x"].into_iter().chain(order);
         assert_eq!(between(&expected, &actual), all.collect::<Vec<_>>());
         assert!(between(&expected, &expected).is_empty());
+    }
+
+    #[test]
+    fn the_words_of_an_error_are_free_if_there_are_any() {
+        let line =
+            |words: &str| format!(r#"< {{"id":1,"error":{{"code":100,"message":"{words}"}}}}"#);
+        let said = |words: &str| vec![vec![line(words)]];
+        assert!(between(&said("a"), &said(r#"b \"c\" \\"#)).is_empty());
+        assert_eq!(between(&said("a"), &said("")).len(), 2);
+        let other = vec![vec![line("a").replace("100", "101")]];
+        assert_eq!(between(&said("a"), &other).len(), 2);
     }
 
     #[test]

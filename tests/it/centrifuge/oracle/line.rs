@@ -63,7 +63,10 @@ pub(super) struct Line {
     due: bool,
     /// The id of the last mark.
     mark: u32,
+    is_mark_sent: bool,
     marked: bool,
+    /// The present step waits for the server.
+    waits: bool,
     bases: Bases,
 }
 
@@ -92,7 +95,9 @@ impl Line {
             heard: Vec::new(),
             due: false,
             mark: FIRST_MARK,
+            is_mark_sent: false,
             marked: false,
+            waits: false,
             bases: Bases::default(),
         };
         match connect.attempt().await {
@@ -158,22 +163,43 @@ impl Line {
         self.heard.clear();
     }
 
-    /// Listens until the server has answered all that was sent to it.
-    pub(super) async fn answered(&mut self) {
-        if self.due {
-            self.listen(PATIENCE, |line| !line.due).await;
-        }
-        if self.state != State::Connected {
-            return;
-        }
+    /// Begins a step. In one that waits for the server, pings are told; in others they are answered.
+    pub(super) fn begin(&mut self, waits: bool) {
+        self.waits = waits;
         self.mark += 1;
+        self.is_mark_sent = false;
         self.marked = false;
-        let mark = format!(
-            r#"{{"id":{},"unsubscribe":{{"channel":"plain:mark"}}}}"#,
-            self.mark
-        );
-        self.send_commands(&[mark]).await;
-        self.listen(PATIENCE, |line| line.marked).await;
+    }
+
+    /// True if the server has said what this step is about. What is answered in order is found so by
+    /// a mark: a command of the runner's own, whose answer comes last.
+    pub(super) async fn is_settled(&mut self, wanted: Option<usize>) -> bool {
+        if self.state == State::Over {
+            return true;
+        }
+        // A mark would be a sign of life in itself.
+        if self.waits {
+            return self.heard.len() >= wanted.unwrap_or(1);
+        }
+        if self.due || self.state != State::Connected {
+            return !self.due;
+        }
+        if !self.is_mark_sent {
+            self.is_mark_sent = true;
+            let mark = format!(
+                r#"{{"id":{},"unsubscribe":{{"channel":"plain:mark"}}}}"#,
+                self.mark
+            );
+            self.send_commands(&[mark]).await;
+        }
+        self.marked
+    }
+
+    /// Listens until something is said, or for so long.
+    pub(super) async fn listen_once(&mut self, patience: Duration) {
+        let before = (self.heard.len(), self.due, self.marked);
+        let now = |line: &Self| (line.heard.len(), line.due, line.marked);
+        self.listen(patience, |line| now(line) != before).await;
     }
 
     /// Listens until so much was heard in this step, or for so long.
@@ -234,11 +260,16 @@ impl Line {
                     .collect()
             }
         };
-        match messages {
-            Ok(messages) => messages
-                .into_iter()
-                .for_each(|message| self.message(message, encoding)),
-            Err(problem) => self.heard.push(Said::Unreadable(problem)),
+        let messages = match messages {
+            Ok(messages) => messages,
+            Err(problem) => return self.heard.push(Said::Unreadable(problem)),
+        };
+        for message in messages {
+            if message == Message::default() && !self.waits {
+                self.send_commands(&["{}".to_owned()]).await;
+            } else {
+                self.message(message, encoding);
+            }
         }
     }
 

@@ -5,8 +5,9 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use curfew_testkit::mint::{Key, SECRET};
-use curfew_testkit::{OutFrame, opcode, unix_now};
+use curfew_testkit::{OutFrame, PATIENCE, opcode, unix_now};
 use serde_json::Value as Json;
+use tokio::time::Instant;
 
 use super::line::{Line, Said};
 use super::script::{Act, Encoding, Script};
@@ -21,6 +22,9 @@ const LATE: Duration = Duration::from_secs(1);
 
 /// The longest time until a server acts by itself: a ping, an expiry.
 const BY_ITSELF: Duration = Duration::from_secs(45);
+
+/// The time for which one of several connections is listened to.
+const TURN: Duration = Duration::from_millis(20);
 
 /// Members that are new each time, and say nothing about the protocol.
 const LEFT_OUT: [&str; 3] = ["node", "session", "time"];
@@ -130,15 +134,34 @@ impl Talk<'_> {
 
     /// Listens until all that follows from a step was said.
     async fn settle(&mut self, act: &Act, expected: Option<&[String]>) {
+        let waiting = match act {
+            Act::Wait { client } => Some(client),
+            _ => None,
+        };
         for (client, line) in &mut self.lines {
+            line.begin(Some(client) == waiting);
+        }
+        let wanted = |client: &str| {
             let prefix = prefix(client);
-            let wanted = expected.map(|said| said.iter().filter(|line| line.starts_with(&prefix)));
-            let wanted = wanted.map(Iterator::count);
-            if matches!(act, Act::Wait { client: waiting } if waiting == client) {
-                line.until(wanted.unwrap_or(1), BY_ITSELF).await;
+            expected.map(|said| said.iter().filter(|line| line.starts_with(&prefix)).count())
+        };
+        let patience = waiting.map_or(PATIENCE, |_| BY_ITSELF);
+        let deadline = Instant::now() + patience;
+        // All lines in turn: a server may ask one client before it answers another.
+        loop {
+            let mut settled = true;
+            for (client, line) in &mut self.lines {
+                settled &= line.is_settled(wanted(client)).await;
             }
-            line.answered().await;
-            match wanted {
+            if settled || Instant::now() > deadline {
+                break;
+            }
+            for line in self.lines.values_mut() {
+                line.listen_once(TURN).await;
+            }
+        }
+        for (client, line) in &mut self.lines {
+            match wanted(client) {
                 Some(wanted) => line.until(wanted, LATE).await,
                 None => line.until_quiet(QUIET).await,
             }
@@ -227,7 +250,7 @@ fn show(said: Said, ids: &[(String, String)], epochs: &mut Vec<String>) -> Strin
         Said::Message(message) => normal(message, ids, epochs).show(),
         Said::OtherKind(message) => format!("other kind {}", normal(message, ids, epochs).show()),
         Said::Unreadable(problem) => format!("unreadable {problem}"),
-        Said::Close(code, reason) => format!("close {code} {reason}"),
+        Said::Close(code, reason) => format!("close {code} {reason}").trim_end().to_owned(),
         Said::End => "end".to_owned(),
     }
 }
