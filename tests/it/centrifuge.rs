@@ -1,3 +1,37 @@
-//! The Centrifuge client protocol, held against the server that it comes from.
+//! The Centrifuge client protocol: as its published SDKs speak it, and against the server that it
+//! comes from.
 
+mod browser;
+mod clients;
 mod oracle;
+mod suites;
+
+use curfew_tests::Settings;
+
+/// The channels of the programs in `tests/clients/`, and rules that allow all but `closed:`.
+const CHANNELS: &str = r#"
+[[policy.rules]]
+name = "everything"
+channels = ["room:*", "small:*", "plain:*"]
+actions = ["subscribe", "publish", "history", "presence"]
+
+[[channels]]
+pattern = "room:*"
+history = { size = 1000, ttl = "10m" }
+presence = true
+join_leave = true
+delta = true
+
+[[channels]]
+pattern = "small:*"
+history = { size = 2, ttl = "10m" }
+"#;
+
+/// A node that speaks the protocol, and pings often enough for a test.
+fn settings() -> Settings {
+    Settings::default()
+        .rules(CHANNELS)
+        .with("centrifuge.enabled = true")
+        .with("centrifuge.subscription_tokens = true")
+        .with("session.ping_interval = \"1s\"")
+}

@@ -173,7 +173,7 @@ async fn lives_a_session(program: &mut Command) {
 }
 
 /// Folder of the installed clients: `CURFEW_CLIENTS`, else the default of `.ci/run`.
-fn clients() -> PathBuf {
+pub(crate) fn clients() -> PathBuf {
     std::env::var_os("CURFEW_CLIENTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients"),
         PathBuf::from,
@@ -190,7 +190,7 @@ pub(crate) fn installed(what: &str) -> PathBuf {
     path
 }
 
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("clients")
         .join(name)

@@ -233,14 +233,14 @@ async fn what_names_a_trace_is_a_link_to_it() {
 }
 
 /// A headless Chromium under its driver. Both end when it is dropped.
-struct Browser {
-    client: Client,
+pub(crate) struct Browser {
+    pub(crate) client: Client,
     _driver: Driver,
     _profile: TempDir,
 }
 
 impl Browser {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let driver = Driver::start();
         let profile = TempDir::new().unwrap();
         let profile_argument = format!("--user-data-dir={}", profile.path().display());
@@ -265,7 +265,7 @@ impl Browser {
     }
 
     /// Opens the page, and notes from then on what its scripts and its content policy complain of.
-    async fn open(&self, address: &str) {
+    pub(crate) async fn open(&self, address: &str) {
         self.client.goto(address).await.unwrap();
         let note = "window.complaints = [];
             addEventListener('error', (event) => complaints.push(event.message));
@@ -274,7 +274,7 @@ impl Browser {
         self.client.execute(note, Vec::new()).await.unwrap();
     }
 
-    async fn complaints(&self) -> Vec<String> {
+    pub(crate) async fn complaints(&self) -> Vec<String> {
         let complaints = self.client.execute("return complaints", Vec::new()).await;
         serde_json::from_value(complaints.unwrap()).unwrap()
     }
@@ -296,12 +296,12 @@ impl Browser {
             .unwrap_or_else(|error| panic!("no {selector} on the page: {error}"))
     }
 
-    async fn text(&self, selector: &str) -> String {
+    pub(crate) async fn text(&self, selector: &str) -> String {
         self.find(selector).await.text().await.unwrap()
     }
 
     /// Looks until the condition holds; panics with what the page says after [`PATIENCE`].
-    async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds().await {
             if Instant::now() > deadline {

@@ -10,6 +10,7 @@ mod advisories;
 mod anonymous;
 mod architecture;
 mod bad_tokens;
+mod centrifuge;
 mod clients;
 mod clocks;
 mod demo;

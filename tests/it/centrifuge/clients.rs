@@ -1,0 +1,251 @@
+//! The published SDKs of Centrifuge for JavaScript and Python, unchanged.
+//!
+//! The programs are in `tests/clients/`; each lives scenarios and prints their names. What a program asks
+//! for, in lines that end in a colon, is done here.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use curfew_testkit::PATIENCE;
+use curfew_testkit::mint::SECRET;
+use curfew_tests::{Cluster, Gateway, Proxy, Redis, revocation_key};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::settings;
+use crate::clients::{clients, installed, program};
+
+/// No program takes longer, on a machine that is busy.
+const LONGEST_PROGRAM: Duration = Duration::from_secs(300);
+
+/// The scenarios that both languages have. Others are about one of them, or ask for something.
+const SCENARIOS: [&str; 19] = [
+    "connect",
+    "refused_token",
+    "expired_token",
+    "refresh",
+    "subscribe",
+    "publish",
+    "presence",
+    "join_leave",
+    "history",
+    "recovery",
+    "recovery_under_load",
+    "get_state",
+    "subscription_token",
+    "server_side",
+    "delta",
+    "delta_characters",
+    "commands",
+    "send",
+    "pings",
+];
+
+/// The scenarios about the first frame and its size, which only JavaScript's SDK makes large.
+const BATCHES: [&str; 2] = ["batching", "many_at_once"];
+
+/// Those that several nodes are worth a second time: half of the clients are at another one.
+const ACROSS_NODES: [&str; 9] = [
+    "publish",
+    "presence",
+    "join_leave",
+    "history",
+    "recovery",
+    "recovery_under_load",
+    "get_state",
+    "server_side",
+    "delta",
+];
+
+/// Each SDK, in each format, over each of its transports.
+macro_rules! each_sdk {
+    ($($name:ident: $sdk:expr;)*) => {
+        $(mod $name {
+            use super::{Sdk, SdkLanguage::*};
+
+            const SDK: Sdk = $sdk;
+
+            #[tokio::test]
+            async fn lives_every_scenario_at_one_node() {
+                super::lives_every_scenario_at_one_node(SDK).await;
+            }
+
+            #[tokio::test]
+            async fn has_everything_from_another_node() {
+                super::has_everything_from_another_node(SDK).await;
+            }
+
+            #[tokio::test]
+            async fn has_every_message_when_its_node_drains_or_dies() {
+                super::has_every_message_when_its_node_drains_or_dies(SDK).await;
+            }
+
+            #[tokio::test]
+            async fn stays_away_once_its_user_is_revoked() {
+                super::stays_away_once_its_user_is_revoked(SDK).await;
+            }
+        })*
+    };
+}
+
+each_sdk! {
+    javascript_json: Sdk(JavaScript, "json", "websocket");
+    javascript_protobuf: Sdk(JavaScript, "protobuf", "websocket");
+    javascript_json_over_http_stream: Sdk(JavaScript, "json", "http_stream");
+    javascript_protobuf_over_http_stream: Sdk(JavaScript, "protobuf", "http_stream");
+    javascript_json_over_sse: Sdk(JavaScript, "json", "sse");
+    python_json: Sdk(Python, "json", "websocket");
+    python_protobuf: Sdk(Python, "protobuf", "websocket");
+}
+
+async fn lives_every_scenario_at_one_node(sdk: Sdk) {
+    let node = Gateway::start_with(&settings()).await;
+    let mut scenarios = SCENARIOS.to_vec();
+    if sdk.0 == SdkLanguage::JavaScript {
+        scenarios.extend(BATCHES);
+    }
+    let task = json!({"address":node.address().to_string(),"scenarios":scenarios});
+    let steps = sdk.live(task, async |what| panic!("{what}")).await;
+    assert_eq!(steps, scenarios);
+    node.assert_alive().await;
+}
+
+async fn has_everything_from_another_node(sdk: Sdk) {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &settings()).await;
+    let task = json!({
+        "address": cluster[0].address().to_string(),
+        "publisher": cluster[1].address().to_string(),
+        "scenarios": ACROSS_NODES,
+    });
+    let steps = sdk.live(task, async |what| panic!("{what}")).await;
+    assert_eq!(steps, ACROSS_NODES);
+    cluster.assert_well().await;
+}
+
+/// The client's way leads to the first node, then to the second, then to the third, where the publisher is. The
+/// first drains, the second is killed.
+async fn has_every_message_when_its_node_drains_or_dies(sdk: Sdk) {
+    let redis = Redis::start().await;
+    let settings = settings().with("drain.window = \"1s\"");
+    let mut cluster = Cluster::start(3, &redis.url(), &settings).await;
+    let way = Proxy::start(cluster[0].address()).await;
+    for signal in ["TERM", "KILL"] {
+        let next = cluster[1].address();
+        let task = json!({
+            "address": way.address().to_string(),
+            "publisher": cluster[cluster.nodes().len() - 1].address().to_string(),
+            "scenarios": ["failover"],
+        });
+        let node = cluster.remove(0);
+        let mut ended = Some(node);
+        let steps = sdk.live(task, async |what| {
+            assert_eq!(what, "end the node:");
+            way.point_to(next);
+            ended.as_ref().expect("it is asked for once").signal(signal);
+        });
+        assert_eq!(steps.await, ["end the node:", "failover"], "{signal}");
+        let code = ended.as_mut().expect("a node").exited(PATIENCE).await;
+        assert_eq!(code == 0, signal == "TERM", "{signal}: {code}");
+    }
+}
+
+async fn stays_away_once_its_user_is_revoked(sdk: Sdk) {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &settings()).await;
+    let task = json!({"address":cluster[0].address().to_string(),"scenarios":["revoked"]});
+    let connections = async || {
+        let accepted = cluster.metric("curfew_connections_accepted_total").await;
+        accepted + cluster.metric("curfew_connections_rejected_total").await
+    };
+    let mut counted = Vec::new();
+    let steps = sdk.live(task, async |what| match what {
+        "revoke alice:" => {
+            let key = revocation_key("user", "alice");
+            redis.run(&["SET", &key, "1", "EX", "600"]).await;
+        }
+        "count:" | "count again:" => counted.push(connections().await),
+        other => panic!("{other}"),
+    });
+    let asked = ["revoke alice:", "count:", "count again:", "revoked"];
+    assert_eq!(steps.await, asked);
+    // Her two sessions and Bob's. None of them tried to come back.
+    assert_eq!(counted, [3.0, 3.0]);
+    cluster.assert_well().await;
+}
+
+/// A language that has an SDK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SdkLanguage {
+    JavaScript,
+    Python,
+}
+
+/// An SDK, the format that it speaks and the transport that it uses.
+#[derive(Debug, Clone, Copy)]
+struct Sdk(SdkLanguage, &'static str, &'static str);
+
+impl Sdk {
+    fn command(self) -> Command {
+        let mut command = match self.0 {
+            SdkLanguage::JavaScript => {
+                installed("node_modules/centrifuge");
+                let mut node = Command::new("node");
+                node.arg(program("centrifuge_scenarios.mjs"));
+                node
+            }
+            SdkLanguage::Python => {
+                let mut python = Command::new(installed("venv/bin/python"));
+                python.arg(program("centrifuge_scenarios.py"));
+                python
+            }
+        };
+        at_home(&mut command);
+        command
+    }
+
+    /// Lives the task's scenarios, does what the program asks for, and returns the lines that it prints.
+    async fn live(self, mut task: Value, mut asked: impl AsyncFnMut(&str)) -> Vec<String> {
+        let Self(_, format, transport) = self;
+        task["secret"] = SECRET.into();
+        task["format"] = format.into();
+        task["transport"] = transport.into();
+        let mut child = self
+            .command()
+            .arg(task.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the client's interpreter is installed: run .ci/run");
+        let mut answers = child.stdin.take().expect("stdin is piped");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let mut steps = Vec::new();
+        let watched = timeout(LONGEST_PROGRAM, async {
+            while let Some(step) = lines.next_line().await.unwrap() {
+                if step.ends_with(':') {
+                    asked(&step).await;
+                    answers.write_all(b"done\n").await.unwrap();
+                }
+                steps.push(step);
+            }
+            child.wait().await.unwrap()
+        });
+        let status = watched.await;
+        let status = status.unwrap_or_else(|_| panic!("{self:?} does not end; it did {steps:?}"));
+        assert!(status.success(), "{self:?} failed; it did {steps:?}");
+        steps
+    }
+}
+
+/// Tells a program where its packages are, and keeps it from proxies of the environment and from writing
+/// beside its source.
+pub(super) fn at_home(command: &mut Command) {
+    command
+        .env("CURFEW_CLIENTS", clients())
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("no_proxy", "*");
+}
