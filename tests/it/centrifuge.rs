@@ -1,7 +1,9 @@
-//! The Centrifuge client protocol, as its published SDKs speak it.
+//! The Centrifuge client protocol: as its published SDKs speak it, and against the server that it
+//! comes from.
 
 mod browser;
 mod clients;
+mod oracle;
 mod suites;
 
 use curfew_tests::Settings;
@@ -18,7 +20,7 @@ pattern = "room:*"
 history = { size = 1000, ttl = "10m" }
 presence = true
 join_leave = true
-delta = "fossil"
+delta = true
 
 [[channels]]
 pattern = "small:*"

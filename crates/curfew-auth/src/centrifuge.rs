@@ -26,14 +26,23 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// A value that an application has put into a token. `Debug` shows its size only.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Payload {
+pub enum TokenData {
     /// JSON text as the token has it, white space included.
     Json(Box<str>),
     /// Bytes, which the token has in base64.
     Bytes(Box<[u8]>),
 }
 
-impl Payload {
+impl TokenData {
+    /// The JSON value, in its shortest text; `None` for bytes that are not JSON.
+    pub fn into_json(self) -> Option<Box<str>> {
+        let value: serde_json::Value = match &self {
+            Self::Json(text) => serde_json::from_str(text).ok()?,
+            Self::Bytes(bytes) => serde_json::from_slice(bytes).ok()?,
+        };
+        Some(value.to_string().into())
+    }
+
     /// The bytes: of JSON its text.
     pub fn into_bytes(self) -> Box<[u8]> {
         match self {
@@ -49,15 +58,15 @@ pub struct ConnectionClaims {
     /// True if the token has `exp` or `expire_at`, so that its client is to renew it.
     pub expires: bool,
     /// `info` or `b64info`: what others see of the connection, at most 1 KiB.
-    pub info: Option<Payload>,
+    pub info: Option<TokenData>,
     /// `channels` and `subs`: the wished server-side subscriptions, each channel once, in the order
     /// of names. The policy decides on each.
-    pub channels: Vec<ServerSide>,
+    pub channels: Vec<WishedChannel>,
 }
 
 /// A wished server-side subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerSide {
+pub struct WishedChannel {
     /// The channel.
     pub channel: Channel,
     /// Its options.
@@ -71,9 +80,9 @@ pub struct SubscriptionClaims {
     /// True if a subscription token has `exp` or `expire_at`, so that its client is to renew it.
     pub expires: bool,
     /// `info` or `b64info`: what others see of the subscription, at most 1 KiB.
-    pub info: Option<Payload>,
+    pub info: Option<TokenData>,
     /// `data` or `b64data`: what the subscriber is told.
-    pub data: Option<Payload>,
+    pub data: Option<TokenData>,
     /// `override`.
     pub overrides: Overrides,
 }
@@ -154,7 +163,7 @@ impl<'a> Members<'a> {
         self.exp.is_some() || self.expire_at.is_some()
     }
 
-    fn info(&self) -> Option<Payload> {
+    fn info(&self) -> Option<TokenData> {
         let info = payload("info", self.info, self.b64info)?;
         if info.len() > MAX_INFO_BYTES {
             ignored("info", "has more than 1024 bytes");
@@ -172,7 +181,7 @@ impl<'a> Members<'a> {
         }
     }
 
-    fn channels(&self) -> Vec<ServerSide> {
+    fn channels(&self) -> Vec<WishedChannel> {
         let mut wished: BTreeMap<Channel, SubscriptionClaims> = BTreeMap::new();
         let listed: Vec<&RawValue> = read("channels", self.channels).unwrap_or_default();
         for name in listed {
@@ -190,7 +199,7 @@ impl<'a> Members<'a> {
                 wished.insert(channel, options.options());
             }
         }
-        let server_side = |(channel, options)| ServerSide { channel, options };
+        let server_side = |(channel, options)| WishedChannel { channel, options };
         wished.into_iter().map(server_side).collect()
     }
 }
@@ -213,7 +222,7 @@ impl Overrides {
     }
 }
 
-impl Payload {
+impl TokenData {
     /// The number of bytes.
     fn len(&self) -> usize {
         match self {
@@ -223,10 +232,10 @@ impl Payload {
     }
 }
 
-impl fmt::Debug for Payload {
+impl fmt::Debug for TokenData {
     /// Prints the size only: values of claims never reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Payload({} bytes)", self.len())
+        write!(f, "TokenData({} bytes)", self.len())
     }
 }
 
@@ -254,15 +263,15 @@ fn payload(
     claim: &'static str,
     json: Option<&RawValue>,
     base64: Option<&RawValue>,
-) -> Option<Payload> {
+) -> Option<TokenData> {
     let text: Option<String> = read(claim, base64);
     if let Some(text) = text.filter(|text| !text.is_empty()) {
         match BASE64.decode(text) {
-            Ok(bytes) => return Some(Payload::Bytes(bytes.into())),
+            Ok(bytes) => return Some(TokenData::Bytes(bytes.into())),
             Err(_) => ignored(claim, "is not base64"),
         }
     }
-    Some(Payload::Json(json?.get().into()))
+    Some(TokenData::Json(json?.get().into()))
 }
 
 /// Reads the name of a channel.

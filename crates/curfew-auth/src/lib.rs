@@ -52,7 +52,7 @@ pub use ask::KeyWait;
 pub use authenticate::{
     Authenticator, FileReload, MissingKeys, PreparedIssuers, Unverified, VerifyError,
 };
-pub use centrifuge::{ConnectionClaims, Overrides, Payload, ServerSide, SubscriptionClaims};
+pub use centrifuge::{ConnectionClaims, Overrides, SubscriptionClaims, TokenData, WishedChannel};
 pub use config::{
     AuthConfig, EventStream, Issuer, LogoutScope, Reject, ReportedSubjects, Signal, Source, Trust,
     check_url, found_at,
@@ -67,5 +67,5 @@ pub use remote::{KeyLocation, RemoteKeys, RemoteStatus};
 pub use reports::{
     Effect, EventType, LastReport, RevocationError, Revoker, SecurityEvent, StreamStatus, Subject,
 };
-pub use subscription::{SubscriptionGrant, SubscriptionWish};
+pub use subscription::{SubscriptionGrant, SubscriptionWish, subscription_channel};
 pub use ticket::{NewTicket, NotATicket, Ticket, Ticketed};

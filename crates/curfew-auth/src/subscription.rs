@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use curfew_model::{AuthFailure, Principal, SessionId};
 
 use crate::ask::with_keys;
@@ -93,4 +95,17 @@ fn other(what: &str) -> AuthError {
         AuthFailure::WrongAudience,
         format!("the subscription token is for another {what}"),
     )
+}
+
+/// The channel that a subscription token names, unverified: [`Authenticator::verify_subscription`]
+/// compares it. `None` if the token is no JWT or names none.
+pub fn subscription_channel(token: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        channel: String,
+    }
+    let claims = token.split('.').nth(1)?;
+    let claims = URL_SAFE_NO_PAD.decode(claims).ok()?;
+    let named: Named = serde_json::from_slice(&claims).ok()?;
+    Some(named.channel)
 }

@@ -251,8 +251,8 @@ pub enum Reply<'a> {
         /// The token's `exp`, Unix seconds.
         expires_at: u64,
         /// Seconds until the client should renew the token, for a protocol that names no time;
-        /// at least 1.
-        renew_in: u64,
+        /// at least 1. `None` if the session has no token to renew.
+        renew_in: Option<u64>,
         /// Seconds between the server's pings.
         ping_interval: u64,
         /// The channels that the server has subscribed the session to.
@@ -322,7 +322,7 @@ pub enum Reply<'a> {
         /// The new `exp`, Unix seconds.
         expires_at: u64,
         /// As in [`Connected`](Reply::Connected).
-        renew_in: u64,
+        renew_in: Option<u64>,
     },
     /// The token of a subscription was replaced.
     SubscriptionRefreshed {

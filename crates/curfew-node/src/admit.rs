@@ -158,6 +158,19 @@ pub struct UserLimit {
     pub anonymous_per_address: u32,
 }
 
+impl UserLimit {
+    /// The limit on sessions of this principal. Anonymous ones have no user to count by.
+    fn of(self, principal: &Principal) -> Self {
+        Self {
+            max_per_user: match principal.is_anonymous() {
+                true => 0,
+                false => self.max_per_user,
+            },
+            ..self
+        }
+    }
+}
+
 impl Node {
     /// Admits a session: registers it, checks the revocations, records it. Nothing is delivered to
     /// it before [`Attachment::open`]. `wire` encodes its frames; `address` is the client's, if
@@ -175,6 +188,7 @@ impl Node {
             self.check_lease()?;
         }
         let session = SessionId::new();
+        let limit = limit.of(&principal);
         let place = self.anonymous_place(session, &principal, address, limit)?;
         self.metrics.tracer().of_session(session);
         // Registered before the revocation check: a revocation written in between must find the
@@ -192,12 +206,8 @@ impl Node {
             _place: place,
         };
         self.metrics.sessions.inc();
-        let max_per_user = match principal.is_anonymous() {
-            true => 0,
-            false => limit.max_per_user,
-        };
         let admitted = attachment
-            .admit(Arc::clone(&principal), &keys, max_per_user)
+            .admit(Arc::clone(&principal), &keys, limit.max_per_user)
             .await;
         let admitted = match admitted {
             Err(AdmitError::SessionLimit { .. }) => {

@@ -164,15 +164,13 @@ impl Node {
             false => None,
         };
         let subscription = match options.stream {
-            _ if must_recover && !(options.stream.is_some() && options.recover) => {
-                SubscribeOutcome::Unrecoverable
-            }
             None => self.join_plain(channel, member, since, may, answer).await?,
             Some(bounds) => {
                 let subscriber = Subscriber {
                     member,
                     since: since.filter(|_| options.recover),
-                    must_recover,
+                    // A channel that recovers nothing makes no promise.
+                    must_recover: must_recover && options.recover && since.is_some(),
                 };
                 let answer = |mut joined: Joined, missed: &[Publication]| {
                     joined.recovered = joined.recovered.or(since.map(|_| false));

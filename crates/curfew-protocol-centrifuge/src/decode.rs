@@ -240,7 +240,7 @@ impl<'a> Subscribe<'a> {
         Ok(SubscribeOptions {
             since: self.recover.then(|| position(&self.epoch, self.offset)),
             join_leave: self.join_leave,
-            must_recover: self.flag & REJECT_UNRECOVERED != 0,
+            must_recover: self.recover && self.flag & REJECT_UNRECOVERED != 0,
             delta,
             token: (!self.token.is_empty()).then_some(self.token),
         })
@@ -276,8 +276,9 @@ fn publish<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
             "channel" => channel = value.text()?,
             "data" => data = Some(value.payload()?),
             "type" => of_map |= value.i32()? != 0,
-            "key" => of_map |= !value.text()?.is_empty(),
-            _ => of_map |= value.flag()?,
+            // Members of maps, without the type of one.
+            "key" => drop(value.text()?),
+            _ => _ = value.flag()?,
         }
         Ok(())
     })?;
@@ -285,7 +286,7 @@ fn publish<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     if of_map {
         return form(
             ErrorCode::NotAvailable,
-            "publications are of streams alone: leave `type`, `key` and `removed` out",
+            "publications are of streams alone: leave `type` out",
         );
     }
     match data.filter(|data| !data.as_bytes().is_empty()) {

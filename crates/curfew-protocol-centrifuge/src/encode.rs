@@ -53,6 +53,10 @@ pub(crate) trait Fields {
 
     /// Writes the fields of a publication.
     fn publication(&mut self, publication: &Published<'_>);
+
+    /// Has `write` write zeros, empty texts and empty lists too, where the encoding can tell them
+    /// from absent ones: clients read some fields without asking for their presence.
+    fn with_zeros(&mut self, write: impl FnOnce(&mut Self));
 }
 
 /// Receives one whole message.
@@ -159,7 +163,7 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
         } => fields.message(("connect", 5), |fields| {
             fields.id(("client", 1), *session);
             fields.text(("version", 2), VERSION);
-            put_expiry(Some(*renew_in), (3, 4), fields);
+            put_expiry(*renew_in, (3, 4), fields);
             let subscriptions = subscriptions.iter();
             fields.entries(
                 ("subs", 6),
@@ -175,18 +179,22 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
         Reply::Unsubscribed => fields.message(("unsubscribe", 7), |_| {}),
         Reply::Published { .. } => fields.message(("publish", 8), |_| {}),
         Reply::Presence { sessions, .. } => fields.message(("presence", 9), |fields| {
-            fields.entries(
-                ("presence", 1),
-                sessions
-                    .iter()
-                    .map(|present| (present.session.to_string().into(), present)),
-                put_present,
-            );
+            fields.with_zeros(|fields| {
+                fields.entries(
+                    ("presence", 1),
+                    sessions
+                        .iter()
+                        .map(|present| (present.session.to_string().into(), present)),
+                    put_present,
+                );
+            });
         }),
         Reply::PresenceCount { sessions, users } => {
             fields.message(("presence_stats", 10), |fields| {
-                fields.number(("num_clients", 1), *sessions);
-                fields.number(("num_users", 2), *users);
+                fields.with_zeros(|fields| {
+                    fields.number(("num_clients", 1), *sessions);
+                    fields.number(("num_users", 2), *users);
+                });
             });
         }
         Reply::History {
@@ -194,19 +202,21 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
             publications,
             ..
         } => fields.message(("history", 11), |fields| {
-            fields.messages(
-                ("publications", 1),
-                publications.iter(),
-                |fields, publication| {
-                    fields.publication(&Published::new(publication, DataForm::Plain));
-                },
-            );
-            fields.text(("epoch", 2), position.epoch.as_str());
-            fields.number(("offset", 3), position.offset);
+            fields.with_zeros(|fields| {
+                fields.messages(
+                    ("publications", 1),
+                    publications.iter(),
+                    |fields, publication| {
+                        fields.publication(&Published::new(publication, DataForm::Plain));
+                    },
+                );
+                fields.text(("epoch", 2), position.epoch.as_str());
+                fields.number(("offset", 3), position.offset);
+            });
         }),
         Reply::Pong => fields.message(("ping", 12), |_| {}),
         Reply::Refreshed { renew_in, .. } => fields.message(("refresh", 14), |fields| {
-            put_expiry(Some(*renew_in), (3, 4), fields);
+            put_expiry(*renew_in, (3, 4), fields);
         }),
         Reply::SubscriptionRefreshed { renew_in } => {
             fields.message(("sub_refresh", 15), |fields| {
@@ -231,8 +241,9 @@ fn put_expiry(renew_in: Option<u64>, tags: (u32, u32), fields: &mut impl Fields)
 
 fn put_subscribed<F: Fields>(fields: &mut F, subscribed: &Subscribed<'_>) {
     put_expiry(subscribed.renew_in, (1, 2), fields);
-    let position = subscribed.position;
-    let is_recoverable = subscribed.is_recoverable && position.is_some();
+    // A place is of use to those alone that can come back to it.
+    let position = subscribed.position.filter(|_| subscribed.is_recoverable);
+    let is_recoverable = position.is_some();
     fields.flag(("recoverable", 3), is_recoverable);
     if let Some(position) = position {
         fields.text(("epoch", 6), position.epoch.as_str());
@@ -282,7 +293,7 @@ fn differences<F: Fields>(publications: &[curfew_model::Publication]) -> Vec<Opt
 
 /// Writes a session as others see it.
 fn put_present(fields: &mut impl Fields, present: &Present) {
-    fields.text(("user", 1), &present.user);
+    fields.with_zeros(|fields| fields.text(("user", 1), &present.user));
     fields.id(("client", 2), present.session);
     if let Some(info) = &present.info {
         fields.payload(("conn_info", 3), info.as_bytes());

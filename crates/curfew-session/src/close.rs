@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
-use curfew_model::{CommandId, Disconnect, Push, Reply, TraceId};
+use curfew_model::{AuthFailure, CommandId, Disconnect, Push, Reply, TraceId};
 use curfew_node::SessionIdentity;
 use curfew_telemetry::Span;
 use curfew_ws::{Polled, Transport};
@@ -57,7 +57,15 @@ impl SessionState {
         match leave_time {
             None => Some(End::ByServer(refusal.ending)),
             Some(time) => {
-                self.leaving = Some(Box::new(refusal.ending));
+                let failure = refusal.failure.as_ref().map(|(failure, _)| *failure);
+                let ending = match failure {
+                    // A client that stays knows why, and is to return with another token.
+                    Some(AuthFailure::Expired | AuthFailure::NotYetValid) => {
+                        Ending::new(Disconnect::EXPIRED)
+                    }
+                    _ => refusal.ending,
+                };
+                self.leaving = Some(Box::new(ending));
                 self.deadlines.auth_by = Instant::now().checked_add(time);
                 None
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use curfew_auth::{Authenticator, VerifyError};
+use curfew_auth::{Authenticator, ConnectionClaims, VerifyError};
 use curfew_model::Principal;
 use curfew_node::{Channels, Node, UserLimit};
 use curfew_policy::Policy;
@@ -94,18 +94,21 @@ impl Context {
         })
     }
 
-    /// Seconds until a client that is told no time should renew a token which ends at `expires_at`,
-    /// in Unix seconds: `session.expiring_notice` before its end, or after half of the time left.
+    /// Seconds until a client that is told no time should renew a token: `session.expiring_notice` before its end, or after half of the time left.
     /// Halving keeps a client whose application returns the same token for long from asking without
-    /// end. At least 1.
-    pub(crate) fn renew_in(&self, expires_at: u64) -> u64 {
+    /// end. At least 1; `None` if the token names no end.
+    pub(crate) fn renew_in(&self, principal: &Principal) -> Option<u64> {
+        if !ConnectionClaims::of(principal.claims()).expires {
+            return None;
+        }
+        let expires_at = principal.expires_at();
         let notice = self.settings.load().session.expiring_notice.as_secs();
         let left = expires_at.saturating_sub(self.node.clock().unix());
         let renew_in = match left > 2 * notice {
             true => left - notice,
             false => left / 2,
         };
-        renew_in.max(1)
+        Some(renew_in.max(1))
     }
 
     /// Closes the sessions whose token was verified with a key that its issuer has withdrawn, if

@@ -119,7 +119,7 @@ impl SessionState {
     }
 
     fn on_pong_message(&mut self) -> Reaction {
-        if self.wire().rules().counts_pongs && !self.deadlines.awaits_pong() {
+        if !self.deadlines.answered() && self.wire().rules().counts_pongs {
             let message = "a pong that no ping asked for";
             return Disconnect::BAD_REQUEST.because(message).into();
         }

@@ -407,7 +407,7 @@ impl SessionState {
             session,
             user: principal.user(),
             expires_at: principal.expires_at(),
-            renew_in: self.context.renew_in(principal.expires_at()),
+            renew_in: self.context.renew_in(&principal),
             ping_interval: ping_interval.as_secs(),
             subscriptions,
         };

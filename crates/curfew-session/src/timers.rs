@@ -34,6 +34,8 @@ pub(crate) struct Deadlines {
     ping_at: Option<Instant>,
     /// The time of the last ping, until a pong arrives.
     pinged_at: Option<Instant>,
+    /// Pings and probes that no pong has answered yet.
+    unanswered: u32,
     /// The deadline for a sign of life after a ping.
     pong_by: Option<Instant>,
     /// The deadline for a sign of life after a probe.
@@ -75,9 +77,16 @@ impl Deadlines {
         self.pong_by = None;
     }
 
-    /// True if a ping was not answered yet.
-    pub(crate) fn awaits_pong(&self) -> bool {
-        self.pinged_at.is_some()
+    /// Notes a ping, for a protocol that counts pongs.
+    fn pinged(&mut self) {
+        self.unanswered = self.unanswered.saturating_add(1);
+    }
+
+    /// Notes an answer to a ping. Returns false if no ping is unanswered.
+    pub(crate) fn answered(&mut self) -> bool {
+        let left = self.unanswered.checked_sub(1);
+        self.unanswered = left.unwrap_or(0);
+        left.is_some()
     }
 
     /// The time since the ping that a pong answers; `None` for an unsolicited pong.
@@ -191,6 +200,7 @@ impl SessionState {
         if is_due(&mut self.deadlines.ping_at, now) {
             let ping = self.wire().ping();
             self.send_notice(ping);
+            self.deadlines.pinged();
             self.deadlines.pinged_at = Some(now);
             // An earlier ping without an answer keeps its deadline.
             if self.deadlines.pong_by.is_none() {
@@ -211,6 +221,7 @@ impl SessionState {
         }
         let ping = self.wire().ping();
         self.notify(ping);
+        self.deadlines.pinged();
         self.deadlines.probe_by = Instant::now().checked_add(PROBE_PATIENCE);
     }
 

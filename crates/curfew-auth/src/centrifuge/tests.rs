@@ -6,13 +6,13 @@ fn connection(claims: &str) -> ConnectionClaims {
     ConnectionClaims::of(&Claims::from_json(claims))
 }
 
-fn json(text: &str) -> Option<Payload> {
-    Some(Payload::Json(text.into()))
+fn json(text: &str) -> Option<TokenData> {
+    Some(TokenData::Json(text.into()))
 }
 
 #[test]
 fn info_is_what_the_token_has_and_bytes_come_first() {
-    let bytes = |bytes: &[u8]| Some(Payload::Bytes(bytes.into()));
+    let bytes = |bytes: &[u8]| Some(TokenData::Bytes(bytes.into()));
     for (claims, expected) in [
         (
             r#"{"info":{"b":1, "a":1.50}}"#,

@@ -26,6 +26,7 @@ impl Harness {
         self.node
             .subscribe(&channel("room"), member, PRESENT, wish, || may, |_, _| None)
             .await
+            .map(super::joined)
     }
 
     async fn presence(&self) -> PresenceList {

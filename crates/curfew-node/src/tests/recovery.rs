@@ -57,6 +57,7 @@ async fn recover(
     let node = &harness.node;
     node.subscribe(room, member, options, wish, may, |_, _| None)
         .await
+        .map(super::joined)
 }
 
 #[tokio::test(start_paused = true)]

@@ -22,6 +22,8 @@ pub(crate) struct Json<'o> {
     out: &'o mut BytesMut,
     /// True until the object has its first member.
     is_empty: bool,
+    /// True while fields are written that have no value.
+    has_zeros: bool,
 }
 
 impl<'o> Json<'o> {
@@ -29,6 +31,7 @@ impl<'o> Json<'o> {
         Self {
             out,
             is_empty: true,
+            has_zeros: false,
         }
     }
 
@@ -89,7 +92,7 @@ impl Fields for Json<'_> {
     const IS_TEXT: bool = true;
 
     fn text(&mut self, field: Field, text: &str) {
-        if !text.is_empty() {
+        if self.has_zeros || !text.is_empty() {
             self.name(field.0);
             put_string(text.as_bytes(), self.out);
         }
@@ -101,7 +104,7 @@ impl Fields for Json<'_> {
     }
 
     fn number(&mut self, field: Field, number: u64) {
-        if number != 0 {
+        if self.has_zeros || number != 0 {
             self.name(field.0);
             write!(self.out, "{number}").expect("a buffer that grows takes any text");
         }
@@ -133,7 +136,7 @@ impl Fields for Json<'_> {
         mut write: impl FnMut(&mut Self, T),
     ) {
         let mut items = items.peekable();
-        if items.peek().is_none() {
+        if !self.has_zeros && items.peek().is_none() {
             return;
         }
         self.name(field.0);
@@ -154,7 +157,7 @@ impl Fields for Json<'_> {
         mut write: impl FnMut(&mut Self, T),
     ) {
         let mut items = items.peekable();
-        if items.peek().is_none() {
+        if !self.has_zeros && items.peek().is_none() {
             return;
         }
         self.message(field, |fields| {
@@ -169,6 +172,7 @@ impl Fields for Json<'_> {
 
     fn publication(&mut self, publication: &Published<'_>) {
         self.is_empty = true;
+        let has_zeros = std::mem::replace(&mut self.has_zeros, false);
         let is_difference = matches!(publication.form, DataForm::Difference(_));
         self.name("data");
         match publication.form {
@@ -185,6 +189,13 @@ impl Fields for Json<'_> {
         if let Some(epoch) = publication.epoch() {
             self.text(("epoch", 14), epoch);
         }
+        self.has_zeros = has_zeros;
+    }
+
+    fn with_zeros(&mut self, write: impl FnOnce(&mut Self)) {
+        let before = std::mem::replace(&mut self.has_zeros, true);
+        write(self);
+        self.has_zeros = before;
     }
 }
 

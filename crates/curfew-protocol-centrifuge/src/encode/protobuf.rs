@@ -139,6 +139,11 @@ impl Fields for Protobuf<'_> {
         });
     }
 
+    fn with_zeros(&mut self, write: impl FnOnce(&mut Self)) {
+        // A field that is absent has its zero.
+        write(self);
+    }
+
     fn publication(&mut self, publication: &Published<'_>) {
         self.payload(("data", 4), data(publication));
         if let Some(sender) = publication.sender {

@@ -476,7 +476,7 @@ fn replies_are_written_as_the_contract_shows() {
                 user: "alice",
                 expires_at: 1_764_000_000,
                 ping_interval: 25,
-                renew_in: 60,
+                renew_in: Some(60),
                 subscriptions: &[],
             },
             Some(
@@ -512,7 +512,7 @@ fn replies_are_written_as_the_contract_shows() {
             Some("4"),
             &Reply::Refreshed {
                 expires_at: 1_764_003_600,
-                renew_in: 60,
+                renew_in: Some(60),
             },
             Some(r#"{"type":"refreshed","id":4,"expires_at":1764003600}"#),
         ),
@@ -520,7 +520,7 @@ fn replies_are_written_as_the_contract_shows() {
             None,
             &Reply::Refreshed {
                 expires_at: 1,
-                renew_in: 60,
+                renew_in: Some(60),
             },
             Some(r#"{"type":"refreshed","expires_at":1}"#),
         ),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use curfew_auth::ConnectionClaims;
 use curfew_backend::{BackendError, PresenceList};
 use curfew_model::{Action, ErrorCode, Present, Principal, Reply};
 use curfew_node::count_within;
@@ -93,9 +94,16 @@ fn size(present: &Present) -> usize {
 }
 
 /// The `info` of a session in the presence of channels: the value of the claim
-/// `session.info_claim`, as JSON. `None` if that is not set, or the token lacks the claim.
+/// `session.info_claim`, as JSON, or of `info` where the node speaks the Centrifuge protocol.
+/// `None` if the token lacks the claim.
 pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<Arc<str>> {
-    let claim = settings.session.info_claim.as_deref()?;
+    let Some(claim) = settings.session.info_claim.as_deref() else {
+        // The SDKs of Centrifugo show the claims that its tokens have.
+        let info = settings
+            .shows_sender
+            .then(|| ConnectionClaims::of(principal.claims()).info)?;
+        return info?.into_json().map(Into::into);
+    };
     let value = principal.claims().parse().remove(claim)?;
     Some(value.to_string().into())
 }

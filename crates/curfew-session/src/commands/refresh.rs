@@ -93,7 +93,7 @@ pub(crate) fn finish(
         Ok(principal) => {
             let reply = Reply::Refreshed {
                 expires_at: principal.expires_at(),
-                renew_in: state.context.renew_in(principal.expires_at()),
+                renew_in: state.context.renew_in(&principal),
             };
             if let Some(live) = &mut state.live {
                 live.sender = None;

@@ -104,7 +104,7 @@ pub(crate) fn start(
                 let mut subscribed = subscribed(joined, &wish, options, missed);
                 if let Some(grant) = &grant {
                     subscribed.data = grant.data.as_deref();
-                    subscribed.renew_in = Some(grant.renew_in);
+                    subscribed.renew_in = grant.renew_in;
                 }
                 let wires = context.node.hub().wires();
                 wires

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_auth::{SubscriptionWish, VerifyError};
+use curfew_auth::{SubscriptionWish, VerifyError, subscription_channel};
 use curfew_hub::Member;
 use curfew_model::{Channel, ErrorCode, Principal, Push, Reply};
 use curfew_telemetry::Origin;
@@ -26,8 +26,8 @@ pub(crate) struct Grant {
     pub(crate) principal: Arc<Principal>,
     /// Its data for the client.
     pub(crate) data: Option<Box<[u8]>>,
-    /// Seconds after which the client should renew it.
-    pub(crate) renew_in: u64,
+    /// Seconds after which the client should renew it; `None` if it names no end.
+    pub(crate) renew_in: Option<u64>,
 }
 
 /// Verifies the token of a subscription, and looks for a revocation that covers it.
@@ -50,7 +50,7 @@ pub(crate) async fn verify(
         return Err(SubscribeError::Revoked);
     }
     Ok(Grant {
-        renew_in: context.renew_in(grant.principal.expires_at()),
+        renew_in: context.renew_in(&grant.principal),
         data: grant.claims.data.map(|data| data.into_bytes()),
         principal: grant.principal,
     })
@@ -66,6 +66,12 @@ pub(crate) fn refresh(
     let Some(live) = &state.live else {
         return Reaction::Done(None);
     };
+    // Old SDKs name the channel in the token alone. It is compared once the token is verified.
+    let of_token = name
+        .is_empty()
+        .then(|| subscription_channel(&token))
+        .flatten();
+    let name = of_token.as_deref().unwrap_or(name);
     let known = live.subscriptions.get_key_value(name);
     let Some((channel, _)) = known else {
         let message = "the session is not subscribed to this channel";
@@ -104,7 +110,7 @@ pub(crate) fn finish(
     let (code, message) = match result {
         Ok(grant) => {
             let reply = Reply::SubscriptionRefreshed {
-                renew_in: Some(grant.renew_in),
+                renew_in: grant.renew_in,
             };
             let live = state.live.as_mut()?;
             if let Some(subscription) = live.subscriptions.get_mut(channel) {

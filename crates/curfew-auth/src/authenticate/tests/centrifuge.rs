@@ -3,7 +3,7 @@
 use curfew_model::SessionId;
 
 use super::*;
-use crate::{Payload, SubscriptionGrant, SubscriptionWish};
+use crate::{SubscriptionGrant, SubscriptionWish, TokenData};
 
 /// [`config`] where the protocol is spoken.
 fn spoken(issuers: impl IntoIterator<Item = Issuer>) -> AuthConfig {
@@ -153,8 +153,8 @@ async fn a_subscription_token_grants_what_it_says() {
     assert_eq!(principal.issued_at(), Some(NOW - 1));
     assert_eq!(principal.expires_at(), NOW + 60);
     let claims = grant.claims;
-    assert_eq!(claims.info, Some(Payload::Json(r#"{"a":[1.5]}"#.into())));
-    assert_eq!(claims.data, Some(Payload::Bytes([0, 255].into())));
+    assert_eq!(claims.info, Some(TokenData::Json(r#"{"a":[1.5]}"#.into())));
+    assert_eq!(claims.data, Some(TokenData::Bytes([0, 255].into())));
     assert_eq!(claims.overrides.presence, Some(true));
     assert_eq!(claims.overrides.join_leave, Some(false));
     assert_eq!(claims.overrides.force_recovery, None);

@@ -243,7 +243,7 @@ fn every_result_is_written_also_an_empty_one() {
     reply(
         &Reply::Refreshed {
             expires_at: 5,
-            renew_in: 0,
+            renew_in: Some(0),
         },
         r#"{"id":2,"refresh":{"expires":true,"ttl":1}}"#,
         wire::Reply {
