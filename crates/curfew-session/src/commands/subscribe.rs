@@ -172,6 +172,7 @@ pub(crate) fn wish(
         },
         join_leave: asked.join_leave,
         must_recover: asked.must_recover,
+        delta: asked.delta,
     }
 }
 
@@ -188,6 +189,7 @@ pub(crate) fn subscribed<'a>(
         recovered: joined.recovered,
         is_recoverable: options.recover && joined.position.is_some(),
         publications: missed,
+        is_delta: joined.is_delta,
         ..Subscribed::default()
     }
 }
