@@ -372,6 +372,10 @@ impl Connection {
             }
             self.stage = Stage::Opening;
             at = end;
+            if let Some(hello) = self.dialect.hello() {
+                self.unsent.extend(wire::text(hello));
+                self.flush();
+            }
         }
         while let Some((frame, taken)) = wire::next_frame(&bytes[at..]) {
             at += taken;

@@ -1,4 +1,4 @@
-//! The gateway's protocol: `curfew.v1`, which most peers are taught, or Socket.IO.
+//! The gateway's protocol: `curfew.v1`, which most peers are taught, Centrifuge's, or Socket.IO.
 
 use clap::ValueEnum;
 
@@ -8,6 +8,8 @@ pub(crate) enum Dialect {
     /// `curfew.v1`.
     #[default]
     Curfew,
+    /// The Centrifuge protocol in JSON.
+    Centrifuge,
     /// Socket.IO 5 over Engine.IO 4, WebSockets alone, the namespace `/`.
     Socketio,
 }
@@ -16,10 +18,19 @@ pub(crate) enum Dialect {
 pub(crate) type Answered = (&'static [u8], &'static str);
 
 impl Dialect {
+    /// The message that a client sends first, if the protocol has one.
+    pub(crate) fn hello(self) -> Option<&'static str> {
+        match self {
+            Self::Centrifuge => Some(r#"{"id":1,"connect":{}}"#),
+            Self::Curfew | Self::Socketio => None,
+        }
+    }
+
     /// Frames that are answered: the first of a connection, and pings.
     pub(crate) fn answered(self) -> &'static [Answered] {
         match self {
             Self::Curfew => &[],
+            Self::Centrifuge => &[(b"{}", "{}")],
             // Open: connect. Ping: pong.
             Self::Socketio => &[(b"0{", "40"), (b"2", "3")],
         }
@@ -29,6 +40,7 @@ impl Dialect {
     pub(crate) fn connected(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"connected\"",
+            Self::Centrifuge => b"{\"id\":1,\"connect\":{\"client\"",
             Self::Socketio => b"40{",
         }
     }
@@ -37,6 +49,7 @@ impl Dialect {
     pub(crate) fn message(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"message\"",
+            Self::Centrifuge => b"{\"push\":{\"channel\":",
             Self::Socketio => b"42[\"message\"",
         }
     }
@@ -45,6 +58,7 @@ impl Dialect {
     pub(crate) fn ok(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"ok\"",
+            Self::Centrifuge => b"{\"id\":1,\"subscribe\":{",
             Self::Socketio => b"431[\"ok\"",
         }
     }
@@ -53,6 +67,7 @@ impl Dialect {
     pub(crate) fn subscribe(self, channel: &str) -> String {
         match self {
             Self::Curfew => format!(r#"{{"type":"subscribe","id":1,"channel":"{channel}"}}"#),
+            Self::Centrifuge => format!(r#"{{"id":1,"subscribe":{{"channel":"{channel}"}}}}"#),
             Self::Socketio => format!(r#"421["subscribe",{{"channel":"{channel}"}}]"#),
         }
     }
@@ -64,6 +79,9 @@ impl Dialect {
             Self::Curfew => {
                 format!(r#"{{"type":"publish","channel":"{channel}","data":{data}{tail}"#)
             }
+            Self::Centrifuge => {
+                format!(r#"{{"id":2,"publish":{{"channel":"{channel}","data":{data}{tail}"#)
+            }
             Self::Socketio => {
                 format!(r#"42["publish",{{"channel":"{channel}","data":{data}{tail}"#)
             }
@@ -74,6 +92,7 @@ impl Dialect {
     pub(crate) fn tail(self) -> &'static str {
         match self {
             Self::Curfew => "}",
+            Self::Centrifuge => "}}",
             Self::Socketio => "}]",
         }
     }

@@ -10,14 +10,22 @@ use anyhow::bail;
 use bytes::Bytes;
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Member, Progress, Wire, Wires};
 use curfew_model::{
-    Action, Channel, Claims, Clock, DataForm, DeliveryLease, Message, Principal, PrincipalParts,
-    Publication, Push, SessionId,
+    Action, Channel, Claims, Clock, DataForm, DeliveryLease, Message, Present, Principal,
+    PrincipalParts, Publication, Push, SessionId,
 };
 use curfew_policy::{Policy, PolicyConfig, Rule};
 use curfew_protocol::Protocol as _;
 use curfew_protocol::native::Native;
+use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
 use curfew_telemetry::Registry;
 use curfew_ws::{Decoder, Input, Limits, Socket, WriteBatch};
+
+/// The native protocol.
+const NATIVE: &str = "curfew.v1";
+
+/// The encodings of the Centrifuge protocol.
+const CENTRIFUGE_JSON: &str = "centrifuge-json";
+const CENTRIFUGE_PROTOBUF: &str = "centrifuge-protobuf";
 
 /// Listeners of the channel that is published to.
 const LISTENERS: usize = 100;
@@ -37,6 +45,9 @@ pub(crate) fn names() -> &'static [&'static str] {
         "authorize by grant",
         "encode a message",
         "broadcast to 100",
+        "broadcast to 100 of Centrifuge in JSON",
+        "broadcast to 100 of Centrifuge in Protobuf",
+        "broadcast to 50 and 50 of Centrifuge",
     ]
 }
 
@@ -56,7 +67,10 @@ pub(crate) fn run(case: &str, rounds: u64) -> anyhow::Result<u64> {
         }
         "authorize by grant" => authorize(rounds, Vec::new()),
         "encode a message" => encode(rounds),
-        "broadcast to 100" => broadcast(rounds),
+        "broadcast to 100" => broadcast(rounds, &[NATIVE]),
+        "broadcast to 100 of Centrifuge in JSON" => broadcast(rounds, &[CENTRIFUGE_JSON]),
+        "broadcast to 100 of Centrifuge in Protobuf" => broadcast(rounds, &[CENTRIFUGE_PROTOBUF]),
+        "broadcast to 50 and 50 of Centrifuge" => broadcast(rounds, &[NATIVE, CENTRIFUGE_JSON]),
         other => bail!("there is no case {other:?}"),
     })
 }
@@ -149,14 +163,15 @@ fn principal(user: &str) -> Principal {
 }
 
 /// A publication to many: encoded once, queued, each outbox drained and its waker set again.
-fn broadcast(rounds: u64) -> u64 {
+/// Listeners speak the protocols of these names in turn.
+fn broadcast(rounds: u64, protocols: &[&str]) -> u64 {
     let limits = HubLimits {
         outbound_bytes: 1024 * 1024,
         node_outbound_bytes: 0,
         window_bytes: 64 * 1024 * 1024,
     };
     let hub = Hub::new(
-        Wires::new(vec![Wire::websocket(Native)]),
+        wires(),
         limits,
         Arc::new(DeliveryLease::perpetual()),
         DeliveryPath::Local,
@@ -164,13 +179,17 @@ fn broadcast(rounds: u64) -> u64 {
     );
     let channel = Channel::parse("room:1").expect("a channel's name");
     let members: Vec<Arc<Member>> = (0..LISTENERS)
-        .map(|user| listener(&hub, user, &channel))
+        .map(|user| listener(&hub, user, protocols[user % protocols.len()], &channel))
         .collect();
     let publication = Publication {
         channel,
         data: Bytes::from_static(DATA.as_bytes()),
         from: Some("alice".into()),
-        sender: None,
+        sender: Some(Arc::new(Present {
+            session: SessionId::new(),
+            user: "alice".into(),
+            info: None,
+        })),
         is_binary: false,
         entry: None,
         trace: None,
@@ -187,10 +206,24 @@ fn broadcast(rounds: u64) -> u64 {
     })
 }
 
-fn listener(hub: &Hub, user: usize, channel: &Channel) -> Arc<Member> {
+fn wires() -> Wires {
+    let centrifuge = |encoding| {
+        Wire::websocket(Centrifuge {
+            encoding,
+            transport: Over::WebSocket,
+        })
+    };
+    Wires::new(vec![
+        Wire::websocket(Native),
+        centrifuge(Encoding::Json),
+        centrifuge(Encoding::Protobuf),
+    ])
+}
+
+fn listener(hub: &Hub, user: usize, protocol: &str, channel: &Channel) -> Arc<Member> {
     let session = SessionId::new();
     let principal = Arc::new(principal(&format!("user-{user}")));
-    let protocol = hub.wires().default_id();
+    let protocol = hub.wires().find(protocol).expect("a protocol of the hub");
     let (member, _) = hub.register(session, protocol, &Still, principal);
     assert!(member.outbox().open(Lanes::default()), "nobody ended it");
     hub.subscribe(channel, &member);

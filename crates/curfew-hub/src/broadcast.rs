@@ -91,11 +91,7 @@ impl Hub {
         self.channels.with(&publication.channel, |listeners| {
             // Told before this publication, in the place where the missing ones would have come.
             self.tell_gap(&publication.channel, listeners);
-            listeners.each(|member| {
-                let Some(frame) = frames.of(member.wire()) else {
-                    // The protocol of this wire has no words for a publication.
-                    return;
-                };
+            let mut queue = |member: &Arc<Member>, frame: Bytes| {
                 let size = frame.len();
                 let is_observed = untimed == 0;
                 let timed = match TRACED || is_observed {
@@ -107,13 +103,24 @@ impl Hub {
                     false => None,
                 };
                 untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
-                if self.deliver(member, frame, timed) {
+                let is_queued = self.deliver(member, frame, timed);
+                if is_queued {
                     bytes += size;
                     delivered.queued += 1;
                 } else {
                     delivered.dropped += 1;
                 }
+                is_queued
+            };
+            listeners.each_plain(|member| {
+                // The protocol of a wire without a frame has no words for a publication.
+                if let Some(frame) = frames.of(member.wire()) {
+                    queue(member, frame);
+                }
             });
+            if let Some(delta) = listeners.delta() {
+                self.fan_out_differences(delta, publication, &mut queue);
+            }
         });
         // A broadcast that reaches no session leaves the sampling as it is.
         if delivered.queued > 0 {

@@ -6,11 +6,12 @@ use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use curfew_model::{Channel, GapReason};
+use curfew_model::{Channel, GapReason, Publication};
 use indexmap::IndexMap;
 use parking_lot::RwLock;
 
 use crate::Member;
+use crate::differences::DeltaListeners;
 use crate::index::SHARDS;
 
 /// Value of [`Listeners::gap`] while no gap is noted.
@@ -20,8 +21,10 @@ const NO_GAP: u8 = u8::MAX;
 /// time.
 #[derive(Debug)]
 pub(crate) struct Listeners {
-    /// The members by their slot.
+    /// The members that take publications as they are, by their slot.
     members: IndexMap<u64, Arc<Member>>,
+    /// Those that take differences; `None` if there are none.
+    delta: Option<Box<DeltaListeners>>,
     /// The [index](GapReason::index) of the reason for a gap that the listeners have not been told
     /// of, or [`NO_GAP`].
     gap: AtomicU8,
@@ -31,6 +34,7 @@ impl Default for Listeners {
     fn default() -> Self {
         Self {
             members: IndexMap::new(),
+            delta: None,
             gap: AtomicU8::new(NO_GAP),
         }
     }
@@ -38,8 +42,41 @@ impl Default for Listeners {
 
 impl Listeners {
     /// Visits each listener, in no order.
-    pub(crate) fn each(&self, visit: impl FnMut(&Arc<Member>)) {
+    pub(crate) fn each(&self, mut visit: impl FnMut(&Arc<Member>)) {
+        self.each_plain(&mut visit);
+        if let Some(delta) = &self.delta {
+            delta.each(visit);
+        }
+    }
+
+    /// Visits each listener that takes publications as they are, in no order.
+    pub(crate) fn each_plain(&self, visit: impl FnMut(&Arc<Member>)) {
         self.members.values().for_each(visit);
+    }
+
+    /// The listeners that take differences; `None` if there are none.
+    pub(crate) fn delta(&self) -> Option<&DeltaListeners> {
+        self.delta.as_deref()
+    }
+
+    fn len(&self) -> usize {
+        self.members.len() + self.delta.as_ref().map_or(0, |delta| delta.len())
+    }
+
+    fn has(&self, member: &Member) -> bool {
+        let delta = self.delta.as_ref();
+        self.members.contains_key(&member.slot) || delta.is_some_and(|delta| delta.has(member))
+    }
+
+    fn remove(&mut self, member: &Member) {
+        self.members.swap_remove(&member.slot);
+        if let Some(delta) = &mut self.delta {
+            delta.remove(member);
+            if delta.len() == 0 {
+                // The last publication is not kept for a later one.
+                self.delta = None;
+            }
+        }
     }
 
     /// Notes a gap, until the listeners are told.
@@ -97,7 +134,22 @@ impl Channels {
         let mut shard = self.shard(channel).write();
         let listeners = shard.entry(channel.clone()).or_default();
         listeners.members.insert(member.slot, Arc::clone(member));
-        listeners.members.len() == 1
+        listeners.len() == 1
+    }
+
+    /// Adds a listener that takes differences and is none yet. It has `base`, the channel's newest
+    /// publication; or it has none, and the next one comes to it whole. The caller holds the lock of
+    /// the channel's feed.
+    pub(crate) fn add_delta(
+        &self,
+        channel: &Channel,
+        member: &Arc<Member>,
+        base: Option<&Publication>,
+    ) {
+        let mut shard = self.shard(channel).write();
+        let listeners = shard.entry(channel.clone()).or_default();
+        let delta = listeners.delta.get_or_insert_default();
+        delta.add(member, base);
     }
 
     /// Removes a listener. Returns true if the channel has none left on this node.
@@ -106,8 +158,8 @@ impl Channels {
         let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {
             return true;
         };
-        entry.get_mut().members.swap_remove(&member.slot);
-        let last = entry.get().members.is_empty();
+        entry.get_mut().remove(member);
+        let last = entry.get().len() == 0;
         if last {
             // An abandoned channel costs no memory.
             entry.remove();
@@ -141,16 +193,14 @@ impl Channels {
     /// The number of listeners of a channel.
     pub(crate) fn count_of(&self, channel: &Channel) -> usize {
         let shard = self.shard(channel).read();
-        shard
-            .get(channel)
-            .map_or(0, |listeners| listeners.members.len())
+        shard.get(channel).map_or(0, Listeners::len)
     }
 
     /// True if the member is a listener of the channel.
     pub(crate) fn listens(&self, channel: &Channel, member: &Member) -> bool {
         let shard = self.shard(channel).read();
         let listeners = shard.get(channel);
-        listeners.is_some_and(|listeners| listeners.members.contains_key(&member.slot))
+        listeners.is_some_and(|listeners| listeners.has(member))
     }
 
     /// True if the channel has a listener on this node.
@@ -169,7 +219,7 @@ impl Channels {
         for shard in &self.shards {
             list.extend(shard.read().iter().map(|(channel, listeners)| ChannelInfo {
                 channel: channel.clone(),
-                subscribers: listeners.members.len(),
+                subscribers: listeners.len(),
             }));
         }
         list.sort_by(|a, b| a.channel.cmp(&b.channel));

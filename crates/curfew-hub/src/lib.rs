@@ -59,6 +59,7 @@
 
 mod broadcast;
 mod channels;
+mod differences;
 mod flush;
 mod frame_counts;
 mod index;

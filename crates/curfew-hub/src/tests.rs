@@ -1,5 +1,6 @@
 //! Tests of the hub through its public interface. The tests play the session's task themselves.
 
+mod differences;
 mod fanout;
 mod flush;
 mod joins;
@@ -17,8 +18,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    Channel, Claims, ClientRequest, Clock, CommandId, DeliveryLease, Message, MessageKind,
-    Principal, PrincipalParts, Publication, Push, Reply, RevocationKey, SessionId,
+    Channel, Claims, ClientRequest, Clock, CommandId, DataForm, DeliveryLease, Message,
+    MessageKind, Principal, PrincipalParts, Publication, Push, Reply, RevocationKey, SessionId,
 };
 use curfew_protocol::{DecodeError, Protocol};
 use curfew_telemetry::Registry;
@@ -32,7 +33,9 @@ use crate::{
 /// The claim by which sessions of these tests can be revoked.
 const CLAIM: &str = "tenant";
 
-/// A protocol whose messages are the publication's data. It counts its encodings.
+/// A protocol whose messages are the publication's data. It counts its encodings. For a session
+/// that takes differences, the message begins with `W`, or with `D` before the number of letters
+/// that it has of the base.
 #[derive(Debug)]
 pub(super) struct Plain {
     name: &'static str,
@@ -66,10 +69,23 @@ impl Protocol for Plain {
 
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         self.encoded.fetch_add(1, Ordering::Relaxed);
-        if let Push::Message { data, .. } = push {
+        if let Push::Message { data, form, .. } = push {
+            let (mark, data) = match form {
+                DataForm::Plain => ("", *data),
+                DataForm::Whole => ("W", *data),
+                DataForm::Difference(difference) => ("D", *difference),
+            };
+            out.extend_from_slice(mark.as_bytes());
             out.extend_from_slice(data);
         }
         true
+    }
+
+    fn difference(&self, base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+        let letters = base.iter().zip(target);
+        let same = letters.take_while(|(one, other)| one == other).count();
+        let difference = [format!("{same}+").as_bytes(), &target[same..]].concat();
+        (difference.len() < target.len()).then_some(difference)
     }
 }
 

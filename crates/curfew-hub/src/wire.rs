@@ -119,6 +119,11 @@ impl Wire {
         })
     }
 
+    /// See [`Protocol::difference`].
+    pub fn difference(&self, base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+        self.protocol.difference(base, target)
+    }
+
     /// The frame that asks for a sign of life: the protocol's if it has one, else the transport's.
     pub fn ping(&self) -> Bytes {
         self.message(|out| self.protocol.ping(out))

@@ -308,6 +308,8 @@ pub enum Reply<'a> {
     },
     /// The client's position is not one of the stream, or what came after it cannot be had.
     Unrecoverable,
+    /// The token of a subscription has expired, or is not valid yet.
+    SubscriptionExpired,
     /// The command was not executed.
     Error {
         /// The reason, as a code.

@@ -86,9 +86,6 @@ codes! {
         UnknownKey = "unknown_key",
         /// The token has expired.
         Expired = "expired",
-        /// The token of a subscription has expired, or is not valid yet; only in the Centrifuge
-        /// protocol.
-        SubscriptionExpired = "subscription_expired",
         /// The token is not valid yet.
         NotYetValid = "not_yet_valid",
         /// The token's issuer is not a configured one.

@@ -1,13 +1,16 @@
 //! `[[channels]]`: the channels with a stream, or with presence.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_backend::StreamBounds;
 use curfew_model::pattern::Pattern;
 use curfew_model::{Channel, Problems};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Most publications that a stream may keep.
 const MAX_HISTORY_SIZE: u32 = 10_000;
@@ -37,9 +40,12 @@ pub struct ChannelConfig {
     /// Keeps a list of the sessions that are subscribed, for clients that may read it
     /// (policy action `presence`).
     pub presence: bool,
-    /// Tells sessions that ask for it, by `join_leave` of `subscribe`, who comes and who goes. Needs
-    /// `presence`.
-    pub join_leave: bool,
+    /// Tells sessions who comes and who goes: `true` those that ask for it, by `join_leave` of
+    /// `subscribe`; `"all"` every subscribed one. Needs `presence`.
+    pub join_leave: JoinLeave,
+    /// Sends a publication as its difference to the one before it, where that is shorter, to
+    /// sessions that ask for it, as the Centrifuge protocol can (`delta`). Needs `history`.
+    pub delta: bool,
     /// `"json"`: publications are JSON values. `"binary"`: they are any bytes, which the Protobuf
     /// encoding of the Centrifuge protocol carries alone; other clients cannot subscribe.
     pub format: DataFormat,
@@ -54,6 +60,69 @@ pub enum DataFormat {
     Json,
     /// Bytes.
     Binary,
+}
+
+/// The sessions of a channel that are told who comes and who goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum JoinLeave {
+    /// No session: `false`.
+    #[default]
+    Never,
+    /// Those that ask for it: `true`.
+    Asked,
+    /// All that are subscribed: `"all"`.
+    All,
+}
+
+/// The value for [`JoinLeave::All`].
+const ALL: &str = "all";
+
+impl Serialize for JoinLeave {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Never => serializer.serialize_bool(false),
+            Self::Asked => serializer.serialize_bool(true),
+            Self::All => serializer.serialize_str(ALL),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for JoinLeave {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct BoolOrAll;
+        impl Visitor<'_> for BoolOrAll {
+            type Value = JoinLeave;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or \"all\"")
+            }
+
+            fn visit_bool<E>(self, asked: bool) -> Result<JoinLeave, E> {
+                Ok(match asked {
+                    true => JoinLeave::Asked,
+                    false => JoinLeave::Never,
+                })
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<JoinLeave, E> {
+                match text {
+                    ALL => Ok(JoinLeave::All),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(BoolOrAll)
+    }
+}
+
+impl JsonSchema for JoinLeave {
+    fn schema_name() -> Cow<'static, str> {
+        "JoinLeave".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": [true, false, ALL] })
+    }
 }
 
 /// The bounds of a channel's stream.
@@ -76,7 +145,8 @@ impl Default for ChannelConfig {
             history: None,
             recover: true,
             presence: false,
-            join_leave: false,
+            join_leave: JoinLeave::Never,
+            delta: false,
             format: DataFormat::Json,
         }
     }
@@ -95,8 +165,10 @@ pub struct ChannelOptions {
     pub recover: bool,
     /// The channel has a list of its sessions.
     pub presence: bool,
-    /// Sessions that ask for it are told who comes and who goes.
-    pub join_leave: bool,
+    /// The sessions that are told who comes and who goes.
+    pub join_leave: JoinLeave,
+    /// Sessions that ask for it are sent differences. The channel has a stream.
+    pub delta: bool,
     /// Publications are bytes that need not be JSON.
     pub is_binary: bool,
 }
@@ -114,6 +186,7 @@ impl Channels {
                 recover: entry.recover,
                 presence: entry.presence,
                 join_leave: entry.join_leave,
+                delta: entry.delta && stream.is_some(),
                 is_binary: entry.format == DataFormat::Binary,
             };
             Some((Pattern::parse(&entry.pattern).ok()?, options))
@@ -140,8 +213,13 @@ pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
             if let Some(history) = &entry.history {
                 history.check(problems);
             }
-            if entry.join_leave && !entry.presence {
+            if entry.join_leave != JoinLeave::Never && !entry.presence {
                 problems.report("join_leave", "needs presence = true");
+            }
+            if entry.delta && entry.history.is_none() {
+                let message = "needs history: a difference is to the publication before it, which a \
+                               subscriber without a place may have missed";
+                problems.report("delta", message);
             }
             match Pattern::parse(&entry.pattern) {
                 Ok(pattern) => {
@@ -203,6 +281,61 @@ mod tests {
         assert_eq!(size("news"), Some(7));
         let nothing = Channels::default().of(&Channel::parse("news").unwrap());
         assert_eq!(nothing.stream, None);
+    }
+
+    #[test]
+    fn join_leave_is_true_false_or_all() {
+        let cases = [
+            ("false", JoinLeave::Never),
+            ("true", JoinLeave::Asked),
+            ("\"all\"", JoinLeave::All),
+        ];
+        for (written, expect) in cases {
+            assert_eq!(serde_json::from_str::<JoinLeave>(written).unwrap(), expect);
+            assert_eq!(serde_json::to_string(&expect).unwrap(), written);
+        }
+        for bad in ["\"true\"", "\"ALL\"", "1", "null", "[]"] {
+            let error = serde_json::from_str::<JoinLeave>(bad).unwrap_err();
+            let expected = "expected true, false or \"all\"";
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn differences_need_history_and_joins_need_presence() {
+        let bare = |entry: ChannelConfig| ChannelConfig {
+            pattern: "a".to_owned(),
+            ..entry
+        };
+        let delta = bare(ChannelConfig {
+            delta: true,
+            ..ChannelConfig::default()
+        });
+        let told = [JoinLeave::Asked, JoinLeave::All].map(|join_leave| {
+            bare(ChannelConfig {
+                join_leave,
+                ..ChannelConfig::default()
+            })
+        });
+        for (entry, key) in [
+            (&delta, "channels[0].delta"),
+            (&told[0], "channels[0].join_leave"),
+            (&told[1], "channels[0].join_leave"),
+        ] {
+            let mut problems = Problems::default();
+            check(std::slice::from_ref(entry), &mut problems);
+            assert_eq!(problems.into_vec()[0].key, key);
+        }
+        let channel = Channel::parse("a").unwrap();
+        let of = |entry: ChannelConfig| Channels::new(&[entry]).of(&channel);
+        assert!(!of(delta).delta);
+        let whole = ChannelConfig {
+            delta: true,
+            ..entry("a", 1)
+        };
+        let mut problems = Problems::default();
+        check(std::slice::from_ref(&whole), &mut problems);
+        assert!(problems.is_empty() && of(whole).delta);
     }
 
     #[test]

@@ -42,7 +42,8 @@ use tokio::time::Instant;
 pub use admit::{AdmitError, Attachment, UserLimit};
 pub use anonymous::address_group;
 pub use channels::{
-    ChannelConfig, ChannelOptions, Channels, HistoryConfig, check as check_channels,
+    ChannelConfig, ChannelOptions, Channels, DataFormat, HistoryConfig, JoinLeave,
+    check as check_channels,
 };
 pub use closes::SessionIdentity;
 pub use drain::DrainConfig;

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time;
 use tracing::warn;
 
-use crate::{ChannelOptions, Node};
+use crate::{ChannelOptions, JoinLeave, Node};
 
 /// Number of entries changed in one call to the backend.
 const BATCH: usize = 512;
@@ -146,12 +146,12 @@ impl Drop for Entering<'_> {
 }
 
 impl Entering<'_> {
-    /// Completes the subscription. Where the session asks for it and the channel allows it, it is
-    /// told of its own join, and then of others.
-    pub(crate) fn complete(mut self, member: &Arc<Member>, join_leave: bool) {
+    /// Completes the subscription. If the session is to be told who comes and who goes, it is told of
+    /// its own join, and then of others.
+    pub(crate) fn complete(mut self, member: &Arc<Member>, is_told: bool) {
         self.is_complete = true;
         let hub = &self.node.hub;
-        if !join_leave {
+        if !is_told {
             return;
         }
         let entries = hub.presence_of(&[self.session]);
@@ -196,7 +196,7 @@ impl Node {
             },
             node: self.id,
             number: self.presence.next.fetch_add(1, Ordering::Relaxed),
-            is_told: options.join_leave,
+            is_told: options.join_leave != JoinLeave::Never,
             ends_at: principal.ends_at(),
         };
         // Noted first: what is lost at the backend from now on is written again.

@@ -16,7 +16,7 @@ use tracing::debug;
 
 use crate::metrics::RecoveryOutcome;
 use crate::streams::{RETRY_DELAY, StreamRead};
-use crate::{ChannelOptions, Departure, Node};
+use crate::{ChannelOptions, Departure, JoinLeave, Node};
 
 /// Longer than the reload of a page or a reconnect, so that those cause no traffic to the backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
@@ -108,6 +108,8 @@ pub struct Wish {
     pub join_leave: bool,
     /// It wants no subscription unless it can have all that came after `since`.
     pub must_recover: bool,
+    /// It takes publications as differences, where the channel allows it.
+    pub delta: bool,
 }
 
 /// The outcome of a subscription that the broker did not fail.
@@ -158,6 +160,7 @@ impl Node {
             info,
             join_leave,
             must_recover,
+            delta,
         } = wish;
         let entering = match options.presence {
             true => Some(self.enter(channel, member, options, info).await?),
@@ -171,6 +174,7 @@ impl Node {
                     since: since.filter(|_| options.recover),
                     // A channel that recovers nothing makes no promise.
                     must_recover: must_recover && options.recover && since.is_some(),
+                    delta: delta && options.delta,
                 };
                 let answer = |mut joined: Joined, missed: &[Publication]| {
                     joined.recovered = joined.recovered.or(since.map(|_| false));
@@ -182,7 +186,12 @@ impl Node {
         if matches!(subscription, SubscribeOutcome::Joined(_))
             && let Some(entering) = entering
         {
-            entering.complete(member, join_leave);
+            let is_told = match options.join_leave {
+                JoinLeave::Never => false,
+                JoinLeave::Asked => join_leave,
+                JoinLeave::All => true,
+            };
+            entering.complete(member, is_told);
         }
         Ok(subscription)
     }
@@ -204,6 +213,7 @@ impl Node {
         let joined = Joined {
             position: None,
             recovered: since.map(|_| false),
+            is_delta: false,
             was_read: false,
         };
         if let Some(frame) = answer(joined, &[]) {

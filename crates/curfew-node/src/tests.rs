@@ -25,7 +25,7 @@ use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
 use tokio::time;
 
-use crate::{AdmitError, Attachment, HubEvents, Node, NodeMetrics, UserLimit};
+use crate::{AdmitError, Attachment, HubEvents, Node, NodeMetrics, SubscribeOutcome, UserLimit};
 use rig::{Rig, RigClock, START};
 
 /// A claim by which sessions can be revoked.
@@ -111,7 +111,7 @@ impl Harness {
         &self,
         channel: &Channel,
         member: &Arc<curfew_hub::Member>,
-    ) -> Result<Option<curfew_hub::Joined>, curfew_backend::BackendError> {
+    ) -> Result<SubscribeOutcome, curfew_backend::BackendError> {
         self.node
             .subscribe(
                 channel,

@@ -35,7 +35,7 @@ const ALREADY_SUBSCRIBED: Error = lasting(105, "already subscribed");
 const LIMIT_EXCEEDED: Error = lasting(106, "limit exceeded");
 const BAD_REQUEST: Error = lasting(107, "bad request");
 const NOT_AVAILABLE: Error = lasting(108, "not available");
-const TOKEN_EXPIRED: Error = lasting(109, "token expired");
+pub(crate) const TOKEN_EXPIRED: Error = lasting(109, "token expired");
 /// A lasting error would end a session whose token is good still.
 const NEWER_TOKEN_EXPIRED: Error = temporary(109, "token expired");
 const TOO_MANY_REQUESTS: Error = temporary(111, "too many requests");
@@ -69,7 +69,6 @@ pub(crate) fn error(code: ErrorCode) -> Error {
         ErrorCode::NotAvailable => NOT_AVAILABLE,
         ErrorCode::Unavailable | ErrorCode::Internal => INTERNAL,
         ErrorCode::UnknownOutcome => UNKNOWN_OUTCOME,
-        ErrorCode::SubscriptionExpired => TOKEN_EXPIRED,
         ErrorCode::Expired | ErrorCode::NotYetValid | ErrorCode::ReauthRequired => {
             NEWER_TOKEN_EXPIRED
         }

@@ -120,6 +120,7 @@ pub(crate) fn reply(root: impl Root, id: u32, reply: &Reply<'_>) -> bool {
             };
             Some((error, error.message))
         }
+        Reply::SubscriptionExpired => Some((codes::TOKEN_EXPIRED, codes::TOKEN_EXPIRED.message)),
         Reply::Unrecoverable => Some((codes::UNRECOVERABLE, codes::UNRECOVERABLE.message)),
         Reply::Error { code, message, .. } => {
             let error = codes::error(*code);
@@ -227,6 +228,7 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
         Reply::AuthFailed { .. }
         | Reply::NotOpened { .. }
         | Reply::Unrecoverable
+        | Reply::SubscriptionExpired
         | Reply::Error { .. } => {}
     }
 }

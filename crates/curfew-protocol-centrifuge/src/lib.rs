@@ -126,6 +126,10 @@ impl Protocol for Centrifuge {
         }
     }
 
+    fn difference(&self, base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
+        fossil::difference(base, target, self.encoding == Encoding::Json)
+    }
+
     fn ping(&self, out: &mut BytesMut) -> bool {
         out.extend_from_slice(match self.encoding {
             Encoding::Json => b"{}",

@@ -93,6 +93,13 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// writes nothing, if the protocol cannot express it.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
 
+    /// The difference by which a client makes a publication's data, `target`, of the data of the one
+    /// before it, `base`. `None` if the publication is sent whole: the protocol has no differences,
+    /// or this one is no shorter.
+    fn difference(&self, _base: &[u8], _target: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Appends a message that the client must answer. Returns false, and writes nothing, if the
     /// transport's own ping is used instead.
     fn ping(&self, _out: &mut BytesMut) -> bool {

@@ -2,7 +2,7 @@
 //! too.
 
 use curfew_hub::Opcode;
-use curfew_model::{AuthFailure, ClientRequest, Command, DISCONNECTS, Reply};
+use curfew_model::{AuthFailure, ClientRequest, Command, DISCONNECTS, Disconnect, Reply};
 use curfew_protocol::DecodeError;
 use curfew_telemetry::{
     Authentications, Counter, Counters, Histogram, Named, NamedHistograms, ROUND_TRIP_SECONDS,
@@ -86,16 +86,21 @@ curfew_telemetry::metrics! {
         ping_rtt: Histogram = Histogram::new(PING_SECONDS), Seconds, "From queueing a ping to the next pong: what waits in front of it, here and at the client, is in it";
         frames_received: Counters<Opcode>, "Frames received";
         received_bytes: Counter, Bytes, "Bytes of frames received";
-        commands: Named<&'static str, CommandOutcome> = Named::new("command", Command::NAMES.to_vec()), "Commands of clients";
-        command_duration: NamedHistograms = NamedHistograms::new("command", Command::NAMES.to_vec(), ROUND_TRIP_SECONDS), Seconds, "From a command that was read to queueing its answer. Of publications the first of each session is timed, and one in 16";
+        commands: Named<&'static str, CommandOutcome> = Named::new("command", commands()), "Commands of clients";
+        command_duration: NamedHistograms = NamedHistograms::new("command", commands(), ROUND_TRIP_SECONDS), Seconds, "From a command that was read to queueing its answer. Of publications the first of each session is timed, and one in 16";
         publishes: Counters<(PublishOutcome, PublishSource)>, "Publications";
         authentications: Authentications = Authentications::new(failures()), "Verified and refused tokens";
         authorizations: Counters<Decision>, "Decisions of the policy";
     }
 }
 
+fn commands() -> Vec<&'static str> {
+    [Command::NAMES, Command::OTHER_NAMES].concat()
+}
+
 fn close_codes() -> Vec<u16> {
-    let ours = DISCONNECTS.iter().map(|disconnect| disconnect.code);
+    let ours = DISCONNECTS.iter().chain([&Disconnect::INSUFFICIENT_STATE]);
+    let ours = ours.map(|disconnect| disconnect.code);
     let mut codes = CLIENT_CLOSE_CODES.to_vec();
     codes.extend(ours.filter(|code| !CLIENT_CLOSE_CODES.contains(code)));
     codes
@@ -125,9 +130,10 @@ impl Context {
 impl SessionState {
     pub(crate) fn count_command(&self, request: &RequestInfo, reply: &Reply<'_>) {
         let outcome = match reply {
-            Reply::Error { .. } | Reply::AuthFailed { .. } | Reply::Unrecoverable => {
-                CommandOutcome::Error
-            }
+            Reply::Error { .. }
+            | Reply::AuthFailed { .. }
+            | Reply::SubscriptionExpired
+            | Reply::Unrecoverable => CommandOutcome::Error,
             _ => CommandOutcome::Ok,
         };
         self.count_outcome(request, outcome);

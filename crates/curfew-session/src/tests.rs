@@ -3,6 +3,7 @@
 //! the next timer.
 
 mod access;
+mod centrifuge;
 mod commands;
 mod faults;
 mod flushed;

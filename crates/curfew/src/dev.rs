@@ -12,7 +12,7 @@ use anyhow::anyhow;
 use clap::Args;
 use curfew_auth::{Algorithm, Issuer, MintKey};
 use curfew_model::{Action, Clock as _, Secret, SystemClock};
-use curfew_node::{ChannelConfig, HistoryConfig};
+use curfew_node::{ChannelConfig, HistoryConfig, JoinLeave};
 use curfew_policy::{Effect, Rule};
 use curfew_server::Listen;
 use curfew_telemetry::LogFormat;
@@ -129,7 +129,7 @@ impl Dev {
             pattern: "*".to_owned(),
             history: Some(HISTORY),
             presence: true,
-            join_leave: true,
+            join_leave: JoinLeave::Asked,
             ..ChannelConfig::default()
         }];
         config.backend.kind = BackendKind::Memory;

@@ -169,10 +169,7 @@ impl Table<'_> {
     fn kind(self, node: &Value) -> String {
         let choices = self.schema.choices(node);
         if !choices.is_empty() {
-            let quoted: Vec<String> = choices
-                .iter()
-                .map(|choice| format!("`\"{choice}\"`"))
-                .collect();
+            let quoted: Vec<String> = choices.iter().map(|choice| format!("`{choice}`")).collect();
             return quoted.join(", ");
         }
         match self.schema.shape(node) {

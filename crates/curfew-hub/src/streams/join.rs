@@ -24,6 +24,8 @@ struct Missed {
     in_answer: Vec<Publication>,
     /// The frames that follow the answer.
     frames: Vec<Bytes>,
+    /// The newest of them, for a subscriber that takes the difference to it.
+    newest: Option<Publication>,
 }
 
 /// A subscriber that is about to join a channel's stream. While it is there the channel counts as
@@ -49,6 +51,8 @@ pub struct Joined {
     /// All that came after the subscriber's own position was queued for it; `None` if it named
     /// none.
     pub recovered: Option<bool>,
+    /// Publications come to it as differences.
+    pub is_delta: bool,
     /// The stream was read for it; false if this node knew enough.
     pub was_read: bool,
 }
@@ -62,6 +66,8 @@ pub struct Subscriber<'a> {
     pub since: Option<Position>,
     /// It joins only if it can have all of that.
     pub must_recover: bool,
+    /// It takes each publication as its difference to the one before it.
+    pub delta: bool,
 }
 
 /// The outcome of an attempt to join.
@@ -126,6 +132,7 @@ impl Hub {
             member,
             since,
             must_recover,
+            delta,
         } = subscriber;
         self.streams.with(&joining.feed, |feed| {
             let confirmed = feed.confirmed();
@@ -149,7 +156,7 @@ impl Hub {
                 Some(Replay::Read(_) | Replay::Lost) => (Some(false), Missed::default()),
                 // A place that was not compared is good for what follows alone.
                 Some(Replay::Whole(_)) if confirmed.is_none() => (Some(false), Missed::default()),
-                Some(Replay::Whole(missed)) => match self.within_bound(member, missed) {
+                Some(Replay::Whole(missed)) => match self.within_bound(member, missed, delta) {
                     Some(missed) => (Some(true), missed),
                     None => (Some(false), Missed::default()),
                 },
@@ -160,6 +167,7 @@ impl Hub {
             let joined = Joined {
                 position: Some(position),
                 recovered,
+                is_delta: delta,
                 was_read: read.is_some(),
             };
             if let Some(frame) = answer(joined, &missed.in_answer) {
@@ -172,29 +180,52 @@ impl Hub {
                 }
             }
             // Last, and under the lock of the feed: what follows finds it here.
-            self.channels.add(channel, member);
+            match delta {
+                true => {
+                    let base = missed.newest.as_ref();
+                    self.channels.add_delta(channel, member, base);
+                }
+                false => {
+                    self.channels.add(channel, member);
+                }
+            }
             Join::Done(joined)
         })
     }
 
     /// The publications that one session missed, in the form of its protocol; `None` if its queue
-    /// has no room for all of them.
-    fn within_bound(&self, member: &Member, publications: Vec<Publication>) -> Option<Missed> {
+    /// has no room for all of them, or its protocol cannot carry them.
+    fn within_bound(
+        &self,
+        member: &Member,
+        publications: Vec<Publication>,
+        delta: bool,
+    ) -> Option<Missed> {
         let mut room = self.room_of(member).saturating_sub(ANSWER_BYTES);
         let wire = self.wires.get(member.wire());
-        if wire.rules().recovers_in_answer {
+        let rules = wire.rules();
+        let newest = publications.last().filter(|_| delta).cloned();
+        if rules.recovers_in_answer {
             for publication in &publications {
+                if publication.is_binary && !rules.carries_bytes {
+                    return None;
+                }
                 let size = MISSED_BYTES + publication.data.len();
                 room = room.checked_sub(size)?;
             }
             return Some(Missed {
                 in_answer: publications,
                 frames: Vec::new(),
+                newest,
             });
         }
+        let form = match delta {
+            true => DataForm::Whole,
+            false => DataForm::Plain,
+        };
         let mut frames = Vec::with_capacity(publications.len());
         for publication in &publications {
-            let Some(frame) = wire.publication(publication, DataForm::Plain) else {
+            let Some(frame) = wire.publication(publication, form) else {
                 continue;
             };
             room = room.checked_sub(frame.len())?;
@@ -203,6 +234,7 @@ impl Hub {
         Some(Missed {
             in_answer: Vec::new(),
             frames,
+            newest,
         })
     }
 }

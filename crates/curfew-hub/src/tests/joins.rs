@@ -16,29 +16,33 @@ const TTL: Duration = Duration::from_secs(600);
 /// An answer to `subscribe`, as bare bytes that [`Pipe::frames`] knows.
 const ANSWER: &[u8] = b"x";
 
-fn place(offset: u64) -> Position {
+pub(super) fn place(offset: u64) -> Position {
     let epoch = Epoch::from_random(1);
     Position { epoch, offset }
 }
 
 /// The publication at an offset; its data is the offset.
 fn placed(channel: &Channel, offset: u64) -> Publication {
+    placed_data(channel, offset, &offset.to_string())
+}
+
+pub(super) fn placed_data(channel: &Channel, offset: u64, data: &str) -> Publication {
     let position = place(offset);
     Publication {
         entry: Some(StreamEntry { position, at: 0 }),
-        ..publication(channel, &offset.to_string())
+        ..publication(channel, data)
     }
 }
 
 /// A channel whose stream was found empty, and on which a subscriber is about to join.
-struct Room {
-    harness: Harness,
-    channel: Channel,
+pub(super) struct Room {
+    pub(super) harness: Harness,
+    pub(super) channel: Channel,
     joining: Joining,
 }
 
 impl Room {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let harness = Harness::with_limits(16 << 20, 0);
         let channel = channel("room");
         let joining = harness.hub.begin_join(&channel, SIZE, TTL, Duration::ZERO);
@@ -65,26 +69,26 @@ impl Room {
     }
 
     fn arrive(&self, offset: u64) {
+        self.arrive_as(&placed(&self.channel, offset));
+    }
+
+    pub(super) fn arrive_as(&self, publication: &Publication) {
         let hub = &self.harness.hub;
-        hub.arrive(&placed(&self.channel, offset), |publication| {
+        hub.arrive(publication, |publication| {
             hub.broadcast_in_turn(publication, None);
         });
     }
 
     /// Has a session join, whose answer is [`ANSWER`].
-    fn join(&self, member: &Arc<Member>, since: Option<u64>) -> Join {
+    pub(super) fn join(&self, member: &Arc<Member>, since: Option<u64>) -> Join {
+        self.join_as(subscriber(member, since.map(place)))
+    }
+
+    pub(super) fn join_as(&self, subscriber: Subscriber<'_>) -> Join {
         let answer = |_: Joined, _: &[Publication]| Some(Bytes::from_static(ANSWER));
-        let since = since.map(place);
         let (joining, channel) = (&self.joining, &self.channel);
         let hub = &self.harness.hub;
-        hub.join(
-            joining,
-            channel,
-            subscriber(member, since),
-            None,
-            false,
-            answer,
-        )
+        hub.join(joining, channel, subscriber, None, false, answer)
     }
 }
 
@@ -94,6 +98,7 @@ pub(super) fn subscriber(member: &Arc<Member>, since: Option<Position>) -> Subsc
         member,
         since,
         must_recover: false,
+        delta: false,
     }
 }
 
@@ -115,6 +120,7 @@ fn the_answer_comes_first_then_what_was_missed_then_what_follows() {
     let expect = Joined {
         position: Some(place(5)),
         recovered: Some(true),
+        is_delta: false,
         was_read: false,
     };
     assert_eq!(room.join(&member, Some(2)), Join::Done(expect));
@@ -229,6 +235,7 @@ fn a_place_in_doubt_recovers_nothing_before_the_stream_is_read() {
     let expect = Joined {
         position: Some(place(5)),
         recovered: Some(true),
+        is_delta: false,
         was_read: false,
     };
     assert_eq!(room.join(&member, Some(5)), Join::Done(expect));

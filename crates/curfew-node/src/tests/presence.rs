@@ -1,30 +1,26 @@
 //! Presence: entries come with a subscription and go with it.
 
 use curfew_backend::PresenceList;
-use curfew_hub::{Joined, Member};
+use curfew_hub::Member;
 use std::sync::Arc;
 
 use super::rig::{Call, unavailable};
 use super::{Harness, channel, eventually};
-use crate::{ChannelOptions, Wish};
-
-const PRESENT: ChannelOptions = ChannelOptions {
-    stream: None,
-    recover: true,
-    presence: true,
-    join_leave: false,
-    is_binary: false,
-};
+use crate::{ChannelOptions, SubscribeOutcome, Wish};
 
 impl Harness {
     async fn subscribe_present(
         &self,
         member: &Arc<Member>,
         may: bool,
-    ) -> Result<Option<Joined>, curfew_backend::BackendError> {
+    ) -> Result<SubscribeOutcome, curfew_backend::BackendError> {
+        let present = ChannelOptions {
+            presence: true,
+            ..ChannelOptions::default()
+        };
         let wish = Wish::default();
         self.node
-            .subscribe(&channel("room"), member, PRESENT, wish, || may, |_, _| None)
+            .subscribe(&channel("room"), member, present, wish, || may, |_, _| None)
             .await
             .map(super::joined)
     }
@@ -61,7 +57,7 @@ async fn a_subscription_that_fails_leaves_no_entry() {
     assert!(failed.is_err());
     harness.rig.heal(Call::Subscribe);
     let denied = harness.subscribe_present(session.member(), false).await;
-    assert_eq!(denied.unwrap(), None);
+    assert_eq!(denied.unwrap(), SubscribeOutcome::Forbidden);
     harness.rig.fail(Call::Enter, unavailable);
     let failed = harness.subscribe_present(session.member(), true).await;
     assert!(failed.is_err());

@@ -6,7 +6,7 @@ use curfew_model::{Position, Publication};
 
 use super::rig::{Call, When};
 use super::*;
-use crate::{ChannelOptions, Wish};
+use crate::{ChannelOptions, SubscribeOutcome, Wish};
 
 const BOUNDS: StreamBounds = StreamBounds {
     size: 10,
@@ -34,7 +34,7 @@ async fn recover(
     room: &Channel,
     member: &Arc<Member>,
     may: impl Fn() -> bool,
-) -> Result<Option<Joined>, BackendError> {
+) -> Result<SubscribeOutcome, BackendError> {
     let position = harness.node.history(
         room,
         curfew_model::HistoryRange::Before(u64::MAX),
@@ -60,6 +60,13 @@ async fn recover(
         .map(super::joined)
 }
 
+fn joined(outcome: Result<SubscribeOutcome, BackendError>) -> Joined {
+    match outcome {
+        Ok(SubscribeOutcome::Joined(joined)) => joined,
+        other => panic!("not subscribed: {other:?}"),
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_broker_listens_before_the_stream_is_read() {
     let harness = Harness::new();
@@ -73,7 +80,7 @@ async fn the_broker_listens_before_the_stream_is_read() {
         publish(&rig, &of_channel);
     });
     let joined = recover(&harness, &room, session.member(), || true).await;
-    let joined = joined.unwrap().unwrap();
+    let joined = self::joined(joined);
     assert_eq!(joined.recovered, Some(true));
     assert_eq!(joined.position.unwrap().offset, 1);
 }
@@ -92,7 +99,7 @@ async fn a_publication_after_the_read_is_recovered_with_what_was_read() {
         }
     });
     let joined = recover(&harness, &room, session.member(), || true).await;
-    let joined = joined.unwrap().unwrap();
+    let joined = self::joined(joined);
     assert_eq!(joined.recovered, Some(true));
     assert_eq!(joined.position.unwrap().offset, 2);
 }
@@ -113,7 +120,7 @@ async fn rules_that_change_while_the_stream_is_read_give_nothing() {
     });
     let member = session.member();
     let joined = recover(&harness, &room, member, || may.load(Ordering::Relaxed)).await;
-    assert_eq!(joined.unwrap(), None);
+    assert_eq!(joined.unwrap(), SubscribeOutcome::Forbidden);
     assert!(!harness.node.hub().has_subscribers(&room));
     assert_eq!(harness.node.hub().queued_bytes(), 0);
 }
@@ -134,7 +141,7 @@ async fn a_revocation_while_the_stream_is_read_wins() {
     });
     let member = session.member();
     let joined = recover(&harness, &room, member, || true).await;
-    assert!(joined.unwrap().is_some());
+    self::joined(joined);
     assert_eq!(member.outbox().ending(), Some(REVOKED));
     assert_eq!(harness.node.hub().queued_bytes(), 0);
 }

@@ -211,6 +211,34 @@ proptest! {
         create(text(base).as_bytes(), text(target).as_bytes(), true);
     }
 
+    /// As a subscriber has them: each is the base of the next.
+    #[test]
+    fn a_chain_of_texts_is_made_again(
+        texts in prop::collection::vec(
+            prop::collection::vec(
+                prop::sample::select(vec!["привет", "мир", "дом", "дым", "😀", "😁😀", "{\"text\":\"", "\"}", "ч", "ш", " "]),
+                0..20,
+            ),
+            1..12,
+        )
+    ) {
+        let (mut known, mut has_base) = (String::new(), false);
+        for text in texts.iter().map(|parts| parts.concat()) {
+            let made = difference(known.as_bytes(), text.as_bytes(), true).filter(|_| has_base);
+            let read = match made {
+                Some(made) => {
+                    let made = String::from_utf8(made).expect("a text");
+                    prop_assert!(made.len() < text.len());
+                    apply(known.as_bytes(), made.as_bytes(), true)
+                }
+                None => text.clone().into_bytes(),
+            };
+            known = String::from_utf8(read).expect("a text");
+            prop_assert_eq!(&known, &text);
+            has_base = true;
+        }
+    }
+
     #[test]
     fn any_text_is_made_again(base: String, target: String) {
         create(base.as_bytes(), target.as_bytes(), true);

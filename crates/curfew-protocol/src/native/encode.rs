@@ -100,6 +100,7 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
         // Answers to what the decoder gives no command for.
         Reply::PresenceCount { .. }
         | Reply::Unrecoverable
+        | Reply::SubscriptionExpired
         | Reply::SubscriptionRefreshed { .. } => {
             return false;
         }

@@ -184,6 +184,7 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
 
 pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = call.streamed()?;
+    call.check_json(&channel)?;
     let limit = number(&call, "limit")?.unwrap_or(DEFAULT_HISTORY_LIMIT);
     let since = call.query("since")?.map(|text| since(&text)).transpose()?;
     let range = match (since, number(&call, "before")?) {
@@ -196,7 +197,10 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     let bytes = admin.context.settings.load().limits.outbound_bytes;
     let read = admin.context.node.history(&channel, range, limit, bytes);
     let read = read.await?;
-    let publications = read.publications.into_iter().map(entry);
+    // Those of a time when the channel's format was another are left out.
+    let publications = read.publications.into_iter();
+    let publications = publications.filter(|publication| !publication.is_binary);
+    let publications = publications.map(entry);
     let history = History {
         epoch: read.position.epoch.to_string(),
         offset: read.position.offset,
@@ -242,6 +246,19 @@ impl Call {
         match self.options(channel).stream {
             Some(_) => Ok(()),
             None => Err(Problem::new(StatusCode::CONFLICT, "not_available", detail)),
+        }
+    }
+
+    /// Fails unless the publications of the channel are JSON, which alone this API has.
+    pub(super) fn check_json(&self, channel: &Channel) -> Result<(), Problem> {
+        match self.options(channel).is_binary {
+            false => Ok(()),
+            true => Err(Problem::new(
+                StatusCode::CONFLICT,
+                "not_available",
+                "the channel carries bytes (format = \"binary\"), and this API JSON alone: use a client \
+                 of the Centrifuge protocol in Protobuf",
+            )),
         }
     }
 

@@ -137,6 +137,7 @@ impl Admin {
         let channels = channels.collect::<Result<Vec<_>, _>>()?;
         for channel in &channels {
             call.check_channel(channel)?;
+            call.check_json(channel)?;
             if key.is_some() {
                 call.check_stream(channel, "the channel keeps no history, which key needs")?;
             }

@@ -39,9 +39,16 @@ pub(crate) fn start(
         Err(rejected) => return rejected,
     };
     let node = Arc::clone(&state.context.node);
-    if settings.channels.of(&channel).stream.is_none() {
+    let options = settings.channels.of(&channel);
+    let lack = match options.stream {
+        None => Some("the channel keeps no history"),
+        Some(_) if options.is_binary && !state.wire().rules().carries_bytes => {
+            Some("the channel carries bytes; read its history by a protocol that does")
+        }
+        Some(_) => None,
+    };
+    if let Some(message) = lack {
         span.failed(state, ErrorCode::NotAvailable);
-        let message = "the channel keeps no history";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
     let outbound_bytes = settings.limits.outbound_bytes;
@@ -78,7 +85,11 @@ pub(crate) fn finish(
             let answer = state.reply(request, &Reply::Unrecoverable);
             state.answer(answer);
         }
-        Ok(history) => {
+        Ok(mut history) => {
+            if !state.wire().rules().carries_bytes {
+                // Those of a time when the channel's format was another are left out.
+                history.publications.retain(|found| !found.is_binary);
+            }
             let reply = Reply::History {
                 position: history.position,
                 publications: &history.publications,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use curfew_auth::{AuthError, VerifyError};
+use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
 use curfew_hub::Joined;
 use curfew_model::{
@@ -172,6 +172,7 @@ pub(crate) fn wish(
         },
         join_leave: asked.join_leave,
         must_recover: asked.must_recover,
+        delta: asked.delta,
     }
 }
 
@@ -188,6 +189,7 @@ pub(crate) fn subscribed<'a>(
         recovered: joined.recovered,
         is_recoverable: options.recover && joined.position.is_some(),
         publications: missed,
+        is_delta: joined.is_delta,
         ..Subscribed::default()
     }
 }
@@ -235,8 +237,14 @@ pub(crate) fn finish(
             state.backend_error(request, &error, span);
             return None;
         }
+        Err(SubscribeError::Token(VerifyError::Refused(error))) if error.is_of_time() => {
+            span.failed(state, ErrorCode::Expired);
+            let answer = state.reply(request, &Reply::SubscriptionExpired);
+            state.answer(answer);
+            return None;
+        }
         Err(SubscribeError::Token(VerifyError::Refused(error))) => {
-            (token_code(&error), error.message().to_owned())
+            (ErrorCode::Forbidden, error.message().to_owned())
         }
         Err(error @ SubscribeError::Revoked) => (ErrorCode::Forbidden, error.to_string()),
         Err(SubscribeError::Token(VerifyError::Unknown(_))) => {
@@ -248,12 +256,4 @@ pub(crate) fn finish(
     let answer = state.error(request, code, message);
     state.answer(answer);
     None
-}
-
-/// The code for a refused token of a subscription.
-fn token_code(error: &AuthError) -> ErrorCode {
-    match error.is_of_time() {
-        true => ErrorCode::SubscriptionExpired,
-        false => ErrorCode::Forbidden,
-    }
 }

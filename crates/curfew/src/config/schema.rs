@@ -75,7 +75,10 @@ impl Schema {
     pub(crate) fn shape<'s>(&'s self, schema: &'s Value) -> Shape<'s> {
         let schema = self.deref(schema);
         if schema.get("enum").is_some() || schema.get("const").is_some() {
-            return Shape::Text;
+            return match self.choices(schema).iter().all(|choice| choice.is_string()) {
+                true => Shape::Text,
+                false => Shape::Unknown,
+            };
         }
         match type_name(schema) {
             Some("string") => Shape::Text,
@@ -135,13 +138,13 @@ impl Schema {
         any.is_object().then_some(any)
     }
 
-    /// The texts an enumeration takes; empty for anything else.
-    pub(crate) fn choices<'s>(&'s self, schema: &'s Value) -> Vec<&'s str> {
+    /// The values an enumeration takes; empty for anything else.
+    pub(crate) fn choices<'s>(&'s self, schema: &'s Value) -> Vec<&'s Value> {
         let schema = self.deref(schema);
         if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-            return values.iter().filter_map(Value::as_str).collect();
+            return values.iter().filter(|value| !value.is_null()).collect();
         }
-        if let Some(value) = schema.get("const").and_then(Value::as_str) {
+        if let Some(value) = schema.get("const") {
             return vec![value];
         }
         variants(schema)

@@ -1,0 +1,163 @@
+//! The rules of the Centrifuge protocol that a session follows.
+
+use curfew_model::{Position, StreamEntry};
+use curfew_node::{ChannelConfig, Channels, HistoryConfig};
+use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
+
+use super::rig::{Call, When};
+use super::*;
+
+/// A node that speaks the JSON encoding, with history in channels whose names begin with `stream`.
+fn harness() -> Harness {
+    let change = |settings: &mut SessionSettings| {
+        settings.channels = Channels::new(&[ChannelConfig {
+            pattern: "stream*".to_owned(),
+            history: Some(HistoryConfig {
+                size: 100,
+                ttl: Duration::from_secs(60),
+            }),
+            ..ChannelConfig::default()
+        }]);
+        settings.limits.subscriptions = 4;
+    };
+    let wire = Wire::websocket(Centrifuge {
+        encoding: Encoding::Json,
+        transport: Over::WebSocket,
+    });
+    Harness::build(change, vec![wire])
+}
+
+impl Harness {
+    /// A connection that has sent `connect` with a token of these claims.
+    async fn connecting(&self, claims: Value) -> Peer {
+        let mut peer = self.awaiting();
+        let connect = json!({"id":1,"connect":{"token":self.token(claims)}});
+        peer.send(&connect.to_string()).await;
+        peer
+    }
+
+    /// A session whose `connect` was answered, with the answer.
+    async fn connected(&self, claims: Value) -> (Peer, Value) {
+        let mut peer = self.connecting(claims).await;
+        let mut answer = peer.text().await;
+        (peer, answer["connect"].take())
+    }
+
+    /// Has the node miss a publication of a stream at this place, which no read brings.
+    fn miss(&self, position: Position) {
+        let publication = Publication {
+            entry: Some(StreamEntry { position, at: 0 }),
+            ..publication("stream")
+        };
+        let hub = self.hub();
+        let deliver = |publication: &Publication| {
+            hub.broadcast_in_turn(publication, None);
+        };
+        hub.arrive(&publication, deliver);
+        hub.give_up_missing(&publication.channel, deliver);
+    }
+}
+
+fn publication(channel: &str) -> Publication {
+    Publication {
+        channel: Channel::parse(channel).unwrap(),
+        data: "7".into(),
+        from: None,
+        sender: None,
+        is_binary: false,
+        entry: None,
+        trace: None,
+    }
+}
+
+/// The place two behind the one that an answer tells.
+fn ahead(answer: &Value) -> Position {
+    let offset = answer["offset"].as_u64().unwrap_or(0);
+    Position {
+        epoch: answer["epoch"].as_str().unwrap().parse().unwrap(),
+        offset: offset + 2,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_publication_that_comes_while_a_session_opens_follows_the_answer() {
+    let harness = harness();
+    let context = Arc::clone(&harness.context);
+    // The channel `a` is joined by then, and `stream` is not.
+    harness.rig.hook(When::After, Call::Read, move || {
+        let delivered = context.node.hub().broadcast(&publication("a"));
+        assert_eq!(delivered.queued, 1);
+    });
+    let channels = json!({"channels": ["stream", "a"]});
+    let (mut peer, answer) = harness.connected(channels).await;
+    let subscriptions = answer["subs"].as_object().unwrap();
+    assert_eq!(subscriptions.keys().collect::<Vec<_>>(), ["a", "stream"]);
+    let push = peer.text().await;
+    assert_eq!(push["push"]["channel"], "a", "{push}");
+    assert_eq!(push["push"]["pub"]["data"], 7, "{push}");
+    drop(peer);
+    harness.assert_nothing_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_ends_the_subscription_which_the_client_can_make_again() {
+    let harness = harness();
+    let (mut peer, _) = harness.connected(json!({})).await;
+    let subscribe = r#"{"id":2,"subscribe":{"channel":"stream"}}"#;
+    peer.send(subscribe).await;
+    let answer = peer.text().await;
+    harness.miss(ahead(&answer["subscribe"]));
+    let expect = json!({"push":{"channel":"stream","unsubscribe":{"code":2500,"reason":"insufficient state"}}});
+    assert_eq!(peer.text().await, expect);
+    peer.send(subscribe).await;
+    let answer = peer.text().await;
+    assert_eq!(answer["subscribe"]["positioned"], true, "{answer}");
+    drop(peer);
+    harness.assert_nothing_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_in_a_channel_of_the_server_ends_the_session() {
+    let harness = harness();
+    let (mut peer, answer) = harness.connected(json!({"channels": ["stream"]})).await;
+    harness.miss(ahead(&answer["subs"]["stream"]));
+    let closed = peer.closed().await;
+    assert_eq!((closed.code, closed.texts.len()), (3010, 0));
+    harness.assert_nothing_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_channels_than_a_session_may_have_open_none() {
+    let harness = harness();
+    let channels = json!({"channels": ["a", "b", "c", "d", "e"]});
+    let mut peer = harness.connecting(channels).await;
+    let closed = peer.closed().await;
+    assert_eq!((closed.code, closed.texts.len()), (3501, 0));
+    harness.assert_nothing_left().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_refused_in_an_answer_is_left_to_close() {
+    let harness = harness();
+    let mut peer = harness.connecting(json!({"exp": 1, "iat": 0})).await;
+    let answer = peer.text().await;
+    assert_eq!(answer["error"]["code"], 109, "{answer}");
+    // Commands behind it are not answered.
+    peer.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#).await;
+    peer.silence(4).await;
+    let closed = peer.closed().await;
+    assert_eq!((closed.code, closed.texts.len()), (3005, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pong_is_counted_and_a_probe_asks_for_one() {
+    let harness = harness();
+    let (mut peer, _) = harness.connected(json!({})).await;
+    // The first ping.
+    assert_eq!(peer.text().await, json!({}));
+    peer.send("{}").await;
+    peer.silence(1).await;
+    peer.send("{}").await;
+    let closed = peer.closed().await;
+    assert_eq!((closed.code, &*closed.reason), (3501, "bad request"));
+}
