@@ -13,6 +13,7 @@ pub struct AuthError {
     failure: AuthFailure,
     message: Cow<'static, str>,
     by_clock: bool,
+    for_another: bool,
     signer: Option<Arc<str>>,
     detail: Option<Box<str>>,
 }
@@ -30,6 +31,7 @@ impl AuthError {
             failure,
             message: message.into(),
             by_clock: false,
+            for_another: false,
             signer: None,
             detail: None,
         }
@@ -40,6 +42,18 @@ impl AuthError {
         Self {
             by_clock: true,
             ..Self::new(failure, message)
+        }
+    }
+
+    /// Refuses the good token of another subscription than the one it was sent for. `what` names
+    /// the difference.
+    pub(crate) fn of_another(what: &str) -> Self {
+        Self {
+            for_another: true,
+            ..Self::new(
+                AuthFailure::WrongAudience,
+                format!("the subscription token is for another {what}"),
+            )
         }
     }
 
@@ -127,6 +141,11 @@ impl AuthError {
     /// Returns true if this node's clock caused the refusal. Another clock may accept the token.
     pub fn is_by_clock(&self) -> bool {
         self.by_clock
+    }
+
+    /// Returns true if the token is good for another subscription.
+    pub fn is_for_another(&self) -> bool {
+        self.for_another
     }
 
     /// Returns true if the token is too old or too new, so that the client needs another one and no

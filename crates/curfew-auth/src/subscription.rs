@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use curfew_model::{AuthFailure, Principal, SessionId};
+use curfew_model::{Principal, SessionId};
 
 use crate::ask::with_keys;
 use crate::authenticate::Authenticator;
@@ -66,15 +66,15 @@ impl SubscriptionWish<'_> {
         let channel = bound.channel.as_deref();
         let channel = channel.ok_or_else(|| AuthError::missing_claim("channel"))?;
         if channel != self.channel {
-            return Err(other("channel"));
+            return Err(AuthError::of_another("channel"));
         }
         let user = claims.subject.as_deref().unwrap_or_default();
         if user != self.principal.user() || !self.is_of_issuer(issuer) {
-            return Err(other("user"));
+            return Err(AuthError::of_another("user"));
         }
         let client = bound.client.as_deref().unwrap_or_default();
         if !client.is_empty() && client.parse() != Ok(self.session) {
-            return Err(other("session"));
+            return Err(AuthError::of_another("session"));
         }
         Ok(())
     }
@@ -88,13 +88,6 @@ impl SubscriptionWish<'_> {
             || *issuer.name == *own
             || namesakes.any(|namesake| **namesake == *own)
     }
-}
-
-fn other(what: &str) -> AuthError {
-    AuthError::new(
-        AuthFailure::WrongAudience,
-        format!("the subscription token is for another {what}"),
-    )
 }
 
 /// The channel that a subscription token names, unverified: [`Authenticator::verify_subscription`]

@@ -122,7 +122,6 @@ impl Harness {
                 |_, _| None,
             )
             .await
-            .map(joined)
     }
 
     pub(super) fn wire(&self) -> WireId {
@@ -211,12 +210,4 @@ pub(super) fn principal(user: &str, token: &str) -> Arc<Principal> {
 
 pub(super) fn channel(name: &str) -> Channel {
     Channel::parse(name).unwrap()
-}
-
-/// The place at which a session has joined; `None` if it has not.
-fn joined(outcome: crate::SubscribeOutcome) -> Option<curfew_hub::Joined> {
-    match outcome {
-        crate::SubscribeOutcome::Joined(joined) => Some(joined),
-        crate::SubscribeOutcome::Forbidden | crate::SubscribeOutcome::Unrecoverable => None,
-    }
 }

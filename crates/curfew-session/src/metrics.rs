@@ -86,15 +86,15 @@ curfew_telemetry::metrics! {
         ping_rtt: Histogram = Histogram::new(PING_SECONDS), Seconds, "From queueing a ping to the next pong: what waits in front of it, here and at the client, is in it";
         frames_received: Counters<Opcode>, "Frames received";
         received_bytes: Counter, Bytes, "Bytes of frames received";
-        commands: Named<&'static str, CommandOutcome> = Named::new("command", commands()), "Commands of clients";
-        command_duration: NamedHistograms = NamedHistograms::new("command", commands(), ROUND_TRIP_SECONDS), Seconds, "From a command that was read to queueing its answer. Of publications the first of each session is timed, and one in 16";
+        commands: Named<&'static str, CommandOutcome> = Named::new("command", command_names()), "Commands of clients";
+        command_duration: NamedHistograms = NamedHistograms::new("command", command_names(), ROUND_TRIP_SECONDS), Seconds, "From a command that was read to queueing its answer. Of publications the first of each session is timed, and one in 16";
         publishes: Counters<(PublishOutcome, PublishSource)>, "Publications";
         authentications: Authentications = Authentications::new(failures()), "Verified and refused tokens";
         authorizations: Counters<Decision>, "Decisions of the policy";
     }
 }
 
-fn commands() -> Vec<&'static str> {
+fn command_names() -> Vec<&'static str> {
     [Command::NAMES, Command::OTHER_NAMES].concat()
 }
 

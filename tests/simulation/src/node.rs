@@ -19,7 +19,7 @@ use curfew_node::{ChannelConfig, Channels, HistoryConfig, HubEvents, Node, NodeM
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_session::{
-    Context, Guards, LimitsConfig, Opening, Session, SessionMetrics, SessionSettings,
+    Context, Credentials, Guards, LimitsConfig, Opening, Session, SessionMetrics, SessionSettings,
 };
 use curfew_telemetry::Registry;
 use curfew_ws::{Transport, Upgraded};
@@ -151,7 +151,10 @@ impl Process {
                 early: Bytes::new(),
             },
             node.hub().wires().default_id(),
-            Opening::Awaiting,
+            Opening::Awaiting(Credentials {
+                of_request: None,
+                takes_message: true,
+            }),
             Guards {
                 connection: Box::new(()),
                 unauthenticated: None,
@@ -235,6 +238,9 @@ fn session_settings(tenants: bool, history: u32) -> SessionSettings {
         Vec::new()
     };
     SessionSettings {
+        shows_sender: false,
+        personal_channels: false,
+        subscription_tokens: false,
         channels: Channels::new(&streams),
         session: curfew_session::SessionConfig {
             revocable_claims: claims(tenants),

@@ -22,7 +22,6 @@ impl Harness {
         self.node
             .subscribe(&channel("room"), member, present, wish, || may, |_, _| None)
             .await
-            .map(super::joined)
     }
 
     async fn presence(&self) -> PresenceList {

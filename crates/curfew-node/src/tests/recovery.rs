@@ -57,7 +57,6 @@ async fn recover(
     let node = &harness.node;
     node.subscribe(room, member, options, wish, may, |_, _| None)
         .await
-        .map(super::joined)
 }
 
 fn joined(outcome: Result<SubscribeOutcome, BackendError>) -> Joined {

@@ -32,6 +32,7 @@ fn publication(data: &'static str, offset: u64, sender: Option<Present>) -> Publ
         channel: channel("news"),
         data: data.into(),
         from: None,
+        is_binary: false,
         sender: sender.map(Arc::new),
         entry: Some(StreamEntry {
             position: position(offset),

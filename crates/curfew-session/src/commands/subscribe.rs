@@ -6,7 +6,8 @@ use curfew_auth::VerifyError;
 use curfew_backend::BackendError;
 use curfew_hub::Joined;
 use curfew_model::{
-    Action, Channel, ErrorCode, Principal, Publication, Reply, SubscribeOptions, Subscribed,
+    Action, Channel, Disconnect, ErrorCode, Principal, Publication, Reply, SubscribeOptions,
+    Subscribed,
 };
 use curfew_node::{ChannelOptions, SubscribeOutcome, Wish};
 use curfew_policy::{Decision, Policy, Why};
@@ -242,6 +243,11 @@ pub(crate) fn finish(
             let answer = state.reply(request, &Reply::SubscriptionExpired);
             state.answer(answer);
             return None;
+        }
+        // No other token of the client's application would be better.
+        Err(SubscribeError::Token(VerifyError::Refused(error))) if error.is_for_another() => {
+            span.failed(state, ErrorCode::Forbidden);
+            return Some(Disconnect::AUTH_FAILED.into());
         }
         Err(SubscribeError::Token(VerifyError::Refused(error))) => {
             (ErrorCode::Forbidden, error.message().to_owned())

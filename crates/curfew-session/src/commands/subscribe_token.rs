@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use curfew_auth::{SubscriptionWish, VerifyError, subscription_channel};
 use curfew_hub::Member;
-use curfew_model::{Channel, ErrorCode, Principal, Push, Reply};
+use curfew_model::{Channel, Disconnect, ErrorCode, Principal, Push, Reply};
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -132,9 +132,11 @@ pub(crate) fn finish(
             let message = "temporarily unavailable, try again".to_owned();
             (ErrorCode::Unavailable, message)
         }
-        Err(error @ (SubscribeError::Token(VerifyError::Refused(_)) | SubscribeError::Revoked)) => {
-            (ErrorCode::Forbidden, error.to_string())
+        Err(SubscribeError::Token(VerifyError::Refused(_))) => {
+            span.failed(state, ErrorCode::Forbidden);
+            return Some(Disconnect::AUTH_FAILED.into());
         }
+        Err(error @ SubscribeError::Revoked) => (ErrorCode::Forbidden, error.to_string()),
     };
     span.failed(state, code);
     let answer = state.error(request, code, message);

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use curfew_model::{Action, Secret};
-use curfew_node::{ChannelConfig, HistoryConfig};
+use curfew_node::{ChannelConfig, HistoryConfig, JoinLeave};
 use curfew_policy::{Effect, Rule};
 
 use crate::config::Config;
@@ -56,5 +56,9 @@ pub(super) fn apply(config: &mut Config) {
         history: Some(SMALL),
         ..ChannelConfig::default()
     };
+    for channels in &mut config.channels {
+        channels.join_leave = JoinLeave::All;
+        channels.delta = true;
+    }
     config.channels.insert(0, small);
 }

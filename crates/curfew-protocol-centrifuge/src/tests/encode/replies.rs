@@ -38,7 +38,7 @@ fn connected_tells_of_the_session_and_its_subscriptions() {
     };
     let version = env!("CARGO_PKG_VERSION");
     reply(
-        &connected(240, &[]),
+        &connected(Some(240), &[]),
         &format!(
             r#"{{"id":2,"connect":{{"client":"{SESSION}","version":"Curfew {version}","expires":true,"ttl":240,"ping":25,"pong":true}}}}"#
         ),
@@ -56,7 +56,7 @@ fn connected_tells_of_the_session_and_its_subscriptions() {
         ("a\"b", with_position),
         ("news", wire::SubscribeResult::default()),
     ];
-    let bytes = replied(PROTOBUF, 2, &connected(0, &subscriptions)).unwrap();
+    let bytes = replied(PROTOBUF, 2, &connected(Some(0), &subscriptions)).unwrap();
     let decoded = wire::Reply::decode_length_delimited(&bytes[..]).unwrap();
     assert_eq!(
         decoded,
@@ -66,7 +66,7 @@ fn connected_tells_of_the_session_and_its_subscriptions() {
         }
     );
     assert_eq!(
-        text(replied(JSON, 2, &connected(0, &subscriptions)).unwrap()),
+        text(replied(JSON, 2, &connected(Some(0), &subscriptions)).unwrap()),
         format!(
             r#"{{"id":2,"connect":{{"client":"{SESSION}","version":"Curfew {version}","expires":true,"ttl":1,"subs":{{"a\"b":{{"recoverable":true,"epoch":"{EPOCH}","offset":5,"positioned":true}},"news":{{}}}},"ping":25,"pong":true}}}}"#
         )
