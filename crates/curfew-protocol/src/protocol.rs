@@ -57,7 +57,7 @@ pub struct Rules {
 }
 
 /// An encoding of messages to the model and back. A protocol with two encodings, such as JSON and
-/// Protobuf, has two implementations with one [`name`](Protocol::name).
+/// Protobuf, has two implementations, and each has its own [`name`](Protocol::name).
 ///
 /// A message holds one or more requests. A reply or a push is one message, or none if the protocol
 /// cannot express it. The protocol is independent of the framing that a transport adds.
