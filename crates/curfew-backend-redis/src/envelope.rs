@@ -12,7 +12,8 @@
 //! - `trace` and `tracestate`: the `traceparent` and the state of the publishing span, if it is
 //!   recorded.
 //! - `data`: the published value, byte for byte.
-//! - `bytes`: in the place of `data`, bytes that are not JSON, in base64 (RFC 4648 §4).
+//! - `bytes`: in the place of `data`, bytes that are not JSON, in base64 (RFC 4648 §4). A node that
+//!   does not know it takes the publication for a malformed one, and delivers nothing.
 //!
 //! Unknown members are ignored, so that later versions can add some. [`CLEARED`] is sent the same way
 //! and is no publication. A node that does not know it takes it for a malformed one, and reads the

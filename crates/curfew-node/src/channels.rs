@@ -47,7 +47,8 @@ pub struct ChannelConfig {
     /// sessions that ask for it, as the Centrifuge protocol can (`delta`). Needs `history`.
     pub delta: bool,
     /// `"json"`: publications are JSON values. `"binary"`: they are any bytes, which the Protobuf
-    /// encoding of the Centrifuge protocol carries alone; other clients cannot subscribe.
+    /// encoding of the Centrifuge protocol carries alone; other clients cannot subscribe, and the
+    /// admin API does not publish. Set it once no node is of a version without it.
     pub format: DataFormat,
 }
 
