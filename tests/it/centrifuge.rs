@@ -3,6 +3,8 @@
 
 mod browser;
 mod clients;
+mod delta;
+mod http;
 mod oracle;
 mod suites;
 
