@@ -82,7 +82,7 @@ pub use metrics::{DeliveryPath, DropReason, HubMetrics, Opcode};
 pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing, Undelivered};
 pub use registry::{Hub, HubLimits};
 pub use streams::{Deliver, FeedState, Join, Joined, Joining, ReadPart, Subscriber};
-pub use wire::{Framing, WebSocket, Wire, WireId, Wires};
+pub use wire::{Carrier, EventStream, Framing, HttpStream, WebSocket, Wire, WireId, Wires};
 
 #[cfg(test)]
 mod tests;

@@ -10,9 +10,27 @@ use curfew_model::{
 use curfew_protocol::{DecodeError, Protocol, Rules};
 use curfew_ws::frame::{self, Opcode};
 
+mod streamed;
+
+pub use streamed::{EventStream, HttpStream};
+
+/// A kind of transport.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// A WebSocket.
+    WebSocket,
+    /// The streamed answer to a POST request.
+    HttpStream,
+    /// The streamed answer that browsers call an event source.
+    EventStream,
+}
+
 /// A transport's framing of messages. The frames of a connection leave in order, each of them
 /// whole.
 pub trait Framing: fmt::Debug + Send + Sync + 'static {
+    /// The kind of transport.
+    fn carrier(&self) -> Carrier;
+
     /// The frame of one message. `write` appends the content to the buffer; if it returns false,
     /// there is no frame.
     fn message(
@@ -33,6 +51,10 @@ pub trait Framing: fmt::Debug + Send + Sync + 'static {
 pub struct WebSocket;
 
 impl Framing for WebSocket {
+    fn carrier(&self) -> Carrier {
+        Carrier::WebSocket
+    }
+
     fn message(
         &self,
         kind: MessageKind,
@@ -176,10 +198,14 @@ impl Wires {
 
     /// The wire of a name offered in `Sec-WebSocket-Protocol`.
     pub fn find(&self, subprotocol: &str) -> Option<WireId> {
-        let at = self
-            .0
-            .iter()
-            .position(|wire| wire.subprotocol() == subprotocol)?;
+        self.find_over(Carrier::WebSocket, subprotocol)
+    }
+
+    /// The wire of an encoding, by its name as a subprotocol, over this kind of transport.
+    pub fn find_over(&self, carrier: Carrier, subprotocol: &str) -> Option<WireId> {
+        let is_it =
+            |wire: &Wire| wire.framing.carrier() == carrier && wire.subprotocol() == subprotocol;
+        let at = self.0.iter().position(is_it)?;
         u8::try_from(at).ok().map(WireId)
     }
 

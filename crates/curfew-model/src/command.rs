@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::{
-    AuthFailure, Channel, Disconnect, Epoch, ErrorCode, Position, PresenceChange, Present,
+    AuthFailure, Channel, Disconnect, Epoch, ErrorCode, NodeId, Position, PresenceChange, Present,
     Publication, SessionId, TraceContext, TraceId,
 };
 
@@ -238,6 +238,25 @@ impl fmt::Debug for Command<'_> {
     }
 }
 
+/// The way of commands to a session whose transport carries messages to the client alone: each
+/// message comes by a request of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CommandsBy<'a> {
+    /// The secret by which a request acts for the session.
+    pub key: &'a str,
+    /// The session's node.
+    pub node: NodeId,
+}
+
+impl fmt::Debug for CommandsBy<'_> {
+    /// Leaves out the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommandsBy")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
 /// The reply to one command. `Connected` and `AuthFailed` also answer a token that came with the
 /// request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -257,6 +276,8 @@ pub enum Reply<'a> {
         ping_interval: u64,
         /// The channels that the server has subscribed the session to.
         subscriptions: &'a [(Channel, Subscribed<'a>)],
+        /// The way of commands to the session, where its transport carries none.
+        commands_by: Option<CommandsBy<'a>>,
     },
     /// The token was refused. The connection closes next.
     AuthFailed {

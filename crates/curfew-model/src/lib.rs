@@ -49,8 +49,8 @@ mod trace;
 pub use channel::{Channel, ChannelError, digest};
 pub use clock::{Clock, SystemClock};
 pub use command::{
-    ClientRequest, Command, CommandId, DataForm, HistoryRange, Message, MessageKind, Payload, Push,
-    Reply, SubscribeOptions, Subscribed,
+    ClientRequest, Command, CommandId, CommandsBy, DataForm, HistoryRange, Message, MessageKind,
+    Payload, Push, Reply, SubscribeOptions, Subscribed,
 };
 pub use disconnect::{Advice, DISCONNECTS, Disconnect};
 pub use error_code::{AuthFailure, ErrorCode};

@@ -1,5 +1,6 @@
 //! Decoding of a command, the same for both encodings.
 
+pub(crate) mod emulation;
 mod fields;
 pub(crate) mod json;
 pub(crate) mod protobuf;

@@ -6,7 +6,8 @@ pub(crate) mod protobuf;
 use std::borrow::Cow;
 
 use curfew_model::{
-    Channel, DataForm, Position, PresenceChange, Present, Push, Reply, SessionId, Subscribed,
+    Channel, CommandsBy, DataForm, Position, PresenceChange, Present, Push, Reply, SessionId,
+    Subscribed,
 };
 
 use crate::codes::{self, Error};
@@ -160,6 +161,7 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
             renew_in,
             ping_interval,
             subscriptions,
+            commands_by,
             ..
         } => fields.message(("connect", 5), |fields| {
             fields.id(("client", 1), *session);
@@ -173,6 +175,10 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
             );
             fields.number(("ping", 7), *ping_interval);
             fields.flag(("pong", 8), true);
+            if let Some(CommandsBy { key, node }) = commands_by {
+                fields.text(("session", 9), key);
+                fields.text(("node", 10), &node.to_string());
+            }
         }),
         Reply::Subscribed(subscribed) => fields.message(("subscribe", 6), |fields| {
             put_subscribed(fields, subscribed);

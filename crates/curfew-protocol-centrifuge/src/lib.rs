@@ -34,6 +34,8 @@ mod decode;
 mod encode;
 pub mod fossil;
 
+pub use decode::emulation::Emulation;
+
 use std::time::Duration;
 
 use bytes::BytesMut;

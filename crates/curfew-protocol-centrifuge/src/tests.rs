@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use curfew_model::{
-    AuthFailure, Channel, Command, DataForm, Epoch, ErrorCode, HistoryRange, MAX_OFFSET, Payload,
+    AuthFailure, Channel, Command, CommandsBy, DataForm, Epoch, ErrorCode, HistoryRange, MAX_OFFSET, Payload,
     Position, PresenceChange, Present, Publication, SessionId, StreamEntry, SubscribeOptions,
     Subscribed,
 };

@@ -92,7 +92,7 @@ impl TicketEndpoint {
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
             Method::POST => self.give_ticket(request, settings).await,
-            Method::OPTIONS => cors::preflight(request.headers()),
+            Method::OPTIONS => cors::preflight(request.headers(), &Method::POST),
             _ => {
                 let detail = "tickets are asked for by POST";
                 let status = StatusCode::METHOD_NOT_ALLOWED;

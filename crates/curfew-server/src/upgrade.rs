@@ -1,4 +1,4 @@
-//! The upgrade: from a request to a session's task.
+//! The upgrade: from a request to a session's task. A streamed answer is one as well (`streams`).
 //!
 //! In order: draining, rate, handshake, protocol, credentials, origin, a place, ticket, token,
 //! admission, 101. A browser cannot read the answer to a failed handshake, so faults of the token are told
@@ -22,29 +22,35 @@ use tracing::Instrument as _;
 
 mod centrifuge;
 mod credential;
+mod emulation;
 mod refused;
 mod span;
+mod streams;
 
 use crate::config::{Snapshot, paths};
 use crate::http::refusal::backend_away;
-use crate::http::{Problem, Response};
+use crate::http::{Problem, Response, cors};
 use crate::listeners::UNIX_PEER;
 use crate::metrics::{RejectReason, ServerMetrics};
-use crate::permits::{self, LimitReached, Permits, Unauthenticated};
+use crate::permits::{self, Connection, LimitReached, Permits, Unauthenticated};
 use crate::tickets::{RedeemError, TicketEndpoint};
+use emulation::Emulated;
 use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
+use streams::{Stream, StreamKind};
 
 /// The beginning of a subprotocol that is a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
-/// A WebSocket endpoint, by the protocols that are spoken there.
+/// An endpoint that gives sessions, by the protocols that are spoken there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// `server.path`: the native protocol.
     Native,
-    /// The Centrifuge protocol.
+    /// The Centrifuge protocol over WebSocket.
     Centrifuge,
+    /// The Centrifuge protocol in a streamed answer.
+    Stream(StreamKind),
 }
 
 impl Endpoint {
@@ -54,18 +60,35 @@ impl Endpoint {
             return Some(Self::Native);
         }
         let centrifuge = &settings.centrifuge;
-        let is_centrifuge = path == paths::CENTRIFUGE_WEBSOCKET;
-        (is_centrifuge && centrifuge.enabled && centrifuge.websocket).then_some(Self::Centrifuge)
+        let (is_on, endpoint) = match path {
+            paths::CENTRIFUGE_WEBSOCKET => (centrifuge.websocket, Self::Centrifuge),
+            paths::CENTRIFUGE_HTTP_STREAM => {
+                (centrifuge.http_stream, Self::Stream(StreamKind::HttpStream))
+            }
+            paths::CENTRIFUGE_SSE => (centrifuge.sse, Self::Stream(StreamKind::Sse)),
+            _ => return None,
+        };
+        (centrifuge.enabled && is_on).then_some(endpoint)
+    }
+
+    /// The name of its spans, for every path of `server.path`.
+    fn span_name(self) -> &'static str {
+        match self {
+            Self::Native | Self::Centrifuge => "GET /ws",
+            Self::Stream(StreamKind::HttpStream) => "POST /connection/http_stream",
+            Self::Stream(StreamKind::Sse) => "GET /connection/sse",
+        }
     }
 }
 
-/// The WebSocket endpoints.
+/// The endpoints that give sessions.
 #[derive(Debug)]
 pub(crate) struct Upgrades {
     context: Arc<Context>,
     metrics: Arc<ServerMetrics>,
     permits: Arc<Permits>,
     tickets: Arc<TicketEndpoint>,
+    emulated: Arc<Emulated>,
 }
 
 /// A request that was accepted, and the session that its connection becomes once hyper lets go of it.
@@ -77,6 +100,8 @@ pub(crate) struct Upgrade {
     guards: Guards,
     address: IpAddr,
     span: Span,
+    /// Of a streamed answer.
+    stream: Option<Box<Stream>>,
 }
 
 /// A connection before its upgrade. It is shared by the task that serves it and by the answer to its
@@ -103,13 +128,25 @@ impl Upgrade {
             context,
             wire,
             opening,
-            guards,
+            mut guards,
             address,
             span,
+            stream,
         } = self;
+        let (upgraded, key) = match stream {
+            None => (upgraded, None),
+            Some(stream) => {
+                let (upgraded, key, entry) = stream.begin(upgraded);
+                guards.connection = Box::new((guards.connection, entry));
+                (upgraded, Some(key))
+            }
+        };
         let open = || Box::new(Session::new(context, upgraded, wire, opening, guards));
         let mut session = span.scope().in_scope(open);
         session.set_trace(span.context());
+        if let Some(key) = key {
+            session.set_key(key);
+        }
         if address != UNIX_PEER {
             session.set_address(address);
         }
@@ -200,10 +237,21 @@ impl Upgrades {
             metrics,
             permits,
             tickets,
+            emulated: Arc::default(),
         }
     }
 
-    /// Answers a request for a WebSocket endpoint.
+    /// Answers a request that carries commands to a session with a streamed answer.
+    pub(crate) async fn take_commands(
+        &self,
+        request: Request<Incoming>,
+        settings: &Snapshot,
+    ) -> Response {
+        let node = self.context.node.id();
+        self.emulated.answer(request, node, settings).await
+    }
+
+    /// Answers a request for an endpoint that gives sessions.
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -211,11 +259,47 @@ impl Upgrades {
         accepted: &Accepted,
         settings: &Snapshot,
     ) -> Response {
+        let Endpoint::Stream(kind) = endpoint else {
+            return self
+                .open_session(request, endpoint, accepted, settings)
+                .await;
+        };
+        let page = request.headers().clone();
+        let mut response = match streams::answer_aside(&request, kind) {
+            Some(response) => response,
+            None => {
+                self.open_session(request, endpoint, accepted, settings)
+                    .await
+            }
+        };
+        cors::share_with_credentials(&page, &settings.origins, response.headers_mut());
+        response
+    }
+
+    /// Turns the connection of a request into a session, or tells why not.
+    async fn open_session(
+        &self,
+        request: Request<Incoming>,
+        endpoint: Endpoint,
+        accepted: &Accepted,
+        settings: &Snapshot,
+    ) -> Response {
         let tracer = self.context.node.metrics().tracer();
-        let mut span = UpgradeSpan::begin(tracer, &request, accepted);
+        let mut span = UpgradeSpan::begin(tracer, &request, endpoint.span_name(), accepted);
         let log = span.whole().scope();
-        let upgrade = self.upgrade(request, endpoint, accepted, settings, &mut span);
-        match upgrade.instrument(log).await {
+        let opened = async {
+            match endpoint {
+                Endpoint::Stream(kind) => {
+                    let stream = self.stream(request, kind, accepted, settings, &mut span);
+                    stream.await
+                }
+                Endpoint::Native | Endpoint::Centrifuge => {
+                    let upgrade = self.upgrade(request, endpoint, accepted, settings, &mut span);
+                    upgrade.await
+                }
+            }
+        };
+        match opened.instrument(log).await {
             Ok(response) => response,
             Err(refused) => {
                 self.metrics.connections_rejected.inc(refused.reason);
@@ -233,6 +317,49 @@ impl Upgrades {
         span: &mut UpgradeSpan<'_>,
     ) -> Result<Response, UpgradeRefusal> {
         let limits = &settings.sessions.limits;
+        self.check_service(limits)?;
+        if endpoint == Endpoint::Centrifuge {
+            centrifuge::tolerate(&mut request);
+        }
+        let offer =
+            handshake::check(&request).map_err(|error| UpgradeRefusal::handshake(&error))?;
+        let (wire, subprotocol) = match endpoint {
+            Endpoint::Native => self.negotiate(&offer)?,
+            Endpoint::Centrifuge | Endpoint::Stream(_) => {
+                let wires = self.context.node.hub().wires();
+                let chosen = centrifuge::negotiate(wires, &offer, request.uri().query());
+                chosen.ok_or_else(not_spoken)?
+            }
+        };
+        let credential = credential::of(settings, &request, &offer);
+        credential::check_origin(settings, &offer, credential.as_ref())?;
+        let connection = self.place(limits)?;
+        let origin = offer.origin.as_deref();
+        let token = self.token(settings, credential, origin, span).await?;
+        let address = accepted.client();
+        let opening = self.open(settings, wire, address, token, span).await?;
+
+        let mut response = curfew_ws::accept(&mut request, subprotocol)
+            .map_err(|error| UpgradeRefusal::handshake(&error))?;
+        let span = span.opened(&opening, &mut response);
+        self.take_over(
+            Upgrade {
+                context: Arc::clone(&self.context),
+                wire,
+                opening,
+                guards: guards(connection, accepted),
+                address,
+                // The span ends when the session is open.
+                span,
+                stream: None,
+            },
+            accepted,
+        );
+        Ok(response.map(|_| Full::new(Bytes::new())))
+    }
+
+    /// Refuses a request while the node leaves service, and one over the rate of handshakes.
+    fn check_service(&self, limits: &LimitsConfig) -> Result<(), UpgradeRefusal> {
         if self.context.node.is_refusing() {
             let problem = Problem::unavailable("the node is leaving service, connect again");
             return Err(UpgradeRefusal::new(RejectReason::Draining, problem));
@@ -244,63 +371,47 @@ impl Upgrades {
             );
             return Err(UpgradeRefusal::new(RejectReason::Rate, problem));
         }
-        if endpoint == Endpoint::Centrifuge {
-            centrifuge::tolerate(&mut request);
-        }
-        let offer =
-            handshake::check(&request).map_err(|error| UpgradeRefusal::handshake(&error))?;
-        let (wire, subprotocol) = match endpoint {
-            Endpoint::Native => self.negotiate(&offer)?,
-            Endpoint::Centrifuge => {
-                let wires = self.context.node.hub().wires();
-                let chosen = centrifuge::negotiate(wires, &offer, request.uri().query());
-                chosen.ok_or_else(not_spoken)?
-            }
-        };
-        let credential = credential::of(settings, &request, &offer);
-        credential::check_origin(settings, &offer, credential.as_ref())?;
-        let connection = self.permits.connection(limits).map_err(|full| {
+        Ok(())
+    }
+
+    /// A place for the connection.
+    fn place(&self, limits: &LimitsConfig) -> Result<Connection, UpgradeRefusal> {
+        self.permits.connection(limits).map_err(|full| {
             let detail = "the node has as many connections as it accepts";
             let problem = Problem::over_limit(full.setting(), detail);
             UpgradeRefusal::new(RejectReason::Limit, problem)
-        })?;
-        let token = match credential {
+        })
+    }
+
+    /// The token of a request's credential, or the fault of the credential.
+    async fn token(
+        &self,
+        settings: &Snapshot,
+        credential: Result<Option<Credential>, AuthError>,
+        origin: Option<&str>,
+        span: &UpgradeSpan<'_>,
+    ) -> Result<Result<Option<String>, AuthError>, UpgradeRefusal> {
+        Ok(match credential {
             Ok(Some(Credential::Ticket(ticket))) => {
                 let redeem = span.whole().child("redeem ticket", SpanKind::Internal);
-                self.redeem(settings, &ticket, offer.origin.as_deref(), redeem)
-                    .await?
-                    .map(Some)
+                let redeemed = self.redeem(settings, &ticket, origin, redeem).await?;
+                redeemed.map(Some)
             }
             Ok(Some(Credential::Bearer(bearer))) => Ok(Some(bearer.into_token())),
             Ok(None) => Ok(None),
             Err(error) => Err(error),
-        };
-        let address = accepted.client();
-        let opening = self.open(settings, wire, address, token, span).await?;
+        })
+    }
 
-        let mut response = curfew_ws::accept(&mut request, subprotocol)
-            .map_err(|error| UpgradeRefusal::handshake(&error))?;
-        let guards = Guards {
-            connection: Box::new(connection),
-            unauthenticated: accepted.take_permit().map(|permit| Box::new(permit) as _),
-        };
+    /// Counts a session that begins, and has it take the connection over.
+    fn take_over(&self, upgrade: Upgrade, accepted: &Accepted) {
         let metrics = &self.metrics;
-        let name = self.context.node.hub().wires().get(wire).name();
+        let name = self.context.node.hub().wires().get(upgrade.wire).name();
         metrics.connections_accepted.inc(name, ());
         metrics
             .handshake_duration
             .observe(accepted.at.elapsed().as_secs_f64());
-        let span = span.opened(&opening, &mut response);
-        accepted.take_over(Upgrade {
-            context: Arc::clone(&self.context),
-            wire,
-            opening,
-            guards,
-            address,
-            // The span ends when the session is open.
-            span,
-        });
-        Ok(response.map(|_| Full::new(Bytes::new())))
+        accepted.take_over(upgrade);
     }
 
     /// The protocol to speak, and the subprotocol to answer with. A client that offers none gets
@@ -411,6 +522,14 @@ impl Upgrades {
             Ok(attachment) => Ok(Opening::Admitted(attachment)),
             Err(error) => not_admitted(settings, error),
         }
+    }
+}
+
+/// The places that a session holds on to.
+fn guards(connection: Connection, accepted: &Accepted) -> Guards {
+    Guards {
+        connection: Box::new(connection),
+        unauthenticated: accepted.take_permit().map(|permit| Box::new(permit) as _),
     }
 }
 

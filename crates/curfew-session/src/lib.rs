@@ -23,7 +23,7 @@ mod write;
 
 pub use admission::{AdmissionError, Failure, Verified};
 pub use config::{LimitsConfig, SessionConfig};
-pub use curfew_hub::{WireId, Wires};
+pub use curfew_hub::{Carrier, WireId, Wires};
 
 pub use context::{Context, SessionSettings};
 pub use metrics::{

@@ -9,12 +9,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use curfew_auth::{AuthError, VerifyError};
+use curfew_auth::{AuthError, SessionKey, VerifyError};
 use curfew_backend::BackendError;
 use curfew_hub::{Ending, Lanes, Wire, WireId};
 use curfew_model::{
-    AuthFailure, Channel, CommandId, Disconnect, Present, Push, Reply, SessionId, Subscribed,
-    TokenBucket, TraceContext, TraceId,
+    AuthFailure, Channel, CommandId, CommandsBy, Disconnect, Present, Push, Reply, SessionId,
+    Subscribed, TokenBucket, TraceContext, TraceId,
 };
 use curfew_node::{AdmitError, Attachment, SessionIdentity};
 use curfew_ws::{Decoder, DirectWriter, Transport, Upgraded};
@@ -249,6 +249,9 @@ pub(crate) struct SessionState {
     pub(crate) guards: Guards,
     /// The client's address, if known.
     pub(crate) address: Option<IpAddr>,
+    /// The key that the client is told as the session opens, if its commands come by requests of
+    /// their own.
+    pub(crate) key: Option<Box<SessionKey>>,
 }
 
 /// State of an open session.
@@ -341,6 +344,7 @@ impl Session {
                 control,
                 guards,
                 address: None,
+                key: None,
             },
         };
         match opening {
@@ -364,6 +368,12 @@ impl Session {
     /// Sets the client's address, as seen by the socket or as reported by a trusted proxy.
     pub fn set_address(&mut self, address: IpAddr) {
         self.state.address = Some(address);
+    }
+
+    /// Sets the key of a session whose client sends each command by a request of its own. The
+    /// client is told it as the session opens.
+    pub fn set_key(&mut self, key: SessionKey) {
+        self.state.key = Some(Box::new(key));
     }
 
     /// Sets the recorded span of the upgrade.
@@ -403,6 +413,7 @@ impl SessionState {
         }
         drop(settings);
         self.schedule_ping();
+        let key = self.key.take().map(|key| key.expose());
         let connected = Reply::Connected {
             session,
             user: principal.user(),
@@ -410,6 +421,10 @@ impl SessionState {
             renew_in: self.context.renew_in(&principal),
             ping_interval: ping_interval.as_secs(),
             subscriptions,
+            commands_by: key.as_deref().map(|key| CommandsBy {
+                key,
+                node: self.context.node.id(),
+            }),
         };
         if let Some(frame) = self.wire().reply(id, &connected) {
             // Publications of the server's subscriptions may wait already.

@@ -15,6 +15,12 @@ const HEAD_ROOM_BYTES: usize = 16;
 /// Initial room for a payload. Most frames fit and need no reallocation.
 const SHORT_FRAME_BYTES: usize = 128;
 
+/// The bit of a head's second byte that says that the payload is masked.
+const MASKED: u8 = 0x80;
+
+/// Length of a masking key, in bytes.
+const MASK_BYTES: usize = 4;
+
 /// Length of a close code, in bytes.
 const CODE_BYTES: usize = 2;
 
@@ -58,6 +64,19 @@ impl Opcode {
 /// 125 bytes. [`ping`], [`pong`] and [`close`] ensure it themselves.
 pub fn encode(opcode: Opcode, write: impl FnOnce(&mut BytesMut)) -> Bytes {
     encode_with_room(SHORT_FRAME_BYTES, opcode, write)
+}
+
+/// Encodes a frame as a client sends it, with a copy of `payload`. The mask is zero, so that it
+/// changes nothing: the frame comes from within the process.
+pub fn masked(opcode: Opcode, payload: &[u8]) -> Bytes {
+    let unmasked = encode_slice(opcode, payload);
+    let (head, payload) = unmasked.split_at(unmasked.len() - payload.len());
+    let mut frame = BytesMut::with_capacity(unmasked.len() + MASK_BYTES);
+    frame.extend_from_slice(head);
+    frame[1] |= MASKED;
+    frame.extend_from_slice(&[0; MASK_BYTES]);
+    frame.extend_from_slice(payload);
+    frame.freeze()
 }
 
 /// Encodes a text frame. `payload` must be UTF-8.
@@ -146,6 +165,26 @@ mod tests {
                     .for_each(|piece| out.extend_from_slice(piece));
             });
             assert_eq!(pieces, expect, "{length} in pieces");
+        }
+    }
+
+    #[test]
+    fn masked_frames_are_read_as_those_of_a_client() {
+        let limits = crate::Limits {
+            message_bytes: 100_000,
+            fragments: 1,
+        };
+        for length in [0, 125, 126, 65_536] {
+            let payload = vec![b'x'; length];
+            let mut decoder = crate::Decoder::new();
+            decoder.preload(&masked(Opcode::Binary, &payload));
+            let mut input = crate::Input::empty();
+            match decoder.next(&mut input, &limits).unwrap() {
+                Some(crate::Event::Message(curfew_model::Message::Binary(read))) => {
+                    assert_eq!(read, payload);
+                }
+                _ => panic!("no message of {length} bytes"),
+            }
         }
     }
 

@@ -35,6 +35,7 @@ mod head;
 mod origin;
 mod protocol_error;
 mod read_buffer;
+mod streamed;
 mod transport;
 mod upgrade;
 mod write_batch;
@@ -46,6 +47,7 @@ pub use handshake::{Handshake, HandshakeError};
 pub use origin::{OriginPolicy, canonical_origin};
 pub use protocol_error::ProtocolError;
 pub use read_buffer::{READ_BUFFER_BYTES, with_read_buffer};
+pub use streamed::{Closed, Inlet, Streamed};
 #[cfg(feature = "simulation")]
 pub use transport::PipeWriter;
 pub use transport::{DirectWriter, Pipe, Polled, Socket, Transport};

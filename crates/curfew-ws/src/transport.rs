@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_rustls::server::TlsStream;
 
-use crate::WriteBatch;
+use crate::{Streamed, WriteBatch};
 
 /// The connection of a session to its client. No buffer of this crate lies between it and the
 /// kernel.
@@ -24,6 +24,8 @@ pub enum Transport {
     Shared(OwnedReadHalf),
     /// TLS over TCP. Boxed, because most connections are plain and must not pay for its size.
     Tls(Box<TlsStream<TcpStream>>),
+    /// A streamed answer, beside which the client's messages come. Boxed, because it is rare.
+    Streamed(Box<Streamed>),
     /// A pipe within the process, for sessions without a network.
     Memory(Box<dyn Pipe>),
 }
@@ -133,7 +135,7 @@ impl Socket for Polled<'_, '_> {
     }
 
     fn holds_back(&self) -> bool {
-        matches!(self.0, Transport::Tls(_))
+        self.0.holds_back()
     }
 }
 
@@ -181,6 +183,11 @@ impl Transport {
                     Some(DirectWriter(Some(WriteHalf::Tcp(write)))),
                 )
             }
+            Self::Streamed(mut streamed) => {
+                let (socket, writer) = streamed.socket.share();
+                streamed.socket = socket;
+                (Self::Streamed(streamed), writer)
+            }
             #[cfg(feature = "simulation")]
             Self::Memory(pipe) => {
                 let writer = pipe.direct_writer();
@@ -203,6 +210,7 @@ impl Transport {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Shared(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
+            Self::Streamed(streamed) => streamed.poll_read(cx, &mut buffer),
             Self::Memory(stream) => Pin::new(stream).poll_read(cx, &mut buffer),
         })?;
         Poll::Ready(Ok(buffer.filled().len()))
@@ -226,6 +234,7 @@ impl Transport {
                 }
             },
             Self::Tls(stream) => poll_write(stream, cx, batch),
+            Self::Streamed(streamed) => streamed.socket.poll_write(cx, batch),
             Self::Memory(stream) => poll_write(stream, cx, batch),
         }
     }
@@ -236,6 +245,7 @@ impl Transport {
         match self {
             Self::Plain(_) | Self::Shared(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Streamed(streamed) => streamed.socket.poll_flush(cx),
             Self::Memory(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -249,7 +259,17 @@ impl Transport {
                 Poll::Ready(SockRef::from(stream).shutdown(Shutdown::Write))
             }
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Streamed(streamed) => streamed.socket.poll_shutdown(cx),
             Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// True if a write may hold bytes back until a flush.
+    fn holds_back(&self) -> bool {
+        match self {
+            Self::Tls(_) => true,
+            Self::Streamed(streamed) => streamed.socket.holds_back(),
+            Self::Plain(_) | Self::Shared(_) | Self::Memory(_) => false,
         }
     }
 
@@ -259,6 +279,7 @@ impl Transport {
             Self::Plain(stream) => Some(stream),
             Self::Shared(stream) => Some(stream.as_ref()),
             Self::Tls(stream) => Some(stream.get_ref().0),
+            Self::Streamed(streamed) => streamed.socket.tcp(),
             Self::Memory(_) => None,
         }
     }

@@ -11,7 +11,7 @@ use curfew_auth::{Algorithm, Authenticator, PreparedIssuers};
 use curfew_backend::Backends;
 use curfew_backend::memory::Memory;
 use curfew_backend_redis::{Parts, Redis, RedisMetrics};
-use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
+use curfew_hub::{DeliveryPath, EventStream, HttpStream, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock, digest};
 use curfew_node::{ChannelConfig, Channels, HubEvents, Node, NodeMetrics};
@@ -348,15 +348,31 @@ fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
 
 /// The wires that the node speaks; the first is that of a client which asks for none.
 fn wires(config: &Config) -> Wires {
-    let centrifuge = |encoding| {
+    let websocket = |encoding| {
         Wire::websocket(Centrifuge {
             encoding,
             transport: Over::WebSocket,
         })
     };
+    let streamed = |encoding, framing| {
+        let transport = Over::Http;
+        Wire::new(
+            Arc::new(Centrifuge {
+                encoding,
+                transport,
+            }),
+            framing,
+        )
+    };
     let mut wires = vec![Wire::websocket(Native)];
     if config.centrifuge.enabled {
-        wires.extend([centrifuge(Encoding::Json), centrifuge(Encoding::Protobuf)]);
+        wires.extend([
+            websocket(Encoding::Json),
+            websocket(Encoding::Protobuf),
+            streamed(Encoding::Json, Arc::new(HttpStream)),
+            streamed(Encoding::Protobuf, Arc::new(HttpStream)),
+            streamed(Encoding::Json, Arc::new(EventStream)),
+        ]);
     }
     Wires::new(wires)
 }

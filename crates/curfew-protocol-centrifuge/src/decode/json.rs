@@ -50,7 +50,7 @@ pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>,
 }
 
 #[derive(Clone, Copy)]
-struct Json<'a>(json::Value<'a>);
+pub(super) struct Json<'a>(pub(super) json::Value<'a>);
 
 impl<'a> Json<'a> {
     fn number<T: std::str::FromStr>(self) -> Read<T> {

@@ -35,7 +35,7 @@ pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>,
 
 /// A value of a field.
 #[derive(Clone, Copy)]
-enum Wire<'a> {
+pub(super) enum Wire<'a> {
     Varint(u64),
     /// A number of 4 or 8 bytes, as no field of a request is.
     Fixed,
@@ -50,7 +50,7 @@ impl<'a> Wire<'a> {
         }
     }
 
-    fn bytes(self) -> Read<&'a [u8]> {
+    pub(super) fn bytes(self) -> Read<&'a [u8]> {
         match self {
             Self::Bytes(bytes) => Ok(bytes),
             Self::Fixed | Self::Varint(_) => Err(WRONG_TYPE),

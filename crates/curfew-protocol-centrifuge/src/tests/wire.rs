@@ -141,6 +141,8 @@ messages! {
         #[prost(btree_map = "string, message", tag = "6")] subs: BTreeMap<String, SubscribeResult>,
         #[prost(uint32, tag = "7")] ping: u32,
         #[prost(bool, tag = "8")] pong: bool,
+        #[prost(string, tag = "9")] session: String,
+        #[prost(string, tag = "10")] node: String,
     }
     SubscribeResult {
         #[prost(bool, tag = "1")] expires: bool,

@@ -18,6 +18,7 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             ping_interval,
             renew_in: _,
             subscriptions: _,
+            commands_by: _,
         } => {
             // Without the id of `auth`, because a session authenticates once.
             open("connected", out);

@@ -478,6 +478,7 @@ fn replies_are_written_as_the_contract_shows() {
                 ping_interval: 25,
                 renew_in: Some(60),
                 subscriptions: &[],
+                commands_by: None,
             },
             Some(
                 r#"{"type":"connected","session":"01980000-0000-7000-8000-000000000000","user":"alice","expires_at":1764000000,"ping_interval":25}"#,

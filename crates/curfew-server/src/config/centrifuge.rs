@@ -35,3 +35,10 @@ impl Default for CentrifugeConfig {
         }
     }
 }
+
+impl CentrifugeConfig {
+    /// True if commands come by requests of their own, at `/emulation`.
+    pub(crate) fn takes_commands(&self) -> bool {
+        self.enabled && (self.http_stream || self.sse)
+    }
+}

@@ -21,6 +21,15 @@ pub(crate) const EVENTS: &str = "/events/";
 /// The WebSocket endpoint of the Centrifuge protocol.
 pub(crate) const CENTRIFUGE_WEBSOCKET: &str = "/connection/websocket";
 
+/// The endpoint of the Centrifuge protocol that answers a POST request with a stream.
+pub(crate) const CENTRIFUGE_HTTP_STREAM: &str = "/connection/http_stream";
+
+/// The endpoint of the Centrifuge protocol that answers with events.
+pub(crate) const CENTRIFUGE_SSE: &str = "/connection/sse";
+
+/// The endpoint of the commands of clients that listen on one of the two before.
+pub(crate) const CENTRIFUGE_EMULATION: &str = "/emulation";
+
 /// Checks one of `server.path`. The error says what is wrong with it.
 pub(super) fn check(path: &str) -> Result<(), &'static str> {
     if !path.starts_with('/') {
@@ -35,6 +44,9 @@ pub(super) fn check(path: &str) -> Result<(), &'static str> {
         GLOBAL_REVOCATION,
         TOKEN_REVOCATION,
         CENTRIFUGE_WEBSOCKET,
+        CENTRIFUGE_HTTP_STREAM,
+        CENTRIFUGE_SSE,
+        CENTRIFUGE_EMULATION,
     ];
     if taken.contains(&path) || path.starts_with(EVENTS) {
         return Err("is the path of something else of this listener");

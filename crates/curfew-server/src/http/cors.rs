@@ -1,17 +1,21 @@
 //! Answers that pages of other origins may read (Fetch §3.2).
 
 use curfew_ws::{OriginPolicy, handshake};
-use http::StatusCode;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ALLOW,
-    AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, VARY,
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName,
+    HeaderValue, VARY,
 };
+use http::{Method, StatusCode};
 
 use super::Response;
 
-/// The methods there are, as `Allow` has them.
+/// The methods of an endpoint of POST requests, as `Allow` has them.
 pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
+
+/// The methods of an endpoint of GET requests, as `Allow` has them.
+const METHODS_OF_GET: HeaderValue = HeaderValue::from_static("GET, OPTIONS");
 
 /// The headers that requests here have a use for.
 const DOCUMENTED: &str = "authorization, content-type";
@@ -26,17 +30,23 @@ pub(crate) fn allowed(headers: &HeaderMap, origins: &OriginPolicy) -> Option<Hea
     HeaderValue::from_str(&origin).ok()
 }
 
-/// The answer to a preflight; [`share_with`] adds that the origin may post. Any header may be sent, since
-/// only documented ones are acted on: tracing libraries add theirs to every request of a page.
-pub(crate) fn preflight(request: &HeaderMap) -> Response {
+/// The methods of an endpoint of requests with `method`, as `Allow` has them.
+pub(crate) fn methods(method: &Method) -> HeaderValue {
+    match *method {
+        Method::GET => METHODS_OF_GET,
+        _ => METHODS,
+    }
+}
+
+/// The answer to a preflight; [`share_with`] adds that the origin may send the request. Any header may be
+/// sent, since only documented ones are acted on: tracing libraries add theirs to every request of a page.
+pub(crate) fn preflight(request: &HeaderMap, method: &Method) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    headers.insert(ALLOW, METHODS);
-    headers.insert(
-        ACCESS_CONTROL_ALLOW_METHODS,
-        HeaderValue::from_static("POST"),
-    );
+    headers.insert(ALLOW, methods(method));
+    let method = HeaderValue::from_str(method.as_str());
+    headers.extend(method.map(|method| (ACCESS_CONTROL_ALLOW_METHODS, method)));
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, headers_for(request));
     headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_SECONDS);
     response
@@ -57,8 +67,8 @@ fn headers_for(request: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(&headers).unwrap_or(HeaderValue::from_static(DOCUMENTED))
 }
 
-/// Lets pages of this origin read the answer, errors included. Credentials are never allowed: a cookie
-/// gets nothing here.
+/// Lets pages of this origin read the answer, errors included. Credentials are not allowed: a cookie gets
+/// nothing here.
 pub(crate) fn share_with(origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     headers.insert(VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = origin else {
@@ -69,4 +79,24 @@ pub(crate) fn share_with(origin: Option<HeaderValue>, headers: &mut HeaderMap) {
         ACCESS_CONTROL_EXPOSE_HEADERS,
         HeaderValue::from_static("Retry-After, WWW-Authenticate, traceresponse"),
     );
+}
+
+/// As [`share_with`], also for requests with cookies where the origin is one from which they are taken.
+pub(crate) fn share_with_credentials(
+    request: &HeaderMap,
+    origins: &OriginPolicy,
+    headers: &mut HeaderMap,
+) {
+    let origin = allowed(request, origins);
+    let by_cookie = |origin: &HeaderValue| {
+        let origin = origin.to_str().ok();
+        origins.allows(origin, true)
+    };
+    if origin.as_ref().is_some_and(by_cookie) {
+        headers.insert(
+            ACCESS_CONTROL_ALLOW_CREDENTIALS,
+            HeaderValue::from_static("true"),
+        );
+    }
+    share_with(origin, headers);
 }

@@ -34,7 +34,7 @@ impl Reports {
     ) -> Response {
         let allowed = cors::allowed(request.headers(), &delivery.settings.origins);
         let mut response = match *request.method() {
-            Method::OPTIONS => cors::preflight(request.headers()),
+            Method::OPTIONS => cors::preflight(request.headers(), &Method::POST),
             _ => self.take_back(request, delivery).await,
         };
         cors::share_with(allowed, response.headers_mut());

@@ -64,6 +64,9 @@ impl Public {
                 self.rejected(RejectReason::BadRequest);
                 Problem::bad_request(HandshakeError::Host.to_string()).into_response()
             }
+            paths::CENTRIFUGE_EMULATION if settings.centrifuge.takes_commands() => {
+                self.upgrades.take_commands(request, &settings).await
+            }
             paths::TICKETS if settings.auth.tickets => {
                 self.tickets.answer(request, &settings).await
             }

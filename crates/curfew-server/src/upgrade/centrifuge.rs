@@ -1,5 +1,6 @@
 //! The choice of an encoding of the Centrifuge protocol.
 
+use curfew_protocol_centrifuge::Encoding;
 use curfew_session::{WireId, Wires};
 use curfew_ws::Handshake;
 use http::Request;
@@ -13,6 +14,14 @@ const PROTOBUF: &str = "centrifuge-protobuf";
 
 /// Query members that ask for an encoding, by its short name.
 const FORMAT_MEMBERS: [&str; 2] = ["format", "cf_protocol"];
+
+/// The subprotocol of an encoding.
+pub(super) fn subprotocol(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Json => JSON,
+        Encoding::Protobuf => PROTOBUF,
+    }
+}
 
 /// Removes an empty list of subprotocols, which old SDKs send, and which is no list by RFC 6455.
 pub(super) fn tolerate<B>(request: &mut Request<B>) {

@@ -16,13 +16,12 @@ use super::refused::UpgradeRefusal;
 use crate::http::Response;
 use crate::http::span::{Asked, describe, name_span, name_trace};
 
-/// Its name, for every path of `server.path`.
-const SPAN: &str = "GET /ws";
-
 /// A span that begins when the connection was accepted and ends when the session is open: the session's
 /// life is not one long span.
 pub(super) struct UpgradeSpan<'a> {
     tracer: &'a Tracer,
+    /// The method and the endpoint.
+    name: &'static str,
     asked: Asked,
     path: String,
     began: SystemTime,
@@ -36,15 +35,17 @@ impl<'a> UpgradeSpan<'a> {
     pub(super) fn begin(
         tracer: &'a Tracer,
         request: &Request<Incoming>,
+        name: &'static str,
         accepted: &Accepted,
     ) -> Self {
         let asked = Asked::of(tracer, request);
         let now = tracer.now();
         let began = now.checked_sub(accepted.at.elapsed()).unwrap_or(now);
-        let mut span = tracer.request(SPAN, asked.origin.clone());
+        let mut span = tracer.request(name, asked.origin.clone());
         span.began(began);
         Self {
             tracer,
+            name,
             asked,
             path: request.uri().path().to_owned(),
             began,
@@ -116,7 +117,9 @@ impl<'a> UpgradeSpan<'a> {
             ..self.asked.whose()
         };
         let origin = self.asked.origin.clone();
-        self.span = self.tracer.fault(is_ours, SPAN, origin, self.began, whose);
+        self.span = self
+            .tracer
+            .fault(is_ours, self.name, origin, self.began, whose);
     }
 
     fn describe(&mut self, status: StatusCode) {
@@ -124,6 +127,7 @@ impl<'a> UpgradeSpan<'a> {
             self.tracer.name_user(&mut self.span, principal.user());
         }
         self.asked.describe(&mut self.span);
-        describe(&mut self.span, "GET", &self.path, status);
+        let method = self.name.split(' ').next().unwrap_or("GET");
+        describe(&mut self.span, method, &self.path, status);
     }
 }

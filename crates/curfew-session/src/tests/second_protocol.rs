@@ -4,7 +4,7 @@
 //! A request is a byte for its number, a letter, the length of its content, and the content.
 
 use bytes::{BufMut as _, BytesMut};
-use curfew_hub::{Framing, WebSocket};
+use curfew_hub::{Carrier, Framing, WebSocket};
 use curfew_model::{
     ClientRequest, CommandId, Message, MessageKind, Payload, Push, Reply, SubscribeOptions,
     Subscribed,
@@ -216,6 +216,10 @@ async fn a_refused_token_is_answered_by_its_command_and_then_closed() {
 struct EventStream;
 
 impl Framing for EventStream {
+    fn carrier(&self) -> Carrier {
+        Carrier::EventStream
+    }
+
     fn message(
         &self,
         _: MessageKind,

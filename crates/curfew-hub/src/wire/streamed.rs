@@ -1,0 +1,133 @@
+//! Framing of messages in the streamed answer to an HTTP request: each message is a chunk (RFC 9112
+//! §7.1), so that the end of the answer is told apart from a broken connection.
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use curfew_model::MessageKind;
+
+use super::{Carrier, Framing};
+
+/// The chunk that ends an answer.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Length of the longest head of a chunk: a size in hexadecimal digits, and the end of its line.
+const MAX_HEAD_BYTES: usize = 10;
+
+/// Initial room for a message. Most messages fit and need no reallocation.
+const SHORT_MESSAGE_BYTES: usize = 128;
+
+/// The streamed answer to a POST request. A line ends each JSON message; a Protobuf message begins
+/// with its length.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HttpStream;
+
+/// A streamed answer of events (HTML, "Server-sent events"), for messages without line ends.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct EventStream;
+
+impl Framing for HttpStream {
+    fn carrier(&self) -> Carrier {
+        Carrier::HttpStream
+    }
+
+    fn message(
+        &self,
+        kind: MessageKind,
+        write: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Option<Bytes> {
+        chunk(|out| {
+            let is_told = write(out);
+            if kind == MessageKind::Text {
+                out.put_u8(b'\n');
+            }
+            is_told
+        })
+    }
+
+    /// Nothing: the protocols that it carries have pings of their own.
+    fn ping(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn close(&self, _code: u16, _reason: &str) -> Bytes {
+        Bytes::from_static(LAST_CHUNK)
+    }
+}
+
+impl Framing for EventStream {
+    fn carrier(&self) -> Carrier {
+        Carrier::EventStream
+    }
+
+    fn message(
+        &self,
+        _kind: MessageKind,
+        write: &mut dyn FnMut(&mut BytesMut) -> bool,
+    ) -> Option<Bytes> {
+        chunk(|out| {
+            out.put_slice(b"data: ");
+            let is_told = write(out);
+            out.put_slice(b"\n\n");
+            is_told
+        })
+    }
+
+    /// A comment, which a client passes over.
+    fn ping(&self) -> Bytes {
+        Bytes::from_static(b"3\r\n:\n\n\r\n")
+    }
+
+    fn close(&self, _code: u16, _reason: &str) -> Bytes {
+        Bytes::from_static(LAST_CHUNK)
+    }
+}
+
+/// A chunk with this content; `None` if `write` returns false.
+fn chunk(write: impl FnOnce(&mut BytesMut) -> bool) -> Option<Bytes> {
+    let mut chunk = BytesMut::with_capacity(MAX_HEAD_BYTES + SHORT_MESSAGE_BYTES);
+    chunk.extend_from_slice(&[0; MAX_HEAD_BYTES]);
+    if !write(&mut chunk) {
+        return None;
+    }
+    let head = format!("{:x}\r\n", chunk.len() - MAX_HEAD_BYTES);
+    // The head is placed right before the content; nothing moves.
+    let start = MAX_HEAD_BYTES.checked_sub(head.len())?;
+    chunk[start..MAX_HEAD_BYTES].copy_from_slice(head.as_bytes());
+    chunk.put_slice(b"\r\n");
+    chunk.advance(start);
+    Some(chunk.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn framed(framing: &dyn Framing, kind: MessageKind, content: &[u8]) -> Bytes {
+        let framed = framing.message(kind, &mut |out| {
+            out.put_slice(content);
+            true
+        });
+        framed.expect("the message is told")
+    }
+
+    #[test]
+    fn a_message_is_one_chunk() {
+        let text = framed(&HttpStream, MessageKind::Text, b"{}");
+        assert_eq!(&text[..], b"3\r\n{}\n\r\n");
+        let bytes = framed(&HttpStream, MessageKind::Binary, b"\x01\x08");
+        assert_eq!(&bytes[..], b"2\r\n\x01\x08\r\n");
+        let event = framed(&EventStream, MessageKind::Text, b"{}");
+        assert_eq!(&event[..], b"a\r\ndata: {}\n\n\r\n");
+        let long = framed(&HttpStream, MessageKind::Binary, &[b'x'; 70_000]);
+        assert_eq!(&long[..8], b"11170\r\nx");
+        assert!(long.ends_with(b"x\r\n"));
+        assert_eq!(&HttpStream.close(3001, "shutdown")[..], b"0\r\n\r\n");
+    }
+
+    #[test]
+    fn a_message_that_is_not_told_is_no_chunk() {
+        for framing in [&HttpStream as &dyn Framing, &EventStream] {
+            let framed = framing.message(MessageKind::Text, &mut |_| false);
+            assert_eq!(framed, None);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! `POST /connection/http_stream` and `GET /connection/sse`: from a request to a session whose messages
+//! leave in the answer.
+//!
+//! The session takes the connection over, as it does after an upgrade. Its first message is in the
+//! request, and the others come by requests of their own.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use curfew_auth::SessionKey;
+use curfew_model::percent_decode;
+use curfew_protocol_centrifuge::Encoding;
+use curfew_session::{Carrier, Credentials, Opening, WireId};
+use curfew_ws::{Handshake, Streamed, Upgraded, handshake};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Version};
+use hyper::body::Incoming;
+
+use super::emulation::{Emulated, Entry, encoding, message};
+use super::refused::UpgradeRefusal;
+use super::span::UpgradeSpan;
+use super::{Accepted, Upgrade, Upgrades, centrifuge, guards, not_spoken};
+use crate::config::Snapshot;
+use crate::http::{Problem, Response, body, cors};
+use crate::metrics::RejectReason;
+
+/// The query member that holds the first message of an event stream.
+const CONNECT: &str = "cf_connect";
+
+/// Tells nginx to pass the answer on as it comes.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The line that ends the head of hyper's answer without a body.
+const NO_BODY: &[u8] = b"content-length: 0\r\n";
+
+/// The line that takes its place.
+const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
+
+/// What an event stream begins with, as a chunk: browsers report the stream as open once a byte has come.
+const FIRST_CHUNK: &[u8] = b"2\r\n\r\n\r\n";
+
+/// A kind of streamed answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamKind {
+    /// The answer to a POST request.
+    HttpStream,
+    /// Events.
+    Sse,
+}
+
+/// The parts of a session that its streamed answer needs.
+#[derive(Debug)]
+pub(super) struct Stream {
+    kind: StreamKind,
+    key: SessionKey,
+    emulated: Arc<Emulated>,
+    /// The first message, as a frame.
+    first: Bytes,
+}
+
+impl StreamKind {
+    fn method(self) -> Method {
+        match self {
+            Self::HttpStream => Method::POST,
+            Self::Sse => Method::GET,
+        }
+    }
+
+    fn carrier(self) -> Carrier {
+        match self {
+            Self::HttpStream => Carrier::HttpStream,
+            Self::Sse => Carrier::EventStream,
+        }
+    }
+}
+
+impl Stream {
+    /// Makes the connection one of a streamed answer, and lets commands reach it.
+    pub(super) fn begin(self, upgraded: Upgraded) -> (Upgraded, SessionKey, Entry) {
+        let (streamed, inlet) = Streamed::new(upgraded.transport);
+        let entry = self.emulated.enter(self.key, inlet);
+        let upgraded = Upgraded {
+            transport: streamed.into(),
+            answer: head(&upgraded.answer, self.kind),
+            // Bytes after the request are no frames.
+            early: self.first,
+        };
+        (upgraded, self.key, entry)
+    }
+}
+
+impl Upgrades {
+    /// Has a request answered by a session.
+    pub(super) async fn stream(
+        &self,
+        request: Request<Incoming>,
+        kind: StreamKind,
+        accepted: &Accepted,
+        settings: &Snapshot,
+        span: &mut UpgradeSpan<'_>,
+    ) -> Result<Response, UpgradeRefusal> {
+        let limits = &settings.sessions.limits;
+        self.check_service(limits)?;
+        if request.version() != Version::HTTP_11 {
+            let detail = "the stream needs HTTP/1.1; behind a proxy, set its upstream HTTP version";
+            let status = StatusCode::HTTP_VERSION_NOT_SUPPORTED;
+            return Err(bad_request(Problem::new(status, "bad_request", detail)));
+        }
+        handshake::check_host(&request).map_err(|error| UpgradeRefusal::handshake(&error))?;
+        let offer = Handshake {
+            subprotocols: Vec::new(),
+            origin: handshake::origin(request.headers())
+                .map_err(|error| UpgradeRefusal::handshake(&error))?,
+        };
+        let encoding = match kind {
+            StreamKind::HttpStream => encoding(request.headers()),
+            StreamKind::Sse => Encoding::Json,
+        };
+        let wire = self.wire(kind, encoding).ok_or_else(not_spoken)?;
+        let credential = super::credential::of(settings, &request, &offer);
+        super::credential::check_origin(settings, &offer, credential.as_ref())?;
+        let connection = self.place(limits)?;
+        let origin = offer.origin.as_deref();
+        let token = self.token(settings, credential, origin, span).await?;
+        let (head, body) = request.into_parts();
+        let first = match kind {
+            StreamKind::HttpStream => {
+                let read = body::read(body, limits.message_bytes, body::PUBLIC_TIMEOUT);
+                let read = read.await.map_err(|error| bad_request(error.into()))?;
+                message(encoding, &read)
+            }
+            StreamKind::Sse => {
+                let first = first_message(head.uri.query()).map_err(bad_request)?;
+                message(encoding, &first)
+            }
+        };
+        let opening = Opening::Awaiting(Credentials {
+            of_request: token.transpose(),
+            takes_message: settings.auth.accepts(curfew_auth::Source::Message),
+        });
+        let mut response = Response::default();
+        describe(response.headers_mut(), kind, encoding);
+        let stream = Stream {
+            kind,
+            key: SessionKey::generate(),
+            emulated: Arc::clone(&self.emulated),
+            first,
+        };
+        let span = span.opened(&opening, &mut response);
+        let upgrade = Upgrade {
+            context: Arc::clone(&self.context),
+            wire,
+            opening,
+            guards: guards(connection, accepted),
+            address: accepted.client(),
+            span,
+            stream: Some(Box::new(stream)),
+        };
+        self.take_over(upgrade, accepted);
+        Ok(response)
+    }
+
+    fn wire(&self, kind: StreamKind, encoding: Encoding) -> Option<WireId> {
+        let name = centrifuge::subprotocol(encoding);
+        let wires = self.context.node.hub().wires();
+        wires.find_over(kind.carrier(), name)
+    }
+}
+
+/// Answers a preflight or a request of the wrong kind; `None` for one that may become a stream.
+pub(super) fn answer_aside(request: &Request<Incoming>, kind: StreamKind) -> Option<Response> {
+    let method = kind.method();
+    if *request.method() == method {
+        return None;
+    }
+    if *request.method() == Method::OPTIONS {
+        return Some(cors::preflight(request.headers(), &method));
+    }
+    let detail = format!("the stream is asked for by {method}");
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let mut response = Problem::new(status, "bad_request", detail).into_response();
+    response.headers_mut().insert(ALLOW, cors::methods(&method));
+    Some(response)
+}
+
+fn bad_request(problem: Problem) -> UpgradeRefusal {
+    UpgradeRefusal::new(RejectReason::BadRequest, problem)
+}
+
+/// The first message of an event stream, from the request's query.
+fn first_message(query: Option<&str>) -> Result<Vec<u8>, Problem> {
+    let members = query.unwrap_or_default().split('&');
+    let mut found = members
+        .filter_map(|member| member.split_once('='))
+        .filter(|(name, _)| *name == CONNECT);
+    let (Some((_, value)), None) = (found.next(), found.next()) else {
+        let detail = "exactly one query member cf_connect with the connect command is required";
+        return Err(Problem::bad_request(detail));
+    };
+    // Browsers write a space as a plus sign there.
+    let value = value.replace('+', " ");
+    let decoded = percent_decode(value.as_bytes()).map(Cow::into_owned);
+    decoded.ok_or_else(|| Problem::bad_request("cf_connect is not percent-encoded correctly"))
+}
+
+/// The headers of a streamed answer: nothing between the node and the client keeps or delays it.
+fn describe(headers: &mut HeaderMap, kind: StreamKind, encoding: Encoding) {
+    let content = match (kind, encoding) {
+        (StreamKind::Sse, _) => "text/event-stream",
+        (StreamKind::HttpStream, Encoding::Json) => "application/json",
+        (StreamKind::HttpStream, Encoding::Protobuf) => "application/octet-stream",
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content));
+    headers.insert(
+        CACHE_CONTROL,
+        HeaderValue::from_static("private, no-cache, no-store, must-revalidate, max-age=0"),
+    );
+    headers.insert(BUFFERING, HeaderValue::from_static("no"));
+}
+
+/// The head of a streamed answer, from the one that hyper wrote for an answer without a body.
+fn head(answer: &[u8], kind: StreamKind) -> Bytes {
+    let at = answer
+        .windows(NO_BODY.len())
+        .position(|line| line.eq_ignore_ascii_case(NO_BODY));
+    let (before, after) = match at {
+        Some(at) => (&answer[..at], &answer[at + NO_BODY.len()..]),
+        // The first of the two line ends after the headers.
+        None => answer.split_at(answer.len().saturating_sub(2)),
+    };
+    let first = match kind {
+        StreamKind::HttpStream => &b""[..],
+        StreamKind::Sse => FIRST_CHUNK,
+    };
+    [before, CHUNKED, after, first].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_a_stream_announces_chunks() {
+        let plain = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\ndate: now\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ndate: now\r\n\r\n";
+        assert_eq!(head(plain, StreamKind::HttpStream), chunked);
+        assert_eq!(
+            head(plain, StreamKind::Sse),
+            format!("{chunked}2\r\n\r\n\r\n")
+        );
+        let bare = b"HTTP/1.1 200 OK\r\ndate: now\r\n\r\n";
+        let chunked = "HTTP/1.1 200 OK\r\ndate: now\r\ntransfer-encoding: chunked\r\n\r\n";
+        assert_eq!(head(bare, StreamKind::HttpStream), chunked);
+    }
+
+    #[test]
+    fn the_first_message_is_one_member_of_the_query() {
+        let query = "x=1&cf_connect=%7B%22id%22%3A1%7D+%0A&token=t";
+        assert_eq!(first_message(Some(query)).unwrap(), b"{\"id\":1} \n");
+        for query in [
+            None,
+            Some(""),
+            Some("cf_connect"),
+            Some("cf_connect=a&cf_connect=a"),
+            Some("cf_connect=%7"),
+        ] {
+            assert!(first_message(query).is_err(), "{query:?}");
+        }
+    }
+}
