@@ -2,10 +2,13 @@
 //! comes from.
 
 mod browser;
+mod bytes;
 mod clients;
 mod delta;
 mod http;
+mod joins;
 mod oracle;
+mod raw;
 mod suites;
 
 use curfew_tests::Settings;
@@ -36,4 +39,13 @@ fn settings() -> Settings {
         .with("centrifuge.enabled = true")
         .with("centrifuge.subscription_tokens = true")
         .with("session.ping_interval = \"1s\"")
+}
+
+/// A node that speaks the protocol, with these `[[channels]]`, where everything is allowed.
+fn with_channels(channels: &str) -> Settings {
+    let rules = "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
+                 actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n";
+    Settings::default()
+        .rules(&format!("{rules}{channels}"))
+        .with("centrifuge.enabled = true")
 }

@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use curfew_model::{
-    AuthFailure, Channel, Command, CommandsBy, DataForm, Epoch, ErrorCode, HistoryRange, MAX_OFFSET, Payload,
-    Position, PresenceChange, Present, Publication, SessionId, StreamEntry, SubscribeOptions,
-    Subscribed,
+    AuthFailure, Channel, Command, CommandsBy, DataForm, Epoch, ErrorCode, HistoryRange,
+    MAX_OFFSET, Payload, Position, PresenceChange, Present, Publication, SessionId, StreamEntry,
+    SubscribeOptions, Subscribed,
 };
 use proptest::prelude::*;
 use prost::Message as _;

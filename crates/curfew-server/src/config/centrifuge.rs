@@ -11,7 +11,9 @@ pub struct CentrifugeConfig {
     pub enabled: bool,
     /// Answers at `/connection/websocket`, in JSON and in Protobuf.
     pub websocket: bool,
-    /// Answers at `/connection/http_stream`, for clients whose network lets no WebSocket pass.
+    /// Answers at `/connection/http_stream`, for clients whose network lets no WebSocket pass. Their
+    /// commands come at `/emulation`, and a load balancer must send all requests of a client to one
+    /// node.
     pub http_stream: bool,
     /// Answers at `/connection/sse`, for the same clients. The token is in the URL there: keep it out
     /// of the logs of proxies.

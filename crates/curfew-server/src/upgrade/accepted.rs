@@ -1,0 +1,149 @@
+//! A connection before its session: what is known of the client, and the session that takes it over.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use curfew_session::{Context, Guards, LimitsConfig, Opening, Session, WireId};
+use curfew_telemetry::Span;
+use curfew_ws::{DeferSwitch, Upgraded};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::streams::Stream;
+use crate::listeners::UNIX_PEER;
+use crate::permits::{LimitReached, Unauthenticated};
+
+/// A request that was accepted, and the session that its connection becomes once hyper lets go of it.
+#[derive(Debug)]
+pub(crate) struct Upgrade {
+    pub(super) context: Arc<Context>,
+    pub(super) wire: WireId,
+    pub(super) opening: Opening,
+    pub(super) guards: Guards,
+    pub(super) address: IpAddr,
+    pub(super) span: Span,
+    /// Of a streamed answer.
+    pub(super) stream: Option<Box<Stream>>,
+}
+
+/// A connection before its upgrade. It is shared by the task that serves it and by the answer to its
+/// request, which run in turns: no lock is waited for.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    /// The client, as far as it is known: the peer, until its load balancer has named another.
+    client: Mutex<IpAddr>,
+    /// The time at which it was accepted.
+    pub(super) at: Instant,
+    has_asked: AtomicBool,
+    /// Taken by the upgrade; otherwise given back when the connection ends.
+    permit: Mutex<Option<Unauthenticated>>,
+    /// The session that it is to become.
+    upgrade: Mutex<Option<Box<Upgrade>>>,
+    /// The switch that holds back the answer to the upgrade.
+    switch: DeferSwitch,
+}
+
+impl Upgrade {
+    /// The session on the connection, which has the request's answer to write first.
+    pub(crate) fn session(self, upgraded: Upgraded) -> Box<Session> {
+        let Self {
+            context,
+            wire,
+            opening,
+            mut guards,
+            address,
+            span,
+            stream,
+        } = self;
+        let (upgraded, key) = match stream {
+            None => (upgraded, None),
+            Some(stream) => {
+                let (upgraded, key, entry) = stream.begin(upgraded);
+                guards.connection = Box::new((guards.connection, entry));
+                (upgraded, Some(key))
+            }
+        };
+        let open = || Box::new(Session::new(context, upgraded, wire, opening, guards));
+        let mut session = span.scope().in_scope(open);
+        session.set_trace(span.context());
+        if let Some(key) = key {
+            session.set_key(key);
+        }
+        if address != UNIX_PEER {
+            session.set_address(address);
+        }
+        session
+    }
+}
+
+impl Accepted {
+    /// A connection of `client` that was accepted `at` this time.
+    pub(crate) fn new(client: IpAddr, at: Instant, permit: Unauthenticated) -> Self {
+        Self {
+            client: Mutex::new(client),
+            at,
+            has_asked: AtomicBool::new(false),
+            permit: Mutex::new(Some(permit)),
+            upgrade: Mutex::new(None),
+            switch: DeferSwitch::default(),
+        }
+    }
+
+    /// The client, as far as it is known.
+    pub(crate) fn client(&self) -> IpAddr {
+        *self.client.lock()
+    }
+
+    /// Sets the client that its load balancer names.
+    pub(crate) fn set_client(&self, client: IpAddr) {
+        *self.client.lock() = client;
+    }
+
+    /// Its first request has come.
+    pub(crate) fn note_request(&self) {
+        self.has_asked.store(true, Ordering::Relaxed);
+    }
+
+    /// True once its first request has come.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.has_asked.load(Ordering::Relaxed)
+    }
+
+    /// Counts it for `address` from here on, as long as it has not authenticated.
+    ///
+    /// # Errors
+    ///
+    /// The address has too many.
+    pub(crate) fn attribute(
+        &self,
+        address: IpAddr,
+        limits: &LimitsConfig,
+    ) -> Result<(), LimitReached> {
+        match self.permit.lock().as_mut() {
+            Some(permit) => permit.attribute(address, limits),
+            None => Ok(()),
+        }
+    }
+
+    /// Its place among those that have not authenticated, for the session.
+    pub(super) fn take_permit(&self) -> Option<Unauthenticated> {
+        self.permit.lock().take()
+    }
+
+    /// Has the connection taken over once its request is answered. The session writes the answer.
+    pub(super) fn take_over(&self, upgrade: Upgrade) {
+        *self.upgrade.lock() = Some(Box::new(upgrade));
+        self.switch.defer();
+    }
+
+    /// The session that it becomes, if its request was upgraded.
+    pub(crate) fn take_upgrade(&self) -> Option<Box<Upgrade>> {
+        self.upgrade.lock().take()
+    }
+
+    /// The switch that holds back the answer to the upgrade.
+    pub(crate) fn switch(&self) -> DeferSwitch {
+        self.switch.clone()
+    }
+}
