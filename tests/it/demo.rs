@@ -2,6 +2,8 @@
 //!
 //! Needs `chromium` and `chromedriver` on the path, and fails without them.
 
+mod centrifuge;
+
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -250,6 +252,8 @@ impl Browser {
                 "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
                 "--disable-dev-shm-usage", "--window-size=1280,1000", profile_argument,
+                // Loopback alone: what a page loads from elsewhere is out of reach.
+                "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ]},
         });
         let client = ClientBuilder::new(HttpConnector::new())
@@ -282,7 +286,7 @@ impl Browser {
     fn pane(&self, number: u8) -> Pane<'_> {
         Pane {
             browser: self,
-            number,
+            name: format!("pane-{number}"),
         }
     }
 
@@ -316,13 +320,13 @@ impl Browser {
 /// One user's half of the page.
 struct Pane<'a> {
     browser: &'a Browser,
-    number: u8,
+    name: String,
 }
 
 impl Pane<'_> {
     fn selector(&self, name: &str) -> String {
-        let number = self.number;
-        format!(r#"[data-testid="pane-{number}"] [data-testid="{name}"]"#)
+        let pane = &self.name;
+        format!(r#"[data-testid="{pane}"] [data-testid="{name}"]"#)
     }
 
     async fn part(&self, name: &str) -> Element {
@@ -337,7 +341,7 @@ impl Pane<'_> {
         let part = self.part(name).await;
         part.click()
             .await
-            .unwrap_or_else(|error| panic!("click {name} of pane {}: {error}", self.number));
+            .unwrap_or_else(|error| panic!("click {name} of {}: {error}", self.name));
     }
 
     async fn fill(&self, name: &str, text: &str) {
@@ -347,7 +351,7 @@ impl Pane<'_> {
     }
 
     async fn state(&self) -> String {
-        let pane = format!(r#"[data-testid="pane-{}"]"#, self.number);
+        let pane = format!(r#"[data-testid="{}"]"#, self.name);
         let pane = self.browser.find(&pane).await;
         pane.attr("data-state").await.unwrap().unwrap()
     }
@@ -359,20 +363,20 @@ impl Pane<'_> {
     }
 
     async fn until_state(&self, state: &str) {
-        let what = format!("pane {} becomes {state}", self.number);
+        let what = format!("{} becomes {state}", self.name);
         let holds = async || self.state().await == state;
         self.browser.until(&what, holds).await;
     }
 
     /// Connected, whether or not the token is about to expire.
     async fn until_connected(&self) {
-        let what = format!("pane {} connects", self.number);
+        let what = format!("{} connects", self.name);
         let holds = async || matches!(self.state().await.as_str(), "open" | "expiring");
         self.browser.until(&what, holds).await;
     }
 
     async fn until_text(&self, name: &str, text: &str) {
-        let what = format!("{name} of pane {} says {text}", self.number);
+        let what = format!("{name} of {} says {text}", self.name);
         let holds = async || self.text(name).await.contains(text);
         self.browser.until(&what, holds).await;
     }

@@ -3,8 +3,10 @@
 
 mod centrifuge;
 mod page;
+mod sdk;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use curfew_telemetry::LogFormat;
 use serde_json::{Map, Value};
 use tracing::warn;
 
+use self::sdk::Sdk;
 use crate::app::App;
 use crate::config::{self, BackendKind, Config};
 use crate::failure::Failure;
@@ -60,6 +63,10 @@ pub(crate) struct DevArgs {
     /// "secret" and need no exp, and a client needs none
     #[arg(long)]
     pub(crate) centrifuge: bool,
+    /// The published centrifuge-js for the demo page, dist/centrifuge.js of the npm package
+    /// "centrifuge"; without it the page loads the file from unpkg.com
+    #[arg(long, value_name = "FILE")]
+    pub(crate) centrifuge_sdk: Option<PathBuf>,
 }
 
 /// Runs a node to play with until it is told to stop.
@@ -88,10 +95,11 @@ pub(crate) struct Dev {
     /// The admin key, which is in `config` too.
     pub(crate) admin_key: Secret,
     key: MintKey,
+    sdk: Sdk,
 }
 
 impl Dev {
-    /// Checks the addresses and makes fresh keys.
+    /// Checks the addresses, reads the SDK and makes fresh keys.
     pub(crate) fn new(args: &DevArgs) -> Result<Self, Failure> {
         for (flag, address) in [("--listen", args.listen), ("--admin", args.admin)] {
             if !address.ip().to_canonical().is_loopback() {
@@ -100,6 +108,7 @@ impl Dev {
                 )));
             }
         }
+        let sdk = Sdk::read(args.centrifuge_sdk.as_deref())?;
         let secret = random_key()?;
         let admin_key = random_key()?;
         let mut config = Config::default();
@@ -112,6 +121,7 @@ impl Dev {
             secret: Some(secret.clone()),
             ..Issuer::default()
         }];
+        config.centrifuge.enabled = true;
         config.session.expiring_notice = EXPIRING_NOTICE;
         config.policy.rules = vec![Rule {
             name: "everything is allowed".to_owned(),
@@ -154,6 +164,7 @@ impl Dev {
             config,
             admin_key,
             key,
+            sdk,
         })
     }
 
@@ -212,6 +223,7 @@ Curfew is running, to play with: every user may do everything, and nothing outli
 {warning}
   Open        http://{public}/
   WebSocket   ws://{public}/ws
+  Centrifuge  ws://{public}/connection/websocket
   Admin API   http://{admin}
 
 Or in a terminal each, as alice and as bob (the tokens are valid for an hour):
@@ -287,6 +299,7 @@ mod tests {
             listen: listen.parse().unwrap(),
             admin: admin.parse().unwrap(),
             centrifuge: false,
+            centrifuge_sdk: None,
         }
     }
 

@@ -33,7 +33,6 @@ pub(super) fn apply(config: &mut Config) {
         issuer.secret = Some(Secret::new(SECRET));
     }
     config.auth.development = true;
-    config.centrifuge.enabled = true;
     config.centrifuge.personal_channels = true;
     config.auth.anonymous = true;
     // A suite connects often, and from one address.

@@ -19,10 +19,16 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Dev;
+use super::{Dev, sdk};
 
-/// The page; `{{nonce}}` and `{{config}}` are filled in for each answer.
+/// The page; `{{nonce}}` and `{{config}}` are filled in for each answer, the others once.
 const PAGE: &str = include_str!("../../assets/demo.html");
+
+/// The tab of the Centrifuge SDK, in the place of `{{centrifuge.html}}`.
+const CENTRIFUGE_TAB: &str = include_str!("../../assets/centrifuge.html");
+
+/// Its script, in the place of `{{centrifuge.js}}`.
+const CENTRIFUGE_SCRIPT: &str = include_str!("../../assets/centrifuge.js");
 
 /// The header that carries the page's value.
 const GUARD_HEADER: &str = "x-curfew-dev";
@@ -47,6 +53,7 @@ struct Page {
     public: Listen,
     admin: Listen,
     guard: String,
+    html: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,7 +74,7 @@ struct KeyWish {
     value: String,
 }
 
-/// The routes of the public listener of `curfew dev`, beside `/ws`.
+/// The routes of the public listener of `curfew dev`, beside those of the protocols.
 pub(crate) fn routes(
     dev: Arc<Dev>,
     context: Arc<Context>,
@@ -75,12 +82,16 @@ pub(crate) fn routes(
     admin: Listen,
 ) -> anyhow::Result<Extra> {
     let guard = super::random_key()?.expose().to_owned();
+    let html = PAGE
+        .replace("{{centrifuge.html}}", CENTRIFUGE_TAB)
+        .replace("{{centrifuge.js}}", CENTRIFUGE_SCRIPT);
     let page = Arc::new(Page {
         dev,
         context,
         public,
         admin,
         guard,
+        html,
     });
     Ok(Extra::new(move |request| {
         let page = Arc::clone(&page);
@@ -92,15 +103,17 @@ impl Page {
     async fn answer(&self, request: Request<Incoming>) -> Option<Response> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
-        if path != "/" && !path.starts_with("/dev/") {
+        if !["/", sdk::PATH].contains(&path) && !path.starts_with("/dev/") {
             return None;
         }
         if !is_local_host(&parts.headers) {
             return Some(forbidden("open the page by its address, such as 127.0.0.1"));
         }
-        if path == "/" {
-            let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
-            return is_read.then(|| self.html());
+        let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
+        match path {
+            "/" => return is_read.then(|| self.html()),
+            sdk::PATH => return self.dev.sdk.response().filter(|_| is_read),
+            _ => {}
         }
         if parts
             .headers
@@ -128,6 +141,8 @@ impl Page {
         let nonce = curfew_model::SessionId::new().to_string();
         let config = json!({
             "ws": "/ws",
+            "centrifuge": "/connection/websocket",
+            "sdk": self.dev.sdk.config(),
             "csrf": self.guard,
             "redis_prefix": self.dev.config.backend.redis.prefix,
             "version": env!("CARGO_PKG_VERSION"),
@@ -135,7 +150,9 @@ impl Page {
             "address": self.public.to_string(),
             "admin": self.admin.to_string(),
         });
-        let html = PAGE
+        // The SDK's script carries the nonce as well, so that no other host is let in.
+        let html = self
+            .html
             .replace("{{nonce}}", &nonce)
             .replace("{{config}}", &config.to_string().replace('<', "\\u003c"));
         let policy = format!(
