@@ -6,7 +6,8 @@ use curfew_model::json;
 
 use super::json::Json;
 use super::protobuf::Wire;
-use super::{Fault, Field, Read, Value, one};
+use super::fields::one;
+use super::{Fault, Field, Read, Value};
 use crate::Encoding;
 
 const EMULATION: &[Field] = &[one(1, "node"), one(2, "session"), one(3, "data")];
