@@ -81,7 +81,8 @@ struct Envelope<'a> {
     trace: Option<&'a RawValue>,
     #[serde(borrow, default)]
     tracestate: Option<&'a RawValue>,
-    #[serde(borrow, default)]
+    /// Also `null`, which is a value.
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(borrow, default)]
     bytes: Option<Cow<'a, str>>,
@@ -191,6 +192,13 @@ pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> 
         entry,
         trace: trace.and_then(|trace| read_trace(trace, tracestate)),
     })
+}
+
+/// A member that is there, of any value.
+fn present<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 fn read_session(written: &RawValue) -> Option<SessionId> {

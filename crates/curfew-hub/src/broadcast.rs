@@ -91,7 +91,11 @@ impl Hub {
         self.channels.with(&publication.channel, |listeners| {
             // Told before this publication, in the place where the missing ones would have come.
             self.tell_gap(&publication.channel, listeners);
-            let mut queue = |member: &Arc<Member>, frame: Bytes| {
+            listeners.each_plain(|member| {
+                let Some(frame) = frames.of(member.wire()) else {
+                    // The protocol of this wire has no words for a publication.
+                    return;
+                };
                 let size = frame.len();
                 let is_observed = untimed == 0;
                 let timed = match TRACED || is_observed {
@@ -103,23 +107,31 @@ impl Hub {
                     false => None,
                 };
                 untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
-                let is_queued = self.deliver(member, frame, timed);
-                if is_queued {
+                if self.deliver(member, frame, timed) {
                     bytes += size;
                     delivered.queued += 1;
                 } else {
                     delivered.dropped += 1;
                 }
-                is_queued
-            };
-            listeners.each_plain(|member| {
-                // The protocol of a wire without a frame has no words for a publication.
-                if let Some(frame) = frames.of(member.wire()) {
-                    queue(member, frame);
-                }
             });
             if let Some(delta) = listeners.delta() {
-                self.fan_out_differences(delta, publication, &mut queue);
+                // Followed, and not timed: the plain listeners are a sample that is large enough.
+                let arrival = TRACED.then(|| {
+                    let mut arrival = Arrival::now(writes.clone());
+                    arrival.is_observed = false;
+                    arrival
+                });
+                self.fan_out_differences(delta, publication, &mut |member, frame| {
+                    let size = frame.len();
+                    let is_queued = self.deliver(member, frame, arrival.as_ref());
+                    if is_queued {
+                        bytes += size;
+                        delivered.queued += 1;
+                    } else {
+                        delivered.dropped += 1;
+                    }
+                    is_queued
+                });
             }
         });
         // A broadcast that reaches no session leaves the sampling as it is.

@@ -11,6 +11,7 @@ mod close;
 mod commands;
 mod config;
 mod context;
+mod credentials;
 mod dispatch;
 mod metrics;
 mod open;
@@ -26,10 +27,11 @@ pub use config::{LimitsConfig, SessionConfig};
 pub use curfew_hub::{Carrier, WireId, Wires};
 
 pub use context::{Context, SessionSettings};
+pub use credentials::Credentials;
 pub use metrics::{
     CommandOutcome, Decision, Initiator, PublishOutcome, PublishSource, SessionMetrics,
 };
-pub use open::{Credentials, Guards, Opening, Refusal, Session, revoked};
+pub use open::{Guards, Opening, Refusal, Session, revoked};
 pub use run::run;
 
 #[cfg(test)]

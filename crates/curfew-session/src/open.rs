@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use curfew_auth::{AuthError, SessionKey, VerifyError};
+use curfew_auth::{SessionKey, VerifyError};
 use curfew_backend::BackendError;
 use curfew_hub::{Ending, Lanes, Wire, WireId};
 use curfew_model::{
@@ -24,6 +24,7 @@ use tracing::field::{DisplayValue, display};
 
 use crate::Context;
 use crate::commands::subscribe_token::Grant;
+use crate::credentials::Credentials;
 use crate::pipeline::Pipeline;
 use crate::rate::CommandRate;
 use crate::timers::Deadlines;
@@ -151,36 +152,6 @@ pub enum Opening {
     Awaiting(Credentials),
     /// The token was refused, and the client is told on the connection.
     Refused(Refusal),
-}
-
-/// The credentials of a connection that authenticates by its first message.
-#[derive(Debug, Default)]
-pub struct Credentials {
-    /// The token that the request carried, or the fault of what it carried. The first message need
-    /// not repeat it.
-    pub of_request: Option<Result<String, AuthError>>,
-    /// The first message may carry a token: `message` is among `auth.token_sources`.
-    pub takes_message: bool,
-}
-
-impl Credentials {
-    /// Decides on the token of a first message that carries `token`, or none. `None` if there is
-    /// no token at all.
-    ///
-    /// # Errors
-    ///
-    /// The fault of the request's credential, or two different tokens.
-    pub(crate) fn choose(self, token: Option<&str>) -> Result<Option<String>, AuthError> {
-        let token = token.filter(|_| self.takes_message);
-        match (self.of_request.transpose()?, token) {
-            (Some(of_request), Some(token)) if of_request != token => Err(AuthError::new(
-                AuthFailure::AmbiguousToken,
-                "the request and the first message carry different tokens",
-            )),
-            (Some(of_request), _) => Ok(Some(of_request)),
-            (None, token) => Ok(token.map(str::to_owned)),
-        }
-    }
 }
 
 /// Counted places that the connection holds, released on drop.

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use curfew_model::json;
 
+use super::fields::one;
 use super::json::Json;
 use super::protobuf::Wire;
-use super::fields::one;
 use super::{Fault, Field, Read, Value};
 use crate::Encoding;
 

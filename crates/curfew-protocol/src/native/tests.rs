@@ -338,7 +338,7 @@ fn errors_of_form_name_what_is_wrong_and_keep_the_id() {
             "`channel` is missing",
         ),
         (r#"{"type":"subscribe"}"#, None, "`channel` is missing"),
-        (r#"{"type":"auth"}"#, None, "`token` is missing"),
+        (r#"{"type":"refresh"}"#, None, "`token` is missing"),
         (
             r#"{"type":"refresh","token":null}"#,
             None,

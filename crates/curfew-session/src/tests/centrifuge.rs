@@ -7,11 +7,11 @@ use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
 use super::rig::{Call, When};
 use super::*;
 
-/// A node that speaks the JSON encoding, with history in channels whose names begin with `stream`.
+/// A node that speaks the JSON encoding, with history in the channel `stream`.
 fn harness() -> Harness {
     let change = |settings: &mut SessionSettings| {
         settings.channels = Channels::new(&[ChannelConfig {
-            pattern: "stream*".to_owned(),
+            pattern: "stream".to_owned(),
             history: Some(HistoryConfig {
                 size: 100,
                 ttl: Duration::from_secs(60),

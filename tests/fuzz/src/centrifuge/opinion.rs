@@ -25,8 +25,6 @@ pub(super) enum Request {
         channel: String,
         data: Vec<u8>,
         kind: i32,
-        key: String,
-        removed: bool,
     },
     /// `unsubscribe`, `presence` or `presence_stats`.
     OfChannel(&'static str, String),
@@ -71,7 +69,7 @@ impl Subscribe {
             format!(
                 "{since} {} {} {} {:?}",
                 self.join_leave,
-                self.flag & 2 == 2,
+                self.recover && self.flag & 2 == 2,
                 self.delta == "fossil",
                 self.token
             )
@@ -210,9 +208,7 @@ impl Request {
                     _ => return Err(108),
                 }
             }
-            Self::Publish {
-                kind, key, removed, ..
-            } if kind != 0 || !key.is_empty() || removed => return Err(108),
+            Self::Publish { kind, .. } if kind != 0 => return Err(108),
             Self::Publish { data, .. } if data.is_empty() => return Err(107),
             Self::Publish { channel, data, .. } => format!("publish {channel:?} {data:?}"),
             Self::OfChannel("unsubscribe", channel) => format!("unsubscribe {channel:?}"),

@@ -221,12 +221,12 @@ fn request(name: &'static str, raw: &str) -> Option<Request> {
                 Err(error) if error.to_string().contains("missing field") => Vec::new(),
                 Err(_) => return None,
             };
+            // Of maps, and read for their types alone.
+            drop((publish.key, publish.removed));
             Request::Publish {
                 channel: publish.channel.unwrap_or_default(),
                 data,
                 kind: number(publish.kind)?,
-                key: publish.key.unwrap_or_default(),
-                removed: publish.removed.unwrap_or_default(),
             }
         }
         "unsubscribe" | "presence" | "presence_stats" => {

@@ -154,8 +154,6 @@ fn request(name: &'static str, bytes: &[u8], is_plain: &mut bool) -> Option<Requ
                 channel: publish.channel,
                 data: publish.data,
                 kind: publish.kind,
-                key: publish.key,
-                removed: publish.removed,
             }
         }
         "unsubscribe" | "presence" | "presence_stats" => {

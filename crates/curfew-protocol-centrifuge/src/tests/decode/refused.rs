@@ -22,14 +22,6 @@ fn what_is_not_offered_is_answered() {
             ErrorCode::NotAvailable,
         ),
         (
-            r#"{"id":9,"publish":{"channel":"c","data":1,"key":"k"}}"#,
-            ErrorCode::NotAvailable,
-        ),
-        (
-            r#"{"id":9,"publish":{"channel":"c","removed":true}}"#,
-            ErrorCode::NotAvailable,
-        ),
-        (
             r#"{"id":9,"sub_refresh":{"channel":"c"}}"#,
             ErrorCode::BadRequest,
         ),

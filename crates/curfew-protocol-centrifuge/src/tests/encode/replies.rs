@@ -1,46 +1,6 @@
 use super::*;
 
 #[test]
-fn connected_tells_the_way_of_commands_where_the_transport_carries_none() {
-    let node = "01980000-0000-7000-8000-00000000000a";
-    let connected = Reply::Connected {
-        session: session(),
-        user: "alice",
-        expires_at: 1_764_000_000,
-        renew_in: Some(240),
-        ping_interval: 25,
-        subscriptions: &[],
-        commands_by: Some(CommandsBy {
-            key: "secret",
-            node: node.parse().unwrap(),
-        }),
-    };
-    let version = format!("Curfew {}", env!("CARGO_PKG_VERSION"));
-    reply(
-        &connected,
-        &format!(
-            r#"{{"id":2,"connect":{{"client":"{SESSION}","version":"{version}","expires":true,"ttl":240,"ping":25,"pong":true,"session":"secret","node":"{node}"}}}}"#
-        ),
-        wire::Reply {
-            connect: Some(wire::ConnectResult {
-                client: SESSION.to_owned(),
-                version: version.clone(),
-                expires: true,
-                ttl: 240,
-                ping: 25,
-                pong: true,
-                session: "secret".to_owned(),
-                node: node.to_owned(),
-                ..wire::ConnectResult::default()
-            }),
-            ..wire::Reply::default()
-        },
-    );
-    let shown = format!("{connected:?}");
-    assert!(!shown.contains("secret"), "{shown}");
-}
-
-#[test]
 fn connected_tells_of_the_session_and_its_subscriptions() {
     let subscriptions = [
         (
@@ -74,6 +34,7 @@ fn connected_tells_of_the_session_and_its_subscriptions() {
                 .collect(),
             ping: 25,
             pong: true,
+            ..wire::ConnectResult::default()
         }),
         ..wire::Reply::default()
     };
@@ -315,7 +276,7 @@ fn every_result_is_written_also_an_empty_one() {
             users: 0,
             truncated: false,
         },
-        r#"{"id":2,"presence":{}}"#,
+        r#"{"id":2,"presence":{"presence":{}}}"#,
         wire::Reply {
             presence: Some(wire::PresenceResult::default()),
             ..wire()
@@ -327,7 +288,7 @@ fn every_result_is_written_also_an_empty_one() {
             publications: &[],
             truncated: false,
         },
-        r#"{"id":2,"history":{"epoch":"kdWqZx3a"}}"#,
+        r#"{"id":2,"history":{"publications":[],"epoch":"kdWqZx3a","offset":0}}"#,
         wire::Reply {
             history: Some(wire::HistoryResult {
                 epoch: EPOCH.to_owned(),

@@ -1,0 +1,34 @@
+//! The credentials that a connection brings before its first message.
+
+use curfew_auth::AuthError;
+use curfew_model::AuthFailure;
+
+/// The credentials of a connection that authenticates by its first message.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    /// The token that the request carried, or the fault of what it carried. The first message need
+    /// not repeat it.
+    pub of_request: Option<Result<String, AuthError>>,
+    /// The first message may carry a token: `message` is among `auth.token_sources`.
+    pub takes_message: bool,
+}
+
+impl Credentials {
+    /// Decides on the token of a first message that carries `token`, or none. `None` if there is
+    /// no token at all.
+    ///
+    /// # Errors
+    ///
+    /// The fault of the request's credential, or two different tokens.
+    pub(crate) fn choose(self, token: Option<&str>) -> Result<Option<String>, AuthError> {
+        let token = token.filter(|_| self.takes_message);
+        match (self.of_request.transpose()?, token) {
+            (Some(of_request), Some(token)) if of_request != token => Err(AuthError::new(
+                AuthFailure::AmbiguousToken,
+                "the request and the first message carry different tokens",
+            )),
+            (Some(of_request), _) => Ok(Some(of_request)),
+            (None, token) => Ok(token.map(str::to_owned)),
+        }
+    }
+}
