@@ -99,7 +99,7 @@ async fn without_a_rule_a_visitor_may_do_nothing() {
 async fn a_token_is_required_unless_visitors_are_admitted() {
     let gateway = Gateway::start_with(&Settings::default()).await;
     let mut visitor = ask(&gateway).await;
-    visitor.expect_auth_failed("missing_token", 4401).await;
+    visitor.expect_close(4400, "bad_request").await;
     let header = Settings::default().with(r#"auth.token_sources = ["header"]"#);
     let gateway = Gateway::start_with(&header).await;
     let mut visitor = gateway.ws().open().await;

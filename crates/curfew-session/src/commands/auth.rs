@@ -124,6 +124,13 @@ pub(crate) fn first(
                 .into();
         }
     };
+    let settings = state.context.settings.load_full();
+    if token.is_none() && !state.wire().rules().opens_by_command && settings.anonymous.is_none() {
+        debug!("auth without a token, and no visitors are admitted");
+        return Disconnect::BAD_REQUEST
+            .because("the first message must be auth with a token")
+            .into();
+    }
     let span = state.begin_span(NAME, Origin::Unknown);
     let context = Arc::clone(&state.context);
     let (wire, address) = (state.wire, state.address);
@@ -133,7 +140,6 @@ pub(crate) fn first(
         subscriptions: owned(subscriptions),
     };
     // The token arrived in time. The deadline now limits the wait for keys and the backend.
-    let settings = context.settings.load_full();
     state.deadlines.auth_by = Instant::now().checked_add(settings.auth_timeout);
     let request = RequestInfo {
         command: NAME,
