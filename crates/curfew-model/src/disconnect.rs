@@ -130,6 +130,15 @@ impl Disconnect {
         advice: Advice::Yes,
     };
 
+    /// The server was to subscribe the session to more channels than `limits.subscriptions` allows;
+    /// only in the Centrifuge protocol, with its code.
+    pub const CHANNEL_LIMIT: Self = Self {
+        code: 3505,
+        reason: "channel limit",
+        message: "more channels than limits.subscriptions allows",
+        advice: Advice::No,
+    };
+
     /// True if access is over or no lease covers it. Then no more data for the client may leave.
     pub fn withdraws_access(self) -> bool {
         [

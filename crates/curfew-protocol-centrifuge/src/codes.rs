@@ -140,6 +140,7 @@ const CLOSES: &[(Disconnect, u16, &str)] = &[
     (Disconnect::INTERNAL, 3004, "internal server error"),
     (Disconnect::DRAINING, 3001, "shutdown"),
     (Disconnect::INSUFFICIENT_STATE, 3010, "insufficient state"),
+    (Disconnect::CHANNEL_LIMIT, 3505, "channel limit"),
 ];
 
 /// The code and the reason of a close.

@@ -99,7 +99,8 @@ fn command_names() -> Vec<&'static str> {
 }
 
 fn close_codes() -> Vec<u16> {
-    let ours = DISCONNECTS.iter().chain([&Disconnect::INSUFFICIENT_STATE]);
+    let of_centrifuge = [&Disconnect::INSUFFICIENT_STATE, &Disconnect::CHANNEL_LIMIT];
+    let ours = DISCONNECTS.iter().chain(of_centrifuge);
     let ours = ours.map(|disconnect| disconnect.code);
     let mut codes = CLIENT_CLOSE_CODES.to_vec();
     codes.extend(ours.filter(|code| !CLIENT_CLOSE_CODES.contains(code)));

@@ -52,8 +52,7 @@ pub(crate) enum ServerSideError {
 impl From<ServerSideError> for Disconnect {
     fn from(error: ServerSideError) -> Self {
         match error {
-            ServerSideError::TooMany => Self::POLICY
-                .because("the token names more channels than limits.subscriptions allows"),
+            ServerSideError::TooMany => Self::CHANNEL_LIMIT,
             ServerSideError::Backend(BackendError::Unusable(_)) => Self::INTERNAL,
             ServerSideError::Backend(_) => Self::UNAVAILABLE,
         }

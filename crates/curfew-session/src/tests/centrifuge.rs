@@ -132,7 +132,7 @@ async fn more_channels_than_a_session_may_have_open_none() {
     let channels = json!({"channels": ["a", "b", "c", "d", "e"]});
     let mut peer = harness.connecting(channels).await;
     let closed = peer.closed().await;
-    assert_eq!((closed.code, closed.texts.len()), (3501, 0));
+    assert_eq!((closed.code, closed.texts.len()), (3505, 0));
     harness.assert_nothing_left().await;
 }
 
