@@ -406,6 +406,12 @@ impl Connection {
         if payload.starts_with(dialect.message()) {
             return tell(Happened::Message(payload));
         }
+        if dialect
+            .ignored()
+            .is_some_and(|begins| payload.starts_with(begins))
+        {
+            return;
+        }
         let mut answered = dialect.answered().iter();
         if let Some((_, answer)) = answered.find(|(begins, _)| payload.starts_with(begins)) {
             self.unsent.extend(wire::text(answer));

@@ -36,6 +36,14 @@ impl Dialect {
         }
     }
 
+    /// Start of frames that say nothing: every publication of this protocol is answered.
+    pub(crate) fn ignored(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Centrifuge => Some(b"{\"id\":2,\"publish\":{}}"),
+            Self::Curfew | Self::Socketio => None,
+        }
+    }
+
     /// Start of the frame that says that a connection is open.
     pub(crate) fn connected(self) -> &'static [u8] {
         match self {
