@@ -112,6 +112,24 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
+/// Asserts that a log has four messages once each, and the missed ones, the second and the third,
+/// with a mark on the line before. `is_message` compares a line with a text and its offset.
+fn assert_recovered(log: &str, is_message: impl Fn(&str, &str, u64) -> bool) {
+    let lines: Vec<&str> = log.lines().collect();
+    for (text, offset, is_recovered) in [
+        ("one", 1, false),
+        ("two", 2, true),
+        ("three", 3, true),
+        ("four", 4, false),
+    ] {
+        let marks = lines
+            .windows(2)
+            .filter(|pair| is_message(pair[1], text, offset))
+            .map(|pair| pair[0] == "recovered");
+        assert_eq!(marks.collect::<Vec<_>>(), [is_recovered], "{log}");
+    }
+}
+
 /// Fault: a client that was cut off did not know what it had missed.
 #[tokio::test]
 async fn a_user_who_is_cut_off_comes_back_and_has_everything() {
@@ -152,22 +170,9 @@ async fn a_user_who_is_cut_off_comes_back_and_has_everything() {
     alice.until_text("recovery", recovered).await;
     bob_says("four", 4).await;
     alice.until_logged(&message("four", 4)).await;
-    // Each once, and those that were missed with a mark on the line before.
-    let log = alice.text("log").await;
-    let lines: Vec<&str> = log.lines().collect();
-    for (text, offset, is_recovered) in [
-        ("one", 1, false),
-        ("two", 2, true),
-        ("three", 3, true),
-        ("four", 4, false),
-    ] {
-        let message = message(text, offset);
-        let marks = lines
-            .windows(2)
-            .filter(|pair| pair[1].ends_with(&message))
-            .map(|pair| pair[0] == "recovered");
-        assert_eq!(marks.collect::<Vec<_>>(), [is_recovered], "{log}");
-    }
+    assert_recovered(&alice.text("log").await, |line, text, offset| {
+        line.ends_with(&message(text, offset))
+    });
 
     // By itself, and nothing was said.
     alice.click("cut").await;

@@ -6,7 +6,7 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// 256 bits, which nobody guesses.
+/// Size of a key: 256 random bits cannot be guessed.
 const KEY_BYTES: usize = 32;
 
 /// The secret by which a request acts for a session whose transport carries messages to the client

@@ -30,7 +30,7 @@ pub struct SubscriptionGrant {
     /// The token as a principal: its `jti` and subject for revocations, its `iat`, and its end.
     /// The end is the earlier of `exp` and `expire_at`.
     pub principal: Arc<Principal>,
-    /// What the token says of the subscription.
+    /// The claims that describe the subscription.
     pub claims: SubscriptionClaims,
 }
 

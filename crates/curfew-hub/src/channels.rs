@@ -23,7 +23,7 @@ const NO_GAP: u8 = u8::MAX;
 pub(crate) struct Listeners {
     /// The members that take publications as they are, by their slot.
     members: IndexMap<u64, Arc<Member>>,
-    /// Those that take differences; `None` if there are none.
+    /// The members that take differences; `None` if there are none.
     delta: Option<Box<DeltaListeners>>,
     /// The [index](GapReason::index) of the reason for a gap that the listeners have not been told
     /// of, or [`NO_GAP`].

@@ -69,9 +69,9 @@ pub enum JoinLeave {
     /// No session: `false`.
     #[default]
     Never,
-    /// Those that ask for it: `true`.
+    /// The sessions that ask for it: `true`.
     Asked,
-    /// All that are subscribed: `"all"`.
+    /// All subscribed sessions: `"all"`.
     All,
 }
 

@@ -197,10 +197,7 @@ impl Upgrades {
             }
         };
         let credential = credential::of(settings, &request, &offer);
-        credential::check_origin(settings, &offer, credential.as_ref())?;
-        let connection = self.place(limits)?;
-        let origin = offer.origin.as_deref();
-        let token = self.token(settings, credential, origin, span).await?;
+        let (connection, token) = self.claim(settings, &offer, credential, span).await?;
         let address = accepted.client();
         let opening = self.open(settings, wire, address, token, span).await?;
 
@@ -237,6 +234,22 @@ impl Upgrades {
             return Err(UpgradeRefusal::new(RejectReason::Rate, problem));
         }
         Ok(())
+    }
+
+    /// Checks the origin of a request, takes a place for its connection, and then the token of its
+    /// credential, or the credential's fault.
+    async fn claim(
+        &self,
+        settings: &Snapshot,
+        offer: &Handshake,
+        credential: Result<Option<Credential>, AuthError>,
+        span: &UpgradeSpan<'_>,
+    ) -> Result<(Connection, Result<Option<String>, AuthError>), UpgradeRefusal> {
+        credential::check_origin(settings, offer, credential.as_ref())?;
+        let connection = self.place(&settings.sessions.limits)?;
+        let origin = offer.origin.as_deref();
+        let token = self.token(settings, credential, origin, span).await?;
+        Ok((connection, token))
     }
 
     /// A place for the connection.

@@ -7,7 +7,7 @@ use curfew_tests::{Dev, curfew};
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::{Browser, Pane};
+use super::{Browser, Pane, assert_recovered};
 use crate::clients::installed;
 
 /// The SDK's file, below the folder of the installed clients.
@@ -110,22 +110,9 @@ async fn the_sdk_comes_back_over_a_mended_line_and_has_what_it_missed() {
     alice.until_state("open").await;
     bob_says("four", 4).await;
     alice.until_logged(&message("four", 4)).await;
-    // Each once, and those that were missed with a mark on the line before.
-    let log = alice.text("log").await;
-    let lines: Vec<&str> = log.lines().collect();
-    for (text, offset, is_recovered) in [
-        ("one", 1, false),
-        ("two", 2, true),
-        ("three", 3, true),
-        ("four", 4, false),
-    ] {
-        let message = message(text, offset);
-        let marks = lines
-            .windows(2)
-            .filter(|pair| pair[1] == message)
-            .map(|pair| pair[0] == "recovered");
-        assert_eq!(marks.collect::<Vec<_>>(), [is_recovered], "{log}");
-    }
+    assert_recovered(&alice.text("log").await, |line, text, offset| {
+        line == message(text, offset)
+    });
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 

@@ -35,17 +35,15 @@ impl Authenticator {
         if let Some(principal) = known {
             return Ok(principal);
         }
-        let rules = match wish {
-            None => issuers.rules.clone(),
-            Some(_) => issuers.rules.of_subscriptions(),
-        };
+        let of_subscriptions = wish.map(|_| issuers.rules.of_subscriptions());
+        let rules = of_subscriptions.as_ref().unwrap_or(&issuers.rules);
         let payload = parts.payload()?;
-        let (claims, scanned) = TokenClaims::parse(&payload, &rules)?;
+        let (claims, scanned) = TokenClaims::parse(&payload, rules)?;
         let issuer = issuers.find(&claims, header.kid.as_deref())?;
         // Rounded down: a revocation covers the whole second of its cutoff.
         let issued_at = claims.issued_at.map(Date::down);
         let judge = || {
-            let verified = verify_claims(&claims, issuer, &issuers, &rules, now)?;
+            let verified = verify_claims(&claims, issuer, &issuers, rules, now)?;
             verify_kind(&claims, issuer, header.says_access)?;
             issuer.needs.check(&claims, &payload, &scanned)?;
             if let Some(wish) = wish {

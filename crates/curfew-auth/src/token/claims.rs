@@ -52,9 +52,9 @@ pub(crate) struct ClaimRules {
 enum Centrifuge {
     /// None: the protocol is not spoken here, and the names are free.
     None,
-    /// Those of a token that opens a session.
+    /// The claims of a token that opens a session.
     Connection,
-    /// Those of a token that opens a subscription.
+    /// The claims of a token that opens a subscription.
     Subscription,
 }
 

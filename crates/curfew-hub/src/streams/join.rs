@@ -20,7 +20,7 @@ const MISSED_BYTES: usize = 160;
 /// The publications that a subscriber missed.
 #[derive(Default)]
 struct Missed {
-    /// Those that its answer has.
+    /// The publications that its answer has.
     in_answer: Vec<Publication>,
     /// The frames that follow the answer.
     frames: Vec<Bytes>,

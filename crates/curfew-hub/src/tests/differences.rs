@@ -218,7 +218,7 @@ fn a_gap_is_told_to_listeners_of_both_kinds() {
         });
     let frames = payloads(&room.harness.drain(&member));
     assert_eq!(frames[1], "", "a gap");
-    // The base is the last publication that came, whatever lies between.
+    // The base is the last publication that came, also after others in between.
     assert_eq!(frames[2], "D35+2");
 }
 

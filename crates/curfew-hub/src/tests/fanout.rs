@@ -138,7 +138,7 @@ fn only_the_last_listener_to_leave_is_the_last() {
     assert!(!harness.hub.unsubscribe(&room, &members[1]));
     assert!(harness.hub.has_subscribers(&room));
     assert!(harness.hub.unsubscribe(&room, &members[2]));
-    // A gap may have removed the last one, and then nobody was told yet.
+    // A gap may have removed the last one without telling its caller.
     assert!(harness.hub.unsubscribe(&room, &members[2]));
     assert!(!harness.hub.has_subscribers(&room) && harness.hub.channel_count() == 0);
 }

@@ -197,7 +197,7 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     let bytes = admin.context.settings.load().limits.outbound_bytes;
     let read = admin.context.node.history(&channel, range, limit, bytes);
     let read = read.await?;
-    // Those of a time when the channel's format was another are left out.
+    // Publications from before a change of the channel's format are left out.
     let publications = read.publications.into_iter();
     let publications = publications.filter(|publication| !publication.is_binary);
     let publications = publications.map(entry);

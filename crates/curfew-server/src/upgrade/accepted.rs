@@ -23,7 +23,7 @@ pub(crate) struct Upgrade {
     pub(super) guards: Guards,
     pub(super) address: IpAddr,
     pub(super) span: Span,
-    /// Of a streamed answer.
+    /// The parts of a streamed answer; `None` for a WebSocket.
     pub(super) stream: Option<Box<Stream>>,
 }
 

@@ -37,7 +37,7 @@ const NO_BODY: &[u8] = b"content-length: 0\r\n";
 /// The line that takes its place.
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 
-/// What an event stream begins with, as a chunk: browsers report the stream as open once a byte has come.
+/// The beginning of an event stream, as a chunk: browsers report the stream as open once a byte has come.
 const FIRST_CHUNK: &[u8] = b"2\r\n\r\n\r\n";
 
 /// A kind of streamed answer.
@@ -119,10 +119,7 @@ impl Upgrades {
         };
         let wire = self.wire(kind, encoding).ok_or_else(not_spoken)?;
         let credential = super::credential::of(settings, &request, &offer);
-        super::credential::check_origin(settings, &offer, credential.as_ref())?;
-        let connection = self.place(limits)?;
-        let origin = offer.origin.as_deref();
-        let token = self.token(settings, credential, origin, span).await?;
+        let (connection, token) = self.claim(settings, &offer, credential, span).await?;
         let (head, body) = request.into_parts();
         let first = match kind {
             StreamKind::HttpStream => {

@@ -87,7 +87,7 @@ pub(crate) fn finish(
         }
         Ok(mut history) => {
             if !state.wire().rules().carries_bytes {
-                // Those of a time when the channel's format was another are left out.
+                // Publications from before a change of the channel's format are left out.
                 history.publications.retain(|found| !found.is_binary);
             }
             let reply = Reply::History {

@@ -1,7 +1,6 @@
 //! The channels that the server subscribes a session to as it opens: those that its token names,
 //! the user's own, and those that the client resumes.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -154,8 +153,6 @@ fn wanted(
         let Ok(channel) = Channel::parse(&name) else {
             continue;
         };
-        let token: Option<Cow<'_, str>> = None;
-        let place = SubscribeOptions { token, ..place };
         wanted.entry(channel).or_default().place = place;
     }
     wanted

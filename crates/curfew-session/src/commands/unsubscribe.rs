@@ -11,12 +11,12 @@ use crate::pipeline::{Finished, InFlight};
 /// Performs the command. It waits only for the end of the session's presence in the channel.
 pub(crate) fn run(state: &mut SessionState, request: RequestInfo, name: &str) -> Reaction {
     let always = state.wire().rules().unsubscribes_always;
-    let channel = match Channel::parse(name) {
-        Err(_) if always => return Reaction::Done(state.reply(&request, &Reply::Unsubscribed)),
-        _ => match state.parse_channel(&request, name, Origin::Unknown) {
-            Ok(channel) => channel,
-            Err(rejected) => return rejected,
-        },
+    if always && Channel::parse(name).is_err() {
+        return Reaction::Done(state.reply(&request, &Reply::Unsubscribed));
+    }
+    let channel = match state.parse_channel(&request, name, Origin::Unknown) {
+        Ok(channel) => channel,
+        Err(rejected) => return rejected,
     };
     let mut span = state.begin_span(request.command, Origin::Unknown);
     span.name(state, &channel);
