@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{
-    Attempt, Cluster, Flow, Link, Redis, Settings, Tape, eventually, revocation_key,
+    Attempt, Cluster, Flow, Link, Redis, Settings, Tape, eventually_within, revocation_key,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -62,10 +62,14 @@ async fn fifty_thousand_revocations_close_whom_they_name_and_leave_the_nodes_wel
         assert!(!node.metrics().await.is_empty());
         assert!(node.series().await.len() < 2000, "a series for each?");
     }
-    eventually("all of them on the list", async || {
-        let (_, listed) = cluster[1].admin("GET", "/v1/revocations", None).await;
-        (listed["revocations"].as_array()?.len() == REVOCATIONS).then_some(())
-    })
+    eventually_within(
+        Duration::from_secs(60),
+        "all of them on the list",
+        async || {
+            let (_, listed) = cluster[1].admin("GET", "/v1/revocations", None).await;
+            (listed["revocations"].as_array()?.len() == REVOCATIONS).then_some(())
+        },
+    )
     .await;
     cluster[1].publish("room:1", json!("calm")).await;
     bob.until(json!({"type":"message","data":"calm"})).await;
