@@ -287,8 +287,10 @@ const scenarios = {
     const before = recordedMade.length;
     await until('a connection on its way', () => recordedMade.length > before);
     opening.client.close();
-    for (const state of ['connecting', 'open', 'closed']) {
-      const { client, seen } = make('alice');
+    for (const state of ['connecting', 'open', 'waiting']) {
+      // Nothing listens at the second address.
+      const address = state === 'waiting' ? '127.0.0.1:1' : task.address;
+      const { client, seen } = make('alice', { address });
       client.on('state', (now) => now === state && client.close());
       client.connect();
       await until(`the end at ${state}`, () => client.state === 'closed');
@@ -566,11 +568,9 @@ const scenarios = {
   },
 
   async sleeps() {
-    const bob = await publisher();
     const { client, seen } = await connected('alice', { pingMs: 200, timeoutMs: 1000 });
-    const channel = fresh('room');
-    const { told } = await subscribed(client, channel);
-    await bob.client.publish(channel, 1);
+    const { told } = await subscribed(client, 'room:sleep');
+    await client.publish('room:sleep', 1);
     await until('a message', () => told.message.length === 1);
     await ask('put to sleep:');
     await until('what was missed', () => told.message.length === 3);

@@ -57,7 +57,7 @@ export function Curfew(url, {
 			clearTimeout(timer);
 			listen("removeEventListener");
 		}
-		commands.forEach((command) => (!isOff && command.until > Date.now()) || command.refuse());
+		commands.forEach(({ until, refuse }) => (!isOff && until > Date.now()) || refuse());
 		become(isOff ? "closed" : "waiting");
 		emit("close", { code, reason, message, reconnect: !isOff });
 	};
@@ -76,7 +76,7 @@ export function Curfew(url, {
 			const jwt = await getToken(signal);
 			if (signal.aborted) return;
 			socket = new WebSocket(address, jwt ? ["curfew.v1", `bearer.${jwt}`] : ["curfew.v1"]);
-			// Refused without harm where a session without a token opens by itself.
+			// Without effect on a session that has opened by itself.
 			socket.onopen = () => jwt || signal.aborted || socket.send('{"type":"auth","id":0}');
 			socket.onmessage = ({ data }) => signal.aborted || receive(data);
 			socket.onclose = ({ code, reason }) => signal.aborted || end({ code, reason, reconnect: true });
@@ -173,7 +173,7 @@ export function Curfew(url, {
 		openedAt = Date.now();
 		quietMs = pingMs ?? frame.ping_interval * 1000;
 		subs.forEach(subscribe);
-		unsent.forEach((command) => (command.until < openedAt ? command.refuse() : socket.send(command.text)));
+		unsent.forEach(({ until, text, refuse }) => (until < openedAt ? refuse() : socket.send(text)));
 		become("open");
 		emit("open", frame);
 	};
