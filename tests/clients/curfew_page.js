@@ -8,7 +8,7 @@ const step = (text) => steps.push(text);
 
 import(`http://${node}/client.js`).then(async ({ Curfew }) => {
   const client = new Curfew(`ws://${node}/ws`, {
-    token: async () => token, minBackoffMs: 20, maxBackoffMs: 200, pingMs: 3_600_000, timeoutMs: 300,
+    token: async () => token, minBackoffMs: 20, maxBackoffMs: 200, pingMs: 3_600_000, timeoutMs: 1500,
   });
   client.on('open', ({ user }) => step(`open ${user}`));
   client.on('close', ({ code, reason, reconnect }) => step(`close ${code} ${reason} ${reconnect}`));
