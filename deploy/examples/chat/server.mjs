@@ -34,6 +34,7 @@ async function curfew(path, body) {
         method: "POST",
         headers: { authorization: `Bearer ${adminKey}`, "content-type": "application/json" },
         body: JSON.stringify(body),
+        signal: AbortSignal.timeout(5000),
       });
       if (answer.ok) return await answer.json();
       failure = new Error(`${url}${path}: ${answer.status} ${await answer.text()}`);
