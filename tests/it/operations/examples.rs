@@ -76,7 +76,10 @@ async fn lives(command: [&str; 2]) {
     second.until_metric("curfew_sessions", |n| n == 2.0).await;
     let count = announcer.stop().await;
     assert!(count > 10, "{count} announcements");
-    let addresses = [("127.0.0.1:9092", second.admin_address())];
+    let addresses = [
+        ("127.0.0.1:8082", second.address()),
+        ("127.0.0.1:9092", second.admin_address()),
+    ];
     let key = [("CURFEW_ADMIN_KEY", ADMIN_KEY.to_owned())];
     guide::assert_prints("6. Deploy without loss", &addresses, &key).await;
     alice.say("still here").await;
