@@ -20,7 +20,10 @@ from pydantic import BaseModel
 
 def setting(name: str) -> str:
     """`curfew dev` sets these. Elsewhere a key may be in a file, named by CURFEW_ADMIN_KEY_FILE."""
-    return os.environ.get(name) or Path(os.environ[f"{name}_FILE"]).read_text().strip()
+    value, file = os.environ.get(name), os.environ.get(f"{name}_FILE")
+    if not value and not file:
+        raise SystemExit(f"{name} is not set: start this with curfew dev -- python app.py")
+    return value or Path(file).read_text().strip()
 
 
 PUBLIC_URL = setting("CURFEW_URL")  # for browsers: http://127.0.0.1:8080

@@ -6,7 +6,12 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 
 // `curfew dev` sets these. Elsewhere a key may be in a file, named by CURFEW_ADMIN_KEY_FILE.
-const setting = (name) => process.env[name] ?? readFileSync(process.env[`${name}_FILE`], "utf8").trim();
+function setting(name) {
+  const { [name]: value, [`${name}_FILE`]: file } = process.env;
+  if (!value && !file) throw new Error(`${name} is not set: start this with curfew dev -- node server.mjs`);
+  return value || readFileSync(file, "utf8").trim();
+}
+
 const publicUrl = setting("CURFEW_URL"); // for browsers: http://127.0.0.1:8080
 const adminUrls = setting("CURFEW_ADMIN_URL").split(","); // for this program alone; one of each node
 const adminKey = setting("CURFEW_ADMIN_KEY");
