@@ -295,7 +295,7 @@ impl Browser {
         }
     }
 
-    async fn find(&self, selector: &str) -> Element {
+    pub(crate) async fn find(&self, selector: &str) -> Element {
         self.client
             .wait()
             .at_most(PATIENCE)

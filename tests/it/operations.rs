@@ -8,6 +8,7 @@ mod configuration;
 mod containers;
 mod couplings;
 mod edge_logs;
+mod examples;
 mod guides;
 mod haproxy;
 mod linters;

@@ -2,12 +2,21 @@
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use curfew_testkit::{Connect, PATIENCE};
 
+use crate::gateway::signal;
 use crate::{Log, curfew_binary};
 
-/// A running `curfew dev`, killed when dropped.
+/// Time for a node to end, and the program beside it.
+const ENDING: Duration = Duration::from_secs(10);
+
+/// Between two looks for that.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// A running `curfew dev`, ended when dropped.
 #[derive(Debug)]
 pub struct Dev {
     child: Child,
@@ -16,6 +25,7 @@ pub struct Dev {
     /// The admin listener.
     pub admin: SocketAddr,
     log: Log,
+    runs_a_program: bool,
 }
 
 impl Dev {
@@ -32,6 +42,11 @@ impl Dev {
     /// As [`Dev::start`], with these flags.
     pub async fn start_with_flags(flags: &[&str]) -> Self {
         Self::spawn(flags, &[]).await
+    }
+
+    /// As [`Dev::start`], with this program beside the node.
+    pub async fn start_beside(program: &[&str]) -> Self {
+        Self::spawn(&[&["--"], program].concat(), &[]).await
     }
 
     async fn spawn(flags: &[&str], variables: &[(&str, &str)]) -> Self {
@@ -61,6 +76,7 @@ impl Dev {
             address,
             admin,
             log,
+            runs_a_program: flags.contains(&"--"),
         }
     }
 
@@ -86,6 +102,14 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
+        // The node alone can end the program beside it.
+        if self.runs_a_program {
+            signal(self.child.id(), "TERM");
+            let deadline = Instant::now() + ENDING;
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                thread::sleep(LOOK_AGAIN);
+            }
+        }
         drop(self.child.kill());
         drop(self.child.wait());
     }

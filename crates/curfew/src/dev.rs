@@ -1,10 +1,12 @@
 //! `curfew dev`: a node to play with. This file has the addresses on which the node may listen, its
 //! configuration with fresh keys, its tokens, and the text that it prints.
 
+mod backend;
 mod centrifuge;
 mod page;
 mod sdk;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use curfew_telemetry::LogFormat;
 use serde_json::{Map, Value};
 use tracing::warn;
 
+use self::backend::Backend;
 use self::sdk::Sdk;
 use crate::app::App;
 use crate::config::{self, BackendKind, Config};
@@ -48,6 +51,9 @@ const HISTORY: HistoryConfig = HistoryConfig {
 #[derive(Debug, Args)]
 #[command(after_help = "Example, on other ports:
   curfew dev --listen 127.0.0.1:8000 --admin 127.0.0.1:8001
+With your back end beside it, which finds the node's addresses and keys in the variables CURFEW_URL,
+CURFEW_ADMIN_URL, CURFEW_ADMIN_KEY and CURFEW_TOKEN_SECRET (HS256):
+  curfew dev -- node server.mjs
 
 Every operation is traced to OTEL_EXPORTER_OTLP_ENDPOINT or CURFEW__TELEMETRY__OTLP_ENDPOINT, if set;
 variables of other sections are not read.
@@ -67,6 +73,9 @@ pub(crate) struct DevArgs {
     /// "centrifuge"; without it the page loads the file from unpkg.com
     #[arg(long, value_name = "FILE")]
     pub(crate) centrifuge_sdk: Option<PathBuf>,
+    /// A program to run beside the node, such as your back end, and its arguments
+    #[arg(last = true, value_name = "PROGRAM")]
+    pub(crate) backend: Vec<OsString>,
 }
 
 /// Runs a node to play with until it is told to stop.
@@ -83,7 +92,11 @@ pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
         })?;
         let (public, admin) = app.addresses()?;
         output::print(&dev.banner(&program(), &public, &admin, SystemClock.unix())?)?;
-        lifecycle::run(app, dev.config.clone(), None).await
+        let mut backend = Backend::start(&args.backend, dev.variables(&public, &admin))?;
+        tokio::select! {
+            ended = lifecycle::run(app, dev.config.clone(), None) => ended,
+            never = backend.watch() => match never {},
+        }
     })
 }
 
@@ -94,6 +107,7 @@ pub(crate) struct Dev {
     pub(crate) config: Config,
     /// The admin key, which is in `config` too.
     pub(crate) admin_key: Secret,
+    token_secret: Secret,
     key: MintKey,
     sdk: Sdk,
 }
@@ -153,19 +167,34 @@ impl Dev {
         if !is_given("trace_sample_ratio") {
             config.telemetry.trace_sample_ratio = 1.0;
         }
-        let key = match args.centrifuge {
+        let (token_secret, key) = match args.centrifuge {
             true => {
                 centrifuge::apply(&mut config);
-                MintKey::AnySecret(centrifuge::SECRET.as_bytes().to_vec())
+                let key = MintKey::AnySecret(centrifuge::SECRET.as_bytes().to_vec());
+                (Secret::new(centrifuge::SECRET.to_owned()), key)
             }
-            false => MintKey::Secret(secret.expose().as_bytes().to_vec()),
+            false => {
+                let key = MintKey::Secret(secret.expose().as_bytes().to_vec());
+                (secret, key)
+            }
         };
         Ok(Self {
             config,
             admin_key,
+            token_secret,
             key,
             sdk,
         })
+    }
+
+    /// The node's addresses and keys, as the variables of a back end beside it.
+    fn variables(&self, public: &Listen, admin: &Listen) -> [(&'static str, String); 4] {
+        [
+            ("CURFEW_URL", format!("http://{public}")),
+            ("CURFEW_ADMIN_URL", format!("http://{admin}")),
+            ("CURFEW_ADMIN_KEY", self.admin_key.expose().to_owned()),
+            ("CURFEW_TOKEN_SECRET", self.token_secret.expose().to_owned()),
+        ]
     }
 
     /// A token for `user`, issued at `now` (Unix seconds), and its id.
@@ -300,6 +329,7 @@ mod tests {
             admin: admin.parse().unwrap(),
             centrifuge: false,
             centrifuge_sdk: None,
+            backend: Vec::new(),
         }
     }
 

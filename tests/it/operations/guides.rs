@@ -5,13 +5,14 @@ use std::path::Path;
 use super::tools::{repository, run, system_tool, text_of};
 
 /// Pages whose links and recipes are followed.
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 15] = [
     "README.md",
     "benches/README.md",
     "crates/README.md",
     "crates/curfew-protocol/PROTOCOL.md",
     "crates/decisions/README.md",
     "deploy/README.md",
+    "deploy/add-to-your-app.md",
     "deploy/centrifuge.md",
     "deploy/identity-providers.md",
     "deploy/upgrading.md",

@@ -84,7 +84,8 @@ impl LoadBalancer {
         Self::run(&text, public, stats).await
     }
 
-    async fn run(configuration: &str, public: SocketAddr, stats: SocketAddr) -> Self {
+    /// Starts one with this configuration, which listens at these addresses.
+    pub(super) async fn run(configuration: &str, public: SocketAddr, stats: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("haproxy.cfg");
         fs::write(&file, configuration).unwrap();

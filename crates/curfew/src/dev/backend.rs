@@ -1,0 +1,109 @@
+//! The program that `curfew dev -- PROGRAM` runs beside the node: a back end that makes tokens and
+//! calls the admin API. Its environment has the node's addresses and keys.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::future;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use tokio::time::{self, MissedTickBehavior};
+use tracing::warn;
+
+use crate::failure::Failure;
+
+/// The interval at which the program is checked for its end.
+const POLL: Duration = Duration::from_millis(200);
+
+/// A running program, killed when dropped; or none, if none is given.
+#[derive(Debug)]
+pub(super) struct Backend(Option<Child>);
+
+impl Backend {
+    /// Starts the program that `command` names, with the rest of it as arguments and these variables
+    /// over those of this process. Nothing is started if `command` is empty.
+    pub(super) fn start(
+        command: &[OsString],
+        variables: [(&str, String); 4],
+    ) -> Result<Self, Failure> {
+        let Some((program, arguments)) = command.split_first() else {
+            return Ok(Self(None));
+        };
+        let child = Command::new(program)
+            .args(arguments)
+            .envs(variables)
+            .spawn()
+            .map_err(|error| {
+                let program = program.display();
+                Failure::usage(format!(
+                    "cannot run {program}: {error}; give a program and its arguments after --"
+                ))
+            })?;
+        Ok(Self(Some(child)))
+    }
+
+    /// Logs the end of the program, once. The node outlives it.
+    pub(super) async fn watch(&mut self) -> Infallible {
+        let Some(child) = &mut self.0 else {
+            return future::pending().await;
+        };
+        let mut poll = time::interval(POLL);
+        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            poll.tick().await;
+            match child.try_wait() {
+                Ok(None) => continue,
+                Ok(Some(status)) => warn!(%status, "the program after -- has ended"),
+                Err(error) => warn!(%error, "the program after -- cannot be watched"),
+            }
+            return future::pending().await;
+        }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            // Both fail only where it has ended already.
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables() -> [(&'static str, String); 4] {
+        ["CURFEW_ONE", "CURFEW_TWO", "CURFEW_THREE", "CURFEW_FOUR"].map(|name| (name, name.into()))
+    }
+
+    #[tokio::test]
+    async fn it_has_the_variables_and_ends_with_its_owner() {
+        let script = "test \"$CURFEW_FOUR\" = CURFEW_FOUR && exec sleep 600";
+        let command = ["sh", "-c", script].map(OsString::from);
+        let mut backend = Backend::start(&command, variables()).unwrap();
+        let id = backend.0.as_ref().unwrap().id();
+        let watched = time::timeout(POLL * 2, backend.watch()).await;
+        assert!(watched.is_err());
+        let running = backend.0.as_mut().unwrap().try_wait().unwrap();
+        assert_eq!(running, None, "the variables are not there");
+        drop(backend);
+        assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_named() {
+        let command = [OsString::from("/no/such/program")];
+        let Err(Failure::Usage(message)) = Backend::start(&command, variables()) else {
+            panic!("no usage error");
+        };
+        assert!(message.contains("/no/such/program"), "{message}");
+    }
+
+    #[test]
+    fn without_a_program_there_is_none() {
+        assert!(Backend::start(&[], variables()).unwrap().0.is_none());
+    }
+}
