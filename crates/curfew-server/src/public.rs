@@ -1,8 +1,9 @@
-//! The public listener: `GET /ws`, tickets, reports of identity providers, and what a caller adds.
+//! The public listener: `GET /ws`, the client, tickets, reports of identity providers, and what a caller adds.
 //!
 //! `accept` brings a connection to its request, and `routes` the request to the endpoint that answers it.
 
 mod accept;
+mod client;
 mod routes;
 
 use std::sync::Arc;

@@ -3,6 +3,12 @@
 /// The path of the WebSocket endpoint, where `server.path` has no other.
 pub(crate) const WEBSOCKET: &str = "/ws";
 
+/// The path of the client of the native protocol.
+pub(crate) const CLIENT: &str = "/client.js";
+
+/// The path of the client's types.
+pub(crate) const CLIENT_TYPES: &str = "/client.d.ts";
+
 /// The path that gives tickets.
 pub(crate) const TICKETS: &str = "/v1/tickets";
 
@@ -39,6 +45,8 @@ pub(super) fn check(path: &str) -> Result<(), &'static str> {
         return Err("must be a path of visible ASCII without ?, #, % and *");
     }
     let taken = [
+        CLIENT,
+        CLIENT_TYPES,
         TICKETS,
         LOGOUT,
         GLOBAL_REVOCATION,

@@ -10,6 +10,7 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 
 use super::Public;
+use super::client::ClientFile;
 use crate::config::{Snapshot, paths};
 use crate::http::span::ClientInfo;
 use crate::http::{Problem, Response, close};
@@ -63,6 +64,9 @@ impl Public {
             _ if handshake::check_host(&request).is_err() => {
                 self.rejected(RejectReason::BadRequest);
                 Problem::bad_request(HandshakeError::Host.to_string()).into_response()
+            }
+            _ if let Some(file) = ClientFile::at(request.uri().path()) => {
+                file.answer(request.method(), request.headers())
             }
             paths::CENTRIFUGE_EMULATION if settings.centrifuge.takes_commands() => {
                 self.upgrades.take_commands(request, &settings).await

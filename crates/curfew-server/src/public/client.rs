@@ -1,0 +1,119 @@
+//! The client of the native protocol that every node serves: a script and its types, the same for all.
+
+use curfew_model::digest;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderName,
+    IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderValue, Method, StatusCode};
+use http_body_util::Full;
+
+use crate::config::paths;
+use crate::http::{Problem, Response};
+
+/// The time for which a browser uses the script without asking, in seconds: after an upgrade of the nodes
+/// pages have the new one within minutes.
+const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
+
+/// The methods of the files, as `Allow` has them.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
+
+/// The header that says which sites may embed an answer (Fetch §3.7).
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// A file of the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ClientFile {
+    /// The module.
+    Script,
+    /// Its types for TypeScript.
+    Types,
+}
+
+impl ClientFile {
+    /// The file at `path`.
+    pub(super) fn at(path: &str) -> Option<Self> {
+        match path {
+            paths::CLIENT => Some(Self::Script),
+            paths::CLIENT_TYPES => Some(Self::Types),
+            _ => None,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Script => include_str!("../../assets/client.js"),
+            Self::Types => include_str!("../../assets/client.d.ts"),
+        }
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Script => "text/javascript; charset=utf-8",
+            Self::Types => "application/typescript; charset=utf-8",
+        })
+    }
+
+    /// Answers a request with these headers. Pages of all origins may load the file, since it holds
+    /// nothing of anyone.
+    pub(super) fn answer(self, method: &Method, request: &HeaderMap) -> Response {
+        if ![Method::GET, Method::HEAD].contains(method) {
+            let detail = "the client is read by GET";
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            let mut response = Problem::new(status, "bad_request", detail).into_response();
+            response.headers_mut().insert(ALLOW, METHODS);
+            return response;
+        }
+        let text = self.text();
+        let tag = format!("\"{:016x}\"", digest(text.as_bytes()));
+        let mut response = Response::default();
+        match is_known(&tag, request) {
+            true => *response.status_mut() = StatusCode::NOT_MODIFIED,
+            false => *response.body_mut() = Full::from(text),
+        }
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, self.content_type());
+        headers.extend(HeaderValue::from_str(&tag).map(|tag| (ETAG, tag)));
+        headers.insert(CACHE_CONTROL, CACHE);
+        let any = HeaderValue::from_static("*");
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, any);
+        headers.insert(RESOURCE_POLICY, HeaderValue::from_static("cross-origin"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+}
+
+/// True if the client of the request has this version already (RFC 9110 §13.1.2).
+fn is_known(tag: &str, request: &HeaderMap) -> bool {
+    let lines = request.get_all(IF_NONE_MATCH).iter();
+    let mut tags = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    tags.any(|known| {
+        let known = known.trim_ascii();
+        known == b"*" || known.strip_prefix(b"W/").unwrap_or(known) == tag.as_bytes()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_is_known_is_found_in_any_list() {
+        let tag = "\"1f\"";
+        for (known, expected) in [
+            (&["\"1f\""][..], true),
+            (&["W/\"1f\""], true),
+            (&["\"2f\" ,\t\"1f\""], true),
+            (&["\"2f\"", "\"1f\""], true),
+            (&["*"], true),
+            (&["\"2f\""], false),
+            (&["1f"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            let values = known.iter().map(|value| HeaderValue::from_static(value));
+            let headers = values.map(|value| (IF_NONE_MATCH, value)).collect();
+            assert_eq!(is_known(tag, &headers), expected, "{known:?}");
+        }
+    }
+}
