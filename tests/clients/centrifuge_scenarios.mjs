@@ -451,7 +451,7 @@ const scenarios = {
       assert.deepEqual(seen.disconnected, [{ code: 3503, reason: 'revoked' }]);
     }
     await ask('count:');
-    // Bob comes back twice: the shortest two delays are together as long as the longest first one of hers.
+    // Bob comes back twice: his shortest two delays are as long as the longest first one of hers.
     for (const times of [2, 3]) {
       link.cut();
       await until('Bob to be back', () => bob.seen.connected.length === times && bob.client.state === 'connected');

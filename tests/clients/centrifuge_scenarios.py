@@ -372,7 +372,7 @@ class Scenarios:
             [end] = await until("the disconnection", lambda seen=seen: seen["disconnected"])
             check((end.code, end.reason) == (3503, "revoked"), end)
         await ask("count:")
-        # Bob comes back twice: the shortest two delays are together as long as the longest first one of hers.
+        # Bob comes back twice: his shortest two delays are as long as the longest first one of hers.
         _, bob = clients[2]
         for times in (2, 3):
             link.cut()

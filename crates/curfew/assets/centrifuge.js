@@ -90,7 +90,8 @@ class SdkWire {
     subscription.on('subscribed', ({ wasRecovering, recovered, streamPosition }) => {
       this.event('good', `subscribed ${channel}`);
       if (!wasRecovering) return pane.joined(channel, { ...streamPosition });
-      // The SDK delivers what was missed before it returns from this event, and does not say how much it is.
+      // The SDK delivers what was missed before it returns from this event, and does not say how
+      // much it is.
       pane.joined(channel, { ...streamPosition, recovered, ...(recovered && { offset: Infinity }) });
       return queueMicrotask(() => pane.recovered(channel));
     });

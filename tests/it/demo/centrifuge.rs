@@ -40,7 +40,7 @@ async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
     bob.until_logged(r#"publication room:1 "and back" from alice, offset 2"#)
         .await;
 
-    // She is cut off, and the SDK does not come back, while another on the same page tries to twice.
+    // She is cut off, and the SDK does not come back, while another on the page tries to twice.
     at(first.clone()).await;
     let other = browser.sdk_pane(2);
     join(&other).await;

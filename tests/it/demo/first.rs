@@ -1,4 +1,5 @@
-//! The demo page as a newcomer meets it: in two tabs, over a restart of the node, and at the end of a token.
+//! The demo page as a newcomer meets it: in two tabs, over a restart of the node, and at the end of
+//! a token.
 
 use curfew_tests::Dev;
 use fantoccini::Locator;
@@ -41,7 +42,8 @@ async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     pane.until_text("said", "alice Good evening").await;
 }
 
-/// Fault: after a restart the page had to be reloaded, since its value and its tokens were of another run.
+/// Fault: after a restart the page had to be reloaded, since its value and its tokens were of
+/// another run.
 #[tokio::test]
 async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     let dev = Dev::start().await;

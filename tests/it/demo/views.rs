@@ -1,7 +1,7 @@
 //! The demo page at a desk and on a phone, by day and by night.
 //!
-//! With `CURFEW_PICTURES=crates/curfew/assets`, and `curfew` on the path, the pictures of this repository
-//! are taken anew. Those of a desk are then reduced to a palette of 256 colours.
+//! With `CURFEW_PICTURES=crates/curfew/assets`, and `curfew` on the path, the pictures of this
+//! repository are taken anew. Those of a desk are then reduced to a palette of 256 colours.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -2,8 +2,8 @@
 //!
 //! They mint tokens and revoke without a key, so they answer only requests that carry the value
 //! written into the page (another site cannot read it) and whose `Host` is this machine (a name
-//! that was made to point here cannot be used either). The page has the admin key as well, for a line
-//! to paste into a terminal.
+//! that was made to point here cannot be used either). The page has the admin key as well, for a
+//! line to paste into a terminal.
 
 use std::net::IpAddr;
 use std::sync::Arc;
