@@ -246,7 +246,7 @@ const scenarios = {
     ];
     const asked = [];
     const { client, seen } = make('alice', {
-      timeoutMs: 200,
+      timeoutMs: 600,
       token: (context) => {
         asked.push('asked');
         return wrong.length ? wrong.shift()(context) : mint(task.secret, { sub: 'alice' });
@@ -282,13 +282,19 @@ const scenarios = {
     assert.equal((await refusal(unsent)).code, 'connection_lost');
     assert.deepEqual([aborted, slow.seen.state], [true, ['connecting', 'closed']]);
 
-    const opening = make('alice');
+    const opening = make('alice', {
+      WebSocket: class extends WebSocket {
+        constructor(...options) {
+          super(...options);
+          queueMicrotask(() => opening.client.close());
+        }
+      },
+    });
     opening.client.connect();
-    const before = recordedMade.length;
-    await until('a connection on its way', () => recordedMade.length > before);
-    opening.client.close();
-    for (const state of ['connecting', 'open', 'closed']) {
-      const { client, seen } = make('alice');
+    for (const state of ['connecting', 'open', 'waiting']) {
+      // Nothing listens at the second address.
+      const address = state === 'waiting' ? '127.0.0.1:1' : task.address;
+      const { client, seen } = make('alice', { address });
       client.on('state', (now) => now === state && client.close());
       client.connect();
       await until(`the end at ${state}`, () => client.state === 'closed');
@@ -399,13 +405,13 @@ const scenarios = {
     const { random } = Math;
     try {
       // Silence counts after an hour only; a page that comes back asks at once.
-      const options = { address: link.address, minBackoffMs: 20, maxBackoffMs: 3_600_000, pingMs: 3_600_000, timeoutMs: 300 };
+      const options = { address: link.address, minBackoffMs: 20, maxBackoffMs: 3_600_000, pingMs: 3_600_000, timeoutMs: 1000 };
       const { client, seen } = await connected('alice', options);
       const pongs = () => received.filter(({ frame }) => frame.type === 'pong').length;
       const before = pongs();
       world.send('visibilitychange');
       await until('a pong', () => pongs() === before + 1);
-      await pause(400);
+      await pause(1200);
       assert.equal(client.state, 'open');
 
       // After many failures the next attempt is far away, until the network is back.
@@ -433,7 +439,7 @@ const scenarios = {
   },
 
   async half_open() {
-    const alice = await connected('alice', { pingMs: 150, timeoutMs: 250 });
+    const alice = await connected('alice', { pingMs: 150, timeoutMs: 600 });
     const { client, seen } = alice;
     const channel = fresh('room');
     const { told } = await subscribed(client, channel);
@@ -441,15 +447,15 @@ const scenarios = {
     await bob.client.publish(channel, 1);
     await until('a message', () => told.message.length === 1);
     // It is quiet for longer than that, and stays.
-    await pause(600);
+    await pause(900);
     assert.deepEqual(seen.close, []);
     await ask('stall:');
     const from = Date.now();
     const pending = client.publish(channel, 'unanswered');
     const error = await refusal(pending);
     assert.equal(error.code, 'connection_lost');
-    assert.ok(Date.now() - from < 3000, 'late');
-    assert.deepEqual(seen.close[0], { code: 1006, reason: 'timeout', message: 'the connection has ended', reconnect: true });
+    assert.ok(Date.now() - from < 10_000, 'late');
+    assert.deepEqual(seen.close[0], { code: 1006, reason: 'timeout', message: 'the connection ended', reconnect: true });
     await bob.client.publish(channel, 2);
     await until('attempts in vain', () => seen.close.length >= 3);
     assert.ok(seen.close.every(({ reason }) => reason === 'timeout'));
@@ -566,11 +572,9 @@ const scenarios = {
   },
 
   async sleeps() {
-    const bob = await publisher();
-    const { client, seen } = await connected('alice', { pingMs: 200, timeoutMs: 1000 });
-    const channel = fresh('room');
-    const { told } = await subscribed(client, channel);
-    await bob.client.publish(channel, 1);
+    const { client, seen } = await connected('alice', { pingMs: 200, timeoutMs: 3000 });
+    const { told } = await subscribed(client, 'room:sleep');
+    await client.publish('room:sleep', 1);
     await until('a message', () => told.message.length === 1);
     await ask('put to sleep:');
     await until('what was missed', () => told.message.length === 3);

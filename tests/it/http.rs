@@ -29,7 +29,7 @@ async fn answers(gateway: &Gateway, listener: &str, reason: &str) -> f64 {
 }
 
 /// Sends bytes and reads what is answered until the other side closes.
-async fn said(address: SocketAddr, bytes: &[u8]) -> String {
+pub(crate) async fn said(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
     let mut answer = Vec::new();

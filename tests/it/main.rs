@@ -11,6 +11,7 @@ mod anonymous;
 mod architecture;
 mod bad_tokens;
 mod centrifuge;
+mod client_js;
 mod clients;
 mod clocks;
 mod demo;

@@ -469,7 +469,7 @@ pub(crate) async fn listening(log: &Log, listener: &str) -> Option<SocketAddr> {
 }
 
 /// Sends a signal by name to a process.
-pub(crate) fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let status = Command::new("sh")
         .arg("-c")
         .arg(format!("kill -{name} {pid}"))

@@ -33,7 +33,7 @@ pub use binary::{Finished, curfew, curfew_binary, curfew_with};
 pub use cluster::{Cluster, Publisher, revocation_key};
 pub use dev::Dev;
 pub use dice::Dice;
-pub use gateway::{Gateway, eventually, eventually_within};
+pub use gateway::{Gateway, eventually, eventually_within, signal};
 pub use inbox::Inbox;
 pub use keycloak::{CLIENT, Keycloak, Login, Realm};
 pub use load::{Audience, Executed, Flood, Late, Mark, Moment, Queues, WITNESS, Witness};

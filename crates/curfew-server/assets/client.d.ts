@@ -182,12 +182,16 @@ export interface PublishOptions {
    * The publication's own name, 1 to 64 bytes, in a channel with a stream. With it a publication whose answer is lost is
    * sent again on the next connection, for four minutes, and delivered once.
    */
-  key?: string;
-  traceparent?: string;
-  tracestate?: string;
+  key?: string | undefined;
+  traceparent?: string | undefined;
+  tracestate?: string | undefined;
 }
 
-export type HistoryOptions = { limit?: number } & ({ since?: Position } | { before?: number });
+/** What comes after a position, oldest first, or before an offset, newest first; with neither, the newest. */
+export type HistoryOptions = { limit?: number | undefined } & (
+  | { since?: Position | undefined; before?: undefined }
+  | { before?: number | undefined; since?: undefined }
+);
 
 /** A client of one server. Its subscriptions live across connections. */
 export class Curfew {

@@ -9,13 +9,13 @@ const call = async (fn, value) => fn?.(value);
 export function Curfew(url, {
 	token = null, minBackoffMs = 500, maxBackoffMs = 30_000, pingMs, timeoutMs = 10_000, WebSocket = globalThis.WebSocket,
 } = {}) {
-	if (!WebSocket) throw new TypeError("no WebSocket: give it as an option");
+	if (!WebSocket) throw new TypeError("give the option WebSocket");
 	const address = new URL(url, globalThis.location).href.replace(/^http/, "ws");
 	const listeners = {};
 	const subs = new Map();
 	const commands = new Map();
 	let isOff = true;
-	let life; // of the connection, or the attempt at one; aborted at its end
+	let life; // of the connection or the attempt, aborted at its end
 	let socket, timer, openedAt, notBefore, quietMs;
 	let lastId = 0, tries = 0;
 
@@ -44,7 +44,7 @@ export function Curfew(url, {
 	// The network of a page may be another then.
 	const listen = (method) => ["online", "visibilitychange"].forEach((name) => globalThis[method]?.(name, wake));
 
-	const end = ({ code, reason, message = "the connection has ended", reconnect, retry_after_ms = 0 }) => {
+	const end = ({ code, reason, message = "the connection ended", reconnect, retry_after_ms = 0 }) => {
 		life.abort();
 		socket?.close();
 		if (client.session && Date.now() - openedAt > timeoutMs) tries = 0;
@@ -57,7 +57,7 @@ export function Curfew(url, {
 			clearTimeout(timer);
 			listen("removeEventListener");
 		}
-		commands.forEach((command) => (!isOff && command.until > Date.now()) || command.refuse());
+		commands.forEach(({ until, refuse }) => (!isOff && until > Date.now()) || refuse());
 		become(isOff ? "closed" : "waiting");
 		emit("close", { code, reason, message, reconnect: !isOff });
 	};
@@ -65,7 +65,7 @@ export function Curfew(url, {
 	const getToken = async (signal) => {
 		const value = typeof token === "function" ? await token({ signal }) : token;
 		if (value === null || /^[\w-]+(\.[\w-]+){2}$/.test(value)) return value;
-		throw failure("malformed", "the token is no JWT");
+		throw failure("malformed", "no JWT");
 	};
 
 	const open = async () => {
@@ -76,7 +76,7 @@ export function Curfew(url, {
 			const jwt = await getToken(signal);
 			if (signal.aborted) return;
 			socket = new WebSocket(address, jwt ? ["curfew.v1", `bearer.${jwt}`] : ["curfew.v1"]);
-			// Refused without harm where a session without a token opens by itself.
+			// Without effect on a session that has opened by itself.
 			socket.onopen = () => jwt || signal.aborted || socket.send('{"type":"auth","id":0}');
 			socket.onmessage = ({ data }) => signal.aborted || receive(data);
 			socket.onclose = ({ code, reason }) => signal.aborted || end({ code, reason, reconnect: true });
@@ -94,7 +94,9 @@ export function Curfew(url, {
 			const jwt = await getToken(signal);
 			if (jwt && !signal.aborted) emit("token", await ask({ type: "refresh", token: jwt }));
 		} catch (error) {
-			if (!signal.aborted) emit("error", error);
+			if (signal.aborted) return;
+			emit("error", error);
+			setTimeout(() => signal.aborted || renew(), backoff(4));
 		}
 	};
 
@@ -141,7 +143,7 @@ export function Curfew(url, {
 		const { type, epoch, offset } = frame;
 		// Ahead of the answer: of an earlier subscription, but for messages without an offset.
 		if (sub.life !== life && (offset || type !== "message")) return;
-		if (type === "unsubscribed") return drop(sub, failure(frame.reason, "the server unsubscribed it"));
+		if (type === "unsubscribed") return drop(sub, failure(frame.reason, "the server ended it"));
 		if (epoch ?? (offset && sub.position)) sub.position = { epoch: epoch ?? sub.position.epoch, offset };
 		call(sub.on[type], frame);
 	};
@@ -173,7 +175,7 @@ export function Curfew(url, {
 		openedAt = Date.now();
 		quietMs = pingMs ?? frame.ping_interval * 1000;
 		subs.forEach(subscribe);
-		unsent.forEach((command) => (command.until < openedAt ? command.refuse() : socket.send(command.text)));
+		unsent.forEach(({ until, text, refuse }) => (until < openedAt ? refuse() : socket.send(text)));
 		become("open");
 		emit("open", frame);
 	};
@@ -199,14 +201,14 @@ export function Curfew(url, {
 		history: (channel, options) => ask({ ...options, type: "history", channel }),
 		presence: (channel) => ask({ type: "presence", channel }),
 		subscribe(channel, { since, ...on } = {}) {
-			if (subs.has(channel)) throw failure("already_subscribed", `${channel} has a subscription`);
+			if (subs.has(channel)) throw failure("already_subscribed", `subscribed to ${channel}`);
 			const sub = { channel, on, position: since ?? undefined, tries: 0 };
 			sub.ready = new Promise((resolve, reject) => Object.assign(sub, { resolve, reject }));
 			sub.ready.catch(() => {});
 			sub.unsubscribe = async () => {
 				if (subs.get(channel) !== sub) return;
 				subs.delete(channel);
-				sub.reject(failure("unsubscribed", "the application unsubscribed"));
+				sub.reject(failure("unsubscribed", "unsubscribed"));
 				if (client.session) await ask({ type: "unsubscribe", channel }).catch(() => {});
 			};
 			subs.set(channel, sub);

@@ -224,7 +224,7 @@ async fn bad_proxies_and_paths_are_reported() {
     let file = directory.path().join("curfew.toml");
     let settings = Settings::default()
         .with(r#"server.trusted_proxies = ["10.0.0.0/8", "10.0.0.1/8", "lb"]"#)
-        .with(r#"server.path = ["/ok", "ws", "/revoke", "/a?b"]"#);
+        .with(r#"server.path = ["/ok", "ws", "/revoke", "/a?b", "/client.js"]"#);
     std::fs::write(&file, settings.to_toml()).unwrap();
     let finished = curfew(&["check-config", "--config", file.to_str().unwrap()]).await;
     assert_eq!(finished.code, 2, "{}", finished.stderr);
@@ -234,6 +234,7 @@ async fn bad_proxies_and_paths_are_reported() {
         "server.path[1]",
         "server.path[2]",
         "server.path[3]",
+        "server.path[4]",
     ] {
         assert!(finished.stderr.contains(key), "{key}: {}", finished.stderr);
     }

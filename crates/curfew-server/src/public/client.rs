@@ -21,6 +21,9 @@ const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 /// The header that says which sites may embed an answer (Fetch §3.7).
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
+/// The header by which Deno finds the types of a module.
+const TYPES_HEADER: HeaderName = HeaderName::from_static("x-typescript-types");
+
 /// A file of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientFile {
@@ -73,6 +76,9 @@ impl ClientFile {
         }
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, self.content_type());
+        if self == Self::Script {
+            headers.insert(TYPES_HEADER, HeaderValue::from_static("./client.d.ts"));
+        }
         headers.extend(HeaderValue::from_str(&tag).map(|tag| (ETAG, tag)));
         headers.insert(CACHE_CONTROL, CACHE);
         let any = HeaderValue::from_static("*");

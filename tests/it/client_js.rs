@@ -1,0 +1,118 @@
+//! The client of the native protocol that every node serves, in Node, in Chromium and for TypeScript.
+//!
+//! The scenarios are in `tests/clients/curfew_client.mjs` and use the script that the node answers with. A line of
+//! it that ends in a colon asks for something, which is done here.
+
+mod ends;
+mod page;
+mod served;
+mod types;
+
+use std::net::SocketAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use curfew_testkit::mint::SECRET;
+use curfew_tests::{Gateway, Settings};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use crate::clients::{clients, installed, program};
+
+/// No program takes longer, on a machine that is busy.
+const LONGEST_PROGRAM: Duration = Duration::from_secs(120);
+
+/// The scenarios that ask for nothing.
+const SCENARIOS: [&str; 10] = [
+    "talk",
+    "names",
+    "refusals",
+    "without_stream",
+    "since",
+    "token_faults",
+    "closing",
+    "while_away",
+    "wakes",
+    "reconnects",
+];
+
+/// Settings with streams and presence below `room:`, and with nothing at all about `secret:`.
+fn settings() -> Settings {
+    let rules = "[[policy.rules]]\nname = \"all but secrets\"\nchannels = [\"room:*\", \"plain:*\"]\n\
+        actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n\
+        [[channels]]\npattern = \"room:*\"\nhistory = { size = 10000, ttl = \"10m\" }\n\
+        presence = true\njoin_leave = true\n";
+    Settings::default()
+        .rules(rules)
+        .with("limits.messages_per_second = 10000")
+        .with("limits.handshakes_per_second = 10000")
+}
+
+#[tokio::test]
+async fn the_client_lives_every_scenario_in_node() {
+    let node = Gateway::start_with(&settings()).await;
+    let task = json!({"scenarios":SCENARIOS});
+    let steps = live(node.address(), task, async |what| panic!("{what}")).await;
+    assert_eq!(steps, SCENARIOS);
+    node.assert_alive().await;
+}
+
+/// The platform's own WebSocket, which Node has without a flag from version 22 on.
+#[tokio::test]
+async fn the_client_uses_the_websocket_of_the_platform() {
+    let node = Gateway::start_with(&settings()).await;
+    let scenarios = ["talk", "without_stream", "closing"];
+    let task = json!({"scenarios":scenarios,"native":true});
+    let steps = live(node.address(), task, async |what| panic!("{what}")).await;
+    assert_eq!(steps, scenarios);
+}
+
+/// Lives the task's scenarios at an address, does what the program asks for, and returns the lines that it
+/// prints.
+async fn live(address: SocketAddr, task: Value, asked: impl AsyncFnMut(&str)) -> Vec<String> {
+    live_watched(address, task, asked, |_| ()).await
+}
+
+/// As [`live`]; the program's process id is told when it runs.
+async fn live_watched(
+    address: SocketAddr,
+    mut task: Value,
+    mut asked: impl AsyncFnMut(&str),
+    started: impl FnOnce(u32),
+) -> Vec<String> {
+    installed("node_modules/ws");
+    task["secret"] = SECRET.into();
+    task["address"] = address.to_string().into();
+    let mut child = Command::new("node")
+        .arg("--experimental-websocket")
+        .arg(program("curfew_client.mjs"))
+        .arg(task.to_string())
+        .env("CURFEW_CLIENTS", clients())
+        .env("no_proxy", "*")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("Node is installed: run .ci/run");
+    started(child.id().expect("the program runs"));
+    let mut answers = child.stdin.take().expect("stdin is piped");
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut lines = BufReader::new(stdout).lines();
+    let mut steps = Vec::new();
+    let watched = timeout(LONGEST_PROGRAM, async {
+        while let Some(step) = lines.next_line().await.unwrap() {
+            if step.ends_with(':') {
+                asked(&step).await;
+                answers.write_all(b"done\n").await.unwrap();
+            }
+            steps.push(step);
+        }
+        child.wait().await.unwrap()
+    });
+    let status = watched.await;
+    let status = status.unwrap_or_else(|_| panic!("the client does not end; it did {steps:?}"));
+    assert!(status.success(), "the client failed; it did {steps:?}");
+    steps
+}
