@@ -175,7 +175,8 @@ class Pane {
       if (isExpiring) this.announce(`${this.user}: the token expires in ${Math.ceil(shown)} seconds`);
       return;
     }
-    if (left <= 0) this.part('state').textContent = `expired: the node closes in ${Math.max(0, Math.ceil(left + config.leeway))} s, its leeway for clocks`;
+    const waits = `expired: the node closes in ${Math.max(0, Math.ceil(left + config.leeway))} s, its leeway for clocks`;
+    this.part('state').textContent = left <= 0 ? waits : isExpiring ? 'expiring' : 'connected';
     ring.style.strokeDashoffset = 100 - 100 * Math.min(1, shown / this.life);
     const countdown = this.part('countdown');
     countdown.dataset.seconds = Math.ceil(shown);
