@@ -24,9 +24,9 @@ STRANGER = "another secret of thirty-two bytes"
 
 
 class Scenarios:
-    def __init__(self, address, secret, format="json", leeway=5, bound=2, **task):
+    def __init__(self, address, secret, format="json", leeway=5, **task):
         self.address, self.secret, self.task = address, secret, task
-        self.leeway, self.bound = leeway, bound
+        self.leeway = leeway
         self.fleet = Fleet(format == "protobuf")
 
     # What they share.
@@ -357,12 +357,14 @@ class Scenarios:
 
     async def revoked(self):
         clients = []
-        for user in ("alice", "alice", "bob"):
+        link = await Link.to(self.address)
+        for user, way in (("alice", self.address), ("alice", self.address), ("bob", link.address)):
 
             async def get_token(user=user):
                 return self.token(user)
 
-            client, seen = await self.connected(user, get_token=get_token)
+            options = {"token": self.token(user), "get_token": get_token}
+            client, seen = await self.fleet.connected(way, **options)
             await subscribed(client, self.task.get("channel", "room:revoked"), recoverable=True)
             clients.append((client, seen))
         await ask("revoke alice:")
@@ -370,8 +372,11 @@ class Scenarios:
             [end] = await until("the disconnection", lambda seen=seen: seen["disconnected"])
             check((end.code, end.reason) == (3503, "revoked"), end)
         await ask("count:")
-        # Many times the delay after which the SDK would come back.
-        await asyncio.sleep(self.bound)
+        # Bob comes back twice: his shortest two delays are as long as the longest first one of hers.
+        _, bob = clients[2]
+        for times in (2, 3):
+            link.cut()
+            await until("Bob to be back", lambda times=times: len(bob["connected"]) == times)
         await ask("count again:")
         for client, seen in clients[:2]:
             counts = len(seen["connected"]), len(seen["connecting"])

@@ -3,6 +3,8 @@
 //! Needs `chromium` and `chromedriver` on the path, and fails without them.
 
 mod centrifuge;
+mod first;
+mod views;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -17,14 +19,14 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// Time for any step of the page; longer than the shortest token lives.
+/// Time for any step of the page.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Interval between looks at the page.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The life of the shortest token the page offers, in seconds.
-const SHORT_LIFE: u64 = 20;
+/// A life of a token, in seconds, that is soon announced as expiring.
+const SHORT_LIFE: u64 = 12;
 
 #[tokio::test]
 async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
@@ -36,70 +38,75 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     // Pick a user and roles, and a token that is soon over.
     alice.fill("user", "alice").await;
     alice.click("role-moderator").await;
-    alice.click(&format!("life-{SHORT_LIFE}")).await;
+    alice.pick_life(SHORT_LIFE).await;
     alice.click("connect").await;
     alice.until_text("name-roles", "member, moderator").await;
     alice.until_connected().await;
 
-    alice.fill("channel", "room:7").await;
-    alice.click("subscribe").await;
-    alice.until_text("subscriptions", "room:7").await;
+    // It subscribes by itself.
+    alice.until_text("subscriptions", "room:1 0").await;
     alice
         .fill("data", r#"{"n": 1.50, "text": "<b>hello</b>"}"#)
         .await;
     alice.click("publish").await;
-    let arrived = r#"{"type": "message", "channel": "room:7", "data": {"n": 1.50, "text": "<b>hello</b>"}, "from": "alice", "offset": 1}"#;
+    let arrived = r#"{"type": "message", "channel": "room:1", "data": {"n": 1.50, "text": "<b>hello</b>"}, "from": "alice", "offset": 1}"#;
     alice.until_logged(arrived).await;
+    alice.until_text("said", "alice <b>hello</b>").await;
 
-    // The time runs out, and is told to.
+    // The time runs out, is told to, and there is a new token.
     let at_first = alice.seconds_left().await;
     assert!(at_first <= SHORT_LIFE, "{at_first} s left of {SHORT_LIFE}");
-    let ran = async || alice.seconds_left().await < at_first;
-    browser.until("the countdown runs", ran).await;
-    alice.until_state("expiring").await;
     alice.click("next-3600").await;
-    alice.click("refresh").await;
+    alice.until_logged(r#"{"type": "expiring""#).await;
+    alice.until_logged(r#"{"type": "refreshed""#).await;
+    let renewed = async || (3500..=3600).contains(&alice.seconds_left().await);
+    browser.until("an hour is left", renewed).await;
     alice.until_state("open").await;
-    let refreshed = alice.seconds_left().await;
-    assert!(
-        (3500..=3600).contains(&refreshed),
-        "{refreshed} s left of an hour"
-    );
 
     // A second user beside the first hears what it says.
     bob.click("connect").await;
-    bob.until_state("open").await;
-    bob.fill("channel", "room:7").await;
-    bob.click("subscribe").await;
-    bob.until_text("subscriptions", "room:7").await;
+    bob.until_text("subscriptions", "room:1 1").await;
     alice.fill("data", r#""still here""#).await;
     alice.click("publish").await;
     let heard = r#""data": "still here", "from": "alice", "offset": 2}"#;
     bob.until_logged(heard).await;
+    bob.click("presence").await;
+    bob.until_text("present", "In room:1: alice, bob.").await;
     let lights = async || browser.text(r#"[data-testid="lights"]"#).await == "2 lights on";
     browser.until("two windows are lit", lights).await;
 
+    // A channel of one's own choice, and out of it again.
+    bob.fill("channel", "room:7").await;
+    bob.click("subscribe").await;
+    bob.until_text("subscriptions", "room:7 0").await;
+    let chip = "[data-testid=\"subscription\"]:has([title^=\"position \"])";
+    let chip = format!(r#"[data-testid="pane-2"] li:last-child {chip}"#);
+    browser.find(&chip).await.click().await.unwrap();
+    bob.until_logged(r#"{"type": "unsubscribe", "channel": "room:7""#)
+        .await;
+    assert!(!bob.text("subscriptions").await.contains("room:7"));
+
     // Cut one of them off.
     assert_eq!(alice.text("revoke").await, "Revoke alice");
-    assert_eq!(
-        alice.text("redis-line").await,
-        "redis-cli SET curfew:{revoked}:user:alice 1 EX 86400"
-    );
     alice.click("revoke").await;
     alice.until_state("closed").await;
     assert_eq!(alice.text("close-code").await, "4403");
     assert_eq!(alice.text("close-reason").await, "revoked");
-    alice.until_logged("closed 4403 revoked").await;
+    alice
+        .until_logged(r#"{"type": "closing", "code": 4403, "reason": "revoked""#)
+        .await;
     alice
         .until_text("receipt", "1 of 1 node confirmed, 1 session closed")
         .await;
     assert_eq!(bob.state().await, "open");
+    bob.fill("channel", "room:1").await;
     bob.fill("data", r#""alone now""#).await;
     bob.click("publish").await;
     bob.until_logged(r#""data": "alone now", "from": "bob", "offset": 3}"#)
         .await;
+    assert!(!alice.text("said").await.contains("alone now"));
 
-    // She cannot come back before the revocation is lifted.
+    // She cannot come back before the revocation is lifted, and then has what she missed.
     alice.click("reconnect").await;
     alice
         .until_logged(r#"{"type": "auth_failed", "reason": "revoked""#)
@@ -109,6 +116,22 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     alice.until_text("close-advice", "lifted").await;
     alice.click("reconnect").await;
     alice.until_connected().await;
+    alice
+        .until_text("recovery", "Recovered 1 of 1 missed in room:1: offset 3.")
+        .await;
+    let steps = browser.find(r#"[data-testid="steps"]"#).await;
+    let all = steps.find_all(Locator::Css("li")).await.unwrap();
+    let done = steps.find_all(Locator::Css("[data-done]")).await.unwrap();
+    assert_eq!((all.len(), done.len()), (3, 3), "the steps that are done");
+
+    // The line for a terminal works as it is pasted.
+    let line = bob.text("revoke-line").await;
+    assert!(!line.contains("redis-cli"), "{line}");
+    let mut shell = tokio::process::Command::new("sh");
+    let pasted = shell.args(["-c", &line]).output().await.unwrap();
+    assert!(pasted.status.success(), "{line}: {pasted:?}");
+    bob.until_state("closed").await;
+    assert_eq!(bob.text("close-code").await, "4403");
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
@@ -132,29 +155,27 @@ fn assert_recovered(log: &str, is_message: impl Fn(&str, &str, u64) -> bool) {
 
 /// Fault: a client that was cut off did not know what it had missed.
 #[tokio::test]
-async fn a_user_who_is_cut_off_comes_back_and_has_everything() {
+async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     let dev = Dev::start().await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
     let (alice, bob) = (browser.pane(1), browser.pane(2));
     for pane in [&alice, &bob] {
         pane.click("connect").await;
-        pane.until_state("open").await;
-        pane.fill("channel", "room:7").await;
+        pane.until_text("subscriptions", "room:1 0").await;
     }
-    alice.click("subscribe").await;
-    alice.until_text("subscriptions", "room:7").await;
     let bob_says = async |text: &str, offset: u64| {
         bob.fill("data", &format!("\"{text}\"")).await;
         bob.click("publish").await;
         bob.until_logged(&format!(r#""offset": {offset}}}"#)).await;
     };
     let cut = async || {
+        assert_eq!(alice.text("cut").await, "Cut the line");
         alice.click("cut").await;
-        // The messages meanwhile may take longer than she stays away.
-        alice.click("stay-out").await;
-        alice.until_state("closed").await;
-        assert_eq!(alice.text("close-code").await, "cut");
+        alice.until_state("connecting").await;
+        assert_eq!(alice.text("state").await, "the line is cut");
+        assert_eq!(alice.text("cut").await, "Mend the line");
+        alice.until_text("waiting", "Publish as another user").await;
     };
     let message = |text: &str, offset: u64| {
         format!(r#""data": "{text}", "from": "bob", "offset": {offset}}}"#)
@@ -165,8 +186,8 @@ async fn a_user_who_is_cut_off_comes_back_and_has_everything() {
     cut().await;
     bob_says("two", 2).await;
     bob_says("three", 3).await;
-    alice.click("reconnect").await;
-    let recovered = "Recovered 2 of 2 missed in room:7: offsets 2 to 3.";
+    alice.click("cut").await;
+    let recovered = "Recovered 2 of 2 missed in room:1: offsets 2 to 3.";
     alice.until_text("recovery", recovered).await;
     bob_says("four", 4).await;
     alice.until_logged(&message("four", 4)).await;
@@ -174,38 +195,37 @@ async fn a_user_who_is_cut_off_comes_back_and_has_everything() {
         line.ends_with(&message(text, offset))
     });
 
-    // By itself, and nothing was said.
+    // Nothing was said.
+    cut().await;
     alice.click("cut").await;
-    alice.until_state("closed").await;
     alice
-        .until_text("recovery", "Nothing was missed in room:7.")
+        .until_text("recovery", "Nothing was missed in room:1.")
         .await;
-    alice.until_text("subscriptions", "room:7 4").await;
+    alice.until_text("subscriptions", "room:1 4").await;
 
     // The page says that messages are lost.
     cut().await;
     bob_says("five", 5).await;
     let authorization = format!("Bearer {}", dev.admin_key().await);
     let headers = [("authorization", authorization.as_str())];
-    let path = "/v1/channels/room:7/history";
+    let path = "/v1/channels/room:1/history";
     let deleted = http::request(dev.admin, "DELETE", path, &headers, b"").await;
     assert_eq!(deleted.status, 200, "{}", deleted.text());
-    alice.click("reconnect").await;
+    alice.click("cut").await;
     alice
-        .until_text("recovery", "Not recovered: what came after ")
+        .until_text("recovery", "Not recovered: what came in room:1 after ")
         .await;
     assert!(alice.text("recovery").await.contains(":5 on."));
     let log = alice.text("log").await;
     assert!(!log.contains(&message("five", 5)), "{log}");
 
     // As a node says it that lost a publication on the way.
-    let gap =
-        r#"panes[0].receive('{"type":"gap","channel":"room:7","epoch":"kdWqZx3a","offset":9}')"#;
+    let gap = r#"const data = '{"type":"gap","channel":"room:1","epoch":"kdWqZx3a","offset":9}';
+        panes[0].line.dispatchEvent(new MessageEvent('message', { data }));"#;
     browser.client.execute(gap, Vec::new()).await.unwrap();
-    let told =
-        "Gap in room:7: what came between cannot be had. Messages follow from kdWqZx3a:9 on.";
+    let told = ":5 cannot be had. Messages follow from kdWqZx3a:9 on.";
     alice.until_text("recovery", told).await;
-    alice.until_text("subscriptions", "room:7 9").await;
+    alice.until_text("subscriptions", "room:1 9").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
@@ -227,7 +247,7 @@ async fn what_names_a_trace_is_a_link_to_it() {
     alice.click("connect").await;
     alice.until_connected().await;
     alice.click("revoke").await;
-    alice.until_logged("closed 4403 revoked").await;
+    alice.until_state("closed").await;
     let href = alice.part("trace").await.attr("href").await.unwrap();
     let trace = href
         .as_deref()
@@ -242,7 +262,7 @@ async fn what_names_a_trace_is_a_link_to_it() {
 /// A headless Chromium under its driver. Both end when it is dropped.
 pub(crate) struct Browser {
     pub(crate) client: Client,
-    _driver: Driver,
+    driver: Driver,
     _profile: TempDir,
 }
 
@@ -268,7 +288,7 @@ impl Browser {
             .expect("chromedriver starts chromium; install the Debian packages chromium and chromium-driver");
         Self {
             client,
-            _driver: driver,
+            driver,
             _profile: profile,
         }
     }
@@ -353,6 +373,16 @@ impl Pane<'_> {
         let field = self.part(name).await;
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
+    }
+
+    /// Picks a life of tokens that is shorter than those on the page, in place of its shortest.
+    async fn pick_life(&self, seconds: u64) {
+        let shorten = "document.querySelectorAll(arguments[0]).forEach((radio) => { radio.value = arguments[1]; })";
+        let radios = format!(r#"[data-testid="{}"] input[value="20"]"#, self.name);
+        let arguments = vec![json!(radios), json!(seconds)];
+        let shortened = self.browser.client.execute(shorten, arguments);
+        shortened.await.unwrap();
+        self.click("life-20").await;
     }
 
     async fn state(&self) -> String {

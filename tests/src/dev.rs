@@ -39,6 +39,13 @@ impl Dev {
         Self::spawn(&[], variables).await
     }
 
+    /// Ends it, and starts another on the same addresses.
+    pub async fn start_anew(self) -> Self {
+        let (address, admin) = (self.address.to_string(), self.admin.to_string());
+        drop(self);
+        Self::start_with_flags(&["--listen", &address, "--admin", &admin]).await
+    }
+
     /// As [`Dev::start`], with these flags.
     pub async fn start_with_flags(flags: &[&str]) -> Self {
         Self::spawn(flags, &[]).await
@@ -50,8 +57,14 @@ impl Dev {
     }
 
     async fn spawn(flags: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(curfew_binary())
-            .args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        let mut child = Command::new(curfew_binary());
+        child.arg("dev");
+        for flag in ["--listen", "--admin"] {
+            if !flags.contains(&flag) {
+                child.args([flag, "127.0.0.1:0"]);
+            }
+        }
+        let mut child = child
             .args(flags)
             .env("NO_COLOR", "1")
             .envs(variables.iter().copied())

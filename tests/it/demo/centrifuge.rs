@@ -1,20 +1,14 @@
 //! The tab of the demo page that uses the Centrifuge SDK as it is published.
 
-use std::time::Duration;
-
 use curfew_testkit::http;
 use curfew_tests::{Dev, curfew};
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::{Browser, Pane, assert_recovered};
 use crate::clients::installed;
 
 /// The SDK's file, below the folder of the installed clients.
 const FILE: &str = "node_modules/centrifuge/dist/centrifuge.js";
-
-/// Longer than the page's SDK waits before it tries to come back.
-const STAYS_AWAY: Duration = Duration::from_secs(3);
 
 #[tokio::test]
 async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
@@ -33,42 +27,55 @@ async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
     join(&bob).await;
     bob.fill("data", r#"{"text": "<b>hello</b>"}"#).await;
     bob.click("publish").await;
-    let hello = r#"publication room:7 {"text":"<b>hello</b>"} from bob, offset 1"#;
+    let hello = r#"publication room:1 {"text":"<b>hello</b>"} from bob, offset 1"#;
     bob.until_logged(hello).await;
 
     at(first.clone()).await;
     alice.until_logged(hello).await;
     alice.click("presence").await;
-    alice.until_text("present", "In room:7: alice, bob.").await;
+    alice.until_text("present", "In room:1: alice, bob.").await;
     alice.fill("data", r#""and back""#).await;
     alice.click("publish").await;
     at(second.clone()).await;
-    bob.until_logged(r#"publication room:7 "and back" from alice, offset 2"#)
+    bob.until_logged(r#"publication room:1 "and back" from alice, offset 2"#)
         .await;
 
-    // She is cut off, and the SDK does not come back.
+    // She is cut off, and the SDK does not come back, while another on the page tries to twice.
     at(first.clone()).await;
+    let other = browser.sdk_pane(2);
+    join(&other).await;
     alice.click("revoke").await;
     alice.until_state("closed").await;
     assert_eq!(alice.text("close-code").await, "3503");
     assert_eq!(alice.text("close-reason").await, "revoked");
-    assert!(alice.text("close-message").await.contains("Terminal"));
+    assert!(alice.text("close-advice").await.contains("Terminal"));
     let told = async |pane: &Pane<'_>| {
         let log = pane.text("log").await;
         log.lines().last().unwrap_or_default().to_owned()
     };
-    sleep(STAYS_AWAY).await;
+    other.click("cut").await;
+    let tried = async || {
+        other
+            .text("log")
+            .await
+            .matches("error 2 transport closed")
+            .count()
+            >= 2
+    };
+    browser.until("two attempts in vain", tried).await;
+    other.click("cut").await;
+    other.until_text("recovery", "Nothing was missed").await;
     assert_eq!(told(&alice).await, "disconnected 3503 revoked");
     assert_eq!(alice.state().await, "closed");
 
     // Asked to, it is refused until the revocation is lifted.
     alice.click("clear").await;
-    alice.click("connect").await;
+    alice.click("reconnect").await;
     alice.until_logged("disconnected 3503 revoked").await;
     alice.until_state("closed").await;
     alice.click("restore").await;
-    alice.until_text("close-message", "lifted").await;
-    alice.click("connect").await;
+    alice.until_text("close-advice", "lifted").await;
+    alice.click("reconnect").await;
     alice.until_state("open").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     at(second).await;
@@ -85,7 +92,7 @@ async fn the_sdk_comes_back_over_a_mended_line_and_has_what_it_missed() {
     join(&alice).await;
     join(&bob).await;
     let message = |text: &str, offset: u64| {
-        format!(r#"publication room:7 "{text}" from bob, offset {offset}"#)
+        format!(r#"publication room:1 "{text}" from bob, offset {offset}"#)
     };
     let bob_says = async |text: &str, offset: u64| {
         bob.fill("data", &format!("\"{text}\"")).await;
@@ -105,7 +112,10 @@ async fn the_sdk_comes_back_over_a_mended_line_and_has_what_it_missed() {
     assert_eq!(alice.text("cut").await, "Mend the line");
     alice.click("cut").await;
     alice
-        .until_text("recovery", "Recovered 2 missed in room:7.")
+        .until_text(
+            "recovery",
+            "Recovered 2 of 2 missed in room:1: offsets 2 to 3.",
+        )
         .await;
     alice.until_state("open").await;
     bob_says("four", 4).await;
@@ -138,9 +148,9 @@ async fn without_a_network_the_page_says_where_to_take_the_sdk_from() {
         crypto.subtle.digest('SHA-384', new TextEncoder().encode(text))
           .then((digest) => done('sha384-' + btoa(String.fromCharCode(...new Uint8Array(digest)))));";
     let digest = browser.client.execute_async(digest, vec![json!(file)]);
-    let required = browser
-        .client
-        .execute("return config.sdk.integrity", Vec::new());
+    let required =
+        "return JSON.parse(document.getElementById('curfew-config').textContent).sdk.integrity";
+    let required = browser.client.execute(required, Vec::new());
     assert_eq!(digest.await.unwrap(), required.await.unwrap());
 }
 
@@ -183,13 +193,10 @@ async fn open_tab(browser: &Browser, dev: &Dev) {
     browser.find(selector).await.click().await.unwrap();
 }
 
-/// Connects, and subscribes to `room:7`.
+/// Connects, and is in `room:1` by that.
 async fn join(pane: &Pane<'_>) {
     pane.click("connect").await;
-    pane.until_state("open").await;
-    pane.fill("channel", "room:7").await;
-    pane.click("subscribe").await;
-    pane.until_text("subscriptions", "room:7 subscribed").await;
+    pane.until_logged("subscribed room:1").await;
 }
 
 impl Browser {

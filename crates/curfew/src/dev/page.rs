@@ -2,7 +2,8 @@
 //!
 //! They mint tokens and revoke without a key, so they answer only requests that carry the value
 //! written into the page (another site cannot read it) and whose `Host` is this machine (a name
-//! that was made to point here cannot be used either).
+//! that was made to point here cannot be used either). The page has the admin key as well, for a
+//! line to paste into a terminal.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,11 +25,18 @@ use super::{Dev, sdk};
 /// The page; `{{nonce}}` and `{{config}}` are filled in for each answer, the others once.
 const PAGE: &str = include_str!("../../assets/demo.html");
 
-/// The tab of the Centrifuge SDK, in the place of `{{centrifuge.html}}`.
-const CENTRIFUGE_TAB: &str = include_str!("../../assets/centrifuge.html");
+/// Its style, in the place of `{{demo.css}}`.
+const STYLE: &str = include_str!("../../assets/demo.css");
 
-/// Its script, in the place of `{{centrifuge.js}}`.
-const CENTRIFUGE_SCRIPT: &str = include_str!("../../assets/centrifuge.js");
+/// Its scripts, one module in the place of `{{scripts}}`.
+const SCRIPTS: &str = concat!(
+    include_str!("../../assets/node.js"),
+    include_str!("../../assets/log.js"),
+    include_str!("../../assets/pane.js"),
+    include_str!("../../assets/curfew.js"),
+    include_str!("../../assets/centrifuge.js"),
+    include_str!("../../assets/page.js"),
+);
 
 /// The header that carries the page's value.
 const GUARD_HEADER: &str = "x-curfew-dev";
@@ -83,8 +91,8 @@ pub(crate) fn routes(
 ) -> anyhow::Result<Extra> {
     let guard = super::random_key()?.expose().to_owned();
     let html = PAGE
-        .replace("{{centrifuge.html}}", CENTRIFUGE_TAB)
-        .replace("{{centrifuge.js}}", CENTRIFUGE_SCRIPT);
+        .replace("{{demo.css}}", STYLE)
+        .replace("{{scripts}}", SCRIPTS);
     let page = Arc::new(Page {
         dev,
         context,
@@ -144,7 +152,10 @@ impl Page {
             "centrifuge": "/connection/websocket",
             "sdk": self.dev.sdk.config(),
             "csrf": self.guard,
-            "redis_prefix": self.dev.config.backend.redis.prefix,
+            "program": super::program(),
+            "admin_key": self.dev.admin_key.expose(),
+            "expiring_notice": self.dev.config.session.expiring_notice.as_secs(),
+            "leeway": self.dev.config.auth.leeway.as_secs(),
             "version": env!("CARGO_PKG_VERSION"),
             "trace_url": self.dev.config.telemetry.trace_url,
             "address": self.public.to_string(),

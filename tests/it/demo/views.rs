@@ -1,0 +1,96 @@
+//! The demo page at a desk and on a phone, by day and by night.
+//!
+//! With `CURFEW_PICTURES=crates/curfew/assets`, and `curfew` on the path, the pictures of this
+//! repository are taken anew. Those of a desk are then reduced to a palette of 256 colours.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use curfew_testkit::http;
+use curfew_tests::Dev;
+use serde_json::{Value, json};
+
+use super::Browser;
+
+/// A picture's name, the size of the view and its light.
+const VIEWS: [(&str, [u32; 2], &str); 4] = [
+    ("demo.png", [1280, 800], "light"),
+    ("demo-dark.png", [1280, 800], "dark"),
+    ("demo-phone.png", [390, 844], "light"),
+    ("demo-phone-dark.png", [390, 844], "dark"),
+];
+
+/// The parts that are wider than the view, apart from those that scroll on their own.
+const TOO_WIDE: &str = "
+    const { clientWidth } = document.documentElement;
+    const parts = [...document.querySelectorAll('main *')].filter((part) => !part.closest('.scroll, .sr, .cmd code'));
+    const wide = parts.filter((part) => part.getBoundingClientRect().right > clientWidth + 1);
+    return wide.map((part) => part.outerHTML.slice(0, 80));";
+
+#[tokio::test]
+async fn the_page_fits_a_desk_and_a_phone_by_day_and_by_night() {
+    let dev = Dev::start().await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://{}/", dev.address)).await;
+    let (alice, bob) = (browser.pane(1), browser.pane(2));
+    for pane in [&alice, &bob] {
+        pane.click("connect").await;
+        pane.until_text("subscriptions", "room:1 0").await;
+    }
+    alice.click("publish").await;
+    bob.until_text("said", "alice Good evening").await;
+    alice.click("cut").await;
+    alice.until_state("connecting").await;
+    bob.click("publish").await;
+    bob.until_text("said", "bob The kettle is on").await;
+    alice.click("cut").await;
+    alice
+        .until_text("said", "bob The kettle is on recovered")
+        .await;
+    alice.click("revoke").await;
+    alice.until_text("receipt", "1 session closed").await;
+    for (name, [width, height], scheme) in VIEWS {
+        browser.look(width, height, scheme).await;
+        let ran = async |script: &str| browser.client.execute(script, Vec::new()).await.unwrap();
+        let page = ran("return getComputedStyle(document.body).colorScheme").await;
+        assert_eq!(page, "light dark", "{name}");
+        assert_eq!(ran(TOO_WIDE).await, json!([]), "{name}");
+        let log = "const log = document.querySelector('[data-testid=log]');
+            return log.scrollWidth <= log.clientWidth";
+        assert_eq!(ran(log).await, json!(true), "{name}: frames do not wrap");
+        if let Some(folder) = std::env::var_os("CURFEW_PICTURES") {
+            let picture = browser.client.screenshot().await.unwrap();
+            std::fs::write(PathBuf::from(folder).join(name), picture).unwrap();
+        }
+    }
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
+impl Browser {
+    /// The view as it is on another screen, and the light that the system asks for.
+    async fn look(&self, width: u32, height: u32, scheme: &str) {
+        let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
+        let features = [
+            json!({"name": "prefers-color-scheme", "value": scheme}),
+            // Nothing is on its way between two lights.
+            json!({"name": "prefers-reduced-motion", "value": "reduce"}),
+        ];
+        let light = json!({ "features": features });
+        let bars = json!({"hidden": true});
+        self.chromium("Emulation.setScrollbarsHidden", bars).await;
+        self.chromium("Emulation.setDeviceMetricsOverride", size)
+            .await;
+        self.chromium("Emulation.setEmulatedMedia", light).await;
+    }
+
+    /// A command of Chromium's own, which WebDriver has not.
+    async fn chromium(&self, command: &str, parameters: Value) {
+        let session = self.client.session_id().await.unwrap().unwrap();
+        let path = format!("/session/{session}/goog/cdp/execute");
+        let body = json!({"cmd": command, "params": parameters}).to_string();
+        let driver = SocketAddr::from(([127, 0, 0, 1], self.driver.port));
+        let headers = [("content-type", "application/json")];
+        let done = http::request(driver, "POST", &path, &headers, body.as_bytes()).await;
+        assert_eq!(done.status, 200, "{}", done.text());
+    }
+}
