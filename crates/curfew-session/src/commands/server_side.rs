@@ -58,6 +58,15 @@ impl From<ServerSideError> for Disconnect {
     }
 }
 
+/// The channels of the server that a session opens with.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    /// The subscriptions.
+    pub(crate) subscriptions: Vec<ServerSide>,
+    /// The channels whose data the session's protocol cannot carry, of which the client is told.
+    pub(crate) refused: Vec<Channel>,
+}
+
 /// Subscribes a session that opens. A channel that the policy does not allow is left out. `asked`
 /// has the channels that the client resumes, with its places.
 pub(crate) async fn subscribe(
@@ -65,7 +74,7 @@ pub(crate) async fn subscribe(
     settings: &SessionSettings,
     live: &mut Live,
     asked: Vec<(String, SubscribeOptions<'static>)>,
-) -> Result<Vec<ServerSide>, ServerSideError> {
+) -> Result<Made, ServerSideError> {
     let member = Arc::clone(live.attachment.member());
     let principal = member.principal();
     let wanted = wanted(settings, &principal, asked);
@@ -76,7 +85,9 @@ pub(crate) async fn subscribe(
         // Frames wait in its queue from here on, behind the answer that is to come.
         live.attachment.open(curfew_hub::Lanes::default());
     }
-    let mut made = Vec::with_capacity(wanted.len());
+    let wires = context.node.hub().wires();
+    let carries_bytes = wires.get(member.wire()).rules().carries_bytes;
+    let mut made = Made::default();
     for (channel, Wanted { place, data }) in wanted {
         let decision = settings
             .policy
@@ -85,6 +96,10 @@ pub(crate) async fn subscribe(
         let options = settings.channels.of(&channel);
         if !decision.allowed {
             debug!(channel = %channel, reason = %decision, "channel of the server left out");
+            continue;
+        }
+        if options.is_binary && !carries_bytes {
+            made.refused.push(channel);
             continue;
         }
         let wish = wish(settings, options, &principal, &place);
@@ -108,7 +123,7 @@ pub(crate) async fn subscribe(
                     ..Subscription::default()
                 };
                 live.subscriptions.insert(channel.clone(), subscription);
-                made.push(ServerSide {
+                made.subscriptions.push(ServerSide {
                     channel,
                     joined,
                     wish,

@@ -9,7 +9,7 @@ use curfew_model::{
     Action, Channel, Disconnect, ErrorCode, Principal, Publication, Reply, SubscribeOptions,
     Subscribed,
 };
-use curfew_node::{ChannelOptions, SubscribeOutcome, Wish};
+use curfew_node::{ChannelOptions, SubscribeOutcome, SubscriptionTokenError, Wish};
 use curfew_policy::{Decision, Policy, Why};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
@@ -33,7 +33,27 @@ pub(crate) enum SubscribeError {
     Token(#[from] VerifyError),
     /// A revocation covers the subscription's token.
     #[error("access with this token was revoked")]
-    Revoked,
+    Revoked(Disconnect),
+}
+
+impl From<SubscriptionTokenError> for SubscribeError {
+    fn from(error: SubscriptionTokenError) -> Self {
+        match error {
+            SubscriptionTokenError::Revoked(disconnect) => Self::Revoked(disconnect),
+            SubscriptionTokenError::Backend(error) => Self::Backend(error),
+        }
+    }
+}
+
+impl SubscribeError {
+    /// True if a newer token would do.
+    fn asks_for_newer_token(&self) -> bool {
+        match self {
+            Self::Backend(_) | Self::Token(VerifyError::Unknown(_)) => false,
+            Self::Token(VerifyError::Refused(error)) => error.is_of_time(),
+            Self::Revoked(disconnect) => *disconnect == Disconnect::REAUTH_REQUIRED,
+        }
+    }
 }
 
 /// The outcome of a subscription, with the token that it has.
@@ -92,7 +112,11 @@ pub(crate) fn start(
     let token = asked.token.map(|token| token.into_owned());
     let scope = span.scope();
     let subscribe = async move {
-        let allowed = || still_allowed(&context, &policy, &member.principal(), &channel, grants);
+        let allowed = || {
+            // A revocation may have come while the broker was asked.
+            member.withdrawn(&channel).is_none()
+                && still_allowed(&context, &policy, &member.principal(), &channel, grants)
+        };
         let result = async {
             let grant = match &token {
                 Some(token) => {
@@ -138,7 +162,7 @@ pub(crate) fn start(
 
 /// Returns true if the decision allows a subscription. With `grants` the subscription has a token
 /// of its own, which gives what no rule denies.
-fn allows(decision: &Decision, grants: bool) -> bool {
+pub(crate) fn allows(decision: &Decision, grants: bool) -> bool {
     decision.allowed || (grants && decision.why == Why::NoRule)
 }
 
@@ -231,14 +255,14 @@ pub(crate) fn finish(
         }
         Ok((SubscribeOutcome::Forbidden, _)) => {
             span.forbidden(state, &channel);
-            let message = "the rules have changed and do not allow it any more";
+            let message = "the rules or a revocation do not allow it any more";
             (ErrorCode::Forbidden, message.to_owned())
         }
         Err(SubscribeError::Backend(error)) => {
             state.backend_error(request, &error, span);
             return None;
         }
-        Err(SubscribeError::Token(VerifyError::Refused(error))) if error.is_of_time() => {
+        Err(error) if error.asks_for_newer_token() => {
             span.failed(state, ErrorCode::Expired);
             let answer = state.reply(request, &Reply::SubscriptionExpired);
             state.answer(answer);
@@ -252,7 +276,7 @@ pub(crate) fn finish(
         Err(SubscribeError::Token(VerifyError::Refused(error))) => {
             (ErrorCode::Forbidden, error.message().to_owned())
         }
-        Err(error @ SubscribeError::Revoked) => (ErrorCode::Forbidden, error.to_string()),
+        Err(error @ SubscribeError::Revoked(_)) => (ErrorCode::Forbidden, error.to_string()),
         Err(SubscribeError::Token(VerifyError::Unknown(_))) => {
             let message = "temporarily unavailable, try again".to_owned();
             (ErrorCode::Unavailable, message)
