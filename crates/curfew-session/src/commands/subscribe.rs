@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use curfew_auth::VerifyError;
+use curfew_auth::{Overrides, VerifyError};
 use curfew_backend::BackendError;
 use curfew_hub::Joined;
 use curfew_model::{
     Action, Channel, Disconnect, ErrorCode, Principal, Publication, Reply, SubscribeOptions,
     Subscribed,
 };
-use curfew_node::{ChannelOptions, SubscribeOutcome, SubscriptionTokenError, Wish};
+use curfew_node::{ChannelOptions, JoinLeave, SubscribeOutcome, SubscriptionTokenError, Wish};
 use curfew_policy::{Decision, Policy, Why};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
@@ -106,7 +106,8 @@ pub(crate) fn start(
         let message = "the channel carries bytes; subscribe by a protocol that does";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
-    let wish = wish(settings, options, &member.principal(), &asked);
+    let mut wish = wish(settings, options, &member.principal(), &asked);
+    let mut options = options;
     let context = Arc::clone(&state.context);
     let (wire, id) = (state.wire, request.id.clone());
     let token = asked.token.map(|token| token.into_owned());
@@ -124,6 +125,10 @@ pub(crate) fn start(
                 }
                 None => None,
             };
+            if let Some(grant) = &grant {
+                options = narrowed(options, grant.overrides);
+                wish.channel_info.clone_from(&grant.channel_info);
+            }
             // Queued where the session joins, so that nothing of the channel comes before it.
             let answer = |joined: Joined, missed: &[Publication]| {
                 let mut subscribed = subscribed(joined, &wish, options, missed);
@@ -182,6 +187,22 @@ pub(crate) fn still_allowed(
     }
 }
 
+/// The options of a channel for a subscription whose token changes them. It switches nothing on that
+/// the channel lacks.
+pub(crate) fn narrowed(mut options: ChannelOptions, overrides: Overrides) -> ChannelOptions {
+    if overrides.presence == Some(false) {
+        options.presence = false;
+    }
+    options.join_leave = match (overrides.join_leave, overrides.force_push_join_leave) {
+        _ if options.join_leave == JoinLeave::Never => JoinLeave::Never,
+        (Some(false), _) => JoinLeave::Never,
+        (_, Some(true)) => JoinLeave::All,
+        (_, Some(false)) => JoinLeave::Asked,
+        (_, None) => options.join_leave,
+    };
+    options
+}
+
 /// The wish of a session that subscribes to a channel with these options.
 pub(crate) fn wish(
     settings: &SessionSettings,
@@ -195,6 +216,7 @@ pub(crate) fn wish(
             true => presence::info(settings, principal),
             false => None,
         },
+        channel_info: None,
         join_leave: asked.join_leave,
         must_recover: asked.must_recover,
         delta: asked.delta,
@@ -232,7 +254,9 @@ pub(crate) fn finish(
         Ok((SubscribeOutcome::Joined(joined), grant)) => {
             span.joined(state, joined);
             if let Some(live) = &mut state.live {
+                let channel_info = grant.as_ref().and_then(|grant| grant.channel_info.clone());
                 let subscription = Subscription {
+                    channel_info,
                     grant: grant.map(Box::new),
                     ..Subscription::default()
                 };

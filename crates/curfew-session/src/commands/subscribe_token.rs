@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_auth::{SubscriptionWish, VerifyError, subscription_channel};
+use curfew_auth::{Overrides, SubscriptionWish, VerifyError, subscription_channel};
 use curfew_hub::Member;
 use curfew_model::{Channel, Disconnect, ErrorCode, Reply};
 use curfew_node::SubscriptionToken;
@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 use crate::Context;
 use crate::commands::span::CommandSpan;
 use crate::commands::subscribe::SubscribeError;
-use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::commands::{Outcome, Reaction, RequestInfo, presence};
 use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
@@ -27,6 +27,10 @@ pub(crate) struct Grant {
     token: SubscriptionToken,
     /// Its data for the client.
     pub(crate) data: Option<Box<[u8]>>,
+    /// What the subscription shows of the session, as JSON.
+    pub(crate) channel_info: Option<Arc<str>>,
+    /// The settings of the channel that it changes for its subscription.
+    pub(crate) overrides: Overrides,
     /// Seconds after which the client should renew it; `None` if it names no end.
     pub(crate) renew_in: Option<u64>,
 }
@@ -50,7 +54,10 @@ pub(crate) async fn verify(
         .node
         .admit_subscription(member, channel, grant.principal);
     let token = admit.await?;
+    let settings = context.settings.load();
     Ok(Grant {
+        channel_info: presence::channel_info(&settings, grant.claims.info),
+        overrides: grant.claims.overrides,
         renew_in: context.renew_in(token.principal()),
         data: grant.claims.data.map(|data| data.into_bytes()),
         token,
@@ -115,6 +122,12 @@ pub(crate) fn finish(
             };
             let live = state.live.as_mut()?;
             if let Some(subscription) = live.subscriptions.get_mut(channel) {
+                if subscription.channel_info != grant.channel_info {
+                    subscription.channel_info.clone_from(&grant.channel_info);
+                    let info = grant.channel_info.clone();
+                    let member = live.attachment.member();
+                    state.context.node.renew_channel_info(member, channel, info);
+                }
                 subscription.grant = Some(Box::new(grant));
             }
             state.schedule_subscriptions();
