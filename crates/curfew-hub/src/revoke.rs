@@ -26,13 +26,18 @@ impl Hub {
     pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Revoked {
         let mut revoked = Revoked::default();
         for member in self.named(key) {
-            let covered = member.covered(key, revocation);
-            if covered.is_some_and(|disconnect| self.end(&member, Ending::new(disconnect))) {
-                revoked.sessions.push(member);
-            } else {
-                revoked.subscriptions += self.revoke_subscriptions(&member, |principal| {
-                    member.covered_by(principal, key, revocation)
-                });
+            match member.covered(key, revocation) {
+                // Its subscriptions end with it.
+                Some(disconnect) => {
+                    if self.end(&member, Ending::new(disconnect)) {
+                        revoked.sessions.push(member);
+                    }
+                }
+                None => {
+                    revoked.subscriptions += self.revoke_subscriptions(&member, |principal| {
+                        member.covered_by(principal, key, revocation)
+                    });
+                }
             }
         }
         revoked

@@ -14,8 +14,8 @@ impl Node {
         let ending = Ending::new(Disconnect::REVOKED);
         let (mut closed, mut subscriptions) = (0, 0);
         for member in self.hub.members() {
-            if withdrawn(&member.principal()) && self.hub.end(&member, ending) {
-                closed += 1;
+            if withdrawn(&member.principal()) {
+                closed += u64::from(self.hub.end(&member, ending));
             } else {
                 subscriptions += self.hub.revoke_subscriptions(&member, |principal| {
                     withdrawn(principal).then_some(Disconnect::REVOKED)

@@ -4,6 +4,7 @@ use curfew_model::{Disconnect, Revocation};
 
 use super::*;
 use crate::Ending;
+use crate::outbox::Mark;
 
 /// A session of alice that listens to `room` by the token `s1`, and to `hall` by its own.
 fn subscribed(harness: &Harness) -> Arc<Member> {
@@ -74,6 +75,41 @@ fn a_revoked_token_ends_its_subscription_and_lets_go_of_its_frames_alone() {
         let again = harness.hub.revoke(&key, &revocation);
         assert_eq!((again.sessions.len(), again.subscriptions), (0, 0));
     }
+}
+
+#[test]
+fn a_session_that_is_covered_itself_ends_with_its_subscriptions() {
+    let harness = Harness::new();
+    let member = subscribed(&harness);
+    publish(&harness, &[("room", "1"), ("hall", "2")]);
+    let key = RevocationKey::user("alice");
+    for expect in [1, 0] {
+        let revoked = harness.hub.revoke(&key, &Revocation::default());
+        assert_eq!((revoked.sessions.len(), revoked.subscriptions), (expect, 0));
+    }
+    let ending = Ending::new(Disconnect::REVOKED);
+    assert_eq!(member.outbox().ending(), Some(ending));
+    assert_eq!(harness.dropped(DropReason::Revoked), 2);
+}
+
+#[test]
+fn a_session_whose_answer_waits_ends_and_comes_back() {
+    let harness = Harness::new();
+    let member = subscribed(&harness);
+    let mark = member.mark(&channel("room")).map(Mark::of_answer);
+    let answer = Bytes::from_static(b"\x81\x01a");
+    assert!(harness.hub.send_as(&member, answer, mark));
+    let key = RevocationKey::token("s1");
+    assert_eq!(
+        harness
+            .hub
+            .revoke(&key, &Revocation::default())
+            .subscriptions,
+        1
+    );
+    let ending = Ending::new(Disconnect::INSUFFICIENT_STATE);
+    assert_eq!(member.outbox().ending(), Some(ending));
+    assert_eq!(harness.hub.queued_bytes(), 0);
 }
 
 #[test]
