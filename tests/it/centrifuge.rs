@@ -10,6 +10,7 @@ mod joins;
 mod oracle;
 mod raw;
 mod suites;
+mod tokens;
 
 use curfew_tests::Settings;
 

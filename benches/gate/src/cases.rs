@@ -189,6 +189,7 @@ fn broadcast(rounds: u64, protocols: &[&str]) -> u64 {
             session: SessionId::new(),
             user: "alice".into(),
             info: None,
+            channel_info: None,
         })),
         is_binary: false,
         entry: None,

@@ -9,6 +9,8 @@
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
 //! - `session` and `info`: the publishing session's id, and the claim `session.info_claim` of its
 //!   token; absent unless a protocol of the publishing node shows them.
+//! - `channel_info`: what the publishing session's subscription shows of it; absent with `session`, and
+//!   without it.
 //! - `trace` and `tracestate`: the `traceparent` and the state of the publishing span, if it is
 //!   recorded.
 //! - `data`: the published value, byte for byte.
@@ -57,6 +59,8 @@ struct Head<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    channel_info: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     trace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tracestate: Option<&'a str>,
@@ -76,6 +80,8 @@ struct Envelope<'a> {
     session: Option<&'a RawValue>,
     #[serde(borrow, default)]
     info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    channel_info: Option<&'a RawValue>,
     /// Any JSON value: a bad trace is no reason to lose the publication.
     #[serde(borrow, default)]
     trace: Option<&'a RawValue>,
@@ -122,16 +128,21 @@ fn put_data(publication: &Publication, out: &mut BytesMut) {
     }
 }
 
+/// JSON that is shown of a session. Text that is not JSON is left out, or it would break the
+/// envelope.
+fn raw(info: &Option<Arc<str>>) -> Option<&RawValue> {
+    serde_json::from_str(info.as_deref()?).ok()
+}
+
 /// The opening brace and the members before the data.
 fn members(publication: &Publication, v: Option<u32>) -> BytesMut {
     let sender = publication.sender.as_deref();
-    let info = sender.and_then(|sender| sender.info.as_deref());
     let head = Head {
         v,
         from: publication.from.as_deref(),
         session: sender.map(|sender| sender.session),
-        // Text that is not JSON is left out, or it would break the envelope.
-        info: info.and_then(|info| serde_json::from_str(info).ok()),
+        info: sender.and_then(|sender| raw(&sender.info)),
+        channel_info: sender.and_then(|sender| raw(&sender.channel_info)),
         trace: publication.trace.as_ref().map(ToString::to_string),
         tracestate: publication.trace.as_ref().and_then(|trace| trace.state()),
     };
@@ -153,6 +164,7 @@ pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> 
         from,
         session,
         info,
+        channel_info,
         trace,
         tracestate,
         data,
@@ -181,6 +193,7 @@ pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> 
             session,
             user: Arc::clone(user),
             info: info.map(|info| info.get().into()),
+            channel_info: channel_info.map(|info| info.get().into()),
         })
     });
     Some(Publication {

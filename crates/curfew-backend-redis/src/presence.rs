@@ -5,6 +5,7 @@
 //! that crashed: the note is there before the entry and goes after it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use curfew_backend::{BackendError, BoxFuture, Presence, PresenceList};
 use curfew_model::json::object_text;
@@ -49,6 +50,8 @@ struct Stored {
     user: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     info: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel_info: Option<Box<RawValue>>,
 }
 
 /// The message that tells of a change. `leave.lua` writes it, too.
@@ -62,13 +65,17 @@ struct News<E> {
 
 impl Stored {
     fn new(entry: &PresenceEntry) -> Self {
-        let info = entry.present.info.as_deref();
+        let raw = |info: &Option<Arc<str>>| {
+            let info = info.as_deref()?.to_owned();
+            RawValue::from_string(info).ok()
+        };
         Self {
             node: entry.node,
             number: entry.number,
             told: entry.is_told,
             user: entry.present.user.to_string(),
-            info: info.and_then(|info| RawValue::from_string(info.to_owned()).ok()),
+            info: raw(&entry.present.info),
+            channel_info: raw(&entry.present.channel_info),
         }
     }
 
@@ -77,6 +84,7 @@ impl Stored {
             session,
             user: self.user.into(),
             info: self.info.map(|info| info.get().into()),
+            channel_info: self.channel_info.map(|info| info.get().into()),
         }
     }
 }

@@ -107,7 +107,7 @@ impl Hub {
                     false => None,
                 };
                 untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
-                if self.deliver(member, frame, timed) {
+                if self.deliver(member, &publication.channel, frame, timed) {
                     bytes += size;
                     delivered.queued += 1;
                 } else {
@@ -123,7 +123,8 @@ impl Hub {
                 });
                 self.fan_out_differences(delta, publication, &mut |member, frame| {
                     let size = frame.len();
-                    let is_queued = self.deliver(member, frame, arrival.as_ref());
+                    let channel = &publication.channel;
+                    let is_queued = self.deliver(member, channel, frame, arrival.as_ref());
                     if is_queued {
                         bytes += size;
                         delivered.queued += 1;
@@ -190,7 +191,8 @@ impl Hub {
     /// Tells the listeners of a gap, if one is noted.
     fn tell_gap(&self, channel: &Channel, listeners: &Listeners) {
         if let Some(reason) = listeners.take_gap() {
-            self.send_gap(channel, listeners, None, reason);
+            // A channel without a stream has nothing to resume.
+            self.send_gap(channel, listeners, None, reason, |_| ());
         }
     }
 
@@ -200,12 +202,8 @@ impl Hub {
     pub(crate) fn gap_at(&self, channel: &Channel, position: Position, reason: GapReason) {
         let mut ended = Vec::new();
         self.channels.with(channel, |listeners| {
-            self.send_gap(channel, listeners, Some(position), reason);
-            listeners.each(|member| {
-                if self.gap_ends_subscription(member) {
-                    ended.push(Arc::clone(member));
-                }
-            });
+            let end = |member: &Arc<Member>| ended.push(Arc::clone(member));
+            self.send_gap(channel, listeners, Some(position), reason, end);
         });
         for member in ended {
             self.channels.remove(channel, &member);
@@ -215,19 +213,14 @@ impl Hub {
         }
     }
 
-    fn gap_ends_subscription(&self, member: &Member) -> bool {
-        let wire = self.wires.get(member.wire());
-        wire.rules().gap_ends_subscription
-    }
-
     /// True if a session listens to a channel. One that has subscribed does not after a gap, if its
     /// protocol ends the subscription then.
     pub fn listens(&self, channel: &Channel, member: &Member) -> bool {
         self.channels.listens(channel, member)
     }
 
-    /// Queues the gap for each listener. A queue without room for it ends its session, as for a
-    /// publication.
+    /// Queues the gap for each listener, except those whose protocol ends the subscription, which
+    /// `end` is given. A queue without room for it ends its session, as for a publication.
     #[cold]
     fn send_gap(
         &self,
@@ -235,19 +228,20 @@ impl Hub {
         listeners: &Listeners,
         position: Option<Position>,
         reason: GapReason,
+        mut end: impl FnMut(&Arc<Member>),
     ) {
         let mut frames = Frames::new(self, |wire| wire.push(&Push::Gap { channel, position }));
         let (mut told, mut bytes) = (0, 0);
         listeners.each(|member| {
-            if self.gap_ends_subscription(member) {
-                return;
+            if self.wires.get(member.wire()).rules().gap_ends_subscription {
+                return end(member);
             }
             let Some(frame) = frames.of(member.wire()) else {
                 // The protocol of this wire has no words for a gap.
                 return;
             };
             let size = frame.len();
-            if self.deliver(member, frame, None) {
+            if self.deliver(member, channel, frame, None) {
                 told += 1;
                 bytes += size;
             }

@@ -70,6 +70,7 @@ mod metrics;
 mod outbox;
 mod presence;
 mod registry;
+mod revoke;
 mod streams;
 mod wire;
 
@@ -81,6 +82,7 @@ pub use member::{Member, Suspension};
 pub use metrics::{DeliveryPath, DropReason, HubMetrics, Opcode};
 pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing, Undelivered};
 pub use registry::{Hub, HubLimits};
+pub use revoke::Revoked;
 pub use streams::{Deliver, FeedState, Join, Joined, Joining, ReadPart, Subscriber};
 pub use wire::{Carrier, EventStream, Framing, HttpStream, WebSocket, Wire, WireId, Wires};
 

@@ -1,7 +1,9 @@
 //! One registered session.
 
+mod bound;
+
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use crate::index::Index;
 use crate::kinds::{Kinds, keys_by_claims};
 use crate::outbox::Tally;
 use crate::{Hub, Outbox, Progress, WireId};
+use bound::Bound;
 
 /// A session as the hub knows it: its tokens and its outbound queue.
 #[derive(Debug)]
@@ -26,20 +29,28 @@ pub struct Member {
     address: OnceLock<IpAddr>,
     /// Locked also while the index changes, so that the two agree.
     principals: Mutex<Principals>,
+    /// A subscription has a token of its own. Read without the lock of the tokens, for each delivery.
+    is_bound: AtomicBool,
     /// Read without the lock of the tokens, before each write.
     end: TokenEnd,
     outbox: Outbox,
 }
 
-/// The token in force and, during a refresh, the token that replaces it. A revocation of either
-/// ends the session.
+/// The session's tokens: the token in force and, during a refresh, the token that replaces it. A
+/// revocation of either ends the session.
+#[expect(
+    clippy::box_collection,
+    reason = "nearly every session has no token of a subscription, and holds a pointer for them"
+)]
 #[derive(Debug)]
 struct Principals {
     /// The token in force.
     current: Arc<Principal>,
     /// The token that replaces it, during a refresh.
     incoming: Option<Arc<Principal>>,
-    /// The kinds whose keys the index holds for both tokens. `None` while the index holds none:
+    /// The tokens that subscriptions have of their own. A revocation of one ends its subscription.
+    bound: Option<Box<Vec<Bound>>>,
+    /// The kinds whose keys the index holds for these tokens. `None` while the index holds none:
     /// before the session is keyed, and after it has left.
     ///
     /// The keys are computed again when they are needed. Stored, they would be a sixth of an idle
@@ -48,11 +59,13 @@ struct Principals {
 }
 
 impl Principals {
-    /// The token in force, and the incoming one if there is one.
-    fn both(&self) -> impl Iterator<Item = &Arc<Principal>> {
-        [Some(&self.current), self.incoming.as_ref()]
-            .into_iter()
+    /// Every token.
+    fn all(&self) -> impl Iterator<Item = &Arc<Principal>> {
+        let bound = self.bound.iter().flat_map(|bound| bound.iter());
+        let own = [Some(&self.current), self.incoming.as_ref()];
+        own.into_iter()
             .flatten()
+            .chain(bound.map(|bound| &bound.principal))
     }
 }
 
@@ -119,8 +132,10 @@ impl Member {
             principals: Mutex::new(Principals {
                 current: principal,
                 incoming: None,
+                bound: None,
                 keyed_by: None,
             }),
+            is_bound: AtomicBool::new(false),
             outbox: Outbox::new(),
         }
     }
@@ -178,15 +193,10 @@ impl Member {
         self.end.left_at(clock.now(), clock.boottime())
     }
 
-    /// The token in force and, during a refresh, the token that replaces it.
-    pub fn principals(&self) -> impl Iterator<Item = Arc<Principal>> + use<> {
-        let principals = self.principals.lock();
-        [
-            Some(Arc::clone(&principals.current)),
-            principals.incoming.clone(),
-        ]
-        .into_iter()
-        .flatten()
+    /// The session's tokens: the one in force, during a refresh the one that replaces it, and those
+    /// of subscriptions.
+    pub fn principals(&self) -> Vec<Arc<Principal>> {
+        self.principals.lock().all().cloned().collect()
     }
 
     /// True if the session is open: neither opening nor ending.
@@ -232,14 +242,22 @@ impl Member {
     ) -> Option<Disconnect> {
         // Both tokens under one lock: a refresh that ends in between must not hide the covered one.
         let principals = self.principals.lock();
-        let covered = |principal: &Arc<Principal>| {
-            let issued_at = principal.issued_at();
-            let covers = revocation.covers(issued_at) && self.is_named(principal, key);
-            covers.then(|| revocation.disconnect(key, issued_at))
-        };
+        let covered = |principal: &Arc<Principal>| self.covered_by(principal, key, revocation);
         let current = covered(&principals.current);
         // The incoming token decides: the client must renew that one.
         principals.incoming.as_ref().and_then(covered).or(current)
+    }
+
+    /// The reason to end access by one of the session's tokens, if a revocation of `key` covers it.
+    pub(crate) fn covered_by(
+        &self,
+        principal: &Principal,
+        key: &RevocationKey,
+        revocation: &Revocation,
+    ) -> Option<Disconnect> {
+        let issued_at = principal.issued_at();
+        let covers = revocation.covers(issued_at) && self.is_named(principal, key);
+        covers.then(|| revocation.disconnect(key, issued_at))
     }
 
     /// True if `key` names the session with this token.
@@ -256,8 +274,10 @@ impl Member {
 
     /// True if a revocation of `key` names this session, regardless of the tokens it covers.
     pub(crate) fn is_named_by(&self, key: &RevocationKey) -> bool {
-        self.principals()
-            .any(|principal| self.is_named(&principal, key))
+        let principals = self.principals.lock();
+        principals
+            .all()
+            .any(|principal| self.is_named(principal, key))
     }
 }
 
@@ -302,7 +322,7 @@ impl Member {
             return;
         }
         let (coming, going) = (kinds.beyond(old), old.beyond(kinds));
-        for principal in principals.both() {
+        for principal in principals.all() {
             for key in keys_by_claims(principal, self.session, &coming) {
                 index.add(&key, self);
             }
@@ -320,7 +340,7 @@ impl Member {
             // Not registered in the index, or already removed.
             return;
         };
-        for principal in principals.both() {
+        for principal in principals.all() {
             for key in self.keys_of(principal, &kinds) {
                 index.remove(&key, self);
             }

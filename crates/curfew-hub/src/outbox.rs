@@ -22,6 +22,7 @@ mod ending;
 mod lanes;
 mod owner;
 mod probe;
+mod withdraw;
 mod write;
 
 use std::task::{Context, Poll};
@@ -42,6 +43,7 @@ pub(crate) use arrival::Arrival;
 pub use ending::{Ending, Undelivered};
 pub use lanes::Lanes;
 pub use probe::Sign;
+pub(crate) use withdraw::Mark;
 pub(crate) use write::{Access, Tally};
 pub use write::{HeldBack, Progress};
 
@@ -172,7 +174,7 @@ impl QueueState {
     /// The reason for which normal frames may not leave, as far as the session alone is concerned.
     fn withheld(&self) -> Option<Withheld> {
         match self.ending() {
-            Some(ending) if ending.disconnect.withdraws_access() => Some(Withheld::Ended(ending)),
+            Some(ending) if ending.withholds() => Some(Withheld::Ended(ending)),
             _ => (self.suspensions > 0).then_some(Withheld::For(HeldBack::Suspended)),
         }
     }
@@ -369,7 +371,7 @@ impl Outbox {
     /// - `tight`: the node is over its own bound.
     /// - `arrival`: the publication is timed.
     /// - `flushed`: a flusher can be told instead of the task.
-    /// - `is_notice`: the frame may leave while the session may not be written to.
+    /// - `mark`: the frame's treatment, if it differs from that of others.
     pub(crate) fn push(
         &self,
         frame: Bytes,
@@ -377,7 +379,7 @@ impl Outbox {
         tight: bool,
         arrival: Option<&Arrival>,
         flushed: bool,
-        is_notice: bool,
+        mark: Option<Mark>,
     ) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -399,7 +401,7 @@ impl Outbox {
             return Pushed::Overflowed { bytes, frames };
         }
         state.unwritten += frame.len();
-        state.lanes.push(frame, is_notice);
+        state.lanes.push(frame, mark);
         if let Some(arrival) = arrival {
             state.arrivals.add(arrival);
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use curfew_model::{
-    Channel, Clock, DeliveryLease, Disconnect, Principal, Revocation, RevocationKey, SessionId,
+    Channel, Clock, DeliveryLease, Disconnect, Principal, RevocationKey, SessionId,
 };
 use curfew_telemetry::Writes;
 use parking_lot::RwLock;
@@ -15,10 +15,10 @@ use crate::channels::{ChannelInfo, Channels};
 use crate::flush::Flushers;
 use crate::index::{Index, SHARDS};
 use crate::metrics::{DeliveryPath, DropReason, HubMetrics};
-use crate::outbox::{Arrival, Pushed};
+use crate::outbox::{Arrival, Mark, Pushed};
 use crate::presence::Presence;
 use crate::streams::Streams;
-use crate::{Ending, Kinds, Member, Suspension, WireId, Wires};
+use crate::{Ending, Kinds, Member, WireId, Wires};
 
 /// Bounds on outbound queues. A reload changes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,19 +266,19 @@ impl Hub {
     /// Queues a reply or a push for one session. An overflow ends the session as a slow consumer.
     /// Returns true if the frame is queued.
     pub fn send(&self, member: &Member, frame: Bytes) -> bool {
-        self.send_as(member, frame, false)
+        self.send_as(member, frame, None)
     }
 
     /// Queues a frame that discloses nothing protected by access, such as an error. The frame keeps
     /// its turn among the others; while the session may not be written to, it leaves ahead of them.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
-        self.send_as(member, frame, true)
+        self.send_as(member, frame, Some(Mark::Notice))
     }
 
     /// Queues a frame for one session and counts its bytes.
-    fn send_as(&self, member: &Member, frame: Bytes, is_notice: bool) -> bool {
+    pub(crate) fn send_as(&self, member: &Member, frame: Bytes, mark: Option<Mark>) -> bool {
         let size = frame.len();
-        let queued = match self.push(member, frame, None, false, is_notice) {
+        let queued = match self.push(member, frame, None, false, mark) {
             Pushed::Queued | Pushed::Due => true,
             Pushed::Closed | Pushed::Overflowed { .. } => false,
         };
@@ -288,15 +288,17 @@ impl Hub {
         queued
     }
 
-    /// Queues a publication's frame. Returns true if it is queued. The caller adds the bytes to the
-    /// node's total, once for all listeners.
+    /// Queues a frame of a channel, such as a publication's. Returns true if it is queued. The
+    /// caller adds the bytes to the node's total, once for all listeners.
     pub(crate) fn deliver(
         &self,
         member: &Arc<Member>,
+        channel: &Channel,
         frame: Bytes,
         arrival: Option<&Arrival>,
     ) -> bool {
-        match self.push(member, frame, arrival, !self.flushers.is_empty(), false) {
+        let mark = member.mark(channel);
+        match self.push(member, frame, arrival, !self.flushers.is_empty(), mark) {
             Pushed::Queued => true,
             Pushed::Due => {
                 self.flushers.tell(member);
@@ -313,12 +315,12 @@ impl Hub {
         frame: Bytes,
         arrival: Option<&Arrival>,
         flushed: bool,
-        is_notice: bool,
+        mark: Option<Mark>,
     ) -> Pushed {
         let limit = self.outbound_bytes.load(Ordering::Relaxed);
         let tight = self.is_tight();
         let outbox = member.outbox();
-        let pushed = outbox.push(frame, limit, tight, arrival, flushed, is_notice);
+        let pushed = outbox.push(frame, limit, tight, arrival, flushed, mark);
         match pushed {
             Pushed::Queued | Pushed::Due => {}
             Pushed::Closed => self.metrics.messages_dropped.inc(DropReason::Closed),
@@ -410,56 +412,6 @@ impl Hub {
             DropReason::Closed
         };
         self.metrics.messages_dropped.inc_by(reason, frames as u64);
-    }
-
-    /// Ends every session that the revocation names and covers, and returns those sessions.
-    ///
-    /// Nothing is queued for them after this returns. Nothing is delivered to one that [has
-    /// left](Member::has_left).
-    pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
-        let mut named = self.named(key);
-        named.retain(|member| {
-            let covered = member.covered(key, revocation);
-            covered.is_some_and(|disconnect| self.end(member, Ending::new(disconnect)))
-        });
-        named
-    }
-
-    /// Sessions that the revocation names and covers, that a revocation has ended already, and that
-    /// have not left yet.
-    pub fn leaving(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
-        let mut named = self.named(key);
-        named.retain(|member| {
-            let ending = member.outbox().ending();
-            ending.is_some_and(Ending::is_revocation) && member.covered(key, revocation).is_some()
-        });
-        named
-    }
-
-    /// Holds back the sessions that `key` names. Returns `None` if it names no session.
-    pub fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
-        let mut named = self.named(key);
-        named.retain(|member| member.is_named_by(key));
-        (!named.is_empty()).then(|| Suspension::new(named))
-    }
-
-    /// The sessions that `key` names, and perhaps some that it does not.
-    fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
-        match key.kind() {
-            "all" | "anonymous" => self.members(),
-            "session" => match key.plain_value().map(str::parse) {
-                Some(Ok(id)) => self.get(id).into_iter().collect(),
-                Some(Err(_)) => Vec::new(),
-                // The key holds only the digest of the id. Such keys are rare, so every session is
-                // compared; an index by digest would cost memory for every session.
-                None => {
-                    let mut members = self.members();
-                    members.retain(|member| key.names(&member.session().to_string()));
-                    members
-                }
-            },
-            _ => self.index.find(key),
-        }
     }
 
     /// Wakes the task of every session.

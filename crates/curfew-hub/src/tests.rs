@@ -1,5 +1,6 @@
 //! Tests of the hub through its public interface. The tests play the session's task themselves.
 
+mod bound;
 mod differences;
 mod fanout;
 mod flush;

@@ -19,6 +19,9 @@ pub struct Present {
     pub user: Arc<str>,
     /// The value of the claim `session.info_claim`, as JSON; `None` if the token has none.
     pub info: Option<Arc<str>>,
+    /// What its subscription shows of it, as JSON: `info` of the subscription's token. Only the
+    /// Centrifuge protocol has it.
+    pub channel_info: Option<Arc<str>>,
 }
 
 /// The entry of a session in the presence of a channel.

@@ -288,8 +288,7 @@ impl Node {
         admitted
     }
 
-    /// Looks for a revocation that covers the token, among those written and those that still wait
-    /// to be written.
+    /// Fails if a revocation covers the token.
     ///
     /// # Errors
     ///
@@ -299,32 +298,24 @@ impl Node {
         keys: &[RevocationKey],
         principal: &Principal,
     ) -> Result<(), AdmitError> {
-        let issued_at = principal.issued_at();
-        let revoked = self.backends.revocations.check(keys, issued_at).await?;
-        let unwritten = || self.pending_revocations.check(keys, issued_at);
-        match revoked.or_else(unwritten) {
-            Some(revoked) => Err(AdmitError::Revoked(revoked.disconnect(issued_at))),
+        match self.find_revocation(keys, principal).await? {
+            Some(disconnect) => Err(AdmitError::Revoked(disconnect)),
             None => Ok(()),
         }
     }
 
-    /// True if a revocation covers a token that a session brings beside its own.
-    ///
-    /// # Errors
-    ///
-    /// The backend failed.
-    pub async fn is_revoked(
+    /// Looks for a revocation that covers the token, among those written and those that still wait
+    /// to be written. Returns the disconnect with which it ends access.
+    pub(crate) async fn find_revocation(
         &self,
+        keys: &[RevocationKey],
         principal: &Principal,
-        session: SessionId,
-    ) -> Result<bool, BackendError> {
-        let kinds = self.hub.kinds();
-        let keys = principal.revocation_keys(session, kinds.claims());
-        match self.check_revoked(&keys, principal).await {
-            Ok(()) => Ok(false),
-            Err(AdmitError::Backend(error)) => Err(error),
-            Err(_) => Ok(true),
-        }
+    ) -> Result<Option<Disconnect>, BackendError> {
+        let issued_at = principal.issued_at();
+        let revoked = self.backends.revocations.check(keys, issued_at).await?;
+        let unwritten = || self.pending_revocations.check(keys, issued_at);
+        let revoked = revoked.or_else(unwritten);
+        Ok(revoked.map(|revoked| revoked.disconnect(issued_at)))
     }
 
     /// Fails unless the node holds its delivery lease.

@@ -210,14 +210,14 @@ impl Events for HubEvents {
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended {
         let began = self.metrics.tracer().now();
-        let ended = self.hub.revoke(key, revocation);
-        let closed = ended.len();
+        let revoked = self.hub.revoke(key, revocation);
+        let closed = revoked.sessions.len();
         // The line omits the key's value, which may be a person's name or address; the audit line
-        // of the admin API has it. Only revocations that close sessions are logged, counted and
-        // traced here: a key is read repeatedly, and closes nothing after the first time.
-        if closed > 0 {
+        // of the admin API has it. Only revocations that end something are logged, counted and
+        // traced here: a key is read repeatedly, and ends nothing after the first time.
+        if closed > 0 || revoked.subscriptions > 0 {
             self.note_effective(revocation);
-            self.metrics.revocation_applied(key.kind(), closed as u64);
+            self.metrics.revocation_applied(key.kind(), &revoked);
             self.metrics.revocation_propagation.observe_since(learned);
             let span = self.trace_revocation(key, revocation, closed, began);
             let _entered = span.scope().entered();
@@ -225,6 +225,7 @@ impl Events for HubEvents {
                 kind = key.kind(),
                 before = revocation.before,
                 closed,
+                subscriptions = revoked.subscriptions,
                 "revocation applied"
             );
         }
@@ -308,9 +309,8 @@ impl LocalSessions for HubEvents {
             .flat_map(|member| {
                 let session = member.session();
                 let claims = kinds.claims();
-                member
-                    .principals()
-                    .flat_map(move |principal| principal.revocation_keys(session, claims))
+                let principals = member.principals().into_iter();
+                principals.flat_map(move |principal| principal.revocation_keys(session, claims))
             });
         keys.collect::<HashSet<_>>().into_iter().collect()
     }

@@ -25,6 +25,7 @@ mod refresh;
 mod revoke;
 mod settings;
 mod streams;
+mod subscription_token;
 mod subscriptions;
 mod tickets;
 mod withdrawal;
@@ -52,6 +53,7 @@ pub use history::{History, count_within};
 pub use metrics::{NodeMetrics, RevocationKind};
 pub use presence::Departure;
 pub use publish::Append;
+pub use subscription_token::{SubscriptionToken, SubscriptionTokenError};
 pub use subscriptions::{SubscribeOutcome, Wish};
 
 use admit::{Admissions, Turns};

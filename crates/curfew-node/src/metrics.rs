@@ -1,5 +1,6 @@
 //! The metrics of a node: its sessions, its publications and its revocations.
 
+use curfew_hub::Revoked;
 use curfew_telemetry::{Counter, Counters, Gauge, Histogram, ROUND_TRIP_SECONDS};
 
 /// Buckets from one recipient to a hundred thousand.
@@ -38,7 +39,7 @@ curfew_telemetry::labels! {
 curfew_telemetry::metrics! {
     /// The metrics of a node.
     pub struct NodeMetrics {
-        connections: Gauge, "Open WebSocket connections";
+        connections: Gauge, "Open connections of clients: WebSockets and streams";
         draining: Gauge, "1 while the node leaves service";
         sessions: Gauge, "Open sessions";
         subscriptions: Gauge, "Subscriptions of all sessions";
@@ -48,19 +49,19 @@ curfew_telemetry::metrics! {
         stream_recoveries: Counters<RecoveryOutcome>, "Subscribers that came with a position, by what they were given of the publications after it";
         stream_reads: Counter, "Reads of channels' streams, for subscribers and for publications that were missing";
         stream_reads_shared: Counter, "Reads of channels' streams that were saved, since another reader's result served";
-        revocations_applied: Counters<RevocationKind>, "Revocations that ended sessions on this node";
+        revocations_applied: Counters<RevocationKind>, "Revocations that ended sessions or subscriptions on this node";
         sessions_revoked: Counter, "Sessions ended by a revocation";
         revocations_unwritten: Gauge, "Revocations of identity providers that wait for the backend";
         revocations_lost: Counter, "Revocations of identity providers that were never written";
-        revocation_propagation: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a node's learning of a revocation, by Redis' word or by a call to the embedded backend, to its sessions' being told to end. Only of revocations that ended a session here";
+        revocation_propagation: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a node's learning of a revocation, by Redis' word or by a call to the embedded backend, to its sessions' being told to end. Only of revocations that ended a session or a subscription here";
     }
 }
 
 impl NodeMetrics {
     /// Counts an applied revocation by the kind of its key, and the sessions it ended.
-    pub fn revocation_applied(&self, kind: &str, closed: u64) {
+    pub fn revocation_applied(&self, kind: &str, revoked: &Revoked) {
         self.revocations_applied.inc(RevocationKind::of(kind));
-        self.sessions_revoked.inc_by(closed);
+        self.sessions_revoked.inc_by(revoked.sessions.len() as u64);
     }
 }
 

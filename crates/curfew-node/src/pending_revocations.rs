@@ -112,8 +112,8 @@ impl Node {
         let _held = self.hub.suspend(&key);
         let written = self.revoke(key.clone(), revocation.clone()).await;
         written.inspect_err(|_| {
-            let closed = self.hub.revoke(&key, &revocation).len();
-            self.metrics.revocation_applied(key.kind(), closed as u64);
+            let revoked = self.hub.revoke(&key, &revocation);
+            self.metrics.revocation_applied(key.kind(), &revoked);
         })
     }
 

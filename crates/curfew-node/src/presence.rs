@@ -177,13 +177,14 @@ impl Node {
         presence.list(channel, MAX_PRESENCE_SESSIONS).await
     }
 
-    /// Adds the entry of a session that subscribes.
+    /// Adds the entry of a session that subscribes, with what is shown of the session and of the
+    /// subscription.
     pub(crate) async fn enter<'a>(
         &'a self,
         channel: &'a Channel,
         member: &Member,
         options: ChannelOptions,
-        info: Option<Arc<str>>,
+        (info, channel_info): (Option<Arc<str>>, Option<Arc<str>>),
     ) -> Result<Entering<'a>, BackendError> {
         let principal = member.principal();
         let session = member.session();
@@ -193,6 +194,7 @@ impl Node {
                 session,
                 user: principal.user().into(),
                 info,
+                channel_info,
             },
             node: self.id,
             number: self.presence.next.fetch_add(1, Ordering::Relaxed),
@@ -228,6 +230,21 @@ impl Node {
             entry.present.info = info();
         });
         for entry in renewed {
+            self.presence.add(Change::Renew(entry));
+        }
+    }
+
+    /// Renews the entry of a session in one channel, whose subscription shows something else.
+    pub fn renew_channel_info(&self, member: &Member, channel: &Channel, info: Option<Arc<str>>) {
+        let renewed = self.hub.change_presence(member.session(), |entry| {
+            if entry.channel == *channel {
+                entry.present.channel_info.clone_from(&info);
+            }
+        });
+        for entry in renewed
+            .into_iter()
+            .filter(|entry| entry.channel == *channel)
+        {
             self.presence.add(Change::Renew(entry));
         }
     }

@@ -104,6 +104,8 @@ pub struct Wish {
     pub since: Option<Position>,
     /// The `info` of its entry in the channel's presence, as JSON.
     pub info: Option<Arc<str>>,
+    /// What its entry shows of the subscription, as JSON.
+    pub channel_info: Option<Arc<str>>,
     /// It wants to be told who comes and who goes.
     pub join_leave: bool,
     /// It wants no subscription unless it can have all that came after `since`.
@@ -158,12 +160,16 @@ impl Node {
         let Wish {
             since,
             info,
+            channel_info,
             join_leave,
             must_recover,
             delta,
         } = wish;
         let entering = match options.presence {
-            true => Some(self.enter(channel, member, options, info).await?),
+            true => {
+                let infos = (info, channel_info);
+                Some(self.enter(channel, member, options, infos).await?)
+            }
             false => None,
         };
         let subscription = match options.stream {

@@ -160,6 +160,7 @@ impl Harness {
         self.node
             .hub()
             .revoke(key, &curfew_model::Revocation::default())
+            .sessions
             .len()
     }
 

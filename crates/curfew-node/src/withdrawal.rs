@@ -7,19 +7,27 @@ use tracing::info;
 use crate::Node;
 
 impl Node {
-    /// Closes the sessions of this node whose token was verified with a key that is `withdrawn`.
-    /// Every node does so when it learns of the withdrawal. A session that is being admitted
-    /// meanwhile is closed at the next call.
+    /// Closes the sessions of this node whose token was verified with a key that is `withdrawn`, and
+    /// ends the subscriptions whose own token was. Every node does so when it learns of the
+    /// withdrawal. A session that is being admitted meanwhile is closed at the next call.
     pub fn close_withdrawn(&self, withdrawn: impl Fn(&Principal) -> bool) {
         let ending = Ending::new(Disconnect::REVOKED);
-        let members = self.hub.members();
-        let closed = members
-            .iter()
-            .filter(|member| withdrawn(&member.principal()) && self.hub.end(member, ending))
-            .count();
-        if closed > 0 {
-            self.metrics.sessions_revoked.inc_by(closed as u64);
-            info!(closed, "sessions closed whose key was withdrawn");
+        let (mut closed, mut subscriptions) = (0, 0);
+        for member in self.hub.members() {
+            if withdrawn(&member.principal()) {
+                closed += u64::from(self.hub.end(&member, ending));
+            } else {
+                subscriptions += self.hub.revoke_subscriptions(&member, |principal| {
+                    withdrawn(principal).then_some(Disconnect::REVOKED)
+                });
+            }
+        }
+        if closed > 0 || subscriptions > 0 {
+            self.metrics.sessions_revoked.inc_by(closed);
+            info!(
+                closed,
+                subscriptions, "sessions closed whose key was withdrawn"
+            );
         }
     }
 }

@@ -111,6 +111,8 @@ pub(crate) const INSUFFICIENT_STATE: (u32, &str) = (2500, "insufficient state");
 pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
     match reason {
         ErrorCode::Expired => (2501, "subscription expired"),
+        // The client fetches another token, and gives up its position.
+        ErrorCode::ReauthRequired => (2502, "state invalidated"),
         reason => (2000, reason.as_str()),
     }
 }

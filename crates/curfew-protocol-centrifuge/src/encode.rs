@@ -306,6 +306,9 @@ fn put_present(fields: &mut impl Fields, present: &Present) {
     if let Some(info) = &present.info {
         fields.payload(("conn_info", 3), info.as_bytes());
     }
+    if let Some(info) = &present.channel_info {
+        fields.payload(("chan_info", 4), info.as_bytes());
+    }
 }
 
 /// Writes a push, if the protocol has it.

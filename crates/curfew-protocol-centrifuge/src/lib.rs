@@ -99,6 +99,7 @@ impl Protocol for Centrifuge {
             counts_pongs: true,
             batches: true,
             carries_bytes: self.encoding == Encoding::Protobuf,
+            denies_reserved_names: true,
         }
     }
 

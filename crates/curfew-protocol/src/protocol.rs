@@ -54,6 +54,8 @@ pub struct Rules {
     pub batches: bool,
     /// The messages can carry bytes that are not JSON.
     pub carries_bytes: bool,
+    /// A reserved channel name is a channel that no one may use, and not a malformed name.
+    pub denies_reserved_names: bool,
 }
 
 /// An encoding of messages to the model and back. A protocol with two encodings, such as JSON and

@@ -3,6 +3,7 @@
 
 pub(crate) mod auth;
 pub(crate) mod history;
+pub(crate) mod lost;
 pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod refresh;
@@ -18,7 +19,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use curfew_backend::{BackendError, PresenceList};
 use curfew_model::{
-    Action, Channel, CommandId, Disconnect, Epoch, ErrorCode, Position, Principal, Reply,
+    Action, Channel, ChannelError, CommandId, Disconnect, Epoch, ErrorCode, Position, Principal,
+    Reply,
 };
 use curfew_policy::Policy;
 use curfew_telemetry::Origin;
@@ -200,8 +202,12 @@ impl SessionState {
         origin: Origin,
     ) -> Result<Channel, Reaction> {
         Channel::parse(name).map_err(|error| {
-            let message = error.to_string();
-            self.reject(request, origin, ErrorCode::InvalidChannel, message)
+            let denies = self.wire().rules().denies_reserved_names;
+            let code = match error {
+                ChannelError::Reserved if denies => ErrorCode::Forbidden,
+                _ => ErrorCode::InvalidChannel,
+            };
+            self.reject(request, origin, code, error.to_string())
         })
     }
 

@@ -123,7 +123,8 @@ pub struct LimitsConfig {
     pub node_outbound_bytes: usize,
     /// The number of bytes of publications that the node remembers for clients that come back, over
     /// all channels with a stream. Channels that were not used for the longest time are forgotten
-    /// first. 0: none are remembered, and every recovery reads from the backend.
+    /// first. 0: none are remembered, and every recovery reads from the backend. Not counted is the
+    /// newest publication of a channel with subscribers that take differences (`delta`).
     pub window_bytes: usize,
     /// The number of channels a session may be subscribed to.
     pub subscriptions: usize,

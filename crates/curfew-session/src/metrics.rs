@@ -69,6 +69,20 @@ curfew_telemetry::labels! {
         Api = "api",
     }
 
+    /// The reason for which the server ended a subscription. Gaps are counted apart.
+    LostSubscription = "reason" {
+        /// The policy does not allow it any more.
+        Forbidden = "forbidden",
+        /// The subscription's own token has expired.
+        Expired = "expired",
+        /// A revocation covers the subscription's own token.
+        Revoked = "revoked",
+        /// As revoked, and a newer token is good.
+        ReauthRequired = "reauth_required",
+        /// The session's protocol cannot carry the channel's data.
+        NotAvailable = "not_available",
+    }
+
     /// The decision of the policy.
     Decision = "outcome" {
         /// Allowed.
@@ -91,6 +105,7 @@ curfew_telemetry::metrics! {
         publishes: Counters<(PublishOutcome, PublishSource)>, "Publications";
         authentications: Authentications = Authentications::new(failures()), "Verified and refused tokens";
         authorizations: Counters<Decision>, "Decisions of the policy";
+        subscriptions_lost: Counters<LostSubscription>, "Subscriptions that the server took away, or that it was to make at `connect` and could not (not_available). Those that a gap ended are counted as gaps";
     }
 }
 

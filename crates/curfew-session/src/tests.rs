@@ -14,6 +14,7 @@ mod recovered;
 #[path = "../../curfew-node/src/tests/rig.rs"]
 mod rig;
 mod second_protocol;
+mod subscription_tokens;
 mod timing;
 
 use std::sync::Arc;

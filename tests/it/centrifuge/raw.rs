@@ -47,6 +47,7 @@ const SUBSCRIBE: Fields = &[
     ("epoch", 6, Text),
     ("offset", 7, Number),
     ("recoverable", 10, Flag),
+    ("token", 2, Text),
     ("join_leave", 11, Flag),
     ("delta", 12, Text),
 ];
@@ -67,6 +68,11 @@ const PUSH: Fields = &[
     ("pub", 4, Message(PUBLICATION)),
     ("join", 5, Message(JOIN)),
     ("leave", 6, Message(JOIN)),
+    (
+        "unsubscribe",
+        7,
+        Message(&[("code", 2, Number), ("reason", 3, Text)]),
+    ),
 ];
 const PUBLICATION: Fields = &[
     ("data", 4, Bytes),
@@ -162,7 +168,8 @@ impl Raw {
         pushed
     }
 
-    async fn send(&mut self, command: &Value) {
+    /// Sends a command, whose answer is among the messages that come.
+    pub(super) async fn send(&mut self, command: &Value) {
         let frame = match self.encoding {
             Encoding::Json => OutFrame::text(&command.to_string()),
             Encoding::Protobuf => {

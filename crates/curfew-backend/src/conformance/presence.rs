@@ -17,6 +17,7 @@ fn entry(cluster: &Cluster, name: &str, user: &str, number: u64) -> PresenceEntr
             session: SessionId::new(),
             user: user.into(),
             info: None,
+            channel_info: None,
         },
         node: cluster.members[0].node,
         number,
@@ -52,6 +53,7 @@ pub(super) async fn an_entry_is_listed_everywhere_until_it_leaves(cluster: Clust
         assert_eq!(list(last, name, 10).await, PresenceList::default());
         let mut bob = entry(&cluster, name, "bob \"ä\"", 1);
         bob.present.info = Some(r#"{"name":"B \u00e9 ä","n":[1.0e5]}"#.into());
+        bob.present.channel_info = Some(r#"["seat \u00e9",1.0e5]"#.into());
         enter(first, std::slice::from_ref(&bob)).await;
         let expect = PresenceList {
             sessions: vec![bob.present.clone()],

@@ -25,10 +25,15 @@ impl Ending {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// True if queued frames still leave before the close. They do not if access is withdrawn, or
-    /// if the client does not read.
+    /// True if queued frames still leave before the close. They do not if access is withdrawn, if
+    /// the client recovers them by a new connection, or if it does not read.
     pub fn flushes(self) -> bool {
-        !self.disconnect.withdraws_access() && self.disconnect != Disconnect::SLOW_CONSUMER
+        !self.withholds() && self.disconnect != Disconnect::SLOW_CONSUMER
+    }
+
+    /// True if no byte of a queued frame may leave any more.
+    pub(super) fn withholds(self) -> bool {
+        self.disconnect.withdraws_access() || self.disconnect == Disconnect::INSUFFICIENT_STATE
     }
 }
 

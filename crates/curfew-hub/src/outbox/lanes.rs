@@ -6,9 +6,11 @@ use std::io;
 use std::task::Poll;
 
 use bytes::{Buf as _, Bytes};
+use curfew_model::Channel;
 use curfew_ws::{Socket, WriteBatch};
 
 use super::Progress;
+use super::withdraw::Mark;
 use crate::FrameCounts;
 
 /// Frames on their way to one socket.
@@ -24,8 +26,8 @@ use crate::FrameCounts;
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// The places in the normal lane, counted from the front, of notices that keep their turn.
-    turns: Option<Box<Vec<usize>>>,
+    /// The frames of the normal lane with a mark, in order: their places, counted from the front.
+    marks: Option<Box<Vec<(usize, Mark)>>>,
     /// True if the first notice is the answer to the upgrade request, which is no frame.
     has_answer: bool,
     /// The lane whose front frame is written in part. The rest of that frame must be written next.
@@ -110,19 +112,19 @@ impl Lanes {
         Progress::Done
     }
 
-    /// Adds a frame to the normal lane; `is_notice` marks a notice that keeps its turn.
-    pub(super) fn push(&mut self, frame: Bytes, is_notice: bool) {
-        if is_notice {
-            let turns = self.turns.get_or_insert_default();
-            turns.push(self.normal.len());
+    /// Adds a frame to the normal lane.
+    pub(super) fn push(&mut self, frame: Bytes, mark: Option<Mark>) {
+        if let Some(mark) = mark {
+            let marks = self.marks.get_or_insert_default();
+            marks.push((self.normal.len(), mark));
         }
         self.normal.push_back(frame);
     }
 
     /// Adds a frame to the normal lane ahead of all others. None of them is written in part.
     pub(super) fn push_first(&mut self, frame: Bytes) {
-        if let Some(turns) = &mut self.turns {
-            turns.iter_mut().for_each(|place| *place += 1);
+        if let Some(marks) = &mut self.marks {
+            marks.iter_mut().for_each(|(place, _)| *place += 1);
         }
         self.normal.push_front(frame);
     }
@@ -130,21 +132,53 @@ impl Lanes {
     /// Moves the notices of the normal lane to the lane of notices, except for a partly written
     /// frame. Returns the moved bytes.
     pub(super) fn release_notices(&mut self) -> usize {
-        let Some(mut turns) = self.turns.take() else {
-            return 0;
-        };
-        if self.begun == Some(Lane::Normal) {
-            turns.retain(|place| *place > 0);
-        }
-        let mut bytes = 0;
-        // Each removal moves the later places up by one.
-        for (gone, place) in turns.iter().enumerate() {
-            if let Some(frame) = self.normal.remove(place - gone) {
-                bytes += frame.len();
-                self.push_notice(frame);
-            }
+        let first = usize::from(self.begun == Some(Lane::Normal));
+        let released = self.take_marked(|place, mark| place >= first && *mark == Mark::Notice);
+        let bytes = released.iter().map(Bytes::len).sum();
+        for frame in released {
+            self.push_notice(frame);
         }
         bytes
+    }
+
+    /// Drops the frames that are marked as of `channel`. Returns the dropped bytes and frames;
+    /// `None`, and drops nothing, if one of them is written in part or is an answer.
+    pub(super) fn withdraw(&mut self, channel: &Channel) -> Option<(usize, usize)> {
+        if self.held == Some(Lane::Normal) {
+            // The socket holds bytes back that may be of the channel.
+            return None;
+        }
+        let is_begun = |place: usize| place == 0 && self.begun == Some(Lane::Normal);
+        let marks = self.marks.iter().flat_map(|marks| marks.iter());
+        let mut of_channel = marks.filter(|(_, mark)| mark.is_of(channel));
+        if of_channel.any(|(place, mark)| is_begun(*place) || matches!(mark, Mark::Answer(_))) {
+            return None;
+        }
+        let dropped = self.take_marked(|_, mark| mark.is_of(channel));
+        Some((dropped.iter().map(Bytes::len).sum(), dropped.len()))
+    }
+
+    /// Takes marked frames out of the normal lane.
+    fn take_marked(&mut self, is_taken: impl Fn(usize, &Mark) -> bool) -> Vec<Bytes> {
+        let Some(marks) = self.marks.take() else {
+            return Vec::new();
+        };
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        for (place, mark) in *marks {
+            // Each removal moves the later places up by one.
+            let now_at = place - taken.len();
+            match is_taken(place, &mark) {
+                true => taken.extend(self.normal.remove(now_at)),
+                false => left.push((now_at, mark)),
+            }
+        }
+        self.marks = (!left.is_empty()).then(|| Box::new(left));
+        taken
+    }
+
+    /// Bytes in the normal lane.
+    pub(super) fn normal_bytes(&self) -> usize {
+        self.normal.iter().map(Bytes::len).sum()
     }
 
     /// The number of frames in the normal lane, including a partly written one.
@@ -174,7 +208,7 @@ impl Lanes {
         if self.begun == Some(Lane::Normal) {
             self.normal.extend(normal.pop_front());
         }
-        self.turns = None;
+        self.marks = None;
         let bytes = normal.iter().map(Bytes::len).sum();
         (bytes, normal.len())
     }
@@ -280,14 +314,14 @@ impl Lanes {
         written.bytes += out.bytes;
         written.normal_bytes += out.bytes;
         written.normal_frames += out.frames;
-        if let Some(turns) = &mut self.turns {
-            turns.retain(|place| *place >= out.frames);
-            turns.iter_mut().for_each(|place| *place -= out.frames);
+        if let Some(marks) = &mut self.marks {
+            marks.retain(|(place, _)| *place >= out.frames);
+            marks.iter_mut().for_each(|(place, _)| *place -= out.frames);
         }
         if self.normal.is_empty() {
             // An idle session holds no buffer.
             self.normal = VecDeque::new();
-            self.turns = None;
+            self.marks = None;
         }
     }
 
@@ -297,7 +331,7 @@ impl Lanes {
         Self {
             notices: self.notices.take(),
             normal: VecDeque::new(),
-            turns: None,
+            marks: None,
             has_answer: std::mem::take(&mut self.has_answer),
             begun: self.begun.take(),
             held: self.held.take(),
@@ -309,9 +343,12 @@ impl Lanes {
         if let Some(notices) = &mut behind.notices {
             self.notices.get_or_insert_default().append(notices);
         }
-        if let Some(turns) = behind.turns {
-            let places = turns.iter().map(|place| place + self.normal.len());
-            self.turns.get_or_insert_default().extend(places);
+        if let Some(marks) = behind.marks {
+            let before = self.normal.len();
+            let marks = marks
+                .into_iter()
+                .map(|(place, mark)| (place + before, mark));
+            self.marks.get_or_insert_default().extend(marks);
         }
         if self.normal.is_empty() {
             self.normal = behind.normal;

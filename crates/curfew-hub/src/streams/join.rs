@@ -9,6 +9,7 @@ use curfew_model::{Channel, DataForm, Epoch, Position, Publication};
 use parking_lot::Mutex;
 
 use super::feed::{Feed, ReadPart, Replay};
+use crate::outbox::Mark;
 use crate::{Hub, Member};
 
 /// Room for the answer to a subscriber, in bytes, which comes before what it missed.
@@ -171,11 +172,15 @@ impl Hub {
                 was_read: read.is_some(),
             };
             if let Some(frame) = answer(joined, &missed.in_answer) {
-                self.send(member, frame);
+                let mark = match missed.in_answer.is_empty() {
+                    true => None,
+                    false => member.mark(channel).map(Mark::of_answer),
+                };
+                self.send_as(member, frame, mark);
             }
             for frame in missed.frames {
                 let size = frame.len();
-                if self.deliver(member, frame, None) {
+                if self.deliver(member, channel, frame, None) {
                     self.count_queued(size);
                 }
             }

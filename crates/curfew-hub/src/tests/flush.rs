@@ -282,7 +282,14 @@ async fn of_a_frame_begun_the_rest_stays_when_the_session_is_revoked() {
     harness.publish(&room, "after");
     harness.flush();
     let key = RevocationKey::user("u");
-    assert_eq!(harness.hub.revoke(&key, &Revocation::default()).len(), 1);
+    assert_eq!(
+        harness
+            .hub
+            .revoke(&key, &Revocation::default())
+            .sessions
+            .len(),
+        1
+    );
     // The following frame is dropped. The rest of the partly written frame tells the task to reset
     // the connection.
     let (progress, socket) = connected.wakes_to(&harness);

@@ -1,6 +1,6 @@
 //! Settings that change while sessions register, refresh and leave.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 use std::thread;
@@ -81,6 +81,8 @@ enum Op {
     Begin(usize, usize),
     Finish(usize),
     Abandon(usize),
+    /// A subscription comes with a token of its own, in place of an earlier one.
+    Bind(usize, usize),
     Unregister(usize),
     /// Other kinds come into force, and a walk over the sessions begins.
     Reload(u8),
@@ -95,6 +97,7 @@ fn op() -> impl Strategy<Value = Op> {
         3 => (session.clone(), 0..3_usize).prop_map(|(at, to)| Op::Begin(at, to)),
         2 => session.clone().prop_map(Op::Finish),
         2 => session.clone().prop_map(Op::Abandon),
+        2 => (session.clone(), 0..3_usize).prop_map(|(at, to)| Op::Bind(at, to)),
         1 => session.prop_map(Op::Unregister),
         2 => (0..16_u8).prop_map(Op::Reload),
         6 => Just(Op::Step),
@@ -112,6 +115,7 @@ proptest! {
         let hub = &harness.hub;
         let mut sessions: Vec<Arc<Member>> = Vec::new();
         let mut walk = Vec::new();
+        let (mut refreshing, mut tokens) = (HashSet::new(), HashMap::new());
         for op in ops {
             match op {
                 Op::Register(user) => sessions.push(harness.register(&token(user, 0), "one")),
@@ -124,19 +128,37 @@ proptest! {
                         hub.rekey(&member);
                     }
                 }
-                Op::Begin(at, _) | Op::Finish(at) | Op::Abandon(at) | Op::Unregister(at)
+                Op::Begin(at, _)
+                | Op::Finish(at)
+                | Op::Abandon(at)
+                | Op::Bind(at, _)
+                | Op::Unregister(at)
                     if !sessions.is_empty() =>
                 {
                     let at = at % sessions.len();
                     let member = &sessions[at];
                     match op {
                         // One refresh at a time, as in a session's task.
-                        Op::Begin(_, to) if member.principals().count() == 1 => {
+                        Op::Begin(_, to) if !refreshing.contains(&member.session()) => {
                             let user = member.principal().user()[5..].parse().unwrap();
                             hub.begin_refresh(member, token(user, to));
+                            refreshing.insert(member.session());
                         }
-                        Op::Finish(_) => hub.finish_refresh(member, &At(0)),
-                        Op::Abandon(_) => hub.abandon_refresh(member),
+                        Op::Finish(_) | Op::Abandon(_) => {
+                            refreshing.remove(&member.session());
+                            match op {
+                                Op::Finish(_) => hub.finish_refresh(member, &At(0)),
+                                _ => hub.abandon_refresh(member),
+                            }
+                        }
+                        Op::Bind(_, to) => {
+                            let user = member.principal().user()[5..].parse().unwrap();
+                            let bound = token(user, to);
+                            hub.bind(member, &channel("room"), Arc::clone(&bound));
+                            if let Some(old) = tokens.insert(member.session(), bound) {
+                                hub.unbind(member, &channel("room"), &old);
+                            }
+                        }
                         Op::Unregister(_) => {
                             hub.unregister(member);
                             sessions.swap_remove(at);
@@ -242,8 +264,15 @@ fn a_kind_finds_its_sessions_once_all_is_settled() {
     assert!(hub.set_kinds(&claims(0b0010)).is_none() && hub.is_settled());
     // A kind that the settings do not name finds no session.
     let tenant = RevocationKey::claim("tenant", "acme");
-    assert!(hub.revoke(&tenant, &Revocation::default()).is_empty());
+    assert!(
+        hub.revoke(&tenant, &Revocation::default())
+            .sessions
+            .is_empty()
+    );
     let device = RevocationKey::claim("device", "phone");
-    assert_eq!(hub.revoke(&device, &Revocation::default()).len(), 1);
+    assert_eq!(
+        hub.revoke(&device, &Revocation::default()).sessions.len(),
+        1
+    );
     assert!(member.outbox().ending().is_some());
 }

@@ -165,7 +165,10 @@ impl World {
             before,
             ..Revocation::default()
         };
-        assert_eq!(self.harness.hub.revoke(key, &revocation).len(), expect);
+        assert_eq!(
+            self.harness.hub.revoke(key, &revocation).sessions.len(),
+            expect
+        );
     }
 
     fn on_session(&mut self, at: usize, op: &Op) {

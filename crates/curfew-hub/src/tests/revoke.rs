@@ -49,7 +49,7 @@ fn a_key_of_each_kind_ends_the_sessions_it_names_and_no_others() {
         ]
         .map(|(user, token, claims)| harness.open_as(&principal(user, token, 100, claims)));
         let key = key.unwrap_or_else(|| RevocationKey::session(members[2].session()));
-        let closed = harness.hub.revoke(&key, &everyone()).len();
+        let closed = harness.hub.revoke(&key, &everyone()).sessions.len();
         assert_eq!(
             members.each_ref().map(|member| is_revoked(member)),
             expect,
@@ -57,7 +57,7 @@ fn a_key_of_each_kind_ends_the_sessions_it_names_and_no_others() {
         );
         assert_eq!(closed, expect.iter().filter(|hit| **hit).count(), "{what}");
         assert_eq!(
-            harness.hub.revoke(&key, &everyone()).len(),
+            harness.hub.revoke(&key, &everyone()).sessions.len(),
             0,
             "{what} again"
         );
@@ -72,6 +72,7 @@ fn a_cutoff_spares_newer_tokens() {
         harness
             .hub
             .revoke(&RevocationKey::user("alice"), &until(100))
+            .sessions
             .len(),
         1
     );
@@ -82,9 +83,13 @@ fn a_cutoff_spares_newer_tokens() {
     );
     assert_eq!(new.outbox().ending(), None);
     let user = RevocationKey::user("alice");
-    assert_eq!(harness.hub.revoke(&user, &until(100)).len(), 0, "again");
+    assert_eq!(
+        harness.hub.revoke(&user, &until(100)).sessions.len(),
+        0,
+        "again"
+    );
     // A revocation that certainly covers the token replaces the earlier reason.
-    assert_eq!(harness.hub.revoke(&user, &until(101)).len(), 2);
+    assert_eq!(harness.hub.revoke(&user, &until(101)).sessions.len(), 2);
     assert!(is_revoked(&old) && !is_revoked(&new));
 }
 
@@ -101,6 +106,7 @@ fn a_revocation_lets_go_of_the_queue_and_nothing_is_delivered_afterwards() {
         harness
             .hub
             .revoke(&RevocationKey::user("alice"), &everyone())
+            .sessions
             .len(),
         1
     );
@@ -124,6 +130,7 @@ fn a_session_that_is_not_open_yet_is_found_and_stays_closed() {
         harness
             .hub
             .revoke(&RevocationKey::user("alice"), &everyone())
+            .sessions
             .len(),
         1
     );
@@ -141,6 +148,7 @@ fn many_sessions_of_one_user_come_and_go_in_any_order() {
         harness
             .hub
             .revoke(&RevocationKey::user("alice"), &everyone())
+            .sessions
             .len(),
         6
     );
@@ -161,7 +169,11 @@ fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
         RevocationKey::claim("tenant", "acme"),
     ] {
         harness.hub.index.add(&key, &member);
-        assert_eq!(harness.hub.revoke(&key, &everyone()).len(), 0, "{key}");
+        assert_eq!(
+            harness.hub.revoke(&key, &everyone()).sessions.len(),
+            0,
+            "{key}"
+        );
     }
     assert_eq!(member.outbox().ending(), None);
 }
@@ -189,6 +201,7 @@ fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
             let closed = harness
                 .hub
                 .revoke(&RevocationKey::token(token), &everyone())
+                .sessions
                 .len();
             assert_eq!(closed == 1, expect[at], "{token}, {end}");
             let expect_token = if end == "finish" { "t2" } else { "t1" };
@@ -206,8 +219,8 @@ fn a_refresh_survives_a_cutoff_that_covers_the_old_token_once_it_is_finished() {
     harness.hub.begin_refresh(&member, after);
     harness.hub.finish_refresh(&member, &At(0));
     let user = RevocationKey::user("alice");
-    assert_eq!(harness.hub.revoke(&user, &until(150)).len(), 0);
-    assert_eq!(harness.hub.revoke(&user, &until(200)).len(), 1);
+    assert_eq!(harness.hub.revoke(&user, &until(150)).sessions.len(), 0);
+    assert_eq!(harness.hub.revoke(&user, &until(200)).sessions.len(), 1);
     harness.unregister(&member);
     assert_eq!(
         Arc::strong_count(&member),

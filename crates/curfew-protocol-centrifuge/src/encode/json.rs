@@ -76,7 +76,9 @@ impl<'o> Root for Json<'o> {
             DataForm::Difference(patch) => patch.len() + patch.len() / 2,
         };
         let sender = publication.sender.map_or(0, |sender| {
-            SENDER_OVERHEAD + sender.user.len() + sender.info.as_ref().map_or(0, |info| info.len())
+            let infos = [&sender.info, &sender.channel_info];
+            let infos = infos.map(|info| info.as_ref().map_or(0, |info| info.len()));
+            SENDER_OVERHEAD + sender.user.len() + infos[0] + infos[1]
         });
         self.out
             .reserve(PUSH_OVERHEAD + channel.len() + data + sender);

@@ -183,9 +183,11 @@ fn publication_length(publication: &Published<'_>) -> usize {
 /// Bytes of what [`put_present`] writes.
 fn sender_length(sender: &Present) -> usize {
     let info = sender.info.as_deref().unwrap_or_default();
+    let channel_info = sender.channel_info.as_deref().unwrap_or_default();
     text_length(1, sender.user.as_bytes())
         + field_length(2, ID_BYTES)
         + text_length(3, info.as_bytes())
+        + text_length(4, channel_info.as_bytes())
 }
 
 /// Bytes of a text, which is left out if it is empty.

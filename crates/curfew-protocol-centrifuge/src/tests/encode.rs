@@ -16,6 +16,7 @@ fn alice() -> Present {
         session: session(),
         user: "alice".into(),
         info: None,
+        channel_info: None,
     }
 }
 
@@ -24,6 +25,7 @@ fn alice_info() -> Option<wire::ClientInfo> {
         user: "alice".to_owned(),
         client: SESSION.to_owned(),
         conn_info: Vec::new(),
+        chan_info: Vec::new(),
     })
 }
 
@@ -143,7 +145,7 @@ fn the_other_implementation_writes_the_vectors() {
                 info: Some(wire::ClientInfo {
                     user: "alice".to_owned(),
                     client: "0198".to_owned(),
-                    conn_info: Vec::new(),
+                    ..wire::ClientInfo::default()
                 }),
                 ..wire_publication(r#"{"n":5}"#, 5)
             }),

@@ -114,6 +114,7 @@ messages! {
         #[prost(string, tag = "1")] user: String,
         #[prost(string, tag = "2")] client: String,
         #[prost(bytes = "vec", tag = "3")] conn_info: Vec<u8>,
+        #[prost(bytes = "vec", tag = "4")] chan_info: Vec<u8>,
     }
     Publication {
         #[prost(bytes = "vec", tag = "4")] data: Vec<u8>,

@@ -15,10 +15,10 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::admission::{AdmissionError, Failure};
-use crate::commands::server_side::{self, ServerSide};
+use crate::commands::server_side::{self, Made, ServerSide};
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
-use crate::metrics::CommandOutcome;
+use crate::metrics::{CommandOutcome, LostSubscription};
 use crate::open::{Live, Refusal, SessionState};
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
@@ -70,7 +70,7 @@ pub(crate) struct NotOpened {
 #[derive(Debug)]
 pub(crate) struct Opened {
     live: Live,
-    server_side: Vec<ServerSide>,
+    server_side: Made,
 }
 
 /// The content of the first message.
@@ -206,7 +206,7 @@ async fn open(
     let mut live = Live::new(Arc::new(admitted));
     let rules = context.node.hub().wires().get(wire).rules();
     let server_side = match rules.opens_by_command {
-        false => Vec::new(),
+        false => Made::default(),
         true => server_side::subscribe(context, settings, &mut live, first.subscriptions)
             .await
             .map_err(|error| NotOpened {
@@ -233,8 +233,12 @@ pub(crate) fn finish(
         Ok(Opened { live, server_side }) => {
             let member = live.attachment.member();
             span.opens(state, member.session(), member.principal().user());
-            let told: Vec<_> = server_side.iter().map(ServerSide::told).collect();
+            let subscriptions = server_side.subscriptions.iter();
+            let told: Vec<_> = subscriptions.map(ServerSide::told).collect();
             state.open(live, request.id.as_ref(), &told);
+            for channel in &server_side.refused {
+                state.tell_lost(channel, LostSubscription::NotAvailable);
+            }
             state.drop_lost()
         }
         Err(NotOpened { refusal, principal }) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use curfew_auth::ConnectionClaims;
+use curfew_auth::{ConnectionClaims, TokenData};
 use curfew_backend::{BackendError, PresenceList};
 use curfew_model::{Action, ErrorCode, Present, Principal, Reply};
 use curfew_node::count_within;
@@ -15,7 +15,7 @@ use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
 
-/// Room for all of a session in an answer but its user and its info, in bytes.
+/// Room for all of a session in an answer but its user and what is shown of it, in bytes.
 const SESSION_BYTES: usize = 96;
 
 /// Everything up to the backend.
@@ -89,8 +89,9 @@ pub(crate) fn finish(
 }
 
 fn size(present: &Present) -> usize {
-    let info = present.info.as_ref().map_or(0, |info| info.len());
-    SESSION_BYTES + present.user.len() + info
+    let infos = [&present.info, &present.channel_info];
+    let infos = infos.map(|info| info.as_ref().map_or(0, |info| info.len()));
+    SESSION_BYTES + present.user.len() + infos[0] + infos[1]
 }
 
 /// The `info` of a session in the presence of channels: the value of the claim
@@ -106,4 +107,14 @@ pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<
     };
     let value = principal.claims().parse().remove(claim)?;
     Some(value.to_string().into())
+}
+
+/// What a subscription shows by the `info` of its options, where the node speaks the Centrifuge
+/// protocol.
+pub(crate) fn channel_info(
+    settings: &SessionSettings,
+    info: Option<TokenData>,
+) -> Option<Arc<str>> {
+    let info = info.filter(|_| settings.shows_sender)?;
+    info.into_json().map(Into::into)
 }

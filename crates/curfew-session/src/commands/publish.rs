@@ -74,7 +74,9 @@ pub(crate) fn start(
     let Some(live) = &mut state.live else {
         return Reaction::Done(None);
     };
-    let sender = settings.shows_sender.then(|| sender(live, settings));
+    let sender = settings
+        .shows_sender
+        .then(|| sender(live, settings, &channel));
     let from = from(live);
     let append = options.stream.map(|bounds| Append {
         bounds,
@@ -186,8 +188,21 @@ fn check(data: &Payload<'_>, is_binary: bool) -> Result<(), &'static str> {
     }
 }
 
-/// The session as others see it.
-fn sender(live: &mut Live, settings: &SessionSettings) -> Arc<Present> {
+/// The session as others see it in the channel.
+fn sender(live: &mut Live, settings: &SessionSettings, channel: &Channel) -> Arc<Present> {
+    let sender = session_sender(live, settings);
+    let subscription = live.subscriptions.get(channel);
+    match subscription.and_then(|subscription| subscription.channel_info.clone()) {
+        None => sender,
+        channel_info => Arc::new(Present {
+            channel_info,
+            ..Present::clone(&sender)
+        }),
+    }
+}
+
+/// The session as others see it everywhere.
+fn session_sender(live: &mut Live, settings: &SessionSettings) -> Arc<Present> {
     if let Some(sender) = &live.sender {
         return Arc::clone(sender);
     }
@@ -197,6 +212,7 @@ fn sender(live: &mut Live, settings: &SessionSettings) -> Arc<Present> {
         session: member.session(),
         user,
         info: presence::info(settings, &member.principal()),
+        channel_info: None,
     });
     live.sender = Some(Arc::clone(&sender));
     sender

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use curfew_auth::VerifyError;
 use curfew_hub::Ending;
-use curfew_model::{Action, Channel, Disconnect, ErrorCode, Principal, Push, Reply};
+use curfew_model::{Disconnect, ErrorCode, Principal, Reply};
 use curfew_node::{AdmitError, Attachment};
 use curfew_telemetry::Origin;
 use tracing::{Instrument as _, debug};
@@ -185,70 +185,5 @@ impl SessionState {
         let member = live.attachment.member();
         let info = || presence::info(&settings, principal);
         self.context.node.renew_presence(member, info);
-    }
-
-    /// Forgets the subscriptions that a gap has ended, and tells the client. `Some` if the session
-    /// ends with them: the server's own are resumed by a new connection.
-    pub(crate) fn drop_lost(&mut self) -> Option<End> {
-        if !self.wire().rules().gap_ends_subscription {
-            return None;
-        }
-        let live = self.live.as_mut()?;
-        let member = Arc::clone(live.attachment.member());
-        let node = &self.context.node;
-        let is_lost = |channel: &Channel| !node.hub().listens(channel, &member);
-        let lost = live
-            .subscriptions
-            .iter()
-            .filter(|(channel, _)| is_lost(channel));
-        let lost: Vec<_> = lost
-            .map(|(channel, subscription)| (channel.clone(), subscription.by_server))
-            .collect();
-        if lost.iter().any(|(_, by_server)| *by_server) {
-            return Some(Disconnect::INSUFFICIENT_STATE.into());
-        }
-        for (channel, _) in &lost {
-            live.subscriptions.remove(channel);
-            node.unsubscribe(channel, &member);
-        }
-        for (channel, _) in &lost {
-            self.push(&Push::Gap {
-                channel,
-                position: None,
-            });
-        }
-        None
-    }
-
-    /// Repeats the decision on every subscription and drops cached decisions on publishing, because
-    /// the claims or the policy have changed.
-    pub(crate) fn reconsider(&mut self) {
-        let Some(live) = &mut self.live else { return };
-        if live.subscriptions.is_empty() {
-            return;
-        }
-        let member = Arc::clone(live.attachment.member());
-        let principal = member.principal();
-        let settings = self.context.settings.load();
-        let subject = settings.policy.subject(&principal);
-        let mut lost: Vec<Channel> = Vec::new();
-        for (channel, permissions) in &mut live.subscriptions {
-            permissions.publish = None;
-            let decision = subject.decide(Action::Subscribe, channel);
-            self.context.count_decision(&decision);
-            if !decision.allowed {
-                lost.push(channel.clone());
-            }
-        }
-        for channel in &lost {
-            live.subscriptions.remove(channel);
-            self.context.node.unsubscribe(channel, &member);
-        }
-        for channel in &lost {
-            self.push(&Push::Unsubscribed {
-                channel,
-                reason: ErrorCode::Forbidden,
-            });
-        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use curfew_auth::ConnectionClaims;
+use curfew_auth::{ConnectionClaims, Overrides};
 use curfew_backend::BackendError;
 use curfew_hub::Joined;
 use curfew_model::{
@@ -13,7 +13,8 @@ use curfew_model::{
 use curfew_node::{ChannelOptions, SubscribeOutcome, Wish};
 use tracing::debug;
 
-use crate::commands::subscribe::{still_allowed, subscribed, wish};
+use crate::commands::presence;
+use crate::commands::subscribe::{narrowed, still_allowed, subscribed, wish};
 use crate::open::{Live, Subscription};
 use crate::{Context, SessionSettings};
 
@@ -58,6 +59,15 @@ impl From<ServerSideError> for Disconnect {
     }
 }
 
+/// The channels of the server that a session opens with.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    /// The subscriptions.
+    pub(crate) subscriptions: Vec<ServerSide>,
+    /// The channels whose data the session's protocol cannot carry, of which the client is told.
+    pub(crate) refused: Vec<Channel>,
+}
+
 /// Subscribes a session that opens. A channel that the policy does not allow is left out. `asked`
 /// has the channels that the client resumes, with its places.
 pub(crate) async fn subscribe(
@@ -65,7 +75,7 @@ pub(crate) async fn subscribe(
     settings: &SessionSettings,
     live: &mut Live,
     asked: Vec<(String, SubscribeOptions<'static>)>,
-) -> Result<Vec<ServerSide>, ServerSideError> {
+) -> Result<Made, ServerSideError> {
     let member = Arc::clone(live.attachment.member());
     let principal = member.principal();
     let wanted = wanted(settings, &principal, asked);
@@ -76,18 +86,33 @@ pub(crate) async fn subscribe(
         // Frames wait in its queue from here on, behind the answer that is to come.
         live.attachment.open(curfew_hub::Lanes::default());
     }
-    let mut made = Vec::with_capacity(wanted.len());
-    for (channel, Wanted { place, data }) in wanted {
+    let wires = context.node.hub().wires();
+    let carries_bytes = wires.get(member.wire()).rules().carries_bytes;
+    let mut made = Made::default();
+    for (channel, wanted) in wanted {
+        let Wanted {
+            place,
+            data,
+            channel_info,
+            overrides,
+        } = wanted;
         let decision = settings
             .policy
             .decide(&principal, Action::Subscribe, &channel);
         context.count_decision(&decision);
-        let options = settings.channels.of(&channel);
+        let options = narrowed(settings.channels.of(&channel), overrides);
         if !decision.allowed {
             debug!(channel = %channel, reason = %decision, "channel of the server left out");
             continue;
         }
-        let wish = wish(settings, options, &principal, &place);
+        if options.is_binary && !carries_bytes {
+            made.refused.push(channel);
+            continue;
+        }
+        let wish = Wish {
+            channel_info: channel_info.clone(),
+            ..wish(settings, options, &principal, &place)
+        };
         let missed = OnceLock::new();
         // Told in the answer to `connect`.
         let answer = |_: Joined, publications: &[Publication]| {
@@ -105,10 +130,11 @@ pub(crate) async fn subscribe(
             Ok(SubscribeOutcome::Joined(joined)) => {
                 let subscription = Subscription {
                     by_server: true,
+                    channel_info,
                     ..Subscription::default()
                 };
                 live.subscriptions.insert(channel.clone(), subscription);
-                made.push(ServerSide {
+                made.subscriptions.push(ServerSide {
                     channel,
                     joined,
                     wish,
@@ -129,6 +155,8 @@ pub(crate) async fn subscribe(
 struct Wanted {
     place: SubscribeOptions<'static>,
     data: Option<Box<[u8]>>,
+    channel_info: Option<Arc<str>>,
+    overrides: Overrides,
 }
 
 fn wanted(
@@ -138,9 +166,14 @@ fn wanted(
 ) -> BTreeMap<Channel, Wanted> {
     let mut wanted = BTreeMap::new();
     for named in ConnectionClaims::of(principal.claims()).channels {
-        let data = named.options.data.map(|data| data.into_bytes());
-        let place = SubscribeOptions::default();
-        wanted.insert(named.channel, Wanted { place, data });
+        let options = named.options;
+        let of_token = Wanted {
+            place: SubscribeOptions::default(),
+            data: options.data.map(|data| data.into_bytes()),
+            channel_info: presence::channel_info(settings, options.info),
+            overrides: options.overrides,
+        };
+        wanted.insert(named.channel, of_token);
     }
     if settings.personal_channels
         && !principal.user().is_empty()

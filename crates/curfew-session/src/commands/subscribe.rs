@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use curfew_auth::VerifyError;
+use curfew_auth::{Overrides, VerifyError};
 use curfew_backend::BackendError;
 use curfew_hub::Joined;
 use curfew_model::{
     Action, Channel, Disconnect, ErrorCode, Principal, Publication, Reply, SubscribeOptions,
     Subscribed,
 };
-use curfew_node::{ChannelOptions, SubscribeOutcome, Wish};
+use curfew_node::{ChannelOptions, JoinLeave, SubscribeOutcome, SubscriptionTokenError, Wish};
 use curfew_policy::{Decision, Policy, Why};
 use curfew_telemetry::Origin;
 use tracing::Instrument as _;
@@ -33,7 +33,27 @@ pub(crate) enum SubscribeError {
     Token(#[from] VerifyError),
     /// A revocation covers the subscription's token.
     #[error("access with this token was revoked")]
-    Revoked,
+    Revoked(Disconnect),
+}
+
+impl From<SubscriptionTokenError> for SubscribeError {
+    fn from(error: SubscriptionTokenError) -> Self {
+        match error {
+            SubscriptionTokenError::Revoked(disconnect) => Self::Revoked(disconnect),
+            SubscriptionTokenError::Backend(error) => Self::Backend(error),
+        }
+    }
+}
+
+impl SubscribeError {
+    /// True if a newer token would do.
+    fn asks_for_newer_token(&self) -> bool {
+        match self {
+            Self::Backend(_) | Self::Token(VerifyError::Unknown(_)) => false,
+            Self::Token(VerifyError::Refused(error)) => error.is_of_time(),
+            Self::Revoked(disconnect) => *disconnect == Disconnect::REAUTH_REQUIRED,
+        }
+    }
 }
 
 /// The outcome of a subscription, with the token that it has.
@@ -86,13 +106,18 @@ pub(crate) fn start(
         let message = "the channel carries bytes; subscribe by a protocol that does";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
-    let wish = wish(settings, options, &member.principal(), &asked);
+    let mut wish = wish(settings, options, &member.principal(), &asked);
+    let mut options = options;
     let context = Arc::clone(&state.context);
     let (wire, id) = (state.wire, request.id.clone());
     let token = asked.token.map(|token| token.into_owned());
     let scope = span.scope();
     let subscribe = async move {
-        let allowed = || still_allowed(&context, &policy, &member.principal(), &channel, grants);
+        let allowed = || {
+            // A revocation may have come while the broker was asked.
+            member.withdrawn(&channel).is_none()
+                && still_allowed(&context, &policy, &member.principal(), &channel, grants)
+        };
         let result = async {
             let grant = match &token {
                 Some(token) => {
@@ -100,6 +125,10 @@ pub(crate) fn start(
                 }
                 None => None,
             };
+            if let Some(grant) = &grant {
+                options = narrowed(options, grant.overrides);
+                wish.channel_info.clone_from(&grant.channel_info);
+            }
             // Queued where the session joins, so that nothing of the channel comes before it.
             let answer = |joined: Joined, missed: &[Publication]| {
                 let mut subscribed = subscribed(joined, &wish, options, missed);
@@ -138,7 +167,7 @@ pub(crate) fn start(
 
 /// Returns true if the decision allows a subscription. With `grants` the subscription has a token
 /// of its own, which gives what no rule denies.
-fn allows(decision: &Decision, grants: bool) -> bool {
+pub(crate) fn allows(decision: &Decision, grants: bool) -> bool {
     decision.allowed || (grants && decision.why == Why::NoRule)
 }
 
@@ -158,6 +187,22 @@ pub(crate) fn still_allowed(
     }
 }
 
+/// The options of a channel for a subscription whose token changes them. It switches nothing on that
+/// the channel lacks.
+pub(crate) fn narrowed(mut options: ChannelOptions, overrides: Overrides) -> ChannelOptions {
+    if overrides.presence == Some(false) {
+        options.presence = false;
+    }
+    options.join_leave = match (overrides.join_leave, overrides.force_push_join_leave) {
+        _ if options.join_leave == JoinLeave::Never => JoinLeave::Never,
+        (Some(false), _) => JoinLeave::Never,
+        (_, Some(true)) => JoinLeave::All,
+        (_, Some(false)) => JoinLeave::Asked,
+        (_, None) => options.join_leave,
+    };
+    options
+}
+
 /// The wish of a session that subscribes to a channel with these options.
 pub(crate) fn wish(
     settings: &SessionSettings,
@@ -171,6 +216,7 @@ pub(crate) fn wish(
             true => presence::info(settings, principal),
             false => None,
         },
+        channel_info: None,
         join_leave: asked.join_leave,
         must_recover: asked.must_recover,
         delta: asked.delta,
@@ -208,7 +254,9 @@ pub(crate) fn finish(
         Ok((SubscribeOutcome::Joined(joined), grant)) => {
             span.joined(state, joined);
             if let Some(live) = &mut state.live {
+                let channel_info = grant.as_ref().and_then(|grant| grant.channel_info.clone());
                 let subscription = Subscription {
+                    channel_info,
                     grant: grant.map(Box::new),
                     ..Subscription::default()
                 };
@@ -231,14 +279,14 @@ pub(crate) fn finish(
         }
         Ok((SubscribeOutcome::Forbidden, _)) => {
             span.forbidden(state, &channel);
-            let message = "the rules have changed and do not allow it any more";
+            let message = "the rules or a revocation do not allow it any more";
             (ErrorCode::Forbidden, message.to_owned())
         }
         Err(SubscribeError::Backend(error)) => {
             state.backend_error(request, &error, span);
             return None;
         }
-        Err(SubscribeError::Token(VerifyError::Refused(error))) if error.is_of_time() => {
+        Err(error) if error.asks_for_newer_token() => {
             span.failed(state, ErrorCode::Expired);
             let answer = state.reply(request, &Reply::SubscriptionExpired);
             state.answer(answer);
@@ -252,7 +300,7 @@ pub(crate) fn finish(
         Err(SubscribeError::Token(VerifyError::Refused(error))) => {
             (ErrorCode::Forbidden, error.message().to_owned())
         }
-        Err(error @ SubscribeError::Revoked) => (ErrorCode::Forbidden, error.to_string()),
+        Err(error @ SubscribeError::Revoked(_)) => (ErrorCode::Forbidden, error.to_string()),
         Err(SubscribeError::Token(VerifyError::Unknown(_))) => {
             let message = "temporarily unavailable, try again".to_owned();
             (ErrorCode::Unavailable, message)

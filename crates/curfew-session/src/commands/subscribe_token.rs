@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use curfew_auth::{SubscriptionWish, VerifyError, subscription_channel};
+use curfew_auth::{Overrides, SubscriptionWish, VerifyError, subscription_channel};
 use curfew_hub::Member;
-use curfew_model::{Channel, Disconnect, ErrorCode, Principal, Push, Reply};
+use curfew_model::{Channel, Disconnect, ErrorCode, Reply};
+use curfew_node::SubscriptionToken;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -14,7 +15,7 @@ use tracing::Instrument as _;
 use crate::Context;
 use crate::commands::span::CommandSpan;
 use crate::commands::subscribe::SubscribeError;
-use crate::commands::{Outcome, Reaction, RequestInfo};
+use crate::commands::{Outcome, Reaction, RequestInfo, presence};
 use crate::open::SessionState;
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
@@ -22,10 +23,14 @@ use crate::run::End;
 /// A subscription's token, verified.
 #[derive(Debug)]
 pub(crate) struct Grant {
-    /// The token's content.
-    pub(crate) principal: Arc<Principal>,
+    /// The token, by which revocations find the subscription.
+    token: SubscriptionToken,
     /// Its data for the client.
     pub(crate) data: Option<Box<[u8]>>,
+    /// What the subscription shows of the session, as JSON.
+    pub(crate) channel_info: Option<Arc<str>>,
+    /// The settings of the channel that it changes for its subscription.
+    pub(crate) overrides: Overrides,
     /// Seconds after which the client should renew it; `None` if it names no end.
     pub(crate) renew_in: Option<u64>,
 }
@@ -33,7 +38,7 @@ pub(crate) struct Grant {
 /// Verifies the token of a subscription, and looks for a revocation that covers it.
 pub(crate) async fn verify(
     context: &Context,
-    member: &Member,
+    member: &Arc<Member>,
     channel: &Channel,
     token: &str,
 ) -> Result<Grant, SubscribeError> {
@@ -45,14 +50,17 @@ pub(crate) async fn verify(
     };
     let verified = context.authenticator.verify_subscription(token, wish).await;
     let grant = context.judge(verified)?;
-    let node = &context.node;
-    if node.is_revoked(&grant.principal, member.session()).await? {
-        return Err(SubscribeError::Revoked);
-    }
+    let admit = context
+        .node
+        .admit_subscription(member, channel, grant.principal);
+    let token = admit.await?;
+    let settings = context.settings.load();
     Ok(Grant {
-        renew_in: context.renew_in(&grant.principal),
+        channel_info: presence::channel_info(&settings, grant.claims.info),
+        overrides: grant.claims.overrides,
+        renew_in: context.renew_in(token.principal()),
         data: grant.claims.data.map(|data| data.into_bytes()),
-        principal: grant.principal,
+        token,
     })
 }
 
@@ -114,6 +122,12 @@ pub(crate) fn finish(
             };
             let live = state.live.as_mut()?;
             if let Some(subscription) = live.subscriptions.get_mut(channel) {
+                if subscription.channel_info != grant.channel_info {
+                    subscription.channel_info.clone_from(&grant.channel_info);
+                    let info = grant.channel_info.clone();
+                    let member = live.attachment.member();
+                    state.context.node.renew_channel_info(member, channel, info);
+                }
                 subscription.grant = Some(Box::new(grant));
             }
             state.schedule_subscriptions();
@@ -136,7 +150,13 @@ pub(crate) fn finish(
             span.failed(state, ErrorCode::Forbidden);
             return Some(Disconnect::AUTH_FAILED.into());
         }
-        Err(error @ SubscribeError::Revoked) => (ErrorCode::Forbidden, error.to_string()),
+        Err(error @ SubscribeError::Revoked(disconnect)) => {
+            let code = match disconnect == Disconnect::REAUTH_REQUIRED {
+                true => ErrorCode::ReauthRequired,
+                false => ErrorCode::Forbidden,
+            };
+            (code, error.to_string())
+        }
     };
     span.failed(state, code);
     let answer = state.error(request, code, message);
@@ -156,34 +176,11 @@ impl SessionState {
         let first = ends.min().map(|at| at.saturating_sub(now));
         self.deadlines.subscription_at = first.and_then(|wait| Instant::now().checked_add(wait));
     }
-
-    /// Ends the subscriptions whose tokens have ended.
-    pub(crate) fn end_subscriptions(&mut self) {
-        let now = self.context.node.clock().now();
-        let Some(live) = &mut self.live else { return };
-        let member = Arc::clone(live.attachment.member());
-        let over = live.subscriptions.iter().filter(|(_, subscription)| {
-            let grant = subscription.grant.as_ref();
-            grant.is_some_and(|grant| grant.ends_at() <= now)
-        });
-        let over: Vec<_> = over.map(|(channel, _)| channel.clone()).collect();
-        for channel in &over {
-            live.subscriptions.remove(channel);
-            self.context.node.unsubscribe(channel, &member);
-        }
-        for channel in &over {
-            self.push(&Push::Unsubscribed {
-                channel,
-                reason: ErrorCode::Expired,
-            });
-        }
-        self.schedule_subscriptions();
-    }
 }
 
 impl Grant {
     /// The time since 1970 at which the subscription ends.
-    fn ends_at(&self) -> Duration {
-        self.principal.ends_at()
+    pub(crate) fn ends_at(&self) -> Duration {
+        self.token.principal().ends_at()
     }
 }

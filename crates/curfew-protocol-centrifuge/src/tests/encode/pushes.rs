@@ -99,6 +99,7 @@ fn a_publication_is_written_in_one_allocation() {
     let news = channel("news");
     let sender = Present {
         info: Some(r#"{"name":"Alice"}"#.into()),
+        channel_info: Some(r#"{"seat":7}"#.into()),
         ..alice()
     };
     let data = r#"{"room":"kitchen","temp":20.5,"unit":"C"}"#.repeat(50);
@@ -133,11 +134,13 @@ fn other_pushes_tell_of_sessions_and_ends() {
     let news = channel("news");
     let present = Present {
         info: Some("1".into()),
+        channel_info: Some("[2]".into()),
         ..alice()
     };
     let info = Some(wire::Presence {
         info: alice_info().map(|info| wire::ClientInfo {
             conn_info: b"1".to_vec(),
+            chan_info: b"[2]".to_vec(),
             ..info
         }),
     });
@@ -152,7 +155,7 @@ fn other_pushes_tell_of_sessions_and_ends() {
                 present: &present,
             },
             &format!(
-                r#"{{"push":{{"channel":"news","{name}":{{"info":{{"user":"alice","client":"{SESSION}","conn_info":1}}}}}}}}"#
+                r#"{{"push":{{"channel":"news","{name}":{{"info":{{"user":"alice","client":"{SESSION}","conn_info":1,"chan_info":[2]}}}}}}}}"#
             ),
             wire::Push {
                 channel: "news".to_owned(),
@@ -218,7 +221,12 @@ proptest! {
     ) {
         let channel = channel(&name);
         let data = serde_json::to_string(&data).unwrap();
-        let sender = Present { user: user.as_str().into(), ..alice() };
+        let info = format!("[{data}]");
+        let sender = Present {
+            user: user.as_str().into(),
+            channel_info: Some(info.as_str().into()),
+            ..alice()
+        };
         let push = Push::Message {
             channel: &channel,
             data: data.as_bytes(),
@@ -231,6 +239,8 @@ proptest! {
         let published = &value["push"]["pub"];
         prop_assert_eq!(value["push"]["channel"].as_str(), Some(name.as_str()));
         prop_assert_eq!(published["info"]["user"].as_str().unwrap_or_default(), user.as_str());
+        let chan_info: Value = serde_json::from_str(&info).unwrap();
+        prop_assert_eq!(&published["info"]["chan_info"], &chan_info);
         prop_assert_eq!(published["offset"].as_u64().unwrap_or(0), offset);
         let expect = if is_delta { Value::from(data.as_str()) } else { serde_json::from_str(&data).unwrap() };
         prop_assert_eq!(&published["data"], &expect);
@@ -242,6 +252,7 @@ proptest! {
         let published = decoded.publication.unwrap();
         prop_assert_eq!(&published.data, data.as_bytes());
         prop_assert_eq!((published.offset, published.delta), (offset, is_delta));
+        prop_assert_eq!(published.info.unwrap().chan_info, info.as_bytes());
     }
 }
 

@@ -1,0 +1,123 @@
+//! Tokens of subscriptions. Revocations find the session by the keys of such a token as well, and
+//! end its subscription alone.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use curfew_model::{Channel, Disconnect, Principal, Revocation, RevocationKey};
+
+use super::Member;
+use crate::index::Index;
+use crate::outbox::Mark;
+
+/// The token of a subscription.
+#[derive(Debug)]
+pub(super) struct Bound {
+    channel: Channel,
+    pub(super) principal: Arc<Principal>,
+    /// The disconnect of the revocation that covers the token, if one does.
+    revoked: Option<Disconnect>,
+}
+
+impl Member {
+    /// Registers the session in the index under the keys of a subscription's token as well. Returns
+    /// those keys.
+    pub(crate) fn bind(
+        self: &Arc<Self>,
+        index: &Index,
+        channel: &Channel,
+        principal: Arc<Principal>,
+    ) -> Vec<RevocationKey> {
+        let mut principals = self.principals.lock();
+        let keys = match &principals.keyed_by {
+            Some(kinds) => self.keys_of(&principal, kinds),
+            None => Vec::new(),
+        };
+        for key in &keys {
+            index.add(key, self);
+        }
+        principals.bound.get_or_insert_default().push(Bound {
+            channel: channel.clone(),
+            principal,
+            revoked: None,
+        });
+        self.is_bound.store(true, Ordering::Relaxed);
+        keys
+    }
+
+    /// Removes a token of a subscription and its keys. Returns true if the channel has no other.
+    pub(crate) fn unbind(
+        &self,
+        index: &Index,
+        channel: &Channel,
+        principal: &Arc<Principal>,
+    ) -> bool {
+        let mut principals = self.principals.lock();
+        let Some(bound) = &mut principals.bound else {
+            return true;
+        };
+        let is_it = |one: &Bound| one.channel == *channel && Arc::ptr_eq(&one.principal, principal);
+        if let Some(at) = bound.iter().position(is_it) {
+            bound.swap_remove(at);
+        }
+        let is_last = bound.iter().all(|other| other.channel != *channel);
+        if bound.is_empty() {
+            principals.bound = None;
+            self.is_bound.store(false, Ordering::Relaxed);
+        }
+        self.remove_keys(index, &principals, principal);
+        is_last
+    }
+
+    /// The disconnect of the revocation that covers a token of the subscription to `channel`, if one
+    /// does.
+    pub fn withdrawn(&self, channel: &Channel) -> Option<Disconnect> {
+        let principals = self.principals.lock();
+        let mut bound = principals.bound.iter().flat_map(|bound| bound.iter());
+        bound.find_map(|one| one.revoked.filter(|_| one.channel == *channel))
+    }
+
+    /// Notes the tokens of subscriptions that `revoked` has a disconnect for. Returns the channels
+    /// of those that were not noted before.
+    pub(crate) fn withdraw(
+        &self,
+        revoked: impl Fn(&Principal) -> Option<Disconnect>,
+    ) -> Vec<Channel> {
+        let mut channels = Vec::new();
+        if !self.is_bound.load(Ordering::Relaxed) {
+            return channels;
+        }
+        let mut principals = self.principals.lock();
+        let bound = principals.bound.iter_mut();
+        for one in bound.flat_map(|bound| bound.iter_mut()) {
+            if one.revoked.is_none() {
+                one.revoked = revoked(&one.principal);
+                channels.extend(one.revoked.map(|_| one.channel.clone()));
+            }
+        }
+        channels
+    }
+
+    /// True if a revocation of `key` covers the token of a subscription.
+    pub(crate) fn has_covered_subscription(
+        &self,
+        key: &RevocationKey,
+        revocation: &Revocation,
+    ) -> bool {
+        let principals = self.principals.lock();
+        let mut bound = principals.bound.iter().flat_map(|bound| bound.iter());
+        bound.any(|one| self.covered_by(&one.principal, key, revocation).is_some())
+    }
+
+    /// The mark of a frame of `channel`, if the subscription has a token of its own.
+    pub(crate) fn mark(&self, channel: &Channel) -> Option<Mark> {
+        // Set before the session listens to the channel; nearly every session has no such token.
+        if !self.is_bound.load(Ordering::Relaxed) {
+            return None;
+        }
+        let principals = self.principals.lock();
+        let mut bound = principals.bound.iter().flat_map(|bound| bound.iter());
+        let is_bound = bound.any(|one| one.channel == *channel);
+        is_bound.then(|| Mark::Of(channel.clone()))
+    }
+}

@@ -1,0 +1,53 @@
+//! Frames of a subscription whose token is revoked.
+
+use curfew_model::Channel;
+
+use super::Outbox;
+
+/// The treatment of a frame in the normal lane that differs from that of others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// A notice that keeps its turn.
+    Notice,
+    /// A frame of a channel whose subscription has a token of its own.
+    Of(Channel),
+    /// The answer to such a subscription, with publications.
+    Answer(Channel),
+}
+
+impl Mark {
+    /// The mark of the answer to a subscription whose other frames have this one.
+    pub(crate) fn of_answer(self) -> Self {
+        match self {
+            Self::Of(channel) => Self::Answer(channel),
+            other => other,
+        }
+    }
+
+    /// True for a frame that leaves only while the subscription to `channel` lasts.
+    pub(super) fn is_of(&self, channel: &Channel) -> bool {
+        match self {
+            Self::Notice => false,
+            Self::Of(of) | Self::Answer(of) => of == channel,
+        }
+    }
+}
+
+impl Outbox {
+    /// Drops the frames of a subscription that was taken away. Returns the dropped bytes and frames;
+    /// `None` if one of them is out of reach: it is being written, or the client waits for it.
+    pub(crate) fn withdraw(&self, channel: &Channel) -> Option<(usize, usize)> {
+        let mut state = self.state.lock();
+        if state.lanes.normal_bytes() < state.unwritten {
+            // A write is in progress, with frames that are not in the lanes.
+            return None;
+        }
+        let (bytes, frames) = state.lanes.withdraw(channel)?;
+        if frames > 0 {
+            // Timed deliveries are known by their place in the queue.
+            state.arrivals.clear();
+        }
+        state.unwritten -= bytes;
+        Some((bytes, frames))
+    }
+}

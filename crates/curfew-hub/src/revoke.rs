@@ -1,0 +1,144 @@
+//! Revocations: the sessions that a key names, and the subscriptions whose own tokens it names.
+
+use std::sync::Arc;
+
+use curfew_model::{Channel, Disconnect, Principal, Revocation, RevocationKey};
+
+use crate::metrics::DropReason;
+use crate::{Ending, Hub, Member, Suspension};
+
+/// The sessions and subscriptions that a revocation has ended.
+#[derive(Debug, Default)]
+pub struct Revoked {
+    /// The sessions.
+    pub sessions: Vec<Arc<Member>>,
+    /// The number of subscriptions of other sessions.
+    pub subscriptions: usize,
+}
+
+impl Hub {
+    /// Ends every session that the revocation names and covers, and every subscription with a token
+    /// of its own that it names and covers.
+    ///
+    /// Nothing is queued for them after this returns. Nothing is delivered to a session that [has
+    /// left](Member::has_left). A session whose subscription ends lives on, unless frames of that
+    /// subscription are out of reach in its queue: then it ends, and its client comes back.
+    pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Revoked {
+        let mut revoked = Revoked::default();
+        for member in self.named(key) {
+            match member.covered(key, revocation) {
+                // Its subscriptions end with it.
+                Some(disconnect) => {
+                    if self.end(&member, Ending::new(disconnect)) {
+                        revoked.sessions.push(member);
+                    }
+                }
+                None => {
+                    revoked.subscriptions += self.revoke_subscriptions(&member, |principal| {
+                        member.covered_by(principal, key, revocation)
+                    });
+                }
+            }
+        }
+        revoked
+    }
+
+    /// Ends the subscriptions of a session whose own tokens `revoked` has a disconnect for. Returns
+    /// their number.
+    pub fn revoke_subscriptions(
+        &self,
+        member: &Arc<Member>,
+        revoked: impl Fn(&Principal) -> Option<Disconnect>,
+    ) -> usize {
+        let channels = member.withdraw(revoked);
+        for channel in &channels {
+            self.withdraw(channel, member);
+        }
+        channels.len()
+    }
+
+    /// Sessions that the revocation names and covers, themselves or in a subscription, that a
+    /// revocation has ended already, and that have not left yet.
+    pub fn leaving(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
+        let mut named = self.named(key);
+        named.retain(|member| match member.outbox().ending() {
+            Some(ending) if ending.is_revocation() => member.covered(key, revocation).is_some(),
+            Some(ending) if ending.disconnect == Disconnect::INSUFFICIENT_STATE => {
+                member.has_covered_subscription(key, revocation)
+            }
+            _ => false,
+        });
+        named
+    }
+
+    /// Holds back the sessions that `key` names, with all of their subscriptions. Returns `None` if
+    /// it names no session.
+    pub fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
+        let mut named = self.named(key);
+        named.retain(|member| member.is_named_by(key));
+        (!named.is_empty()).then(|| Suspension::new(named))
+    }
+
+    /// The sessions that `key` names, and perhaps some that it does not. A session of which several
+    /// tokens are named may be there several times.
+    fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
+        match key.kind() {
+            "all" | "anonymous" => self.members(),
+            "session" => match key.plain_value().map(str::parse) {
+                Some(Ok(id)) => self.get(id).into_iter().collect(),
+                Some(Err(_)) => Vec::new(),
+                // The key holds only the digest of the id. Such keys are rare, so every session is
+                // compared; an index by digest would cost memory for every session.
+                None => {
+                    let mut members = self.members();
+                    members.retain(|member| key.names(&member.session().to_string()));
+                    members
+                }
+            },
+            _ => self.index.find(key),
+        }
+    }
+
+    /// Begins a subscription with a token of its own: revocations find the session by its keys as
+    /// well. Returns those keys.
+    pub fn bind(
+        &self,
+        member: &Arc<Member>,
+        channel: &Channel,
+        principal: Arc<Principal>,
+    ) -> Vec<RevocationKey> {
+        member.bind(&self.index, channel, principal)
+    }
+
+    /// Removes the keys of such a token. With the last one of a channel, frames of the channel that
+    /// wait are dropped: no revocation would find them any more.
+    pub fn unbind(&self, member: &Member, channel: &Channel, principal: &Arc<Principal>) {
+        if member.unbind(&self.index, channel, principal)
+            && let Some((bytes, frames)) = member.outbox().withdraw(channel)
+        {
+            self.give_back(bytes);
+            self.metrics()
+                .messages_dropped
+                .inc_by(DropReason::Closed, frames as u64);
+        }
+    }
+
+    /// Takes a channel away from a session whose token for it is [revoked](Member::withdrawn): it
+    /// listens no more, and no frame of the channel waits for it. Its task is to tell the client.
+    pub fn withdraw(&self, channel: &Channel, member: &Arc<Member>) {
+        self.channels.remove(channel, member);
+        self.end_telling(channel, member);
+        match member.outbox().withdraw(channel) {
+            Some((bytes, frames)) => {
+                self.give_back(bytes);
+                self.metrics()
+                    .messages_dropped
+                    .inc_by(DropReason::Revoked, frames as u64);
+            }
+            None => {
+                self.end(member, Ending::new(Disconnect::INSUFFICIENT_STATE));
+            }
+        }
+        member.outbox().reconsider();
+    }
+}

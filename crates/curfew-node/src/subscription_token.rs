@@ -1,0 +1,73 @@
+//! Tokens that sessions bring for one channel, beside their own.
+
+use std::sync::Arc;
+
+use curfew_backend::BackendError;
+use curfew_hub::Member;
+use curfew_model::{Channel, Disconnect, Principal};
+
+use crate::Node;
+
+/// Reason why a verified token opens no channel.
+#[derive(Debug, thiserror::Error)]
+pub enum SubscriptionTokenError {
+    /// A revocation covers the token. It ends sessions with this disconnect.
+    #[error("access with this token was revoked")]
+    Revoked(Disconnect),
+    /// The backend failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+}
+
+/// The token of a subscription, while revocations find the session by it. Dropping the value ends
+/// that.
+#[derive(Debug)]
+pub struct SubscriptionToken {
+    node: Arc<Node>,
+    member: Arc<Member>,
+    channel: Channel,
+    principal: Arc<Principal>,
+}
+
+impl Node {
+    /// Lets revocations of a verified token end the subscription that it is for, and looks for one
+    /// that covers it already.
+    ///
+    /// # Errors
+    ///
+    /// A revocation covers the token, or the backend failed.
+    pub async fn admit_subscription(
+        self: &Arc<Self>,
+        member: &Arc<Member>,
+        channel: &Channel,
+        principal: Arc<Principal>,
+    ) -> Result<SubscriptionToken, SubscriptionTokenError> {
+        // Registered before the check, as a session is: a revocation written in between must find
+        // it.
+        let keys = self.hub.bind(member, channel, Arc::clone(&principal));
+        let token = SubscriptionToken {
+            node: Arc::clone(self),
+            member: Arc::clone(member),
+            channel: channel.clone(),
+            principal,
+        };
+        match self.find_revocation(&keys, &token.principal).await? {
+            Some(disconnect) => Err(SubscriptionTokenError::Revoked(disconnect)),
+            None => Ok(token),
+        }
+    }
+}
+
+impl SubscriptionToken {
+    /// The content of the token.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+}
+
+impl Drop for SubscriptionToken {
+    fn drop(&mut self) {
+        let hub = self.node.hub();
+        hub.unbind(&self.member, &self.channel, &self.principal);
+    }
+}

@@ -1,0 +1,153 @@
+//! Subscriptions that the server takes away: after a revocation, a gap, other rules, or the end of
+//! their tokens.
+
+use std::sync::Arc;
+
+use curfew_model::{Action, Channel, Disconnect, ErrorCode, Push};
+use tracing::debug;
+
+use crate::commands::subscribe::allows;
+use crate::metrics::LostSubscription;
+use crate::open::{SessionState, Subscription};
+use crate::run::End;
+
+impl SessionState {
+    /// Ends the subscriptions whose tokens have ended.
+    pub(crate) fn end_subscriptions(&mut self) {
+        let now = self.context.node.clock().now();
+        self.take_away(|_, subscription| {
+            let grant = subscription.grant.as_ref();
+            grant
+                .is_some_and(|grant| grant.ends_at() <= now)
+                .then_some(LostSubscription::Expired)
+        });
+        self.schedule_subscriptions();
+    }
+
+    /// Ends the subscriptions whose tokens a revocation covers, and those that a gap has ended.
+    /// `Some` if the session ends with them: the server's own are resumed by a new connection.
+    pub(crate) fn drop_lost(&mut self) -> Option<End> {
+        self.drop_revoked();
+        if !self.wire().rules().gap_ends_subscription {
+            return None;
+        }
+        let live = self.live.as_mut()?;
+        let member = Arc::clone(live.attachment.member());
+        let node = &self.context.node;
+        let is_lost = |channel: &Channel| !node.hub().listens(channel, &member);
+        let lost = live
+            .subscriptions
+            .iter()
+            .filter(|(channel, _)| is_lost(channel));
+        let lost: Vec<_> = lost
+            .map(|(channel, subscription)| (channel.clone(), subscription.by_server))
+            .collect();
+        if lost.iter().any(|(_, by_server)| *by_server) {
+            return Some(Disconnect::INSUFFICIENT_STATE.into());
+        }
+        for (channel, _) in &lost {
+            live.subscriptions.remove(channel);
+            node.unsubscribe(channel, &member);
+        }
+        for (channel, _) in &lost {
+            self.push(&Push::Gap {
+                channel,
+                position: None,
+            });
+        }
+        None
+    }
+
+    /// Ends the subscriptions whose tokens a revocation covers. The hub has taken the channels away
+    /// from those that listened by then.
+    fn drop_revoked(&mut self) {
+        let Some(live) = &self.live else { return };
+        let member = Arc::clone(live.attachment.member());
+        let hub = Arc::clone(self.context.node.hub());
+        self.take_away(|channel, subscription| {
+            subscription.grant.as_ref()?;
+            let disconnect = member.withdrawn(channel)?;
+            // Once more: it may have begun to listen after the hub took the channel away.
+            hub.withdraw(channel, &member);
+            Some(match disconnect == Disconnect::REAUTH_REQUIRED {
+                true => LostSubscription::ReauthRequired,
+                false => LostSubscription::Revoked,
+            })
+        });
+    }
+
+    /// Repeats the decision on every subscription and drops cached decisions on publishing, because
+    /// the claims, the policy or the channels' settings have changed.
+    pub(crate) fn reconsider(&mut self) {
+        let Some(live) = &mut self.live else { return };
+        if live.subscriptions.is_empty() {
+            return;
+        }
+        for subscription in live.subscriptions.values_mut() {
+            subscription.publish = None;
+        }
+        let principal = live.attachment.member().principal();
+        let context = Arc::clone(&self.context);
+        let settings = context.settings.load();
+        let subject = settings.policy.subject(&principal);
+        let carries_bytes = self.wire().rules().carries_bytes;
+        self.take_away(|channel, subscription| {
+            let decision = subject.decide(Action::Subscribe, channel);
+            context.count_decision(&decision);
+            let grants = subscription.grant.is_some() && settings.subscription_tokens;
+            if !allows(&decision, grants) {
+                return Some(LostSubscription::Forbidden);
+            }
+            let is_carried = carries_bytes || !settings.channels.of(channel).is_binary;
+            (!is_carried).then_some(LostSubscription::NotAvailable)
+        });
+    }
+
+    /// Ends the subscriptions that `why` has a reason for, and tells the client.
+    fn take_away(
+        &mut self,
+        mut why: impl FnMut(&Channel, &Subscription) -> Option<LostSubscription>,
+    ) {
+        let Some(live) = &mut self.live else { return };
+        let member = Arc::clone(live.attachment.member());
+        let lost = live.subscriptions.iter();
+        let lost = lost.filter_map(|(channel, subscription)| {
+            why(channel, subscription).map(|reason| (channel.clone(), reason))
+        });
+        let lost: Vec<_> = lost.collect();
+        for (channel, _) in &lost {
+            let ended = live.subscriptions.remove(channel);
+            self.context.node.unsubscribe(channel, &member);
+            // Its token is let go once nothing is queued for it any more.
+            drop(ended);
+        }
+        for (channel, reason) in &lost {
+            self.tell_lost(channel, *reason);
+        }
+    }
+
+    /// Tells the client that it has no subscription, and counts that.
+    pub(crate) fn tell_lost(&mut self, channel: &Channel, reason: LostSubscription) {
+        let code = reason.code();
+        let session = self.session_id();
+        debug!(session, channel = %channel, reason = code.as_str(), "subscription taken away");
+        self.context.metrics().subscriptions_lost.inc(reason);
+        self.push(&Push::Unsubscribed {
+            channel,
+            reason: code,
+        });
+    }
+}
+
+impl LostSubscription {
+    /// The reason as the client is told it.
+    fn code(self) -> ErrorCode {
+        match self {
+            Self::Forbidden => ErrorCode::Forbidden,
+            Self::Expired => ErrorCode::Expired,
+            Self::Revoked => ErrorCode::Revoked,
+            Self::ReauthRequired => ErrorCode::ReauthRequired,
+            Self::NotAvailable => ErrorCode::NotAvailable,
+        }
+    }
+}
