@@ -22,7 +22,6 @@ mod presence;
 mod probe;
 mod publish;
 mod refresh;
-mod relay;
 mod revoke;
 mod settings;
 mod streams;

@@ -187,7 +187,9 @@ impl Emulations {
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let sealed = key.seal(self.node.id(), number, content);
-        match self.node.relay(node, sealed.into()).await {
+        // Without a look at this node's lease: the session's node executes them, under its own.
+        let relay = &self.node.backends().relay;
+        match relay.relay(node, sealed.into()).await {
             Ok(Some(Relayed::Taken)) => {
                 self.familiar.add(id);
                 EmulationOutcome::Relayed
