@@ -58,5 +58,4 @@ pub(super) async fn a_node_that_is_not_there_is_told_apart(cluster: Cluster) {
         matches!(sent, Ok(None))
     })
     .await;
-    assert!(cluster.last_recorder().relayed().is_empty());
 }
