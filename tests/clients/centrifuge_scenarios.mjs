@@ -2,7 +2,7 @@
 //
 // Takes one argument, a JSON object: `address` (host:port), `secret` of HS256 tokens, `format` (json, protobuf),
 // `transport` (websocket, http_stream, sse), `scenarios`, and perhaps `publisher`, the address of another node, to which
-// half of the clients connect. Prints a line for every scenario that went as it should; says what is wrong with the others, and fails.
+// half of the clients connect, and `commands`, the address of a node that takes all commands of streamed answers. Prints a line for every scenario that went as it should; says what is wrong with the others, and fails.
 // After a line that ends in a colon it waits for a line that says that it is done.
 //
 // Channels: `room:` keeps 1,000 messages, has presence, joins and deltas; `small:` keeps 2 messages; `plain:` has nothing;

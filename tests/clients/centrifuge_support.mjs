@@ -178,9 +178,10 @@ export const frames = {
 export class Fleet {
   #clients = [];
 
-  constructor({ format, transport }) {
+  constructor({ format, transport, commands }) {
     this.format = format;
     this.transport = transport;
+    this.commands = commands;
   }
 
   /** A client at an address, and what has happened to it. */
@@ -192,7 +193,7 @@ export class Fleet {
       eventsource: EventSource,
       fetch,
       readableStream: ReadableStream,
-      emulationEndpoint: `http://${address}/emulation`,
+      emulationEndpoint: `http://${this.commands ?? address}/emulation`,
       minReconnectDelay: 20,
       maxReconnectDelay: 200,
       ...options,

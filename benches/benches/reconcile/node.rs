@@ -6,7 +6,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use curfew_backend::{BoxFuture, Ended, Events, LocalSessions as _, NodeInfo, Suspension};
+use bytes::Bytes;
+use curfew_backend::{BoxFuture, Ended, Events, LocalSessions as _, NodeInfo, Relayed, Suspension};
 use curfew_backend_redis::{Parts, Redis, RedisBackendConfig, RedisConfig, RedisMetrics, RedisUrl};
 use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Lanes, Wire, Wires};
 use curfew_model::{
@@ -188,6 +189,10 @@ impl Events for Watched {
 
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
         self.node.probe(sessions)
+    }
+
+    fn relayed(&self, message: Bytes) -> BoxFuture<'static, Relayed> {
+        self.node.relayed(message)
     }
 
     fn reopened(&self) {

@@ -42,6 +42,7 @@ pub mod mint;
 mod pem;
 mod remote;
 mod reports;
+mod sealed;
 mod session_key;
 mod subscription;
 mod ticket;
@@ -68,6 +69,7 @@ pub use remote::{KeyLocation, RemoteKeys, RemoteStatus};
 pub use reports::{
     Effect, EventType, LastReport, RevocationError, Revoker, SecurityEvent, StreamStatus, Subject,
 };
-pub use session_key::SessionKey;
+pub use sealed::Sealed;
+pub use session_key::{SessionKey, SessionKeyId};
 pub use subscription::{SubscriptionGrant, SubscriptionWish, subscription_channel};
 pub use ticket::{NewTicket, NotATicket, Ticket, Ticketed};

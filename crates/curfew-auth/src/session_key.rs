@@ -1,7 +1,8 @@
-//! The secret by which separate requests act for a session.
+//! The secret by which separate requests act for a session, and what is derived from it.
 
 use std::fmt;
 
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,10 +10,33 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// Size of a key: 256 random bits cannot be guessed.
 const KEY_BYTES: usize = 32;
 
+/// Size of a key's id: 128 bits are unique.
+const ID_BYTES: usize = 16;
+
+/// Purpose of the derived id (the `info` of RFC 5869 §2.3).
+const FOR_ID: &[u8] = b"curfew session key v1: id";
+
 /// The secret by which a request acts for a session whose transport carries messages to the client
 /// alone. `Debug` does not show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey([u8; KEY_BYTES]);
+
+/// The id of a session's key. It is a one-way digest of the key, and so no secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionKeyId([u8; ID_BYTES]);
+
+impl SessionKeyId {
+    /// Number of its bytes.
+    pub(crate) const BYTES: usize = ID_BYTES;
+
+    pub(crate) fn from_bytes(bytes: [u8; ID_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; ID_BYTES] {
+        &self.0
+    }
+}
 
 impl SessionKey {
     /// Makes the key of a new session.
@@ -31,6 +55,32 @@ impl SessionKey {
     /// The key's text, for the client alone.
     pub fn expose(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// The key's id, by which its session is found.
+    pub fn id(&self) -> SessionKeyId {
+        SessionKeyId(self.derive(&[FOR_ID]))
+    }
+
+    /// HKDF-Expand without Extract, because a key is uniformly random already (RFC 5869 §3.3).
+    pub(crate) fn derive<const N: usize>(&self, purpose: &[&[u8]]) -> [u8; N] {
+        const { assert!(N <= 32, "SHA-256 gives 32 bytes at once") };
+        let mut derived = [0; N];
+        Prk::new_less_safe(HKDF_SHA256, &self.0)
+            .expand(purpose, Length(N))
+            .and_then(|output| output.fill(&mut derived))
+            .expect("SHA-256 gives 32 bytes at once");
+        derived
+    }
+}
+
+/// A number of derived bytes.
+#[derive(Debug, Clone, Copy)]
+struct Length(usize);
+
+impl KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
     }
 }
 
@@ -57,6 +107,18 @@ mod tests {
         ] {
             assert_eq!(SessionKey::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn an_id_is_that_of_one_key_and_does_not_tell_it() {
+        let (key, other) = (SessionKey::generate(), SessionKey::generate());
+        assert_eq!(key.id(), SessionKey(key.0).id());
+        assert_ne!(key.id(), other.id());
+        assert!(
+            !key.0
+                .windows(4)
+                .any(|part| key.id().0.windows(4).any(|id| id == part))
+        );
     }
 
     #[test]

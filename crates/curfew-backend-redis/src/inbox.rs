@@ -20,6 +20,7 @@ use crate::envelope;
 use crate::fault::Fault;
 use crate::metrics::BackendDropReason;
 use crate::presence;
+use crate::relay::{self, Relays};
 use crate::request::{ControlRequest, ControlRequests, MAX_REQUESTS};
 use crate::subscriber::Verbs;
 
@@ -131,6 +132,7 @@ pub(crate) struct Inbox {
     /// Places for questions of other nodes whose answer takes a while. They bound the memory those
     /// take.
     confirming: Arc<Semaphore>,
+    pub(crate) relays: Relays,
 }
 
 /// A question that waits for answers, until it is dropped.
@@ -154,6 +156,7 @@ impl Inbox {
             requests,
             asked: Mutex::default(),
             confirming: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            relays: Relays::default(),
         })
     }
 
@@ -197,6 +200,11 @@ impl Inbox {
         } else if name == self.core.keys.control() {
             match Message::read(&payload) {
                 Some(message) => self.on_message(connections, message),
+                None => self.drop_malformed(name),
+            }
+        } else if name == self.core.keys.relay(self.core.node) {
+            match relay::Message::read(payload) {
+                Some(message) => self.relays.take(connections, message),
                 None => self.drop_malformed(name),
             }
         }

@@ -153,6 +153,11 @@ impl Keys {
         format!("{}control", self.prefix)
     }
 
+    /// The pub/sub channel for messages to one node.
+    pub(crate) fn relay(&self, node: NodeId) -> String {
+        format!("{}relay:{node}", self.prefix)
+    }
+
     /// A pub/sub channel on which a node hears itself. Different numbers lie in different slots.
     pub(crate) fn probe(&self, node: NodeId, number: u32) -> String {
         format!("{}probe:{node}:{number}", self.prefix)

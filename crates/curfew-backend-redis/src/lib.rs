@@ -49,6 +49,7 @@ pub mod parsers;
 mod presence;
 mod probe;
 mod records;
+mod relay;
 mod request;
 mod revocations;
 mod room;
@@ -100,7 +101,7 @@ pub struct Parts {
     pub metrics: Arc<RedisMetrics>,
 }
 
-/// The backend over Redis. It implements all seven traits.
+/// The backend over Redis. It implements all eight traits.
 pub struct Redis {
     core: Arc<Core>,
     connections: Arc<Connections>,
@@ -163,7 +164,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// The backend as its seven traits.
+    /// The backend as its eight traits.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
@@ -173,6 +174,7 @@ impl Redis {
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(self) as _,
             tickets: Arc::clone(self) as _,
+            relay: Arc::clone(self) as _,
         }
     }
 }

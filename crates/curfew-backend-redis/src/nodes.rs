@@ -98,7 +98,7 @@ impl Redis {
     }
 
     /// Tells for each node whether it holds a lease.
-    async fn leases(&self, nodes: &[NodeId]) -> Result<Vec<bool>, Fault> {
+    pub(crate) async fn leases(&self, nodes: &[NodeId]) -> Result<Vec<bool>, Fault> {
         let Some((first, rest)) = nodes.split_first() else {
             return Ok(Vec::new());
         };

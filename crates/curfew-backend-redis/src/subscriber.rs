@@ -219,13 +219,12 @@ async fn subscribe_all(
 ) -> Result<(), Fault> {
     let keys = &connections.core.keys;
     let mut names = vec![probe.to_owned()];
-    let control = keys.control();
+    let of_nodes = [keys.control(), keys.relay(connections.core.node)];
     // Noted by `carry` before `wanted` is read: a channel added in between is subscribed by its own
     // task.
     let carried = server.carry();
-    if carried.has(slot_of(control.as_bytes())) {
-        names.push(control);
-    }
+    let of_nodes = of_nodes.into_iter();
+    names.extend(of_nodes.filter(|name| carried.has(slot_of(name.as_bytes()))));
     {
         let wanted = connections.wanted.lock();
         let here = wanted

@@ -7,6 +7,7 @@
 mod broker;
 mod cluster;
 mod presence;
+mod relay;
 mod revocations;
 mod sessions;
 mod streams;
@@ -87,5 +88,10 @@ where
             of_many_who_take_a_ticket_one_has_it,
             a_ticket_is_gone_when_its_lifetime_is_over,
             an_id_is_given_once;
+        relay:
+            a_message_reaches_the_node_that_is_named_and_no_other,
+            messages_that_are_awaited_arrive_in_order_and_once,
+            the_answer_is_what_came_of_the_message,
+            a_node_that_is_not_there_is_told_apart;
     }
 }

@@ -5,16 +5,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use curfew_model::{
     Channel, Disconnect, GapReason, PresenceChange, PresenceEntry, Present, Publication,
     Revocation, RevocationKey, SessionId,
 };
 
-use crate::{BoxFuture, SessionRecord};
+use crate::{BoxFuture, Relayed, SessionRecord};
 
 /// The node's side of a backend: called when something happened that concerns local sessions.
 ///
-/// Every method but the answer to a probe is synchronous, never blocks and never calls back into the backend, so that a
+/// Every method but the answers to a probe and to a message is synchronous, never blocks and never calls back into the backend, so that a
 /// backend may call it from wherever the news arrives: its connection's reader, or the publisher
 /// itself. (A queue between the two would cost a wake-up per publication and could overflow.)
 pub trait Events: Send + Sync + 'static {
@@ -61,6 +62,10 @@ pub trait Events: Send + Sync + 'static {
     /// or a moment after [`PROBE_PATIENCE`](crate::PROBE_PATIENCE): the sessions that do not live here,
     /// or were told to end, those included that gave none.
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>>;
+
+    /// Another node has sent a message to this one. It is read before the answer is polled. The answer
+    /// comes within [`RELAY_PATIENCE`](crate::RELAY_PATIENCE).
+    fn relayed(&self, message: Bytes) -> BoxFuture<'static, Relayed>;
 
     /// The lease was lost and is held again: what sessions held back may go.
     fn reopened(&self);

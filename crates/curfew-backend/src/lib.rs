@@ -1,7 +1,8 @@
 //! The meeting place of nodes: the backend traits, the in-memory implementation, the conformance suite.
 //!
 //! Owns: what is shared between nodes (session records, revocations, publications, streams,
-//! presence, tickets, the list of nodes) as far as one node is concerned: behind seven small traits.
+//! presence, tickets, the list of nodes, messages to one of them) as far as one node is concerned: behind
+//! eight small traits.
 //! Knows nothing of: sockets, protocols, tokens, policies.
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
 //!
@@ -24,6 +25,7 @@ mod events;
 pub mod memory;
 mod nodes;
 mod presence;
+mod relay;
 mod revocations;
 mod sessions;
 mod streams;
@@ -38,6 +40,7 @@ pub use error::BackendError;
 pub use events::{Ended, Events, Leaving, LocalSessions, Suspension};
 pub use nodes::{NodeInfo, Nodes, Standing};
 pub use presence::{Presence, PresenceList};
+pub use relay::{RELAY_PATIENCE, Relay, Relayed};
 pub use revocations::{Durability, Listed, Receipt, ReceiptNodes, Revocations, Revoked};
 pub use sessions::{
     ClosedSession, MAX_PROBED, OpenError, OverLimit, PROBE_PATIENCE, SessionFilter, SessionPage,
@@ -52,7 +55,7 @@ pub use tickets::Tickets;
 /// hold a backend.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One backend's seven faces. Cloning is seven reference counts.
+/// One backend's eight faces. Cloning is eight reference counts.
 #[derive(Clone)]
 pub struct Backends {
     /// Publications between nodes.
@@ -69,6 +72,8 @@ pub struct Backends {
     pub nodes: Arc<dyn Nodes>,
     /// Tickets.
     pub tickets: Arc<dyn Tickets>,
+    /// Messages to one node.
+    pub relay: Arc<dyn Relay>,
 }
 
 impl fmt::Debug for Backends {

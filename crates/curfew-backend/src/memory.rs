@@ -16,17 +16,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use curfew_model::{Channel, Clock, Publication, boottime};
+use bytes::Bytes;
+use curfew_model::{Channel, Clock, NodeId, Publication, boottime};
 use parking_lot::Mutex;
 
-use crate::{BackendError, Backends, BoxFuture, Broker, Events, NodeInfo, Nodes};
+use crate::{BackendError, Backends, BoxFuture, Broker, Events, NodeInfo, Nodes, Relay, Relayed};
 use presence::PresenceStore;
 use revocations::Book;
 use sessions::Inventory;
 use streams::StreamStore;
 use tickets::Kept;
 
-/// The in-memory backend: all seven traits over the state of one node.
+/// The in-memory backend: all eight traits over the state of one node.
 pub struct Memory {
     node: Mutex<NodeInfo>,
     clock: Arc<dyn Clock>,
@@ -61,7 +62,7 @@ impl Memory {
         })
     }
 
-    /// The backend's seven faces.
+    /// The backend's eight faces.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
@@ -71,6 +72,7 @@ impl Memory {
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(self) as _,
             tickets: Arc::clone(self) as _,
+            relay: Arc::clone(self) as _,
         }
     }
 
@@ -101,6 +103,21 @@ impl Broker for Memory {
         }
         self.events.publication(&publication);
         Box::pin(Done)
+    }
+}
+
+impl Relay for Memory {
+    /// There is no other node.
+    fn relay(
+        &self,
+        node: NodeId,
+        message: Bytes,
+    ) -> BoxFuture<'_, Result<Option<Relayed>, BackendError>> {
+        if node != self.node.lock().node {
+            return Box::pin(ready(Ok(None)));
+        }
+        let taken = self.events.relayed(message);
+        Box::pin(async move { Ok(Some(taken.await)) })
     }
 }
 

@@ -111,6 +111,18 @@ macro_rules! id {
 id!(SessionId);
 id!(NodeId);
 
+impl NodeId {
+    /// The id with these bytes, which another node has sent.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// The bytes of the id.
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.into_bytes()
+    }
+}
+
 impl SessionId {
     /// The session's shard among `shards`. Sessions spread evenly, because the low bits of the id
     /// are random.

@@ -1,10 +1,15 @@
 //! Handling of the backend's events: publications fan out, revocations end sessions.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::Arc;
+use std::fmt;
+use std::future::ready;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use curfew_backend::{BoxFuture, Ended, Events, Leaving, LocalSessions, SessionRecord, Suspension};
+use bytes::Bytes;
+use curfew_backend::{
+    BoxFuture, Ended, Events, Leaving, LocalSessions, Relayed, SessionRecord, Suspension,
+};
 use curfew_hub::{Delivered, DeliveryPath, Ending, Hub, Member};
 use curfew_model::{
     Channel, Disconnect, GapReason, NodeId, PresenceChange, PresenceEntry, Present, Publication,
@@ -33,6 +38,25 @@ pub struct HubEvents {
     /// Traces of revocations that have recently closed sessions here, because each is read more
     /// than once.
     effective: Mutex<VecDeque<TraceContext>>,
+    receiver: OnceLock<RelayReceiver>,
+}
+
+/// The receiver of messages that other nodes send to this one, as [`Events::relayed`] is.
+pub struct RelayReceiver(Box<dyn Fn(Bytes) -> BoxFuture<'static, Relayed> + Send + Sync>);
+
+impl RelayReceiver {
+    /// A receiver that does this with each message.
+    pub fn new(
+        take: impl Fn(Bytes) -> BoxFuture<'static, Relayed> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Box::new(take))
+    }
+}
+
+impl fmt::Debug for RelayReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RelayReceiver").finish_non_exhaustive()
+    }
 }
 
 impl HubEvents {
@@ -43,7 +67,14 @@ impl HubEvents {
             hub,
             metrics,
             effective: Mutex::default(),
+            receiver: OnceLock::new(),
         }
+    }
+
+    /// Sets the receiver of messages of other nodes, once. Before, messages are for nothing that is
+    /// there.
+    pub fn receive_relayed(&self, receiver: RelayReceiver) {
+        self.receiver.get_or_init(|| receiver);
     }
 }
 
@@ -271,6 +302,13 @@ impl Events for HubEvents {
 
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
         Box::pin(probe::silent(Arc::clone(&self.hub), sessions))
+    }
+
+    fn relayed(&self, message: Bytes) -> BoxFuture<'static, Relayed> {
+        match self.receiver.get() {
+            Some(RelayReceiver(take)) => take(message),
+            None => Box::pin(ready(Relayed::Unknown)),
+        }
     }
 
     fn reopened(&self) {

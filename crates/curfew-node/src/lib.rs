@@ -48,7 +48,7 @@ pub use channels::{
 };
 pub use closes::SessionIdentity;
 pub use drain::DrainConfig;
-pub use events::HubEvents;
+pub use events::{HubEvents, RelayReceiver};
 pub use history::{History, count_within};
 pub use metrics::{NodeMetrics, RevocationKind};
 pub use presence::Departure;

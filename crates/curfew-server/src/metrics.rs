@@ -150,6 +150,36 @@ curfew_telemetry::labels! {
         Lost = "lost",
     }
 
+    /// The outcome of a request with commands of a session that has a streamed answer.
+    EmulationOutcome = "outcome" {
+        /// The session is here, and has them.
+        Local = "local",
+        /// The session is at another node, and has them.
+        Relayed = "relayed",
+        /// There is no such session, or not any more.
+        Unknown = "unknown",
+        /// There is no such node.
+        NoNode = "no_node",
+        /// The session is behind with the commands before.
+        Behind = "behind",
+        /// There were too many first requests for sessions of other nodes.
+        Rate = "rate",
+        /// Redis was away, or the session's node did not answer.
+        Unavailable = "unavailable",
+    }
+
+    /// The reason for which commands from another node were not executed.
+    RelayDropReason = "reason" {
+        /// They are malformed, or of another key.
+        Unreadable = "unreadable",
+        /// They were there before.
+        Replayed = "replayed",
+        /// Too many nodes have sent commands of one session.
+        Senders = "senders",
+        /// The session is behind with the commands before.
+        Behind = "behind",
+    }
+
     /// The outcome of a ticket, or of a request for one.
     TicketOutcome = "outcome" {
         /// It was given out.
@@ -176,6 +206,8 @@ curfew_telemetry::metrics! {
         handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "From accepting a connection to its upgrade";
         logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
         reports_refused: Counters<(ReportKind, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
+        emulation_requests: Counters<EmulationOutcome>, "Requests with commands of sessions that have streamed answers";
+        emulation_dropped: Counters<RelayDropReason>, "Commands from other nodes that were not executed";
         tickets: Counters<TicketOutcome>, "Tickets, and requests for them";
         security_events: Counters<EventOutcome>, "Security events of identity providers";
         global_revocations: Counters<LogoutOutcome>, "Requests of identity providers to end all of a user's sessions";

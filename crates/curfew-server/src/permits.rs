@@ -45,6 +45,8 @@ pub(crate) struct Permits {
     connections: AtomicUsize,
     addresses: Mutex<Addresses>,
     handshakes: Mutex<Handshakes>,
+    /// The bucket of first commands, with the rate of handshakes.
+    first_commands: Mutex<Handshakes>,
     metrics: Arc<ServerMetrics>,
     /// The connections of the node, which drains until there are none.
     open: Gauge,
@@ -82,6 +84,7 @@ impl Permits {
             connections: AtomicUsize::new(0),
             addresses: Mutex::default(),
             handshakes: Mutex::new(Handshakes::new(0)),
+            first_commands: Mutex::new(Handshakes::new(0)),
             metrics,
             open,
         })
@@ -130,6 +133,13 @@ impl Permits {
     /// Takes one more handshake of `limits.handshakes_per_second`; false if there is none left.
     pub(crate) fn handshake(&self, limits: &LimitsConfig) -> bool {
         self.handshakes.lock().take(limits.handshakes_per_second)
+    }
+
+    /// Takes one more first request for a session of another node, of which there may be as many as
+    /// handshakes; false if there is none left.
+    pub(crate) fn first_commands(&self, limits: &LimitsConfig) -> bool {
+        let mut bucket = self.first_commands.lock();
+        bucket.take(limits.handshakes_per_second)
     }
 }
 

@@ -8,6 +8,7 @@ mod routes;
 
 use std::sync::Arc;
 
+use curfew_node::RelayReceiver;
 use curfew_session::Context;
 
 use crate::http::answers::Answers;
@@ -73,6 +74,12 @@ impl Public {
         };
         public.show_limits();
         Arc::new(public)
+    }
+
+    /// The receiver of messages that other nodes send to this one. The caller sets it where the backend's
+    /// events arrive.
+    pub fn relay_receiver(&self) -> RelayReceiver {
+        self.upgrades.relay_receiver()
     }
 
     /// Logs the refusals and reports that no line has told, where the interval of the last one is over. The

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use curfew_auth::{AuthError, Credential, Source, Ticket};
+use curfew_node::RelayReceiver;
 use curfew_session::{Context, Credentials, Guards, LimitsConfig, Opening, WireId};
 use curfew_telemetry::{Span, SpanKind};
 use curfew_ws::{Handshake, handshake};
@@ -33,7 +34,7 @@ use crate::metrics::{RejectReason, ServerMetrics};
 use crate::permits::{self, Connection, Permits};
 use crate::tickets::{RedeemError, TicketEndpoint};
 pub(crate) use accepted::{Accepted, Upgrade};
-use emulation::Emulated;
+use emulation::{Emulated, Emulations};
 use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
 use streams::StreamKind;
@@ -88,6 +89,7 @@ pub(crate) struct Upgrades {
     permits: Arc<Permits>,
     tickets: Arc<TicketEndpoint>,
     emulated: Arc<Emulated>,
+    emulations: Emulations,
 }
 
 impl Upgrades {
@@ -97,13 +99,27 @@ impl Upgrades {
         permits: Arc<Permits>,
         tickets: Arc<TicketEndpoint>,
     ) -> Self {
+        let emulated = Emulated::new(Arc::clone(&metrics));
+        let emulations = Emulations::new(
+            Arc::clone(&context.node),
+            Arc::clone(&permits),
+            Arc::clone(&metrics),
+            Arc::clone(&emulated),
+        );
         Self {
             context,
             metrics,
             permits,
             tickets,
-            emulated: Arc::default(),
+            emulated,
+            emulations,
         }
+    }
+
+    /// The receiver of commands that other nodes hand to sessions here.
+    pub(crate) fn relay_receiver(&self) -> RelayReceiver {
+        let emulated = Arc::clone(&self.emulated);
+        RelayReceiver::new(move |message| emulated.take_relayed(&message))
     }
 
     /// Answers a request that carries commands to a session with a streamed answer.
@@ -112,8 +128,7 @@ impl Upgrades {
         request: Request<Incoming>,
         settings: &Snapshot,
     ) -> Response {
-        let node = self.context.node.id();
-        self.emulated.answer(request, node, settings).await
+        self.emulations.answer(request, settings).await
     }
 
     /// Answers a request for an endpoint that gives sessions.

@@ -90,6 +90,7 @@ impl App {
         let backends: Backends = match config.backend.kind {
             BackendKind::Memory => {
                 let prefix = config.backend.redis.prefix.clone();
+                let events = Arc::clone(&events) as _;
                 Memory::new(info, Arc::clone(&clock), events, prefix).backends()
             }
             BackendKind::Redis => {
@@ -97,7 +98,7 @@ impl App {
                     config: config.backend.of_redis(),
                     info,
                     events: Arc::clone(&events) as _,
-                    local: events,
+                    local: Arc::clone(&events) as _,
                     lease,
                     clock: Arc::clone(&clock),
                     metrics: of_redis,
@@ -132,6 +133,7 @@ impl App {
             tls.clone(),
             extra,
         );
+        events.receive_relayed(public.relay_receiver());
         let admin = Admin::new(
             Arc::clone(&context),
             of_server,

@@ -7,7 +7,7 @@ mod wire;
 
 use curfew_model::{ClientRequest, ErrorCode, Message};
 use curfew_protocol::{DecodeError, Protocol as _};
-use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
+use curfew_protocol_centrifuge::{Centrifuge, Emulation, Encoding, Over};
 use opinion::Verdict;
 
 fn decode<'a>(
@@ -91,6 +91,37 @@ pub fn check_protobuf(bytes: &[u8]) -> bool {
             return accepted;
         }
     }
+}
+
+/// A request that carries commands, in either encoding: both readers have the same node, session and
+/// message of it. Of Protobuf, a body that prost would have written in other bytes may be refused.
+///
+/// # Panics
+///
+/// The reader differs from the opinion.
+pub fn check_emulation(bytes: &[u8]) -> bool {
+    let read = |encoding| {
+        let read = Emulation::decode(encoding, bytes);
+        read.map(|read| opinion::Carried {
+            node: read.node.into_owned(),
+            session: read.session.into_owned(),
+            data: read.data.into_owned(),
+        })
+    };
+    let shown = String::from_utf8_lossy(bytes);
+    let of_text = read(Encoding::Json);
+    if !(shown.contains("\\ud") || shown.contains("\\uD") || deep(bytes)) {
+        assert_eq!(of_text.clone().ok(), text::carried(bytes), "{shown}");
+    }
+    let of_wire = read(Encoding::Protobuf);
+    match (&of_wire, wire::carried(bytes)) {
+        (Err(_), Some((_, false))) => {}
+        (_, opinion) => {
+            let opinion = opinion.map(|(carried, _)| carried);
+            assert_eq!(of_wire.clone().ok(), opinion, "{bytes:?}");
+        }
+    }
+    of_text.is_ok() || of_wire.is_ok()
 }
 
 fn compare(

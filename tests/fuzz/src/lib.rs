@@ -50,6 +50,10 @@ pub const TARGETS: &[Target] = &[
         check: centrifuge::check_protobuf,
     },
     Target {
+        name: "emulation",
+        check: centrifuge::check_emulation,
+    },
+    Target {
         name: "proxy_header",
         check: proxies::check_header,
     },

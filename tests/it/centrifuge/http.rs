@@ -1,6 +1,7 @@
 //! The Centrifuge client protocol without a WebSocket: messages leave in a streamed answer, commands come
 //! by requests of their own.
 
+mod relay;
 mod stream;
 
 use curfew_testkit::http;

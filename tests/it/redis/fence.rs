@@ -407,6 +407,7 @@ async fn publications_of_one_batch_are_refused_one_by_one() {
             "resetchannels",
             "&curfew:control",
             "&curfew:probe:*",
+            "&curfew:relay:*",
             &channel,
         ];
         let all = words.into_iter().chain(more).map(str::to_owned);

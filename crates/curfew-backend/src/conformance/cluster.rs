@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use curfew_model::{
     Channel, Claims, Clock, Disconnect, GapReason, NodeId, PresenceChange, PresenceEntry, Present,
     Principal, PrincipalParts, Publication, Revocation, RevocationKey, SessionId, SystemClock,
@@ -15,7 +16,8 @@ use parking_lot::Mutex;
 
 use super::DEADLINE;
 use crate::{
-    Backends, BoxFuture, ClosedSession, Ended, Events, LocalSessions, SessionRecord, Suspension,
+    Backends, BoxFuture, ClosedSession, Ended, Events, LocalSessions, Relayed, SessionRecord,
+    Suspension,
 };
 
 /// Between two looks at a condition.
@@ -163,6 +165,9 @@ struct Heard {
     named: HashMap<RevocationKey, usize>,
     /// Kinds whose sessions are not all found here.
     unfound: HashSet<String>,
+    relayed: Vec<Bytes>,
+    /// The answer to messages, if not [`Relayed::Taken`].
+    answer: Option<Relayed>,
 }
 
 impl Recorder {
@@ -209,6 +214,16 @@ impl Recorder {
     /// Forgets the revocations heard of.
     pub fn forget_revoked(&self) {
         self.heard.lock().revoked.clear();
+    }
+
+    /// The messages of nodes, in order.
+    pub fn relayed(&self) -> Vec<Bytes> {
+        self.heard.lock().relayed.clone()
+    }
+
+    /// Gives this answer to messages from now on.
+    pub fn answer_relayed(&self, answer: Relayed) {
+        self.heard.lock().answer = Some(answer);
     }
 
     /// The sessions that were to be ended and live here, in order.
@@ -267,6 +282,12 @@ impl Events for Recorder {
         let heard = self.heard.lock();
         sessions.retain(|session| !heard.sessions.contains(session));
         Box::pin(ready(sessions))
+    }
+
+    fn relayed(&self, message: Bytes) -> BoxFuture<'static, Relayed> {
+        let mut heard = self.heard.lock();
+        heard.relayed.push(message);
+        Box::pin(ready(heard.answer.unwrap_or(Relayed::Taken)))
     }
 
     fn reopened(&self) {}

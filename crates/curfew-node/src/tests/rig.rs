@@ -113,6 +113,7 @@ impl Rig {
             revocations: Arc::clone(self) as _,
             nodes: Arc::clone(&self.inner.nodes),
             tickets: Arc::clone(&self.inner.tickets),
+            relay: Arc::clone(&self.inner.relay),
         }
     }
 

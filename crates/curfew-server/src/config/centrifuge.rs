@@ -12,8 +12,7 @@ pub struct CentrifugeConfig {
     /// Answers at `/connection/websocket`, in JSON and in Protobuf.
     pub websocket: bool,
     /// Answers at `/connection/http_stream`, for clients whose network lets no WebSocket pass. Their
-    /// commands come at `/emulation`, and a load balancer must send all requests of a client to one
-    /// node.
+    /// commands come at `/emulation`, at any node.
     pub http_stream: bool,
     /// Answers at `/connection/sse`, for the same clients. The token is in the URL there: keep it out
     /// of the logs of proxies.

@@ -1,24 +1,36 @@
 //! `POST /emulation`: commands of clients whose sessions have streamed answers.
+//!
+//! Any node takes them. One that does not have the session seals them with the session's key and sends them
+//! to the node that has it, which is named in the request.
 
-use std::collections::HashMap;
-use std::fmt;
+mod familiar;
+mod replays;
+mod sessions;
+
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use curfew_auth::SessionKey;
+use curfew_backend::Relayed;
 use curfew_model::NodeId;
+use curfew_node::Node;
 use curfew_protocol_centrifuge::{Emulation, Encoding};
 use curfew_session::LimitsConfig;
-use curfew_ws::frame::{self, Opcode};
-use curfew_ws::{Closed, Inlet, handshake};
+use curfew_ws::{Closed, handshake};
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
-use parking_lot::Mutex;
 use tokio::time;
+use tracing::debug;
 
 use crate::config::Snapshot;
 use crate::http::refusal::{NOT_ALLOWED, forbidden_origin};
 use crate::http::{Problem, Response, body, cors};
+use crate::metrics::{EmulationOutcome, ServerMetrics};
+use crate::permits::{self, Permits};
+use familiar::Familiar;
+pub(super) use sessions::frame as message;
+pub(crate) use sessions::{Emulated, Entry};
 
 /// The content type of Protobuf.
 const PROTOBUF: &[u8] = b"application/octet-stream";
@@ -26,59 +38,41 @@ const PROTOBUF: &[u8] = b"application/octet-stream";
 /// Bytes of a request besides the message, which JSON may write with escapes.
 const OVERHEAD_BYTES: usize = 1024;
 
-/// The sessions of this node that have streamed answers, by their keys.
-#[derive(Default)]
-pub(crate) struct Emulated {
-    sessions: Mutex<HashMap<SessionKey, Arc<Inlet>>>,
-}
-
-/// A session's entry; removed when dropped.
+/// The endpoint for commands.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(super) struct Emulations {
+    node: Arc<Node>,
+    permits: Arc<Permits>,
+    metrics: Arc<ServerMetrics>,
     emulated: Arc<Emulated>,
-    key: SessionKey,
+    familiar: Familiar,
+    /// The number of the next message to another node.
+    next: AtomicU64,
 }
 
-impl fmt::Debug for Emulated {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Emulated")
-            .field("sessions", &self.sessions.lock().len())
-            .finish()
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        let mut sessions = self.emulated.sessions.lock();
-        sessions.remove(&self.key);
-        if sessions.is_empty() {
-            // The memory of a storm is given back.
-            *sessions = HashMap::new();
-        }
-    }
-}
-
-impl Emulated {
-    /// Lets commands with this key reach a session.
-    pub(super) fn enter(self: &Arc<Self>, key: SessionKey, inlet: Inlet) -> Entry {
-        self.sessions.lock().insert(key, Arc::new(inlet));
-        Entry {
-            emulated: Arc::clone(self),
-            key,
+impl Emulations {
+    pub(super) fn new(
+        node: Arc<Node>,
+        permits: Arc<Permits>,
+        metrics: Arc<ServerMetrics>,
+        emulated: Arc<Emulated>,
+    ) -> Self {
+        Self {
+            node,
+            permits,
+            metrics,
+            emulated,
+            familiar: Familiar::default(),
+            next: AtomicU64::new(1),
         }
     }
 
     /// Answers a request with commands, or its preflight.
-    pub(super) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        node: NodeId,
-        settings: &Snapshot,
-    ) -> Response {
+    pub(super) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let headers = request.headers().clone();
         let taken = match *request.method() {
             Method::OPTIONS => Ok(cors::preflight(&headers, &Method::POST)),
-            Method::POST => self.take(request, node, settings).await,
+            Method::POST => self.take(request, settings).await,
             _ => {
                 let status = StatusCode::METHOD_NOT_ALLOWED;
                 let problem = Problem::new(status, "bad_request", "commands are sent by POST");
@@ -97,7 +91,6 @@ impl Emulated {
     async fn take(
         &self,
         request: Request<Incoming>,
-        node: NodeId,
         settings: &Snapshot,
     ) -> Result<Response, Problem> {
         let (head, body) = request.into_parts();
@@ -114,25 +107,104 @@ impl Emulated {
         if emulation.data.len() > limits.message_bytes {
             return Err(body::BodyError::TooLarge(limits.message_bytes).into());
         }
-        if emulation.node.parse() != Ok(node) {
-            let detail = "the session is on another node: let a load balancer send all requests of a client to one";
-            return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
+        let outcome = self.hand_over(encoding, &emulation, limits).await;
+        self.metrics.emulation_requests.inc(outcome);
+        let problem = match outcome {
+            EmulationOutcome::Local | EmulationOutcome::Relayed | EmulationOutcome::Unknown => {
+                let mut response = Response::default();
+                *response.status_mut() = StatusCode::NO_CONTENT;
+                return Ok(response);
+            }
+            EmulationOutcome::NoNode => {
+                let detail = "the session's node is not there, connect again";
+                Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
+            }
+            EmulationOutcome::Behind => Problem::unavailable(
+                "the session is behind with the commands before, connect again",
+            ),
+            EmulationOutcome::Rate => Problem::over_limit(
+                permits::HANDSHAKES,
+                "too many sessions of other nodes at the moment, try again",
+            ),
+            EmulationOutcome::Unavailable => Problem::unavailable(
+                "the session's node is out of reach: the commands may have been executed",
+            ),
+        };
+        Err(problem)
+    }
+
+    /// Hands commands to their session, here or at another node.
+    async fn hand_over(
+        &self,
+        encoding: Encoding,
+        emulation: &Emulation<'_>,
+        limits: &LimitsConfig,
+    ) -> EmulationOutcome {
+        let Ok(node) = emulation.node.parse() else {
+            return EmulationOutcome::NoNode;
+        };
+        let key = SessionKey::parse(&emulation.session);
+        match key {
+            Some(key) if node == self.node.id() => {
+                self.take_here(&key, encoding, &emulation.data).await
+            }
+            Some(key) => {
+                let content = sessions::written(encoding, &emulation.data);
+                self.relay(node, &key, &content, limits).await
+            }
+            None => EmulationOutcome::Unknown,
         }
-        let inlet = SessionKey::parse(&emulation.session)
-            .and_then(|key| self.sessions.lock().get(&key).cloned());
-        if let Some(inlet) = inlet {
-            let sent = inlet.send(message(encoding, &emulation.data));
-            match time::timeout(body::PUBLIC_TIMEOUT, sent).await {
-                Ok(Ok(()) | Err(Closed)) => {}
-                Err(_) => {
-                    let detail = "the session is behind with the commands before, connect again";
-                    return Err(Problem::unavailable(detail));
-                }
+    }
+
+    async fn take_here(
+        &self,
+        key: &SessionKey,
+        encoding: Encoding,
+        data: &[u8],
+    ) -> EmulationOutcome {
+        let Some(session) = self.emulated.get(key.id()) else {
+            return EmulationOutcome::Unknown;
+        };
+        let sent = session.send(message(encoding, data));
+        match time::timeout(body::PUBLIC_TIMEOUT, sent).await {
+            Ok(Ok(())) => EmulationOutcome::Local,
+            Ok(Err(Closed)) => EmulationOutcome::Unknown,
+            Err(_) => EmulationOutcome::Behind,
+        }
+    }
+
+    /// Sends commands to the node that has their session.
+    async fn relay(
+        &self,
+        node: NodeId,
+        key: &SessionKey,
+        content: &[u8],
+        limits: &LimitsConfig,
+    ) -> EmulationOutcome {
+        let id = key.id();
+        if !self.familiar.has(id) && !self.permits.first_commands(limits) {
+            return EmulationOutcome::Rate;
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let sealed = key.seal(self.node.id(), number, content);
+        // Without a look at this node's lease: the session's node executes them, under its own.
+        let relay = &self.node.backends().relay;
+        match relay.relay(node, sealed.into()).await {
+            Ok(Some(Relayed::Taken)) => {
+                self.familiar.add(id);
+                EmulationOutcome::Relayed
+            }
+            Ok(Some(Relayed::Unknown)) => {
+                self.familiar.remove(id);
+                EmulationOutcome::Unknown
+            }
+            Ok(Some(Relayed::Refused)) => EmulationOutcome::Behind,
+            Ok(None) => EmulationOutcome::NoNode,
+            Err(error) => {
+                debug!(error = %error, node = %node, "commands not handed to their session's node");
+                EmulationOutcome::Unavailable
             }
         }
-        let mut response = Response::default();
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        Ok(response)
     }
 }
 
@@ -144,15 +216,6 @@ pub(super) fn encoding(headers: &HeaderMap) -> Encoding {
         Some(name) if name.eq_ignore_ascii_case(PROTOBUF) => Encoding::Protobuf,
         _ => Encoding::Json,
     }
-}
-
-/// A message as the session reads it.
-pub(super) fn message(encoding: Encoding, data: &[u8]) -> bytes::Bytes {
-    let opcode = match encoding {
-        Encoding::Json => Opcode::Text,
-        Encoding::Protobuf => Opcode::Binary,
-    };
-    frame::masked(opcode, data)
 }
 
 /// Largest body of a request with commands. In JSON they are a text, in which each quotation mark takes

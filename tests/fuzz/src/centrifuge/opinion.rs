@@ -248,3 +248,18 @@ impl Request {
         })
     }
 }
+
+/// The content of a request that carries commands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Carried {
+    pub(super) node: String,
+    pub(super) session: String,
+    pub(super) data: Vec<u8>,
+}
+
+impl Carried {
+    /// Without a message it is no such request.
+    pub(super) fn checked(self) -> Option<Self> {
+        (!self.data.is_empty()).then_some(self)
+    }
+}

@@ -37,6 +37,13 @@ struct Command<'a> {
 }
 
 #[derive(Deserialize)]
+struct Emulation {
+    node: Option<String>,
+    session: Option<String>,
+    data: Option<String>,
+}
+
+#[derive(Deserialize)]
 struct Connect<'a> {
     token: Option<String>,
     #[serde(borrow)]
@@ -282,4 +289,16 @@ fn subscribe(raw: &str) -> Option<opinion::Subscribe> {
         flag: number(read.flag)?,
         kind: number(read.kind)?,
     })
+}
+
+/// The content of a request that carries commands; `None` for a body that is none.
+pub(super) fn carried(body: &[u8]) -> Option<opinion::Carried> {
+    let body = str::from_utf8(body).ok()?.trim_ascii();
+    let read: Emulation = serde_json::from_str(body).ok()?;
+    let carried = opinion::Carried {
+        node: read.node.unwrap_or_default(),
+        session: read.session.unwrap_or_default(),
+        data: read.data.unwrap_or_default().into_bytes(),
+    };
+    carried.checked()
 }

@@ -30,6 +30,11 @@ messages! {
         #[prost(bytes = "vec", optional, tag = "14")] refresh: Option<Vec<u8>>,
         #[prost(bytes = "vec", optional, tag = "15")] sub_refresh: Option<Vec<u8>>,
     }
+    Emulation {
+        #[prost(string, tag = "1")] node: String,
+        #[prost(string, tag = "2")] session: String,
+        #[prost(bytes = "vec", tag = "3")] data: Vec<u8>,
+    }
     Connect {
         #[prost(string, tag = "1")] token: String,
         #[prost(message, repeated, tag = "3")] subs: Vec<Entry>,
@@ -128,6 +133,19 @@ pub(super) fn take(rest: &mut &[u8]) -> Option<Opinion> {
     };
     let verdict = opinion::verdict(command.id, has_send, request);
     Some(Opinion { verdict, is_plain })
+}
+
+/// The content of a request that carries commands, and if prost writes it in the same bytes; `None`
+/// for a body that is none.
+pub(super) fn carried(body: &[u8]) -> Option<(opinion::Carried, bool)> {
+    let mut is_plain = true;
+    let read: Emulation = read(body, &mut is_plain)?;
+    let carried = opinion::Carried {
+        node: read.node,
+        session: read.session,
+        data: read.data,
+    };
+    Some((carried.checked()?, is_plain))
 }
 
 fn read<T: Message + Default>(bytes: &[u8], is_plain: &mut bool) -> Option<T> {

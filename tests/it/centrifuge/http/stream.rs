@@ -288,6 +288,11 @@ impl Client {
         }
     }
 
+    /// Sends commands to this node from now on.
+    pub(super) fn send_by(&mut self, gateway: &Gateway) {
+        self.address = gateway.address();
+    }
+
     /// Sends commands by a request of their own, which must be answered with 204.
     pub(super) async fn send(&self, commands: &[u8]) {
         let answer = self.send_as(&self.session, &self.node, commands, &[]).await;

@@ -1,0 +1,74 @@
+//! The sessions of other nodes that have taken commands which came here.
+//!
+//! Anyone can send a request with commands, and each costs Redis two messages. So the first request of a
+//! session is within a rate, as a handshake is, and those after it are not.
+
+use std::collections::HashSet;
+
+use curfew_auth::SessionKeyId;
+use parking_lot::Mutex;
+
+/// Sessions of one generation, after which another begins.
+const GENERATION: usize = 32 * 1024;
+
+/// The ids of those sessions' keys. The latest are remembered: of two generations, the older is forgotten
+/// when the younger is full.
+#[derive(Debug, Default)]
+pub(super) struct Familiar(Mutex<Generations>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashSet<SessionKeyId>,
+    old: HashSet<SessionKeyId>,
+}
+
+impl Familiar {
+    pub(super) fn has(&self, session: SessionKeyId) -> bool {
+        let generations = self.0.lock();
+        generations.young.contains(&session) || generations.old.contains(&session)
+    }
+
+    /// Remembers a session that has taken commands.
+    pub(super) fn add(&self, session: SessionKeyId) {
+        let mut generations = self.0.lock();
+        if generations.young.len() >= GENERATION {
+            generations.old = std::mem::take(&mut generations.young);
+        }
+        generations.young.insert(session);
+    }
+
+    /// Forgets a session that is not there any more.
+    pub(super) fn remove(&self, session: SessionKeyId) {
+        let mut generations = self.0.lock();
+        generations.young.remove(&session);
+        generations.old.remove(&session);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use curfew_auth::SessionKey;
+
+    use super::*;
+
+    #[test]
+    fn sessions_in_use_stay_and_others_are_forgotten() {
+        let familiar = Familiar::default();
+        let id = || SessionKey::generate().id();
+        let (used, unused, gone) = (id(), id(), id());
+        for session in [used, unused, gone] {
+            assert!(!familiar.has(session));
+            familiar.add(session);
+            assert!(familiar.has(session));
+        }
+        familiar.remove(gone);
+        assert!(!familiar.has(gone));
+        for _ in 0..2 * GENERATION {
+            familiar.add(id());
+            familiar.add(used);
+        }
+        assert!(familiar.has(used) && !familiar.has(unused));
+        let generations = familiar.0.lock();
+        assert!(generations.young.len() + generations.old.len() <= 2 * GENERATION);
+    }
+}

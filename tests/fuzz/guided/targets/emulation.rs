@@ -1,0 +1,7 @@
+//! `emulation`, guided by coverage.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    curfew_fuzz::centrifuge::check_emulation(bytes);
+});
