@@ -23,6 +23,11 @@ it *filter:
     cargo build --locked --package curfew
     cargo test --locked --package curfew-tests --test it {{filter}}
 
+# The scenarios with Centrifuge's SDK of a language, Java's too, which CI leaves out: `just sdk java`, `just sdk go`.
+sdk language:
+    bash tests/clients/build {{language}}
+    just it centrifuge::clients::{{language}}_ -- --include-ignored
+
 # The programs that `just it` runs: Debian packages, Jaeger, Keycloak, clients. Once, some 13 minutes.
 tools:
     bash .ci/run tools

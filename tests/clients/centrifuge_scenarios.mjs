@@ -470,6 +470,29 @@ const scenarios = {
     link.end();
   },
 
+  // The server lost its data and trusts no older token.
+  async state_invalidated() {
+    const channel = name('room');
+    let asked = 0;
+    const getToken = async () => {
+      asked += 1;
+      return token();
+    };
+    const { client, seen: connection } = await connected({ getToken });
+    const { sub, seen } = await subscribed(client, channel, { recoverable: true });
+    await within('a publish', sub.publish(fleet.payload({ n: 1 })));
+    await until('the publication', () => seen.publication.length > 0);
+    await ask('lose the data:');
+    await until('a new subscription', () => seen.subscribed.length > 1);
+    assert.deepEqual(connection.connecting[1], { code: 3014, reason: 'state invalidated' });
+    assert.ok(asked > 0);
+    assert.equal(connection.disconnected.length, 0);
+    assert.deepEqual([seen.subscribed[1].wasRecovering, seen.subscribed[1].recovered], [true, false]);
+    await within('a publish', sub.publish(fleet.payload({ n: 2 })));
+    await until('the next publication', () => seen.publication.length > 1);
+    assert.deepEqual(texts(seen), [{ n: 1 }, { n: 2 }]);
+  },
+
   // The node that `address` leads to goes away, and another is there instead. `publisher` stays.
   async failover() {
     const channel = task.channel ?? name('room');

@@ -387,6 +387,29 @@ class Scenarios:
         await until("the refusal", lambda: len(seen["disconnected"]) > 1)
         check((seen["disconnected"][1].code, len(seen["connected"])) == (3503, 1), seen)
 
+    async def state_invalidated(self):
+        """The server lost its data and trusts no older token."""
+        asked = []
+
+        async def get_token():
+            asked.append(1)
+            return self.token()
+
+        client, connection = await self.connected(get_token=get_token)
+        sub, seen = await subscribed(client, self.name("room"), recoverable=True)
+        await within(sub.publish(self.fleet.payload({"n": 1})))
+        await until("the publication", lambda: seen["publication"])
+        await ask("lose the data:")
+        await until("a new subscription", lambda: len(seen["subscribed"]) > 1)
+        again = connection["connecting"][1]
+        check((again.code, again.reason) == (3014, "state invalidated"), again)
+        check(asked and not connection["disconnected"], connection)
+        again = seen["subscribed"][1]
+        check((again.was_recovering, again.recovered) == (True, False), again)
+        await within(sub.publish(self.fleet.payload({"n": 2})))
+        await until("the next publication", lambda: len(seen["publication"]) > 1)
+        check(self.numbers(seen) == [1, 2], seen)
+
     async def failover(self):
         """The node that `address` leads to goes away, and another is there instead. `publisher` stays."""
         channel = self.task.get("channel", self.name("room"))

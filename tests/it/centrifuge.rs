@@ -5,6 +5,7 @@ mod browser;
 mod bytes;
 mod clients;
 mod delta;
+mod errors;
 mod http;
 mod joins;
 mod oracle;

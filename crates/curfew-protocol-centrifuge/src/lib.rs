@@ -98,6 +98,7 @@ impl Protocol for Centrifuge {
             refusal_ends_session: true,
             counts_pongs: true,
             batches: true,
+            forgives_form: true,
             carries_bytes: self.encoding == Encoding::Protobuf,
             denies_reserved_names: true,
         }

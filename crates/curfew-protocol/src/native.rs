@@ -71,5 +71,20 @@ pub fn check_request(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
+/// Checks the `data` of a publication whose message is of a protocol that does not read it, by the
+/// same rules: JSON in UTF-8, at most [`MAX_DEPTH`] deep.
+///
+/// # Errors
+///
+/// [`Fault::NotJson`] or [`Fault::TooDeep`].
+pub fn check_data(data: &[u8]) -> Result<(), Fault> {
+    let text = std::str::from_utf8(data).map_err(|_| Fault::NotJson)?;
+    let rules = Rules {
+        max_depth: MAX_DEPTH,
+        ..RULES
+    };
+    json::scan(text, rules, |_, _| ()).map(|_| ())
+}
+
 #[cfg(test)]
 mod tests;

@@ -18,7 +18,7 @@ pub enum DecodeError {
         message: &'static str,
     },
     /// The message is of the protocol but not a command. It is answered, and counted against
-    /// `limits.bad_frames`.
+    /// `limits.bad_frames` where the protocol's rules say so.
     Form {
         /// The command's id, if it could be read.
         id: Option<CommandId>,
@@ -52,6 +52,9 @@ pub struct Rules {
     /// A message may hold many commands, so that the ones of a client that comes back arrive at
     /// once.
     pub batches: bool,
+    /// Any number of errors of form is answered: an application makes them through an SDK, which
+    /// would stay away after the close. A message that is not the protocol closes at once.
+    pub forgives_form: bool,
     /// The messages can carry bytes that are not JSON.
     pub carries_bytes: bool,
     /// A reserved channel name is a channel that no one may use, and not a malformed name.

@@ -135,7 +135,7 @@ pub struct LimitsConfig {
     /// The number of ping, pong and close frames a client may send each second, with a burst of
     /// twice as many; more close the connection with 1008.
     pub control_frames_per_second: u32,
-    /// The number of errors of form a session may make; one more closes with 4400.
+    /// The number of errors of form a session of `curfew.v1` may make; one more closes with 4400.
     pub bad_frames: u32,
     /// The number of connections the node accepts; further upgrades are answered 503. 0: no limit.
     pub connections: usize,

@@ -243,6 +243,9 @@ impl SessionState {
             return reaction;
         }
         let rejected = self.reject(request, Origin::Unknown, code, message);
+        if self.wire().rules().forgives_form {
+            return rejected;
+        }
         self.bad_frames += 1;
         let allowed = settings.limits.bad_frames;
         if self.bad_frames <= allowed {

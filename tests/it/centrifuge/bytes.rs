@@ -111,6 +111,37 @@ async fn those_who_speak_json_are_refused() {
     assert_eq!(details["stream"]["offset"], 0);
 }
 
+/// A message of text with other bytes would end the connection of each listener that reads JSON, and
+/// again whenever it recovers.
+#[tokio::test]
+async fn a_channel_of_json_takes_only_json_in_utf8_from_protobuf() {
+    let gateway = Gateway::start_with(&with_channels(
+        "[[channels]]\npattern = \"room:*\"\nhistory = { size = 10, ttl = \"10m\" }\n",
+    ))
+    .await;
+    let mut publisher = Raw::open(&gateway, Encoding::Protobuf, "alice").await;
+    let mut listener = Raw::open(&gateway, Encoding::Json, "bob").await;
+    listener.subscribe("room:1", json!({})).await;
+    let deep = [[b'['; 33], [b']'; 33]].concat();
+    for data in [
+        b"\"\xff\"",
+        &b"{\"\xc0\x80\":1}"[..],
+        b"\"\xed\xa0\x80\"",
+        b"\"\xe2\x82\"",
+        &deep,
+        b"boom",
+    ] {
+        let answer = publish(&mut publisher, "room:1", data).await;
+        assert_eq!(answer["error"]["code"], 107, "{data:?}: {answer}");
+    }
+    let answer = publish(&mut publisher, "room:1", "\"é\"".as_bytes()).await;
+    assert_eq!(answer["publish"], json!({}), "{answer}");
+    let deepest = [[b'['; 32], [b']'; 32]].concat();
+    publish(&mut publisher, "room:1", &deepest).await;
+    assert_eq!(listener.push("pub").await["data"], "é");
+    assert_eq!(listener.push("pub").await["offset"], 2);
+}
+
 #[tokio::test]
 async fn a_change_of_the_format_hides_what_was_published_before() {
     let gateway = Gateway::start_with(&settings()).await;

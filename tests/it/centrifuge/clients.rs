@@ -1,7 +1,7 @@
-//! The published SDKs of Centrifuge for JavaScript and Python, unchanged.
+//! The published SDKs of Centrifuge for JavaScript, Python, Go and Java, unchanged.
 //!
 //! The programs are in `tests/clients/`; each lives scenarios and prints their names. What a program asks
-//! for, in lines that end in a colon, is done here.
+//! for, in lines that end in a colon, is done here. Java's need a JDK and run by `just sdk java` alone.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::clients::{clients, installed, program};
 /// No program takes longer, on a machine that is busy.
 const LONGEST_PROGRAM: Duration = Duration::from_secs(300);
 
-/// The scenarios that both languages have. Others are about one of them, or ask for something.
+/// The scenarios about one connection and its channels. Others ask for something.
 const SCENARIOS: [&str; 15] = [
     "connect",
     "refused_token",
@@ -39,11 +39,11 @@ const SCENARIOS: [&str; 15] = [
     "commands",
 ];
 
-/// Scenarios of both languages that wait for seconds to pass. Each is lived beside the others.
+/// Scenarios that wait for seconds to pass. Each is lived beside the others.
 const SLOW_SCENARIOS: [&str; 3] = ["refresh", "subscription_token", "pings"];
 
-/// The scenarios that only JavaScript's SDK can live: several commands in a frame, and messages to the server.
-const JAVASCRIPT_ONLY: [&str; 3] = ["batching", "many_at_once", "send"];
+/// Scenarios that not every language has: several commands in a frame, and messages to the server.
+const MORE: [&str; 3] = ["batching", "many_at_once", "send"];
 
 /// Those that several nodes are worth a second time: half of the clients are at another one.
 const ACROSS_NODES: [&str; 9] = [
@@ -64,30 +64,40 @@ const BY_ANOTHER_NODE: [&str; 5] = ["refresh", "subscribe", "publish", "history"
 
 /// Each SDK, in each format, over each of its transports.
 macro_rules! each_sdk {
-    ($($name:ident: $sdk:expr;)*) => {
+    ($($(#[$attribute:meta])* $name:ident: $sdk:expr;)*) => {
         $(mod $name {
             use super::{Sdk, SdkLanguage::*};
 
             const SDK: Sdk = $sdk;
 
             #[tokio::test]
+            $(#[$attribute])*
             async fn lives_every_scenario_at_one_node() {
                 super::lives_every_scenario_at_one_node(SDK).await;
             }
 
             #[tokio::test]
+            $(#[$attribute])*
             async fn has_everything_from_another_node() {
                 super::has_everything_from_another_node(SDK).await;
             }
 
             #[tokio::test]
+            $(#[$attribute])*
             async fn has_every_message_when_its_node_drains_or_dies() {
                 super::has_every_message_when_its_node_drains_or_dies(SDK).await;
             }
 
             #[tokio::test]
+            $(#[$attribute])*
             async fn stays_away_once_its_user_is_revoked() {
                 super::stays_away_once_its_user_is_revoked(SDK).await;
+            }
+
+            #[tokio::test]
+            $(#[$attribute])*
+            async fn renews_its_token_when_older_ones_do_not_count() {
+                super::renews_its_token_when_older_ones_do_not_count(SDK).await;
             }
         })*
     };
@@ -101,6 +111,10 @@ each_sdk! {
     javascript_json_over_sse: Sdk(JavaScript, "json", "sse");
     python_json: Sdk(Python, "json", "websocket");
     python_protobuf: Sdk(Python, "protobuf", "websocket");
+    go_json: Sdk(Go, "json", "websocket");
+    go_protobuf: Sdk(Go, "protobuf", "websocket");
+    #[ignore = "it needs a JDK: `just sdk java`"]
+    java_protobuf: Sdk(Java, "protobuf", "websocket");
 }
 
 #[tokio::test]
@@ -132,30 +146,28 @@ async fn javascript_sends_its_commands_to_another_node() {
 
 async fn lives_every_scenario_at_one_node(sdk: Sdk) {
     let node = Gateway::start_with(&settings()).await;
-    let mut scenarios = SCENARIOS.to_vec();
-    if sdk.0 == SdkLanguage::JavaScript {
-        scenarios.extend(JAVASCRIPT_ONLY);
-    }
-    let live = async |scenarios: &[&str]| {
+    let scenarios = sdk.has([&SCENARIOS[..], &MORE].concat());
+    let live = async |scenarios: Vec<&'static str>| {
         let task = json!({"address":node.address().to_string(),"scenarios":scenarios});
         let steps = sdk.live(task, async |what| panic!("{what}")).await;
         assert_eq!(steps, scenarios);
     };
-    let [first, second, third] = SLOW_SCENARIOS.map(|scenario| [scenario]);
-    tokio::join!(live(&scenarios), live(&first), live(&second), live(&third));
+    let [first, second, third] = SLOW_SCENARIOS.map(|scenario| sdk.has(vec![scenario]));
+    tokio::join!(live(scenarios), live(first), live(second), live(third));
     node.assert_alive().await;
 }
 
 async fn has_everything_from_another_node(sdk: Sdk) {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &settings()).await;
+    let scenarios = sdk.has(ACROSS_NODES.to_vec());
     let task = json!({
         "address": cluster[0].address().to_string(),
         "publisher": cluster[1].address().to_string(),
-        "scenarios": ACROSS_NODES,
+        "scenarios": scenarios,
     });
     let steps = sdk.live(task, async |what| panic!("{what}")).await;
-    assert_eq!(steps, ACROSS_NODES);
+    assert_eq!(steps, scenarios);
     cluster.assert_well().await;
 }
 
@@ -210,11 +222,31 @@ async fn stays_away_once_its_user_is_revoked(sdk: Sdk) {
     cluster.assert_well().await;
 }
 
+/// Redis loses its data, so the server trusts no token from before. The SDK closes with 3014, asks for
+/// another token and goes on with nothing recovered.
+async fn renews_its_token_when_older_ones_do_not_count(sdk: Sdk) {
+    let mut redis = Redis::start().await;
+    let settings = settings().with(r#"backend.on_data_loss = "reauth""#);
+    let cluster = Cluster::start(2, &redis.url(), &settings).await;
+    let task = json!({
+        "address": cluster[0].address().to_string(),
+        "scenarios": ["state_invalidated"],
+    });
+    let steps = sdk.live(task, async |what| {
+        assert_eq!(what, "lose the data:");
+        redis.restart_empty().await;
+    });
+    assert_eq!(steps.await, ["lose the data:", "state_invalidated"]);
+    cluster.assert_well().await;
+}
+
 /// A language that has an SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SdkLanguage {
     JavaScript,
     Python,
+    Go,
+    Java,
 }
 
 /// An SDK, the format that it speaks and the transport that it uses.
@@ -222,6 +254,18 @@ enum SdkLanguage {
 struct Sdk(SdkLanguage, &'static str, &'static str);
 
 impl Sdk {
+    /// Those scenarios that the SDK's features suffice for.
+    fn has(self, mut scenarios: Vec<&'static str>) -> Vec<&'static str> {
+        let lacks: &[_] = match self.0 {
+            SdkLanguage::JavaScript => &[],
+            SdkLanguage::Python => &MORE,
+            SdkLanguage::Go => &["batching"],
+            SdkLanguage::Java => &["batching", "get_state", "delta", "delta_characters"],
+        };
+        scenarios.retain(|scenario| !lacks.contains(scenario));
+        scenarios
+    }
+
     fn command(self) -> Command {
         let mut command = match self.0 {
             SdkLanguage::JavaScript => {
@@ -234,6 +278,14 @@ impl Sdk {
                 let mut python = Command::new(installed("venv/bin/python"));
                 python.arg(program("centrifuge_scenarios.py"));
                 python
+            }
+            SdkLanguage::Go => Command::new(installed("centrifuge-go-scenarios")),
+            SdkLanguage::Java => {
+                let folder = installed("centrifuge-java").display().to_string();
+                let mut java = Command::new("java");
+                java.args(["-cp", &format!("{folder}/classes:{folder}/jars/*")])
+                    .arg("Scenarios");
+                java
             }
         };
         at_home(&mut command);

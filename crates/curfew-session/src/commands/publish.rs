@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use curfew_backend::BackendError;
+use curfew_model::json::Fault;
 use curfew_model::{
     Action, Channel, ErrorCode, Payload, Position, Present, Publication, PublicationKey, Publisher,
     Reply, TraceContext,
 };
 use curfew_node::Append;
 use curfew_policy::{Decision, Policy};
+use curfew_protocol::native;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
 use tracing::{Instrument as _, debug};
@@ -181,10 +183,10 @@ fn check(data: &Payload<'_>, is_binary: bool) -> Result<(), &'static str> {
             Err("the channel carries bytes; publish by a protocol that does")
         }
         Payload::Json(_) => Ok(()),
-        Payload::Bytes(bytes) => match serde_json::from_slice::<serde::de::IgnoredAny>(bytes) {
-            Ok(_) => Ok(()),
-            Err(_) => Err("the data must be JSON, unless the channel's format is binary"),
-        },
+        Payload::Bytes(bytes) => native::check_data(bytes).map_err(|fault| match fault {
+            Fault::TooDeep => "arrays and objects are nested deeper than 32",
+            _ => "the data must be JSON in UTF-8, unless the channel's format is binary",
+        }),
     }
 }
 
