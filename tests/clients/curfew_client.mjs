@@ -553,7 +553,7 @@ const scenarios = {
     assert.deepEqual([asked, told.gap], [2, []]);
   },
 
-  // The server tells a second beforehand.
+  // The server tells two seconds beforehand.
   async renews() {
     let asked = 0;
     const { client, seen } = await connected('alice', {
@@ -563,12 +563,24 @@ const scenarios = {
         return mint(task.secret, { sub: 'alice', exp: inSeconds(asked < 4 ? 3 : 600) });
       },
     });
+    // Each token lives for less than the notice, so that each is told to expire at once.
+    let short = 0;
+    const hasty = await connected('bob', {
+      minBackoffMs: 40,
+      maxBackoffMs: 1000,
+      token: async () => {
+        short += 1;
+        return mint(task.secret, { sub: 'bob', exp: inSeconds(2) });
+      },
+    });
     const { session } = client;
     const { told } = await subscribed(client, fresh('room'));
     await until('two new tokens', () => seen.token.length === 2);
     await pause(1500);
     assert.equal(client.session, session);
     assert.deepEqual([seen.error.map(({ message }) => message), seen.close, told.subscribed.length], [['the login server is away'], [], 1]);
+    assert.ok(short > 2 && short < 60, `${short} tokens`);
+    assert.equal(hasty.seen.close.length, 0);
   },
 
   async sleeps() {
