@@ -3,7 +3,7 @@
 const failure = (code, message, { retry_after_ms: retryAfterMs, trace } = {}) =>
 	Object.assign(new Error(message), { code, retryAfterMs, trace });
 
-/** Calls the application, whose faults become unhandled rejections. */
+/** Faults of the application become unhandled rejections. */
 const call = async (fn, value) => fn?.(value);
 
 export function Curfew(url, {
@@ -41,7 +41,6 @@ export function Curfew(url, {
 		if (client.state === "waiting") retry(0);
 	};
 
-	// The network of a page may be another then.
 	const listen = (method) => ["online", "visibilitychange"].forEach((name) => globalThis[method]?.(name, wake));
 
 	const end = ({ code, reason, message = "the connection ended", reconnect, retry_after_ms = 0 }) => {
@@ -49,7 +48,7 @@ export function Curfew(url, {
 		socket?.close();
 		if (client.session && Date.now() - openedAt > timeoutMs) tries = 0;
 		socket = client.session = null;
-		// A token that is a text stays as it is.
+		// A text stays as it is.
 		isOff = !reconnect || (typeof token === "string" && [4401, 4410].includes(code));
 		notBefore = Date.now() + retry_after_ms;
 		retry(tries++);
@@ -76,7 +75,7 @@ export function Curfew(url, {
 			const jwt = await getToken(signal);
 			if (signal.aborted) return;
 			socket = new WebSocket(address, jwt ? ["curfew.v1", `bearer.${jwt}`] : ["curfew.v1"]);
-			// Without effect on a session that has opened by itself.
+			// Without effect where the session is open.
 			socket.onopen = () => jwt || signal.aborted || socket.send('{"type":"auth","id":0}');
 			socket.onmessage = ({ data }) => signal.aborted || receive(data);
 			socket.onclose = ({ code, reason }) => signal.aborted || end({ code, reason, reconnect: true });
@@ -90,13 +89,15 @@ export function Curfew(url, {
 
 	const renew = async () => {
 		const { signal } = life;
+		// A token may live for less than the notice.
+		await new Promise((resolve) => setTimeout(resolve, backoff(4)));
 		try {
-			const jwt = await getToken(signal);
+			const jwt = signal.aborted || (await getToken(signal));
 			if (jwt && !signal.aborted) emit("token", await ask({ type: "refresh", token: jwt }));
 		} catch (error) {
 			if (signal.aborted) return;
 			emit("error", error);
-			setTimeout(() => signal.aborted || renew(), backoff(4));
+			renew();
 		}
 	};
 
@@ -141,7 +142,7 @@ export function Curfew(url, {
 
 	const take = (sub, frame) => {
 		const { type, epoch, offset } = frame;
-		// Ahead of the answer: of an earlier subscription, but for messages without an offset.
+		// Of an earlier subscription, but for messages without an offset.
 		if (sub.life !== life && (offset || type !== "message")) return;
 		if (type === "unsubscribed") return drop(sub, failure(frame.reason, "the server ended it"));
 		if (epoch ?? (offset && sub.position)) sub.position = { epoch: epoch ?? sub.position.epoch, offset };
