@@ -5,7 +5,7 @@ use std::path::Path;
 use super::tools::{repository, run, system_tool, text_of};
 
 /// Pages whose links and recipes are followed.
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 16] = [
     "README.md",
     "benches/README.md",
     "crates/README.md",
@@ -14,6 +14,8 @@ const PAGES: [&str; 14] = [
     "deploy/README.md",
     "deploy/centrifuge.md",
     "deploy/identity-providers.md",
+    "deploy/install.md",
+    "deploy/release/README.md",
     "deploy/upgrading.md",
     "k8s/README.md",
     "tests/README.md",
