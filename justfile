@@ -78,6 +78,10 @@ simulate *arguments="seeds 1 1000":
 ci:
     bash .ci/run
 
+# The files of a release: built, tried, tagged and listed for the upload. Pushes nothing.
+release version *arguments:
+    bash deploy/release/release {{version}} {{arguments}}
+
 # k8s/ on a real API server, controller manager and scheduler, which are built once and kept.
 kubernetes *arguments:
     bash tests/kubernetes/run {{arguments}}

@@ -1,20 +1,60 @@
-//! Facts about the build that the binary reports: the labels of `curfew_build_info`.
+//! Facts about the build that the binary reports: `curfew --version`, the labels of
+//! `curfew_build_info`.
 
 use std::env;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// Characters of a commit in `curfew --version`, as many as GitHub and kernel.org show.
+const SHORT: usize = 12;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=CURFEW_REVISION");
-    // The build of an image or a release gives it. Asking git would build the crate anew at
-    // every commit, and an image is built without git.
-    let revision = env::var("CURFEW_REVISION").unwrap_or_default();
-    let revision = match revision.trim() {
-        "" => "unknown",
-        revision => revision,
+    let given = env::var("CURFEW_REVISION").unwrap_or_default();
+    let revision = match given.trim() {
+        "" => commit(),
+        revision => Some(revision.to_owned()),
     };
+    let version = env::var("CARGO_PKG_VERSION").expect("cargo says the version");
+    let version = match &revision {
+        Some(revision) => format!("{version} ({})", revision.get(..SHORT).unwrap_or(revision)),
+        None => version,
+    };
+    let revision = revision.as_deref().unwrap_or("unknown");
     println!("cargo::rustc-env=CURFEW_REVISION={revision}");
+    println!("cargo::rustc-env=CURFEW_VERSION={version}");
     println!("cargo::rustc-env=CURFEW_RUSTC={}", rustc());
+}
+
+/// The commit of the git tree that this package is in; none outside of one, or without git.
+///
+/// A debug build has none: it would be linked anew at every commit.
+fn commit() -> Option<String> {
+    if env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
+        return None;
+    }
+    let said = git(&["rev-parse", "--show-prefix", "HEAD"])?;
+    // In a repository that is not Curfew's, as of a tarball unpacked below one, HEAD is another's.
+    let commit = said.strip_prefix("crates/curfew/\n")?;
+    // Every commit and checkout writes to it. Without a reflog HEAD alone tells of checkouts.
+    let logged = git(&["rev-parse", "--git-path", "logs/HEAD"]).map(PathBuf::from);
+    let head = git(&["rev-parse", "--git-path", "HEAD"]).map(PathBuf::from);
+    let watched = logged.filter(|path| path.is_file()).or(head)?;
+    println!("cargo::rerun-if-changed={}", watched.display());
+    Some(commit.to_owned())
+}
+
+/// The answer of git in this package's directory, without the last line break.
+fn git(arguments: &[&str]) -> Option<String> {
+    let package = env::var_os("CARGO_MANIFEST_DIR")?;
+    let output = Command::new("git")
+        .args(arguments)
+        .current_dir(Path::new(&package))
+        .output()
+        .ok()?;
+    let said = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then(|| said.trim_end().to_owned())
 }
 
 /// The compiler's version: `1.88.0`.

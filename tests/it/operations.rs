@@ -17,6 +17,7 @@ mod manifests;
 mod metric_names;
 mod network;
 mod pods;
+mod releases;
 mod rendering;
 mod rollout;
 mod secrets;

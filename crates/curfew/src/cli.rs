@@ -6,13 +6,18 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Check, Loaded};
 use crate::failure::Failure;
-use crate::{admin, check_config, connect, dev, doctor, explain, print_config, token};
+use crate::{
+    admin, check_config, completions, connect, dev, doctor, explain, man, print_config, token,
+};
+
+/// Version and commit: `0.1.0 (0123456789ab)`, or the version alone where the build knew no commit.
+const VERSION: &str = env!("CURFEW_VERSION");
 
 /// WebSocket sessions that end when access does.
 #[derive(Debug, Parser)]
 #[command(
     name = "curfew",
-    version,
+    version = VERSION,
     propagate_version = true,
     arg_required_else_help = true
 )]
@@ -63,6 +68,11 @@ pub(crate) enum Command {
     Explain(explain::ExplainArgs),
     /// Compare a provider's tokens with the configuration: admission, and the effect of a logout
     Doctor(doctor::DoctorArgs),
+    /// Print the completions of a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the manual: a page for each command
+    #[command(hide = true)]
+    Man(man::ManArgs),
 }
 
 /// Arguments of `curfew serve`.

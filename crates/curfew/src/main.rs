@@ -7,6 +7,7 @@ mod admin;
 mod app;
 mod check_config;
 mod cli;
+mod completions;
 mod config;
 mod connect;
 mod dev;
@@ -14,6 +15,7 @@ mod doctor;
 mod explain;
 mod failure;
 mod lifecycle;
+mod man;
 mod metrics;
 mod output;
 mod print_config;
@@ -70,5 +72,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::PrintConfig(args) => print_config::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }

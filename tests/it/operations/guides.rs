@@ -5,7 +5,7 @@ use std::path::Path;
 use super::tools::{repository, run, system_tool, text_of};
 
 /// Pages whose links and recipes are followed.
-const PAGES: [&str; 15] = [
+const PAGES: [&str; 17] = [
     "README.md",
     "benches/README.md",
     "crates/README.md",
@@ -15,6 +15,8 @@ const PAGES: [&str; 15] = [
     "deploy/add-to-your-app.md",
     "deploy/centrifuge.md",
     "deploy/identity-providers.md",
+    "deploy/install.md",
+    "deploy/release/README.md",
     "deploy/upgrading.md",
     "k8s/README.md",
     "tests/README.md",

@@ -9,5 +9,6 @@ mod admin;
 mod config;
 mod connect;
 mod exit_codes;
+mod packaging;
 mod support;
 mod tokens;

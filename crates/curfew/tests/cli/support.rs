@@ -63,6 +63,11 @@ impl Folder {
         Self(tempfile::tempdir().unwrap())
     }
 
+    /// A path in the folder, where nothing has to be.
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
     pub(crate) fn file(&self, name: &str, content: &str) -> String {
         let path: PathBuf = self.0.path().join(name);
         std::fs::write(&path, content).unwrap();
