@@ -10,6 +10,7 @@ mod couplings;
 mod edge_logs;
 mod guides;
 mod haproxy;
+mod helm;
 mod linters;
 mod load_balancer;
 mod manifests;
