@@ -20,4 +20,5 @@ mod pods;
 mod rendering;
 mod rollout;
 mod secrets;
+mod site;
 mod tools;
