@@ -49,7 +49,7 @@ func render(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	manifests, err := engine.Engine{Strict: true}.Render(chart, context)
+	manifests, err := engine.Render(chart, context)
 	if err != nil {
 		return err
 	}
