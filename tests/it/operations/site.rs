@@ -150,7 +150,7 @@ fn a_link_that_leads_nowhere_fails_the_build() {
     build(sound.path(), &sound.path().join("out"));
     for (link, named) in [
         ("deploy/README.md#another-part", "another-part"),
-        ("deploy/gone.md", "gone.md"),
+        ("deploy/gone.md", "deploy/gone"),
         ("deploy/gone", "deploy/gone"),
         ("#nothing", "nothing"),
     ] {
