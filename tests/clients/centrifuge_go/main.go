@@ -16,7 +16,6 @@ import (
 	"reflect"
 	"runtime/debug"
 	"strings"
-	"time"
 
 	"github.com/centrifugal/centrifuge-go"
 )
@@ -25,9 +24,6 @@ const stranger = "another secret of thirty-two bytes"
 
 // For so long after its end the server takes a token.
 const leeway = 5
-
-// Many times the delay after which the SDK would come back.
-const bound = 2 * time.Second
 
 type scenarios struct {
 	Address, Secret, Format, Publisher string

@@ -123,8 +123,10 @@ func (s *scenarios) Pings() {
 
 func (s *scenarios) Revoked() {
 	var clients []*client
-	for _, user := range []string{"alice", "alice", "bob"} {
-		c := s.connected(s.Address, centrifuge.Config{
+	way := linkTo(s.Address)
+	addresses := []string{s.Address, s.Address, way.address}
+	for i, user := range []string{"alice", "alice", "bob"} {
+		c := s.connected(addresses[i], centrifuge.Config{
 			Token:    s.token(user),
 			GetToken: func(centrifuge.ConnectionTokenEvent) (string, error) { return s.token(user), nil },
 		})
@@ -138,7 +140,11 @@ func (s *scenarios) Revoked() {
 		check(end == revoked, end)
 	}
 	ask("count:")
-	time.Sleep(bound)
+	// Bob comes back twice meanwhile.
+	for times := 2; times <= 3; times++ {
+		way.cut()
+		until("Bob to be back", func() bool { return clients[2].connected.count() == times })
+	}
 	ask("count again:")
 	for _, c := range clients[:2] {
 		check(c.State() == centrifuge.StateDisconnected, c.State())

@@ -54,9 +54,6 @@ final class Scenarios {
     /** Seconds until the end of a token that is renewed. */
     private static final long LIFE = 4;
 
-    /** Many times the delay after which the SDK would come back. */
-    private static final long BOUND_MS = 2_000;
-
     /** The argument. */
     private static final class Task {
         String address;
@@ -292,8 +289,10 @@ final class Scenarios {
 
     private void revoked() throws Exception {
         List<Fleet.Member> members = new ArrayList<>();
+        Link link = new Link(task.address);
         for (String user : List.of("alice", "alice", "bob")) {
-            Fleet.Member member = fleet.connected(task.address, with(token(user), () -> token(user)));
+            String way = user.equals("bob") ? link.address() : task.address;
+            Fleet.Member member = fleet.connected(way, with(token(user), () -> token(user)));
             member.subscribe("room:revoked", recoverable());
             members.add(member);
         }
@@ -302,13 +301,19 @@ final class Scenarios {
             checkEnd(Support.first("the disconnection", member.disconnected), 3503, "revoked");
         }
         Support.ask("count:");
-        Thread.sleep(BOUND_MS);
+        // Bob comes back twice meanwhile.
+        Fleet.Member bob = members.get(2);
+        for (int times = 2; times <= 3; times++) {
+            int expected = times;
+            link.cut();
+            Support.until("Bob to be back", () -> bob.connected.size() == expected);
+        }
         Support.ask("count again:");
         for (Fleet.Member member : members.subList(0, 2)) {
             Support.checkEqual(member.client.getState(), ClientState.DISCONNECTED);
             Support.check(member.connected.size() == 1 && member.connecting.size() == 1, member.connecting);
         }
-        Support.check(members.get(2).isConnected(), members.get(2).disconnected);
+        Support.check(bob.isConnected(), bob.disconnected);
         Fleet.Member first = members.get(0);
         first.client.connect();
         Support.until("the refusal", () -> first.disconnected.size() > 1);

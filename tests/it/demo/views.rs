@@ -1,4 +1,4 @@
-//! The demo page at a desk and on a phone, by day and by night.
+//! Pages at a desk and on a phone, by day and by night.
 //!
 //! With `CURFEW_PICTURES=crates/curfew/assets`, and `curfew` on the path, the pictures of this
 //! repository are taken anew. Those of a desk are then reduced to a palette of 256 colours.
@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 
 use super::Browser;
 
-/// A picture's name, the size of the view and its light.
+/// The end of a picture's name, the size of the view and its light.
 const VIEWS: [(&str, [u32; 2], &str); 4] = [
-    ("demo.png", [1280, 800], "light"),
-    ("demo-dark.png", [1280, 800], "dark"),
-    ("demo-phone.png", [390, 844], "light"),
-    ("demo-phone-dark.png", [390, 844], "dark"),
+    ("", [1280, 800], "light"),
+    ("-dark", [1280, 800], "dark"),
+    ("-phone", [390, 844], "light"),
+    ("-phone-dark", [390, 844], "dark"),
 ];
 
 /// The parts that are wider than the view, apart from those that scroll on their own.
@@ -49,24 +49,51 @@ async fn the_page_fits_a_desk_and_a_phone_by_day_and_by_night() {
         .await;
     alice.click("revoke").await;
     alice.until_text("receipt", "1 session closed").await;
-    for (name, [width, height], scheme) in VIEWS {
-        browser.look(width, height, scheme).await;
-        let ran = async |script: &str| browser.client.execute(script, Vec::new()).await.unwrap();
-        let page = ran("return getComputedStyle(document.body).colorScheme").await;
-        assert_eq!(page, "light dark", "{name}");
-        assert_eq!(ran(TOO_WIDE).await, json!([]), "{name}");
-        let log = "const log = document.querySelector('[data-testid=log]');
-            return log.scrollWidth <= log.clientWidth";
-        assert_eq!(ran(log).await, json!(true), "{name}: frames do not wrap");
-        if let Some(folder) = std::env::var_os("CURFEW_PICTURES") {
-            let picture = browser.client.screenshot().await.unwrap();
-            std::fs::write(PathBuf::from(folder).join(name), picture).unwrap();
-        }
-    }
+    browser
+        .assert_fits("demo", async |name| {
+            let page = "return getComputedStyle(document.body).colorScheme";
+            assert_eq!(browser.ran(page).await, "light dark", "{name}");
+            assert_eq!(browser.ran(TOO_WIDE).await, json!([]), "{name}");
+            let log = "const log = document.querySelector('[data-testid=log]');
+                return log.scrollWidth <= log.clientWidth";
+            assert_eq!(
+                browser.ran(log).await,
+                json!(true),
+                "{name}: frames do not wrap"
+            );
+        })
+        .await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
 impl Browser {
+    /// Shows the page in each view to a check, and takes its picture if asked.
+    pub(crate) async fn assert_fits(&self, page: &str, check: impl AsyncFn(&str)) {
+        for (end, [width, height], scheme) in VIEWS {
+            let name = format!("{page}{end}");
+            self.look(width, height, scheme).await;
+            let wide =
+                "const page = document.documentElement; return page.scrollWidth > page.clientWidth";
+            assert_eq!(
+                self.ran(wide).await,
+                json!(false),
+                "{name} scrolls sideways"
+            );
+            check(&name).await;
+            if let Some(folder) = std::env::var_os("CURFEW_PICTURES") {
+                let picture = self.client.screenshot().await.unwrap();
+                std::fs::write(PathBuf::from(folder).join(name + ".png"), picture).unwrap();
+            }
+        }
+        self.chromium("Emulation.clearDeviceMetricsOverride", json!({}))
+            .await;
+    }
+
+    /// The result of a script on the page.
+    async fn ran(&self, script: &str) -> Value {
+        self.client.execute(script, Vec::new()).await.unwrap()
+    }
+
     /// The view as it is on another screen, and the light that the system asks for.
     async fn look(&self, width: u32, height: u32, scheme: &str) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});

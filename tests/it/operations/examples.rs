@@ -55,18 +55,19 @@ async fn lives(command: [&str; 2]) {
     let alice = Tab::join(&browser, &chat, "alice").await;
     let bob = Tab::join(&browser, &chat, "bob").await;
     bob.until_shown("#people", "aliceRevoke,bobRevoke").await;
-    bob.say("<i>hello</i>").await;
-    alice.until_last("bob: <i>hello</i>").await;
-    alice.say("hello bob").await;
-    bob.until_last("alice: hello bob").await;
-    bob.announce("from the back end").await;
-    alice.until_last("The server: from the back end").await;
+    bob.say("Lunch at <i>one</i>?").await;
+    alice.until_last("bob: Lunch at <i>one</i>?").await;
+    alice.say("I am in").await;
+    bob.until_last("alice: I am in").await;
+    bob.announce("The kitchen is open").await;
+    alice.until_last("The server: The kitchen is open").await;
     let mut expected = bob.lines().await;
     assert_eq!(expected.len(), 3, "{expected:?}");
+    browser.assert_fits("chat", async |_| ()).await;
 
     // Who joins late has it all.
     bob.join_again(&chat).await;
-    bob.until_last("The server: from the back end").await;
+    bob.until_last("The server: The kitchen is open").await;
     assert_eq!(bob.lines().await, expected);
 
     // The node that is replaced has a session, and the back end speaks all the time.
