@@ -1,7 +1,8 @@
 //! Pages at a desk and on a phone, by day and by night.
 //!
-//! With `CURFEW_PICTURES=crates/curfew/assets`, and `curfew` on the path, the pictures of this
-//! repository are taken anew. Those of a desk are then reduced to a palette of 256 colours.
+//! With `CURFEW_PICTURES`, a folder, and `curfew` on the path, the pictures of this repository are
+//! taken anew: those in `crates/curfew/assets`, where those of a desk are reduced to a palette of
+//! 256 colours, and those in `deploy/examples/chat`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
