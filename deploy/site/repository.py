@@ -22,12 +22,19 @@ from sphinx.util.osutil import relative_uri
 TREE = {
     "README": {
         "Use": [
+            "deploy/add-to-your-app",
             "crates/curfew-protocol/PROTOCOL",
             "deploy/centrifuge",
             "crates/curfew/CONFIG",
             "crates/curfew/METRICS",
         ],
-        "Operate": ["deploy/README", "k8s/README", "deploy/identity-providers", "deploy/upgrading"],
+        "Operate": [
+            "deploy/README",
+            "deploy/install",
+            "k8s/README",
+            "deploy/identity-providers",
+            "deploy/upgrading",
+        ],
         "Develop": [
             ".github/CONTRIBUTING",
             "crates/README",
@@ -35,7 +42,7 @@ TREE = {
             "tests/README",
             "benches/README",
         ],
-        "Project": ["CHANGELOG", ".github/SECURITY"],
+        "Project": ["CHANGELOG", "deploy/release/README", ".github/SECURITY"],
     },
     "crates/decisions/README": {"": ["0*"]},
     "benches/README": {"": ["results/*"]},

@@ -379,7 +379,7 @@ impl Outbox {
         tight: bool,
         arrival: Option<&Arrival>,
         flushed: bool,
-        mark: Option<Mark>,
+        mark: Option<&Mark>,
     ) -> Pushed {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {

@@ -278,7 +278,7 @@ impl Hub {
     /// Queues a frame for one session and counts its bytes.
     pub(crate) fn send_as(&self, member: &Member, frame: Bytes, mark: Option<Mark>) -> bool {
         let size = frame.len();
-        let queued = match self.push(member, frame, None, false, mark) {
+        let queued = match self.push(member, frame, None, false, mark.as_ref()) {
             Pushed::Queued | Pushed::Due => true,
             Pushed::Closed | Pushed::Overflowed { .. } => false,
         };
@@ -298,7 +298,8 @@ impl Hub {
         arrival: Option<&Arrival>,
     ) -> bool {
         let mark = member.mark(channel);
-        match self.push(member, frame, arrival, !self.flushers.is_empty(), mark) {
+        let flushed = !self.flushers.is_empty();
+        match self.push(member, frame, arrival, flushed, mark.as_ref()) {
             Pushed::Queued => true,
             Pushed::Due => {
                 self.flushers.tell(member);
@@ -315,7 +316,7 @@ impl Hub {
         frame: Bytes,
         arrival: Option<&Arrival>,
         flushed: bool,
-        mark: Option<Mark>,
+        mark: Option<&Mark>,
     ) -> Pushed {
         let limit = self.outbound_bytes.load(Ordering::Relaxed);
         let tight = self.is_tight();

@@ -65,7 +65,7 @@ fn recipes() -> Vec<Recipe> {
 
 /// Does what the recipes look for.
 async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
-    let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:channel:room:1";
+    let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:relay:* &curfew:channel:room:1";
     redis.run(&user.split(' ').collect::<Vec<_>>()).await;
     let settings = exporting_to(jaeger.otlp)
         .with("telemetry.trace_sample_ratio = 0.0")

@@ -58,7 +58,7 @@ async fn what_ends_or_refuses_a_session_names_its_trace() {
 async fn a_command_that_fails_through_our_fault_names_its_trace() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
     // A channel that Redis does not let it publish to.
-    let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:channel:room:yes";
+    let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:relay:* &curfew:channel:room:yes";
     redis.run(&user.split(' ').collect::<Vec<_>>()).await;
     let settings = settings(&collector)
         .with("backend.redis.username = \"curfew\"")

@@ -110,11 +110,17 @@ impl Member {
     }
 
     /// The mark of a frame of `channel`, if the subscription has a token of its own.
+    #[inline]
     pub(crate) fn mark(&self, channel: &Channel) -> Option<Mark> {
         // Set before the session listens to the channel; nearly every session has no such token.
-        if !self.is_bound.load(Ordering::Relaxed) {
-            return None;
+        match self.is_bound.load(Ordering::Relaxed) {
+            true => self.mark_of_bound(channel),
+            false => None,
         }
+    }
+
+    #[cold]
+    fn mark_of_bound(&self, channel: &Channel) -> Option<Mark> {
         let principals = self.principals.lock();
         let mut bound = principals.bound.iter().flat_map(|bound| bound.iter());
         let is_bound = bound.any(|one| one.channel == *channel);

@@ -113,10 +113,10 @@ impl Lanes {
     }
 
     /// Adds a frame to the normal lane.
-    pub(super) fn push(&mut self, frame: Bytes, mark: Option<Mark>) {
+    pub(super) fn push(&mut self, frame: Bytes, mark: Option<&Mark>) {
         if let Some(mark) = mark {
             let marks = self.marks.get_or_insert_default();
-            marks.push((self.normal.len(), mark));
+            marks.push((self.normal.len(), mark.clone()));
         }
         self.normal.push_back(frame);
     }
