@@ -100,7 +100,7 @@ pub(crate) struct LoadedIssuer {
 pub(crate) struct LogoutRules {
     /// The accepted audiences.
     pub(crate) audience: Vec<String>,
-    /// The sessions that a logout token with a login ends.
+    /// The sessions that a logout token with `sid` ends.
     pub(crate) scope: LogoutScope,
     /// `auth.numeric_subjects`.
     pub(crate) numeric_subjects: bool,

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use curfew_model::TicketId;
 use serde::{Deserialize, Serialize};
 
-/// 256 bits, the size of the id and the key derived from them.
+/// Size of a ticket, its id and its key: 256 bits.
 const TICKET_BYTES: usize = 32;
 
 /// Purpose of the derived id (the `info` of RFC 5869 §2.3).

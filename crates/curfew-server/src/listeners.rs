@@ -89,7 +89,7 @@ impl<'de> Deserialize<'de> for Listen {
 pub enum Listener {
     /// On an address and a port.
     Tcp(TcpListener),
-    /// On a Unix socket, which is removed with it.
+    /// On a Unix socket, which is removed on drop.
     Unix(UnixPath, UnixListener),
 }
 
@@ -106,7 +106,7 @@ impl Drop for UnixPath {
 }
 
 impl Listener {
-    /// Its place, with the port that was free.
+    /// The address, with the assigned port.
     pub fn address(&self) -> io::Result<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
@@ -202,8 +202,8 @@ fn is_abandoned(path: &Path) -> bool {
     is_socket && connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Hands every connection to `on_connection`, with the address it comes from, until `stop`, and then the
-/// connections that wait already.
+/// Passes each connection and its peer address to `on_connection` until `stop`. Then it passes the
+/// connections already queued.
 pub(crate) async fn accept(
     listener: Listener,
     stop: CancellationToken,

@@ -2,7 +2,7 @@
 
 use curfew_telemetry::{Counters, Gauge, Histogram, Named};
 
-/// From accepting a connection to its session: half a millisecond to the opening deadline.
+/// Buckets of the handshake duration, from 0.5 ms to the opening deadline.
 const HANDSHAKE_SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -52,7 +52,7 @@ curfew_telemetry::labels! {
         Ok = "ok",
         /// 101: the connection is a WebSocket.
         Upgraded = "upgraded",
-        /// It is wrong.
+        /// The request is wrong.
         BadRequest = "bad_request",
         /// Its body broke off.
         BodyIncomplete = "body_incomplete",
@@ -76,9 +76,9 @@ curfew_telemetry::labels! {
         Method = "method",
         /// It did not come in time.
         Timeout = "timeout",
-        /// There were too many of its kind.
+        /// A rate limit refuses the request.
         Rate = "rate",
-        /// There are as many connections as may be.
+        /// A limit in the settings is reached.
         Limit = "limit",
         /// A dependency is down, or the node is not in service.
         Unavailable = "unavailable",
@@ -92,7 +92,7 @@ curfew_telemetry::labels! {
     LogoutOutcome = "outcome" {
         /// It was good, and is in force.
         Accepted = "accepted",
-        /// It was good, and is in force for a login that no session has, of a user who has sessions.
+        /// The token is valid and in force; the user has sessions, but none of its login.
         NobodyFound = "nobody_found",
         /// It was not good.
         Refused = "refused",
@@ -102,7 +102,7 @@ curfew_telemetry::labels! {
         Unavailable = "unavailable",
         /// It waits for its issuer's keys; what becomes of it is counted as well.
         Kept = "kept",
-        /// It waited for them, and is given up.
+        /// The node gave up the wait for keys.
         Lost = "lost",
     }
 
@@ -120,11 +120,11 @@ curfew_telemetry::labels! {
     ReportFault = "reason" {
         /// It is for another audience.
         WrongAudience = "wrong_audience",
-        /// Its times are not those of a report that is new.
+        /// The report is expired, too old or from the future.
         Time = "time",
         /// It lacks something, or has what it may not have.
         Content = "malformed",
-        /// It names people by what access tokens do not have.
+        /// The report names users by claims that access tokens lack.
         Subject = "subject",
     }
 
@@ -146,11 +146,11 @@ curfew_telemetry::labels! {
         Unavailable = "unavailable",
         /// It waits for its issuer's keys; what becomes of it is counted as well.
         Kept = "kept",
-        /// It waited for them, and is given up.
+        /// The node gave up the wait for keys.
         Lost = "lost",
     }
 
-    /// The outcome of a request with commands of a session that has a streamed answer.
+    /// The outcome of a request that carries commands of a streaming session.
     EmulationOutcome = "outcome" {
         /// The session is here, and has them.
         Local = "local",
@@ -160,9 +160,9 @@ curfew_telemetry::labels! {
         Unknown = "unknown",
         /// There is no such node.
         NoNode = "no_node",
-        /// The session is behind with the commands before.
+        /// The session still has earlier commands to run.
         Behind = "behind",
-        /// There were too many first requests for sessions of other nodes.
+        /// First requests for other nodes' sessions exceed the rate.
         Rate = "rate",
         /// Redis was away, or the session's node did not answer.
         Unavailable = "unavailable",
@@ -170,13 +170,13 @@ curfew_telemetry::labels! {
 
     /// The reason for which commands from another node were not executed.
     RelayDropReason = "reason" {
-        /// They are malformed, or of another key.
+        /// Parsing or decryption fails.
         Unreadable = "unreadable",
-        /// They were there before.
+        /// They are a replay.
         Replayed = "replayed",
         /// Too many nodes have sent commands of one session.
         Senders = "senders",
-        /// The session is behind with the commands before.
+        /// The session still has earlier commands to run.
         Behind = "behind",
     }
 
@@ -216,8 +216,8 @@ curfew_telemetry::metrics! {
 }
 
 impl AnswerReason {
-    /// The reason of an answer with this status. `code` is the name of its problem, where it has one,
-    /// and tells apart what shares a status.
+    /// The reason of an answer with this status. `code` names its problem, if any, and separates
+    /// reasons that share a status.
     pub fn of(status: u16, code: Option<&str>) -> Self {
         match (status, code) {
             (400, Some("body_incomplete")) => Self::BodyIncomplete,

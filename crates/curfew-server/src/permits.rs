@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::metrics::ServerMetrics;
 
-/// The limit that leaves no place.
+/// The limit that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LimitReached {
     /// `limits.connections`.
@@ -39,13 +39,13 @@ impl LimitReached {
     }
 }
 
-/// The node's counted places. The limits are those of the snapshot that the caller goes by.
+/// The node's counted places. The caller's settings snapshot gives the limits.
 #[derive(Debug)]
 pub(crate) struct Permits {
     connections: AtomicUsize,
     addresses: Mutex<Addresses>,
     handshakes: Mutex<Handshakes>,
-    /// The bucket of first commands, with the rate of handshakes.
+    /// The bucket of first requests, at the handshake rate.
     first_commands: Mutex<Handshakes>,
     metrics: Arc<ServerMetrics>,
     /// The connections of the node, which drains until there are none.
@@ -74,7 +74,7 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// The address whose count it is in; behind a load balancer that is known later.
+    /// The address that counts the connection; `None` until a proxy names it.
     address: Option<IpAddr>,
 }
 
@@ -107,8 +107,8 @@ impl Permits {
         }
     }
 
-    /// A place for a connection that was just accepted from `address`; without one it counts for no
-    /// address until [`Unauthenticated::attribute`].
+    /// A permit for a connection accepted from `address`. With `None`, it counts for no address
+    /// until [`Unauthenticated::attribute`].
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -135,8 +135,8 @@ impl Permits {
         self.handshakes.lock().take(limits.handshakes_per_second)
     }
 
-    /// Takes one more first request for a session of another node, of which there may be as many as
-    /// handshakes; false if there is none left.
+    /// Takes a first request for another node's session from a bucket that has the handshake rate;
+    /// false if the bucket is empty.
     pub(crate) fn first_commands(&self, limits: &LimitsConfig) -> bool {
         let mut bucket = self.first_commands.lock();
         bucket.take(limits.handshakes_per_second)
@@ -216,7 +216,7 @@ impl Drop for Unauthenticated {
             addresses.remove(address);
         }
         if addresses.total == 0 {
-            // The memory of a storm is given back.
+            // A new map frees a storm's memory.
             addresses.by_address = HashMap::new();
         }
     }

@@ -73,7 +73,7 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// The claims, for a token issued at `now` (Unix seconds). Claims given by name win.
+    /// The claims, for a token issued at `now` (Unix seconds). `--claim` values win.
     pub(crate) fn claims(self, now: u64) -> Map<String, Value> {
         let mut claims = Map::new();
         claims.insert("sub".to_owned(), self.user.into());

@@ -59,7 +59,7 @@ event_types! {
     AccountPurged = "account_purged", "risc/event-type/account-purged";
     /// RISC 1.0 §2.3.
     AccountDisabled = "account_disabled", "risc/event-type/account-disabled";
-    /// RISC 1.0 §2.4. The event ends no access. Later tokens are accepted without it.
+    /// RISC 1.0 §2.4. The event ends no access. Later tokens do not need the event.
     AccountEnabled = "account_enabled", "risc/event-type/account-enabled";
     /// RISC 1.0 §2.7.
     CredentialCompromise = "credential_compromise", "risc/event-type/credential-compromise";

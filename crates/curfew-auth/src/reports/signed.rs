@@ -12,12 +12,12 @@ use crate::token::{Header, Parts, TokenType};
 /// Longest `jti` of logouts and events, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 256;
 
-/// The claims that one type of report has beside those of all.
+/// The claims of one report type, beyond the common ones.
 pub(crate) trait ReportClaims: Default {
     /// The refusal of a token whose claims cannot be read.
     const UNREADABLE: &'static str;
 
-    /// Reads a claim that is not one of all reports'.
+    /// Reads a claim specific to this report type.
     fn member(&mut self, name: &str, value: Value<'_>) -> Result<(), Flaw>;
 }
 
@@ -101,9 +101,8 @@ impl Issuers {
         }
     }
 
-    /// Finds the issuer whose good signature a token with a faulty header or faulty claims has.
-    /// That issuer is misconfigured, and the refusal names it like for any other fault. Fetches no
-    /// keys.
+    /// Finds the issuer that validly signed a token with a faulty header or faulty claims. That
+    /// issuer is misconfigured, and the refusal names it like for any other fault. Fetches no keys.
     fn signer_of_flawed<'i, R>(
         &'i self,
         parts: &Parts<'_>,

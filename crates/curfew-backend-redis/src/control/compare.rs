@@ -1,5 +1,5 @@
 //! The comparison of every session with Redis while the lease is held. A change of settings starts
-//! it: other keys find the sessions from then on.
+//! it, because it changes the sessions' keys.
 
 use curfew_model::SessionId;
 use tokio::sync::oneshot;

@@ -67,7 +67,7 @@ impl Control {
         }
     }
 
-    /// Remembers revocations that were found, in this node and in the index.
+    /// Records found revocations in this node and in the index.
     pub(super) async fn note_found(
         &mut self,
         generation: &mut Generation,
@@ -100,7 +100,7 @@ impl Control {
     }
 
     /// Removes keys that no longer exist from the index. The node forgets them one round trip
-    /// later: if all data was lost, it has been told by then.
+    /// later: by then it knows if all data was lost.
     pub(super) async fn note_gone(
         &mut self,
         generation: &mut Generation,
@@ -222,8 +222,9 @@ impl Control {
         self.note_gone(generation, gone).await
     }
 
-    /// Writes the entries of these sessions in the presence of channels again. The heartbeat does not
-    /// wait for them: a session may have many. What fails is noticed by the comparison with notes.
+    /// Rewrites these sessions' entries in channel presence. The heartbeat does not wait for them:
+    /// a session may have many. The comparison with the node's notes of its entries detects
+    /// failures.
     fn rewrite_presence(&self, sessions: Vec<SessionId>) {
         let connections = Arc::clone(&self.connections);
         self.core.spawn(async move {

@@ -1,5 +1,5 @@
-//! The files that a configuration names: one list, made from the configuration itself, by which
-//! changes are seen.
+//! The list of files that a configuration names. It is built from the configuration and detects
+//! changes.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -12,8 +12,8 @@ use super::Config;
 /// The end of the name of every key whose value is the path of a file.
 const SUFFIX: &str = "_file";
 
-/// Files that are read by those who need them, each time or when they are told to look. A change of any
-/// other takes effect by reading the whole configuration again.
+/// Files that their users read, on each use or when notified. A change of any other takes effect by
+/// reading the whole configuration again.
 const READ_WHERE_NEEDED: [&str; 12] = [
     "auth.issuers.ca_file",
     "auth.issuers.event_stream.authorization_file",
@@ -33,7 +33,7 @@ const READ_WHERE_NEEDED: [&str; 12] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct WatchedFile {
     path: PathBuf,
-    /// Its contents; `None` where they could not be read. No more is kept: they may be secrets.
+    /// The hash of its contents; `None` if unreadable. The contents may be secret: not kept.
     digest: Option<u64>,
 }
 
@@ -91,8 +91,8 @@ impl Files {
         absent.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The files whose contents are others than at the last look. One that only a reload reads and
-    /// that is gone for a moment is being replaced.
+    /// The files whose contents are others than at the last look. A missing file that only a reload
+    /// reads is being replaced: no change.
     pub(crate) fn changed(&mut self) -> Changed {
         let mut changed = Changed::default();
         for (key, seen) in &mut self.0 {
@@ -181,7 +181,7 @@ mod tests {
         keys
     }
 
-    /// The kind: a file that is read once and never again.
+    /// Guards against files that are read only once.
     #[test]
     fn every_file_that_can_be_named_is_watched() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,7 @@
 //! `X-Forwarded-For` and `Forwarded` (RFC 7239), read from bytes that a stranger may have written.
 //!
-//! Pure, linear in the bytes, and none of them makes it panic. An entry that is no address is
-//! `None`: its writer named no client.
+//! Parsing is pure, linear in the input, and never panics. An entry that is no address is `None`:
+//! its writer named no client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -12,8 +12,8 @@ pub fn addresses(line: &[u8]) -> Vec<Option<IpAddr>> {
     entries.map(node).collect()
 }
 
-/// The addresses that the `for` parameters of one line of `Forwarded` name, in order; an element
-/// without one counts, as one that names none.
+/// The addresses that the `for` parameters of one line of `Forwarded` name, in order. An element
+/// without `for` yields `None`.
 pub fn nodes(line: &[u8]) -> Vec<Option<IpAddr>> {
     let elements = split(line, b',').into_iter().map(<[u8]>::trim_ascii);
     let elements = elements.filter(|element| !element.is_empty());

@@ -1,6 +1,6 @@
 //! The PROXY protocol, versions 1 and 2: the header that a load balancer puts before a connection.
 //!
-//! Pure; no bytes make it panic, and none beyond [`MAX_BYTES`] are asked for.
+//! Parsing is pure, never panics, and needs at most [`MAX_BYTES`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -21,7 +21,7 @@ const MAX_BYTES: usize = 2048;
 pub struct Header {
     /// Its length in bytes.
     pub bytes: usize,
-    /// The client of the load balancer; `None` where it speaks for itself, or does not say.
+    /// The client's address; `None` for LOCAL, or an unknown or unsupported family.
     pub source: Option<SocketAddr>,
 }
 
@@ -30,7 +30,7 @@ pub struct Header {
 pub enum Unparsed {
     /// More bytes are needed.
     Incomplete,
-    /// No bytes will make it one.
+    /// More bytes cannot help.
     Malformed(&'static str),
 }
 
@@ -120,7 +120,7 @@ fn binary(bytes: &[u8]) -> Result<Header, Unparsed> {
             let port = u16::from_be_bytes([body[32], body[33]]);
             Some(SocketAddr::new(address, port))
         }
-        // Unspecified, or of a kind without addresses of ours.
+        // Unspecified, UDP or Unix: no TCP client address.
         (0x21, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => None,
         _ => return Err(bad),
     };
