@@ -46,7 +46,7 @@ curfew_telemetry::labels! {
         Admin = "admin",
     }
 
-    /// The answer to an HTTP request, in a word.
+    /// The outcome of an HTTP request, in a word.
     AnswerReason = "reason" {
         /// It was done as asked.
         Ok = "ok",
