@@ -90,7 +90,7 @@ export function Curfew(url, {
 	const renew = async () => {
 		const { signal } = life;
 		// A token may live for less than the notice.
-		await new Promise((resolve) => setTimeout(resolve, backoff(4)));
+		await new Promise((resolve) => setTimeout(resolve, backoff(3)));
 		try {
 			const jwt = signal.aborted || (await getToken(signal));
 			if (jwt && !signal.aborted) emit("token", await ask({ type: "refresh", token: jwt }));
