@@ -9,17 +9,14 @@ mod served;
 mod types;
 
 use std::net::SocketAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
 use curfew_testkit::mint::SECRET;
 use curfew_tests::{Gateway, Settings};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
-use tokio::time::timeout;
 
-use crate::clients::{clients, installed, program};
+use crate::clients::{clients, installed, program, steps};
 
 /// No program takes longer, on a machine that is busy.
 const LONGEST_PROGRAM: Duration = Duration::from_secs(120);
@@ -79,40 +76,16 @@ async fn live(address: SocketAddr, task: Value, asked: impl AsyncFnMut(&str)) ->
 async fn live_watched(
     address: SocketAddr,
     mut task: Value,
-    mut asked: impl AsyncFnMut(&str),
+    asked: impl AsyncFnMut(&str),
     started: impl FnOnce(u32),
 ) -> Vec<String> {
     installed("node_modules/ws");
     task["secret"] = SECRET.into();
     task["address"] = address.to_string().into();
-    let mut child = Command::new("node")
-        .arg("--experimental-websocket")
+    let mut node = Command::new("node");
+    node.arg("--experimental-websocket")
         .arg(program("curfew_client.mjs"))
-        .arg(task.to_string())
         .env("CURFEW_CLIENTS", clients())
-        .env("no_proxy", "*")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("Node is installed: run .ci/run");
-    started(child.id().expect("the program runs"));
-    let mut answers = child.stdin.take().expect("stdin is piped");
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let mut lines = BufReader::new(stdout).lines();
-    let mut steps = Vec::new();
-    let watched = timeout(LONGEST_PROGRAM, async {
-        while let Some(step) = lines.next_line().await.unwrap() {
-            if step.ends_with(':') {
-                asked(&step).await;
-                answers.write_all(b"done\n").await.unwrap();
-            }
-            steps.push(step);
-        }
-        child.wait().await.unwrap()
-    });
-    let status = watched.await;
-    let status = status.unwrap_or_else(|_| panic!("the client does not end; it did {steps:?}"));
-    assert!(status.success(), "the client failed; it did {steps:?}");
-    steps
+        .env("no_proxy", "*");
+    steps(node, &task, LONGEST_PROGRAM, asked, started).await
 }

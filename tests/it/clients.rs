@@ -10,7 +10,7 @@ use curfew_testkit::mint::Key;
 use curfew_testkit::unix_now;
 use curfew_tests::{ADMIN_KEY, Gateway, Settings};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -245,4 +245,41 @@ impl CurlOutput {
     fn json(&self) -> Value {
         serde_json::from_str(self.body()).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
+}
+
+/// Runs a program with its task, does what it asks for in lines that end in a colon, and returns the
+/// lines that it prints. `started` is given its process id.
+pub(crate) async fn steps(
+    mut program: Command,
+    task: &Value,
+    longest: Duration,
+    mut asked: impl AsyncFnMut(&str),
+    started: impl FnOnce(u32),
+) -> Vec<String> {
+    let mut child = program
+        .arg(task.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the program's interpreter is installed: run .ci/run");
+    started(child.id().expect("the program runs"));
+    let mut answers = child.stdin.take().expect("stdin is piped");
+    let stdout = child.stdout.take().expect("stdout is piped");
+    let mut lines = BufReader::new(stdout).lines();
+    let mut steps = Vec::new();
+    let watched = timeout(longest, async {
+        while let Some(step) = lines.next_line().await.unwrap() {
+            if step.ends_with(':') {
+                asked(&step).await;
+                answers.write_all(b"done\n").await.unwrap();
+            }
+            steps.push(step);
+        }
+        child.wait().await.unwrap()
+    });
+    let status = watched.await;
+    let status = status.unwrap_or_else(|_| panic!("{program:?} does not end; it did {steps:?}"));
+    assert!(status.success(), "{program:?} failed; it did {steps:?}");
+    steps
 }

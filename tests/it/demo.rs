@@ -159,11 +159,7 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     let dev = Dev::start().await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
-    let (alice, bob) = (browser.pane(1), browser.pane(2));
-    for pane in [&alice, &bob] {
-        pane.click("connect").await;
-        pane.until_text("subscriptions", "room:1 0").await;
-    }
+    let (alice, bob) = browser.connected_panes().await;
     let bob_says = async |text: &str, offset: u64| {
         bob.fill("data", &format!("\"{text}\"")).await;
         bob.click("publish").await;
@@ -306,6 +302,16 @@ impl Browser {
     pub(crate) async fn complaints(&self) -> Vec<String> {
         let complaints = self.client.execute("return complaints", Vec::new()).await;
         serde_json::from_value(complaints.unwrap()).unwrap()
+    }
+
+    /// Both panes of the page, connected.
+    async fn connected_panes(&self) -> (Pane<'_>, Pane<'_>) {
+        let panes = (self.pane(1), self.pane(2));
+        for pane in [&panes.0, &panes.1] {
+            pane.click("connect").await;
+            pane.until_text("subscriptions", "room:1 0").await;
+        }
+        panes
     }
 
     fn pane(&self, number: u8) -> Pane<'_> {

@@ -25,7 +25,7 @@ pub enum Relayed {
 ///
 /// Guarantees: a message reaches [`Events::relayed`](crate::Events::relayed) of the node that is named,
 /// at most once, and of no other; the answer is what came of it there. A message that is answered is taken before one
-/// that is sent after the answer, whichever nodes send them. The backend neither reads nor protects a
+/// that is sent after the answer, no matter which node sends them. The backend neither reads nor protects a
 /// message: others may read it on its way, and may send the node messages of their own.
 pub trait Relay: Send + Sync + 'static {
     /// Sends a message to a node; `None` if there is no such node. After an error the node may have

@@ -355,14 +355,26 @@ impl Member {
         principal: Arc<Principal>,
     ) -> Vec<RevocationKey> {
         let mut principals = self.principals.lock();
+        let keys = self.add_keys(index, &principals, &principal);
+        principals.incoming = Some(principal);
+        keys
+    }
+
+    /// Registers the session under the keys of `principal`, if it is in the index. Returns those
+    /// keys.
+    fn add_keys(
+        self: &Arc<Self>,
+        index: &Index,
+        principals: &Principals,
+        principal: &Principal,
+    ) -> Vec<RevocationKey> {
         let keys = match &principals.keyed_by {
-            Some(kinds) => self.keys_of(&principal, kinds),
+            Some(kinds) => self.keys_of(principal, kinds),
             None => Vec::new(),
         };
         for key in &keys {
             index.add(key, self);
         }
-        principals.incoming = Some(principal);
         keys
     }
 

@@ -19,8 +19,7 @@ pub struct Present {
     pub user: Arc<str>,
     /// The value of the claim `session.info_claim`, as JSON; `None` if the token has none.
     pub info: Option<Arc<str>>,
-    /// What its subscription shows of it, as JSON: `info` of the subscription's token. Only the
-    /// Centrifuge protocol has it.
+    /// The `info` of its subscription's token, as JSON. Only the Centrifuge protocol has it.
     pub channel_info: Option<Arc<str>>,
 }
 

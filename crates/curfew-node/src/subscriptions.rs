@@ -104,7 +104,7 @@ pub struct Wish {
     pub since: Option<Position>,
     /// The `info` of its entry in the channel's presence, as JSON.
     pub info: Option<Arc<str>>,
-    /// What its entry shows of the subscription, as JSON.
+    /// Information about the subscription in its presence entry, as JSON.
     pub channel_info: Option<Arc<str>>,
     /// It wants to be told who comes and who goes.
     pub join_leave: bool,

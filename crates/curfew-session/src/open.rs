@@ -257,7 +257,7 @@ pub(crate) struct Subscription {
     pub(crate) publish: Option<bool>,
     /// The server has subscribed the session as it opened.
     pub(crate) by_server: bool,
-    /// What the session's entry and publications in the channel show of the subscription, as JSON.
+    /// Information about the subscription in the session's presence entry and publications, as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
     /// The token of the subscription, if it has one of its own.
     pub(crate) grant: Option<Box<Grant>>,

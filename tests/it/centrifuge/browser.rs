@@ -126,7 +126,7 @@ async fn open(browser: &Browser, site: &Site, node: SocketAddr, transports: &[&s
         .await;
 }
 
-/// What the page has written down so far.
+/// The page's notes so far.
 async fn steps(browser: &Browser) -> Vec<String> {
     let script =
         "return [...document.querySelectorAll('#steps li')].map((line) => line.textContent)";

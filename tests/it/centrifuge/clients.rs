@@ -3,19 +3,16 @@
 //! The programs are in `tests/clients/`; each lives scenarios and prints their names. What a program asks
 //! for, in lines that end in a colon, is done here. Java's need a JDK and run by `just sdk java` alone.
 
-use std::process::Stdio;
 use std::time::Duration;
 
 use curfew_testkit::PATIENCE;
 use curfew_testkit::mint::SECRET;
 use curfew_tests::{Cluster, Gateway, Proxy, Redis, revocation_key};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
-use tokio::time::timeout;
 
 use super::settings;
-use crate::clients::{clients, installed, program};
+use crate::clients::{clients, installed, program, steps};
 
 /// No program takes longer, on a machine that is busy.
 const LONGEST_PROGRAM: Duration = Duration::from_secs(300);
@@ -58,7 +55,7 @@ const ACROSS_NODES: [&str; 9] = [
     "delta",
 ];
 
-/// Those whose commands may come by another node than their session's. `presence` is none of them: it has two
+/// Scenarios whose commands may come by another node than their session's. `presence` is none of them: it has two
 /// requests under way, whose order nothing promises.
 const BY_ANOTHER_NODE: [&str; 5] = ["refresh", "subscribe", "publish", "history", "many_at_once"];
 
@@ -254,7 +251,7 @@ enum SdkLanguage {
 struct Sdk(SdkLanguage, &'static str, &'static str);
 
 impl Sdk {
-    /// Those scenarios that the SDK's features suffice for.
+    /// The scenarios that the SDK has the features for.
     fn has(self, mut scenarios: Vec<&'static str>) -> Vec<&'static str> {
         let lacks: &[_] = match self.0 {
             SdkLanguage::JavaScript => &[],
@@ -293,37 +290,12 @@ impl Sdk {
     }
 
     /// Lives the task's scenarios, does what the program asks for, and returns the lines that it prints.
-    async fn live(self, mut task: Value, mut asked: impl AsyncFnMut(&str)) -> Vec<String> {
+    async fn live(self, mut task: Value, asked: impl AsyncFnMut(&str)) -> Vec<String> {
         let Self(_, format, transport) = self;
         task["secret"] = SECRET.into();
         task["format"] = format.into();
         task["transport"] = transport.into();
-        let mut child = self
-            .command()
-            .arg(task.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the client's interpreter is installed: run .ci/run");
-        let mut answers = child.stdin.take().expect("stdin is piped");
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let mut lines = BufReader::new(stdout).lines();
-        let mut steps = Vec::new();
-        let watched = timeout(LONGEST_PROGRAM, async {
-            while let Some(step) = lines.next_line().await.unwrap() {
-                if step.ends_with(':') {
-                    asked(&step).await;
-                    answers.write_all(b"done\n").await.unwrap();
-                }
-                steps.push(step);
-            }
-            child.wait().await.unwrap()
-        });
-        let status = watched.await;
-        let status = status.unwrap_or_else(|_| panic!("{self:?} does not end; it did {steps:?}"));
-        assert!(status.success(), "{self:?} failed; it did {steps:?}");
-        steps
+        steps(self.command(), &task, LONGEST_PROGRAM, asked, |_| ()).await
     }
 }
 

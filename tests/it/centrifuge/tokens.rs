@@ -183,7 +183,7 @@ async fn a_token_keeps_its_subscription_out_of_presence() {
     third.subscribe(channel, json!({"token":told})).await;
     // Its own join, without having asked.
     third.push("join").await;
-    // Of the three only the last has come, for others.
+    // Only the last of the three has come, for others.
     let joined = bob.push("join").await;
     assert_eq!(joined["info"]["user"], "alice");
     let presence = json!({"presence":{"channel":channel}});

@@ -63,7 +63,7 @@ async fn a_page_of_another_origin_uses_the_client() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// What the page has written down so far.
+/// The page's notes so far.
 async fn steps(browser: &Browser) -> Vec<String> {
     let steps = browser.client.execute("return steps", Vec::new()).await;
     serde_json::from_value(steps.unwrap()).unwrap()

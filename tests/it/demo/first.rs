@@ -49,11 +49,7 @@ async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     let dev = Dev::start().await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
-    let (alice, bob) = (browser.pane(1), browser.pane(2));
-    for pane in [&alice, &bob] {
-        pane.click("connect").await;
-        pane.until_text("subscriptions", "room:1 0").await;
-    }
+    let (alice, bob) = browser.connected_panes().await;
     let before = alice.text("session").await;
     alice.click("publish").await;
     bob.until_text("said", "alice Good evening").await;

@@ -33,11 +33,7 @@ async fn the_page_fits_a_desk_and_a_phone_by_day_and_by_night() {
     let dev = Dev::start().await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
-    let (alice, bob) = (browser.pane(1), browser.pane(2));
-    for pane in [&alice, &bob] {
-        pane.click("connect").await;
-        pane.until_text("subscriptions", "room:1 0").await;
-    }
+    let (alice, bob) = browser.connected_panes().await;
     alice.click("publish").await;
     bob.until_text("said", "alice Good evening").await;
     alice.click("cut").await;

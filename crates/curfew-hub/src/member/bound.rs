@@ -29,13 +29,7 @@ impl Member {
         principal: Arc<Principal>,
     ) -> Vec<RevocationKey> {
         let mut principals = self.principals.lock();
-        let keys = match &principals.keyed_by {
-            Some(kinds) => self.keys_of(&principal, kinds),
-            None => Vec::new(),
-        };
-        for key in &keys {
-            index.add(key, self);
-        }
+        let keys = self.add_keys(index, &principals, &principal);
         principals.bound.get_or_insert_default().push(Bound {
             channel: channel.clone(),
             principal,

@@ -109,7 +109,7 @@ pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<
     Some(value.to_string().into())
 }
 
-/// What a subscription shows by the `info` of its options, where the node speaks the Centrifuge
+/// The `info` of a subscription's options that others see, where the node speaks the Centrifuge
 /// protocol.
 pub(crate) fn channel_info(
     settings: &SessionSettings,

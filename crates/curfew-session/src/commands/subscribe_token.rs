@@ -27,7 +27,7 @@ pub(crate) struct Grant {
     token: SubscriptionToken,
     /// Its data for the client.
     pub(crate) data: Option<Box<[u8]>>,
-    /// What the subscription shows of the session, as JSON.
+    /// Information about the session that the subscription shows, as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
     /// The settings of the channel that it changes for its subscription.
     pub(crate) overrides: Overrides,
