@@ -1,5 +1,5 @@
-//! Combines the commands of many tasks into one write, because each write of its own costs Redis
-//! and this node a system call.
+//! Combines the commands of many tasks into one write, because each separate write costs Redis and
+//! this node a system call.
 //!
 //! Tasks queue their commands here. One task takes what is queued, after yielding once to tasks
 //! that are about to add more, and sends it as one pipeline. Several pipelines are under way at a
@@ -58,7 +58,7 @@ pub(crate) struct Batcher {
     items: mpsc::UnboundedReceiver<Item>,
 }
 
-/// The publications that a pipeline has left over.
+/// The outcome of a pipeline's publications.
 #[derive(Default)]
 struct Settled {
     /// Publications that Redis did not execute because it lacks the script.
@@ -92,7 +92,7 @@ impl BatchSender {
     pub(crate) async fn run(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
         let (reply, answer) = oneshot::channel();
         let item = Item::Commands(Commands { commands, reply });
-        // Both the send and the answer fail when the connection is gone.
+        // Both the send and the answer fail once the connection is closed.
         self.0.send(item).map_err(|_| Fault::NotConnected)?;
         let replies = answer.await.map_err(|_| Fault::NotConnected)??;
         replies
@@ -136,7 +136,7 @@ impl Batcher {
                     }
                 }
                 item = self.items.recv(), if under_way.len() < UNDER_WAY => {
-                    // Every sender is gone.
+                    // Every sender was dropped.
                     let Some(item) = item else { return };
                     let batch = self.gather(item).await;
                     under_way.push_back(self.send(batch));
@@ -220,7 +220,7 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {
-        // Every command was given up, and every publication was late.
+        // Every requester has given up, and every publication was late.
         return Settled::default();
     }
     let until = parts
@@ -252,7 +252,7 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
         Err(error) => {
             for part in parts {
                 match part {
-                    // The receiver may have gone.
+                    // The requester may have given up.
                     Part::Commands(_, reply) => drop(reply.send(Err(error.clone()))),
                     Part::Run(mut run) => run.leave_open(&error),
                 }
@@ -302,7 +302,7 @@ fn settle(fence: &Fence, parts: Vec<Part>, replies: Vec<Value>) -> Settled {
         match part {
             Part::Commands(count, reply) => {
                 let own = replies.by_ref().take(count).collect();
-                // The receiver may have gone.
+                // The requester may have given up.
                 drop(reply.send(Ok(own)));
             }
             Part::Run(mut run) => {
@@ -310,7 +310,7 @@ fn settle(fence: &Fence, parts: Vec<Part>, replies: Vec<Value>) -> Settled {
                     Ran::NoScript => settled.undone.extend(run.into_publications()),
                     Ran::Answered => {
                         settled.has_run = true;
-                        // Later publications were executed, so that the earlier ones are refused.
+                        // Later publications were executed, so the earlier ones are refused.
                         let undone = settled.undone.drain(..);
                         undone.for_each(Publication::overtaken);
                     }

@@ -1,5 +1,5 @@
-//! The node's `[[channels]]` at Redis: the digest that other nodes compare with theirs, and the
-//! rights without which streams and presence do not work.
+//! The node's `[[channels]]` settings at Redis: their digest, which other nodes compare with their
+//! own, and the Redis rights that streams and presence need.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,7 +13,8 @@ use crate::config::RedisAddress;
 use crate::connections::Keyed;
 use crate::fault::Fault;
 
-/// The number of searches after which digests are compared even if no node has changed.
+/// The number of searches for dead nodes after which digests are compared even if no node has
+/// changed.
 const COMPARE_LOOKS: u32 = 12;
 
 /// The digest of the settings, and the rights that are missing.
@@ -50,8 +51,8 @@ impl ChannelSettings {
 }
 
 impl State {
-    /// Logs the missing rights of each server, once until they change. Without `[[channels]]` no
-    /// right is missing.
+    /// Logs each server's missing rights once, and again when they change. Without `[[channels]]`
+    /// the node needs none of these rights.
     fn tell(&mut self) {
         if self.digest.is_none() {
             return;

@@ -19,8 +19,8 @@ use crate::nodes::BATCH;
 use crate::presence::Note;
 
 /// Interval between two comparisons. A record is removed, or written again, only if two comparisons
-/// in a row find it wrong. By then every command under way has ended, also those of a broken
-/// connection.
+/// in a row find it wrong. By then every command under way has ended, including the commands of a
+/// broken connection.
 const TIDY: Duration = Duration::from_secs(10);
 
 /// Number of comparisons that together read the records of every session once, which takes 30 s.
@@ -35,15 +35,15 @@ const COMPARED: usize = 200;
 /// The findings of the last comparison.
 #[derive(Debug, Default)]
 struct Comparison {
-    /// Sessions that are noted for this node and do not live here.
+    /// Sessions that Redis lists for this node, but that this node does not have.
     ghosts: HashSet<SessionId>,
-    /// Sessions that live here and are not recorded correctly.
+    /// Sessions of this node whose records are missing or wrong.
     missing: HashSet<SessionId>,
-    /// Notes of this node that lead to entries of sessions that are not present in the channel.
+    /// Presence notes of this node whose session is not present in the channel.
     absent: HashSet<Note>,
-    /// Entries of sessions that are present, without their note or not in Redis.
+    /// Presence entries of this node without their note, or without their value in Redis.
     unlisted: HashSet<Note>,
-    /// The part of the entries that was read.
+    /// The third of the presence entries that the last comparison read.
     look: u64,
     /// The last session whose records were read. `None`: the next comparison starts with the first.
     read_to: Option<SessionId>,
@@ -66,7 +66,7 @@ impl Redis {
     /// Compares this node's entries in the presence of channels with their notes and with Redis, in
     /// both directions. A third of the entries is read in each comparison.
     async fn tidy_presence(&self, comparison: &mut Comparison) -> Result<(), Fault> {
-        // Read before the notes: an entry is present from before its note until after it.
+        // Read before the notes: a local entry is created before its note, and removed after it.
         let entries = self.core.local.presence(&self.core.local.sessions());
         let present: HashSet<Note> = entries.iter().map(Note::of).collect();
         let noted = self.own_notes().await?;
@@ -104,13 +104,14 @@ impl Redis {
         Ok(())
     }
 
-    /// Removes the entries that notes of sessions lead to that are not present any more.
+    /// Removes notes of sessions that are no longer present, with the entries that the notes lead
+    /// to.
     async fn remove_absent(
         &self,
         mut absent: Vec<Note>,
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
-        // Read after the notes: sessions have come meanwhile.
+        // Read again after the notes, because sessions may have entered a channel meanwhile.
         let sessions: Vec<SessionId> = absent.iter().map(Note::session).collect();
         let present = self.core.local.presence(&sessions);
         let present: HashSet<Note> = present.iter().map(Note::of).collect();
@@ -127,7 +128,7 @@ impl Redis {
         Ok(())
     }
 
-    /// The sessions noted for this node.
+    /// The sessions that Redis lists for this node.
     async fn noted_sessions(&self) -> Result<HashSet<SessionId>, Fault> {
         let key = self.core.keys.node_sessions(self.core.node);
         let mut noted = HashSet::new();
@@ -143,15 +144,15 @@ impl Redis {
         }
     }
 
-    /// Removes records of sessions that no longer live here. Such a record is left over if Redis
-    /// executed a write of a broken connection after the record's removal.
+    /// Removes records of sessions that this node no longer has. Such a record is left over if
+    /// Redis executed a write of a broken connection after the record's removal.
     async fn remove_ghosts(
         &self,
         noted: &HashSet<SessionId>,
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
         let mut ghosts = noted.clone();
-        // The live sessions are read after the noted ones: a session is live before it is noted.
+        // Read after the listed sessions: a session is live before Redis lists it.
         for live in self.core.local.sessions() {
             ghosts.remove(&live);
         }
@@ -164,9 +165,9 @@ impl Redis {
         Ok(())
     }
 
-    /// Writes missing records of sessions that live here. A record can be missing because another
-    /// node cleaned up after this one while it was away. Redis may execute the last command of that
-    /// clean-up after this node is back. `live` is sorted, and was read before `noted`.
+    /// Writes missing records of this node's sessions. A record is missing if another node cleaned
+    /// up after this one while it was disconnected. Redis may execute the last command of that
+    /// clean-up after this node has returned. `live` is sorted, and was read before `noted`.
     async fn restore_missing(
         &self,
         live: Vec<SessionId>,
@@ -192,7 +193,7 @@ impl Redis {
         let sure: Vec<SessionId> = missing.intersection(&comparison.missing).copied().collect();
         comparison.missing = missing;
         for batch in sure.chunks(COMPARED) {
-            // Sessions that closed meanwhile have no record here.
+            // Sessions that closed meanwhile are left out.
             let records = self.core.local.records(batch);
             self.connections.rewrite(&records).await?;
             let restored = records.len() as u64;
@@ -205,12 +206,13 @@ impl Redis {
         Ok(())
     }
 
-    /// The sessions among these that are open here and not recorded correctly: in their hash, their
-    /// user's index or the index of all.
+    /// The open sessions among these that are missing or wrong in their hash, their user's index or
+    /// the index of all sessions.
     async fn find_missing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Fault> {
         let keys = &self.core.keys;
         let mut records = self.core.local.records(ids);
-        // A record expires by Redis' clock, perhaps before its session ends.
+        // Sessions that end soon are skipped: Redis' clock may be ahead, and expire their records
+        // first.
         let soon = self.core.clock.now() + MAX_CLOCK_SKEW;
         records.retain(|record| record.principal.ends_at() > soon);
         let commands = records.iter().flat_map(|record| {
@@ -243,8 +245,8 @@ impl Redis {
 }
 
 impl Comparison {
-    /// The sessions whose records are read in this comparison, out of all that live here. `live` is
-    /// sorted.
+    /// The sessions whose records are read in this comparison, out of all sessions of this node.
+    /// `live` is sorted.
     fn next_part(&mut self, live: &[SessionId]) -> HashSet<SessionId> {
         let from = self
             .read_to
@@ -303,7 +305,7 @@ mod tests {
             comparison.next_part(&all[..6]),
             all[..2].iter().copied().collect()
         );
-        // The last session read is gone, and others were added.
+        // The last session read has closed, and others were added.
         assert_eq!(
             comparison.next_part(&all[2..]),
             all[2..5].iter().copied().collect()

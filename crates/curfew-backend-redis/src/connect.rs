@@ -152,7 +152,7 @@ impl Connector {
                 }
             }
         };
-        // The deadline includes the login.
+        // The deadline includes the authentication.
         time::timeout(self.config.connect_timeout, connecting)
             .await
             .map_err(|_| Fault::Connect(address.to_string()))?
@@ -212,7 +212,7 @@ impl Connector {
         }
     }
 
-    /// The settings of the login on a new connection.
+    /// The credentials for a new connection.
     fn login(&self, login: Login) -> Result<RedisConnectionInfo, Fault> {
         let config = &self.config;
         let (username, password, file) = match login {

@@ -60,8 +60,8 @@ pub(crate) struct Connections {
     pub(crate) rewriting_presence: AsyncMutex<()>,
     /// The channels that sessions of this node listen to.
     pub(crate) wanted: Mutex<HashSet<Channel>>,
-    /// The channels whose publications were interrupted. Their listeners are told once publications
-    /// arrive again.
+    /// The channels whose publications were interrupted. Their listeners are notified of the gap
+    /// once publications arrive again.
     pub(crate) missed: Mutex<HashSet<Channel>>,
     /// Asks for a new lookup of the layout, because a server was not the expected one.
     pub(crate) stale: Notify,
@@ -87,7 +87,7 @@ pub(crate) struct ServerConnections {
     /// The slots that the connection for publications is subscribed to. Set before the first
     /// subscription, and cleared when the interruption is noted.
     carries: ArcSwapOption<Shard>,
-    /// Asks for another connection, because a command failed in a way that no retry mends.
+    /// Asks for another connection, because a command failed in a way that a retry cannot fix.
     broken: Notify,
     /// The server's slots have changed, and with them the channels to subscribe to.
     pub(crate) moved: Notify,
@@ -123,7 +123,7 @@ impl Connections {
 
     /// Keeps connections to exactly these primaries from now on.
     pub(crate) fn update(self: &Arc<Self>, layout: &Layout) {
-        // Locked to the end: `current` is read here and replaced below.
+        // Held until the end: `current` is read here and replaced below.
         let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
         let mut servers = Vec::with_capacity(layout.shards.len());
@@ -290,7 +290,8 @@ impl Connections {
         Ok(position)
     }
 
-    /// The replication id of a slot's primary; empty if the connection for commands lacks it.
+    /// The replication id of a slot's primary; empty if the connection for commands does not know
+    /// it.
     pub(crate) fn server_id(&self, slot: Slot) -> String {
         let server = self.of(slot).ok();
         let commands = server.and_then(|server| server.commands.load_full());
@@ -396,8 +397,8 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault of commands, perhaps with a script among them. Only streams and presence need
-    /// the right to scripts: the connection still works for all other commands.
+    /// Reports a fault of commands. A missing right to scripts is not reported: only streams and
+    /// presence need it, and the connection works for all other commands.
     fn report_of(&self, server: &ServerConnections, fault: Fault, has_script: bool) -> Fault {
         match fault.code() {
             Some("NOPERM") if has_script => fault,

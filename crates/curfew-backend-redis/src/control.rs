@@ -8,9 +8,9 @@
 //! with the reason for each and what breaks without it.
 //!
 //! In order: [`setup`] connects and does everything up to the first lease; [`heartbeat`] renews the
-//! lease; [`pushes`] receives what Redis tells; [`reconcile`] compares sessions with Redis;
-//! [`compare`] does so under changed settings while traffic goes on; [`operations`] executes the
-//! requests of the admin API.
+//! lease; [`pushes`] handles the pushes of Redis; [`reconcile`] compares sessions with Redis;
+//! [`compare`] does so after a change of settings, while traffic goes on; [`operations`] executes
+//! the requests of the admin API.
 
 mod compare;
 mod heartbeat;
@@ -60,7 +60,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(10);
 
 /// Interval between two sweeps over every session, varied by a fifth. A sweep finds revocations
-/// that no push has told of, after `SWAPDB` for example.
+/// that no push has announced, after `SWAPDB` for example.
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// Shortest interval between two setups on one connection. Without it, a client that keeps emptying
@@ -96,7 +96,7 @@ pub(crate) struct Control {
     registered: bool,
     /// Sessions whose records are to be written again. They stay here until that succeeds.
     rewrite: Vec<SessionId>,
-    /// Earliest time of the next attempt to do so.
+    /// Earliest time of the next attempt to write them.
     rewrite_at: Instant,
     /// The time when a replica was last seen connected to a primary.
     replicas_seen_at: Option<Instant>,
@@ -134,9 +134,9 @@ struct Generation {
     /// were lifted, and not lost with all the data.
     gone: Vec<SpelledKey>,
     /// Revocations that this node knows and has not found again on this connection. One of them may
-    /// have been lifted while the node was out of touch.
+    /// have been lifted while the node was disconnected.
     recall: Vec<SpelledKey>,
-    /// The place in the index where reading goes on; `None` when the whole index is read.
+    /// The index offset at which reading continues; `None` when the whole index is read.
     learn: Option<isize>,
     /// True if the last step was a heartbeat.
     others_turn: bool,
@@ -224,8 +224,9 @@ impl Control {
         if pushes.has_lost_track() {
             return self.set_up_again(generation).await;
         }
-        // A heartbeat goes before waiting pushes, even many of them. The sessions that those keys
-        // may name are held back, so the lease is of no use to them (V1 of the model).
+        // A heartbeat goes before waiting pushes, even many of them. The sessions that the waiting
+        // keys may name are held back, so a renewed lease lets nothing through to them (V1 of the
+        // model).
         //
         // Every heartbeat is followed by one other step. With round trips longer than half the
         // interval, a heartbeat would always be due.
@@ -296,14 +297,14 @@ impl Control {
         time::sleep_until(until).await;
     }
 
-    /// Holds the lease until `until`, unless track was lost meanwhile. Returns false if this
+    /// Renews the lease until `until`, unless track was lost meanwhile. Returns false if this
     /// process was paused since `stretch` began; the proof must then be repeated.
     fn renew_lease(&mut self, generation: &Generation, until: Duration, stretch: Stretch) -> bool {
         let lease = &self.core.lease;
         let opened = generation
             .pushes
             .unless_lost(|| lease.renew(until, stretch));
-        // Track is lost, and the lease stays expired: the next step is another setup.
+        // Track is lost, so the lease stays expired: the next step is another setup.
         let Some(opened) = opened else { return true };
         // The process was paused since `stretch` began.
         let Some(reopened) = opened else { return false };
@@ -320,8 +321,8 @@ impl Control {
         true
     }
 
-    /// Ends the sessions that a revocation covers. `learned` is the time when the node heard of its
-    /// key.
+    /// Ends the sessions that a revocation covers. `learned` is the time when the node learned of
+    /// its key.
     fn apply(&self, revoked: &Revoked, learned: Instant) -> Ended {
         let Revoked { key, revocation } = revoked;
         self.core
@@ -330,7 +331,7 @@ impl Control {
     }
 }
 
-/// Ends every session once the node has been out of touch for longer than `backend.grace`.
+/// Ends every session once the node has been without a lease for longer than `backend.grace`.
 pub(crate) async fn watch_isolation(core: Arc<Core>) {
     /// Interval between two checks.
     const LOOK: Duration = Duration::from_millis(100);

@@ -127,7 +127,7 @@ pub(crate) fn random_id() -> String {
 /// The state of the node's connections to Redis, for `/readyz` and for operations that need them.
 #[derive(Debug)]
 pub(crate) struct Status {
-    /// The reason for which the node is out of touch; `None` while it is in touch.
+    /// The reason for which the node is disconnected from Redis; `None` while it is connected.
     down: Mutex<Option<Cow<'static, str>>>,
     /// The end of the last delivery lease, in nanoseconds of the boot clock.
     leased_until: AtomicU64,
@@ -169,17 +169,17 @@ impl Default for Status {
 }
 
 impl Status {
-    /// Notes that the node is out of touch. Returns true if that, or the reason, is new.
+    /// Records that the node is disconnected. Returns true if the state or the reason is new.
     pub(crate) fn set_down(&self, why: String) -> bool {
-        // Locked to the end: reason and news are of the same moment.
+        // Locked until the end: the comparison and the write below must see the same reason.
         let mut down = self.down.lock();
         let news = down.as_deref() != Some(why.as_str());
         *down = Some(why.into());
         news
     }
 
-    /// Notes that the node holds its delivery lease until `until`. Returns true if it was out of
-    /// touch.
+    /// Records that the node holds its delivery lease until `until`. Returns true if it was
+    /// disconnected.
     pub(crate) fn set_leased_until(&self, until: Duration) -> bool {
         let nanoseconds = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
         self.leased_until.store(nanoseconds, Ordering::Relaxed);
@@ -212,7 +212,7 @@ impl Status {
         u128::from(self.skew_ms.load(Ordering::Relaxed)) <= MAX_CLOCK_SKEW.as_millis()
     }
 
-    /// Notes the fence. Returns true if it is another than before.
+    /// Records the fencing setting. Returns true if it has changed.
     pub(crate) fn set_fencing(&self, fencing: Option<&'static str>) -> bool {
         std::mem::replace(&mut *self.fencing.lock(), fencing) != fencing
     }
@@ -235,8 +235,8 @@ impl Status {
         self.registrations[0].load(Ordering::SeqCst)
     }
 
-    /// Notes that the node was registered after `registration` was read. A loss since then still
-    /// counts as one.
+    /// Records that the node was registered after `registration` was read. A loss after that read
+    /// still counts.
     pub(crate) fn set_registered(&self, registration: u64) {
         self.registrations[1].fetch_max(registration, Ordering::SeqCst);
     }
@@ -262,7 +262,8 @@ impl Status {
         self.note_ready();
     }
 
-    /// Notes readiness for [`Status::was_ready`]. Called after each change that may complete it.
+    /// Records for [`Status::was_ready`] if the node is ready. Call it after each change that may
+    /// make the node ready.
     fn note_ready(&self) {
         if self.unready().is_none() {
             self.was_ready.store(true, Ordering::Relaxed);

@@ -1,24 +1,25 @@
-//! The form of a publication on its way through Redis.
+//! The encoding of a publication that is sent through Redis.
 //!
 //! The envelope is a JSON object with these members:
 //!
-//! - `v`: the version of the form: 2 if the publication has a place in a stream, else 1. Version 3
-//!   is no publication: it tells of a change of presence.
-//! - `epoch`, `offset` and `at`: that place, and the time in Unix milliseconds. The script that
+//! - `v`: the version of the encoding: 2 if the publication has a position in a stream, else 1.
+//!   Version 3 is not a publication, but a notice of a change of presence.
+//! - `epoch`, `offset` and `at`: the position, and the time in Unix milliseconds. The script that
 //!   appends the publication writes them.
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
 //! - `session` and `info`: the publishing session's id, and the claim `session.info_claim` of its
 //!   token; absent unless a protocol of the publishing node shows them.
-//! - `channel_info`: what the publishing session's subscription shows of it; absent with `session`, and
-//!   without it.
+//! - `channel_info`: the info of the publishing session's subscription; absent if the subscription
+//!   has none, or if `session` is absent.
 //! - `trace` and `tracestate`: the `traceparent` and the state of the publishing span, if it is
 //!   recorded.
 //! - `data`: the published value, byte for byte.
-//! - `bytes`: in the place of `data`, bytes that are not JSON, in base64 (RFC 4648 §4). A node that
-//!   does not know it takes the publication for a malformed one, and delivers nothing.
+//! - `bytes`: instead of `data`, a value that is not JSON, in base64 (RFC 4648 §4). A node that
+//!   does not know this member drops the publication as malformed.
 //!
-//! Unknown members are ignored, so that later versions can add some. [`CLEARED`] is sent the same way
-//! and is no publication. A node that does not know it takes it for a malformed one, and reads the
+//! Unknown members are ignored, so that later versions can add some. [`CLEARED`] is sent on the
+//! same channels and is not a publication. A node that does not know it takes it for a malformed
+//! publication, and reads the stream again.
 //! stream again.
 
 use std::borrow::Cow;
@@ -35,13 +36,13 @@ use curfew_model::{
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// The version without a place in a stream.
+/// The version of a publication without a position in a stream.
 const PLAIN: u32 = 1;
 
-/// The version with one.
+/// The version of a publication with a position.
 const PLACED: u32 = 2;
 
-/// The notice, among the publications of a channel, that those of its stream were deleted.
+/// The notice that the publications of a channel's stream were deleted, sent on the channel itself.
 pub(crate) const CLEARED: &[u8] = br#"{"v":2,"cleared":true}"#;
 
 /// Largest envelope that is parsed: larger than any message of a client.
@@ -87,7 +88,7 @@ struct Envelope<'a> {
     trace: Option<&'a RawValue>,
     #[serde(borrow, default)]
     tracestate: Option<&'a RawValue>,
-    /// Also `null`, which is a value.
+    /// `null` counts as present, because it is a published value.
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -103,11 +104,11 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
     out.freeze()
 }
 
-/// Encodes the end of an envelope, for a script that writes the beginning up to the place in the
-/// stream.
+/// Encodes an envelope without its beginning. The script that appends to the stream writes the
+/// beginning, which holds the position.
 pub(crate) fn encode_end(publication: &Publication) -> Bytes {
     let mut out = members(publication, None);
-    // In the place of the opening brace: members come before.
+    // A comma replaces the opening brace: the script writes members before these.
     out[0] = b',';
     if out.len() > 1 {
         out.put_u8(b',');
@@ -128,8 +129,8 @@ fn put_data(publication: &Publication, out: &mut BytesMut) {
     }
 }
 
-/// JSON that is shown of a session. Text that is not JSON is left out, or it would break the
-/// envelope.
+/// The JSON that is shown about a session. Text that is not JSON is left out, because it would
+/// break the envelope.
 fn raw(info: &Option<Arc<str>>) -> Option<&RawValue> {
     serde_json::from_str(info.as_deref()?).ok()
 }
@@ -149,7 +150,7 @@ fn members(publication: &Publication, v: Option<u32>) -> BytesMut {
     let mut out = BytesMut::with_capacity(publication.data.len() + 64).writer();
     serde_json::to_writer(&mut out, &head).expect("numbers and strings are JSON");
     let mut out = out.into_inner();
-    // The closing brace goes, and comes back after the data.
+    // The closing brace is removed here, and added again after the data.
     out.truncate(out.len() - 1);
     out
 }
@@ -207,7 +208,7 @@ pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> 
     })
 }
 
-/// A member that is there, of any value.
+/// Reads a member of any value, including `null`, as present.
 fn present<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'de RawValue>, D::Error> {

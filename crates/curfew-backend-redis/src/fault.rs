@@ -1,4 +1,4 @@
-//! The faults of operations on Redis. None of them is the fault of a user.
+//! The faults of operations on Redis. No request of a user causes them.
 
 use curfew_backend::BackendError;
 use redis::{ErrorKind, RedisError, ServerErrorKind};
@@ -40,7 +40,7 @@ pub(crate) enum Fault {
     /// The revocation to be confirmed does not exist.
     #[error("the revocation does not exist any more")]
     NotThere,
-    /// Some sessions that a revocation of this kind names may not be found by it.
+    /// A revocation of this kind may not find every session that it names.
     #[error("this node's settings lack the kind, or do not find every session by it yet")]
     Unfound,
     /// Other clients kept writing the same key.
@@ -56,7 +56,7 @@ pub(crate) enum Fault {
     /// meanwhile.
     #[error("redis had forgotten the publishing script, and later publications went first")]
     Overtaken,
-    /// Redis reached the publication after the end of its lease, and refused it.
+    /// Redis executed the script after the end of the publication's lease, and refused it.
     #[error("redis was reached after the lease had ended, and refused")]
     Fenced,
     /// The command was sent, and its outcome is unknown.
@@ -68,8 +68,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// True if the server that answered cannot execute the command. Another one must, or none can
-    /// at the moment.
+    /// True if the server that answered cannot execute the command. Another server must, or no
+    /// server can at the moment.
     pub(crate) fn is_misrouted(&self) -> bool {
         let error = match self {
             Self::Unanswered(fault) => return fault.is_misrouted(),
@@ -85,7 +85,7 @@ impl Fault {
                     | ServerErrorKind::ClusterDown
                     | ServerErrorKind::MasterDown
                     | ServerErrorKind::ReadOnly
-                    // An aborted transaction does not tell which error aborted it.
+                    // The error of an aborted transaction does not name the error that aborted it.
                     | ServerErrorKind::ExecAbort
             )
         )

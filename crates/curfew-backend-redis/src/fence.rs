@@ -45,7 +45,7 @@ const FENCED: &str = "FENCED";
 /// The first word of Redis' answer for a script it does not know.
 const NO_SCRIPT: &str = "NOSCRIPT";
 
-/// The first word of a refusal for want of a right, before anything is done.
+/// The first word of the script's refusal for a missing right. Nothing was executed.
 const NO_RIGHT: &str = "NORIGHT";
 
 /// The part of an error that Redis adds when it comes from within a script.
@@ -55,7 +55,7 @@ const WITHIN_SCRIPT: &str = "@user_script";
 const NEVER: u64 = 1 << 53;
 
 /// Publishes, unless the deadline has passed. The answer is the time in microseconds since 1970. If
-/// Redis refused some publications, it is the place and the error of each.
+/// Redis refused some publications, the answer is the index and the error of each instead.
 ///
 /// Redis treats it as a script that writes, so that a replica or a fenced primary refuses it as a
 /// whole.
@@ -70,8 +70,8 @@ pub(crate) struct Fence {
     /// True for a cluster, where a run belongs to one channel.
     cluster: bool,
     digests: Digests,
-    /// The replication id of the server, as scripts answered last; empty before. It tells of a
-    /// failover, which a connection does not outlive.
+    /// The replication id of the server, from the latest answer of a script; empty before the
+    /// first. A failover changes the id, and ends this connection.
     server_id: Mutex<String>,
     /// The microseconds to add to [`boottime`] to get Redis' time.
     ahead: AtomicI64,
@@ -147,7 +147,7 @@ impl Fence {
         let mut ask = cmd("EVALSHA");
         ask.arg(&self.digests.publish).arg(0).arg(NEVER);
         let theirs: i64 = ask.query_async(connection).await?;
-        // Redis read its clock before this moment, so that the offset is never too large.
+        // Redis read its clock before this moment, so the offset is never too large.
         self.ahead
             .store(theirs - microseconds(boottime()), Ordering::Relaxed);
         Ok(())
@@ -164,7 +164,7 @@ impl Fence {
         let lease = self.lease.held_until();
         let now = boottime();
         let mut runs: Vec<Run> = Vec::new();
-        // Channels with streams, and those of a cluster, have runs of their own.
+        // Each channel with a stream has runs of its own. In a cluster every channel has.
         let mut of_channel: HashMap<String, usize> = HashMap::new();
         let mut last_mixed = None;
         for mut publication in publications {
@@ -281,8 +281,8 @@ impl Fence {
                         run.answer_rest(|| Err(Fault::Fenced));
                     }
                     Some(NO_RIGHT) => run.answer_rest(|| Err(Fault::Redis(error.clone()))),
-                    // Redis also answers this way for a script that failed halfway, so that the
-                    // outcome is unknown.
+                    // Redis also answers this way for a script that failed halfway, so the outcome
+                    // is unknown.
                     Some("ERR" | "WRONGTYPE") | None => run.leave_open(&error),
                     Some(_) if is_within_script(&error) => run.leave_open(&error),
                     // Redis gives every other error before the script runs.

@@ -27,7 +27,7 @@ use crate::subscriber::Verbs;
 /// Largest message between nodes that is parsed, in bytes.
 const MAX_CONTROL_BYTES: usize = 16 * 1024;
 
-/// Interval between two checks for ended sessions that have left.
+/// Interval between two checks that ended sessions have left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Interval between two checks for the end of a reload. It is longer, because many receipts may
@@ -56,7 +56,7 @@ pub(crate) enum Message {
         /// The number of sessions it ended there.
         closed: u64,
     },
-    /// A session is to be ended by the node it lives on.
+    /// The node of the session is to end it.
     Disconnect {
         /// The id of the question.
         id: String,
@@ -68,25 +68,26 @@ pub(crate) enum Message {
         #[serde(default)]
         replaced: bool,
     },
-    /// Clients are to be asked for a sign of life.
+    /// A node is to check that clients still respond.
     Probe {
         /// The id of the question.
         id: String,
-        /// The node that is to ask them.
+        /// The node that is to check them.
         node: NodeId,
         /// The sessions of those clients, all on that node.
         sessions: Vec<SessionId>,
     },
-    /// The clients were asked.
+    /// The node has checked the clients.
     Probed {
         /// The id of the question.
         id: String,
         /// The node that answers.
         node: NodeId,
-        /// The sessions that do not live there, or gave no sign of life and were told to end.
+        /// The sessions that are not on that node, or that it ends because their clients did not
+        /// respond.
         gone: Vec<SessionId>,
     },
-    /// The session was told to end.
+    /// The node has told the session to end.
     Disconnected {
         /// The id of the question.
         id: String,
@@ -129,8 +130,8 @@ pub(crate) struct Inbox {
     requests: ControlRequests,
     /// Questions that wait for answers, by id.
     asked: Mutex<HashMap<String, mpsc::Sender<NodeAnswer>>>,
-    /// Places for questions of other nodes whose answer takes a while. They bound the memory those
-    /// take.
+    /// Permits for questions of other nodes that take a while to answer. They bound the memory that
+    /// such questions take.
     confirming: Arc<Semaphore>,
     pub(crate) relays: Relays,
 }
@@ -191,7 +192,8 @@ impl Inbox {
                 return;
             }
             metrics.broker_messages_received.inc();
-            // Nearly every message is a publication: others are looked for in what is none.
+            // Nearly every message is a publication, so other kinds are tried only if decoding
+            // fails.
             let payload = Bytes::from(payload);
             match envelope::decode(channel, &payload) {
                 Some(publication) => self.core.events.publication(&publication),
@@ -210,7 +212,7 @@ impl Inbox {
         }
     }
 
-    /// Handles a message of a channel that is no publication.
+    /// Handles a message of a channel that is not a publication.
     #[cold]
     fn take_other(&self, name: &str, payload: &[u8]) {
         let channel = self.core.keys.parse_channel(name);
@@ -227,7 +229,8 @@ impl Inbox {
         }
     }
 
-    /// Tells the gap of a dropped message. It may have been a publication, perhaps of a newer node.
+    /// Reports a gap for a dropped message. The message may have been a publication, perhaps one
+    /// that a newer version of Curfew encoded.
     #[cold]
     fn tell_gap(&self, name: &str, reason: GapReason) {
         if let Some(channel) = self.core.keys.parse_channel(name) {
@@ -297,10 +300,10 @@ impl Inbox {
         }
     }
 
-    /// Asks clients for a sign of life, and answers with the sessions that gave none.
+    /// Checks that clients respond, and answers with the sessions that did not.
     fn probe(&self, connections: &Arc<Connections>, id: String, sessions: Vec<SessionId>) {
-        // Without free places the question is dropped: other clients of Redis could fill the
-        // memory.
+        // Without a free permit the question is dropped. Otherwise other Redis clients could fill
+        // the memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             return;
         };
@@ -316,8 +319,8 @@ impl Inbox {
     /// Confirms a revocation through the control connection, and answers when its sessions have
     /// left.
     fn confirm(&self, connections: &Arc<Connections>, id: String, key: RevocationKey) {
-        // Without free places the question is dropped: other clients of Redis could fill the
-        // memory.
+        // Without a free permit the question is dropped. Otherwise other Redis clients could fill
+        // the memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             debug!("busy, a revocation is not confirmed");
             return;
@@ -392,8 +395,8 @@ impl Outgoing {
     }
 }
 
-/// Waits until a revocation of this kind finds every session that it names, which a reload under
-/// way may bring about. Returns false if that takes longer than `patience`.
+/// Waits until a revocation of this kind finds every session that it names. It may not while a
+/// reload is under way. Returns false if the wait takes longer than `patience`.
 pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) -> bool {
     let found = async {
         while !core.events.finds(kind) {

@@ -4,8 +4,8 @@ use curfew_model::{Channel, NodeId, PublicationKey, RevocationKey, SessionId, Sp
 
 use crate::slots::{slot_of, tag_in_slot};
 
-/// The hash tag of all revocation state. In a cluster it makes one tracking connection and one
-/// `EXISTS` suffice.
+/// The hash tag of all revocation state. It puts the state into one slot of a cluster, so that one
+/// tracking connection and one `EXISTS` are enough.
 const TAG: &str = "{revoked}";
 
 /// Makes names with one prefix (`backend.redis.prefix`).
@@ -54,12 +54,12 @@ impl Keys {
         format!("{}node:{node}:sessions", self.prefix)
     }
 
-    /// Every node that registered and was not cleaned up after: a set.
+    /// Every registered node whose records were not cleaned up yet: a set.
     pub(crate) fn nodes(&self) -> String {
         format!("{}nodes", self.prefix)
     }
 
-    /// The lock held while a node is cleaned up after.
+    /// The lock of the node that cleans up after a dead one.
     pub(crate) fn reaping(&self, node: NodeId) -> String {
         format!("{}reap:{node}", self.prefix)
     }
@@ -91,8 +91,8 @@ impl Keys {
         format!("{}{TAG}:{}", self.prefix, key.written(spelling))
     }
 
-    /// The epoch: an id that changes when the data is lost. It is below the tracked prefix, so that
-    /// every node is told of a change.
+    /// The epoch: an id that changes when the data is lost. Its key has the tracked prefix, so
+    /// every node receives a push when it changes.
     pub(crate) fn epoch(&self) -> String {
         format!("{}{TAG}:epoch", self.prefix)
     }
@@ -121,10 +121,10 @@ impl Keys {
         Channel::parse(name).ok()
     }
 
-    /// The keys of a channel's stream. They lie in the slot of the channel's name, so that one
-    /// script can append and publish: a tag in braces that ends with the right letters brings them
-    /// there. It begins with a hash of the name, so that two channels share no key, one of them
-    /// being named like a part of the other's.
+    /// The keys of a channel's stream. They lie in the slot of the pub/sub channel's name, so that
+    /// one script can append and publish. Their hash tag ends with letters chosen for that slot.
+    /// The tag begins with a hash of the channel's name: otherwise the stream of channel `a:meta`
+    /// could share a key with channel `a`.
     pub(crate) fn stream(&self, channel: &Channel) -> StreamKeys {
         let slot = slot_of(self.channel(channel).as_bytes());
         let tag = tag_in_slot(&format!("{:016x}", channel.digest()), slot);
@@ -133,8 +133,9 @@ impl Keys {
         StreamKeys { stream, meta }
     }
 
-    /// The keys of a channel's presence. They share a slot: a tag in braces brings the second into
-    /// that of the first, which has none of its own where the channel begins with a brace.
+    /// The keys of a channel's presence. They share a slot: the second key has a hash tag chosen
+    /// for the slot of the first. The channel's name cannot be the tag of both, because the tag of
+    /// a name that begins with `}` is empty, and Redis then hashes the whole key.
     pub(crate) fn presence(&self, channel: &Channel) -> PresenceKeys {
         let sessions = format!("{}presence:{{{channel}}}", self.prefix);
         let slot = slot_of(sessions.as_bytes());
@@ -158,7 +159,8 @@ impl Keys {
         format!("{}relay:{node}", self.prefix)
     }
 
-    /// A pub/sub channel on which a node hears itself. Different numbers lie in different slots.
+    /// A pub/sub channel on which a node receives its own test messages. Different numbers lie in
+    /// different slots.
     pub(crate) fn probe(&self, node: NodeId, number: u32) -> String {
         format!("{}probe:{node}:{number}", self.prefix)
     }
@@ -183,7 +185,7 @@ pub(crate) struct PresenceKeys {
 }
 
 impl StreamKeys {
-    /// The position that a publication with this idempotency key was given: a string.
+    /// The key of the position that a publication with this idempotency key was given: a string.
     pub(crate) fn publication(&self, key: &PublicationKey) -> String {
         let mut name = format!("{}:key:", self.stream);
         let digits = key

@@ -14,8 +14,8 @@ pub(crate) const NO_PUSHES: Option<fn(PushInfo) -> Result<(), ()>> = None;
 /// The primaries and their slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Layout {
-    /// True for a Redis Cluster. There publications are sharded, and a transaction stays in one
-    /// slot.
+    /// True for a Redis Cluster. In a cluster, publications are sharded, and a transaction stays in
+    /// one slot.
     pub(crate) cluster: bool,
     /// The primaries, sorted by address.
     pub(crate) shards: Vec<Shard>,
@@ -58,8 +58,8 @@ impl Layout {
 }
 
 impl Connector {
-    /// Looks up the primaries. `known` are nodes of a cluster, asked together with those in the
-    /// settings.
+    /// Looks up the primaries. `known` are nodes of a cluster, which are asked in addition to the
+    /// nodes in the settings.
     pub(crate) async fn layout(&self, known: &[RedisAddress]) -> Result<Layout, Fault> {
         match &self.server().target {
             RedisTarget::Standalone(address) => Ok(Layout::single(address.clone())),
@@ -75,7 +75,7 @@ impl Connector {
         }
     }
 
-    /// Asks all sentinels for the primary, and takes the answer of most.
+    /// Asks all sentinels for the primary, and takes the most frequent answer.
     async fn ask_sentinels(
         &self,
         sentinels: &[RedisAddress],
@@ -108,7 +108,7 @@ impl Connector {
         Ok(found.map(|(host, port)| RedisAddress { host, port }))
     }
 
-    /// Asks all nodes for the layout of the cluster, and takes the answer of most.
+    /// Asks all nodes for the layout of the cluster, and takes the most frequent answer.
     async fn ask_cluster(&self, nodes: &[RedisAddress]) -> Result<Layout, Fault> {
         let answers = nodes.iter().map(|node| async move {
             match self.ask_cluster_node(node).await {
@@ -153,8 +153,8 @@ impl Connector {
     }
 }
 
-/// The answer that most servers give. A server that is cut off from the others keeps giving an
-/// outdated one.
+/// The most frequent answer. A server that is cut off from the others keeps giving an outdated
+/// answer.
 fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
     let mut counted: Vec<(Layout, usize)> = Vec::new();
     let mut last = Fault::NotConnected;

@@ -89,7 +89,7 @@ pub struct Parts {
     pub config: RedisBackendConfig,
     /// The node's entry in the list of nodes.
     pub info: NodeInfo,
-    /// The receiver of news: publications, revocations, changes of the lease.
+    /// The receiver of events: publications, revocations, changes of the lease.
     pub events: Arc<dyn Events>,
     /// The node's sessions, asked for their keys and records.
     pub local: Arc<dyn LocalSessions>,

@@ -16,16 +16,16 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// Number of signs of life in the time after which their absence counts as a pause. A thread that
-/// is late for one of them is not late for all.
+/// Number of signs of life in the time after which their absence counts as a pause. With several, a
+/// thread that is late for one sign does not count as paused.
 const SIGNS: u32 = 6;
 
-/// Shortest absence of signs that counts as a pause. Above it, a pause is a tenth of the lease. A
-/// busy machine alone delays a thread by some tens of milliseconds.
+/// Shortest absence of signs that counts as a pause. The limit is a tenth of the lease if that is
+/// longer. A busy machine alone delays a thread by some tens of milliseconds.
 const SHORTEST_STOP: Duration = Duration::from_millis(100);
 
-/// Gives signs of life for as long as the backend runs. A thread of its own does so, because the
-/// runtime's workers may be busy while the process runs.
+/// Gives signs of life for as long as the backend runs. It uses a thread of its own, because all
+/// workers of the runtime may be busy while the process itself runs.
 pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
     let patience = (core.config.lease / 10).max(SHORTEST_STOP);
     // A simulation has virtual time, and no threads.

@@ -60,7 +60,7 @@ impl Nodes for Redis {
 
     fn note_channels(&self, digest: Option<String>) {
         self.core.channels.set_digest(digest);
-        // The record is written again.
+        // Wakes the task that writes the node's record, which holds the digest.
         self.core.status.unregistered.notify_one();
     }
 
@@ -86,7 +86,7 @@ impl Redis {
             .collect())
     }
 
-    /// The nodes that are registered and not cleaned up after.
+    /// The registered nodes, including dead nodes that were not cleaned up yet.
     async fn known_nodes(&self) -> Result<Vec<NodeId>, Fault> {
         let nodes: Vec<String> = self
             .connections
@@ -97,7 +97,7 @@ impl Redis {
         Ok(nodes)
     }
 
-    /// Tells for each node whether it holds a lease.
+    /// Returns for each node whether it holds a lease.
     pub(crate) async fn leases(&self, nodes: &[NodeId]) -> Result<Vec<bool>, Fault> {
         let Some((first, rest)) = nodes.split_first() else {
             return Ok(Vec::new());
@@ -171,7 +171,8 @@ impl Redis {
             Keyed::new("DEL", &keys.node(node)),
             Keyed::new("DEL", &keys.heartbeat(node)),
         ];
-        // A node with sessions on record stays in the set: another node removes them.
+        // With records left, the node stays in the set, so that another node finds and removes
+        // them.
         if left.iter().all(|left| *left == Value::Int(0)) {
             commands.push(Keyed::new("SREM", &keys.nodes()).arg(node.to_string()));
         }
@@ -250,8 +251,8 @@ impl Redis {
         Ok(presence.map(|presence| (sessions, presence)))
     }
 
-    /// True if a node that is cleaned up after is back. If it is not, the claim to clean up after it
-    /// is renewed.
+    /// Renews the claim to clean up after a dead node. Returns true if the node is back, so that
+    /// the clean-up must stop.
     pub(crate) async fn may_not_reap(&self, dead: NodeId) -> Result<bool, Fault> {
         let claim = Keyed::new("PEXPIRE", &self.core.keys.reaping(dead)).arg(REAPING_MS);
         self.connections.call::<i64>(claim).await?;
@@ -349,8 +350,7 @@ fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
 
 /// Keeps this node registered for as long as the backend runs.
 pub(crate) async fn keep_registered(redis: Arc<Redis>) {
-    /// Delay before another attempt. It is short, because other nodes ignore one that is not
-    /// registered.
+    /// Delay before another attempt. It is short, because other nodes ignore an unregistered node.
     const FIRST: Duration = Duration::from_millis(50);
     loop {
         match redis.register().await {
@@ -374,7 +374,7 @@ pub(crate) async fn reap(redis: Arc<Redis>) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        // A node that is out of touch itself cannot tell which nodes are dead.
+        // A node that is disconnected from Redis cannot know which nodes are dead.
         if redis.core.status.unready().is_some() {
             missing.clear();
             continue;

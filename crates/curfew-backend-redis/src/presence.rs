@@ -1,8 +1,8 @@
-//! Presence in Redis: for each channel a hash of its sessions, with a hash of its users beside it,
-//! and for each node a set of notes that lead to its entries.
+//! Presence in Redis. Each channel has a hash of its sessions and a hash of its users. Each node
+//! has a set of notes, which lead to its entries.
 //!
-//! An entry is not refreshed by the clock. Its node removes it, and another node does so for a node
-//! that crashed: the note is there before the entry and goes after it.
+//! An entry is not refreshed while it lasts. Its node removes it; if the node has crashed, another
+//! node finds the entry by its note. So the note is written before the entry, and removed after it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,20 +28,21 @@ const ENTER: &str = concat!(
     include_str!("presence/enter.lua")
 );
 
-/// Removes an entry. Runs when the memory of Redis is full, too: it frees some.
+/// Removes an entry. It frees memory, so it also runs when the memory of Redis is full.
 const LEAVE: &str = concat!(
     "#!lua flags=allow-oom\n",
     include_str!("presence/keys.lua"),
     include_str!("presence/leave.lua")
 );
 
-/// Sessions whose entries are written again before it is looked at which of them have left meanwhile.
+/// Most sessions whose entries are written again before the entries are compared with the sessions
+/// that are still present.
 const REWRITTEN: usize = 64;
 
-/// The version of an envelope that tells of a change, after those of publications.
+/// The version of an envelope with a change of presence. Publications have the lower versions.
 const VERSION: u32 = 3;
 
-/// The value of an entry. The first two members are its name: a removal compares them.
+/// The value of an entry. The first two members identify the entry: a removal compares them.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     node: NodeId,
@@ -54,7 +55,7 @@ struct Stored {
     channel_info: Option<Box<RawValue>>,
 }
 
-/// The message that tells of a change. `leave.lua` writes it, too.
+/// The message about a change of presence. `leave.lua` writes the same form.
 #[derive(Debug, Serialize, Deserialize)]
 struct News<E> {
     v: u32,
@@ -89,7 +90,7 @@ impl Stored {
     }
 }
 
-/// The message that tells of a change of an entry, which is JSON.
+/// Builds the message about a change. `entry` is the JSON of the entry.
 fn news(change: PresenceChange, session: SessionId, entry: &str) -> String {
     let news = News {
         v: VERSION,
@@ -104,13 +105,13 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("strings, numbers and JSON are JSON")
 }
 
-/// Parses a message that tells of a change; `None` if it is none.
+/// Parses a message about a change; `None` if it is something else.
 pub(crate) fn read_news(payload: &[u8]) -> Option<(PresenceChange, Present)> {
     let news: News<Stored> = serde_json::from_str(object_text(payload)?).ok()?;
     (news.v == VERSION).then(|| (news.change, news.entry.present(news.session)))
 }
 
-/// The name of an entry: the note that leads to it.
+/// The note that leads to an entry. It identifies the entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Note {
     session: SessionId,
@@ -145,7 +146,7 @@ impl Note {
         format!("{}:{}:{}", self.session, self.number, self.channel)
     }
 
-    /// The beginning of the entry, which no other entry of the session has.
+    /// The beginning of the entry's value, which differs from that of the session's other entries.
     fn beginning(&self, node: NodeId) -> String {
         format!(r#"{{"node":"{node}","number":{},"#, self.number)
     }
@@ -192,7 +193,7 @@ impl Presence for Redis {
                 Keyed::new("HLEN", &keys.sessions),
                 Keyed::new("HLEN", &keys.users),
             ];
-            // In one transaction: the counts are those of the list.
+            // Read in one transaction, so that the counts match the list.
             let replies = self.connections.transact(commands).await?;
             let list = read_list(replies).ok_or(Fault::Unexpected("HRANDFIELD"))?;
             Ok(list)
@@ -200,7 +201,7 @@ impl Presence for Redis {
     }
 }
 
-/// Reads the answer to the commands of a list. An entry that is none of ours is passed over.
+/// Reads the answer to the commands of a list. An entry that Curfew did not write is skipped.
 fn read_list(replies: Vec<Value>) -> Option<PresenceList> {
     let [fields, count, users] = <[Value; 3]>::try_from(replies).ok()?;
     let fields: Vec<(String, Vec<u8>)> = from_redis_value(fields).ok()?;
@@ -223,7 +224,7 @@ impl Connections {
             let key = keys.node_presence(entry.node);
             Keyed::new("SADD", &key).arg(Note::of(entry).written())
         });
-        // The value of each entry, and the message about it where others are told.
+        // The value of each entry, and the message about it if other sessions are to be notified.
         let messages: Vec<(String, Option<String>)> = entries
             .iter()
             .map(|entry| {
@@ -250,8 +251,8 @@ impl Connections {
                 None => command,
             }
         });
-        // The note is in place before the entry: a crash in between leaves no entry that nothing
-        // removes. Without a cluster one connection keeps them in order.
+        // The note is in place before the entry. Otherwise a crash in between would leave an entry
+        // that no node removes. Without a cluster, one connection keeps the two in order.
         let notes: Vec<Keyed> = notes.collect();
         let replies = match self.is_cluster() {
             true => {
@@ -304,7 +305,7 @@ impl Connections {
         let forget = notes
             .iter()
             .map(|note| Keyed::new("SREM", &key).arg(note.written()));
-        // Awaited first: a note stays as long as its entry may be there.
+        // Awaited before the notes are removed: a note must outlast its entry.
         let replies = self.pipeline(removals.collect()).await?;
         self.pipeline(forget.collect()).await?;
         let entries = replies.into_iter().map(|reply| {
@@ -323,8 +324,8 @@ impl Connections {
         Ok(entries.iter().flatten().count() as u64)
     }
 
-    /// Has the script tell of the change. In a cluster it cannot: the pub/sub channel lies in
-    /// another slot than the entry.
+    /// Makes the script publish the message about the change. In a cluster it cannot: the pub/sub
+    /// channel lies in another slot than the entry.
     fn telling(&self, command: Keyed, channel: &Channel, message: &[&str]) -> Keyed {
         if self.is_cluster() {
             return command;
@@ -333,7 +334,7 @@ impl Connections {
         command.arg("PUBLISH").arg(channel).arg(message)
     }
 
-    /// Tells of changes in a cluster.
+    /// Publishes the messages about changes in a cluster.
     async fn tell_of<'a>(
         &self,
         messages: impl Iterator<Item = (&'a Channel, String)>,
@@ -348,7 +349,7 @@ impl Connections {
 
     /// Adds the entries of these sessions of this node again.
     pub(crate) async fn rewrite_presence(&self, sessions: &[SessionId]) -> Result<(), Fault> {
-        // One after the other: many are asked for at once after a loss of the data.
+        // One caller at a time, because a loss of data causes many calls at once.
         let _one_at_a_time = self.rewriting_presence.lock().await;
         for sessions in sessions.chunks(REWRITTEN) {
             let entries = self.core.local.presence(sessions);
@@ -360,8 +361,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Corrects entries that were written again: a session may have left or renewed one meanwhile,
-    /// and that change may have been made before the write.
+    /// Corrects entries that were written again. A session may have left or renewed its entry
+    /// meanwhile, and Redis may have executed that change before the write.
     async fn correct(
         &self,
         sessions: &[SessionId],
@@ -388,7 +389,7 @@ impl Connections {
         Ok(())
     }
 
-    /// The notes of those of these entries of this node that are not in Redis.
+    /// The notes of the entries that Redis lacks, among these entries of this node.
     pub(crate) async fn missing_presence(
         &self,
         entries: &[&PresenceEntry],

@@ -19,12 +19,12 @@ pub struct Probed {
     pub skew: Duration,
 }
 
-/// Finds every primary, logs in, and tests the permissions that a node needs: tracking of
+/// Finds every primary, authenticates, and tests the permissions that a node needs: tracking of
 /// revocation keys, and a script. It writes nothing.
 ///
 /// # Errors
 ///
-/// The fault that keeps a node from getting in touch, with the server it is about.
+/// The fault that would keep a node from using Redis, and the server that it concerns.
 pub async fn probe(config: &RedisBackendConfig, clock: &dyn Clock) -> Result<Vec<Probed>, String> {
     let server = config
         .redis

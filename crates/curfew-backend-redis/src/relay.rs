@@ -1,7 +1,7 @@
-//! Messages to one node, on a pub/sub channel of its own.
+//! Messages to one node. Each node has a pub/sub channel of its own for them.
 //!
-//! The node answers on the channel of the node that has sent the message. `PUBLISH` tells how many have
-//! received it: a node that is gone is known at once.
+//! The node answers on the channel of the sender. `PUBLISH` returns the number of receivers, so the
+//! sender learns at once if the node has gone away.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,13 +29,13 @@ const ASKED: u8 = b'?';
 /// The first byte of an answer.
 const ANSWERED: u8 = b'!';
 
-/// Time without an answer after which the node is looked for.
+/// Interval between two checks that the node still holds a lease, while its answer is awaited.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A message on the channel of a node.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// The message of another node.
+    /// A message from another node.
     Asked {
         /// The node that has sent it.
         from: NodeId,
@@ -121,8 +121,8 @@ pub(crate) struct Relays {
     next: AtomicU64,
     /// The messages of this node that wait for their answers, by number.
     asked: Mutex<HashMap<u64, oneshot::Sender<Relayed>>>,
-    /// Places for messages of other nodes that are not answered yet. They bound the memory those
-    /// take.
+    /// Permits for messages of other nodes that are not answered yet. They bound the memory that
+    /// such messages take.
     taking: Arc<Semaphore>,
 }
 
@@ -183,13 +183,13 @@ impl Relays {
                 number,
                 message,
             } => {
-                // Without free places the message is dropped: other clients of Redis could fill the
-                // memory.
+                // Without a free permit the message is dropped. Otherwise other Redis clients could
+                // fill the memory.
                 let Ok(place) = Arc::clone(&self.taking).try_acquire_owned() else {
                     debug!(node = %from, "busy, a message of another node is not taken");
                     return;
                 };
-                // Read here, in the order of arrival.
+                // Called outside of the task, so that messages are read in the order of arrival.
                 let taken = connections.core.events.relayed(message);
                 let answering = Arc::clone(connections);
                 connections.core.spawn(async move {
@@ -229,7 +229,8 @@ impl Relay for Redis {
             };
             if self.connections.relay(node, &message).await? == 0 {
                 return match self.is_leased(node).await? {
-                    // It is about to subscribe again, or of an older version.
+                    // The node is alive: it is about to subscribe again, or its version has no
+                    // relay.
                     true => Err(Fault::NoAnswer.into()),
                     false => Ok(None),
                 };

@@ -26,16 +26,17 @@ pub(crate) enum ControlRequest {
         key: RevocationKey,
         reply: oneshot::Sender<Result<Ended, BackendError>>,
     },
-    /// Compares every session with Redis. The request waits while Redis is away.
+    /// Compares every session with Redis. The request waits while Redis is unreachable.
     Compare { reply: oneshot::Sender<()> },
 }
 
 /// The result of writing a revocation.
 #[derive(Debug)]
 pub(crate) struct WriteReceipt {
-    /// The id of this write. It is in the key's value, for nodes to count by.
+    /// The id of this write. The key's value contains it, so that nodes can count the sessions that
+    /// this write has ended.
     pub(crate) id: String,
-    /// The replicas that have it, and the replicas that should; `None` without replicas.
+    /// The number of replicas that have it, and the number that should; `None` without replicas.
     pub(crate) replicas: Option<(u64, u64)>,
 }
 
@@ -57,10 +58,10 @@ impl ControlRequest {
         }
     }
 
-    /// Answers that Redis is away. A comparison gets no answer, and is asked for again.
+    /// Answers that Redis is unreachable. A comparison gets no answer, and is requested again.
     pub(crate) fn refuse(self) {
         let error = || BackendError::from(Fault::NotConnected);
-        // The requester may have gone.
+        // The requester may have given up.
         match self {
             Self::Revoke { reply, .. } => drop(reply.send(Err(error()))),
             Self::Restore { reply, .. } => drop(reply.send(Err(error()))),

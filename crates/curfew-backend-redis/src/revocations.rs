@@ -50,8 +50,8 @@ impl Revocations for Redis {
             if keys.is_empty() {
                 return Ok(None);
             }
-            // Held before Redis is asked: a key that is pushed and waits to be read must not miss
-            // this session.
+            // Called before Redis is asked: if a pushed key waits to be read, this session must be
+            // held back for it.
             self.known_revocations.hold(keys);
             let written: Vec<SpelledKey> = keys.iter().flat_map(SpelledKey::all).collect();
             let there = self.count(&written).await?;
@@ -130,7 +130,7 @@ impl Revocations for Redis {
         })
     }
 
-    /// Asks the primary of the revocations, by whose clock cutoffs are set too.
+    /// Asks the primary of the revocations, because cutoffs are set by its clock too.
     fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>> {
         Box::pin(async move {
             let time = self.connections.call(Keyed::at(Slot::REVOKED, "TIME"));
@@ -161,7 +161,7 @@ impl Redis {
         }
     }
 
-    /// Waits until this node knows no revocation either, after Redis has shown none. A revocation
+    /// Waits until this node, too, knows no revocation, after Redis has shown none. A revocation
     /// that only the node knows was lifted a moment ago, or Redis has just lost it and the node is
     /// about to write it back. Until that is clear, the session is not admitted.
     async fn agree_with_memory(
@@ -237,8 +237,8 @@ impl Redis {
     }
 
     /// Asks every live node to confirm that the revocation is in force there, and waits for one
-    /// lease at most. By then a node that has not answered delivers nothing either, but it does not
-    /// count as confirmed.
+    /// lease at most. A node that has not answered by then has no lease and delivers nothing, but
+    /// it does not count as confirmed.
     async fn confirm_everywhere(
         &self,
         id: String,

@@ -42,8 +42,8 @@ impl Redis {
         Ok(matches!(answer, Ok(Some(_))))
     }
 
-    /// Removes those of a user's sessions whose clients give no sign of life. Sessions of a node
-    /// that does not answer keep counting.
+    /// Removes the user's sessions whose clients do not respond. Sessions of a node that does not
+    /// answer keep counting.
     pub(crate) async fn give_up_silent(&self, user: &str) -> Result<(), Fault> {
         let mut by_node: HashMap<NodeId, Vec<SessionId>> = HashMap::new();
         for (session, node) in self.oldest_of_user(user).await? {
@@ -59,7 +59,7 @@ impl Redis {
         Ok(())
     }
 
-    /// The sessions among these that have left the node, or gave no sign of life.
+    /// The sessions among these that have left the node, or whose clients did not respond.
     async fn probe(&self, node: NodeId, sessions: Vec<SessionId>) -> Vec<SessionId> {
         if node == self.core.node {
             return self.core.events.probe(sessions).await;
@@ -87,7 +87,7 @@ impl Redis {
             .take(MOST_REPLACED)
         {
             let ended = self.core.events.disconnect(session, Disconnect::REPLACED)
-                // A record that this node has left behind.
+                // This node does not have the session, so the record is left over.
                 || node == self.core.node
                 || self.end_elsewhere(session, true, REPLACE_PATIENCE).await?;
             if ended {

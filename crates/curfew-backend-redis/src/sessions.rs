@@ -37,8 +37,8 @@ impl Sessions for Redis {
                 self.register().await.map_err(unavailable)?;
             }
             let mut commands = Vec::with_capacity(10);
-            // The note is in place before the record: a crash in between leaves no record that
-            // nothing removes.
+            // The note is in place before the record. Otherwise a crash in between would leave a
+            // record that no node removes.
             if self.connections.is_cluster() {
                 self.connections
                     .call::<i64>(note)
@@ -194,7 +194,7 @@ impl Redis {
         self.connections.call(Keyed::new("EXISTS", &key)).await
     }
 
-    /// Resolves when a session's record is gone. Then no node will answer for the session.
+    /// Resolves when a session's record was removed. No node will answer for the session any more.
     async fn until_forgotten(&self, session: SessionId) -> Result<(), Fault> {
         loop {
             time::sleep(LOOK_AGAIN).await;

@@ -40,7 +40,7 @@ const fn crc16(bytes: &[u8]) -> u16 {
     crc
 }
 
-/// The change of the sum by each value of its upper byte.
+/// The change of the checksum for each value of its upper byte.
 const TABLE: [u16; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -61,12 +61,12 @@ const TABLE: [u16; 256] = {
     table
 };
 
-/// `begin` with letters behind it such that a key with this tag in braces lies in `slot`.
+/// Extends `begin` with letters, so that a key with this hash tag lies in `slot`.
 pub(crate) fn tag_in_slot(begin: &str, slot: Slot) -> String {
-    /// Three of these lead from one beginning to every slot.
+    /// Three of these letters are enough to reach every slot from any beginning.
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    /// The letters that add each number to the slot: the sum is linear, so that they are the same
-    /// for every beginning.
+    /// The letters for each change of the slot. The checksum is linear, so the same letters serve
+    /// every beginning.
     static SUFFIXES: LazyLock<Vec<[u8; 3]>> = LazyLock::new(|| {
         let mut suffixes = vec![[0; 3]; usize::from(SLOTS)];
         for a in *LETTERS {

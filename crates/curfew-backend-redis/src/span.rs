@@ -1,6 +1,6 @@
-//! Spans of commands to Redis, by OpenTelemetry's conventions for its clients. They belong to the
-//! span that the caller runs in, and are not recorded if that is not. They never hold keys or
-//! values, which may be personal data.
+//! Spans of commands to Redis, by OpenTelemetry's conventions for its clients. Each is a child of
+//! the caller's span, and is recorded only if that span is. Spans never hold keys or values, which
+//! may be personal data.
 
 use crate::config::RedisAddress;
 use curfew_model::TraceContext;

@@ -1,9 +1,9 @@
-//! Streams in Redis: for each channel a stream with an entry for each publication, whose id is its
-//! offset, and a hash with the epoch and the top.
+//! Streams in Redis. Each channel has a Redis stream with an entry for each publication, whose id
+//! is the offset. A hash beside it holds the epoch and the top offset.
 //!
 //! Every access is a script of one slot, which first compares the replication id of the server with
-//! that in the hash. After a failover they differ, and publications may be missing: the stream
-//! begins another epoch. The scripts write, so a replica refuses them.
+//! the id in the hash. After a failover the two differ, and publications may be missing, so the
+//! stream begins a new epoch. The scripts write, so a replica refuses them.
 
 use std::time::Duration;
 
@@ -36,14 +36,14 @@ const READ: &str = concat!(
     include_str!("streams/read.lua")
 );
 
-/// Deletes the publications of a stream, and tells every node that listens.
+/// Deletes the publications of a stream, and notifies every node that listens.
 const CLEAR: &str = include_str!("streams/clear.lua");
 
-/// Asks for the rights to the commands of all these scripts, and of those of presence.
+/// Checks the rights to the commands of all these scripts, and to those of presence.
 const RIGHTS: &str = include_str!("streams/rights.lua");
 
-/// The commands of streams and presence that the user of a connection may not send, some of them by
-/// keys or channels alone.
+/// The commands of streams and presence that the user of a connection may not send. The user may
+/// lack a right for the keys or channels alone.
 pub(crate) async fn missing_rights(
     keys: &Keys,
     connection: &mut Connection,
@@ -74,7 +74,7 @@ pub(crate) struct NewEntry {
 }
 
 impl NewEntry {
-    /// True if one call can append both.
+    /// True if one call can append both entries.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.keys == other.keys && self.bounds == other.bounds
     }
@@ -120,12 +120,12 @@ fn read_epoch(value: Value) -> Option<Epoch> {
     text.parse().ok()
 }
 
-/// Another epoch, for a stream that needs one.
+/// A new random epoch.
 pub(crate) fn fresh_epoch() -> Epoch {
     Epoch::from_random(fastrand::u64(..))
 }
 
-/// A time as Redis is told it.
+/// A time in milliseconds, the unit of Redis' commands.
 pub(crate) fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -196,8 +196,8 @@ impl Streams for Redis {
 }
 
 impl Redis {
-    /// Reads the answer of the script. An entry that is none of ours is passed over: where it stands,
-    /// readers see a hole.
+    /// Reads the answer of the script. An entry that Curfew did not write is skipped, so readers
+    /// see that a publication is missing there.
     fn read_page(&self, channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
         let page = parse_page(channel, reply);
         let (page, unreadable) = page.ok_or(Fault::Unexpected("EVAL"))?;
@@ -242,7 +242,7 @@ pub(crate) struct AppendCall<'a> {
     pub(crate) channel: &'a str,
     /// The replication id of the server, empty where it is not known.
     pub(crate) server_id: &'a str,
-    /// In microseconds since 1970.
+    /// The end of the lease by Redis' clock, in microseconds since 1970.
     pub(crate) deadline: i64,
     pub(crate) cluster: bool,
 }
@@ -277,7 +277,7 @@ impl AppendCall<'_> {
             .arg(milliseconds(PUBLICATION_KEY_LIFETIME))
             .arg(self.entry.bounds.size)
             .arg(Verbs::new(self.cluster).publish);
-        // The place of the last key so far: Lua counts from 1.
+        // The index of the last key so far. Lua counts from 1.
         let mut place = fixed.len();
         for (entry, envelope) in entries {
             let key = entry.key.as_ref().map_or(0, |_| {
@@ -289,7 +289,7 @@ impl AppendCall<'_> {
     }
 }
 
-/// Parses the answer of the script. Returns with it the number of entries that are none of ours.
+/// Parses the answer of the script. Also returns the number of entries that Curfew did not write.
 fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<(StreamPage, usize)> {
     let [_, epoch, top, Value::Array(entries)] = <[Value; 4]>::try_from(reply).ok()? else {
         return None;

@@ -1,9 +1,10 @@
 //! The connection that receives publications, one for each primary.
 //!
-//! Redis does not tell a subscriber what it misses, and a connection may be deaf without being
-//! closed: its server may no longer be the primary, or the network may have lost it. So each
-//! connection sends itself a publication every second. When a connection is lost, the listeners of
-//! every channel it carried are told of a gap, as soon as the channel is subscribed again.
+//! Redis does not report missed publications to a subscriber, and an open connection may receive
+//! nothing: its server may no longer be the primary, or the network may have lost the connection.
+//! So each connection sends itself a publication every second. When a connection is lost, the
+//! listeners of every channel it carried are notified of a gap, as soon as the channel is
+//! subscribed again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl Verbs {
     }
 }
 
-/// The shared notes of the connection's own task and the task that watches it.
+/// The state shared by the connection's own task and the task that watches it.
 #[derive(Debug, Default)]
 struct Heard {
     /// The number of the last probe that returned.
@@ -64,7 +65,7 @@ struct Heard {
     news: Notify,
     /// Notified when the connection is lost.
     gone: Notify,
-    /// The number of channels whose listeners were told of a gap.
+    /// The number of channels whose listeners were notified of a gap.
     gaps: AtomicUsize,
 }
 
@@ -134,7 +135,7 @@ async fn serve(
     let mut connection = connector
         .connect(&server.address, Login::Server, Some(pushes))
         .await?;
-    // Before any subscription: a replica would pass publications on, and then fall behind
+    // Asked before any subscription: a replica would deliver publications, and then fall behind
     // unnoticed.
     ask_role(connections, &mut connection).await?;
     subscribe_all(connections, server, verbs, &probe, &mut connection).await?;
@@ -158,14 +159,14 @@ async fn serve(
                 return Err(Fault::NoPrimary("slots were moved".to_owned()));
             }
         }
-        // Answered by this connection: the server may refuse to publish and still deliver
+        // This connection itself is asked: the server may refuse to publish and still deliver
         // publications.
         ask_role(connections, &mut connection).await?;
     }
 }
 
-/// Fails if the server is no longer a primary. A demoted one follows the new primary and keeps
-/// passing its publications on, so that nothing else shows it.
+/// Fails if the server is no longer a primary. A demoted server follows the new primary and keeps
+/// delivering its publications, so nothing else shows the change.
 async fn ask_role(connections: &Connections, connection: &mut Connection) -> Result<(), Fault> {
     let role: Vec<Value> = cmd("ROLE").query_async(connection).await?;
     check_primary(&role).inspect_err(|_| connections.stale.notify_one())
@@ -185,7 +186,7 @@ async fn hear(
         // Without a connection for commands, nothing can be published to test with.
         return Ok(());
     };
-    // Enabled before the send, so that an early return is not missed.
+    // Enabled before the send, so that a probe that returns early is not missed.
     let news = heard.news.notified();
     tokio::pin!(news);
     news.as_mut().enable();
@@ -220,8 +221,8 @@ async fn subscribe_all(
     let keys = &connections.core.keys;
     let mut names = vec![probe.to_owned()];
     let of_nodes = [keys.control(), keys.relay(connections.core.node)];
-    // Noted by `carry` before `wanted` is read: a channel added in between is subscribed by its own
-    // task.
+    // `carry` is called before `wanted` is read. A task that adds a channel in between subscribes
+    // to it itself.
     let carried = server.carry();
     let of_nodes = of_nodes.into_iter();
     names.extend(of_nodes.filter(|name| carried.has(slot_of(name.as_bytes()))));
@@ -270,8 +271,8 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
             connections.inbox.take(connections, &name, payload);
         }
         PushKind::Disconnection => heard.gone.notify_one(),
-        // The answer to a subscription comes before every publication of the channel on this
-        // connection. The gap is told here, and what follows is complete.
+        // The answer to a subscription arrives before every publication of the channel on this
+        // connection. The gap is reported here, and everything after it is complete.
         PushKind::Subscribe | PushKind::SSubscribe => {
             if let Some(channel) = channel_of(connections, push)
                 && connections.missed.lock().remove(&channel)
@@ -280,7 +281,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                 connections.core.events.gap(&channel, GapReason::LinkLost);
             }
         }
-        // Redis sends it unasked when the slot moves to another server.
+        // Redis sends this push without a request when the slot moves to another server.
         PushKind::SUnsubscribe => {
             let channel = channel_of(connections, push);
             let wanted = connections.wanted.lock();
@@ -297,7 +298,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
     }
 }
 
-/// The channel of an answer to a subscription or its end; `None` for one used between nodes.
+/// The channel of a subscription or its end; `None` for a channel between nodes.
 fn channel_of(connections: &Connections, push: PushInfo) -> Option<Channel> {
     let name: String = from_redis_value(push.data.into_iter().next()?).ok()?;
     connections.core.keys.parse_channel(&name)

@@ -1,4 +1,4 @@
-//! Tickets: one key each, taken away by the first node that asks for it.
+//! Tickets: one key each, deleted by the first node that reads it.
 
 use std::time::Duration;
 

@@ -47,7 +47,7 @@ pub enum RedisTarget {
         /// The sentinels' name of the primary.
         primary: String,
     },
-    /// The cluster's nodes tell the primary of each slot.
+    /// The cluster's nodes report the primary of each slot.
     Cluster(Vec<RedisAddress>),
 }
 

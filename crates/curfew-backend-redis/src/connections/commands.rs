@@ -99,7 +99,7 @@ async fn serve(
         let core = &connections.core;
         match missing_rights(&core.keys, &mut connection, cluster).await {
             Ok(commands) => core.channels.set_missing(&server.address, commands),
-            // Only a log entry is missing.
+            // The connection works without this check: only its log line is missing.
             Err(fault) => debug!(redis = %server.address, error = %fault, "rights not asked for"),
         }
         loop {

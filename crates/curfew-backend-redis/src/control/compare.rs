@@ -10,7 +10,7 @@ use super::{Control, Generation, read};
 use crate::fault::Fault;
 
 /// The sessions yet to be compared, and the tasks that wait for the end. They survive a lost
-/// connection. The next setup compares every session, and answers them.
+/// connection. The next setup compares every session, and then answers the tasks.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     /// The sessions yet to be compared.

@@ -19,8 +19,8 @@ impl Control {
     /// Renews the lease, unless track is lost meanwhile.
     pub(super) async fn beat(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let started = Instant::now();
-        // Taken before the send: changes that Redis executes after it sends the answer are not
-        // covered by it.
+        // Read before the send: the answer says nothing of changes that Redis executes after it, so
+        // the lease must count from here.
         let (sent_at, stretch) = (boottime(), self.core.lease.stretch());
         let connection = &mut generation.connection;
         let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
@@ -45,8 +45,8 @@ impl Control {
         self.step("barrier").log();
         self.compare_clocks(time, sent_at);
         if before.is_none() && self.registered {
-            // The node was away for longer than its heartbeat lives, and others have removed its
-            // records; or the data was replaced without a push, as `SWAPDB` does.
+            // The node was disconnected for longer than its heartbeat lasts, and others have
+            // removed its records; or the data was replaced without a push, as `SWAPDB` does.
             warn!(
                 "this node's lease was missing in redis; sessions are compared and records written again"
             );

@@ -77,8 +77,8 @@ impl Control {
             return Ok(());
         }
         let mut new = Vec::new();
-        // This node first: if the connection breaks during the index update and the data is lost
-        // with it, the node still knows.
+        // This node is updated first. If the connection then breaks and the data is lost with it,
+        // the node still knows the revocations.
         for (written, known) in found {
             generation.gone.retain(|gone| gone != written);
             if self.known_revocations.insert(written, known.clone()) {
@@ -100,7 +100,7 @@ impl Control {
     }
 
     /// Removes keys that no longer exist from the index. The node forgets them one round trip
-    /// later: by then it knows if all data was lost.
+    /// later, when it knows that not all data was lost.
     pub(super) async fn note_gone(
         &mut self,
         generation: &mut Generation,
@@ -123,7 +123,7 @@ impl Control {
         Ok(())
     }
 
-    /// Forgets keys found gone, after a round trip that began later than the finding.
+    /// Forgets the keys that were found missing. Call it after a round trip that began later.
     pub(super) fn forget_gone(&mut self, generation: &mut Generation) {
         let gone = std::mem::take(&mut generation.gone);
         if generation.pushes.has_lost_track() {
@@ -136,8 +136,8 @@ impl Control {
         self.count_known();
     }
 
-    /// Updates the metrics of known revocations. Called also without news from Redis, because a
-    /// reload may have changed the kinds.
+    /// Updates the metrics of known revocations. It is also called when no key has changed, because
+    /// a reload may have changed the kinds.
     pub(super) fn count_known(&self) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let metrics = &self.core.metrics;
@@ -151,7 +151,7 @@ impl Control {
         metrics.revocations_ineffective.set(ineffective);
     }
 
-    /// Reads keys that admissions have found in Redis before any push told of them.
+    /// Reads keys that admissions have found in Redis before any push announced them.
     async fn learn_met(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let learned = Instant::now();
         let keys = self.known_revocations.take_met(pushes::BATCH);
@@ -174,8 +174,8 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Looks up revocations that this node knows. One that was lifted while the node was out of
-    /// touch must not keep refusing sessions.
+    /// Looks up revocations that this node knows. One that was lifted while the node was
+    /// disconnected must not keep refusing sessions.
     async fn recall(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let from = generation.recall.len().saturating_sub(RECALLS);
         let written = generation.recall.split_off(from);
@@ -222,9 +222,9 @@ impl Control {
         self.note_gone(generation, gone).await
     }
 
-    /// Rewrites these sessions' entries in channel presence. The heartbeat does not wait for them:
-    /// a session may have many. The comparison with the node's notes of its entries detects
-    /// failures.
+    /// Rewrites these sessions' entries in channel presence. The heartbeat does not wait for them,
+    /// because a session may have many. The regular comparison with the node's notes finds entries
+    /// that were not rewritten.
     fn rewrite_presence(&self, sessions: Vec<SessionId>) {
         let connections = Arc::clone(&self.connections);
         self.core.spawn(async move {

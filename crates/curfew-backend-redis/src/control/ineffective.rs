@@ -1,4 +1,4 @@
-//! Ineffective keys: written like a revocation's, and matching no session. They are logged once,
+//! Ineffective keys: keys that look like a revocation's but match no session. They are logged once,
 //! listed, and counted.
 //!
 //! A key that parses is known like any other, because a reload may make its kind effective; here it

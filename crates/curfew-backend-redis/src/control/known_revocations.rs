@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use super::pushes::Pushes;
 use super::read::SpelledKey;
 
-/// Value kept in place of one that is too long or no string. It covers everyone.
+/// Value stored in place of one that is too long or not a string. It covers everyone.
 const EVERYONE: &[u8] = b"1";
 
 /// Longest value that is parsed, in bytes. A longer one covers everyone.
@@ -144,7 +144,7 @@ impl Book {
         if removed {
             self.count(written, false);
         }
-        // An empty map gives its memory back.
+        // A new map, because an emptied one does not release its memory.
         if self.known.is_empty() {
             self.known = HashMap::new();
         }

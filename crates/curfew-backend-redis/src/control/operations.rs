@@ -27,7 +27,7 @@ const WRITES: usize = 2;
 /// Most revocations whose ended sessions are counted for a receipt at a time.
 const MAX_COUNTED: usize = 4096;
 
-/// Time after which a replica that is gone no longer counts as expected.
+/// Time after which a disconnected replica no longer counts as expected.
 const REPLICA_MEMORY: Duration = Duration::from_secs(600);
 
 /// Longest wait for replicas to receive a revocation.
@@ -161,7 +161,7 @@ impl Control {
                 cmd("UNWATCH")
                     .query_async::<()>(&mut generation.connection)
                     .await?;
-                // Redis covers as much already.
+                // Redis already covers as much.
                 return Ok(false);
             }
             let value = value_of(&revocation, id);
@@ -232,7 +232,6 @@ impl Control {
         generation: &mut Generation,
         key: RevocationKey,
     ) -> Result<bool, Fault> {
-        // In every spelling.
         let written: Vec<SpelledKey> =
             SpelledKey::all(&self.known_revocations.complete(&key)).collect();
         let (mut delete, mut forget) = (cmd("DEL"), cmd("ZREM"));
@@ -317,7 +316,7 @@ impl Control {
     }
 }
 
-/// Answers the requester, who may have gone. Returns the fault, if there was one.
+/// Answers the requester, who may have given up. Returns the fault, if there was one.
 fn answer<T>(
     reply: tokio::sync::oneshot::Sender<Result<T, BackendError>>,
     result: Result<T, Fault>,

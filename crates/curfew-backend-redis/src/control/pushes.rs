@@ -155,7 +155,7 @@ impl Pushes {
         self.arrived.notify_one();
     }
 
-    /// Lets an ineffective key wait to be looked at.
+    /// Queues an ineffective key to be checked.
     fn nameless(&self, name: Vec<u8>) {
         let mut state = self.state.lock();
         if state.nameless.len() < MAX_NAMELESS {
@@ -163,7 +163,7 @@ impl Pushes {
         }
     }
 
-    /// Holds back the sessions that the key may name, and lets the key wait to be read.
+    /// Holds back the sessions that the key may name, and queues the key to be read.
     fn named(&self, key: RevocationKey, at: Instant) {
         let mut state = self.state.lock();
         if let Some((waiting, touched)) = state.keys.remove_entry(&key) {
@@ -217,7 +217,8 @@ impl Pushes {
                 continue;
             }
             let suspension = self.core.events.suspend(session);
-            // If the key was read meanwhile, the suspension is dropped here and releases the session.
+            // If the key was read meanwhile, the suspension is dropped here and releases the
+            // session.
             if let Some(touched) = self.state.lock().keys.get_mut(key) {
                 touched.suspensions.extend(suspension);
             }
@@ -257,7 +258,7 @@ impl Pushes {
         self.state.lock().lost_track
     }
 
-    /// Starts a new track. The caller compares every session from here on.
+    /// Declares that track is no longer lost. The caller compares every session from here on.
     pub(super) fn find_track(&self) {
         self.state.lock().lost_track = false;
     }

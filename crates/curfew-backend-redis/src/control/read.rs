@@ -112,9 +112,10 @@ pub(super) async fn read_watched(
     Ok(read.into_iter().next().flatten())
 }
 
-/// Reads a group of keys, in a transaction if `atomic`. Without one, a key could be written or
-/// lifted between the two commands: `GETRANGE` answers for a missing key as for an empty value,
-/// which covers everyone. A watched key is safe from that, and a transaction would end the watch.
+/// Reads a group of keys, in a transaction if `atomic`. Without a transaction, a key could be
+/// written or lifted between the two commands. `GETRANGE` answers for a missing key as for an empty
+/// value, and an empty value covers everyone. A watched key needs no transaction, which would end
+/// the watch.
 async fn read_group(
     mut connection: Connection,
     names: &[Vec<u8>],
@@ -156,7 +157,7 @@ async fn read_group(
     Ok(known)
 }
 
-/// The existing keys among these names, each with its place in the list.
+/// The existing keys among these names, each with its index in the list.
 pub(crate) async fn find_names(
     connection: &mut Connection,
     names: &[Vec<u8>],

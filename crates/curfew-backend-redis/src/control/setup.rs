@@ -33,15 +33,15 @@ const BATCH: usize = 1000;
 /// is longer than any sensible token lives.
 const REAUTH_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// Delay after a loss of data before sessions are compared and admitted. Every node in touch has
-/// noticed the loss by then, and has written back the revocations it knows.
+/// Delay after a loss of data before sessions are compared and admitted. By then every connected
+/// node has noticed the loss, and has written back the revocations it knows.
 const OTHERS_WRITE_BACK: Duration = Duration::from_secs(1);
 
 /// Most attempts to write a new epoch while others write one.
 const EPOCH_ATTEMPTS: usize = 5;
 
-/// One run of one server with one history. A promoted replica is another, and so is the same server
-/// after a restart.
+/// Identifies one run of one server with one replication history. A promoted replica is another
+/// primary, and so is the same server after a restart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Primary {
     run_id: String,
@@ -152,11 +152,11 @@ impl Control {
         // Before the first read: a loss of track from here on belongs to this setup.
         generation.pushes.find_track();
         let lost = self.settle_epoch(generation).await?;
-        // The data may be gone, or another server's: what the node remembers of streams is compared
-        // before it is used.
+        // The data may be lost, or belong to another server. So the node checks what it remembers
+        // of streams before it uses that again.
         self.core.events.doubt_streams();
-        // Noted as known only at the end, when the node is synced with it. If the connection breaks
-        // before, the primary must count as unknown again.
+        // `known` is set only at the end, when the node is synced with the primary. If the
+        // connection breaks before, the primary must count as unknown again.
         let is_known = self.known.as_ref() == Some(&generation.primary);
         if !is_known {
             // The heartbeat and the node's registration may be gone with the data.
@@ -234,8 +234,8 @@ impl Control {
                 revocations = self.known_revocations.len(),
                 "redis has lost its data"
             );
-            // Before anything is remembered of the new epoch: if the connection breaks from here
-            // on, the next one must still write back.
+            // Reset before the new epoch is remembered: if the connection breaks from here on, the
+            // next connection must still write the revocations back.
             self.known = None;
             generation.gone.clear();
         }
@@ -368,7 +368,7 @@ impl Control {
         Ok(())
     }
 
-    /// Widens revocations that exist already, if they are older ones that cover less than this node
+    /// Widens the revocations that Redis already has, if they cover less than those that this node
     /// knows.
     async fn widen_all(
         &mut self,

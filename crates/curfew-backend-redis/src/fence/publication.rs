@@ -11,7 +11,7 @@ use crate::fault::Fault;
 use crate::streams::NewEntry;
 
 /// A publication on its way to Redis, with the publisher that waits for its answer. Dropping it
-/// answers with what is known: unsent, or of unknown outcome.
+/// answers that it was not sent, or that its outcome is unknown.
 pub(crate) struct Publication {
     /// The channel's name at Redis.
     pub(super) channel: String,
@@ -65,7 +65,7 @@ impl Publication {
     /// Sends the answer. Only the first one counts.
     pub(super) fn answer(&mut self, result: Result<Option<Position>, Fault>) {
         if let Some(answer) = self.answer.take() {
-            // The receiver may have gone.
+            // The publisher may have given up.
             drop(answer.send(result));
         }
     }
@@ -103,8 +103,8 @@ impl Run {
         self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::LeaseOver))));
     }
 
-    /// Refuses the publications that Redis did not take. `refused` holds the place and the error of
-    /// each, in turn.
+    /// Refuses the publications that Redis did not accept. `refused` holds the index and the error
+    /// of each, in turn.
     pub(super) fn refuse(&mut self, refused: Vec<Value>) {
         let mut refused = refused.into_iter();
         while let (Some(place), Some(error)) = (refused.next(), refused.next()) {
@@ -119,8 +119,7 @@ impl Run {
         }
     }
 
-    /// Answers the publications that have no answer yet.
-    /// True if one call can carry out this publication as well.
+    /// True if the call of this run can also carry this publication.
     pub(super) fn takes(&self, publication: &Publication) -> bool {
         let first = self.publications.first();
         match (
@@ -133,14 +132,14 @@ impl Run {
         }
     }
 
-    /// True if its publications go into a stream.
+    /// True if the run's publications go into a stream.
     pub(super) fn appends(&self) -> bool {
         self.publications
             .first()
             .is_some_and(|first| first.entry.is_some())
     }
 
-    /// Its entries with their envelopes, where its publications go into a stream.
+    /// The run's entries with their envelopes, if its publications go into a stream.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&NewEntry, &[u8])> + Clone {
         self.publications.iter().filter_map(|publication| {
             let entry = publication.entry.as_deref()?;
@@ -148,13 +147,14 @@ impl Run {
         })
     }
 
-    /// Answers its publications in order, each with its position.
+    /// Answers the run's publications in order, each with its position.
     pub(super) fn answer_each(&mut self, positions: Vec<Position>) {
         for (publication, position) in self.publications.iter_mut().zip(positions) {
             publication.answer(Ok(Some(position)));
         }
     }
 
+    /// Answers the publications that have no answer yet.
     pub(super) fn answer_rest(&mut self, result: impl Fn() -> Result<Option<Position>, Fault>) {
         for publication in &mut self.publications {
             publication.answer(result());

@@ -1,6 +1,6 @@
 #!lua
--- ARGV: a deadline in microseconds since 1970, then channels and payloads in turn. With a key, which
--- is a channel of a cluster: the deadline, then payloads.
+-- ARGV: a deadline in microseconds since 1970, then channels and payloads in turn. In a cluster,
+-- KEYS[1] is the channel, and ARGV holds the deadline and then payloads only.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[1]) then

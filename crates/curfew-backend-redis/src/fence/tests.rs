@@ -139,7 +139,7 @@ fn each_publication_has_the_answer_that_redis_gave() {
         // The script may have failed halfway.
         (error("ERR"), ["unknown_outcome"; 4]),
         (error(WITHIN), ["unknown_outcome"; 4]),
-        // Said by the script before it does anything.
+        // The script answers so before it does anything.
         (error(NORIGHT), ["unavailable"; 4]),
         (error("NOPERM"), ["unavailable"; 4]),
         (Value::Okay, ["unknown_outcome"; 4]),

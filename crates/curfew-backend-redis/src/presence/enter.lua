@@ -1,10 +1,11 @@
--- ARGV: the session, its entry and its user; the end of its access in milliseconds since 1970; PUBLISH, a pub/sub channel and the
--- message that others are told, or nothing.
+-- ARGV: the session, its entry and its user; the end of its access in milliseconds since 1970; then
+-- PUBLISH, a pub/sub channel and the message about the new entry, or nothing if no message is to be
+-- sent.
 --
 -- Answers with 1 if the session had no entry, else with 0.
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  -- Counts of entries that are gone.
+  -- No session is left, so the counts of users are outdated.
   redis.call('DEL', KEYS[2])
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])

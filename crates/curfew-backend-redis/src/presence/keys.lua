@@ -1,11 +1,12 @@
--- KEYS[1] is a hash of sessions with their entries, KEYS[2] one of users with the number of their sessions.
+-- KEYS[1] is a hash of sessions with their entries. KEYS[2] is a hash of users with the number of
+-- their sessions.
 for _, key in ipairs(KEYS) do
   local length = redis.pcall('HLEN', key)
   if type(length) == 'table' then
     if not string.find(length.err, '^WRONGTYPE') then
       return length
     end
-    -- A key of another type is none of ours.
+    -- Curfew did not write a key of another type.
     redis.call('DEL', key)
   end
 end

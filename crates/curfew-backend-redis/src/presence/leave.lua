@@ -1,7 +1,7 @@
--- ARGV: the session, and the beginning of its entry; PUBLISH and a pub/sub channel, where others
--- are told of entries that say so, or nothing.
+-- ARGV: the session, and the beginning of its entry; then PUBLISH and a pub/sub channel for the
+-- message about the removal, or nothing. The message is sent only if the entry asks for it.
 --
--- Answers with the entry of the session, which is removed, if it has this beginning.
+-- Removes the session's entry if it has this beginning, and answers with it.
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if not entry or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
   return false

@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- ARGV: names of a stream, its hash, an idempotency key, the presence of a channel and a pub/sub channel; PUBLISH or SPUBLISH. Names are no KEYS,
--- so that any server of a cluster answers.
+-- ARGV: the names of a stream, its hash, an idempotency key, a channel's presence and a pub/sub
+-- channel; PUBLISH or SPUBLISH. The names are not in KEYS, so that any server of a cluster answers.
 --
 -- Answers with the commands of streams and presence that this user may not send.
 local stream, meta, key, presence, channel, publish = unpack(ARGV)

@@ -1,9 +1,9 @@
 #!lua
--- KEYS[1] is a stream: an entry for each publication, whose id is its offset. KEYS[2] is its hash: the epoch, the top
--- offset, and the replication id of the server that wrote it last.
+-- KEYS[1] is a stream with an entry for each publication, whose id is the offset. KEYS[2] is a hash
+-- with the epoch, the top offset, and the replication id of the server that last wrote it.
 
--- The reply, or nil if the key is of another type. Any other error, such as a right that is missing, ends the script:
--- it says nothing of the stream.
+-- Returns the reply, or nil if the key has another type. Any other error, such as a missing right,
+-- ends the script, because it does not show that the stream is damaged.
 local function of_type(reply)
   if not reply.err then
     return reply
@@ -13,17 +13,17 @@ local function of_type(reply)
   end
 end
 
--- Fails unless the user may send this command. Redis does not take back what a script did before a command that the
--- user has no right to, so rights come first.
+-- Fails unless the user may send this command. Redis does not undo the earlier commands of a script
+-- if a later command fails for a missing right, so rights are checked first.
 local function demand(...)
   if not redis.acl_check_cmd(...) then
     error({ err = 'NORIGHT this user may not ' .. (...) })
   end
 end
 
--- The epoch, the top and the server's id. A stream that this server may not have whole begins the epoch `fresh`:
--- another server wrote it last, its hash is gone, or its entries are not those that the hash tells of. `known` is the
--- server's id as the caller knows it, '' if it does not.
+-- Returns the epoch, the top and the server's id. The stream begins the epoch `fresh` if it may be
+-- incomplete: another server wrote it last, its hash is missing, or its last entry is not the top
+-- of the hash. `known` is the server's id that the caller knows, or '' if it knows none.
 local function position(known, fresh, lifetime)
   local meta = of_type(redis.pcall('HMGET', KEYS[2], 'epoch', 'top', 'server'))
   if not meta then
@@ -32,7 +32,7 @@ local function position(known, fresh, lifetime)
   end
   local epoch, top, server = meta[1], tonumber(meta[2] or ''), meta[3]
   if known == '' or (epoch and server ~= known) then
-    -- The caller may know an earlier server, and only this one can say who it is.
+    -- The id that the caller knows may be outdated, so the server is asked for its own.
     local info = redis.pcall('INFO', 'replication')
     known = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or known
   end
