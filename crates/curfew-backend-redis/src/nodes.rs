@@ -25,8 +25,8 @@ const NODE_RECORD_MS: u64 = 15_000;
 /// missing in two searches in a row.
 const REAP: Duration = Duration::from_secs(5);
 
-/// Time for which one node alone cleans up after another, in milliseconds. Each batch renews it: if
-/// the node crashes too, a third one goes on soon.
+/// Lifetime of a node's claim to clean up after another node, in milliseconds. Each batch renews
+/// it. If the claiming node crashes too, a third node soon takes over.
 const REAPING_MS: u64 = 5_000;
 
 /// Most sessions whose records are removed in one pipeline.

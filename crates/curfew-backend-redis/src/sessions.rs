@@ -148,7 +148,6 @@ impl Sessions for Redis {
                 .events
                 .disconnect(session, Disconnect::DISCONNECTED)
             {
-                // The session lives here.
                 return Ok(true);
             }
             if !self.is_recorded(session).await? {

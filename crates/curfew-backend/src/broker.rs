@@ -8,25 +8,27 @@ use crate::{BackendError, BoxFuture};
 
 /// Carries publications to every node that listens.
 ///
-/// Guarantees: at most once; publications of one publisher in one channel arrive in the order in
-/// which their `publish` futures are first polled, whether or not one is ready before the next is
-/// polled. A publication reaches [`Events::publication`](crate::Events::publication)
-/// on every node whose `subscribe` for the channel completed before `publish` was called, the
-/// publishing node included. A node may also see channels that it did not subscribe to.
+/// Guarantees: a publication arrives at most once. Publications of one publisher in one channel
+/// arrive in the order in which their `publish` futures are first polled, even if one is not ready
+/// before the next is polled. A publication reaches
+/// [`Events::publication`](crate::Events::publication) on every node whose `subscribe` for the
+/// channel completed before `publish` was called, including the publishing node. A node may also
+/// receive publications of channels that it did not subscribe to.
 pub trait Broker: Send + Sync + 'static {
-    /// Starts listening to a channel. The caller asks once while it listens.
+    /// Starts listening to a channel. A node that already listens to it does not call this again.
     fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// Stops listening.
     fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Hands a publication to every listening node; ready once the backend has it, or once it is
-    /// clear that it cannot be said whether the backend has it
+    /// Hands a publication to every listening node. It is ready once the backend has the
+    /// publication, or once it is clear that the outcome stays unknown
     /// ([`BackendError::UnknownOutcome`]).
     ///
-    /// `until`, of [`boottime`](curfew_model::boottime), is the end of the lease under which it was
-    /// accepted, read before its publisher was last checked. It is not carried out later,
-    /// even if this node or its connection to the backend stops in between.
+    /// `until`, a time of [`boottime`](curfew_model::boottime), is the end of the lease under which
+    /// the publication was accepted. It is read before the last check of the publisher. The
+    /// publication is not executed later, even if this node or its connection to the backend stops
+    /// in between.
     fn publish(
         &self,
         publication: Publication,

@@ -1,8 +1,8 @@
-//! Duties of every backend: a check for each sentence that the traits promise.
+//! Checks of every backend: one for each sentence that the traits promise.
 //!
-//! A check fails by panicking. The suite's clock starts at the real time and is only ever moved
-//! forward. A check waits until [`DEADLINE`] for the effects that take a while in a backend: its
-//! events, its own clock reaching an expiry.
+//! A check fails by panicking. The suite's clock starts at the real time and only moves forward.
+//! Some effects take a while in a backend: its events, or an expiry by its own clock. A check waits
+//! for them until [`DEADLINE`].
 
 mod broker;
 mod cluster;

@@ -1,4 +1,4 @@
-//! News of a backend for its node, and its questions to the node.
+//! The events of a backend for its node, and its questions to the node.
 
 use std::any::Any;
 use std::fmt;
@@ -13,91 +13,97 @@ use curfew_model::{
 
 use crate::{BoxFuture, Relayed, SessionRecord};
 
-/// The node's side of a backend: called when something happened that concerns local sessions.
+/// The node's side of a backend. The backend calls it when something happens that concerns local
+/// sessions.
 ///
-/// Every method but the answers to a probe and to a message is synchronous, never blocks and never calls back into the backend, so that a
-/// backend may call it from wherever the news arrives: its connection's reader, or the publisher
-/// itself. (A queue between the two would cost a wake-up per publication and could overflow.)
+/// Every method is synchronous, never blocks and never calls back into the backend; only the
+/// answers of [`probe`](Events::probe) and [`relayed`](Events::relayed) are futures. So a backend
+/// may call it from the task that receives the event: its connection's reader, or the publisher
+/// itself. A queue in between would cost a wake-up for each publication, and could overflow.
 pub trait Events: Send + Sync + 'static {
     /// A publication arrived in a channel.
     fn publication(&self, publication: &Publication);
 
-    /// Publications of a channel that sessions here listen to may not have arrived: those that arrive
-    /// from now on are whole again.
+    /// Publications of a channel may not have reached this node's sessions. From now on they are
+    /// complete again.
     fn gap(&self, channel: &Channel, reason: GapReason);
 
-    /// A session has come to a channel, or has gone.
+    /// A session has entered a channel, or has left it.
     fn presence_changed(&self, channel: &Channel, change: PresenceChange, present: &Present);
 
-    /// The publications of a channel's stream were taken out: the node forgets what it remembers of
-    /// them.
+    /// The publications of a channel's stream were deleted. The node drops its copies of them.
     fn cleared(&self, channel: &Channel);
 
-    /// The backend may have lost publications of any stream, or begun other epochs: the node compares
-    /// what it remembers before it is used.
+    /// The backend may have lost publications of any stream, or begun new epochs. The node compares
+    /// its copies with the streams before it uses them again.
     fn doubt_streams(&self);
 
-    /// A revocation was written. Ends every local session it names and covers. When it returns,
-    /// nothing more is queued for them; when they [have left](Ended::has_left), nothing more is
-    /// delivered to or accepted from them. `learned` is when the node first heard of the key.
+    /// A revocation was written. Ends every local session that it names and covers. When the call
+    /// returns, nothing more is queued for these sessions. Once they [have left](Ended::has_left),
+    /// nothing more is delivered to or accepted from them. `learned` is the time when the node
+    /// first learned of the key.
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended;
 
-    /// A revocation was written just now, and [`Events::revoked`] has ended no session for it. For what is
-    /// to be seen of it; not called when one that is known is read again.
+    /// A revocation was written just now, and [`Events::revoked`] has ended no session for it. The
+    /// call serves logs and traces only. It does not happen when a known revocation is read again.
     fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation);
 
-    /// A revocation key was touched and is about to be read: until the answer is dropped, nothing
-    /// is delivered to or accepted from the sessions it names. `None` when it names none.
+    /// A revocation key was touched and is about to be read. Until the returned value is dropped,
+    /// nothing is delivered to or accepted from the sessions that the key names. `None` if it names
+    /// no session.
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension>;
 
-    /// True if a revocation of this kind finds every session of this node that it names. It is false
-    /// if the node's settings lack the kind, and while sessions from before a change of settings
-    /// are not yet indexed and compared by the new ones. Until then no revocation is confirmed.
+    /// True if a revocation of this kind finds every session of this node that it names. It is
+    /// false if the node's settings lack the kind, and while sessions from before a change of
+    /// settings are not yet indexed and compared under the new ones. Until then no revocation is
+    /// confirmed.
     fn finds(&self, kind: &str) -> bool;
 
-    /// Ends one session on request. Returns true if it lives on this node.
+    /// Ends one session on request. Returns true if this node has it.
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool;
 
-    /// Asks the clients of these sessions for a sign of life. The answer comes when each has given one,
-    /// or a moment after [`PROBE_PATIENCE`](crate::PROBE_PATIENCE): the sessions that do not live here,
-    /// or were told to end, those included that gave none.
+    /// Checks that the clients of these sessions respond. The answer comes once each has responded,
+    /// or a moment after [`PROBE_PATIENCE`](crate::PROBE_PATIENCE). It holds the sessions that are
+    /// not on this node, and those that were told to end, including sessions whose clients did not
+    /// respond.
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>>;
 
-    /// Another node has sent a message to this one. It is read before the answer is polled. The answer
-    /// comes within [`RELAY_PATIENCE`](crate::RELAY_PATIENCE).
+    /// Another node has sent this message. It is read before the answer is polled. The answer comes
+    /// within [`RELAY_PATIENCE`](crate::RELAY_PATIENCE).
     fn relayed(&self, message: Bytes) -> BoxFuture<'static, Relayed>;
 
-    /// The lease was lost and is held again: what sessions held back may go.
+    /// The lease is held again after a loss, or its loss lasts: wakes the sessions that hold
+    /// messages back.
     fn reopened(&self);
 
-    /// The backend was out of reach for too long: ends every session; returns how many.
+    /// The backend was unreachable for too long. Ends every session, and returns their number.
     fn isolated(&self) -> usize;
 }
 
-/// Questions of a backend to its node about the sessions that live there. None of them blocks.
+/// The questions of a backend to its node about the node's sessions. None of them blocks.
 pub trait LocalSessions: Send + Sync + 'static {
-    /// Every session, those that are opening included, in no order.
+    /// Every session, including those that are opening, in no particular order.
     fn sessions(&self) -> Vec<SessionId>;
 
-    /// Every revocation key that names one of these sessions' tokens, each once.
+    /// Every revocation key that names one of these sessions, each once.
     fn keys(&self, sessions: &[SessionId]) -> Vec<RevocationKey>;
 
-    /// True if the claim `kind` can be revoked by its value, beside users, sessions and tokens.
+    /// True if sessions can be revoked by the value of the claim `kind`.
     fn is_kind(&self, kind: &str) -> bool;
 
-    /// The records of those of these sessions that are open.
+    /// The records of the open sessions among these.
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord>;
 
     /// The entries of these sessions in the presence of channels.
     fn presence(&self, sessions: &[SessionId]) -> Vec<PresenceEntry>;
 }
 
-/// Sessions held back; dropping it lets them go on.
+/// Holds sessions back until it is dropped.
 pub type Suspension = Box<dyn Any + Send>;
 
 /// A session that was told to end.
 pub trait Leaving: Send + Sync {
-    /// True if its task has let go of everything that was meant for the client.
+    /// True if its task has dropped everything that was queued for the client.
     fn has_left(&self) -> bool;
 }
 
@@ -109,7 +115,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// So many, all of which have left.
+    /// `count` sessions that have all left.
     pub fn gone(count: usize) -> Self {
         Self {
             count,
@@ -117,7 +123,8 @@ impl Ended {
         }
     }
 
-    /// So many; `leaving` are to be waited for, among them any that were ending before.
+    /// `count` sessions. `leaving` are the sessions to wait for, including any that were ending
+    /// before.
     pub fn new(count: usize, leaving: Vec<Arc<dyn Leaving>>) -> Self {
         Self { count, leaving }
     }
@@ -127,13 +134,13 @@ impl Ended {
         self.count
     }
 
-    /// Adds others.
+    /// Adds the sessions of `other`.
     pub fn join(&mut self, other: Self) {
         self.count += other.count;
         self.leaving.extend(other.leaving);
     }
 
-    /// True if all of them have left.
+    /// True if all of the sessions have left.
     pub fn has_left(&mut self) -> bool {
         self.leaving.retain(|session| !session.has_left());
         self.leaving.is_empty()

@@ -1,8 +1,9 @@
-//! The meeting place of nodes: the backend traits, the in-memory implementation, the conformance suite.
+//! The data that nodes share: the backend traits, the in-memory implementation, the conformance
+//! suite.
 //!
-//! Owns: what is shared between nodes (session records, revocations, publications, streams,
-//! presence, tickets, the list of nodes, messages to one of them) as far as one node is concerned: behind
-//! eight small traits.
+//! Owns: eight small traits for the data that nodes share (session records, revocations,
+//! publications, streams, presence, tickets, the list of nodes, messages to one node), as one node
+//! uses them.
 //! Knows nothing of: sockets, protocols, tokens, policies.
 //! Start at [`Backends`]; [`memory`] shows an implementation in full.
 //!
@@ -55,7 +56,7 @@ pub use tickets::Tickets;
 /// hold a backend.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One backend's eight faces. Cloning is eight reference counts.
+/// The eight traits of one backend. A clone costs eight reference counts.
 #[derive(Clone)]
 pub struct Backends {
     /// Publications between nodes.
@@ -68,7 +69,7 @@ pub struct Backends {
     pub sessions: Arc<dyn Sessions>,
     /// Revocations.
     pub revocations: Arc<dyn Revocations>,
-    /// The nodes that live.
+    /// The live nodes.
     pub nodes: Arc<dyn Nodes>,
     /// Tickets.
     pub tickets: Arc<dyn Tickets>,

@@ -1,7 +1,7 @@
 //! The backend inside the process, for one node.
 //!
-//! Nothing is waited for: every future is ready when it is made, and a publication has fanned out
-//! when `publish` returns. Nothing outlives the process.
+//! No operation waits: every future is ready when it is created, and a publication has fanned out
+//! when `publish` returns. No data outlives the process.
 
 mod presence;
 mod revocations;
@@ -41,8 +41,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty backend for `node`, which it lists (with its own count of sessions). `prefix` is
-    /// `backend.redis.prefix`, for the keys in receipts.
+    /// Creates an empty backend. It lists `node`, with the backend's own count of sessions.
+    /// `prefix` is `backend.redis.prefix`, for the keys in receipts.
     pub fn new(
         node: NodeInfo,
         clock: Arc<dyn Clock>,
@@ -62,7 +62,7 @@ impl Memory {
         })
     }
 
-    /// The backend's eight faces.
+    /// The backend as its eight traits.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends {
             broker: Arc::clone(self) as _,
@@ -83,7 +83,7 @@ impl Memory {
 }
 
 impl Broker for Memory {
-    /// The node sees every channel; nothing to ask for.
+    /// Does nothing, because the node receives the publications of every channel.
     fn subscribe<'a>(&'a self, _: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(Done)
     }
@@ -142,8 +142,8 @@ impl fmt::Debug for Memory {
 /// The cause of a refusal after the lease.
 const LEASE_OVER: &str = "the lease is over";
 
-/// True if a lease that ends at `until` ([`boottime`]) is over. The embedded backend's own has no
-/// end.
+/// True if a lease that ends at `until` ([`boottime`]) is over. The embedded backend's own lease
+/// has no end.
 fn is_over(until: Duration) -> bool {
     until != Duration::MAX && until <= boottime()
 }

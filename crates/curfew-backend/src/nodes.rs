@@ -1,4 +1,4 @@
-//! The nodes that live.
+//! The live nodes.
 
 use std::borrow::Cow;
 
@@ -13,9 +13,11 @@ use crate::{BackendError, BoxFuture};
 pub struct NodeInfo {
     /// The node's id, new at every start.
     pub node: NodeId,
-    /// Its name, from `server.node_name` or the machine; empty of a node of an older version.
+    /// Its name, from `server.node_name` or the machine; empty if its version is older than the
+    /// name.
     pub name: String,
-    /// The address of its public listener: `server.node_address`, or as the node itself sees it.
+    /// The address of its public listener: `server.node_address`, or the address that it sees
+    /// itself.
     pub address: String,
     /// Curfew's version.
     pub version: String,
@@ -23,20 +25,20 @@ pub struct NodeInfo {
     pub started_at: u64,
     /// The number of its sessions.
     pub sessions: u64,
-    /// A digest of its `[[channels]]`: nodes with the same one keep the same streams. Absent if it has
-    /// no entry, or is of an older version.
+    /// A digest of its `[[channels]]`: nodes with the same digest store the same streams. Absent if
+    /// it has no `[[channels]]`, or if its version is older than the digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<String>,
 }
 
-/// The standing of this node with the backend. The reasons are one sentence each.
+/// The state of this node's connection to the backend. Each reason is one sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Sessions can be admitted.
     InTouch,
-    /// They cannot, and never could since the start.
+    /// Sessions cannot be admitted, and could not at any time since the start.
     Starting(Cow<'static, str>),
-    /// They could, and cannot at the moment.
+    /// Sessions cannot be admitted at the moment, but could before.
     OutOfTouch(Cow<'static, str>),
 }
 
@@ -45,8 +47,8 @@ pub trait Nodes: Send + Sync + 'static {
     /// Every live node, this one included.
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
 
-    /// True if this node's wall clock is known to be right enough to tell that a token is expired or
-    /// not yet valid. It is right if there is no other clock to compare it with.
+    /// True if this node's wall clock is accurate enough to decide that a token has expired or is
+    /// not yet valid. Without another clock to compare it with, it counts as accurate.
     fn clocks_agree(&self) -> bool {
         true
     }
@@ -57,16 +59,17 @@ pub trait Nodes: Send + Sync + 'static {
         None
     }
 
-    /// Tells other nodes the digest of the `[[channels]]` in force; `None` if there is no entry.
+    /// Announces the digest of the `[[channels]]` in force to other nodes; `None` without
+    /// `[[channels]]`.
     fn note_channels(&self, digest: Option<String>);
 
-    /// Leaves the cluster, once no session is left: nothing of this node remains. Nothing can be
-    /// asked of the backend afterwards.
+    /// Leaves the cluster, and removes every record of this node. Call it once no session is left.
+    /// The backend cannot be used afterwards.
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// The ability of this node to admit sessions, with the reason if it cannot.
+    /// The ability of this node to admit sessions, with the reason if it has none.
     fn standing(&self) -> Standing {
         Standing::InTouch
     }

@@ -7,7 +7,7 @@ use crate::{BackendError, BoxFuture};
 /// A list of a channel's presence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PresenceList {
-    /// The sessions, in no order: all of them, or as many as were asked for.
+    /// The sessions, in no particular order: all of them, or the number that was asked for.
     pub sessions: Vec<Present>,
     /// The number of sessions.
     pub count: u64,
@@ -18,21 +18,21 @@ pub struct PresenceList {
 /// The presence of sessions in channels.
 ///
 /// Guarantees:
-/// - An entry is in the list on every node from the moment `enter` returned until `leave` is called,
-///   or the session's access has ended.
-/// - A session has one entry in a channel. A later one takes the place of the earlier, and a removal
-///   of the earlier leaves it.
-/// - Nodes that listen to the channel are told of the entries that
-///   [are told](PresenceEntry::is_told), at most once each
-///   ([`Events::presence_changed`](crate::Events::presence_changed)): of a session that had no entry before, and of
-///   one that has none any more.
-/// - The entries of a node that crashed are removed by another.
+/// - Every node lists an entry from the moment `enter` has returned until `leave` is called or the
+///   session's access ends.
+/// - A session has one entry in a channel. A later entry replaces the earlier one, and a late
+///   removal of the earlier entry does not remove the later one.
+/// - Nodes that listen to the channel are notified of each entry with
+///   [`is_told`](PresenceEntry::is_told), at most once
+///   ([`Events::presence_changed`](crate::Events::presence_changed)): when a session gets an entry
+///   where it had none, and when its entry is removed.
+/// - The entries of a node that crashed are removed by another node.
 pub trait Presence: Send + Sync + 'static {
-    /// Adds entries, each of which takes the place of the session's earlier one in the channel.
+    /// Adds entries. Each replaces the session's earlier entry in the channel.
     fn enter<'a>(&'a self, entries: &'a [PresenceEntry])
     -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Removes entries; one that is gone, or was replaced, is passed over.
+    /// Removes entries. An entry that is already removed or replaced is skipped.
     fn leave<'a>(&'a self, entries: &'a [PresenceEntry])
     -> BoxFuture<'a, Result<(), BackendError>>;
 

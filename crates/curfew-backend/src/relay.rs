@@ -7,29 +7,30 @@ use curfew_model::NodeId;
 
 use crate::{BackendError, BoxFuture};
 
-/// Time that a node has to take a message of another.
+/// Time that a node has to accept a message from another node.
 pub const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The answer of a node to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relayed {
-    /// It has taken the message.
+    /// The node has accepted the message.
     Taken,
-    /// The message is for nothing that is there.
+    /// The node has nothing that the message is for.
     Unknown,
-    /// It cannot or may not take the message. Nothing comes of it.
+    /// The node cannot or may not accept the message, and does nothing.
     Refused,
 }
 
 /// Messages to one node.
 ///
-/// Guarantees: a message reaches [`Events::relayed`](crate::Events::relayed) of the node that is named,
-/// at most once, and of no other; the answer is what came of it there. A message that is answered is taken before one
-/// that is sent after the answer, no matter which node sends them. The backend neither reads nor protects a
-/// message: others may read it on its way, and may send the node messages of their own.
+/// Guarantees: a message reaches [`Events::relayed`](crate::Events::relayed) of the named node, at
+/// most once, and no other node. The answer is the result on that node. A message that was answered
+/// is accepted before any message that is sent after the answer, no matter which nodes send them.
+/// The backend neither reads nor protects a message: others may read it in transit, and may send
+/// messages of their own to the node.
 pub trait Relay: Send + Sync + 'static {
     /// Sends a message to a node; `None` if there is no such node. After an error the node may have
-    /// taken the message.
+    /// accepted the message.
     fn relay(
         &self,
         node: NodeId,

@@ -1,4 +1,4 @@
-//! Session records: the inventory of who is connected, over all nodes.
+//! Session records: the list of connected sessions over all nodes.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -11,20 +11,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BackendError, BoxFuture};
 
-/// Time that a client has to give a sign of life for which it is asked.
+/// Time that a client has to respond to a probe.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Sessions of one user that are asked for a sign of life in one go, the oldest of them.
+/// Most sessions of one user that are probed at once, the oldest ones.
 pub const MAX_PROBED: usize = 256;
 
-/// The fate of one session more than a user may have.
+/// The treatment of a session beyond the user's limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverLimit {
-    /// It is refused, after the others were asked for a sign of life.
+    /// It is refused, after the clients of the user's other sessions were probed.
     #[default]
     Refuse,
-    /// It takes the place of the user's oldest.
+    /// It replaces the user's oldest session.
     CloseOldest,
 }
 
@@ -33,24 +33,24 @@ pub enum OverLimit {
 pub struct SessionRecord {
     /// Its id.
     pub session: SessionId,
-    /// Who, with the token's claims and times.
+    /// The user, with the token's claims and times.
     pub principal: Arc<Principal>,
-    /// The node it lives on.
+    /// The node that has the session.
     pub node: NodeId,
     /// The time of its opening, in Unix seconds.
     pub connected_at: u64,
     /// Its protocol's name, for example `curfew.v1`.
     pub protocol: Cow<'static, str>,
-    /// The address of its client; `None` where that is not known.
+    /// The address of its client; `None` if it is not known.
     pub address: Option<IpAddr>,
 }
 
-/// A session that has ended, and whose record is to go.
+/// A session that has ended, and whose record is to be removed.
 #[derive(Debug, Clone)]
 pub struct ClosedSession {
     /// Its id.
     pub session: SessionId,
-    /// Its owner, by the token last in force.
+    /// Its principal, by the token last in force.
     pub principal: Arc<Principal>,
 }
 
@@ -74,7 +74,7 @@ pub struct SessionPage {
     pub cursor: Option<SessionId>,
 }
 
-/// The reason why a session may not be recorded.
+/// The reason for which a session may not be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The user has as many as are allowed.
@@ -90,32 +90,33 @@ pub enum OpenError {
 
 /// Session records.
 ///
-/// Guarantees: a record is seen by `get` and `list` on every node from the moment `open` returned
-/// until `close` was called or access has ended, at the token's `exp` and the leeway. `open` counts and records in one step: of
-/// concurrent calls for one user never more than `max_per_user` succeed.
+/// Guarantees: every node sees a record by `get` and `list` from the moment `open` has returned
+/// until `close` is called or access ends, at the token's `exp` plus the leeway. `open` counts and
+/// records in one step: of concurrent calls for one user, never more than `max_per_user` succeed.
 pub trait Sessions: Send + Sync + 'static {
-    /// Records a session. `max_per_user` of 0 is no limit.
+    /// Records a session. A `max_per_user` of 0 means no limit.
     fn open(
         &self,
         record: SessionRecord,
         max_per_user: u32,
     ) -> BoxFuture<'_, Result<(), OpenError>>;
 
-    /// Makes room for one more session of a user, if that is possible, and removes the records of those
-    /// that went. To refuse: gives those up whose clients, on any node, give no sign of life
-    /// within [`PROBE_PATIENCE`]. To close the oldest: ends it, or the next one if its node does not
-    /// answer. Sessions of nodes that do not answer go on counting.
+    /// Makes room for one more session of a user, if possible, and removes the records of the
+    /// sessions that it ends. [`OverLimit::Refuse`] ends the sessions, on any node, whose clients
+    /// do not respond within [`PROBE_PATIENCE`]. [`OverLimit::CloseOldest`] ends the oldest
+    /// session, or the next one if its node does not answer. Sessions of nodes that do not answer
+    /// keep counting.
     fn make_room<'a>(
         &'a self,
         user: &'a str,
         over: OverLimit,
     ) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Replaces a session's record after a refresh. A record that is gone stays gone, unless the
-    /// session lives on this node.
+    /// Replaces a session's record after a refresh. A removed record is written again only if the
+    /// session is on this node.
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// Removes records; sessions without one are passed over.
+    /// Removes records. Sessions without a record are skipped.
     fn close<'a>(
         &'a self,
         sessions: &'a [ClosedSession],
@@ -131,7 +132,7 @@ pub trait Sessions: Send + Sync + 'static {
         filter: &'a SessionFilter,
     ) -> BoxFuture<'a, Result<SessionPage, BackendError>>;
 
-    /// Ends one session (close 4404) wherever it lives; says whether it was found. Fails when its
-    /// node does not answer.
+    /// Ends one session (close 4404) on any node. Returns true if it was found. Fails if its node
+    /// does not answer.
     fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>>;
 }

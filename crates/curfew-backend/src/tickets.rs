@@ -1,4 +1,4 @@
-//! Tickets: kept on one node, used on any, once.
+//! Tickets: stored on one node, used once, on any node.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use crate::{BackendError, BoxFuture};
 
 /// The store of tickets.
 ///
-/// Guarantees: `take` gives what `put` has kept, on any node, until its lifetime is over, and to
-/// one caller only, however many ask at once. A backend that loses the latest writes, as a failover
-/// does, may give it a second time within its lifetime, or not at all.
+/// Guarantees: until the lifetime is over, `take` returns on any node what `put` has stored, and to
+/// one caller only, however many call at once. A backend that loses its latest writes, as a
+/// failover does, may return it a second time within its lifetime, or not at all.
 pub trait Tickets: Send + Sync + 'static {
-    /// Keeps what was sealed for a new ticket. An id is given once; it is an error to be given it
-    /// again, and what is there stays.
+    /// Stores the sealed data of a new ticket. If the id already exists, the call fails and the
+    /// stored data stays.
     fn put<'a>(
         &'a self,
         id: &'a TicketId,
@@ -21,9 +21,9 @@ pub trait Tickets: Send + Sync + 'static {
         lifetime: Duration,
     ) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Takes what is kept for a ticket away, and gives it; `None` when there is nothing, or nothing any
-    /// more. A call that fails, or is not waited for, may have taken it all the same: the ticket is not
-    /// to be used again.
+    /// Removes the data stored for a ticket, and returns it; `None` if there is none, or none any
+    /// more. A call that fails or is cancelled may have removed the data all the same, so the
+    /// ticket must not be used again.
     fn take<'a>(&'a self, id: &'a TicketId)
     -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>>;
 }

@@ -36,7 +36,7 @@ pub(super) async fn keep(
                 connections.stale.notify_one();
             }
             let news = connections.core.status.set_no_commands(fault.to_string());
-            // Logged as a warning: nothing else tells the operator that this user lacks a
+            // Logged as a warning: nothing else shows the operator that this user lacks a
             // permission.
             if news && fault.code() == Some("NOPERM") {
                 warn!(redis = %server.address, error = %fault, "no connection for commands");

@@ -379,8 +379,8 @@ impl Control {
             found.push((written, known));
         }
         self.step("get").count(keys.len()).revoked(ended).log();
-        // A missing spelling of a key that exists was usually never written. It counts as gone only
-        // if this node knew it.
+        // A missing spelling of a key that exists was usually never written. It counts as removed
+        // only if this node knew it.
         let there: HashSet<&RevocationKey> = found.iter().map(|(there, _)| &there.key).collect();
         gone.retain(|gone| !there.contains(&gone.key) || self.known_revocations.has(gone));
         self.note_found(generation, &found).await?;

@@ -159,7 +159,7 @@ impl Control {
         // connection breaks before, the primary must count as unknown again.
         let is_known = self.known.as_ref() == Some(&generation.primary);
         if !is_known {
-            // The heartbeat and the node's registration may be gone with the data.
+            // The heartbeat and the node's registration may be lost with the data.
             self.registered = false;
             self.core.status.forget_registration();
             self.reassert(generation).await?;
@@ -179,7 +179,7 @@ impl Control {
         self.known = Some(generation.primary.clone());
         generation.recall = self.known_revocations.written();
         if !is_known {
-            // Records may be gone with the data, or may not have reached a promoted replica.
+            // Records may be lost with the data, or may not have reached a promoted replica.
             self.rewrite = self.core.local.sessions();
         }
         // Every session was compared just now.

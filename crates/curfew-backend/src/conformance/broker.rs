@@ -11,7 +11,7 @@ use curfew_model::{Channel, Publication, boottime};
 use super::cluster::{Cluster, Recorder, eventually};
 use crate::Backends;
 
-/// The end of a lease that lasts for as long as the backend's own.
+/// The end of a lease that never ends. Only the backend's own lease then counts.
 pub(super) const NO_END: Duration = Duration::MAX;
 
 pub(super) fn channel(name: &str) -> Channel {
@@ -43,7 +43,7 @@ async fn publish(backends: &Backends, publication: Publication) {
     published.expect("publish");
 }
 
-/// Publishes without waiting for one before the next.
+/// Begins every publication before the first of them has completed.
 async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
     let mut under_way: Vec<_> = publications
         .into_iter()
@@ -66,7 +66,7 @@ async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
     .await;
 }
 
-/// The publications that arrived in one channel; a node may see others too.
+/// The publications of one channel that arrived. A node may also receive other channels.
 pub(super) fn arrived(recorder: &Recorder, name: &str) -> Vec<Publication> {
     let mut publications = recorder.publications();
     publications.retain(|publication| publication.channel.as_str() == name);

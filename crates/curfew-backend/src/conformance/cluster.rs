@@ -20,7 +20,7 @@ use crate::{
     Suspension,
 };
 
-/// Between two looks at a condition.
+/// Interval between two checks of a condition.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// One node of a cluster under test.
@@ -32,7 +32,7 @@ pub struct Member {
     pub backends: Backends,
 }
 
-/// A cluster under test. Checks act on the first node and look at the last, or at all.
+/// A cluster under test. Checks act on the first node, and observe the last node or all of them.
 #[derive(Debug)]
 pub struct Cluster {
     pub(super) clock: Arc<ManualClock>,
@@ -69,7 +69,7 @@ impl Cluster {
         &self.recorders[self.recorders.len() - 1]
     }
 
-    /// A new session's record, on the first node, whose token lives for `ttl` seconds.
+    /// The record of a new session on the first node. Its token is valid for `ttl` seconds.
     pub(super) fn record(&self, user: &str, ttl: u64) -> SessionRecord {
         let now = self.clock.unix();
         SessionRecord {
@@ -92,7 +92,7 @@ impl Cluster {
     }
 }
 
-/// Waits until `condition` holds; panics with `what` when it does not in time.
+/// Waits until `condition` holds. Panics with `what` if it does not in time.
 pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !condition().await {
@@ -105,8 +105,8 @@ pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
     );
 }
 
-/// A clock that tests move. Starts at the real time, so that a backend with a clock of
-/// its own agrees until it is moved, and reaches the same time later.
+/// A clock that tests move. It starts at the real time, so that it agrees with a backend's own
+/// clock until a test moves it. The backend's clock reaches the same time later.
 #[derive(Debug)]
 pub struct ManualClock {
     wall: Mutex<Duration>,
@@ -145,7 +145,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A node that writes down what its backend tells it.
+/// A node that records the calls of its backend.
 #[derive(Debug, Default)]
 pub struct Recorder {
     heard: Mutex<Heard>,
@@ -159,11 +159,11 @@ struct Heard {
     presence: Vec<(Channel, PresenceChange, Present)>,
     revoked: Vec<(RevocationKey, Revocation)>,
     disconnected: Vec<(SessionId, Disconnect)>,
-    /// Sessions that live here.
+    /// The sessions of this node.
     sessions: HashSet<SessionId>,
     /// The number of sessions that a revocation of the key ends.
     named: HashMap<RevocationKey, usize>,
-    /// Kinds whose sessions are not all found here.
+    /// Kinds by which this node does not find every session.
     unfound: HashSet<String>,
     relayed: Vec<Bytes>,
     /// The answer to messages, if not [`Relayed::Taken`].
@@ -171,17 +171,17 @@ struct Heard {
 }
 
 impl Recorder {
-    /// Pretends that a session lives here.
+    /// Pretends that this node has a session.
     pub fn hold(&self, session: SessionId) {
         self.heard.lock().sessions.insert(session);
     }
 
-    /// Pretends that a revocation of `key` ends `count` sessions here.
+    /// Pretends that a revocation of `key` ends `count` sessions of this node.
     pub fn hold_named(&self, key: RevocationKey, count: usize) {
         self.heard.lock().named.insert(key, count);
     }
 
-    /// Pretends that a revocation of this kind does not find every session here.
+    /// Pretends that a revocation of this kind does not find every session of this node.
     pub fn lose(&self, kind: &str) {
         self.heard.lock().unfound.insert(kind.to_owned());
     }
@@ -191,7 +191,7 @@ impl Recorder {
         self.heard.lock().publications.clone()
     }
 
-    /// The gaps heard of, in order.
+    /// The reported gaps, in order.
     pub fn gaps(&self) -> Vec<(Channel, GapReason)> {
         self.heard.lock().gaps.clone()
     }
@@ -201,32 +201,32 @@ impl Recorder {
         self.heard.lock().cleared.clone()
     }
 
-    /// The sessions that came to channels and went, in order.
+    /// The reported changes of presence, in order.
     pub fn presence(&self) -> Vec<(Channel, PresenceChange, Present)> {
         self.heard.lock().presence.clone()
     }
 
-    /// The revocations heard of, in order.
+    /// The reported revocations, in order.
     pub fn revoked(&self) -> Vec<(RevocationKey, Revocation)> {
         self.heard.lock().revoked.clone()
     }
 
-    /// Forgets the revocations heard of.
+    /// Forgets the reported revocations.
     pub fn forget_revoked(&self) {
         self.heard.lock().revoked.clear();
     }
 
-    /// The messages of nodes, in order.
+    /// The messages from other nodes, in order.
     pub fn relayed(&self) -> Vec<Bytes> {
         self.heard.lock().relayed.clone()
     }
 
-    /// Gives this answer to messages from now on.
+    /// Answers messages with this from now on.
     pub fn answer_relayed(&self, answer: Relayed) {
         self.heard.lock().answer = Some(answer);
     }
 
-    /// The sessions that were to be ended and live here, in order.
+    /// The sessions of this node that the backend ended, in order.
     pub fn disconnected(&self) -> Vec<(SessionId, Disconnect)> {
         self.heard.lock().disconnected.clone()
     }
@@ -277,7 +277,7 @@ impl Events for Recorder {
         found
     }
 
-    /// The sessions that live here give a sign of life.
+    /// The sessions of this node count as responding.
     fn probe(&self, mut sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
         let heard = self.heard.lock();
         sessions.retain(|session| !heard.sessions.contains(session));
@@ -297,7 +297,7 @@ impl Events for Recorder {
     }
 }
 
-/// The sessions that it pretends to hold. None has a record: only the checks write records.
+/// The sessions that this node pretends to have. None has a record: only the checks write records.
 impl LocalSessions for Recorder {
     fn sessions(&self) -> Vec<SessionId> {
         self.heard.lock().sessions.iter().copied().collect()

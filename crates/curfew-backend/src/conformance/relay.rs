@@ -6,10 +6,10 @@ use curfew_model::NodeId;
 use super::cluster::{Cluster, eventually};
 use crate::{Backends, Relayed};
 
-/// Any bytes may be sent, those of no text included.
+/// Any bytes may be sent, including bytes that are not text.
 const MESSAGE: &[u8] = b"\0\xff\r\nmessage";
 
-/// Sends a message to a node, which is there.
+/// Sends a message to a live node.
 async fn send(from: &Backends, to: NodeId, message: &[u8]) -> Option<Relayed> {
     let message = Bytes::copy_from_slice(message);
     from.relay.relay(to, message).await.expect("send a message")
@@ -48,7 +48,7 @@ pub(super) async fn the_answer_is_what_came_of_the_message(cluster: Cluster) {
 pub(super) async fn a_node_that_is_not_there_is_told_apart(cluster: Cluster) {
     assert_eq!(send(cluster.first(), NodeId::new(), MESSAGE).await, None);
     let Some(gone) = cluster.members[1..].last() else {
-        // A backend of one node has no other that could go.
+        // A cluster of one node has no other node that could leave.
         return;
     };
     gone.backends.nodes.leave().await;

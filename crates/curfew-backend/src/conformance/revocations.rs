@@ -129,7 +129,7 @@ pub(super) async fn every_node_hears_of_a_revocation(cluster: Cluster) {
     let (key, revocation) = (user("alice"), cutoff(1_764_000_000));
     revoke(cluster.first(), &key, revocation.clone()).await;
     for recorder in &cluster.recorders {
-        // Hearing of it twice does no harm.
+        // A repeated report does no harm.
         eventually("the node hears of it", async || {
             let revoked = recorder.revoked();
             revoked
@@ -157,7 +157,7 @@ pub(super) async fn the_receipt_counts_nodes_and_sessions(cluster: Cluster) {
     assert_eq!(receipt.nodes, all);
     assert_eq!(receipt.closed, 3 * nodes);
     assert!(receipt.key.ends_with(&key.redis_key("")), "{}", receipt.key);
-    // A node that is counted has heard of it before the receipt was given.
+    // Each node that the receipt counts has received the revocation before the receipt.
     for recorder in &cluster.recorders {
         assert!(!recorder.revoked().is_empty());
     }

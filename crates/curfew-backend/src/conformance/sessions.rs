@@ -100,7 +100,7 @@ pub(super) async fn a_record_is_gone_when_the_token_has_expired(cluster: Cluster
             && list(cluster.last(), Some("alice")).await.is_empty()
     })
     .await;
-    // Nor does it count any more.
+    // The record no longer counts for the limit.
     open(cluster.first(), &cluster.record("alice", 60), 1)
         .await
         .expect("open in its place");
@@ -177,7 +177,7 @@ pub(super) async fn a_refresh_replaces_the_record(cluster: Cluster) {
             .expect("the record is there"),
         &new,
     );
-    // It lives as long as the new token.
+    // The record lasts as long as the new token.
     cluster.clock.advance(Duration::from_secs(2));
     assert!(get(cluster.last(), old.session).await.is_some());
     assert_eq!(list(cluster.last(), Some("alice")).await, [old.session]);

@@ -65,7 +65,7 @@ fn entry(publication: &Publication) -> StreamEntry {
 }
 
 pub(super) async fn an_unused_stream_has_one_epoch(cluster: Cluster) {
-    // Names that an implementation may take for something of its own.
+    // Names that an implementation may confuse with parts of its own keys.
     for name in ["a", "räume:ä", "}{", "}", "{x}:a", "*"] {
         let first = position(cluster.first(), name).await;
         assert_eq!(first.offset, 0, "{name}");
@@ -88,7 +88,7 @@ pub(super) async fn offsets_have_no_holes_and_arrive_in_order(cluster: Cluster) 
     for member in &cluster.members {
         subscribe(&member.backends, "a").await;
     }
-    // All nodes at once.
+    // All nodes append at once.
     let mut appending = JoinSet::new();
     for member in &cluster.members {
         let backends = member.backends.clone();

@@ -11,7 +11,7 @@ use crate::{BackendError, Backends};
 /// Longer than a check takes.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Any bytes may be kept, those of no text included.
+/// Any bytes may be stored, including bytes that are not text.
 const SEALED: &[u8] = b"\0\xff\r\nsealed";
 
 fn id(number: u8) -> TicketId {
@@ -59,7 +59,8 @@ pub(super) async fn a_ticket_is_gone_when_its_lifetime_is_over(cluster: Cluster)
     put(cluster.first(), 1, SHORT).await;
     put(cluster.first(), 2, SHORT).await;
     cluster.clock.advance(SHORT);
-    // To look for it is to take it. That an id can be given again says as much.
+    // A read would remove the ticket. So the check stores another one under the same id, which
+    // succeeds only if the first has expired.
     eventually("the ticket is gone", async || {
         cluster
             .first()

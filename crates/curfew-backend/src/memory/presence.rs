@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::{Done, Memory};
 use crate::{BackendError, BoxFuture, Presence, PresenceList};
 
-/// The entries of each channel. A channel without entries has none here.
+/// The entries of each channel. A channel without entries is not in the map.
 #[derive(Debug, Default)]
 pub(super) struct PresenceStore(Mutex<HashMap<Channel, Entries>>);
 
@@ -62,7 +62,8 @@ impl Memory {
 }
 
 impl Presence for Memory {
-    /// Tells the node before it returns, under the lock: a leave never overtakes its join.
+    /// Notifies the node before it returns, under the lock, so that a leave never overtakes its
+    /// join.
     fn enter<'a>(
         &'a self,
         entries: &'a [PresenceEntry],

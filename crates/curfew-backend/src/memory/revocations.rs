@@ -11,10 +11,10 @@ use parking_lot::RwLock;
 use super::Memory;
 use crate::{BackendError, BoxFuture, Listed, Receipt, ReceiptNodes, Revocations, Revoked};
 
-/// Fewest revocations between two purges of ended ones.
+/// Fewest revocations between two purges of expired ones.
 const MIN_PURGE_SIZE: usize = 1024;
 
-/// Every revocation written. Ended ones stay until they are met.
+/// Every revocation written. Expired ones stay until a purge.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     entries: RwLock<Entries>,
@@ -55,7 +55,8 @@ impl Revocations for Memory {
             self.events.revoked_nobody(&key, &revocation);
         }
         let node = self.node.lock().node;
-        // Asked afterwards: what other settings had made unfindable meanwhile was not found.
+        // Asked after the revocation is applied: a reload in between may have hidden sessions from
+        // it.
         let found = self.events.finds(key.kind());
         let confirmed: HashSet<_> = found.then_some(node).into_iter().collect();
         let receipt = Receipt {
@@ -77,7 +78,7 @@ impl Revocations for Memory {
         Box::pin(ready(Ok(self.clock.now())))
     }
 
-    /// Applies every revocation again: there are fewer of them than sessions.
+    /// Applies every revocation again, because there are fewer revocations than sessions.
     fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         let began = Instant::now();
         for (key, revocation) in self.book.in_force(self.clock.unix()) {
@@ -106,7 +107,7 @@ impl Book {
         })
     }
 
-    /// Writes a revocation, merged with the one that is in force; returns what is in force now.
+    /// Writes a revocation, merged with the one in force. Returns the merged revocation.
     fn write(&self, key: &RevocationKey, revocation: Revocation, now: u64) -> Revocation {
         let mut entries = self.entries.write();
         if entries.by_key.len() >= entries.purge_at.max(MIN_PURGE_SIZE) {
@@ -156,7 +157,7 @@ impl Book {
         list
     }
 
-    /// The number of revocations, ended ones included.
+    /// The number of revocations, including expired ones.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.count.load(Ordering::SeqCst)
@@ -164,7 +165,8 @@ impl Book {
 }
 
 impl Entries {
-    /// Twice as many before the next purge: a revocation's share of the purges is constant.
+    /// Removes expired revocations. The next purge is due at twice the remaining number, so that a
+    /// revocation's share of the purges is constant.
     fn purge(&mut self, now: u64) {
         self.by_key
             .retain(|_, revocation| is_in_force(revocation, now));

@@ -14,18 +14,19 @@ use crate::{
     SessionPage, SessionRecord, Sessions,
 };
 
-/// Fewest sessions opened between two sweeps for expired records; more when there are more
-/// records, so that a session's share of the sweeps is constant.
+/// Fewest sessions opened between two sweeps for expired records. With more records the interval is
+/// longer, so that a session's share of the sweeps is constant.
 const MIN_SWEEP_INTERVAL: usize = 1024;
 
-/// Every record, under one lock: opening and closing are rare beside messages, which need none.
+/// Every record, under one lock. Sessions open and close rarely compared with messages, which need
+/// no lock.
 #[derive(Debug, Default)]
 pub(super) struct Inventory(Mutex<Records>);
 
 #[derive(Debug, Default)]
 struct Records {
     by_id: BTreeMap<SessionId, SessionRecord>,
-    /// Ids in order; no empty lists.
+    /// Ids in order. No list is empty.
     by_user: HashMap<Box<str>, Vec<SessionId>>,
     until_sweep: usize,
 }
@@ -124,7 +125,7 @@ impl Inventory {
         records.by_id.len()
     }
 
-    /// The number of records, expired ones included.
+    /// The number of records, including expired ones.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.lock().by_id.len()
@@ -142,7 +143,7 @@ impl Records {
                 }
             }
             None => {
-                // Most users have one session: no room for more.
+                // Most users have one session, so no room for more is allocated.
                 self.by_user.insert(user.into(), Vec::from([session]));
             }
         }
@@ -163,8 +164,8 @@ impl Records {
         Some(record)
     }
 
-    /// A node closes its sessions when they end, so this finds little; but what a fault left behind
-    /// must not stay.
+    /// Sweeps if it is time. A node closes its sessions when they end, so a sweep finds little: it
+    /// removes records that a fault has left behind.
     fn sweep_when_due(&mut self, now: Duration) {
         match self.until_sweep.checked_sub(1) {
             Some(left) => self.until_sweep = left,

@@ -1,4 +1,4 @@
-//! Streams in memory. A restart is a new epoch of each.
+//! Streams in memory. A restart gives each stream a new epoch.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::ready;
@@ -14,18 +14,18 @@ use crate::{
     StreamRange, Streams,
 };
 
-/// Most bytes of all streams. Beyond that the streams go that have heard nothing for the longest
-/// time.
+/// Most bytes of all streams. Beyond that, the streams that were unused for the longest time are
+/// removed.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// Bytes of a stream beside its publications, or of one publication beside its data, about.
+/// Approximate bytes of a stream beside its publications, or of a publication beside its data.
 const OVERHEAD_BYTES: usize = 128;
 
-/// Idempotency keys remembered for one channel. Beyond that the oldest goes early.
+/// Idempotency keys remembered for one channel. Beyond that, the oldest is forgotten early.
 const MAX_KEYS: usize = 10_000;
 
-/// Streams by channel. The map's lock is never held while a stream's is waited for, since a
-/// publication fans out under the latter.
+/// Streams by channel. The map's lock is never held while a task waits for a stream's lock, because
+/// a publication fans out under the stream's lock.
 #[derive(Debug, Default)]
 pub(super) struct StreamStore {
     by_channel: Mutex<Shelves>,
@@ -37,12 +37,12 @@ struct Shelves {
     bytes: usize,
 }
 
-/// A stream beside the figures by which its room is found again.
+/// A stream, with the figures by which the store makes room.
 #[derive(Debug)]
 struct Shelf {
     stream: Arc<Mutex<Stream>>,
     bytes: usize,
-    /// The time of the last publication, or of its making
+    /// The time of the last publication, or of the stream's creation
     /// ([`Clock::boottime`](curfew_model::Clock::boottime)).
     used_at: Duration,
 }
@@ -50,17 +50,17 @@ struct Shelf {
 #[derive(Debug)]
 struct Stream {
     position: Position,
-    /// Without holes; the last has the offset of `position`, unless the stream was cleared.
+    /// Without gaps. The last has the offset of `position`, unless the stream was cleared.
     publications: VecDeque<Publication>,
     bytes: usize,
     /// The time at which the publications expire.
     ends_at: Duration,
     keys: Keys,
-    /// It is not in the store any more: the channel has another, or will.
+    /// True if the store has forgotten the stream: the channel has another one, or will get one.
     is_forgotten: bool,
 }
 
-/// Idempotency keys, in the order in which they came.
+/// Idempotency keys, in the order of their arrival.
 #[derive(Debug, Default)]
 struct Keys {
     offsets: HashMap<PublicationKey, u64>,
@@ -162,12 +162,12 @@ fn size(publication: &Publication) -> usize {
 }
 
 impl StreamStore {
-    /// Does something with the stream of a channel, which is made now if there is none.
+    /// Runs `act` on the stream of a channel, which is created if there is none.
     fn with<T>(&self, channel: &Channel, now: Duration, act: impl FnOnce(&mut Stream) -> T) -> T {
         loop {
             let shelved = self.get(channel, now);
             let mut stream = shelved.lock();
-            // It may have been forgotten between the two locks.
+            // The stream may have been forgotten between the two locks.
             if !stream.is_forgotten {
                 return act(&mut stream);
             }
@@ -193,7 +193,8 @@ impl StreamStore {
         stream
     }
 
-    /// Notes the size of a stream that was published into, and makes room where all are too large.
+    /// Records the size of a stream that was published into. Makes room if all streams together are
+    /// too large.
     fn note(&self, channel: &Channel, bytes: usize, now: Duration) {
         let mut shelves = self.by_channel.lock();
         let Some(shelf) = shelves.streams.get_mut(channel) else {
@@ -209,9 +210,9 @@ impl StreamStore {
 }
 
 impl Shelf {
-    /// Marks the stream as forgotten; returns false while it is in use.
+    /// Marks the stream as forgotten. Returns false while it is in use.
     fn forget(&self) -> bool {
-        // Never waits: the lock of the map is held.
+        // Never waits, because the lock of the map is held.
         let stream = self.stream.try_lock();
         stream.is_some_and(|mut stream| {
             stream.is_forgotten = true;
@@ -221,9 +222,9 @@ impl Shelf {
 }
 
 impl Shelves {
-    /// Forgets streams, the ones unused for the longest time first, down to half of what may be
-    /// kept: a sweep costs a look at each stream, so it has to last. Subscribers of a stream that
-    /// is forgotten meet a new epoch.
+    /// Forgets streams, the least recently used first, until they use half of the allowed bytes. A
+    /// sweep looks at each stream, so sweeps must be rare. Subscribers of a forgotten stream find a
+    /// new epoch.
     fn make_room(&mut self) {
         let mut by_use: Vec<_> = self
             .streams
@@ -231,7 +232,7 @@ impl Shelves {
             .map(|(channel, shelf)| (shelf.used_at, channel.clone()))
             .collect();
         by_use.sort_by_key(|(used_at, _)| *used_at);
-        // The newest stays: its publication was just answered.
+        // The newest is not forgotten, because its publication was just answered.
         by_use.pop();
         for (_, channel) in by_use {
             if self.bytes <= MAX_BYTES / 2 {
@@ -246,8 +247,8 @@ impl Shelves {
 }
 
 impl Streams for Memory {
-    /// Fans out before it returns, under the stream's lock: the order of offsets is the order of
-    /// arrival.
+    /// Fans out before it returns, under the stream's lock, so that publications arrive in the
+    /// order of their offsets.
     fn append(
         &self,
         mut publication: Publication,
@@ -314,8 +315,8 @@ impl Streams for Memory {
         let now = self.clock.boottime();
         self.streams.with(channel, now, |stream| {
             stream.clear();
-            // Under the lock, so that the node hears of it before it hears of a publication that
-            // comes later.
+            // Called under the lock, so that the node receives the event before any later
+            // publication.
             self.events.cleared(channel);
         });
         Box::pin(super::Done)

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 use super::{Done, Memory};
 use crate::{BackendError, BoxFuture, Tickets};
 
-/// Most bytes kept: some 100,000 tokens of the usual size, and as many seconds' worth of tickets as
-/// they live.
+/// Most bytes stored. They suffice for about 100,000 tickets with tokens of the usual size, issued
+/// within one lifetime of a ticket.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The size of an entry without its content, in bytes.
@@ -20,7 +20,7 @@ const ENTRY_BYTES: usize = 128;
 /// Fewest bytes between two sweeps for expired tickets.
 const MIN_SWEEP_BYTES: usize = 64 * 1024;
 
-/// Everything kept. Expired tickets stay until they are met or swept.
+/// Every ticket stored. Expired tickets stay until they are taken, replaced or swept.
 #[derive(Debug, Default)]
 pub(super) struct Kept(Mutex<Entries>);
 
@@ -34,7 +34,7 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     sealed: Vec<u8>,
-    /// By the monotonic clock: the lifetime of a ticket is ours, and no token gives it.
+    /// By the monotonic clock, because Curfew sets a ticket's lifetime and no token contains it.
     ends_at: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Tickets for Memory {
 }
 
 impl Kept {
-    /// The number of tickets, expired ones included.
+    /// The number of tickets, including expired ones.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.0.lock().by_id.len()
@@ -103,7 +103,8 @@ impl Entries {
         Some(entry)
     }
 
-    /// The next one comes when there is twice as much, or no room: a ticket's share is constant.
+    /// Removes expired tickets. The next sweep is due at twice the remaining bytes, or when the
+    /// store is full, so that a ticket's share of the sweeps is constant.
     fn sweep(&mut self, now: Duration) {
         self.by_id.retain(|_, entry| entry.is_live(now));
         self.bytes = self.by_id.values().map(Entry::size).sum();
