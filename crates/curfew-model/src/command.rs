@@ -58,14 +58,14 @@ pub enum Command<'a> {
     Auth {
         /// The JWT, unverified; `None` if the client has none, or if the request carried it.
         token: Option<Cow<'a, str>>,
-        /// Channels that the client asks the server to subscribe it to, with its places in them.
+        /// Channels that the client asks the server to subscribe it to, with its positions in them.
         subscriptions: Vec<(Cow<'a, str>, SubscribeOptions<'a>)>,
     },
     /// Subscribes to a channel.
     Subscribe {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
-        /// The wishes beside the channel.
+        /// The options of the subscription.
         options: SubscribeOptions<'a>,
     },
     /// Ends a subscription.
@@ -81,8 +81,8 @@ pub enum Command<'a> {
         data: Payload<'a>,
         /// The client's own trace, if it sent a `traceparent`.
         trace: Option<TraceContext>,
-        /// The client's own name for the publication, under which the channel's stream takes it
-        /// once; of at most [`MAX_PUBLICATION_KEY_BYTES`](crate::MAX_PUBLICATION_KEY_BYTES).
+        /// The client's idempotency key: the channel's stream accepts one publication with it. It
+        /// has at most [`MAX_PUBLICATION_KEY_BYTES`](crate::MAX_PUBLICATION_KEY_BYTES).
         key: Option<Cow<'a, str>>,
     },
     /// Reads the stream of a channel.
@@ -93,14 +93,14 @@ pub enum Command<'a> {
         limit: u64,
         /// The part to read.
         range: HistoryRange,
-        /// The epoch that the client's position is of, if another one is an error.
+        /// The epoch of the client's position, if any other epoch is an error.
         epoch: Option<Epoch>,
     },
-    /// Reads who is subscribed to a channel.
+    /// Reads which sessions are subscribed to a channel.
     Presence {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
-        /// True if the client asks for the numbers alone.
+        /// True if the client asks for the counts only.
         is_count: bool,
     },
     /// Replaces the session's token by a newer one of the same user.
@@ -117,22 +117,23 @@ pub enum Command<'a> {
     },
     /// Calls a procedure of the server. There are none.
     Call,
-    /// Sends a message to the server itself, which takes none and does not answer.
+    /// Sends a message to the server itself, which accepts none and does not answer.
     Send,
     /// Asks for a `pong` reply.
     Ping,
 }
 
-/// The wishes of a subscriber.
+/// The options of a subscription.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SubscribeOptions<'a> {
-    /// The client's position in the channel's stream: it asks for what came after it.
+    /// The client's position in the channel's stream. It asks for the publications after it.
     pub since: Option<Position>,
-    /// True if the client asks to be told who comes to the channel and who goes.
+    /// True if the client asks for notices of sessions that enter or leave the channel.
     pub join_leave: bool,
-    /// True if the client wants no subscription unless all that came after `since` can be had.
+    /// True if the client wants no subscription unless every publication after `since` is
+    /// available.
     pub must_recover: bool,
-    /// True if the client takes a publication as its difference to the one before it.
+    /// True if the client accepts a publication as its difference to the one before it.
     pub delta: bool,
     /// A JWT for this channel, unverified.
     pub token: Option<Cow<'a, str>>,
@@ -238,11 +239,11 @@ impl fmt::Debug for Command<'_> {
     }
 }
 
-/// The way of commands to a session whose transport carries messages to the client alone: each
-/// message comes by a request of its own.
+/// The means to send commands to a session whose transport carries messages to the client only.
+/// Each command then arrives in a request of its own.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CommandsBy<'a> {
-    /// The secret by which a request acts for the session.
+    /// The secret that authorizes a request to act for the session.
     pub key: &'a str,
     /// The session's node.
     pub node: NodeId,
@@ -276,7 +277,7 @@ pub enum Reply<'a> {
         ping_interval: u64,
         /// The channels that the server has subscribed the session to.
         subscriptions: &'a [(Channel, Subscribed<'a>)],
-        /// The way of commands to the session, where its transport carries none.
+        /// The means to send commands to the session, if its transport carries none.
         commands_by: Option<CommandsBy<'a>>,
     },
     /// The token was refused. The connection closes next.
@@ -288,7 +289,7 @@ pub enum Reply<'a> {
         /// The trace of the refusal, if it is recorded.
         trace: Option<TraceId>,
     },
-    /// The connection opens no session, for a reason that is not the token's. It closes next.
+    /// No session is opened, for a reason other than the token. The connection closes next.
     NotOpened {
         /// The code, the reason and the advice.
         disconnect: Disconnect,
@@ -297,9 +298,9 @@ pub enum Reply<'a> {
     Subscribed(Subscribed<'a>),
     /// The session is no longer subscribed to the channel.
     Unsubscribed,
-    /// The publication was handed on.
+    /// The publication was accepted.
     Published {
-        /// Its place, if the channel has a stream.
+        /// Its position, if the channel has a stream.
         position: Option<Position>,
     },
     /// A part of a channel's stream.
@@ -308,26 +309,26 @@ pub enum Reply<'a> {
         position: Position,
         /// The publications, in the order of the range that was asked for.
         publications: &'a [Publication],
-        /// True if the answer was cut, because all of it would have been too large.
+        /// True if the answer was cut, because the whole would have been too large.
         truncated: bool,
     },
     /// The sessions that are subscribed to a channel.
     Presence {
         /// The sessions, at most [`MAX_PRESENCE_SESSIONS`](crate::MAX_PRESENCE_SESSIONS).
         sessions: &'a [Present],
-        /// The number of their users, those included that the list leaves out.
+        /// The number of their users, including users whose sessions the list leaves out.
         users: u64,
         /// True if the list leaves sessions out.
         truncated: bool,
     },
-    /// The numbers of those that are subscribed to a channel.
+    /// The counts of a channel's presence.
     PresenceCount {
         /// Sessions.
         sessions: u64,
         /// Users.
         users: u64,
     },
-    /// The client's position is not one of the stream, or what came after it cannot be had.
+    /// The client's position is not one of the stream, or publications after it are not available.
     Unrecoverable,
     /// The token of a subscription has expired, or is not valid yet.
     SubscriptionExpired,
@@ -356,10 +357,10 @@ pub enum Reply<'a> {
     Pong,
 }
 
-/// A subscription as its subscriber is told of it.
+/// A subscription, as reported to its subscriber.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subscribed<'a> {
-    /// The place after which publications follow live, if the channel has a stream.
+    /// The position after which publications follow live, if the channel has a stream.
     pub position: Option<Position>,
     /// The subscriber's own position, if it named one.
     pub since: Option<Position>,
@@ -367,9 +368,9 @@ pub struct Subscribed<'a> {
     pub recovered: Option<bool>,
     /// True if a subscription that ends can be resumed.
     pub is_recoverable: bool,
-    /// The publications after `since`, for a protocol that has them in its answer.
+    /// The publications after `since`, for a protocol whose reply contains them.
     pub publications: &'a [Publication],
-    /// True if publications come as differences.
+    /// True if publications are sent as differences.
     pub is_delta: bool,
     /// Data of the subscription's token, for the client.
     pub data: Option<&'a [u8]>,
@@ -377,7 +378,7 @@ pub struct Subscribed<'a> {
     pub renew_in: Option<u64>,
 }
 
-/// A message to a session that is no reply.
+/// A message to a session that is not a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Push<'a> {
     /// A publication in a subscribed channel. It is encoded once for all receivers.
@@ -388,11 +389,11 @@ pub enum Push<'a> {
         data: &'a [u8],
         /// The publisher's user; `None` for the admin API.
         from: Option<&'a str>,
-        /// The publishing session; `None` for the admin API, and where no protocol shows it.
+        /// The publishing session; `None` for the admin API, or if no protocol shows it.
         sender: Option<&'a Present>,
-        /// Its place in the channel's stream, where the channel has one.
+        /// Its position in the channel's stream, if the channel has one.
         position: Option<Position>,
-        /// The form of the data, of which subscribers that take differences have their own.
+        /// The form of the data. A subscriber that accepts differences gets another form.
         form: DataForm<'a>,
     },
     /// A gap: earlier publications of the channel may be missing, later ones are complete. It is
@@ -400,14 +401,14 @@ pub enum Push<'a> {
     Gap {
         /// The channel.
         channel: &'a Channel,
-        /// The last place of what may be missing, if the channel has a stream.
+        /// The position of the last publication that may be missing, if the channel has a stream.
         position: Option<Position>,
     },
-    /// A session has come to a channel, or has gone. It is encoded once for all receivers.
+    /// A session has entered or left a channel. It is encoded once for all receivers.
     Presence {
         /// The channel.
         channel: &'a Channel,
-        /// The direction.
+        /// The kind of change.
         change: PresenceChange,
         /// The session.
         present: &'a Present,
@@ -441,7 +442,7 @@ pub enum DataForm<'a> {
     /// The data itself.
     #[default]
     Plain,
-    /// The data, for a subscriber that takes differences.
+    /// The data itself, for a subscriber that accepts differences.
     Whole,
     /// The difference to the publication before it.
     Difference(&'a [u8]),

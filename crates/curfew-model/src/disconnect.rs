@@ -31,7 +31,7 @@ impl Advice {
 }
 
 /// The reason for which the server ends a connection: a close code with its name and advice. Two
-/// are equal if their codes and names are, even with different messages.
+/// disconnects are equal if their codes and names are, even if their messages differ.
 #[derive(Debug, Clone, Copy)]
 pub struct Disconnect {
     /// The WebSocket close code.
@@ -60,17 +60,17 @@ macro_rules! disconnects {
 disconnects! {
     /// The message is not JSON or is binary, or `limits.bad_frames` errors of form were exceeded.
     BAD_REQUEST = 4400 "bad_request" "the client does not speak the protocol" No;
-    /// The token was refused; the `auth_failed` frame before the close tells the reason.
+    /// The token was refused; the `auth_failed` frame before the close names the reason.
     AUTH_FAILED = 4401 "auth_failed" "the token was refused" WithNewToken;
     /// A revocation covers the session.
     REVOKED = 4403 "revoked" "access was revoked" AfterSigningIn;
     /// An operator closed this session.
     DISCONNECTED = 4404 "disconnected" "an operator closed this session" Yes;
-    /// A newer session of this user took its place (`session.over_limit = "close_oldest"`).
+    /// A newer session of this user replaced it (`session.over_limit = "close_oldest"`).
     REPLACED = 4407 "replaced" "a newer session of the user took this one's place" No;
-    /// No token came within `auth.timeout`.
+    /// No token arrived within `auth.timeout`.
     AUTH_TIMEOUT = 4408 "auth_timeout" "no token was sent in time" Yes;
-    /// The user has `session.max_per_user` sessions, which gave a sign of life or may be alive.
+    /// The user has `session.max_per_user` other sessions, which responded or may still be alive.
     SESSION_LIMIT = 4409 "session_limit" "the user has as many sessions as are allowed" Yes;
     /// The token's `exp` plus leeway passed without a refresh.
     EXPIRED = 4410 "expired" "the token has expired" WithNewToken;
@@ -80,7 +80,7 @@ disconnects! {
     UNAVAILABLE = 4503 "unavailable" "the service is temporarily unavailable" Yes;
     /// The outbound queue overflowed.
     SLOW_CONSUMER = 4508 "slow_consumer" "the client reads more slowly than messages arrive" Yes;
-    /// No pong came within `session.pong_timeout`.
+    /// No pong arrived within `session.pong_timeout`.
     NO_PONG = 4510 "no_pong" "no pong was received in time" Yes;
     /// The bytes are not WebSocket frames (RFC 6455 §7.4.1).
     PROTOCOL_ERROR = 1002 "protocol_error" "the client broke the WebSocket protocol" No;
@@ -110,9 +110,9 @@ impl Disconnect {
         Self { message, ..self }
     }
 
-    /// The token was issued in the second of a cutoff that names it, or before the backend lost its
-    /// data while `backend.on_data_loss` is `reauth`. The code is 4401, as for any token that does
-    /// not open a session; the name differs.
+    /// The token was issued in the same second as a cutoff that covers it, or before the backend
+    /// lost its data while `backend.on_data_loss` is `reauth`. The code is 4401, as for any token
+    /// that does not open a session; the name differs.
     pub const REAUTH_REQUIRED: Self = Self {
         code: Self::AUTH_FAILED.code,
         reason: "reauth_required",
@@ -120,9 +120,9 @@ impl Disconnect {
         advice: Advice::WithNewToken,
     };
 
-    /// Publications of a channel that the server has subscribed the session to may be missing, and
-    /// the client resumes them by a new connection. The code is that of the Centrifuge protocol;
-    /// no other one ends a session so.
+    /// Publications may be missing in a channel that the server has subscribed the session to. The
+    /// client recovers them over a new connection. The code is that of the Centrifuge protocol, and
+    /// no other protocol ends a session for this reason.
     pub const INSUFFICIENT_STATE: Self = Self {
         code: 3010,
         reason: "insufficient state",
@@ -130,8 +130,8 @@ impl Disconnect {
         advice: Advice::Yes,
     };
 
-    /// The server was to subscribe the session to more channels than `limits.subscriptions` allows;
-    /// only in the Centrifuge protocol, with its code.
+    /// The server would subscribe the session to more channels than `limits.subscriptions` allows.
+    /// Only the Centrifuge protocol closes for this reason, with its own code.
     pub const CHANNEL_LIMIT: Self = Self {
         code: 3505,
         reason: "channel limit",
@@ -139,7 +139,7 @@ impl Disconnect {
         advice: Advice::No,
     };
 
-    /// True if access is over or no lease covers it. Then no more data for the client may leave.
+    /// True if access is over or no lease covers it. Then no more data may be sent to the client.
     pub fn withdraws_access(self) -> bool {
         [
             Self::REVOKED,

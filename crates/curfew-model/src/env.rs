@@ -62,7 +62,7 @@ mod simulated {
         env().is_some()
     }
 
-    /// The machine that stands in on this thread.
+    /// The simulated machine of this thread.
     fn env() -> Option<Rc<dyn Env>> {
         ENV.with_borrow(Clone::clone)
     }
@@ -91,7 +91,7 @@ mod simulated {
             };
             let before = env.node();
             if !ready!(env.begin(node, cx)) {
-                // The node is gone, and its tasks end with it.
+                // The node has stopped, and its tasks end with it.
                 return Poll::Ready(());
             }
             let polled = self.future.as_mut().poll(cx);

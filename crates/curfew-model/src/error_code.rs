@@ -65,7 +65,7 @@ codes! {
         MessageTooLarge = "message_too_large",
         /// The channel's name is invalid.
         InvalidChannel = "invalid_channel",
-        /// The channel has no stream: it keeps no history and knows no keys.
+        /// The channel has no stream, so it has no history and accepts no idempotency keys.
         NotAvailable = "not_available",
         /// A dependency is down, and the command was not executed. Try again later.
         Unavailable = "unavailable",
@@ -88,7 +88,7 @@ codes! {
         Expired = "expired",
         /// The token is not valid yet.
         NotYetValid = "not_yet_valid",
-        /// The token's issuer is not a configured one.
+        /// The token's issuer is not configured.
         WrongIssuer = "wrong_issuer",
         /// The token is for another audience.
         WrongAudience = "wrong_audience",

@@ -14,11 +14,11 @@ pub enum GapReason {
     Malformed,
     /// The channel's stream has begun another epoch.
     Epoch,
-    /// The channel's stream does not have it any more.
+    /// The channel's stream no longer has the missing publications.
     Trimmed,
     /// The channel's stream could not be read in time.
     Unread,
-    /// A publication has no place in its channel's stream: it comes from a node with other
+    /// A publication has no position in its channel's stream: the node that published it has other
     /// settings.
     Unplaced,
 }
@@ -36,12 +36,12 @@ impl GapReason {
         Self::Unplaced,
     ];
 
-    /// The reason's place in [`GapReason::ALL`].
+    /// The reason's index in [`GapReason::ALL`].
     pub fn index(self) -> u8 {
         self as u8
     }
 
-    /// The reason at a place.
+    /// The reason at an index.
     pub fn at(index: u8) -> Option<Self> {
         Self::ALL.get(usize::from(index)).copied()
     }

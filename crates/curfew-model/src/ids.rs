@@ -81,7 +81,7 @@ macro_rules! id {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                // Only the hyphenated form: a session has a single name.
+                // Only the hyphenated form is accepted, so that a session has a single name.
                 if text.len() != 36 {
                     return Err(ParseIdError);
                 }

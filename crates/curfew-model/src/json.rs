@@ -2,7 +2,7 @@
 //! members of the outermost object. It builds and copies nothing.
 //!
 //! serde_json does not fit: its depth limit is fixed, it refuses numbers that no double holds, and
-//! before the end of the text it cannot tell "not JSON" from "not ours".
+//! when it stops early, it cannot tell a text that is not JSON from JSON that Curfew refuses.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -21,7 +21,7 @@ pub enum Fault {
     Repeated,
 }
 
-/// The rules for a text beyond being JSON.
+/// The rules for a text beyond those of JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// Most levels of arrays and objects, including the outermost.
@@ -39,7 +39,7 @@ pub struct Scanned {
     odd: Vec<Odd>,
 }
 
-/// A part that is valid JSON and that readers into Unicode texts and doubles refuse.
+/// A part that is valid JSON, but that readers into Unicode texts and doubles refuse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,

@@ -117,8 +117,8 @@ impl DeliveryLease {
         }
     }
 
-    /// True if the lease is lost only because this process was paused. Within a round trip it is
-    /// held again, or lost for longer.
+    /// True if the lease is lost only because this process was paused. After a round trip to the
+    /// backend it is held again, or lost for longer.
     pub fn is_catching_up(&self) -> bool {
         !self.is_held() && LeaseSnapshot(self.held_until.load(Ordering::SeqCst)).holds()
     }
@@ -179,7 +179,7 @@ impl DeliveryLease {
 
     /// Locks the signs of life.
     fn liveness_state(&self) -> MutexGuard<'_, Liveness> {
-        // The state is consistent at any moment, so that a poisoned lock is safe to use.
+        // The state is consistent at any moment, so a poisoned lock is safe to use.
         self.liveness.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

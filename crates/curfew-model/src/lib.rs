@@ -1,8 +1,8 @@
 //! The vocabulary of Curfew: the types that every other crate shares.
 //!
 //! Owns: identifiers, channels and their patterns, positions in streams, presence, principals,
-//! revocations, commands with their replies and pushes, the two public tables [`ErrorCode`] and [`Disconnect`],
-//! the delivery lease, and the JSON rules for messages and tokens.
+//! revocations, commands with their replies and pushes, the two public tables [`ErrorCode`] and
+//! [`Disconnect`], the delivery lease, and the JSON rules for messages and tokens.
 //! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and
 //! [`boottime`].
 //! Start at [`Command`] and [`Push`].

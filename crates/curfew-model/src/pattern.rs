@@ -10,19 +10,19 @@
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Box<str>);
 
-/// Reason why a text is not a pattern.
+/// The reason for which a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// Nothing is written.
+    /// The text is empty.
     #[error("a pattern must not be empty; * matches every channel")]
     Empty,
-    /// A control character or white space.
+    /// The text has a control character or white space.
     #[error("matches no channel: channel names have no control characters and no spaces")]
     ForbiddenCharacter,
     /// The pattern starts with `$`.
     #[error("matches no channel: names that start with $ are reserved")]
     Reserved,
-    /// A `*` has segments behind it.
+    /// A `*` has segments after it.
     #[error(
         "* takes the rest of the name, so it must be the last segment; {{x}} takes one segment"
     )]
@@ -35,7 +35,7 @@ pub enum PatternError {
     /// A brace is part of this segment.
     #[error("braces must enclose the whole segment in {0:?}, as in room:{{id}}")]
     BraceWithinSegment(Box<str>),
-    /// This name is no identifier.
+    /// This name is not an identifier.
     #[error(
         "{{{0}}} is not a name to capture by: use letters, digits and _, not starting with a digit"
     )]
@@ -46,7 +46,7 @@ pub enum PatternError {
 }
 
 impl Pattern {
-    /// Checks `text` and takes a copy of it.
+    /// Checks `text` and copies it.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         check(text)?;
         Ok(Self(text.into()))
@@ -70,8 +70,8 @@ impl Pattern {
         let mut others = other.0.split(':');
         for part in self.0.split(':') {
             if part == "*" {
-                // The rest of the other, of at least one byte: an empty literal in last place is
-                // none.
+                // `*` needs at least one byte. So the rest of the other pattern must not be
+                // missing, and must not be a single empty segment.
                 let rest: Vec<_> = others.collect();
                 return !matches!(rest[..], [] | [""]);
             }
@@ -91,7 +91,7 @@ impl Pattern {
     }
 }
 
-/// Checks that `text` is well formed. Allocates only for an error.
+/// Checks that `text` is well formed. It allocates only for an error.
 pub fn check(text: &str) -> Result<(), PatternError> {
     if text.is_empty() {
         return Err(PatternError::Empty);
@@ -124,7 +124,7 @@ pub fn check(text: &str) -> Result<(), PatternError> {
     Ok(())
 }
 
-/// Returns true if `pattern`, which must be well formed, matches `channel`. Reads both once.
+/// Returns true if `pattern`, which must be well formed, matches `channel`. It reads both once.
 pub fn matches<'a>(
     pattern: &'a str,
     channel: &'a str,

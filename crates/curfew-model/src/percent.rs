@@ -1,9 +1,9 @@
-//! Percent-encoding (RFC 3986 §2.1), read strictly.
+//! Strict percent-decoding (RFC 3986 §2.1).
 
 use std::borrow::Cow;
 
-/// The bytes that `text` encodes; `None` where a `%` is not followed by two hexadecimal digits, which
-/// the library would leave as it is.
+/// The bytes that `text` encodes. `None` if a `%` is not followed by two hexadecimal digits; the
+/// library would leave such a `%` as it is.
 pub fn percent_decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     let has_digits =
         |after: &[u8]| after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit);
@@ -11,7 +11,7 @@ pub fn percent_decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     is_encoded.then(|| percent_encoding::percent_decode(text).into())
 }
 
-/// As [`percent_decode`], where the bytes are UTF-8.
+/// Like [`percent_decode`], but also `None` if the bytes are not UTF-8.
 pub fn percent_decode_str(text: &str) -> Option<Cow<'_, str>> {
     match percent_decode(text.as_bytes())? {
         Cow::Borrowed(_) => Some(Cow::Borrowed(text)),

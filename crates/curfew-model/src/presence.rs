@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Channel, NodeId, SessionId};
 
-/// Most sessions in a list of presence. The counts beside the list are of all.
+/// Most sessions in a list of presence. The counts beside the list include all sessions.
 pub const MAX_PRESENCE_SESSIONS: usize = 1_000;
 
-/// A session that is present in a channel, as others see it.
+/// A session that is present in a channel, as other sessions see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Present {
     /// The session's id.
@@ -30,14 +30,15 @@ pub struct PresenceEntry {
     pub channel: Channel,
     /// The session.
     pub present: Present,
-    /// The node it lives on.
+    /// The session's node.
     pub node: NodeId,
     /// A number that the node gives each entry, so that a late removal of an earlier entry of the
-    /// same session leaves this one.
+    /// same session does not remove this one.
     pub number: u64,
-    /// True if sessions that asked for it are told of the entry's coming and going.
+    /// True if sessions that ask for notices receive one when the entry is added, and one when it
+    /// is removed.
     pub is_told: bool,
-    /// The time at which the session's access ends, since 1970.
+    /// The time at which the session's access ends, since the Unix epoch.
     pub ends_at: Duration,
 }
 
@@ -45,9 +46,9 @@ pub struct PresenceEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PresenceChange {
-    /// A session has come.
+    /// A session has entered the channel.
     Join,
-    /// A session has gone.
+    /// A session has left the channel.
     Leave,
 }
 

@@ -16,7 +16,7 @@ pub const ISSUER_USER: &str = "issuer_user";
 /// A kind of revocation that names a token of one issuer, like [`ISSUER_USER`].
 pub const ISSUER_TOKEN: &str = "issuer_token";
 
-/// The issuer of principals without a token. No configured issuer has this name beside them.
+/// The issuer of principals without a token. No configured issuer may use this name beside them.
 pub const ANONYMOUS_ISSUER: &str = "anonymous";
 
 /// The value of a key of kind [`ISSUER_USER`] or [`ISSUER_TOKEN`]: the issuer's configured name,
@@ -106,12 +106,12 @@ impl Principal {
         })
     }
 
-    /// True if it names no user: it has no token, or one without a subject.
+    /// True if the principal names no user: it has no token, or its token has no subject.
     pub fn is_anonymous(&self) -> bool {
         self.0.user.is_empty()
     }
 
-    /// The user: the token's subject. Empty for an anonymous one.
+    /// The user: the token's subject. Empty for an anonymous principal.
     pub fn user(&self) -> &str {
         &self.0.user
     }
@@ -158,8 +158,8 @@ impl Principal {
     }
 
     /// Every revocation key that names a session of this principal: `all`, the user or `anonymous`,
-    /// the session, the token, and each claim listed in `revocable_claims` (`session.revocable_claims`), which
-    /// may include [`ISSUER_USER`] and [`ISSUER_TOKEN`].
+    /// the session, the token, and each claim listed in `revocable_claims`
+    /// (`session.revocable_claims`), which may include [`ISSUER_USER`] and [`ISSUER_TOKEN`].
     ///
     /// - An array gives one key for each element; objects and `null` give none.
     /// - A claim that looks like an email address gives a second key in lower case, because a

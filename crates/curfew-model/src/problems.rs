@@ -33,7 +33,7 @@ impl Problems {
         Self::default()
     }
 
-    /// Runs `check`, whose reports get `section` appended to their path.
+    /// Runs `check`. `section` is appended to the path of the problems that it reports.
     pub fn within(&mut self, section: impl Into<String>, check: impl FnOnce(&mut Self)) {
         self.path.push(section.into());
         check(self);

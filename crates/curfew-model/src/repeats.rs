@@ -48,7 +48,7 @@ impl<T> State<T> {
 }
 
 impl<T> Repeats<T> {
-    /// Locks the state. It is consistent at any moment, so that a poisoned lock is safe to use.
+    /// Locks the state. It is consistent at any moment, so a poisoned lock is safe to use.
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,8 +73,8 @@ impl<T> Repeats<T> {
     }
 
     /// The number of events without a line, and the latest of them, once the interval of the last
-    /// line is over. Poll it about every second; otherwise those events get a line only when
-    /// another event comes, which may never happen.
+    /// line is over. Poll it about every second. Otherwise those events get a line only with the
+    /// next event, which may never occur.
     pub fn rest(&self) -> Option<(u64, T)> {
         self.rest_at(boottime())
     }

@@ -5,14 +5,14 @@ use serde::Deserialize;
 use crate::json::object_text;
 use crate::{Disconnect, RevocationKey, TraceContext};
 
-/// The reason of the revocation of all that follows a loss of data.
+/// The reason of the revocation that follows a loss of data. It covers every earlier token.
 const REAUTH: &str = "reauth_required";
 
 /// The message for a session whose token may have been issued before a revocation or after it.
 const AS_OLD: &str =
     "the token is from the second in which access was revoked: a later one is needed";
 
-/// A revocation: among the tokens that its key names, it says which are covered.
+/// A revocation. It says which of the tokens that its key names are covered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocation {
     /// The latest covered `iat`, in Unix seconds. Tokens without `iat` are covered as well. `None`
@@ -22,7 +22,7 @@ pub struct Revocation {
     pub reason: Option<Box<str>>,
     /// The end of the revocation, in Unix seconds. `None`: it lasts until it is lifted.
     pub expires_at: Option<u64>,
-    /// The span that wrote it, if that is recorded.
+    /// The span that wrote it, if the span is recorded.
     pub trace: Option<Box<TraceContext>>,
 }
 
@@ -51,10 +51,10 @@ impl Revocation {
         *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH)
     }
 
-    /// The close of a session that this revocation of `key` covers. Its token was issued at
+    /// The disconnect of a session that this revocation of `key` covers. Its token was issued at
     /// `issued_at`.
     pub fn disconnect(&self, key: &RevocationKey, issued_at: Option<u64>) -> Disconnect {
-        // Times in whole seconds do not tell whether such a token was issued before or after the
+        // Times are in whole seconds, so such a token may have been issued before or after the
         // revocation.
         let is_as_old = self.before.is_some() && self.before == issued_at;
         match (self.is_floor(key), is_as_old) {

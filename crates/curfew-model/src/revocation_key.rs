@@ -307,7 +307,7 @@ impl RevocationKey {
     }
 
     /// The reason for which this key in this spelling matches no session, if there is one.
-    /// `is_kind` tells whether the name of a claim is a kind.
+    /// `is_kind` returns true if the name of a claim is a kind.
     pub fn ineffective(
         &self,
         spelling: Spelling,

@@ -1,7 +1,8 @@
-//! Streams: the last publications of a channel, each with its place.
+//! Streams: the last publications of a channel, each with its position.
 //!
-//! A stream has an [`Epoch`] and offsets 1, 2, 3, … without holes. A reader that knows a
-//! [`Position`] can be told exactly what came after it, or that this is not known any more.
+//! A stream has an [`Epoch`] and offsets 1, 2, 3, … without gaps. A reader that knows a
+//! [`Position`] can get exactly the publications after it, or learn that they are no longer
+//! available.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,10 +13,10 @@ use sha2::{Digest as _, Sha256};
 /// Largest offset: clients read JSON numbers as doubles, which are exact up to here (RFC 8259 §6).
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
-/// Publications in a history for which no limit is asked.
+/// The limit of a history that names none.
 pub const DEFAULT_HISTORY_LIMIT: u64 = 100;
 
-/// Most publications in a history; a larger limit is this one.
+/// Most publications in a history. A larger limit is reduced to this one.
 pub const MAX_HISTORY_LIMIT: u64 = 300;
 
 /// Longest idempotency key of a publication, in bytes of UTF-8.
@@ -24,19 +25,19 @@ pub const MAX_PUBLICATION_KEY_BYTES: usize = 64;
 /// Letters of an epoch.
 const EPOCH_LETTERS: usize = 8;
 
-/// The name of one life of a stream: eight ASCII letters or digits, made at random with the stream.
-/// Offsets of two epochs cannot be compared.
+/// The name of one life of a stream: eight ASCII letters or digits, chosen at random when the
+/// stream begins. Offsets of two epochs cannot be compared.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch([u8; EPOCH_LETTERS]);
 
 impl Epoch {
-    /// The letters that an epoch is made of, 64 of them so that a letter is six random bits.
+    /// The letters of an epoch. There are 64, so that each holds six random bits; two occur twice.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789AZ";
 
-    /// The epoch of no stream: it stands for the text of a client that cannot be one.
+    /// The epoch of no stream. It replaces a client's text that cannot be an epoch.
     pub const NONE: Self = Self(*b"--------");
 
-    /// The epoch of a reader that names none: it takes that of the stream as its own.
+    /// The epoch of a reader that names none. The stream's current epoch takes its place.
     pub const ANY: Self = Self(*b"????????");
 
     /// The epoch that these random bits make.
@@ -48,7 +49,7 @@ impl Epoch {
 
     /// The letters.
     pub fn as_str(&self) -> &str {
-        // Every constructor takes ASCII alone.
+        // Every constructor accepts only ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
@@ -96,12 +97,12 @@ impl<'de> Deserialize<'de> for Epoch {
     }
 }
 
-/// A place in a stream. Offset 0 is the place before the first publication.
+/// A position in a stream. Offset 0 is the position before the first publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
-    /// The life of the stream that the offset counts in.
+    /// The epoch that the offset counts in.
     pub epoch: Epoch,
-    /// Publications up to and including this place.
+    /// The number of publications up to and including this position.
     pub offset: u64,
 }
 
@@ -132,12 +133,12 @@ impl fmt::Display for Position {
     }
 }
 
-/// The place that a publication has in its channel's stream.
+/// The entry of a publication in its channel's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamEntry {
-    /// Its place.
+    /// Its position.
     pub position: Position,
-    /// The time at which the stream took it, in Unix milliseconds of the backend's clock.
+    /// The time at which the stream accepted it, in Unix milliseconds of the backend's clock.
     pub at: u64,
 }
 
@@ -146,7 +147,7 @@ pub struct StreamEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicationKey([u8; 32]);
 
-/// The one who publishes, for a [`PublicationKey`].
+/// The publisher, for a [`PublicationKey`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Publisher<'a> {
     /// A session's user.
@@ -156,7 +157,7 @@ pub enum Publisher<'a> {
 }
 
 impl PublicationKey {
-    /// The key that `publisher` names `name`.
+    /// The key of the publication that `publisher` calls `name`.
     pub fn new(publisher: Publisher<'_>, name: &str) -> Self {
         let (kind, publisher) = match publisher {
             Publisher::User(user) => (b"u", user),
@@ -164,7 +165,7 @@ impl PublicationKey {
         };
         let mut digest = Sha256::new();
         digest.update(kind);
-        // The length keeps ("a", "bc") apart from ("ab", "c").
+        // The length distinguishes ("a", "bc") from ("ab", "c").
         digest.update((publisher.len() as u64).to_be_bytes());
         digest.update(publisher);
         digest.update(name);

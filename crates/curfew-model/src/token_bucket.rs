@@ -1,4 +1,4 @@
-//! A token bucket, the one form of every rate limit.
+//! A token bucket. Every rate limit uses it.
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,8 @@ impl Quota {
     }
 }
 
-/// Tokens that refill steadily. The bucket reads no clock and keeps no quota: each call brings both, so
-/// that changed settings hold at once and tests move time.
+/// Tokens that refill steadily. The bucket reads no clock and stores no quota: each call passes
+/// both, so that changed settings apply at once and tests control the time.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -54,7 +54,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token; false when there is none.
+    /// Takes a token. Returns false if there is none.
     pub fn take(&mut self, quota: Quota, now: Instant) -> bool {
         let has_token = self.has_token(quota, now);
         if has_token {
@@ -63,19 +63,19 @@ impl TokenBucket {
         has_token
     }
 
-    /// True when a token can be taken.
+    /// True if a token can be taken.
     pub fn has_token(&mut self, quota: Quota, now: Instant) -> bool {
         self.fill(quota, now);
         self.tokens >= 1.0
     }
 
-    /// True when the bucket holds its burst.
+    /// True if the bucket holds its burst.
     pub fn is_full(&mut self, quota: Quota, now: Instant) -> bool {
         self.fill(quota, now);
         self.tokens >= f64::from(quota.burst)
     }
 
-    /// Takes a token that may not be there, into a debt of one burst at most.
+    /// Takes a token even if there is none. The debt is at most one burst.
     pub fn charge(&mut self, quota: Quota, now: Instant) {
         self.fill(quota, now);
         self.tokens = (self.tokens - 1.0).max(-f64::from(quota.burst));

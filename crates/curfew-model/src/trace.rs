@@ -38,7 +38,7 @@ impl TraceContext {
     }
 
     /// Adds a `tracestate`, which the members of a trace pass on unchanged. An empty or malformed
-    /// one is left out.
+    /// `tracestate` is left out.
     pub fn with_state(self, tracestate: &str) -> Self {
         Self {
             state: is_state(tracestate).then(|| tracestate.into()),
