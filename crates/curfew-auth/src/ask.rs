@@ -1,4 +1,5 @@
-//! Waiting for a key: tokens whose key is unknown here, but which the issuer may list by now.
+//! Waiting for a key: for a token whose key is unknown here, but may be listed by its issuer by
+//! now.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,13 +23,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub enum KeyWait {
     /// Up to two seconds, for a sender that waits.
     Brief,
-    /// Until the issuer's next answer, without a time limit: for a report that is good except for its
-    /// missing key. Its times are judged as of the call.
+    /// Until the issuer's next answer, without a time limit: for a report that is good except for
+    /// its missing key. Its times are judged as of the call.
     NextAnswer,
 }
 
 impl KeyWait {
-    /// Runs `attempt`, given the time as of which it judges, until the key is there or the wait ends.
+    /// Runs `attempt`, given the time by which it judges, until the key is there or the wait ends.
     pub(crate) async fn run<T>(
         self,
         clock: &dyn Clock,
@@ -56,8 +57,9 @@ pub(crate) struct Ask {
     /// The refusal to return if the issuer has no such key.
     error: AuthError,
     token: Suspect,
-    /// True if the key that the token names by `kid` is here and did not sign it. A token without
-    /// `kid` stays false: the issuer may have replaced its only key.
+    /// True if this node has the key that the token names by `kid`, and that key did not sign the
+    /// token. It is false for a token without `kid`, because the issuer may have replaced its only
+    /// key.
     has_named_key: bool,
 }
 
@@ -90,7 +92,7 @@ impl NoKey {
         })
     }
 
-    /// Marks that the named key is here and did not sign the token.
+    /// Records that this node has the named key, and that the key did not sign the token.
     pub(crate) fn by_another_key(self) -> Self {
         match self {
             Self::Ask(ask) => Self::Ask(Ask {
@@ -118,7 +120,8 @@ impl NoKey {
         Self::Ask(ask)
     }
 
-    /// Adds the time at which the token was issued, which tells a withdrawn key from a new one.
+    /// Adds the time at which the token was issued, which distinguishes a withdrawn key from a new
+    /// one.
     pub(crate) fn issued(self, at: Option<Duration>, now: Duration) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;
@@ -140,7 +143,7 @@ impl NoKey {
     }
 }
 
-/// Runs `attempt`, and runs it once more after asking the issuer if a key was missing.
+/// Runs `attempt`. If a key is missing, asks the issuer for it, and runs `attempt` once more.
 pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
     let Ask { remote, token, .. } = match attempt() {
         Ok(done) => return Ok(done),

@@ -106,7 +106,7 @@ pub struct FileReload {
     pub issuer: String,
     /// The file.
     pub path: PathBuf,
-    /// The number of keys now in force, or the reason why the previous keys stay.
+    /// The number of keys now in force, or the reason for which the previous keys stay in force.
     pub outcome: Result<usize, KeyError>,
 }
 
@@ -162,8 +162,8 @@ impl Authenticator {
         self.attempt(token, None).map_err(NoKey::into_error)
     }
 
-    /// Verifies a token. If the token's key is missing and the issuer's keys are fetched, waits up
-    /// to two seconds for them.
+    /// Verifies a token. If the token's key is missing and the issuer's keys come from a URL, waits
+    /// up to two seconds for a fetch.
     ///
     /// # Errors
     ///
@@ -185,8 +185,9 @@ impl Authenticator {
         &self.journal
     }
 
-    /// Returns true if `auth.close_on_key_withdrawal` is set and this principal's key no longer belongs
-    /// to its issuer. An issuer without an answer, or without a usable key, withdraws nothing.
+    /// Returns true if `auth.close_on_key_withdrawal` is set and this principal's key no longer
+    /// belongs to its issuer. An issuer without an answer, or without a usable key, withdraws
+    /// nothing.
     pub fn is_withdrawn(&self, principal: &Principal) -> bool {
         let issuers = self.issuers.load();
         let Some(key) = principal
@@ -221,7 +222,7 @@ impl Authenticator {
     }
 
     /// Returns true if tokens of some issuer can be verified, or could be at some time. It is false
-    /// only where all keys are fetched and no fetch has succeeded yet.
+    /// only if all keys are fetched and no fetch has succeeded yet.
     pub fn had_keys(&self) -> bool {
         let issuers = self.issuers.load();
         let mut opening = issuers.all.iter().filter(|issuer| issuer.opens_sessions);

@@ -1,8 +1,9 @@
-//! Claims of the Centrifuge protocol that describe a connection or a subscription, and grant
-//! nothing: what others see of a user, channels that an application wishes, options.
+//! Claims of the Centrifuge protocol that describe a connection or a subscription. They grant
+//! nothing: they hold data that others see of a user, channels that an application requests, and
+//! options.
 //!
 //! They are read leniently, after the token was verified: a member of the wrong type counts as
-//! absent, and costs no one a session.
+//! absent, and is no reason to refuse a session.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +28,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// A value that an application has put into a token. `Debug` shows its size only.
 #[derive(Clone, PartialEq, Eq)]
 pub enum TokenData {
-    /// JSON text as the token has it, white space included.
+    /// JSON text exactly as in the token, including white space.
     Json(Box<str>),
     /// Bytes, which the token has in base64.
     Bytes(Box<[u8]>),
@@ -43,7 +44,7 @@ impl TokenData {
         Some(value.to_string().into())
     }
 
-    /// The bytes: of JSON its text.
+    /// The bytes. For JSON, they are its text.
     pub fn into_bytes(self) -> Box<[u8]> {
         match self {
             Self::Json(text) => text.into_boxed_bytes(),
@@ -55,16 +56,16 @@ impl TokenData {
 /// The claims of a connection token that describe its connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionClaims {
-    /// True if the token has `exp` or `expire_at`, so that its client is to renew it.
+    /// True if the token has `exp` or `expire_at`, so that its client must renew it.
     pub expires: bool,
-    /// `info` or `b64info`: what others see of the connection, at most 1 KiB.
+    /// `info` or `b64info`: the data that others see of the connection, at most 1 KiB.
     pub info: Option<TokenData>,
-    /// `channels` and `subs`: the wished server-side subscriptions, each channel once, in the order
-    /// of names. The policy decides on each.
+    /// `channels` and `subs`: the requested server-side subscriptions, each channel once, sorted by
+    /// name. The policy decides on each.
     pub channels: Vec<WishedChannel>,
 }
 
-/// A wished server-side subscription.
+/// A requested server-side subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WishedChannel {
     /// The channel.
@@ -77,11 +78,11 @@ pub struct WishedChannel {
 /// server-side subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubscriptionClaims {
-    /// True if a subscription token has `exp` or `expire_at`, so that its client is to renew it.
+    /// True if a subscription token has `exp` or `expire_at`, so that its client must renew it.
     pub expires: bool,
-    /// `info` or `b64info`: what others see of the subscription, at most 1 KiB.
+    /// `info` or `b64info`: the data that others see of the subscription, at most 1 KiB.
     pub info: Option<TokenData>,
-    /// `data` or `b64data`: what the subscriber is told.
+    /// `data` or `b64data`: the data for the subscriber.
     pub data: Option<TokenData>,
     /// `override`.
     pub overrides: Overrides,
@@ -91,15 +92,15 @@ pub struct SubscriptionClaims {
 /// is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Overrides {
-    /// Takes part in the channel's presence.
+    /// The subscriber takes part in the channel's presence.
     pub presence: Option<bool>,
-    /// Is announced to others by joins and leaves.
+    /// Other subscribers are notified of the subscriber's join and leave.
     pub join_leave: Option<bool>,
-    /// Receives joins and leaves without asking.
+    /// The subscriber receives joins and leaves without asking.
     pub force_push_join_leave: Option<bool>,
-    /// May be resumed without asking.
+    /// The subscription can be resumed without a request to make it so.
     pub force_recovery: Option<bool>,
-    /// Tracks its position without asking.
+    /// The subscription tracks its position without a request to do so.
     pub force_positioning: Option<bool>,
 }
 
@@ -130,7 +131,7 @@ struct Members<'a> {
 /// The member `value` of a setting in `override`.
 #[derive(Deserialize)]
 struct Switch {
-    /// Upstream leaves out `false` when it writes one.
+    /// The upstream implementation omits `false` when it writes a setting.
     #[serde(default)]
     value: bool,
 }
@@ -250,7 +251,7 @@ fn read<'a, T: Deserialize<'a>>(claim: &'static str, member: Option<&'a RawValue
 
 /// Reads a member that is an object.
 fn read_object<'a, T: Deserialize<'a>>(claim: &'static str, member: &'a RawValue) -> Option<T> {
-    // serde would take an array for a struct.
+    // serde would accept an array for a struct.
     if !member.get().starts_with('{') {
         ignored(claim, "has another type");
         return None;
@@ -258,7 +259,7 @@ fn read_object<'a, T: Deserialize<'a>>(claim: &'static str, member: &'a RawValue
     read(claim, Some(member))
 }
 
-/// Reads a payload, which is bytes if there are any.
+/// Reads a payload. The base64 member takes precedence if it is not empty.
 fn payload(
     claim: &'static str,
     json: Option<&RawValue>,

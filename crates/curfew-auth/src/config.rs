@@ -56,8 +56,8 @@ pub struct AuthConfig {
     /// The places a token may come from. A source that is not listed is ignored. Default: all but
     /// `cookie`, which needs `server.allowed_origins`.
     pub token_sources: Vec<Source>,
-    /// The name of the cookie that holds the token, for the source `cookie`. Browsers let no other
-    /// host set a cookie whose name starts with `__Host-`. Default: `__Host-curfew-token`.
+    /// The name of the cookie that holds the token, for the source `cookie`. In browsers, no other
+    /// host can set a cookie whose name starts with `__Host-`. Default: `__Host-curfew-token`.
     pub cookie_name: String,
     /// The time within which a connection without a token must send its `auth` frame. Default: 5s.
     #[serde(with = "curfew_model::setting::duration")]
@@ -113,9 +113,9 @@ pub struct AuthConfig {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ticket_lifetime: Duration,
-    /// Closes sessions as revoked when the issuer no longer has the key of their token. A key goes
-    /// when it is removed from a set or replaced in a file. Set it where access is withdrawn by
-    /// replacing keys. Default: `false`, sessions live until their token expires.
+    /// Closes sessions as revoked when the issuer no longer has the key of their token. A key is
+    /// lost when it is removed from a set or replaced in a file. Set it where access is withdrawn
+    /// by replacing keys. Default: `false`, sessions last until their token expires.
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,
@@ -133,9 +133,9 @@ pub struct AuthConfig {
     /// token is ignored instead if another source has a token. Default: `["Bearer"]`.
     pub header_schemes: Vec<String>,
     /// Admits connections without a token as the anonymous user, whose name is empty and who has no
-    /// claims. The policy decides about them as about all others: a rule without `when` is one for
-    /// them too, and without any they may do nothing. They send `auth` without a token or, where `message` is no source, nothing.
-    /// Default: `false`, a token is required.
+    /// claims. The policy decides on anonymous users as on all others: a rule without `when`
+    /// applies to them too, and without such a rule they may do nothing. They send `auth` without a
+    /// token or, if `message` is not a source, nothing. Default: `false`, a token is required.
     pub anonymous: bool,
     /// The lifetime of an anonymous session, which then closes as expired; 1s to 24h. Default: 1h.
     #[serde(with = "curfew_model::setting::duration")]

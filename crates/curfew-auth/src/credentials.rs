@@ -62,8 +62,8 @@ impl fmt::Debug for Bearer {
     }
 }
 
-/// Finds the credential of an upgrade request. `query` is the part of the URI after `?`,
-/// `subprotocols` are those offered, in order.
+/// Finds the credential of an upgrade request. `query` is the part of the URI after `?`.
+/// `subprotocols` are the subprotocols that the client offers, in order.
 ///
 /// Sources that are empty or not enabled are ignored, and so are tickets unless `auth.tickets` is
 /// set. The same token or ticket in several places counts once.
@@ -139,7 +139,7 @@ pub fn bearer(headers: &HeaderMap, config: &AuthConfig) -> Result<Option<Bearer>
     })
 }
 
-/// The findings up to this point.
+/// The findings of a search up to this point.
 struct CredentialSearch {
     /// `auth.max_token_bytes`.
     max_token_bytes: usize,

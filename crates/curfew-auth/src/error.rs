@@ -45,8 +45,8 @@ impl AuthError {
         }
     }
 
-    /// Refuses the good token of another subscription than the one it was sent for. `what` names
-    /// the difference.
+    /// Refuses a good token that is for another subscription than the one it was sent for. `what`
+    /// names the difference.
     pub(crate) fn of_another(what: &str) -> Self {
         Self {
             for_another: true,
@@ -57,7 +57,7 @@ impl AuthError {
         }
     }
 
-    /// No token arrived in time, or a request that needs one had none.
+    /// The refusal if no token arrived in time, or if a request that needs one had none.
     pub fn missing_token() -> Self {
         Self::new(AuthFailure::MissingToken, "no token was sent")
     }
@@ -148,8 +148,8 @@ impl AuthError {
         self.for_another
     }
 
-    /// Returns true if the token is too old or too new, so that the client needs another one and no
-    /// other access.
+    /// Returns true if the token is too old or too new. Then the client needs another token, but no
+    /// further access.
     pub fn is_of_time(&self) -> bool {
         matches!(
             self.failure,

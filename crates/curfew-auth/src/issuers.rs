@@ -352,8 +352,8 @@ fn check_certificates(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Refuses an issuer whose tokens cannot be told from those of the others, by `iss` or else by
-/// `kid`.
+/// Refuses an issuer whose tokens cannot be distinguished from the tokens of the other issuers, by
+/// `iss` or else by `kid`.
 pub(crate) fn told_apart(all: &[&LoadedIssuer], index: usize) -> Result<(), KeyError> {
     let one = all[index];
     if all.len() == 1 || one.issuer.is_some() {

@@ -26,7 +26,7 @@ pub(crate) struct KeySet {
 /// A key of a set that cannot be used.
 #[derive(Debug)]
 pub(crate) struct SkippedKey {
-    /// The key's place in the set, from 0.
+    /// The key's index in the set, from 0.
     index: usize,
     kid: Option<String>,
     reason: String,

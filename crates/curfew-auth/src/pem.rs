@@ -7,8 +7,8 @@ use crate::keys::{Key, PROVIDER};
 
 const BEGIN: &str = "-----BEGIN ";
 
-/// Reads the one public key in `content`: SubjectPublicKeyInfo (`PUBLIC KEY`) of any supported kind,
-/// or PKCS #1 (`RSA PUBLIC KEY`).
+/// Reads the one public key in `content`: SubjectPublicKeyInfo (`PUBLIC KEY`) of any supported
+/// kind, or PKCS #1 (`RSA PUBLIC KEY`).
 pub(crate) fn public_key(content: &[u8]) -> Result<Key, KeyError> {
     let text = std::str::from_utf8(content).map_err(|_| KeyError::NotPem)?;
     let labels: Vec<&str> = text

@@ -36,8 +36,8 @@ const LAST_FIRST_RETRY: Duration = Duration::from_secs(4);
 /// Share of the keys' lifetime after which they are fetched again.
 const REFRESH_AT: f64 = 0.8;
 
-/// Share by which a fetch may come earlier, so that nodes that start together do not fetch together
-/// forever.
+/// Share by which a fetch may start earlier, so that nodes that start together do not fetch
+/// together forever.
 const JITTER: f64 = 0.1;
 
 /// The source of an issuer's fetched keys.
@@ -189,7 +189,7 @@ impl RemoteKeys {
     }
 
     /// Returns true if the last fetch succeeded, so that the keys in force are the issuer's current
-    /// ones.
+    /// keys.
     pub(crate) fn is_sure(&self) -> bool {
         let state = self.state();
         state.fetched_at.is_some() && state.failure.is_none()

@@ -1,5 +1,5 @@
-//! Reports of issuers about users: security events and Global Token Revocation. `logout.rs` has
-//! logout tokens.
+//! Reports of issuers about users: security events and Global Token Revocation. Logout tokens are
+//! in `logout.rs`.
 
 mod assertion;
 mod event;

@@ -1,8 +1,8 @@
 //! Messages for a session that one node sends to another, encrypted.
 //!
-//! They pass through a store that others read, and may hold tokens. Only a holder of the session's key,
-//! which its client and its node have, makes and opens them. Each has the id of its sender and a
-//! number: the node of the session takes none twice.
+//! The messages may hold tokens, and they pass through a store that others read. Only a holder of
+//! the session's key, such as its client and its node, can make and open them. Each message has the
+//! id of its sender and a number, so that the session's node accepts no message twice.
 
 use std::fmt;
 
@@ -31,8 +31,9 @@ pub struct Sealed<'a> {
 }
 
 impl SessionKey {
-    /// Encrypts a message of this sender. A sender uses a number once: it is the nonce, which one key
-    /// must never use twice (NIST SP 800-38D §8), and each sender has a key of its own.
+    /// Encrypts a message of this sender. A sender must use each number once: the number is the
+    /// nonce, and one key must never use a nonce twice (NIST SP 800-38D §8). Each sender has a key
+    /// of its own.
     pub fn seal(&self, sender: NodeId, number: u64, content: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(HEAD_BYTES + content.len() + AES_256_GCM.tag_len());
         sealed.push(VERSION);
@@ -75,22 +76,22 @@ impl<'a> Sealed<'a> {
         })
     }
 
-    /// The id of the key that opens it, as the message says.
+    /// The id of the key that opens it. It is what the message states, unverified.
     pub fn key(&self) -> SessionKeyId {
         self.key
     }
 
-    /// The sender. It is true of a message that was opened.
+    /// The sender. It is verified only once the message was opened.
     pub fn sender(&self) -> NodeId {
         self.sender
     }
 
-    /// The number of the message. It is true of a message that was opened.
+    /// The number of the message. It is verified only once the message was opened.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Decrypts the message; `None` if it is of another key, or was changed on its way.
+    /// Decrypts the message; `None` if it was sealed by another key, or was changed in transit.
     pub fn open(&self, key: &SessionKey) -> Option<Vec<u8>> {
         let mut content = self.content.to_vec();
         let length = key
@@ -145,7 +146,7 @@ mod tests {
         let (key, other) = (SessionKey::generate(), SessionKey::generate());
         let message = key.seal(NodeId::new(), 1, TOKEN);
         assert_eq!(open(&message, &other), None);
-        // With the id of the other's key in it as well.
+        // A message with the id of the other key opens no better.
         let mut forged = message;
         forged[1..=SessionKeyId::BYTES].copy_from_slice(other.id().as_bytes());
         assert_eq!(open(&forged, &other), None);

@@ -1,4 +1,4 @@
-//! The secret by which separate requests act for a session, and what is derived from it.
+//! The secret that lets separate requests act for a session, and the values derived from it.
 
 use std::fmt;
 
@@ -16,8 +16,8 @@ const ID_BYTES: usize = 16;
 /// Purpose of the derived id (the `info` of RFC 5869 §2.3).
 const FOR_ID: &[u8] = b"curfew session key v1: id";
 
-/// The secret by which a request acts for a session whose transport carries messages to the client
-/// alone. `Debug` does not show it.
+/// The secret that lets a request act for a session whose transport carries messages to the client
+/// only. `Debug` does not show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey([u8; KEY_BYTES]);
 

@@ -40,8 +40,9 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// Like [`Authenticator::verify`]. [`AuthError::is_of_time`] tells a token that is too old or
-    /// too new from one that is refused, for example for another channel, user or session.
+    /// Like [`Authenticator::verify`]. [`AuthError::is_of_time`] distinguishes a token that is too
+    /// old or too new from one that is refused for another reason, such as another channel, user or
+    /// session.
     pub async fn verify_subscription(
         &self,
         token: &str,
@@ -79,8 +80,8 @@ impl SubscriptionWish<'_> {
         Ok(())
     }
 
-    /// Returns true if the issuer's users are those of the session's issuer. An anonymous user has
-    /// none: each issuer may let such users subscribe.
+    /// Returns true if the issuer's users are those of the session's issuer. An anonymous user
+    /// belongs to no issuer, so each issuer may let it subscribe.
     fn is_of_issuer(&self, issuer: &LoadedIssuer) -> bool {
         let own = self.principal.issuer();
         let mut namesakes = issuer.namesakes.iter();
@@ -91,7 +92,7 @@ impl SubscriptionWish<'_> {
 }
 
 /// The channel that a subscription token names, unverified: [`Authenticator::verify_subscription`]
-/// compares it. `None` if the token is no JWT or names none.
+/// compares it. `None` if the token is not a JWT, or names no channel.
 pub fn subscription_channel(token: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Named {

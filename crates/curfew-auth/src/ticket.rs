@@ -1,5 +1,5 @@
 //! Tickets, which stand for tokens in URLs. Proxies and logs record URLs, so a token must not be in
-//! one (RFC 6750 §5.3); a ticket found there was used or has expired.
+//! one (RFC 6750 §5.3). A ticket found in a log is useless: it was used, or has expired.
 //!
 //! A ticket is stored encrypted under a key derived from the ticket itself. Reading the store
 //! yields no token. A token planted there must still be a good one, because every redeemed token

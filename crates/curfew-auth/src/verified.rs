@@ -25,9 +25,9 @@ impl Digest {
     }
 }
 
-/// Remembers up to `auth.verified_tokens` tokens in two generations. A token is kept in the younger
-/// generation, and each use moves it there. A full younger generation replaces the older one, whose
-/// tokens are forgotten.
+/// Remembers up to `auth.verified_tokens` tokens in two generations. A token is stored in the
+/// younger generation, and each use moves it there. A full younger generation replaces the older
+/// one, whose tokens are forgotten.
 pub(crate) struct Verified {
     /// The capacity of one generation.
     capacity: usize,

@@ -89,7 +89,7 @@ fn private_key(file: &str) -> MintKey {
     MintKey::PrivateKey(std::fs::read_to_string(test_key(file)).unwrap())
 }
 
-/// Good claims, changed by the members of `changes`; `null` takes one away.
+/// Good claims, changed by the members of `changes`; `null` removes a claim.
 fn claims(changes: Value) -> Map<String, Value> {
     let mut claims = Map::new();
     claims.insert("sub".to_owned(), json!("alice"));

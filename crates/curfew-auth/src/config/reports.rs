@@ -39,8 +39,8 @@ pub struct ReportedSubjects {
     pub tenant: Option<String>,
 }
 
-/// The stream of security events that an issuer pushes to `POST /events/<name of the issuer>` of the
-/// public listener (RFC 8935; Shared Signals Framework 1.0, CAEP 1.0, RISC 1.0).
+/// The stream of security events that an issuer pushes to `POST /events/<name of the issuer>` of
+/// the public listener (RFC 8935; Shared Signals Framework 1.0, CAEP 1.0, RISC 1.0).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventStream {

@@ -88,7 +88,7 @@ impl EventType {
             | Self::AccountPurged
             | Self::AccountDisabled
             | Self::TokensRevoked => true,
-            // A new credential makes no earlier session illegitimate.
+            // A new credential is no reason to end an earlier session.
             Self::CredentialChange => {
                 says("change_type", &["revoke", "update", "delete"])
                     && (says("credential_type", &["password", "pin"])

@@ -44,7 +44,8 @@ pub(crate) struct Journal(Mutex<BTreeMap<Box<str>, Entry>>);
 #[derive(Debug, Default)]
 struct Entry {
     last: Option<JournalEntry>,
-    /// The last report without effect, kept apart so that later reports with effect do not hide it.
+    /// The last report without effect, stored separately so that later reports with effect do not
+    /// hide it.
     last_failure: Option<JournalEntry>,
     stream: Option<StreamStatus>,
     /// The number of reports that wait for the issuer's keys.

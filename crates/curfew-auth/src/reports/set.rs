@@ -18,7 +18,7 @@ use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, EventStream, VerifyError};
 
 /// Earliest time of an event, in Unix seconds. An earlier time has too few digits to be recognised
-/// as a time in a revocation's value. The revocation would end newer access too. Such times come
+/// as a time in a revocation's value, so the revocation would end newer access too. Such times come
 /// only from clocks that were never set.
 const EARLIEST: u64 = 1_000_000_000;
 

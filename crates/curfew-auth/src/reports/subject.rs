@@ -66,8 +66,8 @@ impl Subject {
         }
     }
 
-    /// Returns true if the subject can return by a new sign-in, so that only older tokens are
-    /// meant. A login that ended gets no new tokens, and a token is meant itself.
+    /// Returns true if the subject can get new tokens by a new sign-in, so that only older tokens
+    /// are to end. An ended login gets no new tokens, and a single token has no newer one.
     pub fn can_return(&self) -> bool {
         matches!(self, Self::User { .. } | Self::Claim { .. })
     }

@@ -18,7 +18,7 @@ pub(crate) struct TokenClaims<'a> {
     pub(crate) not_before: Option<Date>,
     pub(crate) issued_at: Option<Date>,
     pub(crate) token_id: Option<Cow<'a, str>>,
-    /// The Centrifuge claim `expire_at`, which ends the session before `exp`; 0 is left out.
+    /// The Centrifuge claim `expire_at`, which ends the session before `exp`; `None` if it is 0.
     pub(crate) ends_at: Option<Date>,
     /// The Centrifuge claims of a subscription token.
     pub(crate) subscription: SubscriptionClaims<'a>,
@@ -30,7 +30,7 @@ pub(crate) struct TokenClaims<'a> {
 pub(crate) struct SubscriptionClaims<'a> {
     /// The channel of the subscription.
     pub(crate) channel: Option<Cow<'a, str>>,
-    /// The session that may subscribe; `None` for any of the user.
+    /// The session that may subscribe; `None` if any session of the user may.
     pub(crate) client: Option<Cow<'a, str>>,
 }
 
@@ -85,13 +85,13 @@ impl ClaimRules {
 /// Claims that distinguish other types of tokens from access tokens.
 #[derive(Default)]
 struct Kind<'a> {
-    /// True for `at_hash` or `c_hash`, the hashes that ID tokens have of what was issued with them
-    /// (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11). Dex's access tokens have an `at_hash` too, so
-    /// they cannot be told from its ID tokens.
+    /// True for `at_hash` or `c_hash`, the hashes in an ID token of the access token and the code
+    /// issued with it (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11). Dex's access tokens have an
+    /// `at_hash` too, so they cannot be distinguished from its ID tokens.
     has_hash: bool,
     /// True for the `nonce` of the request for an ID token (§2). Keycloak's access tokens have it
-    /// too before version 25, and later with its mapper for older clients, but say `Bearer`. Dex
-    /// and authentik put it in both and do not say which.
+    /// too before version 25, and later with its mapper for older clients, but their `typ` is
+    /// `Bearer`. Dex and authentik put it in both kinds of token, and mark neither kind.
     has_nonce: bool,
     /// Keycloak's type: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
     typ: Option<Cow<'a, str>>,
@@ -141,8 +141,8 @@ impl<'a> TokenClaims<'a> {
 }
 
 impl TokenClaims<'_> {
-    /// The other type of token that this plainly is; `None` for an access token. If the header
-    /// states an access token (RFC 9068 §2.1), a `nonce` is allowed.
+    /// The type of this token, if it is plainly not an access token. If the header states an access
+    /// token (RFC 9068 §2.1), a `nonce` is allowed.
     pub(crate) fn other_kind(&self, says_access: bool) -> Option<OtherKind> {
         let kind = &self.kind;
         let typ = kind.typ.as_deref();
@@ -179,7 +179,7 @@ impl<'a> Members<'a> for Reading<'a, '_> {
             }
             "sub" => drop(json::subject(name, value, rules.numeric_subjects)?),
             "expire_at" if rules.centrifuge != Centrifuge::None => {
-                // Upstream 0 is "never", which no claim may say here.
+                // The upstream 0 means "never", and no claim may say so here.
                 claims.ends_at = Some(Date::read(name, value)?).filter(|date| date.up() > 0);
             }
             "channel" if rules.centrifuge == Centrifuge::Connection => {

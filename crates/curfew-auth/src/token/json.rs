@@ -37,7 +37,7 @@ pub(crate) fn read<'a>(
 ) -> Result<Scanned, Option<Flaw>> {
     let mut flaw = None;
     let scanned = scan(text, RULES, |name, value| {
-        // A name that is not valid Unicode is none that is known here.
+        // A name that is not valid Unicode is not one of the known names.
         if let (None, Some(name)) = (&flaw, name.as_str()) {
             flaw = members.member(&name, value).err();
         }

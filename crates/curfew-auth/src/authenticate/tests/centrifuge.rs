@@ -5,7 +5,7 @@ use curfew_model::SessionId;
 use super::*;
 use crate::{SubscriptionGrant, SubscriptionWish, TokenData};
 
-/// [`config`] where the protocol is spoken.
+/// Like [`config`], with the claims of the Centrifuge protocol.
 fn spoken(issuers: impl IntoIterator<Item = Issuer>) -> AuthConfig {
     AuthConfig {
         centrifuge_claims: true,
@@ -75,7 +75,7 @@ fn a_token_may_name_no_user_only_where_the_protocol_and_anonymous_users_are_admi
             anonymous,
             ..config([secret_issuer()])
         };
-        // A change to `null` takes the claim away.
+        // A change to `null` removes the claim.
         for sub in [Value::Null, json!("")] {
             let user = principal_of(&config, json!({ "sub": sub }));
             let user = user.map(|principal| principal.user().to_owned());

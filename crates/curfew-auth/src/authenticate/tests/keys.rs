@@ -96,7 +96,7 @@ fn a_public_key_never_serves_as_an_hmac_secret() {
             for config in &configs {
                 assert_eq!(refusal_by(config, &token), UNKNOWN_KEY);
             }
-            // Neither does a header that names the key's own algorithm.
+            // A header that names the key's own algorithm does not help either.
             let header = r#"{"alg":"RS256","kid":"k1"}"#;
             let token = mint_text(header, b"{}", Algorithm::HS256, &key).unwrap();
             for config in &configs {

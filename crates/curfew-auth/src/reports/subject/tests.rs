@@ -153,7 +153,7 @@ fn a_revocation_of_a_user_is_of_nothing_wider() {
     }
 }
 
-/// A user whose tokens are accepted must be found by reports, although other code parses those.
+/// Reports must find a user whose tokens are accepted, although other code parses reports.
 #[test]
 fn a_user_that_is_a_number_is_found_where_tokens_may_have_one() {
     let subject = |sub: Value| json!({"format":"iss_sub","iss":"https://id.example","sub":sub});
