@@ -1,5 +1,5 @@
-//! One HTTP/1.1 exchange over a connection of its own, for identity providers and for the command line: no
-//! redirects, no cookies, no proxies, no connection that is kept.
+//! One HTTP/1.1 exchange over a connection of its own, for identity providers and for the command
+//! line. It has no redirects, no cookies and no proxies, and does not reuse the connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ const MAX_ADDRESSES: u32 = 8;
 /// The fault of an exchange.
 #[derive(Debug, thiserror::Error)]
 pub enum ExchangeError {
-    /// The connection failed, or the server did not keep to HTTP.
+    /// The connection failed, or the server violated HTTP.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
     /// The body is larger than the given number of bytes.
@@ -38,7 +38,7 @@ pub enum ExchangeError {
     Broken,
 }
 
-/// The certificates in `file`, in PEM, of which there must be one.
+/// Reads the certificates in `file`, in PEM. There must be at least one.
 ///
 /// # Errors
 ///
@@ -56,8 +56,8 @@ pub async fn roots(file: &Path) -> io::Result<RootCertStore> {
     }
 }
 
-/// Connects to `address`: a name, an IPv4 address or an IPv6 address in brackets, with a port. The addresses
-/// of a name are tried together, each with a head start before the next (RFC 8305 §5).
+/// Connects to `address`: a name, an IPv4 address or an IPv6 address in brackets, with a port. The
+/// addresses of a name are tried together, each with a head start before the next (RFC 8305 §5).
 ///
 /// # Errors
 ///
@@ -66,8 +66,8 @@ pub async fn connect(address: &str) -> io::Result<TcpStream> {
     connect_first(net::lookup_host(address).await?).await
 }
 
-/// Connects to the address that answers first: one that swallows everything must not use up the time of the
-/// others.
+/// Connects to the address that answers first. An address that never answers must not use up the
+/// time of the others.
 async fn connect_first(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
     for (nth, address) in (0..MAX_ADDRESSES).zip(addresses) {
@@ -87,8 +87,8 @@ async fn connect_first(addresses: impl Iterator<Item = SocketAddr>) -> io::Resul
     Err(failure)
 }
 
-/// Sends `request` over `stream` and reads the answer's status and body, of at most `max_bytes`. The body of
-/// a status that `accept` refuses is not read.
+/// Sends `request` over `stream`, and reads the answer's status and body, of at most `max_bytes`.
+/// If `accept` refuses the status, the body is not read.
 ///
 /// # Errors
 ///

@@ -1,5 +1,5 @@
-//! Fetches of small documents from providers. Supports no redirects, cookies or proxies, and bounds
-//! size and time.
+//! Fetches of small documents from providers, bounded in size and time. Redirects, cookies and
+//! proxies are not supported.
 
 use std::fmt;
 use std::io;
@@ -85,7 +85,7 @@ fn advice(error: &io::Error) -> &'static str {
     }
 }
 
-/// Fetches documents. Cloning is a reference count.
+/// Fetches documents. A clone costs one reference count.
 #[derive(Clone)]
 pub struct Fetcher(Arc<Inner>);
 
