@@ -31,9 +31,9 @@ const MAX_DEPTH: usize = 24;
 const COMPILER_STACK: usize = 16 * 1024 * 1024;
 
 /// Limit on the values read by one evaluation. Each use of `claims` counts all values in them,
-/// because an operation takes at most linear time in those. Conditions on ordinary claims stay far
-/// below. The most expensive one found, on 3,500 values, took 360 ms in a debug build without this
-/// limit, and fails after 15 ms with it.
+/// because an operation takes at most linear time in their number. Conditions on ordinary claims
+/// stay far below. The most expensive condition found, on 3,500 values, took 360 ms in a debug
+/// build without this limit, and fails after 15 ms with it.
 const BUDGET: usize = 100_000;
 
 /// The variables of a condition.

@@ -32,8 +32,8 @@ pub struct Rule {
     /// The rule's channels, as patterns: `{x}` captures one segment, a last `*` takes the rest (at
     /// least one byte), `*` alone matches every channel. Required; one matching pattern is enough.
     pub channels: Vec<String>,
-    /// The rule's actions, at least one. `history` reads what a channel keeps, and `presence` who is
-    /// subscribed to it. Required.
+    /// The rule's actions, at least one. `history` reads the stored publications of a channel, and
+    /// `presence` the sessions that are subscribed to it. Required.
     pub actions: Vec<Action>,
     /// A CEL expression over `claims`, `params` (the captures of the pattern), `channel`, `user`
     /// and `action` that must be true for the rule to apply. At most 2048 bytes, without `all`,
