@@ -21,19 +21,19 @@ pub enum Incoming {
     End,
     /// The connection was cut.
     Cut(io::Error),
-    /// Nothing, for as long as was waited.
+    /// No frame arrived during the wait.
     Silence,
 }
 
-/// A client's side of a WebSocket. Pings are answered whenever something is read, until
-/// [`WsClient::ignore_pings`].
+/// A client's side of a WebSocket. It answers pings whenever it reads, until
+/// [`WsClient::ignore_pings`] is called.
 #[derive(Debug)]
 pub struct WsClient {
     stream: Stream,
     buffer: BytesMut,
     response: Response,
     answers_pings: bool,
-    /// Frames that [`WsClient::attend`] has read.
+    /// Frames that [`WsClient::attend`] has read for the next reader.
     attended: VecDeque<Frame>,
 }
 
@@ -48,12 +48,12 @@ impl WsClient {
         }
     }
 
-    /// The 101 that opened it.
+    /// The 101 response that opened it.
     pub fn response(&self) -> &Response {
         &self.response
     }
 
-    /// The stream beneath.
+    /// The underlying stream.
     pub fn stream(&self) -> &Stream {
         &self.stream
     }
@@ -86,13 +86,13 @@ impl WsClient {
         self.send_bytes(&bytes).await;
     }
 
-    /// Sends any bytes. A peer that has closed is no failure here: what it answered still waits to
-    /// be read.
+    /// Sends any bytes. A closed peer is not a failure here, because the peer's answer may still
+    /// wait to be read.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         drop(self.try_send_bytes(bytes).await);
     }
 
-    /// Sends any bytes and says how that went.
+    /// Sends any bytes, and returns the result.
     pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         timeout(PATIENCE, async {
             self.stream.write_all(bytes).await?;
@@ -106,12 +106,12 @@ impl WsClient {
         drop(self.stream.shutdown().await);
     }
 
-    /// The socket beneath, without TLS, and what was read from it but not taken: for a test that
-    /// reads in a way of its own. It does not block.
+    /// The underlying socket, and the bytes that were read from it but not consumed. It is for a
+    /// test that reads in its own way. The client must be without TLS. The socket does not block.
     ///
     /// # Errors
     ///
-    /// The runtime cannot let go of the socket.
+    /// The runtime cannot release the socket.
     pub fn into_tcp(self) -> io::Result<(std::net::TcpStream, BytesMut)> {
         let Stream::Tcp(tcp) = self.stream else {
             panic!("only a client without TLS gives its socket away");
@@ -129,7 +129,7 @@ impl WsClient {
 
     // Receiving.
 
-    /// Answers pings until this is dropped, as a client does that is only there. What else comes is kept
+    /// Answers pings until this future is dropped, as an idle client does. Other frames are stored
     /// for the next reader.
     pub async fn attend(&mut self) {
         loop {
@@ -142,7 +142,7 @@ impl WsClient {
         }
     }
 
-    /// The next frame, or why there is none. Pings are answered and returned.
+    /// The next frame, or the reason for its absence. Pings are answered, and returned too.
     pub async fn incoming(&mut self, patience: Duration) -> Incoming {
         match self.attended.pop_front() {
             Some(frame) => Incoming::Frame(frame),
@@ -159,7 +159,7 @@ impl WsClient {
                 match self.stream.read_buf(&mut self.buffer).await {
                     Ok(0) => return Incoming::End,
                     Ok(_) => {}
-                    // rustls names an end without close_notify this way.
+                    // rustls reports an end without close_notify in this way.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                         return Incoming::End;
                     }
@@ -180,7 +180,7 @@ impl WsClient {
         incoming
     }
 
-    /// The next frame, pings and pongs included.
+    /// The next frame, including pings and pongs.
     pub async fn next_frame(&mut self) -> Frame {
         match self.incoming(PATIENCE).await {
             Incoming::Frame(frame) => frame,
@@ -217,7 +217,8 @@ impl WsClient {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
 
-    /// The next text message, which must have at least the members of `expect` (see the module `json`).
+    /// The next text message, which must have at least the members of `expect`; see the module
+    /// `json`.
     pub async fn expect_json(&mut self, expect: Value) -> Value {
         let value = self.next_json().await;
         assert!(
@@ -233,7 +234,7 @@ impl WsClient {
         self.expect_json(serde_json::json!({"type":"pong"})).await;
     }
 
-    /// Reads over text messages until one has at least the members of `expect`.
+    /// Skips text messages until one has at least the members of `expect`, and returns it.
     pub async fn until_json(&mut self, expect: Value) -> Value {
         loop {
             let value = self.next_json().await;
@@ -243,8 +244,8 @@ impl WsClient {
         }
     }
 
-    /// Code and reason of the server's close, reading over what comes before it, then the end of the
-    /// stream. The close is answered, as a client should.
+    /// Skips frames up to the server's close, answers it as a client should, and waits for the end
+    /// of the stream. Returns the code and the reason.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             let frame = self.next_frame().await;
@@ -255,8 +256,8 @@ impl WsClient {
         }
     }
 
-    /// The announcement (`closing`) with this code and reason, the close frame with the same, and
-    /// the end of the stream; other messages may come first. Returns the announcement.
+    /// Expects the `closing` message with this code and reason, then the same close frame, then the
+    /// end of the stream. Other messages may come first. Returns the `closing` message.
     pub async fn expect_close(&mut self, code: u16, reason: &str) -> Value {
         let closing = loop {
             let frame = self.next_message().await;
@@ -283,10 +284,11 @@ impl WsClient {
         closing
     }
 
-    /// The refusal of a token: `auth_failed` with this reason, and the close with this code.
+    /// Expects the refusal of a token: `auth_failed` with this reason, then the close with this
+    /// code.
     pub async fn expect_auth_failed(&mut self, reason: &str, code: u16) -> Value {
         let value = self.next_json().await;
-        // With the id of its trace, where one is recorded.
+        // The message has a trace id too if the trace is recorded.
         let expect = json!({"type":"auth_failed","reason":reason,"message":"<string>","*":0});
         assert!(
             json::matches(&expect, &value),
@@ -297,7 +299,7 @@ impl WsClient {
         value
     }
 
-    /// Waits for the end of the stream, however it ends; frames before it are dropped. False when it
+    /// Waits for any end of the stream, and drops the frames before it. Returns false if the end
     /// does not come in time.
     pub async fn ended_within(&mut self, patience: Duration) -> bool {
         let ending = async {
@@ -312,7 +314,8 @@ impl WsClient {
         timeout(patience, ending).await.unwrap_or(false)
     }
 
-    /// Sends `ping` and reads to its `pong`: all earlier frames have come then. Returns them.
+    /// Sends `ping`, and returns the messages before its `pong`. All earlier frames have arrived by
+    /// then.
     pub async fn barrier(&mut self) -> Vec<Value> {
         self.send(json!({"type":"ping","id":"barrier"})).await;
         let mut before = Vec::new();

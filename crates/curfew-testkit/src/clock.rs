@@ -9,12 +9,12 @@ use curfew_model::{Clock, SystemClock};
 #[derive(Debug, Default)]
 pub struct ManualClock {
     millis: AtomicU64,
-    /// Since it was made.
+    /// The time that has passed since the clock was created.
     passed: AtomicU64,
 }
 
 impl ManualClock {
-    /// Stands at `unix` seconds.
+    /// A clock that stands at `unix` seconds.
     pub fn at(unix: u64) -> Self {
         Self {
             millis: AtomicU64::new(unix * 1000),
@@ -22,12 +22,12 @@ impl ManualClock {
         }
     }
 
-    /// Sets the wall clock to `unix` seconds, back as well as forth; no time passes.
+    /// Sets the wall clock to `unix` seconds, forwards or backwards. No time passes.
     pub fn set(&self, unix: u64) {
         self.millis.store(unix * 1000, Ordering::SeqCst);
     }
 
-    /// Lets time pass, on the wall clock too.
+    /// Lets time pass, also on the wall clock.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).expect("tests advance by less than an aeon");
         self.millis.fetch_add(by, Ordering::SeqCst);
@@ -45,7 +45,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// The operating system's Unix time in seconds, which the gateway under test lives by.
+/// The operating system's Unix time in seconds, which the gateway under test uses.
 pub fn unix_now() -> u64 {
     SystemClock.unix()
 }

@@ -1,4 +1,4 @@
-//! Opening a WebSocket: the request, byte for byte as wanted, and the answer.
+//! Opening a WebSocket: the request, byte for byte as the test wants it, and the answer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,14 +13,14 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::http::{Response, read_response};
 use crate::{OutFrame, PATIENCE, Stream, WsClient};
 
-/// The nonce of RFC 6455 §1.3 and the answer it asks for.
+/// The nonce of RFC 6455 §1.3, and the answer that it requires.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// An upgrade that was answered with something else than 101.
+/// The answer to an upgrade, with another status than 101.
 pub type RefusedUpgrade = Response;
 
-/// A WebSocket to be opened: a correct request for `/ws` until told otherwise.
+/// A WebSocket to be opened. By default it sends a correct request for `/ws`.
 #[derive(Clone)]
 pub struct Connect {
     address: SocketAddr,
@@ -110,7 +110,7 @@ impl Connect {
         self
     }
 
-    /// A small kernel buffer, so that a client that stops reading is felt soon.
+    /// Sets a small kernel buffer, so that the server soon notices a client that stops reading.
     pub fn receive_buffer(mut self, bytes: u32) -> Self {
         self.receive_buffer = Some(bytes);
         self
@@ -123,7 +123,7 @@ impl Connect {
         self
     }
 
-    /// The request's bytes, with what follows it.
+    /// The request's bytes, and the bytes to send behind it.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = format!("{} {} {}\r\n", self.method, self.path, self.version).into_bytes();
         for (name, value) in &self.headers {
@@ -150,7 +150,7 @@ impl Connect {
             .unwrap_or_else(|error| panic!("the handshake had no answer: {error}"))
     }
 
-    /// As [`Connect::attempt`]; a connection that is refused, cut or silent is the outer `Err`.
+    /// Like [`Connect::attempt`]. A connection that is refused, cut or silent is the outer `Err`.
     pub async fn try_attempt(self) -> io::Result<Result<WsClient, RefusedUpgrade>> {
         let mut stream = self.stream().await?;
         // The server may refuse before it has read everything.

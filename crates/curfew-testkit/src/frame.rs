@@ -1,10 +1,10 @@
-//! WebSocket frames (RFC 6455 §5.2), good ones and others.
+//! WebSocket frames (RFC 6455 §5.2), well-formed and malformed.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Opcodes, RFC 6455 §5.2.
 pub mod opcode {
-    /// Goes on with a fragmented message.
+    /// Continues a fragmented message.
     pub const CONTINUATION: u8 = 0;
     /// Text.
     pub const TEXT: u8 = 1;
@@ -18,10 +18,10 @@ pub mod opcode {
     pub const PONG: u8 = 10;
 }
 
-/// A frame that came.
+/// A received frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// The last of its message.
+    /// True for the last frame of its message.
     pub fin: bool,
     /// The three reserved bits.
     pub rsv: u8,
@@ -32,8 +32,8 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Takes one whole frame off the front of `buffer`. A masked one is a failure: servers never
-    /// mask.
+    /// Takes one whole frame from the front of `buffer`. Panics on a masked frame, because servers
+    /// never mask.
     pub(crate) fn take(buffer: &mut BytesMut) -> Option<Self> {
         let (&first, &second) = (buffer.first()?, buffer.get(1)?);
         assert!(second & 0x80 == 0, "the server sent a masked frame");
@@ -83,7 +83,7 @@ enum LengthForm {
     EightBytes,
 }
 
-/// A frame to send: final, masked and well-formed until told otherwise.
+/// A frame to send. By default it is final, masked and well-formed.
 #[derive(Debug, Clone)]
 pub struct OutFrame {
     fin: bool,
@@ -121,19 +121,19 @@ impl OutFrame {
         Self::new(opcode::CLOSE, payload)
     }
 
-    /// Sets if it is the last of its message.
+    /// Sets the bit that marks the last frame of a message.
     pub fn fin(mut self, fin: bool) -> Self {
         self.fin = fin;
         self
     }
 
-    /// The reserved bits, 0 to 7.
+    /// Sets the reserved bits, 0 to 7.
     pub fn rsv(mut self, rsv: u8) -> Self {
         self.rsv = rsv;
         self
     }
 
-    /// Not masked, which a client must not do.
+    /// Leaves the payload unmasked, which a client must not do.
     pub fn unmasked(mut self) -> Self {
         self.mask = None;
         self

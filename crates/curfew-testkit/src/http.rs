@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: requests as bytes, answers as they came.
+//! HTTP/1.1 by hand: requests as bytes, and answers as received.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub struct Response {
     pub status: u16,
     /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body, chunks put together.
+    /// The body, with its chunks joined.
     pub body: Vec<u8>,
 }
 
@@ -58,7 +58,7 @@ pub async fn request(
     request_within(PATIENCE, address, method, path, headers, body).await
 }
 
-/// As [`request`], of a server that may take longer.
+/// Like [`request`], for a server that may take longer.
 pub async fn request_within(
     patience: Duration,
     address: SocketAddr,

@@ -1,7 +1,7 @@
-//! Comparing JSON with what was expected.
+//! Comparison of JSON with an expectation.
 //!
-//! In the expectation, `"<any>"` stands for any value, `"<string>"`, `"<number>"` and `"<bool>"` for
-//! any of that type, and a member named `"*"` says that more members may follow.
+//! In the expectation, `"<any>"` stands for any value, and `"<string>"`, `"<number>"` and
+//! `"<bool>"` for any value of that type. A member named `"*"` allows more members.
 
 use serde_json::Value;
 

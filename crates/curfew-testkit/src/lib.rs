@@ -1,13 +1,13 @@
 //! Tools of the tests.
 //!
-//! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a clock
-//! that is set by hand, and the runner of transcripts.
-//! Knows nothing of: the gateway's own WebSocket code. What comes over a socket is read here a
-//! second time, so that a mistake is not made twice in the same way.
-//! Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens, [`transcript`] replays files.
+//! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a
+//! clock that is set by hand, and the runner of transcripts. Knows nothing of: the gateway's own
+//! WebSocket code. It parses frames by code of its own, because shared code would hide the
+//! gateway's mistakes. Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens,
+//! [`transcript`] replays files.
 //!
-//! Everything here panics when an expectation is not met, with what came instead: a panic is how a
-//! test fails.
+//! Every function panics if an expectation is not met, and the message shows the received value. A
+//! panic fails the test.
 
 mod client;
 mod clock;

@@ -1,8 +1,8 @@
 //! Tokens, good and bad.
 //!
-//! A [`Key`] signs any text as header and claims, so that duplicate members, wrong types and JSON
-//! that is none can be tried. Asymmetric keys are made anew in every test process: no private key
-//! lies in the repository.
+//! A [`Key`] signs any text as header and claims, so that tests can try duplicate members, wrong
+//! types and texts that are not JSON. Asymmetric keys are made anew in every test process, so no
+//! private key is in the repository.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::unix_now;
 
-/// The HMAC secret of the tests' default configuration; 32 bytes, as many as are required.
+/// The HMAC secret of the tests' default configuration. It has the required 32 bytes.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A key that signs tokens.
@@ -179,8 +179,8 @@ impl Key {
         self.token(&claims(user))
     }
 
-    /// A token with `sub`, `iat`, an `exp` in an hour, and `more`, which may replace those. A member
-    /// that is `null` in `more` is left out.
+    /// A token with `sub`, `iat`, an `exp` in an hour, and `more`, which may replace those. A
+    /// member that is `null` in `more` is left out.
     pub fn user_with(&self, user: &str, more: Value) -> String {
         self.token(&claims_with(user, more))
     }
@@ -192,14 +192,14 @@ impl fmt::Debug for Key {
     }
 }
 
-/// `sub`, `iat` and `exp` in an hour. It was issued a second ago: what is revoked until now covers it for
-/// certain.
+/// `sub`, `iat` and `exp` in an hour. The token was issued a second ago, so a revocation of this
+/// moment covers it for certain.
 pub fn claims(user: &str) -> Value {
     let now = unix_now();
     json!({"sub":user,"iat":now - 1,"exp":now + 3600})
 }
 
-/// [`claims`] with more members, or others. A member that is `null` in `more` is left out.
+/// [`claims`] with more or other members. A member that is `null` in `more` is left out.
 pub fn claims_with(user: &str, more: Value) -> Value {
     let mut claims = claims(user);
     let Value::Object(more) = more else {

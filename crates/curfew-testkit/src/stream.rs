@@ -23,7 +23,8 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Connects. A small `receive_buffer` makes a reader that stops reading felt soon.
+    /// Connects. With a small `receive_buffer`, the server soon notices a client that stops
+    /// reading.
     pub async fn connect(
         address: SocketAddr,
         receive_buffer: Option<u32>,

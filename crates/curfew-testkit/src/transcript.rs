@@ -1,4 +1,4 @@
-//! Transcripts: a conversation written down, line by line, and replayed against a gateway.
+//! Transcripts: conversations written down line by line, and replayed against a gateway.
 //!
 //! The format is described in `tests/transcripts/README.md`.
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::mint::{Key, claims};
 use crate::{Connect, OutFrame, WsClient, json, opcode, unix_now};
 
-/// The client a line speaks of when it names none.
+/// The name of the client in a line that names none.
 const UNNAMED: &str = "";
 
 /// A parsed transcript.
@@ -91,8 +91,8 @@ impl Script {
         Ok(script)
     }
 
-    /// Replays the transcript against the gateway at `address`, whose tokens `key` signs. Panics at
-    /// the first line that does not come true, naming it.
+    /// Replays the transcript against the gateway at `address`. `key` signs the tokens that the
+    /// gateway accepts. Panics at the first line that does not come true, and names it.
     pub async fn run(&self, address: SocketAddr, key: &Key) {
         let mut stage = Stage {
             address,
@@ -238,7 +238,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Does `work` while all clients are there, and answer pings.
+    /// Does `work` while all clients stay connected and answer pings.
     async fn beside_others<T>(&mut self, work: impl Future<Output = T>) -> T {
         let others = self.clients.values_mut().map(WsClient::attend);
         tokio::select! {
@@ -247,7 +247,7 @@ impl Stage {
         }
     }
 
-    /// The next message of a client; the others are there meanwhile.
+    /// The next message of a client. The other clients answer pings meanwhile.
     async fn hear(&mut self, name: &str) -> Result<Value, String> {
         let mut client = self
             .clients
