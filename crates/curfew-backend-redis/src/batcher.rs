@@ -220,7 +220,7 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {
-        // Every requester has given up, and every publication was late.
+        // Every requester has given up, or its publication is late.
         return Settled::default();
     }
     let until = parts

@@ -35,7 +35,8 @@ impl Broker for Redis {
                 .tell(channel, |verbs| verbs.unsubscribe)
                 .await
             {
-                // A connection made later does not subscribe to the channel.
+                // Without a connection nothing is left to do: a later one does not subscribe to the
+                // channel.
                 Ok(()) | Err(Fault::NotConnected) => Ok(()),
                 Err(fault) => Err(self.failed(fault)),
             }

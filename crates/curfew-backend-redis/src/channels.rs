@@ -74,7 +74,7 @@ pub(crate) struct ChannelComparison {
     compared: Option<(Option<String>, BTreeSet<NodeId>)>,
     /// The number of searches since that comparison.
     looks: u32,
-    /// The nodes whose entries differ.
+    /// The nodes whose `[[channels]]` differ from this node's.
     different: BTreeSet<NodeId>,
 }
 

@@ -52,8 +52,8 @@ struct Comparison {
 impl Redis {
     /// Compares this node's sessions with their records, in both directions.
     async fn tidy(&self, comparison: &mut Comparison) -> Result<(), Fault> {
-        // The live sessions are read before the noted ones, so that a session that opens in between
-        // does not seem to be missing.
+        // The live sessions are read before the listed ones. Otherwise a session that opens in
+        // between would seem to be missing.
         let mut live = self.core.local.sessions();
         live.sort_unstable();
         let noted = self.noted_sessions().await?;

@@ -194,6 +194,7 @@ impl Connections {
     /// Forgets a channel that no session of this node listens to.
     pub(crate) fn forget(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
+        // Both locks are held, so that a channel that is wanted again keeps its noted interruption.
         wanted.remove(channel);
         self.missed.lock().remove(channel);
     }

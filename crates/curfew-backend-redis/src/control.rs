@@ -199,8 +199,8 @@ impl Control {
         backoff.reset();
         loop {
             if let Err(fault) = self.work(&mut generation).await {
-                // Expired before the generation is dropped, because the drop releases the sessions
-                // held back.
+                // The lease expires before the generation is dropped, because the drop releases the
+                // sessions held back.
                 self.core.lease.expire();
                 return Err(fault);
             }
@@ -211,10 +211,10 @@ impl Control {
     async fn work(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let pushes = Arc::clone(&generation.pushes);
         if pushes.is_gone() {
-            // The connection is lost: nothing it still holds may be trusted.
+            // The connection is lost, so nothing that it still holds may be trusted.
             return Err(Fault::NotConnected);
         }
-        // Checked before each step: nothing may be asked of, or believed from, a replaced primary.
+        // Checked before each step, because the answers of a replaced primary must not be used.
         if self.connections.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
             return Err(Fault::NoPrimary(format!(
                 "{} is not the primary of the revocations any more",
@@ -276,7 +276,7 @@ impl Control {
         self.step("down").reason(fault).log();
         let news = self.core.status.set_down(fault.to_string());
         if news {
-            // Sessions that waited for a short interruption learn that it lasts.
+            // Wakes the sessions that wait for the end of a short interruption: this one lasts.
             self.core.events.reopened();
             warn!(error = %fault, "out of touch with redis, sessions are silent");
         } else {

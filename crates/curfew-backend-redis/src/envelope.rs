@@ -20,7 +20,6 @@
 //! Unknown members are ignored, so that later versions can add some. [`CLEARED`] is sent on the
 //! same channels and is not a publication. A node that does not know it takes it for a malformed
 //! publication, and reads the stream again.
-//! stream again.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -263,7 +262,7 @@ mod tests {
             };
             let decoded = decode(channel(), &encode(&publication));
             assert_eq!(decoded.as_ref(), Some(&publication));
-            // As the script writes it.
+            // The beginning as the script writes it.
             let begin = br#"{"v":2,"epoch":"abcdefgh","at":1764000000123,"offset":42"#;
             let placed = [&begin[..], &encode_end(&publication)].concat();
             let entry = StreamEntry {

@@ -395,8 +395,8 @@ impl Outgoing {
     }
 }
 
-/// Waits until a revocation of this kind finds every session that it names. It may not while a
-/// reload is under way. Returns false if the wait takes longer than `patience`.
+/// Waits until a revocation of this kind finds every session that it names. During a reload it may
+/// not find all of them. Returns false if the wait takes longer than `patience`.
 pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) -> bool {
     let found = async {
         while !core.events.finds(kind) {

@@ -16,8 +16,8 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// Number of signs of life in the time after which their absence counts as a pause. With several, a
-/// thread that is late for one sign does not count as paused.
+/// Signs of life in the time after which their absence counts as a pause. There are several, so
+/// that a thread that is late for one sign does not count as paused.
 const SIGNS: u32 = 6;
 
 /// Shortest absence of signs that counts as a pause. The limit is a tenth of the lease if that is

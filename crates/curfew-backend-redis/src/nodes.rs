@@ -171,7 +171,7 @@ impl Redis {
             Keyed::new("DEL", &keys.node(node)),
             Keyed::new("DEL", &keys.heartbeat(node)),
         ];
-        // With records left, the node stays in the set, so that another node finds and removes
+        // If records are left, the node stays in the set, so that another node finds and removes
         // them.
         if left.iter().all(|left| *left == Value::Int(0)) {
             commands.push(Keyed::new("SREM", &keys.nodes()).arg(node.to_string()));
@@ -180,8 +180,8 @@ impl Redis {
         Ok(())
     }
 
-    /// Cleans up after nodes without a lease now and in the last search. `missing` holds the nodes
-    /// without a lease in the last search.
+    /// Cleans up after the nodes that have no lease now and had none in the last search. `missing`
+    /// holds the nodes without a lease in the last search.
     async fn reap_once(
         &self,
         missing: &mut HashSet<NodeId>,

@@ -44,7 +44,7 @@ impl Revocations for Redis {
     ) -> BoxFuture<'a, Result<Option<Revoked>, BackendError>> {
         Box::pin(async move {
             if !self.core.status.clocks_agree() {
-                // A cutoff would cover the wrong tokens.
+                // With clocks so far apart, a cutoff would cover the wrong tokens.
                 return Err(Fault::Clock(MAX_CLOCK_SKEW.as_secs()).into());
             }
             if keys.is_empty() {

@@ -14,11 +14,11 @@ use crate::core::random_id;
 use crate::fault::Fault;
 use crate::inbox::Message;
 
-/// Longest wait for the node of a session that is to give way, before the next oldest session is
-/// asked.
+/// Longest wait for the node of a session that is to be ended. After it, the next oldest session is
+/// tried.
 const REPLACE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Most sessions asked to give way before the new one is refused.
+/// Most sessions tried before the new one is refused.
 const MOST_REPLACED: usize = 4;
 
 impl Redis {

@@ -13,8 +13,7 @@ use crate::{BackendError, BoxFuture};
 pub struct NodeInfo {
     /// The node's id, new at every start.
     pub node: NodeId,
-    /// Its name, from `server.node_name` or the machine; empty if its version is older than the
-    /// name.
+    /// Its name, from `server.node_name` or the machine; empty if the node's version has no names.
     pub name: String,
     /// The address of its public listener: `server.node_address`, or the address that it sees
     /// itself.
@@ -26,7 +25,7 @@ pub struct NodeInfo {
     /// The number of its sessions.
     pub sessions: u64,
     /// A digest of its `[[channels]]`: nodes with the same digest store the same streams. Absent if
-    /// it has no `[[channels]]`, or if its version is older than the digest.
+    /// it has no `[[channels]]`, or if the node's version has no digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<String>,
 }

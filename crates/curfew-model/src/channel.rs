@@ -50,7 +50,7 @@ impl Channel {
         Ok(Self(name.into()))
     }
 
-    /// The first bytes of the name's SHA-256. Two names hardly ever have the same.
+    /// The first bytes of the name's SHA-256. Two names hardly ever share it.
     pub fn digest(&self) -> u64 {
         digest(self.0.as_bytes())
     }
@@ -79,7 +79,7 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// The first bytes of a text's SHA-256. Two texts hardly ever have the same.
+/// The first bytes of a text's SHA-256. Two texts hardly ever share it.
 pub fn digest(text: &[u8]) -> u64 {
     let digest = Sha256::digest(text);
     digest[..8]

@@ -13,8 +13,8 @@ const NOT_HELD: u64 = 0;
 /// Value of a lease that never ends, because its sessions depend on no remote backend.
 const PERPETUAL: u64 = u64::MAX;
 
-/// Time since the system started, including time asleep (`CLOCK_BOOTTIME`). Leases are measured by
-/// it, because it continues while a process is paused or the machine suspended.
+/// Time since the system started, including the time in suspend (`CLOCK_BOOTTIME`). Leases are
+/// measured by it, because it continues while a process is paused or the machine suspended.
 pub fn boottime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     // Neither part of a time since the start is negative, and the nanoseconds stay below a second.

@@ -12,7 +12,7 @@ pub struct Quota {
 }
 
 impl Quota {
-    /// A burst of one second's tokens.
+    /// A quota whose burst is the tokens of one second.
     pub fn of_a_second(per_second: u32) -> Self {
         Self {
             per_second,

@@ -9,8 +9,8 @@ const TRACEPARENT_BYTES: usize = 55;
 /// The flag of a trace that is recorded.
 const SAMPLED: u8 = 1;
 
-/// Longest `tracestate` that is passed on, in bytes: the length that W3C Trace Context requires at
-/// least.
+/// Longest `tracestate` that is passed on, in bytes. W3C Trace Context requires at least this
+/// length.
 const MAX_STATE_BYTES: usize = 512;
 
 /// Most members of a `tracestate`.

@@ -19,8 +19,8 @@ impl Control {
     /// Renews the lease, unless track is lost meanwhile.
     pub(super) async fn beat(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let started = Instant::now();
-        // Read before the send: the answer says nothing of changes that Redis executes after it, so
-        // the lease must count from here.
+        // Read before the send: the answer says nothing about changes that Redis executes after it,
+        // so the lease must count from here.
         let (sent_at, stretch) = (boottime(), self.core.lease.stretch());
         let connection = &mut generation.connection;
         let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);

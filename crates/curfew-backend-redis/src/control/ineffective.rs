@@ -1,8 +1,9 @@
 //! Ineffective keys: keys that look like a revocation's but match no session. They are logged once,
 //! listed, and counted.
 //!
-//! A key that parses is known like any other, because a reload may make its kind effective; here it
-//! is only logged. Other keys, and keys without the braces, are kept by their whole name.
+//! A key that parses is stored like any other known revocation, because a reload may make its kind
+//! effective; this module only logs it. Other keys, and keys without the braces, are remembered by
+//! their whole name.
 
 use std::collections::{BTreeMap, HashSet};
 

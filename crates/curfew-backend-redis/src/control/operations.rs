@@ -253,7 +253,7 @@ impl Control {
     }
 
     /// Reads a revocation that was just written, and ends the sessions it covers, unless its push
-    /// has done so already. Fails if sessions that it names may not be found by it.
+    /// has done so already. Fails if the revocation may not find every session that it names.
     async fn confirm(
         &mut self,
         generation: &mut Generation,

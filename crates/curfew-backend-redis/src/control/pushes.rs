@@ -1,6 +1,6 @@
 //! Pushes: the revocation keys that Redis reports as touched.
 //!
-//! The connection's own task calls [`Pushes::take`] for each push, before it hands on any later
+//! The connection's own task calls [`Pushes::take`] for each push, before it delivers any later
 //! reply. The sessions that a key may name are held back at once, until the control task has read
 //! the key. A further push of a key that waits costs nothing, because its sessions are held back.
 

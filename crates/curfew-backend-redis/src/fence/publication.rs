@@ -20,7 +20,7 @@ pub(crate) struct Publication {
     pub(super) until: Duration,
     /// True if Redis may have received it.
     pub(super) sent: bool,
-    /// The entry that it becomes, where its channel has a stream.
+    /// The entry that it becomes, if its channel has a stream.
     pub(super) entry: Option<Box<NewEntry>>,
     answer: Option<oneshot::Sender<Result<Option<Position>, Fault>>>,
 }

@@ -6,7 +6,7 @@ for _, key in ipairs(KEYS) do
     if not string.find(length.err, '^WRONGTYPE') then
       return length
     end
-    -- Curfew did not write a key of another type.
+    -- A key of another type was not written by Curfew, so it is removed.
     redis.call('DEL', key)
   end
 end

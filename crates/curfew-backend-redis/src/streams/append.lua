@@ -3,11 +3,11 @@
 --
 -- ARGV: a deadline in microseconds since 1970; the server's id and a fresh epoch; the lifetimes of
 -- the position, of the publications and of idempotency keys, in milliseconds; the number of
--- publications to keep; PUBLISH or SPUBLISH. For each publication follow the index of its key in
--- KEYS, or 0, and its envelope without the beginning.
+-- publications to keep; PUBLISH or SPUBLISH. Two arguments follow for each publication: the index
+-- of its key in KEYS, or 0, and its envelope without the beginning.
 --
 -- Answers with the server's id, the epoch, and the offset of each publication. If an earlier
--- publication had the same key, its epoch and offset take the place of the offset.
+-- publication had the same key, its epoch and offset are answered instead.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[1]) then

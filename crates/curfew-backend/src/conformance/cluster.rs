@@ -323,7 +323,7 @@ impl LocalSessions for Recorder {
     }
 }
 
-/// A record's session, closed.
+/// The session of a record, after its end.
 pub(super) fn closed(record: &SessionRecord) -> ClosedSession {
     ClosedSession {
         session: record.session,
