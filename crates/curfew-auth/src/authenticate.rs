@@ -88,8 +88,9 @@ impl Unverified {
 }
 
 impl VerifyError {
-    /// Replaces a refusal that this node's clock decided by [`Unverified::Clock`], for a node whose
-    /// clock is not known to be right: it cannot tell that a token is expired or not yet valid.
+    /// Turns a refusal that this node's clock caused into [`Unverified::Clock`]. It is for a node
+    /// whose clock is not known to be right, because such a clock cannot prove that a token is
+    /// expired or not yet valid.
     #[must_use]
     pub fn without_clock(self) -> Self {
         match self {

@@ -144,16 +144,16 @@ pub struct AuthConfig {
     /// The issuers whose tokens are accepted; at least one.
     pub issuers: Vec<Issuer>,
     /// Claims that other sections read, and that every reader must understand alike. The field is
-    /// no setting. The configuration fills it from those sections.
+    /// not a setting: the configuration fills it from those sections.
     #[serde(skip)]
     pub claims_in_use: Vec<String>,
     /// Reads the claims of the Centrifuge protocol: `expire_at` ends a session before `exp`, and a
-    /// token with `channel` opens a subscription and no session. The field is no setting. The
-    /// configuration sets it where the protocol is spoken.
+    /// token with `channel` opens a subscription and no session. The field is not a setting: the
+    /// configuration sets it if the protocol is enabled.
     #[serde(skip)]
     pub centrifuge_claims: bool,
     /// Accepts tokens without `exp`, which end after a day, and HMAC secrets of any length. The
-    /// field is no setting. `curfew dev --centrifuge` sets it, on loopback addresses alone.
+    /// field is not a setting: `curfew dev --centrifuge` sets it, on loopback addresses only.
     #[serde(skip)]
     pub development: bool,
 }

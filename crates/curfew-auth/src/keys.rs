@@ -116,7 +116,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// A shared secret of at least so many bytes.
+    /// A shared secret of at least `least_bytes` bytes.
     pub(crate) fn from_secret(secret: &[u8], least_bytes: usize) -> Result<Self, KeyError> {
         if secret.len() < least_bytes {
             return Err(KeyError::ShortSecret);
@@ -214,8 +214,8 @@ impl Key {
         &self.algorithms
     }
 
-    /// Returns true if `signature` over `signed` is this key's. An algorithm that the key is not
-    /// for never verifies.
+    /// Returns true if this key made `signature` over `signed`. An algorithm that does not belong
+    /// to the key never verifies.
     pub(crate) fn verify(&self, algorithm: Algorithm, signed: &[u8], signature: Vec<u8>) -> bool {
         self.algorithms.contains(&algorithm)
             && (PROVIDER.verifier_factory)(&algorithm.library(), &self.material)

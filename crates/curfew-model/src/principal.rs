@@ -195,7 +195,7 @@ impl Principal {
     /// Adds the keys of the listed claims.
     fn add_claims(&self, keys: &mut Vec<RevocationKey>, revocable_claims: &[String]) {
         if revocable_claims.is_empty() {
-            // Saves the parsing of the claims.
+            // Without a listed claim, the claims need not be parsed.
             return;
         }
         let claims = self.claims().parse();

@@ -317,7 +317,7 @@ impl RevocationKey {
             return None;
         };
         if !RESERVED_KINDS.contains(&&**kind) && !is_kind(kind) {
-            // The kind may become one after a reload.
+            // The claim may become a kind after a reload.
             return Some(Ineffective::UnknownKind);
         }
         let plain = value.plain.as_deref()?;

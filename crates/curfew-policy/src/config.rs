@@ -10,7 +10,7 @@ use crate::GRANT;
 use crate::condition::Condition;
 use curfew_model::pattern::Pattern;
 
-/// Permissions to subscribe and to publish. Without a rule or a grant, everything is denied.
+/// Permissions for the actions on channels. Without a rule or a grant, everything is denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PolicyConfig {

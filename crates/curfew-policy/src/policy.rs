@@ -19,9 +19,9 @@ pub struct Policy {
     rules: Ruleset,
 }
 
-/// A principal with the rules in force when this was made. Claims are parsed at most once for any
-/// number of decisions, and a reload in between has no effect. Make a new one for each batch of
-/// decisions.
+/// A principal, with the rules that were in force when this value was made. Claims are parsed at
+/// most once for any number of decisions, and a reload in between has no effect. Make a new one for
+/// each batch of decisions.
 pub struct Subject<'a> {
     rules: &'a Ruleset,
     user: &'a str,

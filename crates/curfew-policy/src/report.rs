@@ -23,7 +23,7 @@ impl Limiter {
         }
     }
 
-    /// Returns true if a report is due. Of several concurrent callers, one gets true.
+    /// Returns true if a report is due. If several callers ask at once, one of them gets true.
     pub(crate) fn permits(&self, now: Instant) -> bool {
         let at = now.saturating_duration_since(self.started).as_secs();
         let due = self.due.load(Ordering::Relaxed);

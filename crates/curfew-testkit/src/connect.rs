@@ -17,7 +17,7 @@ use crate::{OutFrame, PATIENCE, Stream, WsClient};
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// The answer to an upgrade, with another status than 101.
+/// The response to an upgrade request, if its status is not 101.
 pub type RefusedUpgrade = Response;
 
 /// A WebSocket to be opened. By default it sends a correct request for `/ws`.
@@ -55,25 +55,25 @@ impl Connect {
         }
     }
 
-    /// Another method than GET.
+    /// Uses another method than GET.
     pub fn method(mut self, method: &str) -> Self {
         self.method = method.to_owned();
         self
     }
 
-    /// Another path than `/ws`, with its query.
+    /// Uses another path than `/ws`, with its query.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// Another version than `HTTP/1.1`.
+    /// Uses another version than `HTTP/1.1`.
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.to_owned();
         self
     }
 
-    /// One more header; a value may be any bytes.
+    /// Adds a header. Its value may be any bytes.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers
             .push((name.to_owned(), value.as_ref().to_vec()));
@@ -91,12 +91,12 @@ impl Connect {
         self.header("Authorization", format!("Bearer {token}"))
     }
 
-    /// The subprotocols offered, as one header.
+    /// Offers these subprotocols, in one header.
     pub fn subprotocols(self, offered: &str) -> Self {
         self.header("Sec-WebSocket-Protocol", offered)
     }
 
-    /// Frames sent right behind the request, in the same segment.
+    /// Sends frames right behind the request, in the same segment.
     pub fn behind(mut self, frames: &[OutFrame]) -> Self {
         for frame in frames {
             self.behind.extend(frame.to_bytes());
@@ -104,7 +104,7 @@ impl Connect {
         self
     }
 
-    /// Bytes sent right behind the request, in the same segment.
+    /// Sends bytes right behind the request, in the same segment.
     pub fn behind_bytes(mut self, bytes: &[u8]) -> Self {
         self.behind.extend_from_slice(bytes);
         self

@@ -80,8 +80,9 @@ pub struct Issuer {
     /// `SSL_CERT_DIR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// The tenants of an `issuer` with `{tenantid}`: a token's `iss` must be that with one of these
-    /// in its place. With `discovery`, `common` replaces `{tenantid}` in the URL. Default: none.
+    /// The tenants of an `issuer` with `{tenantid}`: a token's `iss` must be `issuer` with one of
+    /// these in the place of `{tenantid}`. With `discovery`, `common` replaces `{tenantid}` in the
+    /// URL. Default: none.
     pub tenants: Vec<String>,
     /// Requires access tokens to state their type by `typ` (`at+jwt`, RFC 9068), which no ID token
     /// does. Default: `false`, tokens with `typ` `JWT` or without one are accepted too.
@@ -428,7 +429,7 @@ impl Issuer {
 /// Placeholder for the tenant in an issuer, as in Entra ID's.
 pub(crate) const TENANT: &str = "{tenantid}";
 
-/// The base URL of an issuer's OpenID configuration. Entra ID serves that of all tenants under
+/// The base URL of an issuer's OpenID configuration. Entra ID serves one for all tenants, under
 /// `common`.
 pub fn found_at(issuer: &str) -> String {
     issuer.replace(TENANT, "common")

@@ -9,9 +9,9 @@ use crate::AuthError;
 use crate::token::TokenClaims;
 
 impl Issuers {
-    /// Finds the issuer that must verify an access token: the one that `iss` names, or among
-    /// several of that name the first that `aud` names. Without `iss`, `kid` decides. Nothing is
-    /// verified yet.
+    /// Finds the issuer that must verify an access token: the issuer that `iss` names or, if
+    /// several have that `iss`, the first whose audience `aud` names. Without `iss`, `kid` decides.
+    /// Nothing is verified yet.
     pub(crate) fn find(
         &self,
         claims: &TokenClaims<'_>,
