@@ -18,8 +18,8 @@ mod anew;
 /// tokens can write a new `kid` into each, and must not load the issuer.
 const ON_DEMAND_PAUSE: Duration = Duration::from_secs(30);
 
-/// Number of such fetches that may follow each other at once: an issuer may rotate its keys twice
-/// in a row.
+/// Number of fetches caused by unknown keys that may follow each other at once: an issuer may
+/// rotate its keys twice in a row.
 const ON_DEMAND_BURST: u32 = 2;
 
 /// Longest wait of a token for its key.
@@ -259,10 +259,10 @@ impl RemoteKeys {
         }
     }
 
-    /// Asks for a token's missing key. Waits for the fetch that is under way, and for another if
-    /// that one began before the question. Starts a fetch only if `may_draw` is set and the rate of
-    /// on-demand fetches allows it. `is_unknown` first looks for the key again, because an earlier
-    /// fetch may have brought it.
+    /// Asks for a token's missing key. Waits for the fetch that is under way, and for one more if
+    /// the fetch under way began before the question. Starts a fetch only if `may_draw` is set and
+    /// the rate of on-demand fetches allows it. `is_unknown` first looks for the key again, because
+    /// an earlier fetch may have brought it.
     pub(crate) async fn ask(&self, may_draw: bool, is_unknown: impl Fn() -> bool) -> Asked {
         let until = Instant::now() + KEY_WAIT;
         let mut ended = self.ended.subscribe();

@@ -146,7 +146,7 @@ mod tests {
         let (key, other) = (SessionKey::generate(), SessionKey::generate());
         let message = key.seal(NodeId::new(), 1, TOKEN);
         assert_eq!(open(&message, &other), None);
-        // A message with the id of the other key opens no better.
+        // The id of the other key in the message does not help.
         let mut forged = message;
         forged[1..=SessionKeyId::BYTES].copy_from_slice(other.id().as_bytes());
         assert_eq!(open(&forged, &other), None);

@@ -83,7 +83,7 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// The value is no subject, the issuer may not name it, or nothing here is found by it.
+    /// The value is not a subject, the issuer may not name it, or no session can be found by it.
     pub fn revoked_subjects(
         &self,
         revoker: &Revoker,

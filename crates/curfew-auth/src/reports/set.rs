@@ -46,7 +46,7 @@ pub enum Effect {
     },
     /// The event ends no access, because of its type or its content.
     Nothing,
-    /// Nothing here is found by the event's subject. The reason is for operators.
+    /// No session can be found by the event's subject. The reason is for operators.
     NobodyFound(&'static str),
     /// The verification event has the expected state.
     Verified,

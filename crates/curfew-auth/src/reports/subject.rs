@@ -78,7 +78,7 @@ impl Subject {
 pub(super) enum SubjectMatch {
     /// The subjects by which sessions can be found; all name the same one.
     Subjects(Vec<Subject>),
-    /// A well-formed subject by which nothing is found here. The reason is for operators.
+    /// A well-formed subject by which no session can be found. The reason is for operators.
     Nowhere(&'static str),
     /// A user of an issuer on which the reporter does not report.
     Foreign,
@@ -90,7 +90,7 @@ impl ReportRules {
     ///
     /// # Errors
     ///
-    /// It is no subject identifier.
+    /// The value is not a subject identifier.
     pub(super) fn find(
         &self,
         subject: &Value,
@@ -111,7 +111,7 @@ impl ReportRules {
     ///
     /// # Errors
     ///
-    /// It is no subject identifier, or it has another format.
+    /// The value is not a subject identifier, or it has another format.
     pub(super) fn find_user(&self, subject: &Value) -> Result<SubjectMatch, AuthError> {
         let members = simple(subject)?;
         match format(members).as_deref() {

@@ -18,7 +18,8 @@ pub(crate) struct TokenClaims<'a> {
     pub(crate) not_before: Option<Date>,
     pub(crate) issued_at: Option<Date>,
     pub(crate) token_id: Option<Cow<'a, str>>,
-    /// The Centrifuge claim `expire_at`, which ends the session before `exp`; `None` if it is 0.
+    /// The Centrifuge claim `expire_at`, which ends the session before `exp`; `None` if absent or
+    /// 0.
     pub(crate) ends_at: Option<Date>,
     /// The Centrifuge claims of a subscription token.
     pub(crate) subscription: SubscriptionClaims<'a>,
@@ -179,7 +180,8 @@ impl<'a> Members<'a> for Reading<'a, '_> {
             }
             "sub" => drop(json::subject(name, value, rules.numeric_subjects)?),
             "expire_at" if rules.centrifuge != Centrifuge::None => {
-                // The upstream 0 means "never", and no claim may say so here.
+                // In the upstream protocol, 0 means "never". No claim may say so here, so 0 is left
+                // out.
                 claims.ends_at = Some(Date::read(name, value)?).filter(|date| date.up() > 0);
             }
             "channel" if rules.centrifuge == Centrifuge::Connection => {

@@ -138,7 +138,7 @@ impl TokenType {
             Self::Access => matches!(typ, "jwt" | "at+jwt"),
             Self::Logout => matches!(typ, "jwt" | "logout+jwt"),
             Self::Event => typ == "secevent+jwt",
-            // The draft defines none; this one is Okta's.
+            // The draft defines no `typ`; the second one is Okta's.
             Self::Revocation => matches!(typ, "jwt" | "global-token-revocation+jwt"),
         }
     }
