@@ -2,8 +2,8 @@
 //!
 //! Owns: the sources and the form of tokens, the issuers and their keys, the refusals of tokens,
 //! and tickets. It is the only crate that names the JWT library and a cipher.
-//! Knows nothing of: sockets, sessions, revocations, policy. A read of a key file blocks the thread.
-//! Verification awaits only keys, which another crate fetches.
+//! Knows nothing of: sockets, sessions, revocations, policy. A read of a key file blocks the
+//! thread. Verification awaits only keys, which another crate fetches.
 //! Start at [`Authenticator::authenticate`].
 //!
 //! ```

@@ -52,8 +52,8 @@ pub trait Nodes: Send + Sync + 'static {
         true
     }
 
-    /// The setting that keeps a replaced primary from accepting revocations, or `none`. `None` if no
-    /// server could replace the primary.
+    /// The setting that keeps a replaced primary from accepting revocations, or `none`. `None` if
+    /// no server could replace the primary.
     fn fencing(&self) -> Option<&'static str> {
         None
     }

@@ -1,7 +1,7 @@
 //! Tools of the tests.
 //!
-//! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a clock
-//! that is set by hand, and the runner of transcripts.
+//! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a
+//! clock that is set by hand, and the runner of transcripts.
 //! Knows nothing of: the gateway's own WebSocket code. It parses frames by code of its own, because
 //! shared code would hide the gateway's mistakes.
 //! Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens, [`transcript`] replays files.
