@@ -164,18 +164,9 @@ impl Redis {
         Ok(redis)
     }
 
-    /// The backend as its eight traits.
+    /// The backend as its traits.
     pub fn backends(self: &Arc<Self>) -> Backends {
-        Backends {
-            broker: Arc::clone(self) as _,
-            streams: Arc::clone(self) as _,
-            presence: Arc::clone(self) as _,
-            sessions: Arc::clone(self) as _,
-            revocations: Arc::clone(self) as _,
-            nodes: Arc::clone(self) as _,
-            tickets: Arc::clone(self) as _,
-            relay: Arc::clone(self) as _,
-        }
+        Backends::of(self)
     }
 }
 

@@ -77,6 +77,25 @@ pub struct Backends {
     pub relay: Arc<dyn Relay>,
 }
 
+impl Backends {
+    /// The traits of one backend that implements all of them.
+    pub fn of<B>(backend: &Arc<B>) -> Self
+    where
+        B: Broker + Streams + Presence + Sessions + Revocations + Nodes + Tickets + Relay,
+    {
+        Self {
+            broker: Arc::clone(backend) as _,
+            streams: Arc::clone(backend) as _,
+            presence: Arc::clone(backend) as _,
+            sessions: Arc::clone(backend) as _,
+            revocations: Arc::clone(backend) as _,
+            nodes: Arc::clone(backend) as _,
+            tickets: Arc::clone(backend) as _,
+            relay: Arc::clone(backend) as _,
+        }
+    }
+}
+
 impl fmt::Debug for Backends {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backends").finish_non_exhaustive()

@@ -62,18 +62,9 @@ impl Memory {
         })
     }
 
-    /// The backend as its eight traits.
+    /// The backend as its traits.
     pub fn backends(self: &Arc<Self>) -> Backends {
-        Backends {
-            broker: Arc::clone(self) as _,
-            streams: Arc::clone(self) as _,
-            presence: Arc::clone(self) as _,
-            sessions: Arc::clone(self) as _,
-            revocations: Arc::clone(self) as _,
-            nodes: Arc::clone(self) as _,
-            tickets: Arc::clone(self) as _,
-            relay: Arc::clone(self) as _,
-        }
+        Backends::of(self)
     }
 
     /// Sets the address that the node is listed with, once its listener is bound.

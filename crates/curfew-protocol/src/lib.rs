@@ -21,6 +21,7 @@
 //! # Ok::<(), DecodeError>(())
 //! ```
 
+pub mod json;
 pub mod native;
 mod protocol;
 

@@ -25,7 +25,7 @@ use curfew_model::{
 use curfew_policy::Policy;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{Instrument as _, warn};
 
 use crate::SessionSettings;
 use crate::admission::Failure;
@@ -65,6 +65,28 @@ pub(crate) enum Reaction {
     Waits(InFlight),
     /// The session ends.
     Ends(End),
+}
+
+impl Reaction {
+    /// Keeps a command in flight until its operation ends. The operation runs in the command's span.
+    fn wait(
+        request: RequestInfo,
+        span: CommandSpan,
+        operation: impl Future<Output = Outcome> + Send + 'static,
+    ) -> Self {
+        let scope = span.scope();
+        let finished = async move {
+            Finished {
+                outcome: operation.await,
+                request,
+                span,
+            }
+        };
+        Self::Waits(InFlight {
+            operation: Box::pin(finished.instrument(scope)),
+            is_publication: false,
+        })
+    }
 }
 
 impl From<Disconnect> for Reaction {

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 use curfew_model::{DataForm, Present, SessionId};
+use curfew_protocol::json::put_string;
 
 use super::{Field, Fields, Published, Root, put_present};
 
@@ -231,41 +232,4 @@ fn has_line_end(bytes: &[u8]) -> bool {
             .iter()
             .fold(false, |found, byte| found | is_line_end(*byte))
     })
-}
-
-/// Writes a JSON string.
-fn put_string(text: &[u8], out: &mut BytesMut) {
-    out.put_u8(b'"');
-    let mut plain = 0;
-    for (at, &byte) in text.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.put_slice(&text[plain..at]);
-        plain = at + 1;
-        put_escape(byte, out);
-    }
-    out.put_slice(&text[plain..]);
-    out.put_u8(b'"');
-}
-
-/// Writes a byte that a JSON string may not contain literally (RFC 8259 §7).
-fn put_escape(byte: u8, out: &mut BytesMut) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let short = match byte {
-        b'"' | b'\\' => byte,
-        0x08 => b'b',
-        0x0c => b'f',
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        _ => {
-            out.put_slice(b"\\u00");
-            out.put_u8(HEX[usize::from(byte >> 4)]);
-            out.put_u8(HEX[usize::from(byte & 0xf)]);
-            return;
-        }
-    };
-    out.put_u8(b'\\');
-    out.put_u8(short);
 }

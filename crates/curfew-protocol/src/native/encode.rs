@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use bytes::{BufMut as _, BytesMut};
 use curfew_model::{CommandId, Disconnect, Position, Present, Publication, Push, Reply, TraceId};
 
+use crate::json;
+
 /// Bytes of a `message` frame besides channel, data and sender.
 const MESSAGE_OVERHEAD: usize = 64;
 
@@ -286,38 +288,5 @@ fn put_trace(trace: Option<TraceId>, out: &mut BytesMut) {
 
 fn put_string(name: &str, text: &str, out: &mut BytesMut) {
     put_name(name, out);
-    out.put_u8(b'"');
-    let bytes = text.as_bytes();
-    let mut plain = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.put_slice(&bytes[plain..at]);
-        plain = at + 1;
-        put_escape(byte, out);
-    }
-    out.put_slice(&bytes[plain..]);
-    out.put_u8(b'"');
-}
-
-/// Writes a byte that a JSON string may not contain literally (RFC 8259 §7).
-fn put_escape(byte: u8, out: &mut BytesMut) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let short = match byte {
-        b'"' | b'\\' => byte,
-        0x08 => b'b',
-        0x0c => b'f',
-        b'\n' => b'n',
-        b'\r' => b'r',
-        b'\t' => b't',
-        _ => {
-            out.put_slice(b"\\u00");
-            out.put_u8(HEX[usize::from(byte >> 4)]);
-            out.put_u8(HEX[usize::from(byte & 0xf)]);
-            return;
-        }
-    };
-    out.put_u8(b'\\');
-    out.put_u8(short);
+    json::put_string(text.as_bytes(), out);
 }

@@ -6,13 +6,11 @@ use curfew_backend::BackendError;
 use curfew_model::{Action, Epoch, ErrorCode, HistoryRange, Reply};
 use curfew_node::History;
 use curfew_telemetry::Origin;
-use tracing::Instrument as _;
 
 use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
-use crate::pipeline::{Finished, InFlight};
 
 /// The part of the stream that a client asks for.
 pub(crate) struct Wanted {
@@ -57,18 +55,9 @@ pub(crate) fn start(
         range,
         epoch,
     } = wanted;
-    let scope = span.scope();
-    let read = async move {
+    Reaction::wait(request, span, async move {
         let result = node.history(&channel, range, limit, outbound_bytes).await;
-        Finished {
-            request,
-            outcome: Outcome::Read { result, epoch },
-            span,
-        }
-    };
-    Reaction::Waits(InFlight {
-        operation: Box::pin(read.instrument(scope)),
-        is_publication: false,
+        Outcome::Read { result, epoch }
     })
 }
 

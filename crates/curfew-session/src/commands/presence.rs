@@ -7,13 +7,11 @@ use curfew_backend::{BackendError, PresenceList};
 use curfew_model::{Action, ErrorCode, Present, Principal, Reply};
 use curfew_node::count_within;
 use curfew_telemetry::Origin;
-use tracing::Instrument as _;
 
 use crate::SessionSettings;
 use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
-use crate::pipeline::{Finished, InFlight};
 
 /// Room for all of a session in an answer but its user and what is shown of it, in bytes.
 const SESSION_BYTES: usize = 96;
@@ -40,18 +38,9 @@ pub(crate) fn start(
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
     let node = Arc::clone(&state.context.node);
-    let scope = span.scope();
-    let read = async move {
+    Reaction::wait(request, span, async move {
         let result = node.presence(&channel).await;
-        Finished {
-            request,
-            outcome: Outcome::Present { result, is_count },
-            span,
-        }
-    };
-    Reaction::Waits(InFlight {
-        operation: Box::pin(read.instrument(scope)),
-        is_publication: false,
+        Outcome::Present { result, is_count }
     })
 }
 

@@ -12,13 +12,11 @@ use curfew_model::{
 use curfew_node::{ChannelOptions, JoinLeave, SubscribeOutcome, SubscriptionTokenError, Wish};
 use curfew_policy::{Decision, Policy, Why};
 use curfew_telemetry::Origin;
-use tracing::Instrument as _;
 
 use crate::commands::span::CommandSpan;
 use crate::commands::subscribe_token::{self, Grant};
 use crate::commands::{Outcome, Reaction, RequestInfo, presence};
 use crate::open::{SessionState, Subscription};
-use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
 use crate::{Context, SessionSettings};
 
@@ -111,8 +109,7 @@ pub(crate) fn start(
     let context = Arc::clone(&state.context);
     let (wire, id) = (state.wire, request.id.clone());
     let token = asked.token.map(|token| token.into_owned());
-    let scope = span.scope();
-    let subscribe = async move {
+    Reaction::wait(request, span, async move {
         let allowed = || {
             // A revocation may have come while the broker was asked.
             member.withdrawn(&channel).is_none()
@@ -148,20 +145,11 @@ pub(crate) fn start(
             let outcome = subscribe.await?;
             Ok((outcome, grant))
         };
-        let outcome = Outcome::Subscribed {
+        Outcome::Subscribed {
             result: result.await,
             policy: Arc::clone(&policy),
             channel: channel.clone(),
-        };
-        Finished {
-            request,
-            outcome,
-            span,
         }
-    };
-    Reaction::Waits(InFlight {
-        operation: Box::pin(subscribe.instrument(scope)),
-        is_publication: false,
     })
 }
 

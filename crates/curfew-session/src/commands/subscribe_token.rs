@@ -10,14 +10,12 @@ use curfew_model::{Channel, Disconnect, ErrorCode, Reply};
 use curfew_node::SubscriptionToken;
 use curfew_telemetry::Origin;
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 use crate::Context;
 use crate::commands::span::CommandSpan;
 use crate::commands::subscribe::SubscribeError;
 use crate::commands::{Outcome, Reaction, RequestInfo, presence};
 use crate::open::SessionState;
-use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
 
 /// A subscription's token, verified.
@@ -91,18 +89,9 @@ pub(crate) fn refresh(
     let context = Arc::clone(&state.context);
     let member = Arc::clone(live.attachment.member());
     let token = token.into_owned();
-    let scope = span.scope();
-    let verify = async move {
+    Reaction::wait(request, span, async move {
         let result = verify(&context, &member, &channel, &token).await;
-        Finished {
-            request,
-            outcome: Outcome::SubscriptionRefreshed { channel, result },
-            span,
-        }
-    };
-    Reaction::Waits(InFlight {
-        operation: Box::pin(verify.instrument(scope)),
-        is_publication: false,
+        Outcome::SubscriptionRefreshed { channel, result }
     })
 }
 

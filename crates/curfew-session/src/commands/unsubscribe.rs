@@ -2,11 +2,9 @@
 
 use curfew_model::{Channel, ErrorCode, Reply};
 use curfew_telemetry::Origin;
-use tracing::Instrument as _;
 
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
-use crate::pipeline::{Finished, InFlight};
 
 /// Performs the command. It waits only for the end of the session's presence in the channel.
 pub(crate) fn run(state: &mut SessionState, request: RequestInfo, name: &str) -> Reaction {
@@ -38,16 +36,8 @@ pub(crate) fn run(state: &mut SessionState, request: RequestInfo, name: &str) ->
         return Reaction::Done(state.reply(&request, &Reply::Unsubscribed));
     };
     drop(entered);
-    let depart = async move {
+    Reaction::wait(request, span, async move {
         departure.wait().await;
-        Finished {
-            request,
-            outcome: Outcome::Unsubscribed,
-            span,
-        }
-    };
-    Reaction::Waits(InFlight {
-        operation: Box::pin(depart.instrument(scope)),
-        is_publication: false,
+        Outcome::Unsubscribed
     })
 }
