@@ -323,8 +323,8 @@ impl Redis {
         let mut list = self.list_index(&keys.revoked_index(), below).await?;
         list.extend(self.list_index(&keys.ineffective(), |name| name).await?);
         list.sort_unstable_by(Listed::order);
-        list.dedup_by(|a, b| a.key == b.key);
         // A key may be in both indexes.
+        list.dedup_by(|a, b| a.key == b.key);
         Ok(list)
     }
 
