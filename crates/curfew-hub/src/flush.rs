@@ -35,7 +35,7 @@ struct All {
 /// The work of one flusher.
 #[derive(Debug, Default)]
 struct Due {
-    /// Members told to this flusher by publishers.
+    /// Members that publishers have reported to this flusher.
     members: Vec<Arc<Member>>,
     /// Members handed over by a flusher with a long list. They are not handed on, so that they move
     /// only once.
@@ -81,7 +81,7 @@ impl Due {
     fn add(due: &Mutex<Self>, add: impl FnOnce(&mut Self)) {
         let mut due = due.lock();
         add(&mut due);
-        // Woken after the lock is released: the flusher locks it first thing.
+        // The waker is called after the lock is released: the flusher takes the lock first thing.
         let waker = due.waker.take();
         drop(due);
         if let Some(waker) = waker {
@@ -115,7 +115,7 @@ impl Hub {
         let Some(due) = self.flushers.due(flusher) else {
             return Poll::Pending;
         };
-        // Checked and registered under one lock: a member told in between would wake no flusher.
+        // Checked and registered under one lock: a member added in between would wake no flusher.
         let mut due = due.lock();
         if due.is_empty() {
             due.waker = Some(cx.waker().clone());

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use curfew_telemetry::Writes;
 
-/// Most traced publications followed through one session's queue. Further ones are missing from the
-/// count of their writes.
+/// Most traced publications followed through one session's queue. The writes of further ones are
+/// not counted.
 const MAX_FOLLOWED: usize = 16;
 
 /// A publication timed on its way to one session.
@@ -64,7 +64,8 @@ struct Queued {
 }
 
 impl Arrivals {
-    /// Starts timing the frame just queued. An untraced one is skipped while an older one is timed.
+    /// Starts timing the frame just queued. An untraced frame is skipped while an older one is
+    /// timed.
     #[cold]
     pub(super) fn add(&mut self, arrival: &Arrival) {
         match &mut self.0 {

@@ -58,6 +58,6 @@ impl Undelivered {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueuedEnding {
     pub(super) ending: Ending,
-    /// The part of its queue that was dropped for the ending.
+    /// The frames that were dropped from the queue for this ending.
     pub(super) let_go: Undelivered,
 }

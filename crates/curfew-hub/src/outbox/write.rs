@@ -1,4 +1,4 @@
-//! The only way out: every byte that needs the session's access passes through [`Outbox::write`].
+//! The only path to the socket: every byte that needs access passes through [`Outbox::write`].
 
 use std::io;
 use std::task::Poll;
