@@ -80,7 +80,7 @@ impl SessionState {
                     id,
                     began,
                 };
-                // One for the whole command: its rate, limits and policy are of one configuration.
+                // Loaded once for the whole command, so that its rate, limits and policy agree.
                 let settings = self.context.settings.load();
                 let settings = &**settings;
                 let is_in_batch =

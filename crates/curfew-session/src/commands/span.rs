@@ -117,8 +117,8 @@ impl CommandSpan {
         tracer.name_user(&mut self.span, user);
     }
 
-    /// Tells of the place at which the session has joined a channel's stream: what it missed was
-    /// recovered or not, and where that came from.
+    /// Records that the publications which the session missed were recovered or not, and their
+    /// source.
     pub(crate) fn joined(&mut self, state: &SessionState, joined: Joined) {
         let Some(recovered) = joined.recovered else {
             return;
@@ -187,8 +187,8 @@ impl CommandSpan {
         self.span.began(self.began);
     }
 
-    /// Marks the command as failed. From now on it is recorded regardless of the share, within the
-    /// client's budget.
+    /// Marks the command as failed. From now on it is recorded regardless of the sampling share,
+    /// within the client's budget.
     pub(crate) fn failed(&mut self, state: &SessionState, failure: impl Into<Failure>) {
         let failure = failure.into();
         if !self.span.is_recorded() {
