@@ -13,8 +13,7 @@ use crate::outbox::Arrival;
 use crate::{Hub, Member, Wire, WireId};
 
 /// One delivery in this many is timed, because timing costs 110 ns and a delivery only 70 ns. The
-/// number is prime, so that successive broadcasts to a round number of listeners time different
-/// ones.
+/// number is prime: so each broadcast to a round number of listeners times different listeners.
 const TIMED_ONE_IN: usize = 17;
 
 /// After the first timed delivery of a broadcast, one in this many is timed, so that a large

@@ -28,7 +28,7 @@ pub(crate) struct Flushers(OnceLock<All>);
 struct All {
     /// Members waiting for a flusher, one list for each flusher.
     due: Box<[Mutex<Due>]>,
-    /// Returns the number of the flusher to tell.
+    /// Returns the number of the flusher to notify.
     nearest: fn() -> usize,
 }
 
@@ -54,8 +54,9 @@ impl Flushers {
         self.0.get()?.due.get(flusher)
     }
 
-    /// Tells the nearest flusher of a member. The nearest flusher runs when the publisher pauses;
-    /// one on another processor would wake up for every few deliveries and write them one by one.
+    /// Reports a member to the nearest flusher. That flusher runs when the publisher pauses; a
+    /// flusher on another processor would wake up for every few deliveries and write them one by
+    /// one.
     pub(crate) fn tell(&self, member: &Arc<Member>) {
         let Some(all) = self.0.get() else { return };
         let due = &all.due[(all.nearest)() % all.due.len()];
@@ -97,8 +98,8 @@ impl Due {
 
 impl Hub {
     /// Lets `count` flushers write publications. Flusher `n`, below `count`, waits in
-    /// [`Hub::poll_due`]. `nearest` returns the number of the flusher to tell from the calling
-    /// thread.
+    /// [`Hub::poll_due`]. `nearest` returns the number of the flusher that the calling thread
+    /// should notify.
     ///
     /// Before this call, the sessions' own tasks write publications. Only the first call has an
     /// effect.

@@ -193,8 +193,8 @@ impl Member {
         self.end.left_at(clock.now(), clock.boottime())
     }
 
-    /// The session's tokens: the one in force, during a refresh the one that replaces it, and those
-    /// of subscriptions.
+    /// The session's tokens: the token in force, the incoming token during a refresh, and the
+    /// tokens of subscriptions.
     pub fn principals(&self) -> Vec<Arc<Principal>> {
         self.principals.lock().all().cloned().collect()
     }

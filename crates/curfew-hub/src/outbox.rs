@@ -10,7 +10,7 @@
 //! | owner | a frame is pushed | an ending, a policy change, a nudge | the task is polled | the task waits | a flusher looks |
 //! | --- | --- | --- | --- | --- | --- |
 //! | task | the task finds it | the task finds it | task | idle, or blocked | leaves it alone |
-//! | idle | due, and a flusher is told; without a flusher, task | task, woken | task | | writes; wakes the task for the rest |
+//! | idle | due, and a flusher is notified; without a flusher, task | task, woken | task | | writes; wakes the task for the rest |
 //! | due | stays due | task, woken | task | | idle, and writes as above |
 //! | blocked | waits | task, woken | task | | leaves it alone |
 //!
@@ -91,7 +91,7 @@ pub(crate) enum Pushed {
     Overflowed { bytes: usize, frames: usize },
     /// The session is not open.
     Closed,
-    /// The frame is queued, and the caller has to tell a flusher: see [`Outbox::flush`].
+    /// The frame is queued, and the caller must notify a flusher: see [`Outbox::flush`].
     Due,
 }
 
@@ -125,7 +125,7 @@ impl QueueState {
         (bytes, frames)
     }
 
-    /// True if a waiting frame may leave, as far as the session alone is concerned.
+    /// True if a waiting frame may leave, apart from the lease and the token's end.
     fn has_frames(&self) -> bool {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
@@ -171,7 +171,7 @@ impl QueueState {
         }
     }
 
-    /// The reason for which normal frames may not leave, as far as the session alone is concerned.
+    /// The reason for which normal frames may not leave, apart from the lease and the token's end.
     fn withheld(&self) -> Option<Withheld> {
         match self.ending() {
             Some(ending) if ending.withholds() => Some(Withheld::Ended(ending)),
@@ -206,7 +206,8 @@ impl QueueState {
         tally.frame_counts.join(written.frame_counts);
         self.arrivals
             .written(written.normal_frames, &mut tally.arrivals);
-        // The session was told to end during the write, when the lanes were out of `clear`'s reach.
+        // The session was told to end during the write, when `end` could not clear the lanes in
+        // use.
         if let Some(ending) = self.ending()
             && !ending.flushes()
         {
@@ -370,7 +371,7 @@ impl Outbox {
     ///
     /// - `tight`: the node is over its own bound.
     /// - `arrival`: the publication is timed.
-    /// - `flushed`: a flusher can be told instead of the task.
+    /// - `flushed`: a flusher can be notified instead of the task.
     /// - `mark`: the frame's treatment, if it differs from that of others.
     pub(crate) fn push(
         &self,
@@ -405,8 +406,7 @@ impl Outbox {
         if let Some(arrival) = arrival {
             state.arrivals.add(arrival);
         }
-        // A running task looks at the queue itself, and a blocked task is woken by the end of what
-        // it waits for.
+        // A running task looks at the queue itself, and a blocked task is woken when its wait ends.
         if state.suspensions > 0 || !state.owner.is_flushers() {
             return Pushed::Queued;
         }

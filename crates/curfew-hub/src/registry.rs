@@ -269,8 +269,8 @@ impl Hub {
         self.send_as(member, frame, None)
     }
 
-    /// Queues a frame that discloses nothing protected by access, such as an error. The frame keeps
-    /// its turn among the others; while the session may not be written to, it leaves ahead of them.
+    /// Queues a frame that discloses nothing protected by access, such as an error. The frame does
+    /// not overtake normal frames, unless those are withheld: then it leaves ahead of them.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, Some(Mark::Notice))
     }

@@ -128,6 +128,7 @@ impl Hub {
     /// [revoked](Member::withdrawn). The session no longer listens, and its waiting frames of the
     /// channel are dropped. The session's task tells the client.
     pub fn withdraw(&self, channel: &Channel, member: &Arc<Member>) {
+        // Removed first, so that no frame is queued after the waiting ones are dropped.
         self.channels.remove(channel, member);
         self.end_telling(channel, member);
         match member.outbox().withdraw(channel) {

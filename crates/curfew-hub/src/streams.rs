@@ -298,6 +298,7 @@ impl Hub {
         };
         let mut feed = feed.lock();
         if feed.joining > 0 {
+            // The subscriber needs this feed.
             return;
         }
         // A task that already has the feed, and waits for its lock, then sees that it has ended.

@@ -24,8 +24,8 @@ const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 /// Number of locks over the channels. Channels that share one wait for each other's round trips.
 const STRIPES: usize = 256;
 
-/// Most reads of a channel's stream for one subscriber. A stream that grows faster is not
-/// recovered.
+/// Most reads of a channel's stream for one subscriber. If publications arrive faster than these
+/// reads catch up, they are not recovered.
 const MAX_READS: usize = 3;
 
 #[derive(Debug)]

@@ -107,7 +107,8 @@ pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
 /// An end of a subscription that the client resumes.
 pub(crate) const INSUFFICIENT_STATE: (u32, &str) = (2500, "insufficient state");
 
-/// The code and reason with which the server ends a subscription. Clients resume from 2500 on.
+/// The code and reason with which the server ends a subscription. Clients resubscribe after codes
+/// from 2500 on.
 pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
     match reason {
         ErrorCode::Expired => (2501, "subscription expired"),

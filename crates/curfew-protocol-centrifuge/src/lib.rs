@@ -66,9 +66,9 @@ pub enum Encoding {
 /// A kind of transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// A WebSocket, whose close frame tells the reason.
+    /// A WebSocket, whose close frame states the reason.
     WebSocket,
-    /// A streamed answer of HTTP, in which a message tells the reason.
+    /// A streamed answer of HTTP, in which a message states the reason.
     Http,
 }
 

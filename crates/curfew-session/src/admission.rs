@@ -105,8 +105,8 @@ impl From<AdmissionError> for Refusal {
     }
 }
 
-/// A verified token, or the absence of one where that is admitted. It holds the span of the
-/// verification, which gets the id of the session that the token opens.
+/// A verified token, or the principal of a connection that is admitted without one. It holds the
+/// span of the verification, to which the id of the opened session is added.
 #[derive(Debug)]
 pub struct Verified {
     /// The token's content, or an anonymous principal.

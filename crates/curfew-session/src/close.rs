@@ -121,6 +121,7 @@ async fn leave(
     mut end: End,
     patience: &Patience,
 ) -> Ended {
+    // Commands in flight may hold the attachment, which is released below.
     state.pipeline.give_up();
     // Without an open session, nothing of this connection is in the hub.
     let Some(live) = &state.live else {
@@ -167,6 +168,7 @@ async fn leave(
         *ending = revoked;
     }
     drop(member);
+    // Releasing it unsubscribes the channels and removes the session from the hub.
     state.live = None;
     Ended {
         end,
@@ -248,9 +250,9 @@ fn revocation(member: &Member) -> Option<Ending> {
         .filter(|ending| ending.is_revocation())
 }
 
-/// Writes the remaining frames until `deadline`, waits for the client to close, and closes. A slow
-/// client's connection is reset, so that its socket does not keep data that may not be sent any
-/// more.
+/// Writes the remaining frames until `deadline`, waits for the client to close, and closes. The
+/// connection of a slow client is reset, so that data which may no longer be sent does not stay in
+/// its socket.
 async fn finish_socket(
     mut transport: Transport,
     lanes: &mut Lanes,

@@ -367,6 +367,7 @@ impl SessionState {
         let attachment = &live.attachment;
         let principal = attachment.member().principal();
         let session = attachment.member().session();
+        // The session counts as authenticated from here on.
         self.guards.unauthenticated = None;
         self.deadlines.auth_by = None;
         if let Some(direct_writer) = self.direct_writer.take() {
@@ -445,8 +446,8 @@ impl SessionState {
         self.context.node.hub().send(member, frame);
     }
 
-    /// Queues a frame that contains nothing that access protects. It keeps its turn among other
-    /// frames, except that without a lease it overtakes them.
+    /// Queues a frame that contains nothing that access protects. It does not overtake other frames
+    /// while the node holds its lease.
     pub(crate) fn send_notice(&mut self, frame: Bytes) {
         match &self.live {
             Some(live) if self.holds_lease() => {

@@ -174,7 +174,7 @@ fn poll_write(
 }
 
 impl Transport {
-    /// Splits off a second way to write. `None` for TLS, where a write needs more than the kernel.
+    /// Splits off a second way to write. `None` for TLS, whose writes need the encryption state.
     pub fn share(self) -> (Self, Option<DirectWriter>) {
         match self {
             Self::Plain(stream) => {

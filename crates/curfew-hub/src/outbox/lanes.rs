@@ -16,8 +16,8 @@ use crate::FrameCounts;
 /// Frames on their way to one socket.
 ///
 /// *Notices* are the answer to the upgrade request, errors, pings, pongs and closes: they disclose
-/// nothing that access protects. Every other frame is *normal*. A notice that keeps its turn waits
-/// in the normal lane, until that lane is withheld.
+/// nothing that access protects. Every other frame is *normal*. A notice that must not overtake
+/// normal frames waits in the normal lane, until that lane is withheld.
 #[expect(
     clippy::box_collection,
     reason = "an idle session has neither, and holds a pointer for each"

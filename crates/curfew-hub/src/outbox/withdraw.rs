@@ -7,7 +7,7 @@ use super::Outbox;
 /// The special treatment of a frame in the normal lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// A notice that keeps its turn.
+    /// A notice that waits in the normal lane, so that it does not overtake normal frames.
     Notice,
     /// A frame of a channel whose subscription has a token of its own.
     Of(Channel),

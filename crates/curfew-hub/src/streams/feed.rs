@@ -479,7 +479,7 @@ impl Feed {
         }
         match reached == at.offset {
             true => Replay::Whole(missed),
-            // The stream was read and did not have the next one.
+            // The stream was read and did not have the next publication.
             false if top_read.is_some_and(|top| reached < top) => Replay::Lost,
             false => Replay::Read(since.offset),
         }

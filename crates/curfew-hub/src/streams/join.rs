@@ -12,7 +12,7 @@ use super::feed::{Feed, ReadPart, Replay};
 use crate::outbox::Mark;
 use crate::{Hub, Member};
 
-/// Room for the reply to a subscriber, in bytes. It comes before the missed publications.
+/// Room for the reply to a subscriber, in bytes, ahead of the missed publications.
 const ANSWER_BYTES: usize = 512;
 
 /// Room for each missed publication in that reply, in bytes, besides its data.
@@ -25,8 +25,8 @@ struct Missed {
     in_answer: Vec<Publication>,
     /// The frames that follow the reply.
     frames: Vec<Bytes>,
-    /// The newest missed publication, for a subscriber that takes differences: the first one's
-    /// base.
+    /// The newest missed publication, for a subscriber that takes differences: the base of the
+    /// first live difference.
     newest: Option<Publication>,
 }
 

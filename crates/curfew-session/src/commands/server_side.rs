@@ -182,7 +182,7 @@ fn wanted(
         wanted.entry(own).or_default();
     }
     for (name, place) in asked {
-        // The client may resume a channel of an earlier session whose name is no longer valid.
+        // A resumed channel whose name is not valid is left out.
         let Ok(channel) = Channel::parse(&name) else {
             continue;
         };

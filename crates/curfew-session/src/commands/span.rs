@@ -117,8 +117,7 @@ impl CommandSpan {
         tracer.name_user(&mut self.span, user);
     }
 
-    /// Records that the publications which the session missed were recovered or not, and their
-    /// source.
+    /// Records if the missed publications were recovered and, if so, from which source.
     pub(crate) fn joined(&mut self, state: &SessionState, joined: Joined) {
         let Some(recovered) = joined.recovered else {
             return;
