@@ -321,8 +321,8 @@ impl Outbox {
     }
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
-    /// answer that opens a session is last to be known, and first to be sent. Returns its bytes if
-    /// it is queued.
+    /// reply that opens a session is computed last and sent first. Returns its bytes if it is
+    /// queued.
     pub(crate) fn push_first(&self, frame: Bytes) -> usize {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {

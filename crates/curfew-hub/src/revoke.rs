@@ -17,8 +17,8 @@ pub struct Revoked {
 }
 
 impl Hub {
-    /// Ends every session that the revocation names and covers, and every subscription with a token
-    /// of its own that it names and covers.
+    /// Ends every session that `key` names and `revocation` covers, and every subscription whose
+    /// own token they name and cover.
     ///
     /// Nothing is queued for them after this returns. Nothing is delivered to a session that [has
     /// left](Member::has_left). A session whose subscription ends stays open, unless frames of that

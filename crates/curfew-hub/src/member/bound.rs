@@ -1,5 +1,5 @@
 //! Tokens of subscriptions. Revocations find the session by the keys of such a token as well, and
-//! end its subscription alone.
+//! end only that subscription.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -24,7 +24,7 @@ pub(super) const ENTRY_BYTES: usize = 160;
 pub struct ReadPart<'a> {
     /// The position of the newest publication.
     pub position: Position,
-    /// The doubts of the feed when the read began.
+    /// The feed's count of doubts when the read began.
     pub doubts: u64,
     /// The publications after the offset at which the read began, as far as the stream has them,
     /// oldest first.

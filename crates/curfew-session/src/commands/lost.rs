@@ -12,7 +12,7 @@ use crate::open::{SessionState, Subscription};
 use crate::run::End;
 
 impl SessionState {
-    /// Ends the subscriptions whose tokens have ended.
+    /// Ends the subscriptions whose tokens have expired.
     pub(crate) fn end_subscriptions(&mut self) {
         let now = self.context.node.clock().now();
         self.take_away(|_, subscription| {
