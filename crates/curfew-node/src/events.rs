@@ -111,8 +111,8 @@ impl Fanout<'_> {
             .observe(delivered.queued as f64);
     }
 
-    /// Broadcasts with one span for the node and one for the fan-out. Sessions get no spans of their
-    /// own.
+    /// Broadcasts with one span for the node and one for the fan-out. Sessions get no spans of
+    /// their own.
     #[cold]
     fn traced(
         self,

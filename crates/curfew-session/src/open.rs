@@ -257,7 +257,8 @@ pub(crate) struct Subscription {
     pub(crate) publish: Option<bool>,
     /// True if the server subscribed the session as it opened.
     pub(crate) by_server: bool,
-    /// Information about the subscription in the session's presence entry and publications, as JSON.
+    /// Information about the subscription in the session's presence entry and in its publications,
+    /// as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
     /// The token of the subscription, if it has one of its own.
     pub(crate) grant: Option<Box<Grant>>,
