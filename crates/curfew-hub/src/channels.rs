@@ -156,6 +156,7 @@ impl Channels {
     pub(crate) fn remove(&self, channel: &Channel, member: &Member) -> bool {
         let mut shard = self.shard(channel).write();
         let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {
+            // A gap may have removed the last listener already.
             return true;
         };
         entry.get_mut().remove(member);

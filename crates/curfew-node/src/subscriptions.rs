@@ -166,6 +166,7 @@ impl Node {
             must_recover,
             delta,
         } = wish;
+        // Entered first: the session is listed once its `subscribe` is answered.
         let entering = match options.presence {
             true => {
                 let infos = (info, channel_info);
@@ -223,6 +224,7 @@ impl Node {
             is_delta: false,
             was_read: false,
         };
+        // Queued before the session listens, so that no publication precedes it.
         if let Some(frame) = answer(joined, &[]) {
             self.hub.send(member, frame);
         }

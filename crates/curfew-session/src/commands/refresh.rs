@@ -96,6 +96,7 @@ pub(crate) fn finish(
                 renew_in: state.context.renew_in(&principal),
             };
             if let Some(live) = &mut state.live {
+                // It shows claims of the old token.
                 live.sender = None;
             }
             let answer = state.reply(request, &reply);
