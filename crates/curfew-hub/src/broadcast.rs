@@ -12,13 +12,12 @@ use crate::metrics::DropReason;
 use crate::outbox::Arrival;
 use crate::{Hub, Member, Wire, WireId};
 
-/// One delivery in this many is timed. Timing costs 110 ns, and a delivery's share of a broadcast
-/// 70 ns. The number is prime, so that a channel with a round number of listeners has different
-/// ones timed each time.
+/// One delivery in this many is timed, because timing costs 110 ns and a delivery only 70 ns. The
+/// number is prime: so each broadcast to a round number of listeners times different listeners.
 const TIMED_ONE_IN: usize = 17;
 
-/// One delivery in this many is timed after the first timed one of the same broadcast, so that a
-/// large channel does not pay for hundreds of samples.
+/// After the first timed delivery of a broadcast, one in this many is timed, so that a large
+/// channel does not pay for hundreds of samples.
 const TIMED_ONE_IN_MANY: usize = 257;
 
 /// The result of a broadcast.
@@ -56,9 +55,9 @@ impl Hub {
         }
     }
 
-    /// Broadcasts a publication of a stream in its turn. Its feed has found that the node may
-    /// deliver, and counts it as delivered: a lease that ends in between must not withhold it. What
-    /// is queued without a lease is checked again before it is written.
+    /// Broadcasts a publication in its stream's order, without checking the lease. The feed has
+    /// checked it already, and counts the publication as delivered: a lease that ends in between
+    /// must not withhold it. Every frame is checked again before it is written.
     pub fn broadcast_in_turn(
         &self,
         publication: &Publication,
@@ -70,8 +69,8 @@ impl Hub {
         }
     }
 
-    /// Queues a publication for every listener. With `TRACED` every delivery is followed;
-    /// `is_observed` says which of them enter the metrics.
+    /// Queues a publication for every listener. With `TRACED`, every delivery carries an `Arrival`;
+    /// its `is_observed` says whether the delivery enters the metrics.
     fn fan_out<const TRACED: bool>(
         &self,
         publication: &Publication,
@@ -89,11 +88,11 @@ impl Hub {
         let mut delivered = Delivered::default();
         let mut bytes = 0;
         self.channels.with(&publication.channel, |listeners| {
-            // Told before this publication, in the place where the missing ones would have come.
+            // The gap is sent before this publication, at the position of the missing ones.
             self.tell_gap(&publication.channel, listeners);
             listeners.each_plain(|member| {
                 let Some(frame) = frames.of(member.wire()) else {
-                    // The protocol of this wire has no words for a publication.
+                    // The protocol of this wire cannot carry the publication.
                     return;
                 };
                 let size = frame.len();
@@ -115,7 +114,7 @@ impl Hub {
                 }
             });
             if let Some(delta) = listeners.delta() {
-                // Followed, and not timed: the plain listeners are a sample that is large enough.
+                // Traced but not timed: the plain listeners are a large enough sample.
                 let arrival = TRACED.then(|| {
                     let mut arrival = Arrival::now(writes.clone());
                     arrival.is_observed = false;
@@ -147,8 +146,8 @@ impl Hub {
         delivered
     }
 
-    /// True if publications may be queued: the node holds its lease, or was paused briefly. It checks
-    /// the lease again before it writes.
+    /// True if publications may be queued: the node holds its lease, or is catching up after a
+    /// brief pause. The lease is checked again before each write.
     pub(crate) fn may_broadcast(&self) -> bool {
         self.lease().is_held() || self.lease().is_catching_up()
     }
@@ -163,11 +162,11 @@ impl Hub {
         Delivered { queued: 0, dropped }
     }
 
-    /// Tells the listeners of a channel that publications may be missing. They are told in the
-    /// place of the loss, by a frame that needs access like a publication.
+    /// Tells the listeners of a channel that publications may be missing. The frame is queued at
+    /// the position of the loss, and needs access like a publication.
     ///
-    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] tells it.
-    /// Several gaps noted before the listeners are told become one.
+    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it.
+    /// Several gaps noted before the listeners are told are sent as one.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.channels.note_gap(channel, reason);
         // Checked after the gap is noted: a renewal that comes later than this check finds the
@@ -178,8 +177,9 @@ impl Hub {
         }
     }
 
-    /// Call after a lost lease is held again, or is known to stay lost. Sessions write what they
-    /// held back, and listeners that missed publications are told.
+    /// Call this after a lost lease is held again, or is known to stay lost. It sends the noted
+    /// gaps if the lease is held, and wakes all sessions, which write the frames that they held
+    /// back.
     pub fn reopened(&self) {
         if self.lease().is_held() {
             self.channels
@@ -196,9 +196,9 @@ impl Hub {
         }
     }
 
-    /// Tells a channel's listeners that publications up to and including `position` are missing.
-    /// Ends the subscriptions of those whose protocol resumes them by their place. The caller holds
-    /// the lock of the channel's feed, so that no publication comes to them in between.
+    /// Tells a channel's listeners that publications up to and including `position` are missing. If
+    /// a listener's protocol resumes subscriptions by position, its subscription ends instead. The
+    /// caller holds the lock of the channel's feed, so that no publication is queued in between.
     pub(crate) fn gap_at(&self, channel: &Channel, position: Position, reason: GapReason) {
         let mut ended = Vec::new();
         self.channels.with(channel, |listeners| {
@@ -208,19 +208,19 @@ impl Hub {
         for member in ended {
             self.channels.remove(channel, &member);
             self.metrics().gaps.inc(reason);
-            // The session's task finds that it does not listen any more, and tells the client.
+            // The session's task then sees that it no longer listens, and tells the client.
             member.outbox().reconsider();
         }
     }
 
-    /// True if a session listens to a channel. One that has subscribed does not after a gap, if its
-    /// protocol ends the subscription then.
+    /// True if the session listens to the channel. A subscribed session no longer listens after a
+    /// gap if its protocol ends the subscription then.
     pub fn listens(&self, channel: &Channel, member: &Member) -> bool {
         self.channels.listens(channel, member)
     }
 
-    /// Queues the gap for each listener, except those whose protocol ends the subscription, which
-    /// `end` is given. A queue without room for it ends its session, as for a publication.
+    /// Queues the gap for each listener. A listener whose protocol ends the subscription is passed
+    /// to `end` instead. A queue without room ends its session, as for a publication.
     #[cold]
     fn send_gap(
         &self,
@@ -237,7 +237,7 @@ impl Hub {
                 return end(member);
             }
             let Some(frame) = frames.of(member.wire()) else {
-                // The protocol of this wire has no words for a gap.
+                // The protocol of this wire has no message for a gap.
                 return;
             };
             let size = frame.len();
@@ -251,12 +251,12 @@ impl Hub {
     }
 }
 
-/// The frames of a push, one per wire, encoded on first use. A wire whose protocol has no words for
-/// the push has `None`.
+/// The frames of a push, one per wire, encoded on first use. A wire whose protocol cannot carry the
+/// push has `None`.
 pub(crate) struct Frames<'a, F> {
     hub: &'a Hub,
     encode: F,
-    /// The wire of the first listener, kept apart: most channels have listeners of one wire only.
+    /// The wire of the first listener, stored apart: most channels have listeners of one wire only.
     first: Option<(WireId, Bytes)>,
     others: Vec<(WireId, Option<Bytes>)>,
 }
@@ -272,7 +272,7 @@ impl<'a, F: Fn(&Wire) -> Option<Bytes>> Frames<'a, F> {
         }
     }
 
-    /// The frame on this wire. The first wire is kept apart, because most channels have only one.
+    /// The frame on this wire.
     #[inline]
     pub(crate) fn of(&mut self, wire: WireId) -> Option<Bytes> {
         match &self.first {

@@ -17,8 +17,8 @@ use crate::index::SHARDS;
 /// Value of [`Listeners::gap`] while no gap is noted.
 const NO_GAP: u8 = u8::MAX;
 
-/// A channel's listeners. Broadcasts iterate over them in memory order; one is removed in constant
-/// time.
+/// A channel's listeners. Broadcasts iterate over them in memory order; a listener is removed in
+/// constant time.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     /// The members that take publications as they are, by their slot.
@@ -73,7 +73,7 @@ impl Listeners {
         if let Some(delta) = &mut self.delta {
             delta.remove(member);
             if delta.len() == 0 {
-                // The last publication is not kept for a later one.
+                // The base has no use without a listener that takes differences.
                 self.delta = None;
             }
         }
@@ -81,7 +81,7 @@ impl Listeners {
 
     /// Notes a gap, until the listeners are told.
     fn note_gap(&self, reason: GapReason) {
-        // The first reason stays: several gaps are told as one.
+        // The first reason stays: several gaps are sent as one.
         let noted = (Ordering::AcqRel, Ordering::Relaxed);
         self.gap
             .compare_exchange(NO_GAP, reason.index(), noted.0, noted.1)
@@ -128,8 +128,8 @@ impl Channels {
         &self.shards[self.hasher.hash_one(channel) as usize % SHARDS]
     }
 
-    /// Adds a listener. Returns true if it is the channel's only one on this node. Adding it twice
-    /// is adding it once.
+    /// Adds a listener. Returns true if it is the channel's only one on this node. Adding it again
+    /// has no effect.
     pub(crate) fn add(&self, channel: &Channel, member: &Arc<Member>) -> bool {
         let mut shard = self.shard(channel).write();
         let listeners = shard.entry(channel.clone()).or_default();
@@ -137,9 +137,9 @@ impl Channels {
         listeners.len() == 1
     }
 
-    /// Adds a listener that takes differences and is none yet. It has `base`, the channel's newest
-    /// publication; or it has none, and the next one comes to it whole. The caller holds the lock of
-    /// the channel's feed.
+    /// Adds a listener that takes differences. The member must not be a listener yet. `base` is the
+    /// channel's newest publication, if the member was given it; without it, the next publication
+    /// is sent whole. The caller holds the lock of the channel's feed.
     pub(crate) fn add_delta(
         &self,
         channel: &Channel,
@@ -156,6 +156,7 @@ impl Channels {
     pub(crate) fn remove(&self, channel: &Channel, member: &Member) -> bool {
         let mut shard = self.shard(channel).write();
         let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {
+            // A gap may have removed the last listener already.
             return true;
         };
         entry.get_mut().remove(member);

@@ -1,7 +1,7 @@
 //! Listeners that take a publication as its difference to the one before it.
 //!
-//! A channel with such listeners remembers its last publication: the base of the next difference.
-//! A listener takes the difference if it was given that base, else the publication itself. The
+//! A channel with such listeners remembers its last publication: the base of the next difference. A
+//! listener gets the difference if it was given that base, and otherwise the whole publication. The
 //! difference is made once per wire.
 
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) struct DeltaListeners {
 #[derive(Debug)]
 struct DeltaListener {
     member: Arc<Member>,
-    /// The last publication was given to it. Changed under the lock of the base.
+    /// True if the last publication was given to it. Changed under the lock of the base.
     has_base: AtomicBool,
 }
 
@@ -38,7 +38,8 @@ impl DeltaListeners {
         if let Some(base) = base {
             let known = self.base.get_mut();
             if known.as_ref() != Some(&base.data) {
-                // The channel's first such listener, or one that comes after a gap.
+                // This is the first such listener, or a gap came before it: no other listener has
+                // this base.
                 self.listeners
                     .values_mut()
                     .for_each(|listener| *listener.has_base.get_mut() = false);
@@ -73,8 +74,8 @@ impl DeltaListeners {
 }
 
 impl Hub {
-    /// Queues a publication for listeners that take differences. `queue` queues a frame for one, and
-    /// returns true if it did.
+    /// Queues a publication for listeners that take differences. `queue` queues a frame for one
+    /// listener, and returns true if it is queued.
     #[cold]
     pub(crate) fn fan_out_differences(
         &self,
@@ -82,7 +83,7 @@ impl Hub {
         publication: &Publication,
         queue: &mut dyn FnMut(&Arc<Member>, Bytes) -> bool,
     ) {
-        // Held to the end: two publications at once would take each other's base.
+        // Held to the end: two concurrent publications would mix up their bases.
         let mut base = listeners.base.lock();
         let mut whole = Frames::new(self, |wire| wire.publication(publication, DataForm::Whole));
         let mut differences = Frames::new(self, |wire| {

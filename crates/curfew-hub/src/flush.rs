@@ -28,14 +28,14 @@ pub(crate) struct Flushers(OnceLock<All>);
 struct All {
     /// Members waiting for a flusher, one list for each flusher.
     due: Box<[Mutex<Due>]>,
-    /// Returns the number of the flusher to tell.
+    /// Returns the number of the flusher to notify.
     nearest: fn() -> usize,
 }
 
 /// The work of one flusher.
 #[derive(Debug, Default)]
 struct Due {
-    /// Members told to this flusher by publishers.
+    /// Members that publishers have reported to this flusher.
     members: Vec<Arc<Member>>,
     /// Members handed over by a flusher with a long list. They are not handed on, so that they move
     /// only once.
@@ -54,8 +54,9 @@ impl Flushers {
         self.0.get()?.due.get(flusher)
     }
 
-    /// Tells the nearest flusher of a member. The nearest flusher runs when the publisher pauses;
-    /// one on another processor would wake up for every few deliveries and write them one by one.
+    /// Reports a member to the nearest flusher. That flusher runs when the publisher pauses; a
+    /// flusher on another processor would wake up for every few deliveries and write them one by
+    /// one.
     pub(crate) fn tell(&self, member: &Arc<Member>) {
         let Some(all) = self.0.get() else { return };
         let due = &all.due[(all.nearest)() % all.due.len()];
@@ -81,7 +82,7 @@ impl Due {
     fn add(due: &Mutex<Self>, add: impl FnOnce(&mut Self)) {
         let mut due = due.lock();
         add(&mut due);
-        // Woken after the lock is released: the flusher locks it first thing.
+        // The waker is called after the lock is released: the flusher takes the lock first thing.
         let waker = due.waker.take();
         drop(due);
         if let Some(waker) = waker {
@@ -97,8 +98,8 @@ impl Due {
 
 impl Hub {
     /// Lets `count` flushers write publications. Flusher `n`, below `count`, waits in
-    /// [`Hub::poll_due`]. `nearest` returns the number of the flusher to tell from the calling
-    /// thread.
+    /// [`Hub::poll_due`]. `nearest` returns the number of the flusher that the calling thread
+    /// should notify.
     ///
     /// Before this call, the sessions' own tasks write publications. Only the first call has an
     /// effect.
@@ -115,7 +116,7 @@ impl Hub {
         let Some(due) = self.flushers.due(flusher) else {
             return Poll::Pending;
         };
-        // Checked and registered under one lock: a member told in between would wake no flusher.
+        // Checked and registered under one lock: a member added in between would wake no flusher.
         let mut due = due.lock();
         if due.is_empty() {
             due.waker = Some(cx.waker().clone());

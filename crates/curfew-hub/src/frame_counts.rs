@@ -1,4 +1,4 @@
-//! Frames counted on their way out.
+//! Counts of sent frames, by kind.
 
 use bytes::Bytes;
 

@@ -1,8 +1,8 @@
 //! Finds the sessions that a revocation key names.
 //!
-//! The index keeps hashes of keys, not the keys, so that a session costs only a few words. A lookup
-//! may return sessions of another key with the same hash: the caller compares the session's own
-//! claims.
+//! The index stores hashes of keys, not the keys, so that a session costs only a few words. A
+//! lookup may return sessions of another key with the same hash: the caller compares the session's
+//! own claims.
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};

@@ -1,11 +1,11 @@
 //! The local registry of sessions and their subscriptions, and the fan-out to them.
 //!
-//! Owns: which sessions live on this node, which revocation keys name them, which channels they
+//! Owns: which sessions are on this node, which revocation keys name them, which channels they
 //! listen to, the order and the windows of streams, and each session's bounded outbound queue. A
-//! publication is encoded once for each pair of protocol and transport, and there once for each form
-//! that its listeners take.
-//! Knows nothing of: the backend, tokens. It knows sockets only as things that may accept a write
-//! at once. Never awaits.
+//! publication is encoded once for each pair of protocol and transport, and for each form that the
+//! listeners of that pair take.
+//! Knows nothing of: the backend, tokens. It knows a socket only as something that may accept a
+//! write at once. Never awaits.
 //! Start at [`Hub::broadcast`]; [`Outbox`] is where a session's task meets every other task.
 //!
 //! ```

@@ -27,11 +27,11 @@ pub struct Member {
     wire: WireId,
     registered_at: u64,
     address: OnceLock<IpAddr>,
-    /// Locked also while the index changes, so that the two agree.
+    /// Also held while the index changes, so that tokens and index agree.
     principals: Mutex<Principals>,
-    /// A subscription has a token of its own. Read without the lock of the tokens, for each delivery.
+    /// True if a subscription has a token of its own. Each delivery reads it without that lock.
     is_bound: AtomicBool,
-    /// Read without the lock of the tokens, before each write.
+    /// Each write reads it without the lock of the tokens.
     end: TokenEnd,
     outbox: Outbox,
 }
@@ -48,7 +48,7 @@ struct Principals {
     current: Arc<Principal>,
     /// The token that replaces it, during a refresh.
     incoming: Option<Arc<Principal>>,
-    /// The tokens that subscriptions have of their own. A revocation of one ends its subscription.
+    /// Tokens of single subscriptions. A revocation of such a token ends only its subscription.
     bound: Option<Box<Vec<Bound>>>,
     /// The kinds whose keys the index holds for these tokens. `None` while the index holds none:
     /// before the session is keyed, and after it has left.
@@ -193,8 +193,8 @@ impl Member {
         self.end.left_at(clock.now(), clock.boottime())
     }
 
-    /// The session's tokens: the one in force, during a refresh the one that replaces it, and those
-    /// of subscriptions.
+    /// The session's tokens: the token in force, the incoming token during a refresh, and the
+    /// tokens of subscriptions.
     pub fn principals(&self) -> Vec<Arc<Principal>> {
         self.principals.lock().all().cloned().collect()
     }
@@ -210,7 +210,7 @@ impl Member {
     }
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
-    /// answer that opens a session is last to be known, and first to be sent.
+    /// reply that opens a session is computed last and sent first.
     pub fn send_first(&self, hub: &Hub, frame: Bytes) {
         hub.count_queued(self.outbox.push_first(frame));
     }
@@ -240,11 +240,12 @@ impl Member {
         key: &RevocationKey,
         revocation: &Revocation,
     ) -> Option<Disconnect> {
-        // Both tokens under one lock: a refresh that ends in between must not hide the covered one.
+        // Both tokens are read under one lock: a refresh that ends in between must not hide the
+        // covered token.
         let principals = self.principals.lock();
         let covered = |principal: &Arc<Principal>| self.covered_by(principal, key, revocation);
         let current = covered(&principals.current);
-        // The incoming token decides: the client must renew that one.
+        // The incoming token comes first: it is the token that the client must renew.
         principals.incoming.as_ref().and_then(covered).or(current)
     }
 
@@ -292,8 +293,8 @@ impl Member {
 /// the index holds exactly the keys of those tokens by the kinds in `keyed_by`.
 impl Member {
     /// Registers the session in the index, and returns its keys. `kinds` is called under the lock:
-    /// either it returns the changed kinds, or a later [`rekey`](Member::rekey) finds the session
-    /// registered.
+    /// if the kinds change meanwhile, either it returns the new ones, or a later
+    /// [`rekey`](Member::rekey) finds the session registered.
     pub(crate) fn key(
         self: &Arc<Self>,
         index: &Index,
@@ -313,11 +314,11 @@ impl Member {
     /// index always finds the session.
     pub(crate) fn rekey(self: &Arc<Self>, index: &Index, kinds: &Arc<Kinds>) {
         let mut principals = self.principals.lock();
-        // Not registered yet, or already gone: `key` reads the kinds itself.
+        // Not registered yet, or already removed. In the first case `key` reads the kinds itself.
         let Some(old) = &principals.keyed_by else {
             return;
         };
-        // A later reload was faster.
+        // A later reload has been applied already.
         if old.generation() >= kinds.generation() {
             return;
         }
@@ -399,7 +400,7 @@ impl Member {
     }
 
     /// Removes one registration of each key of `principal`. A key that both tokens have was added
-    /// twice, and stays.
+    /// twice, so one registration stays.
     fn remove_keys(&self, index: &Index, principals: &Principals, principal: &Principal) {
         if let Some(kinds) = &principals.keyed_by {
             for key in self.keys_of(principal, kinds) {

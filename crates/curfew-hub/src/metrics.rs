@@ -29,11 +29,11 @@ curfew_telemetry::labels! {
         Closed = "closed",
         /// The message is larger than an outbound queue.
         TooLarge = "too_large",
-        /// The node was out of touch with its backend and held no delivery lease.
+        /// The node had lost its backend and held no delivery lease.
         NoLease = "unvouched",
     }
 
-    /// The way by which a publication reached the sessions of a node.
+    /// The path by which a publication reached the sessions of a node.
     DeliveryPath = "path" {
         /// Through the embedded backend.
         Local = "local",

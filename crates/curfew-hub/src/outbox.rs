@@ -10,12 +10,12 @@
 //! | owner | a frame is pushed | an ending, a policy change, a nudge | the task is polled | the task waits | a flusher looks |
 //! | --- | --- | --- | --- | --- | --- |
 //! | task | the task finds it | the task finds it | task | idle, or blocked | leaves it alone |
-//! | idle | due, and a flusher is told; without a flusher, task | task, woken | task | | writes; wakes the task for the rest |
+//! | idle | due, and a flusher is notified; without a flusher, task | task, woken | task | | writes; wakes the task for the rest |
 //! | due | stays due | task, woken | task | | idle, and writes as above |
 //! | blocked | waits | task, woken | task | | leaves it alone |
 //!
-//! A *blocked* task waits for room in the socket, for the lease, or for the reading of a
-//! revocation. The end of either of the last two nudges the task.
+//! A *blocked* task waits for room in the socket, for the lease, or until a revocation has been
+//! read. The end of either of the latter two waits nudges the task.
 
 mod arrival;
 mod ending;
@@ -47,8 +47,8 @@ pub(crate) use withdraw::Mark;
 pub(crate) use write::{Access, Tally};
 pub use write::{HeldBack, Progress};
 
-/// Queue length that counts as an overflow while the node is over its own bound. A reader that
-/// keeps up holds less.
+/// Queue length that counts as an overflow while the node is over its own bound. The queue of a
+/// client that keeps up is shorter.
 const TIGHT_BYTES: usize = 64 * 1024;
 
 /// The bound of a queue, in bytes. `limit` is the configured one.
@@ -63,14 +63,14 @@ enum Phase {
     Pending,
     /// Frames are queued and delivered.
     Open,
-    /// Told to end. Boxed, so that a session that is not ending does not hold the room for it.
+    /// Told to end. Boxed, so that sessions that are not ending do not hold memory for it.
     Ending(Box<QueuedEnding>),
     /// Removed from the hub: nothing is queued or counted.
     Left,
 }
 
-/// The session's own part of its access: an ending or a revocation being read. The lease and the
-/// token's end are checked apart.
+/// The session's own part of its access: an ending, or a revocation being read. The lease and the
+/// token's end are checked separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Frames may pass.
@@ -91,7 +91,7 @@ pub(crate) enum Pushed {
     Overflowed { bytes: usize, frames: usize },
     /// The session is not open.
     Closed,
-    /// The frame is queued, and the caller has to tell a flusher: see [`Outbox::flush`].
+    /// The frame is queued, and the caller must notify a flusher: see [`Outbox::flush`].
     Due,
 }
 
@@ -105,7 +105,7 @@ struct QueueState {
     unwritten: usize,
     owner: Owner,
     phase: Phase,
-    /// The session must decide its subscriptions anew.
+    /// True if the session must decide its subscriptions anew.
     reconsider: bool,
     probe: Probe,
     /// The number of revocation keys being read that name the session. No normal frame leaves while
@@ -125,7 +125,7 @@ impl QueueState {
         (bytes, frames)
     }
 
-    /// True if a waiting frame may leave, as far as the session alone is concerned.
+    /// True if a waiting frame may leave, apart from the lease and the token's end.
     fn has_frames(&self) -> bool {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
@@ -149,7 +149,7 @@ impl QueueState {
         match turn {
             Turn::Live => match self.ending() {
                 Some(ending) => Some(Progress::End(ending)),
-                // Before the frames: a channel that is never quiet must not delay it.
+                // This comes before the frames: a busy channel must not delay it.
                 None if std::mem::take(&mut self.reconsider) => Some(Progress::Reconsider),
                 None if self.probe == Probe::Asked => {
                     self.probe = Probe::Sent;
@@ -171,7 +171,7 @@ impl QueueState {
         }
     }
 
-    /// The reason for which normal frames may not leave, as far as the session alone is concerned.
+    /// The reason for which normal frames may not leave, apart from the lease and the token's end.
     fn withheld(&self) -> Option<Withheld> {
         match self.ending() {
             Some(ending) if ending.withholds() => Some(Withheld::Ended(ending)),
@@ -206,7 +206,8 @@ impl QueueState {
         tally.frame_counts.join(written.frame_counts);
         self.arrivals
             .written(written.normal_frames, &mut tally.arrivals);
-        // The session was told to end during the write, when the lanes were out of `clear`'s reach.
+        // The session was told to end during the write, when `end` could not clear the lanes in
+        // use.
         if let Some(ending) = self.ending()
             && !ending.flushes()
         {
@@ -320,8 +321,8 @@ impl Outbox {
     }
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
-    /// answer that opens a session is last to be known, and first to be sent. Returns its bytes if
-    /// it is queued.
+    /// reply that opens a session is computed last and sent first. Returns its bytes if it is
+    /// queued.
     pub(crate) fn push_first(&self, frame: Bytes) -> usize {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -370,7 +371,7 @@ impl Outbox {
     ///
     /// - `tight`: the node is over its own bound.
     /// - `arrival`: the publication is timed.
-    /// - `flushed`: a flusher can be told instead of the task.
+    /// - `flushed`: a flusher can be notified instead of the task.
     /// - `mark`: the frame's treatment, if it differs from that of others.
     pub(crate) fn push(
         &self,
@@ -387,7 +388,7 @@ impl Outbox {
             return Pushed::Closed;
         }
         let limit = bound(limit, tight);
-        // A frame always fits an empty queue: `limit` bounds what waits behind it.
+        // A frame always fits an empty queue: `limit` bounds only the frames behind it.
         if state.unwritten > 0 && state.unwritten + frame.len() > limit {
             let (bytes, frames) = state.clear();
             let mut let_go = Undelivered::default();
@@ -405,8 +406,7 @@ impl Outbox {
         if let Some(arrival) = arrival {
             state.arrivals.add(arrival);
         }
-        // A running task looks at the queue itself, and a blocked task is woken by the end of what
-        // it waits for.
+        // A running task looks at the queue itself, and a blocked task is woken when its wait ends.
         if state.suspensions > 0 || !state.owner.is_flushers() {
             return Pushed::Queued;
         }
@@ -420,7 +420,7 @@ impl Outbox {
         }
     }
 
-    /// Bytes that the queue takes before it overflows, within the same bounds.
+    /// The number of bytes that the queue still takes before it overflows.
     pub(crate) fn room(&self, limit: usize, tight: bool) -> usize {
         bound(limit, tight).saturating_sub(self.state.lock().unwritten)
     }
@@ -455,12 +455,12 @@ impl Outbox {
     pub(crate) fn reconsider(&self) {
         let mut state = self.state.lock();
         state.reconsider = true;
-        // A blocked session too: its permission to publish may have changed as well.
+        // A blocked session is woken too: its permission to publish may have changed as well.
         state.owner.wake();
     }
 
-    /// For the session's task, before it waits. Registers its waker, unless there is work already;
-    /// then it is ready.
+    /// For the session's task, before it waits. Registers the task's waker, unless there is work
+    /// already: then the result is ready.
     ///
     /// The task is woken when there is something to write. If `blocked`, it is woken only when the
     /// session is told to end, its subscriptions are to be decided anew, or it is nudged.
@@ -480,8 +480,8 @@ impl Outbox {
 
     /// Removes the queue from the hub. Returns the bytes and frames dropped from it.
     pub(crate) fn leave(&self) -> (usize, usize) {
-        // Taken before the phase changes: a write in progress ends first. A receipt of revocation
-        // may then say that nothing is written any more.
+        // The writer is taken before the phase changes, after any write in progress. The receipt of
+        // a revocation may then say that nothing more is written.
         self.writer.lock().take();
         let mut state = self.state.lock();
         let bytes = state.unwritten;

@@ -1,4 +1,4 @@
-//! Presence of this node's sessions in channels, and the sessions that are told of it.
+//! Presence of this node's sessions in channels, and the sessions that are notified of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::{Hub, Member};
 /// The entries of this node's sessions.
 #[derive(Debug)]
 pub(crate) struct Presence {
-    /// A session without entries has none here.
+    /// The entries by session. A session without entries has no key.
     by_session: Mutex<HashMap<SessionId, Vec<PresenceEntry>>>,
-    /// The number of entries. While it is 0, no session is told, and nothing is looked up.
+    /// The number of entries. While it is 0, lookups are skipped.
     count: AtomicUsize,
-    /// The sessions that are told who comes and goes.
+    /// The sessions that are sent the joins and leaves of a channel.
     told: Channels,
 }
 
@@ -34,7 +34,7 @@ impl Presence {
 }
 
 impl Hub {
-    /// Notes that a session is present in a channel. It has no entry there.
+    /// Adds an entry of a session that has none in the channel yet.
     pub fn note_presence(&self, entry: PresenceEntry) {
         let mut by_session = self.presence.by_session.lock();
         self.presence.count.fetch_add(1, Ordering::Relaxed);
@@ -42,7 +42,7 @@ impl Hub {
         entries.push(entry);
     }
 
-    /// Changes the entries of a session. Returns the changed ones.
+    /// Applies `change` to every entry of a session. Returns the changed entries.
     pub fn change_presence(
         &self,
         session: SessionId,
@@ -75,7 +75,7 @@ impl Hub {
         Some(entry)
     }
 
-    /// True if a session has this very entry.
+    /// True if the session still has the entry with this number.
     pub fn is_present(&self, entry: &PresenceEntry) -> bool {
         let by_session = self.presence.by_session.lock();
         let entries = by_session.get(&entry.present.session);
@@ -99,20 +99,20 @@ impl Hub {
         self.presence.count.load(Ordering::Relaxed)
     }
 
-    /// Begins to tell a subscribed session who comes to a channel and who goes.
+    /// Begins to send the joins and leaves of a channel to a subscribed session.
     pub fn begin_telling(&self, channel: &Channel, member: &Arc<Member>) {
         self.presence.told.add(channel, member);
     }
 
-    /// Ends that.
+    /// Stops sending the joins and leaves of a channel to a session.
     pub fn end_telling(&self, channel: &Channel, member: &Member) {
         if self.presence_count() > 0 {
             self.presence.told.remove(channel, member);
         }
     }
 
-    /// Tells the sessions of this node that asked for it of a session that has come or gone. That
-    /// session itself is passed over: its own join is part of its subscription.
+    /// Sends a join or leave to the sessions of this node that asked for them. The session that has
+    /// joined or left is skipped: it receives its own join as it subscribes.
     pub fn tell_presence(&self, channel: &Channel, change: PresenceChange, present: &Present) {
         if !self.may_broadcast() {
             let dropped = self.presence.told.count_of(channel);

@@ -27,7 +27,7 @@ pub struct HubLimits {
     pub outbound_bytes: usize,
     /// Most bytes queued for all sessions together: `limits.node_outbound_bytes`; 0 is no bound.
     pub node_outbound_bytes: usize,
-    /// `limits.window_bytes`: of all publications remembered for recovery.
+    /// Most bytes of all publications remembered for recovery: `limits.window_bytes`.
     pub window_bytes: usize,
 }
 
@@ -62,7 +62,7 @@ pub struct Hub {
 
 impl Hub {
     /// Creates a hub without sessions. It broadcasts nothing while `lease` is not held. `path` is
-    /// the way publications reach this node.
+    /// the path by which publications reach this node.
     pub fn new(
         wires: Wires,
         limits: HubLimits,
@@ -105,7 +105,7 @@ impl Hub {
         &self.lease
     }
 
-    /// The way publications reach this node.
+    /// The path by which publications reach this node.
     pub fn path(&self) -> DeliveryPath {
         self.path
     }
@@ -249,7 +249,7 @@ impl Hub {
         self.channels.count()
     }
 
-    /// Sets the gauges that messages do not move, before they are read.
+    /// Sets the gauges that are computed only when metrics are read.
     pub fn measure(&self) {
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         let metrics = &self.metrics;
@@ -269,8 +269,8 @@ impl Hub {
         self.send_as(member, frame, None)
     }
 
-    /// Queues a frame that discloses nothing protected by access, such as an error. The frame keeps
-    /// its turn among the others; while the session may not be written to, it leaves ahead of them.
+    /// Queues a frame that discloses nothing protected by access, such as an error. The frame does
+    /// not overtake normal frames, unless those are withheld: then it leaves ahead of them.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, Some(Mark::Notice))
     }

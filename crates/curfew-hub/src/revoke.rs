@@ -17,12 +17,13 @@ pub struct Revoked {
 }
 
 impl Hub {
-    /// Ends every session that the revocation names and covers, and every subscription with a token
-    /// of its own that it names and covers.
+    /// Ends every session that `key` names and `revocation` covers, and every subscription whose
+    /// own token they name and cover.
     ///
     /// Nothing is queued for them after this returns. Nothing is delivered to a session that [has
-    /// left](Member::has_left). A session whose subscription ends lives on, unless frames of that
-    /// subscription are out of reach in its queue: then it ends, and its client comes back.
+    /// left](Member::has_left). A session whose subscription ends stays open, unless frames of that
+    /// subscription can no longer be removed from its queue: then the session ends, and its client
+    /// reconnects.
     pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Revoked {
         let mut revoked = Revoked::default();
         for member in self.named(key) {
@@ -43,8 +44,8 @@ impl Hub {
         revoked
     }
 
-    /// Ends the subscriptions of a session whose own tokens `revoked` has a disconnect for. Returns
-    /// their number.
+    /// Calls `revoked` with the own token of each subscription of a session, and ends the
+    /// subscription if it returns a disconnect. Returns the number of subscriptions that ended.
     pub fn revoke_subscriptions(
         &self,
         member: &Arc<Member>,
@@ -57,8 +58,8 @@ impl Hub {
         channels.len()
     }
 
-    /// Sessions that the revocation names and covers, themselves or in a subscription, that a
-    /// revocation has ended already, and that have not left yet.
+    /// Sessions that a revocation has told to end and that have not left yet. Only sessions that
+    /// `key` names and `revocation` covers are returned, be it themselves or in a subscription.
     pub fn leaving(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
         let mut named = self.named(key);
         named.retain(|member| match member.outbox().ending() {
@@ -79,8 +80,8 @@ impl Hub {
         (!named.is_empty()).then(|| Suspension::new(named))
     }
 
-    /// The sessions that `key` names, and perhaps some that it does not. A session of which several
-    /// tokens are named may be there several times.
+    /// The sessions that `key` names, and perhaps some that it does not. A session with several
+    /// named tokens may be listed several times.
     fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
         match key.kind() {
             "all" | "anonymous" => self.members(),
@@ -99,8 +100,8 @@ impl Hub {
         }
     }
 
-    /// Begins a subscription with a token of its own: revocations find the session by its keys as
-    /// well. Returns those keys.
+    /// Begins a subscription with a token of its own: revocations find the session by the keys of
+    /// that token as well. Returns those keys.
     pub fn bind(
         &self,
         member: &Arc<Member>,
@@ -110,8 +111,8 @@ impl Hub {
         member.bind(&self.index, channel, principal)
     }
 
-    /// Removes the keys of such a token. With the last one of a channel, frames of the channel that
-    /// wait are dropped: no revocation would find them any more.
+    /// Removes a subscription's token and its keys. With the last token of a channel, waiting
+    /// frames of the channel are dropped: no revocation would find them any more.
     pub fn unbind(&self, member: &Member, channel: &Channel, principal: &Arc<Principal>) {
         if member.unbind(&self.index, channel, principal)
             && let Some((bytes, frames)) = member.outbox().withdraw(channel)
@@ -123,9 +124,11 @@ impl Hub {
         }
     }
 
-    /// Takes a channel away from a session whose token for it is [revoked](Member::withdrawn): it
-    /// listens no more, and no frame of the channel waits for it. Its task is to tell the client.
+    /// Ends a session's subscription to a channel, after its token was
+    /// [revoked](Member::withdrawn). The session no longer listens, and its waiting frames of the
+    /// channel are dropped. The session's task tells the client.
     pub fn withdraw(&self, channel: &Channel, member: &Arc<Member>) {
+        // Removed first, so that no frame is queued after the waiting ones are dropped.
         self.channels.remove(channel, member);
         self.end_telling(channel, member);
         match member.outbox().withdraw(channel) {

@@ -1,10 +1,10 @@
-//! Streams on this node: channels whose publications have places.
+//! Streams on this node: channels whose publications have positions.
 //!
-//! All of a channel's deliveries happen under the lock of its feed, in the order of offsets: what
-//! pub/sub brings, what is read because it was missing, and what a subscriber is given when it
-//! joins. So a subscriber's answer, the publications that it missed and those that follow are
-//! queued in this order, without a hole and without a double. Revocation, lease and token are
-//! checked for all of them where frames leave ([`crate::Outbox`]).
+//! All deliveries of a channel happen under the lock of its feed, in the order of offsets:
+//! publications from pub/sub, publications read because they were missing, and publications
+//! replayed to a joining subscriber. So the reply to a subscriber, the publications that it missed
+//! and the live ones are queued in this order, without holes or duplicates. Revocations, the lease
+//! and the token are checked for all of them when frames leave ([`crate::Outbox`]).
 
 mod feed;
 mod join;
@@ -23,8 +23,8 @@ use feed::Feed;
 pub use feed::{Deliver, FeedState, ReadPart};
 pub use join::{Join, Joined, Joining, Subscriber};
 
-/// The share of `limits.window_bytes` that is left once windows had to go: a sweep looks at every
-/// feed, so it has to last.
+/// Windows are emptied until they hold this share of `limits.window_bytes`. A sweep looks at every
+/// feed, so it frees enough to be rare.
 const KEPT_SHARE: f64 = 0.75;
 
 /// The feeds of a node, one for each channel with a stream that is listened to.
@@ -35,7 +35,7 @@ pub(crate) struct Streams {
     window_bytes: AtomicUsize,
     /// `limits.window_bytes`.
     most_bytes: AtomicUsize,
-    /// There is at least one feed: asked for each publication without a place.
+    /// True once a channel has had a feed. Read for each publication, before its feed is looked up.
     is_used: AtomicBool,
     wanted: Mutex<Wanted>,
 }
@@ -62,14 +62,14 @@ impl Streams {
         self.feeds.read().get(channel).cloned()
     }
 
-    /// The feed of a channel that may have none yet.
+    /// The feed of a channel, created if there is none.
     fn add(&self, channel: &Channel) -> Arc<Mutex<Feed>> {
         let mut feeds = self.feeds.write();
         let feed = feeds.entry(channel.clone());
         Arc::clone(feed.or_insert_with(|| Arc::new(Mutex::new(Feed::new(Instant::now())))))
     }
 
-    /// Acts on a feed, and keeps count of the bytes of windows.
+    /// Calls `act` under the feed's lock, and updates the total bytes of windows.
     fn with<T>(&self, feed: &Mutex<Feed>, act: impl FnOnce(&mut Feed) -> T) -> T {
         let mut feed = feed.lock();
         let before = feed.window_bytes();
@@ -90,12 +90,12 @@ impl Streams {
         result
     }
 
-    /// Empties the windows that were not used for the longest time.
+    /// Empties the least recently used windows until enough is free.
     #[cold]
     fn make_room(&self) {
         let most = self.most_bytes.load(Ordering::Relaxed) as f64 * KEPT_SHARE;
         let mut feeds: Vec<_> = self.feeds.read().values().cloned().collect();
-        // One that is in use is no candidate.
+        // A locked feed is in use, and its window stays.
         feeds.retain(|feed| feed.try_lock().is_some_and(|feed| feed.window_bytes() > 0));
         feeds.sort_by_cached_key(|feed| feed.lock().used_at);
         for feed in feeds {
@@ -113,7 +113,7 @@ impl Streams {
         self.most_bytes.store(window_bytes, Ordering::Relaxed);
     }
 
-    /// Has the stream of a channel read.
+    /// Asks the reader to read the stream of a channel.
     fn want(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
         wanted.channels.insert(channel.clone());
@@ -122,7 +122,7 @@ impl Streams {
         }
     }
 
-    /// Has it read if the feed misses something.
+    /// Asks for a read if the feed misses something.
     fn want_missing(&self, channel: &Channel, state: FeedState) {
         if state != FeedState::Whole {
             self.want(channel);
@@ -137,8 +137,8 @@ impl Streams {
 }
 
 impl Hub {
-    /// A publication has come by pub/sub. `deliver` queues one for all who listen. Returns false,
-    /// and does nothing, if the channel has no stream here.
+    /// Call this when a publication has arrived by pub/sub. `deliver` queues a publication for all
+    /// listeners. Returns false, and does nothing, if the channel has no stream here.
     pub fn arrive(&self, publication: &Publication, deliver: impl FnMut(&Publication)) -> bool {
         if !self.streams.is_used.load(Ordering::Relaxed) {
             return false;
@@ -154,7 +154,8 @@ impl Hub {
         true
     }
 
-    /// A part of a channel's stream was read. `None` if the channel has no feed here any more.
+    /// Call this when part of a channel's stream was read. `None` if the channel has no feed any
+    /// more.
     pub fn ingest(
         &self,
         channel: &Channel,
@@ -167,7 +168,8 @@ impl Hub {
         }))
     }
 
-    /// The stream could not be read in time: publications that wait are delivered after a gap.
+    /// Call this when the stream could not be read in time. Waiting publications are delivered
+    /// after a gap.
     pub fn give_up_missing(&self, channel: &Channel, deliver: impl FnMut(&Publication)) {
         if let Some(feed) = self.streams.get(channel) {
             self.act(channel, &feed, deliver, |feed, now, out| {
@@ -177,8 +179,8 @@ impl Hub {
         }
     }
 
-    /// Has a feed deliver, under its lock. While the node may not deliver, nothing is done: what
-    /// came stays in the stream, and is read once the lease is held again.
+    /// Calls `act` under the feed's lock. While the node may not deliver, `act` is not called: the
+    /// publications stay in the stream, and are read once the lease is held again.
     fn act(
         &self,
         channel: &Channel,
@@ -200,8 +202,8 @@ impl Hub {
         })
     }
 
-    /// Publications of a channel may have been missed: its stream is read. Returns false if it has
-    /// none here.
+    /// Call this when publications of a channel may have been missed: its stream is read. Returns
+    /// false if the channel has no stream here.
     pub fn doubt(&self, channel: &Channel) -> bool {
         let Some(feed) = self.streams.get(channel) else {
             return false;
@@ -211,7 +213,7 @@ impl Hub {
         true
     }
 
-    /// As [`Hub::doubt`], of every channel with a stream.
+    /// Like [`Hub::doubt`], for every channel with a stream.
     pub fn doubt_all(&self) {
         let feeds = self.streams.feeds.read();
         for (channel, feed) in &*feeds {
@@ -220,13 +222,13 @@ impl Hub {
         }
     }
 
-    /// True if something is known to be missing in a channel, or may be.
+    /// True if publications of a channel are missing, or may be.
     pub fn is_missing(&self, channel: &Channel) -> bool {
         let feed = self.streams.get(channel);
         feed.is_some_and(|feed| feed.lock().confirmed().is_none())
     }
 
-    /// Has the stream of a channel read again, if publications wait for one that is missing.
+    /// Asks for another read of a channel's stream, if publications wait for a missing one.
     pub fn want_if_missing(&self, channel: &Channel) {
         if let Some(feed) = self.streams.get(channel) {
             let state = feed.lock().state();
@@ -244,39 +246,40 @@ impl Hub {
         Poll::Ready(std::mem::take(&mut wanted.channels))
     }
 
-    /// The publications of a channel's stream were deleted.
+    /// Call this when the publications of a channel's stream were deleted.
     pub fn forget_window(&self, channel: &Channel) {
         if let Some(feed) = self.streams.get(channel) {
             self.streams.with(&feed, Feed::doubt);
         }
     }
 
-    /// The stream of a channel was found at this position by a look that began at `doubts`. Where
-    /// the channel's feed is elsewhere, the stream is read.
+    /// Call this when a channel's stream was found at this position by a comparison that began at
+    /// `doubts`. If the channel's feed is at another position, the stream is read.
     pub fn compare(&self, channel: &Channel, position: Position, doubts: u64) {
         let Some(feed) = self.streams.get(channel) else {
             return;
         };
-        // Bound first: `doubt` takes the lock again.
+        // Bound first, which releases the lock: `doubt` takes it again.
         let is_there = feed.lock().confirm(position, doubts, Instant::now());
         if !is_there {
             self.doubt(channel);
         }
     }
 
-    /// The [doubts](ReadPart::doubts) of a channel's feed, to be asked before its stream is read.
+    /// The [doubts](ReadPart::doubts) of a channel's feed, to be noted before its stream is read.
     pub fn doubts(&self, channel: &Channel) -> u64 {
         self.streams
             .get(channel)
             .map_or(0, |feed| feed.lock().doubts)
     }
 
-    /// The place that a channel's feed has reached; `None` where it has none, or none yet.
+    /// The position that a channel's feed has reached; `None` without a feed, or before its first
+    /// read.
     pub fn reached(&self, channel: &Channel) -> Option<Position> {
         self.streams.get(channel)?.lock().at()
     }
 
-    /// The channels with a stream that have heard nothing since then.
+    /// The channels whose feeds have received nothing since then.
     pub fn quiet_since(&self, since: Instant) -> Vec<Channel> {
         let feeds = self.streams.feeds.read();
         feeds
@@ -286,8 +289,8 @@ impl Hub {
             .collect()
     }
 
-    /// The broker does not listen to the channel any more: its feed ends, unless a subscriber is
-    /// about to join.
+    /// Call this when the broker no longer listens to the channel. Its feed ends, unless a
+    /// subscriber is about to join.
     pub fn end_stream(&self, channel: &Channel) {
         let mut feeds = self.streams.feeds.write();
         let Some(feed) = feeds.get(channel).cloned() else {
@@ -295,9 +298,10 @@ impl Hub {
         };
         let mut feed = feed.lock();
         if feed.joining > 0 {
+            // The subscriber needs this feed.
             return;
         }
-        // One that has got hold of it, and waits for its lock, sees that it has ended.
+        // A task that already has the feed, and waits for its lock, then sees that it has ended.
         feed.is_ended = true;
         feeds.remove(channel);
         self.streams
@@ -306,7 +310,7 @@ impl Hub {
     }
 }
 
-/// A feed's way to the sessions that listen.
+/// Delivers the publications and gaps of a feed to the sessions that listen.
 struct Fanout<'a, D> {
     hub: &'a Hub,
     channel: &'a Channel,

@@ -35,8 +35,8 @@ use crate::{
 const CLAIM: &str = "tenant";
 
 /// A protocol whose messages are the publication's data. It counts its encodings. For a session
-/// that takes differences, the message begins with `W`, or with `D` before the number of letters
-/// that it has of the base.
+/// that takes differences, a whole message begins with `W`, and a difference with `D` and the
+/// number of letters that it takes from the base.
 #[derive(Debug)]
 pub(super) struct Plain {
     name: &'static str,
@@ -100,7 +100,7 @@ impl Clock for At {
     }
 }
 
-/// A socket with limited room that keeps what it takes.
+/// A socket with limited room that stores the bytes it takes.
 #[derive(Debug)]
 pub(super) struct Pipe {
     room: usize,
@@ -218,7 +218,7 @@ impl Harness {
         self.hub.wires().find(name).unwrap()
     }
 
-    /// Registers a session and does not open it.
+    /// Registers a session without opening it.
     pub(super) fn register(&self, principal: &Arc<Principal>, protocol: &str) -> Arc<Member> {
         let session = SessionId::new();
         let wire = self.wire(protocol);

@@ -168,7 +168,7 @@ impl Wire {
     }
 }
 
-/// A wire's place in [`Wires`], and its key in a broadcast's cache: sessions of one wire share the
+/// A wire's index in [`Wires`], and its key in a broadcast's cache: sessions of one wire share the
 /// same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WireId(u8);

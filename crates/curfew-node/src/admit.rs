@@ -1,7 +1,7 @@
 //! Admission: from a verified token to a session that revocations can find.
 //!
-//! The order matters. The session is registered *before* the revocations are read, so that one
-//! written in between finds it in the hub. It is opened last.
+//! The order matters. The session is registered *before* the revocations are read, so that a
+//! revocation written in between finds it in the hub. The session is opened last.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -21,7 +21,7 @@ use crate::Node;
 use crate::anonymous::AnonymousPlace;
 use crate::closes::SessionIdentity;
 
-/// Longest wait for a place among `backend.max_admissions`.
+/// Longest wait for a permit of `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 
 /// Number of attempts to make room for a session by closing the oldest. Another session that
@@ -67,19 +67,19 @@ impl AdmitError {
     }
 }
 
-/// A session's place on this node. Dropping it removes the session from the hub and, later, its
-/// record.
+/// A session's registration on this node. Dropping it removes the session from the hub and, later,
+/// its record.
 #[derive(Debug)]
 pub struct Attachment {
     pub(crate) node: Arc<Node>,
     member: Arc<Member>,
     recorded: bool,
-    /// The place of an anonymous session whose address is known.
+    /// The permit of an anonymous session whose address is known.
     _place: Option<AnonymousPlace>,
 }
 
 /// Limits the admissions that ask the backend at once (`backend.max_admissions`). Others wait for a
-/// place, but only for [`ADMISSION_WAIT`], so that a slow backend does not accumulate requests.
+/// permit, but only for [`ADMISSION_WAIT`], so that a slow backend does not accumulate requests.
 #[derive(Debug)]
 pub(crate) struct Admissions(Option<Semaphore>);
 
@@ -101,7 +101,7 @@ impl Admissions {
     }
 }
 
-/// Users for whom admissions make room, each with a lock that gives them turns.
+/// Users at their session limit, each with a lock by which the user's admissions take turns.
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<Box<str>, Arc<AsyncMutex<()>>>>);
 
@@ -183,7 +183,7 @@ impl Node {
         limit: UserLimit,
     ) -> Result<Attachment, AdmitError> {
         // A node that catches up after a stop regains its lease soon, so the session is admitted
-        // and `settle` waits for it.
+        // and `settle` waits for the lease.
         if !self.hub.lease().is_catching_up() {
             self.check_lease()?;
         }
@@ -222,7 +222,7 @@ impl Node {
         }
     }
 
-    /// Takes a place for an anonymous session among those of its address. Other sessions need none.
+    /// Takes a permit for an anonymous session, counted by its address. Other sessions need none.
     fn anonymous_place(
         &self,
         session: SessionId,

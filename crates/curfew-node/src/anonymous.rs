@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 #[derive(Debug, Default)]
 pub(crate) struct AnonymousSessions(Mutex<HashMap<IpAddr, u32>>);
 
-/// The place of one anonymous session; given back when dropped.
+/// The permit of one anonymous session, returned on drop.
 #[derive(Debug)]
 pub(crate) struct AnonymousPlace {
     sessions: Arc<AnonymousSessions>,
@@ -18,7 +18,7 @@ pub(crate) struct AnonymousPlace {
 }
 
 impl AnonymousSessions {
-    /// Takes a place for one more session of this address. `None` if `most` are there; a `most` of
+    /// Takes a permit for one more session of this address. `None` if `most` are taken; a `most` of
     /// 0 is no limit.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AnonymousPlace> {
         let group = address_group(address);
@@ -47,8 +47,8 @@ impl Drop for AnonymousPlace {
     }
 }
 
-/// The addresses that share one count with this one: a subscriber of an IPv6 provider has a /64 at
-/// least.
+/// The group of addresses that share one count with this one. A customer of an IPv6 provider has at
+/// least a /64.
 pub fn address_group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),

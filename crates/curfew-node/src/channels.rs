@@ -1,4 +1,4 @@
-//! `[[channels]]`: the channels with a stream, or with presence.
+//! `[[channels]]`: the options of channels, such as a stream or presence.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,17 +12,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Most publications that a stream may keep.
+/// Most publications that a stream may store.
 const MAX_HISTORY_SIZE: u32 = 10_000;
 
 /// The range of a stream's `ttl`.
 const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Channels that keep their last publications, so that a client that comes back has what it
-/// missed, or that know who is there. The first entry whose pattern matches a channel decides about
-/// it; a channel that matches none has no stream and no presence. Give every node the same entries.
-/// A reload applies to new subscriptions, and to publications at once.
+/// Channels that store their last publications, so that a reconnecting client recovers what it
+/// missed, or that know which sessions are present. The first entry whose pattern matches a channel
+/// decides about it; a channel that matches none has no stream and no presence. Give every node the
+/// same entries. A reload applies to new subscriptions, and to publications at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {
@@ -30,25 +30,26 @@ pub struct ChannelConfig {
     /// rest. Required. An entry that no channel can reach, because an earlier one matches all of
     /// its channels, is refused.
     pub pattern: String,
-    /// The publications that a channel keeps: its stream. Default: none, the channels have no
-    /// stream, and a client that was away does not learn what it missed.
+    /// The publications that a channel stores: its stream. Default: none, the channels have no
+    /// stream, and a client cannot recover what it missed while disconnected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryConfig>,
-    /// Gives a client that subscribes with its last position what it missed. `false`: the history
-    /// can be read, and `subscribe` recovers nothing.
+    /// Replays missed publications to a client that subscribes with its last position. `false`: the
+    /// history can be read, and `subscribe` recovers nothing.
     pub recover: bool,
     /// Keeps a list of the sessions that are subscribed, for clients that may read it
     /// (policy action `presence`).
     pub presence: bool,
-    /// Tells sessions who comes and who goes: `true` those that ask for it, by `join_leave` of
-    /// `subscribe`; `"all"` every subscribed one. Needs `presence`.
+    /// Sends the joins and leaves of sessions: `true` to sessions that ask for them, by
+    /// `join_leave` of `subscribe`; `"all"` to every subscribed session. Needs `presence`.
     pub join_leave: JoinLeave,
-    /// Sends a publication as its difference to the one before it, where that is shorter, to
-    /// sessions that ask for it, as the Centrifuge protocol can (`delta`). Needs `history`.
+    /// Sends a publication as its difference to the one before it, if that is shorter, to sessions
+    /// that ask for it, as the Centrifuge protocol can (`delta`). Needs `history`.
     pub delta: bool,
-    /// `"json"`: publications are JSON values. `"binary"`: they are any bytes, which the Protobuf
-    /// encoding of the Centrifuge protocol carries alone; other clients cannot subscribe, and the
-    /// admin API does not publish. Set it once no node is of a version without it.
+    /// `"json"`: publications are JSON values. `"binary"`: they are arbitrary bytes, which only the
+    /// Protobuf encoding of the Centrifuge protocol carries; other clients cannot subscribe, and
+    /// the admin API does not publish. Set it only when no node runs a version without this
+    /// setting.
     pub format: DataFormat,
 }
 
@@ -63,7 +64,7 @@ pub enum DataFormat {
     Binary,
 }
 
-/// The sessions of a channel that are told who comes and who goes.
+/// The sessions of a channel that receive its joins and leaves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum JoinLeave {
     /// No session: `false`.
@@ -130,10 +131,10 @@ impl JsonSchema for JoinLeave {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryConfig {
-    /// The number of publications kept for one channel, 1 to 10000. Required.
+    /// The number of publications stored for one channel, 1 to 10000. Required.
     pub size: u32,
-    /// Time for which a channel's publications are kept after its last one, as a duration from `1s`
-    /// to `30days`. Required.
+    /// Time for which a channel's publications are stored after its last one, as a duration from
+    /// `1s` to `30days`. Required.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ttl: Duration,
@@ -162,15 +163,15 @@ pub struct Channels(Arc<[(Pattern, ChannelOptions)]>);
 pub struct ChannelOptions {
     /// The bounds of the channel's stream; `None` if it has none.
     pub stream: Option<StreamBounds>,
-    /// A subscriber may recover what it missed.
+    /// True if a subscriber may recover the publications that it missed.
     pub recover: bool,
-    /// The channel has a list of its sessions.
+    /// True if the channel has a list of its sessions.
     pub presence: bool,
-    /// The sessions that are told who comes and who goes.
+    /// The sessions that receive the channel's joins and leaves.
     pub join_leave: JoinLeave,
-    /// Sessions that ask for it are sent differences. The channel has a stream.
+    /// True if sessions that ask for it are sent differences. The channel then has a stream.
     pub delta: bool,
-    /// Publications are bytes that need not be JSON.
+    /// True if publications are bytes that need not be JSON.
     pub is_binary: bool,
 }
 

@@ -13,14 +13,14 @@ use tracing::info;
 
 use crate::Node;
 
-/// Interval at which the drain checks if everything is gone.
+/// Interval at which the drain checks that no session or record is left.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Longest wait that a client is told before it reconnects. It lets the load balancer notice the
+/// Longest wait before a reconnect that the drain advises. It lets the load balancer notice the
 /// drain, and spreads the reconnects.
 const MAX_RETRY_AFTER_MS: u64 = 3_000;
 
-/// Longest wait, after all sessions are told, for closes to be written and records to be removed.
+/// Longest wait, after all sessions are told to end, for closes to be written and records removed.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// The `[drain]` section: leaving service on SIGTERM.
@@ -73,7 +73,7 @@ impl Node {
     }
 
     /// Ends every session, evenly over `window`, with a random hint for the reconnect. Then waits
-    /// for at most five seconds until they are gone and their records removed.
+    /// for at most five seconds until they are closed and their records removed.
     pub async fn drain(self: &Arc<Self>, window: Duration) {
         let mut members = self.hub.members();
         fastrand::shuffle(&mut members);

@@ -35,17 +35,17 @@ pub struct HubEvents {
     node: NodeId,
     hub: Arc<Hub>,
     metrics: Arc<NodeMetrics>,
-    /// Traces of revocations that have recently closed sessions here, because each is read more
-    /// than once.
+    /// Traces of revocations that have recently closed sessions here, because each revocation is
+    /// read more than once.
     effective: Mutex<VecDeque<TraceContext>>,
     receiver: OnceLock<RelayReceiver>,
 }
 
-/// The receiver of messages that other nodes send to this one, as [`Events::relayed`] is.
+/// The receiver of messages that other nodes send to this one: see [`Events::relayed`].
 pub struct RelayReceiver(Box<dyn Fn(Bytes) -> BoxFuture<'static, Relayed> + Send + Sync>);
 
 impl RelayReceiver {
-    /// A receiver that does this with each message.
+    /// Makes a receiver that passes each message to `take`.
     pub fn new(
         take: impl Fn(Bytes) -> BoxFuture<'static, Relayed> + Send + Sync + 'static,
     ) -> Self {
@@ -71,8 +71,8 @@ impl HubEvents {
         }
     }
 
-    /// Sets the receiver of messages of other nodes, once. Before, messages are for nothing that is
-    /// there.
+    /// Sets the receiver of messages from other nodes, once. Until then, such messages are answered
+    /// with [`Relayed::Unknown`].
     pub fn receive_relayed(&self, receiver: RelayReceiver) {
         self.receiver.get_or_init(|| receiver);
     }
@@ -94,7 +94,7 @@ impl Fanout<'_> {
         });
     }
 
-    /// Queues a publication of a stream, for the channel's feed.
+    /// Queues a publication that the channel's feed delivers in the stream's order.
     pub(crate) fn in_turn(self, publication: &Publication) {
         self.count(match &publication.trace {
             None => self.hub.broadcast_in_turn(publication, None),
@@ -111,8 +111,8 @@ impl Fanout<'_> {
             .observe(delivered.queued as f64);
     }
 
-    /// Broadcasts with one span for the node and one for the fan-out. Sessions get no spans of their
-    /// own.
+    /// Broadcasts with one span for the node and one for the fan-out. Sessions get no spans of
+    /// their own.
     #[cold]
     fn traced(
         self,
@@ -176,8 +176,8 @@ impl HubEvents {
     }
 
     /// Begins the span of an applied revocation. A revocation by the API is part of the call's
-    /// trace; one that has no trace begins a trace on each node. Always recorded if it closes
-    /// sessions, otherwise within a budget.
+    /// trace; a revocation without a trace begins one on each node. The span is always recorded if
+    /// it closes sessions, otherwise within a budget.
     fn trace_revocation(
         &self,
         key: &RevocationKey,
@@ -243,8 +243,8 @@ impl Events for HubEvents {
         let began = self.metrics.tracer().now();
         let revoked = self.hub.revoke(key, revocation);
         let closed = revoked.sessions.len();
-        // The line omits the key's value, which may be a person's name or address; the audit line
-        // of the admin API has it. Only revocations that end something are logged, counted and
+        // The log line omits the key's value, which may be a person's name or address; the audit
+        // line of the admin API has it. Only revocations that end something are logged, counted and
         // traced here: a key is read repeatedly, and ends nothing after the first time.
         if closed > 0 || revoked.subscriptions > 0 {
             self.note_effective(revocation);
@@ -294,7 +294,7 @@ impl Events for HubEvents {
     }
 
     fn gap(&self, channel: &Channel, reason: GapReason) {
-        // A stream has what is missing, so it is read instead.
+        // The stream still has the missing publications, so it is read instead.
         if !self.hub.doubt(channel) {
             self.hub.gap(channel, reason);
         }

@@ -5,24 +5,24 @@ use curfew_model::{Channel, Epoch, HistoryRange, MAX_HISTORY_LIMIT, Position, Pu
 
 use crate::Node;
 
-/// Room for all of a publication in an answer but its data and its publisher, in bytes.
+/// Bytes of a publication in a reply, besides its data and its publisher.
 const ENTRY_BYTES: usize = 96;
 
-/// A part of a channel's stream, as much as an answer has room for.
+/// A part of a channel's stream, as much as a reply has room for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// The stream's position.
     pub position: Position,
     /// The publications, in the order of the range.
     pub publications: Vec<Publication>,
-    /// The last ones had no room.
+    /// True if the last publications had no room.
     pub truncated: bool,
 }
 
 impl Node {
-    /// Reads a part of a channel's stream, at most [`MAX_HISTORY_LIMIT`] publications, and as many as
-    /// fit into half of `outbound_bytes` (`limits.outbound_bytes`): the other half is for what else
-    /// waits. A limit of 0 asks for the position alone.
+    /// Reads a part of a channel's stream: at most [`MAX_HISTORY_LIMIT`] publications, and as many
+    /// as fit into half of `outbound_bytes` (`limits.outbound_bytes`). The other half is for other
+    /// frames. A limit of 0 asks only for the position.
     pub async fn history(
         &self,
         channel: &Channel,
@@ -44,7 +44,8 @@ impl Node {
         if let HistoryRange::Since(since) = range
             && ![Epoch::ANY, page.position.epoch].contains(&since.epoch)
         {
-            // Nothing came after a position of another epoch.
+            // The client's position is of another epoch, so no publication of this epoch follows
+            // it.
             publications.clear();
         }
         let fitting = count_within(&publications, outbound_bytes / 2, size);
@@ -63,7 +64,7 @@ fn size(publication: &Publication) -> usize {
     ENTRY_BYTES + publication.data.len() + from
 }
 
-/// The number of first items that have room in `bytes` of an answer, each of which takes `size`.
+/// The number of leading items that fit into `bytes` together, if each takes `size`.
 pub fn count_within<T>(items: &[T], mut bytes: usize, size: impl Fn(&T) -> usize) -> usize {
     let fits = |item: &&T| {
         let left = bytes.checked_sub(size(item));

@@ -1,8 +1,8 @@
 //! One gateway process: the connection between the hub and the backend.
 //!
 //! Owns: admission and refresh of sessions, tickets, the channels requested from the broker,
-//! `[[channels]]`, the reads of streams, presence, the handling of the backend's events, removal of records,
-//! drain, and the heartbeat for `/livez`.
+//! `[[channels]]`, the reads of streams, presence, the handling of the backend's events, removal of
+//! records, drain, and the heartbeat for `/livez`.
 //! Knows nothing of: sockets, frames, signatures of tokens, policies.
 //! Start at [`Node::admit`].
 

@@ -9,13 +9,13 @@ const RECIPIENTS: &[f64] = &[
 ];
 
 curfew_telemetry::labels! {
-    /// The recovery of a subscriber that came with a position.
+    /// The outcome of the recovery of a subscriber that named a position.
     RecoveryOutcome = "outcome" {
         /// Every publication, from this node's window.
         Window = "window",
-        /// Every publication, of which some were read.
+        /// Every publication; some were read from the stream.
         Read = "read",
-        /// No publication: some were not to be had, or all together were too large.
+        /// No publication: some could not be read, or all together were too large.
         Lost = "lost",
     }
 

@@ -1,5 +1,5 @@
-//! Revocations that identity providers report. A provider reports each once, so one that cannot be
-//! written is kept and retried.
+//! Revocations that identity providers report. A provider reports each once, so a revocation that
+//! cannot be written is stored and retried.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,16 +56,16 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`ReportError::Backend`]: the write is retried for ten minutes while the node lives, and
-    /// this node admits no user whom the revocation covers meanwhile. [`ReportError::Full`]:
-    /// nothing is done.
+    /// [`ReportError::Backend`]: the write is retried for ten minutes while the node runs, and this
+    /// node admits no user whom the revocation covers meanwhile. [`ReportError::Full`]: nothing is
+    /// done.
     pub async fn revoke_reported(
         self: &Arc<Self>,
         key: RevocationKey,
         revocation: Revocation,
     ) -> Result<Receipt, ReportError> {
-        // Added before anything else, so that a concurrent admission finds it. If one for the key
-        // waits already, both are merged, and the merged one is written.
+        // Added before anything else, so that a concurrent admission finds it. If a revocation of
+        // this key waits already, the two are merged, and the merged one is written.
         let Some(revocation) = self.pending_revocations.add(&key, &revocation) else {
             error!(
                 kind = key.kind(),
@@ -88,7 +88,7 @@ impl Node {
                 }
             }
             node.note_unwritten();
-            // The caller may have hung up.
+            // The caller may have stopped waiting.
             drop(told.send(result));
         });
         let gone = || BackendError::unavailable("the node is stopping");
@@ -97,7 +97,7 @@ impl Node {
     }
 
     /// Puts a revocation in force if the backend can be reached, and ends the sessions it names
-    /// here in any case. For callers that can repeat the request.
+    /// here in any case. This is for callers that can repeat the request.
     ///
     /// # Errors
     ///
@@ -129,7 +129,7 @@ impl Node {
 }
 
 impl PendingRevocations {
-    /// Keeps a revocation, merged with one that waits under the same key. Returns the result;
+    /// Stores a revocation, merged with one that waits under the same key. Returns the result;
     /// `None` if there is no room.
     fn add(&self, key: &RevocationKey, revocation: &Revocation) -> Option<Revocation> {
         let mut waiting = self.waiting.lock();

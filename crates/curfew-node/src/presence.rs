@@ -27,20 +27,20 @@ const BATCH: usize = 512;
 /// Pause after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Most changes that wait. While the backend is away for long, further ones are left to its own
-/// comparison of entries with sessions.
+/// Most changes that wait. During a long outage of the backend, further changes are left to the
+/// backend's own comparison of entries with sessions.
 const MAX_WAITING: usize = 64 * 1024;
 
-/// Longest wait of an unsubscription for the removal of its entry. While the backend is away, the
-/// entry is removed later.
+/// Longest wait of an unsubscription for the removal of its entry. If the backend is unavailable,
+/// the entry is removed later.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A change of the presence of a session of this node.
 #[derive(Debug)]
 enum Change {
-    /// The session has left the channel. The sender tells that the entry is removed.
+    /// The session has left the channel. The sender reports that the entry is removed.
     Leave(PresenceEntry, oneshot::Sender<()>),
-    /// The session's token was replaced.
+    /// The entry shows other information, or its session's token was replaced.
     Renew(PresenceEntry),
 }
 
@@ -122,14 +122,14 @@ impl PresenceChanges {
         batch
     }
 
-    /// Puts changes back, behind those that wait: one part of the backend may be away, and others not.
+    /// Puts changes back, behind those that wait: only a part of the backend may be unavailable.
     /// Their order does not matter, since an entry that has left is not renewed.
     fn put_back(&self, changes: Vec<Change>) {
         self.waiting.lock().extend(changes);
     }
 }
 
-/// An entry of a subscription that is not complete. It is removed on drop.
+/// The entry of a subscription that is not complete yet. It is removed on drop.
 pub(crate) struct Entering<'a> {
     node: &'a Node,
     channel: &'a Channel,
@@ -146,8 +146,8 @@ impl Drop for Entering<'_> {
 }
 
 impl Entering<'_> {
-    /// Completes the subscription. If the session is to be told who comes and who goes, it is told of
-    /// its own join, and then of others.
+    /// Completes the subscription. With `is_told`, the session receives its own join, and from then
+    /// on the joins and leaves of other sessions.
     pub(crate) fn complete(mut self, member: &Arc<Member>, is_told: bool) {
         self.is_complete = true;
         let hub = &self.node.hub;
@@ -177,8 +177,8 @@ impl Node {
         presence.list(channel, MAX_PRESENCE_SESSIONS).await
     }
 
-    /// Adds the entry of a session that subscribes, with what is shown of the session and of the
-    /// subscription.
+    /// Adds the entry of a session that subscribes, with the information that others see of the
+    /// session and of the subscription.
     pub(crate) async fn enter<'a>(
         &'a self,
         channel: &'a Channel,
@@ -201,7 +201,7 @@ impl Node {
             is_told: options.join_leave != JoinLeave::Never,
             ends_at: principal.ends_at(),
         };
-        // Noted first: what is lost at the backend from now on is written again.
+        // Noted first: an entry that the backend loses from now on is written again.
         self.hub.note_presence(entry.clone());
         let entering = Entering {
             node: self,
@@ -213,7 +213,7 @@ impl Node {
         Ok(entering)
     }
 
-    /// Has the entry of a session in a channel removed, if it has one.
+    /// Queues the removal of a session's entry in a channel. `None` if there is no entry.
     pub(crate) fn depart(&self, channel: &Channel, session: SessionId) -> Option<Departure> {
         let entry = self.hub.take_presence(session, channel)?;
         let (done, departed) = oneshot::channel();
@@ -234,7 +234,7 @@ impl Node {
         }
     }
 
-    /// Renews the entry of a session in one channel, whose subscription shows something else.
+    /// Renews the entry of a session in one channel, to show `info` about its subscription.
     pub fn renew_channel_info(&self, member: &Member, channel: &Channel, info: Option<Arc<str>>) {
         let renewed = self.hub.change_presence(member.session(), |entry| {
             if entry.channel == *channel {
@@ -254,7 +254,7 @@ impl Node {
         for change in changes {
             match change {
                 Change::Leave(entry, _) => left.push(entry.clone()),
-                // One that has left meanwhile must not come back.
+                // An entry that has left meanwhile must not come back.
                 Change::Renew(entry) if self.hub.is_present(entry) => renewed.push(entry.clone()),
                 Change::Renew(_) => {}
             }
@@ -285,7 +285,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                     changes.left.fetch_sub(batch.len(), Ordering::SeqCst);
                     for change in batch {
                         if let Change::Leave(_, done) = change {
-                            // A session that ended does not wait.
+                            // The receiver is dropped if the session has ended.
                             done.send(()).ok();
                         }
                     }

@@ -12,9 +12,9 @@ use crate::{AdmitError, Attachment};
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Attachment {
-    /// Replaces the session's token. The keys of the new token name the session before its
-    /// revocations are checked, and those of the old token until the new one is in force. On an
-    /// error the session keeps its old token, unless it was revoked.
+    /// Replaces the session's token. Revocations find the session by the keys of the new token
+    /// before that token is checked, and by those of the old token until the new one is in force.
+    /// On an error the session keeps its old token, unless it was revoked.
     pub async fn refresh(&self, principal: Arc<Principal>) -> Result<(), AdmitError> {
         let node = self.node();
         // Dropping `pending` abandons the refresh, also when this future is dropped.
@@ -44,7 +44,7 @@ struct Pending<'a>(&'a Attachment);
 
 impl Pending<'_> {
     fn commit(self) {
-        // The drop that follows abandons nothing after this.
+        // After this, the drop that follows has no refresh to abandon.
         let node = self.0.node();
         node.hub().finish_refresh(self.0.member(), &**node.clock());
     }

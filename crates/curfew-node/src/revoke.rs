@@ -6,7 +6,7 @@ use tracing::{debug, warn};
 
 use crate::Node;
 
-/// `error.type` of what asked for a revocation that not every live node has confirmed.
+/// `error.type` of a call whose revocation not every live node has confirmed.
 const UNCONFIRMED: &str = "unconfirmed";
 
 impl Node {
@@ -32,9 +32,9 @@ impl Node {
         Ok(receipt)
     }
 
-    /// Puts the receipt's numbers on the span that the caller runs in, and warns if a node is missing.
-    /// The log has the key with the digest of its value, and the value of a user where spans may name
-    /// users.
+    /// Puts the receipt's numbers on the span that the caller runs in, and warns if a node is
+    /// missing. The log line has the key with a digest of its value. It names a user only if spans
+    /// may.
     pub fn tell_receipt(&self, key: &RevocationKey, receipt: &Receipt) {
         let tracer = self.metrics.tracer();
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

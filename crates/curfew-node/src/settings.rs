@@ -19,11 +19,11 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Puts other kinds of revocation in force: those of `revocable_claims`. Sessions admitted or
-    /// refreshed from now on are found by them. Sessions that exist already, or are being admitted or
-    /// refreshed, are found once [`Node::until_settled`] returns. A later call supersedes an earlier
-    /// one.
+    /// refreshed from now on are found by them. Sessions that exist already, or are being admitted
+    /// or refreshed, are found once [`Node::until_settled`] returns. A later call supersedes an
+    /// earlier one.
     ///
-    /// Kinds are no part of a snapshot of settings: they are in force at once for all sessions, and
+    /// Kinds are not part of a settings snapshot: they are in force at once for all sessions, and
     /// settled later.
     pub fn set_kinds(self: &Arc<Self>, revocable_claims: &[String]) {
         if let Some(kinds) = self.hub.set_kinds(revocable_claims) {

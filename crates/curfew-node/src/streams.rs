@@ -1,7 +1,7 @@
-//! Reading streams: for subscribers that were away, and for publications that pub/sub has lost.
+//! Reading streams: for subscribers that were disconnected, and for publications that pub/sub lost.
 //!
-//! One read of a channel is under way at a time, and what it brings goes to the channel's feed
-//! before the next one begins. Subscribers that ask meanwhile share the next one.
+//! At most one read of a channel is under way, and its result goes to the channel's feed before the
+//! next read begins. Subscribers that ask meanwhile share the next read.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -20,23 +20,23 @@ use tracing::debug;
 use crate::Node;
 use crate::events::Fanout;
 
-/// Time for which publications wait for one that is missing. Then listeners are told of a gap.
+/// Time for which publications wait for a missing one. Then listeners receive a gap.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Wait between two reads of a stream that did not have what is missing, or failed.
+/// Pause after a read that failed or did not have the missing publications.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Time after which the position of a channel that has heard nothing is compared with its stream's:
-/// a publication that was lost shows no hole while none follows.
+/// A channel that has received nothing for this long has its position compared with its stream's. A
+/// lost publication leaves no visible hole until another one follows.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// Between two looks at which channels are quiet.
+/// Interval at which quiet channels are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Positions that are asked for in one go.
+/// Number of positions that one call asks for.
 const POSITIONS: usize = 256;
 
-/// Channels that are filled at once.
+/// Number of channels that are filled at once.
 const FILLERS: usize = 16;
 
 /// A part of a stream that was read.
@@ -62,20 +62,20 @@ impl StreamRead {
 #[derive(Debug, Default)]
 pub(crate) struct StreamReads {
     by_channel: Mutex<HashMap<Channel, Arc<Turns>>>,
-    /// Channels that a filler is at.
+    /// Channels that have a filler at work.
     filling: Mutex<HashSet<Channel>>,
 }
 
 /// The readers of one channel, who take turns.
 #[derive(Debug, Default)]
 struct Turns {
-    /// Reads that have begun.
+    /// The number of reads that have begun.
     begun: AtomicU64,
-    /// The last read with its number, for those that asked before it began.
+    /// The last read with its number, for readers that asked before it began. Locked during a read.
     last: AsyncMutex<Option<(u64, Arc<StreamRead>)>>,
 }
 
-/// A reader's hold on the turns of its channel, which are forgotten with the last one.
+/// A reader's reference to the turns of its channel. The last reader removes them.
 struct Reader<'a> {
     reads: &'a StreamReads,
     channel: &'a Channel,
@@ -96,7 +96,7 @@ impl StreamReads {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        // Clones are made under this lock: one of the two that are counted is the map's.
+        // Clones are made only under this lock. A count of 2 means the map and this reader.
         let mut by_channel = self.reads.by_channel.lock();
         if Arc::strong_count(&self.turns) == 2 {
             by_channel.remove(self.channel);
@@ -106,7 +106,7 @@ impl Drop for Reader<'_> {
 
 impl Node {
     /// Reads a channel's stream after an offset, for the channel's feed and for the caller. The
-    /// last offset there is stands for the position alone.
+    /// offset `u64::MAX` asks only for the position.
     pub(crate) async fn read_stream(
         &self,
         channel: &Channel,
@@ -125,7 +125,8 @@ impl Node {
         let number = reader.turns.begun.fetch_add(1, Ordering::AcqRel) + 1;
         self.metrics.stream_reads.inc();
         let read = Arc::new(self.read_part(channel, after).await?);
-        // Before another reads: feeds take parts in the order in which they were read.
+        // Ingested before the next read begins: feeds take parts in the order in which they were
+        // read.
         let fanout = self.fanout();
         self.hub.ingest(channel, read.part(), |publication| {
             fanout.in_turn(publication);
@@ -135,7 +136,7 @@ impl Node {
     }
 
     async fn read_part(&self, channel: &Channel, after: u64) -> Result<StreamRead, BackendError> {
-        // First: what happens while the stream is read makes the answer doubtful.
+        // Noted first: a doubt that arises during the read leaves the result unconfirmed.
         let doubts = self.hub.doubts(channel);
         let streams = &self.backends.streams;
         let limit = u32::MAX;
@@ -154,7 +155,7 @@ impl Node {
                 publications: page.publications,
             });
         }
-        // Offsets of another epoch were asked for: this one begins at 0.
+        // The offset was of another epoch, so this epoch is read from its beginning.
         let range = StreamRange::After { offset: 0, limit };
         let page = streams.read(channel, range).await?;
         Ok(StreamRead {
@@ -172,9 +173,9 @@ impl Node {
         }
     }
 
-    /// Reads what the feed of a channel misses, and gives it up when that takes too long.
+    /// Reads the publications that a channel's feed misses, and gives them up at `give_up_at`.
     async fn fill(&self, channel: &Channel, give_up_at: Instant) {
-        // The first subscriber reads for itself.
+        // A feed without a position needs no filler: its first subscriber reads the stream.
         while let Some(at) = self.hub.reached(channel) {
             match time::timeout_at(give_up_at, self.read_stream(channel, at.offset)).await {
                 Ok(Ok(_)) if !self.hub.is_missing(channel) => return,
@@ -194,18 +195,18 @@ impl Node {
     }
 }
 
-/// Fills the feeds that miss something, for as long as the runtime lives.
+/// Fills the feeds that miss publications, for the lifetime of the runtime.
 pub(crate) async fn fill(node: Arc<Node>) {
     let places = Arc::new(Semaphore::new(FILLERS));
     loop {
         for channel in poll_fn(|cx| node.hub.poll_wanted(cx)).await {
-            // A filler goes on until nothing is missing.
+            // The channel has a filler, which goes on until nothing is missing.
             if !node.stream_reads.filling.lock().insert(channel.clone()) {
                 continue;
             }
-            // From now on, however long the place is waited for.
+            // Counted from now on, so that it includes the wait for a permit.
             let give_up_at = Instant::now() + MAX_WAIT;
-            // It is never closed.
+            // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
                 return;
             };
@@ -213,7 +214,7 @@ pub(crate) async fn fill(node: Arc<Node>) {
             node.spawn(async move {
                 filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
-                // Once it is removed: what came in between was left to this one.
+                // Checked after the removal: requests that came before it were left to this filler.
                 filler.hub.want_if_missing(&channel);
                 drop(place);
             });
@@ -221,7 +222,7 @@ pub(crate) async fn fill(node: Arc<Node>) {
     }
 }
 
-/// Compares the positions of quiet channels with their streams', for as long as the runtime lives.
+/// Compares the positions of quiet channels with their streams', for the lifetime of the runtime.
 pub(crate) async fn compare_quiet(node: Arc<Node>) {
     loop {
         time::sleep(LOOK_INTERVAL).await;

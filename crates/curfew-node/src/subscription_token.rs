@@ -1,4 +1,4 @@
-//! Tokens that sessions bring for one channel, beside their own.
+//! Tokens that sessions present for one channel, besides their own.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use curfew_model::{Channel, Disconnect, Principal};
 
 use crate::Node;
 
-/// Reason why a verified token opens no channel.
+/// Reason why a verified token allows no subscription.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscriptionTokenError {
     /// A revocation covers the token. It ends sessions with this disconnect.
@@ -19,8 +19,8 @@ pub enum SubscriptionTokenError {
     Backend(#[from] BackendError),
 }
 
-/// The token of a subscription, while revocations find the session by it. Dropping the value ends
-/// that.
+/// The token of a subscription. While this value exists, revocations find the session by the
+/// token's keys.
 #[derive(Debug)]
 pub struct SubscriptionToken {
     node: Arc<Node>,
@@ -30,8 +30,8 @@ pub struct SubscriptionToken {
 }
 
 impl Node {
-    /// Lets revocations of a verified token end the subscription that it is for, and looks for one
-    /// that covers it already.
+    /// Registers a verified token, so that its revocation ends the subscription. Then looks for a
+    /// revocation that covers it already.
     ///
     /// # Errors
     ///

@@ -24,7 +24,8 @@ const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 /// Number of locks over the channels. Channels that share one wait for each other's round trips.
 const STRIPES: usize = 256;
 
-/// Reads of a channel's stream for one subscriber. Publications that come faster are not recovered.
+/// Most reads of a channel's stream for one subscriber. If publications arrive faster than these
+/// reads catch up, they are not recovered.
 const MAX_READS: usize = 3;
 
 #[derive(Debug)]
@@ -40,9 +41,9 @@ pub(crate) struct Subscriptions {
 /// Channels without listeners, each once.
 #[derive(Debug, Default)]
 struct Abandoned {
-    /// In the order of their first deadline.
+    /// Ordered by their first deadline.
     queue: VecDeque<(Instant, Channel)>,
-    /// The earliest time at which the broker may be told.
+    /// The earliest time at which the broker may be asked to stop listening.
     due: HashMap<Channel, Instant>,
 }
 
@@ -97,20 +98,20 @@ impl Subscriptions {
     }
 }
 
-/// The wishes of a session that subscribes.
+/// The options of a session's subscription.
 #[derive(Debug, Clone, Default)]
 pub struct Wish {
-    /// Its position: it wants what came after it.
+    /// The position after which it wants the publications that it missed.
     pub since: Option<Position>,
     /// The `info` of its entry in the channel's presence, as JSON.
     pub info: Option<Arc<str>>,
     /// Information about the subscription in its presence entry, as JSON.
     pub channel_info: Option<Arc<str>>,
-    /// It wants to be told who comes and who goes.
+    /// True if it wants the joins and leaves of the channel.
     pub join_leave: bool,
-    /// It wants no subscription unless it can have all that came after `since`.
+    /// True if it wants no subscription unless all publications after `since` can be recovered.
     pub must_recover: bool,
-    /// It takes publications as differences, where the channel allows it.
+    /// True if it takes publications as differences, where the channel allows it.
     pub delta: bool,
 }
 
@@ -121,7 +122,7 @@ pub enum SubscribeOutcome {
     Joined(Joined),
     /// The rules do not allow it any more.
     Forbidden,
-    /// It must recover, and cannot.
+    /// The session subscribes only if it can recover, and it cannot.
     Unrecoverable,
 }
 
@@ -143,11 +144,11 @@ impl Drop for Asking<'_> {
 
 impl Node {
     /// Subscribes a session. The broker is asked first, so that the session misses nothing
-    /// published after this returns. The session is sent, in this order, the frame that `answer`
-    /// makes of its place, the publications after the position it came with, and those that follow.
-    /// A protocol that has the missed publications in its answer is given them with the place.
+    /// published after this returns. The session is sent, in this order: the reply that `answer`
+    /// makes, the publications after its position, and the live ones. If the protocol carries
+    /// missed publications in its reply, `answer` is given them.
     ///
-    /// `may` is asked last. If it says no, the session is not subscribed.
+    /// `may` is asked last. If it returns false, the session is not subscribed.
     pub async fn subscribe(
         &self,
         channel: &Channel,
@@ -165,6 +166,7 @@ impl Node {
             must_recover,
             delta,
         } = wish;
+        // Entered first: the session is listed once its `subscribe` is answered.
         let entering = match options.presence {
             true => {
                 let infos = (info, channel_info);
@@ -178,7 +180,7 @@ impl Node {
                 let subscriber = Subscriber {
                     member,
                     since: since.filter(|_| options.recover),
-                    // A channel that recovers nothing makes no promise.
+                    // A channel without recovery cannot promise it.
                     must_recover: must_recover && options.recover && since.is_some(),
                     delta: delta && options.delta,
                 };
@@ -222,6 +224,7 @@ impl Node {
             is_delta: false,
             was_read: false,
         };
+        // Queued before the session listens, so that no publication precedes it.
         if let Some(frame) = answer(joined, &[]) {
             self.hub.send(member, frame);
         }
@@ -248,7 +251,8 @@ impl Node {
             let is_new = asked.get(channel) != Some(&Asked::Listening);
             let asking = self.listen(&mut asked, channel).await?;
             if is_new {
-                // Nothing was heard of the channel until now.
+                // The node was not listening to the channel, so the feed may have missed
+                // publications.
                 self.hub.doubt(channel);
             }
             asking
@@ -277,8 +281,8 @@ impl Node {
                 }
                 Join::Read { after } => {
                     if is_last {
-                        // The feed took nothing, as long as the lease is over. That ends with the
-                        // lease's return, or with the session after `backend.grace`.
+                        // While the node holds no lease, the feed takes nothing. The wait ends with
+                        // the lease's return, or with the session after `backend.grace`.
                         time::sleep(RETRY_DELAY).await;
                     }
                     read = Some(self.read_stream(channel, after).await?);
@@ -298,8 +302,8 @@ impl Node {
         self.metrics.stream_recoveries.inc(outcome);
     }
 
-    /// Has the broker listen to a channel. Until the answer is told that a listener is there,
-    /// dropping it abandons the channel.
+    /// Asks the broker to listen to a channel. Dropping the result abandons the channel, unless its
+    /// `answered` was set after a listener was added.
     async fn listen<'a>(
         &'a self,
         asked: &mut HashMap<Channel, Asked>,
@@ -319,8 +323,8 @@ impl Node {
         Ok(asking)
     }
 
-    /// Unsubscribes a subscribed session. The broker is told a second later, unless
-    /// the channel has a listener again by then. The entry in the channel's presence, if the
+    /// Unsubscribes a subscribed session. The broker is asked to stop listening a second later,
+    /// unless the channel has a listener again by then. The entry in the channel's presence, if the
     /// session has one, is removed at once.
     pub fn unsubscribe(&self, channel: &Channel, member: &Member) -> Option<Departure> {
         self.metrics.subscriptions.dec();

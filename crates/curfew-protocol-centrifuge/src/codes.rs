@@ -6,7 +6,7 @@ use curfew_model::{AuthFailure, Disconnect, ErrorCode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Error {
     pub(crate) code: u32,
-    /// The text where nothing better is known.
+    /// The text to send if the error has none of its own.
     pub(crate) message: &'static str,
     /// True if the client tries again by itself.
     pub(crate) is_temporary: bool,
@@ -36,12 +36,12 @@ const LIMIT_EXCEEDED: Error = lasting(106, "limit exceeded");
 const BAD_REQUEST: Error = lasting(107, "bad request");
 const NOT_AVAILABLE: Error = lasting(108, "not available");
 pub(crate) const TOKEN_EXPIRED: Error = lasting(109, "token expired");
-/// A lasting error would end a session whose token is good still.
+/// Temporary, because a lasting error would end a session whose current token is still valid.
 const NEWER_TOKEN_EXPIRED: Error = temporary(109, "token expired");
 const TOO_MANY_REQUESTS: Error = temporary(111, "too many requests");
 pub(crate) const UNRECOVERABLE: Error = lasting(112, "unrecoverable position");
-/// The first number of an application: the publication may be out or not, so that no client may
-/// send it again unasked.
+/// The lowest code for errors of an application. The publication may or may not have been
+/// delivered, so no client may send it again by itself.
 const UNKNOWN_OUTCOME: Error = lasting(400, "unknown outcome");
 
 /// The error of a command.
@@ -75,7 +75,7 @@ pub(crate) fn error(code: ErrorCode) -> Error {
     }
 }
 
-/// The error of `connect` for a token that opens no session; `None` if the close says it.
+/// The error of `connect` for a token that opens no session; `None` if only the close states it.
 pub(crate) fn auth_failure(failure: AuthFailure) -> Option<Error> {
     match failure {
         AuthFailure::Expired | AuthFailure::NotYetValid | AuthFailure::ReauthRequired => {
@@ -93,7 +93,7 @@ pub(crate) fn auth_failure(failure: AuthFailure) -> Option<Error> {
     }
 }
 
-/// The error of `connect` for another reason; `None` if the close says it.
+/// The error of `connect` for another reason; `None` if only the close states it.
 pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
     if *disconnect == Disconnect::UNAVAILABLE {
         Some(INTERNAL)
@@ -107,7 +107,8 @@ pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
 /// An end of a subscription that the client resumes.
 pub(crate) const INSUFFICIENT_STATE: (u32, &str) = (2500, "insufficient state");
 
-/// The end of a subscription that the server takes away. Clients resume those from 2500 on.
+/// The code and reason with which the server ends a subscription. Clients resubscribe after codes
+/// from 2500 on.
 pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
     match reason {
         ErrorCode::Expired => (2501, "subscription expired"),
@@ -117,8 +118,8 @@ pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
     }
 }
 
-/// Closes, with what clients are told. They reconnect after 3000 to 3499 and stay away after 3500
-/// to 3999, unless the reason is empty or JSON.
+/// Closes, with the code and reason that clients receive. Clients reconnect after 3000 to 3499 and
+/// stay away after 3500 to 3999, unless the reason is empty or JSON.
 const CLOSES: &[(Disconnect, u16, &str)] = &[
     (Disconnect::BAD_REQUEST, 3501, "bad request"),
     (Disconnect::AUTH_FAILED, 3500, "invalid token"),

@@ -46,15 +46,15 @@ trait Value<'a>: Copy {
     /// An error unless the value may be a message.
     fn expect_message(self) -> Read<()>;
 
-    /// Passes on the known fields of a message. None of them is repeated, because readers differ
-    /// in which one counts.
+    /// Passes the known fields of a message to `take`. A repeated field is a fault, because readers
+    /// differ in which occurrence counts.
     fn fields(
         self,
         known: &'static [Field],
         take: &mut dyn FnMut(&'static str, Self) -> Read<()>,
     ) -> Read<()>;
 
-    /// Passes on the entries of a map, as far as this occurrence of its field has them.
+    /// Passes the map entries in this occurrence of the field to `take`.
     fn entries(self, take: &mut dyn FnMut(Cow<'a, str>, Self) -> Read<()>) -> Read<()>;
 }
 
@@ -63,7 +63,7 @@ trait Value<'a>: Copy {
 struct Seen(u32);
 
 impl Seen {
-    /// Notes a field, which is number `at` of those known.
+    /// Notes the field with index `at` among the known ones.
     fn note(&mut self, at: usize) -> Read<()> {
         let bit = 1 << at;
         if self.0 & bit != 0 {
@@ -170,7 +170,7 @@ fn command<'a, V: Value<'a>>(name: &str, request: V) -> Result<Command<'a>, Refu
     }
 }
 
-/// The members of `connect` that tell of the client (its data, name, version and headers) are not
+/// The members of `connect` that describe the client (its data, name, version and headers) are not
 /// read.
 fn connect<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     let mut token = Cow::Borrowed("");
@@ -277,7 +277,7 @@ fn publish<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
             "channel" => channel = value.text()?,
             "data" => data = Some(value.payload()?),
             "type" => of_map |= value.i32()? != 0,
-            // Members of maps, without the type of one.
+            // `key` and `removed` belong to maps: their types are checked, and they are ignored.
             "key" => drop(value.text()?),
             _ => _ = value.flag()?,
         }
@@ -342,7 +342,7 @@ fn history<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     let epoch = since.map(|since| since.epoch);
     Ok(Command::History {
         channel,
-        // A negative limit is none.
+        // A negative limit means no limit.
         limit: u64::try_from(limit).map_or(MAX_HISTORY_LIMIT, |limit| limit.min(MAX_HISTORY_LIMIT)),
         range,
         epoch: epoch.filter(|epoch| *epoch != Epoch::ANY),
@@ -381,7 +381,7 @@ fn sub_refresh<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     if token.is_empty() {
         return form(ErrorCode::BadRequest, "`sub_refresh` needs a token");
     }
-    // Old clients leave the channel to the token.
+    // Old clients name the channel only in the token.
     Ok(Command::RefreshSubscription { channel, token })
 }
 
@@ -402,7 +402,7 @@ fn named(channel: Cow<'_, str>) -> Result<Cow<'_, str>, Refused> {
     }
 }
 
-/// A client's position. An epoch that no stream can have is of another one.
+/// A client's position. An epoch that no stream can have counts as another epoch.
 fn position(epoch: &str, offset: u64) -> Position {
     Position {
         epoch: match epoch {

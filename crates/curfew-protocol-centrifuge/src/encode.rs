@@ -55,8 +55,8 @@ pub(crate) trait Fields {
     /// Writes the fields of a publication.
     fn publication(&mut self, publication: &Published<'_>);
 
-    /// Has `write` write zeros, empty texts and empty lists too, where the encoding can tell them
-    /// from absent ones: clients read some fields without asking for their presence.
+    /// Calls `write` so that zeros, empty texts and empty lists are written too, if the encoding
+    /// can tell them from absent ones: clients read some fields without checking their presence.
     fn with_zeros(&mut self, write: impl FnOnce(&mut Self));
 }
 
@@ -69,8 +69,8 @@ pub(crate) trait Root {
     /// Writes a message by its fields.
     fn write(self, write: impl FnOnce(&mut Self::Fields<'_>));
 
-    /// Writes a publication for the subscribers of a channel. Each one of a node is written once,
-    /// and nothing else is written as often.
+    /// Writes a publication for the subscribers of a channel. It has an implementation of its own
+    /// because nothing else is encoded as often.
     fn push(self, channel: &str, publication: &Published<'_>);
 }
 
@@ -92,8 +92,8 @@ impl<'p> Published<'p> {
         }
     }
 
-    /// The epoch where it is told: with the first publication, by which a subscriber learns of it
-    /// whose stream did not exist before.
+    /// The epoch, which only a stream's first publication carries: a subscriber that joined before
+    /// the stream existed learns it from there.
     fn epoch(&self) -> Option<&str> {
         match &self.position {
             Some(Position { epoch, offset: 1 }) => Some(epoch.as_str()),
@@ -152,8 +152,8 @@ fn put_error(error: Error, message: &str, fields: &mut impl Fields) {
     fields.flag(("temporary", 3), error.is_temporary);
 }
 
-/// Writes the result of a command. It is written also where it is empty: clients take an answer
-/// without one for a broken protocol.
+/// Writes the result of a command. An empty result is written too: clients take a reply without one
+/// for a broken protocol.
 fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
     match reply {
         Reply::Connected {
@@ -239,7 +239,7 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
     }
 }
 
-/// Writes when to renew a token. Clients that are told of an end need the time as well.
+/// Writes the time after which to renew a token. Clients that receive `expires` need `ttl` too.
 fn put_expiry(renew_in: Option<u64>, tags: (u32, u32), fields: &mut impl Fields) {
     if let Some(renew_in) = renew_in {
         fields.flag(("expires", tags.0), true);
@@ -249,7 +249,7 @@ fn put_expiry(renew_in: Option<u64>, tags: (u32, u32), fields: &mut impl Fields)
 
 fn put_subscribed<F: Fields>(fields: &mut F, subscribed: &Subscribed<'_>) {
     put_expiry(subscribed.renew_in, (1, 2), fields);
-    // A place is of use to those alone that can come back to it.
+    // A position is of use only to clients that can recover from it.
     let position = subscribed.position.filter(|_| subscribed.is_recoverable);
     let is_recoverable = position.is_some();
     fields.flag(("recoverable", 3), is_recoverable);
@@ -277,7 +277,7 @@ fn put_subscribed<F: Fields>(fields: &mut F, subscribed: &Subscribed<'_>) {
         );
     }
     fields.flag(("recovered", 8), recovered);
-    // The client advances from its own place as it takes the publications.
+    // A client that recovers advances from its own position as it takes the publications.
     let told = match subscribed.since {
         Some(since) if recovered => Some(since),
         _ => position,
@@ -358,9 +358,9 @@ pub(crate) fn push(root: impl Root, transport: Over, push: &Push<'_>) -> bool {
                 });
             });
         }
-        // The close frame says it.
+        // The close frame states the reason.
         Push::Closing { .. } => return false,
-        // Clients keep their own time.
+        // Clients renew their tokens by their own timers.
         Push::Expiring { .. } => return false,
     }
     true

@@ -14,15 +14,15 @@ const MAX_DIGITS: usize = 11;
 /// Bytes of a block. Parts of the base are found by its blocks.
 const BLOCK: usize = 16;
 
-/// Most blocks of the base that are tried at one place of the target, so that a base of equal
+/// Most blocks of the base that are tried at one position of the target, so that a base of equal
 /// blocks costs no more than another.
 const MAX_TRIED: usize = 16;
 
 /// Factor of the hash of a block.
 const FACTOR: u32 = 0x0100_0193;
 
-/// The difference by which a client makes `target` of `base`; `None` if `target` itself is not
-/// longer. If `is_text`, both are UTF-8 and so is the difference.
+/// The difference from which a client computes `target`, given `base`; `None` if it is not shorter
+/// than `target`. If `is_text`, both are UTF-8 and so is the difference.
 ///
 /// It takes time and memory in proportion to both.
 pub fn difference(base: &[u8], target: &[u8], is_text: bool) -> Option<Vec<u8>> {
@@ -35,7 +35,7 @@ struct Difference<'d> {
     base: &'d [u8],
     target: &'d [u8],
     is_text: bool,
-    /// The part of the target before this place is written.
+    /// The part of the target before this index is written.
     done: usize,
     out: Vec<u8>,
 }
@@ -93,7 +93,7 @@ impl<'d> Difference<'d> {
         self.out.push(b';');
     }
 
-    /// Copies what the base has of the target before `end`.
+    /// Finds the parts of the target before `end` that the base has, and copies them.
     fn find(&mut self, end: usize) {
         let blocks = Blocks::new(self.base);
         let mut at = self.done;
@@ -136,7 +136,8 @@ impl<'d> Difference<'d> {
         }
     }
 
-    /// Copies a part, with what comes before it inserted, if that is shorter than the part itself.
+    /// Copies a part, after inserting the unwritten bytes before it. Does nothing if the command
+    /// would be no shorter than the part itself.
     fn copy(&mut self, mut copied: Copied) {
         if self.is_text {
             // Both ends are between characters of the target, so that all that is inserted is text.
@@ -186,8 +187,8 @@ fn is_boundary(text: &[u8], at: usize) -> bool {
 
 /// The whole blocks of a base, by their hashes.
 struct Blocks {
-    /// The first block of each hash, counted from 1; 0 for none. More of the base follows it than
-    /// a later one.
+    /// The first block of each hash, counted from 1; 0 for none. It comes before later blocks
+    /// because more of the base follows it.
     first: Vec<u32>,
     /// The block of the same hash that follows.
     next: Vec<u32>,
@@ -205,7 +206,7 @@ impl Blocks {
         Self { first, next }
     }
 
-    /// Places in the base of blocks that may have this hash.
+    /// Indexes in the base of blocks that may have this hash.
     fn candidates(&self, hash: u32) -> impl Iterator<Item = usize> {
         let mut number = self.first[place(hash, self.first.len())];
         std::iter::from_fn(move || {
@@ -217,7 +218,7 @@ impl Blocks {
     }
 }
 
-/// The place of a hash in a table, whose length is a power of two.
+/// The index of a hash in a table, whose length is a power of two.
 fn place(hash: u32, length: usize) -> usize {
     // The high bits depend on every byte.
     (hash.wrapping_mul(0x9e37_79b1) >> 7) as usize & (length - 1)

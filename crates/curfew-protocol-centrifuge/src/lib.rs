@@ -42,7 +42,7 @@ use bytes::BytesMut;
 use curfew_model::{ClientRequest, CommandId, Disconnect, Message, MessageKind, Push, Reply};
 use curfew_protocol::{DecodeError, Protocol, Rules};
 
-/// Time in which a client closes that was told why it has no session.
+/// Time in which a client closes the connection after an error told it why it has no session.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// The Centrifuge protocol in one of its encodings.
@@ -66,9 +66,9 @@ pub enum Encoding {
 /// A kind of transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// A WebSocket, whose close frame tells the reason.
+    /// A WebSocket, whose close frame states the reason.
     WebSocket,
-    /// A streamed answer of HTTP, in which a message tells the reason.
+    /// A streamed answer of HTTP, in which a message states the reason.
     Http,
 }
 

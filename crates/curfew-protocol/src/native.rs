@@ -71,8 +71,8 @@ pub fn check_request(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Checks the `data` of a publication whose message is of a protocol that does not read it, by the
-/// same rules: JSON in UTF-8, at most [`MAX_DEPTH`] deep.
+/// Checks the `data` of a publication that arrives in another protocol, whose decoder does not
+/// check it, by the same rules: JSON in UTF-8, at most [`MAX_DEPTH`] deep.
 ///
 /// # Errors
 ///

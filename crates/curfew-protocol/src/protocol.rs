@@ -32,28 +32,29 @@ pub enum DecodeError {
 /// Rules in which protocols differ beyond their bytes. The default is the native protocol's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// A session opens with the answer to `auth`, also where the request carried the token.
+    /// A session opens with the reply to `auth`, even if the request carried the token.
     pub opens_by_command: bool,
-    /// A command before `auth` breaks the protocol; it is not a missing token.
+    /// A command before `auth` is a breach of the protocol, and not only a missing token.
     pub needs_auth_first: bool,
-    /// A client that is told in an answer why it has no session closes by itself, in this time.
+    /// Time in which a client closes by itself after a reply has told it why it has no session.
     pub leave_time: Option<Duration>,
-    /// The answer to `subscribe` has the publications that the subscriber missed.
+    /// The reply to `subscribe` has the publications that the subscriber missed.
     pub recovers_in_answer: bool,
-    /// `unsubscribe` succeeds always: also over the rate, without a lease and without a
+    /// `unsubscribe` always succeeds: even over the rate, without a lease or without a
     /// subscription.
     pub unsubscribes_always: bool,
     /// A gap ends the subscription, which the client resumes by its position.
     pub gap_ends_subscription: bool,
-    /// A token that a `refresh` cannot use ever ends the session.
+    /// A token that no `refresh` can ever accept ends the session.
     pub refusal_ends_session: bool,
     /// A pong that no ping asked for breaks the protocol.
     pub counts_pongs: bool,
-    /// A message may hold many commands, so that the ones of a client that comes back arrive at
-    /// once.
+    /// A message may hold many commands, so that a reconnecting client can send all of its commands
+    /// at once.
     pub batches: bool,
-    /// Any number of errors of form is answered: an application makes them through an SDK, which
-    /// would stay away after the close. A message that is not the protocol closes at once.
+    /// Any number of errors of form is answered without a close: an application makes them through
+    /// an SDK, which would not reconnect after a close. A message that is not of the protocol still
+    /// closes at once.
     pub forgives_form: bool,
     /// The messages can carry bytes that are not JSON.
     pub carries_bytes: bool,
@@ -98,9 +99,9 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// writes nothing, if the protocol cannot express it.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
 
-    /// The difference by which a client makes a publication's data, `target`, of the data of the one
-    /// before it, `base`. `None` if the publication is sent whole: the protocol has no differences,
-    /// or this one is no shorter.
+    /// The difference from which a client computes a publication's data, `target`, given the data
+    /// of the publication before it, `base`. `None` if the publication is sent whole: the protocol
+    /// has no differences, or this one is no shorter.
     fn difference(&self, _base: &[u8], _target: &[u8]) -> Option<Vec<u8>> {
         None
     }

@@ -105,8 +105,8 @@ impl From<AdmissionError> for Refusal {
     }
 }
 
-/// A verified token, or the absence of one where that is admitted. It holds the span of the
-/// verification, which gets the id of the session that the token opens.
+/// A verified token, or the principal of a connection that is admitted without one. It holds the
+/// span of the verification, to which the id of the opened session is added.
 #[derive(Debug)]
 pub struct Verified {
     /// The token's content, or an anonymous principal.
@@ -150,8 +150,9 @@ impl Context {
 
     /// Makes the principal of a connection without a token, for `lifetime`
     /// ([`SessionSettings::anonymous`](crate::SessionSettings::anonymous)). It counts as issued now
-    /// by the backend's clock, so that a cutoff treats it like a token, and it ends by the clock of
-    /// this node, which judges that. The caller runs this in the scope of `whole`.
+    /// by the backend's clock, so that the cutoff of a revocation treats it like a token. It ends
+    /// by the clock of this node, because this node checks the end. The caller runs this in the
+    /// scope of `whole`.
     ///
     /// # Errors
     ///
@@ -169,8 +170,8 @@ impl Context {
         Ok(Verified { principal, span })
     }
 
-    /// Admits the session of a verified token, as a part of `whole`. `limit` is that of the snapshot
-    /// which the request or command goes by.
+    /// Admits the session of a verified token, as a part of `whole`. `limit` comes from the
+    /// snapshot of the settings that the request or command uses.
     ///
     /// # Errors
     ///

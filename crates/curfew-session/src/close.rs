@@ -25,18 +25,19 @@ use crate::run::End;
 /// Number of bytes that a client may send after the close frame, all discarded.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 
-/// RFC 6455 §7.4.1: the code of a close frame that answers one without a code.
+/// RFC 6455 §7.4.1: the code of our close frame if the client's close frame has none.
 const NORMAL: u16 = 1000;
 
 /// RFC 6455 §7.4.1: the code counted for a client's close frame without a code.
 const NO_CODE: u16 = 1005;
 
-/// RFC 6455 §7.4.1: the code counted without a close frame.
+/// RFC 6455 §7.4.1: the code counted if the connection ended without a close frame.
 const NO_CLOSE: u16 = 1006;
 
 impl SessionState {
     /// Refuses a token that came with the command of this `id` or with the request: tells the
-    /// client the reason, then ends the connection. `None` if the client is left to close it.
+    /// client the reason, then ends the connection. `None` if the client is left to close the
+    /// connection.
     pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Option<End> {
         let reply = match &refusal.failure {
             Some((reason, message)) => Reply::AuthFailed {
@@ -59,7 +60,8 @@ impl SessionState {
             Some(time) => {
                 let failure = refusal.failure.as_ref().map(|(failure, _)| *failure);
                 let ending = match failure {
-                    // A client that stays knows why, and is to return with another token.
+                    // The client knows the reason. If it does not leave, the close asks it to
+                    // return with another token.
                     Some(AuthFailure::Expired | AuthFailure::NotYetValid) => {
                         Ending::new(Disconnect::EXPIRED)
                     }
@@ -119,6 +121,7 @@ async fn leave(
     mut end: End,
     patience: &Patience,
 ) -> Ended {
+    // Commands in flight may hold the attachment, which is released below.
     state.pipeline.give_up();
     // Without an open session, nothing of this connection is in the hub.
     let Some(live) = &state.live else {
@@ -143,7 +146,7 @@ async fn leave(
     };
     if let Some(ending) = ending {
         let node = &state.context.node;
-        // Ended first, so that nothing more is queued, also if the writes below fail.
+        // Told to end first, so that nothing more is queued even if the writes below fail.
         node.hub().end(&member, ending);
         let last = poll_fn(|cx| {
             let mut socket = Polled(transport, cx);
@@ -165,6 +168,7 @@ async fn leave(
         *ending = revoked;
     }
     drop(member);
+    // Releasing it unsubscribes the channels and removes the session from the hub.
     state.live = None;
     Ended {
         end,
@@ -246,9 +250,9 @@ fn revocation(member: &Member) -> Option<Ending> {
         .filter(|ending| ending.is_revocation())
 }
 
-/// Writes the remaining frames until `deadline`, waits for the client to close, and closes. A slow
-/// client's connection is reset, so that its socket does not keep data that may not be sent any
-/// more.
+/// Writes the remaining frames until `deadline`, waits for the client to close, and closes. The
+/// connection of a slow client is reset, so that data which may no longer be sent does not stay in
+/// its socket.
 async fn finish_socket(
     mut transport: Transport,
     lanes: &mut Lanes,

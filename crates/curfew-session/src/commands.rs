@@ -111,13 +111,13 @@ pub(crate) enum Outcome {
     /// The result of `history`.
     Read {
         result: Result<curfew_node::History, BackendError>,
-        /// The epoch that the answer must be of.
+        /// The epoch that the stream must have, if the client named one.
         epoch: Option<Epoch>,
     },
     /// The result of `presence`.
     Present {
         result: Result<PresenceList, BackendError>,
-        /// The client asked for the numbers alone.
+        /// True if the client asked only for the numbers.
         is_count: bool,
     },
     /// The end of `unsubscribe`.
@@ -181,8 +181,8 @@ impl SessionState {
         self.answer_backend_error(request, error);
     }
 
-    /// Answers a command that failed for the backend's sake, whose span tells of that already. Logs the
-    /// error where it is no outage.
+    /// Answers a command that failed because of the backend and whose span has recorded that
+    /// already. Logs the error unless it is an outage.
     pub(crate) fn answer_backend_error(&mut self, request: &RequestInfo, error: &BackendError) {
         let (code, message) = match error {
             BackendError::Unavailable(_) => {

@@ -7,7 +7,7 @@ use curfew_model::{Problems, Quota, RevocationKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bytes of a publication's message besides its data, which must fit outbound too.
+/// Least value of `message_bytes`, with room for the fields of a publication besides its data.
 const SMALLEST_MESSAGE_BYTES: usize = 1024;
 
 /// The `[session]` section: the life of a session.
@@ -22,8 +22,8 @@ pub struct SessionConfig {
     /// Claims by which sessions can be revoked, beside user, session and token: for example
     /// `["tenant", "device"]`. After a reload, open sessions are found by them too.
     pub revocable_claims: Vec<String>,
-    /// The claim whose value others see of a session in the presence of channels, as `info`: for
-    /// example `name`. Default: none, they see its user and its id alone.
+    /// The claim whose value others see as `info` of a session in the presence of channels: for
+    /// example `name`. Default: none, others see only its user and its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info_claim: Option<String>,
     /// The number of sessions one user may have at once, counted over the cluster; `over_limit`
@@ -123,8 +123,8 @@ pub struct LimitsConfig {
     pub node_outbound_bytes: usize,
     /// The number of bytes of publications that the node remembers for clients that come back, over
     /// all channels with a stream. Channels that were not used for the longest time are forgotten
-    /// first. 0: none are remembered, and every recovery reads from the backend. Not counted is the
-    /// newest publication of a channel with subscribers that take differences (`delta`).
+    /// first. 0: none are remembered, and every recovery reads from the backend. The newest
+    /// publication of a channel with subscribers that take differences (`delta`) is not counted.
     pub window_bytes: usize,
     /// The number of channels a session may be subscribed to.
     pub subscriptions: usize,
@@ -142,9 +142,9 @@ pub struct LimitsConfig {
     /// The number of connections that have not authenticated yet, over all addresses; further ones
     /// are answered 503.
     pub unauthenticated: usize,
-    /// The number of such connections from one client address; further ones are answered 429.
-    /// Behind a load balancer all clients share one address, unless `server.trusted_proxies` lists
-    /// the balancer.
+    /// The number of unauthenticated connections from one client address; further ones are answered
+    /// 429. Behind a load balancer all clients share one address, unless `server.trusted_proxies`
+    /// lists the balancer.
     pub unauthenticated_per_address: usize,
     /// The number of anonymous sessions (`auth.anonymous`) from one client address that a node
     /// admits; one more is refused with 4409. Behind a load balancer all clients share one address,
@@ -194,8 +194,8 @@ impl Default for LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// The quota of control frames: [`LimitsConfig::control_frames_per_second`], with a burst of twice
-    /// as many.
+    /// The quota of control frames: [`LimitsConfig::control_frames_per_second`], with a burst of
+    /// twice as many.
     pub(crate) fn control_frames(&self) -> Quota {
         Quota {
             per_second: self.control_frames_per_second,

@@ -12,8 +12,8 @@ use curfew_policy::Policy;
 
 use crate::{LimitsConfig, SessionConfig, SessionMetrics};
 
-/// One snapshot of all that a reload replaces: it is built wholly before one store swaps it. A command
-/// and a request take it once.
+/// A snapshot of all settings that a reload replaces. It is built completely before one store swaps
+/// it. Each command and each request loads it once.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
     /// `[session]`.
@@ -32,16 +32,17 @@ pub struct SessionSettings {
     pub login_claim: String,
     /// `[policy]`: authorizes.
     pub policy: Arc<Policy>,
-    /// `[[channels]]`: the channels with streams.
+    /// `[[channels]]`: the options of each channel.
     pub channels: Channels,
-    /// Publications name the publishing session, because a protocol of the node shows it.
+    /// True if publications name the publishing session, because a protocol of the node shows it.
     pub shows_sender: bool,
     /// `centrifuge.personal_channels`.
     pub personal_channels: bool,
-    /// `centrifuge.subscription_tokens`: a subscription's own token gives a right to subscribe.
+    /// `centrifuge.subscription_tokens`: a subscription's own token can give the right to
+    /// subscribe.
     pub subscription_tokens: bool,
     /// The settings of the crate above, which opens sessions. They are in this snapshot because one
-    /// request goes by both; sessions read none of them and do not know their type.
+    /// request uses both; sessions read none of them and do not know their type.
     pub listeners: Arc<dyn Any + Send + Sync>,
 }
 
@@ -94,9 +95,10 @@ impl Context {
         })
     }
 
-    /// Seconds until a client that is told no time should renew a token: `session.expiring_notice` before its end, or after half of the time left.
-    /// Halving keeps a client whose application returns the same token for long from asking without
-    /// end. At least 1; `None` if the token names no end.
+    /// Seconds until the client should renew a token: `session.expiring_notice` before its end, or
+    /// half of the time left if that is sooner than twice the notice. Halving keeps a client whose
+    /// application returns the same token for long from asking without end. At least 1; `None` if
+    /// the token names no end.
     pub(crate) fn renew_in(&self, principal: &Principal) -> Option<u64> {
         if !ConnectionClaims::of(principal.claims()).expires {
             return None;

@@ -6,10 +6,10 @@ use curfew_model::AuthFailure;
 /// The credentials of a connection that authenticates by its first message.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    /// The token that the request carried, or the fault of what it carried. The first message need
-    /// not repeat it.
+    /// The token in the request, or the fault of the request's credential. The first message need
+    /// not repeat the token.
     pub of_request: Option<Result<String, AuthError>>,
-    /// The first message may carry a token: `message` is among `auth.token_sources`.
+    /// True if the first message may carry a token: `message` is among `auth.token_sources`.
     pub takes_message: bool,
 }
 

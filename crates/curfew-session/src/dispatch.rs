@@ -20,7 +20,7 @@ use crate::run::End;
 /// Time above the rate, without a pause, after which a client is closed.
 const SUSTAINED: Duration = Duration::from_secs(10);
 
-/// The name under which requests that are no command are counted.
+/// The name under which requests that are not commands are counted.
 const OTHER: &str = "other";
 
 /// The trace context that a command carries.
@@ -80,7 +80,7 @@ impl SessionState {
                     id,
                     began,
                 };
-                // One for the whole command: its rate, limits and policy are of one configuration.
+                // Loaded once for the whole command, so that its rate, limits and policy agree.
                 let settings = self.context.settings.load();
                 let settings = &**settings;
                 let is_in_batch =

@@ -12,7 +12,7 @@ use crate::Context;
 use crate::commands::RequestInfo;
 use crate::open::SessionState;
 
-/// One publication of a session is timed per this number. Without listeners, timing would cost a
+/// One in this many publications of a session is timed. Without listeners, timing would cost a
 /// fifth of a publication's work.
 const TIMED_ONE_IN: u8 = 16;
 
@@ -69,7 +69,7 @@ curfew_telemetry::labels! {
         Api = "api",
     }
 
-    /// The reason for which the server ended a subscription. Gaps are counted apart.
+    /// The reason for which the server ended a subscription. Gaps are counted separately.
     LostSubscription = "reason" {
         /// The policy does not allow it any more.
         Forbidden = "forbidden",
@@ -77,7 +77,7 @@ curfew_telemetry::labels! {
         Expired = "expired",
         /// A revocation covers the subscription's own token.
         Revoked = "revoked",
-        /// As revoked, and a newer token is good.
+        /// As revoked, but a newer token is accepted.
         ReauthRequired = "reauth_required",
         /// The session's protocol cannot carry the channel's data.
         NotAvailable = "not_available",
@@ -164,8 +164,8 @@ impl SessionState {
         }
     }
 
-    /// Returns true if the command is timed. Of publications only the first of a session and one in
-    /// [`TIMED_ONE_IN`] are; all other commands always are.
+    /// Returns true if the command is timed. Only the first publication of a session and then one
+    /// in [`TIMED_ONE_IN`] are timed; all other commands always are.
     pub(crate) fn is_timed(&mut self, decoded: &Result<ClientRequest<'_>, DecodeError>) -> bool {
         let Ok(ClientRequest::Command {
             command: Command::Publish { .. },

@@ -34,11 +34,11 @@ use crate::write::Output;
 const ANONYMOUS_LIMIT: &str =
     "the client's address has as many sessions without a token as are allowed";
 
-/// Range of the wait, in milliseconds, that a client over the session limit is told. Sooner is
-/// useless, because the other sessions have just been probed.
+/// Range of the delay, in milliseconds, that a client over the session limit is advised to wait. An
+/// earlier attempt is useless, because the other sessions have just been probed.
 const LIMIT_RETRY_MS: std::ops::RangeInclusive<u64> = 2000..=5000;
 
-/// Refusal of a token, in the form that a client is told.
+/// Refusal of a token, in the form that the client receives.
 #[derive(Debug)]
 pub struct Refusal {
     /// The fault of the token, which the client receives in `auth_failed` first; `None` if the
@@ -64,7 +64,7 @@ impl Refusal {
         }
     }
 
-    /// The reason's name in the contract.
+    /// The name of the reason in the protocol.
     pub fn reason(&self) -> &'static str {
         match &self.failure {
             Some((failure, _)) => failure.as_str(),
@@ -154,7 +154,7 @@ pub enum Opening {
     Refused(Refusal),
 }
 
-/// Counted places that the connection holds, released on drop.
+/// Permits that the connection holds, released on drop.
 pub struct Guards {
     /// Held during the whole connection.
     pub connection: Box<dyn Any + Send>,
@@ -189,10 +189,10 @@ pub(crate) struct SessionState {
     pub(crate) wire: WireId,
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
-    /// The credentials that the first message adds to; taken by it.
+    /// The credentials of the request. The first message takes them and may add a token.
     pub(crate) credentials: Option<Box<Credentials>>,
-    /// The end of a connection that has been told why it opens no session, and which its client is
-    /// left to close by itself until `deadlines.auth_by`.
+    /// The ending of a connection whose client knows why no session opens. The server applies it if
+    /// the client has not closed the connection by `deadlines.auth_by`.
     pub(crate) leaving: Option<Box<Ending>>,
     /// Subscriptions that the client may still make without being counted against its rate.
     pub(crate) batch_left: usize,
@@ -220,8 +220,8 @@ pub(crate) struct SessionState {
     pub(crate) guards: Guards,
     /// The client's address, if known.
     pub(crate) address: Option<IpAddr>,
-    /// The key that the client is told as the session opens, if its commands come by requests of
-    /// their own.
+    /// The key that the client receives as the session opens, if it sends each command by a request
+    /// of its own.
     pub(crate) key: Option<Box<SessionKey>>,
 }
 
@@ -255,9 +255,10 @@ pub(crate) struct Subscription {
     /// The policy's decision on publishing, dropped at a refresh and at a policy change; `None`
     /// before the first publication.
     pub(crate) publish: Option<bool>,
-    /// The server has subscribed the session as it opened.
+    /// True if the server subscribed the session as it opened.
     pub(crate) by_server: bool,
-    /// Information about the subscription in the session's presence entry and publications, as JSON.
+    /// Information about the subscription in the session's presence entry and in its publications,
+    /// as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
     /// The token of the subscription, if it has one of its own.
     pub(crate) grant: Option<Box<Grant>>,
@@ -344,7 +345,7 @@ impl Session {
     }
 
     /// Sets the key of a session whose client sends each command by a request of its own. The
-    /// client is told it as the session opens.
+    /// client receives the key as the session opens.
     pub fn set_key(&mut self, key: SessionKey) {
         self.state.key = Some(Box::new(key));
     }
@@ -367,6 +368,7 @@ impl SessionState {
         let attachment = &live.attachment;
         let principal = attachment.member().principal();
         let session = attachment.member().session();
+        // The session counts as authenticated from here on.
         self.guards.unauthenticated = None;
         self.deadlines.auth_by = None;
         if let Some(direct_writer) = self.direct_writer.take() {
@@ -400,7 +402,8 @@ impl SessionState {
             }),
         };
         if let Some(frame) = self.wire().reply(id, &connected) {
-            // Publications of the server's subscriptions may wait already.
+            // Publications of the server's subscriptions may wait already, and the reply precedes
+            // them.
             match subscriptions.is_empty() {
                 true => self.send(frame),
                 false => member.send_first(self.context.node.hub(), frame),
@@ -444,8 +447,8 @@ impl SessionState {
         self.context.node.hub().send(member, frame);
     }
 
-    /// Queues a frame that contains nothing that access protects. It keeps its turn among other
-    /// frames, except that without a lease it overtakes them.
+    /// Queues a frame that contains nothing that access protects. It does not overtake other frames
+    /// while the node holds its lease.
     pub(crate) fn send_notice(&mut self, frame: Bytes) {
         match &self.live {
             Some(live) if self.holds_lease() => {

@@ -48,7 +48,7 @@ pub(crate) struct Pipeline {
 #[derive(Default)]
 struct Behind {
     slots: VecDeque<Slot>,
-    /// The request to act on after all of them.
+    /// The request to act on after all the slots.
     then: Option<Then>,
 }
 
@@ -89,8 +89,8 @@ impl Pipeline {
         self.behind.is_some()
     }
 
-    /// Returns true if another message can be decoded while a command is in flight: publications
-    /// are, there is room, and this task has not used up its turn.
+    /// Returns true if another message can be decoded while a command is in flight: only
+    /// publications are in flight, there is room, and this task has not used up its turn.
     pub(crate) fn takes_more(&self) -> bool {
         let has_room =
             |behind: &Behind| behind.then.is_none() && behind.slots.len() < MAX_UNDER_WAY;
@@ -148,7 +148,7 @@ impl Pipeline {
 
 impl SessionState {
     /// Acts on the requests of a message one by one. `Ready(Some)` ends the session. Pending while
-    /// a command is in flight; the rest of the message is kept until it ends.
+    /// a command is in flight; the rest of the message is stored until the command ends.
     pub(crate) fn on_message(
         &mut self,
         message: Message<'_>,
@@ -207,12 +207,12 @@ impl SessionState {
         Poll::Ready(None)
     }
 
-    /// Acts on the request kept behind the commands that were in flight. `Ready(Some)` ends the
+    /// Acts on the request stored behind the commands that were in flight. `Ready(Some)` ends the
     /// session.
     pub(crate) fn act_behind(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let behind = self.pipeline.behind.take();
         match behind.and_then(|behind| behind.then) {
-            // The rest of the message that opened no session.
+            // The rest of a message that opened no session is ignored.
             Some(Then::Text(_) | Then::Binary(_)) if self.leaving.is_some() => Poll::Ready(None),
             Some(Then::Text(text)) => self.on_message(Message::Text(&text), cx),
             Some(Then::Binary(bytes)) => self.on_message(Message::Binary(&bytes), cx),

@@ -135,7 +135,7 @@ impl SessionState {
         let settings = self.context.settings.load();
         let SessionSettings { limits, .. } = &**settings;
         let message_bytes = match self.live {
-            // The commands that follow the token may come with it.
+            // In a protocol with batches, commands may follow the token in the same message.
             None if !self.wire().rules().batches => settings.auth_frame_bytes,
             Some(_) | None => limits.message_bytes,
         };

@@ -41,7 +41,7 @@ pub(crate) enum Step {
     End(End),
 }
 
-/// Runs a session to its end. Afterwards its state, local and recorded, is gone and its socket
+/// Runs a session to its end. Afterwards its state, local and recorded, is removed and its socket
 /// closed.
 ///
 /// The caller boxes the session, because the future would otherwise hold a second copy of an idle
@@ -73,7 +73,8 @@ impl Session {
         self.claim_socket();
         self.read_in_turn = 0;
         loop {
-            // First, because it finds out that access has ended before more commands are acted on.
+            // Writing comes first: it notices that access has ended before more commands are acted
+            // on.
             if let Poll::Ready(end) = self.poll_write(cx) {
                 return Poll::Ready(end);
             }
@@ -87,7 +88,8 @@ impl Session {
                 Poll::Ready(Step::End(end)) => return Poll::Ready(end),
                 Poll::Pending => {}
             }
-            // Last, so that frames queued during this poll do not wake the task again.
+            // The outbox comes last, so that frames queued during this poll do not wake the task
+            // again.
             match self.poll_outbox(cx) {
                 Poll::Ready(()) => {}
                 Poll::Pending => return Poll::Pending,

@@ -2,9 +2,9 @@
 //!
 //! Bytes are read into a buffer of the worker thread and lent to the decoder. A message that lies
 //! completely in that buffer is unmasked in place and lent to the caller without a copy. The
-//! decoder itself keeps a partial frame, the open fragmented message, and the input that the caller
-//! saved. An idle decoder keeps nothing. Its memory grows with received bytes, never with declared
-//! lengths.
+//! decoder itself stores a partial frame, the open fragmented message, and the input that the
+//! caller saved. An idle decoder stores nothing. Its memory grows with received bytes, never with
+//! declared lengths.
 
 use std::fmt;
 use std::ops::Range;
@@ -133,7 +133,7 @@ enum Place {
 /// An event that is ready to be checked and lent.
 struct Ready {
     opcode: Opcode,
-    /// The place of the frame; `None` for the finished fragments.
+    /// The buffer and range of the frame; `None` for the finished fragments.
     frame: Option<(Place, Range<usize>)>,
 }
 

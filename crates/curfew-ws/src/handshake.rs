@@ -1,4 +1,4 @@
-//! The check of an upgrade request by RFC 6455 §4.2.1, and by nothing beyond it.
+//! Checks an upgrade request against RFC 6455 §4.2.1, and nothing beyond it.
 //!
 //! The origin and the subprotocols are parsed here; the caller decides on them.
 

@@ -1,4 +1,4 @@
-//! A connection that carries a streamed answer. The client's messages come by requests of their own.
+//! A connection that carries a streamed answer. The client sends its messages by other requests.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,10 +12,10 @@ use crate::Transport;
 /// Most messages that wait for the session to read them.
 const MESSAGES: usize = 4;
 
-/// Most bytes that a client may send after its request. There is nothing to send.
+/// Most bytes that a client may send after its request. They are ignored.
 const PASSED_OVER_BYTES: usize = 1024;
 
-/// The connection of a streamed answer, with the messages that come for its session.
+/// The connection of a streamed answer, with a queue of messages for its session.
 #[derive(Debug)]
 pub struct Streamed {
     pub(crate) socket: Transport,
@@ -26,7 +26,7 @@ pub struct Streamed {
     passed_over: usize,
 }
 
-/// The way of messages to the session of a streamed answer.
+/// The sending end of the queue of messages for the session of a streamed answer.
 #[derive(Debug, Clone)]
 pub struct Inlet(mpsc::Sender<Bytes>);
 
@@ -36,9 +36,9 @@ pub struct Inlet(mpsc::Sender<Bytes>);
 pub struct Closed;
 
 impl Inlet {
-    /// Hands over a message, as a masked frame of one; waits while others fill the way. Messages
-    /// are read in the order in which the futures of this method are first polled. A future that
-    /// is dropped hands nothing over.
+    /// Queues a message, which is one masked frame; waits while the queue is full. Messages are
+    /// read in the order in which the futures of this method are first polled. A future that is
+    /// dropped queues nothing.
     ///
     /// # Errors
     ///
@@ -49,7 +49,7 @@ impl Inlet {
 }
 
 impl Streamed {
-    /// Adds a way of messages to the connection of a streamed answer.
+    /// Adds a queue of messages to the connection of a streamed answer.
     pub fn new(socket: Transport) -> (Self, Inlet) {
         let (sender, messages) = mpsc::channel(MESSAGES);
         let streamed = Self {
@@ -77,7 +77,7 @@ impl Streamed {
         buffer.put_slice(&self.current[..length]);
         self.current.advance(length);
         if self.current.is_empty() {
-            // An empty part keeps the whole message alive.
+            // An empty slice would keep the whole message alive.
             self.current = Bytes::new();
         }
         Poll::Ready(Ok(()))

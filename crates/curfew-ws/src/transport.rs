@@ -24,7 +24,8 @@ pub enum Transport {
     Shared(OwnedReadHalf),
     /// TLS over TCP. Boxed, because most connections are plain and must not pay for its size.
     Tls(Box<TlsStream<TcpStream>>),
-    /// A streamed answer, beside which the client's messages come. Boxed, because it is rare.
+    /// A streamed answer; the client's messages arrive by other requests. Boxed, because it is
+    /// rare.
     Streamed(Box<Streamed>),
     /// A pipe within the process, for sessions without a network.
     Memory(Box<dyn Pipe>),
@@ -173,7 +174,7 @@ fn poll_write(
 }
 
 impl Transport {
-    /// Splits off a second way to write. `None` for TLS, where a write needs more than the kernel.
+    /// Splits off a second way to write. `None` for TLS, whose writes need the encryption state.
     pub fn share(self) -> (Self, Option<DirectWriter>) {
         match self {
             Self::Plain(stream) => {
@@ -295,7 +296,7 @@ impl Transport {
         }
     }
 
-    /// The peer's address. `None` within the process, and after the peer has gone.
+    /// The peer's address. `None` within the process, and after the peer has disconnected.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.tcp()?.peer_addr().ok()
     }

@@ -1,5 +1,5 @@
 //! Tokens of subscriptions. Revocations find the session by the keys of such a token as well, and
-//! end its subscription alone.
+//! end only that subscription.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,7 @@ use crate::outbox::Mark;
 pub(super) struct Bound {
     channel: Channel,
     pub(super) principal: Arc<Principal>,
-    /// The disconnect of the revocation that covers the token, if one does.
+    /// The disconnect of the revocation that covers the token; `None` if no revocation does.
     revoked: Option<Disconnect>,
 }
 
@@ -39,7 +39,8 @@ impl Member {
         keys
     }
 
-    /// Removes a token of a subscription and its keys. Returns true if the channel has no other.
+    /// Removes a token of a subscription and its keys. Returns true if the channel has no other
+    /// token.
     pub(crate) fn unbind(
         &self,
         index: &Index,
@@ -63,16 +64,16 @@ impl Member {
         is_last
     }
 
-    /// The disconnect of the revocation that covers a token of the subscription to `channel`, if one
-    /// does.
+    /// The disconnect of the revocation that covers a token of the subscription to `channel`;
+    /// `None` if no revocation does.
     pub fn withdrawn(&self, channel: &Channel) -> Option<Disconnect> {
         let principals = self.principals.lock();
         let mut bound = principals.bound.iter().flat_map(|bound| bound.iter());
         bound.find_map(|one| one.revoked.filter(|_| one.channel == *channel))
     }
 
-    /// Notes the tokens of subscriptions that `revoked` has a disconnect for. Returns the channels
-    /// of those that were not noted before.
+    /// Marks each subscription's token for which `revoked` returns a disconnect. Returns the
+    /// channels of the newly marked tokens.
     pub(crate) fn withdraw(
         &self,
         revoked: impl Fn(&Principal) -> Option<Disconnect>,
@@ -106,7 +107,8 @@ impl Member {
     /// The mark of a frame of `channel`, if the subscription has a token of its own.
     #[inline]
     pub(crate) fn mark(&self, channel: &Channel) -> Option<Mark> {
-        // Set before the session listens to the channel; nearly every session has no such token.
+        // The flag is set before the session listens to the channel. Nearly every session has no
+        // such token.
         match self.is_bound.load(Ordering::Relaxed) {
             true => self.mark_of_bound(channel),
             false => None,

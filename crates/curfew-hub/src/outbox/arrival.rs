@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use curfew_telemetry::Writes;
 
-/// Most traced publications followed through one session's queue. Further ones are missing from the
-/// count of their writes.
+/// Most traced publications followed through one session's queue. The writes of further ones are
+/// not counted.
 const MAX_FOLLOWED: usize = 16;
 
 /// A publication timed on its way to one session.
@@ -36,7 +36,8 @@ impl Arrival {
         }
     }
 
-    /// Notes that a write takes it, as one of `messages` messages. Only the first such note counts.
+    /// Notes that a write has taken this publication, as one of `messages` messages. Only the first
+    /// call has an effect.
     fn taken(&mut self, messages: u32) {
         if self.messages == 0 {
             self.messages = messages;
@@ -44,7 +45,7 @@ impl Arrival {
         }
     }
 
-    /// Notes that `messages` messages were written. Returns true if it is among them.
+    /// Notes that `messages` messages were written. Returns true if this publication is among them.
     fn is_written(&mut self, messages: u32) -> bool {
         self.left = self.left.saturating_sub(messages);
         self.messages > 0 && self.left == 0
@@ -64,7 +65,8 @@ struct Queued {
 }
 
 impl Arrivals {
-    /// Starts timing the frame just queued. An untraced one is skipped while an older one is timed.
+    /// Starts timing the frame just queued. An untraced frame is skipped while an older one is
+    /// timed.
     #[cold]
     pub(super) fn add(&mut self, arrival: &Arrival) {
         match &mut self.0 {
@@ -100,7 +102,7 @@ impl Arrivals {
     pub(super) fn written(&mut self, messages: usize, written: &mut Vec<Arrival>) {
         let Some(queued) = &mut self.0 else { return };
         let messages = count(messages);
-        // Nearly always only one is timed: handled without the lists below.
+        // Nearly always only one publication is timed, and needs no lists.
         if queued.more.is_empty() {
             if queued.first.is_written(messages) {
                 written.extend(self.0.take().map(|queued| queued.first));

@@ -7,12 +7,12 @@ use curfew_model::Disconnect;
 pub struct Ending {
     /// The close code and its name.
     pub disconnect: Disconnect,
-    /// The delay before a new connection that the client is advised to keep.
+    /// The delay that the client is advised to wait before it reconnects.
     pub retry_after_ms: Option<u64>,
 }
 
 impl Ending {
-    /// Ends with `disconnect` and no advice on when to come back.
+    /// Ends with `disconnect` and no advice on when to reconnect.
     pub fn new(disconnect: Disconnect) -> Self {
         Self {
             disconnect,
@@ -58,6 +58,6 @@ impl Undelivered {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueuedEnding {
     pub(super) ending: Ending,
-    /// The part of its queue that was dropped for the ending.
+    /// The frames that were dropped from the queue for this ending.
     pub(super) let_go: Undelivered,
 }

@@ -16,8 +16,8 @@ use crate::FrameCounts;
 /// Frames on their way to one socket.
 ///
 /// *Notices* are the answer to the upgrade request, errors, pings, pongs and closes: they disclose
-/// nothing that access protects. Every other frame is *normal*. A notice that keeps its turn waits
-/// in the normal lane, until that lane is withheld.
+/// nothing that access protects. Every other frame is *normal*. A notice that must not overtake
+/// normal frames waits in the normal lane, until that lane is withheld.
 #[expect(
     clippy::box_collection,
     reason = "an idle session has neither, and holds a pointer for each"
@@ -26,14 +26,15 @@ use crate::FrameCounts;
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// The frames of the normal lane with a mark, in order: their places, counted from the front.
+    /// The marked frames of the normal lane, in order, each with its index from the front.
     marks: Option<Box<Vec<(usize, Mark)>>>,
     /// True if the first notice is the answer to the upgrade request, which is no frame.
     has_answer: bool,
     /// The lane whose front frame is written in part. The rest of that frame must be written next.
     begun: Option<Lane>,
-    /// Set if the socket has taken bytes that it still holds back, as TLS does. Such bytes count as
-    /// not written: [`Lane::Normal`] if any of them is of that lane.
+    /// The lane of bytes that the socket has taken but still holds back, as TLS does:
+    /// [`Lane::Normal`] if any of them is of that lane. Until they are flushed, their frame counts
+    /// as written in part.
     held: Option<Lane>,
 }
 
@@ -121,7 +122,8 @@ impl Lanes {
         self.normal.push_back(frame);
     }
 
-    /// Adds a frame to the normal lane ahead of all others. None of them is written in part.
+    /// Adds a frame to the normal lane ahead of all others. No frame of that lane may be written in
+    /// part.
     pub(super) fn push_first(&mut self, frame: Bytes) {
         if let Some(marks) = &mut self.marks {
             marks.iter_mut().for_each(|(place, _)| *place += 1);
@@ -141,11 +143,12 @@ impl Lanes {
         bytes
     }
 
-    /// Drops the frames that are marked as of `channel`. Returns the dropped bytes and frames;
-    /// `None`, and drops nothing, if one of them is written in part or is an answer.
+    /// Drops the frames marked with `channel`. Returns the dropped bytes and frames. If one of them
+    /// is written in part or is a reply, or the socket holds normal bytes back, it returns `None`
+    /// and drops nothing.
     pub(super) fn withdraw(&mut self, channel: &Channel) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
-            // The socket holds bytes back that may be of the channel.
+            // The socket holds back bytes that may be of the channel.
             return None;
         }
         let is_begun = |place: usize| place == 0 && self.begun == Some(Lane::Normal);
@@ -165,7 +168,7 @@ impl Lanes {
         };
         let (mut taken, mut left) = (Vec::new(), Vec::new());
         for (place, mark) in *marks {
-            // Each removal moves the later places up by one.
+            // Each removal moves the later frames up by one.
             let now_at = place - taken.len();
             match is_taken(place, &mark) {
                 true => taken.extend(self.normal.remove(now_at)),
@@ -305,7 +308,7 @@ impl Lanes {
             self.notices = Some(queue).filter(|queue| !queue.is_empty());
         }
         if some == 0 {
-            // Everything written was of the notices.
+            // All written bytes were of notices.
             return;
         }
         let begun = self.begun.take().is_some();

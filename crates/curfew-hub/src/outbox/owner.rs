@@ -9,9 +9,9 @@ pub(super) enum Owner {
     /// The session's task: it runs, or was woken.
     #[default]
     Task,
-    /// A flusher, once one is told: the task sleeps, and the socket had room.
+    /// A flusher, once one is notified: the task sleeps, and the socket had room.
     Idle(Waker),
-    /// A flusher that was told of a queued frame.
+    /// A flusher that was notified of a queued frame.
     Due(Waker),
     /// No task: the session's task sleeps until the socket takes more, or until the session may be
     /// written to again. Frames that are queued do not wake it.
@@ -27,7 +27,7 @@ impl Owner {
         }
     }
 
-    /// Notes that a flusher is told. Returns false if none needs to be.
+    /// Notes that a flusher is notified. Returns false if none needs to be.
     pub(super) fn become_due(&mut self) -> bool {
         if !matches!(self, Self::Idle(_)) {
             return false;
@@ -38,8 +38,8 @@ impl Owner {
         true
     }
 
-    /// For a flusher that was told: returns true if it may write. The next push then tells a
-    /// flusher again.
+    /// For a notified flusher: returns true if it may write. The next push then notifies a flusher
+    /// again.
     pub(super) fn begin_flush(&mut self) -> bool {
         if matches!(self, Self::Due(_))
             && let Self::Due(waker) = std::mem::take(self)

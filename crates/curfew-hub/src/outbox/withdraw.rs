@@ -4,19 +4,19 @@ use curfew_model::Channel;
 
 use super::Outbox;
 
-/// The treatment of a frame in the normal lane that differs from that of others.
+/// The special treatment of a frame in the normal lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// A notice that keeps its turn.
+    /// A notice that waits in the normal lane, so that it does not overtake normal frames.
     Notice,
     /// A frame of a channel whose subscription has a token of its own.
     Of(Channel),
-    /// The answer to such a subscription, with publications.
+    /// The reply to such a subscription, with the publications that the client missed.
     Answer(Channel),
 }
 
 impl Mark {
-    /// The mark of the answer to a subscription whose other frames have this one.
+    /// The mark of a subscription's reply, if the subscription's other frames have this mark.
     pub(crate) fn of_answer(self) -> Self {
         match self {
             Self::Of(channel) => Self::Answer(channel),
@@ -34,8 +34,8 @@ impl Mark {
 }
 
 impl Outbox {
-    /// Drops the frames of a subscription that was taken away. Returns the dropped bytes and frames;
-    /// `None` if one of them is out of reach: it is being written, or the client waits for it.
+    /// Drops the frames of a withdrawn subscription. Returns the dropped bytes and frames; `None`
+    /// if one of them must stay: it is being written, or it is the reply that the client waits for.
     pub(crate) fn withdraw(&self, channel: &Channel) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         if state.lanes.normal_bytes() < state.unwritten {
@@ -44,7 +44,7 @@ impl Outbox {
         }
         let (bytes, frames) = state.lanes.withdraw(channel)?;
         if frames > 0 {
-            // Timed deliveries are known by their place in the queue.
+            // Timed deliveries are found by their index in the queue, which has changed.
             state.arrivals.clear();
         }
         state.unwritten -= bytes;

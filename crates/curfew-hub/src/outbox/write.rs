@@ -1,4 +1,4 @@
-//! The only way out: every byte that needs the session's access passes through [`Outbox::write`].
+//! The only path to the socket: every byte that needs access passes through [`Outbox::write`].
 
 use std::io;
 use std::task::Poll;
@@ -107,7 +107,7 @@ impl Outbox {
     /// Lets flushers write to the socket while the session's task waits in [`Outbox::poll_wake`].
     pub fn attach(&self, writer: DirectWriter) {
         *self.writer.lock() = Some(writer);
-        // After the writer is in place: a flusher that sees the flag must find it.
+        // Set after the writer is in place: a flusher that sees the flag must find the writer.
         self.state.lock().direct = true;
     }
 
@@ -139,8 +139,8 @@ impl Outbox {
         self.write(access, socket, Turn::Closing, tally)
     }
 
-    /// For a flusher that was told: writes queued frames to the socket. If the socket takes no
-    /// more, or the session needs its own task, the task is woken for the rest.
+    /// For a notified flusher: writes queued frames to the socket. If the socket takes no more, or
+    /// the session needs its own task, the task is woken for the rest.
     ///
     /// The queue's lock is free during the system call, so that publishers do not wait for it. A
     /// waiting publisher would follow the flusher from session to session, and each session would

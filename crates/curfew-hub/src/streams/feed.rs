@@ -1,45 +1,46 @@
-//! A channel's stream as this node has it: the order of what is delivered, and what is remembered.
+//! A channel's stream on this node: the order of delivery, and the window in memory.
 //!
-//! A feed delivers publications in the order of their offsets, each once. Pub/sub brings most of
-//! them. One that does not follow the last one waits until the node has read what is missing. What
-//! cannot be had is told as a gap, in the place where it is missing. A subscriber joins at the
-//! place that the feed has reached, so that it needs no buffer of its own.
+//! A feed delivers publications in the order of their offsets, each once. Most arrive by pub/sub.
+//! One that does not follow the last waits until the node has read the missing ones. Publications
+//! that cannot be read are reported as a gap, at their position. A subscriber joins at the feed's
+//! position, so that it needs no buffer of its own.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use curfew_model::{Epoch, GapReason, Position, Publication};
 
-/// Most publications that wait for one that is missing. Further ones are read from the stream.
+/// Most publications that wait for a missing one. Further ones are read from the stream.
 const MAX_WAITING: usize = 1024;
 
-/// Most bytes of their data.
+/// Most bytes of data in the waiting publications.
 const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Approximate memory of a publication in a window beside its data, in bytes.
+/// Approximate memory of a publication in a window besides its data, in bytes.
 pub(super) const ENTRY_BYTES: usize = 160;
 
 /// A part of a stream that was read, and the stream's position at that moment.
 #[derive(Debug, Clone, Copy)]
 pub struct ReadPart<'a> {
-    /// The place of the newest publication.
+    /// The position of the newest publication.
     pub position: Position,
-    /// The doubts of the feed when the read began.
+    /// The feed's count of doubts when the read began.
     pub doubts: u64,
-    /// The publications after that, as far as the stream has them, oldest first.
+    /// The publications after the offset at which the read began, as far as the stream has them,
+    /// oldest first.
     pub publications: &'a [Publication],
 }
 
 /// The receiver of a feed's publications and gaps.
 pub trait Deliver {
-    /// A publication, the next in the channel's order.
+    /// Takes a publication, the next in the channel's order.
     fn publication(&mut self, publication: &Publication);
 
-    /// Publications up to and including this position are missing.
+    /// Takes a gap: publications up to and including this position are missing.
     fn gap(&mut self, position: Position, reason: GapReason);
 }
 
-/// The state of a feed after something has come.
+/// The state of a feed after it has taken a publication or a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedState {
     /// Nothing is known to be missing.
@@ -51,39 +52,38 @@ pub enum FeedState {
     },
 }
 
-/// The subscriber's place in the stream, and what it missed.
+/// The publications that a subscriber missed, as far as they are known.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Replay {
-    /// The publications between `since` and the feed's place.
+    /// The publications between `since` and the feed's position.
     Whole(Vec<Publication>),
     /// They are not in memory: the stream has to be read after this offset.
     Read(u64),
-    /// They cannot be had any more.
+    /// They can no longer be recovered.
     Lost,
 }
 
 #[derive(Debug)]
 pub(super) struct Feed {
-    /// The place of the last publication delivered; `None` until the stream was read once.
+    /// The position of the last publication delivered; `None` until the stream was read once.
     at: Option<Position>,
-    /// The place agrees with the stream's: it was compared, and nothing has happened since that
-    /// could have hidden a publication or another epoch.
+    /// True if `at` agrees with the stream: the two were compared, and nothing since could have
+    /// hidden a publication or another epoch.
     is_confirmed: bool,
-    /// The number of times that something may have been missed. A read that began before the last
+    /// Counts the times at which something may have been missed. A read that began before the last
     /// of them confirms nothing.
     pub(super) doubts: u64,
     /// The last publications delivered, without holes.
     window: VecDeque<Publication>,
     window_bytes: usize,
-    /// The newest place that pub/sub has shown, until the feed has reached it.
+    /// The newest position that pub/sub has shown, until the feed has reached it.
     ahead: Option<Position>,
-    /// Reads of the stream that showed another epoch than that of `ahead`.
+    /// The number of reads that showed another epoch than that of `ahead`.
     contradicted: u8,
-    /// Publications of the epoch of `ahead` that do not follow the last one, as far as there is
-    /// room.
+    /// Publications of the epoch of `ahead` that wait for missing ones, as far as there is room.
     waiting: BTreeMap<u64, Publication>,
     waiting_bytes: usize,
-    /// The place at which the last publication came that has none: it is in no stream.
+    /// The feed's position when a publication that is in no stream last arrived.
     unplaced_at: Option<Position>,
     /// The time of the last delivery or comparison.
     heard_at: Instant,
@@ -91,11 +91,11 @@ pub(super) struct Feed {
     pub(super) used_at: Instant,
     /// Subscribers that are about to join.
     pub(super) joining: usize,
-    /// The channel has another feed, or none.
+    /// True once the channel has another feed, or none.
     pub(super) is_ended: bool,
     /// Most publications of the window.
     pub(super) size: usize,
-    /// Time for which the window outlives its last publication, from that publication's own time on.
+    /// Time after which the window expires, counted from its newest publication's own time.
     pub(super) ttl: Duration,
 }
 
@@ -121,22 +121,22 @@ impl Feed {
         }
     }
 
-    /// The place of the last publication delivered, while it is known to agree with the stream's.
+    /// The position of the last publication delivered, while it is known to agree with the stream.
     pub(super) fn confirmed(&self) -> Option<Position> {
         self.at.filter(|_| self.is_confirmed)
     }
 
-    /// The place of the last publication delivered.
+    /// The position of the last publication delivered.
     pub(super) fn at(&self) -> Option<Position> {
         self.at
     }
 
-    /// The offset after which the stream has to be read for a subscriber that comes with `since`,
-    /// and for what may be missing here.
+    /// The offset after which the stream must be read for a subscriber that comes with `since`, and
+    /// for publications that may be missing here.
     pub(super) fn unknown_after(&self, since: Option<Position>) -> u64 {
         let known = self.at.map_or(u64::MAX, |at| at.offset);
         let since = since.map_or(u64::MAX, |since| since.offset);
-        // The position alone, where neither is.
+        // Without either, the result is `u64::MAX`: only the stream's position is read.
         known.min(since)
     }
 
@@ -145,7 +145,7 @@ impl Feed {
         self.window_bytes
     }
 
-    /// Something may have been missed: the place has to be compared before a subscriber joins.
+    /// Notes that something may have been missed: the position must be compared before a join.
     pub(super) fn doubt(&mut self) {
         self.is_confirmed = false;
         self.doubts += 1;
@@ -153,8 +153,8 @@ impl Feed {
         self.forget();
     }
 
-    /// The stream was found at this position by a look that began at `doubts`. Returns true if the
-    /// feed is there as well, which confirms its place.
+    /// Compares the feed's position with the stream's, read by a comparison that began at `doubts`.
+    /// Returns true if they are equal, which confirms the position unless something may be missing.
     pub(super) fn confirm(&mut self, position: Position, doubts: u64, now: Instant) -> bool {
         if self.at != Some(position) {
             return false;
@@ -170,12 +170,12 @@ impl Feed {
         self.window_bytes = 0;
     }
 
-    /// True if nothing was heard since `since`.
+    /// True if there was no delivery and no comparison since `since`.
     pub(super) fn is_quiet_since(&self, since: Instant) -> bool {
         self.heard_at <= since
     }
 
-    /// Takes what pub/sub brings.
+    /// Takes a publication from pub/sub.
     pub(super) fn arrive(
         &mut self,
         publication: &Publication,
@@ -215,7 +215,7 @@ impl Feed {
         }
         let size = publication.data.len();
         if self.waiting.len() >= MAX_WAITING || self.waiting_bytes + size > MAX_WAITING_BYTES {
-            // It is in the stream, and `ahead` says that it is missing.
+            // The stream has it, and `ahead` shows that it is missing here.
             return;
         }
         let before = self.waiting.insert(position.offset, publication.clone());
@@ -237,12 +237,12 @@ impl Feed {
                 FeedState::Missing { after: at.offset }
             }
             (Some(_), Some(_)) => FeedState::Missing { after: 0 },
-            // The first subscriber reads.
+            // Without a position, the first subscriber's join reads the stream.
             (None, _) | (Some(_), None) => FeedState::Whole,
         }
     }
 
-    /// Delivers one that follows the last.
+    /// Delivers the publication that follows the last one.
     fn deliver(&mut self, publication: &Publication, now: Instant, out: &mut dyn Deliver) {
         let Some(entry) = publication.entry else {
             return;
@@ -263,7 +263,7 @@ impl Feed {
         }
     }
 
-    /// Delivers those that wait and follow the last, and lets go of those that were delivered.
+    /// Delivers the waiting publications that now follow, and drops those delivered already.
     fn release(&mut self, now: Instant, out: &mut dyn Deliver) {
         while let Some(at) = self.at
             && self.ahead.is_some_and(|ahead| ahead.epoch == at.epoch)
@@ -292,7 +292,7 @@ impl Feed {
         out: &mut dyn Deliver,
     ) -> FeedState {
         let at = match self.at {
-            // The first subscriber joins at the top: no listener can miss what came before.
+            // There is no listener yet, so the feed starts at the newest publication.
             None => self.begin(part),
             Some(at) if at.epoch != part.position.epoch => self.begin_epoch(part, out),
             Some(at) => at,
@@ -320,8 +320,8 @@ impl Feed {
         self.state()
     }
 
-    /// Lets go of publications of an epoch that is over: the stream shows another one, and shows it
-    /// again when it is read once more. The first read may have been under way when they came.
+    /// Drops waiting publications of an epoch that is over. Two reads must show another epoch,
+    /// because the first may have been under way when the publications arrived.
     fn reject_contradicted(&mut self, epoch: Epoch) {
         const ENOUGH_READS: u8 = 2;
         if self.ahead.is_none_or(|ahead| ahead.epoch == epoch) {
@@ -338,8 +338,8 @@ impl Feed {
         part.position
     }
 
-    /// Another life of the stream: nothing of the one before is known any more. Publications of the
-    /// new one that the stream has are delivered.
+    /// Begins a new epoch; nothing of the old one is remembered. The feed starts before the oldest
+    /// publication that was read, so that all those of the new epoch are delivered.
     fn begin_epoch(&mut self, part: ReadPart<'_>, out: &mut dyn Deliver) -> Position {
         self.forget();
         let first = part.publications.first().and_then(|first| first.entry);
@@ -353,7 +353,7 @@ impl Feed {
         at
     }
 
-    /// Tells of a gap up to and including `offset`, if there is one.
+    /// Reports a gap up to and including `offset`, unless the feed has passed it.
     fn skip_to(&mut self, offset: u64, out: &mut dyn Deliver) {
         let Some(at) = &mut self.at else { return };
         if at.offset >= offset {
@@ -364,7 +364,7 @@ impl Feed {
         self.forget();
     }
 
-    /// Remembers what lies before the window, as far as it has no holes.
+    /// Extends the window with the publications before it, as far as there are no holes.
     fn extend_back(&mut self, part: ReadPart<'_>) {
         let Some(at) = self.at else { return };
         if part.doubts != self.doubts {
@@ -390,9 +390,9 @@ impl Feed {
         }
     }
 
-    /// Gives up what is missing: those that wait are delivered after a gap. Returns false if none
-    /// waits, or if they are of another epoch: nothing but the stream says whether that one has
-    /// begun or is over.
+    /// Gives up the missing publications: the waiting ones are delivered after a gap. Returns false
+    /// if nothing is missing, or if the waiting ones are of another epoch: only the stream shows
+    /// whether that epoch has begun or is over.
     pub(super) fn give_up(&mut self, now: Instant, out: &mut dyn Deliver) -> bool {
         let Some(ahead) = self.ahead else {
             return false;
@@ -400,7 +400,7 @@ impl Feed {
         if self.at.is_none_or(|at| at.epoch != ahead.epoch) {
             return false;
         }
-        // Each hole among those that wait is a gap of its own.
+        // Each hole among the waiting publications is a gap of its own.
         while let Some((&offset, _)) = self.waiting.first_key_value() {
             self.jump(
                 Position {
@@ -412,16 +412,16 @@ impl Feed {
             self.release(now, out);
         }
         if self.ahead.is_some() {
-            // Publications that found no room among the waiting.
+            // The newest publications had no room among the waiting ones.
             self.jump(ahead, out);
             self.drop_waiting();
         }
-        // Another publication may be missing behind these.
+        // More publications may be missing behind these.
         self.is_confirmed = false;
         true
     }
 
-    /// Goes on from a place that does not follow the last.
+    /// Moves the feed to a position that does not follow the last one, and reports the gap.
     fn jump(&mut self, to: Position, out: &mut dyn Deliver) {
         if self.at == Some(to) {
             return;
@@ -431,9 +431,9 @@ impl Feed {
         self.at = Some(to);
     }
 
-    /// The publications after `since` up to the feed's place. `read` is a part that was read and
+    /// The publications after `since` up to the feed's position. `read` is a part that was read and
     /// ingested for this subscriber: it stands in for a window that has no room. `came_at` is the
-    /// time of day at which the subscriber came.
+    /// time of day at which the subscriber arrived.
     pub(super) fn replay(
         &mut self,
         since: Position,
@@ -444,12 +444,12 @@ impl Feed {
         let Some(at) = self.at else {
             return Replay::Read(since.offset);
         };
-        // A part that was read just now has not expired, by any clock of this node.
+        // The stream has just returned a read part, so that part has not expired.
         if read.is_none() && self.has_expired(came_at) {
             self.forget();
         }
         self.used_at = now;
-        // A publication came after `since` that no stream has.
+        // A publication without a position arrived after `since`: no stream has it.
         let lacks = |hole: Position| hole.epoch == since.epoch && hole.offset >= since.offset;
         if self.unplaced_at.is_some_and(lacks) {
             return Replay::Lost;
@@ -460,7 +460,7 @@ impl Feed {
         if since.epoch != at.epoch || since.offset > at.offset {
             return match read {
                 Some(_) => Replay::Lost,
-                // The feed may be behind the stream, or in a life of it that is over.
+                // The feed may be behind the stream, or in an epoch that is over.
                 None => Replay::Read(at.offset),
             };
         }
@@ -469,7 +469,7 @@ impl Feed {
         let parts = read.map_or(&[][..], |read| read.publications);
         let mut missed = Vec::new();
         let mut reached = since.offset;
-        // The part first: the window holds what is newer.
+        // The read part comes first: the window holds newer publications.
         for publication in parts.iter().chain(&self.window) {
             let offset = publication.entry.map_or(0, |entry| entry.position.offset);
             if offset == reached + 1 && offset <= at.offset {
@@ -479,13 +479,13 @@ impl Feed {
         }
         match reached == at.offset {
             true => Replay::Whole(missed),
-            // The stream was read and did not have the next one.
+            // The stream was read and did not have the next publication.
             false if top_read.is_some_and(|top| reached < top) => Replay::Lost,
             false => Replay::Read(since.offset),
         }
     }
 
-    /// True if the stream has let go of the publications in the window.
+    /// True if the stream no longer has the publications in the window.
     fn has_expired(&self, now: Duration) -> bool {
         let newest = self.window.back().and_then(|newest| newest.entry);
         newest.is_some_and(|entry| Duration::from_millis(entry.at) + self.ttl <= now)

@@ -12,29 +12,30 @@ use super::feed::{Feed, ReadPart, Replay};
 use crate::outbox::Mark;
 use crate::{Hub, Member};
 
-/// Room for the answer to a subscriber, in bytes, which comes before what it missed.
+/// Room for the reply to a subscriber, in bytes, ahead of the missed publications.
 const ANSWER_BYTES: usize = 512;
 
-/// Room for a publication in the answer to a subscriber, in bytes, besides its data.
+/// Room for each missed publication in that reply, in bytes, besides its data.
 const MISSED_BYTES: usize = 160;
 
 /// The publications that a subscriber missed.
 #[derive(Default)]
 struct Missed {
-    /// The publications that its answer has.
+    /// The publications in the reply.
     in_answer: Vec<Publication>,
-    /// The frames that follow the answer.
+    /// The frames that follow the reply.
     frames: Vec<Bytes>,
-    /// The newest of them, for a subscriber that takes the difference to it.
+    /// The newest missed publication, for a subscriber that takes differences: the base of the
+    /// first live difference.
     newest: Option<Publication>,
 }
 
-/// A subscriber that is about to join a channel's stream. While it is there the channel counts as
-/// listened to.
+/// A subscriber that is about to join a channel's stream. While this value exists, the channel
+/// counts as listened to.
 #[derive(Debug)]
 pub struct Joining {
     feed: Arc<Mutex<Feed>>,
-    /// The time of day at which it came.
+    /// The time of day at which it arrived.
     came_at: Duration,
 }
 
@@ -44,17 +45,17 @@ impl Drop for Joining {
     }
 }
 
-/// The place at which a subscriber joins.
+/// The result of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Joined {
-    /// Publications after this follow live; `None` if the channel has no stream.
+    /// Publications after this position follow live; `None` if the channel has no stream.
     pub position: Option<Position>,
-    /// All that came after the subscriber's own position was queued for it; `None` if it named
-    /// none.
+    /// True if all publications after the subscriber's own position were queued for it; `None` if
+    /// it named no position.
     pub recovered: Option<bool>,
-    /// Publications come to it as differences.
+    /// True if publications are sent to it as differences.
     pub is_delta: bool,
-    /// The stream was read for it; false if this node knew enough.
+    /// True if the stream was read for it; false if this node had enough in memory.
     pub was_read: bool,
 }
 
@@ -63,11 +64,11 @@ pub struct Joined {
 pub struct Subscriber<'a> {
     /// The session.
     pub member: &'a Arc<Member>,
-    /// Its position: it wants what came after it.
+    /// The position after which it wants the publications that it missed.
     pub since: Option<Position>,
-    /// It joins only if it can have all of that.
+    /// True if it joins only when all of them can be recovered.
     pub must_recover: bool,
-    /// It takes each publication as its difference to the one before it.
+    /// True if it takes each publication as its difference to the one before it.
     pub delta: bool,
 }
 
@@ -76,7 +77,7 @@ pub struct Subscriber<'a> {
 pub enum Join {
     /// The subscriber listens.
     Done(Joined),
-    /// It does not: what came after its position cannot be had.
+    /// The subscriber does not listen: the publications after its position cannot be recovered.
     Unrecoverable,
     /// The stream has to be read first, after this offset.
     Read {
@@ -86,9 +87,9 @@ pub enum Join {
 }
 
 impl Hub {
-    /// Begins to join a channel that has a stream of `size` publications, which are kept for `ttl`.
-    /// The broker listens to the channel already, or is asked to next. `now` is the time of day, since
-    /// 1970: what the stream has let go of by then is not recovered.
+    /// Begins to join a channel whose stream stores `size` publications for `ttl`. The broker
+    /// listens to the channel already, or is asked to next. `now` is the time since 1970:
+    /// publications that the stream has dropped by then are not recovered.
     pub fn begin_join(
         &self,
         channel: &Channel,
@@ -101,7 +102,7 @@ impl Hub {
             let known = self.streams.get(channel);
             let feed = known.unwrap_or_else(|| self.streams.add(channel));
             let mut locked = feed.lock();
-            // A feed that has ended since is not the channel's any more.
+            // The feed has ended meanwhile, and is no longer the channel's.
             if locked.is_ended {
                 continue;
             }
@@ -112,14 +113,14 @@ impl Hub {
         }
     }
 
-    /// Adds a listener to a channel with a stream. Queues, in this order: the frame that `answer`
-    /// makes of its place, the publications after `since`, and then those that follow. A protocol
-    /// that has the missed publications in its answer is given them with the place. `read` is what
-    /// was read for this subscriber, if anything was.
+    /// Adds a listener to a channel with a stream. Queues, in this order: the reply that `answer`
+    /// makes, the publications after `since`, and then the live ones. If the protocol carries
+    /// missed publications in its reply, `answer` is given them. `read` is the part of the stream
+    /// that was read for this subscriber, if any.
     ///
-    /// The answer is that nothing is recovered if the publications since then cannot be had, or if
-    /// there are more of them than the session's queue has room for. With `is_last` no read is
-    /// asked for any more.
+    /// The reply says that nothing is recovered if the publications after `since` cannot be had, or
+    /// if the session's queue has no room for all of them. With `is_last`, no further read is asked
+    /// for.
     pub fn join(
         &self,
         joining: &Joining,
@@ -155,7 +156,8 @@ impl Hub {
                 None => (None, Missed::default()),
                 Some(Replay::Read(after)) if !is_last => return Join::Read { after },
                 Some(Replay::Read(_) | Replay::Lost) => (Some(false), Missed::default()),
-                // A place that was not compared is good for what follows alone.
+                // An unconfirmed position is good only for live publications: earlier ones may be
+                // missing.
                 Some(Replay::Whole(_)) if confirmed.is_none() => (Some(false), Missed::default()),
                 Some(Replay::Whole(missed)) => match self.within_bound(member, missed, delta) {
                     Some(missed) => (Some(true), missed),
@@ -184,7 +186,8 @@ impl Hub {
                     self.count_queued(size);
                 }
             }
-            // Last, and under the lock of the feed: what follows finds it here.
+            // The listener is added last and under the lock of the feed, so that it gets the next
+            // publication.
             match delta {
                 true => {
                     let base = missed.newest.as_ref();
@@ -198,8 +201,8 @@ impl Hub {
         })
     }
 
-    /// The publications that one session missed, in the form of its protocol; `None` if its queue
-    /// has no room for all of them, or its protocol cannot carry them.
+    /// The missed publications in the form of the session's protocol; `None` if the session's queue
+    /// has no room for all of them, or the protocol cannot carry them.
     fn within_bound(
         &self,
         member: &Member,

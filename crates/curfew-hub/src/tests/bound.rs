@@ -36,7 +36,7 @@ fn a_revoked_token_ends_its_subscription_and_lets_go_of_its_frames_alone() {
     for (key, before) in [
         (RevocationKey::token("s1"), None),
         (RevocationKey::claim(CLAIM, "acme"), None),
-        // Issued after the cutoff, the session's own token stays good.
+        // The session's own token was issued after the cutoff, so it stays good.
         (RevocationKey::user("alice"), Some(150)),
         (RevocationKey::All, Some(150)),
     ] {
@@ -67,7 +67,7 @@ fn a_revoked_token_ends_its_subscription_and_lets_go_of_its_frames_alone() {
             Some(Disconnect::REVOKED)
         );
         assert_eq!(member.withdrawn(&channel("hall")), None);
-        // Before the frames its task is to tell the client.
+        // The task tells the client before it writes any frame.
         let progress = harness.write(&member, &mut Pipe::default());
         assert!(matches!(progress, Progress::Reconsider), "{progress:?}");
         assert_eq!(harness.publish(&channel("room"), "5").queued, 0);
@@ -140,7 +140,7 @@ fn a_session_amid_a_frame_of_the_subscription_ends_without_its_rest() {
     assert_eq!((revoked.sessions.len(), revoked.subscriptions), (0, 1));
     let ending = Ending::new(Disconnect::INSUFFICIENT_STATE);
     assert_eq!(member.outbox().ending(), Some(ending));
-    // A receipt waits for it.
+    // The receipt of the revocation waits for this session.
     let leaving = harness.hub.leaving(&key, &Revocation::default());
     assert_eq!(leaving.len(), 1);
     let mut rest = Pipe::default();
@@ -212,7 +212,7 @@ fn a_newer_token_takes_the_place_of_the_older_one() {
     };
     assert_eq!(revoke("s1").subscriptions, 0);
     assert_eq!(payloads(&harness.drain(&member)), ["1"]);
-    // Without a token no revocation would find what waits.
+    // Once the token is removed, no revocation would find a waiting frame, so `unbind` drops it.
     publish(&harness, &[("room", "2")]);
     harness.hub.unbind(&member, &channel("room"), &new);
     assert_eq!(revoke("s2").subscriptions, 0);
@@ -228,7 +228,7 @@ fn a_session_that_leaves_takes_the_keys_of_its_subscriptions_along() {
     harness.unregister(&member);
     assert_eq!(harness.hub.index.entries(), 0);
     harness.hub.unbind(&member, &channel("room"), &bound);
-    // A token that is verified too late.
+    // The token's verification ends after the session has left.
     let keys = harness.hub.bind(&member, &channel("room"), bound);
     assert_eq!((keys.len(), harness.hub.index.entries()), (0, 0));
 }

@@ -6,7 +6,7 @@ use super::joins::{Room, placed_data};
 use super::*;
 use crate::{ChannelInfo, Join, Subscriber};
 
-/// Publications of which each has much in common with the others.
+/// Publications that have much in common with each other.
 const DATA: [&str; 5] = [
     "a long beginning, the same in all: 1",
     "a long beginning, the same in all: 2",
@@ -22,8 +22,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// The publications that frames stand for. Each is marked with `D` if it came as a difference,
-    /// and with `W` if it came whole.
+    /// The publications that the frames stand for. Each is marked with `D` if it was a difference,
+    /// and with `W` if it was whole.
     fn read(&mut self, frames: &[Bytes]) -> Vec<(char, String)> {
         let read = payloads(frames).into_iter().map(|payload| {
             let (mark, rest) = payload.split_at(1);
@@ -49,8 +49,8 @@ impl Room {
         self.arrive_as(&placed_data(&self.channel, offset, data));
     }
 
-    /// Has a session join that takes differences, and drops the answer. What it missed is what its
-    /// first frames hold.
+    /// Makes a session join that takes differences, and drops the reply. Its first frames hold the
+    /// publications that it missed.
     fn join_delta(&self, member: &Arc<Member>, since: Option<u64>) -> Vec<Bytes> {
         let subscriber = Subscriber {
             delta: true,
@@ -84,7 +84,7 @@ fn the_first_publication_is_whole_and_later_ones_are_differences() {
     let frames = room.harness.drain(&member);
     let read = Reader::default().read(&frames);
     assert!(read.iter().map(|(_, data)| data).eq(DATA.iter()));
-    // The last one is shorter than its difference.
+    // The last publication is shorter than its difference.
     assert_eq!(marks(&read), "WDDDW");
     assert_eq!(payload(&frames[1]), "D35+2");
 }
@@ -110,15 +110,15 @@ fn listeners_of_both_kinds_and_wires_have_their_own_frames_each_made_once() {
         let plain = room.harness.protocols.each_ref();
         plain.map(|plain| plain.encoded())
     };
-    // Plain and whole, on each wire.
+    // One plain and one whole frame on each wire.
     room.publish(1, DATA[0]);
     assert_eq!(encoded(), [2, 2]);
-    // Plain and difference.
+    // One plain frame and one difference on each wire.
     room.publish(2, DATA[1]);
     assert_eq!(encoded(), [4, 4]);
     let late = room.harness.open("c");
     room.join_delta(&late, None);
-    // And whole for one.
+    // The late listener needs a whole frame as well.
     room.publish(3, DATA[2]);
     assert_eq!(encoded(), [7, 6]);
     for member in &plain {
@@ -145,7 +145,7 @@ fn what_was_recovered_is_the_base_of_what_follows() {
     room.publish(3, DATA[2]);
     let read = reader.read(&room.harness.drain(&member));
     assert_eq!(read, [('D', DATA[2].to_owned())]);
-    // One that comes to the same channel later shares it.
+    // A session that joins the same channel later shares the difference.
     let other = room.harness.open("bob");
     let mut reader = Reader::default();
     reader.read(&room.join_delta(&other, Some(2)));
@@ -193,7 +193,7 @@ fn listeners_of_both_kinds_are_counted_and_leave() {
     room.publish(1, DATA[0]);
     assert!(!hub.unsubscribe(channel, &members[0]));
     assert!(!hub.listens(channel, &members[0]));
-    // The last publication goes with the last listener that takes differences.
+    // The base is dropped with the last listener that takes differences.
     hub.channels.with(channel, |listeners| {
         assert!(listeners.delta().is_none());
     });
@@ -209,7 +209,7 @@ fn a_gap_is_told_to_listeners_of_both_kinds() {
     let member = room.harness.open("a");
     room.join_delta(&member, None);
     room.publish(1, DATA[0]);
-    // The stream has let go of the one between.
+    // The stream no longer has the publication in between.
     room.publish(3, DATA[1]);
     room.harness
         .hub
@@ -218,7 +218,7 @@ fn a_gap_is_told_to_listeners_of_both_kinds() {
         });
     let frames = payloads(&room.harness.drain(&member));
     assert_eq!(frames[1], "", "a gap");
-    // The base is the last publication that came, also after others in between.
+    // The base is the last publication that was sent, even after a gap.
     assert_eq!(frames[2], "D35+2");
 }
 
@@ -244,7 +244,7 @@ proptest! {
     fn every_reader_makes_each_publication_once(ops in proptest::collection::vec(op(), 1..60)) {
         let room = Room::new();
         let mut published: Vec<&str> = Vec::new();
-        // Each with the number of publications that it has read.
+        // Each reader with the number of publications that it has read.
         let mut readers: Vec<(Arc<Member>, Reader, usize)> = Vec::new();
         let read = |published: &[&str], (member, reader, at): &mut (Arc<Member>, Reader, usize)| {
             let read = reader.read(&room.harness.drain(member));

@@ -138,7 +138,7 @@ fn only_the_last_listener_to_leave_is_the_last() {
     assert!(!harness.hub.unsubscribe(&room, &members[1]));
     assert!(harness.hub.has_subscribers(&room));
     assert!(harness.hub.unsubscribe(&room, &members[2]));
-    // A gap may have removed the last one without telling its caller.
+    // A gap may have removed the last listener without telling the caller.
     assert!(harness.hub.unsubscribe(&room, &members[2]));
     assert!(!harness.hub.has_subscribers(&room) && harness.hub.channel_count() == 0);
 }
@@ -179,8 +179,8 @@ fn the_first_delivery_and_one_in_so_many_is_timed_until_it_is_written() {
             Progress::Done
         ));
     }
-    // The 1st, the 27th and the 47th of 50 deliveries are timed. The last two belong to one
-    // session, where the older one stands for everything taken together.
+    // The 1st, the 27th and the 47th of 50 deliveries are timed. The last two are of one session,
+    // and only the older one is observed.
     assert_eq!(deliveries_timed(&harness), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_count"), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_sum"), 10.0);
@@ -221,7 +221,7 @@ fn a_stream_that_is_being_joined_does_not_end() {
     };
     assert_eq!(joined, Join::Done(expect));
     drop(joining);
-    // Left by all, it ends, and the next one begins anew.
+    // The stream ends after its last listener, and a new join begins a new feed.
     assert!(harness.hub.unsubscribe(&room, &member));
     harness.hub.end_stream(&room);
     assert_eq!(harness.hub.reached(&room), None);

@@ -1,4 +1,4 @@
-//! Flushers: the frames that they write for a sleeping task, and those they leave to it.
+//! Flushers: the frames that they write for a sleeping task, and the frames that they leave to it.
 
 use curfew_model::{Disconnect, Revocation, boottime};
 use curfew_ws::{Transport, frame};
@@ -64,7 +64,7 @@ impl Harness {
         }
     }
 
-    /// Runs one turn of the flusher. Returns the number of members it was told of.
+    /// Runs one turn of the flusher. Returns the number of members that were due.
     fn flush(&self) -> usize {
         self.flush_at(1_000)
     }
@@ -198,7 +198,7 @@ async fn a_task_that_is_awake_writes_for_itself() {
     connected.member.outbox().claim();
     harness.publish(&room, "a");
     assert_eq!(harness.flush(), 0, "no flusher is told");
-    // The task has been awake since the flusher was told.
+    // The task is awake, and finds the frame before it waits.
     assert!(!connected.task.waits(&connected.member, false));
     let (progress, socket) = connected.wakes_to(&harness);
     assert!(matches!(progress, Progress::Done) && socket.frames().len() == 1);
@@ -230,8 +230,7 @@ async fn what_a_full_socket_does_not_take_is_left_to_the_task() {
     let begun = harness.metrics.sent_bytes.get();
     assert!(begun > 0);
     assert_eq!(harness.hub.queued_bytes(), queued - begun);
-    // Only the partly written frame is counted; the other one is counted by the task that writes
-    // it.
+    // Only the partly written frame is counted; the task that writes the other one counts it.
     assert_eq!(harness.metrics.frames_sent.get(Opcode::Text), 1);
     harness.publish(&room, "later");
     assert_eq!(harness.flush(), 0, "the task is awake");
@@ -290,8 +289,7 @@ async fn of_a_frame_begun_the_rest_stays_when_the_session_is_revoked() {
             .len(),
         1
     );
-    // The following frame is dropped. The rest of the partly written frame tells the task to reset
-    // the connection.
+    // The following frame is dropped. The partly written frame makes the task reset the connection.
     let (progress, socket) = connected.wakes_to(&harness);
     let ending = Ending::new(Disconnect::REVOKED);
     assert!(matches!(progress, Progress::End(found) if found == ending));

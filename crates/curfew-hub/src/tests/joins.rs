@@ -1,4 +1,5 @@
-//! Subscribers that join a channel with a stream: their place, what they missed, and what follows.
+//! Subscribers that join a channel with a stream: their position, the publications that they
+//! missed, and the live ones.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -13,7 +14,7 @@ use crate::{Join, Joined, Joining, ReadPart, Subscriber};
 const SIZE: usize = 1_000;
 const TTL: Duration = Duration::from_secs(600);
 
-/// An answer to `subscribe`, as bare bytes that [`Pipe::frames`] knows.
+/// A reply to `subscribe`: bare bytes that [`Pipe::frames`] accepts.
 const ANSWER: &[u8] = b"x";
 
 pub(super) fn place(offset: u64) -> Position {
@@ -55,7 +56,7 @@ impl Room {
         room
     }
 
-    /// The stream is read, and its position found there.
+    /// Ends a read of the stream that finds it at this offset.
     fn find(&self, offset: u64) {
         let part = ReadPart {
             position: place(offset),
@@ -79,7 +80,7 @@ impl Room {
         });
     }
 
-    /// Has a session join, whose answer is [`ANSWER`].
+    /// Makes a session join, with [`ANSWER`] as its reply.
     pub(super) fn join(&self, member: &Arc<Member>, since: Option<u64>) -> Join {
         self.join_as(subscriber(member, since.map(place)))
     }
@@ -92,7 +93,7 @@ impl Room {
     }
 }
 
-/// A session that takes what it gets.
+/// A session that joins even without recovery, and takes whole publications.
 pub(super) fn subscriber(member: &Arc<Member>, since: Option<Position>) -> Subscriber<'_> {
     Subscriber {
         member,
@@ -102,7 +103,7 @@ pub(super) fn subscriber(member: &Arc<Member>, since: Option<Position>) -> Subsc
     }
 }
 
-/// The offsets in the frames after the answer, which is the first.
+/// The offsets in the frames after the reply, which is the first frame.
 fn offsets(frames: &[Bytes]) -> Vec<u64> {
     assert_eq!(frames[0], ANSWER, "the answer is first: {frames:?}");
     let payloads = payloads(&frames[1..]);
@@ -142,7 +143,7 @@ fn a_publication_while_a_subscriber_is_answered_comes_after_what_it_missed() {
                 room.arrive(2);
                 said.send(())
             });
-            // The publication waits until the subscriber has joined, so nothing is heard.
+            // The publication waits until the subscriber has joined, so nothing is received here.
             let is_apart = heard.recv_timeout(Duration::from_millis(100)).is_err();
             assert!(is_apart, "a publication came between");
             Some(Bytes::from_static(ANSWER))
@@ -163,7 +164,7 @@ fn a_publication_while_a_subscriber_is_answered_comes_after_what_it_missed() {
     assert_eq!(offsets(&room.harness.drain(&member)), [1, 2]);
 }
 
-/// Says that it is over, once dropped.
+/// Sets the flag when it is dropped.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -188,13 +189,14 @@ fn subscribers_that_join_amid_publications_have_no_hole_and_no_double() {
                 room.arrive(offset);
             }
         });
-        // Also where a check below fails.
+        // Dropped even if a check below fails, so that the publisher stops.
         let _over = Over(&is_over);
         for _ in 0..ROUNDS {
             let joined = (0..TOGETHER).map(|n| {
                 let member = room.harness.open("alice");
                 let reached = room.harness.hub.reached(&room.channel).unwrap().offset;
-                // Some come with a place, which the window reaches unless they were held up.
+                // Every second one names a position, which the window reaches unless the thread was
+                // held up.
                 let since = (n % 2 == 1).then_some(reached);
                 let first = match room.join(&member, since) {
                     Join::Done(joined) if joined.recovered == Some(true) => reached + 1,
@@ -230,7 +232,7 @@ fn a_place_in_doubt_recovers_nothing_before_the_stream_is_read() {
         assert_eq!(room.join(&member, since), Join::Read { after });
     }
     assert!(room.harness.drain(&member).is_empty());
-    // Two were missed.
+    // Two publications were missed.
     room.find(5);
     let expect = Joined {
         position: Some(place(5)),
@@ -269,7 +271,7 @@ fn what_is_recovered_is_written_only_while_the_session_has_access() {
     let member = joined();
     room.harness.lease.expire();
     assert!(room.harness.drain(&member).is_empty());
-    // A revocation came between.
+    // A revocation was written in between.
     let room = Room::new();
     room.arrive(1);
     let member = room.harness.open("alice");
@@ -288,7 +290,7 @@ fn a_lease_that_ends_while_a_publication_is_delivered_loses_none() {
         lease.expire();
         hub.broadcast_in_turn(publication, None);
     });
-    // One that comes without a lease is read from the stream later.
+    // A publication that arrives without a lease is read from the stream later.
     room.arrive(2);
     assert_eq!(hub.reached(&room.channel), Some(place(1)));
     assert!(room.harness.drain(&member).is_empty());

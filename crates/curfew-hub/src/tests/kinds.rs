@@ -81,7 +81,7 @@ enum Op {
     Begin(usize, usize),
     Finish(usize),
     Abandon(usize),
-    /// A subscription comes with a token of its own, in place of an earlier one.
+    /// A subscription gets a token of its own, in place of an earlier one.
     Bind(usize, usize),
     Unregister(usize),
     /// Other kinds come into force, and a walk over the sessions begins.

@@ -234,7 +234,7 @@ fn a_session_that_left_is_not_counted_again() {
         1,
         "the frame that was not written"
     );
-    // A revocation that found the member just before it left.
+    // A revocation may have found the member just before it left.
     assert!(!harness.hub.end(&member, Ending::new(Disconnect::REVOKED)));
     assert!(!harness.hub.send(&member, frame(10)));
     assert!(!member.outbox().open(Lanes::default()));

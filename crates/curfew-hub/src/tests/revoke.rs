@@ -76,7 +76,7 @@ fn a_cutoff_spares_newer_tokens() {
             .len(),
         1
     );
-    // Times in whole seconds do not tell whether the token or the revocation was first.
+    // Whole seconds do not tell whether the token or the revocation came first.
     assert_eq!(
         old.outbox().ending(),
         Some(Ending::new(Disconnect::REAUTH_REQUIRED))
@@ -181,7 +181,7 @@ fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
 #[test]
 fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
     let [old, new] = [("t1", 100), ("t2", 200)];
-    // The outcome of the refresh, and which of the two tokens then name the session.
+    // The outcome of the refresh, and for each of the two tokens whether it then names the session.
     for (end, expect) in [
         ("pending", [true, true]),
         ("finish", [false, true]),

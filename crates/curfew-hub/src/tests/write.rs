@@ -1,4 +1,4 @@
-//! Writes to the socket: the access checks before each write, and the frames that need none.
+//! Writes to the socket: the access checks before each write, and the frames that need no access.
 
 use curfew_model::{Disconnect, Revocation, boottime};
 use curfew_ws::MAX_WRITE_BYTES;
@@ -39,7 +39,7 @@ impl Socket for Then<'_> {
     }
 }
 
-/// A socket that buffers like TLS: it takes everything, and passes it on when it is flushed.
+/// A socket that buffers like TLS: it takes all bytes, and passes them on when it is flushed.
 #[derive(Default)]
 struct Buffered {
     pipe: Pipe,
@@ -176,7 +176,7 @@ fn a_lease_that_is_renewed_while_bytes_are_made_ready_counts_for_the_next_write(
     let member = harness.with_large_frames(2);
     let stopped = || {
         harness.lease.renew(Duration::ZERO, harness.lease.stretch());
-        // The push and the heartbeat of another thread.
+        // Another thread handles the push and renews the lease.
         harness.renew();
     };
     let mut socket = Then::new(stopped);
@@ -201,7 +201,7 @@ fn notices_leave_without_access_and_behind_a_frame_begun() {
     let progress = harness.write(&member, &mut socket);
     assert!(matches!(progress, Progress::Held(HeldBack::NoLease)));
     assert_eq!(socket.taken, [0x89, 0]);
-    // With access, notices go first.
+    // With access, notices leave first.
     harness.renew();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::with_room(4);

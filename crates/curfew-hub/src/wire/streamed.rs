@@ -43,7 +43,7 @@ impl Framing for HttpStream {
         })
     }
 
-    /// Nothing: the protocols that it carries have pings of their own.
+    /// Empty: the protocols that this transport carries have pings of their own.
     fn ping(&self) -> Bytes {
         Bytes::new()
     }
@@ -71,7 +71,7 @@ impl Framing for EventStream {
         })
     }
 
-    /// A comment, which a client passes over.
+    /// A comment, which clients ignore.
     fn ping(&self) -> Bytes {
         Bytes::from_static(b"3\r\n:\n\n\r\n")
     }

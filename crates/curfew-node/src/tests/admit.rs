@@ -223,7 +223,7 @@ async fn anonymous_sessions_are_limited_by_address_and_by_no_user() {
         admit(None).await.unwrap(),
         admit(None).await.unwrap(),
         admit(None).await.unwrap(),
-        // A session with a user takes no place.
+        // A session with a user takes no permit.
         harness.open("t1").await,
     );
     drop(first);

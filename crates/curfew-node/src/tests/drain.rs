@@ -6,10 +6,10 @@ use tokio::time::Instant;
 use super::rig::Call;
 use super::*;
 
-/// The ends of the sessions of a draining node, each with its time.
+/// The endings of the sessions of a draining node, each with its time.
 type Departures = Arc<Mutex<Vec<(Duration, Ending)>>>;
 
-/// Opens sessions that leave when they are ended.
+/// Opens sessions that leave when they are told to end.
 async fn leaving(harness: &Harness, count: usize) -> Departures {
     let told = Departures::default();
     let start = Instant::now();

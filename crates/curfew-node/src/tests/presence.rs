@@ -1,4 +1,4 @@
-//! Presence: entries come with a subscription and go with it.
+//! Presence: entries are added with a subscription and removed after it.
 
 use curfew_backend::PresenceList;
 use curfew_hub::Member;

@@ -13,7 +13,7 @@ const BOUNDS: StreamBounds = StreamBounds {
     ttl: Duration::from_secs(600),
 };
 
-/// Publishes to the channel's stream. The embedded backend has done so when this returns.
+/// Publishes to the channel's stream. The embedded backend has stored it when this returns.
 fn publish(rig: &Rig, room: &Channel) {
     let publication = Publication {
         channel: room.clone(),
@@ -28,7 +28,7 @@ fn publish(rig: &Rig, room: &Channel) {
     drop(streams.append(publication, Duration::MAX, BOUNDS, None));
 }
 
-/// Subscribes with the beginning of the stream as the place.
+/// Subscribes with the beginning of the stream as position.
 async fn recover(
     harness: &Harness,
     room: &Channel,
@@ -71,7 +71,7 @@ async fn the_broker_listens_before_the_stream_is_read() {
     let harness = Harness::new();
     let room = channel("room");
     let session = harness.open("t1").await;
-    // The position that the subscriber comes with is read before.
+    // The session's position was read from the stream before this publication.
     let rig = Arc::clone(&harness.rig);
     let of_channel = room.clone();
     harness.rig.hook(When::After, Call::Subscribe, move || {

@@ -120,8 +120,7 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         harness
             .rig
             .hook(when, call, move || node.set_kinds(&by(&["jti"])));
-        // The session is found through the coming token, or through the new one once it is in
-        // force.
+        // The session is found by the incoming token, or by the new one once it is in force.
         let refreshed = attachment.refresh(principal("alice", "t2")).await;
         harness.node.until_settled().await;
         let ending = attachment.member().outbox().ending();

@@ -1,4 +1,4 @@
-//! Decoding of a request that carries commands of a client which listens on a streamed answer.
+//! Decoding of a request that carries commands of a client. The replies go to its streamed answer.
 
 use std::borrow::Cow;
 

@@ -9,7 +9,7 @@ pub(super) struct Field {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldKind {
-    /// A value; `null` in JSON is none.
+    /// A value; `null` in JSON means that it is absent.
     One,
     /// A payload; in JSON any value.
     Data,
@@ -27,7 +27,8 @@ const fn data(tag: u32) -> Field {
     Field { tag, name, kind }
 }
 
-/// The requests of a command stand in the order of precedence: the first one counts that is there.
+/// The fields of a command. The requests are in order of precedence: if a command has several, the
+/// first of this list counts.
 pub(super) const COMMAND: &[Field] = &[
     one(4, "connect"),
     one(5, "subscribe"),

@@ -24,7 +24,7 @@ const NOT_JSON: Fault = Fault::NotTheProtocol("not JSON");
 
 /// Takes the first line of the message and decodes it.
 pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
-    // A newline within a string is escaped, so that each one is between two commands.
+    // A newline within a string is escaped, so that every raw newline separates two commands.
     let line = match *message {
         Message::Text(text) => {
             let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -63,7 +63,7 @@ impl<'a> Json<'a> {
         self.expect_message()?;
         let mut taken = Ok(());
         let scanned = scan(self.0.raw, RULES, |name, value| {
-            // A name that is no text is unknown.
+            // A name that is not valid Unicode is unknown, and ignored.
             if let (Ok(()), Some(name)) = (&taken, name.as_str()) {
                 taken = member(name, Json(value));
             }

@@ -37,7 +37,7 @@ pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>,
 #[derive(Clone, Copy)]
 pub(super) enum Wire<'a> {
     Varint(u64),
-    /// A number of 4 or 8 bytes, as no field of a request is.
+    /// A number of 4 or 8 bytes. No field of a request has this type.
     Fixed,
     Bytes(&'a [u8]),
 }
@@ -85,7 +85,7 @@ impl<'a> Value<'a> for Wire<'a> {
         self.varint().map(|value| value != 0)
     }
 
-    // Readers cut numbers that are too large, as the format says.
+    // Numbers that are too large are truncated, as the Protobuf format says.
     fn u32(self) -> Read<u32> {
         self.varint().map(|value| value as u32)
     }

@@ -23,7 +23,7 @@ pub(crate) struct Json<'o> {
     out: &'o mut BytesMut,
     /// True until the object has its first member.
     is_empty: bool,
-    /// True while fields are written that have no value.
+    /// True while zeros and empty values are written too.
     has_zeros: bool,
 }
 
@@ -180,7 +180,7 @@ impl Fields for Json<'_> {
         self.name("data");
         match publication.form {
             DataForm::Plain => put_payload(publication.data, self.out),
-            // A subscriber that takes differences takes texts alone.
+            // A subscriber that takes differences expects all data as strings.
             DataForm::Whole => put_string(publication.data, self.out),
             DataForm::Difference(patch) => put_string(patch, self.out),
         }
@@ -208,8 +208,8 @@ impl Json<'_> {
     }
 }
 
-/// Writes a JSON value on one line, because a newline ends a message. The strings of JSON have
-/// none.
+/// Writes a JSON value on one line, because a newline ends a message. Line ends within JSON strings
+/// are escaped, so that removing raw ones changes no value.
 fn put_payload(payload: &[u8], out: &mut BytesMut) {
     if !has_line_end(payload) {
         out.put_slice(payload);
@@ -224,8 +224,8 @@ fn is_line_end(byte: u8) -> bool {
     byte == b'\n' || byte == b'\r'
 }
 
-/// True if there is a line end. No branch within a stride, so that many bytes are compared at
-/// once.
+/// True if there is a line end. The loop within a stride has no branch, so that many bytes are
+/// compared at once.
 fn has_line_end(bytes: &[u8]) -> bool {
     bytes.chunks(STRIDE).any(|stride| {
         stride

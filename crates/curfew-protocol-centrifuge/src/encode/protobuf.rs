@@ -47,7 +47,8 @@ impl<'o> Protobuf<'o> {
         self.varint(length as u64);
     }
 
-    /// Writes something with its length before it, which is known afterwards.
+    /// Writes content with its length before it. The length is known afterwards, so the content
+    /// moves.
     fn delimited(&mut self, write: impl FnOnce(&mut Self)) {
         let start = self.out.len();
         write(self);
@@ -140,7 +141,7 @@ impl Fields for Protobuf<'_> {
     }
 
     fn with_zeros(&mut self, write: impl FnOnce(&mut Self)) {
-        // A field that is absent has its zero.
+        // In Protobuf, an absent field stands for zero.
         write(self);
     }
 
@@ -166,7 +167,7 @@ fn data<'p>(publication: &Published<'p>) -> &'p [u8] {
     }
 }
 
-/// Bytes of what [`Fields::publication`] writes.
+/// The number of bytes that [`Fields::publication`] writes.
 fn publication_length(publication: &Published<'_>) -> usize {
     let sender = publication.sender;
     let is_difference = matches!(publication.form, DataForm::Difference(_));
@@ -180,7 +181,7 @@ fn publication_length(publication: &Published<'_>) -> usize {
         + text_length(14, publication.epoch().unwrap_or_default().as_bytes())
 }
 
-/// Bytes of what [`put_present`] writes.
+/// The number of bytes that [`put_present`] writes.
 fn sender_length(sender: &Present) -> usize {
     let info = sender.info.as_deref().unwrap_or_default();
     let channel_info = sender.channel_info.as_deref().unwrap_or_default();

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Reads a difference and makes the target of it. Checks the parts that are inserted, if they must
-/// be text.
+/// Reads a difference and makes the target from the base. If `is_text`, checks that all inserted
+/// parts are text.
 fn apply(base: &[u8], mut difference: &[u8], is_text: bool) -> Vec<u8> {
     let rest = &mut difference;
     let length = number(rest);
@@ -133,7 +133,7 @@ fn parts_that_have_moved_are_found() {
 
 #[test]
 fn characters_are_not_cut_in_text() {
-    // The first byte of both letters is the same.
+    // Both letters have the same first byte.
     let base = format!("{{\"text\":\"{}б{}\"}}", "дом ".repeat(9), "сад ".repeat(9));
     let target = base.replace('б', "в");
     let made = create(base.as_bytes(), target.as_bytes(), true);
@@ -145,7 +145,7 @@ fn characters_are_not_cut_in_text() {
 fn a_base_of_equal_blocks_costs_no_more_than_another() {
     let base = vec![b'a'; 1 << 20];
     let mut target = base.clone();
-    // No part is equal in both from the start or to the end.
+    // No prefix and no suffix is equal in both.
     target.insert(0, b'b');
     target.push(b'b');
     for at in (0..target.len()).step_by(1000) {
@@ -211,7 +211,7 @@ proptest! {
         create(text(base).as_bytes(), text(target).as_bytes(), true);
     }
 
-    /// As a subscriber has them: each is the base of the next.
+    /// A subscriber's view: each text is the base of the next.
     #[test]
     fn a_chain_of_texts_is_made_again(
         texts in prop::collection::vec(

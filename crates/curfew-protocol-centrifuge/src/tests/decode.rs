@@ -64,7 +64,7 @@ fn batch() -> Vec<ClientRequest<'static>> {
         subscriptions: Vec::new(),
     };
     let since = Position {
-        // Four letters are no epoch of ours.
+        // Four letters are not a valid epoch.
         epoch: Epoch::NONE,
         offset: 3,
     };
@@ -83,7 +83,7 @@ fn vectors_are_decoded_one_command_after_the_other() {
     let json = "{\"id\":1,\"connect\":{\"token\":\"T\",\"name\":\"js\"}}\n{\"id\":2,\"subscribe\":{\"channel\":\"news\",\"recover\":true,\"epoch\":\"xyzz\",\"offset\":3}}";
     let with_end = format!("{json}\n");
     let binary = hex(&format!("{CONNECT_VECTOR}{SUBSCRIBE_VECTOR}"));
-    // The kind of message is not looked at.
+    // Text and binary messages are decoded alike.
     for message in [
         Message::Text(json),
         Message::Text(&with_end),
@@ -206,7 +206,7 @@ fn every_request_is_a_command() {
         },
         &Command::Refresh { token: "T".into() },
     );
-    // Old clients name no channel.
+    // Old clients do not name the channel.
     both(
         r#"{"id":7,"sub_refresh":{"token":"T"}}"#,
         &wire::Command {

@@ -1,4 +1,4 @@
-//! The messages once more, by another implementation of Protobuf.
+//! The same messages, by another implementation of Protobuf.
 
 use std::collections::BTreeMap;
 

@@ -211,7 +211,7 @@ impl<'a> Members<'a> {
             (Some(_), Some(_)) => Err("one of `since` and `before` can be given".into()),
             (Some(value), None) => Ok(HistoryRange::Since(since(value)?)),
             (None, Some(value)) => Ok(HistoryRange::Before(number("before", value)?)),
-            // The newest.
+            // Without either, the newest publications are read.
             (None, None) => Ok(HistoryRange::Before(u64::MAX)),
         }
     }
@@ -268,7 +268,7 @@ fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
     }
 }
 
-/// A position. An epoch that no stream can have is of another one.
+/// A position. An epoch that no stream can have counts as another epoch.
 fn since(value: Value<'_>) -> Result<Position, Cow<'static, str>> {
     let (mut epoch, mut offset, mut is_good) = (None, None, true);
     let scanned = scan(value.raw, RULES, |name, value| {

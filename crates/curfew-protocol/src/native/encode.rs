@@ -100,7 +100,7 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             put_string("message", message, out);
             put_trace(*trace, out);
         }
-        // Answers to what the decoder gives no command for.
+        // Replies to commands that this protocol's decoder never returns.
         Reply::PresenceCount { .. }
         | Reply::Unrecoverable
         | Reply::SubscriptionExpired
@@ -179,7 +179,7 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
     out.put_u8(b'}');
 }
 
-/// Opens the answer to a command that succeeded; false, and nothing, where none is asked for.
+/// Opens the reply to a command that succeeded. Returns false, and writes nothing, without an id.
 fn ok(id: Option<&CommandId>, out: &mut BytesMut) -> bool {
     if id.is_none() {
         return false;

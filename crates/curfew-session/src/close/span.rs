@@ -29,8 +29,8 @@ const ORDERLY: [Disconnect; 6] = [
 ];
 
 impl SessionState {
-    /// Begins the span of the end of a session, which started at `began`. Always recorded, within
-    /// the client's budget.
+    /// Begins the span of a session's end, as of `began`. The span is always recorded, within the
+    /// client's budget.
     pub(super) fn end_span(&self, member: &Member, began: SystemTime) -> Span {
         let tracer = self.context.metrics().tracer();
         let principal = member.principal();
@@ -42,7 +42,7 @@ impl SessionState {
     }
 
     /// Records the reason why a connection ends without having opened a session, unless another
-    /// span has it.
+    /// span has recorded it.
     pub(super) fn trace_unopened(&mut self, end: &End) -> Option<tracing::Span> {
         let End::ByServer(Ending { disconnect, .. }) = end else {
             return None;

@@ -30,7 +30,7 @@ const NAME: &str = "auth";
 #[derive(Debug)]
 enum NotAdmitted {
     Admission(AdmissionError),
-    /// The channels of the server could not be subscribed to.
+    /// The session could not be subscribed to the channels of the server.
     Subscriptions(Disconnect),
 }
 
@@ -253,7 +253,7 @@ pub(crate) fn finish(
 }
 
 impl SessionState {
-    /// Records that the connection opens no session, for a reason that no other span has.
+    /// Records that the connection opens no session, for a reason that no other span records.
     pub(crate) fn fail_auth(&mut self, failure: Failure) -> CommandSpan {
         self.auth_traced = true;
         let mut span = self.begin_span(NAME, Origin::Unknown);

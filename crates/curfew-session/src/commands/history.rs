@@ -16,11 +16,11 @@ use crate::open::SessionState;
 pub(crate) struct Wanted {
     pub(crate) limit: u64,
     pub(crate) range: HistoryRange,
-    /// The epoch of the client's position, if another one is an error.
+    /// The epoch of the client's position, if a stream with another epoch is an error.
     pub(crate) epoch: Option<Epoch>,
 }
 
-/// Everything up to the backend.
+/// Performs the steps up to the backend.
 pub(crate) fn start(
     state: &SessionState,
     settings: &SessionSettings,
@@ -61,7 +61,7 @@ pub(crate) fn start(
     })
 }
 
-/// The backend has answered.
+/// Answers the command after the backend has answered.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,

@@ -1,5 +1,5 @@
-//! Subscriptions that the server takes away: after a revocation, a gap, other rules, or the end of
-//! their tokens.
+//! Subscriptions that the server ends: after a revocation, a gap, a change of the rules, or the end
+//! of their tokens.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::open::{SessionState, Subscription};
 use crate::run::End;
 
 impl SessionState {
-    /// Ends the subscriptions whose tokens have ended.
+    /// Ends the subscriptions whose tokens have expired.
     pub(crate) fn end_subscriptions(&mut self) {
         let now = self.context.node.clock().now();
         self.take_away(|_, subscription| {
@@ -25,7 +25,8 @@ impl SessionState {
     }
 
     /// Ends the subscriptions whose tokens a revocation covers, and those that a gap has ended.
-    /// `Some` if the session ends with them: the server's own are resumed by a new connection.
+    /// `Some` if the session ends with them: only a new connection resumes subscriptions that the
+    /// server made.
     pub(crate) fn drop_lost(&mut self) -> Option<End> {
         self.drop_revoked();
         if !self.wire().rules().gap_ends_subscription {
@@ -58,8 +59,8 @@ impl SessionState {
         None
     }
 
-    /// Ends the subscriptions whose tokens a revocation covers. The hub has taken the channels away
-    /// from those that listened by then.
+    /// Ends the subscriptions whose tokens a revocation covers. The hub has removed the session
+    /// from the channels that it listened to at the time of the revocation.
     fn drop_revoked(&mut self) {
         let Some(live) = &self.live else { return };
         let member = Arc::clone(live.attachment.member());
@@ -67,7 +68,7 @@ impl SessionState {
         self.take_away(|channel, subscription| {
             subscription.grant.as_ref()?;
             let disconnect = member.withdrawn(channel)?;
-            // Once more: it may have begun to listen after the hub took the channel away.
+            // Repeated, because the session may have begun to listen after the hub removed it.
             hub.withdraw(channel, &member);
             Some(match disconnect == Disconnect::REAUTH_REQUIRED {
                 true => LostSubscription::ReauthRequired,
@@ -103,7 +104,7 @@ impl SessionState {
         });
     }
 
-    /// Ends the subscriptions that `why` has a reason for, and tells the client.
+    /// Ends the subscriptions for which `why` returns a reason, and tells the client.
     fn take_away(
         &mut self,
         mut why: impl FnMut(&Channel, &Subscription) -> Option<LostSubscription>,
@@ -118,7 +119,7 @@ impl SessionState {
         for (channel, _) in &lost {
             let ended = live.subscriptions.remove(channel);
             self.context.node.unsubscribe(channel, &member);
-            // Its token is let go once nothing is queued for it any more.
+            // Its token is released only now that no frame is queued for the subscription any more.
             drop(ended);
         }
         for (channel, reason) in &lost {
@@ -126,7 +127,7 @@ impl SessionState {
         }
     }
 
-    /// Tells the client that it has no subscription, and counts that.
+    /// Tells the client that the server ended a subscription or did not make it, and counts that.
     pub(crate) fn tell_lost(&mut self, channel: &Channel, reason: LostSubscription) {
         let code = reason.code();
         let session = self.session_id();
@@ -140,7 +141,7 @@ impl SessionState {
 }
 
 impl LostSubscription {
-    /// The reason as the client is told it.
+    /// The reason that the client receives.
     fn code(self) -> ErrorCode {
         match self {
             Self::Forbidden => ErrorCode::Forbidden,

@@ -13,10 +13,10 @@ use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 
-/// Room for all of a session in an answer but its user and what is shown of it, in bytes.
+/// Bytes of a session in a reply, besides its user and its information.
 const SESSION_BYTES: usize = 96;
 
-/// Everything up to the backend.
+/// Performs the steps up to the backend.
 pub(crate) fn start(
     state: &SessionState,
     settings: &SessionSettings,
@@ -44,7 +44,7 @@ pub(crate) fn start(
     })
 }
 
-/// The backend has answered.
+/// Answers the command after the backend has answered.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
@@ -62,7 +62,7 @@ pub(crate) fn finish(
             state.answer(answer);
         }
         Ok(list) => {
-            // The other half is for what else waits.
+            // The other half of the queue is for other frames.
             let room = state.context.settings.load().limits.outbound_bytes / 2;
             let sessions = &list.sessions[..count_within(&list.sessions, room, size)];
             let reply = Reply::Presence {
@@ -83,12 +83,12 @@ fn size(present: &Present) -> usize {
     SESSION_BYTES + present.user.len() + infos[0] + infos[1]
 }
 
-/// The `info` of a session in the presence of channels: the value of the claim
-/// `session.info_claim`, as JSON, or of `info` where the node speaks the Centrifuge protocol.
-/// `None` if the token lacks the claim.
+/// The `info` of a session in the presence of channels, as JSON: the value of the claim
+/// `session.info_claim`. Without that setting it is the claim `info`, if the node speaks the
+/// Centrifuge protocol. `None` if the token lacks the claim.
 pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<Arc<str>> {
     let Some(claim) = settings.session.info_claim.as_deref() else {
-        // The SDKs of Centrifugo show the claims that its tokens have.
+        // The SDKs of Centrifugo expect the `info` that its tokens carry.
         let info = settings
             .shows_sender
             .then(|| ConnectionClaims::of(principal.claims()).info)?;
@@ -98,8 +98,7 @@ pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<
     Some(value.to_string().into())
 }
 
-/// The `info` of a subscription's options that others see, where the node speaks the Centrifuge
-/// protocol.
+/// The `info` of a subscription that others see, if the node speaks the Centrifuge protocol.
 pub(crate) fn channel_info(
     settings: &SessionSettings,
     info: Option<TokenData>,

@@ -24,7 +24,7 @@ use crate::metrics::PublishOutcome;
 use crate::open::{Live, SessionState};
 use crate::pipeline::{Finished, InFlight};
 
-/// The members of a `publish` beside its channel.
+/// The fields of a `publish` besides its channel.
 pub(crate) struct Asked<'a> {
     /// The data, exactly as sent.
     pub(crate) data: Payload<'a>,
@@ -203,7 +203,7 @@ fn sender(live: &mut Live, settings: &SessionSettings, channel: &Channel) -> Arc
     }
 }
 
-/// The session as others see it everywhere.
+/// The session as others see it in every channel.
 fn session_sender(live: &mut Live, settings: &SessionSettings) -> Arc<Present> {
     if let Some(sender) = &live.sender {
         return Arc::clone(sender);

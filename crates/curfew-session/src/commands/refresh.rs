@@ -96,6 +96,7 @@ pub(crate) fn finish(
                 renew_in: state.context.renew_in(&principal),
             };
             if let Some(live) = &mut state.live {
+                // It shows claims of the old token.
                 live.sender = None;
             }
             let answer = state.reply(request, &reply);
@@ -119,7 +120,7 @@ pub(crate) fn finish(
             return Some(Disconnect::AUTH_FAILED.into());
         }
         DifferentUser if ends_session => return Some(Disconnect::AUTH_FAILED.into()),
-        // The client asks its application for another token, and tries again.
+        // On this code, the client asks its application for another token and tries again.
         EndsEarlier if ends_session => (ErrorCode::Expired, error.to_string()),
         NotAdmitted(AdmissionError::Session(AdmitError::Revoked(disconnect))) => {
             // A client with a revoked token has lost access, even if the old token is good.

@@ -18,7 +18,7 @@ use crate::commands::subscribe::{narrowed, still_allowed, subscribed, wish};
 use crate::open::{Live, Subscription};
 use crate::{Context, SessionSettings};
 
-/// The start of the name of a user's own channel, which the user's name follows.
+/// Prefix of a user's own channel; the user's name follows it.
 const PERSONAL: char = '#';
 
 /// A channel that the server has subscribed a session to.
@@ -33,7 +33,7 @@ pub(crate) struct ServerSide {
 }
 
 impl ServerSide {
-    /// The subscription as its subscriber is told of it.
+    /// The subscription as the client receives it.
     pub(crate) fn told(&self) -> (Channel, Subscribed<'_>) {
         let mut subscribed = subscribed(self.joined, &self.wish, self.options, &self.missed);
         subscribed.data = self.data.as_deref();
@@ -41,7 +41,7 @@ impl ServerSide {
     }
 }
 
-/// Reason why a session that is to have channels of the server does not open.
+/// Reason why a session with channels of the server does not open.
 #[derive(Debug)]
 pub(crate) enum ServerSideError {
     Backend(BackendError),
@@ -64,12 +64,12 @@ impl From<ServerSideError> for Disconnect {
 pub(crate) struct Made {
     /// The subscriptions.
     pub(crate) subscriptions: Vec<ServerSide>,
-    /// The channels whose data the session's protocol cannot carry, of which the client is told.
+    /// The channels whose data the session's protocol cannot carry. The client is told about them.
     pub(crate) refused: Vec<Channel>,
 }
 
 /// Subscribes a session that opens. A channel that the policy does not allow is left out. `asked`
-/// has the channels that the client resumes, with its places.
+/// has the channels that the client resumes, with its positions.
 pub(crate) async fn subscribe(
     context: &Context,
     settings: &SessionSettings,
@@ -83,7 +83,7 @@ pub(crate) async fn subscribe(
         return Err(ServerSideError::TooMany);
     }
     if !wanted.is_empty() {
-        // Frames wait in its queue from here on, behind the answer that is to come.
+        // From here on, frames wait in the session's queue, behind the reply that is still to come.
         live.attachment.open(curfew_hub::Lanes::default());
     }
     let wires = context.node.hub().wires();
@@ -114,9 +114,9 @@ pub(crate) async fn subscribe(
             ..wish(settings, options, &principal, &place)
         };
         let missed = OnceLock::new();
-        // Told in the answer to `connect`.
+        // The reply to `connect` includes the subscription, so there is no frame here.
         let answer = |_: Joined, publications: &[Publication]| {
-            // The session joins once.
+            // This can succeed: the session joins once.
             missed.set(publications.to_vec()).ok();
             None
         };
@@ -182,7 +182,7 @@ fn wanted(
         wanted.entry(own).or_default();
     }
     for (name, place) in asked {
-        // The client may name one that it had before, and that it may not have any more.
+        // A resumed channel whose name is not valid is left out.
         let Ok(channel) = Channel::parse(&name) else {
             continue;
         };

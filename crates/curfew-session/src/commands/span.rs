@@ -117,8 +117,7 @@ impl CommandSpan {
         tracer.name_user(&mut self.span, user);
     }
 
-    /// Tells of the place at which the session has joined a channel's stream: what it missed was
-    /// recovered or not, and where that came from.
+    /// Records if the missed publications were recovered and, if so, from which source.
     pub(crate) fn joined(&mut self, state: &SessionState, joined: Joined) {
         let Some(recovered) = joined.recovered else {
             return;
@@ -187,8 +186,8 @@ impl CommandSpan {
         self.span.began(self.began);
     }
 
-    /// Marks the command as failed. From now on it is recorded regardless of the share, within the
-    /// client's budget.
+    /// Marks the command as failed. From now on it is recorded regardless of the sampling share,
+    /// within the client's budget.
     pub(crate) fn failed(&mut self, state: &SessionState, failure: impl Into<Failure>) {
         let failure = failure.into();
         if !self.span.is_recorded() {

@@ -44,7 +44,7 @@ impl From<SubscriptionTokenError> for SubscribeError {
 }
 
 impl SubscribeError {
-    /// True if a newer token would do.
+    /// True if a newer token would be accepted.
     fn asks_for_newer_token(&self) -> bool {
         match self {
             Self::Backend(_) | Self::Token(VerifyError::Unknown(_)) => false,
@@ -54,7 +54,7 @@ impl SubscribeError {
     }
 }
 
-/// The outcome of a subscription, with the token that it has.
+/// The outcome of a subscription, with the subscription's own token, if any.
 pub(crate) type Result = std::result::Result<(SubscribeOutcome, Option<Grant>), SubscribeError>;
 
 /// Performs the steps up to the broker.
@@ -92,7 +92,7 @@ pub(crate) fn start(
     let decision = policy.decide(&member.principal(), Action::Subscribe, &channel);
     state.context.count_decision(&decision);
     CommandSpan::decided(authorize, &decision);
-    // A token can add a right that no rule gives, and none that a rule denies.
+    // A token can grant what no rule allows, but not what a rule denies.
     let grants = asked.token.is_some() && settings.subscription_tokens;
     if !allows(&decision, grants) {
         span.forbidden(state, &channel);
@@ -111,7 +111,7 @@ pub(crate) fn start(
     let token = asked.token.map(|token| token.into_owned());
     Reaction::wait(request, span, async move {
         let allowed = || {
-            // A revocation may have come while the broker was asked.
+            // A revocation may have arrived while the broker was asked.
             member.withdrawn(&channel).is_none()
                 && still_allowed(&context, &policy, &member.principal(), &channel, grants)
         };
@@ -126,7 +126,8 @@ pub(crate) fn start(
                 options = narrowed(options, grant.overrides);
                 wish.channel_info.clone_from(&grant.channel_info);
             }
-            // Queued where the session joins, so that nothing of the channel comes before it.
+            // The reply is queued as the session joins, so that no frame of the channel precedes
+            // it.
             let answer = |joined: Joined, missed: &[Publication]| {
                 let mut subscribed = subscribed(joined, &wish, options, missed);
                 if let Some(grant) = &grant {
@@ -153,14 +154,14 @@ pub(crate) fn start(
     })
 }
 
-/// Returns true if the decision allows a subscription. With `grants` the subscription has a token
-/// of its own, which gives what no rule denies.
+/// Returns true if the decision allows a subscription. With `grants`, the subscription's own token
+/// allows what no rule denies.
 pub(crate) fn allows(decision: &Decision, grants: bool) -> bool {
     decision.allowed || (grants && decision.why == Why::NoRule)
 }
 
-/// Returns true if the rules in force allow a subscription that `policy` has allowed. They may
-/// change while the broker is asked, and what is recovered must not leave by the old ones.
+/// Returns true if the rules in force allow a subscription that `policy` has allowed. The rules may
+/// change while the broker is asked, and recovered publications must not leave by the old rules.
 pub(crate) fn still_allowed(
     context: &Context,
     policy: &Arc<Policy>,
@@ -175,8 +176,8 @@ pub(crate) fn still_allowed(
     }
 }
 
-/// The options of a channel for a subscription whose token changes them. It switches nothing on that
-/// the channel lacks.
+/// The options of a channel, as changed by the token of a subscription. The token cannot turn on
+/// presence, joins or leaves that the channel lacks.
 pub(crate) fn narrowed(mut options: ChannelOptions, overrides: Overrides) -> ChannelOptions {
     if overrides.presence == Some(false) {
         options.presence = false;
@@ -211,7 +212,7 @@ pub(crate) fn wish(
     }
 }
 
-/// The subscription as its subscriber is told of it.
+/// The subscription as the client receives it.
 pub(crate) fn subscribed<'a>(
     joined: Joined,
     wish: &Wish,
@@ -251,13 +252,13 @@ pub(crate) fn finish(
                 live.subscriptions.insert(channel, subscription);
             }
             state.schedule_subscriptions();
-            // The answer was queued with it.
+            // The reply was queued as the session joined.
             state.count_command(request, &Reply::Subscribed(Subscribed::default()));
             if !Arc::ptr_eq(&state.context.settings.load().policy, policy) {
                 // The policy changed while the broker was asked.
                 state.reconsider();
             }
-            // A gap may have ended it before it was noted here.
+            // A gap may have ended the subscription before it was stored here.
             return state.drop_lost();
         }
         Ok((SubscribeOutcome::Unrecoverable, _)) => {
@@ -280,7 +281,7 @@ pub(crate) fn finish(
             state.answer(answer);
             return None;
         }
-        // No other token of the client's application would be better.
+        // The token is for another user or channel, so asking the application again would not help.
         Err(SubscribeError::Token(VerifyError::Refused(error))) if error.is_for_another() => {
             span.failed(state, ErrorCode::Forbidden);
             return Some(Disconnect::AUTH_FAILED.into());

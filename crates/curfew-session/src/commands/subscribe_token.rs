@@ -25,11 +25,11 @@ pub(crate) struct Grant {
     token: SubscriptionToken,
     /// Its data for the client.
     pub(crate) data: Option<Box<[u8]>>,
-    /// Information about the session that the subscription shows, as JSON.
+    /// Information about the session that others see in the channel, as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
-    /// The settings of the channel that it changes for its subscription.
+    /// The settings of the channel that the token changes for its subscription.
     pub(crate) overrides: Overrides,
-    /// Seconds after which the client should renew it; `None` if it names no end.
+    /// Seconds after which the client should renew the token; `None` if the token names no end.
     pub(crate) renew_in: Option<u64>,
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn refresh(
     let Some(live) = &state.live else {
         return Reaction::Done(None);
     };
-    // Old SDKs name the channel in the token alone. It is compared once the token is verified.
+    // Old SDKs name the channel only in the token. The verification compares the two.
     let of_token = name
         .is_empty()
         .then(|| subscription_channel(&token))
@@ -95,8 +95,8 @@ pub(crate) fn refresh(
     })
 }
 
-/// Puts the newer token in force, or answers with the failure. `Some` ends the session: a token
-/// that can never be good is no client's mistake to repeat.
+/// Puts the newer token in force, or answers with the failure. `Some` ends the session, because the
+/// client must not retry with a token that can never be accepted.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,

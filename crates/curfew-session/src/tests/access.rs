@@ -200,7 +200,7 @@ async fn a_policy_change_while_the_broker_is_asked_refuses_the_subscription() {
 async fn a_policy_change_reaches_a_session_whose_output_is_blocked() {
     let harness = Harness::new();
     let mut peer = blocked(&harness).await;
-    // The publication is allowed, and the decision cached.
+    // The publication is allowed, and the decision is cached.
     peer.send(r#"{"type":"publish","channel":"room","data":1}"#)
         .await;
     time::sleep(Duration::from_millis(10)).await;
@@ -355,8 +355,9 @@ async fn a_command_sees_limits_and_policy_of_one_snapshot() {
         settings.limits.subscriptions = subscriptions;
         Arc::new(settings)
     };
-    // By neither may a session subscribe: one denies, the other has no room. A command that goes by
-    // the policy of one and the limit of the other is let through.
+    // Neither of the two settings allows the subscription: one policy denies it, and the other
+    // limit has no room. A command that took the policy of one and the limit of the other would be
+    // allowed.
     let snapshots = [with(&[], 1), with(&[Action::Subscribe], 0)];
     harness.context.settings.store(Arc::clone(&snapshots[0]));
     let mut peer = harness.open().await;
@@ -373,7 +374,7 @@ async fn a_command_sees_limits_and_policy_of_one_snapshot() {
     };
     let mut answers = BTreeSet::new();
     let (mut last, mut changes) = (String::new(), 0);
-    // Answers that change show that the thread has a processor of its own, and swaps during commands.
+    // Changing answers show that the other thread runs, and swaps settings during commands.
     while changes < 500 {
         let answer = peer.error(SUBSCRIBE).await;
         changes += usize::from(answer != last);

@@ -36,14 +36,14 @@ impl Harness {
         peer
     }
 
-    /// A session whose `connect` was answered, with the answer.
+    /// A session whose `connect` was answered, and the reply.
     async fn connected(&self, claims: Value) -> (Peer, Value) {
         let mut peer = self.connecting(claims).await;
         let mut answer = peer.text().await;
         (peer, answer["connect"].take())
     }
 
-    /// Has the node miss a publication of a stream at this place, which no read brings.
+    /// Makes the node miss a publication of a stream at this position, which no read returns.
     fn miss(&self, position: Position) {
         let publication = Publication {
             entry: Some(StreamEntry { position, at: 0 }),
@@ -70,7 +70,7 @@ fn publication(channel: &str) -> Publication {
     }
 }
 
-/// The place two behind the one that an answer tells.
+/// The position two after the position in a reply.
 fn ahead(answer: &Value) -> Position {
     let offset = answer["offset"].as_u64().unwrap_or(0);
     Position {
@@ -83,7 +83,7 @@ fn ahead(answer: &Value) -> Position {
 async fn a_publication_that_comes_while_a_session_opens_follows_the_answer() {
     let harness = harness();
     let context = Arc::clone(&harness.context);
-    // The channel `a` is joined by then, and `stream` is not.
+    // By then the session has joined the channel `a`, and not yet `stream`.
     harness.rig.hook(When::After, Call::Read, move || {
         let delivered = context.node.hub().broadcast(&publication("a"));
         assert_eq!(delivered.queued, 1);
@@ -142,7 +142,7 @@ async fn a_client_that_is_refused_in_an_answer_is_left_to_close() {
     let mut peer = harness.connecting(json!({"exp": 1, "iat": 0})).await;
     let answer = peer.text().await;
     assert_eq!(answer["error"]["code"], 109, "{answer}");
-    // Commands behind it are not answered.
+    // Commands after the refused `connect` are not answered.
     peer.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#).await;
     peer.silence(4).await;
     let closed = peer.closed().await;
@@ -153,7 +153,7 @@ async fn a_client_that_is_refused_in_an_answer_is_left_to_close() {
 async fn a_pong_is_counted_and_a_probe_asks_for_one() {
     let harness = harness();
     let (mut peer, _) = harness.connected(json!({})).await;
-    // The first ping.
+    // The first message is a ping.
     assert_eq!(peer.text().await, json!({}));
     peer.send("{}").await;
     peer.silence(1).await;

@@ -21,7 +21,7 @@ async fn commands_in_one_read_are_answered_in_order_also_when_one_has_to_wait() 
     .await;
     assert_eq!(peer.expect("pong").await["id"], 0);
     peer.silence(5).await;
-    // This message arrives behind one that is already kept.
+    // This message arrives behind one that already waits.
     peer.send(r#"{"type":"ping","id":7}"#).await;
     peer.silence(5).await;
     harness.rig.release(Call::Subscribe);

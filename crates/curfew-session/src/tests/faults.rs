@@ -162,7 +162,7 @@ async fn a_client_that_never_pauses_lets_others_run() {
     };
     tokio::join!(other, busy);
     assert_eq!(harness.rig.asked(Call::Publish, ""), count);
-    // The runtime grants 128 steps at a time.
+    // The runtime grants a task 128 steps at a time.
     let turns = turns.load(Ordering::Relaxed);
     assert!(turns >= count / 128, "others had {turns} turns");
 }

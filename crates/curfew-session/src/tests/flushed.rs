@@ -33,8 +33,8 @@ impl Harness {
     }
 }
 
-/// The writer varies: flushers, or the session's task, which its own client keeps awake. The
-/// flusher varies too, because publishers move between threads.
+/// The writer varies: it is a flusher, or the session's task, which the client keeps awake with
+/// commands. The flusher varies too, because publishers move between threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn all_that_is_published_arrives_once_and_in_order() {
     const PUBLISHERS: usize = 3;
@@ -98,7 +98,7 @@ async fn all_that_is_published_arrives_once_and_in_order() {
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
     }
-    // A write is counted after it returns, which clients do not wait for.
+    // A write is counted after it returns. A client may have received the bytes before.
     let nothing_queued = async {
         while harness.hub().queued_bytes() > 0 {
             time::sleep(Duration::from_millis(1)).await;

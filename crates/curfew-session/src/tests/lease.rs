@@ -179,7 +179,7 @@ async fn pings_go_on_without_the_lease() {
     let harness = Harness::new();
     let mut peer = harness.open().await;
     harness.shut();
-    // Longer than a ping and the wait for its pong: a client that answers stays connected.
+    // This is longer than a ping and the wait for its pong: a client that answers stays connected.
     peer.silence(300).await;
     harness.reopen();
     peer.ok(SUBSCRIBE).await;
@@ -221,7 +221,7 @@ async fn while_a_revocation_is_read_the_session_waits() {
     peer.send(PUBLISH).await;
     peer.silence(1).await;
     assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
-    // Two keys were touched, and the session waits until both are read.
+    // Two keys are being read, and the session waits until both are.
     drop(first);
     peer.silence(1).await;
     drop(second);
@@ -250,7 +250,7 @@ async fn half_a_frame_waits_while_a_revocation_is_read() {
     let harness = Harness::new();
     let mut peer = blocked(&harness).await;
     let suspension = harness.hub().suspend(&RevocationKey::user("alice"));
-    // Two causes to write: a wake-up, and room in the pipe.
+    // Two events make the task write: a wake-up, and room in the pipe.
     let mut came = 0;
     while time::timeout(Duration::from_secs(1), peer.text())
         .await

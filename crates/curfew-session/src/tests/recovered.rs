@@ -26,7 +26,7 @@ fn harness() -> Harness {
 }
 
 impl Harness {
-    /// A `subscribe` that recovers `count` publications, which the stream has from now on.
+    /// Returns a `subscribe` that recovers `count` publications, which it adds to the stream.
     async fn missed(&self, count: usize) -> String {
         let mut last = None;
         for at in 0..count {
@@ -50,7 +50,7 @@ impl Harness {
     }
 }
 
-/// The change is made after the read of the stream and before the first write of it.
+/// Runs `then` after the read of the stream and before the first write of what was read.
 async fn peer_that_reads(harness: &Harness, then: impl FnOnce() + Send + 'static) -> Peer {
     let subscribe = harness.missed(5).await;
     let mut peer = harness.open().await;
@@ -108,7 +108,7 @@ async fn the_policy_that_a_reload_puts_in_force_during_the_read_decides() {
     assert_eq!(harness.hub().channel_count(), 0);
 }
 
-/// Recovered publications that wait for a client to read.
+/// Recovered publications that wait until the client reads.
 #[tokio::test(start_paused = true)]
 async fn what_waits_to_be_written_is_withheld_once_access_ends() {
     /// Number of messages that have left: those that fit the pipe, the last perhaps in part.
@@ -129,7 +129,7 @@ async fn what_waits_to_be_written_is_withheld_once_access_ends() {
     }
 }
 
-/// A window that a read has filled lives as long as the stream, not as long after the read.
+/// A window filled by a read expires with the stream, not that long after the read.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_recovered_from_a_window_that_the_stream_has_outlived() {
     let harness = harness();

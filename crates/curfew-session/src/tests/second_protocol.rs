@@ -165,7 +165,7 @@ async fn two_protocols_share_a_channel_and_each_is_spoken_to_in_its_own_words() 
     for data in [10, 11] {
         assert_eq!(native.expect("message").await["data"], data);
     }
-    // The protocol cannot express a gap, so the client is told everything else.
+    // The protocol cannot express a gap, so the client receives everything else.
     letters.letters(&[(7, 's', "room")]).await;
     letters.expect_letters(&["7S"]).await;
     let room = Channel::parse("room").unwrap();
@@ -186,13 +186,14 @@ async fn pings_and_closes_are_the_protocols() {
     peer.letters(&[(1, 'a', &token)]).await;
     peer.expect_letters(&["1C", "?"]).await;
     peer.letters(&[(0, 'o', "")]).await;
-    // The client's pong counted, because the next ping arrives; that one gets no answer.
+    // The client's pong counted, because the next ping arrives. The client does not answer that
+    // one.
     peer.expect_letters(&["?"]).await;
     let (opcode, payload) = peer.frame().await.unwrap();
     assert_eq!((opcode, &payload[..]), (CLOSE, &b"\x0b\xb8later"[..]));
     drop(peer);
     harness.assert_nothing_left().await;
-    // Counted under the contract's code, for every protocol.
+    // The metric has the native code for every protocol.
     assert_eq!(harness.closed_with(Disconnect::NO_PONG), 1);
 }
 

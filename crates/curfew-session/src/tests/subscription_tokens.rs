@@ -1,5 +1,5 @@
-//! Subscriptions of the Centrifuge protocol with tokens of their own, and the ways in which the
-//! server takes subscriptions away.
+//! Subscriptions of the Centrifuge protocol with tokens of their own, and the reasons for which the
+//! server ends subscriptions.
 
 use curfew_model::RevocationKey;
 use curfew_node::{ChannelConfig, Channels, DataFormat};
@@ -9,8 +9,8 @@ use super::rig::{Call, When};
 use super::*;
 use crate::metrics::LostSubscription;
 
-/// A node that speaks the JSON encoding, with subscription tokens, where the rules allow the
-/// channel `hall` alone.
+/// A node that speaks the JSON encoding, with subscription tokens. Its rules allow only the channel
+/// `hall`.
 fn harness() -> Harness {
     let change = |settings: &mut SessionSettings| {
         settings.subscription_tokens = true;
@@ -87,7 +87,7 @@ async fn a_revoked_token_takes_its_channel_alone() {
     assert_eq!(peer.text().await["push"]["pub"]["data"], 3);
     assert_eq!(peer.text().await, unsubscribed(2000, "revoked"));
     harness.assert_lost(LostSubscription::Revoked);
-    // The same token opens it no more; another does.
+    // The same token is refused from now on; another one is accepted.
     peer.send(&harness.subscribe(4, "s1")).await;
     assert_eq!(peer.text().await["error"]["code"], 103);
     peer.send(&harness.subscribe(5, "s2")).await;
@@ -193,7 +193,7 @@ async fn a_channel_that_begins_to_carry_bytes_is_taken_from_sessions_of_json() {
     harness.hub().reconsider_all();
     assert_eq!(peer.text().await, unsubscribed(2000, "not_available"));
     harness.assert_lost(LostSubscription::NotAvailable);
-    // As a channel of the server it is refused with the same word.
+    // As a channel of the server it is refused with the same reason.
     let mut server_side = harness.awaiting();
     let claims = json!({"channels": ["hall", "room"]});
     let connect = json!({"id":1,"connect":{"token":harness.token(claims)}});

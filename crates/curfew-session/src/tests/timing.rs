@@ -26,7 +26,7 @@ async fn without_any_traffic_a_session_is_told_that_it_expires_and_then_ends() {
     assert_eq!(expiring["expires_at"], rig::START + TTL);
     let closed = peer.expect_closed(Disconnect::EXPIRED).await;
     assert_eq!(closed.types(), ["closing"], "expiring is told once");
-    // `exp` plus the leeway.
+    // The session ends at `exp` plus the leeway.
     assert_about(seconds_since(start), 605.0);
     harness.assert_nothing_left().await;
 }
@@ -79,8 +79,8 @@ async fn nothing_published_after_the_expiry_is_delivered_even_before_the_timer()
     );
 }
 
-/// Longer than any token of these tests lives, so that a session ended by the wall clock alone
-/// would stay open for hours.
+/// Longer than the lifetime of any token in these tests, so that a session which ended only by the
+/// wall clock would stay open for hours.
 const BACK: Duration = Duration::from_secs(3 * 3600);
 
 #[tokio::test(start_paused = true)]
@@ -109,7 +109,7 @@ async fn a_wall_clock_that_was_ahead_for_a_moment_ends_a_session_neither_early_n
     let harness = Harness::new();
     let attachment = harness.admit(json!({})).await;
     let start = Instant::now();
-    // The clock is ahead while the timer is set.
+    // The wall clock is ahead while the timer is set.
     *harness.clock.ahead.lock() = Duration::from_secs(TTL - 100);
     let mut peer = harness.connect(Opening::Admitted(attachment), ROOM, &[]);
     peer.expect("connected").await;
@@ -124,7 +124,7 @@ async fn after_a_suspend_nothing_is_delivered_or_accepted_though_the_wall_clock_
         let harness = Harness::new();
         let mut peer = harness.open().await;
         peer.ok(SUBSCRIBE).await;
-        // The timer has slept for the same time.
+        // The machine was suspended: the timer has not advanced.
         *harness.clock.behind.lock() = BACK;
         *harness.clock.suspended.lock() = Duration::from_secs(TTL + 10);
         match what {
@@ -142,7 +142,7 @@ async fn a_refresh_after_the_wall_clock_was_set_back_gives_the_new_token_its_own
     let mut peer = harness.open().await;
     *harness.clock.behind.lock() = Duration::from_secs(100);
     let start = Instant::now();
-    // The new token is relative to the clock as it is now, which judges it.
+    // The end of the new token counts from the wall clock as it is now.
     let token = harness.token(json!({"jti": "t2", "exp": rig::START + TTL + 50}));
     peer.send(&json!({"type": "refresh", "id": 1, "token": token}).to_string())
         .await;
@@ -284,7 +284,7 @@ async fn a_reader_that_takes_nothing_is_closed_when_the_write_timeout_has_passed
     while harness.connections() > 1 {
         time::sleep(Duration::from_millis(100)).await;
     }
-    // The write timeout, plus a second in which the client did not accept the close either.
+    // The write timeout, plus a second in which the client did not take the close either.
     assert!(
         (10.9..11.3).contains(&seconds_since(start)),
         "{}",
@@ -315,7 +315,7 @@ async fn a_reader_that_is_slow_but_reads_stays() {
 #[tokio::test(start_paused = true)]
 async fn a_message_begun_must_be_complete_in_time() {
     let harness = Harness::new();
-    // Half a frame, and fragments without end between pings.
+    // First half a frame, then fragments without end between pings.
     let mut half = harness.open().await;
     half.answers_pings = false;
     let start = Instant::now();
@@ -342,7 +342,7 @@ async fn messages_in_pieces_are_each_given_the_whole_time() {
     let mut peer = harness.open().await;
     let ping = frame(TEXT, br#"{"type":"ping"}"#);
     let (head, tail) = ping.split_at(7);
-    // The server would take a pong for the rest of the frame.
+    // The server would read a pong as the rest of the frame.
     peer.answers_pings = false;
     peer.send_bytes(head).await;
     for _ in 0..8 {
@@ -358,7 +358,7 @@ async fn a_peer_in_the_middle_of_a_long_frame_is_alive() {
     let mut peer = harness.open().await;
     let message = frame(TEXT, br#"{"type":"ping", "id":1}"#);
     time::sleep(Duration::from_secs(10)).await;
-    // 28 seconds, with a ping in between that cannot be answered.
+    // The message takes 28 seconds, with a ping in between that cannot be answered.
     for byte in message.chunks(2) {
         time::sleep(Duration::from_secs(2)).await;
         peer.send_bytes(byte).await;

@@ -28,7 +28,7 @@ fn publication(epoch: Epoch, offset: u64) -> Publication {
     }
 }
 
-/// A stream as the backend has it.
+/// The state of a stream in the backend.
 struct Stream {
     epoch: Epoch,
     first: u64,
@@ -53,7 +53,7 @@ enum Told {
     Gap(Epoch, u64),
 }
 
-/// The record of what every listener of the feed is told.
+/// Records the publications and gaps that the feed delivers.
 #[derive(Debug, Default)]
 struct Log(Vec<Told>);
 
@@ -72,7 +72,7 @@ struct Rig {
     feed: Feed,
     log: Log,
     now: Instant,
-    /// The time of day. Every publication was made at 0.
+    /// The time of day. The timestamp of every publication is 0.
     clock: Duration,
 }
 
@@ -140,7 +140,7 @@ fn a_publication_that_does_not_follow_waits_for_the_read() {
     assert_eq!(rig.read(&stream, 4), FeedState::Whole);
     let expect = [5, 6, 7].map(|offset| Told::Message(e, offset));
     assert_eq!(rig.told(), expect);
-    // Copies that come late are not delivered again.
+    // Late copies are not delivered again.
     assert_eq!(rig.arrive(e, 5), FeedState::Whole);
     assert_eq!(rig.told(), []);
 }
@@ -164,7 +164,7 @@ fn what_the_stream_has_no_more_is_a_gap_in_its_place() {
         Told::Message(e, 7),
     ];
     assert_eq!(rig.told(), expect);
-    // A stream that is over has a position alone.
+    // An expired stream has a position and no publications.
     (stream.first, stream.top) = (20, 9);
     rig.read(&stream, 7);
     assert_eq!(rig.told(), [Told::Gap(e, 9)]);
@@ -237,7 +237,7 @@ fn a_subscriber_is_given_what_the_window_has() {
     }
     assert_eq!(rig.replay(position(e, 6)), Some(vec![]));
     assert_eq!(rig.replay(position(e, 3)), Some(vec![4, 5, 6]));
-    // The window has three: the rest has to be read.
+    // The window has room for three: the rest must be read.
     let since = position(e, 1);
     assert_eq!(
         rig.feed.replay(since, None, rig.now, rig.clock),
@@ -251,12 +251,13 @@ fn a_subscriber_is_given_what_the_window_has() {
         doubts: 0,
         publications: &publications,
     };
-    // The part ends before the window does.
+    // The read part ends before the window does.
     match rig.feed.replay(since, Some(part), rig.now, rig.clock) {
         Replay::Whole(missed) => assert_eq!(offsets(&missed), [2, 3, 4, 5, 6]),
         other => panic!("{other:?}"),
     }
-    // The position may be ahead of this node: it is lost only if the stream says so.
+    // The position may be ahead of this node: it is lost only if a read of the stream confirms
+    // that.
     let ahead = position(e, 9);
     assert_eq!(
         rig.feed.replay(ahead, None, rig.now, rig.clock),
@@ -324,7 +325,7 @@ fn what_was_read_and_has_come_meanwhile_is_delivered_once() {
         top: 2,
     };
     rig.read(&stream, u64::MAX);
-    // The read began after 2.
+    // The read began at offset 2.
     for offset in 3..=4 {
         rig.arrive(e, offset);
     }
@@ -370,19 +371,19 @@ fn publications_of_an_epoch_that_the_stream_does_not_show_are_not_delivered() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    /// Publishes; pub/sub brings it unless it is lost.
+    /// Publishes; the publication arrives by pub/sub unless it is lost.
     Publish { is_lost: bool },
-    /// Pub/sub brings one again.
+    /// An earlier publication arrives by pub/sub again.
     Repeat { back: u64 },
-    /// The stream forgets all but this many.
+    /// The stream drops all but this many publications.
     Trim { keep: u64 },
     /// The stream begins another epoch.
     Flush,
-    /// The node reads what is missing, or only compares.
+    /// The node reads the missing publications, or only compares.
     Read,
     /// The node gives up.
     GiveUp,
-    /// A subscriber joins that was away for so many publications.
+    /// A subscriber joins that was disconnected for so many publications.
     Join { back: u64 },
 }
 
@@ -399,7 +400,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..60)
 }
 
-/// Checks that messages of one epoch follow each other, but for gaps.
+/// Checks that messages of one epoch have consecutive offsets, except after gaps.
 fn check_order(told: &[Told], mut at: Position) {
     for told in told {
         match *told {

@@ -1,4 +1,4 @@
-//! Commands in both encodings, which another implementation writes.
+//! Commands in both encodings, written by another implementation.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Messages that are no command.
+//! Messages that are not commands.
 
 use super::*;
 
@@ -78,7 +78,7 @@ fn what_is_not_of_the_protocol_is_refused() {
         "01",
         "0208",
         "020801",
-        // Cut off within a message, a length beyond it, and one beyond 64 bits.
+        // Cut off within a message, a length beyond its end, and a length beyond 64 bits.
         "05080122030a",
         "0508012203",
         "ffffffffffffffffff0200",

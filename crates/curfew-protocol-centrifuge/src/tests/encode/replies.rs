@@ -53,7 +53,7 @@ fn connected_tells_of_the_session_and_its_subscriptions() {
         offset: 5,
         ..wire::SubscribeResult::default()
     };
-    // Clients fail without the time, so that it is never left out.
+    // Clients fail without `ttl`, so it is never left out, even if it would be 0.
     let subs = [
         ("a\"b", with_position),
         ("news", wire::SubscribeResult::default()),
@@ -98,7 +98,7 @@ fn a_subscriber_is_told_where_it_stands() {
         epoch: EPOCH.to_owned(),
         publications: vec![wire_publication(r#"{"n":4}"#, 4)],
         recovered: true,
-        // The client's own: it advances as it takes the publications.
+        // The offset of the client's own position: it advances as it takes the publications.
         offset: 3,
         positioned: true,
         was_recovering: true,
@@ -131,7 +131,7 @@ fn a_subscriber_is_told_where_it_stands() {
         &Reply::Subscribed(Subscribed {
             data: Some(b"{\n}"),
             renew_in: Some(30),
-            // Without a position nothing can be resumed.
+            // Without a position, nothing can be recovered.
             is_recoverable: true,
             is_delta: true,
             ..Subscribed::default()
@@ -168,7 +168,7 @@ fn recovered_publications_are_chained_differences() {
     });
     let patch = "e\nQ@0,3:1.0C@T,27ul48;";
     let value: Value = serde_json::from_slice(&replied(JSON, 2, &recovered).unwrap()).unwrap();
-    // Each is a text, also the whole ones.
+    // Every publication is a string, even the whole ones.
     assert_eq!(
         value["subscribe"]["publications"],
         json!([
@@ -337,7 +337,7 @@ fn history_and_presence_are_listed() {
             },
         ]),
     );
-    // Bytes are as they were; only JSON is written on one line.
+    // Protobuf carries the bytes unchanged; only JSON is put on one line.
     let info = wire::ClientInfo {
         conn_info: b"{\r\n\"a\":1}".to_vec(),
         ..alice_info().unwrap()
