@@ -32,7 +32,7 @@ const KEPT_SHARE: f64 = 0.75;
 pub(crate) struct Streams {
     feeds: RwLock<HashMap<Channel, Arc<Mutex<Feed>>>>,
     /// Bytes of all windows.
-    window_bytes: AtomicUsize,
+    pub(crate) window_bytes: AtomicUsize,
     /// `limits.window_bytes`.
     most_bytes: AtomicUsize,
     /// True once a channel has had a feed. Read for each publication, before its feed is looked up.
@@ -74,18 +74,28 @@ impl Streams {
         let mut feed = feed.lock();
         let before = feed.window_bytes();
         let result = act(&mut feed);
+        if feed.is_ended {
+            // Its window was taken off the total when it ended.
+            feed.forget();
+        }
         let after = feed.window_bytes();
-        drop(feed);
-        if after >= before {
-            let total = self
-                .window_bytes
-                .fetch_add(after - before, Ordering::Relaxed);
-            if total + (after - before) > self.most_bytes.load(Ordering::Relaxed) {
-                self.make_room();
+        // Counted under the feed's lock: another thread that empties the window takes off what was
+        // added before.
+        let is_over = match after > before {
+            true => {
+                let added = after - before;
+                let total = self.window_bytes.fetch_add(added, Ordering::Relaxed) + added;
+                total > self.most_bytes.load(Ordering::Relaxed)
             }
-        } else {
-            self.window_bytes
-                .fetch_sub(before - after, Ordering::Relaxed);
+            false => {
+                let freed = before - after;
+                self.window_bytes.fetch_sub(freed, Ordering::Relaxed);
+                false
+            }
+        };
+        drop(feed);
+        if is_over {
+            self.make_room();
         }
         result
     }
@@ -111,6 +121,9 @@ impl Streams {
 
     pub(crate) fn set_window_bytes(&self, window_bytes: usize) {
         self.most_bytes.store(window_bytes, Ordering::Relaxed);
+        if self.window_bytes.load(Ordering::Relaxed) > window_bytes {
+            self.make_room();
+        }
     }
 
     /// Asks the reader to read the stream of a channel.
@@ -215,10 +228,15 @@ impl Hub {
 
     /// Like [`Hub::doubt`], for every channel with a stream.
     pub fn doubt_all(&self) {
-        let feeds = self.streams.feeds.read();
-        for (channel, feed) in &*feeds {
-            self.streams.with(feed, Feed::doubt);
-            self.streams.want(channel);
+        // Copied: a feed's lock is not waited for while joins wait for the map.
+        let feeds: Vec<_> = {
+            let feeds = self.streams.feeds.read();
+            let copy = |(channel, feed): (&Channel, &Arc<_>)| (channel.clone(), Arc::clone(feed));
+            feeds.iter().map(copy).collect()
+        };
+        for (channel, feed) in feeds {
+            self.streams.with(&feed, Feed::doubt);
+            self.streams.want(&channel);
         }
     }
 
@@ -307,6 +325,7 @@ impl Hub {
         self.streams
             .window_bytes
             .fetch_sub(feed.window_bytes(), Ordering::Relaxed);
+        feed.forget();
     }
 }
 

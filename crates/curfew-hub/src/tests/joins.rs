@@ -298,3 +298,60 @@ fn a_lease_that_ends_while_a_publication_is_delivered_loses_none() {
     hub.reopened();
     assert_eq!(offsets(&room.harness.drain(&member)), [1]);
 }
+
+#[test]
+fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
+    const ROUNDS: u64 = 50_000;
+    let harness = Harness::with_limits(16 << 20, 0);
+    let hub = &harness.hub;
+    // Smaller than one window, so that room is made all the time.
+    let limits = |window_bytes| HubLimits {
+        outbound_bytes: 16 << 20,
+        node_outbound_bytes: 0,
+        window_bytes,
+    };
+    let rooms = [channel("one"), channel("two")];
+    // The first publication of a stream, which has just begun most of the time.
+    let publish = |_| {
+        for room in &rooms {
+            hub.arrive(&placed(room, 1), |_| ());
+        }
+    };
+    let begin_and_end = |_| {
+        for room in &rooms {
+            drop(hub.begin_join(room, SIZE, TTL, Duration::ZERO));
+            let part = ReadPart {
+                position: place(0),
+                doubts: hub.doubts(room),
+                publications: &[],
+            };
+            hub.ingest(room, part, |_| ());
+            hub.end_stream(room);
+        }
+    };
+    let doubt = |_| hub.doubt_all();
+    let reload = |round| hub.set_limits(limits(if round % 2 == 0 { 64 } else { 1 << 20 }));
+    let tasks: [&(dyn Fn(u64) + Sync); 4] = [&publish, &begin_and_end, &doubt, &reload];
+    let (done, is_done) = mpsc::channel();
+    thread::scope(|scope| {
+        for task in tasks {
+            let done = done.clone();
+            scope.spawn(move || {
+                (0..ROUNDS).for_each(task);
+                done.send(()).unwrap();
+            });
+        }
+        for _ in tasks {
+            if is_done.recv_timeout(Duration::from_secs(60)).is_err() {
+                // A scope waits for its threads, which wait for each other.
+                eprintln!("a thread does not end");
+                std::process::abort();
+            }
+        }
+    });
+    for room in &rooms {
+        hub.end_stream(room);
+    }
+    let left = hub.streams.window_bytes.load(Ordering::Relaxed);
+    assert_eq!(left, 0, "bytes of windows that are gone are still counted");
+}
