@@ -78,7 +78,7 @@ pub(crate) struct DevArgs {
     pub(crate) backend: Vec<OsString>,
 }
 
-/// Runs a node to play with until it is told to stop.
+/// Runs a node to play with until a signal stops it.
 pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
     let dev = Arc::new(Dev::new(args)?);
     let telemetry = curfew_telemetry::init(&dev.config.telemetry)?;

@@ -1,4 +1,4 @@
-//! Conversion of `tracing`'s spans to OpenTelemetry's, and their way into the export queue.
+//! Conversion of `tracing`'s spans to OpenTelemetry's, and their path into the export queue.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};

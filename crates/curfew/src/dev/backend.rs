@@ -64,7 +64,7 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
-            // Both fail only where it has ended already.
+            // Both calls fail only if the program has already ended.
             child.kill().ok();
             child.wait().ok();
         }
