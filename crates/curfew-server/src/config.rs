@@ -30,9 +30,9 @@ const MAX_ADMIN_CONNECTIONS: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix socket
-    /// for a load balancer on the same machine; the process's umask limits who may connect. Takes effect
-    /// at start.
+    /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix
+    /// socket for a load balancer on the same machine; the process's umask limits who may connect.
+    /// Takes effect at start.
     #[schemars(with = "String")]
     pub listen: Listen,
     /// Paths of the WebSocket endpoint, such as `/ws`: the ones in the URLs that clients use.

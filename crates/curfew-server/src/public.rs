@@ -91,7 +91,8 @@ impl Public {
         self.reports.tell_rest();
     }
 
-    /// Shows the limits in force in the metrics. The caller does this after it has replaced the settings.
+    /// Shows the limits in force in the metrics. The caller does this after it has replaced the
+    /// settings.
     pub fn show_limits(&self) {
         let most = self.context.settings.load().limits.connections;
         self.metrics.connections_limit.set(most as i64);

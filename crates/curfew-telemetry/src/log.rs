@@ -149,7 +149,8 @@ where
 }
 
 impl LogLevel {
-    /// Sets the level to `directives`, see [`TelemetryConfig::log_level`]. Changes nothing on error.
+    /// Sets the level to `directives`, see [`TelemetryConfig::log_level`]. Changes nothing on
+    /// error.
     pub fn set_level(&self, directives: &str) -> Result<(), LevelError> {
         (self.0)(parse_level(directives)?).map_err(LevelError::Gone)
     }

@@ -53,14 +53,15 @@ impl Power {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminKeyConfig {
-    /// The name of the key in logs and traces. Required, unique; `admin` is the name of `admin.key`.
+    /// The name of the key in logs and traces. Required, unique; `admin` is the name of
+    /// `admin.key`.
     pub name: String,
     /// The key, at least 32 bytes.
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
-    /// The calls it may be used for: `publish`, `read`, `revoke` (and lift revocations), `disconnect`,
-    /// `explain`. Required. Any other is answered 403.
+    /// The calls it may be used for: `publish`, `read`, `revoke` (and lift revocations),
+    /// `disconnect`, `explain`. Required. Any other is answered 403.
     pub may: Vec<Power>,
     /// The channels it may publish into, list and ask about, as patterns: `["news:*"]`. Empty: all.
     pub channels: Vec<String>,

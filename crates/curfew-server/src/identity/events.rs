@@ -1,5 +1,5 @@
-//! `POST /events/<issuer>`: security events that an issuer pushes (RFC 8935; Shared Signals Framework
-//! 1.0, CAEP 1.0, RISC 1.0).
+//! `POST /events/<issuer>`: security events that an issuer pushes (RFC 8935; Shared Signals
+//! Framework 1.0, CAEP 1.0, RISC 1.0).
 
 use std::sync::Arc;
 

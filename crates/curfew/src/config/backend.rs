@@ -35,8 +35,8 @@ pub(crate) struct Backend {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub(crate) grace: Duration,
-    /// Reaction to a backend that comes back without its data. `reassert`: live nodes write back the
-    /// revocations that they know. `reauth`: every token issued before must be renewed as well.
+    /// Reaction to a backend that comes back without its data. `reassert`: live nodes write back
+    /// the revocations that they know. `reauth`: every token issued before must be renewed as well.
     /// Default `reassert`. Has no effect on `memory`.
     pub(crate) on_data_loss: OnDataLoss,
     /// Sessions that may wait for the backend's answers at once while they open. More wait up to a

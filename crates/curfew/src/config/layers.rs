@@ -1,5 +1,6 @@
-//! The layers a configuration is merged from: the standard variables of OpenTelemetry, then the file,
-//! then the rest of the environment, then `--set`. Defaults are not a layer: they belong to the sections' types.
+//! The layers a configuration is merged from: the standard variables of OpenTelemetry, then the
+//! file, then the rest of the environment, then `--set`. Defaults are not a layer: they belong to
+//! the sections' types.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

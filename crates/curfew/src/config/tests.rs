@@ -110,7 +110,7 @@ fn every_kind_of_problem_names_its_source_line_and_key() {
         ("[admin]\nkey = \"short\"", "curfew.toml:2: admin.key: "),
     ] {
         let found = problems(&valid_with(text), &[], &[]);
-        // The crates describe the stand-in sections of a test: one problem, this one.
+        // Each text causes exactly one problem.
         assert_eq!(found.len(), 1, "{text}: {found:#?}");
         assert!(
             found[0].starts_with(expect),

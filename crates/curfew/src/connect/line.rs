@@ -197,7 +197,7 @@ mod tests {
                 r#"{"id":4,"token":"x.y.z","type":"refresh"}"#,
             ),
             ("/ping", r#"{"type":"ping"}"#),
-            // Not JSON, which a session is closed for.
+            // Text that is not JSON would end the session if it were sent unchanged.
             (
                 r#"it's "me""#,
                 r#"{"channel":"room:1","data":"it's \"me\"","id":5,"type":"publish"}"#,
