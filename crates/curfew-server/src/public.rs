@@ -1,5 +1,5 @@
-//! The public listener: `GET /ws`, the client, tickets, reports of identity providers, and
-//! [`Extra`] paths of the caller.
+//! The public listener: `GET /ws`, the client, tickets, reports of identity providers, and the
+//! paths that the caller adds by [`Extra`].
 //!
 //! `accept` handles a connection up to its request, and `routes` passes the request to its
 //! endpoint.

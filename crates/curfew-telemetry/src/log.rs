@@ -48,7 +48,7 @@ pub enum LevelError {
     Gone(#[source] reload::Error),
 }
 
-/// Changes the level of the running log. Cloning is a reference count.
+/// Changes the level of the running log. Cloning is cheap.
 #[derive(Clone)]
 pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
 

@@ -66,8 +66,8 @@ impl Origin {
     }
 }
 
-/// Begins spans. Without `telemetry.otlp_endpoint` it is off, and every span is empty. Cloning is a
-/// reference count.
+/// Begins spans. Without `telemetry.otlp_endpoint` it is off, and every span is empty. Cloning is
+/// cheap.
 #[derive(Debug, Clone)]
 pub struct Tracer(Option<Arc<Recorder>>);
 

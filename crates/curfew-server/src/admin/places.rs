@@ -73,7 +73,7 @@ impl Places {
 impl Place {
     /// Notes that the connection waits for a request. It can be displaced from now on.
     pub(super) fn wait(&self) {
-        // `serve` too locks `waiting` before `number`: another order could deadlock.
+        // Locked before `number`, as in `serve`: another order could deadlock.
         let mut waiting = self.places.waiting.lock();
         let number = waiting.next;
         waiting.next += 1;

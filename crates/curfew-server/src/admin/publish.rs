@@ -31,9 +31,9 @@ pub(super) struct Publish {
     /// Any JSON value; delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
-    /// The caller's idempotency key, of 1 to 64 bytes, for a channel with history. A second
-    /// publication with this key by the same admin key within five minutes gets the first one's
-    /// answer, and is not delivered.
+    /// The caller's idempotency key, of 1 to 64 bytes, for a channel with history. If the same
+    /// admin key is used to publish with it again within five minutes, the answer is the first
+    /// one's, and the second publication is not delivered.
     #[serde(default)]
     key: Option<String>,
     /// The caller's span, in the form of the header of this name. It takes precedence over that

@@ -1,6 +1,6 @@
 //! Faults of the head of a request, and their answers.
 //!
-//! hyper answers a head that it cannot read with a status and no body. That answer is held back
+//! hyper answers an unreadable head with a status and no body. That answer is held back
 //! (`curfew-ws/src/upgrade.rs`), and an answer from this file is sent instead.
 
 use curfew_session::LimitsConfig;

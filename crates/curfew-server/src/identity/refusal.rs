@@ -1,4 +1,4 @@
-//! The refusal of a report or of a returned token: its cause, and its answer in OAuth's form.
+//! The refusal of a report or of a token revocation: its cause, and its answer in OAuth's form.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,6 +1,6 @@
-//! Limits the reports and revoked tokens that could not be verified, for each address that they
-//! come from. Each costs a signature check. A stranger's must not keep out those of an identity
-//! provider.
+//! Limits the reports and token revocations that could not be verified, for each address that they
+//! come from. Each costs a signature check, and a stranger's must not crowd out an identity
+//! provider's.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

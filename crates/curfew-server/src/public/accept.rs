@@ -231,7 +231,7 @@ impl Public {
     ) -> Result<Option<Box<Session>>, Late> {
         let mut first = [0];
         let peeked = time::timeout(timeout, stream.peek(&mut first));
-        // An uppercase letter begins an HTTP method, and no TLS handshake.
+        // An uppercase letter begins an HTTP method, but never a TLS handshake.
         if matches!(peeked.await.map_err(|_| Late)?, Ok(1)) && first[0].is_ascii_uppercase() {
             self.refuse_plain(stream, &accepted, bounds).await;
             return Ok(None);
@@ -299,7 +299,8 @@ impl Public {
             let accepted = Arc::clone(&accepted);
             Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
-        // Before its first request, hyper would close the connection without an answer.
+        // The stop waits for a first request, because hyper would close the connection without an
+        // answer before.
         let asked = || accepted.has_asked();
         let switch = accepted.switch();
         let Ended {

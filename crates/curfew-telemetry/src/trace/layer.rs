@@ -20,8 +20,8 @@ use crate::Counter;
 /// The instrumentation scope of every span.
 const SCOPE: &str = "curfew";
 
-/// The exit of ended spans: the queue of the [`Tracer`](crate::Tracer), once that exists. Cloning
-/// is a reference count.
+/// The exit of ended spans: the queue of the [`Tracer`](crate::Tracer), once that exists. A clone
+/// leads to the same queue.
 #[derive(Clone, Default)]
 pub struct Spans(Arc<OnceLock<Queue>>);
 

@@ -9,8 +9,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use curfew_model::NodeId;
 
-/// Numbers remembered for each sender. So many later messages may overtake a message of one
-/// session.
+/// Numbers remembered for each sender. A message may be overtaken by this many later ones.
 const NUMBERS: usize = 64;
 
 /// Maximum number of senders of one session. None is forgotten, because its messages could be
@@ -34,7 +33,7 @@ struct Numbers {
 pub(super) enum NotNew {
     /// The message was received before, or is older than all that are remembered.
     Replayed,
-    /// The message has one sender more than a session may have.
+    /// Its sender would be one more than a session may have.
     TooManySenders,
 }
 
