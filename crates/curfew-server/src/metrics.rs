@@ -72,7 +72,7 @@ curfew_telemetry::labels! {
         Forbidden = "forbidden",
         /// Nothing exists at its path.
         NotFound = "not_found",
-        /// Its method is not one of those that the path takes.
+        /// The path does not take its method.
         Method = "method",
         /// It did not arrive in time.
         Timeout = "timeout",
@@ -172,9 +172,9 @@ curfew_telemetry::labels! {
     RelayDropReason = "reason" {
         /// Parsing or decryption fails.
         Unreadable = "unreadable",
-        /// They are a replay.
+        /// The commands are a replay.
         Replayed = "replayed",
-        /// Too many nodes have sent commands of one session.
+        /// Too many nodes have sent commands to one session.
         Senders = "senders",
         /// The session still has earlier commands to run.
         Behind = "behind",

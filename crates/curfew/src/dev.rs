@@ -41,7 +41,7 @@ const KEY_BYTES: usize = 32;
 /// announced as expiring at once.
 const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
 
-/// The history that every channel has: more than a person types while a tab is away.
+/// The history of every channel. It holds more than a person types while a tab is disconnected.
 const HISTORY: HistoryConfig = HistoryConfig {
     size: 100,
     ttl: Duration::from_secs(10 * 60),
