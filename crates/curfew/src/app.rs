@@ -49,7 +49,7 @@ pub(crate) struct App {
 
 impl App {
     /// Builds a node and opens both listeners. Reads key and certificate files. `extra` makes the
-    /// handler of paths of the public listener that belong to no endpoint.
+    /// handler of paths of the public listener that have no endpoint.
     pub(crate) fn build(
         config: &Config,
         telemetry: Installed,

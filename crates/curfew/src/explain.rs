@@ -57,7 +57,7 @@ pub(crate) struct ExplainArgs {
     json: bool,
 }
 
-/// The claims to decide about, and their user.
+/// The claims that the decision is about, and their user.
 struct Subject {
     claims: Map<String, Value>,
     user: String,

@@ -148,8 +148,8 @@ async fn drain(
         }
     }
     stop_public.cancel();
-    // Both waits are bounded: the first by [`Public::serve`], the second also because the
-    // supervisor kills a node that takes too long.
+    // Both waits are bounded: the first by `Public::serve`, the second by its timeout, which is
+    // short because a supervisor kills a node that takes too long.
     let (_, left) = tokio::join!(
         reloader.running.answered.cancelled(),
         time::timeout(LEAVE, node.backends().nodes.leave()),

@@ -1,4 +1,4 @@
-//! The metrics of reading the keys and the configuration again.
+//! The metrics of reloads of keys and of the configuration.
 
 use std::sync::Arc;
 

@@ -193,8 +193,8 @@ fn is_duration(default: &str) -> bool {
 }
 
 /// The description without its statement of the default, which has a column of its own. The meaning
-/// of the default stays: "Default: 0s, no limit." becomes "`0s`: no limit.", and that of a key
-/// without a default begins with "Absent".
+/// of the default stays: "Default: 0s, no limit." becomes "`0s`: no limit.", and the sentence of a
+/// key without a default begins with "Absent".
 fn without_default(about: &str, absent: bool) -> String {
     let mut kept: Vec<String> = Vec::new();
     for sentence in about.split_inclusive(". ").map(str::trim) {
@@ -210,7 +210,8 @@ fn without_default(about: &str, absent: bool) -> String {
     kept.join(" ")
 }
 
-/// The sentence about a default's meaning in a statement of it: "`false`, it is refused".
+/// A sentence about the meaning of a default, from the statement of the default: "`false`, it is
+/// refused".
 fn meaning(stated: &str, absent: bool) -> Option<String> {
     if let Some((_, other)) = stated.split_once("; ") {
         let mut letters = other.chars();

@@ -183,8 +183,7 @@ impl Reports {
                 Some(verified) => {
                     // The slot is freed first, because the conclusion waits for the backend.
                     drop(place);
-                    // The settings of the request may be minutes old, so the current ones are
-                    // taken.
+                    // The settings of the request may be minutes old, so the current ones are used.
                     delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;

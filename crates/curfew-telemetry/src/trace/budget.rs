@@ -78,8 +78,8 @@ impl Budget {
     /// Counts a span; returns false if none is left for this client or in total.
     pub(super) fn take(&self, whose: Whose<'_>) -> bool {
         let client = self.hasher.hash_one((whose.address, whose.user));
-        // Held for a few instructions, and only while a span of these kinds is about to be
-        // recorded.
+        // The lock is held for a few instructions, and only while a span of these kinds is about to
+        // be recorded.
         let mut state = self.state.lock();
         if state.since.elapsed() >= Duration::from_secs(1) {
             state.since = Instant::now();

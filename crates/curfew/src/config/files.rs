@@ -12,8 +12,9 @@ use super::Config;
 /// The suffix of every key whose value is the path of a file.
 const SUFFIX: &str = "_file";
 
-/// Keys of files that the code which uses them reads, on each use or when notified. A change of any
-/// other file takes effect when the whole configuration is read again.
+/// Keys of files that take effect without a reload: the code that uses them reads them again, on
+/// each use or when notified. A change of any other file takes effect when the whole configuration
+/// is read again.
 const READ_WHERE_NEEDED: [&str; 12] = [
     "auth.issuers.ca_file",
     "auth.issuers.event_stream.authorization_file",

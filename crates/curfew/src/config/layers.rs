@@ -14,8 +14,8 @@ use super::ConfigProblem;
 use super::path::KeyPath;
 use super::schema::{Schema, Shape};
 
-/// Prefix of the names of environment variables. The second underscore keeps out what Kubernetes
-/// sets for a Service named `curfew`, such as `CURFEW_PORT`.
+/// Prefix of the names of environment variables. The second underscore excludes variables that
+/// Kubernetes sets for a Service named `curfew`, such as `CURFEW_PORT`.
 pub(crate) const ENV_PREFIX: &str = "CURFEW__";
 
 /// One layer: some keys and their source.

@@ -1,4 +1,4 @@
-//! From a URL to an open WebSocket.
+//! Opens the WebSocket at a URL.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Positions of subscriptions in their channels' streams, tracked like a client that will
+//! Positions of subscriptions in their channels' streams, tracked as by a client that will
 //! reconnect.
 
 use std::collections::{BTreeMap, HashMap};

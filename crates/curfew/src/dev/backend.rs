@@ -20,8 +20,9 @@ const POLL: Duration = Duration::from_millis(200);
 pub(super) struct Backend(Option<Child>);
 
 impl Backend {
-    /// Starts the program that `command` names, with the rest of it as arguments and these
-    /// variables over those of this process. Nothing is started if `command` is empty.
+    /// Starts the program that `command` names, with its other words as arguments. The program gets
+    /// the environment of this process and these variables. Nothing is started if `command` is
+    /// empty.
     pub(super) fn start(
         command: &[OsString],
         variables: [(&str, String); 4],

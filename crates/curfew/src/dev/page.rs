@@ -1,7 +1,7 @@
 //! The demo page and the few routes it needs, on the public listener of `curfew dev` only.
 //!
 //! They mint tokens and revoke without a key. So they answer only requests that carry a secret
-//! value from the page, which other sites cannot read. The `Host` of a request must also be this
+//! value from the page, which other sites cannot read. The `Host` of a request must also name this
 //! machine, which excludes names of other sites that resolve to it. The page has the admin key too,
 //! for a command to paste into a terminal.
 
@@ -82,7 +82,7 @@ struct KeyWish {
     value: String,
 }
 
-/// The routes of the public listener of `curfew dev`, beside those of the protocols.
+/// The routes that `curfew dev` adds to the public listener.
 pub(crate) fn routes(
     dev: Arc<Dev>,
     context: Arc<Context>,
