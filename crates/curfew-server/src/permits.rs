@@ -115,6 +115,7 @@ impl Permits {
         limits: &LimitsConfig,
     ) -> Result<Unauthenticated, LimitReached> {
         let address = address.map(address_group);
+        // One lock covers check and count, so that two connections cannot take the last permit.
         let mut addresses = self.addresses.lock();
         if addresses.total >= limits.unauthenticated {
             return Err(LimitReached::Unauthenticated);

@@ -385,6 +385,7 @@ impl Upgrades {
     ) -> Result<Opening, UpgradeRefusal> {
         let takes_message = settings.auth.accepts(Source::Message);
         let rules = self.context.node.hub().wires().get(wire).rules();
+        // A command opens the session later. The token of the request waits for it.
         if rules.opens_by_command {
             return Ok(Opening::Awaiting(Credentials {
                 of_request: token.transpose(),

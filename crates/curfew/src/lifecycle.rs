@@ -234,6 +234,7 @@ impl Reloader {
     /// [`Reloader::complete`].
     fn reload(&mut self) {
         let Some(source) = &self.source else { return };
+        // Read before the load, so that a change during the load causes another reload.
         self.seen.look(source.file.as_deref(), &source.sets);
         let node = &self.running.context.node;
         let metrics = &self.running.metrics;

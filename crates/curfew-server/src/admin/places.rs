@@ -97,6 +97,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // A connection that has ended must not be found among the waiting ones.
         self.serve();
     }
 }

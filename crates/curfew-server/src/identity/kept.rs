@@ -173,6 +173,7 @@ impl Reports {
         };
         let (told, answer) = oneshot::channel();
         let (reports, mut delivery) = (Arc::clone(self), delivery.clone());
+        // A task of the node concludes the report even if the request is dropped.
         self.context.node.spawn(async move {
             let verified = tokio::select! {
                 verified = report.verify(&reports.context.authenticator, KeyWait::NextAnswer) => Some(verified),

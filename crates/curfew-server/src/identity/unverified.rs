@@ -59,6 +59,7 @@ impl Unverified {
     fn charge(&self, address: IpAddr, per_second: u32) {
         let mut buckets = self.buckets.lock();
         buckets.set(per_second);
+        // 0 means no limit, so nothing is charged.
         if buckets.per_second == 0 {
             return;
         }

@@ -80,6 +80,7 @@ impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &Context) {}
 
     fn on_end(&self, mut span: SpanData) {
+        // Before the tracer starts there is no queue, and spans are not exported.
         let Some(queue) = self.0.get() else { return };
         span.attributes.retain(|attribute| {
             let name = attribute.key.as_str();

@@ -66,6 +66,7 @@ impl Writes {
 impl Drop for Writes {
     fn drop(&mut self) {
         let state = self.state.get_mut();
+        // No session had the publication to write.
         if state.queued == 0 {
             return;
         }

@@ -72,6 +72,7 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
         let now = misfit.path.clone();
         misfit.path = original(&now, problems.iter().map(|problem| &problem.path));
         problems.push(misfit);
+        // A key that cannot be removed would be found again each time.
         if !now.remove(&mut rest) {
             break;
         }

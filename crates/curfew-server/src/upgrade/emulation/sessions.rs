@@ -115,6 +115,7 @@ impl Emulated {
                 }
             }
         }));
+        // A message that the session takes at once needs no permit to wait.
         if let Some(relayed) = (&mut sending).now_or_never() {
             return Box::pin(ready(relayed));
         }
