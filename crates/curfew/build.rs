@@ -27,17 +27,17 @@ fn main() {
     println!("cargo::rustc-env=CURFEW_RUSTC={}", rustc());
 }
 
-/// The commit of the git tree that this package is in; none outside of one, or without git.
+/// The commit of the git tree that this package is in. `None` outside of a tree, or without git.
 ///
-/// A debug build has none: it would be linked anew at every commit.
+/// A debug build has no commit, because it would have to be linked again after each one.
 fn commit() -> Option<String> {
     if env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
         return None;
     }
     let said = git(&["rev-parse", "--show-prefix", "HEAD"])?;
-    // In a repository that is not Curfew's, as of a tarball unpacked below one, HEAD is another's.
+    // HEAD counts only in Curfew's own repository. A tarball may be unpacked below another one.
     let commit = said.strip_prefix("crates/curfew/\n")?;
-    // Every commit and checkout writes to it. Without a reflog HEAD alone tells of checkouts.
+    // Every commit and checkout writes to the reflog. Without a reflog, only HEAD shows checkouts.
     let logged = git(&["rev-parse", "--git-path", "logs/HEAD"]).map(PathBuf::from);
     let head = git(&["rev-parse", "--git-path", "HEAD"]).map(PathBuf::from);
     let watched = logged.filter(|path| path.is_file()).or(head)?;
@@ -45,7 +45,7 @@ fn commit() -> Option<String> {
     Some(commit.to_owned())
 }
 
-/// The answer of git in this package's directory, without the last line break.
+/// The output of git in this package's directory, without the last line break.
 fn git(arguments: &[&str]) -> Option<String> {
     let package = env::var_os("CARGO_MANIFEST_DIR")?;
     let output = Command::new("git")

@@ -1,6 +1,6 @@
 // The types of client.js, Curfew's client of the protocol curfew.v1.
 
-/** A place in a channel with a stream. Keep it, and a later run begins there by `since`. */
+/** A position in a channel with a stream. Store it, and pass it as `since` to continue there in a later run. */
 export interface Position {
   readonly epoch: string;
   readonly offset: number;
@@ -11,20 +11,20 @@ export interface Message<Data = unknown> extends Partial<Position> {
   readonly type: "message";
   readonly channel: string;
   readonly data: Data;
-  /** The publisher's user; absent where a server published. */
+  /** The publisher's user; absent if a server published. */
   readonly from?: string;
 }
 
 /**
- * Publications from before this frame may be missing: load the state anew. So they may be after a connection was lost
- * in a channel without a stream, and where a stream does not keep that much.
+ * Publications from before this frame may be missing: load the state again. This happens after a lost connection, if
+ * the channel has no stream or its stream no longer stores all of them.
  */
 export interface Gap extends Partial<Position> {
   readonly type: "gap";
   readonly channel: string;
 }
 
-/** A session that comes or goes. */
+/** A session that is subscribed to a channel. */
 export interface Presence<Info = unknown> {
   readonly session: string;
   readonly user: string;
@@ -36,10 +36,10 @@ export interface JoinLeave<Info = unknown> extends Presence<Info> {
   readonly channel: string;
 }
 
-/** The answer to a subscription, of each connection anew. */
+/** The answer to a subscription. Each new connection brings another one. */
 export interface Subscribed extends Partial<Position> {
   readonly type: "ok";
-  /** True: all that was published since the position follows. */
+  /** True: every publication since the position follows. */
   readonly recovered?: boolean;
 }
 
@@ -78,7 +78,7 @@ export interface Connected {
   readonly user: string;
   /** Seconds since 1970. */
   readonly expires_at: number;
-  /** Seconds. */
+  /** In seconds. */
   readonly ping_interval: number;
 }
 
@@ -89,23 +89,23 @@ export interface Refreshed {
 
 /** The end of a connection, or of an attempt at one. */
 export interface Close {
-  /** The protocol's, or 1006: the connection was lost, did not open, or did not answer; 1000: `close()`. */
+  /** The protocol's code; 1006 if the connection was lost, did not open or did not answer; 1000 after `close()`. */
   readonly code: number;
-  /** The protocol's; `timeout`, `not_opened` or `closed` where it is the client's. */
+  /** The protocol's reason, or the client's own: `timeout`, `not_opened` or `closed`. */
   readonly reason: string;
   readonly message: string;
-  /** False: the client stays away until `connect()`. */
+  /** False: the client stays disconnected until `connect()`. */
   readonly reconnect: boolean;
 }
 
 /**
- * A refusal. `code` is the protocol's, or the client's: `connection_lost` (not answered, and perhaps done),
- * `already_subscribed`, `unsubscribed`, `malformed` (a token that is no JWT).
+ * A refusal. `code` is the protocol's, or the client's own: `connection_lost` (without an answer, the command may have
+ * been executed), `already_subscribed`, `unsubscribed`, `malformed` (a token that is not a JWT).
  */
 export interface CurfewError extends Error {
   readonly code: string;
   readonly retryAfterMs?: number;
-  /** The id under which an operator finds it. */
+  /** The id of the trace by which an operator finds the refusal. */
   readonly trace?: string;
 }
 
@@ -115,13 +115,13 @@ export interface Events {
   state: State;
   open: Connected;
   close: Close;
-  /** Something that failed, and is tried again where that is of use. Also what a token callback throws. */
+  /** A failure, such as an error that a token callback throws. The client tries again if that can help. */
   error: CurfewError | Error;
   /** The token was renewed in the session. */
   token: Refreshed;
 }
 
-/** A WebSocket class: the platform's, or that of the package `ws`. */
+/** A WebSocket class: the platform's, or the one of the package `ws`. */
 export interface WebSocketClass {
   new (url: string, protocols: string[]): {
     onopen: ((event: any) => any) | null;
@@ -135,80 +135,81 @@ export interface WebSocketClass {
 
 export interface Options {
   /**
-   * A JWT, or a callback that gives one for each connection, and when the token expires. `signal` is aborted when it is
-   * not needed any more. `null`, the default: without a token, where the server allows it. With a text, a token that
-   * is refused or expires ends the client. The server reads tokens from `subprotocol` (`auth.token_sources`).
+   * A JWT, or a callback that returns one. The callback is called for each connection, and when the token is about to
+   * expire. Its `signal` is aborted when the token is no longer needed. `null`, the default, connects without a token,
+   * if the server allows that. If a fixed JWT is refused or expires, the client stops. The server must read tokens from
+   * `subprotocol` (`auth.token_sources`).
    */
   token?: string | null | ((context: { signal: AbortSignal }) => string | null | Promise<string | null>);
-  /** The first wait before another attempt is shorter than this; 500. Each is up to twice as long. */
+  /** The upper bound of the first random wait before a retry. It doubles with each further wait. Default 500. */
   minBackoffMs?: number;
-  /** The longest wait; 30,000. The server may ask for a longer one. */
+  /** The longest wait. Default 30,000. The server may ask for a longer one. */
   maxBackoffMs?: number;
-  /** The silence after which the server is asked for a sign of life; by default the server's `ping_interval`. */
+  /** The silence after which the client sends a ping. By default the server's `ping_interval`. */
   pingMs?: number;
-  /** The time for that sign, and for an attempt, the token's callback included; 10,000. */
+  /** The time for the answer to a ping, and for a connection to open, its token callback included. Default 10,000. */
   timeoutMs?: number;
-  /** The class of WebSockets; by default the platform's. Node before 22 has none. */
+  /** The class of WebSockets. By default the platform's; Node before 22 has none. */
   WebSocket?: WebSocketClass;
 }
 
 export interface Handlers<Data = unknown, Info = unknown> {
-  /** A position from an earlier run: what came after it is delivered first. */
+  /** A position from an earlier run. Publications after it are delivered first. */
   since?: Position | null;
   message?(frame: Message<Data>): void;
   /** See {@link Gap}. */
   gap?(frame: Gap): void;
-  /** With either, the server is asked for both. */
+  /** If `join` or `leave` is given, the server sends both. */
   join?(frame: JoinLeave<Info>): void;
   leave?(frame: JoinLeave<Info>): void;
-  /** On each connection. */
+  /** Called on each connection. */
   subscribed?(frame: Subscribed): void;
-  /** The subscription is refused or was taken away, and over. */
+  /** The subscription was refused, or the server ended it. It is over. */
   error?(error: CurfewError): void;
 }
 
 export interface Subscription {
   readonly channel: string;
-  /** Resolves at the first answer; rejects when the subscription is over before. */
+  /** Resolves at the first answer; rejects if the subscription ends before. */
   readonly ready: Promise<Subscribed>;
-  /** Of the last message or gap, while a handler runs its own; none in a channel without a stream. */
+  /** The position of the last message or gap; a handler sees its own frame's. None in a channel without a stream. */
   readonly position: Position | undefined;
-  /** Resolves once the server knows, and never rejects. */
+  /** Resolves when the server has answered, if there is a connection. Never rejects. */
   unsubscribe(): Promise<void>;
 }
 
 export interface PublishOptions {
   /**
-   * The publication's own name, 1 to 64 bytes, in a channel with a stream. With it a publication whose answer is lost is
-   * sent again on the next connection, for four minutes, and delivered once.
+   * An idempotency key of 1 to 64 bytes, for a channel with a stream. If the answer to such a publication is lost, the
+   * client sends it again on the next connection, for up to four minutes. It is delivered once.
    */
   key?: string | undefined;
   traceparent?: string | undefined;
   tracestate?: string | undefined;
 }
 
-/** What comes after a position, oldest first, or before an offset, newest first; with neither, the newest. */
+/** Selects publications after a position, oldest first, or before an offset, newest first; else the newest ones. */
 export type HistoryOptions = { limit?: number | undefined } & (
   | { since?: Position | undefined; before?: undefined }
   | { before?: number | undefined; since?: undefined }
 );
 
-/** A client of one server. Its subscriptions live across connections. */
+/** A client of one server. Its subscriptions outlast its connections. */
 export class Curfew {
-  /** `url` is that of the WebSocket, `wss://rt.example.com/ws`; in a page also relative to it. */
+  /** `url` is the URL of the WebSocket, such as `wss://rt.example.com/ws`. In a page it may be relative. */
   constructor(url: string | URL, options?: Options);
   readonly state: State;
   /** The session's id, while there is one. */
   readonly session: string | null;
-  /** Returns a function that takes the listener away. */
+  /** Returns a function that removes the listener. */
   on<Name extends keyof Events>(name: Name, fn: (value: Events[Name]) => void): () => boolean;
-  /** Connects and stays connected. While it waits: tries now, but not before the server allows. */
+  /** Connects, and reconnects after a loss. During the wait for a retry: retries as soon as the server allows. */
   connect(): void;
-  /** Ends the connection and all that waits for answers. Subscriptions and their positions stay for `connect()`. */
+  /** Ends the connection and rejects unanswered commands. Subscriptions and positions stay for the next `connect()`. */
   close(): void;
-  /** Throws `already_subscribed` where the channel has a subscription. */
+  /** Throws `already_subscribed` if the channel has a subscription. */
   subscribe<Data = unknown, Info = unknown>(channel: string, handlers?: Handlers<Data, Info>): Subscription;
-  /** Commands given before the connection is open are sent when it is. Without a key, they end with the attempt. */
+  /** Sent once the connection is open. If it does not open, a command without a key is rejected. */
   publish(channel: string, data: unknown, options?: PublishOptions): Promise<Published>;
   history<Data = unknown>(channel: string, options?: HistoryOptions): Promise<History<Data>>;
   presence<Info = unknown>(channel: string): Promise<PresenceList<Info>>;

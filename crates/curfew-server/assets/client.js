@@ -48,7 +48,7 @@ export function Curfew(url, {
 		socket?.close();
 		if (client.session && Date.now() - openedAt > timeoutMs) tries = 0;
 		socket = client.session = null;
-		// A text stays as it is.
+		// A fixed token cannot be renewed.
 		isOff = !reconnect || (typeof token === "string" && [4401, 4410].includes(code));
 		notBefore = Date.now() + retry_after_ms;
 		retry(tries++);
@@ -75,7 +75,7 @@ export function Curfew(url, {
 			const jwt = await getToken(signal);
 			if (signal.aborted) return;
 			socket = new WebSocket(address, jwt ? ["curfew.v1", `bearer.${jwt}`] : ["curfew.v1"]);
-			// Without effect where the session is open.
+			// Ignored if the session is open.
 			socket.onopen = () => jwt || signal.aborted || socket.send('{"type":"auth","id":0}');
 			socket.onmessage = ({ data }) => signal.aborted || receive(data);
 			socket.onclose = ({ code, reason }) => signal.aborted || end({ code, reason, reconnect: true });
@@ -89,7 +89,7 @@ export function Curfew(url, {
 
 	const renew = async () => {
 		const { signal } = life;
-		// A token may live for less than the notice.
+		// Waits: the notice may exceed a token's life.
 		await new Promise((resolve) => setTimeout(resolve, backoff(3)));
 		try {
 			const jwt = signal.aborted || (await getToken(signal));
@@ -142,7 +142,7 @@ export function Curfew(url, {
 
 	const take = (sub, frame) => {
 		const { type, epoch, offset } = frame;
-		// Of an earlier subscription, but for messages without an offset.
+		// Skips an earlier subscription's frames; messages without offset stay.
 		if (sub.life !== life && (offset || type !== "message")) return;
 		if (type === "unsubscribed") return drop(sub, failure(frame.reason, "the server ended it"));
 		if (epoch ?? (offset && sub.position)) sub.position = { epoch: epoch ?? sub.position.epoch, offset };

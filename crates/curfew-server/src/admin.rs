@@ -48,16 +48,16 @@ pub use openapi::openapi;
 /// The longest wait for the head of a request. A connection that is idle for as long is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest time for the body of a request, and then for its handler.
+/// The longest time to read the body of a request. The same time then bounds its handler.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest time that a client may take to read an answer; then its connection is closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Room in a request's body for all but a publication's data.
+/// Bytes that the body of a request may have beside a publication's data.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
-/// The setting of the number of connections.
+/// The setting that limits the number of connections.
 const CONNECTIONS: &str = "admin.connections";
 
 /// The admin listener.
@@ -76,7 +76,7 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// An admin listener over the context of sessions, in whose settings those of the listeners are.
+    /// Creates an admin listener. The listeners' settings are part of the settings in `context`.
     /// `prefix` is `backend.redis.prefix`, `connections` is `admin.connections`.
     pub fn new(
         context: Arc<Context>,
@@ -96,8 +96,8 @@ impl Admin {
         })
     }
 
-    /// Logs the refusals that no line has told, where the interval of the last one is over. The caller does
-    /// this about once a second.
+    /// Logs the refusals that no line has reported yet, once the interval since the last line about
+    /// the same cause is over. The caller does this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
     }
@@ -161,7 +161,7 @@ impl Admin {
         } = tokio::select! {
             ended = serving => ended,
             () = place.given_up() => {
-                // No answer: the connection has no request.
+                // The connection is closed without an answer, because it has no request.
                 self.answers.over_limit(CONNECTIONS, StatusCode::SERVICE_UNAVAILABLE, peer);
                 debug!(peer = %peer, "admin connection between requests makes room for another");
                 return;
@@ -245,6 +245,7 @@ impl Admin {
             Ok(response) => (response.status().as_u16(), None),
             Err(problem) => (problem.status, Some(problem.code)),
         };
+        // A call that fails is recorded even if it was not sampled.
         if !span.is_recorded() && status >= 400 {
             span = tracer.fault(status >= 500, name, origin, began, Whose::OURS);
         }
@@ -269,8 +270,8 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Problem> {
 }
 
 impl Operation {
-    /// The result of `work`, or a problem once [`REQUEST_TIMEOUT`] is over: a call that publishes may have
-    /// done so by then.
+    /// The result of `work`, or a problem once [`REQUEST_TIMEOUT`] is over. The problem of a call
+    /// that publishes is `unknown_outcome`, because the call may have published by then.
     async fn in_time(
         &self,
         work: impl Future<Output = Result<Response, Problem>>,

@@ -23,39 +23,42 @@ use crate::listeners::Listen;
 use crate::listeners::proxies::Proxies;
 use crate::listeners::tls::Tls;
 
-/// Most that `admin.connections` may be.
+/// Largest value of `admin.connections`.
 const MAX_ADMIN_CONNECTIONS: usize = 65_536;
 
 /// `[server]`: the public listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix socket
-    /// for a load balancer on the same machine; the process's umask limits who may connect. Takes effect
-    /// at start.
+    /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix
+    /// socket for a load balancer on the same machine; the process's umask limits who may connect.
+    /// Takes effect at start.
     #[schemars(with = "String")]
     pub listen: Listen,
-    /// Paths of the WebSocket endpoint, each as `/ws`: the ones in the addresses that clients have.
+    /// Paths of the WebSocket endpoint, such as `/ws`: the ones in the URLs that clients use.
     pub path: Vec<String>,
-    /// The node's name for operators, in `curfew nodes` and the admin API: 1 to 253 characters. Absent:
-    /// the machine's, which in Kubernetes is the pod's. Takes effect at start.
+    /// The node's name for operators, in `curfew nodes` and the admin API: 1 to 253 characters.
+    /// Absent: the machine's name, which in Kubernetes is the pod's. Takes effect at start.
     pub node_name: Option<String>,
-    /// The address at which operators find the node, beside its name: a pod's, where `listen` says
-    /// `0.0.0.0`. Nothing connects to it. Absent: the address listened on. Takes effect at start.
+    /// The address at which operators find the node, shown beside its name. Set it to the pod's
+    /// address where `listen` is `0.0.0.0`. Nothing connects to it. Absent: the address listened
+    /// on. Takes effect at start.
     pub node_address: Option<String>,
     /// Load balancers in front of this listener, as addresses and networks: `["10.0.0.0/8"]`;
-    /// `"unix"` stands for connections over a Unix socket. Their `X-Forwarded-For` or `Forwarded` is
-    /// believed: limits, logs and records of sessions use the nearest address that is none of theirs.
-    /// Empty: clients have the socket's address. If both headers come and disagree, neither is believed
-    /// and all such clients count as one: have the load balancer remove the header that it does not write.
+    /// `"unix"` stands for connections over a Unix socket. Their `X-Forwarded-For` or `Forwarded`
+    /// header is trusted: limits, logs and records of sessions use the nearest address that is not
+    /// a load balancer's. Empty: a client's address is the socket's. If both headers come and
+    /// disagree, neither is trusted and all such clients count as one: have the load balancer
+    /// remove the header that it does not write.
     pub trusted_proxies: Vec<String>,
     /// Connections of `trusted_proxies`, or all if that is empty, begin with a header of the PROXY
     /// protocol, version 1 or 2. With it, let only load balancers reach the listener.
     pub proxy_protocol: bool,
     /// Origins that browsers may connect from, each as `scheme://host[:port]`, compared exactly;
-    /// `https://*.example.com` is every subdomain of `example.com`. `null` and `file://`, the origins of
-    /// local files and of sandboxed frames of any site, must be named, and never have cookies. Empty:
-    /// any origin, which is safe as long as tokens do not come in cookies.
+    /// `https://*.example.com` is every subdomain of `example.com`. `null` and `file://`, the
+    /// origins of local files and of sandboxed frames of any site, are allowed only if listed, and
+    /// never with cookies. Empty: any origin, which is safe as long as tokens do not come in
+    /// cookies.
     pub allowed_origins: Vec<String>,
     /// Certificate chain in PEM. With `tls_key_file` the listener speaks TLS. Re-read when it
     /// changes.
@@ -148,10 +151,10 @@ impl ServerConfig {
     }
 }
 
-/// Longest name or address of a node, in characters: that of a name in DNS.
+/// Longest name or address of a node, in characters: the limit of a DNS name.
 const MAX_NODE_NAME: usize = 253;
 
-/// Tells if a list can show a text as it is.
+/// True if a list can show a text unchanged.
 fn is_shown_whole(text: &str) -> bool {
     let length = text.chars().count();
     (1..=MAX_NODE_NAME).contains(&length) && !text.chars().any(char::is_control)
@@ -169,10 +172,11 @@ pub struct AdminConfig {
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
-    /// Keys that may do some of what the API has, for callers that need no more.
+    /// Keys that may do only some of the API's operations, for callers that need no more.
     pub keys: Vec<AdminKeyConfig>,
-    /// Connections the admin listener accepts. One more takes the place of the one that has waited
-    /// longest for a request; it is answered 503 where all have one. Takes effect at start.
+    /// Connections the admin listener accepts. One more displaces the connection that has waited
+    /// longest for a request; if every connection has a request, the new one is answered 503. Takes
+    /// effect at start.
     pub connections: usize,
 }
 

@@ -1,8 +1,9 @@
-//! HTTP/1.1 as both listeners speak it; here its answers: JSON, and problems as RFC 9457 has them.
+//! HTTP/1.1 of both listeners. This file has their answers: JSON, and problems (RFC 9457).
 //!
-//! The files in the order of a request: `exchange` (a connection's requests and answers), `head` (bytes
-//! that are no request), `body`, `span` (a request in a trace), `refusal` and `cors` (answers to tokens and
-//! to pages), `answers` (answers counted and logged).
+//! The files, in the order in which a request uses them: `exchange` (a connection's requests and
+//! answers), `head` (bytes that are not a request), `body`, `span` (a request in a trace),
+//! `refusal` (answers to refused tokens), `cors` (answers to pages of other origins), `answers`
+//! (answers counted and logged).
 
 pub(crate) mod answers;
 pub(crate) mod body;
@@ -39,9 +40,9 @@ pub struct Problem {
     pub title: String,
     /// The fault and its remedy.
     pub detail: String,
-    /// A name for programs.
+    /// The fault's name, for programs.
     pub code: &'static str,
-    /// The time after which another attempt can have another outcome; `None`: soon.
+    /// The time after which another attempt may succeed; `None`: not known.
     #[serde(skip)]
     pub(crate) retry_after: Option<Duration>,
     /// The setting that turned the request away, if one did.
@@ -49,15 +50,15 @@ pub struct Problem {
     pub(crate) limit: Option<&'static str>,
 }
 
-/// The JSON of an answer; beside the answer.
+/// The JSON of an answer. It is an extension of the answer, so that members can be added later.
 #[derive(Debug, Clone)]
 struct JsonBody(Bytes);
 
-/// The name of an answer's problem, for counting; beside the answer, not in it.
+/// The name of an answer's problem, for counting. It is an extension of the answer and is not sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Code(pub(crate) &'static str);
 
-/// The setting that turned a request away; beside the answer, not in it.
+/// The setting that turned a request away. It is an extension of the answer and is not sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit(pub(crate) &'static str);
 
@@ -74,7 +75,7 @@ impl Problem {
         }
     }
 
-    /// The same problem, with the time after which another attempt can have another outcome.
+    /// The same problem, with the time after which another attempt may succeed.
     #[must_use]
     pub(crate) fn after(self, retry_after: Option<Duration>) -> Self {
         Self {
@@ -93,7 +94,7 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
 
-    /// The setting `limit` turns it away; the answer carries `Retry-After`.
+    /// The setting `limit` turns the request away; the answer carries `Retry-After`.
     pub(crate) fn over_limit(limit: &'static str, detail: impl Into<String>) -> Self {
         Self {
             limit: Some(limit),
@@ -101,8 +102,8 @@ impl Problem {
         }
     }
 
-    /// The outcome of a publication is not known. Trying again may do it twice, so the answer
-    /// carries no `Retry-After`.
+    /// The outcome of a publication is not known. A retry may publish twice, so the answer carries
+    /// no `Retry-After`.
     pub fn unknown_outcome(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", detail)
     }
@@ -131,7 +132,8 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The bytes of the answer to a connection without a request that could be read. It is the last answer.
+    /// The bytes of the answer to a connection whose request could not be read. It is the last
+    /// answer.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let response = self.clone().into_response();
         let mut bytes =
@@ -157,13 +159,13 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     is_bearer.then(|| token.trim())
 }
 
-/// The value of `Retry-After`: whole seconds, rounded up; 1 where the time is not known.
+/// The value of `Retry-After`: whole seconds, rounded up; 1 if the time is not known.
 pub(crate) fn retry_after_seconds(after: Option<Duration>) -> u64 {
     let up = after.map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0));
     up.unwrap_or_default().max(RETRY_AFTER_SECONDS)
 }
 
-/// A JSON answer that no cache keeps.
+/// A JSON answer that no cache stores.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("our types serialize");
     let body = Bytes::from(body);
@@ -179,11 +181,11 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
-/// Has the connection end with this answer, unless the answer is an upgrade.
+/// Makes this answer the last one of its connection, unless it is an upgrade.
 pub(crate) fn close(mut response: Response) -> Response {
     let close = match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => return response,
-        // RFC 9110 §7.8: Upgrade is named there as well.
+        // `Connection` must also name the header `Upgrade` (RFC 9110 §7.8).
         StatusCode::UPGRADE_REQUIRED => "upgrade, close",
         _ => "close",
     };

@@ -1,9 +1,9 @@
-//! Reports of identity providers, and tokens that their holders give back: each ends access.
+//! Reports of identity providers, and tokens that their holders revoke. Each ends access.
 //!
-//! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`), the way
-//! that all reports go (`report`), and its steps: a body (`form`), an address with too many unverified ones
-//! (`unverified`), keys that are awaited (`kept`), access that ends (`end_access`) and the answer to a report
-//! without effect (`refusal`).
+//! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`),
+//! the path that all reports take (`report`), and its steps: reading the body (`form`), limiting
+//! addresses that send unverified reports (`unverified`), waiting for keys (`kept`), ending access
+//! (`end_access`) and answering a report without effect (`refusal`).
 
 mod end_access;
 mod events;
@@ -65,7 +65,8 @@ impl Reports {
         })
     }
 
-    /// Logs the reports that no line has told, where the interval of the last one is over.
+    /// Logs the reports that no line has mentioned yet, once the interval since the last line is
+    /// over.
     pub(crate) fn tell_rest(&self) {
         self.unverified.tell_rest();
         self.kept.tell_rest();

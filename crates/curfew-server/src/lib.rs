@@ -3,9 +3,10 @@
 //! Owns: everything that speaks HTTP: accepting connections under caps and deadlines, TLS, the
 //! upgrade with its checks, the admin listener.
 //! Knows nothing of: what happens on a connection after its upgrade, how tokens are verified.
-//! Start at [`Public::serve`] and [`Admin::serve`]. From the top down: `public` and `admin`, a listener
-//! each; `upgrade`, `tickets` and `identity`, what the public one answers; `http`, `permits` and
-//! `listeners`, what both stand on. A module uses only those that are further down.
+//! Start at [`Public::serve`] and [`Admin::serve`]. The modules from the top down: `public` and
+//! `admin`, the two listeners; `upgrade`, `tickets` and `identity`, the endpoints of the public
+//! one; `http`, `permits` and `listeners`, which both listeners use. A module uses only modules
+//! further down.
 
 mod admin;
 mod config;

@@ -1,4 +1,4 @@
-//! Opening a listener, and accepting from it.
+//! Opening a listener, and accepting connections from it.
 
 pub(crate) mod proxies;
 pub(crate) mod tls;
@@ -21,20 +21,20 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Connections the kernel holds until they are accepted: a storm of reconnects fits, or as much of
-/// it as `net.core.somaxconn` allows.
+/// Connections that the kernel queues until they are accepted. A storm of reconnects fits, or as
+/// much of it as `net.core.somaxconn` allows.
 const BACKLOG: u32 = 4096;
 
-/// Wait after accepting failed for want of resources, such as file descriptors.
+/// The wait after accepting failed for lack of resources, such as file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// The address that stands for a peer on a Unix socket: no other connection comes from it.
+/// The address that stands for a peer on a Unix socket. No other connection comes from it.
 pub(crate) const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// The prefix of the path of a Unix socket.
 const UNIX: &str = "unix:";
 
-/// The place of a listener: `127.0.0.1:8080` or `unix:/run/curfew.sock`.
+/// The address of a listener: `127.0.0.1:8080` or `unix:/run/curfew.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// An address and a port; port 0 takes a free one.
@@ -43,7 +43,7 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-/// The text names no place to listen at.
+/// The text is not an address to listen on.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error(
     "must be an IP address with a port, such as 127.0.0.1:8080 or 0.0.0.0:8080, no name and no URL; or unix: and an absolute path"
@@ -84,7 +84,7 @@ impl<'de> Deserialize<'de> for Listen {
     }
 }
 
-/// A listener that is open.
+/// An open listener.
 #[derive(Debug)]
 pub enum Listener {
     /// On an address and a port.
@@ -128,8 +128,8 @@ impl Listener {
     }
 }
 
-/// The same socket as a TCP stream: the system calls that read, write and shut down are the same for both,
-/// so that the rest of the code knows one kind of stream.
+/// The same socket as a TCP stream, so that the rest of the code handles one kind of stream. The
+/// system calls that read, write and shut down are the same for both kinds.
 fn as_tcp(stream: UnixStream) -> io::Result<TcpStream> {
     let socket = OwnedFd::from(stream.into_std()?);
     TcpStream::from_std(std::net::TcpStream::from(socket))
@@ -169,9 +169,9 @@ fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // A restart need not wait for the TIME_WAIT of old connections.
+    // Lets a node restart while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
-    // Connections inherit it: one call for all of them.
+    // Accepted connections inherit this option, which saves a call for each of them.
     socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -184,7 +184,7 @@ fn try_listen_unix(path: &Path) -> io::Result<Listener> {
         socket.listen(BACKLOG)
     };
     let bound = match bind() {
-        // A socket that does not answer was left by a process that was killed.
+        // A socket that refuses connections was left by a process that was killed.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
             std::fs::remove_file(path)?;
             bind()?
@@ -195,7 +195,7 @@ fn try_listen_unix(path: &Path) -> io::Result<Listener> {
 }
 
 fn is_abandoned(path: &Path) -> bool {
-    // A file of another kind refuses connections too, and is not ours to remove.
+    // A file of another kind refuses connections too, but must not be removed.
     let is_socket =
         std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let connected = std::os::unix::net::UnixStream::connect(path);
@@ -224,7 +224,7 @@ pub(crate) async fn accept(
         }
     }
     for _ in 0..BACKLOG {
-        // Unconstrained: a budget that is used up must not look like an empty queue.
+        // Unconstrained, because an exhausted task budget must not look like an empty queue.
         let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
         let Poll::Ready(Ok((stream, peer))) = unconstrained(waiting).await else {
             return;
@@ -233,7 +233,7 @@ pub(crate) async fn accept(
     }
 }
 
-/// Errors that concern a connection that is gone already, not the listener.
+/// True for errors that concern one connection, which has ended already, and not the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

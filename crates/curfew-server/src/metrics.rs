@@ -8,13 +8,13 @@ const HANDSHAKE_SECONDS: &[f64] = &[
 ];
 
 curfew_telemetry::labels! {
-    /// The reason for which a connection was not accepted.
+    /// The reason that a connection was not accepted.
     RejectReason = "reason" {
         /// The `Origin` is not allowed.
         Origin = "origin",
         /// The token was refused before the upgrade (`auth.reject = "http"`).
         Auth = "auth",
-        /// Over `limits.connections`, or too many without a token.
+        /// Over `limits.connections`, or over a limit of unauthenticated connections.
         Limit = "limit",
         /// Over `limits.handshakes_per_second`.
         Rate = "rate",
@@ -24,31 +24,31 @@ curfew_telemetry::labels! {
         BadRequest = "bad_request",
         /// The request's head is over `limits.head_bytes`.
         HeadTooLarge = "head_too_large",
-        /// The request has more than `limits.headers`.
+        /// The request has more headers than `limits.headers`.
         TooManyHeaders = "too_many_headers",
-        /// HTTP/2 was spoken.
+        /// The client speaks another version of HTTP.
         HttpVersion = "http_version",
         /// The TLS handshake failed.
         Tls = "tls",
-        /// There is nothing at the request's path.
+        /// Nothing exists at the request's path.
         NotFound = "not_found",
         /// A dependency is down.
         Unavailable = "unavailable",
-        /// The request, or TLS before it, did not come in time.
+        /// The request, or TLS before it, did not arrive in time.
         Timeout = "timeout",
     }
 
     /// The listener.
     ListenerKind = "listener" {
-        /// The public one.
+        /// The public listener.
         Public = "public",
         /// The admin listener.
         Admin = "admin",
     }
 
-    /// The outcome of an HTTP request, in a word.
+    /// The outcome of an HTTP request.
     AnswerReason = "reason" {
-        /// It was done as asked.
+        /// The request succeeded.
         Ok = "ok",
         /// 101: the connection is a WebSocket.
         Upgraded = "upgraded",
@@ -60,21 +60,21 @@ curfew_telemetry::labels! {
         BodyTooLarge = "body_too_large",
         /// Its head is over `limits.head_bytes`.
         HeadTooLarge = "head_too_large",
-        /// It has more than `limits.headers`.
+        /// It has more headers than `limits.headers`.
         TooManyHeaders = "too_many_headers",
         /// Another version of HTTP is needed.
         HttpVersion = "http_version",
         /// An upgrade is needed.
         UpgradeRequired = "upgrade_required",
-        /// Its credential is missing or not good.
+        /// Its credential is missing or invalid.
         Unauthorized = "unauthorized",
-        /// It may not do this.
+        /// Its caller may not do this.
         Forbidden = "forbidden",
-        /// There is nothing at its path.
+        /// Nothing exists at its path.
         NotFound = "not_found",
-        /// Its method is not one of those that the path takes.
+        /// The path does not take its method.
         Method = "method",
-        /// It did not come in time.
+        /// It did not arrive in time.
         Timeout = "timeout",
         /// A rate limit refuses the request.
         Rate = "rate",
@@ -82,25 +82,25 @@ curfew_telemetry::labels! {
         Limit = "limit",
         /// A dependency is down, or the node is not in service.
         Unavailable = "unavailable",
-        /// It may or may not have been done.
+        /// It may or may not have taken effect.
         UnknownOutcome = "unknown_outcome",
-        /// A fault of ours.
+        /// The node failed.
         Internal = "internal",
     }
 
-    /// The outcome of a logout token.
+    /// The outcome of a logout token or of a Global Token Revocation.
     LogoutOutcome = "outcome" {
-        /// It was good, and is in force.
+        /// The report is valid and in force.
         Accepted = "accepted",
-        /// The token is valid and in force; the user has sessions, but none of its login.
+        /// The report is valid and in force. Its user has sessions, but none of the named login.
         NobodyFound = "nobody_found",
-        /// It was not good.
+        /// The report is refused.
         Refused = "refused",
-        /// It was not read: too much from its address could not be verified.
+        /// The report was not read: too much from its address could not be verified.
         RateLimited = "rate_limited",
-        /// It may have been good, and a dependency of ours was away.
+        /// The report may be valid, but a dependency was unavailable.
         Unavailable = "unavailable",
-        /// It waits for its issuer's keys; what becomes of it is counted as well.
+        /// The report waits for its issuer's keys. Its final outcome is counted too.
         Kept = "kept",
         /// The node gave up the wait for keys.
         Lost = "lost",
@@ -122,7 +122,7 @@ curfew_telemetry::labels! {
         WrongAudience = "wrong_audience",
         /// The report is expired, too old or from the future.
         Time = "time",
-        /// It lacks something, or has what it may not have.
+        /// The report lacks a part, or has a part that is not allowed.
         Content = "malformed",
         /// The report names users by claims that access tokens lack.
         Subject = "subject",
@@ -132,31 +132,31 @@ curfew_telemetry::labels! {
     EventOutcome = "outcome" {
         /// Access ended.
         Ended = "ended",
-        /// It is one that ends no access.
+        /// The event is of a type that ends no access.
         NoEffect = "no_effect",
-        /// The user it is about cannot be found here.
+        /// The user of the event cannot be found here.
         NobodyFound = "nobody_found",
-        /// It was about the stream itself.
+        /// The event is about the stream itself.
         Stream = "stream",
-        /// It was not good.
+        /// The event is refused.
         Refused = "refused",
-        /// It was not read: too much from its address could not be verified.
+        /// The event was not read: too much from its address could not be verified.
         RateLimited = "rate_limited",
-        /// It may have been good, and a dependency of ours was away.
+        /// The event may be valid, but a dependency was unavailable.
         Unavailable = "unavailable",
-        /// It waits for its issuer's keys; what becomes of it is counted as well.
+        /// The event waits for its issuer's keys. Its final outcome is counted too.
         Kept = "kept",
         /// The node gave up the wait for keys.
         Lost = "lost",
     }
 
-    /// The outcome of a request that carries commands of a streaming session.
+    /// The outcome of a request that carries commands for a streaming session.
     EmulationOutcome = "outcome" {
-        /// The session is here, and has them.
+        /// The session is on this node, and has received the commands.
         Local = "local",
-        /// The session is at another node, and has them.
+        /// The session is on another node, and has received the commands.
         Relayed = "relayed",
-        /// There is no such session, or not any more.
+        /// There is no such session, or it has ended.
         Unknown = "unknown",
         /// There is no such node.
         NoNode = "no_node",
@@ -164,17 +164,17 @@ curfew_telemetry::labels! {
         Behind = "behind",
         /// First requests for other nodes' sessions exceed the rate.
         Rate = "rate",
-        /// Redis was away, or the session's node did not answer.
+        /// Redis was unavailable, or the session's node did not answer.
         Unavailable = "unavailable",
     }
 
-    /// The reason for which commands from another node were not executed.
+    /// The reason that commands from another node were not executed.
     RelayDropReason = "reason" {
         /// Parsing or decryption fails.
         Unreadable = "unreadable",
-        /// They are a replay.
+        /// The commands are a replay.
         Replayed = "replayed",
-        /// Too many nodes have sent commands of one session.
+        /// Too many nodes have sent commands to one session.
         Senders = "senders",
         /// The session still has earlier commands to run.
         Behind = "behind",
@@ -182,15 +182,15 @@ curfew_telemetry::labels! {
 
     /// The outcome of a ticket, or of a request for one.
     TicketOutcome = "outcome" {
-        /// It was given out.
+        /// A ticket was issued.
         Issued = "issued",
-        /// It was used.
+        /// A ticket was exchanged for its token.
         Redeemed = "redeemed",
-        /// None was given, or one was used by a page of another origin.
+        /// A request for a ticket was refused, or a page of another origin used a ticket.
         Refused = "refused",
-        /// It was shown, and is unknown, was used before or is too old.
+        /// A ticket is unknown, was used before or is too old.
         NotFound = "not_found",
-        /// A dependency of ours was away, or there were too many requests.
+        /// A dependency was unavailable, or there were too many requests.
         Unavailable = "unavailable",
     }
 }

@@ -1,4 +1,4 @@
-//! The readers of strangers' bytes, public so that they can be fuzzed.
+//! The parsers of untrusted bytes, public so that they can be fuzzed.
 
 use std::io;
 use std::pin::Pin;
@@ -20,25 +20,25 @@ use crate::http::{Problem, close};
 pub use crate::listeners::proxies::forwarded::{addresses, nodes};
 pub use crate::listeners::proxies::protocol::{Header, Unparsed, parse};
 
-/// Longer than any head takes that is all there.
+/// Longer than reading a head takes if all its bytes are available.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A listener's reading of the first bytes of a connection.
+/// The result of reading the first bytes of a connection as a listener does.
 #[derive(Debug, Default)]
 pub struct Heard {
     /// The first request, without its body.
     pub request: Option<Request<()>>,
-    /// That request, taken for an upgrade.
+    /// The result of checking that request as an upgrade.
     pub handshake: Option<Result<Handshake, HandshakeError>>,
-    /// Behind the head of a request that is an upgrade.
+    /// The bytes after the head of a request that is an upgrade.
     pub early: Bytes,
-    /// The answer to what is no request: its status, and its code.
+    /// The status and the code of the answer to bytes that are not a request.
     pub refused: Option<(StatusCode, &'static str)>,
 }
 
-/// Reads the head of a request as both listeners do, from what is `sent`, of which at most so many bytes
-/// come at once (1 at least). The bounds are `limits.head_bytes`, 8 KiB at least, and `limits.headers`.
-/// Must be called within a runtime with time.
+/// Reads the head of a request from `sent`, as both listeners do. Each read yields at most
+/// `at_once` bytes, 1 at least. The bounds are `limits.head_bytes`, 8 KiB at least, and
+/// `limits.headers`. Must be called within a runtime with time.
 pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize)) -> Heard {
     let bounds = Bounds { bytes, headers };
     let heard = Arc::new(Mutex::new(Heard::default()));
@@ -89,7 +89,7 @@ pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize))
     heard
 }
 
-/// A connection whose bytes are all known and whose answers are not read.
+/// A connection whose bytes are all available, and whose answers are discarded.
 #[derive(Debug)]
 struct Given {
     sent: Bytes,

@@ -1,4 +1,4 @@
-//! Counted places for connections, and the rate of handshakes.
+//! Counted permits for connections, and the rate of handshakes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -25,11 +25,11 @@ pub(crate) enum LimitReached {
     Address,
 }
 
-/// The setting of the rate of handshakes.
+/// The setting that limits the rate of handshakes.
 pub(crate) const HANDSHAKES: &str = "limits.handshakes_per_second";
 
 impl LimitReached {
-    /// The setting of the limit.
+    /// The name of the limit's setting.
     pub(crate) fn setting(self) -> &'static str {
         match self {
             Self::Node => "limits.connections",
@@ -39,42 +39,42 @@ impl LimitReached {
     }
 }
 
-/// The node's counted places. The caller's settings snapshot gives the limits.
+/// The node's counted permits. The caller's snapshot of settings has the limits.
 #[derive(Debug)]
 pub(crate) struct Permits {
     connections: AtomicUsize,
     addresses: Mutex<Addresses>,
     handshakes: Mutex<Handshakes>,
-    /// The bucket of first requests, at the handshake rate.
+    /// The bucket for first requests to other nodes' sessions. It has the handshake rate.
     first_commands: Mutex<Handshakes>,
     metrics: Arc<ServerMetrics>,
-    /// The connections of the node, which drains until there are none.
+    /// The number of open connections. A drain waits until there are none.
     open: Gauge,
 }
 
-/// The bucket of `limits.handshakes_per_second`; 0 each second is no limit.
+/// The bucket of `limits.handshakes_per_second`; 0 a second means no limit.
 #[derive(Debug)]
 struct Handshakes {
     quota: Quota,
     bucket: TokenBucket,
 }
 
-/// Connections that have not authenticated, by address.
+/// Unauthenticated connections, by address.
 #[derive(Debug, Default)]
 struct Addresses {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// A connection's place; given back when dropped.
+/// The permit of a connection. Dropping it returns the permit.
 #[derive(Debug)]
 pub(crate) struct Connection(Arc<Permits>);
 
-/// A place among those that have not authenticated; given back when dropped.
+/// The permit of an unauthenticated connection. Dropping it returns the permit.
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// The address that counts the connection; `None` until a proxy names it.
+    /// The address that the connection counts for; `None` until a proxy names it.
     address: Option<IpAddr>,
 }
 
@@ -90,14 +90,14 @@ impl Permits {
         })
     }
 
-    /// A place for an upgraded connection.
+    /// A permit for an upgraded connection.
     pub(crate) fn connection(
         self: &Arc<Self>,
         limits: &LimitsConfig,
     ) -> Result<Connection, LimitReached> {
         let max = limits.connections;
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        // Made before the check, so that a refusal gives the place back too.
+        // Created before the check, so that a refusal returns the permit too.
         let permit = Connection(Arc::clone(self));
         self.open.inc();
         if max != 0 && before >= max {
@@ -115,6 +115,7 @@ impl Permits {
         limits: &LimitsConfig,
     ) -> Result<Unauthenticated, LimitReached> {
         let address = address.map(address_group);
+        // One lock covers check and count, so that two connections cannot take the last permit.
         let mut addresses = self.addresses.lock();
         if addresses.total >= limits.unauthenticated {
             return Err(LimitReached::Unauthenticated);
@@ -130,7 +131,7 @@ impl Permits {
         })
     }
 
-    /// Takes one more handshake of `limits.handshakes_per_second`; false if there is none left.
+    /// Takes one handshake from `limits.handshakes_per_second`; false if none is left.
     pub(crate) fn handshake(&self, limits: &LimitsConfig) -> bool {
         self.handshakes.lock().take(limits.handshakes_per_second)
     }
@@ -151,7 +152,7 @@ impl Handshakes {
     }
 
     fn take(&mut self, per_second: u32) -> bool {
-        // The first handshake after a reload finds a full bucket of the new rate.
+        // A change of the rate, as by a reload, starts a full bucket.
         if self.quota.per_second != per_second {
             *self = Self::new(per_second);
         }
@@ -181,7 +182,7 @@ impl Addresses {
 }
 
 impl Unauthenticated {
-    /// Counts the connection for this address from here on, if there is room.
+    /// Counts the connection for this address from now on, if the address has room.
     pub(crate) fn attribute(
         &mut self,
         address: IpAddr,
@@ -216,7 +217,7 @@ impl Drop for Unauthenticated {
             addresses.remove(address);
         }
         if addresses.total == 0 {
-            // A new map frees a storm's memory.
+            // A new map frees the memory that a storm of connections needed.
             addresses.by_address = HashMap::new();
         }
     }

@@ -1,6 +1,8 @@
-//! The public listener: `GET /ws`, the client, tickets, reports of identity providers, and what a caller adds.
+//! The public listener: `GET /ws`, the client, tickets, reports of identity providers, and the
+//! paths that the caller adds by [`Extra`].
 //!
-//! `accept` brings a connection to its request, and `routes` the request to the endpoint that answers it.
+//! `accept` handles a connection up to its request, and `routes` passes the request to its
+//! endpoint.
 
 mod accept;
 mod client;
@@ -38,8 +40,8 @@ pub struct Public {
 }
 
 impl Public {
-    /// A public listener over the context of sessions, in whose settings those of the listeners are.
-    /// `extra` answers requests for no other endpoint.
+    /// Creates a public listener. The listeners' settings are part of the settings in `context`.
+    /// `extra` answers requests that are for no other endpoint.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
@@ -76,20 +78,21 @@ impl Public {
         Arc::new(public)
     }
 
-    /// The receiver of messages that other nodes send to this one. The caller sets it where the backend's
-    /// events arrive.
+    /// The receiver of messages that other nodes send to this one. The caller registers it for the
+    /// backend's events.
     pub fn relay_receiver(&self) -> RelayReceiver {
         self.upgrades.relay_receiver()
     }
 
-    /// Logs the refusals and reports that no line has told, where the interval of the last one is over. The
-    /// caller does this about once a second.
+    /// Logs the refusals and reports that no line has mentioned yet, once the interval since the
+    /// last line about the same cause is over. The caller does this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
         self.reports.tell_rest();
     }
 
-    /// Shows the limits in force in the metrics. The caller does this after it has replaced the settings.
+    /// Shows the limits in force in the metrics. The caller does this after it has replaced the
+    /// settings.
     pub fn show_limits(&self) {
         let most = self.context.settings.load().limits.connections;
         self.metrics.connections_limit.set(most as i64);

@@ -1,7 +1,8 @@
-//! `POST /v1/tickets`: a ticket for a token, and at `GET /ws?ticket=` the token for the ticket.
+//! `POST /v1/tickets` exchanges a token for a ticket, and `GET /ws?ticket=` uses it in place of the
+//! token.
 //!
-//! Browsers that can send a token neither as a subprotocol nor as the first message have the URL left,
-//! where no token should be (RFC 6750 §5.3): see `curfew-auth/src/ticket.rs`.
+//! A browser that can send a token neither as a subprotocol nor in the first message has only the
+//! URL, where no token should be (RFC 6750 §5.3): see `curfew-auth/src/ticket.rs`.
 
 use std::sync::Arc;
 
@@ -25,17 +26,17 @@ use crate::http::{Problem, Response, body, cors, json};
 use crate::metrics::{ServerMetrics, TicketOutcome};
 use crate::permits::{self, Permits};
 
-/// The span of a request for a ticket.
+/// The name of the span of a request for a ticket.
 const SPAN: &str = "POST /v1/tickets";
 
-/// Largest body: room for an origin.
+/// Largest body. It needs room for an origin only.
 const MAX_BODY_BYTES: usize = 1024;
 
 /// The body of a request.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
-    /// The origin of the page that the ticket is for, where a back end asks for the page.
+    /// The origin of the page that will use the ticket, if a back end requests it for the page.
     origin: Option<String>,
 }
 
@@ -43,7 +44,7 @@ struct Wish {
 #[derive(Serialize)]
 struct Given {
     ticket: String,
-    /// Seconds.
+    /// The ticket's lifetime in seconds.
     expires_in: u64,
 }
 
@@ -54,18 +55,18 @@ struct TicketRefusal {
     response: Box<Response>,
 }
 
-/// The reasons for which a ticket gives no token.
+/// The reasons that a ticket yields no token.
 #[derive(Debug)]
 pub(crate) enum RedeemError {
-    /// There is no such ticket, or not any more.
+    /// There is no such ticket, or it is no longer valid.
     NotFound(AuthError),
-    /// It is for pages of another origin, and used up.
+    /// The ticket is for pages of another origin. It is used up now.
     OtherOrigin,
-    /// The backend failed: the ticket may be used up or not.
+    /// The backend failed. The ticket may or may not be used up.
     Backend(BackendError),
 }
 
-/// Gives and takes tickets.
+/// Issues and redeems tickets.
 #[derive(Debug)]
 pub(crate) struct TicketEndpoint {
     context: Arc<Context>,
@@ -86,8 +87,9 @@ impl TicketEndpoint {
         }
     }
 
-    /// Answers a request for a ticket, or a preflight: the page is of another origin as a rule, so that its
-    /// browser asks first, and shows it an answer only if that says so (Fetch §3.2).
+    /// Answers a request for a ticket, or its preflight. The page usually has another origin, so
+    /// its browser sends a preflight first, and shows the page only answers that allow it (Fetch
+    /// §3.2).
     pub(crate) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
@@ -151,7 +153,8 @@ impl TicketEndpoint {
         if node.is_refusing() {
             return Err(Problem::unavailable("the node is leaving service, ask again").into());
         }
-        // Within the rate of handshakes: a ticket is as much work, and leads to one.
+        // Tickets count in the rate of handshakes: issuing one costs as much, and leads to a
+        // handshake.
         if !self.permits.handshake(&settings.sessions.limits) {
             let detail = "too many requests at the moment, try again";
             return Err(Problem::over_limit(permits::HANDSHAKES, detail).into());
@@ -201,11 +204,12 @@ impl TicketEndpoint {
         }
     }
 
-    /// Takes the token that a ticket stands for, to be used by a request with this `Origin`.
+    /// Redeems a ticket: returns its token, for use by a request with this `Origin`.
     ///
     /// # Errors
     ///
-    /// There is no such ticket, or it is used up with this call; after [`RedeemError::Backend`] it may be.
+    /// There is no such ticket, or this call uses it up; after [`RedeemError::Backend`] it may be
+    /// used up.
     pub(crate) async fn redeem(
         &self,
         settings: &Snapshot,
@@ -221,8 +225,8 @@ impl TicketEndpoint {
             Ok(sealed) => match sealed.and_then(|sealed| ticket.open(sealed)) {
                 None => {
                     let lifetime = settings.auth.ticket_lifetime.as_secs_f64();
-                    // The reasons are fixed, and none is about tickets. On this one clients get another
-                    // credential and come back, as they should.
+                    // The reasons in the protocol are fixed, and none is about tickets. `Expired`
+                    // fits, because it makes clients get another credential and reconnect.
                     let error = AuthError::new(
                         AuthFailure::Expired,
                         format!(
@@ -242,8 +246,8 @@ impl TicketEndpoint {
     }
 }
 
-/// The origin that a ticket is for: that of the page that asks, or the one that a back end asks for.
-/// Without any the ticket is for programs that send no origin.
+/// The origin that a ticket is bound to: the requesting page's, or the one that a back end names.
+/// Without either, the ticket is for programs that send no origin.
 fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, Problem> {
     let wished = match wished {
         None => None,
@@ -261,8 +265,8 @@ fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, 
     }
 }
 
-/// An `Origin` header to be compared with another. A header that names no origin, as `null` does, is equal
-/// to itself: where any origin may connect, pages without one may too.
+/// An `Origin` header in a form to compare. A header that names no origin, such as `null`, equals
+/// only itself. Where any origin may connect, pages without an origin can thus use tickets too.
 fn comparable(origin: &str) -> String {
     canonical_origin(origin).unwrap_or_else(|| origin.to_owned())
 }
@@ -273,7 +277,7 @@ async fn read(body: Incoming) -> Result<Wish, Problem> {
     if body.is_empty() {
         return Ok(Wish::default());
     }
-    // The error of serde could quote a token that was sent in the wrong place.
+    // An error of serde could quote a token that was sent in the wrong place.
     let wish = object_text(&body).and_then(|text| serde_json::from_str(text).ok());
     wish.ok_or_else(|| Problem::bad_request("the body must be {\"origin\":\"https://…\"} or empty"))
 }

@@ -1,8 +1,9 @@
-//! The upgrade: from a request to a session's task. A streamed answer is one as well (`streams`).
+//! The upgrade, from a request to a session's task. A streamed answer is one too (`streams`).
 //!
-//! In order: draining, rate, handshake, protocol, credentials, origin, a place, ticket, token,
-//! admission, 101. A browser cannot read the answer to a failed handshake, so faults of the token are told
-//! after the 101, unless `auth.reject` says otherwise. A dependency that is down is told before it, as 503.
+//! The steps in order: draining, rate, handshake, protocol, credentials, origin, permit, ticket,
+//! token, admission, 101. A browser cannot read the answer to a failed handshake. Faults of the
+//! token are therefore reported after the 101, unless `auth.reject` says otherwise. If a dependency
+//! is down, the answer is 503 instead of the 101.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -39,10 +40,10 @@ use refused::{UpgradeRefusal, not_admitted};
 use span::UpgradeSpan;
 use streams::StreamKind;
 
-/// The beginning of a subprotocol that is a token.
+/// The prefix of a subprotocol that carries a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
-/// An endpoint that gives sessions, by the protocols that are spoken there.
+/// An endpoint that opens sessions, by its protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// `server.path`: the native protocol.
@@ -71,7 +72,7 @@ impl Endpoint {
         (centrifuge.enabled && is_on).then_some(endpoint)
     }
 
-    /// The name of its spans, for every path of `server.path`.
+    /// The name of the endpoint's spans. All paths of `server.path` have the same one.
     fn span_name(self) -> &'static str {
         match self {
             Self::Native | Self::Centrifuge => "GET /ws",
@@ -81,7 +82,7 @@ impl Endpoint {
     }
 }
 
-/// The endpoints that give sessions.
+/// The endpoints that open sessions.
 #[derive(Debug)]
 pub(crate) struct Upgrades {
     context: Arc<Context>,
@@ -116,13 +117,13 @@ impl Upgrades {
         }
     }
 
-    /// The receiver of commands that other nodes hand to sessions here.
+    /// The receiver of commands that other nodes send to sessions of this node.
     pub(crate) fn relay_receiver(&self) -> RelayReceiver {
         let emulated = Arc::clone(&self.emulated);
         RelayReceiver::new(move |message| emulated.take_relayed(&message))
     }
 
-    /// Answers a request that carries commands to a session with a streamed answer.
+    /// Answers a request that carries commands for a session with a streamed answer.
     pub(crate) async fn take_commands(
         &self,
         request: Request<Incoming>,
@@ -131,7 +132,7 @@ impl Upgrades {
         self.emulations.answer(request, settings).await
     }
 
-    /// Answers a request for an endpoint that gives sessions.
+    /// Answers a request to an endpoint that opens sessions.
     pub(crate) async fn answer(
         &self,
         request: Request<Incoming>,
@@ -156,7 +157,7 @@ impl Upgrades {
         response
     }
 
-    /// Turns the connection of a request into a session, or tells why not.
+    /// Turns the connection of a request into a session, or refuses it.
     async fn open_session(
         &self,
         request: Request<Incoming>,
@@ -235,7 +236,8 @@ impl Upgrades {
         Ok(response.map(|_| Full::new(Bytes::new())))
     }
 
-    /// Refuses a request while the node leaves service, and one over the rate of handshakes.
+    /// Refuses all requests while the node leaves service, and requests above the rate of
+    /// handshakes.
     fn check_service(&self, limits: &LimitsConfig) -> Result<(), UpgradeRefusal> {
         if self.context.node.is_refusing() {
             let problem = Problem::unavailable("the node is leaving service, connect again");
@@ -251,8 +253,8 @@ impl Upgrades {
         Ok(())
     }
 
-    /// Checks the origin of a request, takes a place for its connection, and then the token of its
-    /// credential, or the credential's fault.
+    /// Checks the origin of a request and takes a permit for its connection. Then returns the token
+    /// of its credential, or the credential's fault.
     async fn claim(
         &self,
         settings: &Snapshot,
@@ -261,13 +263,14 @@ impl Upgrades {
         span: &UpgradeSpan<'_>,
     ) -> Result<(Connection, Result<Option<String>, AuthError>), UpgradeRefusal> {
         credential::check_origin(settings, offer, credential.as_ref())?;
+        // The permit comes before the ticket, so that a full node does not use up a ticket.
         let connection = self.place(&settings.sessions.limits)?;
         let origin = offer.origin.as_deref();
         let token = self.token(settings, credential, origin, span).await?;
         Ok((connection, token))
     }
 
-    /// A place for the connection.
+    /// A permit for the connection.
     fn place(&self, limits: &LimitsConfig) -> Result<Connection, UpgradeRefusal> {
         self.permits.connection(limits).map_err(|full| {
             let detail = "the node has as many connections as it accepts";
@@ -296,7 +299,7 @@ impl Upgrades {
         })
     }
 
-    /// Counts a session that begins, and has it take the connection over.
+    /// Counts a session that begins, and lets it take over the connection.
     fn take_over(&self, upgrade: Upgrade, accepted: &Accepted) {
         let metrics = &self.metrics;
         let name = self.context.node.hub().wires().get(upgrade.wire).name();
@@ -307,8 +310,9 @@ impl Upgrades {
         accepted.take_over(upgrade);
     }
 
-    /// The protocol to speak, and the subprotocol to answer with. A client that offers none gets
-    /// the default one; a client that offers only others, or only a token, is refused.
+    /// The protocol to speak, and the subprotocol to answer with. A client that offers no
+    /// subprotocol gets the default. A client that offers only unknown ones, or only a token, is
+    /// refused.
     fn negotiate(
         &self,
         offer: &Handshake,
@@ -337,8 +341,8 @@ impl Upgrades {
         Ok((id, Some(wires.get(id).subprotocol())))
     }
 
-    /// The token that a ticket stands for. Any fault of the ticket is told as one of the token, except
-    /// where it is used by a page of another origin.
+    /// The token of a ticket. A fault of the ticket is reported as a fault of the token, unless a
+    /// page of another origin uses the ticket.
     async fn redeem(
         &self,
         settings: &Snapshot,
@@ -369,7 +373,8 @@ impl Upgrades {
         }
     }
 
-    /// The session that the request's token opens, or awaits one where it has none.
+    /// Decides how the session opens: by the request's token, by a token that the client still has
+    /// to send, or with a refusal.
     async fn open(
         &self,
         settings: &Snapshot,
@@ -380,6 +385,7 @@ impl Upgrades {
     ) -> Result<Opening, UpgradeRefusal> {
         let takes_message = settings.auth.accepts(Source::Message);
         let rules = self.context.node.hub().wires().get(wire).rules();
+        // A command opens the session later. The token of the request waits for it.
         if rules.opens_by_command {
             return Ok(Opening::Awaiting(Credentials {
                 of_request: token.transpose(),
@@ -418,7 +424,7 @@ impl Upgrades {
     }
 }
 
-/// The places that a session holds on to.
+/// The permits that a session holds.
 fn guards(connection: Connection, accepted: &Accepted) -> Guards {
     Guards {
         connection: Box::new(connection),
@@ -426,8 +432,8 @@ fn guards(connection: Connection, accepted: &Accepted) -> Guards {
     }
 }
 
-/// The refusal of a request for a protocol that this node does not speak: it was switched on after
-/// the start.
+/// The refusal of a request for a protocol that this node does not speak, because it was switched
+/// on after the start.
 fn not_spoken() -> UpgradeRefusal {
     let problem =
         Problem::unavailable("the node does not speak this protocol until it is restarted");

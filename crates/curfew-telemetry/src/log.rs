@@ -48,7 +48,7 @@ pub enum LevelError {
     Gone(#[source] reload::Error),
 }
 
-/// Changes the level of the running log. Cloning is a reference count.
+/// Changes the level of the running log. Cloning is cheap.
 #[derive(Clone)]
 pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
 
@@ -149,7 +149,8 @@ where
 }
 
 impl LogLevel {
-    /// Sets the level to `directives`, see [`TelemetryConfig::log_level`]. Changes nothing on error.
+    /// Sets the level to `directives`, see [`TelemetryConfig::log_level`]. Changes nothing on
+    /// error.
     pub fn set_level(&self, directives: &str) -> Result<(), LevelError> {
         (self.0)(parse_level(directives)?).map_err(LevelError::Gone)
     }

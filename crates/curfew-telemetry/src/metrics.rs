@@ -1,4 +1,4 @@
-//! Metrics, declared by the crates that count and kept here.
+//! Metrics. The crates that count declare them; this module holds them.
 
 mod declare;
 mod exemplar;

@@ -1,5 +1,4 @@
-//! The standard variables of OpenTelemetry: those that are accepted, their meaning, and those that
-//! are refused.
+//! The accepted and the refused standard variables of OpenTelemetry, and their meaning.
 //!
 //! Curfew's settings override their values: a key from a file, a variable `CURFEW__…` or `--set`
 //! wins. A variable that would have no effect is refused by name, so that nothing is ignored

@@ -1,4 +1,4 @@
-//! Spans: the choice of those to record, the trace they join, and their way to a collector.
+//! Spans: the choice of those to record, the trace they join, and their path to a collector.
 //!
 //! The choice precedes the span, and a span that is not recorded is a null pointer. A recorded span
 //! is one of `tracing`, which `tracing-opentelemetry` converts to OpenTelemetry. Spans dropped
@@ -66,8 +66,8 @@ impl Origin {
     }
 }
 
-/// Begins spans. Without `telemetry.otlp_endpoint` it is off, and every span is empty. Cloning is a
-/// reference count.
+/// Begins spans. Without `telemetry.otlp_endpoint` it is off, and every span is empty. Cloning is
+/// cheap.
 #[derive(Debug, Clone)]
 pub struct Tracer(Option<Arc<Recorder>>);
 
@@ -286,9 +286,9 @@ impl Tracer {
         }
     }
 
-    /// The span of a revocation that takes effect on this node, as a child of the call that wrote
-    /// it if that was recorded. Always recorded, except that those that close no session
-    /// (`is_vain`) are limited to 100 a second.
+    /// The span of a revocation that takes effect on this node. It is a child of the call that
+    /// wrote the revocation, if that call was recorded. It is always recorded, unless the
+    /// revocation closed no session (`is_vain`): such spans are limited to 100 a second.
     pub fn revocation(
         &self,
         name: &'static str,

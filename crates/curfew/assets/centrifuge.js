@@ -1,12 +1,12 @@
-// The Centrifuge SDK as a pane's client: the SDK's file, and the wire. Its events are in the log as
-// lines with a dot, its frames with arrows.
+// The Centrifuge SDK as a pane's client: the SDK's file, and the wire. The log shows its events
+// with a dot, and its frames with arrows.
 
 const MOST_RECONNECT_MS = 2000;
 const SDK_ENDPOINT = new URL(config.centrifuge, location.href.replace(/^http/, 'ws')).href;
 
 let isSdkAsked = false;
 
-// Nothing is loaded before the tab is opened.
+// The SDK is loaded only after the tab is opened.
 function loadSdk() {
   const { address, integrity } = config.sdk;
   const failed = (why) => {
@@ -69,7 +69,7 @@ class SdkWire {
     try {
       return await this.pane.token();
     } catch (problem) {
-      // Told so while it is open, the SDK would leave before the token is over.
+      // An SDK that got this error while it is open would disconnect before its token expires.
       throw problem instanceof NoToken && !this.pane.isOpen ? new Centrifuge.UnauthorizedError(problem.message) : problem;
     }
   }
@@ -90,8 +90,8 @@ class SdkWire {
     subscription.on('subscribed', ({ wasRecovering, recovered, streamPosition }) => {
       this.event('good', `subscribed ${channel}`);
       if (!wasRecovering) return pane.joined(channel, { ...streamPosition });
-      // The SDK delivers what was missed before it returns from this event, and does not say how
-      // much it is.
+      // The SDK delivers missed messages before it returns from this event, and does not say how
+      // many there are.
       pane.joined(channel, { ...streamPosition, recovered, ...(recovered && { offset: Infinity }) });
       return queueMicrotask(() => pane.recovered(channel));
     });

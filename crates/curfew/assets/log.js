@@ -6,7 +6,7 @@ const TONES = {
 };
 const TOKENS = /("(?:[^"\\]|\\.)*")|([{}[\],:])|([^\s"{}[\],:]+)/g;
 
-// A space after every comma and colon; numbers and key order stay as they were sent.
+// Writes JSON with a space after every comma and colon. Numbers and key order stay unchanged.
 function pretty(text, into) {
   let type = null;
   let key = '';
@@ -51,7 +51,7 @@ function made(name, text, className) {
   return element;
 }
 
-// Adds a line to a list of bounded length, which stays at its end if it is there.
+// Adds a line to a list of bounded length. A list that is scrolled to its end stays there.
 function append(list, line, most) {
   const atEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 30;
   list.append(line);

@@ -1,4 +1,4 @@
-// The calls of the page to the node, and a few words that all its scripts share.
+// The page's calls to the node, and a few functions that all its scripts share.
 
 const config = JSON.parse(document.getElementById('curfew-config').textContent);
 const { nonce } = document.getElementById('curfew-config');
@@ -6,13 +6,13 @@ const { nonce } = document.getElementById('curfew-config');
 const at = (root, name) => root.querySelector(`[data-testid="${name}"]`);
 const now = () => Date.now() / 1000;
 
-// Left bare where every shell takes it as it is.
+// Quotes a word for a shell, unless every shell takes it unquoted.
 const quoted = (word) => (/^[\w:.\/@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
 
-// Numbers stay as they were typed, where the browser can: Curfew delivers them byte for byte.
+// Numbers stay as they were typed, if the browser can do that: Curfew delivers them byte for byte.
 const parsed = (text) => JSON.parse(text, (key, value, { source } = {}) => (typeof value === 'number' && source && JSON.rawJSON ? JSON.rawJSON(source) : value));
 
-// The user may have no new token.
+// Thrown if the user may have no new token.
 class NoToken extends Error {}
 
 const panes = [];
@@ -41,7 +41,7 @@ async function dev(path, body) {
   return answer;
 }
 
-// A node that was started anew has keys of its own, and knows no revocation.
+// A restarted node has new keys, and knows no revocation.
 async function meetAgain() {
   const html = await (await ask('/')).text();
   const anew = new DOMParser().parseFromString(html, 'text/html').getElementById('curfew-config');

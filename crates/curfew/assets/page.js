@@ -17,7 +17,7 @@ function addPane(Wire) {
   return pane;
 }
 
-// Two users; or the one that the address names, who connects at once.
+// Two users, or the one that the URL names, who connects at once.
 function firstPanes(Wire) {
   const first = addPane(Wire);
   if (!wanted) { addPane(Wire); return; }

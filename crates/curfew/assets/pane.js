@@ -1,6 +1,6 @@
-// One pane: one user, over one client of the node. A "wire" is such a client, with the same few
-// methods for each protocol (curfew.js, centrifuge.js); it tells its pane what happens to it.
-// All that a frame or a field brings reaches the document by textContent only.
+// One pane: one user with one client of the node. A "wire" is such a client. It has the same few
+// methods for each protocol (curfew.js, centrifuge.js), and reports its events to its pane. Text
+// from frames and fields enters the document by textContent only.
 
 const LOG_LINES = 300;
 const SAID_LINES = 50;
@@ -11,7 +11,7 @@ const DATA = {
   carol: '{"text": "Who left the lamp lit?"}',
 };
 
-// The browser's WebSocket on a line that the page can cut, with its frames in the log.
+// The browser's WebSocket, with its frames in the log. The page can cut its line.
 const lineOf = (pane) => class extends WebSocket {
   constructor(...address) {
     super(...address);
@@ -63,7 +63,7 @@ class Pane {
   announce(text) { this.part('announce').textContent = text; }
   note(text) { this.tell('note', text); }
 
-  // Shows a text, or hides its place if there is none.
+  // Shows a text, or hides its element if there is none.
   tell(name, text) {
     this.part(name).textContent = text ?? '';
     this.part(name).hidden = !text;
@@ -101,7 +101,7 @@ class Pane {
     this.part('data').value = DATA[user] ?? '{"text": "Hello"}';
   }
 
-  // Nothing is known of any session: its channels, and its place in the stream of each.
+  // Forgets everything about a session: its channels, and its position in the stream of each.
   forget() {
     this.session = undefined;
     this.tokenId = undefined;
@@ -113,7 +113,7 @@ class Pane {
 
   // ---- Its states ------------------------------------------------------------------------------
 
-  // The one place where the state changes: idle, connecting, open, expiring or closed.
+  // The only code that changes the state: idle, connecting, open, expiring or closed.
   enter(state, badge) {
     this.state = state;
     this.root.dataset.state = state;
@@ -132,7 +132,7 @@ class Pane {
     light();
   }
 
-  // All that shows the user, and the way back that is open to it.
+  // Updates every part that shows the user, or the user's ways to connect again.
   named() {
     const user = this.user || 'nobody';
     const kind = this.part('revoke-kind').value;
@@ -156,14 +156,14 @@ class Pane {
 
   target(kind) { return { user: this.user, session: this.session, token: this.tokenId }[kind]; }
 
-  // The revocations that name this pane. One made elsewhere, or before the page was reloaded, is
-  // taken to be of the user: a new token would get around the others.
+  // The revocations that name this pane. A revocation that was made elsewhere, or before the page
+  // was reloaded, is assumed to be of the user, because a new token would evade other kinds.
   namedBy() {
     const known = ['user', 'session', 'token'].map((kind) => `${kind}:${this.target(kind)}`).filter((key) => revocations.has(key));
     return known.length === 0 && this.isBarred ? [`user:${this.user}`] : known;
   }
 
-  // Ten times a second: the ring, and the time that the token has left.
+  // Updates the ring and the time that the token has left, ten times a second.
   tick() {
     const ring = this.part('ring');
     if (!this.isOpen) { ring.style.strokeDashoffset = 100; return; }
@@ -212,7 +212,7 @@ class Pane {
     this.wire.connect();
   }
 
-  // A token of the life that is picked; the client asks for one whenever it needs it.
+  // A token of the chosen lifetime. The client calls this whenever it needs one.
   async token() {
     const life = this.picked('next');
     if (!this.mayReturn) throw new NoToken(`${this.user} gets no new token.`);
@@ -223,7 +223,7 @@ class Pane {
     return token;
   }
 
-  // With the place that is known, if one is: what came after it arrives first.
+  // Subscribes from the known position, if there is one: messages after it arrive first.
   subscribe(channel) {
     if (this.subscriptions.has(channel)) return;
     this.subscriptions.set(channel, 'subscribing');
@@ -269,7 +269,7 @@ class Pane {
 
   refused({ code, message }) { this.note(code === undefined ? message : `${code}: ${message}`); }
 
-  // While it is cut, every attempt of the client to come back fails.
+  // While the line is cut, every attempt of the client to reconnect fails.
   cut(isCut) {
     this.isCut = isCut;
     this.part('cut').textContent = isCut ? 'Mend the line' : 'Cut the line';
@@ -279,7 +279,7 @@ class Pane {
       this.part('recovery').replaceChildren();
       this.line?.close();
     } else if (this.state === 'connecting') {
-      // It does not wait any longer.
+      // The client tries again without further waiting.
       this.wire.connect();
     }
   }
@@ -313,7 +313,7 @@ class Pane {
     refreshSessions();
   }
 
-  // The client comes back by itself.
+  // The client will reconnect.
   lostLine(why) {
     for (const channel of this.subscriptions.keys()) this.subscriptions.set(channel, 'waiting');
     this.chips();
@@ -321,7 +321,7 @@ class Pane {
     refreshSessions();
   }
 
-  // The client does not come back by itself.
+  // The client will not reconnect.
   ended({ code, reason, message, advice }) {
     this.note();
     const isRevoked = reason === 'revoked';
@@ -343,7 +343,7 @@ class Pane {
     refreshSessions();
   }
 
-  // The receipt of the revocation, if it was made here.
+  // Shows the receipt of the revocation, if it was made on this page.
   told() {
     const { closed, nodes, took_ms: tookMs } = this.receipt ?? {};
     this.part('took').hidden = this.tookMs === undefined || !this.receipt;
@@ -351,7 +351,7 @@ class Pane {
     this.part('receipt').textContent = this.receipt ? `Receipt: ${nodes.confirmed} of ${nodes.live} ${nodes.live === 1 ? 'node' : 'nodes'} confirmed, ${closed} ${closed === 1 ? 'session' : 'sessions'} closed, ${tookMs} ms.` : '';
   }
 
-  // Subscribed, and the place at which it begins. After a recovery messages count it up.
+  // Notes a subscription and its first position. After a recovery, messages advance the position.
   joined(channel, { epoch, offset, recovered }) {
     if (!this.subscriptions.has(channel)) return;
     const since = this.places.get(channel);
@@ -370,7 +370,7 @@ class Pane {
     if (panes.filter((pane) => pane.subscriptions.get(channel) === 'subscribed').length > 1) done(1);
   }
 
-  // A message; true if it was missed and is recovered. One without an offset moves no place.
+  // Shows a message; true if it was missed and recovered. Without an offset the position stays.
   received(channel, { from, data, offset }) {
     const place = this.places.get(channel);
     const missed = this.recovering.get(channel);
@@ -384,7 +384,7 @@ class Pane {
     return isRecovered;
   }
 
-  // All that was missed is here.
+  // All missed messages have arrived.
   recovered(channel) {
     const missed = this.recovering.get(channel);
     if (!missed) return;
@@ -397,7 +397,7 @@ class Pane {
     return this.recovery(channel, `Recovered ${count} of ${last - first + 1} missed in ${channel}: ${offsets}.`);
   }
 
-  // Messages are lost up to the place that is given.
+  // Messages up to the given position are lost.
   lost(channel, { epoch, offset }) {
     const since = this.places.get(channel);
     if (since?.epoch === epoch && since?.offset === offset) return;
@@ -418,7 +418,7 @@ class Pane {
     if (why) this.note(`${channel}: ${why}`);
   }
 
-  // The last word on what a channel's subscriber has missed.
+  // Shows the latest result about missed messages of a channel.
   recovery(channel, text, isLost = false) {
     const list = this.part('recovery');
     const line = [...list.children].find((one) => one.dataset.channel === channel) ?? document.createElement('li');
@@ -430,7 +430,7 @@ class Pane {
 
   // ---- What it shows ---------------------------------------------------------------------------
 
-  // The channels, each with the offset of its last message; the whole position in the title.
+  // Shows the channels, each with the offset of its last message. The title has the whole position.
   chips() {
     const chips = [...this.subscriptions].map(([channel, state]) => {
       const place = this.places.get(channel);
@@ -449,7 +449,7 @@ class Pane {
     this.part('subscriptions').replaceChildren(...(chips.length ? chips : [made('li', 'No subscriptions.')]));
   }
 
-  // A message as a person reads it.
+  // Shows a message as a person reads it.
   say(channel, from, data, isRecovered) {
     const line = made('li');
     const text = typeof data?.text === 'string' ? data.text : JSON.stringify(data);
@@ -464,14 +464,14 @@ class Pane {
     this.part('frame-count').textContent = frames;
   }
 
-  // Frames, each in a line of its own: one message of the Centrifuge protocol has several.
+  // Logs each frame on a line of its own. A message of the Centrifuge protocol may have several.
   frame(direction, text) {
     for (const line of String(text).split('\n').filter(Boolean)) {
       let frame = {};
       try {
         frame = JSON.parse(line);
       } catch {
-        // Shown as it is.
+        // Text that is not JSON is shown unchanged.
       }
       const isRecovered = frame.type === 'message' && frame.offset <= this.recovering.get(frame.channel)?.last;
       this.log(direction === '↑' ? 'sent' : TONES[frame.type] ?? 'news', direction, line, frame.trace, isRecovered && 'recovered');
@@ -489,7 +489,7 @@ class Pane {
       pretty(text, body);
       this.count(this.frames + 1);
     }
-    // Only a trace that the node has made is a link.
+    // Only the id of a trace becomes a link.
     if (config.trace_url && /^[0-9a-f]{32}$/.test(trace)) {
       const link = made('a', 'trace');
       link.href = config.trace_url.replace('{trace_id}', trace);

@@ -1,4 +1,4 @@
-//! The commands that go through the admin API, and the small HTTP client under them.
+//! The commands that use the admin API, and their small HTTP client.
 
 pub(crate) mod disconnect;
 pub(crate) mod history;
@@ -31,13 +31,13 @@ use crate::output;
 /// Longest wait for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest wait for an answer; a revocation's waits for receipts from every node.
+/// Longest wait for an answer. The answer to a revocation waits for receipts from every node.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Largest answer, in bytes: a page of sessions is far smaller.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// The characters that a segment of a path does not hold as they are: all but the unreserved (RFC 3986 §2.3).
+/// The characters that a segment of a path escapes: all but the unreserved ones (RFC 3986 §2.3).
 const ENCODED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -53,12 +53,12 @@ pub(crate) struct AdminClient {
     address: String,
     /// The value of the `Host` header.
     host: String,
-    /// The path that the API is under, without a slash at its end.
+    /// The base path of the API, without a slash at its end.
     base: String,
     key: Option<HeaderValue>,
 }
 
-/// One answer that is not an error.
+/// A successful answer.
 pub(crate) struct AdminAnswer {
     body: Bytes,
 }
@@ -75,7 +75,7 @@ impl AdminClient {
         })
     }
 
-    /// Sends a request and waits for the answer; anything but success is an error.
+    /// Sends a request and waits for the answer. An answer without success is an error.
     pub(crate) fn send(
         &self,
         method: Method,
@@ -162,7 +162,7 @@ fn parse_url(url: &str) -> Result<(String, String, String), String> {
     if authority.as_str().contains('@') || uri.query().is_some() {
         return Err(wrong());
     }
-    // One that is no number would be read as none.
+    // `port_u16` gives `None` for an invalid port, as for no port.
     if authority.port_u16().is_none() && authority.as_str() != authority.host() {
         return Err(format!(
             "{}: its port is no number from 1 to 65535",
@@ -195,7 +195,8 @@ fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
     Ok(Some(header))
 }
 
-/// The page at which the trace of a call is to be seen, or its id alone; nothing when none is recorded.
+/// A line with the page of a call's trace, or with the trace's id if there is no page. Empty if no
+/// trace is recorded.
 pub(crate) fn trace_line(answer: &Value) -> String {
     let named = ["trace_url", "trace"].map(|name| answer[name].as_str());
     match named.into_iter().flatten().next() {
@@ -244,7 +245,7 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
 
 /// `text` as one segment of a path (RFC 3986 §2.3).
 pub(crate) fn segment(text: &str) -> String {
-    // A segment of dots only would be taken for a step up.
+    // A segment of dots only would be taken for a relative path.
     let encoded = match text.bytes().all(|byte| byte == b'.') {
         true => &const { ENCODED.add(b'.') },
         false => &ENCODED,

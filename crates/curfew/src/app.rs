@@ -1,4 +1,4 @@
-//! The composition root: puts a node together from a configuration and runs it to its end.
+//! The composition root: builds a node from a configuration, and runs it to its end.
 //!
 //! The only file that names every concrete type.
 
@@ -39,7 +39,7 @@ const BUILD: Build = Build {
     rustc: env!("CURFEW_RUSTC"),
 };
 
-/// A node that is put together and listens, but does not answer yet.
+/// A node that is built and listens, but does not answer yet.
 #[derive(Debug)]
 pub(crate) struct App {
     node: Running,
@@ -48,8 +48,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Builds everything and opens both listeners. Reads key and certificate files. `extra` makes
-    /// what the public listener answers beside `/ws`.
+    /// Builds a node and opens both listeners. Reads key and certificate files. `extra` makes the
+    /// handler of paths of the public listener that have no endpoint.
     pub(crate) fn build(
         config: &Config,
         telemetry: Installed,
@@ -72,7 +72,7 @@ impl App {
         let of_redis = RedisMetrics::register(&registry);
         let of_node = NodeMetrics::register(&registry);
         let of_server = ServerMetrics::register(&registry, &wires.names());
-        // An embedded backend is known at once; another is unknown at first.
+        // The embedded backend always holds its lease. Over Redis, a node starts without one.
         let (lease, path) = match config.backend.kind {
             BackendKind::Memory => (DeliveryLease::perpetual(), DeliveryPath::Local),
             BackendKind::Redis => (DeliveryLease::not_held(), DeliveryPath::Broker),
@@ -162,7 +162,7 @@ impl App {
         Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
     }
 
-    /// Answers on both listeners, each until its token is cancelled. Logs where they are.
+    /// Answers on both listeners, each until its token is cancelled. Logs their addresses.
     pub(crate) fn listen(
         self,
         stop_public: CancellationToken,
@@ -192,7 +192,7 @@ impl App {
     }
 }
 
-/// A node that answers.
+/// A node that answers requests.
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) context: Arc<Context>,
@@ -207,20 +207,21 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Puts another configuration in force, as far as that is possible without a restart. On an
-    /// error everything stays as it was. Sessions that are there already are found by it once
-    /// [`Node::until_settled`] returns.
+    /// Puts another configuration in force, as far as possible without a restart. On an error,
+    /// nothing changes. Existing sessions are found by the keys of the new configuration after
+    /// [`Node::until_settled`] has returned.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
         let prepared = Prepared::read(config)?;
-        // The one change that can fail, and then changes nothing, comes before all others.
+        // This step alone can fail, and then changes nothing, so it comes before all others.
         self.log_level.set_level(&config.telemetry.log_level)?;
         self.put_in_force(prepared);
         Ok(())
     }
 
-    /// Cannot fail, so that a reload is whole: all that can is in [`Prepared::read`].
+    /// Cannot fail, so that a reload takes effect as a whole. [`Prepared::read`] has all steps that
+    /// can fail.
     fn put_in_force(&self, prepared: Prepared) {
-        // Named one by one: a part that is not put in force does not compile.
+        // Every part is named, so that a forgotten one is an error of the compiler.
         let Prepared {
             issuers,
             settings,
@@ -237,11 +238,12 @@ impl Running {
         context.node.set_kinds(&revocable_claims);
         context.node.hub().set_limits(hub);
         self.public.show_limits();
-        // Last: sessions decide by the new rules.
+        // This comes last, so that sessions are judged by the new settings.
         context.node.hub().reconsider_all();
     }
 
-    /// Tells what no line of the log has told, where the interval of the last one is over.
+    /// Logs the repeated events that no line has mentioned yet, once the interval since the last
+    /// line is over.
     pub(crate) fn tell_rest(&self) {
         self.context.node.tell_rest();
         self.context.authenticator.tell_rest();
@@ -249,13 +251,13 @@ impl Running {
         self.admin.tell_rest();
     }
 
-    /// Keys were read again, with success or not.
+    /// Updates metrics and sessions after keys were read again, successfully or not.
     pub(crate) fn keys_read(&self) {
         keys_read(&self.context, &self.metrics);
     }
 }
 
-/// All that a reload puts in force. What can fail of it, files included, has been read and checked.
+/// All parts that a reload puts in force. Steps that can fail, such as reading files, are done.
 struct Prepared {
     issuers: PreparedIssuers,
     settings: Arc<SessionSettings>,
@@ -265,7 +267,7 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// Changes nothing.
+    /// Reads and checks all parts. Changes nothing in the running node.
     fn read(config: &Config) -> anyhow::Result<Self> {
         Ok(Self {
             settings: Arc::new(settings(config)?),
@@ -296,7 +298,7 @@ fn node_info(
     }
 }
 
-/// Counts the keys in force, and has sessions closed that rest upon one that is not any more.
+/// Counts the keys in force, and closes sessions whose key is no longer in force.
 fn keys_read(context: &Context, metrics: &ReloadMetrics) {
     let node = &context.node;
     match context.authenticator.keys_are_current() {
@@ -313,7 +315,7 @@ fn keys_read(context: &Context, metrics: &ReloadMetrics) {
     }
 }
 
-/// The tasks that fetch keys. They hold no more than they need: the context outlives them.
+/// The tasks that fetch keys. They hold only a weak reference to the context.
 fn keepers(context: &Arc<Context>, metrics: &Arc<ReloadMetrics>, timeout: Duration) -> Keepers {
     let fetcher = Fetcher::new(timeout, || trust::client(trust::system_roots()));
     let node = Arc::clone(&context.node);
@@ -330,7 +332,7 @@ fn keepers(context: &Arc<Context>, metrics: &Arc<ReloadMetrics>, timeout: Durati
     Keepers::new(Arc::clone(&context.authenticator), fetcher, spawn, told)
 }
 
-/// The span of a fetch of keys; always recorded, since there are few.
+/// Records the span of a fetch of keys. It is always recorded, since fetches are few.
 fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
     let now = tracer.now();
     let mut span = tracer.root("fetch keys", SpanKind::Client);
@@ -348,7 +350,7 @@ fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
     }
 }
 
-/// The wires that the node speaks; the first is that of a client which asks for none.
+/// The wires that the node speaks. The first is the default for clients that request none.
 fn wires(config: &Config) -> Wires {
     let websocket = |encoding| {
         Wire::websocket(Centrifuge {
@@ -387,7 +389,8 @@ fn hub_limits(config: &Config) -> HubLimits {
     }
 }
 
-/// Beside what is configured, sessions are found by what reports and tokens given back name.
+/// The claims by which sessions can be revoked: the configured ones, and the ones that reports and
+/// revocations of tokens use.
 fn revocable_claims(config: &Config) -> Vec<String> {
     let mut claims = config.session.revocable_claims.clone();
     let auth = &config.auth;
@@ -396,14 +399,15 @@ fn revocable_claims(config: &Config) -> Vec<String> {
             claims.push(claim.to_owned());
         }
     }
-    // A single issuer counts too: another may be added, and earlier revocations stay in force.
+    // This applies to a single issuer too: another may be added while earlier revocations are in
+    // force.
     if auth.token_revocation || auth.reports_users() {
         claims.extend([ISSUER_USER, ISSUER_TOKEN].map(str::to_owned));
     }
     claims
 }
 
-/// The snapshot that a request or a command goes by.
+/// The snapshot of settings that a request or a command uses.
 fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
     Ok(SessionSettings {
         session: config.session.clone(),
@@ -424,8 +428,8 @@ fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
     })
 }
 
-/// A digest of `[[channels]]`, for other nodes to compare; `None` without entries. Settings at their
-/// default are left out, so that one that a later version adds makes no difference.
+/// A digest of `[[channels]]`, for other nodes to compare; `None` without entries. Settings at
+/// their default are left out, so that a setting which a later version adds makes no difference.
 fn channels_digest(config: &Config) -> Option<String> {
     if config.channels.is_empty() {
         return None;

@@ -1,5 +1,5 @@
-//! `curfew check-config`: every problem of a configuration at once; with `--probe` also that what it
-//! names is there.
+//! `curfew check-config`: reports every problem of a configuration at once. With `--probe`, it also
+//! checks that the dependencies which the configuration names can be used.
 
 mod certificate;
 
@@ -21,10 +21,10 @@ use crate::{lifecycle, output};
 /// Exit code for an invalid configuration.
 const INVALID: u8 = 2;
 
-/// Exit code where something that it names cannot be had.
+/// Exit code if a dependency cannot be used.
 const NOT_THERE: u8 = 1;
 
-/// A clock that is off by more is told as a fault: nodes warn from here on.
+/// A clock that is off by more is reported as a fault. Nodes warn from here on.
 const MAX_SKEW: Duration = Duration::from_secs(1);
 
 /// Arguments of `curfew check-config`.
@@ -52,12 +52,12 @@ pub(crate) struct CheckConfigArgs {
     json: bool,
 }
 
-/// Something that the configuration names, asked.
+/// The result of asking one dependency that the configuration names.
 #[derive(Debug, Serialize)]
 struct Probe {
     /// The key that names it.
     key: String,
-    /// It has answered, as a node needs it.
+    /// True if the dependency answered as a node needs it.
     there: bool,
     message: String,
 }
@@ -143,7 +143,7 @@ fn probe(config: &Config) -> Result<Vec<Probe>, Failure> {
     })
 }
 
-/// Every primary; one entry where they cannot be found.
+/// Probes every primary. Returns one entry if they cannot be found.
 async fn probe_redis(config: &Config) -> Vec<Probe> {
     let key = || "backend.redis.url".to_owned();
     match curfew_backend_redis::probe(&config.backend.of_redis(), &SystemClock).await {

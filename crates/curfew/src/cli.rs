@@ -1,4 +1,5 @@
-//! The command line: every command in one list, with its arguments beside what it does.
+//! The command line: the list of all commands. Each command's arguments are in the file of the
+//! command.
 
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use crate::{
     admin, check_config, completions, connect, dev, doctor, explain, man, print_config, token,
 };
 
-/// Version and commit: `0.1.0 (0123456789ab)`, or the version alone where the build knew no commit.
+/// Version and commit: `0.1.0 (0123456789ab)`, or the version alone if the build knew no commit.
 const VERSION: &str = env!("CURFEW_VERSION");
 
 /// WebSocket sessions that end when access does.
@@ -98,7 +99,7 @@ pub(crate) struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Loads the configuration; every problem if there is one.
+    /// Loads the configuration. The error has every problem.
     pub(crate) fn load(&self, check: Check) -> Result<Loaded, Failure> {
         config::load(self.config.as_deref(), &self.sets, check).map_err(Failure::Config)
     }

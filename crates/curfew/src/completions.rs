@@ -1,4 +1,4 @@
-//! `curfew completions`: what a shell needs to complete this command line.
+//! `curfew completions`: the script with which a shell completes this command line.
 
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;

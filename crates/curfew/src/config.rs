@@ -1,4 +1,4 @@
-//! The configuration: every crate owns its section, this composes them.
+//! The configuration. Every crate owns its section, and this module composes them.
 
 mod backend;
 mod extract;
@@ -59,7 +59,7 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// The section `auth`, with what the others ask of tokens.
+    /// The section `auth`, completed by the demands that other sections make on tokens.
     pub(crate) fn auth(&self) -> curfew_auth::AuthConfig {
         let grants = Some(&self.policy.grants_claim).filter(|claim| !claim.is_empty());
         let claims = self.session.revocable_claims.iter().chain(grants);
@@ -70,8 +70,8 @@ impl Config {
         }
     }
 
-    /// Reports everything that is wrong with the values, section by section, and then what is wrong
-    /// between sections. Reads the files that are named.
+    /// Reports every problem of the values: first in each section, then between sections. Reads the
+    /// files that the values name.
     pub(crate) fn check(&self, problems: &mut Problems) {
         problems.within("server", |problems| self.server.check(problems));
         problems.within("admin", |problems| self.admin.check(problems));
@@ -127,12 +127,12 @@ impl Config {
 /// The extent of a check of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// That every key exists and every value is of the right form.
+    /// Checks that every key exists and every value has the right form.
     Form,
-    /// Also that the values make sense together, and that those files they name can be used that are
-    /// on this machine.
+    /// Also checks that the values make sense together, and that the named files can be used, as
+    /// far as they are on this machine.
     Offline,
-    /// Also that the files they name are there and can be used.
+    /// Also checks that all named files exist and can be used.
     Everything,
 }
 
@@ -141,15 +141,15 @@ pub(crate) enum Check {
 pub(crate) struct Loaded {
     /// The effective configuration.
     pub(crate) config: Config,
-    /// The file it was read from, to be read again on reload.
+    /// The file that it was read from, to be read again on reload.
     pub(crate) file: Option<PathBuf>,
-    /// Settings that are valid and may not do what they are there for.
+    /// Warnings about valid settings that may not have the intended effect.
     pub(crate) warnings: Vec<ConfigProblem>,
     /// The merged values, for [`Loaded::source`].
     merged: Merged,
 }
 
-/// One thing wrong with the configuration, and where it was written.
+/// A problem of the configuration, with the place where it was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ConfigProblem {
     /// A file's path, an environment variable's name, `--set` or `defaults`.
@@ -176,8 +176,9 @@ impl fmt::Display for ConfigProblem {
     }
 }
 
-/// Loads the configuration: defaults, then the standard variables of OpenTelemetry, then `file`, then
-/// the rest of the environment, then `sets` (`section.key=value`). On failure, every problem.
+/// Loads the configuration: defaults, then the standard variables of OpenTelemetry, then `file`,
+/// then the rest of the environment, then `sets` (`section.key=value`). The error has every
+/// problem.
 pub(crate) fn load(
     file: Option<&Path>,
     sets: &[String],
@@ -186,8 +187,8 @@ pub(crate) fn load(
     load_from(file, std::env::vars_os(), sets, check)
 }
 
-/// The settings of telemetry that the environment gives, for a node that takes no others; every
-/// problem if there is one.
+/// Loads the telemetry settings from the environment, for a node that takes no other settings from
+/// it. The error has every problem.
 pub(crate) fn telemetry() -> Result<Loaded, Vec<ConfigProblem>> {
     let section = format!("{}TELEMETRY__", layers::ENV_PREFIX);
     let env = std::env::vars_os().filter(|(name, _)| {
@@ -213,7 +214,7 @@ pub(crate) fn telemetry() -> Result<Loaded, Vec<ConfigProblem>> {
     }
 }
 
-/// [`load`] with another environment.
+/// Like [`load`], with the given environment.
 fn load_from(
     file: Option<&Path>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
@@ -229,8 +230,8 @@ fn load_from(
             None
         }
     };
-    // Without a file that was given, what it would have set is missing: only what is wrong in
-    // itself is reported then.
+    // If the file cannot be read, its settings are missing. Only problems that do not depend on
+    // them are reported then.
     let whole = found.is_empty();
     let environment: Vec<_> = env.into_iter().collect();
     let mut given = Given::from(environment.iter().cloned());
@@ -297,7 +298,7 @@ fn load_from(
     }
 }
 
-/// The problem of a variable that is no setting.
+/// The problem of a variable that is not a Curfew setting.
 fn of_variable((name, message): &(String, String)) -> ConfigProblem {
     ConfigProblem {
         source: name.clone(),
@@ -308,7 +309,7 @@ fn of_variable((name, message): &(String, String)) -> ConfigProblem {
 }
 
 impl Loaded {
-    /// Logs what may not do what it is there for.
+    /// Logs the warnings.
     pub(crate) fn warn(&self) {
         for warning in &self.warnings {
             warn!(source = %warning.source, line = warning.line, key = %warning.key, "{}", warning.message);
@@ -357,7 +358,7 @@ impl Merged {
         Some((source, file.and_then(|file| file.line(path))))
     }
 
-    /// A problem of the key at `path`. When no layer has the key, the file is where it is missing.
+    /// A problem of the key at `path`. If no layer has the key, it is missing in the file.
     fn problem(&self, path: &KeyPath, message: String) -> ConfigProblem {
         let (source, line) = self.exact(path).unwrap_or_else(|| match &self.file {
             Some(file) => (file.path.display().to_string(), file.line(path)),

@@ -27,16 +27,16 @@ use paint::Paint;
 use places::Places;
 use trace::Traces;
 
-/// Longest wait for the server's close frame once we asked to close.
+/// Longest wait for the server's close frame after this client has sent its own.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Longest wait for answers to what was piped in, before we ask to close.
+/// Longest wait for answers to piped input, before this client closes.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The id of the ping behind what was piped in: its pong comes after every other answer.
+/// The id of the ping that follows piped input. Its pong comes after every other answer.
 const LAST_ID: &str = "curfew-connect-end";
 
-/// Lines that may wait to be sent.
+/// Maximum number of typed lines that wait to be sent.
 const TYPED_AHEAD: usize = 64;
 
 /// Arguments of `curfew connect`.
@@ -101,9 +101,9 @@ enum TokenIn {
 
 /// The end of the connection.
 enum End {
-    /// The server closed, with this code and reason; or we did and it agreed.
+    /// The connection was closed with this code and reason, by the server or by this client.
     Closed(Option<u16>, String),
-    /// We asked to close and the server did not answer in time.
+    /// This client asked to close, and the server did not answer in time.
     Unanswered,
     /// The connection broke.
     Broken(ClientError),
@@ -111,7 +111,7 @@ enum End {
 
 /// Connects, and stays until either side closes.
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
-    // A position is one of one channel.
+    // A position belongs to one channel.
     if args.since.is_some() && args.subscribe.len() != 1 {
         return Err(Failure::usage(format!(
             "--since needs exactly one --subscribe, the channel of the position; there are {}",
@@ -123,7 +123,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let result = runtime.block_on(talk(args, token));
-    // A thread may still wait for the keyboard; the process ends without it.
+    // A thread may still wait for input. The process does not wait for that thread.
     runtime.shutdown_background();
     result
 }
@@ -186,7 +186,7 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
     }
 }
 
-/// Lines from stdin, read on a thread of their own: a terminal cannot be waited for otherwise.
+/// Lines from stdin, read on a thread of their own, because reading a terminal blocks.
 fn keyboard() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(TYPED_AHEAD);
     std::thread::spawn(move || {
@@ -208,24 +208,24 @@ struct Conversation {
     places: Places,
     /// Channels to subscribe to as soon as the session is open.
     subscribe: Vec<String>,
-    /// The position in the first of them, if one is known.
+    /// The position in the first of these channels, if one is known.
     since: Option<Position>,
     /// True if lines may be sent. With a token they wait for the server's first frame, so that
-    /// what is piped in does not overtake the subscriptions.
+    /// piped input does not overtake the subscriptions.
     ready: bool,
     /// True if anything came from stdin.
     typed: bool,
     phase: Phase,
 }
 
-/// The stage of the end.
+/// The phases of the conversation.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
-    /// Not begun.
+    /// stdin is read and the connection is open.
     Open,
-    /// stdin has ended; answers to what it said are waited for until then.
+    /// stdin has ended. The answers to its lines are awaited until this time.
     Settling(Instant),
-    /// A close frame was sent; the server's is waited for until then.
+    /// A close frame was sent. The server's close frame is awaited until this time.
     Closing(Instant),
 }
 
@@ -271,8 +271,8 @@ impl Conversation {
         }
     }
 
-    /// A person who ends the input wants to leave. What was piped in is to be answered first; and
-    /// if that was nothing at all, there is nothing to end with: listen on.
+    /// Handles the end of stdin. A person who ends the input wants to leave. Piped input is
+    /// answered first. If there was none, the client continues to receive.
     async fn end_of_input(&mut self) {
         if std::io::stdin().is_terminal() {
             self.close().await;
@@ -292,10 +292,10 @@ impl Conversation {
         matches!(self.phase, Phase::Closing(_))
     }
 
-    /// Prints what came; the first `connected` sends the subscriptions.
+    /// Prints a received message. The first `connected` frame triggers the subscriptions.
     async fn show(&mut self, incoming: Incoming) -> Result<(), Failure> {
         match incoming {
-            // The answer to our own last ping.
+            // The answer to this client's last ping follows all other answers.
             Incoming::Text(text) if self.is_last_answer(&text) => self.close().await,
             Incoming::Text(text) => {
                 let kind = paint::kind(&text);
@@ -316,7 +316,7 @@ impl Conversation {
                 self.paint
                     .note(&format!("a binary message of {} bytes", data.len()));
             }
-            // Answered already, and not about the session.
+            // Control frames are handled already, and do not concern the session.
             Incoming::Ping(_) | Incoming::Pong(_) | Incoming::Close { .. } => {}
         }
         Ok(())
@@ -333,7 +333,7 @@ impl Conversation {
         }
     }
 
-    /// A connection that takes nothing any more says why when it is read next.
+    /// Sends a text. A failure is ignored, because the next read reports its reason.
     async fn send_text(&mut self, text: &str) {
         self.places.sent(text);
         self.client.send_text(text).await.ok();
@@ -374,7 +374,7 @@ impl Conversation {
     }
 }
 
-/// A URL fit to be shown: its query may hold a token.
+/// A URL without its query, which may hold a token.
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }

@@ -41,7 +41,7 @@ const KEY_BYTES: usize = 32;
 /// announced as expiring at once.
 const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
 
-/// The history that every channel has: more than a person types while a tab is away.
+/// The history of every channel. It holds more than a person types while a tab is disconnected.
 const HISTORY: HistoryConfig = HistoryConfig {
     size: 100,
     ttl: Duration::from_secs(10 * 60),
@@ -78,7 +78,7 @@ pub(crate) struct DevArgs {
     pub(crate) backend: Vec<OsString>,
 }
 
-/// Runs a node to play with until it is told to stop.
+/// Runs a node to play with until a signal stops it.
 pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
     let dev = Arc::new(Dev::new(args)?);
     let telemetry = curfew_telemetry::init(&dev.config.telemetry)?;

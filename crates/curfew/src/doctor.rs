@@ -1,5 +1,5 @@
-//! `curfew doctor`: compares an identity provider's tokens with the configuration, and says what would
-//! happen and what to change; offline, but for keys that are configured by URL.
+//! `curfew doctor`: compares an identity provider's tokens with the configuration, and reports what
+//! would happen and what to change. It works offline, except for keys that are configured by URL.
 
 mod findings;
 mod logout;
@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::{output, token};
 use findings::Findings;
 
-/// Exit code where something would not work.
+/// Exit code if something would not work.
 const NOT_WELL: u8 = 1;
 
 /// Arguments of `curfew doctor`.
@@ -58,7 +58,7 @@ pub(crate) struct DoctorArgs {
     json: bool,
 }
 
-/// A token and what it says, believed or not.
+/// A token and its content, which is not verified.
 struct Shown {
     text: String,
     header: Map<String, Value>,
@@ -66,7 +66,7 @@ struct Shown {
 }
 
 impl Shown {
-    /// `name` is what the token is called.
+    /// Reads a token. `name` is the token's name in an error.
     fn read(
         name: &str,
         token: Option<&String>,
@@ -90,12 +90,12 @@ impl Shown {
         }))
     }
 
-    /// A claim that is text.
+    /// A claim, if it is text.
     fn text_of(&self, claim: &str) -> Option<&str> {
         self.claims.get(claim)?.as_str()
     }
 
-    /// True if it has what ID tokens alone have (OpenID Connect Core 1.0 §2, §3.3.2.11).
+    /// True if it has a claim that only ID tokens have (OpenID Connect Core 1.0 §2, §3.3.2.11).
     fn is_id_token(&self) -> bool {
         let only_theirs = ["nonce", "at_hash", "c_hash"];
         only_theirs
@@ -103,7 +103,7 @@ impl Shown {
             .any(|claim| self.claims.contains_key(*claim))
     }
 
-    /// `aud`, one or several.
+    /// The values of `aud`, one or several.
     fn audience(&self) -> Vec<&str> {
         match self.claims.get("aud") {
             Some(Value::String(one)) => vec![one],
@@ -112,7 +112,7 @@ impl Shown {
         }
     }
 
-    /// The issuer that its `iss` names, and its place in the configuration.
+    /// The configured issuer that its `iss` names, with its index.
     fn issuer<'c>(&self, config: &'c AuthConfig) -> Option<(usize, &'c Issuer)> {
         let named = self.text_of("iss");
         let mut issuers = config.issuers.iter().enumerate();
@@ -147,7 +147,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     fetch_keys(&authenticator, &config)?;
     let mut findings = Findings::default();
     match (&access, &id) {
-        // All other findings about them would be the wrong way round.
+        // All other findings would compare the wrong tokens.
         (Some(access), Some(id)) if access.is_id_token() && !id.is_id_token() => findings.bad(
             "the tokens are swapped: the access token has a nonce or at_hash, as ID tokens have, and the ID token has none",
             "give each by its own option",
@@ -167,7 +167,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     }
 }
 
-/// Judges each token, and what a logout would end.
+/// Judges each token, and the sessions that a logout would end.
 fn judge(
     access: Option<&Shown>,
     id: Option<&Shown>,
@@ -184,7 +184,7 @@ fn judge(
         let judged = authenticator.judge_logout(&logout.text);
         let is_refused = judged.is_err();
         tokens.judge_logout(judged, config, findings);
-        // It ends nothing, with any subject.
+        // A refused logout token ends nothing, no matter which subject it names.
         if is_refused {
             tokens.logout = None;
         }
@@ -216,7 +216,8 @@ fn judge_access(
     }
 }
 
-/// The change that mends a refusal, as far as that is in the configuration or the provider's.
+/// The change in the configuration or at the provider that would prevent a refusal, if one is
+/// known.
 fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     match error.failure() {
         AuthFailure::WrongIssuer => unknown_issuer(token, config),
@@ -250,7 +251,7 @@ fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     }
 }
 
-/// The configured `iss` that is close to a token's, where none is the same.
+/// A hint about a token whose `iss` is not configured. It names a similar `iss`, if there is one.
 fn unknown_issuer(token: &Shown, config: &AuthConfig) -> String {
     let named = token.text_of("iss").unwrap_or_default();
     let alike = |one: &&str| {

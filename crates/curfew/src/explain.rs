@@ -1,4 +1,5 @@
-//! `curfew explain`: which rule decides, and why; offline, but for keys that are configured by URL.
+//! `curfew explain`: which rule decides, and why. It works offline, except for keys that are
+//! configured by URL.
 
 mod refusal;
 
@@ -56,11 +57,11 @@ pub(crate) struct ExplainArgs {
     json: bool,
 }
 
-/// The owner of the claims, and their reliability.
+/// The claims that the decision is about, and their user.
 struct Subject {
     claims: Map<String, Value>,
     user: String,
-    /// The reason for which the token is refused.
+    /// The refusal of the token, if it is refused.
     refused: Option<Refusal>,
 }
 
@@ -99,7 +100,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     Ok(output::print(&text)?)
 }
 
-/// Keys that are configured by URL. One that is not to be had is told: the token may be good.
+/// Fetches the keys that are configured by URL. A failure is printed, because the token may be
+/// valid.
 pub(crate) fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Result<(), Failure> {
     if authenticator.remotes().is_empty() {
         return Ok(());
@@ -111,7 +113,7 @@ pub(crate) fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Resu
     Ok(())
 }
 
-/// Asks every provider once; those that cannot be had, and why.
+/// Asks every provider for its keys once. Returns the issuers whose keys were not fetched, and why.
 pub(crate) async fn fetch_once(
     authenticator: &Authenticator,
     config: &Config,
@@ -185,7 +187,7 @@ fn parse_action(text: &str) -> Result<Action, String> {
     })
 }
 
-/// The decision in one line, and what every rule said.
+/// The decision in one line, and the result of every rule.
 fn describe(explanation: &Explanation) -> String {
     let decision = if explanation.allowed {
         "allowed"

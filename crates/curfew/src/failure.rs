@@ -12,23 +12,23 @@ const USAGE: u8 = 2;
 /// The failure of a command.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line cannot be meant as it is written.
+    /// The command line is wrong.
     Usage(String),
-    /// The configuration is wrong, in all these places.
+    /// The configuration has these problems.
     Config(Vec<ConfigProblem>),
-    /// Everything is said already; only the exit code is left.
+    /// The failure is reported already; only the exit code remains.
     Told(u8),
     /// Anything else.
     Other(anyhow::Error),
 }
 
 impl Failure {
-    /// A command line that cannot be meant as it is written.
+    /// A failure of a wrong command line.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::Usage(message.into())
     }
 
-    /// Says on stderr what is wrong and gives the exit code.
+    /// Prints the failure to stderr and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         let (text, code) = match self {
             Self::Usage(message) => (format!("curfew: {message}\n"), USAGE),
@@ -37,7 +37,7 @@ impl Failure {
             Self::Other(error) if is_broken_pipe(&error) => (String::new(), 0),
             Self::Other(error) => (format!("curfew: {error:#}\n"), 1),
         };
-        // With stderr gone, only the exit code is left to tell.
+        // If stderr is closed, only the exit code can report the failure.
         io::stderr().write_all(text.as_bytes()).ok();
         ExitCode::from(code)
     }
@@ -61,7 +61,8 @@ fn list(problems: &[ConfigProblem]) -> String {
     text
 }
 
-/// True if the reader of our output has gone, as in `curfew sessions | head`: no failure.
+/// True if the reader of the output has closed it, as in `curfew sessions | head`. That is no
+/// failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

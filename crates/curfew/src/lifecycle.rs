@@ -20,10 +20,10 @@ use crate::failure::Failure;
 /// The interval at which files are checked for changes.
 const POLL: Duration = Duration::from_secs(1);
 
-/// A second signal shortens what is left of the drain to this.
+/// The rest of the drain after a second signal.
 const HURRIED: Duration = Duration::from_millis(500);
 
-/// Longest wait for the backend to forget this node.
+/// Longest wait for the backend to remove this node.
 const LEAVE: Duration = Duration::from_secs(3);
 
 /// Longest wait for the collector to take the last spans.
@@ -34,23 +34,23 @@ const LAST_SPANS: Duration = Duration::from_secs(1);
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
     pub(crate) sets: Vec<String>,
-    /// The file and those it names, as they were before they were loaded: a change since then is not
-    /// lost.
+    /// The file and the files that it names, as they were before they were loaded. A change since
+    /// then is not missed.
     pub(crate) seen: LastRead,
 }
 
-/// Files as they were last read, good or bad.
+/// Files as they were last read, valid or not.
 #[derive(Debug, Default)]
 pub(crate) struct LastRead {
-    /// The configuration's own.
+    /// The contents of the configuration file.
     file: Option<Vec<u8>>,
-    /// The files that the configuration names. A configuration of bad form does not tell its files,
-    /// so the files of the one before it stay.
+    /// The files that the configuration names. If the configuration cannot be parsed, they are not
+    /// known, and the files of the one before it stay.
     named: Files,
 }
 
 impl LastRead {
-    /// Looks at the files of a configuration that is about to be loaded.
+    /// Reads the files of a configuration that is about to be loaded.
     pub(crate) fn look(&mut self, file: Option<&Path>, sets: &[String]) {
         self.file = file.and_then(|file| std::fs::read(file).ok());
         if let Ok(loaded) = config::load(file, sets, Check::Form) {
@@ -59,8 +59,7 @@ impl LastRead {
     }
 }
 
-/// Runs a node until it is told to stop. What may change while it runs is read again from
-/// `source`; without one nothing is.
+/// Runs a node until a signal stops it. Changes are read from `source`; without one there are none.
 pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Result<(), Failure> {
     let stop_public = CancellationToken::new();
     let stop_admin = CancellationToken::new();
@@ -77,7 +76,7 @@ pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Res
         reload_until(stop.asked(), &mut reloader, &mut hangup).await;
         drain(&reloader, &stop_public, stop.asked()).await;
     };
-    // On one task: what blocks the one keeps the other from beating.
+    // Both run on one task: if one of them blocks it, the beat stops.
     tokio::select! {
         () = life => {}
         never = node.beat() => match never {},
@@ -96,7 +95,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// The next of them.
+    /// Waits for the next of these signals.
     async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -105,7 +104,7 @@ impl Stop {
     }
 }
 
-/// Takes over changes, as they are seen or announced.
+/// Reloads when files change and on SIGHUP, until `stop`.
 async fn reload_until(
     stop: impl Future<Output = ()>,
     reloader: &mut Reloader,
@@ -124,8 +123,8 @@ async fn reload_until(
     }
 }
 
-/// Leaves service: not ready, accepting for a while, then sending sessions away over the window. A
-/// second signal shortens it.
+/// Leaves service. The node reports that it is not ready, accepts connections for a while, and then
+/// closes its sessions over the window. A second signal shortens the drain.
 async fn drain(
     reloader: &Reloader,
     stop_public: &CancellationToken,
@@ -149,7 +148,8 @@ async fn drain(
         }
     }
     stop_public.cancel();
-    // Each bounded, the latter also by what is left of the supervisor's patience.
+    // Both waits are bounded: the first by `Public::serve`, the second by its timeout, which is
+    // short because a supervisor kills a node that takes too long.
     let (_, left) = tokio::join!(
         reloader.running.answered.cancelled(),
         time::timeout(LEAVE, node.backends().nodes.leave()),
@@ -163,7 +163,7 @@ fn listen_for(kind: SignalKind) -> anyhow::Result<Signal> {
     signal(kind).context("listen for signals")
 }
 
-/// Reads again what may change while the node runs.
+/// Reads again the settings and files that may change while the node runs.
 #[derive(Debug)]
 struct Reloader {
     running: Running,
@@ -172,7 +172,7 @@ struct Reloader {
     seen: LastRead,
     /// True if key files had changed at the last check.
     keys_changed: Cell<bool>,
-    /// Since when a configuration has been taken over that sessions are not all found by yet.
+    /// The time of the last change of configuration, until all sessions are found by its keys.
     unsettled: Option<Instant>,
 }
 
@@ -195,11 +195,11 @@ impl Reloader {
         std::fs::read(self.source.as_ref()?.file.as_ref()?).ok()
     }
 
-    /// Looks at the files: the configuration's own, and those it names. Then tells what the log owes.
+    /// Logs repeated events, then checks the configuration's own file and the files that it names.
     fn poll(&mut self) {
         self.running.tell_rest();
         let now = self.read_file();
-        // A file that is gone for a moment is being replaced.
+        // A file that is missing for a moment is being replaced.
         let is_new = now.is_some() && now != self.seen.file;
         let changed = self.seen.named.changed();
         if !changed.keys.is_empty() {
@@ -216,7 +216,7 @@ impl Reloader {
         let authenticator = &self.running.context.authenticator;
         let changed = !authenticator.reload_changed_files().is_empty();
         let changed_before = self.keys_changed.replace(changed);
-        // Once more a moment later, for sessions that were being admitted by the old keys.
+        // The next check does this again, for sessions that were being admitted with the old keys.
         if changed || changed_before {
             self.running.keys_read();
         }
@@ -229,14 +229,16 @@ impl Reloader {
         }
     }
 
-    /// Reads the configuration again and puts it in force; a bad one is reported and the old one
-    /// stays. The reload is over when every session is found by it: see [`Reloader::complete`].
+    /// Reads the configuration again and puts it in force. An invalid one is reported, and the old
+    /// one stays. The reload is complete when every session is found by it: see
+    /// [`Reloader::complete`].
     fn reload(&mut self) {
         let Some(source) = &self.source else { return };
+        // Read before the load, so that a change during the load causes another reload.
         self.seen.look(source.file.as_deref(), &source.sets);
         let node = &self.running.context.node;
         let metrics = &self.running.metrics;
-        // From here on this reload is the last one, even if an earlier one is not over.
+        // From here on this reload is the last one, even if an earlier one is not complete.
         metrics.config_last_reload_successful.set(0);
         self.unsettled = None;
         let file = source.file.as_deref();
@@ -256,7 +258,7 @@ impl Reloader {
             error!(error = %error, "configuration not reloaded, the old one stays");
             return;
         }
-        // A restart is measured against the running settings.
+        // The running settings show which changes need a restart.
         let started = std::mem::replace(&mut self.config, config);
         let waiting = keep_boot_settings(&mut self.config, &started);
         metrics
@@ -277,7 +279,7 @@ impl Reloader {
         self.poll_keys();
     }
 
-    /// Waits until every session is found by the configuration that was taken over.
+    /// Waits until every session is found by the configuration in force.
     async fn settled(&self) {
         match self.unsettled {
             Some(_) => self.running.context.node.until_settled().await,
@@ -285,7 +287,7 @@ impl Reloader {
         }
     }
 
-    /// The last reload is over.
+    /// Reports that the last reload is complete.
     fn complete(&mut self) {
         let Some(began) = self.unsettled.take() else {
             return;
@@ -334,8 +336,8 @@ const BOOT_SETTINGS: &[BootSetting] = boot_settings![
     "telemetry.trace_url" => telemetry.trace_url,
 ];
 
-/// Gives `new` the settings of the running node that it cannot take over; returns the keys of those
-/// that differed.
+/// Gives `new` the settings of the running node that take effect only at start. Returns the keys of
+/// the settings that differed.
 fn keep_boot_settings(new: &mut Config, running: &Config) -> Vec<&'static str> {
     let mut kept = Vec::new();
     for setting in BOOT_SETTINGS {

@@ -1,4 +1,4 @@
-//! The `curfew` command: what runs a node, and what operators and developers use beside it.
+//! The `curfew` command, which runs a node and has the tools of operators and developers.
 //!
 //! Owns: the command line, the configuration as a whole, and the choice of every concrete type.
 //! Start at [`main`], then `cli.rs` for the commands and `config.rs` for the configuration.
@@ -32,14 +32,14 @@ use clap::Parser as _;
 use cli::{Cli, Command};
 use failure::Failure;
 
-/// An idle connection takes a third less memory with it than with glibc's allocator, which keeps
-/// the holes that handshakes leave; and what a storm took is given back. Its settings, for memory
-/// to be given back within a second, are in `.cargo/config.toml`.
+/// With jemalloc, an idle connection takes a third less memory than with glibc's allocator, which
+/// keeps the holes that handshakes leave. jemalloc also gives back the memory of a storm of
+/// connections. Its settings, which make it do so within a second, are in `.cargo/config.toml`.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // Before anything can open a TLS connection; a second provider would be an error of ours.
+    // This comes before anything can open a TLS connection. A second provider would be a bug.
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .is_err()

@@ -1,4 +1,5 @@
-//! `curfew man`: the manual, made from the help texts. For packages; `curfew help` says the same.
+//! `curfew man`: the manual, made from the help texts. It is for packages; `curfew help` says the
+//! same.
 
 use std::fs;
 use std::path::PathBuf;

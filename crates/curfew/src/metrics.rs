@@ -1,4 +1,4 @@
-//! The metrics of keys and of the configuration, as they are read again.
+//! The metrics of reloads of keys and of the configuration.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ curfew_telemetry::metrics! {
 }
 
 impl ReloadMetrics {
-    /// Keys and configuration count as read.
+    /// Registers the metrics. At the start, keys and configuration count as read.
     pub(crate) fn start(registry: &Registry) -> Arc<Self> {
         let metrics = Self::register(registry);
         metrics.jwt_keys_last_reload_successful.set(1);
@@ -25,14 +25,14 @@ impl ReloadMetrics {
         metrics
     }
 
-    /// Keys were read with success, now, in Unix seconds.
+    /// Notes that keys were read successfully at the time `now`, in Unix seconds.
     pub(crate) fn keys_reloaded(&self, now: u64) {
         self.jwt_keys_last_reload_successful.set(1);
         self.jwt_keys_last_reload_success_timestamp
             .set(i64::try_from(now).unwrap_or(i64::MAX));
     }
 
-    /// Keys could not be read again.
+    /// Notes that keys could not be read again.
     pub(crate) fn keys_not_reloaded(&self) {
         self.jwt_keys_last_reload_successful.set(0);
     }

@@ -1,8 +1,8 @@
-//! Output of commands: text and aligned tables, to a stdout that may go away.
+//! Output of commands: text and aligned tables, to a stdout that may be closed.
 
 use std::io::{self, Write as _};
 
-/// Prints `text` to stdout; a reader that has gone is an error, where `println!` would panic.
+/// Prints `text` to stdout. A closed stdout is an error, where `println!` would panic.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
@@ -53,14 +53,14 @@ fn width(line: &[String], column: usize) -> usize {
     line.get(column).map_or(0, |cell| cell.chars().count())
 }
 
-/// A line that says that something is well, or that it is not.
+/// A line with a verdict, good or bad.
 pub(crate) fn verdict(well: bool, text: &str) -> String {
     let mark = if well { "ok  " } else { "FAIL" };
     format!("{mark}  {}\n", clean(text))
 }
 
-/// Control characters, of a user's name for example, must not steer the terminal. Also those that
-/// turn the direction of text around.
+/// Escapes control characters, of a user's name for example, which could control the terminal.
+/// Characters that change the direction of text are escaped too.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
         .flat_map(|c| {

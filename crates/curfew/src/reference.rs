@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::config::schema::{Schema, Shape};
 
-/// The sections in the order of the page; the test sees that none is missing.
+/// The sections in the order of the page. A test checks that none is missing.
 const SECTIONS: [&str; 11] = [
     "server",
     "admin",
@@ -50,7 +50,7 @@ read, and a warning says so. All take effect at start. A header's value is read 
 | --- | --- | --- |
 ";
 
-/// The end of the names of keys that take a number of bytes.
+/// The suffix of keys that take a number of bytes.
 const SIZE: &str = "_bytes";
 
 /// The cell of a key without a default.
@@ -66,7 +66,7 @@ pub(crate) fn markdown() -> String {
             continue;
         };
         let (node, defaults, title) = match schema.shape(found) {
-            // Its entries have the defaults of their type.
+            // Entries of a list have the defaults of their type.
             Shape::List(items) => (items, &Value::Null, format!("`[[{section}]]`")),
             _ => (found, &defaults[section], format!("`[{section}]`")),
         };
@@ -193,8 +193,8 @@ fn is_duration(default: &str) -> bool {
 }
 
 /// The description without its statement of the default, which has a column of its own. The meaning
-/// of the default stays: "Default: 0s, no limit." becomes "`0s`: no limit.", and that of a key
-/// without a default begins with "Absent".
+/// of the default stays: "Default: 0s, no limit." becomes "`0s`: no limit.", and the sentence of a
+/// key without a default begins with "Absent".
 fn without_default(about: &str, absent: bool) -> String {
     let mut kept: Vec<String> = Vec::new();
     for sentence in about.split_inclusive(". ").map(str::trim) {
@@ -210,7 +210,8 @@ fn without_default(about: &str, absent: bool) -> String {
     kept.join(" ")
 }
 
-/// The sentence about a default's meaning in a statement of it: "`false`, it is refused".
+/// A sentence about the meaning of a default, from the statement of the default: "`false`, it is
+/// refused".
 fn meaning(stated: &str, absent: bool) -> Option<String> {
     if let Some((_, other)) = stated.split_once("; ") {
         let mut letters = other.chars();
@@ -226,7 +227,7 @@ fn meaning(stated: &str, absent: bool) -> Option<String> {
         };
     }
     let (value, meaning) = parts?;
-    // Words that describe the default are no second copy of it.
+    // A description of the default in words does not repeat it.
     if value.contains(' ') {
         return Some(format!("By default {stated}."));
     }
@@ -246,7 +247,7 @@ fn paragraph(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Text fit for a cell of a table.
+/// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }

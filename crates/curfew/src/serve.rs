@@ -8,7 +8,7 @@ use crate::config::Check;
 use crate::failure::Failure;
 use crate::lifecycle::{self, LastRead, Source};
 
-/// Runs a node until it is told to stop.
+/// Runs a node until a signal stops it.
 pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     let mut seen = LastRead::default();
     seen.look(args.config.config.as_deref(), &args.config.sets);
@@ -27,8 +27,8 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
     })
 }
 
-/// Every connection is an open file, and the usual soft limit of 1,024 is for programs of the
-/// 1980s. The hard limit is the administrator's.
+/// Raises the limit of open files to the hard limit, which the administrator sets. Every connection
+/// is an open file, so the usual soft limit of 1,024 is too low.
 pub(crate) fn raise_open_files() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         warn!(error = %error, "the limit of open files stays as it is");

@@ -59,7 +59,7 @@ pub(crate) fn read_file(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("read the token file {}", file.display()))
 }
 
-/// The parts of a token, beside its key.
+/// The parts of a token, without its key.
 #[derive(Debug, Default)]
 pub(crate) struct Wish {
     pub(crate) user: String,
@@ -73,7 +73,7 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// The claims, for a token issued at `now` (Unix seconds). `--claim` values win.
+    /// The claims, for a token issued at `now` (Unix seconds). Values of `--claim` take precedence.
     pub(crate) fn claims(self, now: u64) -> Map<String, Value> {
         let mut claims = Map::new();
         claims.insert("sub".to_owned(), self.user.into());

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore};
 
 /// The machine's root certificates: those of the system's store, or of `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR`. It may have none; then no server is trusted.
+/// `SSL_CERT_DIR`. If there are none, no server is trusted.
 pub(crate) fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots
 }
 
-/// A client that trusts these.
+/// The settings of a TLS client that trusts these roots.
 pub(crate) fn client(roots: RootCertStore) -> Arc<ClientConfig> {
     Arc::new(
         ClientConfig::builder()

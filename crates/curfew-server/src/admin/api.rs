@@ -22,12 +22,12 @@ use super::{
 use crate::config::{AdminKey, Power, Snapshot};
 use crate::http::{Problem, Response};
 
-/// The callers that an operation is for.
+/// The callers that may use an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// Anyone who reaches the listener.
     Open,
-    /// Callers with a key that may do this.
+    /// Callers whose key has this power.
     Key(Power),
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Access {
 pub(super) struct Caller(Arc<AdminKey>);
 
 impl Caller {
-    /// The caller with `key`, if that may do this.
+    /// The caller with `key`, if the key has this power. Otherwise the problem is 403.
     pub(super) fn with(key: Arc<AdminKey>, power: Power) -> Result<Self, Problem> {
         if key.may(power) {
             return Ok(Self(key));
@@ -61,14 +61,14 @@ fn forbidden(detail: String) -> Problem {
 /// A request, taken apart.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// The settings that the whole request goes by.
+    /// The settings that apply to the whole request.
     pub(super) settings: Snapshot,
     pub(super) params: HashMap<&'static str, String>,
     pub(super) query: String,
     pub(super) body: Bytes,
     /// The caller; `None` for an operation that is open to all.
     caller: Option<Caller>,
-    /// The call's span, where it is recorded.
+    /// The call's span, if it is recorded.
     pub(super) trace: Option<Box<TraceContext>>,
 }
 
@@ -96,13 +96,13 @@ impl Call {
         self.caller.as_ref().map_or("", Caller::name)
     }
 
-    /// True if the caller may do this for a channel.
+    /// True if the caller's key may be used for a channel.
     pub(super) fn may_use(&self, channel: &Channel) -> bool {
         let caller = self.caller.as_ref();
         caller.is_none_or(|Caller(key)| key.may_use(channel))
     }
 
-    /// Fails unless the caller may do this for a channel.
+    /// Fails with 403 unless the caller's key may be used for a channel.
     pub(super) fn check_channel(&self, channel: &Channel) -> Result<(), Problem> {
         match self.may_use(channel) {
             true => Ok(()),
@@ -113,7 +113,7 @@ impl Call {
         }
     }
 
-    /// A parameter of the path; the table says which there are.
+    /// A parameter of the path. The table of operations defines which ones exist.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).map_or("", String::as_str)
     }
@@ -140,11 +140,11 @@ impl Call {
     }
 }
 
-/// An operation at work.
+/// The future of a handler.
 type Handling = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
-/// An answer that need not be waited for.
+/// The future of an answer that is ready at once.
 fn now(result: Result<Response, Problem>) -> Handling {
     Box::pin(ready(result))
 }
@@ -155,9 +155,10 @@ pub(super) struct Operation {
     pub(super) path: &'static str,
     pub(super) access: Access,
     pub(super) summary: &'static str,
-    /// Its body may have a `traceparent`.
+    /// The operation publishes: its body may have a `traceparent`, and after a timeout its outcome
+    /// is unknown.
     pub(super) publishes: bool,
-    /// Its span is recorded at any ratio.
+    /// Its span is recorded regardless of the sampling ratio.
     pub(super) always_traced: bool,
     /// Query parameters: name and meaning.
     pub(super) query: &'static [(&'static str, &'static str)],
@@ -188,12 +189,12 @@ impl Operation {
         }
     }
 
-    /// HEAD goes wherever GET does (RFC 9110 §9.1).
+    /// True if the operation answers `method`. GET operations also answer HEAD (RFC 9110 §9.1).
     fn takes_method(&self, method: &Method) -> bool {
         self.method == *method || self.method == Method::GET && *method == Method::HEAD
     }
 
-    /// True if a call changes something: then its answer is a receipt, which names its trace.
+    /// True if a call changes something. The answer to such a call names its trace.
     pub(super) fn changes(&self) -> bool {
         self.method != Method::GET
     }
@@ -282,7 +283,7 @@ pub(super) fn operations() -> Vec<Operation> {
 pub(super) enum NotFound {
     /// No such path.
     Path,
-    /// The path exists; these methods it takes.
+    /// The path exists, but it takes only these methods.
     Method(String),
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Channels {
 #[derive(Debug, Serialize, JsonSchema)]
 struct ChannelInfo {
     channel: String,
-    /// Number of sessions of this node that listen.
+    /// The number of this node's sessions that are subscribed.
     subscribers: usize,
 }
 
@@ -33,7 +33,7 @@ struct ChannelInfo {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ChannelDetails {
     channel: String,
-    /// Number of sessions of this node that listen.
+    /// The number of this node's sessions that are subscribed.
     subscribers: usize,
     /// The stream; absent if the channel has none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,9 +48,9 @@ pub(super) struct ChannelDetails {
 struct PresenceInfo {
     /// The sessions, at most 1000.
     sessions: Vec<PresentSession>,
-    /// Number of sessions.
+    /// The number of sessions.
     count: u64,
-    /// Number of their users.
+    /// The number of users with such a session.
     users: u64,
     /// True if the list leaves sessions out.
     truncated: bool,
@@ -96,25 +96,25 @@ impl From<Present> for PresentSession {
 /// A channel's stream.
 #[derive(Debug, Serialize, JsonSchema)]
 struct StreamInfo {
-    /// The life of the stream that the offset counts in.
+    /// Identifies the life of the stream in which `offset` counts.
     epoch: String,
     /// The offset of the newest publication.
     offset: u64,
-    /// Number of publications kept.
+    /// The number of stored publications.
     kept: u64,
 }
 
 /// A part of a channel's history.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct History {
-    /// The life of the stream that the offsets count in.
+    /// Identifies the life of the stream in which offsets count.
     epoch: String,
     /// The offset of the newest publication.
     offset: u64,
-    /// Newest first with `before`, oldest first with `since`.
+    /// The publications: oldest first with `since`, otherwise newest first.
     publications: Vec<Entry>,
-    /// True if the answer was cut at half of `limits.outbound_bytes`: ask again from the last offset in
-    /// it. Absent otherwise.
+    /// True if the answer was cut at half of `limits.outbound_bytes`: ask again from the last
+    /// offset in it. Absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
 }
@@ -126,7 +126,7 @@ struct Entry {
     /// The published value, byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
-    /// The publisher's user; absent for a publication of this API.
+    /// The publisher's user; absent if the publication came through this API.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
     /// The time of the publication, in Unix milliseconds.
@@ -163,7 +163,8 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
             Some(StreamInfo {
                 epoch: page.position.epoch.to_string(),
                 offset,
-                // Offsets have no holes.
+                // Offsets have no gaps, so the oldest and the newest give the number of
+                // publications.
                 kept: first.map_or(0, |first| offset + 1 - first.position.offset),
             })
         }
@@ -197,7 +198,8 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     let bytes = admin.context.settings.load().limits.outbound_bytes;
     let read = admin.context.node.history(&channel, range, limit, bytes);
     let read = read.await?;
-    // Publications from before a change of the channel's format are left out.
+    // Binary publications date from before a change of the channel's format. They are left out,
+    // since this answer is JSON.
     let publications = read.publications.into_iter();
     let publications = publications.filter(|publication| !publication.is_binary);
     let publications = publications.map(entry);
@@ -213,7 +215,7 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
 /// Deletes the publications of a channel's stream; the position stays.
 pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = call.streamed()?;
-    // Read first: an error is then told of what was not deleted.
+    // The position is read first. If that fails, the caller gets an error and nothing is deleted.
     let position = admin.read(&channel, StreamRange::Top).await?.position;
     admin
         .context
@@ -232,12 +234,12 @@ pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Pro
 }
 
 impl Call {
-    /// The options of a channel by the settings of the request.
+    /// The options of a channel, from the settings of the request.
     pub(super) fn options(&self, channel: &Channel) -> ChannelOptions {
         self.settings.sessions.channels.of(channel)
     }
 
-    /// Fails with this explanation unless the channel has a stream.
+    /// Fails with `detail` unless the channel has a stream.
     pub(super) fn check_stream(
         &self,
         channel: &Channel,
@@ -249,7 +251,7 @@ impl Call {
         }
     }
 
-    /// Fails unless the publications of the channel are JSON, which alone this API has.
+    /// Fails unless the channel's publications are JSON, the only format of this API.
     pub(super) fn check_json(&self, channel: &Channel) -> Result<(), Problem> {
         match self.options(channel).is_binary {
             false => Ok(()),
@@ -295,7 +297,7 @@ fn named(call: &Call) -> Result<Channel, Problem> {
     Ok(channel)
 }
 
-/// A whole number of the query.
+/// A whole number from the query.
 fn number(call: &Call, name: &str) -> Result<Option<u64>, Problem> {
     let number = |text: String| {
         let number = text.parse().ok().filter(|number| *number <= MAX_OFFSET);

@@ -18,9 +18,9 @@ use crate::http::{Problem, Response, json};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Explain {
-    /// A token, which is verified. Either this or `claims`.
+    /// A token to verify. Send either this or `claims`.
     token: Option<String>,
-    /// Claims as if they had been verified. Either this or `token`.
+    /// Claims to use as if they had been verified. Send either this or `token`.
     claims: Option<Map<String, Value>>,
     /// The action.
     action: Action,

@@ -1,7 +1,8 @@
 //! Health and metrics, which need no key.
 //!
-//! Neither turns bad when a backend that was in use goes away: that happens on every node at
-//! once, so that restarting them, or sending clients elsewhere, makes an outage worse.
+//! Neither health endpoint fails when a backend that was in use becomes unavailable. That happens
+//! to every node at once, and restarting the nodes or sending clients elsewhere would make the
+//! outage worse.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -18,17 +19,17 @@ use super::Admin;
 use crate::config::Snapshot;
 use crate::http::{Problem, Response, json};
 
-/// After so long without a beat the process is taken for stuck: ten beats were due.
+/// The process counts as stuck after this long without a beat. Ten beats were due by then.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// The one switch that sets `AuthConfig::development`.
+/// The only switch that sets `AuthConfig::development`.
 const DEVELOPMENT: &str = "curfew dev --centrifuge";
 
-/// The state of the process. No answer at all means that nothing of it runs.
+/// The state of the process. No answer at all means that no part of it works.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Live {
     alive: bool,
-    /// The reason, where it is not alive.
+    /// The reason, if the process is not alive.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
@@ -36,23 +37,26 @@ pub(super) struct Live {
 /// The state of the node's service.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Ready {
-    /// False until the backend was in use once and some issuer's keys were there, and while draining.
+    /// False until the backend has been available once and some issuer has had keys. False also
+    /// while the node drains.
     ready: bool,
     /// While it is `unavailable` the node admits no session, and upgrades get 503.
     backend: Backend,
-    /// The reason for which the node is not ready, or else for which its backend is unavailable.
+    /// The reason that the node is not ready. If it is ready, the reason that its backend is
+    /// unavailable.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'static, str>>,
-    /// The setting that keeps a Redis which was replaced by a replica from accepting revocations, or
-    /// `none`. Left out where there are no replicas.
+    /// The setting that stops a former primary from accepting revocations after a failover of
+    /// Redis, or `none`. Absent if Redis has no replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     fencing: Option<&'static str>,
-    /// The issuers whose streams of events were stopped by their transmitters, as far as this node
-    /// was told: what they see does not end access meanwhile. Left out where there are none.
+    /// The issuers whose transmitters have stopped their event streams, as far as this node was
+    /// notified. Security events of these issuers do not end access meanwhile. Absent if there are
+    /// none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stopped_streams: Vec<String>,
-    /// The switch of `curfew dev` that makes the node accept tokens which no other node would. Left
-    /// out where there is none.
+    /// The switch of `curfew dev` that makes this node accept tokens that every other node refuses.
+    /// Absent if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     development: Option<&'static str>,
 }
@@ -65,8 +69,9 @@ enum Backend {
     Unavailable,
 }
 
-/// A worker thread that is stuck leaves the others to answer, and only its own connection waits; the
-/// main task has no other to take over: without it nothing is reloaded and SIGTERM does nothing.
+/// Answers that the process is alive while its main task works. A stuck worker thread delays only
+/// the connection that it works on; other threads serve the rest. No thread takes over from a stuck
+/// main task: nothing is reloaded, and SIGTERM has no effect.
 pub(super) fn livez(admin: &Admin) -> Result<Response, Problem> {
     let alive = admin.context.node.since_beat() < STUCK;
     let live = Live {
@@ -84,7 +89,7 @@ pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
         Standing::Starting(why) => (false, Backend::Unavailable, Some(why)),
     };
     let draining = node.is_draining();
-    // Only those that are fetched can be missing.
+    // Only issuers whose keys are fetched can lack them.
     let keyed = admin.context.authenticator.had_keys();
     if draining {
         reason = Some("draining".into());

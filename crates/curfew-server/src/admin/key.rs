@@ -12,10 +12,10 @@ use tracing::warn;
 use crate::config::AdminKey;
 use crate::http::{Problem, Response, bearer};
 
-/// Wrong keys answered as such in one window; more are answered 429.
+/// Wrong keys in one window that are answered 401; further ones are answered 429.
 const MAX_GUESSES: u32 = 20;
 
-/// The window.
+/// The window in which wrong keys are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Checks keys and counts wrong ones.
@@ -31,8 +31,8 @@ impl Key {
         }
     }
 
-    /// The key of a caller. `Err` is the answer to a caller without one. A right key is taken however
-    /// many wrong ones have come.
+    /// The configured key that a caller has sent. `Err` is the answer to a caller without one. A
+    /// right key is accepted regardless of the number of wrong ones.
     pub(super) fn check(
         &self,
         keys: &[Arc<AdminKey>],
@@ -45,8 +45,8 @@ impl Key {
             return Err(Box::new(problem.into_response()));
         }
         let sent = bearer(headers);
-        // The comparison of two texts of one length takes the same time for all. Every key is compared, so
-        // that the time does not tell which one it is.
+        // Texts of the same length are compared in constant time. All keys are compared, so that
+        // the time does not reveal which one matched.
         let is_sent = |key: &AdminKey| {
             let key = key.key().expose().as_bytes();
             sent.is_some_and(|sent| sent.as_bytes().ct_eq(key).into())

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::api::{Access, Operation, operations};
 use crate::http::{Problem, Response, json};
 
-/// The headers that all answers have beside those described of each.
+/// The description of headers and members that many answers share.
 const TRACES: &str = "Answers of calls whose span is recorded have the header traceresponse (W3C Trace Context Level 2). Problems, and answers of calls that change something, also have the members trace, the id of the call's trace, and trace_url, where the setting telemetry.trace_url says where traces are looked at.";
 
 pub(super) fn get() -> Result<Response, Problem> {

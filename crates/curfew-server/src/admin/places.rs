@@ -1,5 +1,6 @@
-//! Counted places for connections of the admin listener. A connection between two requests makes room
-//! for one that comes when all places are taken: a stranger who keeps them keeps no health check out.
+//! Counted slots for connections of the admin listener. When all slots are taken, a new connection
+//! displaces one that is idle between two requests. A stranger's idle connections therefore cannot
+//! lock out health checks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,28 +11,28 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-/// The time that a connection has to make room.
+/// The time that an idle connection has to free its slot.
 const MAKE_ROOM: Duration = Duration::from_secs(1);
 
-/// All places.
+/// All slots.
 #[derive(Debug)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
 }
 
-/// The connections between two requests, in the order in which they began to wait.
+/// The idle connections, which are between two requests, in the order in which they became idle.
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
     connections: BTreeMap<u64, CancellationToken>,
 }
 
-/// A connection's place; given back when dropped.
+/// The slot of a connection. Dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    /// Its number while it waits for a request.
+    /// The connection's number in [`Waiting`], while it waits for a request.
     number: Mutex<Option<u64>>,
     gone: CancellationToken,
     _permit: OwnedSemaphorePermit,
@@ -45,8 +46,8 @@ impl Places {
         })
     }
 
-    /// A place that is free, or that of the connection that has waited longest; `None` where all are
-    /// answered at the moment.
+    /// A free slot, or the slot of the connection that has waited longest for a request. `None` if
+    /// every connection has a request, or if the displaced one does not free its slot in time.
     pub(super) async fn take(self: Arc<Self>) -> Option<Arc<Place>> {
         let free = Arc::clone(&self.free);
         let permit = match Arc::clone(&free).try_acquire_owned() {
@@ -70,8 +71,9 @@ impl Places {
 }
 
 impl Place {
-    /// The connection waits for a request from here on.
+    /// Notes that the connection waits for a request. It can be displaced from now on.
     pub(super) fn wait(&self) {
+        // Locked before `number`, as in `serve`: another order could deadlock.
         let mut waiting = self.places.waiting.lock();
         let number = waiting.next;
         waiting.next += 1;
@@ -79,7 +81,7 @@ impl Place {
         *self.number.lock() = Some(number);
     }
 
-    /// The connection has a request that is to be answered.
+    /// Notes that the connection has a request to answer. It is not displaced meanwhile.
     pub(super) fn serve(&self) {
         let mut waiting = self.places.waiting.lock();
         if let Some(number) = self.number.lock().take() {
@@ -87,7 +89,7 @@ impl Place {
         }
     }
 
-    /// Waits until the connection has to make room.
+    /// Waits until the connection is displaced.
     pub(super) async fn given_up(&self) {
         self.gone.cancelled().await;
     }
@@ -95,6 +97,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        // A connection that has ended must not be found among the waiting ones.
         self.serve();
     }
 }
@@ -108,7 +111,8 @@ mod tests {
         let places = Places::new(2);
         let take = || Arc::clone(&places).take();
         let (first, second) = (take().await.unwrap(), take().await.unwrap());
-        // The connection has asked since, and waits again with another number.
+        // The first connection has had a request, and now waits under a higher number than the
+        // second.
         first.serve();
         first.wait();
         let makes_room = async {

@@ -19,7 +19,7 @@ use super::channels::parse_channel;
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
-/// Most channels of one broadcast.
+/// Maximum number of channels of one broadcast.
 const MAX_CHANNELS: usize = 1000;
 
 /// Publish into one channel.
@@ -31,16 +31,18 @@ pub(super) struct Publish {
     /// Any JSON value; delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
-    /// The caller's own name for the publication, of 1 to 64 bytes, in a channel with history:
-    /// within five minutes a second publication of this admin key with it has the first's answer,
-    /// and is not delivered.
+    /// The caller's idempotency key, of 1 to 64 bytes, for a channel with history. If the same
+    /// admin key is used to publish with it again within five minutes, the answer is the first
+    /// one's, and the second publication is not delivered.
     #[serde(default)]
     key: Option<String>,
-    /// The caller's span, as the header of this name, before which it goes. A bad one is none.
+    /// The caller's span, in the form of the header of this name. It takes precedence over that
+    /// header. An invalid value is ignored.
     #[serde(rename = "traceparent", default)]
     #[schemars(with = "Option<String>")]
     _traceparent: Option<IgnoredAny>,
-    /// Beside `traceparent`, as the header of this name. A bad one is none.
+    /// Belongs to `traceparent`, in the form of the header of this name. An invalid value is
+    /// ignored.
     #[serde(rename = "tracestate", default)]
     #[schemars(with = "Option<String>")]
     _tracestate: Option<IgnoredAny>,
@@ -55,32 +57,34 @@ pub(super) struct Broadcast {
     /// Any JSON value; delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
-    /// The caller's span, as the header of this name, before which it goes. A bad one is none.
+    /// The caller's span, in the form of the header of this name. It takes precedence over that
+    /// header. An invalid value is ignored.
     #[serde(rename = "traceparent", default)]
     #[schemars(with = "Option<String>")]
     _traceparent: Option<IgnoredAny>,
-    /// Beside `traceparent`, as the header of this name. A bad one is none.
+    /// Belongs to `traceparent`, in the form of the header of this name. An invalid value is
+    /// ignored.
     #[serde(rename = "tracestate", default)]
     #[schemars(with = "Option<String>")]
     _tracestate: Option<IgnoredAny>,
 }
 
-/// A place in a channel's history, for the document of the API.
+/// A position in a channel's history, for the API's description.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
 struct StreamPlace {
-    /// The life of the history that the offset counts in.
+    /// Identifies the life of the history in which `offset` counts.
     epoch: String,
-    /// Publications up to and including this place.
+    /// The number of publications up to and including this position.
     offset: u64,
 }
 
-/// Published.
+/// The result of a publication.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Published {
-    /// Into how many channels.
+    /// The number of channels that were published into.
     published: usize,
-    /// The publication's place, where it went into one channel and that has history.
+    /// The publication's position, if it went into one channel and that channel has history.
     #[serde(flatten)]
     #[schemars(flatten, with = "Option<StreamPlace>")]
     position: Option<Position>,
@@ -113,13 +117,13 @@ pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response,
     admin.publish_all(&channels, &data, None, &call).await
 }
 
-/// Checks data by the limits that clients have too.
+/// Checks the body by the limits that also apply to clients.
 fn check(call: &Call) -> Result<(), Problem> {
     native::check_request(&call.body).map_err(Problem::bad_request)
 }
 
 impl Admin {
-    /// All channels are checked before anything is published.
+    /// Publishes `data` into all channels. Every channel is checked before anything is published.
     async fn publish_all(
         &self,
         channels: &[String],
@@ -163,7 +167,8 @@ impl Admin {
                 }
                 Err(error) => error,
             };
-            // A caller that sent it again to all of them would do so twice to some.
+            // The error says which channels are done: a caller that repeated the whole broadcast
+            // would publish twice into some.
             return Err(match error {
                 BackendError::Unavailable(_) if published > 0 => Problem::unknown_outcome(format!(
                     "published into the first {published} of {count} channels, and into no other"

@@ -17,7 +17,7 @@ use crate::http::{Problem, Response, json};
 /// The time that a revocation lasts by default: longer than any sensible token.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Longest revocation by the API; a ban without end is written to Redis directly.
+/// Longest revocation through the API. An unlimited one is written directly to Redis.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Longest reason, in bytes.
@@ -26,7 +26,7 @@ const MAX_REASON_BYTES: usize = 500;
 /// Cutoffs are Unix seconds of 10 or 11 digits, as in Redis.
 const CUTOFFS: std::ops::Range<u64> = 1_000_000_000..100_000_000_000;
 
-/// Numbers from the end of those up to here are milliseconds in our time.
+/// Numbers from the end of [`CUTOFFS`] up to this one are taken for present-day milliseconds.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
 /// A revocation to make.
@@ -36,17 +36,17 @@ pub(super) struct Revoke {
     /// `user`, `session`, `token`, `anonymous` (every session without a user), `all`, or a claim
     /// listed in `session.revocable_claims`.
     kind: String,
-    /// The user, session id, token id (`jti`) or claim's value; none for `anonymous`. For `all` it
-    /// must be `all`, lest everyone be revoked by mistake.
+    /// The user, session id, token id (`jti`) or claim's value; empty for `anonymous`. For `all` it
+    /// must be `all`, which prevents revoking everyone by mistake.
     #[serde(default)]
     value: String,
     /// Unix seconds, rounded up: only tokens issued at or before this are revoked. Absent: all.
     before: Option<f64>,
-    /// Its duration: seconds, or text such as `24h`. Absent: 24 hours.
+    /// The duration of the revocation: seconds, or text such as `24h`. Absent: 24 hours.
     ttl: Option<Ttl>,
-    /// The reason, for operators; clients are not told.
+    /// The reason, for operators. It is not sent to clients.
     reason: Option<String>,
-    /// For `all`: `all`, where `value` does not say so.
+    /// Confirms the kind `all` with the text `all`, if `value` is not `all`.
     confirm: Option<String>,
     /// Change nothing: answer with the sessions that would be closed.
     #[serde(default)]
@@ -72,21 +72,23 @@ pub(super) struct DryRun {
     sessions: Vec<SessionInfo>,
 }
 
-/// One revocation in force. A value that is written in two ways is listed twice, and lifted by either.
+/// One revocation in force. If a value's key exists both in plain text and as a digest, each is
+/// listed. Lifting either lifts both.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RevocationInfo {
     kind: String,
-    /// As it is written: itself, or `~` and its SHA-256 in base64url.
+    /// The value as the key has it: in plain text, or as `~` and its SHA-256 in base64url.
     value: String,
     /// The key in Redis.
     key: String,
-    /// Unix seconds; null: tokens of any age.
+    /// Unix seconds: tokens issued later are not revoked. Null: tokens of any age are.
     before: Option<u64>,
     reason: Option<String>,
-    /// Unix seconds; null: until it is lifted.
+    /// Unix seconds. Null: the revocation stays until it is lifted.
     expires_at: Option<u64>,
-    /// The reason for which it can match no session: `unknown_kind`, `all_with_value`,
-    /// `anonymous_with_value`, `empty_value`, `wrong_digest`, `mixed_case`, `not_a_session`, `not_utf8` or `missing_braces`; null where it can.
+    /// The reason that the revocation can match no session: `unknown_kind`, `all_with_value`,
+    /// `anonymous_with_value`, `empty_value`, `wrong_digest`, `mixed_case`, `not_a_session`,
+    /// `not_utf8` or `missing_braces`. Null if it can match.
     ineffective: Option<&'static str>,
 }
 
@@ -96,7 +98,7 @@ pub(super) struct Revocations {
     revocations: Vec<RevocationInfo>,
 }
 
-/// A revocation was lifted.
+/// The result of lifting a revocation.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Restored {
     restored: bool,
@@ -124,7 +126,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     let node = &admin.context.node;
     let receipt = node.revoke(key.clone(), revocation).await?;
     node.tell_receipt(&key, &receipt);
-    // Neither the value nor the reason: both may be about a person.
+    // The line has neither the value nor the reason, because either may identify a person.
     info!(
         kind,
         key = call.key(),
@@ -135,7 +137,8 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         closed = receipt.closed,
         "revoked by the admin API"
     );
-    // Accepted, but not in force everywhere, or not yet safe from a failure of the primary.
+    // 202: accepted, but some node has not confirmed it, or a failure of the primary could still
+    // lose it.
     let status = match receipt.durability {
         _ if !receipt.nodes.missing.is_empty() => StatusCode::ACCEPTED,
         None | Some(Durability::Replicated) => StatusCode::OK,
@@ -146,7 +149,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
     let listed = admin.context.node.backends().revocations.list().await?;
-    // True at this moment: another reload may make a kind of it.
+    // The kinds are those of this moment. A later reload may add one.
     let kinds = admin.context.node.hub().kinds();
     let unknown = |kind: &str| {
         let known = RevocationKey::is_kind(kind, kinds.claims());
@@ -172,7 +175,7 @@ pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
 
 pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let (kind, value) = (call.param("kind"), call.param("value"));
-    // One that is there can be lifted also when its kind is none, or none any more.
+    // An existing revocation can be lifted even if its kind is not configured, or no longer is.
     let key = RevocationKey::parse(kind, value, &[kind.to_owned()]).map_err(bad_key)?;
     if !admin
         .context
@@ -182,6 +185,7 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         .restore(&key)
         .await?
     {
+        // Nothing was lifted. A kind that is not configured is then the more useful error.
         admin.key_of(kind, value)?;
         let detail = "no such revocation is in force";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
@@ -195,7 +199,7 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 }
 
 impl Admin {
-    /// Looks at every session that may be named.
+    /// Counts the sessions that a revocation would close, without closing them.
     async fn dry_run(
         &self,
         key: &RevocationKey,
@@ -251,7 +255,7 @@ fn bad_key(error: RevocationKeyError) -> Problem {
 }
 
 fn check_cutoff(before: f64) -> Result<u64, Problem> {
-    // A number out of range becomes the nearest in it.
+    // The cast saturates: a number out of range becomes the nearest number in range.
     let up = before.ceil() as u64;
     if CUTOFFS.contains(&up) {
         return Ok(up);

@@ -15,10 +15,10 @@ use tracing::info;
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
-/// Sessions on a page that does not say how many.
+/// Sessions on a page if the call gives no limit.
 const DEFAULT_LIMIT: usize = 100;
 
-/// Most sessions on a page.
+/// Maximum number of sessions on a page.
 pub(super) const MAX_LIMIT: usize = 1000;
 
 /// One session.
@@ -38,7 +38,7 @@ pub(super) struct SessionInfo {
     /// The configured issuer's name.
     issuer: String,
     protocol: Cow<'static, str>,
-    /// The client's: of its socket, or as a trusted proxy says.
+    /// The client's address: the socket's, or the one that a trusted proxy reports.
     address: Option<IpAddr>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct SessionInfo {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Sessions {
     sessions: Vec<SessionInfo>,
-    /// For the next page; null on the last.
+    /// The cursor of the next page; null on the last page.
     cursor: Option<SessionId>,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct SessionDetails {
     claims: Option<Box<RawValue>>,
 }
 
-/// A session was told to close.
+/// The result of closing a session.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Closed {
     session: SessionId,

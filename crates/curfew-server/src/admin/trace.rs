@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::api::Operation;
 use crate::http::span::traceparent;
 
-/// The trace that a call says it comes from: in its body, which a relay leaves alone, or in its head.
+/// The caller's trace. The body has precedence over the headers, because relays do not change it.
 pub(super) fn origin(
     operation: &Operation,
     headers: &HeaderMap,
@@ -31,7 +31,8 @@ pub(super) fn origin(
     of_body.or_else(|| traceparent(headers))
 }
 
-/// By the semantic conventions for HTTP. Neither the address nor the body: they name people.
+/// Sets a call's attributes by the semantic conventions for HTTP. The URL and the body are left
+/// out, because they may identify people.
 pub(super) fn describe(
     span: &mut Span,
     operation: &Operation,

@@ -1,4 +1,4 @@
-//! `[[admin.keys]]`: keys of the admin API that may do some of it.
+//! `[[admin.keys]]`: keys of the admin API that may do only some of its operations.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ const MAX_NAME_BYTES: usize = 64;
 /// The name of `admin.key` in logs and traces.
 const ADMIN: &str = "admin";
 
-/// Something that a key of the admin API may do.
+/// A right that a key of the admin API may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Power {
@@ -32,7 +32,7 @@ pub enum Power {
     Revoke,
     /// Close sessions.
     Disconnect,
-    /// Ask which rule decides.
+    /// Ask which rule decides about an action.
     Explain,
 }
 
@@ -49,30 +49,31 @@ impl Power {
     }
 }
 
-/// `[[admin.keys]]`: a key of the admin API that may do some of it.
+/// `[[admin.keys]]`: a key of the admin API that may do only some of its operations.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminKeyConfig {
-    /// The name of the key in logs and traces. Required, unique; `admin` is the name of `admin.key`.
+    /// The name of the key in logs and traces. Required, unique; `admin` is the name of
+    /// `admin.key`.
     pub name: String,
     /// The key, at least 32 bytes.
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
-    /// The calls it may be used for: `publish`, `read`, `revoke` (and lift revocations), `disconnect`,
-    /// `explain`. Required. Any other is answered 403.
+    /// The calls it may be used for: `publish`, `read`, `revoke` (and lift revocations),
+    /// `disconnect`, `explain`. Required. Any other is answered 403.
     pub may: Vec<Power>,
     /// The channels it may publish into, list and ask about, as patterns: `["news:*"]`. Empty: all.
     pub channels: Vec<String>,
 }
 
-/// A key of the admin API, as it is checked.
+/// A key that requests to the admin API are checked against.
 pub struct AdminKey {
     name: String,
     key: Secret,
-    /// `None`: everything.
+    /// `None`: all rights.
     may: Option<Vec<Power>>,
-    /// `None`: all.
+    /// `None`: all channels.
     channels: Option<Channels>,
 }
 
@@ -94,12 +95,12 @@ impl AdminKey {
         &self.key
     }
 
-    /// True if it may do this.
+    /// True if the key has this power.
     pub(crate) fn may(&self, power: Power) -> bool {
         self.may.as_ref().is_none_or(|may| may.contains(&power))
     }
 
-    /// True if it may be used for this channel.
+    /// True if the key may be used for this channel.
     pub(crate) fn may_use(&self, channel: &Channel) -> bool {
         let channels = self.channels.as_ref();
         channels.is_none_or(|channels| channels.contains(channel))
@@ -120,8 +121,8 @@ impl AdminConfig {
         }
     }
 
-    /// All keys, from their files where they are in some. An error names the setting below `admin` and
-    /// what is wrong.
+    /// All keys, read from their files where the settings name files. An error names the setting
+    /// below `admin` and says what is wrong with it.
     pub fn read_keys(&self) -> Result<Vec<Arc<AdminKey>>, Vec<(String, String)>> {
         let mut keys: Vec<Arc<AdminKey>> = Vec::new();
         let mut problems = Vec::new();
@@ -239,7 +240,7 @@ fn read(
         );
         return Err((format!("{within}{name}"), message));
     }
-    // A header loses these, so that no caller could show the key.
+    // HTTP strips spaces around a header's value, so no caller could send such a key.
     if key.expose().trim() != key.expose() {
         let message =
             "the admin key must not begin or end with a space; make one by openssl rand -hex 32";

@@ -1,6 +1,6 @@
-//! The paths of the public listener. Those of other endpoints are no path of the WebSocket endpoint.
+//! The paths of the public listener. `server.path` may not use the path of another endpoint.
 
-/// The path of the WebSocket endpoint, where `server.path` has no other.
+/// The default path of the WebSocket endpoint.
 pub(crate) const WEBSOCKET: &str = "/ws";
 
 /// The path of the client of the native protocol.
@@ -9,7 +9,7 @@ pub(crate) const CLIENT: &str = "/client.js";
 /// The path of the client's types.
 pub(crate) const CLIENT_TYPES: &str = "/client.d.ts";
 
-/// The path that gives tickets.
+/// The path that issues tickets.
 pub(crate) const TICKETS: &str = "/v1/tickets";
 
 /// The path of OpenID Connect Back-Channel Logout.
@@ -18,7 +18,7 @@ pub(crate) const LOGOUT: &str = "/logout/backchannel";
 /// The path of Global Token Revocation.
 pub(crate) const GLOBAL_REVOCATION: &str = "/v1/global-token-revocation";
 
-/// The path at which tokens are given back (RFC 7009).
+/// The path of token revocation by clients (RFC 7009).
 pub(crate) const TOKEN_REVOCATION: &str = "/revoke";
 
 /// The beginning of the paths of security events (RFC 8935); an issuer's configured name follows.
@@ -30,13 +30,13 @@ pub(crate) const CENTRIFUGE_WEBSOCKET: &str = "/connection/websocket";
 /// The endpoint of the Centrifuge protocol that answers a POST request with a stream.
 pub(crate) const CENTRIFUGE_HTTP_STREAM: &str = "/connection/http_stream";
 
-/// The endpoint of the Centrifuge protocol that answers with events.
+/// The endpoint of the Centrifuge protocol that answers with server-sent events.
 pub(crate) const CENTRIFUGE_SSE: &str = "/connection/sse";
 
-/// The endpoint of the commands of clients that listen on one of the two before.
+/// The endpoint for commands of clients that receive from one of the two endpoints above.
 pub(crate) const CENTRIFUGE_EMULATION: &str = "/emulation";
 
-/// Checks one of `server.path`. The error says what is wrong with it.
+/// Checks an entry of `server.path`. The error says what is wrong with it.
 pub(super) fn check(path: &str) -> Result<(), &'static str> {
     if !path.starts_with('/') {
         return Err("must begin with /");

@@ -1,4 +1,4 @@
-//! The part of a snapshot of settings that the listeners go by.
+//! The listeners' part of a snapshot of settings.
 
 use std::any::Any;
 use std::ops::Deref;
@@ -11,8 +11,8 @@ use curfew_ws::OriginPolicy;
 use super::{AdminKey, CentrifugeConfig, ServerConfig};
 use crate::listeners::proxies::Proxies;
 
-/// The settings of both listeners, in [`SessionSettings::listeners`] of every snapshot that this crate's
-/// listeners go by.
+/// The settings of both listeners. Every snapshot that the listeners use has them in
+/// [`SessionSettings::listeners`].
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// `[server]`.
@@ -29,8 +29,8 @@ pub struct ServerSettings {
     pub admin_keys: Vec<Arc<AdminKey>>,
 }
 
-/// One snapshot of all settings. A request takes it once and hands it on, so that no request goes by two
-/// configurations.
+/// One snapshot of all settings. A request takes it once and passes it on, so that a reload cannot
+/// mix two configurations within a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(crate) sessions: Arc<SessionSettings>,

@@ -1,4 +1,5 @@
-//! Answers are counted by their reason, and refusals are logged: a line for each reason and minute.
+//! Answers are counted by their reason. Refusals are logged, at most one line a minute for each
+//! cause.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -17,7 +18,7 @@ use crate::metrics::{AnswerReason, ListenerKind, ServerMetrics};
 pub(crate) struct Answers {
     listener: ListenerKind,
     metrics: Arc<ServerMetrics>,
-    /// By their cause.
+    /// The refusals, by their cause.
     refusals: Mutex<HashMap<Cause, Repeats<Refusal>>>,
 }
 
@@ -25,7 +26,7 @@ pub(crate) struct Answers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Cause {
     reason: AnswerReason,
-    /// The setting that turns requests away, where the reason is a limit.
+    /// The setting that turns requests away, if the reason is a limit.
     limit: Option<&'static str>,
 }
 
@@ -45,7 +46,7 @@ impl Answers {
         }
     }
 
-    /// Counts an answer to `peer`, and logs it where it is a refusal.
+    /// Counts an answer to `peer`, and logs it if it is a refusal.
     pub(crate) fn note(&self, response: &Response, peer: IpAddr) {
         let extensions = response.extensions();
         let code = extensions.get::<Code>().map(|Code(code)| *code);
@@ -55,7 +56,8 @@ impl Answers {
         }
         let reason = AnswerReason::of(status.as_u16(), code);
         self.metrics.http_answers.inc((self.listener, reason));
-        // A node that is not ready says so in an answer of its own.
+        // A 5xx answer without a code is no refusal: the health endpoints report their state with
+        // it.
         let is_refusal = status.is_client_error() || status.is_server_error() && code.is_some();
         if is_refusal {
             let limit = None;
@@ -63,7 +65,7 @@ impl Answers {
         }
     }
 
-    /// Counts and logs a refusal that is no [`Response`].
+    /// Counts and logs a refusal that is not a [`Response`].
     pub(crate) fn problem(&self, problem: &Problem, peer: IpAddr) {
         let status = problem.status();
         match problem.limit {
@@ -75,7 +77,7 @@ impl Answers {
         }
     }
 
-    /// Counts and logs what the setting `limit` turns away.
+    /// Counts and logs a request or connection that the setting `limit` turns away.
     pub(crate) fn over_limit(&self, limit: &'static str, status: StatusCode, peer: IpAddr) {
         let reason = AnswerReason::Limit;
         self.metrics.http_answers.inc((self.listener, reason));
@@ -92,7 +94,7 @@ impl Answers {
 
     fn log(&self, cause: Cause, refusal: Refusal) {
         let due = {
-            // Let go before the line is written, which may block.
+            // The lock is released before the line is written, because writing may block.
             let mut refusals = self.refusals.lock();
             refusals.entry(cause).or_default().note_event(refusal)
         };
@@ -101,7 +103,8 @@ impl Answers {
         }
     }
 
-    /// Logs the refusals that no line has told, where the interval of the last one is over.
+    /// Logs the refusals that no line has reported yet, once the interval since the last line about
+    /// the same cause is over.
     pub(crate) fn tell_rest(&self) {
         let due: Vec<_> = {
             let refusals = self.refusals.lock();
@@ -136,7 +139,7 @@ impl Answers {
     }
 }
 
-/// Advice to the operator, where the reason may lie in the configuration.
+/// Advice to the operator, if the configuration may be the cause.
 fn advice(reason: &str) -> Option<&'static str> {
     match reason {
         "head_too_large" => Some("tokens, cookies and proxies' headers must fit limits.head_bytes"),

@@ -15,10 +15,10 @@ use super::Problem;
 /// The time that the body of a request to the public listener may take.
 pub(crate) const PUBLIC_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The reasons for which a body is not read.
+/// The reasons that a body is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// It is larger than it may be.
+    /// It has more than this number of bytes.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
     /// The peer ended it too early.
@@ -27,7 +27,7 @@ pub(crate) enum BodyError {
     /// Its chunks have no valid form.
     #[error("the body is not encoded as it should be: a chunk is malformed")]
     Malformed,
-    /// It did not come in time.
+    /// It did not arrive in time.
     #[error("the body did not come in time")]
     Late,
 }
@@ -61,6 +61,7 @@ pub(crate) async fn read(
     most: usize,
     within: Duration,
 ) -> Result<Bytes, BodyError> {
+    // A declared length above the limit is refused before anything is read.
     if body.size_hint().lower() > most as u64 {
         return Err(BodyError::TooLarge(most));
     }
@@ -73,7 +74,7 @@ pub(crate) async fn read(
     }
 }
 
-/// The fault of a body, which hyper tells by an I/O error below its own.
+/// The fault of a body. hyper reports it as an I/O error among the sources of its own error.
 fn broken(error: &(dyn Error + 'static)) -> BodyError {
     let mut error = Some(error);
     while let Some(this) = error {

@@ -11,26 +11,27 @@ use http::{Method, StatusCode};
 
 use super::Response;
 
-/// The methods of an endpoint of POST requests, as `Allow` has them.
+/// The methods of an endpoint for POST requests, as a value of `Allow`.
 pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
-/// The methods of an endpoint of GET requests, as `Allow` has them.
+/// The methods of an endpoint for GET requests, as a value of `Allow`.
 const METHODS_OF_GET: HeaderValue = HeaderValue::from_static("GET, OPTIONS");
 
-/// The headers that requests here have a use for.
+/// The request headers that the endpoints use.
 const DOCUMENTED: &str = "authorization, content-type";
 
-/// The time that a browser may remember the answer to a preflight, in seconds. Configurations change.
+/// The seconds for which a browser may cache the answer to a preflight. They are few because
+/// configurations change.
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
 
-/// The origin of a request, if its pages may read the answer.
+/// The origin of a request, if pages of that origin may read the answer.
 pub(crate) fn allowed(headers: &HeaderMap, origins: &OriginPolicy) -> Option<HeaderValue> {
     let origin = handshake::origin(headers).ok().flatten();
     let origin = origin.filter(|origin| origins.allows(Some(origin), false))?;
     HeaderValue::from_str(&origin).ok()
 }
 
-/// The methods of an endpoint of requests with `method`, as `Allow` has them.
+/// The methods of an endpoint for requests with `method`, as a value of `Allow`.
 pub(crate) fn methods(method: &Method) -> HeaderValue {
     match *method {
         Method::GET => METHODS_OF_GET,
@@ -38,8 +39,9 @@ pub(crate) fn methods(method: &Method) -> HeaderValue {
     }
 }
 
-/// The answer to a preflight; [`share_with`] adds that the origin may send the request. Any header may be
-/// sent, since only documented ones are acted on: tracing libraries add theirs to every request of a page.
+/// The answer to a preflight; [`share_with`] adds the permission for the origin. Pages may send any
+/// header, because tracing libraries add their own to every request. Only documented headers have
+/// an effect.
 pub(crate) fn preflight(request: &HeaderMap, method: &Method) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -52,8 +54,8 @@ pub(crate) fn preflight(request: &HeaderMap, method: &Method) -> Response {
     response
 }
 
-/// The headers that are documented, and those that a browser asks for, by name: `*` never means
-/// Authorization.
+/// The documented headers and the ones that the browser asks for. Each is named, because `*` does
+/// not include `Authorization`.
 fn headers_for(request: &HeaderMap) -> HeaderValue {
     let lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -67,8 +69,8 @@ fn headers_for(request: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(&headers).unwrap_or(HeaderValue::from_static(DOCUMENTED))
 }
 
-/// Lets pages of this origin read the answer, errors included. Credentials are not allowed: a cookie gets
-/// nothing here.
+/// Lets pages of this origin read the answer, errors included. Credentials are not allowed, because
+/// these endpoints ignore cookies.
 pub(crate) fn share_with(origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     headers.insert(VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = origin else {
@@ -81,7 +83,7 @@ pub(crate) fn share_with(origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     );
 }
 
-/// As [`share_with`], also for requests with cookies where the origin is one from which they are taken.
+/// Like [`share_with`]. Credentials are allowed too, if cookies are accepted from the origin.
 pub(crate) fn share_with_credentials(
     request: &HeaderMap,
     origins: &OriginPolicy,

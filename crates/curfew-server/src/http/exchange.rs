@@ -1,4 +1,4 @@
-//! HTTP/1.1 on one connection, as both listeners speak it: bounded heads, an answer to bytes that are no
+//! HTTP/1.1 on one connection of either listener: bounded heads, an answer to bytes that are not a
 //! request, and an end that lets the peer read its answer.
 
 use std::convert::Infallible;
@@ -31,33 +31,34 @@ use super::{Problem, Response};
 /// The time that a peer has to read its answer and close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Most bytes of a peer that are read and thrown away meanwhile.
+/// Maximum number of a peer's bytes that are read and discarded meanwhile.
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// The time that a peer that is turned away has for the head of its request.
+/// The time that a turned-away peer has to send the head of its request.
 const TURN_AWAY: Duration = Duration::from_secs(2);
 
-/// Most peers that are turned away at a time with an answer to what they ask; more are answered before
-/// they ask.
+/// Maximum number of peers that are turned away at a time after reading their request. Further ones
+/// are answered without reading it.
 const TURNED_AWAY: usize = 1024;
 
-/// Most peers that are turned away at a time over TLS, where an answer costs a handshake; more are cut.
+/// Maximum number of peers that are turned away over TLS at a time, where an answer costs a
+/// handshake. Further ones are closed without an answer.
 const TURNED_AWAY_OVER_TLS: usize = 64;
 
 /// An answer to a request.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
-/// A connection that hyper is done with.
+/// A connection that hyper no longer serves.
 pub(crate) struct Ended<S> {
     pub(crate) stream: DeferredResponse<S>,
-    /// Bytes that were read and not needed.
+    /// Bytes that hyper read but did not use.
     pub(crate) read: Bytes,
     pub(crate) result: hyper::Result<()>,
 }
 
-/// Answers one request after another until an answer or the peer ends the connection. Once `stop` is
-/// cancelled, and if `may_stop` returns true, no further request is waited for. The answer that hyper itself
-/// gives to bytes that are no request is held back in `stream`.
+/// Answers one request after another until an answer or the peer ends the connection. After `stop`
+/// is cancelled, no further request is awaited if `may_stop` returns true. hyper's own answer to
+/// bytes that are not a request is held back in `stream`, so that the caller can send another.
 pub(crate) async fn serve<S>(
     stream: S,
     ahead: Bytes,
@@ -76,19 +77,19 @@ where
         switch.pass();
         let answering = answer(request);
         let switch = switch.clone();
-        // Boxed, for a connection that is taken back from hyper must not be pinned.
+        // Boxed, because a connection that is taken back from hyper must be `Unpin`.
         Box::pin(async move {
             let response = answering.await;
             Ok::<_, Infallible>(response.map(|body| Whole { body, switch }))
         })
     });
     let mut connection = Builder::new()
-        // Without a timer the head's deadline would be silently off.
+        // Without a timer, hyper silently ignores the deadline of the head.
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_headers(bounds.headers)
         .max_header_size(bounds.bytes)
-        // One byte more shows that a head is larger.
+        // One byte above the limit lets hyper see that a head is larger.
         .max_buf_size(bounds.bytes + 1)
         .serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
@@ -108,7 +109,7 @@ where
     }
 }
 
-/// The body of an answer, at whose end the answer is complete.
+/// The body of an answer. The answer is complete when its body is dropped.
 struct Whole {
     body: Full<Bytes>,
     switch: DeferSwitch,
@@ -140,7 +141,7 @@ impl Drop for Whole {
     }
 }
 
-/// Writes the answer to bytes that are no request, and ends the connection.
+/// Answers bytes that are not a request, and ends the connection.
 pub(crate) async fn answer_and_part(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     problem: &Problem,
@@ -156,8 +157,8 @@ pub(crate) async fn answer_and_part(
     }
 }
 
-/// Ends a connection that was answered. Bytes that the peer still sends are read, within bounds: a socket
-/// that is closed with bytes unread is reset, which can cost the peer its answer.
+/// Ends a connection that was answered. Bytes that the peer still sends are read, within bounds:
+/// closing a socket with unread bytes resets the connection, and the peer may lose its answer.
 pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let parting = async {
         stream.shutdown().await?;
@@ -191,8 +192,8 @@ impl Porter {
         }
     }
 
-    /// Turns a connection away, after the TLS handshake where `tls` is spoken. Many clients read an
-    /// answer only once they have sent their request, so its head is waited for and thrown away.
+    /// Turns a connection away, after the TLS handshake if `tls` is given. Many clients read an
+    /// answer only after they have sent their request, so the head is read first and discarded.
     pub(crate) fn turn_away(
         &self,
         mut stream: TcpStream,
@@ -228,7 +229,7 @@ impl Porter {
     }
 }
 
-/// Reads the head of a request in time, and answers.
+/// Reads the head of a request for at most [`TURN_AWAY`], and answers.
 async fn hear_out_and_answer(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     problem: &Problem,
@@ -240,7 +241,7 @@ async fn hear_out_and_answer(
     }
 }
 
-/// Reads until the head of a request has ended, is too large or has broken off.
+/// Reads until the head of a request has ended, exceeds its bound or breaks off.
 async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -> io::Result<()> {
     let mut end = HeadEnd::default();
     loop {
@@ -259,7 +260,8 @@ async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -
     }
 }
 
-/// A stream whose peer must take written bytes in time, from the first that it does not take to the last.
+/// A stream with a deadline for writes. The time runs from the first write that has to wait until
+/// everything is flushed.
 #[derive(Debug)]
 pub(crate) struct Timely<S> {
     stream: S,
@@ -332,7 +334,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timely<S> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
         let polled = self.in_time(cx, polled);
         if polled.is_ready() {
-            // hyper flushes when it has written everything.
+            // hyper flushes after it has written everything.
             self.deadline = None;
         }
         polled

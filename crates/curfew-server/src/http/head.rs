@@ -1,7 +1,7 @@
 //! Faults of the head of a request, and their answers.
 //!
-//! hyper answers a head that it cannot read by itself, with a status and no body. That answer is held back
-//! (`curfew-ws/src/upgrade.rs`), and one of these takes its place.
+//! hyper answers an unreadable head with a status and no body. That answer is held back
+//! (`curfew-ws/src/upgrade.rs`), and an answer from this file is sent instead.
 
 use curfew_session::LimitsConfig;
 use http::StatusCode;
@@ -9,16 +9,16 @@ use http::StatusCode;
 use super::Problem;
 use crate::metrics::RejectReason;
 
-/// Longest target of a request, in bytes: hyper reads no longer one.
+/// Longest target of a request that hyper reads, in bytes.
 const MAX_TARGET_BYTES: usize = 65_534;
 
-/// The beginning of every HTTP/2 connection, as far as it has the form of a request line.
+/// The first line of every HTTP/2 connection.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
-/// The beginning of every TLS connection: a handshake record of some version 3.
+/// The beginning of every TLS connection: a handshake record of a version 3.x.
 const TLS_HANDSHAKE: &[u8] = &[22, 3];
 
-/// The beginnings of a load balancer's header, of either version (the PROXY protocol, §2.1 and §2.2).
+/// The beginnings of a header of the PROXY protocol, in version 1 and 2 (§2.1 and §2.2).
 const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 
 /// The bounds of a head.
@@ -39,14 +39,14 @@ impl From<&LimitsConfig> for Bounds {
     }
 }
 
-/// The reasons for which a head is not read.
+/// The reasons that a head is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadFault {
     /// It is over `limits.head_bytes`.
     TooLarge,
-    /// Its target is longer than any that is read.
+    /// Its target is longer than hyper reads.
     LongTarget,
-    /// It has more than `limits.headers`.
+    /// It has more headers than `limits.headers`.
     TooManyHeaders,
     /// It is the preface of HTTP/2.
     Http2,
@@ -54,7 +54,7 @@ pub(crate) enum HeadFault {
     Tls,
     /// It broke off.
     Incomplete,
-    /// It did not come in time.
+    /// It did not arrive in time.
     Late,
     /// It is a load balancer's PROXY header.
     Proxy,
@@ -67,7 +67,8 @@ pub(crate) enum HeadFault {
 }
 
 impl HeadFault {
-    /// The meaning of hyper's `error`, when it had read `read` of a head. `None`: the connection was lost.
+    /// The fault behind hyper's `error`, after it had read `read` of a head. `None`: the connection
+    /// was lost, or ended without a request.
     pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
         if error.is_timeout() {
             return (!read.is_empty()).then_some(Self::Late);
@@ -80,13 +81,14 @@ impl HeadFault {
         }
         let fault = Self::of_bytes(read, bounds, error.is_parse_too_large());
         match fault {
-            // hyper has no other way to say which, and the head may be gone by then.
+            // Only hyper's error text names the fault, and the bytes of the head may be discarded
+            // by then.
             Self::Malformed => Some(Self::named(&error.to_string())),
             fault => Some(fault),
         }
     }
 
-    /// The fault that hyper's words name.
+    /// The fault that hyper's error text names.
     fn named(words: &str) -> Self {
         if words.contains("content-length") || words.contains("transfer-encoding") {
             Self::Framing
@@ -171,7 +173,7 @@ impl HeadFault {
         }
     }
 
-    /// Its label among connections that are not upgraded.
+    /// Its label in the metric of connections that are not upgraded.
     pub(crate) fn reject_reason(self) -> RejectReason {
         match self {
             Self::TooLarge | Self::LongTarget => RejectReason::HeadTooLarge,
@@ -185,14 +187,14 @@ impl HeadFault {
     }
 }
 
-/// The target in the first line of a request, as far as it has come.
+/// The target in the first line of a request, as far as it was read.
 fn target(read: &[u8]) -> &[u8] {
     let mut words = read.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
     let mut words = words.by_ref().filter(|word| !word.is_empty());
     words.nth(1).unwrap_or_default()
 }
 
-/// The number of headers in what was read of a head, the last of them as far as it has come.
+/// The number of headers in the part of a head that was read. An incomplete last one counts.
 fn headers(read: &[u8]) -> usize {
     let end = HeadEnd::default().find(read).unwrap_or(read.len());
     let lines = read[..end].split(|byte| *byte == b'\n');
@@ -201,13 +203,13 @@ fn headers(read: &[u8]) -> usize {
     lines.count().saturating_sub(1)
 }
 
-/// Finds the end of a head, which is an empty line, in bytes that come piece by piece.
+/// Finds the end of a head, which is an empty line, in bytes that arrive in pieces.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HeadEnd {
     seen: usize,
-    /// A line that is not empty has come; empty lines before a request do not count.
+    /// A line that is not empty was read. Empty lines before a request do not count.
     begun: bool,
-    /// The line that is being read is empty so far.
+    /// The line that is being read is still empty.
     in_empty_line: bool,
 }
 
@@ -229,7 +231,7 @@ impl HeadEnd {
         None
     }
 
-    /// The number of bytes that have come.
+    /// The number of bytes searched so far.
     pub(crate) fn seen(&self) -> usize {
         self.seen
     }
@@ -272,13 +274,13 @@ mod tests {
                 true,
                 HeadFault::TooManyHeaders,
             ),
-            // Its end has not come.
+            // The end of the head has not arrived.
             (
                 b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n",
                 true,
                 HeadFault::TooManyHeaders,
             ),
-            // Its end comes later than it may.
+            // The head exceeds its bound before its end.
             (
                 b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaa",
                 true,

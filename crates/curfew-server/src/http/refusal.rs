@@ -1,4 +1,4 @@
-//! HTTP answers to a token or a page that is turned away, at an upgrade and at a request for a ticket.
+//! HTTP answers that refuse a token or a page, to upgrades and to requests for tickets.
 
 use curfew_auth::AuthError;
 use curfew_backend::BackendError;
@@ -24,7 +24,7 @@ pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
     Some(AuthError::new(failure, message))
 }
 
-/// The answer while the backend is away.
+/// The answer while the backend is unavailable.
 pub(crate) fn backend_away(error: &BackendError) -> Problem {
     if matches!(error, BackendError::Unusable(_)) {
         tracing::warn!(error = %error, "the backend gave an unusable answer");
@@ -52,7 +52,7 @@ pub(crate) fn unauthorized(error: &AuthError) -> Response {
     response
 }
 
-/// The answer to a page of an origin that may not do this.
+/// The answer to a page whose origin may not do this.
 pub(crate) fn forbidden_origin(detail: &'static str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden_origin", detail)
 }

@@ -1,5 +1,5 @@
-//! The span of a request, by the semantic conventions for HTTP servers, and its name in the answer. A span
-//! has neither the query nor a header that may hold a token.
+//! The span of a request, by the semantic conventions for HTTP servers, and the parts of an answer
+//! that name it. A span has neither the query nor a header that may hold a token.
 
 use std::net::IpAddr;
 
@@ -13,30 +13,30 @@ use http_body_util::Full;
 
 use super::{JsonBody, Response};
 
-/// Longest name of a server, in bytes (RFC 1035 §2.3.4), and longest name of a client's program, that a
-/// span holds.
+/// Longest name of a server (RFC 1035 §2.3.4) and longest name of a client's program in a span, in
+/// bytes.
 const MAX_NAME_BYTES: usize = 255;
 
-/// The header by which an answer names its span (W3C Trace Context Level 2, a draft): version, trace,
-/// span and flags, as a `traceparent`.
+/// The header in which an answer names its span (W3C Trace Context Level 2, a draft). Its format is
+/// that of `traceparent`: version, trace, span and flags.
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// The client of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClientInfo {
-    /// The address, as far as it is known.
+    /// The address, if it is known.
     pub(crate) address: Option<IpAddr>,
     /// The connection speaks TLS.
     pub(crate) is_secure: bool,
 }
 
-/// The parts of a request that spans have.
+/// The parts of a request that its span shows.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    /// The trace that it says it comes from.
+    /// The client's trace, as the headers state it.
     pub(crate) origin: Origin,
     client: Option<ClientInfo>,
-    /// Read only while something is traced.
+    /// Present only while tracing is on.
     parts: Option<Box<RequestParts>>,
 }
 
@@ -66,12 +66,12 @@ impl Asked {
         }
     }
 
-    /// The client, whose share of the recorded spans it counts in.
+    /// The client whose budget of recorded spans this request counts against.
     pub(crate) fn whose(&self) -> Whose<'static> {
         Whose::at(self.client.and_then(|client| client.address))
     }
 
-    /// Puts the request on its span; [`describe`] adds the outcome.
+    /// Sets the attributes of the request on its span; [`describe`] adds the outcome.
     pub(crate) fn describe(&self, span: &mut Span) {
         let Some(parts) = self.parts.as_deref().filter(|_| span.is_recorded()) else {
             return;
@@ -107,27 +107,27 @@ impl Asked {
     }
 }
 
-/// The one header of this name, if it is short and text.
+/// The first header of this name, if it is short text.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let text = headers.get(name)?.to_str().ok()?;
     (text.len() <= MAX_NAME_BYTES).then_some(text)
 }
 
-/// The span that a request's headers say it comes from.
+/// The caller's span, as the headers of a request state it.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;
     match values.next() {
         None => TraceContext::parse(value.to_str().ok()?).map(|trace| with_state(trace, headers)),
-        // Several headers contradict each other.
+        // Several headers contradict each other, so none is used.
         Some(_) => None,
     }
 }
 
-/// The trace with the `tracestate` of a request's headers, which others in the trace write and which is
-/// passed on as it is. A state that cannot be read is left out; the trace stays.
+/// The trace with the `tracestate` of a request's headers. Other participants of the trace write
+/// this state, and it is passed on unchanged. If it cannot be read, the trace is used without it.
 fn with_state(trace: TraceContext, headers: &HeaderMap) -> TraceContext {
-    // Several headers are one list (W3C Trace Context §3.3.1).
+    // Several headers form one list (W3C Trace Context §3.3.1).
     let lines = headers.get_all("tracestate").iter();
     let lines: Result<Vec<&str>, _> = lines.map(HeaderValue::to_str).collect();
     match lines {
@@ -136,7 +136,8 @@ fn with_state(trace: TraceContext, headers: &HeaderMap) -> TraceContext {
     }
 }
 
-/// Puts the outcome of a request on its span. The route is given, since a query may hold a token.
+/// Sets the outcome of a request on its span. The span shows the route instead of the URL, because
+/// the query may hold a token.
 pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
     if !span.is_recorded() {
         return;
@@ -147,7 +148,7 @@ pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, statu
     span.set("http.response.status_code", i64::from(status.as_u16()));
 }
 
-/// Names the span of an answer in `traceresponse`, where it is recorded.
+/// Names the span in the header `traceresponse`, if the span is recorded.
 pub(crate) fn name_span(headers: &mut HeaderMap, span: &Span) {
     if let Some(context) = span.context()
         && let Ok(value) = HeaderValue::from_str(&context.to_string())
@@ -167,7 +168,8 @@ pub(crate) fn name_trace(response: &mut Response, span: &Span) {
     }
 }
 
-/// Adds the members `trace`, and `trace_url` where there is a `link`, to an answer that is a JSON object.
+/// Adds the member `trace`, and `trace_url` if there is a `link`, to an answer that is a JSON
+/// object.
 pub(crate) fn add_trace(response: &mut Response, trace: TraceId, link: Option<String>) {
     let Some(JsonBody(json)) = response.extensions_mut().remove() else {
         return;

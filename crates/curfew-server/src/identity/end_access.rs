@@ -1,5 +1,5 @@
 //! The end of access by order of an identity provider. Logouts, security events and Global Token
-//! Revocation all use it.
+//! Revocation all use this file.
 
 use std::time::Duration;
 
@@ -18,25 +18,25 @@ use crate::config::Snapshot;
 /// The lifetime of a report's revocations if `auth.max_token_lifetime` is 0.
 const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The answer while the backend is away.
+/// The answer while the backend is unavailable.
 const ENDED_HERE: &str =
     "sessions here are closed; those of other nodes as soon as the backend is back";
 
-/// An end of access: whom it names, and which tokens.
+/// An order to end access.
 pub(super) struct AccessEnd<'a> {
-    /// The configured name of the issuer that says so.
+    /// The configured name of the issuer that gives the order.
     pub(super) issuer: &'a str,
     /// The kind of report, which is the reason of the revocations.
     pub(super) report: &'static str,
     /// The subjects. All of them name the same user or login.
     pub(super) subjects: &'a [Subject],
-    /// The time at which it happened, Unix seconds.
+    /// The time of the reported event, in Unix seconds.
     pub(super) at: u64,
 }
 
 impl Reports {
-    /// Ends access on every node. Sessions of this node fall silent at once. The receipts of the
-    /// other nodes are logged.
+    /// Ends access on every node. This node stops deliveries to the named sessions at once. The
+    /// receipts of the other nodes are logged.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! `POST /events/<issuer>`: security events that an issuer pushes (RFC 8935; Shared Signals Framework
-//! 1.0, CAEP 1.0, RISC 1.0).
+//! `POST /events/<issuer>`: security events that an issuer pushes (RFC 8935; Shared Signals
+//! Framework 1.0, CAEP 1.0, RISC 1.0).
 
 use std::sync::Arc;
 
@@ -32,7 +32,8 @@ const MEDIA_TYPE: &str = "application/secevent+jwt";
 /// The media type that some transmitters send instead.
 const LENIENT_MEDIA_TYPE: &str = "application/jwt";
 
-/// Our own faults are no ground to drop an event: senders do that on 400 (§2.4).
+/// The status for faults of this node. It is not 400, because a sender drops an event on 400
+/// (§2.4).
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 /// A pushed event of the issuer called `name`.
@@ -85,8 +86,8 @@ impl Report for PushedEvent {
         }
     }
 
-    /// Carries out the effect of an event. A second time has the same effect, so no event is remembered, and
-    /// one that could not be acted on may be sent again.
+    /// Carries out the effect of an event. A repeated event has the same effect, so no event is
+    /// remembered, and an event that failed may be sent again.
     async fn carry_out(
         event: &SecurityEvent,
         reports: &Reports,
@@ -181,7 +182,7 @@ impl Report for PushedEvent {
 }
 
 impl Reports {
-    /// Answers the transmitter of the issuer called `name`, which may push.
+    /// Answers the transmitter of the issuer called `name`, which is configured to push events.
     pub(super) async fn security_event(
         self: &Arc<Self>,
         name: String,
@@ -193,7 +194,7 @@ impl Reports {
         self.take_report(received, delivery).await
     }
 
-    /// The event, whose token is the body.
+    /// Receives an event. The body is its token.
     async fn receive_event(
         &self,
         name: String,
@@ -204,7 +205,8 @@ impl Reports {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
         let permitted = self.may_report(delivery);
-        // Only then: a request that is turned away costs no reading of a file.
+        // Only a permitted request is authorized: a refused one must not cost the reading of a
+        // file.
         if permitted.is_ok() {
             authorize(stream, sent).await?;
         }
@@ -215,8 +217,8 @@ impl Reports {
     }
 }
 
-/// Compares the `Authorization` header with the agreed one, which a transmitter sends with every request
-/// (Shared Signals Framework 1.0 §6.1.1).
+/// Compares the `Authorization` header with the one that was agreed on. A transmitter sends it with
+/// every request (Shared Signals Framework 1.0 §6.1.1).
 async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), ReportRefusal> {
     let read = match stream.authorization_file {
         None => Ok(stream.expected_authorization()),
@@ -235,7 +237,7 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
         Err(_) => return Err(ReportRefusal::unavailable(NOT_NOW, "the node is stopping")),
     };
     let sent = sent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
-    // The comparison takes the same time for all texts of one length; it tells the length alone.
+    // Texts of the same length are compared in constant time, so the time reveals only the length.
     match sent.ct_eq(expected.expose().as_bytes()).into() {
         true => Ok(()),
         false => Err(ReportRefusal {

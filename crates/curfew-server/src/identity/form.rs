@@ -1,4 +1,4 @@
-//! The bodies of reports: forms, and others.
+//! The bodies of reports: forms and others.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -15,7 +15,7 @@ const MAX_BODY_BYTES: usize = 68 * 1024;
 /// The media type of a form.
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// A form. Its fields are read by name, and others are passed over.
+/// A form. Its fields are read by name, and unknown fields are ignored.
 pub(super) struct Form(String);
 
 impl Form {
@@ -82,7 +82,7 @@ pub(super) async fn posted(
     String::from_utf8(body.into()).map_err(|_| ReportRefusal::invalid("the body is not UTF-8"))
 }
 
-/// The media type of a body without its parameters; empty where none is told.
+/// The media type of a body without its parameters; empty if there is none.
 pub(super) fn media_type(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
     let value = value.and_then(Result::ok).unwrap_or_default();

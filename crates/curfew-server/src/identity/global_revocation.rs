@@ -34,7 +34,7 @@ struct Body {
     sub_id: Value,
 }
 
-/// An issuer's assertion, and the body beside it.
+/// An issuer's assertion, and the body that came with it.
 struct Assertion {
     token: String,
     body: String,
@@ -108,8 +108,8 @@ impl Report for Assertion {
         }
     }
 
-    /// Ends all of a user's sessions until now. A user without sessions is a success: the issuer learns
-    /// nothing of users it does not end (§4 leaves 404 for them).
+    /// Ends all of a user's sessions until now. A user without sessions counts as a success, so
+    /// that the issuer learns nothing about other users (§4 allows 404 for them).
     async fn carry_out(
         user: &RevokedUser,
         reports: &Reports,
@@ -122,7 +122,7 @@ impl Report for Assertion {
             issuer: &revoker.issuer,
             report: Assertion::KIND.as_str(),
             subjects,
-            // The later of both clocks: a session from before the request must not stay.
+            // The later of both clocks is used: a session from before the request must not stay.
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
         let found = reports.end_access(end, settings, span).await;
@@ -152,7 +152,7 @@ impl Report for Assertion {
 }
 
 impl Reports {
-    /// Answers an issuer.
+    /// Answers an issuer's request.
     pub(super) async fn global_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -162,7 +162,7 @@ impl Reports {
         self.take_report(received, delivery).await
     }
 
-    /// The issuer's token and the body.
+    /// Receives the issuer's token and the body.
     async fn receive_assertion(
         &self,
         request: Request<Incoming>,

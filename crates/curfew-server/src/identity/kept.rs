@@ -1,6 +1,6 @@
-//! Reports that lack only their key. The node may not ask the issuer for keys yet. A sender sends a
+//! Reports whose verification lacks only a key that the node may not ask for yet. A sender sends a
 //! report once, so the report waits for the issuer's next answer. Strangers can send such reports
-//! too, so the places are limited and divided by address.
+//! too, so the slots are limited and shared out by address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -23,22 +23,22 @@ use crate::config::Snapshot;
 use crate::http::Response;
 use crate::metrics::ReportKind;
 
-/// Reports of one issuer that wait at a time.
+/// Maximum number of reports of one issuer that wait at a time.
 const MAX_PER_ISSUER: usize = 1_000;
 
 /// The longest wait of a report. A logout token is valid for the same time.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The time that a report's sender waits for its outcome, after the first look for its key.
+/// The time for which a report's sender waits for the outcome, after the first check for its key.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
-/// The reports that wait, by issuer.
+/// The waiting reports, by issuer.
 #[derive(Debug, Default)]
 pub(super) struct Kept(Mutex<HashMap<Arc<str>, Issuer>>);
 
 #[derive(Debug, Default)]
 struct Issuer {
-    /// The oldest first.
+    /// The waiting reports, oldest first.
     waiting: Vec<Waiting>,
     /// The number of the next report.
     next: u64,
@@ -52,7 +52,7 @@ struct LogLines {
     lost: Repeats<ReportKind>,
 }
 
-/// A line of the log on a report that is kept.
+/// A log line about a report that waits.
 #[derive(Debug)]
 struct Line {
     report: ReportKind,
@@ -67,7 +67,7 @@ struct Waiting {
     displaced: CancellationToken,
 }
 
-/// The place of a waiting report. A drop frees the place.
+/// The slot of a waiting report. Dropping it frees the slot.
 #[derive(Debug)]
 struct Place {
     reports: Arc<Reports>,
@@ -88,7 +88,8 @@ impl Drop for Place {
 }
 
 impl Kept {
-    /// Logs the reports without a line, once the interval since the last line is over.
+    /// Logs the reports that no line has mentioned yet, once the interval since the last line is
+    /// over.
     pub(super) fn tell_rest(&self) {
         for (name, issuer) in &*self.0.lock() {
             if let Some((times, line)) = issuer.lines.kept.rest() {
@@ -108,10 +109,10 @@ impl Kept {
 }
 
 impl Issuer {
-    /// Takes a place for a report from this address. Returns its number, the token that is
-    /// cancelled if another report gets the place, and the number of taken places. If no place is
-    /// free, the address with the most places loses its newest one. That address must hold at least
-    /// two more places than this one.
+    /// Takes a slot for a report from this address. Returns its number, the token that is cancelled
+    /// if another report gets the slot, and the number of taken slots. If no slot is free, the
+    /// address with the most slots loses its newest one. That address must hold at least two more
+    /// slots than this one.
     fn place(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, usize)> {
         let address = address_group(address);
         if self.waiting.len() >= MAX_PER_ISSUER {
@@ -145,11 +146,11 @@ impl Issuer {
 
 impl Reports {
     /// Judges a report and concludes it. A report that lacks only its key waits for its issuer's
-    /// next answer. The node concludes the report then, even if the sender has gone.
+    /// next answer. The node then concludes the report even if the sender has disconnected.
     ///
     /// # Errors
     ///
-    /// The report waits for its key, or no place is free. Its outcome is open.
+    /// The report waits for its key, or no slot is free. Its outcome is open.
     pub(super) async fn judge_report<R: Report>(
         self: &Arc<Self>,
         report: R,
@@ -172,6 +173,7 @@ impl Reports {
         };
         let (told, answer) = oneshot::channel();
         let (reports, mut delivery) = (Arc::clone(self), delivery.clone());
+        // A task of the node concludes the report even if the request is dropped.
         self.context.node.spawn(async move {
             let verified = tokio::select! {
                 verified = report.verify(&reports.context.authenticator, KeyWait::NextAnswer) => Some(verified),
@@ -180,13 +182,14 @@ impl Reports {
             };
             match verified {
                 Some(verified) => {
-                    // The place is freed first, because the conclusion waits for the backend.
+                    // The slot is freed first, because the conclusion waits for the backend.
                     drop(place);
-                    // The settings of the request may be minutes old.
+                    // The settings of the request may be minutes old, so the current ones are used.
                     delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
-                    // The sender may have gone.
+                    // Sending fails if the sender no longer waits. The report has taken effect
+                    // anyway.
                     drop(told.send(response));
                 }
                 None => {
@@ -240,7 +243,7 @@ impl Reports {
         })
     }
 
-    /// Logs a report that stays unverified, because its wait ended or no place was free.
+    /// Logs a report that stays unverified, because its wait ended or no slot was free.
     fn tell_lost(&self, report: ReportKind, issuer: &Arc<str>) {
         let due = |issuer: &mut Issuer| issuer.lines.lost.note_event(report);
         if let Some((times, report)) = self.kept.with(issuer, due) {
@@ -279,7 +282,7 @@ mod tests {
         IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))
     }
 
-    /// Fault: a stranger's rubbish takes all places, and a real report is lost.
+    /// Fault: a stranger's invalid reports take all slots, and a real report is lost.
     #[test]
     fn the_address_that_has_most_places_gives_them_up_for_others() {
         let mut issuer = Issuer::default();

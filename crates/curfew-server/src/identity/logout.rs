@@ -19,14 +19,14 @@ use crate::config::{Snapshot, paths};
 use crate::http::Response;
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
-/// The advice where a login is unknown and its user is not.
+/// The advice if the named login is unknown although its user has sessions.
 const NOBODY_FOUND: &str = "no session has the login that it names, and the user has sessions of other logins: \
     compare sid of logout tokens and of access tokens, by curfew doctor";
 
-/// Most sessions of a user that are searched for a login.
+/// Maximum number of a user's sessions that are searched for a login.
 const LOOKED_AT: usize = 20;
 
-/// The status of a logout without effect: §2.8 has no other, for the fault of either side.
+/// The status of a logout without effect. §2.8 has no other, no matter which side is at fault.
 const NOT_DONE: StatusCode = StatusCode::BAD_REQUEST;
 
 /// A logout token.
@@ -66,8 +66,8 @@ impl Report for LogoutToken {
         }
     }
 
-    /// Ends a login's sessions, or all of the user's at the issuer that began before (§2.7). A login
-    /// without sessions is a success.
+    /// Ends the sessions of a login, or all sessions of the user at the issuer that began before
+    /// the logout (§2.7). A login without sessions counts as success.
     async fn carry_out(
         logout: &Logout,
         reports: &Reports,
@@ -140,7 +140,7 @@ impl Report for LogoutToken {
 }
 
 impl Reports {
-    /// Answers a provider.
+    /// Answers an identity provider's request.
     pub(super) async fn backchannel_logout(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -160,7 +160,7 @@ impl Reports {
         Ok(LogoutToken(token.to_owned()))
     }
 
-    /// True if a user of an issuer has sessions, all of other logins.
+    /// True if the user has sessions at the issuer, and none of them belongs to this login.
     async fn has_other_login(&self, issuer: &str, user: String, claim: &str, login: &str) -> bool {
         let filter = SessionFilter {
             user: Some(user),
@@ -168,7 +168,7 @@ impl Reports {
             ..SessionFilter::default()
         };
         let sessions = &self.context.node.backends().sessions;
-        // The logout is in force; without the list there is nothing to warn of.
+        // The logout is in force either way. Without the list no advice can be given.
         let Ok(page) = sessions.list(&filter).await else {
             return false;
         };

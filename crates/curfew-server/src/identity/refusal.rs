@@ -1,4 +1,4 @@
-//! The refusal of a report or of a returned token: its cause, and its answer in OAuth's form.
+//! The refusal of a report or of a token revocation: its cause, and its answer in OAuth's form.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,7 +22,7 @@ pub(super) struct ReportRefusal {
     pub(super) status: StatusCode,
     pub(super) error: &'static str,
     pub(super) description: String,
-    /// The issuer's part; `None` unless the issuer signed the report.
+    /// The issuer that signed the report, and the report's fault; `None` for an unsigned report.
     pub(super) signed: Option<Box<SignedRefusal>>,
     /// The time until a retry can succeed; `None` if it is not known.
     pub(super) retry_after: Option<Duration>,
@@ -30,13 +30,13 @@ pub(super) struct ReportRefusal {
     pub(super) is_kept: bool,
 }
 
-/// The issuer of a refused report that it signed. Its configuration or ours is wrong.
+/// The issuer of a refused report that it signed. Its configuration or this node's is wrong.
 #[derive(Debug)]
 pub(super) struct SignedRefusal {
     /// The issuer's configured name.
     issuer: Arc<str>,
     fault: ReportFault,
-    /// Expected and received, for operators.
+    /// The expected and the received value, for operators.
     why: String,
 }
 
@@ -47,7 +47,7 @@ pub(super) enum Undone {
     Refused,
     /// The report is not read: too many reports from its address failed verification.
     RateLimited,
-    /// The report may be valid, and a dependency is unavailable.
+    /// The report may be valid, but a dependency is unavailable.
     Unavailable,
     /// The report waits for its issuer's keys.
     Kept,
@@ -133,7 +133,7 @@ impl ReportRefusal {
         }
     }
 
-    /// True if it is worth trying again.
+    /// True if the sender should try again.
     pub(super) fn is_unavailable(&self) -> bool {
         self.error == "temporarily_unavailable"
     }
@@ -238,8 +238,8 @@ pub(super) fn answer(
 }
 
 impl Reports {
-    /// Counts a refusal of a report that its issuer has signed, and notes it in the journal. A report that
-    /// a stranger can write is neither counted nor noted.
+    /// Counts a refused report that its issuer has signed, and notes it in the journal. A report
+    /// that a stranger could have written is neither counted nor noted.
     pub(super) fn note_refused(&self, report: ReportKind, refused: &ReportRefusal) {
         let Some(signed) = &refused.signed else {
             return;

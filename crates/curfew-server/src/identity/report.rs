@@ -1,4 +1,5 @@
-//! A report of an identity provider, from its request to its effect: all that the kinds have in common.
+//! A report of an identity provider, from its request to its effect: the steps that all kinds
+//! share.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -18,7 +19,7 @@ use crate::http::Response;
 use crate::http::span::Asked;
 use crate::metrics::{ReportKind, ServerMetrics};
 
-/// A kind of report: the parts that are its own. A value of it is one that was received.
+/// A kind of report, with the parts that differ between kinds. A value is one received report.
 pub(super) trait Report: Sized + Send + Sync + 'static {
     /// Its name in metrics and in the log.
     const KIND: ReportKind;
@@ -26,38 +27,38 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
     const ROUTE: &'static str;
     /// The name of its span.
     const SPAN: &'static str;
-    /// The line of the log on one that is refused.
+    /// The log line about a refused report.
     const REFUSED: &'static str;
 
     /// The content that its issuer has signed.
     type Verified: Send;
-    /// The effect that it asks for.
+    /// The effect that the report asks for.
     type Order: Send + Sync;
-    /// The outcome, as it is counted.
+    /// The outcome that metrics count.
     type Outcome: Label + From<Undone>;
 
-    /// Verifies its token with the keys at hand, or with those that its issuer gives during `wait`.
+    /// Verifies its token with the known keys, or with keys that its issuer provides during `wait`.
     fn verify(
         &self,
         authenticator: &Authenticator,
         wait: KeyWait,
     ) -> impl Future<Output = Result<Self::Verified, VerifyError>> + Send;
 
-    /// The order in what was verified.
+    /// Reads the order from the verified content.
     ///
     /// # Errors
     ///
-    /// The token is not good, or the report asks for nothing that can be done.
+    /// The token is invalid, or the report asks for nothing that can be done.
     fn order(
         self,
         reports: &Reports,
         verified: Result<Self::Verified, VerifyError>,
     ) -> Result<Self::Order, ReportRefusal>;
 
-    /// The parts of an order that spans and the journal of reports name.
+    /// The parts of an order that appear in spans and in the journal of reports.
     fn name(order: &Self::Order) -> OrderName<'_>;
 
-    /// Carries an order out.
+    /// Carries out an order.
     fn carry_out(
         order: &Self::Order,
         reports: &Reports,
@@ -68,16 +69,16 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
     /// The metric of its outcomes.
     fn counter(metrics: &ServerMetrics) -> &Counters<Self::Outcome>;
 
-    /// The answer to one that had its effect.
+    /// The answer to a report that took effect.
     fn done() -> Response;
 
-    /// The answer to one that is refused.
+    /// The answer to a refused report.
     fn refuse(refused: ReportRefusal) -> Response {
         refused.into_response()
     }
 
-    /// Advice to the operator on an outcome that is no refusal and yet may be a mistake of the
-    /// configuration.
+    /// Advice to the operator about an outcome that is not a refusal, but may come from a mistake
+    /// in the configuration.
     fn advice(_: Self::Outcome) -> Option<&'static str> {
         None
     }
@@ -87,9 +88,9 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
 pub(super) struct OrderName<'a> {
     /// The configured name of the issuer.
     pub(super) issuer: &'a str,
-    /// The type of the event, where a kind of report has several.
+    /// The type of the event, if a kind of report has several.
     pub(super) event: Option<&'static str>,
-    /// It ends access, so its span is recorded at any sampled share.
+    /// True if it ends access. Its span is then recorded regardless of the sampling ratio.
     pub(super) ends_access: bool,
 }
 
@@ -98,9 +99,10 @@ pub(super) struct OrderName<'a> {
 pub(super) struct Delivery {
     pub(super) asked: Asked,
     pub(super) began: SystemTime,
-    /// The address it came from.
+    /// The address that the request came from.
     pub(super) address: IpAddr,
-    /// The settings that the report goes by: the request's, or those in force once its key is there.
+    /// The settings that apply to the report: the request's, or after a wait, the ones in force
+    /// when its key arrived.
     pub(super) settings: Snapshot,
 }
 
@@ -137,7 +139,8 @@ impl Reports {
         }
     }
 
-    /// Carries an order out, or refuses the report that has none. Counts, notes, traces and answers either.
+    /// Carries out an order, or refuses a report without one. Counts, notes, traces and answers
+    /// both.
     pub(super) async fn conclude<R: Report>(
         &self,
         order: Result<R::Order, ReportRefusal>,

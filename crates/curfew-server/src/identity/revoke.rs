@@ -1,6 +1,6 @@
-//! `POST /revoke`: the holder of an access token gives it back, and its sessions end (RFC 7009).
+//! `POST /revoke`: the holder of an access token revokes it, and its sessions end (RFC 7009).
 //!
-//! Clients are public: a token that verifies is all they have to show.
+//! Clients are public: a valid token is their only credential.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::config::paths;
 use crate::http::Response;
 use crate::http::cors;
 
-/// The span of a call. The span of a call with a valid token is always recorded.
+/// The name of a call's span. The span of a call with a valid token is always recorded.
 const SPAN: &str = "POST /revoke";
 
 /// The status of a request that has no effect now and may be sent again (§2.2.1).
@@ -88,7 +88,7 @@ impl Reports {
         let form = self.form(request, self.may_report(delivery)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
-            // The token may become valid later, so the client must not believe it revoked.
+            // The token may become valid later, so the client must not take it for revoked.
             Err(VerifyError::Refused(error))
                 if matches!(
                     error.failure(),
@@ -111,7 +111,7 @@ impl Reports {
         }
     }
 
-    /// Returns true if the token is revoked already. A repeated call then writes nothing.
+    /// Returns true if the token is already revoked. A repeated call then writes nothing.
     async fn is_given_back(&self, principal: &Principal) -> bool {
         let Some(token_id) = principal.token_id() else {
             return false;
@@ -141,7 +141,7 @@ impl Reports {
                 )
             });
         };
-        // The revocation lasts until the token can open no session.
+        // The revocation lasts until the token can no longer open a session.
         let ends_at = principal.ends_at().as_secs().saturating_add(1);
         let revocation = Revocation {
             before: None,

@@ -1,5 +1,6 @@
-//! Reports and returned tokens that could not be verified, by the address they came from: each costs a
-//! signature, and a stranger's must not keep an identity provider's out.
+//! Limits the reports and token revocations that could not be verified, for each address that they
+//! come from. Each costs a signature check, and a stranger's must not crowd out an identity
+//! provider's.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,13 +16,13 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use super::report::Delivery;
 
-/// Most addresses with a bucket of their own; all further ones share one.
+/// Maximum number of addresses with a bucket of their own. All further ones share one.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// The bucket of all further addresses.
+/// The key of the bucket that all further addresses share.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// `limits.unverified_reports_per_second` of the request's snapshot, for each address.
+/// Applies `limits.unverified_reports_per_second` of the request's snapshot to each address.
 #[derive(Debug, Default)]
 pub(super) struct Unverified {
     buckets: Mutex<Buckets>,
@@ -31,19 +32,20 @@ pub(super) struct Unverified {
 #[derive(Debug, Default)]
 struct Buckets {
     per_second: u32,
-    /// The buckets of addresses that were charged; a full one may be gone.
+    /// The buckets of addresses that were charged. A full bucket may have been removed.
     by_address: HashMap<IpAddr, TokenBucket>,
 }
 
 impl Unverified {
-    /// Logs the addresses that no line has told, where the interval of the last one is over.
+    /// Logs the addresses that no line has mentioned yet, once the interval since the last line is
+    /// over.
     pub(super) fn tell_rest(&self) {
         if let Some((times, address)) = self.told.rest() {
             tell(times, address);
         }
     }
 
-    /// True if one more report from this address is read.
+    /// True if one more report from this address may be read.
     fn has(&self, address: IpAddr, per_second: u32) -> bool {
         let mut buckets = self.buckets.lock();
         buckets.set(per_second);
@@ -53,10 +55,11 @@ impl Unverified {
         bucket.is_none_or(|bucket| bucket.has_token(quota, now))
     }
 
-    /// Charges one report that could not be verified to this address.
+    /// Charges this address for one report that could not be verified.
     fn charge(&self, address: IpAddr, per_second: u32) {
         let mut buckets = self.buckets.lock();
         buckets.set(per_second);
+        // 0 means no limit, so nothing is charged.
         if buckets.per_second == 0 {
             return;
         }
@@ -69,7 +72,7 @@ impl Unverified {
 }
 
 impl Buckets {
-    /// Begins anew where the rate is another one, as after a reload.
+    /// Discards all buckets if the rate has changed, as after a reload.
     fn set(&mut self, per_second: u32) {
         if self.per_second != per_second {
             *self = Self {
@@ -83,12 +86,13 @@ impl Buckets {
         Quota::of_a_second(self.per_second)
     }
 
-    /// The place of an address's tokens.
+    /// The key of the bucket that this address uses.
     fn place(&mut self, address: IpAddr, now: std::time::Instant) -> IpAddr {
         if self.by_address.len() < MAX_ADDRESSES || self.by_address.contains_key(&address) {
             return address;
         }
         let quota = self.quota();
+        // A full bucket is the same as none, so full ones are removed to make room.
         self.by_address
             .retain(|_, bucket| !bucket.is_full(quota, now));
         match self.by_address.len() < MAX_ADDRESSES {
@@ -112,7 +116,8 @@ fn per_second(delivery: &Delivery) -> u32 {
 }
 
 impl Reports {
-    /// Refuses a report before it is read, if too many of its address could not be verified of late.
+    /// Refuses a report before it is read, if too many recent ones from its address could not be
+    /// verified.
     pub(super) fn may_report(&self, delivery: &Delivery) -> Result<(), ReportRefusal> {
         if self.unverified.has(delivery.address, per_second(delivery)) {
             return Ok(());
@@ -127,7 +132,8 @@ impl Reports {
         })
     }
 
-    /// Charges a refusal to the address, unless an issuer has signed the report or the fault is ours.
+    /// Charges the address for a refused report, unless an issuer has signed it or the node is at
+    /// fault.
     pub(super) fn charge(&self, delivery: &Delivery, refused: &ReportRefusal) {
         let is_told = refused.is_unavailable() || refused.error == ReportRefusal::RATE_LIMITED;
         if refused.signed.is_none() && !is_told {
@@ -135,7 +141,7 @@ impl Reports {
         }
     }
 
-    /// Charges a token that opens nothing to the address.
+    /// Charges the address for a token that could not be verified.
     pub(super) fn charge_token(&self, delivery: &Delivery) {
         self.unverified
             .charge(delivery.address, per_second(delivery));
@@ -150,7 +156,7 @@ mod tests {
         IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n))
     }
 
-    /// Fault: one address's rubbish is charged to another, or to none.
+    /// Fault: the invalid reports of one address are charged to another address, or to none.
     #[tokio::test(start_paused = true)]
     async fn an_address_pays_for_itself_alone_and_its_bucket_fills() {
         let unverified = Unverified::default();
@@ -159,7 +165,7 @@ mod tests {
             unverified.charge(address(1), 3);
         }
         assert!(!unverified.has(address(1), 3) && unverified.has(address(2), 3));
-        // Reports that were under way when it was empty are owed.
+        // Reports that were already being read when the bucket ran empty are charged as well.
         for _ in 0..100 {
             unverified.charge(address(1), 3);
         }
@@ -171,7 +177,7 @@ mod tests {
         assert!(unverified.has(address(1), 0));
     }
 
-    /// Fault: a stranger with many addresses takes memory without end.
+    /// Fault: a stranger with many addresses uses memory without bound.
     #[tokio::test(start_paused = true)]
     async fn addresses_without_end_take_bounded_memory() {
         let unverified = Unverified::default();

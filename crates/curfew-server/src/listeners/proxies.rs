@@ -1,5 +1,5 @@
-//! The client behind a load balancer: by the PROXY protocol, by `X-Forwarded-For` or by `Forwarded`, and
-//! only as far as `server.trusted_proxies` says so.
+//! The client behind a load balancer, which names it by the PROXY protocol, `X-Forwarded-For` or
+//! `Forwarded`. `server.trusted_proxies` says which peers are trusted to do so.
 
 pub(crate) mod forwarded;
 pub(crate) mod network;
@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 use network::Network;
 use protocol::{Header, Unparsed};
 
-/// The header that load balancers append to: the nearest of them wrote the last address.
+/// The header to which each load balancer appends an address. The nearest one wrote the last.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The load balancers in front of the public listener, which are believed about their clients.
+/// The load balancers in front of the public listener, which are trusted to name their clients.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
     trusted: Vec<Network>,
@@ -29,17 +29,17 @@ pub struct Proxies {
 /// The client of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// As far as is known.
+    /// The client's address, as far as it is known.
     Known(IpAddr),
-    /// Its proxy's address, which has said two things. All such clients count as one, or a header that
-    /// says otherwise would be a way around the limits of an address.
+    /// The address of the proxy, because its headers name two different clients. All such clients
+    /// count as one: otherwise a client could add a header to evade the limits of an address.
     Disputed(IpAddr),
 }
 
-/// The reasons for which a connection has no PROXY header.
+/// The reasons that a PROXY header was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeaderError {
-    /// It begins with something else, or with a bad one.
+    /// The connection begins with something else, or with an invalid header.
     #[error("{0}")]
     Malformed(&'static str),
     /// The connection is lost.
@@ -68,19 +68,20 @@ impl Proxies {
         }
     }
 
-    /// True if this peer is believed about its clients.
+    /// True if this peer is trusted to name its clients.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(peer))
     }
 
-    /// True if connections of this peer begin with a PROXY header. Without a list of proxies all do.
+    /// True if connections of this peer begin with a PROXY header. Without a list of proxies, all
+    /// connections do.
     pub(crate) fn speaks_protocol(&self, peer: IpAddr) -> bool {
         self.protocol && (self.trusted.is_empty() || self.trusts(peer))
     }
 
-    /// The client of a request that `peer` sent: the nearest address in its headers that is no trusted
-    /// proxy's. Where the two kinds of headers disagree, a client has added the one that its proxy does
-    /// not write: neither is believed, and the client is `peer`.
+    /// The client of a request from `peer`: the nearest address in its headers that is not a
+    /// trusted proxy's. If the two kinds of headers disagree, a client has added the kind that its
+    /// proxy does not write. Neither kind is trusted then, and `peer` counts as the client.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         if !self.trusts(peer) {
             return Client::Known(peer);
@@ -119,12 +120,13 @@ impl Proxies {
     }
 }
 
-/// Reads the PROXY header that a connection begins with, and nothing behind it. `None`: it names no
-/// client, as that of a health check.
+/// Reads the PROXY header at the beginning of a connection, and nothing after it. `None`: the
+/// header names no client, as for a health check.
 pub(crate) async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, HeaderError> {
     let mut header = Vec::new();
     let mut piece = [0; 256];
     loop {
+        // Bytes are peeked first, so that the ones after the header stay in the socket.
         let peeked = stream.peek(&mut piece).await?;
         if peeked == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());

@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// The reasons for which certificate and key cannot be used.
+/// The reasons that certificate and key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
@@ -49,7 +49,7 @@ impl TlsError {
 pub struct Tls {
     cert_file: PathBuf,
     key_file: PathBuf,
-    /// The files as they were last read, in use or not: a bad file is reported once.
+    /// The contents that were last read, even if they are not in use. A bad file is reported once.
     seen: Mutex<(Vec<u8>, Vec<u8>)>,
     config: ArcSwap<rustls::ServerConfig>,
 }
@@ -75,14 +75,14 @@ impl Tls {
         })
     }
 
-    /// Re-reads the files; true if another certificate is in use now. On an error the one in use stays, and
-    /// the same contents are no error the next time.
+    /// Re-reads the files. Returns true if a new certificate is now in use. On an error, the one in
+    /// use stays, and the same contents cause no error the next time.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let files = read(&self.cert_file, &self.key_file);
         let mut seen = self.seen.lock();
         let files = match files {
             Ok(files) => files,
-            // Reported once, like every fault: nothing was read the last time either.
+            // Nothing could be read the last time either, so the fault was reported already.
             Err(_) if *seen == Default::default() => return Ok(false),
             Err(error) => {
                 *seen = Default::default();
@@ -92,6 +92,7 @@ impl Tls {
         if *seen == files {
             return Ok(false);
         }
+        // Noted before the check below, so that a bad file is reported once.
         *seen = files;
         let config = build(&self.cert_file, &self.key_file, &seen.0, &seen.1)?;
         self.config.store(Arc::new(config));
@@ -135,7 +136,7 @@ fn build(
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_single_cert(chain, key)?;
-    // HTTP/2 is not offered: an upgrade is HTTP/1.1.
+    // HTTP/2 is not offered, because upgrades use HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -1,4 +1,4 @@
-//! Accepting connections: a place, TLS, the first byte and the head of the request, each in time.
+//! Accepting connections: permit, TLS, first byte and head of the request, each with a deadline.
 
 use std::io;
 use std::net::IpAddr;
@@ -29,12 +29,12 @@ use crate::metrics::{AnswerReason, RejectReason};
 use crate::permits::{LimitReached, Unauthenticated};
 use crate::upgrade::Accepted;
 
-/// Longest wait for the last answers once the listener is closed.
+/// Longest wait for the last answers after the listener is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Public {
-    /// Accepts connections until `stop`. Returns when those it has accepted are upgraded or answered,
-    /// or after a second.
+    /// Accepts connections until `stop`. Then returns when all accepted connections are upgraded or
+    /// answered, or after a second.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let open = TaskTracker::new();
         listeners::accept(listener, stop.clone(), |stream, peer| {
@@ -61,14 +61,14 @@ impl Public {
         let node = &self.context.node;
         let settings = Snapshot::take(&self.context);
         let proxies = &settings.proxies;
-        // The client of a load balancer is counted once it is known.
+        // A load balancer's client is counted for an address only when its address is known.
         let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
         let limits = &settings.sessions.limits;
         match self.permits.unauthenticated(known.then_some(peer), limits) {
             Ok(permit) => {
                 let token = open.token();
-                // The session goes on in the same task, which holds only the state of an idle session:
-                // the state before that is in boxes, which are gone by then.
+                // The session continues in the same task. All earlier state is boxed and freed by
+                // then, so that the task holds only the state of an idle session.
                 let connection = Box::pin(public.connection(stream, peer, permit, settings, stop));
                 node.spawn(async move {
                     let session = connection.await;
@@ -87,7 +87,7 @@ impl Public {
         }
     }
 
-    /// Counts a connection beyond the limits, and gives the answer to it.
+    /// Counts a connection beyond the limits, and returns its answer.
     fn turn_away(&self, full: LimitReached, client: IpAddr) -> Problem {
         self.rejected(RejectReason::Limit);
         debug!(peer = %client, ?full, "connection turned away");
@@ -96,8 +96,8 @@ impl Public {
         problem
     }
 
-    /// The session on an accepted connection, if its request is upgraded. `settings` are those of its
-    /// acceptance; its request takes those in force when it comes.
+    /// Serves an accepted connection. Returns its session if a request is upgraded. `settings` are
+    /// the settings at acceptance; a request uses the ones in force when it arrives.
     async fn connection(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -131,7 +131,7 @@ impl Public {
         let accepted = Accepted::new(client, started, permit);
         let served = match &self.tls {
             None => {
-                // hyper's own deadline begins with the first byte.
+                // hyper's own deadline starts only with the first byte.
                 let first = deadline.min(started + timeout);
                 match time::timeout_at(first, first_bytes(&stream)).await {
                     Ok(Ok(ahead)) => {
@@ -164,7 +164,7 @@ impl Public {
         debug!(peer = %client, "connection closed: no request came in time");
     }
 
-    /// The client of a load balancer that speaks the PROXY protocol.
+    /// The client that a load balancer names by the PROXY protocol.
     async fn named(
         &self,
         stream: &mut TcpStream,
@@ -197,8 +197,8 @@ impl Public {
         }
     }
 
-    /// Counts a connection for the client that a load balancer has named. The error is the answer to a
-    /// client that has too many.
+    /// Counts a connection for the client that a load balancer has named. The error is the answer
+    /// to a client with too many connections.
     fn attribute(
         &self,
         client: Client,
@@ -206,7 +206,7 @@ impl Public {
         attribute: impl FnOnce(IpAddr, &LimitsConfig) -> Result<(), LimitReached>,
     ) -> Result<(), Problem> {
         let address = match client {
-            // A request of the load balancer itself, such as a health check.
+            // A request of the load balancer itself, such as a health check, is not counted.
             Client::Known(address) if settings.proxies.trusts(address) => return Ok(()),
             Client::Known(address) | Client::Disputed(address) => address,
         };
@@ -219,7 +219,7 @@ impl Public {
         metrics.connections_rejected.inc(reason);
     }
 
-    /// The TLS handshake, then as [`Public::http`].
+    /// Performs the TLS handshake, then continues like [`Public::http`].
     async fn https(
         self: &Arc<Self>,
         tls: &Tls,
@@ -231,6 +231,7 @@ impl Public {
     ) -> Result<Option<Box<Session>>, Late> {
         let mut first = [0];
         let peeked = time::timeout(timeout, stream.peek(&mut first));
+        // An uppercase letter begins an HTTP method, but never a TLS handshake.
         if matches!(peeked.await.map_err(|_| Late)?, Ok(1)) && first[0].is_ascii_uppercase() {
             self.refuse_plain(stream, &accepted, bounds).await;
             return Ok(None);
@@ -249,7 +250,7 @@ impl Public {
         }
     }
 
-    /// Answers a request without TLS, which begins with a method, where TLS is spoken.
+    /// Refuses a request in plain text on a listener that speaks TLS.
     async fn refuse_plain(&self, stream: TcpStream, accepted: &Accepted, bounds: Bounds) {
         self.rejected(RejectReason::Tls);
         let problem = Problem::bad_request("TLS is spoken here: use wss:// or https://");
@@ -263,7 +264,7 @@ impl Public {
     async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
         accepted.note_request();
         let before = accepted.client();
-        // The whole request goes by it: a reload while it is answered is for the next one.
+        // The whole request uses this snapshot. A reload meanwhile applies to the next request.
         let settings = Snapshot::take(&self.context);
         let client = settings.proxies.client(before, request.headers());
         let (Client::Known(address) | Client::Disputed(address)) = client;
@@ -279,7 +280,7 @@ impl Public {
         response
     }
 
-    /// Answers a request, and takes the connection over if it was one for an upgrade.
+    /// Answers requests, and takes over the connection if one of them is an upgrade.
     async fn http<S>(
         self: &Arc<Self>,
         stream: S,
@@ -298,7 +299,8 @@ impl Public {
             let accepted = Arc::clone(&accepted);
             Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
-        // hyper would close a connection that has not asked yet, without an answer.
+        // The stop waits for a first request, because hyper would close the connection without an
+        // answer before.
         let asked = || accepted.has_asked();
         let switch = accepted.switch();
         let Ended {
@@ -334,7 +336,7 @@ impl Public {
         Ok(None)
     }
 
-    /// Counts a head that is no request's.
+    /// Counts a head that cannot be read, and logs its refusal.
     fn refuse_head(&self, fault: HeadFault, problem: &Problem, accepted: &Accepted) {
         self.rejected(fault.reject_reason());
         let reason = AnswerReason::of(problem.status, Some(problem.code));
@@ -344,11 +346,11 @@ impl Public {
     }
 }
 
-/// Waits for the first bytes of the client; none if it closes without any.
+/// Waits for the client's first bytes; empty if it closes without any.
 ///
-/// They are read here and not by hyper, which would hold its buffers meanwhile: a storm's connections are
-/// all accepted before the first of them is served. Waiting for a readable socket would not do, since tokio
-/// takes an accepted one for readable until a read has failed.
+/// The bytes are read here, because hyper would hold its buffers during the wait, and in a storm
+/// all connections are accepted before the first is served. Waiting for a readable socket is not
+/// enough: tokio takes an accepted socket for readable until a read has failed.
 async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
     loop {
         stream.readable().await?;
@@ -363,12 +365,12 @@ async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
     }
 }
 
-/// A handshake or a head that did not come in time.
+/// A handshake or a head that did not arrive in time.
 struct Late;
 
-/// The reasons for which the client behind a load balancer is not known.
+/// The reasons that the client behind a load balancer is unknown.
 enum Unnamed {
-    /// It may not connect, or its load balancer does not speak as it should; the answer.
+    /// The client may not connect, or its load balancer sends no valid header. Holds the answer.
     Told(Problem),
     /// The connection is lost.
     Lost,

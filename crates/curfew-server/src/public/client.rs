@@ -1,4 +1,4 @@
-//! The client of the native protocol that every node serves: a script and its types, the same for all.
+//! The client of the native protocol, which every node serves: a script and its types.
 
 use curfew_model::digest;
 use http::header::{
@@ -11,11 +11,11 @@ use http_body_util::Full;
 use crate::config::paths;
 use crate::http::{Problem, Response};
 
-/// The time for which a browser uses the script without asking, in seconds: after an upgrade of the nodes
-/// pages have the new one within minutes.
+/// The time for which a browser uses the script without revalidation, in seconds. It is short, so
+/// that pages have a new script within minutes of an upgrade of the nodes.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// The methods of the files, as `Allow` has them.
+/// The methods of the files, as a value of `Allow`.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
 /// The header that says which sites may embed an answer (Fetch §3.7).
@@ -57,8 +57,8 @@ impl ClientFile {
         })
     }
 
-    /// Answers a request with these headers. Pages of all origins may load the file, since it holds
-    /// nothing of anyone.
+    /// Answers a request with these headers. Pages of all origins may load the file, because it
+    /// contains nothing private.
     pub(super) fn answer(self, method: &Method, request: &HeaderMap) -> Response {
         if ![Method::GET, Method::HEAD].contains(method) {
             let detail = "the client is read by GET";

@@ -25,7 +25,7 @@ type ExtraAnswer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 pub struct Extra(Arc<dyn Fn(Request<Incoming>) -> ExtraAnswer + Send + Sync>);
 
 impl Extra {
-    /// `answer` gives `None` for a request that it does not know.
+    /// `answer` returns `None` for a request that it does not know.
     pub fn new<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Option<Response>> + Send + 'static,
@@ -41,8 +41,8 @@ impl fmt::Debug for Extra {
 }
 
 impl Public {
-    /// Answers a request. Every answer but an upgrade ends the connection, so that bytes behind a refused
-    /// upgrade are never read as another request.
+    /// Answers a request. Every answer but an upgrade ends the connection, so that bytes after a
+    /// refused upgrade are never read as another request.
     pub(super) async fn route(
         &self,
         mut request: Request<Incoming>,
@@ -55,7 +55,7 @@ impl Public {
             is_secure: self.tls.is_some(),
         });
         let endpoint = Endpoint::at(request.uri().path(), &settings);
-        // An endpoint that is not configured does not exist.
+        // A path whose endpoint is not configured is answered like an unknown path.
         let response = match request.uri().path() {
             _ if let Some(endpoint) = endpoint => {
                 let upgrade = self.upgrades.answer(request, endpoint, accepted, &settings);

@@ -1,4 +1,5 @@
-//! A connection before its session: what is known of the client, and the session that takes it over.
+//! A connection before its session: its client, as far as known, and the session that takes it
+//! over.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::streams::Stream;
 use crate::listeners::UNIX_PEER;
 use crate::permits::{LimitReached, Unauthenticated};
 
-/// A request that was accepted, and the session that its connection becomes once hyper lets go of it.
+/// An accepted request. Its connection becomes a session after hyper has released it.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     pub(super) context: Arc<Context>,
@@ -27,25 +28,25 @@ pub(crate) struct Upgrade {
     pub(super) stream: Option<Box<Stream>>,
 }
 
-/// A connection before its upgrade. It is shared by the task that serves it and by the answer to its
-/// request, which run in turns: no lock is waited for.
+/// A connection before its upgrade. It is shared by the task that serves it and by the answer to
+/// its request. These run in turns, so no lock is ever waited for.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// The client, as far as it is known: the peer, until its load balancer has named another.
+    /// The client's address: the peer's, until its load balancer has named another.
     client: Mutex<IpAddr>,
-    /// The time at which it was accepted.
+    /// The time of acceptance.
     pub(super) at: Instant,
     has_asked: AtomicBool,
-    /// Taken by the upgrade; otherwise given back when the connection ends.
+    /// Taken by the upgrade; otherwise returned when the connection ends.
     permit: Mutex<Option<Unauthenticated>>,
-    /// The session that it is to become.
+    /// The session that the connection will become.
     upgrade: Mutex<Option<Box<Upgrade>>>,
     /// The switch that holds back the answer to the upgrade.
     switch: DeferSwitch,
 }
 
 impl Upgrade {
-    /// The session on the connection, which has the request's answer to write first.
+    /// The session on the connection. It first writes the answer to the request.
     pub(crate) fn session(self, upgraded: Upgraded) -> Box<Session> {
         let Self {
             context,
@@ -78,7 +79,7 @@ impl Upgrade {
 }
 
 impl Accepted {
-    /// A connection of `client` that was accepted `at` this time.
+    /// A connection of `client` that was accepted at this time.
     pub(crate) fn new(client: IpAddr, at: Instant, permit: Unauthenticated) -> Self {
         Self {
             client: Mutex::new(client),
@@ -90,31 +91,31 @@ impl Accepted {
         }
     }
 
-    /// The client, as far as it is known.
+    /// The client's address, as far as it is known.
     pub(crate) fn client(&self) -> IpAddr {
         *self.client.lock()
     }
 
-    /// Sets the client that its load balancer names.
+    /// Sets the client's address that its load balancer names.
     pub(crate) fn set_client(&self, client: IpAddr) {
         *self.client.lock() = client;
     }
 
-    /// Its first request has come.
+    /// Notes that the first request has arrived.
     pub(crate) fn note_request(&self) {
         self.has_asked.store(true, Ordering::Relaxed);
     }
 
-    /// True once its first request has come.
+    /// True after the first request has arrived.
     pub(crate) fn has_asked(&self) -> bool {
         self.has_asked.load(Ordering::Relaxed)
     }
 
-    /// Counts it for `address` from here on, as long as it has not authenticated.
+    /// Counts the connection for `address` from now on, if it has not authenticated.
     ///
     /// # Errors
     ///
-    /// The address has too many.
+    /// The address has too many unauthenticated connections.
     pub(crate) fn attribute(
         &self,
         address: IpAddr,
@@ -126,18 +127,18 @@ impl Accepted {
         }
     }
 
-    /// Its place among those that have not authenticated, for the session.
+    /// Takes the permit of an unauthenticated connection, for the session.
     pub(super) fn take_permit(&self) -> Option<Unauthenticated> {
         self.permit.lock().take()
     }
 
-    /// Has the connection taken over once its request is answered. The session writes the answer.
+    /// Lets a session take over the connection after its request. The session writes the answer.
     pub(super) fn take_over(&self, upgrade: Upgrade) {
         *self.upgrade.lock() = Some(Box::new(upgrade));
         self.switch.defer();
     }
 
-    /// The session that it becomes, if its request was upgraded.
+    /// The session that the connection becomes, if its request was upgraded.
     pub(crate) fn take_upgrade(&self) -> Option<Box<Upgrade>> {
         self.upgrade.lock().take()
     }

@@ -6,13 +6,13 @@ use curfew_ws::Handshake;
 use http::Request;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 
-/// The subprotocol of the JSON encoding, and of a client that asks for none.
+/// The subprotocol of the JSON encoding, which is the default.
 const JSON: &str = "centrifuge-json";
 
 /// The subprotocol of the Protobuf encoding.
 const PROTOBUF: &str = "centrifuge-protobuf";
 
-/// Query members that ask for an encoding, by its short name.
+/// Query members that request an encoding by its short name.
 const FORMAT_MEMBERS: [&str; 2] = ["format", "cf_protocol"];
 
 /// The subprotocol of an encoding.
@@ -23,7 +23,7 @@ pub(super) fn subprotocol(encoding: Encoding) -> &'static str {
     }
 }
 
-/// Removes an empty list of subprotocols, which old SDKs send, and which is no list by RFC 6455.
+/// Removes an empty list of subprotocols. Old SDKs send one, although RFC 6455 does not allow it.
 pub(super) fn tolerate<B>(request: &mut Request<B>) {
     let headers = request.headers_mut();
     if headers
@@ -34,7 +34,7 @@ pub(super) fn tolerate<B>(request: &mut Request<B>) {
     }
 }
 
-/// The wire to speak, and the subprotocol to answer with. `None` if the node speaks neither
+/// The wire to use, and the subprotocol to answer with. `None` if the node does not speak the
 /// encoding.
 pub(super) fn negotiate(
     wires: &Wires,

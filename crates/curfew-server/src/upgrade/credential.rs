@@ -1,4 +1,4 @@
-//! The credential of an upgrade request, and the pages that may bring it.
+//! The credential of an upgrade request, and the check of the page that sends it.
 
 use curfew_auth::{AuthError, Credential};
 use curfew_ws::Handshake;
@@ -9,11 +9,11 @@ use super::refused::UpgradeRefusal;
 use crate::config::ServerSettings;
 use crate::http::refusal::NOT_ALLOWED;
 
-/// The refusal of a request with a cookie that is not taken from its page.
+/// The refusal of a request whose cookie is not accepted from its page.
 const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that of a site in server.allowed_origins: this request has none, null or file://; send the token otherwise";
 
-/// The credential of a request. A browser sends cookies by itself: one that is not taken from its page
-/// leaves the credential of the page in force.
+/// The credential of a request. A browser adds cookies on its own. If they are not accepted from
+/// this page, the credential that the page itself has sent counts instead.
 pub(super) fn of(
     settings: &ServerSettings,
     request: &Request<Incoming>,
@@ -21,7 +21,7 @@ pub(super) fn of(
 ) -> Result<Option<Credential>, AuthError> {
     let (headers, query) = (request.headers(), request.uri().query());
     let (subprotocols, auth) = (&offer.subprotocols, &settings.auth);
-    // A program that is no browser has put its cookie there itself.
+    // A client without an `Origin` is not a browser, and sends its cookie on purpose.
     if auth.uses_cookie()
         && let Some(origin) = offer.origin.as_deref()
         && !settings.origins.allows(Some(origin), true)
@@ -34,8 +34,8 @@ pub(super) fn of(
     curfew_auth::extract(headers, query, subprotocols, auth)
 }
 
-/// Checks the origin of a request. A browser sends cookies for every page that asks, so with a cookie the
-/// origin must be one of the list (CWE-1385).
+/// Checks the origin of a request. A browser sends cookies with the requests of every page, so a
+/// request that uses a cookie must have a listed origin (CWE-1385).
 pub(super) fn check_origin(
     settings: &ServerSettings,
     offer: &Handshake,

@@ -1,4 +1,4 @@
-//! A request that is not upgraded, and the ways in which its client is told.
+//! The refusal of an upgrade, and the ways to answer it.
 
 use curfew_auth::{AuthError, Reject, VerifyError};
 use curfew_node::AdmitError;
@@ -10,7 +10,7 @@ use crate::http::refusal::{backend_away, forbidden_origin, revoked, unauthorized
 use crate::http::{Problem, Response};
 use crate::metrics::RejectReason;
 
-/// A request that is not upgraded: its answer, how it is counted, and its name in spans.
+/// A refused upgrade: its answer, the reason that metrics count, and its error type in spans.
 pub(super) struct UpgradeRefusal {
     pub(super) reason: RejectReason,
     pub(super) error_type: &'static str,
@@ -38,7 +38,8 @@ impl UpgradeRefusal {
     }
 }
 
-/// Tells a client that it is not admitted: as 503 where the fault is ours, else in the configured way.
+/// Refuses a client that is not admitted: by 503 if the node or a dependency is at fault, else as
+/// configured.
 pub(super) fn not_admitted(
     settings: &ServerSettings,
     error: AdmissionError,
@@ -74,7 +75,7 @@ pub(super) fn not_admitted(
     })
 }
 
-/// Tells a client that its token is at fault, in the configured way.
+/// Refuses a client whose token is at fault, as configured.
 fn refuse(settings: &ServerSettings, error: &AuthError) -> Result<Opening, UpgradeRefusal> {
     match settings.auth.reject {
         Reject::Message => Ok(Opening::Refused(Refusal::token(

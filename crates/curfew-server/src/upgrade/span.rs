@@ -16,8 +16,8 @@ use super::refused::UpgradeRefusal;
 use crate::http::Response;
 use crate::http::span::{Asked, describe, name_span, name_trace};
 
-/// A span that begins when the connection was accepted and ends when the session is open: the session's
-/// life is not one long span.
+/// A span from the acceptance of the connection until the session is open. It does not cover the
+/// session's life.
 pub(super) struct UpgradeSpan<'a> {
     tracer: &'a Tracer,
     /// The method and the endpoint.
@@ -31,7 +31,7 @@ pub(super) struct UpgradeSpan<'a> {
 }
 
 impl<'a> UpgradeSpan<'a> {
-    /// The span of this request.
+    /// Begins the span of this request.
     pub(super) fn begin(
         tracer: &'a Tracer,
         request: &Request<Incoming>,
@@ -54,17 +54,17 @@ impl<'a> UpgradeSpan<'a> {
         }
     }
 
-    /// The span that those of the parts are below.
+    /// The span of the whole upgrade, which is the parent of the spans of its parts.
     pub(super) fn whole(&self) -> &Span {
         &self.span
     }
 
-    /// Names the principal whose token was verified.
+    /// Sets the principal whose token was verified.
     pub(super) fn is_of(&mut self, principal: &Arc<Principal>) {
         self.principal = Some(Arc::clone(principal));
     }
 
-    /// The connection becomes a session, to which the span goes; the answer names it.
+    /// Returns the span for the session that the connection becomes. The answer names the span.
     pub(super) fn opened<B>(
         &mut self,
         opening: &Opening,
@@ -86,7 +86,7 @@ impl<'a> UpgradeSpan<'a> {
         std::mem::take(&mut self.span)
     }
 
-    /// Records that the request of the client at `peer` is not upgraded, and gives the answer.
+    /// Records that the request of the client at `peer` is refused, and returns the answer.
     pub(super) fn refuse(mut self, refused: UpgradeRefusal, peer: IpAddr) -> Response {
         let UpgradeRefusal {
             reason,
@@ -107,7 +107,7 @@ impl<'a> UpgradeSpan<'a> {
         *response
     }
 
-    /// Has the span recorded at any share, within the budget of its client.
+    /// Records the span regardless of the sampling ratio, within the budget of its client.
     fn record(&mut self, is_ours: bool) {
         if self.span.is_recorded() {
             return;

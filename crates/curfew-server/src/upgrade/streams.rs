@@ -1,8 +1,8 @@
-//! `POST /connection/http_stream` and `GET /connection/sse`: from a request to a session whose messages
-//! leave in the answer.
+//! `POST /connection/http_stream` and `GET /connection/sse`: from a request to a session that sends
+//! its messages in the answer.
 //!
-//! The session takes the connection over, as it does after an upgrade. Its first message is in the
-//! request, and the others come by requests of their own.
+//! The session takes over the connection, as after an upgrade. Its first message is in the request,
+//! and the others come by separate requests.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -28,16 +28,17 @@ use crate::metrics::RejectReason;
 /// The query member that holds the first message of an event stream.
 const CONNECT: &str = "cf_connect";
 
-/// Tells nginx to pass the answer on as it comes.
+/// Tells nginx to pass the answer on without buffering.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The line that ends the head of hyper's answer without a body.
+/// The header by which hyper's answer announces that it has no body.
 const NO_BODY: &[u8] = b"content-length: 0\r\n";
 
-/// The line that takes its place.
+/// The header that replaces it.
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 
-/// The beginning of an event stream, as a chunk: browsers report the stream as open once a byte has come.
+/// The beginning of an event stream, as a chunk. Browsers report a stream as open after its first
+/// byte.
 const FIRST_CHUNK: &[u8] = b"2\r\n\r\n\r\n";
 
 /// A kind of streamed answer.
@@ -45,7 +46,7 @@ const FIRST_CHUNK: &[u8] = b"2\r\n\r\n\r\n";
 pub(crate) enum StreamKind {
     /// The answer to a POST request.
     HttpStream,
-    /// Events.
+    /// Server-sent events.
     Sse,
 }
 
@@ -76,14 +77,14 @@ impl StreamKind {
 }
 
 impl Stream {
-    /// Makes the connection one of a streamed answer, and lets commands reach it.
+    /// Turns the connection into one with a streamed answer, and lets commands reach it.
     pub(super) fn begin(self, upgraded: Upgraded) -> (Upgraded, SessionKey, Entry) {
         let (streamed, inlet) = Streamed::new(upgraded.transport);
         let entry = self.emulated.enter(self.key, inlet);
         let upgraded = Upgraded {
             transport: streamed.into(),
             answer: head(&upgraded.answer, self.kind),
-            // Bytes after the request are no frames.
+            // Bytes after the request are not frames. The first message takes their place.
             early: self.first,
         };
         (upgraded, self.key, entry)
@@ -91,7 +92,7 @@ impl Stream {
 }
 
 impl Upgrades {
-    /// Has a request answered by a session.
+    /// Opens a session that answers the request.
     pub(super) async fn stream(
         &self,
         request: Request<Incoming>,
@@ -165,7 +166,7 @@ impl Upgrades {
     }
 }
 
-/// Answers a preflight or a request of the wrong kind; `None` for one that may become a stream.
+/// Answers a preflight or a request with the wrong method; `None` for one that may become a stream.
 pub(super) fn answer_aside(request: &Request<Incoming>, kind: StreamKind) -> Option<Response> {
     let method = kind.method();
     if *request.method() == method {
@@ -195,13 +196,13 @@ fn first_message(query: Option<&str>) -> Result<Vec<u8>, Problem> {
         let detail = "exactly one query member cf_connect with the connect command is required";
         return Err(Problem::bad_request(detail));
     };
-    // Browsers write a space as a plus sign there.
+    // Browsers write a space in a query as a plus sign.
     let value = value.replace('+', " ");
     let decoded = percent_decode(value.as_bytes()).map(Cow::into_owned);
     decoded.ok_or_else(|| Problem::bad_request("cf_connect is not percent-encoded correctly"))
 }
 
-/// The headers of a streamed answer: nothing between the node and the client keeps or delays it.
+/// Sets the headers of a streamed answer, so that no intermediary caches or delays it.
 fn describe(headers: &mut HeaderMap, kind: StreamKind, encoding: Encoding) {
     let content = match (kind, encoding) {
         (StreamKind::Sse, _) => "text/event-stream",
@@ -216,14 +217,14 @@ fn describe(headers: &mut HeaderMap, kind: StreamKind, encoding: Encoding) {
     headers.insert(BUFFERING, HeaderValue::from_static("no"));
 }
 
-/// The head of a streamed answer, from the one that hyper wrote for an answer without a body.
+/// The head of a streamed answer, made from hyper's head of an answer without a body.
 fn head(answer: &[u8], kind: StreamKind) -> Bytes {
     let at = answer
         .windows(NO_BODY.len())
         .position(|line| line.eq_ignore_ascii_case(NO_BODY));
     let (before, after) = match at {
         Some(at) => (&answer[..at], &answer[at + NO_BODY.len()..]),
-        // The first of the two line ends after the headers.
+        // The added header goes before the empty line that ends the head.
         None => answer.split_at(answer.len().saturating_sub(2)),
     };
     let first = match kind {

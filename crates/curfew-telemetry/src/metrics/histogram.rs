@@ -86,6 +86,7 @@ impl Histogram {
         }
         let exemplar = Exemplar::new(trace, value);
         let mut exemplars = self.0.exemplars.lock();
+        // The list is allocated by the first exemplar.
         exemplars.resize(self.0.buckets.len(), None);
         exemplars[bucket] = Some(exemplar);
     }

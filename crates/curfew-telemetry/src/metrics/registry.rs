@@ -38,7 +38,7 @@ pub struct Build {
 
 /// All metrics of a node, each declared by the crate that counts it, see
 /// [`metrics!`](crate::metrics!). It holds the tracer too, because the code that counts also
-/// traces. Cloning is a reference count.
+/// traces. A clone is the same registry.
 #[derive(Debug, Clone)]
 pub struct Registry {
     tracer: Tracer,

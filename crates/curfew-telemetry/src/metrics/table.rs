@@ -15,7 +15,7 @@ use super::registry::Metric;
 /// The label value for names outside the list.
 pub(super) const OTHER: &str = "other";
 
-/// A counter for each combination of the labels `L`. Cloning is a reference count.
+/// A counter for each combination of the labels `L`. A clone shares the counts.
 #[derive(Debug)]
 pub struct Counters<L> {
     slots: Arc<[Slot]>,
@@ -23,7 +23,7 @@ pub struct Counters<L> {
 }
 
 /// A counter for each of a list of names given at start, and each combination of the labels `L`.
-/// Names outside the list count as `other`. Cloning is a reference count.
+/// Names outside the list count as `other`. A clone shares the counts.
 #[derive(Debug)]
 pub struct Named<K, L = ()> {
     keys: Arc<[K]>,
@@ -39,7 +39,7 @@ pub struct Authentications {
     slots: Arc<[Slot]>,
 }
 
-/// A gauge for each of a list of names given at start. Cloning is a reference count.
+/// A gauge for each of a list of names given at start. A clone shares the values.
 #[derive(Debug, Clone)]
 pub struct NamedGauges(Arc<[NamedGauge]>);
 

@@ -46,8 +46,8 @@ const TIMEOUT: &str = "The timeout of one export, including its retries. Default
 const ENDPOINT: &str =
     "`telemetry.otlp_endpoint`, unless a setting gives it; the rules are the same.";
 
-/// Every standard variable that is accepted or refused. Those for traces follow those for all
-/// signals, which they override.
+/// Every standard variable that is accepted or refused. Variables for traces follow the ones for
+/// all signals, which they override.
 pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_SDK_DISABLED",

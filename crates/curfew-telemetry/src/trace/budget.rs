@@ -14,7 +14,7 @@ use crate::metrics::table::Counters;
 /// Rate of such spans, per kind.
 pub(super) const UNASKED_PER_SECOND: u32 = 100;
 
-/// Rate of such spans per client, part of the above.
+/// Rate of such spans per client. They count in the rate of their kind too.
 pub(super) const UNASKED_OF_ONE_PER_SECOND: u32 = 10;
 
 /// The client that causes a span, as far as it is known. Address and user together identify it,
@@ -43,7 +43,7 @@ impl Whose<'_> {
     }
 }
 
-/// A number of places per second, and a smaller number per client.
+/// A number of spans per second, and a smaller number per client.
 #[derive(Debug)]
 pub(super) struct Budget {
     each_second: u32,
@@ -57,7 +57,7 @@ pub(super) struct Budget {
 struct BudgetState {
     since: Instant,
     taken: u32,
-    /// The places taken by each client in this second. At most `each_second` clients take one.
+    /// The number of spans of each client in this second. At most `each_second` clients have one.
     by_client: HashMap<u64, u32>,
 }
 
@@ -75,11 +75,11 @@ impl Budget {
         }
     }
 
-    /// Takes a place; returns false if none is left for this client or in total.
+    /// Counts a span; returns false if none is left for this client or in total.
     pub(super) fn take(&self, whose: Whose<'_>) -> bool {
         let client = self.hasher.hash_one((whose.address, whose.user));
-        // Held for a few instructions, and only while a span of these kinds is about to be
-        // recorded.
+        // The lock is held for a few instructions, and only while a span of these kinds is about to
+        // be recorded.
         let mut state = self.state.lock();
         if state.since.elapsed() >= Duration::from_secs(1) {
             state.since = Instant::now();
@@ -122,7 +122,7 @@ impl Budgets {
         }
     }
 
-    /// Takes a place, or counts a suppressed span.
+    /// Admits a span, or counts it as suppressed.
     pub(super) fn take(&self, what: Unasked, whose: Whose<'_>) -> bool {
         let budget = match what {
             Unasked::Refusal => &self.refusals,

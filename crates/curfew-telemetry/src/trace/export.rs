@@ -90,7 +90,7 @@ impl Export {
     }
 
     /// Exports in a task of its own, for which only the end of the process waits. `port` is the
-    /// collector's.
+    /// port of the collector.
     #[expect(
         clippy::disallowed_methods,
         reason = "it outlives the node's tasks, to export what they did last"

@@ -1,4 +1,4 @@
-//! Conversion of `tracing`'s spans to OpenTelemetry's, and their way into the export queue.
+//! Conversion of `tracing`'s spans to OpenTelemetry's, and their path into the export queue.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -20,8 +20,8 @@ use crate::Counter;
 /// The instrumentation scope of every span.
 const SCOPE: &str = "curfew";
 
-/// The exit of ended spans: the queue of the [`Tracer`](crate::Tracer), once that exists. Cloning
-/// is a reference count.
+/// The exit of ended spans: the queue of the [`Tracer`](crate::Tracer), once that exists. A clone
+/// leads to the same queue.
 #[derive(Clone, Default)]
 pub struct Spans(Arc<OnceLock<Queue>>);
 
@@ -80,6 +80,7 @@ impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &Context) {}
 
     fn on_end(&self, mut span: SpanData) {
+        // Before the tracer starts there is no queue, and spans are not exported.
         let Some(queue) = self.0.get() else { return };
         span.attributes.retain(|attribute| {
             let name = attribute.key.as_str();

@@ -12,8 +12,8 @@ use super::{Recorder, Tracer};
 /// The name of the span.
 const SPAN: &str = "write";
 
-/// The writes of one publication on one node. Every session that may write it holds this; when the
-/// last drops it, a span covers the time from the first write to the last.
+/// The writes of one publication on one node. Every session that may write it holds a reference.
+/// When the last reference is dropped, a span covers the time from the first write to the last.
 #[derive(Debug)]
 pub struct Writes {
     recorder: Arc<Recorder>,
@@ -30,8 +30,8 @@ struct WriteState {
 }
 
 impl Tracer {
-    /// Follows the writes of a publication whose span on this node is `parent`; `None` if that is
-    /// not recorded.
+    /// Follows the writes of a publication whose span on this node is `parent`; `None` if that span
+    /// is not recorded.
     pub fn writes(&self, parent: &Span) -> Option<Arc<Writes>> {
         let recorder = Arc::clone(self.0.as_ref()?);
         Some(Arc::new(Writes {
@@ -66,6 +66,7 @@ impl Writes {
 impl Drop for Writes {
     fn drop(&mut self) {
         let state = self.state.get_mut();
+        // No session had the publication to write.
         if state.queued == 0 {
             return;
         }

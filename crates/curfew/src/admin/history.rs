@@ -45,7 +45,7 @@ struct History {
     publications: Vec<Entry>,
 }
 
-/// A publication that is kept.
+/// A stored publication.
 #[derive(Debug, Deserialize)]
 struct Entry {
     offset: u64,
@@ -55,7 +55,7 @@ struct Entry {
     at: u64,
 }
 
-/// Lists what the channel's stream keeps, and tells what it does not keep any more.
+/// Lists the stored publications of the channel, and reports the ones that are no longer stored.
 pub(crate) fn run(args: HistoryArgs) -> Result<(), Failure> {
     let mut path = format!("/v1/channels/{}/history", segment(&args.channel));
     let parameters = [
@@ -79,7 +79,7 @@ pub(crate) fn run(args: HistoryArgs) -> Result<(), Failure> {
     if !history.publications.is_empty() {
         shown = table(&history.publications);
     }
-    // With a limit of 0 nothing is listed, whether it is kept or not.
+    // With a limit of 0 no publication is listed, so a missing one proves nothing.
     let since = args.since.filter(|_| args.limit != Some(0));
     if let Some(lost) = since.and_then(|since| history.lost(since)) {
         shown.push_str(&lost);
@@ -105,7 +105,7 @@ fn table(publications: &[Entry]) -> String {
 }
 
 impl History {
-    /// A line about publications that came after `since` and cannot be had.
+    /// A line about publications after `since` that are no longer available.
     fn lost(&self, since: Position) -> Option<String> {
         if self.position.epoch != since.epoch {
             return Some(format!(

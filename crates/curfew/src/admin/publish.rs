@@ -35,7 +35,8 @@ pub(crate) struct PublishArgs {
     json: bool,
 }
 
-/// Publishes, and prints the publication's offset, if the channel has history, and the page of its trace, if one is recorded. The data goes byte for byte as it was typed.
+/// Publishes. Prints the publication's offset if the channel has history, and the page of its trace
+/// if one is recorded. The data is sent byte for byte as given.
 pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     let mut data = args.data;
     if data == "-" {

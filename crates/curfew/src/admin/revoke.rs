@@ -10,7 +10,7 @@ use crate::cli::AdminArgs;
 use crate::failure::Failure;
 use crate::{output, time};
 
-/// Said where a user has no session.
+/// The text for a user without an open session.
 const NOBODY: &str = "\
 Nobody was found: no session of this user is open. Tokens name users by sub (auth.subject_claim), which many providers
 make an id and not the name that people sign in with: curfew sessions shows users as tokens name them. If the name was
@@ -111,7 +111,7 @@ fn preview(answer: &Value) -> String {
     lines
 }
 
-/// The value to send: `all` and `anonymous` have none of their own.
+/// The value to send. `all` and `anonymous` take no value, and are sent as their own value.
 pub(super) fn target<'a>(kind: &str, value: Option<&'a str>) -> Result<&'a str, Failure> {
     match (kind, value) {
         ("all", None | Some("all")) => Ok("all"),
@@ -158,7 +158,7 @@ fn receipt(receipt: &Value) -> String {
     sentence
 }
 
-/// A node as people know it, with its id; by the id alone where no name is known.
+/// A node's name with its id, or the id alone if no name is known.
 fn named(id: &str, names: &Value) -> String {
     match names[id].as_str() {
         Some(name) => output::clean(&format!("{name} ({id})")),
@@ -166,7 +166,7 @@ fn named(id: &str, names: &Value) -> String {
     }
 }
 
-/// The likely reason that a user has no session, where that is so.
+/// The likely reason that a user has no session. Empty if there is one, or if it is not known.
 fn nobody(kind: &str, answer: &Value) -> &'static str {
     let found = [&answer["closed"], &answer["would_close"]];
     let is_known = answer["nodes"]["missing"]
@@ -217,7 +217,7 @@ mod tests {
         assert!(text.contains("s1") && text.contains("n1") && !text.contains('\u{1b}'));
     }
 
-    /// Fault: a name that no token has looks like success.
+    /// Fault: revoking a name that no token has looks like success.
     #[test]
     fn nobody_is_told_where_a_user_has_no_session() {
         let none = json!({"closed":0,"nodes":{"missing":[]}});

@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::config::{self, Check};
 
-/// A configuration without what a test changes. Sessions come from one address.
+/// The configuration of all tests here, without a test's own settings. All its sessions come from
+/// one address.
 const BASE: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -29,8 +30,8 @@ unauthenticated = 65536
 log_level = "off"
 "#;
 
-/// Requests whose answer differs from the one before: they show that settings are swapped while
-/// requests are answered.
+/// The number of requests whose answer differs from the one before. They show that settings are
+/// swapped while requests are answered.
 const CHANGES: usize = 500;
 
 fn configured(sets: &[&str]) -> Config {
@@ -42,15 +43,15 @@ fn configured(sets: &[&str]) -> Config {
     loaded.unwrap().config
 }
 
-/// Starts a node, then replaces its settings by each of `configs` without an end. Sends `request` to
-/// the listener that `listener` chooses, until both configurations have answered in turns for
-/// [`CHANGES`] times. Returns the statuses of the answers.
+/// Starts a node, and keeps replacing its settings by each of `configs` in turn. Sends `request` to
+/// the listener that `listener` chooses, until the answer has changed from one configuration's to
+/// the other's [`CHANGES`] times. Returns the statuses of the answers.
 async fn statuses(
     configs: [Config; 2],
     listener: fn((Listen, Listen)) -> Listen,
     request: &str,
 ) -> BTreeSet<String> {
-    // The log is the process's.
+    // The process has one log, so the tests share it.
     static TELEMETRY: OnceLock<Installed> = OnceLock::new();
     let telemetry = || curfew_telemetry::init(&configs[0].telemetry).unwrap();
     let telemetry = TELEMETRY.get_or_init(telemetry).clone();
@@ -98,8 +99,9 @@ async fn status(address: std::net::SocketAddr, request: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
-    // Neither upgrades the request: one has no such origin, the other wants a token in it. A request
-    // that goes by the origins of one and the sources of the other is upgraded.
+    // Neither configuration upgrades the request: one allows another origin, the other requires a
+    // token in a header. A request that used the origins of one and the token sources of the other
+    // would be upgraded.
     let configs = [
         configured(&[
             r#"server.allowed_origins=["https://other.example"]"#,
@@ -120,8 +122,8 @@ async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_of_the_admin_api_sees_keys_and_limits_of_one_snapshot() {
-    // By neither it publishes: the key of one may not, and the other has no room for the data. A call
-    // that goes by the keys of one and the limits of the other publishes.
+    // Neither configuration publishes: in one the key may not, in the other the data is too large.
+    // A call that used the keys of one and the limits of the other would publish.
     let key = "a key of the admin API with 32 bytes or more";
     let keys = |may: &str| format!(r#"admin.keys=[{{name="back-end",key="{key}",may=["{may}"]}}]"#);
     let configs = [

@@ -13,10 +13,10 @@ use rustls::{CertificateError, Error};
 use super::Probe;
 use crate::trust;
 
-/// A certificate that ends sooner is told.
+/// A certificate that expires sooner than this is reported.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// Judges the certificate in `file`, `now` since the Unix epoch.
+/// Judges the certificate in `file` at the time `now`, since the Unix epoch.
 pub(super) fn probe(file: &Path, now: Duration) -> Probe {
     let judged = judge(file, now);
     Probe {
@@ -26,7 +26,7 @@ pub(super) fn probe(file: &Path, now: Duration) -> Probe {
     }
 }
 
-/// Describes a certificate that can be used. Fails with the reason for which one cannot.
+/// Describes a usable certificate. Fails with the reason that a certificate cannot be used.
 fn judge(file: &Path, now: Duration) -> Result<String, String> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
@@ -57,12 +57,12 @@ enum Validity {
     Valid,
     NotYet,
     Over,
-    /// No chain leads to an issuer that is known here, so that the times are not judged.
+    /// No chain leads to an issuer that is known here, so the times are not judged.
     Unknown,
 }
 
-/// Judges the times of a chain. Its last certificate is trusted, since clients may know an issuer that
-/// this machine does not. The name is not judged: only clients know what they ask for.
+/// Judges the times of a chain. Its last certificate is trusted, since clients may know an issuer
+/// that this machine does not. The name is not judged: only clients know the name that they use.
 fn valid_at(chain: &[CertificateDer<'_>], now: Duration) -> Result<Validity, String> {
     let [certificate, intermediates @ ..] = chain else {
         return Err("no PEM certificate in the file".to_owned());
@@ -97,7 +97,8 @@ fn valid_at(chain: &[CertificateDer<'_>], now: Duration) -> Result<Validity, Str
 mod tests {
     use super::*;
 
-    /// Writes a certificate of 2020, self-signed or issued by one that is not in the file.
+    /// Writes a certificate of 2020. It is self-signed, or its issuer's certificate is not in the
+    /// file.
     fn certificate(directory: &Path, is_self_signed: bool) -> std::path::PathBuf {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["gateway.example".to_owned()]).unwrap();

@@ -1,4 +1,4 @@
-//! `[backend]`: which backend, and what it goes by.
+//! `[backend]`: the choice of the backend, and its settings.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use curfew_model::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bounds of `backend.lease`: shorter, and a slow round trip stops delivery; longer, and revoked
-/// sessions live on for too long behind a broken network.
+/// Bounds of `backend.lease`. With a shorter one, a slow round trip stops delivery. With a longer
+/// one, revoked sessions stay alive for too long behind a broken network.
 const LEASE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Longest `backend.grace`: clients that hear nothing for longer have given up.
+/// Longest `backend.grace`: clients that receive nothing for longer have given up.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
 
-/// Most of `backend.max_admissions`.
+/// Largest value of `backend.max_admissions`.
 const MAX_ADMISSIONS: usize = 1_000_000;
 
-/// `[backend]`: the place where nodes meet, and their reaction to its outages.
+/// `[backend]`: the backend that nodes share, and their reaction to its outages.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Backend {
@@ -35,8 +35,8 @@ pub(crate) struct Backend {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub(crate) grace: Duration,
-    /// Reaction to a backend that comes back without its data. `reassert`: live nodes write back the
-    /// revocations that they know. `reauth`: every token issued before must be renewed as well.
+    /// Reaction to a backend that comes back without its data. `reassert`: live nodes write back
+    /// the revocations that they know. `reauth`: every token issued before must be renewed as well.
     /// Default `reassert`. Has no effect on `memory`.
     pub(crate) on_data_loss: OnDataLoss,
     /// Sessions that may wait for the backend's answers at once while they open. More wait up to a
@@ -78,7 +78,7 @@ impl Default for Backend {
 }
 
 impl Backend {
-    /// Reports everything wrong with the section.
+    /// Reports every problem of the section.
     pub(crate) fn check(&self, problems: &mut Problems) {
         let [shortest, longest] = LEASE;
         if !(shortest..=longest).contains(&self.lease) {

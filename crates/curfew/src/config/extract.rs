@@ -1,4 +1,4 @@
-//! From merged values to the sections' types, past the first problem.
+//! Reads merged values into the sections' types, and finds all problems instead of only the first.
 
 use figment::error::{Actual, Error, Kind};
 use figment::value::Value;
@@ -7,40 +7,40 @@ use serde::de::DeserializeOwned;
 use super::path::{KeyPath, Segment};
 use super::schema::{Schema, Shape};
 
-/// More problems than this are not looked for.
+/// Maximum number of problems to look for.
 const MOST_PROBLEMS: usize = 200;
 
 /// The result of reading the values.
 #[derive(Debug)]
 pub(crate) struct Extracted<T> {
-    /// The configuration, with every key that is in `problems` at its default. `None` when even
-    /// that could not be read.
+    /// The configuration, with every key that is in `problems` at its default. `None` if it could
+    /// not be read even then.
     pub(crate) config: Option<T>,
-    /// Keys that are unknown or hold something else than they take.
+    /// Keys that are unknown, or whose value is not of their type.
     pub(crate) problems: Vec<Misfit>,
 }
 
 /// A key that does not fit into the type.
 #[derive(Debug)]
 pub(crate) struct Misfit {
-    /// Which.
+    /// The key's path.
     pub(crate) path: KeyPath,
-    /// True if there is no such key, in contrast to a value that the key does not take.
+    /// True if there is no such key; false if the key does not take its value.
     pub(crate) unknown: bool,
     /// The fault.
     pub(crate) message: String,
 }
 
 impl Misfit {
-    /// True if a problem at `path` exists only because this key was taken out.
+    /// True if a problem at `path` exists only because this key was removed.
     pub(crate) fn explains(&self, path: &KeyPath) -> bool {
         let (this, other) = (self.path.segments(), path.segments());
         this == other || !self.unknown && this.split_last().is_some_and(|(_, above)| above == other)
     }
 }
 
-/// Reads a `T` from `root`. Serde stops at the first problem: so it is noted, its key taken out,
-/// and the rest read again until nothing is wrong any more.
+/// Reads a `T` from `root`. Serde stops at the first problem. So that problem is noted, its key
+/// removed, and the rest read again, until no problem is left.
 pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Extracted<T> {
     let mut rest = root.clone();
     let mut problems: Vec<Misfit> = Vec::new();
@@ -72,6 +72,7 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
         let now = misfit.path.clone();
         misfit.path = original(&now, problems.iter().map(|problem| &problem.path));
         problems.push(misfit);
+        // A key that cannot be removed would be found again each time.
         if !now.remove(&mut rest) {
             break;
         }
@@ -82,7 +83,7 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
     }
 }
 
-/// The way a list is written, where something else is in its place; empty otherwise.
+/// A hint about writing a list, if something else is in its place; empty otherwise.
 fn as_list(schema: &Schema, path: &KeyPath, kind: &Kind) -> String {
     let Some(Shape::List(items)) = schema.find(path).map(|found| schema.shape(found)) else {
         return String::new();
@@ -98,8 +99,8 @@ fn as_list(schema: &Schema, path: &KeyPath, kind: &Kind) -> String {
     }
 }
 
-/// The first key that takes a string but holds a number, and what is wrong with it: figment would
-/// take that for the index of an enumeration's variant.
+/// The first key that takes a string but holds a number, and the fault. Without this check, figment
+/// would take the number for the index of an enumeration's variant.
 fn number_for_text(schema: &Schema, value: &Value, path: &KeyPath) -> Option<(KeyPath, String)> {
     match value {
         Value::Num(_, number) => {
@@ -126,7 +127,7 @@ fn number_for_text(schema: &Schema, value: &Value, path: &KeyPath) -> Option<(Ke
     }
 }
 
-/// The place of a path of the rest before elements of lists were `removed`, in that order.
+/// Converts a path in the rest to the path before elements of lists were `removed`, in that order.
 fn original<'p>(path: &KeyPath, removed: impl Iterator<Item = &'p KeyPath>) -> KeyPath {
     let mut removed: Vec<&KeyPath> = removed.collect();
     removed.sort_by_key(|path| match path.segments().last() {
@@ -154,7 +155,8 @@ fn original<'p>(path: &KeyPath, removed: impl Iterator<Item = &'p KeyPath>) -> K
     before
 }
 
-/// The fault, in our words. A value is named by its type only: it may be a secret.
+/// Describes a fault in Curfew's words. A value is described only by its type, because it may be
+/// secret.
 fn describe(kind: &Kind) -> String {
     match kind {
         Kind::UnknownField(key, known) => match nearest(key, known) {

@@ -9,11 +9,12 @@ use serde_json::Value;
 
 use super::Config;
 
-/// The end of the name of every key whose value is the path of a file.
+/// The suffix of every key whose value is the path of a file.
 const SUFFIX: &str = "_file";
 
-/// Files that their users read, on each use or when notified. A change of any other takes effect by
-/// reading the whole configuration again.
+/// Keys of files that take effect without a reload: the code that uses them reads them again, on
+/// each use or when notified. A change of any other file takes effect when the whole configuration
+/// is read again.
 const READ_WHERE_NEEDED: [&str; 12] = [
     "auth.issuers.ca_file",
     "auth.issuers.event_stream.authorization_file",
@@ -33,7 +34,8 @@ const READ_WHERE_NEEDED: [&str; 12] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct WatchedFile {
     path: PathBuf,
-    /// The hash of its contents; `None` if unreadable. The contents may be secret: not kept.
+    /// The hash of its contents; `None` if unreadable. The contents are not stored: they may be
+    /// secret.
     digest: Option<u64>,
 }
 
@@ -46,7 +48,7 @@ pub(crate) struct Files(BTreeMap<String, WatchedFile>);
 pub(crate) struct Changed {
     /// Their keys.
     pub(crate) keys: Vec<String>,
-    /// One of them takes effect only when the configuration is read again.
+    /// True if one of them takes effect only when the configuration is read again.
     pub(crate) needs_reload: bool,
 }
 
@@ -85,14 +87,14 @@ impl Files {
         }
     }
 
-    /// The keys of those that cannot be read.
+    /// The keys of the files that cannot be read.
     pub(crate) fn absent(&self) -> Vec<String> {
         let absent = self.0.iter().filter(|(_, seen)| seen.digest.is_none());
         absent.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The files whose contents are others than at the last look. A missing file that only a reload
-    /// reads is being replaced: no change.
+    /// The files whose contents have changed since the last check. A missing file that only a
+    /// reload reads does not count, because it is being replaced.
     pub(crate) fn changed(&mut self) -> Changed {
         let mut changed = Changed::default();
         for (key, seen) in &mut self.0 {
@@ -129,7 +131,7 @@ mod tests {
     use super::super::{Check, load_from};
     use super::*;
 
-    /// Names every file that there is a key for, in a folder.
+    /// A configuration with a file in `folder` for every key that takes one.
     fn everything(folder: &Path) -> Config {
         let text = r#"
             [server]
@@ -166,7 +168,7 @@ mod tests {
         parts.fold(first, |key, part| key + part.split_once(']').unwrap().1)
     }
 
-    /// The keys of the reference whose values are files.
+    /// The keys in the reference whose values are files.
     fn referenced() -> BTreeSet<String> {
         let mut section = String::new();
         let mut keys = BTreeSet::new();

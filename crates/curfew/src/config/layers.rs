@@ -1,5 +1,6 @@
-//! The layers a configuration is merged from: the standard variables of OpenTelemetry, then the file,
-//! then the rest of the environment, then `--set`. Defaults are not a layer: they belong to the sections' types.
+//! The layers a configuration is merged from: the standard variables of OpenTelemetry, then the
+//! file, then the rest of the environment, then `--set`. Defaults are not a layer: they belong to
+//! the sections' types.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -13,11 +14,11 @@ use super::ConfigProblem;
 use super::path::KeyPath;
 use super::schema::{Schema, Shape};
 
-/// Prefix of the names of environment variables. The second underscore keeps out what Kubernetes
-/// sets for a Service named `curfew`, such as `CURFEW_PORT`.
+/// Prefix of the names of environment variables. The second underscore excludes variables that
+/// Kubernetes sets for a Service named `curfew`, such as `CURFEW_PORT`.
 pub(crate) const ENV_PREFIX: &str = "CURFEW__";
 
-/// One layer: some keys and where they come from.
+/// One layer: some keys and their source.
 #[derive(Debug)]
 struct Layer {
     /// A file's path, an environment variable's name or `--set`.
@@ -109,7 +110,7 @@ impl File {
     }
 }
 
-/// Merges the layers; reports what cannot even be placed.
+/// Merges the layers. Reports input that cannot be assigned to a key.
 pub(crate) fn merge(
     schema: &Schema,
     given: &[GivenSetting],
@@ -131,7 +132,8 @@ pub(crate) fn merge(
         Some(Err(problem)) => problems.push(problem),
         None => {}
     }
-    // Sorted, so that a table given whole comes before its keys in any order of the environment.
+    // Sorted, so that a variable for a whole table comes before the variables for its keys,
+    // regardless of the environment's order.
     let mut variables: Vec<_> = env.into_iter().collect();
     variables.sort();
     for (name, value) in variables {
@@ -177,11 +179,11 @@ fn from_variable(
     Some(layer(schema, name.to_owned(), &keys, &value))
 }
 
-/// Variables of the command line that could be taken for a setting.
+/// Variables of the command line that could be mistaken for settings.
 const OTHER_VARIABLES: [&str; 2] = ["CURFEW_ADMIN_KEY", "CURFEW_ADMIN_KEY_FILE"];
 
-/// The name of a key that there is, with an underscore too few or in small letters: without a word it
-/// would do nothing.
+/// The problem of a variable that names an existing key with an underscore too few or in lower
+/// case. Without this problem, the variable would silently have no effect.
 fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
     let upper = name.to_ascii_uppercase();
     let keys = upper.strip_prefix("CURFEW_")?;
@@ -235,7 +237,7 @@ fn from_set(schema: &Schema, set: &str) -> Result<Layer, ConfigProblem> {
         Some((keys, value)) if keys.iter().all(|key| !key.is_empty()) => {
             layer(schema, "--set".to_owned(), &keys, value)
         }
-        // The text may be a secret with its key forgotten: it is not repeated.
+        // The text is not repeated, because it may be a secret whose key was forgotten.
         _ => Err(ConfigProblem {
             source: "--set".to_owned(),
             line: None,
@@ -271,8 +273,8 @@ fn layer(
     Ok(Layer { source, keys })
 }
 
-/// Reads text as what the key takes. What does not fit stays a string, and is reported as one
-/// later. A string is taken as it is: a secret `0123456` does not become a number.
+/// Reads text as the type that the key takes. Text of another type stays a string, and is reported
+/// later. A key for text takes it unchanged, so that a secret `0123456` does not become a number.
 fn read(schema: &Schema, shape: Shape<'_>, text: &str) -> Result<Value, String> {
     Ok(match shape {
         Shape::Text => Value::from(text),
@@ -303,7 +305,7 @@ fn read(schema: &Schema, shape: Shape<'_>, text: &str) -> Result<Value, String> 
     })
 }
 
-/// Reads one TOML value. The parser's own words are not repeated: they quote the text.
+/// Reads one TOML value. The parser's message is not repeated, because it quotes the text.
 fn toml(text: &str) -> Result<Value, String> {
     Toml::from_str::<Dict>(&format!("value = {}", text.trim()))
         .ok()

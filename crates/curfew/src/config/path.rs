@@ -1,4 +1,4 @@
-//! Places in a configuration: `auth.issuers[0].secret`.
+//! Paths of keys in a configuration, such as `auth.issuers[0].secret`.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub(crate) enum Segment {
 }
 
 impl KeyPath {
-    /// Reads the form that [`KeyPath`] is displayed in.
+    /// Parses the form in which [`KeyPath`] is displayed.
     pub(crate) fn parse(text: &str) -> Self {
         let mut segments = Vec::new();
         for part in text.split('.').filter(|part| !part.is_empty()) {
@@ -31,7 +31,7 @@ impl KeyPath {
         Self(segments)
     }
 
-    /// From the path of a figment error in `root`, where an index looks like a key.
+    /// Converts the path of a figment error in `root`, in which an index looks like a key.
     pub(crate) fn resolve(root: &Value, parts: &[String]) -> Self {
         let mut at = Some(root);
         let mut segments = Vec::with_capacity(parts.len());
@@ -70,8 +70,8 @@ impl KeyPath {
         self.0.iter().try_fold(root, step)
     }
 
-    /// Takes the value at this path out of `root`; says whether there was one. What
-    /// follows a list's element moves up by one.
+    /// Removes the value at this path from `root`. Returns true if there was one. The elements
+    /// after a removed element of a list move up by one.
     pub(crate) fn remove(&self, root: &mut Value) -> bool {
         let Some((last, above)) = self.0.split_last() else {
             return false;

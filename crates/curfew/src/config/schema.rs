@@ -11,14 +11,14 @@ use super::path::{KeyPath, Segment};
 #[derive(Debug, Clone)]
 pub(crate) struct Schema {
     root: Value,
-    /// The type's own, by section and key.
+    /// The defaults of the type, by section and key.
     defaults: Value,
 }
 
 /// The form of a key's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shape<'s> {
-    /// A string; an enumeration too.
+    /// A string or an enumeration.
     Text,
     /// A whole number.
     Integer,
@@ -30,7 +30,7 @@ pub(crate) enum Shape<'s> {
     List(&'s Value),
     /// A table.
     Table,
-    /// Nothing is known of it.
+    /// The form is not known.
     Unknown,
 }
 
@@ -43,7 +43,7 @@ impl Schema {
         }
     }
 
-    /// True for a key that takes a duration, by its default.
+    /// True for a key that takes a duration. Its default shows that.
     pub(crate) fn is_duration(&self, path: &KeyPath) -> bool {
         let default =
             path.segments()
@@ -132,7 +132,7 @@ impl Schema {
         named.or_else(|| self.any_key(schema))
     }
 
-    /// The schema of every key of a table whose keys are the operator's.
+    /// The schema of the values of a table whose keys the operator chooses.
     pub(crate) fn any_key<'s>(&'s self, schema: &'s Value) -> Option<&'s Value> {
         let any = self.deref(schema).get("additionalProperties")?;
         any.is_object().then_some(any)
@@ -156,7 +156,7 @@ impl Schema {
     /// The schema behind references and `Option`.
     fn deref<'s>(&'s self, schema: &'s Value) -> &'s Value {
         let mut schema = schema;
-        // References do not nest deeper than types do.
+        // A bound for the loop. References do not nest deeper than types do.
         for _ in 0..16 {
             if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
                 match self.root.pointer(name.trim_start_matches('#')) {
@@ -173,7 +173,7 @@ impl Schema {
     }
 }
 
-/// A schema's alternatives, `null` aside.
+/// A schema's alternatives, without `null`.
 fn variants(schema: &Value) -> Vec<&Value> {
     ["anyOf", "oneOf", "allOf"]
         .iter()
@@ -183,7 +183,7 @@ fn variants(schema: &Value) -> Vec<&Value> {
         .collect()
 }
 
-/// A schema's type; of `["string", "null"]` the first that is not `null`.
+/// A schema's type. If it is a list, such as `["string", "null"]`, the first that is not `null`.
 fn type_name(schema: &Value) -> Option<&str> {
     match schema.get("type")? {
         Value::String(name) => Some(name),

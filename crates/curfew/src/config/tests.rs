@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::*;
 
-/// A file that is valid, without what a test changes.
+/// A valid file, without the settings that a test adds.
 const VALID: &str = r#"
 [auth]
 [[auth.issuers]]
@@ -110,7 +110,7 @@ fn every_kind_of_problem_names_its_source_line_and_key() {
         ("[admin]\nkey = \"short\"", "curfew.toml:2: admin.key: "),
     ] {
         let found = problems(&valid_with(text), &[], &[]);
-        // The crates describe the stand-in sections of a test: one problem, this one.
+        // Each text causes exactly one problem.
         assert_eq!(found.len(), 1, "{text}: {found:#?}");
         assert!(
             found[0].starts_with(expect),
@@ -209,7 +209,7 @@ fn bad_files_are_reported() {
             .to_string()
             .starts_with("/nonexistent/curfew.toml: cannot be read")
     );
-    // A broken file does not hide what is wrong elsewhere.
+    // A broken file does not hide problems elsewhere.
     let found = problems("[", &[("CURFEW__SERVER__LISTNE", "x")], &["limits"]);
     assert_eq!(found.len(), 3, "{found:#?}");
 }
@@ -256,7 +256,7 @@ fn what_is_often_mistaken_is_told_with_what_is_right() {
             "{text}: {found:#?}"
         );
     }
-    // Kubernetes sets such variables for a Service; what is no setting is left alone.
+    // Kubernetes sets such variables for a Service. Variables that are not settings are ignored.
     let others = [("CURFEW_PORT", "1"), ("CURFEW_A__B", "1")];
     assert!(problems(VALID, &others, &[]).is_empty());
 }
@@ -367,7 +367,7 @@ fn sections_are_checked_against_each_other() {
     );
 }
 
-/// The kind: a bound that follows another one only in some of the places where both matter.
+/// Kind of fault: a bound follows another one only in some of the places where both matter.
 #[test]
 fn tokens_that_can_open_a_session_and_not_refresh_it_are_told() {
     let warned = |sets: &[&str]| {

@@ -1,4 +1,4 @@
-//! From a URL to an open WebSocket.
+//! Opens the WebSocket at a URL.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,10 +23,10 @@ use crate::{output, trust};
 /// Longest wait for an open WebSocket, TLS included.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The endpoint, for a URL without a path.
+/// The path of the endpoint, for a URL without a path.
 const DEFAULT_PATH: &str = "/ws";
 
-/// Most characters shown of a refusal's body that is not ours.
+/// Maximum number of characters shown of a refusal's body that does not come from Curfew.
 const MAX_BODY_SHOWN: usize = 500;
 
 /// The transport of a WebSocket.
@@ -121,7 +121,7 @@ impl Target {
             .authority()
             .filter(|authority| !authority.as_str().contains('@'));
         let authority = authority.ok_or_else(wrong)?;
-        // One that is no number would be read as none.
+        // `port_u16` gives `None` for an invalid port, as for no port.
         if authority.port_u16().is_none() && authority.as_str() != authority.host() {
             return Err(format!(
                 "{}: its port is no number from 1 to 65535",
@@ -199,7 +199,7 @@ fn headers(given: &[String]) -> Result<HeaderMap, Failure> {
     Ok(headers)
 }
 
-/// The reason why there is no WebSocket, for people.
+/// Explains to a person why the WebSocket did not open.
 fn explain(error: ConnectError, traces: &mut Traces) -> anyhow::Error {
     let ConnectError::Refused {
         status,

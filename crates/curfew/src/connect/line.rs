@@ -1,4 +1,4 @@
-//! Meanings of a typed line: a frame as it is, or a short form of one.
+//! The meaning of a typed line: a frame to send unchanged, or the short form of one.
 
 use curfew_model::Position;
 use serde::de::IgnoredAny;
@@ -26,20 +26,20 @@ pub(super) enum Input {
     Help,
     /// Close.
     Quit,
-    /// Not a short form, with what to say.
+    /// A line that cannot be sent, with the message to show.
     Wrong(String),
 }
 
-/// Reads lines; gives the frames of short forms ids 1, 2, 3.
+/// Reads lines. The frames of short forms get the ids 1, 2, 3 and so on.
 #[derive(Debug)]
 pub(super) struct Lines {
     next_id: u64,
-    /// Subscribed to last: where text goes that is no JSON.
+    /// The channel subscribed to last. Text that is not JSON is published there.
     channel: Option<String>,
 }
 
 impl Lines {
-    /// The first id is 1.
+    /// Creates a reader whose first id is 1.
     pub(super) fn new() -> Self {
         Self {
             next_id: 1,
@@ -56,7 +56,7 @@ impl Lines {
         if !line.starts_with('/') {
             return match serde_json::from_str::<IgnoredAny>(line) {
                 Ok(_) => Input::Send(line.to_owned()),
-                // It may hold a token, which is no text for others.
+                // It may be a command with a token, which must not be published as text.
                 Err(error) if line.starts_with(['{', '[', '"']) => Input::Wrong(format!(
                     "this is no JSON and is not sent: {error}; to publish it as a text, put it in quotes: /pub CHANNEL \"...\""
                 )),
@@ -89,7 +89,7 @@ impl Lines {
         }
     }
 
-    /// Publishes text that is no JSON: sent as it is it would end the session.
+    /// Publishes text that is not JSON. Sent unchanged, it would end the session.
     fn say(&mut self, text: &str) -> Input {
         let Some(channel) = self.channel.clone() else {
             return Input::Wrong(
@@ -103,7 +103,7 @@ impl Lines {
         )
     }
 
-    /// The frame that subscribes, with the position after which messages are missed.
+    /// The frame that subscribes, with the position from which to recover missed messages.
     pub(super) fn subscribe(&mut self, channel: &str, since: Option<Position>) -> String {
         self.channel = Some(channel.to_owned());
         let id = self.id();
@@ -131,7 +131,7 @@ impl Lines {
             channel: &'a str,
             data: &'a RawValue,
         }
-        // The data stays as it was typed, byte for byte.
+        // The data stays byte for byte as it was typed.
         let Ok(data) = serde_json::from_str::<&RawValue>(data.trim()) else {
             return Input::Wrong("the data is not JSON; texts need quotes: \"hello\"".to_owned());
         };
@@ -158,7 +158,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// The kind: a command with a mistake in it, which everyone in the channel reads.
+    /// Kind of fault: a mistyped command is published to everyone in the channel.
     #[test]
     fn what_begins_like_json_is_never_published_as_a_text() {
         let mut lines = Lines::new();
@@ -197,7 +197,7 @@ mod tests {
                 r#"{"id":4,"token":"x.y.z","type":"refresh"}"#,
             ),
             ("/ping", r#"{"type":"ping"}"#),
-            // Not JSON, which a session is closed for.
+            // Text that is not JSON would end the session if it were sent unchanged.
             (
                 r#"it's "me""#,
                 r#"{"channel":"room:1","data":"it's \"me\"","id":5,"type":"publish"}"#,

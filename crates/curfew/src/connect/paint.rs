@@ -1,4 +1,4 @@
-//! Looks of frames on a terminal.
+//! The appearance of frames on a terminal.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -7,10 +7,10 @@ use crate::output;
 const RESET: &str = "\x1b[0m";
 const DIM: &str = "\x1b[2m";
 
-/// Decides on colour once.
+/// The choice of colours, made once.
 #[derive(Debug)]
 pub(super) struct Paint {
-    /// Frames go out exactly as they came.
+    /// Frames are printed unchanged.
     raw: bool,
     /// stdout is a terminal.
     terminal: bool,

@@ -1,4 +1,5 @@
-//! Places of subscriptions in their channels' streams, followed as a client does that wants to come back.
+//! Positions of subscriptions in their channels' streams, tracked as by a client that will
+//! reconnect.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,23 +7,23 @@ use curfew_model::{Epoch, Position};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Follows the frames of a connection, both ways.
+/// Tracks the frames of a connection in both directions.
 #[derive(Debug, Default)]
 pub(super) struct Places {
     /// Subscriptions without an answer, by the command's id as JSON.
     asked: HashMap<String, Asked>,
-    /// The place of each subscription whose channel has a stream.
+    /// The position of each subscription whose channel has a stream.
     held: BTreeMap<String, Position>,
 }
 
-/// A subscription that is asked for.
+/// A subscription that was requested.
 #[derive(Debug)]
 struct Asked {
     channel: String,
     since: Option<Position>,
 }
 
-/// The members of a frame that are about places.
+/// The members of a frame that concern positions.
 #[derive(Debug, Deserialize)]
 struct Frame {
     r#type: String,
@@ -42,7 +43,7 @@ impl Frame {
 }
 
 impl Places {
-    /// Takes note of a frame that is sent.
+    /// Notes a frame that is sent.
     pub(super) fn sent(&mut self, text: &str) {
         let Ok(frame) = serde_json::from_str::<Frame>(text) else {
             return;
@@ -60,7 +61,7 @@ impl Places {
         }
     }
 
-    /// Takes note of a frame that came. Gives a remark on one that says what was missed.
+    /// Notes a received frame. Returns a remark if the frame says which messages were missed.
     pub(super) fn received(&mut self, text: &str) -> Option<String> {
         let frame: Frame = serde_json::from_str(text).ok()?;
         match frame.r#type.as_str() {
@@ -69,7 +70,7 @@ impl Places {
                 (frame.r#type == "ok").then(|| self.subscribed(asked, &frame))?
             }
             "message" => {
-                // One without an offset moves no place: a gap follows it.
+                // A message without an offset does not move the position. A gap frame follows it.
                 let held = self.held.get_mut(frame.channel.as_ref()?)?;
                 held.offset = frame.offset?;
                 None
@@ -90,7 +91,8 @@ impl Places {
         }
     }
 
-    /// The answer to a subscription. After a recovery the messages that follow count the place up.
+    /// Notes the answer to a subscription. After a recovery, the messages that follow move the
+    /// position.
     fn subscribed(&mut self, asked: Asked, answer: &Frame) -> Option<String> {
         let channel = asked.channel;
         let Some(position) = answer.position() else {
@@ -123,7 +125,7 @@ impl Places {
         remark
     }
 
-    /// A line for each place that is held, for the next connection.
+    /// A line for each position, for the next connection.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
         let line = |(channel, position): (&String, &Position)| {
             format!("position in {channel}: {position}")
@@ -174,7 +176,8 @@ mod tests {
                 None,
                 None,
             ),
-            // Cut off before all of it came: the rest is asked for again.
+            // The connection ended before all messages were recovered. The next one asks for the
+            // rest.
             (
                 SINCE,
                 vec![recovered, &first],
@@ -193,7 +196,7 @@ mod tests {
                 Some("recovered in a: offset 42 follows"),
                 Some("41"),
             ),
-            // A message of a node with other settings moves nothing.
+            // A message from a node with other settings does not move the position.
             (
                 SINCE,
                 vec![recovered, r#"{"type":"message","channel":"a","data":1}"#],

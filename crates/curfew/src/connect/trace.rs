@@ -1,4 +1,4 @@
-//! The page about what happened, where a frame or a refusal names its trace.
+//! The page of the trace that a frame or a refusal names.
 
 use curfew_telemetry::TracePages;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 /// Digits of a trace's id.
 const ID_DIGITS: usize = 32;
 
-/// Knows where traces are looked at, and which page was named last.
+/// The URL of traces' pages, and the trace that was named last.
 #[derive(Debug)]
 pub(super) struct Traces {
     pages: Option<TracePages>,
@@ -18,9 +18,10 @@ impl Traces {
         Self { pages, last: None }
     }
 
-    /// A line that names the page about this frame or refusal, unless the one before was about the same trace.
+    /// A line with the page of the trace that this frame or refusal names. `None` if the line
+    /// before named the same trace.
     pub(super) fn line(&mut self, told: &str) -> Option<String> {
-        // Most frames are of no trace.
+        // Most frames name no trace.
         let pages = self.pages.as_ref().filter(|_| told.contains("\"trace\""))?;
         let told: Value = serde_json::from_str(told).ok()?;
         let id = told["trace"].as_str().filter(|id| is_id(id))?;
@@ -32,7 +33,7 @@ impl Traces {
     }
 }
 
-/// A server may write anything.
+/// Checks the form of an id, because a server may send any text.
 fn is_id(text: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     text.len() == ID_DIGITS && text.bytes().all(is_digit)

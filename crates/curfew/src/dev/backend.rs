@@ -20,8 +20,9 @@ const POLL: Duration = Duration::from_millis(200);
 pub(super) struct Backend(Option<Child>);
 
 impl Backend {
-    /// Starts the program that `command` names, with the rest of it as arguments and these variables
-    /// over those of this process. Nothing is started if `command` is empty.
+    /// Starts the program that `command` names, with its other words as arguments. The program gets
+    /// the environment of this process and these variables. Nothing is started if `command` is
+    /// empty.
     pub(super) fn start(
         command: &[OsString],
         variables: [(&str, String); 4],
@@ -64,7 +65,7 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         if let Some(child) = &mut self.0 {
-            // Both fail only where it has ended already.
+            // Both calls fail only if the program has already ended.
             child.kill().ok();
             child.wait().ok();
         }

@@ -1,5 +1,6 @@
 //! `curfew dev --centrifuge`: the settings that the published test suites of Centrifuge's SDKs
-//! assume. They send tokens that never expire, signed with a short and well-known secret, or none.
+//! assume. The suites send tokens that never expire and are signed with a short and well-known
+//! secret, or they send none.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The demo page and the few routes it needs, on the public listener of `curfew dev` only.
 //!
-//! They mint tokens and revoke without a key, so they answer only requests that carry the value
-//! written into the page (another site cannot read it) and whose `Host` is this machine (a name
-//! that was made to point here cannot be used either). The page has the admin key as well, for a
-//! line to paste into a terminal.
+//! They mint tokens and revoke without a key. So they answer only requests that carry a secret
+//! value from the page, which other sites cannot read. The `Host` of a request must also name this
+//! machine, which excludes names of other sites that resolve to it. The page has the admin key too,
+//! for a command to paste into a terminal.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -50,7 +50,7 @@ const MAX_TTL_SECS: u64 = 24 * 3600;
 /// Lifetime of a revocation by the page, in seconds.
 const REVOCATION_SECS: u64 = 24 * 3600;
 
-/// Sessions shown.
+/// Maximum number of sessions shown.
 const MAX_SESSIONS: usize = 100;
 
 /// The state of the page's routes.
@@ -82,7 +82,7 @@ struct KeyWish {
     value: String,
 }
 
-/// The routes of the public listener of `curfew dev`, beside those of the protocols.
+/// The routes that `curfew dev` adds to the public listener.
 pub(crate) fn routes(
     dev: Arc<Dev>,
     context: Arc<Context>,
@@ -161,7 +161,7 @@ impl Page {
             "address": self.public.to_string(),
             "admin": self.admin.to_string(),
         });
-        // The SDK's script carries the nonce as well, so that no other host is let in.
+        // The SDK's script has the nonce too, so that the policy need not allow its host.
         let html = self
             .html
             .replace("{{nonce}}", &nonce)

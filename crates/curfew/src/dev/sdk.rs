@@ -18,7 +18,7 @@ pub(super) const PATH: &str = "/centrifuge.js";
 /// The npm package and its file, as it is published.
 const PUBLISHED: &str = "https://unpkg.com/centrifuge@5.8.0/dist/centrifuge.js";
 
-/// A digest of that file, without which a browser does not run it.
+/// The digest of that file. A browser runs no other file.
 const INTEGRITY: &str = "sha384-Hc/rqOA60dxGHNnO+nCm7KQ1yc4I121B7eeuuZ9vJMHEq6vVV4onLLtrwG8L79xQ";
 
 /// A source of `centrifuge-js` for the page.

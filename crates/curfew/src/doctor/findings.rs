@@ -1,22 +1,22 @@
-//! Findings, and how they are told.
+//! Findings, and their text.
 
 use serde::Serialize;
 
 use crate::output;
 
-/// One comparison.
+/// The result of one comparison.
 #[derive(Debug, Serialize)]
 pub(super) struct Finding {
-    /// All is well as far as this goes.
+    /// True if the comparison found no fault.
     well: bool,
-    /// The event that would follow.
+    /// The consequence for sessions and logouts.
     finding: String,
-    /// The change to make, or what else there is to know.
+    /// The change to make, or further information.
     #[serde(skip_serializing_if = "Option::is_none")]
     change: Option<String>,
 }
 
-/// All of them, in order.
+/// All findings, in order.
 #[derive(Debug, Default)]
 pub(super) struct Findings(Vec<Finding>);
 
@@ -29,7 +29,7 @@ impl Findings {
         });
     }
 
-    /// All is well, and there is more to know.
+    /// Adds a finding without a fault, with further information.
     pub(super) fn note(&mut self, finding: impl Into<String>, more: impl Into<String>) {
         self.0.push(Finding {
             well: true,
@@ -54,7 +54,7 @@ impl Findings {
         &self.0
     }
 
-    /// One in a line, and below it the change to make.
+    /// One finding a line, with its change below it.
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         for finding in &self.0 {

@@ -1,4 +1,4 @@
-//! Would a logout find the session: OpenID Connect Back-Channel Logout 1.0 §2.4 and §2.6.
+//! Compares a logout with sessions: OpenID Connect Back-Channel Logout 1.0 §2.4 and §2.6.
 
 use curfew_auth::{AuthConfig, AuthError, Issuer, Logout, LogoutScope};
 
@@ -13,7 +13,7 @@ pub(super) struct Tokens<'a> {
 }
 
 impl<'a> Tokens<'a> {
-    /// Tells the verdict on the logout token itself.
+    /// Reports the verdict on the logout token itself.
     pub(super) fn judge_logout(
         &self,
         judged: Result<Logout, AuthError>,
@@ -42,7 +42,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Compares what a logout names with what sessions have.
+    /// Compares the claims of a logout with the claims of sessions.
     pub(super) fn compare(&self, config: &AuthConfig, findings: &mut Findings) {
         let Some(of_login) = self.logout.or(self.id) else {
             return;
@@ -95,7 +95,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Keycloak's issuers alone end so.
+/// True for an issuer of Keycloak. Only Keycloak's issuers end in `/realms/` and a name.
 fn is_keycloak(issuer: &Issuer) -> bool {
     let path = issuer
         .issuer
@@ -104,7 +104,7 @@ fn is_keycloak(issuer: &Issuer) -> bool {
     path.is_some_and(|(above, realm)| above.ends_with("/realms") && !realm.is_empty())
 }
 
-/// Tells which of two cases a realm's logouts are.
+/// Explains the two cases of a realm's logouts, which depend on #49949 of Keycloak.
 fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
     match scope {
         LogoutScope::User => findings.note(
@@ -118,7 +118,7 @@ fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
     }
 }
 
-/// Logout tokens have the `aud` of ID tokens: the client.
+/// Logout tokens have the `aud` of ID tokens, which is the client.
 fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Findings) {
     let accepted = issuer.accepted_logouts().unwrap_or_default();
     let clients = id.audience();
@@ -136,7 +136,7 @@ fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Finding
     }
 }
 
-/// Does `sid` find the session?
+/// Checks that `sid` would find the session.
 fn login(access: &Shown, of_login: &Shown, index: usize, claim: &str, findings: &mut Findings) {
     let by_user = format!(
         "set auth.issuers[{index}].logout_scope = \"user\", and one login's logout ends all of the user's"
@@ -162,7 +162,7 @@ fn login(access: &Shown, of_login: &Shown, index: usize, claim: &str, findings: 
     }
 }
 
-/// Does `sub` find the user?
+/// Checks that `sub` would find the user.
 fn user(access: &Shown, of_login: &Shown, findings: &mut Findings) {
     match (access.text_of("sub"), of_login.text_of("sub")) {
         (Some(ours), Some(theirs)) if ours == theirs => {
@@ -179,7 +179,7 @@ fn user(access: &Shown, of_login: &Shown, findings: &mut Findings) {
     }
 }
 
-/// The change that mends a signature by a secret, which [`is_shared_secret`] finds.
+/// The change to make for a token with a shared secret, see [`is_shared_secret`].
 fn by_secret(token: &Shown) -> String {
     format!(
         "its alg is {}: the provider signs with a secret, its own or the client's; have it sign with a key that is public, such as RS256 (id_token_signed_response_alg)",
@@ -187,7 +187,7 @@ fn by_secret(token: &Shown) -> String {
     )
 }
 
-/// True for HS256 and its like.
+/// True if the token is signed with a secret, as by HS256.
 fn is_shared_secret(token: &Shown) -> bool {
     let algorithm = token.header.get("alg").and_then(|alg| alg.as_str());
     algorithm.is_some_and(|alg| alg.starts_with("HS"))

@@ -1,4 +1,4 @@
-//! The reason why a token is refused: its claims, beside its issuers' keys.
+//! The refusal of a token: the token's claims beside the issuers' keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::output;
 
-/// A refusal, and what is needed to understand it.
+/// A refusal, and the data to understand it.
 pub(super) struct Refusal {
     pub(super) error: AuthError,
     /// The members of the token, unverified; `null` for absent ones.
@@ -29,7 +29,7 @@ impl Refusal {
             "iss": said(&claims, "iss"),
             "aud": said(&claims, "aud"),
         });
-        // Apart from the header's members, which may have the same names.
+        // In an object of its own, because the header's members may have the same names.
         let required = issuers
             .iter()
             .flat_map(|issuer| issuer.required_claims.keys());
@@ -46,7 +46,7 @@ impl Refusal {
         }
     }
 
-    /// In one line.
+    /// The refusal in one line.
     pub(super) fn line(&self) -> String {
         format!(
             "refused: {} ({})\n",
@@ -64,7 +64,7 @@ impl Refusal {
         })
     }
 
-    /// The two to compare.
+    /// The token's members and the issuers, for comparison.
     pub(super) fn details(&self) -> String {
         let says = self.says.as_object().into_iter().flatten();
         let says: Vec<String> = says

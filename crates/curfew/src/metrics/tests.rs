@@ -16,7 +16,7 @@ fn value(text: &str, series: &str) -> Option<f64> {
     value?.parse().ok()
 }
 
-/// Its kind: a series that is missing until something happens, so that its first rise is not seen.
+/// Kind of fault: a series is missing until something happens, so that its first rise is not seen.
 #[test]
 fn every_series_is_there_from_the_start_at_zero() {
     let registry = Registry::default();

@@ -1,4 +1,4 @@
-//! The commands of the admin API, against a server that answers as told.
+//! The commands of the admin API, against a server with prepared answers.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Exit codes and a stdout that goes away.
+//! Exit codes, and a stdout that is closed.
 
 use std::process::Stdio;
 

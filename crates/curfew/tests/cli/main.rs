@@ -1,4 +1,4 @@
-//! The commands as a shell sees them: arguments in, text and an exit code out.
+//! The commands as a shell runs them: arguments in, text and an exit code out.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Calls of the program by the tests, and their surroundings.
+//! Calls of the program, and the files, servers and nodes that the tests need.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -31,7 +31,7 @@ impl Output {
     }
 }
 
-/// The program, in an environment of nothing but `env`.
+/// The program, in an environment with only `env`.
 pub(crate) fn command(arguments: &[&str], env: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_curfew"));
     command
@@ -63,7 +63,7 @@ impl Folder {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// A path in the folder, where nothing has to be.
+    /// A path in the folder. The file need not exist.
     pub(crate) fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
@@ -83,7 +83,7 @@ impl Folder {
     }
 }
 
-/// A request that [`answering`] got.
+/// A request that [`answering`] received.
 pub(crate) struct RecordedRequest {
     pub(crate) line: String,
     pub(crate) headers: Vec<String>,
@@ -99,7 +99,7 @@ impl RecordedRequest {
     }
 }
 
-/// A server that gives one request each of these answers (status and body).
+/// A server that answers one request with each of these answers (status and body).
 pub(crate) fn answering(
     answers: Vec<(&'static str, String)>,
 ) -> (SocketAddr, JoinHandle<Vec<RecordedRequest>>) {
@@ -141,7 +141,7 @@ pub(crate) fn answering(
 /// A running `curfew dev`, ended with the test.
 pub(crate) struct Dev {
     child: std::process::Child,
-    /// The text it printed at its start.
+    /// The text that it printed at its start.
     banner: String,
 }
 
@@ -207,7 +207,7 @@ impl Node {
                 break entry["address"].as_str().unwrap().to_owned();
             }
         };
-        // Read on, or the node would wait for room in the pipe.
+        // The rest of the log is read too, because the node would block on a full pipe.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         Self { child, address }
     }

@@ -1,7 +1,7 @@
 //! `X-Forwarded-For` and `Forwarded` (RFC 7239), read from bytes that a stranger may have written.
 //!
-//! Parsing is pure, linear in the input, and never panics. An entry that is no address is `None`:
-//! its writer named no client.
+//! Parsing is pure, linear in the input, and never panics. An entry that is not an address yields
+//! `None`, because its writer named no client.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -20,7 +20,7 @@ pub fn nodes(line: &[u8]) -> Vec<Option<IpAddr>> {
     elements.map(described).collect()
 }
 
-/// The address that one element of `Forwarded` is for; none where it is for several.
+/// The address in the `for` parameter of one element of `Forwarded`; `None` if there are several.
 fn described(element: &[u8]) -> Option<IpAddr> {
     let mut found = split(element, b';').into_iter().filter_map(|pair| {
         let at = pair.iter().position(|byte| *byte == b'=')?;
@@ -34,7 +34,7 @@ fn described(element: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Splits at a byte that is not within quotes.
+/// Splits at a byte, except within quotes.
 fn split(bytes: &[u8], at: u8) -> Vec<&[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     bytes

@@ -1,10 +1,10 @@
-//! Addresses and networks, as `server.trusted_proxies` lists them.
+//! Addresses and networks, as listed in `server.trusted_proxies`.
 
 use std::net::IpAddr;
 
 use crate::listeners::UNIX_PEER;
 
-/// A network; an address alone is one with all its bits.
+/// A network. A single address is a network whose prefix has all bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Network {
     address: IpAddr,
@@ -12,7 +12,8 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Reads `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32` or `unix`. The error is the end of a sentence.
+    /// Parses `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32` or `unix`. The error continues a sentence
+    /// that begins with the text.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text == "unix" {
             return Ok(Self {
@@ -46,13 +47,13 @@ impl Network {
         }
     }
 
-    /// True if it holds `address`. An IPv4 address in IPv6 form is that IPv4 address.
+    /// True if the network contains `address`. An IPv4 address in IPv6 form counts as IPv4.
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         let masked = self.masked(address.to_canonical());
         masked.is_some_and(|masked| masked == bits_of(self.address).0)
     }
 
-    /// The first bits of an address of the same family.
+    /// The network part of `address`; `None` if it is of another family.
     fn masked(&self, address: IpAddr) -> Option<u128> {
         let (value, bits) = bits_of(address);
         let (_, own) = bits_of(self.address);

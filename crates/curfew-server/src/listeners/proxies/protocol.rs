@@ -13,7 +13,7 @@ const FIXED_BYTES: usize = 16;
 /// Longest header of version 1, its line break included.
 const MAX_LINE_BYTES: usize = 107;
 
-/// Longest header of version 2 that is read: addresses, and the fields that some load balancers add.
+/// Longest header of version 2 that is read: addresses, and fields that some load balancers add.
 const MAX_BYTES: usize = 2048;
 
 /// A header.
@@ -25,12 +25,12 @@ pub struct Header {
     pub source: Option<SocketAddr>,
 }
 
-/// The reasons for which there is no header.
+/// The reasons that no header was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unparsed {
     /// More bytes are needed.
     Incomplete,
-    /// More bytes cannot help.
+    /// The bytes are no valid header, and more of them cannot change that.
     Malformed(&'static str),
 }
 
@@ -105,7 +105,7 @@ fn binary(bytes: &[u8]) -> Result<Header, Unparsed> {
     }
     let body = bytes.get(FIXED_BYTES..length).ok_or(Unparsed::Incomplete)?;
     let source = match (command, family) {
-        // LOCAL: the load balancer itself, as for health checks.
+        // LOCAL: a connection of the load balancer itself, such as a health check.
         (0x20, _) => None,
         (0x21, 0x11) => {
             let body: &[u8; 12] = body.first_chunk().ok_or(bad)?;

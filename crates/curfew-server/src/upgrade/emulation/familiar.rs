@@ -1,18 +1,18 @@
-//! The sessions of other nodes that have taken commands which came here.
+//! The sessions of other nodes that have accepted commands through this node.
 //!
-//! Anyone can send a request with commands, and each costs Redis two messages. So the first request of a
-//! session is within a rate, as a handshake is, and those after it are not.
+//! Anyone can send a request with commands, and each costs Redis two messages. The first request
+//! for a session therefore counts against a rate, as a handshake does. Later requests do not.
 
 use std::collections::HashSet;
 
 use curfew_auth::SessionKeyId;
 use parking_lot::Mutex;
 
-/// Sessions of one generation, after which another begins.
+/// Number of sessions in one generation.
 const GENERATION: usize = 32 * 1024;
 
-/// The ids of those sessions' keys. The latest are remembered: of two generations, the older is forgotten
-/// when the younger is full.
+/// The ids of these sessions' keys, in two generations. When the younger one is full, it replaces
+/// the older one, so that the latest sessions are remembered.
 #[derive(Debug, Default)]
 pub(super) struct Familiar(Mutex<Generations>);
 
@@ -28,7 +28,7 @@ impl Familiar {
         generations.young.contains(&session) || generations.old.contains(&session)
     }
 
-    /// Remembers a session that has taken commands.
+    /// Remembers a session that has accepted commands.
     pub(super) fn add(&self, session: SessionKeyId) {
         let mut generations = self.0.lock();
         if generations.young.len() >= GENERATION {
@@ -37,7 +37,7 @@ impl Familiar {
         generations.young.insert(session);
     }
 
-    /// Forgets a session that is not there any more.
+    /// Forgets a session that no longer exists.
     pub(super) fn remove(&self, session: SessionKeyId) {
         let mut generations = self.0.lock();
         generations.young.remove(&session);

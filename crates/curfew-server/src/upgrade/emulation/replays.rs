@@ -1,20 +1,22 @@
-//! The messages of other nodes that a session has had: none is taken twice.
+//! The messages from other nodes that a session has received, so that it executes none twice.
 //!
-//! Others may read a message on its way and send it again. Each has the id of its sender and a number that the
-//! sender uses once. Numbers rise, but messages that are sent at once may overtake each other, so the latest of each
-//! sender are remembered, and every lower number counts as one that was there.
+//! Others may copy a message on its way and send it again. Each message has the id of its sender
+//! and a number that the sender uses once. Numbers rise, but messages that are sent at the same
+//! time may overtake each other. So the latest numbers of each sender are remembered, and every
+//! lower number counts as a replay.
 
 use std::collections::{BTreeSet, HashMap};
 
 use curfew_model::NodeId;
 
-/// Numbers remembered of each sender: by so many messages of one session may another be overtaken.
+/// Numbers remembered for each sender. A message may be overtaken by this many later ones.
 const NUMBERS: usize = 64;
 
-/// Most senders of one session. All are remembered: one that is forgotten could be repeated.
+/// Maximum number of senders of one session. None is forgotten, because its messages could be
+/// replayed.
 const SENDERS: usize = 64;
 
-/// The messages that one session has had.
+/// The messages that one session has received.
 #[derive(Debug, Default)]
 pub(super) struct Received(HashMap<NodeId, Numbers>);
 
@@ -22,21 +24,21 @@ pub(super) struct Received(HashMap<NodeId, Numbers>);
 #[derive(Debug, Default)]
 struct Numbers {
     latest: BTreeSet<u64>,
-    /// No number up to this one is taken any more.
+    /// No number up to this one is accepted any more.
     over: u64,
 }
 
-/// A message that is not taken.
+/// The reasons that a message is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotNew {
-    /// It was there before, or is older than all that are remembered.
+    /// The message was received before, or is older than all that are remembered.
     Replayed,
-    /// It is of one sender more than a session may have.
+    /// Its sender would be one more than a session may have.
     TooManySenders,
 }
 
 impl Received {
-    /// Notes a message, whose sender is known to be true.
+    /// Notes a message whose sender is authenticated.
     pub(super) fn note(&mut self, sender: NodeId, number: u64) -> Result<(), NotNew> {
         if self.0.len() >= SENDERS && !self.0.contains_key(&sender) {
             return Err(NotNew::TooManySenders);
@@ -77,7 +79,7 @@ mod tests {
     fn messages_that_overtake_each_other_are_all_taken() {
         let sender = NodeId::new();
         let mut received = Received::default();
-        // A sender counts the messages of all sessions together: there are gaps.
+        // A sender numbers the messages to all sessions in one sequence, so there are gaps.
         for block in 0..20_u64 {
             for number in (0..64).rev() {
                 let number = 1 + 1000 * block + 7 * number;

@@ -1,4 +1,4 @@
-//! The sessions of this node that have streamed answers, and the ways of their commands to them.
+//! This node's sessions with streamed answers, and the paths by which commands reach them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,13 +21,13 @@ use tracing::warn;
 use super::replays::{NotNew, Received};
 use crate::metrics::{RelayDropReason, ServerMetrics};
 
-/// Most messages of other nodes that wait for one session, which is behind with those before.
+/// Maximum number of other nodes' messages that wait for one session with earlier commands to run.
 const WAITING_OF_SESSION: usize = 128;
 
-/// Most of them in KiB, of all sessions.
+/// Maximum size of the waiting messages of all sessions, in KiB.
 const WAITING_KIB: usize = 32 * 1024;
 
-/// The sessions of this node that have streamed answers, by the ids of their keys.
+/// This node's sessions with streamed answers, by the ids of their keys.
 pub(crate) struct Emulated {
     sessions: Mutex<HashMap<SessionKeyId, Arc<EmulatedSession>>>,
     metrics: Arc<ServerMetrics>,
@@ -36,17 +36,17 @@ pub(crate) struct Emulated {
     dropped: Repeats,
 }
 
-/// A session that has a streamed answer.
+/// A session with a streamed answer.
 #[derive(Debug)]
 pub(super) struct EmulatedSession {
     key: SessionKey,
     inlet: Inlet,
-    /// The messages that it has had from other nodes.
+    /// The messages that it has received from other nodes.
     received: Mutex<Received>,
     waiting: Arc<Semaphore>,
 }
 
-/// A session's entry; removed when dropped.
+/// The entry of a session. Dropping it removes the entry.
 #[derive(Debug)]
 pub(crate) struct Entry {
     emulated: Arc<Emulated>,
@@ -58,7 +58,7 @@ impl Drop for Entry {
         let mut sessions = self.emulated.sessions.lock();
         sessions.remove(&self.id);
         if sessions.is_empty() {
-            // The memory of a storm is given back.
+            // A new map frees the memory that a storm of sessions needed.
             *sessions = HashMap::new();
         }
     }
@@ -74,7 +74,7 @@ impl Emulated {
         })
     }
 
-    /// Lets commands with this key reach a session.
+    /// Lets commands with this key reach a session, until the entry is dropped.
     pub(in crate::upgrade) fn enter(self: &Arc<Self>, key: SessionKey, inlet: Inlet) -> Entry {
         let id = key.id();
         let session = EmulatedSession {
@@ -94,8 +94,8 @@ impl Emulated {
         self.sessions.lock().get(&id).cloned()
     }
 
-    /// Takes a message that another node has sent. It has its place among the session's messages once this
-    /// returns.
+    /// Accepts a message from another node. Its position among the session's messages is fixed when
+    /// this returns.
     pub(crate) fn take_relayed(&self, message: &[u8]) -> BoxFuture<'static, Relayed> {
         let (session, commands) = match self.open(message) {
             Ok(opened) => opened,
@@ -104,10 +104,10 @@ impl Emulated {
         let waiting = Arc::clone(&session.waiting);
         let kib = u32::try_from(commands.len() / 1024 + 1).unwrap_or(u32::MAX);
         let metrics = Arc::clone(&self.metrics);
-        // Without a budget of the task: it would take the place away that the message has.
+        // Unconstrained: with an exhausted task budget the message could lose its position.
         let mut sending = Box::pin(task::unconstrained(async move {
             match time::timeout(RELAY_PATIENCE, session.send(commands)).await {
-                // Its client learns of the end on the stream.
+                // The client learns of the session's end on the stream.
                 Ok(Ok(()) | Err(Closed)) => Relayed::Taken,
                 Err(_) => {
                     metrics.emulation_dropped.inc(RelayDropReason::Behind);
@@ -115,6 +115,7 @@ impl Emulated {
                 }
             }
         }));
+        // A message that the session takes at once needs no permit to wait.
         if let Some(relayed) = (&mut sending).now_or_never() {
             return Box::pin(ready(relayed));
         }
@@ -130,7 +131,7 @@ impl Emulated {
         })
     }
 
-    /// The session of a message of another node, and the frame with its commands.
+    /// The session of another node's message, and the frame with its commands.
     fn open(&self, message: &[u8]) -> Result<(Arc<EmulatedSession>, Bytes), Relayed> {
         let sealed = Sealed::parse(message);
         let sealed = sealed.ok_or_else(|| self.drop_relayed(RelayDropReason::Unreadable))?;
@@ -140,7 +141,7 @@ impl Emulated {
         let Some((encoding, data)) = opened else {
             return Err(self.drop_relayed(RelayDropReason::Unreadable));
         };
-        // Noted only now that its sender is known to be true.
+        // Noted only after opening, which authenticates the sender.
         let noted = session
             .received
             .lock()
@@ -152,7 +153,7 @@ impl Emulated {
         }
     }
 
-    /// Counts a message that is not taken, and logs one line in a while.
+    /// Counts a message that is not accepted, and logs at most one line a minute.
     fn drop_relayed(&self, reason: RelayDropReason) -> Relayed {
         self.metrics.emulation_dropped.inc(reason);
         if self.dropped.note().is_some() {
@@ -166,7 +167,7 @@ impl Emulated {
 }
 
 impl EmulatedSession {
-    /// Hands over a frame; waits while others fill the way.
+    /// Passes a frame to the session. Waits while earlier frames fill its inlet.
     pub(super) async fn send(&self, frame: Bytes) -> Result<(), Closed> {
         self.inlet.send(frame).await
     }
@@ -189,7 +190,7 @@ pub(super) fn written(encoding: Encoding, data: &[u8]) -> Vec<u8> {
     [&[encoding], data].concat()
 }
 
-/// Reads what [`written`] has written.
+/// Reads content that [`written`] has made.
 fn read(content: &[u8]) -> Option<(Encoding, &[u8])> {
     match content.split_first()? {
         (b'j', data) => Some((Encoding::Json, data)),
@@ -198,7 +199,7 @@ fn read(content: &[u8]) -> Option<(Encoding, &[u8])> {
     }
 }
 
-/// A message as the session reads it.
+/// A message as a frame, the form in which the session reads it.
 pub(in crate::upgrade) fn frame(encoding: Encoding, data: &[u8]) -> Bytes {
     let opcode = match encoding {
         Encoding::Json => Opcode::Text,
