@@ -283,7 +283,7 @@ async fn a_session_that_gives_no_sign_of_life_makes_room() {
     newcomer.assert_open("it was let in").await;
 }
 
-/// The kind: a question that costs the one who answers it the session, here by many pongs.
+/// Fault: a question that costs the one who answers it the session, here by many pongs.
 #[tokio::test]
 async fn whoever_comes_again_and_again_does_not_cost_the_session_that_is_there() {
     let settings = Settings::default()

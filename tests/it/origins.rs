@@ -105,7 +105,7 @@ async fn without_a_list_any_origin_may_come_with_a_token() {
     }
 }
 
-/// The kind: a list that has no word for what browsers really send.
+/// Fault: a list that has no word for what browsers really send.
 #[tokio::test]
 async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
     let listed = r#"server.allowed_origins = ["https://*.example.com", "null", "file://"]"#;

@@ -111,7 +111,7 @@ async fn a_broken_certificate_leaves_the_old_one_in_force() {
         .await;
 }
 
-/// The kind: a refusal that looks like a broken network, since each side waits for another protocol.
+/// Fault: a refusal that looks like a broken network, since each side waits for another protocol.
 #[tokio::test]
 async fn a_request_without_tls_is_told_to_use_it() {
     let gateway = start(&TestCertificate::new()).await;
@@ -122,7 +122,7 @@ async fn a_request_without_tls_is_told_to_use_it() {
     assert_eq!(gateway.metric(counted).await, 1.0);
 }
 
-/// The kind: a refusal that looks like a broken network, since it comes before both speak TLS.
+/// Fault: a refusal that looks like a broken network, since it comes before both speak TLS.
 #[tokio::test]
 async fn a_connection_beyond_the_limits_is_told_so_over_tls() {
     let certificate = TestCertificate::new();

@@ -128,7 +128,7 @@ fn every_service_selects_pods_that_have_its_port() {
     }
 }
 
-/// The kind: an apply that takes back what another has set, here the autoscaler.
+/// Fault: an apply that takes back what another has set, here the autoscaler.
 #[test]
 fn no_apply_sets_back_how_many_pods_there_are() {
     for rendered in Manifests::copy().everything() {
@@ -141,7 +141,7 @@ fn no_apply_sets_back_how_many_pods_there_are() {
     }
 }
 
-/// The kind: a value that the API server fills in or leaves out, so that what is applied differs from
+/// Fault: a value that the API server fills in or leaves out, so that what is applied differs from
 /// what is there for ever, or cannot be merged (ports are told apart by number and protocol).
 #[test]
 fn what_is_applied_is_what_is_kept() {
@@ -181,7 +181,7 @@ fn what_is_applied_is_what_is_kept() {
     }
 }
 
-/// The kind: an object that no selector and no list of what belongs together finds.
+/// Fault: an object that no selector and no list of what belongs together finds.
 #[test]
 fn every_object_says_what_it_is_and_what_it_is_part_of() {
     for rendered in Manifests::copy().everything() {
@@ -199,7 +199,7 @@ fn every_object_says_what_it_is_and_what_it_is_part_of() {
     }
 }
 
-/// The kind: a bound that is left at none where the machine has one.
+/// Fault: a bound that is left at none where the machine has one.
 #[tokio::test]
 async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
     /// For each connection, what the kernel needs included.
@@ -215,7 +215,7 @@ async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
     assert!(needed <= 1024 * 1024 * 1024, "{needed} bytes");
 }
 
-/// The kind: pods that look the same in every list.
+/// Fault: pods that look the same in every list.
 #[tokio::test]
 async fn pods_say_which_they_are() {
     for rendered in Manifests::copy().everything() {

@@ -25,7 +25,7 @@ const WITH_QUERY: [&str; 13] = [
     "%REQ(X-ENVOY-ORIGINAL-PATH",
 ];
 
-/// The kind: a secret that we keep out of our own log, in that of our neighbour.
+/// Fault: a secret that we keep out of our own log, in that of our neighbour.
 #[tokio::test]
 async fn the_load_balancers_log_has_no_token_whatever_comes_of_the_request() {
     let settings = Settings::default().with("auth.tickets = true");

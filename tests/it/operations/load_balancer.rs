@@ -115,7 +115,7 @@ async fn a_node_that_is_out_of_touch_alone_is_got_around() {
     assert_eq!(kept, 9.0);
 }
 
-/// The kind: a client that says of itself what its load balancer should say.
+/// Fault: a client that says of itself what its load balancer should say.
 #[tokio::test]
 async fn what_a_client_says_of_its_address_does_not_get_through() {
     let settings = Settings::default().with(r#"server.trusted_proxies = ["127.0.0.1"]"#);

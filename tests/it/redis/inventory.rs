@@ -169,7 +169,7 @@ async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
     }
 }
 
-/// The kind: a list for people in which nothing tells one pod from another.
+/// Fault: a list for people in which nothing tells one pod from another.
 #[tokio::test]
 async fn nodes_are_told_apart_by_name_and_address() {
     let redis = Redis::start().await;

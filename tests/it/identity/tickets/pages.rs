@@ -119,7 +119,7 @@ async fn a_page_of_another_origin_may_ask_and_may_read_the_answer() {
     }
 }
 
-/// The kind: a preflight that knows the headers of one program, and none of what tracing libraries add
+/// Fault: a preflight that knows the headers of one program, and none of what tracing libraries add
 /// to every request of a page.
 #[tokio::test]
 async fn a_page_may_send_the_headers_that_its_browser_asks_for() {
