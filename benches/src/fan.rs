@@ -13,7 +13,7 @@ use crate::process::{Meter, Usage};
 use crate::publication::{self, Publication};
 use crate::subscribe;
 
-/// Most connections that are being opened at a time.
+/// Limit on connections that are being opened at a time.
 pub(crate) const AT_ONCE: usize = 256;
 
 /// Deadline to open all connections.
@@ -23,11 +23,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// to slow down the others' counting.
 const WATCHING: usize = 16;
 
-/// Most bytes of the publisher that the system has not accepted. More would not be sent any
+/// Limit on the publisher's bytes that the system has not accepted. More would not be sent any
 /// sooner, but would have an earlier timestamp.
 const MAX_UNSENT: usize = 16 * 1024;
 
-/// Most bytes in flight to one subscriber, less than any limit at which a gateway considers a
+/// Limit on bytes in flight to one subscriber, less than any limit at which a gateway considers a
 /// subscriber slow.
 const MAX_ON_ITS_WAY: u64 = 48 * 1024;
 

@@ -120,7 +120,7 @@ struct Press {
     sent: Vec<VecDeque<Instant>>,
     /// Number of publications for each answer.
     every: u64,
-    /// Most unanswered publications.
+    /// Limit on unanswered publications.
     window: usize,
     /// Publishers with space in their window.
     heard: Vec<usize>,

@@ -13,7 +13,7 @@ const LIVES: u64 = 4;
 /// An hour, in seconds.
 const HOUR: i64 = 3600;
 
-/// Most delay of a close on a busy machine.
+/// Longest delay of a close on a busy machine.
 const LATE: Duration = Duration::from_secs(3);
 
 async fn gateway() -> Gateway {

@@ -19,10 +19,10 @@ pub const LEASE: Duration = Duration::from_secs(3);
 /// Time that a busy machine may add between the node's write and the client's read.
 const SLACK: Duration = Duration::from_millis(300);
 
-/// Most commands in the queue for sending.
+/// Limit on commands in the queue for sending.
 const QUEUE: usize = 1024;
 
-/// Most pings with the answer `unavailable` before a test fails: ten seconds' worth at least.
+/// Limit on pings with the answer `unavailable` before a test fails: ten seconds' worth at least.
 const MOST_PINGS: u32 = 200;
 
 /// A received frame with its time.

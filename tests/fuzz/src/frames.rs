@@ -11,7 +11,7 @@ const LIMITS: Limits = Limits {
     fragments: 4,
 };
 
-/// Most sizes that an input can specify.
+/// Limit on the sizes that an input can specify.
 const MOST_SIZES: u8 = 15;
 
 /// Bit of a size: the caller stops after one event, and saves the remaining bytes.

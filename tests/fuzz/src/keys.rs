@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use crate::members::Members;
 use crate::signed::Fixed;
 
-/// Most keys in a set.
+/// Limit on the keys of a set.
 const MOST_KEYS: usize = 100;
 
 /// Accepted size of a modulus, in bits.

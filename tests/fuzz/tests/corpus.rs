@@ -12,7 +12,7 @@ const CHANGES: usize = 10_000;
 /// Longest input, in bytes.
 const MOST_BYTES: usize = 4 * 1024;
 
-/// Most memory of a check, in bytes: a fixed part, and a part for each byte of its input.
+/// Limit on the memory of a check, in bytes: a fixed part, and a part for each byte of its input.
 const MOST_HELD: (u64, u64) = (256 * 1024, 128);
 
 /// Runs a check within the bounds on memory. Caches for later runs are filled before.

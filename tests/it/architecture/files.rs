@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::markdown::{Page, quoted, repository};
 
-/// Most lines of a file. A longer one does two things.
+/// Limit on the lines of a file. A longer file does two things.
 const MOST_LINES: usize = 500;
 
 /// Files that may be longer: tables of cases, and files with a test for each row of a list.

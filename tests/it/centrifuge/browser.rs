@@ -22,7 +22,7 @@ use crate::demo::Browser;
 /// Many times the longest delay before the page's client would reconnect.
 const STAYS_AWAY: Duration = Duration::from_secs(2);
 
-/// Most bytes of a request's head.
+/// Limit on the bytes of a request's head.
 const HEAD_BYTES: usize = 64 * 1024;
 
 #[tokio::test]

@@ -41,7 +41,7 @@ const ONLY: &str = "CURFEW_ORACLE_ONLY";
 /// Number of scripts that run at the same time.
 const AT_ONCE: usize = 16;
 
-/// Least number of scripts in the folder.
+/// Number of scripts that the folder has at least.
 const AT_LEAST: usize = 150;
 
 #[tokio::test]

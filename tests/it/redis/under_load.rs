@@ -116,7 +116,7 @@ const OVERFLOWED: &str = "curfew_connections_closed_total{code=\"4508\"}";
 /// Deadline for a node to close or serve every session, at load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Most bytes of one system call (R1).
+/// Limit on the bytes of one system call (R1).
 const ONE_WRITE: usize = 64 * 1024;
 
 fn user(n: usize) -> String {

@@ -26,7 +26,7 @@ use super::collector::exporting_to;
 /// Deadline for Jaeger to start, and to have a trace.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Most traces in an answer.
+/// Limit on the traces of an answer.
 const MOST_TRACES: usize = 1000;
 
 /// A Jaeger that keeps traces in memory, killed when dropped.

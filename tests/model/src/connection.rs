@@ -2,7 +2,7 @@
 
 use crate::message::{Message, Primary, Request};
 
-/// Most messages that a node has not read. States with longer queues are not searched.
+/// Limit on messages that a node has not read. States with longer queues are not searched.
 const MOST_UNREAD: usize = 4;
 
 /// A control connection. Redis executes requests one by one. At the end of an iteration of its

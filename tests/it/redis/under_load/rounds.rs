@@ -11,7 +11,7 @@ const ROUNDS: &str = "CURFEW_TEST_ROUNDS";
 /// Number of rounds in CI.
 const FEW: usize = 1;
 
-/// Most rounds without a result before the machine counts as too busy for the test.
+/// Limit on rounds without a result. Beyond it the machine counts as too busy for the test.
 const MOST_BLIND: usize = 5;
 
 /// A lock that lets one test run at a time, because another would change its load.

@@ -6,7 +6,7 @@ use super::{Asked, CHANNELS, Client, STREAM};
 use crate::record::place;
 use crate::world::{ConnectionId, World};
 
-/// Most attempts to send a publication.
+/// Limit on attempts to send a publication.
 const MOST_ATTEMPTS: u32 = 4;
 
 /// True for publications with a key, which allows sending them again: every second one.
