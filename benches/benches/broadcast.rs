@@ -1,4 +1,4 @@
-//! One publication to N sessions: encoded, queued, woken for, and taken out again.
+//! One publication to N sessions: encoded, queued, tasks woken, and queues drained.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
 use curfew_ws::{Socket, WriteBatch};
 
-/// A socket that takes all there is.
+/// A socket that accepts everything.
 struct Sink;
 
 impl Socket for Sink {
@@ -35,7 +35,7 @@ impl Socket for Sink {
     }
 }
 
-/// A session's side of its outbox: what its task does when it is woken.
+/// A session's side of its outbox: the work of its task when it is woken.
 struct Reader(Arc<Member>);
 
 impl Reader {
@@ -51,7 +51,7 @@ impl Reader {
         reader
     }
 
-    /// Writes until there is nothing more, then waits.
+    /// Writes until the queue is empty, then waits.
     fn drain(&mut self, hub: &Hub) {
         let progress = self.0.write(hub, &SystemClock, &mut Sink);
         assert!(matches!(progress, Progress::Done));

@@ -1,4 +1,4 @@
-//! Bytes to commands, and pushes to bytes.
+//! Decoding commands, and encoding pushes.
 
 use std::hint::black_box;
 
@@ -11,7 +11,7 @@ use curfew_protocol::native::Native;
 use curfew_ws::frame;
 use curfew_ws::{Decoder, Input, Limits};
 
-/// As JSON, with its quotes.
+/// Size of the data as JSON, including its quotes.
 const DATA_BYTES: usize = 64;
 
 fn data() -> String {

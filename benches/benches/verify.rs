@@ -1,4 +1,4 @@
-//! Verifying a token: from its text to a principal, per algorithm.
+//! Verification of a token, from its text to a principal, per algorithm.
 
 use std::hint::black_box;
 use std::sync::Arc;

@@ -17,7 +17,7 @@ use crate::{
     subscriptions,
 };
 
-/// Descriptors beside those of the connections.
+/// Number of descriptors besides those of the connections.
 const OTHER_DESCRIPTORS: u64 = 32;
 
 /// Loads a WebSocket gateway and says what that cost it.
@@ -118,7 +118,7 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 impl Common {
-    /// For as many connections, none of them open yet.
+    /// Capacity for this many connections, none of them open yet.
     pub(crate) fn connections(&self, count: usize) -> anyhow::Result<Connections> {
         let wanted = count as u64 + OTHER_DESCRIPTORS;
         let limit =
@@ -144,14 +144,14 @@ impl Common {
         (!self.pids.is_empty()).then(|| Processes::of(&self.pids))
     }
 
-    /// Starts measuring what it costs everyone.
+    /// Starts to measure the costs of all processes.
     pub(crate) fn meter(&self) -> anyhow::Result<Meter> {
         let redis = self.redis_pid.map(|pid| Processes::of(&[pid]));
         Meter::start(self.server(), redis)
     }
 }
 
-/// For durations given in seconds.
+/// Parses a duration in seconds.
 pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text
         .parse()

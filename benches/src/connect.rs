@@ -13,7 +13,7 @@ use crate::histogram::{Histogram, Latency};
 use crate::process::Usage;
 use crate::report;
 
-/// Tokens that are made before; they are used in turn.
+/// Number of prepared tokens, which are used in turn.
 const TOKENS: usize = 10_000;
 
 /// Arguments of `curfew-bench connect`.
@@ -48,7 +48,7 @@ pub(crate) fn run(common: &Common, args: &ConnectArgs) -> anyhow::Result<Value> 
     }
     let mut caller = Caller {
         tokens: common.mint()?.tokens(TOKENS)?,
-        // One is opened before the one it replaces is closed.
+        // A connection is opened before the one that it replaces is closed.
         connections: common.connections(args.at_once + 1)?,
         started: Vec::with_capacity(args.at_once),
         next: 0,
@@ -83,7 +83,7 @@ struct Caller {
     connections: Connections,
     tokens: Vec<String>,
     next: usize,
-    /// By connection.
+    /// Start of each handshake, by connection.
     started: Vec<Instant>,
     latency: Histogram,
     handshakes: u64,

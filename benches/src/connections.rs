@@ -1,5 +1,5 @@
-//! Many WebSockets driven by one thread: one `epoll`, one read buffer, no task and no timer for any
-//! of them.
+//! Many WebSockets driven by one thread, with one `epoll`, one read buffer, and neither a task nor
+//! a timer for each.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,23 +15,23 @@ use crate::dialect::Dialect;
 use crate::target::Target;
 use crate::wire::{self, opcode};
 
-/// Connections from one source address: a third of the ports a system hands out by default. Beyond
-/// half of them finding a free one is slow.
+/// Connections from one source address: a third of the ports that a system assigns by default.
+/// Beyond half of them, finding a free port is slow.
 const PER_SOURCE: usize = 10_000;
 
-/// Bytes read at a time: a saturated subscriber's share of a fan-out comes in one piece.
+/// Size of one read, large enough for a saturated subscriber's share of a fan-out.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Readiness events taken from the system at a time.
+/// Readiness events in one call to the system.
 const EVENTS: usize = 1024;
 
-/// The longest answer to an upgrade request that is waited for.
+/// Longest answer to an upgrade request that is accepted.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
 /// Receive buffer of a subscriber that stopped reading.
 const PAUSED_RECEIVE_BYTES: usize = 4096;
 
-/// EINPROGRESS of Linux: connecting goes on.
+/// EINPROGRESS of Linux: the connection is still being made.
 const IN_PROGRESS: i32 = 115;
 
 /// Progress of a connection.
@@ -52,7 +52,7 @@ struct Connection {
     stream: TcpStream,
     dialect: Dialect,
     stage: Stage,
-    /// The start of a frame whose rest has not come.
+    /// The start of an incomplete frame.
     partial: Vec<u8>,
     unsent: Vec<u8>,
     paused: bool,
@@ -61,15 +61,15 @@ struct Connection {
 /// An event on a connection.
 #[derive(Debug)]
 pub(crate) enum Happened<'a> {
-    /// It is authenticated.
+    /// The connection is authenticated.
     Opened,
-    /// A publication came, whole.
+    /// A complete publication has arrived.
     Message(&'a [u8]),
-    /// Another frame came: a reply, or a push of the session's own.
+    /// Another frame has arrived: a reply, or a push about the session itself.
     Other(&'a [u8]),
-    /// It was not opened: what the gateway said instead.
+    /// The gateway refused the connection with this text.
     Refused(String),
-    /// It ended, with the code if there was one.
+    /// The connection has ended, with the close code if there was one.
     Closed(Option<u16>),
 }
 
@@ -84,10 +84,10 @@ impl std::fmt::Display for Happened<'_> {
     }
 }
 
-/// The connections of a run, each known by its place in the order they were opened.
+/// The connections of a run, each with its index in the order of opening.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    /// Each connection's is that of its place, in turn.
+    /// The targets, which connections use in turn by index.
     targets: Vec<Target>,
     dialect: Dialect,
     poll: Poll,
@@ -125,7 +125,8 @@ impl Connections {
         self.all[slot].stage == Stage::Open
     }
 
-    /// Begins another connection; [`Happened::Opened`] or [`Happened::Refused`] will be told of it.
+    /// Begins another connection. [`Happened::Opened`] or [`Happened::Refused`] reports its
+    /// outcome.
     pub(crate) fn start(&mut self, token: &str) -> anyhow::Result<usize> {
         let slot = self.all.len();
         let connection = self.connect(slot, token)?;
@@ -133,7 +134,7 @@ impl Connections {
         Ok(slot)
     }
 
-    /// Cuts a connection and begins another in its place.
+    /// Cuts a connection and begins another under the same index.
     pub(crate) fn restart(&mut self, slot: usize, token: &str) -> anyhow::Result<()> {
         self.all[slot] = self.connect(slot, token)?;
         Ok(())
@@ -158,7 +159,7 @@ impl Connections {
         Ok(())
     }
 
-    /// Waits once; returns how many connections have opened.
+    /// Waits once. Returns the number of connections that have opened.
     ///
     /// # Errors
     ///
@@ -187,28 +188,28 @@ impl Connections {
         Ok(opened)
     }
 
-    /// Sends a frame, or as much of it as fits; the rest goes with the next turns.
+    /// Sends a frame, or as much of it as fits. Later turns send the rest.
     pub(crate) fn send(&mut self, slot: usize, frame: &[u8]) {
         self.queue(slot, frame);
         self.flush(slot);
     }
 
-    /// Has a frame sent with the next [`Connections::flush`].
+    /// Queues a frame for the next [`Connections::flush`].
     pub(crate) fn queue(&mut self, slot: usize, frame: &[u8]) {
         self.all[slot].unsent.extend_from_slice(frame);
     }
 
-    /// Sends what is queued, or as much of it as fits; the rest goes with the next turns.
+    /// Sends the queued bytes, or as many as fit. Later turns send the rest.
     pub(crate) fn flush(&mut self, slot: usize) {
         self.all[slot].flush();
     }
 
-    /// Bytes of a connection that the system did not take yet.
+    /// Bytes of a connection that the system has not accepted yet.
     pub(crate) fn unsent(&self, slot: usize) -> usize {
         self.all[slot].unsent.len()
     }
 
-    /// Reads no more from a connection.
+    /// Stops reading from a connection.
     pub(crate) fn pause(&mut self, slot: usize) -> anyhow::Result<()> {
         let connection = &mut self.all[slot];
         connection.paused = true;
@@ -217,7 +218,7 @@ impl Connections {
             .context("shrink a receive buffer")
     }
 
-    /// Waits for at most `timeout`, in milliseconds rounded up, and tells what happened.
+    /// Waits for at most `timeout`, in milliseconds rounded up, and reports the events.
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,
@@ -260,8 +261,8 @@ impl Connections {
     }
 }
 
-/// Begins to connect. On the loopback network every `source` is another address, with ports of its
-/// own.
+/// Begins to connect. On the loopback network each `source` is a different address with its own
+/// ports.
 fn dial(address: SocketAddr, source: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(
         Domain::for_address(address),
@@ -270,7 +271,7 @@ fn dial(address: SocketAddr, source: usize) -> io::Result<TcpStream> {
     )?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    // Closing resets: no port is left in TIME_WAIT, of which a run could use up all there are.
+    // Closing resets: no port stays in TIME_WAIT, which could use up all ports during a run.
     socket.set_linger(Some(Duration::ZERO))?;
     if let (IpAddr::V4(Ipv4Addr::LOCALHOST), last @ 1..) = (address.ip(), source) {
         let source = Ipv4Addr::new(127, 0, 0, u8::try_from(last + 1).map_err(io::Error::other)?);
@@ -278,7 +279,7 @@ fn dial(address: SocketAddr, source: usize) -> io::Result<TcpStream> {
     }
     match socket.connect(&address.into()) {
         Ok(()) => {}
-        // Its name in the standard library is not stable.
+        // The error has no stable name in the standard library.
         Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => {}
         Err(error) => return Err(error),
     }
@@ -317,7 +318,7 @@ impl Connection {
         true
     }
 
-    /// Sends what is left. What goes wrong shows when reading.
+    /// Sends the remaining bytes. Reading reports errors.
     fn flush(&mut self) {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
@@ -328,7 +329,7 @@ impl Connection {
         }
     }
 
-    /// Reads until nothing is left; `to_end` when the end has come behind it.
+    /// Reads until nothing is left. `to_end` is true if the end of the stream follows the bytes.
     fn read(&mut self, to_end: bool, buffer: &mut [u8], tell: &mut dyn FnMut(Happened<'_>)) {
         while self.stage != Stage::Closed {
             let kept = self.partial.len();
@@ -344,7 +345,7 @@ impl Connection {
                     let bytes = &buffer[..kept + read];
                     let taken = self.take(bytes, tell);
                     self.partial.extend_from_slice(&bytes[taken..]);
-                    // A short read has emptied the socket: asking again would be in vain.
+                    // A short read has emptied the socket, so another read would return nothing.
                     if !to_end && read < buffer.len() - kept {
                         return;
                     }
@@ -356,7 +357,7 @@ impl Connection {
         }
     }
 
-    /// Takes what is whole; returns how many bytes that were.
+    /// Handles the complete frames. Returns the number of their bytes.
     fn take(&mut self, bytes: &[u8], tell: &mut dyn FnMut(Happened<'_>)) -> usize {
         let mut at = 0;
         if self.stage == Stage::Upgrading {

@@ -1,8 +1,8 @@
-//! The gateway's protocol: `curfew.v1`, which most peers are taught, Centrifuge's, or Socket.IO.
+//! The gateway's protocol: `curfew.v1`, which most peers implement, Centrifuge's, or Socket.IO.
 
 use clap::ValueEnum;
 
-/// Frames between a client and a gateway, told apart by how they begin.
+/// Frames between a client and a gateway, distinguished by their prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Dialect {
     /// `curfew.v1`.
@@ -10,11 +10,11 @@ pub(crate) enum Dialect {
     Curfew,
     /// The Centrifuge protocol in JSON.
     Centrifuge,
-    /// Socket.IO 5 over Engine.IO 4, WebSockets alone, the namespace `/`.
+    /// Socket.IO 5 over Engine.IO 4, with WebSockets only and the namespace `/`.
     Socketio,
 }
 
-/// A frame of the gateway's, by how it begins, and what is sent back.
+/// The prefix of a gateway's frame, and the client's answer.
 pub(crate) type Answered = (&'static [u8], &'static str);
 
 impl Dialect {
@@ -26,17 +26,17 @@ impl Dialect {
         }
     }
 
-    /// Frames that are answered: the first of a connection, and pings.
+    /// Frames that the client answers: the first of a connection, and pings.
     pub(crate) fn answered(self) -> &'static [Answered] {
         match self {
             Self::Curfew => &[],
             Self::Centrifuge => &[(b"{}", "{}")],
-            // Open: connect. Ping: pong.
+            // The first pair answers open with connect, the second ping with pong.
             Self::Socketio => &[(b"0{", "40"), (b"2", "3")],
         }
     }
 
-    /// Start of frames that say nothing: every publication of this protocol is answered.
+    /// Prefix of frames without meaning here: this protocol answers every publication.
     pub(crate) fn ignored(self) -> Option<&'static [u8]> {
         match self {
             Self::Centrifuge => Some(b"{\"id\":2,\"publish\":{}}"),
@@ -44,7 +44,7 @@ impl Dialect {
         }
     }
 
-    /// Start of the frame that says that a connection is open.
+    /// Prefix of the frame that opens the connection.
     pub(crate) fn connected(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"connected\"",
@@ -53,7 +53,7 @@ impl Dialect {
         }
     }
 
-    /// Start of a publication.
+    /// Prefix of a publication.
     pub(crate) fn message(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"message\"",
@@ -62,7 +62,7 @@ impl Dialect {
         }
     }
 
-    /// Start of the answer to [`Self::subscribe`].
+    /// Prefix of the answer to [`Self::subscribe`].
     pub(crate) fn ok(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"ok\"",
@@ -71,7 +71,7 @@ impl Dialect {
         }
     }
 
-    /// Asks for a channel's publications, and for an answer.
+    /// The command that subscribes to a channel and requests an answer.
     pub(crate) fn subscribe(self, channel: &str) -> String {
         match self {
             Self::Curfew => format!(r#"{{"type":"subscribe","id":1,"channel":"{channel}"}}"#),
@@ -80,7 +80,7 @@ impl Dialect {
         }
     }
 
-    /// Publishes JSON, which [`Self::tail`] follows.
+    /// The start of a command that publishes JSON. [`Self::tail`] follows.
     pub(crate) fn publish(self, channel: &str, data: &str) -> String {
         let tail = self.tail();
         match self {

@@ -1,4 +1,4 @@
-//! A publisher, its subscribers, and what arrives there.
+//! A publisher, its subscribers, and their deliveries.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -13,28 +13,28 @@ use crate::process::{Meter, Usage};
 use crate::publication::{self, Publication};
 use crate::subscribe;
 
-/// Connections that are being opened at a time.
+/// Limit on connections that are being opened at a time.
 pub(crate) const AT_ONCE: usize = 256;
 
-/// Time to open all connections.
+/// Deadline to open all connections.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Number of subscribers that look into messages: enough to know the latency, few enough not to
-/// slow the others' counting.
+/// Number of subscribers that read the time in messages: enough to know the latency, few enough not
+/// to slow down the others' counting.
 const WATCHING: usize = 16;
 
-/// Bytes of the publisher that may wait for the system to take them: more would not be sent any
-/// sooner, but be stamped too early.
+/// Limit on the publisher's bytes that the system has not accepted. More would not be sent any
+/// sooner, but would have an earlier timestamp.
 const MAX_UNSENT: usize = 16 * 1024;
 
-/// Bytes on their way to one subscriber: less than any bound by which a gateway takes a subscriber
-/// for slow.
+/// Limit on bytes in flight to one subscriber, less than any limit at which a gateway considers a
+/// subscriber slow.
 const MAX_ON_ITS_WAY: u64 = 48 * 1024;
 
-/// About as much of a message is not data.
+/// Approximate bytes of a message besides its data.
 const MESSAGE_OVERHEAD: u64 = 64;
 
-/// Deliveries that do not come within this are lost.
+/// Deliveries that take longer than this are lost.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 
 /// Subscribers and publications.
@@ -68,7 +68,7 @@ pub(crate) struct FanArgs {
     pub(crate) spin: bool,
 }
 
-/// The connections of a fan-out: the publisher in place 0, then the subscribers, channel by channel
+/// The connections of a fan-out: first the publisher, at index 0, then the subscribers, by channel
 /// in turn.
 #[derive(Debug)]
 pub(crate) struct Fan {
@@ -77,24 +77,24 @@ pub(crate) struct Fan {
     publications: Vec<Publication>,
     began: Instant,
     published: u64,
-    /// Since when publications have been sent at the rate, and the count at that time.
+    /// Start of publishing at the rate, and the number of publications at that time.
     pace: (Instant, u64),
     readers: Readers,
-    /// Deliveries to those who read.
+    /// Deliveries to the readers.
     pub(crate) delivered: u64,
-    /// Deliveries that are due to those who read.
+    /// Expected deliveries to the readers.
     due: u64,
     /// Time spent spinning with nothing to do.
     idle: Duration,
     pub(crate) latency: Histogram,
-    /// Subscribers that were closed, of those that do not count.
+    /// Number of closed subscribers that are not readers.
     pub(crate) closed: u64,
 }
 
 /// Connections with counted deliveries.
 #[derive(Debug)]
 struct Readers {
-    /// By connection: whether it is one.
+    /// True for each connection that is a reader.
     are: Vec<bool>,
     /// Number of readers, by channel.
     of_channel: Vec<u64>,
@@ -157,14 +157,14 @@ impl Fan {
         subscribe::all(&mut self.connections, channels_of, |_, _| {})
     }
 
-    /// Forgets latencies and paces anew: what comes before was to warm up.
+    /// Resets latencies and pace after the warm-up.
     pub(crate) fn begin(&mut self) {
         self.latency = Histogram::new();
         self.idle = Duration::ZERO;
         self.pace = (Instant::now(), self.published);
     }
 
-    /// Publishes for this long, as fast as asked for. `observe` is called now and then.
+    /// Publishes for this long, as fast as requested. `observe` is called now and then.
     pub(crate) fn publish_for(
         &mut self,
         time: Duration,
@@ -190,15 +190,15 @@ impl Fan {
         }
     }
 
-    /// Cost since [`Fan::begin`], and the server's CPU time, as [`Meter::stop`]. Spinning with
-    /// nothing to do is not being busy.
+    /// Cost since [`Fan::begin`], and the server's CPU time, as [`Meter::stop`]. Idle spinning does
+    /// not count as busy.
     pub(crate) fn stop(&self, meter: &Meter) -> anyhow::Result<(Usage, Option<f64>)> {
         let (mut usage, server_cpu_us) = meter.stop()?;
         usage.load_busy -= self.idle.as_secs_f64() / usage.seconds;
         Ok((usage, server_cpu_us))
     }
 
-    /// Waits for what is on its way; returns how many deliveries were lost.
+    /// Waits for deliveries in flight. Returns the number of lost ones.
     pub(crate) fn finish(&mut self) -> anyhow::Result<u64> {
         let mut last = (self.delivered, Instant::now());
         while self.delivered < self.due {
@@ -212,7 +212,7 @@ impl Fan {
         Ok(self.due.saturating_sub(self.delivered))
     }
 
-    /// Counts the last `count` subscribers no more. Nothing may be on its way.
+    /// Stops counting the last `count` subscribers. Nothing may be in flight.
     pub(crate) fn ignore_last(&mut self, count: usize) {
         for slot in self.last(count) {
             if std::mem::take(&mut self.readers.are[slot]) {
@@ -223,7 +223,7 @@ impl Fan {
         }
     }
 
-    /// Lets the last `count` subscribers read no more.
+    /// Makes the last `count` subscribers stop reading.
     pub(crate) fn pause_last(&mut self, count: usize) -> anyhow::Result<()> {
         self.last(count)
             .try_for_each(|slot| self.connections.pause(slot))
@@ -234,12 +234,12 @@ impl Fan {
         all - count..all
     }
 
-    /// Publishes what is due.
+    /// Publishes all due publications.
     fn publish(&mut self, now: Instant) {
         loop {
             let channel = (self.published % self.args.channels as u64) as usize;
             let readers = self.readers.of_channel[channel];
-            // Time of the next publication, and if it has come.
+            // Time of the next publication, and true if that time has come.
             let (at, due) = match self.args.rate {
                 Some(rate) => {
                     let (since, before) = self.pace;
@@ -286,7 +286,7 @@ impl Fan {
             Happened::Message(_) => {}
             Happened::Closed(_) if slot != 0 && !readers.are[slot] => *closed += 1,
             Happened::Other(_) if slot != 0 => {}
-            // With a reader or the publisher gone there is nothing left to measure.
+            // Without a reader or the publisher there is nothing left to measure.
             other => failed = Some(format!("connection {slot}: {other:?}")),
         })?;
         match failed {
@@ -296,13 +296,13 @@ impl Fan {
     }
 }
 
-/// Number of publications that may be on their way.
+/// Number of publications that may be in flight.
 fn window(args: &FanArgs) -> u64 {
     let fit = MAX_ON_ITS_WAY / (u64::from(args.bytes) + MESSAGE_OVERHEAD);
     args.window.min(fit.max(1))
 }
 
-/// The channels of a subscriber, each another.
+/// The channels of a subscriber, all different.
 fn channels(args: &FanArgs, slot: usize) -> impl Iterator<Item = usize> + use<> {
     let (each, channels) = (args.channels_each, args.channels);
     let all = channels * args.subscribers;

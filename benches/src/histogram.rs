@@ -5,16 +5,16 @@ use std::time::Duration;
 use hdrhistogram::Histogram as Buckets;
 use serde::Serialize;
 
-/// Longest latency with a bucket of its own, in nanoseconds: one hour. Longer ones count as this.
+/// Longest latency with its own bucket, in nanoseconds: one hour. Longer ones count as this.
 const LONGEST_NANOS: u64 = 3_600_000_000_000;
 
-/// Significant decimal digits of a percentile: it is at most 1 % too high.
+/// Significant decimal digits of a percentile. Its error is at most 1 % upwards.
 const DIGITS: u8 = 2;
 
 /// Counts of latencies.
 #[derive(Debug)]
 pub(crate) struct Histogram {
-    /// In nanoseconds.
+    /// Buckets of latencies in nanoseconds.
     buckets: Buckets<u64>,
     max: Duration,
 }
@@ -42,12 +42,12 @@ impl Histogram {
         self.max = self.max.max(latency);
     }
 
-    /// The upper end of the bucket that holds the given part of all samples, at most the maximum.
+    /// The upper end of the bucket that holds this share of all samples, at most the maximum.
     fn percentile(&self, part: f64) -> Duration {
         Duration::from_nanos(self.buckets.value_at_quantile(part)).min(self.max)
     }
 
-    /// `None` when nothing was recorded.
+    /// The summary; `None` if nothing was recorded.
     pub(crate) fn latency(&self) -> Option<Latency> {
         let micros = |latency: Duration| latency.as_nanos() as f64 / 1000.0;
         (!self.buckets.is_empty()).then(|| Latency {

@@ -28,7 +28,7 @@ pub(crate) struct IdleArgs {
 #[derive(Debug, Serialize)]
 struct Report {
     connections: usize,
-    /// Connections that did not last.
+    /// Number of connections that ended early.
     closed: usize,
     seconds_to_open: f64,
     server_rss: Option<Rss>,
@@ -44,7 +44,7 @@ struct Rss {
     per_connection: f64,
 }
 
-/// Opens, holds and closes connections, looking at the server's memory in between.
+/// Opens, holds and closes connections, and reads the server's memory in between.
 pub(crate) fn run(common: &Common, args: &IdleArgs) -> anyhow::Result<Value> {
     let server = common.server();
     let rss = || server.as_ref().map(|server| server.rss_kib()).transpose();
@@ -75,7 +75,7 @@ pub(crate) fn run(common: &Common, args: &IdleArgs) -> anyhow::Result<Value> {
     })
 }
 
-/// Answers pings for a while; returns how many connections were closed.
+/// Answers pings for a while. Returns the number of closed connections.
 fn hold(connections: &mut Connections, time: Duration) -> anyhow::Result<usize> {
     let deadline = Instant::now() + time;
     let mut closed = 0;

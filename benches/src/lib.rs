@@ -1,12 +1,12 @@
 //! The load generator, `curfew-bench`.
 //!
 //! Owns: opening and driving tens of thousands of WebSockets from one thread, at a cost well below
-//! the server's, and saying what that did to the server.
-//! Knows nothing of: the gateway's own WebSocket code. Frames are told apart by their heads and
-//! counted; JSON is never parsed, and only samples are looked into.
+//! the server's, and measuring the effect on the server.
+//! Knows nothing of: the gateway's own WebSocket code. It distinguishes frames by their heads and
+//! counts them; it never parses JSON, and reads only samples of messages.
 //! Start at [`run`], then at `connections.rs` for the event loop and `fan.rs` for publishing.
 //!
-//! Measurements within one process, without sockets, are in this package's `benches` folder.
+//! This package's `benches` folder has the measurements within one process, without sockets.
 
 mod cli;
 mod connect;

@@ -43,7 +43,7 @@ struct Report {
     usage: Usage,
 }
 
-/// The answer, as far as it is reported.
+/// The reported part of the answer.
 #[derive(Debug, Deserialize)]
 struct Present {
     r#type: String,
@@ -52,7 +52,7 @@ struct Present {
     truncated: bool,
 }
 
-/// Subscribes many and asks who is there.
+/// Subscribes many sessions and requests their list.
 pub(crate) fn run(common: &Common, args: &PresenceArgs) -> anyhow::Result<Value> {
     if args.subscribers == 0 || args.times == 0 {
         bail!("subscribers and times must be at least 1");
@@ -65,7 +65,7 @@ pub(crate) fn run(common: &Common, args: &PresenceArgs) -> anyhow::Result<Value>
     let question = wire::text(&format!(
         r#"{{"type":"presence","id":1,"channel":"{channel}"}}"#
     ));
-    // The first answer is not measured: it finds nothing in the caches.
+    // The first answer does not count, because its data are in no cache.
     let first = ask(&mut connections, &question)?;
     let present: Present = serde_json::from_slice(&first)
         .with_context(|| format!("the answer is {}", String::from_utf8_lossy(&first)))?;
@@ -95,7 +95,7 @@ pub(crate) fn run(common: &Common, args: &PresenceArgs) -> anyhow::Result<Value>
     })
 }
 
-/// Asks on the first connection, and waits for the answer.
+/// Sends the question on the first connection, and waits for the answer.
 fn ask(connections: &mut Connections, question: &[u8]) -> anyhow::Result<Vec<u8>> {
     connections.send(0, question);
     let deadline = Instant::now() + PATIENCE;

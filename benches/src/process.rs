@@ -1,4 +1,4 @@
-//! Costs of processes, by Linux' account.
+//! Costs of processes, as Linux reports them.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Serialize;
 
-/// Processes on this machine, taken together: the nodes of a gateway.
+/// Processes on this machine, measured together: the nodes of a gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Processes {
     folders: Vec<PathBuf>,
@@ -21,12 +21,12 @@ pub(crate) struct Meter {
     load: (Processes, Duration),
 }
 
-/// Cost of a measurement. The load generator must have been idle for a tenth of the time at least,
-/// or it measured itself.
+/// Cost of a measurement. The load generator must have been idle for at least a tenth of the time;
+/// otherwise it measured itself.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Usage {
     pub(crate) seconds: f64,
-    /// The sum of several nodes: with a core each, up to their number.
+    /// The sum over the nodes. With a core for each node it is at most their number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_busy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ impl Processes {
         Ok(sum)
     }
 
-    /// CPU time used so far by the threads they have.
+    /// CPU time used so far by the processes' threads.
     fn cpu(&self) -> anyhow::Result<Duration> {
         let mut sum = Duration::ZERO;
         for folder in &self.folders {
@@ -95,7 +95,7 @@ fn cpu(schedstat: &str) -> Option<Duration> {
 }
 
 impl Meter {
-    /// Starts measuring.
+    /// Starts the measurement.
     pub(crate) fn start(
         server: Option<Processes>,
         redis: Option<Processes>,
@@ -109,7 +109,7 @@ impl Meter {
         })
     }
 
-    /// Cost since then, and the server's CPU time in microseconds.
+    /// Cost since the start, and the server's CPU time in microseconds.
     pub(crate) fn stop(&self) -> anyhow::Result<(Usage, Option<f64>)> {
         let seconds = self.started.elapsed().as_secs_f64();
         let used = |(processes, before): &(Processes, Duration)| {

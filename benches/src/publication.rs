@@ -1,4 +1,4 @@
-//! A publication that says when it was sent.
+//! A publication with the time of its sending.
 
 use std::time::{Duration, Instant};
 
@@ -32,13 +32,13 @@ impl Publication {
         Self { frame, time_at }
     }
 
-    /// The frame, as sent now.
+    /// The frame with the current time.
     pub(crate) fn stamped(&mut self, began: Instant) -> &[u8] {
         self.stamped_at(began.elapsed())
     }
 
-    /// The frame, as it should have been sent so long after the run began: a latency from then
-    /// includes the wait of a publisher that could not send in time (coordinated omission).
+    /// The frame with the time at which it was due, counted from the start of the run. The latency
+    /// then includes the wait of a publisher that could not send in time (coordinated omission).
     pub(crate) fn stamped_at(&mut self, at: Duration) -> &[u8] {
         let mut nanos = at.as_nanos();
         for digit in self.frame[self.time_at..self.time_at + DIGITS]
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(age(b"{\"type\":\"message\"}", Instant::now()), None);
     }
 
-    /// The payload of a client's frame under a mask of zeros, and where the frame ends.
+    /// The payload of a client's frame under a mask of zeros, and the end of the frame.
     fn wire_unmasked(frame: &[u8]) -> (Vec<u8>, usize) {
         let head = match frame[1] & 0x7f {
             126 => 8,

@@ -55,7 +55,7 @@ struct Report {
     publications_per_second: f64,
     server_cpu_us_per_publication: Option<f64>,
     redis_cpu_us_per_publication: Option<f64>,
-    /// From sending to the answer: that of the window.
+    /// Time from sending to the answer, which includes the wait in the window.
     latency: Option<Latency>,
     usage: Usage,
 }
@@ -114,15 +114,15 @@ pub(crate) fn run(common: &Common, args: &PublishArgs) -> anyhow::Result<Value> 
 #[derive(Debug)]
 struct Press {
     connections: Connections,
-    /// By connection: what it sends again and again, up to the first publication that is answered.
+    /// By connection: the frames that it repeats, up to the first publication with an answer.
     frames: Vec<Vec<u8>>,
-    /// By connection: when those that are not answered yet were sent. Answers come in that order.
+    /// By connection: the times of sending of unanswered publications. Answers come in that order.
     sent: Vec<VecDeque<Instant>>,
-    /// Publications to an answer.
+    /// Number of publications for each answer.
     every: u64,
-    /// Answers that may be waited for.
+    /// Limit on unanswered publications.
     window: usize,
-    /// Publishers with room in their window.
+    /// Publishers with space in their window.
     heard: Vec<usize>,
     latency: Histogram,
     accepted: u64,
@@ -138,7 +138,7 @@ impl Press {
         Ok(())
     }
 
-    /// Sends as many as have been answered.
+    /// Sends as many publications as have been answered.
     fn fill(&mut self) {
         for slot in self.heard.drain(..) {
             let sent = &mut self.sent[slot];
@@ -190,7 +190,7 @@ impl Press {
     }
 }
 
-/// So many publications, of which the last one asks for an answer.
+/// So many publications, the last one with a request for an answer.
 fn frames(channel: &str, bytes: usize, count: usize) -> Vec<u8> {
     let data = "x".repeat(bytes - 2);
     let rest = format!(r#""channel":"{channel}","data":"{data}"}}"#);

@@ -34,7 +34,7 @@ struct Report {
     usage: Usage,
 }
 
-/// Cuts all connections and opens as many at once.
+/// Cuts all connections, and opens as many again at once.
 pub(crate) fn run(common: &Common, args: &ReconnectArgs) -> anyhow::Result<Value> {
     let rss = || common.server().map(|server| server.rss_kib()).transpose();
     let tokens = common.mint()?.tokens(args.connections)?;
@@ -46,7 +46,7 @@ pub(crate) fn run(common: &Common, args: &ReconnectArgs) -> anyhow::Result<Value
     let meter = common.meter()?;
     let began = Instant::now();
     let deadline = began + args.seconds;
-    // The cut is as sudden as that of a network: nothing new is begun before all are gone.
+    // The cut is as sudden as that of a network: all are closed before a new one is begun.
     drop(connections);
     let mut connections = common.connections(args.connections)?;
     connections.open_all(&tokens, args.connections, deadline - Instant::now())?;

@@ -53,10 +53,10 @@ struct Report {
     connections: usize,
     recovered_publications: usize,
     seconds_until_all_are_back: f64,
-    /// Subscribed again, with all that was missed.
+    /// Time until every connection is subscribed again and has all missed publications.
     seconds_until_all_are_current: f64,
     server_cpu_us_per_connection: Option<f64>,
-    /// Calls of each command from the cut until all were current, those of scripts included.
+    /// Calls of each command from the cut until then, including those of scripts.
     #[serde(skip_serializing_if = "Option::is_none")]
     redis_commands: Option<BTreeMap<String, u64>>,
     usage: Usage,
@@ -70,7 +70,7 @@ struct Subscribed {
     recovered: Option<bool>,
 }
 
-/// Cuts all subscribers off, and waits until each is back and has what it missed.
+/// Cuts off all subscribers, and waits until each is back and has the missed publications.
 pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> {
     if args.connections == 0 {
         bail!("there must be a connection");
@@ -97,7 +97,7 @@ pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> 
     }
     let meter = common.meter()?;
     let began = Instant::now();
-    // The cut is as sudden as that of a network: nothing new is begun before all are gone.
+    // The cut is as sudden as that of a network: all are closed before a new one is begun.
     drop(connections);
     let targets = args.back_to.as_ref().unwrap_or(&common.urls);
     let since = match (args.since, position) {
@@ -151,13 +151,13 @@ pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> 
     })
 }
 
-/// The place in an answer to `subscribe`; `None` if the channel has no stream.
+/// The position in an answer to `subscribe`; `None` if the channel has no stream.
 fn position(reply: &[u8]) -> anyhow::Result<Option<(String, u64)>> {
     let Subscribed { epoch, offset, .. } = serde_json::from_slice(reply)?;
     Ok(epoch.zip(offset))
 }
 
-/// Publishes on a connection of its own, and waits until every subscriber has all of it.
+/// Publishes on a separate connection, and waits until every subscriber has all publications.
 fn publish(
     common: &Common,
     args: &RecoverArgs,
@@ -193,15 +193,15 @@ fn publish(
     Ok(())
 }
 
-/// Connections that come back.
+/// Connections that are opened again.
 #[derive(Debug)]
 struct Storm {
     connections: Connections,
-    /// The frame that each sends as soon as it is open.
+    /// The frame that each connection sends as soon as it is open.
     subscribe: Vec<u8>,
-    /// Publications that each has missed and asks for.
+    /// Number of publications that each has missed and requests.
     each: usize,
-    /// By connection: publications that have not come since it was subscribed; `None` until then.
+    /// By connection: publications still missing since it subscribed; `None` until then.
     unheard: Vec<Option<usize>>,
     /// Connections that opened in this turn.
     opened: Vec<usize>,
@@ -244,7 +244,7 @@ impl Storm {
     }
 }
 
-/// True for the answer that a connection has to get: that all is recovered, where it has missed
+/// True for the required answer: a subscription that has recovered everything if it missed
 /// something.
 fn is_subscribed(reply: &[u8], missed: usize) -> bool {
     let Ok(Subscribed { recovered, .. }) = serde_json::from_slice(reply) else {
@@ -253,7 +253,7 @@ fn is_subscribed(reply: &[u8], missed: usize) -> bool {
     reply.starts_with(b"{\"type\":\"ok\"") && (missed == 0 || recovered == Some(true))
 }
 
-/// The calls of each command, from `INFO commandstats`. A subcommand is a command.
+/// The calls of each command, from `INFO commandstats`. A subcommand counts as a command.
 fn calls(info: &str) -> BTreeMap<String, u64> {
     let lines = info
         .lines()

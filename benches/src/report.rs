@@ -3,12 +3,12 @@
 use serde::Serialize;
 use serde_json::Value;
 
-/// A measurement's outcome, as JSON: what is printed and what programs read are the same.
+/// A measurement's result as JSON. Both output formats use it.
 pub(crate) fn of(report: &impl Serialize) -> anyhow::Result<Value> {
     Ok(serde_json::to_value(report)?)
 }
 
-/// Prints it as one line of JSON, or a line for each figure.
+/// Prints the result as one line of JSON, or as one line for each figure.
 pub(crate) fn print(report: &Value, json: bool) {
     if json {
         println!("{report}");

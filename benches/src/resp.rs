@@ -1,11 +1,11 @@
-//! A blocking connection to Redis that nothing else shares or delays.
+//! A blocking connection to Redis for one caller.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use redis::{Client, Cmd, FromRedisValue as _, IntoConnectionInfo as _, RedisResult, Value};
 
-/// Time for Redis to connect or to answer: emptying millions of keys is slow.
+/// Deadline for Redis to connect or to answer, because emptying millions of keys is slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to Redis.
@@ -26,7 +26,7 @@ impl Resp {
     pub fn connect(address: &str) -> anyhow::Result<Self> {
         let address = format!("redis://{address}").into_connection_info();
         let address = address.context("address of redis")?;
-        // Without a name of the library, the connection sends only what it is told to send.
+        // Without the library's name, the connection sends only the caller's commands.
         let settings = address.redis_settings().clone().set_skip_set_lib_name();
         let connection = Client::open(address.set_redis_settings(settings))?
             .get_connection_with_timeout(PATIENCE)
@@ -45,7 +45,7 @@ impl Resp {
         self.receive()
     }
 
-    /// Sends a command; its reply is yet to be [received](Resp::receive).
+    /// Sends a command. A later [receive](Resp::receive) returns its reply.
     ///
     /// # Errors
     ///
@@ -59,7 +59,7 @@ impl Resp {
         self.0.send_packed_command(&packed).context("send to redis")
     }
 
-    /// The next reply, as text: a status, a number, or a string, empty for none.
+    /// The next reply as text: a status, a number, or a string. Null is the empty text.
     ///
     /// # Errors
     ///

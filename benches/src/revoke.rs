@@ -19,11 +19,11 @@ use crate::resp::Resp;
 /// The close code of a revoked session.
 const REVOKED: u16 = 4403;
 
-/// Life of a revocation's key, in seconds: it must not outlive the run by much, since the next one
-/// has users of the same names.
+/// Lifetime of a revocation's key, in seconds. It must not outlive the run by much, because the
+/// next run has users with the same names.
 const KEY_SECONDS: &str = "60";
 
-/// Longest wait for anything to happen: the rate is kept within this.
+/// Longest wait for an event, and so the precision of the rate.
 const TURN: Duration = Duration::from_millis(1);
 
 /// Arguments of `curfew-bench revoke`.
@@ -59,7 +59,7 @@ struct Report {
     connections: usize,
     revocations: u64,
     revocations_per_second: f64,
-    /// From just before `SET` was sent to when the close frame had been received.
+    /// Time from just before the sending of `SET` to the receipt of the close frame.
     latency: Option<Latency>,
     usage: Usage,
 }
@@ -69,7 +69,7 @@ pub(crate) fn run(common: &Common, args: &RevokeArgs) -> anyhow::Result<Value> {
     if args.times == 0 || args.connections < 2 {
         bail!("one revocation and two connections at least");
     }
-    // Each that is revoked is replaced by another user.
+    // A new user replaces each revoked one.
     let tokens = common.mint()?.tokens(args.connections + args.times)?;
     let mut connections = common.connections(args.connections)?;
     connections.open_all(&tokens[..args.connections], AT_ONCE, PATIENCE)?;
@@ -106,17 +106,17 @@ struct Axe<'a> {
     connections: Connections,
     redis: Resp,
     prefix: &'a str,
-    /// By connection: the number of its user.
+    /// By connection: the index of its user.
     users: Vec<usize>,
-    /// By the number of a user.
+    /// The tokens, by index of the user.
     tokens: &'a [String],
-    /// The user that takes the next free place.
+    /// The user for the next free connection.
     next: usize,
-    /// Times at which revocations without a close frame yet were written, by connection.
+    /// By connection: the time at which its revocation was written, until its close frame arrives.
     sent: HashMap<usize, Instant>,
-    /// Connections that take places of others.
+    /// Number of connections that are being opened as replacements.
     opening: usize,
-    /// Every key.
+    /// Every written key.
     written: Vec<String>,
     latency: Histogram,
 }
@@ -151,7 +151,7 @@ impl Axe<'_> {
         !self.sent.is_empty() || self.opening > 0
     }
 
-    /// Writes the revocation of the user in a random place.
+    /// Writes the revocation of a random connection's user.
     fn revoke(&mut self) -> anyhow::Result<()> {
         let slot = loop {
             let slot = fastrand::usize(..self.users.len());
@@ -191,7 +191,7 @@ impl Axe<'_> {
             bail!("{why}");
         }
         for slot in closed {
-            // It was there before the nodes knew: nothing is waited for.
+            // The reply was there before the nodes knew, so this does not wait.
             self.redis.receive()?;
             self.connections.restart(slot, &self.tokens[self.next])?;
             self.users[slot] = self.next;

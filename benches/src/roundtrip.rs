@@ -47,7 +47,7 @@ struct Report {
     usage: Usage,
 }
 
-/// Publishes to oneself.
+/// Publishes to the publisher's own channels.
 pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value> {
     if args.across && common.urls.len() < 2 {
         bail!("--across needs two nodes at least: --url ws://...,ws://...");
@@ -68,7 +68,7 @@ pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value
         due: Vec::new(),
     };
     for publisher in 0..args.connections {
-        // The answer sets it off.
+        // The answer to this command starts the publisher.
         let command = common.dialect.subscribe(&name(publisher));
         let listening = publisher * ends + ends - 1;
         echo.connections.send(listening, &wire::text(&command));
@@ -93,14 +93,14 @@ pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value
 #[derive(Debug)]
 struct Echo {
     connections: Connections,
-    /// Number of connections of each publisher: the first publishes, the last listens. With two,
-    /// nodes taking connections in turn, they are on different ones.
+    /// Number of connections of each publisher: the first publishes, the last listens. Nodes take
+    /// connections in turn, so two connections are on different nodes.
     ends: usize,
     publications: Vec<Publication>,
     began: Instant,
     latency: Histogram,
     roundtrips: u64,
-    /// Publishers that are next.
+    /// Publishers that publish next.
     due: Vec<usize>,
 }
 

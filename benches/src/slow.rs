@@ -34,7 +34,7 @@ struct Report {
     readers: usize,
     slow: usize,
     slow_closed: u64,
-    /// To the readers, with the slow ones by with all reading.
+    /// Deliveries to the readers with the slow ones, divided by those with all reading.
     ratio: f64,
     lost: u64,
     all_reading: Phase,
@@ -50,7 +50,8 @@ struct Phase {
     usage: Usage,
 }
 
-/// Publishes with all subscribers reading, then with some not, and compares what the others get.
+/// Publishes with all subscribers reading, then with some that do not, and compares the deliveries
+/// to the others.
 pub(crate) fn run(common: &Common, args: &SlowArgs) -> anyhow::Result<Value> {
     let subscribers = args.fan.channels * args.fan.subscribers;
     let slow = subscribers * usize::from(args.percent) / 100;

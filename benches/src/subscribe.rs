@@ -9,7 +9,7 @@ use crate::fan::PATIENCE;
 use crate::wire;
 
 /// Subscribes each connection to its channels, and waits for all answers. `answered` gets each
-/// answer with its connection's place.
+/// answer with its connection's index.
 ///
 /// # Errors
 ///

@@ -41,7 +41,7 @@ struct Report {
     bytes_per_subscription: f64,
 }
 
-/// Subscribes, looking at the server's memory before and after.
+/// Subscribes, and reads the server's memory before and after.
 pub(crate) fn run(common: &Common, args: &SubscriptionsArgs) -> anyhow::Result<Value> {
     let (all, each) = (args.channels, args.channels_each);
     if args.connections == 0 || !(1..=all).contains(&each) {

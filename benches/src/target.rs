@@ -8,9 +8,9 @@ use std::str::FromStr;
 pub(crate) struct Target {
     /// Address to connect to.
     pub(crate) address: SocketAddr,
-    /// For the `Host` header.
+    /// Value of the `Host` header.
     pub(crate) host: String,
-    /// For the request line.
+    /// Path for the request line.
     pub(crate) path: String,
 }
 

@@ -7,10 +7,10 @@ use curfew_auth::{Algorithm, MintKey, mint};
 use curfew_model::{Clock as _, SystemClock};
 use serde_json::{Map, Value, json};
 
-/// Longer than any run.
+/// Lifetime of tokens, longer than any run.
 const LIFETIME_SECONDS: u64 = 6 * 3600;
 
-/// Signs tokens that may subscribe and publish anywhere, by the grants they carry: the gateway
+/// Signs tokens with grants to subscribe and publish anywhere, so that the gateway
 /// needs no rules.
 #[derive(Debug)]
 pub(crate) struct Mint {
@@ -20,7 +20,7 @@ pub(crate) struct Mint {
 }
 
 impl Mint {
-    /// Reads a secret as the gateway's `secret_file` is read, or a private key as PEM.
+    /// Reads a secret in the form of the gateway's `secret_file`, or a private key as PEM.
     pub(crate) fn from_file(path: &Path, algorithm: Algorithm) -> anyhow::Result<Self> {
         let read = || format!("read {}", path.display());
         let content = std::fs::read(path).with_context(read)?;
@@ -46,7 +46,7 @@ impl Mint {
         Ok(mint(&claims, None, self.algorithm, &self.key)?)
     }
 
-    /// Tokens of the users 0 to `count`, made before the clock runs.
+    /// Tokens of the users 0 to `count`, made before the measurement begins.
     pub(crate) fn tokens(&self, count: usize) -> anyhow::Result<Vec<String>> {
         (0..count).map(|number| self.token(number)).collect()
     }

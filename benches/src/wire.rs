@@ -1,11 +1,11 @@
-//! The least of HTTP and WebSocket that a client can do with.
+//! The minimum of HTTP and WebSocket that a client needs.
 
 use crate::target::Target;
 
-/// The nonce of every handshake: nothing is proven by it here.
+/// The nonce of every handshake. It needs no randomness here.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// A mask of zeros: the payload travels as it is, which costs the server the same work.
+/// A mask of zeros: the payload is sent unchanged, which costs the server the same work.
 const MASK: [u8; 4] = [0; 4];
 
 /// One frame of the server.
@@ -34,7 +34,7 @@ pub(crate) fn upgrade_request(target: &Target, token: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// End of an HTTP response's head, once it has come.
+/// End of an HTTP response's head, once it is complete.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes
         .windows(4)
@@ -42,7 +42,7 @@ pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
         .map(|at| at + 4)
 }
 
-/// A client's frame. Returns how many bytes of head come before the payload, which starts there
+/// Appends a client's frame to `out`. Returns the number of bytes before the payload, which follows
 /// unchanged.
 pub(crate) fn put_frame(opcode: u8, payload: &[u8], out: &mut Vec<u8>) -> usize {
     let before = out.len();
@@ -71,7 +71,7 @@ pub(crate) fn text(payload: &str) -> Vec<u8> {
     frame
 }
 
-/// The first frame of `bytes` and how many bytes it takes; `None` while it is not whole.
+/// The first frame of `bytes` and its length; `None` while it is incomplete.
 pub(crate) fn next_frame(bytes: &[u8]) -> Option<(Frame<'_>, usize)> {
     let [first, second, rest @ ..] = bytes else {
         return None;

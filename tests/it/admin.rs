@@ -219,7 +219,8 @@ async fn a_body_too_large_is_refused() {
         .as_bytes(),
     )
     .await;
-    // Refused before it was read, it may be cut off before the answer is.
+    // The node may refuse the request before it has read all of it, and then the answer may be
+    // lost.
     if let Ok(answer) = sent {
         assert_eq!(answer.status, 413);
     }
@@ -428,7 +429,7 @@ async fn the_description_describes_every_path() {
             assert_eq!(described, placeholders, "{method} {path}");
         }
     }
-    // Every reference leads somewhere.
+    // Every reference has a target.
     let mut references = Vec::new();
     collect_references(&api, &mut references);
     for reference in references {
@@ -500,7 +501,7 @@ fn collect_references(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// RFC 9457.
+/// Checks a problem document (RFC 9457).
 fn problem(answer: &http::Response) {
     let kind = answer.header("content-type").unwrap_or_default();
     assert!(
@@ -513,8 +514,8 @@ fn problem(answer: &http::Response) {
     assert!(body["title"].is_string(), "{body}");
 }
 
-/// Fault: a revocation of a name that no token has looks like success, and one by the name's claim has no
-/// command.
+/// Fault: the revocation of a value that no token has looks like success, and no command revokes by
+/// the claim's name.
 #[tokio::test]
 async fn a_revocation_that_finds_nobody_says_so() {
     let settings = Settings::default().with("session.revocable_claims = [\"preferred_username\"]");

@@ -1,4 +1,4 @@
-//! Keys of the admin API that may do some of it (CONTRACT §2).
+//! Keys of the admin API with a part of the rights (CONTRACT §2).
 
 use curfew_testkit::http::Response;
 use curfew_testkit::mint::Key;
@@ -23,7 +23,7 @@ async fn call(gateway: &Gateway, key: &str, method: &str, path: &str, body: &Val
     gateway.admin_as(Some(key), method, path, body).await
 }
 
-/// The kind: one key for all, so that a back end that publishes can revoke all users.
+/// Fault: there is only one key, so a back end that publishes can revoke all users.
 #[tokio::test]
 async fn a_key_may_do_what_it_lists_and_is_told_what_it_lacks() {
     let gateway = Gateway::start_with(&settings()).await;
@@ -69,7 +69,7 @@ async fn a_key_may_do_what_it_lists_and_is_told_what_it_lacks() {
             assert!(detail.contains(power) && detail.contains(name), "{what}");
         }
     }
-    // The key of all of it stays as it was.
+    // The key with all rights stays unchanged.
     gateway.admin_ok("GET", "/v1/nodes", None).await;
     let wrong = gateway.admin_as(Some("x"), "GET", "/v1/nodes", None).await;
     assert_eq!(wrong.status, 401);
@@ -172,7 +172,7 @@ async fn the_command_line_closes_one_session() {
     assert!(again.stderr.contains("no such session"), "{}", again.stderr);
 }
 
-/// The kind: a file that the configuration names, which is read once and then never again.
+/// Fault: a file that the configuration names is read once and never again.
 #[tokio::test]
 async fn a_key_file_that_changes_is_in_force_without_a_signal() {
     let directory = tempfile::tempdir().unwrap();
@@ -200,7 +200,7 @@ async fn a_key_file_that_changes_is_in_force_without_a_signal() {
         ("some", WATCHER, NEWS, "admin.keys[0].key_file"),
     ] {
         gateway.write(file, &format!("{key}\n"));
-        // Not by trying the key: many wrong ones are answered 429.
+        // The test must not try the key repeatedly: many wrong keys get 429.
         eventually("the file that changed in the log", async || {
             let mut entries = gateway.log().entries().into_iter();
             entries
@@ -214,7 +214,7 @@ async fn a_key_file_that_changes_is_in_force_without_a_signal() {
         .await;
         assert_eq!(status(before).await, 401);
     }
-    // One that cannot be used leaves the old one in force, and is taken once it can be.
+    // An unusable file leaves the old key in force. The node accepts the file once it is usable.
     gateway.write("whole", "short");
     gateway
         .until_metric("curfew_config_last_reload_successful", |value| value == 0.0)

@@ -7,7 +7,7 @@ use curfew_testkit::{WsClient, unix_now};
 use curfew_tests::{Cluster, Gateway, Redis, Settings};
 use serde_json::{Value, json};
 
-/// Rules that allow the lobby to all, and the rest to users with a token.
+/// Rules that allow the lobby to everyone, and the rest to users with a token.
 const RULES: &str = r#"
 [[policy.rules]]
 name = "the lobby is open"
@@ -26,12 +26,12 @@ fn admitting() -> Settings {
         .rules(RULES)
 }
 
-/// As [`admitting`], for requests that need no first message.
+/// As [`admitting`], for requests without a first message.
 fn at_once() -> Settings {
     admitting().with(r#"auth.token_sources = ["header"]"#)
 }
 
-/// Asks for an anonymous session by a message.
+/// Asks for an anonymous session in a message.
 async fn ask(gateway: &Gateway) -> WsClient {
     let mut client = gateway.ws().open().await;
     client.send(json!({"type":"auth"})).await;
@@ -111,14 +111,14 @@ async fn where_messages_bring_no_token_a_request_without_one_is_enough() {
     let gateway = Gateway::start_with(&at_once()).await;
     let (_visitor, connected) = gateway.connected(gateway.ws()).await;
     assert_eq!(connected["user"], "");
-    // A token is judged as ever.
+    // A token is still checked as usual.
     let mut bad = gateway.ws().bearer("nonsense").open().await;
     bad.expect_auth_failed("malformed", 4401).await;
     let (_user, connected) = gateway
         .connected(gateway.ws().bearer(&Key::default_secret().user("alice")))
         .await;
     assert_eq!(connected["user"], "alice");
-    // Where they do, a silent visitor is awaited.
+    // If tokens may come in a message, the node waits for a silent visitor.
     let settings = admitting().with(r#"auth.timeout = "1s""#);
     let gateway = Gateway::start_with(&settings).await;
     let mut silent = gateway.ws().open().await;
@@ -134,7 +134,7 @@ async fn a_visitor_is_closed_with_4410_when_the_lifetime_is_over() {
     let expires_at = connected["expires_at"].as_u64().unwrap();
     let expiring = json!({"type":"expiring","expires_at":expires_at});
     visitor.expect_json(expiring).await;
-    // A token is no renewal of a visit.
+    // A token cannot renew an anonymous session.
     let token = Key::default_secret().user("alice");
     visitor
         .send(json!({"type":"refresh","id":1,"token":token}))
@@ -166,7 +166,7 @@ async fn visitors_are_limited_by_address_and_not_as_one_user() {
         let closing = third.expect_close(4409, "session_limit").await;
         assert_eq!(closing["reconnect"], true);
         assert!(first.barrier().await.is_empty(), "{over_limit}");
-        // A user with a token takes no place.
+        // A user with a token does not count towards the limit.
         let _alice = gateway.user("alice").await;
         drop(second);
         gateway
@@ -207,7 +207,7 @@ async fn one_key_ends_every_visit_on_every_node() {
     let path = "/v1/revocations/anonymous/anonymous";
     cluster[1].admin_ok("DELETE", path, None).await;
     assert!(!redis.has(key).await);
-    // A cutoff treats visits like tokens: of those until then none stays, and later ones are good.
+    // A cutoff applies to visits as to tokens: earlier visits end, and later ones stay.
     let (mut before, _) = anonymous(&cluster[1]).await;
     let revocation = json!({"kind":"anonymous","before":unix_now(),"dry_run":true});
     let answer = cluster[0].revoke(revocation).await;

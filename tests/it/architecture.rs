@@ -1,7 +1,7 @@
-//! The structure of the code, compared with what the documentation says of it.
+//! The structure of the code, compared with the documentation.
 //!
-//! The tables of `crates/README.md` and `crates/curfew-protocol/PROTOCOL.md` are what is compared
-//! with, so that there is no second list to keep.
+//! The tables of `crates/README.md` and `crates/curfew-protocol/PROTOCOL.md` are the source of the
+//! comparison, so that there is no second list to maintain.
 
 mod codes;
 mod configuration;

@@ -1,4 +1,4 @@
-//! Every token that is refused, and the reason given (CONTRACT §3, SECURITY rows 15-31).
+//! Every kind of refused token, with the reason of the refusal (CONTRACT §3, SECURITY rows 15-31).
 
 use curfew_testkit::mint::{Key, SECRET, claims, claims_with, encode, jwks};
 use curfew_testkit::unix_now;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 const ISSUER: &str = "https://id.example.com";
 
-/// An issuer with everything configured that can be wrong.
+/// An issuer with every optional check configured.
 fn strict() -> Settings {
     Settings::default().issuers(&format!(
         "[[auth.issuers]]\nname = \"main\"\nissuer = \"{ISSUER}\"\naudience = [\"curfew\", \"other\"]\n\
@@ -227,7 +227,7 @@ async fn headers_that_libraries_let_through_are_refused() {
     ] {
         is_refused(&gateway, &key.sign(header, &claims), &["malformed"], header).await;
     }
-    // This key has no such algorithm: a token of it is never verified.
+    // The algorithm does not fit the key, so the token is never verified.
     for header in [
         r#"{"alg":"none"}"#,
         r#"{"alg":"None"}"#,
@@ -370,7 +370,7 @@ async fn a_kid_is_only_ever_looked_up() {
         let token = one.clone().with_kid(kid).user("alice");
         is_refused(&gateway, &token, &["unknown_key", "malformed"], kid).await;
     }
-    // The kid of one key on a token of the other.
+    // The token of one key has the kid of the other.
     let swapped = one.clone().with_kid("two").user("alice");
     let reasons = ["bad_signature", "unknown_key"];
     is_refused(&gateway, &swapped, &reasons, "the other key's kid").await;
@@ -401,12 +401,12 @@ async fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     let none = a.user("alice");
     let reasons = ["missing_claim", "wrong_issuer", "unknown_key"];
     is_refused(&gateway, &none, &reasons, "no iss").await;
-    // Each issuer has rules of its own.
+    // Each issuer has its own rules.
     let other = b.user_with("alice", json!({"iss":"https://b.example","aud":"a"}));
     is_refused(&gateway, &other, &["wrong_audience"], "b's audience").await;
 }
 
-/// Fault: a token by an algorithm that is not supported is told to have no form.
+/// Fault: a token with an unsupported algorithm is refused as malformed.
 #[tokio::test]
 async fn an_algorithm_that_is_not_supported_is_told_as_that() {
     let gateway = Gateway::start_default().await;

@@ -1,5 +1,4 @@
-//! The Centrifuge client protocol: as its published SDKs speak it, and against the server that it
-//! comes from.
+//! The Centrifuge client protocol: with its published SDKs, and compared with the original server.
 
 mod browser;
 mod bytes;
@@ -15,7 +14,8 @@ mod tokens;
 
 use curfew_tests::Settings;
 
-/// The channels of the programs in `tests/clients/`, and rules that allow all but `closed:`.
+/// The channels of the programs in `tests/clients/`, and rules that allow all channels but
+/// `closed:`.
 const CHANNELS: &str = r#"
 [[policy.rules]]
 name = "everything"
@@ -34,7 +34,7 @@ pattern = "small:*"
 history = { size = 2, ttl = "10m" }
 "#;
 
-/// A node that speaks the protocol, and pings often enough for a test.
+/// A node that speaks the protocol, and pings at an interval short enough for a test.
 fn settings() -> Settings {
     Settings::default()
         .rules(CHANNELS)
@@ -43,7 +43,7 @@ fn settings() -> Settings {
         .with("session.ping_interval = \"1s\"")
 }
 
-/// A node that speaks the protocol, with these `[[channels]]`, where everything is allowed.
+/// A node that speaks the protocol, with these `[[channels]]`. Its rules allow everything.
 fn with_channels(channels: &str) -> Settings {
     let rules = "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
                  actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n";

@@ -1,7 +1,7 @@
-//! The client of the native protocol that every node serves, in Node, in Chromium and for TypeScript.
+//! The client of the native protocol, as nodes serve it, in Node, in Chromium and for TypeScript.
 //!
-//! The scenarios are in `tests/clients/curfew_client.mjs` and use the script that the node answers with. A line of
-//! it that ends in a colon asks for something, which is done here.
+//! The scenarios are in `tests/clients/curfew_client.mjs` and use the script from the node. A line
+//! of output that ends in a colon is a request, which this test fulfils.
 
 mod ends;
 mod page;
@@ -18,10 +18,10 @@ use tokio::process::Command;
 
 use crate::clients::{clients, installed, program, steps};
 
-/// No program takes longer, on a machine that is busy.
+/// Deadline for a program on a busy machine.
 const LONGEST_PROGRAM: Duration = Duration::from_secs(120);
 
-/// The scenarios that ask for nothing.
+/// The scenarios without requests.
 const SCENARIOS: [&str; 10] = [
     "talk",
     "names",
@@ -35,7 +35,7 @@ const SCENARIOS: [&str; 10] = [
     "reconnects",
 ];
 
-/// Settings with streams and presence below `room:`, and with nothing at all about `secret:`.
+/// Settings with streams and presence below `room:`, and without any rule for `secret:`.
 fn settings() -> Settings {
     let rules = "[[policy.rules]]\nname = \"all but secrets\"\nchannels = [\"room:*\", \"plain:*\"]\n\
         actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n\
@@ -56,7 +56,7 @@ async fn the_client_lives_every_scenario_in_node() {
     node.assert_alive().await;
 }
 
-/// The platform's own WebSocket, which Node has without a flag from version 22 on.
+/// Tests with the platform's own WebSocket, which Node has without a flag from version 22 on.
 #[tokio::test]
 async fn the_client_uses_the_websocket_of_the_platform() {
     let node = Gateway::start_with(&settings()).await;
@@ -66,13 +66,13 @@ async fn the_client_uses_the_websocket_of_the_platform() {
     assert_eq!(steps, scenarios);
 }
 
-/// Lives the task's scenarios at an address, does what the program asks for, and returns the lines that it
-/// prints.
+/// Runs the task's scenarios at an address, fulfils the program's requests, and returns its output
+/// lines.
 async fn live(address: SocketAddr, task: Value, asked: impl AsyncFnMut(&str)) -> Vec<String> {
     live_watched(address, task, asked, |_| ()).await
 }
 
-/// As [`live`]; the program's process id is told when it runs.
+/// As [`live`]. Reports the program's process id once it runs.
 async fn live_watched(
     address: SocketAddr,
     mut task: Value,

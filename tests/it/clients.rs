@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// No program takes longer.
+/// Deadline for a program.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lines that both programs print, in order.
@@ -82,7 +82,7 @@ async fn curl_is_told_why_its_upgrade_is_refused() {
         (&json!("auth_failed"), &json!("expired"))
     );
 
-    // Without a token, where none may follow in a message.
+    // A gateway where tokens may not come in a message, so a request without one is refused.
     let gateway = Gateway::start_with(&tokenless.with(r#"auth.reject = "http""#)).await;
     let url = format!("http://{}/ws", gateway.address());
     let refused = CurlOutput::of(&[&upgrade[..], &[&url]].concat()).await;
@@ -134,7 +134,8 @@ async fn curl_publishes_and_revokes_through_the_admin_api() {
     assert!(metrics.body().contains("curfew_"), "{metrics:?}");
 }
 
-/// Runs a program of `tests/clients/` against a gateway, revoking the user when it asks for that.
+/// Runs a program of `tests/clients/` against a gateway, and revokes the user at the program's
+/// request.
 async fn lives_a_session(program: &mut Command) {
     let gateway = Gateway::start_default().await;
     let (key, now) = (Key::default_secret(), unix_now());
@@ -247,8 +248,8 @@ impl CurlOutput {
     }
 }
 
-/// Runs a program with its task, does what it asks for in lines that end in a colon, and returns the
-/// lines that it prints. `started` is given its process id.
+/// Runs a program with its task, fulfils its requests, which are lines that end in a colon, and
+/// returns its output lines. `started` gets its process id.
 pub(crate) async fn steps(
     mut program: Command,
     task: &Value,

@@ -1,4 +1,4 @@
-//! Wall clocks that are stepped: no session outlives its token by that (CONTRACT §4).
+//! Wall clocks that are stepped. A step must not let a session outlive its token (CONTRACT §4).
 
 use std::time::{Duration, Instant};
 
@@ -7,13 +7,13 @@ use curfew_testkit::{WsClient, unix_now};
 use curfew_tests::{Attempt, Gateway, Settings, eventually};
 use serde_json::json;
 
-/// So long the tokens of these tests live.
+/// Lifetime of the tokens of these tests, in seconds.
 const LIVES: u64 = 4;
 
 /// An hour, in seconds.
 const HOUR: i64 = 3600;
 
-/// A busy machine closes so much later at most.
+/// Longest delay of a close on a busy machine.
 const LATE: Duration = Duration::from_secs(3);
 
 async fn gateway() -> Gateway {
@@ -25,7 +25,7 @@ fn token(seconds: u64) -> String {
     Key::default_secret().user_with("alice", json!({"exp":unix_now() + seconds}))
 }
 
-/// A session that listens to `room:1`, and when its token is over at the latest.
+/// A session that subscribes to `room:1`, and the latest end of its token.
 async fn listener(gateway: &Gateway) -> (WsClient, Instant) {
     let token = token(LIVES);
     let ends = Instant::now() + Duration::from_secs(LIVES);
@@ -37,7 +37,7 @@ async fn listener(gateway: &Gateway) -> (WsClient, Instant) {
     (client, ends)
 }
 
-/// Publishes until the session is closed as expired; nothing was delivered after `ends`.
+/// Publishes until the session is closed as expired. Fails if anything was delivered after `ends`.
 async fn until_expired(gateway: &Gateway, client: &mut WsClient, ends: Instant) {
     let mut closed = None;
     while closed.is_none() {
@@ -47,7 +47,7 @@ async fn until_expired(gateway: &Gateway, client: &mut WsClient, ends: Instant) 
             ends.elapsed()
         );
         gateway.publish("room:1", json!("late?")).await;
-        // Deliveries come before the answer to a ping, or the close does.
+        // Deliveries come before the answer to the ping, or the close does.
         client.send(json!({"type":"ping"})).await;
         closed = loop {
             let frame = client.next_json().await;
@@ -112,7 +112,7 @@ async fn a_wall_clock_set_forward_ends_a_session_at_its_next_message() {
 async fn a_token_admitted_while_the_clock_is_behind_has_what_is_left_of_it_by_that_clock() {
     let gateway = gateway().await;
     gateway.set_clock(-10);
-    // Over by the right clock for 6 s, for 4 s more not by this one.
+    // The token ended 6 s ago by the correct clock, and has 4 s left by the node's.
     let claims = json!({"iat":unix_now() - 60,"exp":unix_now() - 6});
     let over = Key::default_secret().user_with("alice", claims);
     let began = Instant::now();
@@ -123,7 +123,7 @@ async fn a_token_admitted_while_the_clock_is_behind_has_what_is_left_of_it_by_th
         .await;
     let lasted = began.elapsed();
     assert!(lasted < Duration::from_secs(4) + LATE, "{lasted:?}");
-    // The clock is right again, and so is what it says.
+    // With a correct clock, decisions are correct again.
     gateway.set_clock(0);
     let refused = eventually("the clock", async || {
         match Attempt::make(gateway.ws().bearer(&over)).await {

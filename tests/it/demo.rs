@@ -1,4 +1,4 @@
-//! The demo page of `curfew dev`, clicked through in Chromium as a newcomer would (issue 2).
+//! The demo page of `curfew dev`, clicked through in Chromium as by a new user (issue 2).
 //!
 //! Needs `chromium` and `chromedriver` on the path, and fails without them.
 
@@ -19,13 +19,13 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// Time for any step of the page.
+/// Deadline for any step of the page.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Interval between looks at the page.
+/// Interval between checks of the page.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A life of a token, in seconds, that is soon announced as expiring.
+/// Lifetime of a token, in seconds, so short that its end is soon announced.
 const SHORT_LIFE: u64 = 12;
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     browser.open(&format!("http://{}/", dev.address)).await;
     let (alice, bob) = (browser.pane(1), browser.pane(2));
 
-    // Pick a user and roles, and a token that is soon over.
+    // Pick a user and roles, and a short-lived token.
     alice.fill("user", "alice").await;
     alice.click("role-moderator").await;
     alice.pick_life(SHORT_LIFE).await;
@@ -43,7 +43,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     alice.until_text("name-roles", "member, moderator").await;
     alice.until_connected().await;
 
-    // It subscribes by itself.
+    // The page subscribes by itself.
     alice.until_text("subscriptions", "room:1 0").await;
     alice
         .fill("data", r#"{"n": 1.50, "text": "<b>hello</b>"}"#)
@@ -53,7 +53,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     alice.until_logged(arrived).await;
     alice.until_text("said", "alice <b>hello</b>").await;
 
-    // The time runs out, is told to, and there is a new token.
+    // The time runs out, the page is notified, and there is a new token.
     let at_first = alice.seconds_left().await;
     assert!(at_first <= SHORT_LIFE, "{at_first} s left of {SHORT_LIFE}");
     alice.click("next-3600").await;
@@ -63,7 +63,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     browser.until("an hour is left", renewed).await;
     alice.until_state("open").await;
 
-    // A second user beside the first hears what it says.
+    // A second user beside the first receives its messages.
     bob.click("connect").await;
     bob.until_text("subscriptions", "room:1 1").await;
     alice.fill("data", r#""still here""#).await;
@@ -75,7 +75,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     let lights = async || browser.text(r#"[data-testid="lights"]"#).await == "2 lights on";
     browser.until("two windows are lit", lights).await;
 
-    // A channel of one's own choice, and out of it again.
+    // Subscribe to another channel, and unsubscribe again.
     bob.fill("channel", "room:7").await;
     bob.click("subscribe").await;
     bob.until_text("subscriptions", "room:7 0").await;
@@ -86,7 +86,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .await;
     assert!(!bob.text("subscriptions").await.contains("room:7"));
 
-    // Cut one of them off.
+    // Revoke one of them.
     assert_eq!(alice.text("revoke").await, "Revoke alice");
     alice.click("revoke").await;
     alice.until_state("closed").await;
@@ -106,7 +106,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .await;
     assert!(!alice.text("said").await.contains("alone now"));
 
-    // She cannot come back before the revocation is lifted, and then has what she missed.
+    // She cannot reconnect before the revocation is lifted. Then she gets the missed messages.
     alice.click("reconnect").await;
     alice
         .until_logged(r#"{"type": "auth_failed", "reason": "revoked""#)
@@ -124,7 +124,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     let done = steps.find_all(Locator::Css("[data-done]")).await.unwrap();
     assert_eq!((all.len(), done.len()), (3, 3), "the steps that are done");
 
-    // The line for a terminal works as it is pasted.
+    // The line for a terminal works as pasted.
     let line = bob.text("revoke-line").await;
     assert!(!line.contains("redis-cli"), "{line}");
     let mut shell = tokio::process::Command::new("sh");
@@ -135,8 +135,8 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Asserts that a log has four messages once each, and the missed ones, the second and the third,
-/// with a mark on the line before. `is_message` compares a line with a text and its offset.
+/// Asserts that a log has four messages once each, and a mark on the line before each of the missed
+/// ones, the second and the third. `is_message` compares a line with a text and its offset.
 fn assert_recovered(log: &str, is_message: impl Fn(&str, &str, u64) -> bool) {
     let lines: Vec<&str> = log.lines().collect();
     for (text, offset, is_recovered) in [
@@ -153,7 +153,7 @@ fn assert_recovered(log: &str, is_message: impl Fn(&str, &str, u64) -> bool) {
     }
 }
 
-/// Fault: a client that was cut off did not know what it had missed.
+/// Fault: a client that was disconnected did not know which messages it had missed.
 #[tokio::test]
 async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     let dev = Dev::start().await;
@@ -191,7 +191,7 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
         line.ends_with(&message(text, offset))
     });
 
-    // Nothing was said.
+    // No message was sent.
     cut().await;
     alice.click("cut").await;
     alice
@@ -215,7 +215,7 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     let log = alice.text("log").await;
     assert!(!log.contains(&message("five", 5)), "{log}");
 
-    // As a node says it that lost a publication on the way.
+    // The frame of a node that lost a publication on the way.
     let gap = r#"const data = '{"type":"gap","channel":"room:1","epoch":"kdWqZx3a","offset":9}';
         panes[0].line.dispatchEvent(new MessageEvent('message', { data }));"#;
     browser.client.execute(gap, Vec::new()).await.unwrap();
@@ -225,11 +225,11 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Fault: a trace's id in a frame had to be copied into another page by hand.
+/// Fault: the trace id in a frame had to be copied by hand into another page.
 #[tokio::test]
 async fn what_names_a_trace_is_a_link_to_it() {
     let dev = Dev::start_with_variables(&[
-        // Spans are recorded even though no collector takes them.
+        // Spans are recorded although no collector accepts them.
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
         (
             "CURFEW__TELEMETRY__TRACE_URL",
@@ -255,7 +255,7 @@ async fn what_names_a_trace_is_a_link_to_it() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// A headless Chromium under its driver. Both end when it is dropped.
+/// A headless Chromium with its driver. Dropping this ends both.
 pub(crate) struct Browser {
     pub(crate) client: Client,
     driver: Driver,
@@ -273,7 +273,7 @@ impl Browser {
                 "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
                 "--disable-dev-shm-usage", "--window-size=1280,1000", profile_argument,
-                // Loopback alone: what a page loads from elsewhere is out of reach.
+                // Only loopback: the page cannot load anything from elsewhere.
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ]},
         });
@@ -289,7 +289,8 @@ impl Browser {
         }
     }
 
-    /// Opens the page, and notes from then on what its scripts and its content policy complain of.
+    /// Opens the page, and from then on collects the complaints of its scripts and its content
+    /// policy.
     pub(crate) async fn open(&self, address: &str) {
         self.client.goto(address).await.unwrap();
         let note = "window.complaints = [];
@@ -335,7 +336,7 @@ impl Browser {
         self.find(selector).await.text().await.unwrap()
     }
 
-    /// Looks until the condition holds; panics with what the page says after [`PATIENCE`].
+    /// Checks until the condition holds. Panics with the page's text after [`PATIENCE`].
     pub(crate) async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds().await {
@@ -381,7 +382,7 @@ impl Pane<'_> {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Picks a life of tokens that is shorter than those on the page, in place of its shortest.
+    /// Sets a lifetime of tokens that is shorter than the page offers, in place of its shortest.
     async fn pick_life(&self, seconds: u64) {
         let shorten = "document.querySelectorAll(arguments[0]).forEach((radio) => { radio.value = arguments[1]; })";
         let radios = format!(r#"[data-testid="{}"] input[value="20"]"#, self.name);
@@ -409,7 +410,7 @@ impl Pane<'_> {
         self.browser.until(&what, holds).await;
     }
 
-    /// Connected, whether or not the token is about to expire.
+    /// Waits until the pane is connected, even if its token is about to expire.
     async fn until_connected(&self) {
         let what = format!("{} connects", self.name);
         let holds = async || matches!(self.state().await.as_str(), "open" | "expiring");
@@ -431,12 +432,12 @@ impl Pane<'_> {
 struct Driver {
     child: Child,
     port: u16,
-    /// Open for as long as it may write to it.
+    /// Open for as long as the driver may write to it.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Driver {
-    /// Starts it on a port of its own choice, which it prints.
+    /// Starts chromedriver on a port of its choice, which it prints.
     fn start() -> Self {
         let mut child = Command::new("chromedriver")
             .arg("--port=0")
@@ -465,7 +466,8 @@ impl Driver {
         }
     }
 
-    /// Asked, it takes its browsers along; killed, it leaves them behind.
+    /// Asks the driver to end, which also ends its browsers. A killed driver would leave them
+    /// behind.
     fn shut_down(&self) -> std::io::Result<()> {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
         connection.set_read_timeout(Some(PATIENCE))?;

@@ -1,4 +1,4 @@
-//! `curfew dev`, the first thing a stranger runs (CONTRACT §1).
+//! `curfew dev`, the first command of a new user (CONTRACT §1).
 
 use curfew_testkit::http;
 use curfew_testkit::mint::Key;

@@ -1,4 +1,4 @@
-//! Leaving service (CONTRACT §4 1012, §6 `[drain]`).
+//! Drain (CONTRACT §4 1012, §6 `[drain]`).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ async fn a_draining_node_says_so_and_sends_everyone_away_spread_over_the_window(
     );
     let alive = gateway.admin_as(None, "GET", "/livez", None).await;
     assert_eq!(alive.status, 200);
-    // A client that comes now is sent elsewhere; its token is not called bad.
+    // A new client is sent to another node, and the refusal does not blame its token.
     let refused = eventually("a refusal", async || {
         let connect = gateway.ws().bearer(&Key::default_secret().user("bob"));
         connect.try_attempt().await.unwrap().err()

@@ -1,4 +1,4 @@
-//! Bytes that are no good frames (SECURITY rows 67-75, 79, 80, 94).
+//! Malformed frames (SECURITY rows 67-75, 79, 80, 94).
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use curfew_testkit::{OutFrame, opcode};
 use curfew_tests::{Gateway, Settings, eventually};
 use serde_json::json;
 
-/// Bad frames, with the close code each gets, before authentication as after it.
+/// Malformed frames, with the close code of each. It is the same before and after authentication.
 fn bad_frames() -> Vec<(&'static str, Vec<u8>, u16)> {
     let ping = || OutFrame::text(r#"{"type":"ping"}"#);
     let mut cases = vec![
@@ -155,7 +155,7 @@ async fn bad_frames_are_closed_with_the_rfcs_code_and_harm_nobody() {
         let mut stranger = gateway.ws().open().await;
         stranger.send_bytes(&bytes).await;
         assert_eq!(stranger.closed().await.0, code, "{what}, unauthenticated");
-        // Behind the request itself, too.
+        // The same in the bytes after the request.
         let token = Key::default_secret().user("alice");
         let mut early = gateway
             .ws()
@@ -208,7 +208,8 @@ async fn declared_bytes_are_not_allocated() {
             .send_frame(OutFrame::text("{").declaring(60 * 1024 * 1024))
             .await;
     }
-    // Each is read by the time another connection, opened after it, is served.
+    // The node has read each frame by the time it serves another connection that was opened after
+    // it.
     let mut after = gateway.user("bob").await;
     assert!(after.barrier().await.is_empty());
     let grown = gateway.rss_kib().saturating_sub(before);
@@ -234,7 +235,7 @@ async fn a_frame_may_come_byte_by_byte_and_between_fragments_come_pings() {
     let pong = client.next_frame().await;
     assert_eq!((pong.opcode, pong.text()), (opcode::PONG, "between"));
     client.expect_json(json!({"type":"pong","id":2})).await;
-    // A mask of zeros is a mask; an unasked pong is allowed.
+    // A mask of zeros is a mask, and an unsolicited pong is allowed.
     client
         .send_frame(OutFrame::new(opcode::PONG, "unasked"))
         .await;
@@ -255,7 +256,7 @@ async fn a_message_that_never_ends_is_closed_with_1008() {
     partial
         .send_frame(OutFrame::text("{\"type\"").declaring(4000))
         .await;
-    // More fragments do not extend the time.
+    // More fragments do not extend the deadline.
     let dripping = async {
         while began.elapsed() < Duration::from_secs(5) {
             let more = OutFrame::new(opcode::CONTINUATION, " ")
@@ -343,7 +344,7 @@ async fn a_client_that_does_not_answer_a_close_is_cut() {
 #[tokio::test]
 async fn however_a_connection_ends_nothing_of_it_is_kept() {
     let gateway = Gateway::start_default().await;
-    // Caches filled by the first connections are no leak.
+    // Caches that the first connections fill do not count as a leak.
     for _ in 0..5 {
         gateway.user("alice").await.reset();
     }
@@ -362,7 +363,7 @@ async fn however_a_connection_ends_nothing_of_it_is_kept() {
                 client.reset();
             }
             3 => {
-                // Half-closed: a server can still send, but no answer will ever come.
+                // Half-closed: the server could still send, but no answer will ever come.
                 client.half_close().await;
                 kept.push(client);
             }
@@ -390,7 +391,7 @@ async fn however_a_connection_ends_nothing_of_it_is_kept() {
     assert_eq!(sessions["sessions"], json!([]));
 }
 
-/// Open file descriptors once admin connections of this test are gone.
+/// Open file descriptors after the admin connections of this test are closed.
 async fn settled_fds(gateway: &Gateway) -> usize {
     let mut last = gateway.open_fds();
     eventually("a settled number of descriptors", async || {
@@ -402,7 +403,7 @@ async fn settled_fds(gateway: &Gateway) -> usize {
     .await
 }
 
-/// A client that breaks a rule is told which, by the words of the log and not by those of the code alone.
+/// A client that breaks a rule gets its name, in the log's words and not only in those of the code.
 #[tokio::test]
 async fn the_announcement_of_a_close_names_the_rule_or_the_bound() {
     let settings = Settings::default()

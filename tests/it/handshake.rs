@@ -1,4 +1,4 @@
-//! The upgrade request and what is wrong with it (SECURITY rows 14, 22, 57-62).
+//! The upgrade request and its faults (SECURITY rows 14, 22, 57-62).
 
 use curfew_testkit::http::exchange;
 use curfew_testkit::mint::Key;
@@ -154,7 +154,7 @@ async fn a_body_is_not_taken_for_frames_nor_for_a_second_request() {
         good(&gateway)
             .header("Content-Length", "5")
             .behind_bytes(b"helloGET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"),
-        // Refused, and at once a second request in the same segment.
+        // A refused request, and at once a second one in the same segment.
         gateway.ws().without("Sec-WebSocket-Key").behind_bytes(
             format!(
                 "GET /v1/nodes HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ADMIN_KEY}\r\n\r\n"
@@ -168,7 +168,8 @@ async fn a_body_is_not_taken_for_frames_nor_for_a_second_request() {
             .unwrap();
         let mut all = Vec::new();
         let reading = stream.read_to_end(&mut all);
-        // Cut with bytes unread, the rest may be lost with a reset; what came is looked at.
+        // A close with unread bytes resets the connection, which may lose the rest; the received
+        // part counts.
         drop(
             tokio::time::timeout(curfew_testkit::PATIENCE, reading)
                 .await
@@ -252,7 +253,7 @@ async fn bytes_that_are_no_ascii_in_credentials_are_refused_and_harm_nobody() {
                     "{}",
                     refused.status
                 ),
-                // A request in which the bytes play no part is as good as any other.
+                // A request is accepted if the bytes are in no part that the node reads.
                 Ok(mut client) => {
                     let selected = client.response().header("sec-websocket-protocol");
                     assert!(selected.is_none_or(|selected| selected == "curfew.v1"));
@@ -305,7 +306,7 @@ async fn the_answer_and_what_is_said_first_leave_in_one_write() {
         (good(&gateway), "\"connected\""),
         (gateway.ws().bearer(&expired), "\"auth_failed\""),
     ] {
-        // Were they two, some client would read between them.
+        // If the writes were two, some client would read between them.
         for _ in 0..20 {
             let mut stream = connect.stream().await.unwrap();
             stream.write_all(&connect.to_bytes()).await.unwrap();

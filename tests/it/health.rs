@@ -7,7 +7,8 @@ use std::time::Duration;
 use curfew_tests::{Gateway, Settings, eventually, eventually_within};
 use serde_json::json;
 
-/// A node is taken for stuck after ten seconds; a busy machine may add some.
+/// Deadline for `/livez` to fail: a node counts as stuck after ten seconds, and a busy machine adds
+/// some.
 const STUCK: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -23,7 +24,7 @@ async fn a_node_that_can_neither_reload_nor_drain_is_not_alive() {
     let gateway = Gateway::start_default().await;
     let alive = async || gateway.admin_as(None, "GET", "/livez", None).await;
     assert_eq!(alive().await.json(), json!({"alive":true}));
-    // A file that cannot be read to its end, as on a network file system that has gone away.
+    // A file that cannot be read to its end, as on a network file system that does not respond.
     let (file, pipe) = (gateway.config_path(), gateway.directory().join("pipe"));
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
@@ -35,12 +36,12 @@ async fn a_node_that_can_neither_reload_nor_drain_is_not_alive() {
     });
     let reason = stuck.await.json()["reason"].to_string();
     assert!(reason.contains("reloads and drains"), "{reason}");
-    // Everything else goes on.
+    // Everything else continues.
     assert!(gateway.ready().await);
     gateway.user("alice").await;
 
     gateway.write_config(&Settings::default());
-    // Writing to the pipe ends the wait of its reader.
+    // A write to the pipe ends its reader's wait.
     drop(fs::File::options().write(true).open(&pipe).unwrap());
     eventually("a node that goes on", async || {
         (alive().await.status == 200).then_some(())

@@ -1,4 +1,4 @@
-//! HTTP as both listeners speak it: what is refused is told, counted and logged (RFC 9110, RFC 9112).
+//! HTTP on both listeners: refusals are explained, counted and logged (RFC 9110, RFC 9112).
 
 mod heads;
 mod listeners;
@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Both listeners: the name in metrics, the address and a path that is answered there.
+/// Both listeners: the name in metrics, the address and a path that answers there.
 fn listeners(gateway: &Gateway) -> [(&'static str, SocketAddr, &'static str); 2] {
     [
         ("public", gateway.address(), "/ws"),
@@ -28,7 +28,7 @@ async fn answers(gateway: &Gateway, listener: &str, reason: &str) -> f64 {
     gateway.metric(&series).await
 }
 
-/// Sends bytes and reads what is answered until the other side closes.
+/// Sends bytes, and reads the answer until the other side closes.
 pub(crate) async fn said(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -41,7 +41,7 @@ pub(crate) async fn said(address: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Fails unless the answer is a problem document of this name.
+/// Fails unless the answer is a problem document with this name.
 fn is_problem(answer: &Response, code: &str) {
     assert_eq!(
         answer.header("content-type"),

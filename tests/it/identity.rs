@@ -1,4 +1,4 @@
-//! Identity providers: keys that are fetched, logouts, security events, tokens that are given back,
+//! Identity providers: fetched keys, logouts, security events, tokens that clients give back, and
 //! tickets for tokens.
 
 mod doctor;
@@ -23,17 +23,17 @@ mod within;
 use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Gateway, Provider, Settings, eventually};
 
-/// Settings of a node whose one issuer is `provider`.
+/// Settings of a node with `provider` as its only issuer.
 fn trusting(provider: &Provider) -> Settings {
     Settings::default().issuers(&provider.by_url("main"))
 }
 
-/// Waits until a token by `key` is let in.
+/// Waits until a token by `key` is accepted.
 async fn until_accepted(node: &Gateway, provider: &Provider, key: &Key) {
     until_accepted_as(node, &provider.token(key, "alice")).await;
 }
 
-/// Waits until this token is let in.
+/// Waits until this token is accepted.
 async fn until_accepted_as(node: &Gateway, token: &str) {
     eventually("a token to be accepted", async || {
         let attempt = node.attempt_with(token).await;
@@ -42,7 +42,7 @@ async fn until_accepted_as(node: &Gateway, token: &str) {
     .await;
 }
 
-/// Waits until a token by `key` is refused; never unavailable.
+/// Waits until a token by `key` is refused. It must not be unavailable.
 async fn until_unknown(node: &Gateway, provider: &Provider, key: &Key) {
     eventually("a key to be unknown", async || {
         match node.attempt_with(&provider.token(key, "alice")).await {

@@ -74,7 +74,7 @@ async fn two_thousand_fragments_are_too_many() {
     frames.extend((0..2000).map(|_| OutFrame::new(opcode::CONTINUATION, " ").fin(false)));
     client.send_frames(&frames).await;
     assert_eq!(client.closed().await.0, 1009);
-    // The limit itself passes.
+    // A message at the limit passes.
     let mut client = gateway.user("alice").await;
     let ping = br#"{"type":"ping"}"#;
     let mut frames = vec![OutFrame::new(opcode::TEXT, &ping[..1]).fin(false)];
@@ -154,7 +154,7 @@ async fn commands_over_the_rate_are_answered_and_not_acted_on_then_close_with_44
         .collect();
     assert_eq!(heard, passed);
 
-    // Ten seconds without a pause close the connection; a client that pauses stays.
+    // Ten seconds without a pause close the connection. A client that pauses stays.
     let mut moderate = gateway.user("carol").await;
     let began = Instant::now();
     let flooding = async {
@@ -223,7 +223,7 @@ async fn handshakes_over_the_rate_are_told_when_to_come_back() {
         }
     }
     assert!(kept.len() >= 5 && refused > 0, "{} {refused}", kept.len());
-    // Before the token is looked at, and so before a backend is asked.
+    // The limit applies before the token is verified, and before the backend is asked.
     let verified = gateway.metric("curfew_authentications_total").await;
     assert_eq!(verified, kept.len() as f64);
     eventually("room for another", async || {
@@ -251,7 +251,7 @@ async fn a_user_has_as_many_sessions_as_allowed() {
     assert_eq!(closing["reconnect"], true, "{closing}");
     assert!(closing["retry_after_ms"].as_u64() > Some(0), "{closing}");
     one.assert_open("asked").await;
-    // Said once, however often clients come: they could fill the log.
+    // The line is written once, however often clients connect, so that they cannot fill the log.
     for _ in 0..5 {
         let mut again = gateway.ws().bearer(&token).open().await;
         again.expect_close(4409, "session_limit").await;
@@ -269,13 +269,13 @@ async fn a_user_has_as_many_sessions_as_allowed() {
     .await;
 }
 
-/// Sessions without a client: a phone that changed networks leaves one, and it must not
+/// Sessions without a client: a phone that changed networks leaves one, which must not
 /// keep its user out.
 #[tokio::test]
 async fn a_session_that_gives_no_sign_of_life_makes_room() {
     let gateway = Gateway::start_with(&Settings::default().with("session.max_per_user = 2")).await;
     let lives = gateway.tape("alice", "room:1").await;
-    // It does not read, so it answers no ping.
+    // The client does not read, so it answers no ping.
     let mut ghost = gateway.user("alice").await;
     let newcomer = gateway.tape("alice", "room:1").await;
     ghost.expect_close(4510, "no_pong").await;
@@ -283,7 +283,7 @@ async fn a_session_that_gives_no_sign_of_life_makes_room() {
     newcomer.assert_open("it was let in").await;
 }
 
-/// The kind: a question that costs the one who answers it the session, here by many pongs.
+/// Fault: answering a probe costs the client its session, here through the limit on pongs.
 #[tokio::test]
 async fn whoever_comes_again_and_again_does_not_cost_the_session_that_is_there() {
     let settings = Settings::default()
@@ -299,8 +299,8 @@ async fn whoever_comes_again_and_again_does_not_cost_the_session_that_is_there()
     lives.assert_open("it answered").await;
 }
 
-/// A newer session takes the oldest one's place, whose client must not come back by itself: two tabs
-/// would evict each other for ever.
+/// A newer session replaces the oldest one, whose client must not reconnect by itself. Otherwise
+/// two tabs would evict each other for ever.
 #[tokio::test]
 async fn a_newer_session_replaces_the_oldest_where_that_is_wanted() {
     let settings = Settings::default()

@@ -1,4 +1,4 @@
-//! Tokens of many groups: what bounds a token is one setting, wherever the token comes from.
+//! Long tokens, as of users with many groups: one setting limits a token from every source.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::{Key, claims_with};
@@ -34,7 +34,7 @@ fn token(length: usize) -> String {
     token(pad)
 }
 
-/// Fault: a bound that fits the tokens of one's own provider turns another's users away, at one of the doors.
+/// Fault: a limit that fits the tokens of one provider refuses another's, at one of the sources.
 #[tokio::test]
 async fn a_token_of_the_longest_that_is_allowed_is_taken_at_every_door() {
     for most in [None, Some(4096), Some(60_000)] {
@@ -93,7 +93,7 @@ async fn a_token_of_the_longest_that_is_allowed_is_taken_at_every_door() {
                 assert!(Attempt::make(connect).await.is_open());
             }
         }
-        // Given back, it opens nothing any more.
+        // After the holder gives it back, the token opens no session.
         let form = [("Content-Type", "application/x-www-form-urlencoded")];
         let body = format!("token={longest}&token_type_hint=access_token");
         let answer =
@@ -103,7 +103,7 @@ async fn a_token_of_the_longest_that_is_allowed_is_taken_at_every_door() {
     }
 }
 
-/// Before authentication a stranger holds no more than a token takes.
+/// Before authentication, a stranger occupies no more memory than a token needs.
 #[tokio::test]
 async fn an_auth_frame_has_a_token_and_one_kib_beside_it() {
     let gateway = Gateway::start_with(&settings().with("auth.max_token_bytes = 2048")).await;

@@ -1,4 +1,4 @@
-//! Every promise of the public contract, tried from outside: one module per feature.
+//! Every promise of the public contract, tested from outside: one module per feature.
 #![expect(
     clippy::unwrap_used,
     reason = "in a test an unexpected None or Err is a failure, and unwrap is how it is reported"

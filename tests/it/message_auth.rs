@@ -36,7 +36,7 @@ async fn a_bad_token_in_the_first_message_is_refused_with_its_reason() {
         let answer = client.next_json().await;
         assert_eq!(answer["type"], "auth_failed");
         let told = answer["reason"].as_str().unwrap();
-        // An empty token is none, or not one.
+        // An empty token counts as missing, or as malformed.
         assert!(
             told == reason || (token.is_empty() && told == "malformed"),
             "{answer}"
@@ -50,7 +50,7 @@ async fn who_sends_no_token_in_time_is_closed_with_4408() {
     let gateway = Gateway::start_with(&Settings::default().with(r#"auth.timeout = "1s""#)).await;
     let began = Instant::now();
     let mut silent = gateway.ws().open().await;
-    // Half a message, byte by byte, does not extend it.
+    // Half a message, byte by byte, does not extend the deadline.
     let mut slow = gateway.ws().open().await;
     let dripping = async {
         for byte in OutFrame::text(&auth()).to_bytes() {
@@ -137,7 +137,7 @@ async fn ten_commands_right_behind_auth_are_handled_in_order() {
         let command = json!({"type":"subscribe","id":n,"channel":format!("room:{n}")});
         OutFrame::text(&command.to_string())
     }));
-    // In the same segment as the request itself, and in one behind it.
+    // In the same segment as the request, and in a later one.
     let mut early = gateway.ws().behind(&frames).open().await;
     let mut late = gateway.ws().open().await;
     late.send_frames(&frames).await;
@@ -186,7 +186,7 @@ async fn an_oversized_first_message_is_refused_before_it_is_whole() {
     client
         .send_frame(OutFrame::text("{").declaring(64 * 1024 + 1))
         .await;
-    // Fault: it names a bound that is another's.
+    // Fault: the text names another limit.
     let closing = client.expect_close(1009, "message_too_large").await;
     let message = closing["message"].as_str().unwrap();
     assert!(message.contains("auth.max_token_bytes and 1 KiB"));
@@ -207,7 +207,7 @@ async fn strangers_are_counted_for_each_address() {
     }
     let refused = gateway.ws().refused().await;
     assert_eq!(refused.status, 429);
-    // The address header has no effect.
+    // The header with an address has no effect.
     let refused = gateway.ws().header("X-Forwarded-For", "192.0.2.1");
     assert_eq!(refused.refused().await.status, 429);
     // A client that authenticates makes room.

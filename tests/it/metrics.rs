@@ -1,4 +1,4 @@
-//! `/metrics`: the names, and that no outsider can add any (SECURITY row 91).
+//! `/metrics`: its names, and the guarantee that clients cannot add any (SECURITY row 91).
 
 mod reference;
 
@@ -12,10 +12,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Enough that a series for each would be a node's end.
+/// Number of clients, large enough that a series for each would end a node.
 const MANY: usize = 10_000;
 
-/// Number of requests at once.
+/// Number of simultaneous requests.
 const AT_ONCE: usize = 50;
 
 #[tokio::test]

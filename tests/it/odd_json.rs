@@ -1,5 +1,5 @@
-//! JSON that few programs write: fractions of seconds, half of a surrogate pair, numbers
-//! that no double holds, text that is longer than what it says.
+//! Unusual JSON: fractions of seconds, half of a surrogate pair, numbers
+//! that no double holds, and text with more bytes than its content.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::Key;
@@ -7,7 +7,7 @@ use curfew_testkit::unix_now;
 use curfew_tests::{ADMIN_KEY, Attempt, Cluster, Gateway, Redis, Settings};
 use serde_json::json;
 
-/// A token with these claims as text, beside good ones.
+/// A token with these claims as text, beside valid ones.
 fn token(more: &str) -> String {
     let key = Key::default_secret();
     let exp = unix_now() + 3600;
@@ -15,14 +15,14 @@ fn token(more: &str) -> String {
     key.sign(&key.header().to_string(), &claims)
 }
 
-/// A token whose times are these texts.
+/// A token with these texts as times.
 fn timed(exp: &str, more: &str) -> String {
     let key = Key::default_secret();
     let claims = format!(r#"{{"sub":"alice","exp":{exp}{more}}}"#);
     key.sign(&key.header().to_string(), &claims)
 }
 
-/// The words that a token is refused with.
+/// The reason and the text of a token's refusal.
 async fn refusal(gateway: &Gateway, token: &str) -> (String, String) {
     let mut client = gateway.ws().bearer(token).open().await;
     let answer = client.next_json().await;
@@ -31,7 +31,8 @@ async fn refusal(gateway: &Gateway, token: &str) -> (String, String) {
     (text("reason"), text("message"))
 }
 
-/// Fault: a NumericDate that is no integer is refused, though RFC 7519 allows it and `time.time()` makes it.
+/// Fault: a NumericDate with a fraction is refused, although RFC 7519 allows it and `time.time()`
+/// makes it.
 #[tokio::test]
 async fn times_may_be_any_number_that_is_finite_and_in_seconds() {
     let gateway = Gateway::start_default().await;
@@ -61,7 +62,7 @@ async fn times_may_be_any_number_that_is_finite_and_in_seconds() {
             "{exp}: {connected}"
         );
     }
-    // Down: a fraction lengthens no session.
+    // Rounded down, so that a fraction does not lengthen a session.
     let token = timed(&format!("{soon}.999"), "");
     let (mut client, connected) = gateway.connected(gateway.ws().bearer(&token)).await;
     assert_eq!(connected["expires_at"], soon);
@@ -118,7 +119,7 @@ async fn times_may_be_any_number_that_is_finite_and_in_seconds() {
     }
 }
 
-/// Fault: a fraction of a second survives the revocation of the second it is in.
+/// Fault: a token with a fraction of a second survives a revocation of that second.
 #[tokio::test]
 async fn no_fraction_survives_a_cutoff() {
     let redis = Redis::start().await;
@@ -136,7 +137,7 @@ async fn no_fraction_survives_a_cutoff() {
     let attempt = gateway.attempt_with(&covered).await;
     assert!(matches!(attempt, Attempt::Refused(why, 4401) if why == "reauth_required"));
     let mut client = gateway.session(&next).await;
-    // A cutoff with a fraction covers the second that it ends in.
+    // A cutoff with a fraction covers the whole second in which it lies.
     let receipt = gateway
         .revoke(json!({"kind":"user","value":"alice","before":f64::from(u32::try_from(cutoff).unwrap()) + 0.25}))
         .await;
@@ -164,7 +165,7 @@ async fn no_fraction_survives_a_cutoff() {
     );
 }
 
-/// Fault: what JavaScript and Python write in a name or a profile turns its owner away.
+/// Fault: text that JavaScript and Python write into a name or a profile makes the token invalid.
 #[tokio::test]
 async fn claims_that_nothing_uses_may_be_anything() {
     let settings = Settings::default()
@@ -179,7 +180,7 @@ async fn claims_that_nothing_uses_may_be_anything() {
     let mut client = gateway
         .session(&token(&format!(r#"{odd},"team":"red""#)))
         .await;
-    // The others are all there, for policies and in records.
+    // The other claims are there, for policies and in records.
     client
         .send(json!({"type":"subscribe","id":1,"channel":"room:1"}))
         .await;
@@ -227,13 +228,13 @@ async fn claims_that_nothing_uses_may_be_anything() {
     }
 }
 
-/// Fault: what one client may write as text is a fault of the message around it.
+/// Fault: valid text of one client counts as a fault of the message around it.
 #[tokio::test]
 async fn data_is_delivered_as_it_was_sent_with_any_texts_and_numbers() {
     let gateway = Gateway::start_default().await;
     let mut bob = gateway.subscriber("bob", "room:1").await;
     let mut alice = gateway.user("alice").await;
-    // Objects, not counting the message.
+    // Depth of nested values, without the message itself.
     let deepest = format!("{}{}", "[".repeat(32), "]".repeat(32));
     for data in [
         r#""\ud83d""#,
@@ -299,7 +300,7 @@ async fn data_is_delivered_as_it_was_sent_with_any_texts_and_numbers() {
     }
 }
 
-/// Fault: an id's quotes and escapes are counted as its content.
+/// Fault: an id's quotes and escapes count as its content.
 #[tokio::test]
 async fn an_id_has_64_bytes_of_text() {
     let gateway = Gateway::start_default().await;
@@ -336,8 +337,8 @@ async fn an_id_has_64_bytes_of_text() {
         .await;
 }
 
-/// Fault: a list of an object's members in their order is read as that object, by which a
-/// revocation gets a cutoff that was not written and a body means more than it says.
+/// Fault: an array of an object's members, in order, is read as that object. A revocation then
+/// gets a cutoff that its writer did not set, and a body has more meaning than its text.
 #[tokio::test]
 async fn an_array_is_no_object() {
     let redis = Redis::start().await;

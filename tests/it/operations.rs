@@ -1,7 +1,7 @@
-//! `deploy/` and `k8s/`: what is in them is accepted by the programs it is for, and agrees with the
-//! binary.
+//! `deploy/` and `k8s/`: the programs that use their files accept them, and the files agree with
+//! the binary.
 //!
-//! The programs come from `.ci/run`; without one of them a test fails, it is never skipped.
+//! `.ci/run` installs the programs. If one is missing, a test fails; it is never skipped.
 
 mod alerts;
 mod configuration;

@@ -91,7 +91,7 @@ async fn a_list_of_origins_holds_for_every_source() {
         .bearer(&token)
         .header("Origin", "https://app.example.com");
     gateway.connected(allowed).await;
-    // Programs that are no browser send none.
+    // Programs other than browsers send no origin.
     gateway.connected(gateway.ws().bearer(&token)).await;
 }
 
@@ -105,7 +105,7 @@ async fn without_a_list_any_origin_may_come_with_a_token() {
     }
 }
 
-/// The kind: a list that has no word for what browsers really send.
+/// Fault: the list has no entry for origins that browsers really send.
 #[tokio::test]
 async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
     let listed = r#"server.allowed_origins = ["https://*.example.com", "null", "file://"]"#;
@@ -134,8 +134,8 @@ async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
     }
 }
 
-/// Fault: a cookie that is never taken from a page keeps its own token out, and the refusal says that its
-/// origin is not listed.
+/// Fault: a cookie that is never accepted from a page makes the node refuse the page's own token,
+/// and the refusal says that its origin is not listed.
 #[tokio::test]
 async fn a_cookie_that_is_not_taken_stands_in_the_way_of_no_token() {
     let listed = r#"server.allowed_origins = ["https://app.example.com", "null"]"#;
@@ -160,7 +160,7 @@ async fn a_cookie_that_is_not_taken_stands_in_the_way_of_no_token() {
         let detail = refused.json()["detail"].as_str().unwrap().to_owned();
         assert!(detail.contains("a cookie is taken only from"), "{detail}");
     }
-    // From a page whose cookies are taken two tokens are one too many.
+    // From a page whose cookies are accepted, two tokens are ambiguous.
     let both = cookie().header("Origin", "https://app.example.com");
     let mut refused = both.bearer(&alice).open().await;
     refused.expect_auth_failed("ambiguous_token", 4401).await;

@@ -119,7 +119,7 @@ async fn rules_decide_by_channel_action_and_claims_and_deny_wins() {
         let allowed = asks(&mut client, action, channel).await;
         assert_eq!(allowed, expect, "{action} {channel} with {claims}");
     }
-    // Claims that are absent or of another type never allow.
+    // Claims that are absent or of another type never allow anything.
     for claims in [
         json!({}),
         json!({"tenant":"acme"}),
@@ -134,7 +134,7 @@ async fn rules_decide_by_channel_action_and_claims_and_deny_wins() {
             .await;
         let expect = claims["roles"] == json!({"member":false}) && claims["tenant"] == "acme";
         let allowed = asks(&mut client, "subscribe", "room:acme:1").await;
-        // CEL's `in` asks a map for a key: an object with that member is a match.
+        // CEL's `in` looks up a key in a map, so an object with that member matches.
         assert!(!allowed || expect, "{claims}");
     }
 }
@@ -175,7 +175,7 @@ effect = "deny"
         let allowed = asks(&mut client, action, channel).await;
         assert_eq!(allowed, expect, "{action} {channel}");
     }
-    // A malformed grant grants nothing, and does no harm.
+    // A malformed grant grants nothing, and has no other effect.
     for grants in [
         json!("room:*"),
         json!(["room:*"]),
@@ -300,7 +300,7 @@ async fn explain_refuses_what_it_cannot_explain() {
             "{body} gave {status}: {answer}"
         );
     }
-    // A token that is refused is explained as that.
+    // The explanation says that the token is refused.
     let body = json!({"token":"nonsense","action":"subscribe","channel":"a"});
     let refused = gateway.admin_ok("POST", "/v1/explain", Some(body)).await;
     assert_eq!(refused["allowed"], false, "{refused}");
@@ -390,7 +390,7 @@ when = "params.tenant == claims.tenant && params.room == claims.room"
     ] {
         let token = key.user_with("alice", json!({"tenant":tenant,"room":room}));
         let mut client = gateway.session(&token).await;
-        // Asked twice: a remembered decision must be that of its own session.
+        // Asked twice, because a cached decision must be that of the same session.
         for _ in 0..2 {
             let allowed = asks(&mut client, "subscribe", channel).await;
             if allowed {
@@ -398,7 +398,7 @@ when = "params.tenant == claims.tenant && params.room == claims.room"
                     .send(json!({"type":"unsubscribe","channel":channel}))
                     .await;
             }
-            // An empty segment is still a segment; either is sound.
+            // An empty segment is still a segment. Either result is safe.
             assert!(
                 allowed == expect || tenant.is_empty(),
                 "{tenant} {room} {channel}"

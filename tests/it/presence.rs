@@ -1,4 +1,4 @@
-//! Presence: who is subscribed to a channel, on every node, and who comes and goes.
+//! Presence: the sessions of a channel on every node, and their joins and leaves.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{Cluster, Gateway, Redis, Settings, Tape, eventually, eventually_within};
 use serde_json::{Value, json};
 
-/// Longest time that a crashed node's sessions are listed (STREAMS.md, ST6), with the time that a
-/// loaded machine takes.
+/// Longest time for which a crashed node's sessions are listed (STREAMS.md, ST6), with time for a
+/// loaded machine.
 const GONE_WITHIN: Duration = Duration::from_secs(45);
 
-/// Longest time until an entry that is missing was found so in two looks in a row, with the time
-/// that a loaded machine takes.
+/// Longest time until two checks in a row find a missing entry, with time for a
+/// loaded machine.
 const RESTORED_WITHIN: Duration = Duration::from_secs(90);
 
-/// Settings with presence for each channel below `room:`, and rules that allow all.
+/// Settings with presence for each channel below `room:`, and rules that allow everything.
 fn with_presence() -> Settings {
     let rules = "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
          actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n\
@@ -30,7 +30,7 @@ async fn ask(client: &mut WsClient, command: Value) -> Value {
     client.next_json().await
 }
 
-/// A new session that subscribes to `channel`, with its id.
+/// Opens a session that subscribes to `channel`. Returns its id as well.
 async fn enter(node: &Gateway, user: &str, channel: &str) -> (WsClient, String) {
     let token = Key::default_secret().user(user);
     let (mut client, connected) = node.connected(node.ws().bearer(&token)).await;
@@ -45,7 +45,7 @@ async fn presence(client: &mut WsClient, channel: &str) -> Value {
     ask(client, command).await
 }
 
-/// The presence of a channel by the admin API.
+/// The presence of a channel, from the admin API.
 async fn listed(node: &Gateway, channel: &str) -> Value {
     let path = format!("/v1/channels/{channel}");
     node.admin_ok("GET", &path, None).await["presence"].clone()
@@ -135,7 +135,7 @@ async fn joins_and_leaves_are_told_to_those_who_ask() {
         .await;
     let leave = json!({"type":"leave","channel":"room:1","session":session,"user":"bob"});
     tape.until(leave.clone()).await;
-    // Again, and closed without a word.
+    // A new subscription, and then a close without a close frame.
     bob.send(json!({"type":"subscribe","channel":"room:1"}))
         .await;
     drop(bob);
@@ -158,7 +158,7 @@ async fn a_list_is_of_all_nodes_and_ends_with_access() {
     let cluster = Cluster::start(3, &redis.url(), &with_presence()).await;
     let mut kept = Vec::new();
     for (at, node) in cluster.nodes().iter().enumerate() {
-        // A name that is a brace, and one that is not ASCII.
+        // One name has braces, and one is not ASCII.
         for channel in ["room:}{", "room:ä", "room:1"] {
             kept.push(enter(node, &format!("user-{}", at % 2), channel).await);
         }

@@ -52,7 +52,7 @@ async fn every_command_with_an_id_is_answered_with_it() {
                 json::matches(&answer, &reply),
                 "{command}\n gave {reply}\n not  {answer}"
             );
-            // State changes once; errors of form are limited.
+            // State changes only once, and malformed commands are limited.
             if again || answer["code"] == "unknown_type" {
                 break;
             }
@@ -118,14 +118,14 @@ async fn a_publication_reaches_every_subscriber_and_nobody_else() {
     assert_eq!(alice.next_json().await, expect);
     assert_eq!(bob.next_json().await, expect);
     assert!(carol.barrier().await.is_empty());
-    // One who does not listen may publish.
+    // A client without a subscription may publish.
     carol
         .send(json!({"type":"publish","id":1,"channel":"room:1","data":null}))
         .await;
     carol.expect_json(json!({"type":"ok","id":1})).await;
     let expect = json!({"type":"message","channel":"room:1","data":null,"from":"carol"});
     assert_eq!(bob.next_json().await, expect);
-    // After unsubscribing nothing comes.
+    // After unsubscribing no message comes.
     bob.send(json!({"type":"unsubscribe","id":2,"channel":"room:1"}))
         .await;
     bob.expect_json(json!({"type":"ok","id":2})).await;
@@ -186,7 +186,7 @@ async fn data_is_delivered_byte_for_byte() {
         );
         serde_json::from_str::<Value>(&text).unwrap();
     }
-    // `data` may come first, and the API does the same.
+    // `data` may come first, and the API behaves the same.
     alice
         .send_text(r#"{"data":{"z":1.0},"channel":"room:1","type":"publish"}"#)
         .await;
@@ -356,7 +356,7 @@ async fn more_errors_of_form_than_allowed_close_with_4400() {
                 .expect_json(json!({"type":"error","id":n,"code":"unknown_type"}))
                 .await;
         }
-        // A refusal is not an error of form.
+        // A refusal does not count as a malformed command.
         for _ in 0..10 {
             client
                 .send(json!({"type":"unsubscribe","id":"n","channel":"a"}))
@@ -482,7 +482,7 @@ async fn text_that_is_not_utf8_closes_with_1007() {
         client.send_frame(OutFrame::new(opcode::TEXT, bytes)).await;
         assert_eq!(client.closed().await.0, 1007);
     }
-    // A character may be cut by fragments.
+    // A fragment may end within a character.
     let mut client = gateway.user("alice").await;
     let text = r#"{"type":"ping","id":"é"}"#.as_bytes();
     let middle = text.iter().position(|byte| *byte >= 0x80).unwrap() + 1;

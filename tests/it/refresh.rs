@@ -27,7 +27,7 @@ async fn a_refresh_extends_the_session() {
         refreshed,
         json!({"type":"refreshed","id":4,"expires_at":second})
     );
-    // Announced anew for the new token, and closed by it, not by the first.
+    // The new token is announced as expiring and closes the session; the first one does neither.
     client
         .expect_json(json!({"type":"expiring","expires_at":second}))
         .await;
@@ -91,7 +91,7 @@ async fn a_refresh_that_fails_leaves_the_session_as_it_was() {
     let code = reply["code"].as_str().unwrap();
     assert!(["missing_token", "malformed"].contains(&code), "{reply}");
     assert!(client.barrier().await.is_empty());
-    // Bad tokens are not errors of form: there were more than `bad_frames` of them.
+    // Bad tokens are not malformed commands: there were more of them than `bad_frames`.
     let sessions = gateway
         .admin_ok("GET", "/v1/sessions?user=alice", None)
         .await;
@@ -173,7 +173,7 @@ async fn a_refresh_with_a_revoked_token_ends_the_session() {
     client
         .send(json!({"type":"refresh","id":1,"token":token}))
         .await;
-    // CONTRACT §4 counts `revoked` among the errors of `refresh`; SECURITY row 50 closes. Either
+    // CONTRACT §4 lists `revoked` among the errors of `refresh`; SECURITY row 50 closes. Either
     // way nothing of the revoked token takes effect.
     let reply = client.next_json().await;
     if reply["type"] == "error" {

@@ -1,4 +1,4 @@
-//! Changes while the node runs (CONTRACT §6).
+//! Changes of the configuration while the node runs (CONTRACT §6).
 
 use curfew_testkit::WsClient;
 use curfew_testkit::mint::{Key, jwks};
@@ -48,7 +48,7 @@ async fn a_bad_file_is_refused_reported_and_the_old_one_stays() {
     gateway.until_metric(SUCCESS, |value| value == 1.0).await;
 }
 
-/// Halves of a configuration that are put in force without the other.
+/// Fault: half of a configuration is put in force without the other.
 #[tokio::test]
 async fn a_reload_that_fails_in_one_part_changes_no_other() {
     let gateway = Gateway::start_default().await;
@@ -83,7 +83,8 @@ async fn a_reload_that_fails_in_one_part_changes_no_other() {
         })
         .await;
         gateway.until_metric(SUCCESS, |value| value == 0.0).await;
-        // The rules and the limit are the old ones: it stays, and may have another.
+        // The rules and the limit are the old ones: the session stays, and may have another
+        // subscription.
         for command in ["subscribe", "unsubscribe"] {
             client
                 .send(json!({"type":command,"id":1,"channel":"room:2"}))
@@ -92,7 +93,7 @@ async fn a_reload_that_fails_in_one_part_changes_no_other() {
             assert_eq!(reply["id"], 1, "{says}: {reply}");
             assert_ne!(reply["type"], "error", "{says}: {reply}");
         }
-        // So are the keys of tokens and of the admin API.
+        // The keys of tokens and of the admin API are the old ones, too.
         gateway.user("bob").await;
     }
     gateway.write_config(&other());
@@ -163,7 +164,7 @@ async fn a_changed_secret_file_is_re_read() {
         "bad_signature"
     );
     assert!(session.barrier().await.is_empty());
-    // A secret too short does not replace one that is in force.
+    // A secret that is too short does not replace the one in force.
     gateway.write("secret", "short");
     gateway.reload();
     eventually("a report", async || {
@@ -273,7 +274,8 @@ async fn sessions_from_before_are_found_by_the_claims_that_a_reload_adds() {
     acme.expect_close(4403, "revoked").await;
     assert!(gateway.attempt_with(&of("acme")).await.is_revoked());
 
-    // Taken away, the kind names no session; brought back, it names those opened meanwhile too.
+    // After its removal the kind names no session. After its return it also names sessions opened
+    // meanwhile.
     gateway.take_over(&by("[]"), true).await;
     let mut again = gateway.session(&of("acme")).await;
     gateway.take_over(&by("[\"tenant\"]"), false).await;

@@ -1,5 +1,5 @@
-//! Lines of the log that clients can repeat: once for each cause and minute, and none is left out of
-//! their counts.
+//! Log lines that clients can repeat: one for each cause and minute, with a complete
+//! count.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, Settings};
 use serde_json::Value;
 
-/// Longer than the time between two lines of one cause.
+/// Time longer than the interval between two lines of one cause.
 const A_MINUTE: Duration = Duration::from_secs(75);
 
 /// Number of events, by cause.
@@ -22,7 +22,7 @@ fn lines(node: &Gateway, message: &str, field: &str, value: &Value) -> Vec<Value
         .collect()
 }
 
-/// Waits for a second line of a cause: what the first and the second say of `field`.
+/// Waits for a second line of a cause. Returns the counts in the first and in the second.
 async fn counts(node: &Gateway, message: &str, field: &str, value: Value, count: &str) -> [u64; 2] {
     let mut seen = 0;
     node.log()
@@ -38,14 +38,14 @@ async fn counts(node: &Gateway, message: &str, field: &str, value: Value, count:
     [0, 1].map(|index| told[index][count].as_u64().unwrap())
 }
 
-/// Fault: what comes within a minute of a line is never told, unless more comes after it; and a line
-/// does not tell of whom.
+/// Fault: events within a minute of a line are never logged unless more follow; and a line does not
+/// name the user.
 #[tokio::test]
 async fn the_rest_of_a_cause_is_told_when_its_minute_is_over() {
     let settings = Settings::default().with("session.max_per_user = 1");
     let node = Gateway::start_with(&settings).await;
     let token = Key::default_secret().user("alice");
-    // It answers that it is there, so that no other takes its place.
+    // The client answers probes, so no other session replaces it.
     let alice = node.tape("alice", "room:1").await;
     for _ in 0..EVENTS {
         let answer = http::request(node.address(), "GET", "/nothing", &[], b"").await;

@@ -1,4 +1,4 @@
-//! Nothing secret comes out anywhere, and nothing from outside breaks a log line (SECURITY rows 1,
+//! No secret leaves the node, and no input breaks a log line (SECURITY rows 1,
 //! 2, 88, 90).
 
 use curfew_testkit::http;
@@ -79,7 +79,7 @@ async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
     gateway
         .revoke(json!({"kind":"tenant","value":CANARY,"reason":"test"}))
         .await;
-    // Everything is logged by the time a later request is answered.
+    // All lines are logged by the time a later request is answered.
     gateway
         .until_metric("curfew_connections", |n| n == 0.0)
         .await;
@@ -91,7 +91,7 @@ async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
     for (place, text) in &places {
         for token in &tokens {
             for part in token.split('.').filter(|part| part.len() > 16) {
-                // The header is the same for everyone and no secret.
+                // The header of a token is the same for everyone, and no secret.
                 if token.starts_with(part) && part != CANARY {
                     continue;
                 }
@@ -102,7 +102,7 @@ async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
         assert!(!text.contains(&SECRET[4..20]), "the secret is in {place}");
         assert!(!text.contains(ADMIN_KEY), "the admin key is in {place}");
     }
-    // Claims: as above, but a revocation's value is the operator's own and may be logged.
+    // The same for claims, but the value of an operator's own revocation may be logged.
     let log: String = gateway
         .log()
         .lines()
@@ -239,7 +239,7 @@ async fn control_characters_from_outside_do_not_break_a_log_line() {
 
 #[tokio::test]
 async fn the_log_can_be_text() {
-    // It cannot listen there, which is told after the log was set up.
+    // The node cannot listen there, and reports it after the log was set up.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = Settings::default()
         .with(r#"telemetry.log_level = "trace,*=trace""#)

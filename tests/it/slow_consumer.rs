@@ -5,7 +5,7 @@ use curfew_testkit::{Connect, Incoming, PATIENCE};
 use curfew_tests::{Gateway, Settings};
 use serde_json::json;
 
-/// Publications sent before everyone who keeps up is waited for: well below `outbound_bytes`.
+/// Publications between two waits for the fast readers: well below `outbound_bytes`.
 const BATCH: u32 = 8;
 const BATCHES: u32 = 42;
 
@@ -27,7 +27,7 @@ async fn whoever_stops_reading_is_closed_with_4508_and_nobody_else_loses_anythin
     let mut publisher = gateway.user("publisher").await;
     let before = gateway.rss_kib();
     let pad = "x".repeat(60_000);
-    // 20 MB in all.
+    // 20 MB in total.
     for batch in 0..BATCHES {
         for n in 0..BATCH {
             let data = json!([batch * BATCH + n, pad]);
@@ -49,7 +49,7 @@ async fn whoever_stops_reading_is_closed_with_4508_and_nobody_else_loses_anythin
     assert!(grown < 16 * 1024, "{grown} KiB");
     assert!(publisher.barrier().await.is_empty());
     assert!(good.barrier().await.is_empty());
-    // Reading on, the slow one finds the reason or, too late for that, the end.
+    // The slow client reads again, and gets the reason or, if it is too late for that, the end.
     loop {
         match slow.incoming(PATIENCE).await {
             Incoming::Frame(frame) if frame.opcode == 8 => {
@@ -102,7 +102,7 @@ async fn the_bound_of_the_node_holds_for_many_connections_together() {
     }
     let mut publisher = gateway.user("publisher").await;
     let pad = "x".repeat(60_000);
-    // 8 MB for each of six: the kernel's share aside, more than the node may hold.
+    // 8 MB for each of six clients: more than the node may hold, even without the kernel's share.
     for n in 0..140 {
         publisher
             .send(json!({"type":"publish","id":n,"channel":"flood","data":[n, pad]}))

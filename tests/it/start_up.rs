@@ -1,4 +1,4 @@
-//! A configuration that is wrong does not start, and says all that is wrong (CONTRACT §1, §6).
+//! A faulty configuration does not start, and all of its faults are reported (CONTRACT §1, §6).
 
 use std::net::TcpListener;
 
@@ -291,7 +291,7 @@ async fn wrong_rules_are_refused() {
         let case = Case::new(&Settings::default().rules(&rules).to_toml());
         refused(&case.serve().await, &[says]);
     }
-    // The outcome is open, but it is no crash.
+    // Either result is possible, but the process must not crash.
     let case = Case::new(&Settings::default().rules(&with(&wide)).to_toml());
     let checked = curfew(&["check-config", "--config", &case.path()]).await;
     assert!([0, 2].contains(&checked.code), "{checked:?}");
@@ -424,7 +424,7 @@ async fn flags_win_over_the_environment_and_that_over_the_file() {
     ])
     .await;
     refused(&finished, &["limits.surprise"]);
-    // Variables that Kubernetes injects for a Service named curfew are not ours.
+    // Variables that Kubernetes injects for a Service named curfew are not Curfew's settings.
     let injected = [
         ("CURFEW_PORT", "tcp://10.0.0.1:80"),
         ("CURFEW_SERVICE_HOST", "10.0.0.1"),

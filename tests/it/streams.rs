@@ -1,4 +1,4 @@
-//! Streams: a client that was away has what it missed, or knows that it does not.
+//! Streams: a client that reconnects gets the missed publications, or learns that it cannot.
 
 mod admin;
 mod checker;
@@ -12,7 +12,7 @@ use curfew_tests::{Gateway, Settings, Tape};
 use serde_json::{Value, json};
 
 /// Settings with a stream of `size` publications for each channel below `room:`, and rules that
-/// allow all.
+/// allow everything.
 fn with_streams(size: u32) -> Settings {
     let rules = format!(
         "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
@@ -27,7 +27,8 @@ fn position(of: &Value) -> Value {
     json!({"epoch": of["epoch"], "offset": of["offset"]})
 }
 
-/// A new session that subscribes to `room:1`, with its place if it has one, and the answer.
+/// Opens a session that subscribes to `room:1`, with its position if it has one. Returns the answer
+/// too.
 async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value) {
     let tape = Tape::of(node.user(user).await);
     let mut command = json!({"type":"subscribe","channel":"room:1"});
@@ -39,7 +40,7 @@ async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value
     (tape, answer)
 }
 
-/// The channel's messages and gaps so far, each by its offset; a gap is negative.
+/// The offsets of the channel's messages and gaps so far. That of a gap is negative.
 fn offsets(tape: &Tape, channel: &str) -> Vec<i64> {
     tape.seen()
         .iter()
@@ -55,7 +56,7 @@ fn offsets(tape: &Tape, channel: &str) -> Vec<i64> {
         .collect()
 }
 
-/// The place of the first frame that has these members.
+/// The index of the first frame with these members.
 fn place(tape: &Tape, expect: &Value) -> Option<usize> {
     let matches = |frame: &Value| curfew_testkit::json::contains(expect, frame);
     tape.seen().iter().position(|seen| matches(&seen.frame))

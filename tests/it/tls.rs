@@ -31,7 +31,7 @@ async fn everything_works_over_tls() {
     let connect = certificate.secure(request(&gateway).behind(&[early]));
     let (mut client, _) = gateway.connected(connect).await;
     client.expect_json(json!({"type":"ok","id":1})).await;
-    // Larger than a TLS record.
+    // The data exceeds a TLS record.
     let data = "x".repeat(60_000);
     client
         .send(json!({"type":"publish","channel":"room:1","data":data}))
@@ -70,7 +70,7 @@ async fn plain_http_and_http2_are_not_spoken_there() {
     gateway
         .connected(request(&gateway).tls(none, "localhost"))
         .await;
-    // A client that offers nothing else is turned away or ignored, never served HTTP/2.
+    // A client that offers only HTTP/2 is refused or ignored, and never served HTTP/2.
     let only_h2 = trusting(std::slice::from_ref(&certificate.der), &[b"h2"]);
     if let Ok(stream) = request(&gateway).tls(only_h2, "localhost").stream().await {
         assert_eq!(stream.alpn(), None);
@@ -111,7 +111,7 @@ async fn a_broken_certificate_leaves_the_old_one_in_force() {
         .await;
 }
 
-/// The kind: a refusal that looks like a broken network, since each side waits for another protocol.
+/// Fault: a refusal looks like a broken network, because each side waits for another protocol.
 #[tokio::test]
 async fn a_request_without_tls_is_told_to_use_it() {
     let gateway = start(&TestCertificate::new()).await;
@@ -122,7 +122,7 @@ async fn a_request_without_tls_is_told_to_use_it() {
     assert_eq!(gateway.metric(counted).await, 1.0);
 }
 
-/// The kind: a refusal that looks like a broken network, since it comes before both speak TLS.
+/// Fault: a refusal looks like a broken network, because it comes before both sides speak TLS.
 #[tokio::test]
 async fn a_connection_beyond_the_limits_is_told_so_over_tls() {
     let certificate = TestCertificate::new();

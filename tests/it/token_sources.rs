@@ -190,7 +190,7 @@ async fn every_algorithm_of_the_contract_verifies() {
         Key::generate("ES384").with_kid("es384"),
         Key::generate("EdDSA").with_kid("ed"),
     ];
-    // A JWK with `alg` is for that algorithm only; the RSA key shall serve them all.
+    // A JWK with `alg` is only for that algorithm, and here the RSA key serves all of them.
     let mut set: serde_json::Value =
         serde_json::from_str(&curfew_testkit::mint::jwks(&keys.each_ref())).unwrap();
     set["keys"][0].as_object_mut().unwrap().remove("alg");
@@ -232,7 +232,8 @@ async fn the_subject_claim_is_configurable() {
     client.expect_auth_failed("missing_claim", 4401).await;
 }
 
-/// Fault: a token that has another scheme, or none, waits for an `auth` frame that never comes.
+/// Fault: a client whose token has another scheme, or none, waits for an `auth` frame that never
+/// comes.
 #[tokio::test]
 async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
     let gateway = Gateway::start_default().await;
@@ -258,14 +259,14 @@ async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
         );
         assert!(!message.contains(&token), "{message}");
         assert_eq!(client.closed().await.0, 4401);
-        // Another source's token is good.
+        // The token from another source is valid.
         let with_query = gateway
             .ws()
             .path(format!("/ws?token={token}"))
             .header("Authorization", value);
         assert_eq!(gateway.connected(with_query).await.1["user"], "alice");
     }
-    // A proxy's own.
+    // The header is a proxy's own.
     let mut client = gateway
         .ws()
         .header("Authorization", "Basic YTpi")

@@ -30,7 +30,7 @@ async fn every_transcript_comes_true() {
         }
         let replay = tokio::task::LocalSet::new();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        // A task of its own, so that one that fails does not hide the others.
+        // A separate task, so that a failure does not hide the other files.
         let outcome = replay
             .run_until(async move {
                 tokio::task::spawn_local(async move {

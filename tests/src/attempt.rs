@@ -1,4 +1,4 @@
-//! Asking for a session that may be refused.
+//! A client's request for a session that may be refused.
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{Connect, WsClient};
@@ -8,18 +8,18 @@ use crate::{Gateway, eventually};
 /// Outcome of a client's request for a session.
 #[derive(Debug)]
 pub enum Attempt {
-    /// It has one; `connected` has been read.
+    /// The client has a session; `connected` has been read.
     Open(Box<WsClient>),
-    /// Its token was refused, for this reason and with this close code.
+    /// The token was refused, for this reason and with this close code.
     Refused(String, u16),
-    /// The node could not say: 503 with `Retry-After` before the upgrade, or 4503 after it.
+    /// The node could not decide: 503 with `Retry-After` before the upgrade, or 4503 after it.
     Unavailable,
-    /// The connection could not be made, was cut or had no answer.
+    /// The connection could not be made, was cut or brought no answer.
     Lost(String),
 }
 
 impl Attempt {
-    /// Asks.
+    /// Makes the request.
     pub async fn make(connect: Connect) -> Self {
         let mut client = match connect.try_attempt().await {
             Err(error) => return Self::Lost(error.to_string()),
@@ -47,17 +47,17 @@ impl Attempt {
         }
     }
 
-    /// True if it was refused because of a revocation.
+    /// True if the session was refused because of a revocation.
     pub fn is_revoked(&self) -> bool {
         matches!(self, Self::Refused(reason, 4403) if reason == "revoked")
     }
 
-    /// True if it has a session.
+    /// True if the client has a session.
     pub fn is_open(&self) -> bool {
         matches!(self, Self::Open(_))
     }
 
-    /// True if the node could not say.
+    /// True if the node could not decide.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable)
     }
@@ -74,7 +74,7 @@ impl Gateway {
         Attempt::make(self.ws().bearer(token)).await
     }
 
-    /// Asks for a session of `user` until the node can say whether it gets one.
+    /// Asks for a session of `user` until the node can decide.
     pub async fn answer(&self, user: &str) -> Attempt {
         eventually(&format!("an answer to {user}"), async || {
             let attempt = self.attempt(user).await;
@@ -83,19 +83,19 @@ impl Gateway {
         .await
     }
 
-    /// Fails unless `user` is refused because of a revocation, as soon as the node can say.
+    /// Fails unless `user` is refused because of a revocation, as soon as the node can decide.
     pub async fn assert_refused(&self, user: &str) {
         let attempt = self.answer(user).await;
         assert!(attempt.is_revoked(), "{user}: {attempt:?}");
     }
 
-    /// Fails unless `user` is let in, as soon as the node can say.
+    /// Fails unless `user` is admitted, as soon as the node can decide.
     pub async fn assert_admits(&self, user: &str) {
         let attempt = self.answer(user).await;
         assert!(attempt.is_open(), "{user}: {attempt:?}");
     }
 
-    /// Waits until `user`, who was revoked, is let in again.
+    /// Waits until `user`, who was revoked, is admitted again.
     pub async fn until_admitted(&self, user: &str) {
         eventually(&format!("a session of {user}"), async || {
             let attempt = self.answer(user).await;

@@ -1,4 +1,4 @@
-//! The binary under test: building it once, running it to its end.
+//! The binary under test: built once, and run to its end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// No command of the tests takes longer.
+/// Deadline for a command. No command of the tests takes longer.
 const LONGEST_COMMAND: Duration = Duration::from_secs(30);
 
 /// The `curfew` binary: `CURFEW_BIN` when set, else built once per test process, in the same target
@@ -19,7 +19,7 @@ pub fn curfew_binary() -> &'static Path {
             return path.into();
         }
         let tests = std::env::current_exe().expect("a test binary has a path");
-        // target/debug/deps/it-0123 lies two below target/debug.
+        // target/debug/deps/it-0123 is two levels below target/debug.
         let profile = tests
             .parent()
             .and_then(Path::parent)

@@ -1,4 +1,4 @@
-//! A browser at an identity provider: cookies, forms, pages.
+//! A browser that signs in at an identity provider: cookies, forms, pages.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Time for an answer, on a busy machine.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// A browser and its cookies at one provider, without regard to their paths.
+/// A browser and its cookies at one provider, regardless of their paths.
 #[derive(Debug, Clone)]
 pub(crate) struct Browser {
     address: SocketAddr,
@@ -19,7 +19,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// One that has not been at the provider yet.
+    /// A browser without cookies.
     pub(crate) fn new(address: SocketAddr) -> Self {
         Self {
             address,
@@ -27,7 +27,7 @@ impl Browser {
         }
     }
 
-    /// Asks for a page.
+    /// Requests a page.
     pub(crate) async fn get(&mut self, path: &str) -> Response {
         let cookies = self.cookies();
         let headers = [("Cookie", cookies.as_str())];
@@ -64,7 +64,7 @@ impl Browser {
     }
 }
 
-/// Providers take their time on a busy machine.
+/// Sends a request, with a deadline long enough for a provider on a busy machine.
 pub(crate) async fn request(
     address: SocketAddr,
     method: &str,
@@ -87,7 +87,7 @@ pub(crate) async fn post_form(
     request(address, "POST", path, &headers, body.as_bytes()).await
 }
 
-/// Fields as forms and queries have them.
+/// Encodes fields for a form or a query.
 pub(crate) fn encoded(fields: &[(&str, &str)]) -> String {
     let field = |(name, value): &(&str, &str)| {
         format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC))
@@ -96,7 +96,7 @@ pub(crate) fn encoded(fields: &[(&str, &str)]) -> String {
     fields.join("&")
 }
 
-/// The code that a provider sends a browser back with (RFC 6749 §4.1.2).
+/// The authorization code in a provider's redirect (RFC 6749 §4.1.2).
 pub(crate) fn code_of(answer: &Response) -> String {
     let location = answer
         .header("location")

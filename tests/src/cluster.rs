@@ -10,13 +10,13 @@ use tokio::time::interval;
 
 use crate::{Gateway, Proxy, Redis, Settings, Tape, eventually_within};
 
-/// Time for a cluster to be ready: the machine may be busy.
+/// Deadline for a cluster to be ready, on a busy machine.
 const START: Duration = Duration::from_secs(30);
 
-/// Between two publications of a [`Publisher`].
+/// Interval between two publications of a [`Publisher`].
 const BEAT: Duration = Duration::from_millis(20);
 
-/// Gateways on one Redis, each behind a proxy of its own if so started.
+/// Gateways on one Redis, each behind its own proxy if started so.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Gateway>,
@@ -29,7 +29,7 @@ impl Cluster {
         Self::start_each(vec![settings.clone().on_redis(url); count], Vec::new()).await
     }
 
-    /// As [`Cluster::start`], each behind a proxy of its own.
+    /// As [`Cluster::start`], with each gateway behind its own proxy.
     pub async fn behind_proxies(count: usize, redis: &Redis, settings: &Settings) -> Self {
         let (mut each, mut proxies) = (Vec::new(), Vec::new());
         for _ in 0..count {
@@ -54,7 +54,7 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every node is in touch with Redis and sees all of them.
+    /// Waits until every node is connected to Redis and sees all nodes.
     pub async fn synced(&self) {
         for node in &self.nodes {
             node.until_in_touch(START).await;
@@ -77,7 +77,7 @@ impl Cluster {
         &self.proxies[at]
     }
 
-    /// Takes a node out, to be killed or waited for.
+    /// Removes a node from the cluster and returns it, to be killed or waited for.
     pub fn remove(&mut self, at: usize) -> Gateway {
         self.nodes.remove(at)
     }
@@ -91,7 +91,8 @@ impl Cluster {
         sum
     }
 
-    /// Fails unless every node runs, and no revocation came by the sweep that should have been pushed.
+    /// Fails unless every node runs, and every revocation came by a push. One that came by the
+    /// sweep was missed by the push.
     pub async fn assert_well(&self) {
         for node in &self.nodes {
             node.assert_alive().await;
@@ -139,7 +140,7 @@ impl Gateway {
         let (status, answer) = self.admin("GET", "/v1/nodes", None).await;
         match answer["nodes"].as_array() {
             Some(nodes) if status == 200 => nodes.clone(),
-            // It may not be able to say yet.
+            // The node may not be able to answer yet.
             _ => Vec::new(),
         }
     }
@@ -153,7 +154,7 @@ impl Gateway {
             .clone()
     }
 
-    /// Its id.
+    /// The node's id.
     pub async fn id(&self) -> String {
         let started = self.log().line(START, |line| {
             let entry: Value = serde_json::from_str(line).ok()?;
@@ -168,7 +169,7 @@ impl Gateway {
         (answer.status, answer.json())
     }
 
-    /// Waits until it is ready and admits sessions.
+    /// Waits until the node is ready and admits sessions.
     pub async fn until_in_touch(&self, patience: Duration) {
         eventually_within(patience, "a node in touch with its backend", async || {
             let (status, body) = self.readiness().await;
@@ -177,12 +178,13 @@ impl Gateway {
         .await;
     }
 
-    /// Waits until it, which was never ready, says why with one of these words.
+    /// Waits until the node, which was never ready, gives a reason with one of these words.
     pub async fn until_unready(&self, patience: Duration, words: &[&str]) -> String {
         self.until_apart(patience, 503, words).await
     }
 
-    /// Waits until it, which stays ready, admits no sessions, and says why with one of these words.
+    /// Waits until the node, which stays ready, admits no sessions and gives a reason with one of
+    /// these words.
     pub async fn until_out_of_touch(&self, patience: Duration, words: &[&str]) -> String {
         self.until_apart(patience, 200, words).await
     }

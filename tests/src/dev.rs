@@ -1,4 +1,4 @@
-//! `curfew dev`, as someone who tries it has it.
+//! `curfew dev`, as a new user runs it.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -10,10 +10,10 @@ use curfew_testkit::{Connect, PATIENCE};
 use crate::gateway::signal;
 use crate::{Log, curfew_binary};
 
-/// Time for a node to end, and the program beside it.
+/// Deadline for a node, and the program beside it, to end.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Between two looks for that.
+/// Interval between two checks for that end.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A running `curfew dev`, ended when dropped.
@@ -29,7 +29,7 @@ pub struct Dev {
 }
 
 impl Dev {
-    /// Starts it on free ports and waits until it has printed its addresses.
+    /// Starts `curfew dev` on free ports and waits until it has printed its addresses.
     pub async fn start() -> Self {
         Self::start_with_variables(&[]).await
     }
@@ -39,7 +39,7 @@ impl Dev {
         Self::spawn(&[], variables).await
     }
 
-    /// Ends it, and starts another on the same addresses.
+    /// Ends this one, and starts another on the same addresses.
     pub async fn start_anew(self) -> Self {
         let (address, admin) = (self.address.to_string(), self.admin.to_string());
         drop(self);
@@ -98,7 +98,7 @@ impl Dev {
         &self.log
     }
 
-    /// The key of the admin API, as it is printed.
+    /// The printed key of the admin API.
     pub async fn admin_key(&self) -> String {
         let key = self.log.line(PATIENCE, |line| {
             let (_, key) = line.split_once("CURFEW_ADMIN_KEY=")?;
@@ -107,7 +107,7 @@ impl Dev {
         key.await.expect("curfew dev prints its admin key")
     }
 
-    /// A WebSocket to be opened.
+    /// A WebSocket to open.
     pub fn ws(&self) -> Connect {
         Connect::to(self.address)
     }
@@ -115,7 +115,7 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // The node alone can end the program beside it.
+        // Only the node can end the program beside it.
         if self.runs_a_program {
             signal(self.child.id(), "TERM");
             let deadline = Instant::now() + ENDING;
@@ -128,7 +128,7 @@ impl Drop for Dev {
     }
 }
 
-/// The address after a word of what is printed, such as `Open http://127.0.0.1:8080/`.
+/// The address after a word of the output, such as `Open http://127.0.0.1:8080/`.
 async fn printed(log: &Log, word: &str) -> Option<SocketAddr> {
     log.line(PATIENCE, |line| {
         let rest = line.trim_start().strip_prefix(word)?;

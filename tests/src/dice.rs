@@ -1,19 +1,19 @@
-//! Chance that can be had again.
+//! Random choices that a seed repeats.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use crate::{Flow, Link};
 
-/// Chooses a run again: its number is printed when it fails.
+/// Variable that repeats a run by its seed. A failing test prints the seed.
 const SEED: &str = "CURFEW_TEST_SEED";
 
-/// Marsaglia's xorshift: enough to choose by, and the same everywhere.
+/// Marsaglia's xorshift: random enough to choose by, and the same on every machine.
 #[derive(Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Dice of the seed in `CURFEW_TEST_SEED`, or of a new one. It is printed.
+    /// Dice with the seed in `CURFEW_TEST_SEED`, or with a new one. Prints the seed.
     pub fn new() -> Self {
         let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
         let seed: u64 = seed.unwrap_or_else(|| RandomState::new().hash_one(0) | 1);
@@ -21,7 +21,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// A number from 0 on, smaller than `count`.
+    /// A number from 0 to `count` - 1.
     pub fn below(&mut self, count: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,4 +1,4 @@
-//! One gateway process and what can be seen of it.
+//! One gateway process and everything visible of it from outside.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,10 +17,10 @@ use tokio::time::sleep;
 
 use crate::{ADMIN_KEY, Log, Settings, curfew_binary};
 
-/// Between two looks at something that is waited for.
+/// Interval between two checks of an awaited condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The file in a gateway's directory that says how far its wall clock is off; see
+/// The file in a gateway's directory with the error of its wall clock; see
 /// [`Gateway::start_with_own_clock`].
 const CLOCK: &str = "clock";
 
@@ -51,14 +51,14 @@ impl Gateway {
         Self::start_in(tempfile::tempdir().expect("a directory"), config_toml).await
     }
 
-    /// As [`Gateway::start`], with the configuration written into `directory`, where files it refers
-    /// to may lie already.
+    /// As [`Gateway::start`], with the configuration in `directory`, which may already hold files
+    /// that the configuration names.
     pub async fn start_in(directory: TempDir, config_toml: &str) -> Self {
         Self::spawn(directory, config_toml, &[]).await
     }
 
     /// As [`Gateway::start_with`], with a wall clock that [`Gateway::set_clock`] sets: only
-    /// `CLOCK_REALTIME` of this process, and nothing that is asked past the C library.
+    /// `CLOCK_REALTIME` of this process, and only for callers of the C library.
     pub async fn start_with_own_clock(settings: &Settings) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let clock = directory.path().join(CLOCK);
@@ -125,20 +125,20 @@ impl Gateway {
         self.directory().join("curfew.toml")
     }
 
-    /// Replaces the configuration file at once, without telling the gateway.
+    /// Replaces the configuration file atomically, without a signal to the gateway.
     pub fn write_config(&self, settings: &Settings) {
         self.write("curfew.toml", &settings.to_toml());
     }
 
-    /// Replaces a file beside the configuration at once: no reader sees half of it.
+    /// Replaces a file beside the configuration atomically: no reader sees half of it.
     pub fn write(&self, name: &str, content: &str) {
         let new = self.directory().join(format!("{name}.new"));
         fs::write(&new, content).expect("the file can be written");
         fs::rename(&new, self.directory().join(name)).expect("the file can be replaced");
     }
 
-    /// Replaces the configuration file and waits until the gateway says that the reload is over. It
-    /// is `told` by a signal, or sees for itself.
+    /// Replaces the configuration file and waits until the gateway logs the end of the reload. A
+    /// signal starts it if `told` is true; else the gateway notices the change.
     pub async fn take_over(&self, settings: &Settings, told: bool) {
         let reloads = || {
             self.log
@@ -166,7 +166,7 @@ impl Gateway {
 
     // The public listener.
 
-    /// A WebSocket to be opened.
+    /// A WebSocket to open.
     pub fn ws(&self) -> Connect {
         Connect::to(self.public)
     }
@@ -188,8 +188,8 @@ impl Gateway {
         (client, connected)
     }
 
-    /// A session of `user` subscribed to `channel`. What is published meanwhile may come before the
-    /// confirmation, and is read over.
+    /// A session of `user` subscribed to `channel`. Drops publications that come before the
+    /// confirmation.
     pub async fn subscriber(&self, user: &str, channel: &str) -> WsClient {
         let mut client = self.user(user).await;
         client
@@ -207,7 +207,7 @@ impl Gateway {
         (response.status, response.json())
     }
 
-    /// An admin request with this key, or none.
+    /// An admin request with this key, or without one.
     pub async fn admin_as(
         &self,
         key: Option<&str>,
@@ -224,7 +224,7 @@ impl Gateway {
         http::request(self.admin, method, path, &headers, body.as_bytes()).await
     }
 
-    /// An admin request that must succeed; its body.
+    /// An admin request that must succeed. Returns its body.
     pub async fn admin_ok(&self, method: &str, path: &str, body: Option<Value>) -> Value {
         let (status, answer) = self.admin(method, path, body).await;
         assert!(
@@ -244,13 +244,13 @@ impl Gateway {
         .await;
     }
 
-    /// Revokes through the admin API; the receipt.
+    /// Revokes through the admin API. Returns the receipt.
     pub async fn revoke(&self, revocation: Value) -> Value {
         self.admin_ok("POST", "/v1/revocations", Some(revocation))
             .await
     }
 
-    /// True if `/readyz` says so.
+    /// True if `/readyz` answers that the node is ready.
     pub async fn ready(&self) -> bool {
         let answer = http::request(self.admin, "GET", "/readyz", &[], b"").await;
         answer.status == 200
@@ -263,8 +263,8 @@ impl Gateway {
         answer.text()
     }
 
-    /// A metric's value, summed over its series. With labels, `name{a="b"}`, only over those that
-    /// have them. 0 when there is none.
+    /// A metric's value, summed over its series, or with labels, as in `name{a="b"}`, over the
+    /// series that have them. 0 if there is none.
     pub async fn metric(&self, name: &str) -> f64 {
         let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
         let labels: Vec<&str> = labels
@@ -285,7 +285,7 @@ impl Gateway {
             .sum()
     }
 
-    /// The names of all series, values and exemplars aside.
+    /// The names of all series, without values and exemplars.
     pub async fn series(&self) -> BTreeSet<String> {
         let text = self.metrics().await;
         text.lines()
@@ -307,19 +307,19 @@ impl Gateway {
 
     // The process.
 
-    /// Its id.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends SIGHUP: re-read the configuration.
+    /// Sends SIGHUP, which reloads the configuration.
     pub fn reload(&self) {
         self.signal("HUP");
     }
 
-    /// Steps the wall clock of a gateway that has its own: from now on it is so many seconds off.
+    /// Steps the wall clock of a gateway that has its own to differ by so many seconds.
     pub fn set_clock(&self, seconds: i64) {
-        // Renamed into place: it is read while it is written.
+        // Written beside and renamed: the gateway may read the file at any time.
         let new = self.directory.path().join("new-clock");
         fs::write(&new, format!("{seconds:+}")).expect("the clock can be written");
         fs::rename(&new, self.directory.path().join(CLOCK)).expect("it can be renamed");
@@ -335,8 +335,8 @@ impl Gateway {
         signal(self.pid(), name);
     }
 
-    /// Stops the process in its tracks (SIGSTOP) and waits until every thread of it has stopped:
-    /// until [`Gateway::thaw`] it does nothing at all.
+    /// Stops the process (SIGSTOP) until [`Gateway::thaw`], and waits until each of its threads has
+    /// stopped.
     pub async fn freeze(&self) {
         self.signal("STOP");
         let tasks = format!("/proc/{}/task", self.pid());
@@ -344,7 +344,7 @@ impl Gateway {
             let mut threads = fs::read_dir(&tasks).expect("the process runs");
             let stopped = threads.all(|thread| {
                 let stat = thread.expect("a thread").path().join("stat");
-                // The state is behind the name in parentheses. A thread that has ended is as still.
+                // The state follows the name in parentheses. An ended thread counts as stopped.
                 fs::read_to_string(stat).map_or(true, |stat| {
                     stat.rsplit_once(") ")
                         .is_some_and(|(_, rest)| rest.starts_with('T'))
@@ -355,12 +355,12 @@ impl Gateway {
         .await;
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Continues the process (SIGCONT).
     pub fn thaw(&self) {
         self.signal("CONT");
     }
 
-    /// Waits for the end of the process; its exit code.
+    /// Waits for the end of the process. Returns its exit code.
     pub async fn exited(&mut self, patience: Duration) -> i32 {
         let deadline = Instant::now() + patience;
         loop {
@@ -395,7 +395,7 @@ impl Gateway {
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
-        // After the name in parentheses; utime and stime are fields 14 and 15, in ticks of 10 ms.
+        // Behind the name in parentheses, utime and stime are fields 14 and 15, in ticks of 10 ms.
         let (_, fields) = stat.rsplit_once(')').expect("pid (name) …");
         let ticks: u64 = fields
             .split_whitespace()
@@ -416,7 +416,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
@@ -433,8 +433,8 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    /// In every test: each step of the revocation protocol that the node has logged is one that the
-    /// model's node can make.
+    /// Runs in every test: the model's node must be able to make each step of the revocation
+    /// protocol that this node has logged.
     fn assert_follows_the_model(&self) {
         let lines = self.log.lines();
         if let Err(violation) = replay::check(lines.iter().map(String::as_str)) {
@@ -443,7 +443,7 @@ impl Gateway {
     }
 }
 
-/// The library that steps the wall clock of one process. It is where Debian puts it, by
+/// The library that steps the wall clock of one process. Debian's path for it depends on the
 /// architecture.
 fn faketime_library() -> PathBuf {
     let libraries = fs::read_dir("/usr/lib").expect("there are libraries");
@@ -454,7 +454,7 @@ fn faketime_library() -> PathBuf {
     paths.next().expect("faketime is installed")
 }
 
-/// The address a listener has logged; none, with port 0, of a Unix socket.
+/// The address that a listener has logged; `None`, with port 0, for a Unix socket.
 pub(crate) async fn listening(log: &Log, listener: &str) -> Option<SocketAddr> {
     log.line(PATIENCE, |line| {
         let entry: Value = serde_json::from_str(line).ok()?;
@@ -478,12 +478,12 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.success(), "kill -{name}");
 }
 
-/// Looks again and again until there is something, or [`PATIENCE`] is over.
+/// Calls `look` repeatedly until it returns something, or fails after [`PATIENCE`].
 pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
     eventually_within(PATIENCE, what, look).await
 }
 
-/// Looks again and again until there is something, or so much time is over.
+/// Calls `look` repeatedly until it returns something, or fails after this time.
 pub async fn eventually_within<T>(
     patience: Duration,
     what: &str,

@@ -1,4 +1,4 @@
-//! A server for an identity provider's logout tokens that a test wants to see.
+//! A server that receives the logout tokens of an identity provider, for a test to look at.
 
 use std::time::Duration;
 
@@ -6,31 +6,31 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-/// Time for a provider on a busy machine.
+/// Deadline for a provider on a busy machine.
 const PROVIDER: Duration = Duration::from_secs(60);
 
-/// A listener on loopback in a gateway's place.
+/// A listener on loopback in place of a gateway.
 #[derive(Debug)]
 pub struct Inbox {
     listener: TcpListener,
 }
 
 impl Inbox {
-    /// One that listens.
+    /// Starts to listen.
     pub async fn open() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("a port of loopback can be bound");
         Self { listener }
     }
 
-    /// The address that a provider is to post to.
+    /// The URL to which a provider posts.
     pub fn url(&self) -> String {
         let address = self.listener.local_addr();
         let address = address.expect("a bound socket has an address");
         format!("http://{address}/logout/backchannel")
     }
 
-    /// The next logout token; the provider is told that all is well.
+    /// The next logout token. The provider gets a successful answer.
     pub async fn logout_token(&self) -> String {
         let next = timeout(PROVIDER, self.next());
         next.await.expect("a logout token is posted")
@@ -54,7 +54,7 @@ impl Inbox {
     }
 }
 
-/// The token of a request that has come in full.
+/// The token, once the request has arrived completely.
 fn whole(request: &str) -> Option<String> {
     let (head, body) = request.split_once("\r\n\r\n")?;
     let head = head.to_lowercase();

@@ -1,4 +1,4 @@
-//! A real Keycloak, which every test of a process shares: a realm for each.
+//! A real Keycloak that all tests of a process share, with a realm for each test.
 
 mod home;
 
@@ -20,21 +20,22 @@ use crate::free_port;
 /// The client of the recipe.
 pub const CLIENT: &str = "web-app";
 
-/// Redirect address of that client's users.
+/// Redirect URL of that client's users.
 const REDIRECT: &str = "https://app.example.com/";
 
 /// The password of every user.
 const PASSWORD: &str = "correct horse battery staple";
 
-/// Time for a first start, which includes Keycloak's own build, on a busy machine.
+/// Deadline for a first start, which includes Keycloak's own build, on a busy machine.
 const START: Duration = Duration::from_secs(180);
 
-/// Keeps the machine's memory: about 320 MiB in all.
+/// Limits Keycloak's memory to about 320 MiB in all.
 const JAVA_OPTS: &str =
     "-Xms64m -Xmx320m -XX:MaxMetaspaceSize=224m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC";
 
-/// Runs Keycloak in a process group of its own until its standard input ends, which it does with the
-/// process that holds it, however that ends. Then nothing stays behind, files included.
+/// Script that runs Keycloak in its own process group until standard input ends. Standard input
+/// ends with the process that holds it, even if that crashes. The script then stops Keycloak and
+/// removes its files.
 const KEEPER: &str = r#"
 trap '' INT TERM HUP
 set -m
@@ -52,21 +53,21 @@ pub struct Keycloak {
     address: SocketAddr,
     home: PathBuf,
     admin_token: String,
-    /// Keycloak ends with it.
+    /// Dropping this ends Keycloak.
     _keeper: (Child, ChildStdin),
 }
 
-/// A realm of a test's own, with the role `member` granted to each user of it.
+/// A realm for one test, in which each user has the role `member`.
 #[derive(Debug)]
 pub struct Realm {
-    /// Its name.
+    /// The realm's name.
     pub name: String,
     keycloak: &'static Keycloak,
-    /// Address of requests: Keycloak itself, or a proxy in front of it.
+    /// Address that requests go to: Keycloak itself, or a proxy in front of it.
     address: SocketAddr,
 }
 
-/// Tokens of one login of a user.
+/// Tokens of one sign-in of a user.
 #[derive(Debug, Clone)]
 pub struct Login {
     /// The access token.
@@ -79,7 +80,7 @@ pub struct Login {
 }
 
 impl Keycloak {
-    /// The Keycloak of this process, started when it is first asked for.
+    /// The Keycloak of this process. The first call starts it.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Keycloak> = OnceCell::const_new();
         SHARED.get_or_init(Self::start).await
@@ -111,7 +112,7 @@ impl Keycloak {
         };
         keycloak.until_ready(local(management)).await;
         keycloak.admin_token = keycloak.sign_in_admin().await;
-        // The first token is good for a minute.
+        // By default the first token is valid only for a minute.
         let patience = json!({"accessTokenLifespan":36_000}).to_string();
         keycloak.admin("PUT", "", Some(&patience), "master").await;
         keycloak.admin_token = keycloak.sign_in_admin().await;
@@ -169,11 +170,11 @@ impl Keycloak {
         self.realm_at(&name, self.address).await
     }
 
-    /// A new realm of this name whose tokens are from `address`, where something passes on what is
-    /// asked of Keycloak.
+    /// A new realm with this name whose tokens are from `address`, where a proxy forwards requests
+    /// to Keycloak.
     pub async fn realm_at(&'static self, name: &str, address: SocketAddr) -> Realm {
         static ONE_BY_ONE: Mutex<()> = Mutex::const_new(());
-        // Several at once would all take as long.
+        // One realm at a time: several at once would each take as long as all of them.
         let _turn = ONE_BY_ONE.lock().await;
         let realm = json!({"realm":name,"enabled":true});
         self.admin("POST", "", Some(&realm.to_string()), "").await;
@@ -184,14 +185,14 @@ impl Keycloak {
         }
     }
 
-    /// Its address.
+    /// The realm's address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
 impl Realm {
-    /// Its issuer identifier.
+    /// The realm's issuer identifier.
     pub fn issuer(&self) -> String {
         format!("{}/realms/{}", self.origin(), self.name)
     }
@@ -201,7 +202,7 @@ impl Realm {
         format!("http://{}", self.address)
     }
 
-    /// Asks the admin REST API, below the realm, and expects success.
+    /// Calls the admin REST API, below the realm, and expects success.
     pub async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
         let body = (!body.is_null()).then(|| body.to_string());
         let keycloak = self.keycloak;
@@ -214,8 +215,8 @@ impl Realm {
         }
     }
 
-    /// Runs commands of the recipe as they are written, but for the places: this realm and `gateway`, a
-    /// URL. Expects success.
+    /// Runs commands of the recipe verbatim, with the addresses of this realm and of `gateway`, a
+    /// URL, in place of the page's. Expects success.
     pub async fn run(&self, commands: &str, gateway: &str) {
         let mut commands = commands.to_owned();
         for (written, meant) in [
@@ -236,7 +237,7 @@ impl Realm {
         assert!(output.status.success(), "{commands}\n{output:?}");
     }
 
-    /// Adds a user who has the role `member`; returns the id, which is `sub` in tokens.
+    /// Adds a user with the role `member`. Returns the id, which is `sub` in tokens.
     pub async fn user(&self, name: &str) -> String {
         let user = json!({
             "username": name, "enabled": true, "emailVerified": true,
@@ -260,18 +261,19 @@ impl Realm {
         text_of(&found[0], "id")
     }
 
-    /// Signs a user in at the recipe's client, in a browser of the login's own.
+    /// Signs a user in at the recipe's client, in a new browser.
     pub async fn login(&self, user: &str) -> Login {
         self.login_at(CLIENT, user, Browser::new(self.address))
             .await
     }
 
-    /// As [`Realm::login`] at another client, in the browser of `earlier`, which asks for no password.
+    /// As [`Realm::login`] at another client, in the browser of `earlier`, so Keycloak asks for no
+    /// password.
     pub async fn login_beside(&self, client: &str, earlier: &Login) -> Login {
         self.login_at(client, "", earlier.browser.clone()).await
     }
 
-    /// The authorization code flow (RFC 6749 §4.1), with what a browser does in it.
+    /// Runs the authorization code flow (RFC 6749 §4.1), with the steps of a browser.
     async fn login_at(&self, client: &str, user: &str, mut browser: Browser) -> Login {
         let query = encoded(&[
             ("client_id", client),
@@ -297,7 +299,7 @@ impl Realm {
         self.tokens(&form, browser).await
     }
 
-    /// New tokens for those of a login; the answer as it is, if there are none.
+    /// New tokens for a sign-in. Returns the answer itself if it has none.
     pub async fn refresh(&self, login: &Login) -> Result<Login, Value> {
         let form = [
             ("grant_type", "refresh_token"),
@@ -317,7 +319,7 @@ impl Realm {
         Login::new(&answer.json(), browser)
     }
 
-    /// The user logs out of one login.
+    /// The user ends one sign-in.
     pub async fn log_out(&self, login: &Login) {
         let form = [("client_id", CLIENT), ("refresh_token", &login.refresh)];
         let answer = post_form(self.address, &self.path("logout"), &form, &[]).await;
@@ -328,7 +330,7 @@ impl Realm {
     pub async fn sign_out_others(&self, login: &Login) {
         let path = format!("/realms/{}/account/sessions?current=false", self.name);
         let authorization = format!("Bearer {}", login.access);
-        // Without the second it is the account console's page.
+        // Without the second header the answer is the page of the account console.
         let headers = [
             ("Authorization", authorization.as_str()),
             ("Accept", "application/json"),

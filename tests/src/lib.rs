@@ -1,8 +1,8 @@
 //! Curfew tested through its public door: the binary, its sockets, its admin API, its log.
 //!
-//! Owns: starting gateways and Redis servers as processes of their own, making the links between them
-//! bad, and looking at them from outside.
-//! Knows nothing of: any crate of the gateway. Only [`curfew_testkit`], which speaks to sockets.
+//! Owns: starting gateways and Redis servers as separate processes, making the links between them
+//! bad, and observing them from outside. Knows nothing of: any crate of the gateway. Uses only
+//! [`curfew_testkit`], which speaks to sockets.
 //! Start at [`Gateway::start`] and [`Settings`]; for several gateways at [`Cluster::start`],
 //! [`Redis`], [`Proxy`] and [`Tape`]; for load at [`Audience`], [`Flood`] and [`Witness`].
 

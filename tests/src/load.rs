@@ -1,10 +1,10 @@
-//! Load, and looking at what comes of it without trusting the test's own clock.
+//! Load, and observation of its effects without trust in the test's own clock.
 //!
-//! A test that is not scheduled reads late what came in time. So nothing here is late because it was
-//! read late. What a node has written to its clients is known from the kernels' queues, read or not:
-//! a [`Mark`] in each stream of bytes divides what was written before a moment from what was written
-//! after it. What Redis has executed is placed between ticks that it executed as well, and a tick
-//! knows when it was sent.
+//! A test process that is not scheduled reads late, even if the bytes came in time. So nothing here
+//! counts as late because it was read late. The kernels' queues show which bytes a node has written
+//! to its clients, read or not: a [`Mark`] in each stream of bytes separates bytes written before a
+//! moment from later ones. Publications at Redis are ordered between ticks that Redis also
+//! executed, and each tick carries the time of its sending.
 
 mod audience;
 mod flood;

@@ -1,4 +1,4 @@
-//! Output of a process, line by line as it comes.
+//! Output of a process, collected line by line.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::sync::Arc;
@@ -29,7 +29,7 @@ impl Log {
         }
     }
 
-    /// Collects the lines of `source` on a thread of its own until it ends.
+    /// Collects the lines of `source` on a separate thread until it ends.
     pub(crate) fn collect(&self, source: impl Read + Send + 'static) {
         let (lines, count) = (Arc::clone(&self.lines), Arc::clone(&self.count));
         thread::spawn(move || {
@@ -67,7 +67,7 @@ impl Log {
             .collect()
     }
 
-    /// The first line `wanted` accepts, waited for.
+    /// Waits for the first line that `wanted` accepts.
     pub async fn line<T>(
         &self,
         patience: Duration,

@@ -1,4 +1,4 @@
-//! An OpenID provider that follows the standard to the letter: the package `oidc-provider`.
+//! An OpenID provider that follows the standard strictly: the package `oidc-provider`.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -15,25 +15,25 @@ use tokio::time::timeout;
 
 use crate::browser::{Browser, between, code_of, encoded, post_form, text_of};
 
-/// Redirect address of users.
+/// Redirect URL of users.
 const REDIRECT: &str = "https://app.example.com/";
 
-/// Audience of its access tokens (RFC 8707).
+/// Audience of the provider's access tokens (RFC 8707).
 const RESOURCE: &str = "https://rt.example.com";
 
-/// The file in its directory with what it complains of.
+/// File of the provider's error output, in its directory.
 const LOG: &str = "log";
 
-/// Time for a start, on a busy machine.
+/// Deadline for a start, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
-/// More redirects than any login takes.
+/// Limit on redirects, more than any sign-in takes.
 const REDIRECTS: usize = 10;
 
 /// A provider that runs until it is dropped.
 #[derive(Debug)]
 pub struct OpenIdProvider {
-    /// The line that made it, see the program.
+    /// The line of input that configured the provider, as the program describes.
     made_of: Mutex<Value>,
     address: SocketAddr,
     issuer: String,
@@ -48,7 +48,7 @@ struct Running {
     output: BufReader<ChildStdout>,
 }
 
-/// Tokens of a login.
+/// Tokens of a sign-in.
 #[derive(Debug, Clone)]
 pub struct SignedIn {
     /// The access token, a JWT (RFC 9068).
@@ -60,8 +60,8 @@ pub struct SignedIn {
 }
 
 impl OpenIdProvider {
-    /// One whose issuer identifier has `path` behind its port, that signs with keys of these algorithms,
-    /// and has a client of each name and further metadata.
+    /// Starts a provider. Its issuer identifier has `path` after the port, it has a key for each of
+    /// these algorithms, and a client with each name and metadata.
     pub async fn start(path: &str, algorithms: &[&str], clients: &[(&str, Value)]) -> Self {
         let clients: Vec<Value> = clients.iter().map(client).collect();
         let made_of = json!({"path":path,"keys":algorithms,"clients":clients,"rotates":true});
@@ -96,17 +96,17 @@ impl OpenIdProvider {
         }
     }
 
-    /// Its issuer identifier.
+    /// The provider's issuer identifier.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 
-    /// New keys in place of all it has, in the same order.
+    /// Replaces all keys by new ones, in the same order.
     pub async fn rotate(&self) {
         self.change("rotates", json!(true)).await;
     }
 
-    /// From now on clients' metadata is this.
+    /// Replaces the metadata of the clients.
     pub async fn register(&self, clients: &[(&str, Value)]) {
         let clients: Vec<Value> = clients.iter().map(client).collect();
         self.change("clients", json!(clients)).await;
@@ -129,14 +129,15 @@ impl OpenIdProvider {
         std::fs::read_to_string(self.directory.path().join(LOG)).unwrap_or_default()
     }
 
-    /// Signs a user in at a client, in a browser of the login's own.
+    /// Signs a user in at a client, in a new browser.
     pub async fn login(&self, client: &str, user: &str) -> SignedIn {
         let query = [("login_hint", user)];
         self.login_with(client, &query, Browser::new(self.address))
             .await
     }
 
-    /// The same with `sid` asked for (OpenID Connect Core §5.5), which else only a client has whose logouts name it.
+    /// As [`OpenIdProvider::login`], and asks for `sid` (OpenID Connect Core §5.5). Without the
+    /// question, only clients get `sid` whose logouts name it.
     pub async fn login_with_sid(&self, client: &str, user: &str) -> SignedIn {
         let sid = json!({"id_token":{"sid":null}}).to_string();
         let query = [("login_hint", user), ("claims", &sid)];
@@ -149,7 +150,7 @@ impl OpenIdProvider {
         self.login_with(client, &[], earlier.browser.clone()).await
     }
 
-    /// The authorization code flow for a resource (RFC 6749 §4.1, RFC 8707).
+    /// Runs the authorization code flow for a resource (RFC 6749 §4.1, RFC 8707).
     async fn login_with(
         &self,
         client: &str,
@@ -194,8 +195,9 @@ impl OpenIdProvider {
         }
     }
 
-    /// The user logs out, as a client asks (OpenID Connect RP-Initiated Logout 1.0), and says so for all of the
-    /// browser's clients. Each has its logout token by then, or has refused it.
+    /// The user logs out, at the request of a client (OpenID Connect RP-Initiated Logout 1.0), and
+    /// confirms this for all clients of the browser. When this returns, each client has received
+    /// its logout token or refused it.
     pub async fn log_out(&self, login: &SignedIn) {
         let mut browser = login.browser.clone();
         let query = encoded(&[("client_id", &login.client), ("id_token_hint", &login.id)]);
@@ -216,7 +218,7 @@ impl Drop for OpenIdProvider {
     }
 }
 
-/// Tells the process what the provider is made of; its issuer.
+/// Sends the configuration to the process. Returns the issuer identifier.
 async fn tell(mut running: Running, made_of: Value) -> Option<(Running, String)> {
     let asked = spawn_blocking(move || {
         writeln!(running.input, "{made_of}").ok()?;
@@ -229,7 +231,7 @@ async fn tell(mut running: Running, made_of: Value) -> Option<(Running, String)>
     told.ok()?
 }
 
-/// The metadata of a client that has no secret (RFC 7591 §2).
+/// The metadata of a client without a secret (RFC 7591 §2).
 fn client((name, more): &(&str, Value)) -> Value {
     let mut client = json!({
         "client_id": name, "token_endpoint_auth_method": "none", "redirect_uris": [REDIRECT],
@@ -241,7 +243,7 @@ fn client((name, more): &(&str, Value)) -> Value {
     client
 }
 
-/// The folder that the package is installed in.
+/// The folder in which the package is installed.
 fn tools() -> PathBuf {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools");
     let tools = std::env::var_os("CURFEW_TOOLS").map_or_else(|| default.into(), PathBuf::from);

@@ -1,5 +1,4 @@
-//! An identity provider of our own: discovery and a key set, good ones and what else is answered in
-//! their place.
+//! A small identity provider: discovery and a key set, with valid answers and with faulty ones.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,23 +15,23 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::TestAuthority;
 
-/// Below the issuer.
+/// Path of discovery below the issuer.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// Manner of answers to requests.
+/// The way in which the provider answers requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manner {
-    /// As they should be.
+    /// With valid documents.
     Good,
-    /// Not at all, until the manner is another; then as that says.
+    /// Not at all, until the manner changes; then as the new manner says.
     Hanging,
     /// With this status and a body that is not JSON.
     Status(u16),
-    /// By sending to another URL, with this status.
+    /// With a redirect to another URL, with this status.
     Redirect(u16, String),
     /// With 200 and a web page.
     Html,
-    /// With 200 and ten megabytes of a key set.
+    /// With 200 and a key set of ten megabytes.
     Huge,
     /// By closing the connection.
     Closing,
@@ -51,9 +50,9 @@ pub struct Provider {
 /// Paths of a provider's documents.
 #[derive(Debug, Clone, Copy)]
 pub struct Paths {
-    /// The path of its issuer identifier.
+    /// The path of the issuer identifier.
     pub issuer: &'static str,
-    /// That of its keys.
+    /// The path of the key set.
     pub keys: &'static str,
 }
 
@@ -68,7 +67,7 @@ struct Shared {
 }
 
 impl Provider {
-    /// One with these keys.
+    /// Starts a provider with these keys.
     pub async fn start(keys: &[&Key]) -> Self {
         let paths = Paths {
             issuer: "",
@@ -77,7 +76,7 @@ impl Provider {
         Self::start_at(paths, keys).await
     }
 
-    /// One with these keys that speaks TLS, with a certificate of `authority`.
+    /// Starts a provider with these keys that speaks TLS, with a certificate of `authority`.
     pub async fn start_secure(keys: &[&Key], authority: &TestAuthority) -> Self {
         let paths = Paths {
             issuer: "",
@@ -86,7 +85,7 @@ impl Provider {
         Self::serve_at(paths, keys, Some(authority.acceptor())).await
     }
 
-    /// One with these keys and paths.
+    /// Starts a provider with these keys and paths.
     pub async fn start_at(paths: Paths, keys: &[&Key]) -> Self {
         Self::serve_at(paths, keys, None).await
     }
@@ -121,7 +120,7 @@ impl Provider {
                     let Some(tls) = tls else {
                         return answer(stream, accepting).await;
                     };
-                    // A client that trusts another authority ends it here.
+                    // A client that trusts another authority ends the handshake here.
                     if let Ok(stream) = tls.accept(stream).await {
                         answer(stream, accepting).await;
                     }
@@ -137,59 +136,59 @@ impl Provider {
         }
     }
 
-    /// Its issuer identifier.
+    /// The provider's issuer identifier.
     pub fn issuer(&self) -> String {
         self.origin() + self.paths.issuer
     }
 
-    /// The scheme, host and port of all it has.
+    /// The scheme, host and port of all of the provider's URLs.
     pub fn origin(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
     }
 
-    /// Address of its keys.
+    /// URL of the key set.
     pub fn keys_url(&self) -> String {
         self.origin() + self.paths.keys
     }
 
-    /// A user's token by one of its keys.
+    /// A user's token, signed by one of the keys.
     pub fn token(&self, key: &Key, user: &str) -> String {
         key.user_with(user, json!({"iss": self.issuer()}))
     }
 
-    /// `[[auth.issuers]]` by the URL of its keys.
+    /// `[[auth.issuers]]` with the URL of the key set.
     pub fn by_url(&self, name: &str) -> String {
         let (iss, url) = (self.issuer(), self.keys_url());
         format!("[[auth.issuers]]\nname = {name:?}\nissuer = {iss:?}\njwks_url = {url:?}\n")
     }
 
-    /// `[[auth.issuers]]` by discovery.
+    /// `[[auth.issuers]]` with discovery.
     pub fn by_discovery(&self, name: &str) -> String {
         let iss = self.issuer();
         format!("[[auth.issuers]]\nname = {name:?}\nissuer = {iss:?}\ndiscovery = true\n")
     }
 
-    /// From now on these are its keys.
+    /// Replaces the keys.
     pub fn rotate(&self, keys: &[&Key]) {
         self.serve(jwks(keys));
     }
 
-    /// From now on this text is its key set, well-formed or not.
+    /// Replaces the key set by this text, well-formed or not.
     pub fn serve(&self, set: String) {
         *self.shared.keys.lock() = set;
     }
 
-    /// Changes a member of its OpenID configuration.
+    /// Changes a member of the OpenID configuration.
     pub fn configure(&self, member: &str, value: Value) {
         self.shared.configuration.lock()[member] = value;
     }
 
-    /// From now on it answers like this.
+    /// Changes the manner of answers.
     pub fn behave(&self, manner: Manner) {
         self.shared.manner.send_replace(manner);
     }
 
-    /// Number of requests for its keys.
+    /// Number of requests for the key set.
     pub fn fetches(&self) -> usize {
         self.requests(self.paths.keys)
     }
@@ -201,7 +200,7 @@ impl Provider {
     }
 }
 
-/// One request on one connection.
+/// Answers one request on one connection.
 async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -240,7 +239,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Sha
     let answer = format!(
         "HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{more}\r\n{body}"
     );
-    // The client may have gone.
+    // The client may have closed the connection.
     drop(stream.write_all(answer.as_bytes()).await);
     drop(stream.shutdown().await);
 }

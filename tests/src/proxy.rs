@@ -15,25 +15,25 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// Bytes read at once.
+/// Size of one read.
 const CHUNK: usize = 64 * 1024;
 
-/// Chunks that may be on their way in one direction; more wait with the sender.
+/// Chunks that may be in flight in one direction. More wait at the sender.
 const CHUNKS: usize = 4096;
 
-/// Longer than any test.
+/// A delay longer than any test.
 const FOR_EVER: Duration = Duration::from_secs(3600);
 
 /// Treatment of the bytes of one direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flow {
-    /// They pass.
+    /// The bytes pass.
     Pass,
-    /// They pass this much later.
+    /// The bytes pass this much later.
     Delay(Duration),
-    /// They wait, and pass when the link is better: what TCP makes of lost packets.
+    /// The bytes wait, and pass when the link recovers, as TCP does with lost packets.
     Stall,
-    /// They vanish. A connection that has lost bytes so is cut when the link is better.
+    /// The bytes vanish. When the link recovers, a connection that has lost bytes is cut.
     Swallow,
 }
 
@@ -44,20 +44,20 @@ pub struct Link {
     pub up: Flow,
     /// From the server to the clients.
     pub down: Flow,
-    /// Connections are reset, and new ones as soon as they are made.
+    /// True if connections are reset, and new ones as soon as they are made.
     pub cut: bool,
 }
 
 impl Link {
-    /// As if there were no proxy.
+    /// A link without faults.
     pub const PASS: Self = Self::both(Flow::Pass);
-    /// Connections are made, and nothing is ever heard on them.
+    /// Connections are made, but no bytes pass.
     pub const BLACK_HOLE: Self = Self::both(Flow::Swallow);
-    /// Nothing moves until the link is better; then everything does, late.
+    /// Nothing passes until the link recovers. Then everything passes, late.
     pub const STALLED: Self = Self::both(Flow::Stall);
-    /// The server hears nothing any more, and is still heard.
+    /// The server receives nothing more; its own bytes still pass.
     pub const DEAF: Self = Self::only_up(Flow::Swallow);
-    /// The server is not heard any more, and still hears.
+    /// Bytes of the server no longer pass; it still receives.
     pub const MUTE: Self = Self::only_down(Flow::Swallow);
     /// Every connection is reset.
     pub const CUT: Self = Self {
@@ -65,7 +65,7 @@ impl Link {
         ..Self::PASS
     };
 
-    /// From the clients to the server only; back, everything passes.
+    /// This flow from the clients to the server; the other direction passes.
     pub const fn only_up(flow: Flow) -> Self {
         Self {
             up: flow,
@@ -74,7 +74,7 @@ impl Link {
         }
     }
 
-    /// From the server to the clients only; there, everything passes.
+    /// This flow from the server to the clients; the other direction passes.
     pub const fn only_down(flow: Flow) -> Self {
         Self {
             up: Flow::Pass,
@@ -83,7 +83,7 @@ impl Link {
         }
     }
 
-    /// The same in both directions.
+    /// The same flow in both directions.
     pub const fn both(flow: Flow) -> Self {
         Self {
             up: flow,
@@ -93,14 +93,14 @@ impl Link {
     }
 }
 
-/// Kind of a connection, by its first commands.
+/// Kind of a connection, recognised by its first commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It asked for `CLIENT TRACKING`: revocations come on it.
+    /// It sent `CLIENT TRACKING`: revocations come on it.
     Tracking,
-    /// It asked to `SUBSCRIBE`: publications come on it.
+    /// It sent `SUBSCRIBE`: publications come on it.
     Subscriber,
-    /// Neither, so far: any command goes over it.
+    /// It has sent neither so far; any command may use it.
     Other,
 }
 
@@ -121,13 +121,13 @@ impl Kind {
     }
 }
 
-/// The state that the test has asked for.
+/// The state of the links that the test has requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wanted {
     tracking: Link,
     subscriber: Link,
     other: Link,
-    /// Number of cuts: no connection outlives even the shortest.
+    /// Number of cuts. A connection compares it, so that even the shortest cut ends it.
     cuts: u64,
 }
 
@@ -141,20 +141,20 @@ impl Wanted {
     }
 }
 
-/// A proxy in front of one server, on a thread of its own so that a busy test does not slow it down.
-/// All connections are cut when it is dropped.
+/// A proxy in front of one server, on a separate thread so that a busy test does not slow it down.
+/// Dropping it cuts all connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
     server: watch::Sender<SocketAddr>,
     wanted: watch::Sender<Wanted>,
     clock: Arc<AtomicI64>,
-    // Ends the thread when it is dropped.
+    // Dropping this ends the thread.
     _running: oneshot::Sender<()>,
 }
 
 impl Proxy {
-    /// Starts one in front of `server`, on a free port.
+    /// Starts a proxy in front of `server`, on a free port.
     pub async fn start(server: SocketAddr) -> Self {
         let (wanted, watched) = watch::channel(Wanted {
             tracking: Link::PASS,
@@ -197,13 +197,13 @@ impl Proxy {
         self.address
     }
 
-    /// New connections go to another server from now on, as if a name had another address. Existing
-    /// ones stay.
+    /// Sends new connections to another server, as if a name had changed its address. Existing
+    /// connections stay.
     pub fn point_to(&self, server: SocketAddr) {
         self.server.send_replace(server);
     }
 
-    /// Changes the link of all connections, those of any kind included.
+    /// Changes the link of all connections, of every kind.
     pub fn set(&self, link: Link) {
         self.wanted.send_modify(|wanted| {
             *wanted = Wanted {
@@ -215,12 +215,12 @@ impl Proxy {
         });
     }
 
-    /// Changes the link of the connections of one kind, those to come included.
+    /// Changes the link of the connections of one kind, also of future ones.
     pub fn set_only(&self, kind: Kind, link: Link) {
         self.wanted.send_modify(|wanted| *wanted.of(kind) = link);
     }
 
-    /// From now on the server's `TIME` is said to be so many seconds later than it is.
+    /// Adds so many seconds to the time in each later answer of the server to `TIME`.
     pub fn shift_time(&self, seconds: i64) {
         self.clock.store(seconds, Ordering::Relaxed);
     }
@@ -233,16 +233,16 @@ async fn accept(
     clock: Arc<AtomicI64>,
 ) {
     let mut connections = JoinSet::new();
-    // An accept fails when descriptors run out, and then the test has failed anyway.
+    // An accept fails if descriptors run out, and then the test has failed anyway.
     while let Ok((client, _)) = listener.accept().await {
         let server = *server.borrow();
         connections.spawn(carry(client, server, wanted.clone(), Arc::clone(&clock)));
-        // Both ends of a connection have seen its cut.
+        // Removes ended connections: both of their ends have noticed the cut.
         while connections.try_join_next().is_some() {}
     }
 }
 
-/// Carries one connection until either side ends it or the link is cut.
+/// Forwards one connection until either side ends it or the link is cut.
 async fn carry(
     client: TcpStream,
     server: SocketAddr,
@@ -325,11 +325,11 @@ impl Side<'_> {
         let reading = async move {
             loop {
                 let mut bytes = Vec::with_capacity(CHUNK);
-                // The end is passed on as no bytes; it may be late or wait, as any bytes may.
+                // No bytes stand for the end, which the link may delay or stall like any bytes.
                 let read = from.read_buf(&mut bytes).await;
                 look(&mut bytes);
                 let ended = !matches!(read, Ok(1..));
-                // The writer has ended only when the connection has.
+                // The send fails only if the connection has ended.
                 drop(queue.send((Instant::now(), bytes)).await);
                 if ended {
                     return read.map(drop);
@@ -353,7 +353,8 @@ impl Side<'_> {
         read.and(written)
     }
 
-    /// Waits as long as what came then has to; false when it is lost instead.
+    /// Waits as long as the link delays a chunk that arrived at `came`. Returns false if the chunk
+    /// is lost.
     async fn wait(&mut self, came: Instant, is_end: bool) -> bool {
         loop {
             let mut wanted = *self.wanted.borrow_and_update();
@@ -372,7 +373,7 @@ impl Side<'_> {
             }
             tokio::select! {
                 () = sleep_until(due) => {}
-                // They end with the proxy, which takes the connection with it.
+                // Both wake-ups fail only when the proxy ends, which also ends the connection.
                 _ = self.wanted.changed() => {}
                 _ = self.kind.changed() => {}
             }

@@ -1,4 +1,4 @@
-//! A Redis server of the test's own.
+//! A Redis server for one test.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,12 +18,12 @@ use tokio::time::sleep;
 
 use crate::{Reply, Resp, eventually};
 
-/// Ports tried before a server is said not to start.
+/// Ports to try before the start counts as failed.
 const ATTEMPTS: usize = 20;
 
-/// A running `redis-server`, killed when dropped, with its files in a directory of its own.
+/// A running `redis-server`, killed when dropped, with its files in its own directory.
 ///
-/// Nothing is saved unless the settings say so, and `DEBUG` is allowed.
+/// The server saves nothing unless the settings say so, and `DEBUG` is allowed.
 #[derive(Debug)]
 pub struct Redis {
     process: Option<Child>,
@@ -33,18 +33,18 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts one with the default settings.
+    /// Starts a server with the default settings.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// Starts one with more lines of `redis.conf`.
+    /// Starts a server with additional lines of `redis.conf`.
     pub async fn start_with(settings: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         Self::start_in(directory, settings).await
     }
 
-    /// As [`Redis::start_with`], in a directory where files that the settings name may lie already.
+    /// As [`Redis::start_with`], in a directory that may already hold files that the settings name.
     pub async fn start_in(directory: TempDir, settings: &[&str]) -> Self {
         let mut lines = vec!["save \"\"", "appendonly no", "enable-debug-command yes"];
         lines.extend(settings);
@@ -88,8 +88,8 @@ impl Redis {
         fs::write(directory.join("redis.conf"), text).expect("the configuration can be written");
     }
 
-    /// Starts the process and waits until it answers; false when it ends instead, as it does when
-    /// the port is taken.
+    /// Starts the process and waits until it answers. Returns false if it ends instead, as it does
+    /// when the port is taken.
     async fn run_process(&mut self) -> bool {
         let child = Command::new(redis_program("redis-server"))
             .arg(self.directory().join("redis.conf"))
@@ -112,7 +112,7 @@ impl Redis {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
             if let Ok(mut connection) = Resp::connect(address).await
                 && let Ok(Reply::Text(info)) = connection.call(&["INFO"]).await
-                // Another test's server may have taken the port before ours could.
+                // Another test's server may have taken the port before this one could.
                 && info.contains(&format!("process_id:{}\r\n", process.id()))
                 && !info.contains("loading:1")
             {
@@ -135,7 +135,7 @@ impl Redis {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
 
-    /// TLS address, if its settings have one.
+    /// Address of the TLS port, if the settings have one.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         let settings = fs::read_to_string(self.directory().join("redis.conf"));
         let settings = settings.expect("it was written");
@@ -151,12 +151,12 @@ impl Redis {
         format!("redis://{}", self.address())
     }
 
-    /// Folder of its files.
+    /// Folder of the server's files.
     pub fn directory(&self) -> &Path {
         self.directory.path()
     }
 
-    /// Log so far.
+    /// The log so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory().join("log")).unwrap_or_default()
     }
@@ -170,17 +170,17 @@ impl Redis {
             .expect("the server accepts connections")
     }
 
-    /// One command on a connection of its own; the answer, which must not be a refusal.
+    /// Sends one command on a new connection. Returns the answer, which must not be an error.
     pub async fn run(&self, command: &[impl AsRef<[u8]>]) -> Reply {
         let reply = match self.call(command).await {
-            // A sentinel cuts every connection of a server to which it has given another role.
+            // A sentinel cuts every connection of a server when it changes the server's role.
             Err(error) if error.is_connection_dropped() => self.call(command).await,
             reply => reply,
         };
         reply.expect("the server answers").accepted()
     }
 
-    /// One command on a connection of its own; the answer, errors of the server included.
+    /// Sends one command on a new connection. Returns the answer, including errors of the server.
     pub async fn call(&self, command: &[impl AsRef<[u8]>]) -> RedisResult<Reply> {
         Resp::connect(self.address()).await?.call(command).await
     }
@@ -195,7 +195,7 @@ impl Redis {
         self.run(&["EXISTS", key]).await.integer() == 1
     }
 
-    /// Waits until there is such a key.
+    /// Waits until the key exists.
     pub async fn until_key(&self, key: &str) {
         eventually(&format!("the key {key}"), async || {
             self.has(key).await.then_some(())
@@ -205,39 +205,39 @@ impl Redis {
 
     // The process.
 
-    /// Ends the process at once, without a chance to save anything.
+    /// Kills the process, which cannot save anything.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // Both fail only when it has ended already.
+            // Both fail only if the process has ended already.
             drop(process.kill());
             drop(process.wait());
         }
     }
 
-    /// Starts it again on the same port, with the data it had saved.
+    /// Starts the process again on the same port, with its saved data.
     pub async fn restart(&mut self) {
         self.kill();
         assert!(self.run_process().await, "no restart:\n{}", self.log());
     }
 
-    /// Starts it again on the same port, without any data.
+    /// Starts the process again on the same port, without any data.
     pub async fn restart_empty(&mut self) {
         self.kill();
         for name in ["appendonlydir", "dump.rdb"] {
             let path = self.directory().join(name);
-            // Both fail only if there is no such file.
+            // Both fail only if the file does not exist.
             drop(fs::remove_dir_all(&path));
             drop(fs::remove_file(&path));
         }
         self.restart().await;
     }
 
-    /// Stops the process in its tracks (SIGSTOP): connections stay, nothing is answered.
+    /// Stops the process (SIGSTOP): connections stay, and nothing is answered.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Continues the process (SIGCONT).
     pub fn thaw(&self) {
         self.signal("CONT");
     }
@@ -254,21 +254,21 @@ impl Drop for Redis {
     }
 }
 
-/// A program of Redis: in the folder that `CURFEW_REDIS` names, where that is set (`tests/redis/matrix`
-/// sets it), else the installed one.
+/// Path of a program of Redis: in the folder that `CURFEW_REDIS` names if it is set
+/// (`tests/redis/matrix` sets it), else the installed one.
 pub fn redis_program(name: &str) -> PathBuf {
     let folder = std::env::var_os("CURFEW_REDIS").map(PathBuf::from);
     folder.map_or_else(|| name.into(), |folder| folder.join(name))
 }
 
-/// A free port, below those the kernel gives to outgoing connections: a client that reconnects
-/// while its server is down must not be given the server's own port.
+/// A free port below the range that the kernel uses for outgoing connections. Otherwise a client
+/// that reconnects while its server is down could get the server's own port.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;
     static START: OnceLock<u16> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test processes that run at the same time start at different places.
+    // Test processes that run at the same time start the search at different ports.
     let start = *START.get_or_init(|| {
         let random = RandomState::new().hash_one(std::process::id()) % u64::from(COUNT);
         u16::try_from(random).expect("less than 20,000")

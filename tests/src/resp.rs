@@ -1,7 +1,7 @@
 //! A bare connection to Redis: the `redis` crate writes the commands and parses the replies.
 //!
-//! The crate's connections are not used: they send commands of their own and reconnect, and a test
-//! decides each byte that a proxy sees and each moment at which it sends one.
+//! The crate's connections are not used, because they send their own commands and reconnect. A test
+//! must decide each byte that a proxy sees, and the moment of its sending.
 
 use std::fmt;
 use std::io;
@@ -20,7 +20,7 @@ use tokio::time::timeout;
 pub enum Reply {
     /// No value.
     Nil,
-    /// A text: `OK`, or a value as UTF-8, lossily.
+    /// A text: `OK`, or a value decoded lossily as UTF-8.
     Text(String),
     /// A number.
     Integer(i64),
@@ -57,7 +57,7 @@ impl Reply {
         }
     }
 
-    /// The answer, unless it is a refusal.
+    /// The answer. Panics if it is an error.
     pub fn accepted(self) -> Self {
         assert!(!matches!(self, Self::Error(_)), "{self:?}");
         self
@@ -82,7 +82,7 @@ impl From<Value> for Reply {
 /// A connection to one Redis server.
 pub struct Resp {
     stream: TcpStream,
-    /// Bytes of replies not yet complete: a wait for a reply may be given up and begun again.
+    /// Bytes of incomplete replies. A caller may cancel a wait for a reply and begin it again.
     decoder: Decoder<AnySendSyncPartialState, PointerOffset<[u8]>>,
 }
 
@@ -103,13 +103,13 @@ impl Resp {
         })
     }
 
-    /// One command and its answer.
+    /// Sends one command. Returns its answer.
     pub async fn call(&mut self, command: &[impl AsRef<[u8]>]) -> RedisResult<Reply> {
         let mut replies = self.pipeline(&[command]).await?;
         Ok(replies.remove(0))
     }
 
-    /// Many commands in one write, and all their answers.
+    /// Sends many commands in one write. Returns all their answers.
     pub async fn pipeline<A: AsRef<[u8]>>(
         &mut self,
         commands: &[impl AsRef<[A]>],

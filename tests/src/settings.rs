@@ -1,4 +1,4 @@
-//! The configuration a test runs with.
+//! The configuration of a test's gateway.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,8 +8,8 @@ use curfew_testkit::mint::SECRET;
 /// The admin key of the default settings.
 pub const ADMIN_KEY: &str = "admin-key-of-the-tests-0123456789";
 
-/// A configuration: complete and permissive by default (memory backend, one HS256 issuer, a rule
-/// that allows everything, an admin key), and changed key by key.
+/// A configuration. The default is complete and permissive: memory backend, one HS256 issuer, a
+/// rule that allows everything, an admin key. Tests change it key by key.
 #[derive(Debug, Clone)]
 pub struct Settings {
     sections: BTreeMap<String, BTreeMap<String, String>>,
@@ -36,7 +36,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Sets one key: `limits.subscriptions = 1`, as TOML has it.
+    /// Sets one key in TOML: `limits.subscriptions = 1`.
     pub fn with(mut self, setting: &str) -> Self {
         let (path, value) = setting.split_once('=').expect("section.key = value");
         let (section, key) = path.trim().rsplit_once('.').expect("section.key");
@@ -45,13 +45,13 @@ impl Settings {
         self
     }
 
-    /// Shares the Redis at `url`.
+    /// Uses the Redis at `url`.
     pub fn on_redis(self, url: &str) -> Self {
         self.with("backend.kind = \"redis\"")
             .with(&format!("backend.redis.url = {url:?}"))
     }
 
-    /// Leaves one key out: `admin.key`.
+    /// Removes one key: `admin.key`.
     pub fn without(mut self, path: &str) -> Self {
         let (section, key) = path.rsplit_once('.').expect("section.key");
         if let Some(section) = self.sections.get_mut(section) {
@@ -66,13 +66,13 @@ impl Settings {
         self
     }
 
-    /// Replaces the rules by this TOML (`[[policy.rules]]` tables); empty: none.
+    /// Replaces the rules by this TOML (`[[policy.rules]]` tables). Empty text means no rules.
     pub fn rules(mut self, toml: &str) -> Self {
         self.rules = toml.to_owned();
         self
     }
 
-    /// The file's text.
+    /// The text of the configuration file.
     pub fn to_toml(&self) -> String {
         let mut toml = String::new();
         for (section, keys) in &self.sections {

@@ -1,4 +1,4 @@
-//! Frames of a client, with the time each frame came.
+//! Frames of a client, with the time at which each was read.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,41 +10,41 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Time a recording waits for a frame before it looks for something to send.
+/// Time for which a recording waits for a frame before it sends queued commands.
 const TURN: Duration = Duration::from_millis(5);
 
-/// `backend.lease`, as it is by default: nothing is delivered this long after a revocation.
+/// Default of `backend.lease`: this long after a revocation, nothing is delivered.
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// Time that a busy machine may add between the node's write and the client's read.
 const SLACK: Duration = Duration::from_millis(300);
 
-/// Commands that may wait to be sent.
+/// Limit on commands in the queue for sending.
 const QUEUE: usize = 1024;
 
-/// Pings that may be answered `unavailable` before one must not be: ten seconds' worth at least.
+/// Limit on pings with the answer `unavailable` before a test fails: ten seconds' worth at least.
 const MOST_PINGS: u32 = 200;
 
-/// A frame that came, and when.
+/// A received frame with its time.
 #[derive(Debug, Clone)]
 pub struct TapedFrame {
     /// Time at which it was read.
     pub at: Instant,
-    /// The text frame; for a close frame `{"close":code}`, for the end of the stream `{"end":true}`.
+    /// The text frame. A close frame is `{"close":code}`, the end of the stream `{"end":true}`.
     pub frame: Value,
 }
 
-/// A client whose frames are recorded as they come, while the test does something else.
+/// A client whose frames are recorded as they arrive, while the test does something else.
 #[derive(Debug)]
 pub struct Tape {
     seen: Arc<Mutex<Vec<TapedFrame>>>,
     outgoing: mpsc::Sender<String>,
-    // Ends the recording when it is dropped.
+    // Dropping this ends the recording.
     _recording: JoinSet<()>,
 }
 
 impl Tape {
-    /// Records what `client` receives from now on. Pings are answered.
+    /// Starts to record the frames that `client` receives. Answers pings.
     pub fn of(client: WsClient) -> Self {
         let seen = Arc::default();
         let (outgoing, wanted) = mpsc::channel(QUEUE);
@@ -59,12 +59,12 @@ impl Tape {
 
     /// Sends a JSON text.
     pub fn send(&self, value: Value) {
-        // A recording that has ended shows the end of the stream, which tells more than a panic
-        // here; a client that cannot send loses what it would have said.
+        // If the recording has ended, the test sees the end of the stream, which says more than a
+        // panic here. If the client cannot send, the message is lost.
         drop(self.outgoing.try_send(value.to_string()));
     }
 
-    /// Everything so far.
+    /// Every frame so far.
     pub fn seen(&self) -> Vec<TapedFrame> {
         self.seen.lock().clone()
     }
@@ -125,12 +125,13 @@ impl Tape {
         }
     }
 
-    /// Waits for the close of a revoked session, after which nothing may come; when it was announced.
+    /// Waits for the close of a revoked session, after which no frame may come. Returns the time of
+    /// its announcement.
     pub async fn revoked(&self) -> Instant {
         self.closed_with(4403, "revoked").await
     }
 
-    /// Waits for a close with its announcement; when that came.
+    /// Waits for an announced close. Returns the time of the announcement.
     pub async fn closed_with(&self, code: u16, reason: &str) -> Instant {
         let closing = self
             .until_within(PATIENCE * 3, json!({"type":"closing"}))
@@ -148,7 +149,7 @@ impl Tape {
         closing.at
     }
 
-    /// Fails if a publication came later than the lease after a revocation that was written at
+    /// Fails if a publication came later than a lease after a revocation that was written at
     /// `written`.
     pub fn assert_revoked_within_the_lease(&self, written: Instant, what: &str) {
         let Some(last) = self.last_message() else {
@@ -161,14 +162,14 @@ impl Tape {
         );
     }
 
-    /// Sends a command and waits for its answer, an error included.
+    /// Sends a command and waits for its answer, which may be an error.
     pub async fn ask(&self, id: &str, mut command: Value) -> Value {
         command["id"] = id.into();
         self.send(command);
         self.until(json!({ "id": id })).await.frame
     }
 
-    /// Fails unless the session is open, and answers as soon as its node holds its lease.
+    /// Fails unless the session is open and answers as soon as its node holds its lease.
     pub async fn assert_open(&self, id: &str) {
         for attempt in 0.. {
             let answer = self
@@ -183,7 +184,7 @@ impl Tape {
         }
     }
 
-    /// True if the connection has ended, or its end has been announced.
+    /// True if the connection has ended, or a frame has announced its end.
     pub fn is_closed(&self) -> bool {
         let seen = self.seen.lock();
         seen.iter().any(|seen| {

@@ -20,7 +20,7 @@ pub struct TestCertificate {
 }
 
 impl TestCertificate {
-    /// A new one.
+    /// Makes a new certificate.
     pub fn new() -> Self {
         let CertifiedKey { cert, signing_key } =
             rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])
@@ -41,7 +41,7 @@ impl TestCertificate {
         (certificate, key)
     }
 
-    /// `connect` over TLS, trusting this certificate only.
+    /// Changes `connect` to TLS with trust in only this certificate.
     pub fn secure(&self, connect: Connect) -> Connect {
         let config = trusting(std::slice::from_ref(&self.der), &[b"http/1.1"]);
         connect.tls(Arc::clone(&config), "localhost")
@@ -54,7 +54,7 @@ impl Default for TestCertificate {
     }
 }
 
-/// A certificate authority of the test's own, and a server certificate it has signed.
+/// A certificate authority for one test, and a server certificate signed by it.
 #[derive(Debug)]
 pub struct TestAuthority {
     authority_pem: String,
@@ -63,11 +63,11 @@ pub struct TestAuthority {
 }
 
 impl TestAuthority {
-    /// A new one, with a certificate for `localhost` and `127.0.0.1`.
+    /// Makes a new authority, with a certificate for `localhost` and `127.0.0.1`.
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are fine names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // OpenSSL takes a certificate of the same name for one that has signed itself.
+        // OpenSSL considers a certificate with its issuer's name as self-signed.
         params
             .distinguished_name
             .push(DnType::CommonName, "the tests' authority");
@@ -87,8 +87,8 @@ impl TestAuthority {
         }
     }
 
-    /// One that serves with its own certificate, as servers do whose certificate is made by a command that
-    /// makes authorities'.
+    /// An authority that serves with its own certificate, as servers do if the command for an
+    /// authority's certificate made theirs.
     pub fn that_serves() -> Self {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("both are names");

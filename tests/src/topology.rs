@@ -12,7 +12,7 @@ use crate::{Link, Proxy, Redis, Reply, eventually_within};
 /// Sentinel's name for the primary.
 const MASTER_NAME: &str = "main";
 
-/// Time for a cluster of servers to agree.
+/// Deadline for the servers of a cluster to agree.
 const AGREEMENT: Duration = Duration::from_secs(30);
 
 /// A Redis Cluster of three primaries.
@@ -22,13 +22,13 @@ pub struct RedisCluster {
 }
 
 impl RedisCluster {
-    /// Starts three servers and makes them a cluster.
+    /// Starts three servers and joins them into a cluster.
     pub async fn start() -> Self {
         Self::start_with(|_| Vec::new()).await
     }
 
-    /// As [`RedisCluster::start`], each with more lines of `redis.conf`, which may name files that are put into
-    /// its directory first.
+    /// As [`RedisCluster::start`], with additional lines of `redis.conf` for each server. They may
+    /// name files that `more` puts into the server's directory.
     pub async fn start_with(more: impl Fn(&Path) -> Vec<String>) -> Self {
         let mut servers = Vec::new();
         for _ in 0..3 {
@@ -46,7 +46,8 @@ impl RedisCluster {
         cluster
     }
 
-    /// Waits until every server says that the cluster is well: for a while after one was away, others refuse.
+    /// Waits until every server reports that the cluster is healthy. After an outage of one, the
+    /// others refuse commands for a while.
     pub async fn agreed(&self) {
         for server in &self.servers {
             eventually_within(AGREEMENT, "the cluster", async || {
@@ -68,7 +69,7 @@ impl RedisCluster {
         } else {
             &[]
         };
-        // It waits for ever for servers that do not find together.
+        // The command waits without end for servers that cannot connect to each other.
         let output = Command::new("timeout")
             .arg(AGREEMENT.as_secs().to_string())
             .arg(redis_program("redis-cli"))
@@ -82,7 +83,7 @@ impl RedisCluster {
         assert!(output.status.success(), "no cluster: {text}");
     }
 
-    /// `redis+cluster://…`, naming all three.
+    /// `redis+cluster://…`, with all three servers.
     pub fn url(&self) -> String {
         let addresses: Vec<String> = self
             .servers
@@ -97,7 +98,7 @@ impl RedisCluster {
         &self.servers
     }
 
-    /// One command, on the server with the key's slot, as `redis-cli -c` does.
+    /// Sends one command to the server with the key's slot, as `redis-cli -c` does.
     pub async fn run(&self, command: &[&str]) -> Reply {
         self.owner(command).await.run(command).await
     }
@@ -111,7 +112,7 @@ impl RedisCluster {
             panic!("no list of slots: {slots:?}");
         };
         let port = ranges.iter().find_map(|range| match range {
-            // From, to, and the primary's address, port and id.
+            // The range's start and end, and the primary's address, port and id.
             Reply::List(range) => match &range[..] {
                 [
                     Reply::Integer(from),
@@ -129,7 +130,7 @@ impl RedisCluster {
             .expect("every slot has a primary")
     }
 
-    /// Ends the server that accepts a command and starts it again without its data.
+    /// Kills the server that accepts a command and starts it again without its data.
     pub async fn restart_owner_empty(&mut self, command: &[&str]) {
         let port = self.owner(command).await.port();
         let mut servers = self.servers.iter_mut();
@@ -147,7 +148,8 @@ impl RedisCluster {
     }
 }
 
-/// A primary with a replica, and a sentinel that promotes it a second after the primary is gone.
+/// A primary with a replica, and a sentinel that promotes the replica a second after the primary
+/// stops.
 #[derive(Debug)]
 pub struct Sentinel {
     /// The primary, until it fails.
@@ -193,13 +195,13 @@ impl Sentinel {
         }
     }
 
-    /// `redis+sentinel://…`, naming one more sentinel, which is down.
+    /// `redis+sentinel://…`, which also names a second sentinel that is down.
     pub fn url(&self) -> String {
         let (down, up) = (free_port(), self.sentinel.port());
         format!("redis+sentinel://127.0.0.1:{down},127.0.0.1:{up}/{MASTER_NAME}")
     }
 
-    /// From now on the replica is told nothing: what is written is lost in a failover.
+    /// Ends replication: writes from now on are lost in a failover.
     pub fn cut_replication(&self) {
         self.replication.set(Link::CUT);
     }

@@ -1,6 +1,6 @@
-//! For how long a node with many sessions is silent after it was out of touch with Redis: from what
-//! Redis was told, to the moment the lease is held again. Nothing is subtracted: detecting it,
-//! waiting before the next attempt and connecting are part of it.
+//! Time for which a node with many sessions is silent after it was disconnected from Redis: from
+//! the command to Redis until the node holds its lease again. Nothing is subtracted: the time
+//! includes detection, the wait before the next attempt, and connecting.
 
 mod node;
 mod server;
@@ -14,11 +14,11 @@ use curfew_benches::resp::Resp;
 use node::Node;
 use server::Server;
 
-/// Between two rounds. Within a second of a setup the next one on the same connection waits, which
-/// is not to be measured.
+/// Pause between two rounds. Within a second of a set-up, the next one on the same connection would
+/// wait, and that wait must not count.
 const PAUSE: Duration = Duration::from_millis(1500);
 
-/// Time for a node to know all there is to know.
+/// Deadline for a node to know every revocation.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Measures how long reconciliation takes.
@@ -41,14 +41,15 @@ struct Args {
     bench: bool,
 }
 
-/// Cause for comparing every session again.
+/// Cause for a comparison of every session.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Cause {
-    /// The control connection is cut: a new one is made.
+    /// The control connection is cut, and the node makes a new one.
     Cut,
-    /// Another database is emptied: Redis does not say which, so the node has to assume the worst.
+    /// Another database is emptied. Redis does not say which one, so the node has to assume the
+    /// worst.
     OtherEmptied,
-    /// Everything is emptied: revocations are written back before sessions are compared.
+    /// Everything is emptied: the node writes back revocations before it compares sessions.
     Emptied,
 }
 
@@ -72,7 +73,7 @@ impl Cause {
                 return Ok(began);
             }
             Self::OtherEmptied => &[&["SELECT", "1"], &["FLUSHDB"], &["SELECT", "0"]],
-            // In the background: how long Redis takes to free memory is not to be measured.
+            // Asynchronous, because the time for freeing memory in Redis must not count.
             Self::Emptied => &[&["FLUSHALL", "ASYNC"]],
         };
         let began = Instant::now();
@@ -142,8 +143,8 @@ fn print(revocations: usize, what: &str, times: &mut [Duration]) {
     println!("{revocations:11}  {what:24}  {min:8.1} {median:8.1} {max:8.1}");
 }
 
-/// Waits until the node knows every revocation and every session is recorded: what it does besides
-/// is not to disturb the next round.
+/// Waits until the node knows every revocation and every session is recorded, so that its other
+/// work does not disturb the next round.
 fn settle(
     redis: &mut Resp,
     node: &Node,

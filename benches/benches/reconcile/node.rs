@@ -20,32 +20,32 @@ use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
 use tokio::runtime::Runtime;
 
-/// Longer than any run.
+/// Lifetime of tokens, longer than any run.
 const LIFETIME_SECONDS: u64 = 6 * 3600;
 
-/// The longest time that a lease may stay lost.
+/// Deadline for the return of a lost lease.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A node, with the times at which its lease was held again after it had been lost.
+/// A node that reports the times at which it holds its lease again.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Start of the backend; the sessions were there already.
+    /// Start of the backend. The sessions existed before.
     pub(crate) started: Instant,
     metrics: Arc<RedisMetrics>,
     opened: Receiver<Instant>,
-    // Ends the backend's tasks.
+    // Dropping this ends the backend's tasks.
     _runtime: Runtime,
 }
 
-/// Tells when the lease is held again, and otherwise does what every node does.
+/// Reports when the lease is held again, and otherwise handles events as every node does.
 struct Watched {
     node: HubEvents,
     opened: Sender<Instant>,
 }
 
 impl Node {
-    /// Starts one with so many open sessions. Each has four revocation keys: its own, its user's,
-    /// its token's and everyone's.
+    /// Starts a node with so many open sessions. Each has four revocation keys: its own, its
+    /// user's, its token's and everyone's.
     pub(crate) fn start(port: u16, sessions: usize) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -110,19 +110,19 @@ impl Node {
         })
     }
 
-    /// Waits until the lease is held again since it was last asked; returns when that was.
+    /// Waits until the lease is held again after the last call. Returns the time of its return.
     pub(crate) fn opened(&self) -> anyhow::Result<Instant> {
         self.opened
             .recv_timeout(PATIENCE)
             .context("the lease stays lost")
     }
 
-    /// True if the lease was held again without a wait for it.
+    /// True if the lease returned without a call that waits for it.
     pub(crate) fn opened_by_itself(&self) -> bool {
         self.opened.try_recv().is_ok()
     }
 
-    /// Number of revocations it knows of.
+    /// Number of revocations that the node knows.
     pub(crate) fn known(&self) -> usize {
         usize::try_from(self.metrics.revocations_known.get()).unwrap_or(0)
     }
@@ -196,7 +196,7 @@ impl Events for Watched {
     }
 
     fn reopened(&self) {
-        // The receiver is gone once the measurement is over.
+        // The send fails once the measurement is over.
         self.opened.send(Instant::now()).ok();
         self.node.reopened();
     }

@@ -1,4 +1,4 @@
-//! A Redis of the measurement's own.
+//! A Redis server for one measurement.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -8,10 +8,10 @@ use anyhow::{Context as _, bail};
 use curfew_benches::resp::Resp;
 use tempfile::TempDir;
 
-/// Keys written in one go.
+/// Number of keys in one write.
 const BATCH: usize = 1000;
 
-/// Time for the server to start.
+/// Deadline for the server's start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running `redis-server` that saves nothing, killed when dropped.
@@ -52,7 +52,7 @@ impl Server {
         Resp::connect(&format!("127.0.0.1:{}", self.port))
     }
 
-    /// Revokes `count` absent users, and names them in the index, as nodes would have.
+    /// Revokes `count` absent users, and adds them to the index, as nodes would have done.
     pub(crate) fn revoke_others(&self, count: usize) -> anyhow::Result<()> {
         let mut redis = self.connect()?;
         for from in (0..count).step_by(BATCH) {
@@ -74,7 +74,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         drop(self.child.kill());
         drop(self.child.wait());
     }

@@ -1,4 +1,4 @@
-//! The steps of a message's way that this process can take without sockets.
+//! The steps of a message that need no socket.
 
 use std::hint::black_box;
 use std::io;
@@ -27,7 +27,7 @@ const NATIVE: &str = "curfew.v1";
 const CENTRIFUGE_JSON: &str = "centrifuge-json";
 const CENTRIFUGE_PROTOBUF: &str = "centrifuge-protobuf";
 
-/// Listeners of the channel that is published to.
+/// Number of listeners of the channel.
 const LISTENERS: usize = 100;
 
 const DATA: &str = r#""xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx""#;
@@ -51,7 +51,7 @@ pub(crate) fn names() -> &'static [&'static str] {
     ]
 }
 
-/// Takes a step so many times; returns the allocations that took.
+/// Repeats a step so many times. Returns the number of allocations.
 pub(crate) fn run(case: &str, rounds: u64) -> anyhow::Result<u64> {
     Ok(match case {
         "decode publish" => decode(
@@ -75,7 +75,7 @@ pub(crate) fn run(case: &str, rounds: u64) -> anyhow::Result<u64> {
     })
 }
 
-/// Allocations, growing one included.
+/// Number of allocations, including reallocations.
 fn count(rounds: u64, mut step: impl FnMut()) -> u64 {
     let counted = allocation_counter::measure(|| {
         for _ in 0..rounds {
@@ -102,7 +102,7 @@ fn read(rounds: u64) -> u64 {
     let limits = Limits::default();
     let mut bytes = masked.clone();
     count(rounds, || {
-        // It is unmasked in place.
+        // The frame is unmasked in place, so each round needs a masked copy.
         bytes.copy_from_slice(&masked);
         let mut input = Input::new(black_box(&mut bytes));
         let event = decoder.next(&mut input, &limits);
@@ -162,8 +162,8 @@ fn principal(user: &str) -> Principal {
     })
 }
 
-/// A publication to many: encoded once, queued, each outbox drained and its waker set again.
-/// Listeners speak the protocols of these names in turn.
+/// A publication to many listeners: encoded once, queued, each outbox drained and its waker set
+/// again. Listeners speak the protocols of these names in turn.
 fn broadcast(rounds: u64, protocols: &[&str]) -> u64 {
     let limits = HubLimits {
         outbound_bytes: 1024 * 1024,
@@ -239,7 +239,7 @@ fn drain(hub: &Hub, member: &Arc<Member>) {
     assert!(member.outbox().poll_wake(&context, false).is_pending());
 }
 
-/// Clocks that stand still: valgrind cannot follow into the kernel's page that tells the time.
+/// Clocks that do not move, because valgrind cannot follow into the kernel's page with the time.
 #[derive(Debug)]
 struct Still;
 
@@ -253,7 +253,7 @@ impl Clock for Still {
     }
 }
 
-/// A socket that takes all there is.
+/// A socket that accepts everything.
 struct Sink;
 
 impl Socket for Sink {

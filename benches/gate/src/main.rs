@@ -1,9 +1,9 @@
-//! Cost of a message, in instructions and allocations: figures that do not depend on how fast a
-//! machine is, compared with a baseline in the repository.
+//! Cost of a message, in instructions and allocations. These figures do not depend on the speed of
+//! a machine, and are compared with a baseline in the repository.
 //!
-//! `curfew-gate check FILE` fails when a figure has grown; `curfew-gate bless FILE` writes the file.
-//! Both run each case twice under `valgrind --tool=callgrind`, the second time with more rounds: what
-//! is more then is the rounds, and what comes before them drops out.
+//! `curfew-gate check FILE` fails if a figure has grown; `curfew-gate bless FILE` writes the file.
+//! Both run each case twice under `valgrind --tool=callgrind`, the second time with more rounds.
+//! The difference is the cost of the additional rounds, without the start of the process.
 
 mod cases;
 
@@ -14,16 +14,17 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-/// Rounds of the two runs.
+/// Number of rounds in the two runs.
 const ROUNDS: [u64; 2] = [50, 550];
 
-/// Share above the baseline that is growth: compilers of one version and processors differ by less.
+/// Largest share above the baseline that does not count as growth. Compilers of one version, and
+/// processors, differ by less.
 const TOLERANCE: f64 = 0.05;
 
-/// Share below the baseline that is worth a new one.
+/// Smallest share below the baseline that justifies a new baseline.
 const GAIN: f64 = 0.10;
 
-/// One round of a case.
+/// The cost of one round of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Cost {
     instructions: f64,
@@ -67,7 +68,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
         if cost.instructions > before.instructions * (1.0 + TOLERANCE) {
             grown.push(format!("{case}: instructions"));
         }
-        // A fraction of one per round is a buffer that grows now and then.
+        // A small fraction per round is a buffer that grows now and then.
         if cost.allocations > before.allocations + 0.05 {
             grown.push(format!("{case}: allocations"));
         }

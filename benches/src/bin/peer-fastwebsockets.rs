@@ -1,6 +1,7 @@
-//! A minimal server as the fastwebsockets documentation has it: hyper's upgrade, one task for each
-//! connection that waits for a frame or for something to write, one write for each message. No token is
-//! verified, every client is let do everything. Speaks as much of `curfew.v1` as `curfew-bench` needs.
+//! A minimal server as in the fastwebsockets documentation: hyper's upgrade, one task for each
+//! connection that waits for a frame or for something to write, one write for each message. It
+//! verifies no token and allows every client everything. It speaks as much of `curfew.v1` as
+//! `curfew-bench` needs.
 //!
 //! `peer-fastwebsockets ADDRESS`
 
@@ -68,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
-            // Clients end by a reset.
+            // Clients end by a reset, so an error here is normal.
             drop(connection.await);
         });
     }
@@ -100,8 +101,8 @@ async fn serve(future: UpgradeFut, channels: Channels) -> Result<(), WebSocketEr
     let mut socket = future.await?;
     tell(&outbox, r#"{"type":"connected"}"#.into());
     loop {
-        // A frame that is half read when something is to be written would be lost. The load generator
-        // sends whole frames, so it does not come to that.
+        // The select would lose a half-read frame when there is something to write. The load
+        // generator sends whole frames, so this does not happen.
         tokio::select! {
             frame = socket.read_frame() => {
                 let frame = frame?;

@@ -1,9 +1,9 @@
-//! The limit: what is left of a gateway when nothing is done but reading heads of frames and writing
-//! ready ones. No token is verified, nothing is parsed, every client is let do everything. Speaks as
-//! much of `curfew.v1` as `curfew-bench` needs, by comparing prefixes; a client's mask must be zeros.
+//! The limit: a gateway reduced to reading heads of frames and writing ready frames. It verifies no
+//! token, parses nothing and allows every client everything. It speaks as much of `curfew.v1` as
+//! `curfew-bench` needs, by comparing prefixes; a client's mask must be zeros.
 //!
-//! `peer-limit ADDRESS each` writes every delivery by itself; `peer-limit ADDRESS tick` writes once for
-//! all that a client gets in one turn of the event loop, from one buffer for all of a channel.
+//! `peer-limit ADDRESS each` writes each delivery separately. `peer-limit ADDRESS tick` writes once
+//! for all deliveries of a client in one turn of the event loop, from one buffer for each channel.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -25,7 +25,7 @@ const PUBLISH: &[u8] = b"{\"type\":\"publish\",\"channel\":\"";
 #[derive(Default)]
 struct Channel {
     subscribers: Vec<usize>,
-    /// Publications of this turn, as frames.
+    /// Publications of this turn as frames.
     published: Vec<u8>,
 }
 
@@ -42,7 +42,7 @@ struct Server {
     next: usize,
     names: HashMap<Vec<u8>, usize>,
     channels: Vec<Channel>,
-    /// Channels that were published to in this turn.
+    /// Channels with publications in this turn.
     dirty: Vec<usize>,
     each: bool,
 }
@@ -175,7 +175,7 @@ impl Server {
         self.channels.len() - 1
     }
 
-    /// `rest` begins with the quote behind the channel's name, and ends with the brace.
+    /// Publishes. `rest` begins with the quote after the channel's name, and ends with the brace.
     fn publish(&mut self, name: &[u8], rest: &[u8]) {
         let at = self.channel(name);
         let each = self.each;
@@ -206,13 +206,13 @@ impl Server {
         }
     }
 
-    /// Writes to everyone what was published in this turn.
+    /// Writes the publications of this turn to every subscriber.
     fn deliver(&mut self) {
         for at in self.dirty.drain(..) {
             let channel = &mut self.channels[at];
             for subscriber in &channel.subscribers {
                 if let Some(client) = self.clients.get_mut(subscriber) {
-                    // Reading notices a lost client.
+                    // The next read notices a lost client.
                     drop(client.send(&channel.published));
                 }
             }
@@ -249,7 +249,7 @@ impl Client {
     }
 }
 
-/// The first frame's payload, which nothing masks, and how long it is with its head.
+/// The first frame's payload, which must be unmasked, and the frame's length including its head.
 fn frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let [_, second, rest @ ..] = bytes else {
         return None;

@@ -1,5 +1,5 @@
-//! Commands of the Centrifuge protocol in both encodings: serde_json and prost read them once more, and
-//! what they have read is judged here by the table of commands.
+//! Commands of the Centrifuge protocol in both encodings. serde_json and prost parse them a second
+//! time, and the table of commands here judges their result.
 
 mod opinion;
 mod text;
@@ -32,11 +32,11 @@ fn size(message: &Message<'_>) -> usize {
     }
 }
 
-/// Each line is a command, or none, for both.
+/// Checks that both sides decode each line to the same command, error or refusal.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_json(bytes: &[u8]) -> bool {
     let mut message = Message::Binary(bytes);
     let mut lines = bytes.split(|byte| *byte == b'\n');
@@ -49,7 +49,8 @@ pub fn check_json(bytes: &[u8]) -> bool {
         let text = str::from_utf8(line).ok();
         let is_deep = matches!(&decoded, Err(DecodeError::Form { message, .. }) if message.contains("deeper"));
         match text.map(text::verdict) {
-            // Half of a surrogate pair in a text that is not read, which serde_json refuses; nesting.
+            // The readers may differ on half of a surrogate pair in an unused text, which
+            // serde_json refuses, and on nesting.
             _ if shown.contains("\\ud") || shown.contains("\\uD") => {}
             _ if is_deep || deep(line) => {}
             opinion => compare(&decoded, opinion.unwrap_or(Verdict::Refused), &shown),
@@ -60,17 +61,17 @@ pub fn check_json(bytes: &[u8]) -> bool {
     }
 }
 
-/// True if the reader may refuse the line for its depth.
+/// True if the reader may refuse the line for its nesting.
 fn deep(line: &[u8]) -> bool {
     line.iter().filter(|byte| b"[{".contains(byte)).count() > 34
 }
 
-/// A command for the reader is the same command for prost. Both judge messages alike that prost would
-/// have written itself.
+/// Checks that the reader and prost decode each message to the same command. They must agree on
+/// messages in the form that prost itself writes.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_protobuf(bytes: &[u8]) -> bool {
     let mut message = Message::Binary(bytes);
     let mut rest = bytes;
@@ -93,12 +94,13 @@ pub fn check_protobuf(bytes: &[u8]) -> bool {
     }
 }
 
-/// A request that carries commands, in either encoding: both readers have the same node, session and
-/// message of it. Of Protobuf, a body that prost would have written in other bytes may be refused.
+/// Checks a request that carries commands, in either encoding: both readers must find the same
+/// node, session and message. The reader may refuse a Protobuf body that prost would write in other
+/// bytes.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_emulation(bytes: &[u8]) -> bool {
     let read = |encoding| {
         let read = Emulation::decode(encoding, bytes);

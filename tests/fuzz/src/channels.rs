@@ -1,4 +1,4 @@
-//! Names of channels, and the patterns of rules, keys and grants that they match.
+//! Names of channels, and the patterns of rules, keys and grants.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde_json::json;
 /// Longest name, in bytes.
 const MOST_BYTES: usize = 255;
 
-/// White space by Unicode's property of that name, but for the control characters among it.
+/// White space by Unicode's property of that name, without control characters.
 const WHITE_SPACE: &str = " \u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\u{2005}\u{2006}\
     \u{2007}\u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}";
 
@@ -22,12 +22,13 @@ enum Part<'a> {
     Rest,
 }
 
-/// The first line is a channel, the others are patterns: which of them are good, which match, what they
-/// capture, and what a rule, a key's list and a grant with them allow.
+/// Checks a channel, the first line, with patterns, the other lines. Both sides must agree on which
+/// are valid, which patterns match with which captures, and what a rule, a key's list and a grant
+/// allow.
 ///
 /// # Panics
 ///
-/// A reader differs from the opinion.
+/// A reader differs from the second opinion.
 pub fn check(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;
@@ -67,7 +68,7 @@ pub fn check(bytes: &[u8]) -> bool {
         }
     }
 
-    // A rule with a bad pattern allows nothing.
+    // A rule with an invalid pattern allows nothing.
     let rule = Rule {
         name: "rule".to_owned(),
         channels: patterns.clone(),
@@ -85,7 +86,7 @@ pub fn check(bytes: &[u8]) -> bool {
     let subject = rules.subject(&granted);
     let allowed = subject.decide(Action::Subscribe, &channel).allowed;
     assert_eq!(allowed, bad.is_empty() && matches, "{name:?} {patterns:?}");
-    // A grant has nothing to compare a capture with.
+    // A grant cannot compare a capture with anything.
     let grants = |(at, captured): (usize, &Option<_>)| {
         captured.is_some() && !patterns[at].contains(['{', '}'])
     };
@@ -132,13 +133,13 @@ fn principal(claims: String) -> Principal {
     })
 }
 
-/// No control characters (those of C0 and C1), no white space, and not reserved.
+/// True for text without control characters (C0 and C1) and white space that is not reserved.
 fn is_plain(text: &str) -> bool {
     let is_control = |c: char| matches!(u32::from(c), 0..=0x1f | 0x7f..=0x9f);
     !text.starts_with('$') && !text.contains(|c| is_control(c) || WHITE_SPACE.contains(c))
 }
 
-/// A pattern by its segments; `None` for what is none.
+/// The segments of a pattern; `None` if it is invalid.
 fn parts(pattern: &str) -> Option<Vec<Part<'_>>> {
     if pattern.is_empty() || !is_plain(pattern) {
         return None;
@@ -167,7 +168,7 @@ fn parts(pattern: &str) -> Option<Vec<Part<'_>>> {
     Some(parts)
 }
 
-/// All that is captured, if the segments match: from the end to the beginning.
+/// The captures, if the segments match. They are matched from the end to the beginning.
 fn captures<'a>(parts: &[Part<'a>], segments: &[&'a str]) -> Option<Vec<(&'a str, &'a str)>> {
     let Some((last, before)) = parts.split_last() else {
         return segments.is_empty().then(Vec::new);

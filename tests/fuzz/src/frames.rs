@@ -1,23 +1,23 @@
-//! WebSocket frames: what a client's bytes mean, wherever they are cut.
+//! WebSocket frames: decoding a client's bytes, cut at any point.
 
 mod opinion;
 
 use curfew_model::Message;
 use curfew_ws::{Decoder, Event, Input, Limits, ProtocolError};
 
-/// Small, so that few bytes reach them.
+/// Limits so small that few bytes reach them.
 const LIMITS: Limits = Limits {
     message_bytes: 300,
     fragments: 4,
 };
 
-/// Most sizes that an input gives for its parts.
+/// Limit on the sizes that an input can specify.
 const MOST_SIZES: u8 = 15;
 
-/// This bit of a size: the caller stops after one event, and what is left is saved.
+/// Bit of a size: the caller stops after one event, and saves the remaining bytes.
 const STOPS: u8 = 0x80;
 
-/// The outcome a caller sees.
+/// An event as the caller sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DecodedEvent {
     Text(Vec<u8>),
@@ -28,20 +28,21 @@ enum DecodedEvent {
     Fault(ProtocolError),
 }
 
-/// All that came of some bytes.
+/// The result of decoding some bytes.
 #[derive(Debug, PartialEq, Eq)]
 struct Decoded {
     told: Vec<DecodedEvent>,
-    /// The peer owes the rest of a message.
+    /// True if the rest of a message is missing.
     owed: bool,
 }
 
-/// The first byte is how many sizes follow it: the sizes of the parts into which the rest is cut, over
-/// and over. The top bit of the first: the first part comes with the upgrade.
+/// Checks the decoder. The first byte is the number of sizes that follow. The rest of the input is
+/// cut into parts of these sizes, in turn. If the top bit of the first byte is set, the first part
+/// comes with the upgrade.
 ///
 /// # Panics
 ///
-/// The decoder differs from the opinion.
+/// The decoder differs from the second opinion.
 pub fn check(bytes: &[u8]) -> bool {
     let Some((&first, rest)) = bytes.split_first() else {
         return false;

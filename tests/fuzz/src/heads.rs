@@ -1,5 +1,5 @@
-//! The first request of a connection, as far as it is read before anything is known of its client: its
-//! head within bounds, and an upgrade or none.
+//! The first request of a connection, as it is read before the client is known: its head within
+//! bounds, with or without an upgrade.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,11 @@ use curfew_server::parsers::{self, Heard};
 use curfew_ws::Handshake;
 use tokio::runtime::Runtime;
 
-/// `limits.head_bytes`, as small as they may be, and `limits.headers`.
+/// `limits.head_bytes` at its minimum, and `limits.headers`.
 const BOUNDS: (usize, usize) = (8 * 1024, 12);
 
-/// This byte, which is in no head, stands for a thousand others, so that short inputs reach the bound.
+/// This byte, which no valid head has, stands for a thousand others, so that short inputs reach the
+/// bound.
 const MANY: u8 = 1;
 
 thread_local! {
@@ -24,26 +25,27 @@ thread_local! {
         .expect("a runtime");
 }
 
-/// A head by the grammar.
+/// A head parsed by the grammar.
 #[derive(Debug)]
 struct Head {
     method: String,
     target: String,
     version: String,
-    /// By name in lower case.
+    /// Headers by name in lower case.
     headers: BTreeMap<String, Vec<Vec<u8>>>,
     count: usize,
-    /// Length of the head.
+    /// Length of the head in bytes.
     bytes: usize,
 }
 
-/// The first byte says into parts of which size the rest is cut: as many bytes as it is beyond `0`. A
-/// request that is taken is one by the grammar and within bounds, and its upgrade is one by RFC 6455;
-/// a plain one within bounds is taken; nothing behind an upgrade is lost.
+/// Checks the reader. The rest of the input is cut into parts whose size is the first byte less
+/// `0`. An accepted request must follow the grammar and be within bounds, and its upgrade must
+/// follow RFC
+/// 6455. A plain request within bounds must be accepted. No bytes after an upgrade may be lost.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check(bytes: &[u8]) -> bool {
     let Some((first, bytes)) = bytes.split_first() else {
         return false;
@@ -82,7 +84,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
         }
         match heard.refused {
             Some((_, "head_too_large")) => {
-                // One without an end takes a byte more at least.
+                // A head without an end needs at least one more byte.
                 let length = opinion.map_or(bytes.len() + 1, |head| head.bytes);
                 assert!(length > BOUNDS.0, "{length} bytes are too large");
             }
@@ -93,7 +95,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
             Some((status, _)) => {
                 assert!(status.is_client_error() || status == 505, "{status}");
             }
-            // Empty lines alone begin nothing.
+            // Only empty lines begin no request.
             None => {
                 let begins = |byte: &u8| !b"\r\n".contains(byte);
                 assert!(!bytes.iter().any(begins), "no answer to {bytes:?}");
@@ -105,7 +107,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
     assert!(fits(&head), "beyond the bounds: {head:?}");
     assert_eq!(request.method().as_str(), head.method);
     assert_eq!(format!("{:?}", request.version()), head.version);
-    // A path is taken as it is, without the fragment that it must not have.
+    // A path is used unchanged, without a fragment, which it must not have.
     if head.target.starts_with('/') {
         let target = head.target.split('#').next().unwrap_or_default();
         assert_eq!(request.uri().to_string(), target);
@@ -116,7 +118,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
         values.push(value.as_bytes().to_vec());
     }
     let mut written = head.headers.clone();
-    // RFC 9110 §8.6: one that is repeated is the same number, and counts once.
+    // RFC 9110 §8.6: a repeated `Content-Length` must have the same number, and counts once.
     if let Some(lengths) = written.get_mut("content-length") {
         lengths.truncate(1);
     }
@@ -128,7 +130,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
             assert_eq!(heard.early, bytes[head.bytes..], "behind the head");
         }
         (Some(opinion), Err(error)) => {
-            // A host may be more than what the opinion knows of one.
+            // The second opinion knows only a part of valid hosts.
             assert!(!is_plain(&head), "{opinion:?} is refused: {error}");
         }
         (None, Ok(handshake)) => panic!("{handshake:?} of {head:?}"),
@@ -136,7 +138,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
     }
 }
 
-/// RFC 9112 §2 to §5, where a line may end without CR, and lines may be empty before the first.
+/// Parses by RFC 9112 §2 to §5. A line may end without CR, and empty lines may come first.
 fn head(bytes: &[u8]) -> Option<Head> {
     let mut at = 0;
     let mut line = || {
@@ -187,7 +189,7 @@ fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(is_of)
 }
 
-/// Without spaces and tabs around it.
+/// The value without spaces and tabs around it.
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -195,7 +197,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// One that nothing can be wrong with: a plain path and host, and no word of a body.
+/// True for a request that is certainly valid: a plain path and host, and no body.
 fn is_plain(head: &Head) -> bool {
     let is_of = |more: &'static str| move |c: char| c.is_ascii_alphanumeric() || more.contains(c);
     let path = head.target.strip_prefix('/');
@@ -213,7 +215,7 @@ fn is_plain(head: &Head) -> bool {
             .any(|name| head.headers.contains_key(*name))
 }
 
-/// RFC 6455 §4.2.1.
+/// Checks the upgrade by RFC 6455 §4.2.1.
 fn handshake(head: &Head) -> Option<Handshake> {
     let values = |name: &str| head.headers.get(name).map_or(&[][..], Vec::as_slice);
     let only = |name: &str| match values(name) {

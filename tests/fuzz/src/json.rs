@@ -1,4 +1,4 @@
-//! The one pass over JSON, and native commands, which are read by it: serde_json has the second opinion.
+//! The JSON scanner, and native commands, which it parses. serde_json gives the second opinion.
 
 use curfew_model::json::{Fault, Rules, scan};
 use curfew_model::{ClientRequest, Command, Message, Payload};
@@ -9,11 +9,12 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Below the depth that serde_json has of its own.
+/// Limit on depth, below serde_json's own.
 const DEPTH: usize = 100;
 
-/// It is JSON for both or for neither, but for nesting, names that are repeated, half surrogate pairs and
-/// numbers beyond doubles, which [`scan`] knows about and serde_json refuses.
+/// Checks that both sides accept the text or both refuse it. They may differ on nesting, duplicate
+/// names, half surrogate pairs and numbers beyond doubles, which [`scan`] reports and serde_json
+/// refuses.
 pub fn check(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;
@@ -61,20 +62,20 @@ pub fn check(bytes: &[u8]) -> bool {
     accepted
 }
 
-/// The opinion of serde_json, which looks at neither half surrogate pairs nor the size of numbers where
-/// it builds nothing.
+/// The opinion of serde_json. If it builds no value, it checks neither half surrogate pairs nor the
+/// size of numbers.
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// The member of a publication.
+/// The data of a publication.
 #[derive(Deserialize)]
 struct Publish<'a> {
     #[serde(borrow)]
     data: &'a RawValue,
 }
 
-/// A command that is read is JSON, and its data is that member of it, byte for byte.
+/// Checks that an accepted command is JSON, and that its data equals the member byte for byte.
 pub fn check_command(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;

@@ -1,4 +1,4 @@
-//! Key sets of identity providers: which of their keys are taken, and for what.
+//! Key sets of identity providers: the accepted keys, and their algorithms.
 
 mod curve;
 
@@ -11,10 +11,10 @@ use serde_json::value::RawValue;
 use crate::members::Members;
 use crate::signed::Fixed;
 
-/// Most keys of a set.
+/// Limit on the keys of a set.
 const MOST_KEYS: usize = 100;
 
-/// Bits of a modulus.
+/// Accepted size of a modulus, in bits.
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The names of algorithms, and those of each kind of key.
@@ -35,19 +35,20 @@ static AUTHENTICATOR: LazyLock<(Authenticator, Arc<RemoteKeys>)> = LazyLock::new
     (authenticator, remote)
 });
 
-/// A key that is taken.
+/// An accepted key.
 #[derive(Debug, PartialEq, Eq)]
 struct Taken {
     kid: Option<String>,
     algorithms: Vec<&'static str>,
 }
 
-/// The keys of a set that are taken are those that the opinion takes, each for the same algorithms; a set
-/// without one leaves none in force, and one that is no set those from before.
+/// Checks that the reader accepts the same keys as the second opinion, each for the same
+/// algorithms. A set without keys leaves none in force. An invalid set leaves the previous keys in
+/// force.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check(bytes: &[u8]) -> bool {
     let (authenticator, remote) = &*AUTHENTICATOR;
     let in_force = || {
@@ -78,7 +79,7 @@ pub fn check(bytes: &[u8]) -> bool {
     installed.is_ok()
 }
 
-/// The keys to take, by RFC 7517, RFC 7518 and RFC 8037; `None` for what is no set.
+/// The keys to accept, by RFC 7517, RFC 7518 and RFC 8037; `None` for an invalid set.
 fn opinion(bytes: &[u8]) -> Option<Vec<Taken>> {
     let set = Members::of(bytes)?;
     let keys: Vec<Box<RawValue>> = serde_json::from_str(set.raw("keys")??).ok()?;
@@ -110,7 +111,7 @@ fn read(key: &Members) -> Option<Taken> {
         _ => None,
     };
     for name in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
-        // A private or a shared key.
+        // The member belongs to a private or a shared key.
         if key.raw(name)?.is_some_and(|raw| raw != "null") {
             return None;
         }
@@ -145,7 +146,7 @@ fn read(key: &Members) -> Option<Taken> {
     (!algorithms.is_empty()).then_some(Taken { kid, algorithms })
 }
 
-/// Odd, of a size that is safe, with an exponent that is one.
+/// True for an odd modulus of a safe size with a valid exponent.
 fn is_rsa(n: &[u8], e: &[u8]) -> bool {
     let bits = |number: &[u8]| {
         let bits = number
@@ -157,7 +158,7 @@ fn is_rsa(n: &[u8], e: &[u8]) -> bool {
     MODULUS_BITS.contains(&bits(n)) && is_odd(n) && is_odd(e) && (2..=32).contains(&bits(e))
 }
 
-/// RFC 4648 §5 without padding, bit by bit; bits that are left over must be zero.
+/// Decodes RFC 4648 §5 without padding, bit by bit. Leftover bits must be zero.
 fn base64url(text: &str) -> Option<Vec<u8>> {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (mut bytes, mut held, mut bits) = (Vec::new(), 0_u32, 0);

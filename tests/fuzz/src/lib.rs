@@ -1,8 +1,8 @@
-//! Readers of a stranger's bytes, one function for each reader: it panics where the reader and a second
-//! opinion differ.
+//! Parsers of untrusted bytes, each with one function. The function panics if the parser and a
+//! second opinion differ.
 //!
-//! Owns: what must be true of each reader for any bytes.
-//! Knows nothing of: where the bytes come from (`tests/corpus.rs`, `guided`).
+//! Owns: the properties of each parser that hold for any bytes.
+//! Knows nothing of: the source of the bytes (`tests/corpus.rs`, `guided`).
 
 pub mod centrifuge;
 pub mod channels;
@@ -21,9 +21,9 @@ pub mod tokens;
 /// A reader under test.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name, that of its folder in `corpus`.
+    /// The target's name, and the name of its folder in `corpus`.
     pub name: &'static str,
-    /// Panics where the reader is wrong about these bytes; true if it has accepted them.
+    /// Panics if the reader is wrong about these bytes. Returns true if it has accepted them.
     pub check: fn(&[u8]) -> bool,
 }
 

@@ -1,5 +1,5 @@
-//! The members of a JSON object, each as it is written: serde_json keeps the last of those that are
-//! repeated, and reads all of them.
+//! The members of a JSON object in their original text. serde_json would keep only the last of
+//! duplicate members, and parse all of them.
 
 use std::fmt;
 
@@ -18,8 +18,8 @@ impl Members {
         serde_json::from_str(str::from_utf8(text).ok()?).ok()
     }
 
-    /// A member as a value, null where there is none; `None` where it is repeated, or more than a value
-    /// can hold.
+    /// A member as a value; null if it is missing; `None` if it is repeated, or does not fit into a
+    /// value.
     pub(crate) fn value(&self, name: &str) -> Option<Value> {
         match self.raw(name)? {
             Some(raw) => serde_json::from_str(raw).ok(),
@@ -27,14 +27,14 @@ impl Members {
         }
     }
 
-    /// A member as it is written, if there is one; `None` where it is repeated.
+    /// A member in its original text, if it exists; `None` if it is repeated.
     pub(crate) fn raw(&self, name: &str) -> Option<Option<&str>> {
         let mut all = self.0.iter().filter(|(known, _)| known == name);
         let raw = all.next().map(|(_, raw)| raw.get());
         all.next().is_none().then_some(raw)
     }
 
-    /// True where a value can hold each.
+    /// True if every member fits into a value.
     pub(crate) fn are_values(&self) -> bool {
         let is_value = |raw: &str| serde_json::from_str::<Value>(raw).is_ok();
         self.0.iter().all(|(_, raw)| is_value(raw.get()))

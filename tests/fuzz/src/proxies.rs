@@ -1,4 +1,4 @@
-//! Headers that load balancers write in front of a client's bytes, and strangers in their place.
+//! Headers that load balancers write before a client's bytes, or strangers in their place.
 
 mod forwarded;
 
@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use curfew_server::parsers::{Unparsed, addresses, nodes, parse};
 
-/// A header is read the same with anything behind it, and not before all of it is there; of version 1
-/// the standard library has the second opinion on the address.
+/// Checks that bytes after a header do not change its meaning, and that it is not accepted before
+/// it is complete. For version 1 the standard library gives the second opinion on the address.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_header(bytes: &[u8]) -> bool {
     let parsed = parse(bytes);
     match parsed {
@@ -38,7 +38,7 @@ pub fn check_header(bytes: &[u8]) -> bool {
         Err(Unparsed::Incomplete) => assert!(bytes.len() < 4096, "more is never enough"),
         Err(Unparsed::Malformed(why)) => {
             assert!(!why.is_empty());
-            // No bytes behind it make it one.
+            // Further bytes must not make it a header.
             let more = [bytes, &b"\r\n"[..]].concat();
             assert!(
                 parse(&more) != Err(Unparsed::Incomplete),
@@ -49,12 +49,12 @@ pub fn check_header(bytes: &[u8]) -> bool {
     parsed.is_ok()
 }
 
-/// Each entry of `X-Forwarded-For` gives one address that was written; `Forwarded` gives the
-/// addresses that a reader by the grammar finds.
+/// Checks that each entry of `X-Forwarded-For` gives one address that it contains. For `Forwarded`
+/// the addresses must be those of a parser by the grammar.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_forwarded(bytes: &[u8]) -> bool {
     let entries = bytes.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let entries = entries.filter(|entry| !entry.is_empty());
@@ -71,7 +71,7 @@ pub fn check_forwarded(bytes: &[u8]) -> bool {
     let named = nodes(bytes);
     match forwarded::read(bytes) {
         Some(opinion) => assert_eq!(named, opinion, "by the grammar of RFC 7239"),
-        // A header that is not by the grammar names no address that is not written there.
+        // A malformed header must give only addresses that it contains.
         None => {
             let lower = bytes.to_ascii_lowercase();
             let written = lower.windows(3).filter(|part| part == b"for").count();

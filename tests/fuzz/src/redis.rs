@@ -1,4 +1,4 @@
-//! Bytes read from Redis, where other programs may write: envelopes, records, pushed names, and
+//! Bytes from Redis, where other programs may write: envelopes, records, pushed names, and
 //! messages between nodes.
 
 use std::borrow::Cow;
@@ -17,12 +17,12 @@ const PREFIX: &str = "c:";
 /// Longest message between nodes, in bytes.
 const MOST_MESSAGE_BYTES: usize = 16 * 1024;
 
-/// An envelope holds what its members say, the data byte for byte; what is read is written so that the
-/// same is read again.
+/// Checks that an envelope has the content of its members, with the data byte for byte, and that
+/// writing and reading it again gives the same.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_envelope(bytes: &[u8]) -> bool {
     let channel = Channel::parse("room:1").expect("a good name");
     let read = parsers::decode(channel.clone(), bytes.to_vec());
@@ -59,7 +59,7 @@ fn publication(bytes: &[u8]) -> Option<Published> {
         _ => return None,
     };
     let trace = members.raw("trace")?;
-    // As it is written: one with escapes is none.
+    // The original text counts: one with escapes is no trace.
     let trace = trace.and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'));
     Some((
         from,
@@ -68,18 +68,18 @@ fn publication(bytes: &[u8]) -> Option<Published> {
     ))
 }
 
-/// Each line is a field of a session's record, `name=value`. A record that is read is written with the
-/// same fields, as far as they are known.
+/// Checks a session's record, with a field `name=value` in each line. A record that is read must be
+/// written with the same known fields.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_record(bytes: &[u8]) -> bool {
     let mut fields: Vec<(&[u8], &[u8])> = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
         let at = line.iter().position(|byte| *byte == b'=');
         let (name, value) = line.split_at(at.unwrap_or(line.len()));
-        // A hash has a field once.
+        // A hash has each field once.
         if fields.iter().all(|(known, _)| *known != name) {
             fields.push((name, value.get(1..).unwrap_or_default()));
         }
@@ -109,7 +109,7 @@ pub fn check_record(bytes: &[u8]) -> bool {
     true
 }
 
-/// The fields that are known, in order, if those that must be there are, each of its kind.
+/// The known fields in order, if all required ones are there with the correct type.
 fn record<'a>(fields: &[(&'a [u8], &'a [u8])]) -> Option<Vec<(&'static str, Cow<'a, str>)>> {
     let texts = fields.iter().map(|(name, value)| {
         let value = str::from_utf8(value).ok()?;
@@ -169,12 +169,12 @@ fn uuid(text: &str) -> Option<String> {
     is_id.then(|| text.to_ascii_lowercase())
 }
 
-/// The name of a key that is pushed is that of a revocation, whose every spelling is told again, or of
-/// none; the name of a pub/sub channel is the channel's that has it.
+/// Checks names. The name of a pushed key is that of a revocation, in one of its spellings, or of
+/// no revocation. The name of a pub/sub channel contains the channel's name.
 ///
 /// # Panics
 ///
-/// A reader differs from the opinion.
+/// A reader differs from the second opinion.
 pub fn check_name(bytes: &[u8]) -> bool {
     let told = parsers::told(PREFIX, bytes);
     let text = str::from_utf8(bytes).ok();
@@ -186,7 +186,7 @@ pub fn check_name(bytes: &[u8]) -> bool {
         }
         TouchedKey::Nameless => match behind {
             None => assert!(bytes.starts_with(b"c:revoked:")),
-            // Anything else after a kind names sessions.
+            // Any other text after a kind names sessions.
             Some(written) => {
                 let mut parts = written.splitn(2, |byte| *byte == b':');
                 let kind = parts.next().unwrap_or_default();
@@ -232,11 +232,11 @@ pub fn check_name(bytes: &[u8]) -> bool {
     channel.is_some() || matches!(told, TouchedKey::Key(_))
 }
 
-/// A message between nodes is one of six, and says what its members say.
+/// Checks that a message between nodes is one of six types and has the content of its members.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_message(bytes: &[u8]) -> bool {
     let written = parsers::node_message(bytes);
     let opinion = message(bytes);
@@ -252,7 +252,7 @@ pub fn check_message(bytes: &[u8]) -> bool {
 }
 
 fn message(bytes: &[u8]) -> Option<Value> {
-    // Each is kept until the type is known.
+    // All members must be valid, because the type is known only at the end.
     let members = Members::of(bytes).filter(Members::are_values)?;
     if bytes.len() > MOST_MESSAGE_BYTES {
         return None;

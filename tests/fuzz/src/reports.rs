@@ -20,10 +20,10 @@ const REVOCATION_AUDIENCE: &str = "https://gateway.example/v1/global-token-revoc
 /// The one critical member of complex subjects.
 const CRITICAL: &str = "group";
 
-/// An assertion is good for an hour at most, in seconds.
+/// Longest validity of an assertion, in seconds: an hour.
 const MOST_REMAINING: f64 = 3600.0;
 
-/// No event is from before this, in Unix seconds.
+/// Earliest time of an event, in Unix seconds.
 const EARLIEST: f64 = 1e9;
 
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
@@ -57,12 +57,12 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
 });
 
-/// An event that is accepted is signed, for us, and no other kind of token; whose access it ends, and
-/// from when, is what its subject, its type and its times say.
+/// Checks that an accepted event is signed, for this audience, and no other kind of token. Its
+/// subject, its type and its times must decide whose access ends, and from when.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_event(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
@@ -82,7 +82,8 @@ pub fn check_event(bytes: &[u8]) -> bool {
     }
     let id = claim("jti");
     assert!(id.as_str().is_some_and(|id| (1..=256).contains(&id.len())));
-    // A number beyond a double is null for the other library; it is read as a time where it is negative.
+    // A number beyond a double is null for the other library. The reader accepts it as a time if it
+    // is negative.
     let issued_at = seconds(&claims, "iat").unwrap_or(0.0);
     let latest = (NOW + LEEWAY).as_secs_f64();
     assert!(issued_at <= latest, "issued at {issued_at}");
@@ -90,7 +91,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
     let Some(Value::Object(events)) = plain(claims.raw("events")) else {
         panic!("no events: {claims:?}");
     };
-    // Several are names of one.
+    // Several events count as names of one.
     let [(uri, members)] = events.iter().collect::<Vec<_>>()[..] else {
         return true;
     };
@@ -111,7 +112,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
                 .or_else(|| seconds(&claims, "toe"))
                 .unwrap_or(issued_at);
             let expect = happened_at.ceil().max(EARLIEST).min(latest.floor());
-            // A fraction that is too small for a double is one all the same.
+            // The sum may be one higher, because a fraction too small for a double also rounds up.
             let differs = at as f64 - expect;
             assert!((0.0..=1.0).contains(&differs), "{at}, not {expect}");
         }
@@ -129,7 +130,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
     true
 }
 
-/// The rest of a member once readers that build texts and numbers can read it.
+/// The member as a value, if parsers that build texts and numbers can read it.
 fn plain(member: Option<Option<&str>>) -> Option<Value> {
     use curfew_model::json::{Rules, scan};
     let raw = member??;
@@ -141,7 +142,7 @@ fn plain(member: Option<Option<&str>>) -> Option<Value> {
     serde_json::from_str(&scanned.plain(raw)).ok()
 }
 
-/// The types of events that end access, and what they must say for it.
+/// True for a type of event that ends access, if the event has the members it needs.
 fn ends_access(uri: &str, members: &Value) -> bool {
     let says = |name: &str| {
         members[name]
@@ -174,7 +175,7 @@ fn ends_access(uri: &str, members: &Value) -> bool {
     }
 }
 
-/// The subjects a member names, by the tables of RFC 9493 and of Shared Signals Framework 1.0 §3.3.
+/// The subjects in a member, by the tables of RFC 9493 and of Shared Signals Framework 1.0 §3.3.
 fn named(subject: &Value) -> Option<Vec<Subject>> {
     let identifiers = subject["identifiers"].as_array();
     match format(subject).as_deref() {
@@ -238,7 +239,7 @@ fn simple(subject: &Value) -> Option<Vec<Subject>> {
     })
 }
 
-/// A claim's time. All times before 1970 are its beginning, those beyond a double too.
+/// A claim's time. Times before 1970 count as 0, also those beyond a double.
 fn seconds(claims: &Members, name: &str) -> Option<f64> {
     let raw = claims.raw(name).flatten()?;
     match raw.strip_prefix('-') {
@@ -247,7 +248,7 @@ fn seconds(claims: &Members, name: &str) -> Option<f64> {
     }
 }
 
-/// Seconds are rounded up. A fraction that is too small for a double is one all the same.
+/// True if the seconds are rounded up. A fraction that is too small for a double also rounds up.
 fn is_rounded_up(written: f64, raw: &str, seconds: u64) -> bool {
     let least = written.ceil() as u64;
     let may_have_fraction = raw.contains(['.', 'e', 'E']) && !raw.starts_with('-');
@@ -264,12 +265,12 @@ fn text(subject: &Value, name: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= 1024).then(|| text.to_owned())
 }
 
-/// An accepted assertion is signed, for us, for an hour at most, and no event; it revokes the
-/// subject that follows a second line break.
+/// Checks that an accepted assertion is signed, for this audience, valid for at most an hour, and
+/// no event. It revokes the subject after the second line break.
 ///
 /// # Panics
 ///
-/// The reader differs from the opinion.
+/// The reader differs from the second opinion.
 pub fn check_assertion(bytes: &[u8]) -> bool {
     let at = bytes.iter().rposition(|byte| *byte == b'\n');
     let (signed, subject) = bytes.split_at(at.unwrap_or(bytes.len()));
@@ -305,7 +306,7 @@ pub fn check_assertion(bytes: &[u8]) -> bool {
             let raw = claims.raw("iat").flatten().unwrap_or_default();
             assert!(is_rounded_up(written, raw, at), "{at} is not {raw}");
         }
-        // As above.
+        // A negative number beyond a double, as above.
         (Some(0), None) => {}
         (read, written) => assert_eq!((read, written), (None, None)),
     }

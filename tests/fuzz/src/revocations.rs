@@ -1,20 +1,21 @@
-//! Keys and values of revocations, which all with access to Redis write.
+//! Keys and values of revocations, which anyone with access to Redis can write.
 
 use curfew_backend_redis::parsers;
 use curfew_model::{Revocation, RevocationKey, TraceContext};
 
 use crate::members::Members;
 
-/// A value covers everyone or those until a time; a name is the same in each of its spellings.
+/// Checks that a value covers everyone or tokens up to a time, and that all spellings of a name are
+/// equal.
 ///
 /// # Panics
 ///
-/// A reader differs from the opinion.
+/// A reader differs from the second opinion.
 pub fn check(bytes: &[u8]) -> bool {
     let read = Revocation::parse(bytes);
     let opinion = cutoff(bytes).unwrap_or_else(|| members(bytes).unwrap_or_default());
     assert_eq!(read, opinion, "{:?}", String::from_utf8_lossy(bytes));
-    // As it is read from Redis, which gives no more than 4 KiB of it.
+    // The value as the node reads it from Redis, which returns at most 4 KiB.
     let known = parsers::revocation(Some(bytes.to_vec()), -1);
     let known = known.expect("a key without an expiry is one");
     match bytes.len() {
@@ -46,7 +47,7 @@ pub fn check(bytes: &[u8]) -> bool {
     true
 }
 
-/// The digits of a time.
+/// The cutoff from the digits of a time.
 fn cutoff(value: &[u8]) -> Option<Revocation> {
     let mut digits = value.iter().map(|byte| char::from(*byte).to_digit(10));
     let number = digits.try_fold(0_u64, |sum, digit| {
@@ -63,13 +64,13 @@ fn cutoff(value: &[u8]) -> Option<Revocation> {
     })
 }
 
-/// The members of an object that a revocation has, without the others. `None` for other values.
+/// The members of an object that belong to a revocation, without others. `None` for other values.
 fn members(value: &[u8]) -> Option<Revocation> {
     let members = Members::of(value)?;
-    // One that is repeated may mean either.
+    // A repeated member is ambiguous.
     let member = |name| members.value(name);
     let (before, reason, trace) = (member("before")?, member("reason")?, member("trace")?);
-    // By the size of the number instead of its digits.
+    // Uses the number's value instead of its digits.
     let before = before.as_f64().map(|before| before.ceil() as u64);
     Some(Revocation {
         before: before.and_then(|before| match before {
@@ -83,7 +84,7 @@ fn members(value: &[u8]) -> Option<Revocation> {
     })
 }
 
-/// A `traceparent` of version 00 (W3C Trace Context §3.2) with the flag of recording.
+/// A `traceparent` of version 00 (W3C Trace Context §3.2) with the sampled flag.
 pub(crate) fn sampled(trace: &str) -> Option<TraceContext> {
     let parts: Vec<&str> = trace.split('-').collect();
     let [version, trace, parent, flags] = parts.as_slice() else {

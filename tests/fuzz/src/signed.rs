@@ -1,4 +1,4 @@
-//! Tokens that a target signs, and the word of another library on them.
+//! Tokens that a target signs, and another library's opinion on them.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use crate::members::Members;
 
-/// The secret of the one issuer; tokens of the corpus are signed by it.
+/// The secret of the only issuer, which also signs tokens of the corpus.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// The time of every run: a moment after that of the corpus.
+/// The time of every run, a moment after the corpus was made.
 pub(crate) const NOW: Duration = Duration::from_secs(1_764_000_050);
 
 /// `auth.leeway`.
@@ -32,8 +32,8 @@ impl Clock for Fixed {
     }
 }
 
-/// Bytes with a line break are a header and claims, which are signed here: changes of a signed token would
-/// all be refused for their signature.
+/// The token in the input. Bytes with a line break are a header and claims, which are signed here,
+/// because a changed signed token would only be refused for its signature.
 pub(crate) fn token(bytes: &[u8]) -> Option<String> {
     let text = str::from_utf8(bytes).ok()?;
     let Some((header, claims)) = text.split_once('\n') else {
@@ -49,7 +49,7 @@ pub(crate) fn token(bytes: &[u8]) -> Option<String> {
     Some(format!("{signed}.{signature}"))
 }
 
-/// The claims, if the signature is good for another library by the algorithm that the header names.
+/// The claims, if another library accepts the signature by the header's algorithm.
 pub(crate) fn opinion<T: DeserializeOwned>(token: &str) -> Option<T> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
@@ -64,7 +64,7 @@ pub(crate) fn opinion<T: DeserializeOwned>(token: &str) -> Option<T> {
     is_good.then(|| part(claims)).flatten()
 }
 
-/// A part of a token, without what no text and no number can hold, which another library refuses.
+/// A part of a token, without texts and numbers that another library cannot hold.
 fn part<T: DeserializeOwned>(part: &str) -> Option<T> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
     let rules = Rules {
@@ -75,7 +75,7 @@ fn part<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_str(&scanned.plain(&text)).ok()
 }
 
-/// True if an `aud` is, or has, a name.
+/// True if an `aud` is this name, or a list with it.
 pub(crate) fn is_for(audience: &Value, name: &str) -> bool {
     let is_in = |all: &Vec<Value>| all.iter().any(|one| one == name);
     audience == name || audience.as_array().is_some_and(is_in)

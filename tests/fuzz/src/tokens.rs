@@ -1,4 +1,4 @@
-//! Tokens: jsonwebtoken has the second opinion on every one that is accepted.
+//! Tokens. jsonwebtoken gives the second opinion on each accepted one.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::signed::{Fixed, LEEWAY, NOW, SECRET, is_for, opinion, token};
 
-/// A logout token is no older than ten minutes, give or take a second.
+/// Longest age of a logout token, in seconds: ten minutes, and one second for rounding.
 const MAX_AGE_SECONDS: f64 = 601.0;
 
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
@@ -30,7 +30,7 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
 });
 
-/// Claims that are judged. Others may hold what no double and no Unicode text can.
+/// The claims that are checked. Other claims may hold what no double and no Unicode text can.
 #[derive(Debug, Clone, Deserialize)]
 struct Claims {
     iss: String,
@@ -44,7 +44,8 @@ struct Claims {
     nonce: Option<IgnoredAny>,
 }
 
-/// A token that opens a session is signed, for us, of a user, and not over.
+/// Checks that a token that opens a session is signed, for this audience, has a user, and is not
+/// over.
 pub fn check(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
@@ -85,7 +86,7 @@ pub fn check(bytes: &[u8]) -> bool {
     true
 }
 
-/// A token that logs out is signed, has the event, and names a user or a login.
+/// Checks that a logout token is signed, has the event, and names a user or a provider's session.
 pub fn check_logout(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;

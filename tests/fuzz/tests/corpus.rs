@@ -1,21 +1,21 @@
-//! Every target over its corpus, and over some thousand changes of it, the same in each run. What is
-//! guided by coverage (`guided`) has every target as well.
+//! Runs every target over its corpus, and over thousands of changes of it, which are the same in
+//! each run. The fuzzers guided by coverage (`guided`) have the same targets.
 
 use std::path::Path;
 
 use curfew_fuzz::{TARGETS, Target};
 use fastrand::Rng;
 
-/// Changes of each target's corpus that are tried.
+/// Number of changes of each target's corpus.
 const CHANGES: usize = 10_000;
 
 /// Longest input, in bytes.
 const MOST_BYTES: usize = 4 * 1024;
 
-/// The most memory that a check may hold, in bytes: what it takes for any input, and for each byte of it.
+/// Limit on the memory of a check, in bytes: a fixed part, and a part for each byte of its input.
 const MOST_HELD: (u64, u64) = (256 * 1024, 128);
 
-/// Checks, within bounds: what is kept for later runs is made before.
+/// Runs a check within the bounds on memory. Caches for later runs are filled before.
 fn bounded(target: &Target, bytes: &[u8]) -> bool {
     let mut accepted = false;
     let used = allocation_counter::measure(|| accepted = (target.check)(bytes));
@@ -45,7 +45,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// One change: bytes flipped, taken away, repeated, or those of another input put in.
+/// Makes one change: flips, removes or repeats bytes, or inserts those of another input.
 fn change(random: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
     let at = random.usize(..=bytes.len());
     match random.u8(..6) {
@@ -89,7 +89,7 @@ fn no_reader_is_wrong_about_its_corpus_and_what_is_close_to_it() {
         let mut random = Rng::with_seed(7);
         let mut accepted = 0;
         for _ in 0..CHANGES {
-            // Half of them are close to what is accepted.
+            // Half of the changes start from accepted inputs.
             let of = if random.bool() { &good } else { &corpus };
             let mut bytes = random.choice(of).unwrap().clone();
             let other = random.choice(&corpus).unwrap();

@@ -14,7 +14,7 @@ async fn assert_rejected(gateway: &Gateway, token: &str, what: &str) {
     assert_eq!(client.closed().await.0, 4401, "{what}");
 }
 
-/// Centrifugo: the address of the keys was built from unverified claims.
+/// Centrifugo: the URL of the keys was built from unverified claims.
 #[tokio::test]
 async fn cve_2026_32301_nothing_is_fetched_from_where_a_token_says() {
     let trap = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -43,7 +43,7 @@ async fn cve_2026_32301_nothing_is_fetched_from_where_a_token_says() {
             let token = attacker.sign(&header.to_string(), &claims("alice").to_string());
             assert_rejected(&gateway, &token, &format!("{member} {kid}")).await;
         }
-        // The configured key's own signature is what counts.
+        // Only the signature of the configured key counts.
         let mut header = key.header();
         header[member] = json!(format!("{url}/keys.json"));
         let token = key.sign(&header.to_string(), &claims("alice").to_string());
@@ -52,7 +52,7 @@ async fn cve_2026_32301_nothing_is_fetched_from_where_a_token_says() {
     assert!(trap.accept().is_err(), "somebody called");
 }
 
-/// Centrifugo: a template in the address of the keys.
+/// Centrifugo: the URL of the keys had a template.
 #[tokio::test]
 async fn cve_2026_32301_a_template_in_an_address_is_no_configuration() {
     let directory = tempfile::tempdir().unwrap();
@@ -97,7 +97,7 @@ async fn cve_2026_49998_keys_of_the_same_kid_do_not_verify_for_each_other() {
         key.user_with("alice", json!({"iss":format!("https://{iss}.example")}))
     };
     for _ in 0..2 {
-        // Cold, then warm, and both ways round.
+        // Without a cached entry, then with one, and in both directions.
         assert_rejected(&gateway, &claiming(&a, "b"), "a for b").await;
         gateway.session(&claiming(&a, "a")).await;
         assert_rejected(&gateway, &claiming(&b, "a"), "b for a").await;
@@ -110,11 +110,11 @@ async fn cve_2026_49998_keys_of_the_same_kid_do_not_verify_for_each_other() {
             assert_rejected(&gateway, &b_for_a, "b for a"),
         );
     }
-    // Without `iss` the kid alone does not decide between two.
+    // Without `iss`, the `kid` alone does not choose between two issuers.
     assert_rejected(&gateway, &a.user("alice"), "no iss").await;
 }
 
-/// NATS 2026-16: what one listener refuses, another must not let through.
+/// NATS 2026-16: one listener accepted credentials that another refused.
 #[tokio::test]
 async fn nats_2026_16_every_listener_refuses_what_is_not_its_own() {
     let gateway = Gateway::start_default().await;
@@ -133,7 +133,7 @@ async fn nats_2026_16_every_listener_refuses_what_is_not_its_own() {
             );
         }
     }
-    // A user's token is no admin key, an admin key no token.
+    // A user's token is no admin key, and an admin key is no token.
     let answer = gateway
         .admin_as(Some(&token), "GET", "/v1/nodes", None)
         .await;
@@ -141,7 +141,7 @@ async fn nats_2026_16_every_listener_refuses_what_is_not_its_own() {
     assert_rejected(&gateway, ADMIN_KEY, "the admin key").await;
 }
 
-/// NATS 2026-18: one rule's deny was overridden by another's allow.
+/// NATS 2026-18: the allow of one rule overrode the deny of another.
 #[tokio::test]
 async fn nats_2026_18_a_deny_wins_whatever_allows() {
     for (rule, grant, deny) in (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0)) {
@@ -231,7 +231,7 @@ async fn cve_2022_23541_weak_and_mismatched_keys_are_refused() {
         assert_eq!(finished.code, 2, "{issuer}: {finished:?}");
         assert!(finished.stderr.contains("auth.issuers[0]"), "{finished:?}");
     }
-    // A key set's unusable keys are skipped, the others work.
+    // Unusable keys of a set are skipped, and the others work.
     let good = Key::rsa().with_kid("good");
     let mut set: serde_json::Value = serde_json::from_str(&jwks(&[&good])).unwrap();
     let keys = set["keys"].as_array_mut().unwrap();
@@ -254,7 +254,7 @@ async fn cve_2022_23541_weak_and_mismatched_keys_are_refused() {
     assert_rejected(&gateway, &enc.user("alice"), "a key for encryption").await;
 }
 
-/// Mercure: the key of a cached decision was joined from parts that could be shifted.
+/// Mercure: the cache key of a decision was joined from parts that could be shifted.
 #[tokio::test]
 async fn cve_2026_39972_a_remembered_decision_is_of_one_channel_and_action() {
     let rules = r#"
@@ -340,7 +340,7 @@ async fn supabase_1274_publishing_by_http_needs_the_key_and_channels_stay_checke
     assert!(listener.barrier().await.is_empty());
 }
 
-/// Hasura: a session must end with its token, with no traffic at all.
+/// Hasura: a session must end with its token, even without traffic.
 #[tokio::test]
 async fn hasura_a_session_without_traffic_ends_with_its_token() {
     let settings = Settings::default()

@@ -23,7 +23,7 @@ async fn cve_2026_62963_compression_is_not_agreed_on() {
         }
         let mut client = connect.open().await;
         assert_eq!(client.response().header("sec-websocket-extensions"), None);
-        // A deflated megabyte of zeros.
+        // The start of a deflated megabyte of zeros.
         let bomb = [&[0x78, 0x9c][..], &[0; 1000]].concat();
         client
             .send_frame(OutFrame::new(opcode::TEXT, bomb).rsv(4))
@@ -124,7 +124,7 @@ async fn cve_2026_45736_a_close_reason_is_what_was_set() {
     let close = client.next_message().await;
     assert_eq!(close.opcode, opcode::CLOSE);
     assert_eq!(&close.payload[2..], b"bad_request");
-    // A client's own reason does not come back longer than it was.
+    // The node does not echo a client's reason with more bytes than it had.
     let mut client = gateway.user("alice").await;
     client.send_frame(OutFrame::close(1000, b"x")).await;
     let close = client.next_message().await;
@@ -152,7 +152,7 @@ async fn cve_2022_2421_ids_and_counts_of_a_client_are_only_echoed() {
     client
         .send(json!({"type":"ping","id":"x".repeat(60_000)}))
         .await;
-    // Echoed, or an error of form; nothing else.
+    // The id is echoed, or the command is malformed; nothing else is possible.
     let answer = client.next_json().await;
     assert!(
         answer["type"] == "pong" || answer["code"] == "bad_request",
@@ -207,7 +207,7 @@ async fn cve_2023_43669_a_head_byte_by_byte_costs_little() {
         }
     }
     let used = gateway.cpu_time() - before;
-    // 15,000 small reads cost something by themselves; parsing anew at each would take seconds.
+    // 15,000 small reads have their own cost; parsing from the start at each would take seconds.
     assert!(used < Duration::from_secs(2), "{used:?}");
     gateway.assert_alive().await;
 }
@@ -242,7 +242,7 @@ async fn rustsec_2020_0043_replies_to_a_client_that_does_not_read_are_bounded() 
         .receive_buffer(16 * 1024);
     let (mut client, _) = gateway.connected(connect).await;
     let before = gateway.rss_kib();
-    // Each ping is answered with its id: nothing read, replies pile up.
+    // The answer to each ping has its id. The client reads nothing, so the answers queue up.
     let id = "i".repeat(50_000);
     let ping = OutFrame::text(&json!({"type":"unsubscribe","id":id,"channel":"a"}).to_string());
     let began = Instant::now();
@@ -302,7 +302,7 @@ async fn granian_no_header_byte_ends_the_worker() {
                 );
             }
         }
-        // Control characters are no header at all.
+        // Control characters make the header invalid.
         for byte in [0_u8, 1, 0x7f] {
             let connect = gateway.ws().without(name).header(name, [b'a', byte, b'b']);
             if let Ok(Err(refused)) = connect.try_attempt().await {
@@ -381,7 +381,7 @@ async fn rustsec_2026_0258_http2_is_not_spoken() {
     assert!((400..500).contains(&answer.status), "{}", answer.status);
 }
 
-/// mercurius: a limit held over HTTP and not over WebSocket.
+/// mercurius: a limit applied over HTTP and not over WebSocket.
 #[tokio::test]
 async fn cve_2026_30241_size_and_depth_are_limited_on_every_way_in() {
     let gateway = Gateway::start_default().await;
@@ -427,8 +427,8 @@ async fn cve_2026_30241_size_and_depth_are_limited_on_every_way_in() {
     assert!(listener.barrier().await.is_empty());
 }
 
-/// Centrifugo #1174: a limit of the rate was off unless another option was set; #1179: paths as
-/// labels; see also `limits` and `metrics`.
+/// Centrifugo #1174: a rate limit was off unless another option was set; #1179: paths were
+/// labels. See also `limits` and `metrics`.
 #[tokio::test]
 async fn centrifugo_1174_the_rate_is_limited_with_nothing_else_set() {
     let settings = Settings::default().with("limits.messages_per_second = 1");

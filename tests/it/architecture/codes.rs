@@ -9,7 +9,7 @@ fn reference() -> Page {
     Page::read("crates/curfew-protocol/PROTOCOL.md")
 }
 
-/// The quoted names of a table's first column; every row must say something about its name.
+/// The quoted names in a table's first column. Every row must also have a description.
 fn names<'a>(page: &'a Page, columns: &[&str]) -> Vec<&'a str> {
     let named = |row: Vec<&'a str>| {
         assert!(!row[row.len() - 1].is_empty(), "{row:?}");

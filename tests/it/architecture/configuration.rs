@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::markdown::{Page, quoted};
 
-/// The keys whose names are promised.
+/// The keys whose names are part of the contract.
 const PROMISED: [(&str, &[&str]); 14] = [
     (
         "server",
@@ -82,7 +82,7 @@ fn documented() -> BTreeSet<String> {
     keys
 }
 
-/// Every `section.key` of a configuration in JSON, tables within tables included.
+/// Every `section.key` of a configuration in JSON, including nested tables.
 fn keys(path: &str, table: &Value, found: &mut BTreeSet<String>) {
     for (key, value) in table.as_object().expect("a table") {
         let path = if path.is_empty() {

@@ -1,4 +1,4 @@
-//! Crates, their edges, and who names which dependency.
+//! Crates, their edges, and the crates that may name a dependency.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,7 @@ use std::fs;
 use super::markdown::{Page, quoted, repository};
 use super::workspace::{Member, members};
 
-/// Dependencies that one crate of the gateway alone may name, also when the page lists fewer.
+/// Dependencies that only one crate of the gateway may name, even if the page lists fewer.
 const WALLED: [&str; 8] = [
     "anyhow",
     "cel",
@@ -39,8 +39,8 @@ const IMPURE: [&str; 8] = [
     "tokio-util",
 ];
 
-/// A second implementation of what rustls and aws-lc-rs do for us. (`ring` is in the lock file
-/// for an optional dependency that nothing turns on.)
+/// Dependencies that would implement a second time what rustls and aws-lc-rs do. (`ring` is in the
+/// lock file for an optional dependency that nothing turns on.)
 const REFUSED: [&str; 3] = ["native-tls", "openssl", "openssl-sys"];
 
 /// A row of the table of crates.
@@ -66,8 +66,8 @@ fn rows() -> Vec<Row> {
     rows.iter().map(row).collect()
 }
 
-/// Stands in for functions of the C library, which takes unsafe code: the only one with lints of its
-/// own.
+/// The crate that replaces functions of the C library, which takes unsafe code. It is the only one
+/// with its own lints.
 const STAND_IN: &str = "curfew-simulation";
 
 fn find<'a>(members: &'a [Member], name: &str) -> &'a Member {

@@ -13,7 +13,7 @@ fn version(text: &str) -> [u32; 3] {
     parts
 }
 
-/// All packages that a build for Linux takes, as cargo resolves them from Cargo.lock.
+/// All packages of a build for Linux, as cargo resolves them from Cargo.lock.
 fn packages() -> Vec<Value> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let output = Command::new(option_env!("CARGO").unwrap_or("cargo"))

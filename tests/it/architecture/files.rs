@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::markdown::{Page, quoted, repository};
 
-/// Past this many lines, a file is doing two things.
+/// Limit on the lines of a file. A longer file does two things.
 const MOST_LINES: usize = 500;
 
-/// Files that earn their length, or may: tables of cases, and a test for each row of a list.
+/// Files that may be longer: tables of cases, and files with a test for each row of a list.
 const MAY_BE_LONG: [(&str, &str); 5] = [
     (
         "crates/curfew-policy/src/policy/tests.rs",

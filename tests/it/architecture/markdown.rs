@@ -8,7 +8,7 @@ pub(super) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// A page, found by its path from the root of the repository.
+/// A page, by its path from the root of the repository.
 pub(super) struct Page {
     path: &'static str,
     text: String,
@@ -25,7 +25,7 @@ impl Page {
         &self.text
     }
 
-    /// The rows of the one table with these columns, cell by cell.
+    /// The rows of the only table with these columns, cell by cell.
     pub(super) fn table(&self, columns: &[&str]) -> Vec<Vec<&str>> {
         let mut found = Vec::new();
         let mut lines = self.text.lines();
@@ -65,7 +65,7 @@ fn cells(line: &str) -> Vec<&str> {
     inner.split('|').map(str::trim).collect()
 }
 
-/// The texts between backticks.
+/// The texts in backticks.
 pub(super) fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }

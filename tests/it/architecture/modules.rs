@@ -1,11 +1,11 @@
-//! The modules of curfew-server, and which of them use which.
+//! The modules of curfew-server, and the uses between them.
 
 use std::fs;
 use std::path::Path;
 
 use super::markdown::{Page, quoted, repository};
 
-/// Every source file of a folder, with the module at the top of the crate that it belongs to.
+/// Every source file of a folder, with the crate's top module that it belongs to.
 fn sources(folder: &Path, module: Option<&str>, found: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -1,4 +1,4 @@
-//! The patches that take a rule out of the code, compared with the code.
+//! The patches that remove a rule from the code, compared with the code.
 
 use std::fs;
 use std::path::PathBuf;
@@ -23,8 +23,7 @@ fn patches() -> Vec<PathBuf> {
     found
 }
 
-/// A change of the code that a patch does not follow leaves its rule without a proof that the
-/// simulator notices its absence.
+/// Without a patch that applies, nothing proves that the simulator notices the absence of its rule.
 #[test]
 fn every_mutant_applies_to_the_code() {
     let refused: Vec<String> = patches()
@@ -53,7 +52,8 @@ fn every_mutant_is_listed() {
     }
 }
 
-/// A patch may name the test that finds it, by the arguments of `cargo test`; the last is the test.
+/// A patch may name the test that finds it, by the arguments of `cargo test`. The last one is the
+/// test.
 #[test]
 fn every_test_that_a_mutant_names_is_there() {
     let (mut named, sources) = (0, sources());

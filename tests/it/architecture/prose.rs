@@ -1,26 +1,26 @@
-//! The prose of comments, by figures that say at least that sentences have subjects.
+//! The prose of comments, by figures that at least show if sentences have subjects.
 
 use std::fs;
 
 use super::files::sources;
 
-/// First words that make a clause stand for the thing it describes.
+/// First words that make a clause stand for its subject.
 const OPENERS: [&str; 12] = [
     "Whether", "What", "How", "Of", "Why", "When", "Where", "Those", "Which", "Who", "Whom",
     "Whose",
 ];
 
-/// Words for a subject that the field has a noun for.
+/// Words that hide the field's noun for a subject.
 const VAGUE: [&str; 3] = ["whoever", "whatever", "whichever"];
 
 /// Words for a person where the field has a noun.
 const PERSONS: [&str; 3] = ["somebody", "nobody", "anybody"];
 
-/// Files that a failure names.
+/// Number of files that a failure names.
 const WORST: usize = 10;
 
-/// A habit, and the lines with it that are allowed among 1,000 comment lines: as many as the worst of
-/// mini-redis, linkerd2-proxy, iroh-relay, ripgrep and axum has.
+/// A habit, with the lines allowed among 1,000 comment lines. The limit is the worst of
+/// mini-redis, linkerd2-proxy, iroh-relay, ripgrep and axum.
 struct Habit {
     name: &'static str,
     most: f64,
@@ -56,7 +56,7 @@ fn has_word(line: &str, words: &[&str]) -> bool {
         .any(|word| words.contains(&word))
 }
 
-/// The text of each line that is a comment alone, without slashes.
+/// The text of each line with only a comment, without slashes.
 fn comments(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         let line = line.trim_start().strip_prefix("//")?;

@@ -1,4 +1,4 @@
-//! The members of the workspace, as cargo sees them.
+//! The members of the workspace, as cargo reports them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Crates the gateway is not made of.
+/// Crates that are not part of the gateway.
 pub(super) const TOOLS: [&str; 7] = [
     "curfew-testkit",
     "curfew-model-check",
@@ -17,12 +17,12 @@ pub(super) const TOOLS: [&str; 7] = [
     "curfew-gate",
 ];
 
-/// One member.
+/// A member of the workspace.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) manifest: PathBuf,
-    /// Its dependencies, without those of tests and examples.
+    /// The member's dependencies, without those of tests and examples.
     pub(super) dependencies: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The published JavaScript SDK in Chromium, behind something that lets no WebSocket through.
+//! The published JavaScript SDK in Chromium, behind a middlebox that blocks WebSockets.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use super::settings;
 use crate::clients::{installed, program};
 use crate::demo::Browser;
 
-/// Many times the longest delay after which the page's client would come back.
+/// Many times the longest delay before the page's client would reconnect.
 const STAYS_AWAY: Duration = Duration::from_secs(2);
 
-/// Most bytes of a request's head.
+/// Limit on the bytes of a request's head.
 const HEAD_BYTES: usize = 64 * 1024;
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn a_page_whose_websocket_is_not_blocked_uses_it() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// From the first connection over a cut to the end.
+/// Runs a session over this transport, with a cut in the middle.
 async fn goes_on_over(transport: &str) {
     let site = Site::start().await;
     let node = node(&site).await;
@@ -72,7 +72,7 @@ async fn goes_on_over(transport: &str) {
     all.extend(expected);
     assert_eq!(steps(&browser).await, all);
 
-    // What it misses comes when it is back.
+    // The missed publications arrive when the client is back.
     middlebox.close();
     for n in 2..=4 {
         node.publish("room:page", json!({"n":n})).await;
@@ -105,7 +105,7 @@ async fn goes_on_over(transport: &str) {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// A node that lets pages of the site in.
+/// A node that accepts pages of the site.
 async fn node(site: &Site) -> Gateway {
     let origins = format!("server.allowed_origins = [\"http://{}\"]", site.address);
     Gateway::start_with(&settings().with(&origins)).await
@@ -140,7 +140,7 @@ async fn until_step(browser: &Browser, step: &str) {
     browser.until(&what, holds).await;
 }
 
-/// A site whose page runs the SDK. Its origin is another than the node's.
+/// A site with a page that runs the SDK. Its origin differs from the node's.
 struct Site {
     address: SocketAddr,
     _serving: JoinSet<()>,
@@ -175,7 +175,7 @@ impl Site {
                     "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     body.len()
                 );
-                // A browser that has gone away does not want it.
+                // The write fails if the browser has closed the connection.
                 drop(client.write_all(&[head.as_bytes(), body].concat()).await);
                 drop(client.shutdown().await);
             }
@@ -187,7 +187,7 @@ impl Site {
     }
 }
 
-/// What stands between a page and a node, and answers 403 to each upgrade.
+/// A middlebox between a page and a node that answers 403 to each upgrade.
 struct Middlebox {
     address: SocketAddr,
     is_open: watch::Sender<bool>,
@@ -219,7 +219,7 @@ impl Middlebox {
         }
     }
 
-    /// Cuts every connection, and those to come.
+    /// Cuts every connection, also future ones.
     fn close(&self) {
         self.is_open.send_replace(false);
     }
@@ -242,12 +242,12 @@ async fn carry(mut client: TcpStream, node: SocketAddr) {
         return;
     };
     if node.write_all(head.as_bytes()).await.is_ok() {
-        // Either side may end it.
+        // Either side may end the connection.
         drop(copy_bidirectional(&mut client, &mut node).await);
     }
 }
 
-/// The head of a request, and what came with it; none if the client goes away instead.
+/// The head of a request and the bytes after it; `None` if the client closes the connection.
 async fn read_head(client: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {

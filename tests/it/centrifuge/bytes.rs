@@ -1,4 +1,4 @@
-//! Channels that carry bytes which need not be JSON.
+//! Channels that carry bytes, which need not be JSON.
 
 use curfew_tests::{Cluster, Gateway, Redis, Settings};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::raw::{Encoding, Raw, bytes};
 use super::with_channels;
 
-/// What no encoding of JSON holds as it is.
+/// Bytes that JSON cannot hold unchanged.
 const DATA: [&[u8]; 4] = [&[0xff, 0, 1, 0xfe], b"boom", b"\"open", b"{\"n\":1}"];
 
 fn settings() -> Settings {
@@ -18,7 +18,7 @@ fn settings() -> Settings {
 }
 
 async fn publish(client: &mut Raw, channel: &str, data: &[u8]) -> Value {
-    // As numbers, so that no text is quoted.
+    // As a list of numbers, so that no text is quoted.
     let publish = json!({"channel":channel,"data":Value::from(data)});
     client.ask(json!({"publish":publish})).await
 }
@@ -31,7 +31,7 @@ fn data_of(publications: &Value) -> Vec<Value> {
         .collect()
 }
 
-/// Publishes at one node and listens, reads and recovers at the other.
+/// Publishes at one node, and subscribes, reads and recovers at the other.
 async fn are_carried(one: &Gateway, other: &Gateway) {
     let expect: Vec<_> = DATA.iter().map(|data| bytes(data)).collect();
     let mut publisher = Raw::open(one, Encoding::Protobuf, "alice").await;
@@ -106,12 +106,12 @@ async fn those_who_speak_json_are_refused() {
         let (status, problem) = gateway.admin(method, path, body).await;
         assert_eq!((status, &problem["code"]), (409, &"not_available".into()));
     }
-    // Nothing was published.
+    // The stream has no publication.
     let details = gateway.admin_ok("GET", "/v1/channels/bytes:1", None).await;
     assert_eq!(details["stream"]["offset"], 0);
 }
 
-/// A message of text with other bytes would end the connection of each listener that reads JSON, and
+/// A text message with other bytes would end the connection of each subscriber that reads JSON, and
 /// again whenever it recovers.
 #[tokio::test]
 async fn a_channel_of_json_takes_only_json_in_utf8_from_protobuf() {
@@ -157,7 +157,7 @@ async fn a_change_of_the_format_hides_what_was_published_before() {
     let path = "/v1/channels/bytes:1/history";
     let read = gateway.admin_ok("GET", path, None).await;
     assert_eq!(data_of(&read["publications"]), [json!(2)]);
-    // What cannot be carried cannot be recovered.
+    // A client that cannot receive bytes cannot recover them either.
     let epoch = &answer["history"]["epoch"];
     for (offset, recovered) in [(0, Value::Null), (1, Value::Bool(true))] {
         let mut client = Raw::open(&gateway, Encoding::Json, "alice").await;

@@ -1,7 +1,8 @@
 //! The published SDKs of Centrifuge for JavaScript, Python, Go and Java, unchanged.
 //!
-//! The programs are in `tests/clients/`; each lives scenarios and prints their names. What a program asks
-//! for, in lines that end in a colon, is done here. Java's need a JDK and run by `just sdk java` alone.
+//! The programs are in `tests/clients/`; each runs scenarios and prints their names. A line of
+//! output that ends in a colon is a request, which this test fulfils. Java's programs need a JDK,
+//! and only `just sdk java` runs them.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use tokio::process::Command;
 use super::settings;
 use crate::clients::{clients, installed, program, steps};
 
-/// No program takes longer, on a machine that is busy.
+/// Deadline for a program on a busy machine.
 const LONGEST_PROGRAM: Duration = Duration::from_secs(300);
 
-/// The scenarios about one connection and its channels. Others ask for something.
+/// The scenarios about one connection and its channels. They make no requests.
 const SCENARIOS: [&str; 15] = [
     "connect",
     "refused_token",
@@ -36,13 +37,13 @@ const SCENARIOS: [&str; 15] = [
     "commands",
 ];
 
-/// Scenarios that wait for seconds to pass. Each is lived beside the others.
+/// Scenarios that wait for seconds. Each runs beside the others.
 const SLOW_SCENARIOS: [&str; 3] = ["refresh", "subscription_token", "pings"];
 
-/// Scenarios that not every language has: several commands in a frame, and messages to the server.
+/// Scenarios that not every SDK supports: several commands in a frame, and messages to the server.
 const MORE: [&str; 3] = ["batching", "many_at_once", "send"];
 
-/// Those that several nodes are worth a second time: half of the clients are at another one.
+/// Scenarios to repeat on several nodes, with half of the clients at another node.
 const ACROSS_NODES: [&str; 9] = [
     "publish",
     "presence",
@@ -55,8 +56,8 @@ const ACROSS_NODES: [&str; 9] = [
     "delta",
 ];
 
-/// Scenarios whose commands may come by another node than their session's. `presence` is none of them: it has two
-/// requests under way, whose order nothing promises.
+/// Scenarios whose commands may come through a node other than the session's. `presence` is not one
+/// of them, because it has two requests at once without a promised order.
 const BY_ANOTHER_NODE: [&str; 5] = ["refresh", "subscribe", "publish", "history", "many_at_once"];
 
 /// Each SDK, in each format, over each of its transports.
@@ -168,8 +169,8 @@ async fn has_everything_from_another_node(sdk: Sdk) {
     cluster.assert_well().await;
 }
 
-/// The client's way leads to the first node, then to the second, then to the third, where the publisher is. The
-/// first drains, the second is killed.
+/// The client's address leads to the first node, then to the second, then to the third, where the
+/// publisher is. The first drains, the second is killed.
 async fn has_every_message_when_its_node_drains_or_dies(sdk: Sdk) {
     let redis = Redis::start().await;
     let settings = settings().with("drain.window = \"1s\"");
@@ -214,13 +215,13 @@ async fn stays_away_once_its_user_is_revoked(sdk: Sdk) {
     });
     let asked = ["revoke alice:", "count:", "count again:", "revoked"];
     assert_eq!(steps.await, asked);
-    // Her two sessions and Bob's. None of hers tried to come back, while he did twice.
+    // Her two sessions and Bob's. Hers did not reconnect, while his did twice.
     assert_eq!(counted, [3.0, 5.0]);
     cluster.assert_well().await;
 }
 
-/// Redis loses its data, so the server trusts no token from before. The SDK closes with 3014, asks for
-/// another token and goes on with nothing recovered.
+/// Redis loses its data, so the server trusts no earlier token. The SDK closes with 3014, asks for
+/// a new token and continues without recovery.
 async fn renews_its_token_when_older_ones_do_not_count(sdk: Sdk) {
     let mut redis = Redis::start().await;
     let settings = settings().with(r#"backend.on_data_loss = "reauth""#);
@@ -237,7 +238,7 @@ async fn renews_its_token_when_older_ones_do_not_count(sdk: Sdk) {
     cluster.assert_well().await;
 }
 
-/// A language that has an SDK.
+/// A language with an SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SdkLanguage {
     JavaScript,
@@ -246,12 +247,12 @@ enum SdkLanguage {
     Java,
 }
 
-/// An SDK, the format that it speaks and the transport that it uses.
+/// An SDK with its format and its transport.
 #[derive(Debug, Clone, Copy)]
 struct Sdk(SdkLanguage, &'static str, &'static str);
 
 impl Sdk {
-    /// The scenarios that the SDK has the features for.
+    /// The scenarios that the SDK supports.
     fn has(self, mut scenarios: Vec<&'static str>) -> Vec<&'static str> {
         let lacks: &[_] = match self.0 {
             SdkLanguage::JavaScript => &[],
@@ -289,7 +290,7 @@ impl Sdk {
         command
     }
 
-    /// Lives the task's scenarios, does what the program asks for, and returns the lines that it prints.
+    /// Runs the task's scenarios, fulfils the program's requests, and returns its output lines.
     async fn live(self, mut task: Value, asked: impl AsyncFnMut(&str)) -> Vec<String> {
         let Self(_, format, transport) = self;
         task["secret"] = SECRET.into();
@@ -299,8 +300,8 @@ impl Sdk {
     }
 }
 
-/// Tells a program where its packages are, and keeps it from proxies of the environment and from writing
-/// beside its source.
+/// Sets the path of a program's packages. Also keeps it from using proxies of the environment, and
+/// from writing beside its source.
 pub(super) fn at_home(command: &mut Command) {
     command
         .env("CURFEW_CLIENTS", clients())

@@ -1,4 +1,4 @@
-//! Delta compression: publications as differences to the ones before them.
+//! Delta compression: publications as differences from the previous ones.
 
 use curfew_tests::{Cluster, Gateway, Redis, Settings};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::raw::{BOTH, Encoding, Raw, bytes, content};
 use super::with_channels;
 
-/// Digits of the numbers in a difference.
+/// Digits of the numbers in a delta.
 const DIGITS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
 fn settings() -> Settings {
@@ -17,22 +17,22 @@ fn settings() -> Settings {
     )
 }
 
-/// A publication with letters of two and four bytes, which differs from the others in a few of them.
+/// A publication with letters of two and four bytes. A few of them differ between publications.
 fn data(at: usize) -> Value {
     let word = ["привет", "приветы", "прибой", "😀 😁", "😀 😂"][at % 5];
     json!({"n": at, "text": format!("{} {word} {}", "Добрый день. ".repeat(4), "ещё раз ".repeat(6))})
 }
 
-/// A subscriber that takes differences, and the publication that it has.
+/// A subscriber with delta compression, and the last publication that it has.
 struct Reader {
     client: Raw,
     base: Option<Vec<u8>>,
 }
 
 impl Reader {
-    /// The data of a publication, and true if it came as a difference.
+    /// The data of a publication, and true if it came as a delta.
     fn read(&mut self, publication: &Value) -> (String, bool) {
-        // A text in JSON; in Protobuf a difference may cut letters.
+        // In JSON a delta is a text. In Protobuf it may cut letters.
         let sent = content(&publication["data"]);
         let is_difference = publication["delta"] == true;
         let data = match is_difference {
@@ -53,7 +53,7 @@ impl Reader {
         self.read(&publication)
     }
 
-    /// Expects these publications next. Returns how each came: `W` whole, `D` as a difference.
+    /// Expects these publications next. Returns the form of each: `W` whole, `D` delta.
     async fn expect(&mut self, range: std::ops::Range<usize>) -> String {
         let mut forms = String::new();
         for at in range {
@@ -102,7 +102,7 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
     taken
 }
 
-/// A subscriber that asks for differences, and its subscription.
+/// A subscriber that asks for deltas, and its subscription.
 async fn subscribed(
     gateway: &Gateway,
     encoding: Encoding,
@@ -145,12 +145,12 @@ async fn the_first_publication_is_whole_and_later_ones_are_differences() {
     for reader in &mut readers {
         assert_eq!(reader.expect(0..20).await, format!("W{}", "D".repeat(19)));
     }
-    // One that comes later begins with a whole one.
+    // A later subscriber first gets a whole publication.
     let (mut late, _) = subscribed(&gateway, Encoding::Json, "delta:1", None).await;
     publish(&gateway, "delta:1", 20..22).await;
     assert_eq!(late.expect(20..22).await, "WD");
     assert_eq!(readers[0].expect(20..22).await, "DD");
-    // Those that did not ask have the data as it is.
+    // Subscribers without delta compression get the whole data.
     for at in 0..22 {
         let message = native.next_json().await;
         assert_eq!(message["data"], data(at));
@@ -176,7 +176,7 @@ async fn what_was_recovered_is_the_base_of_what_follows() {
         let (mut reader, answer) = subscribed(&cluster[0], encoding, channel, None).await;
         publish(&cluster[1], channel, 0..3).await;
         assert_eq!(reader.expect(0..3).await, "WDD");
-        // It was away while four came, and comes back to the other node.
+        // The subscriber misses four publications, and reconnects to the other node.
         drop(reader);
         publish(&cluster[0], channel, 3..7).await;
         let since = json!({"epoch":answer["epoch"],"offset":3});
@@ -188,7 +188,7 @@ async fn what_was_recovered_is_the_base_of_what_follows() {
         assert!(missed.into_iter().eq(expect));
         publish(&cluster[0], channel, 7..9).await;
         assert_eq!(reader.expect(7..9).await, "DD");
-        // After a recovery without publications the next one is whole.
+        // After a recovery without publications, the next publication is whole.
         drop(reader);
         let since = json!({"epoch":answer["epoch"],"offset":9});
         let (mut reader, answer) = subscribed(&cluster[1], encoding, channel, Some(&since)).await;

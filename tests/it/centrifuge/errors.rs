@@ -1,4 +1,4 @@
-//! Errors that applications make through an SDK.
+//! Errors that applications cause through an SDK.
 
 use curfew_tests::Gateway;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::raw::{BOTH, Raw};
 use super::with_channels;
 
-/// An SDK would stay away after the close of a session that makes too many.
+/// After the close for too many errors, an SDK would not reconnect.
 #[tokio::test]
 async fn errors_of_form_end_no_session() {
     let settings = with_channels("").with("limits.bad_frames = 1");

@@ -1,5 +1,5 @@
-//! The Centrifuge client protocol without a WebSocket: messages leave in a streamed answer, commands come
-//! by requests of their own.
+//! The Centrifuge client protocol without a WebSocket: messages leave in a streamed answer, and
+//! commands come in separate requests.
 
 mod relay;
 mod stream;
@@ -34,7 +34,7 @@ fn alice() -> String {
     Key::default_secret().user("alice")
 }
 
-/// The number of a message's field, where it is below 128.
+/// The number in a message's field, if it is below 128.
 fn number(message: &[u8], tag: u8) -> Option<u8> {
     let at = message.iter().position(|byte| *byte == tag << 3)?;
     message.get(at + 1).copied()
@@ -114,7 +114,7 @@ async fn each_transport_connects_subscribes_publishes_and_is_pinged() {
         );
         subscribe(&mut client, kind, "news").await;
         publish(&mut client, kind, "news", r#"{"n":1}"#).await;
-        // The publisher is told of both, in either order.
+        // The publisher receives both, in either order.
         let mut told = [
             client.message().await.unwrap(),
             client.message().await.unwrap(),
@@ -193,7 +193,7 @@ async fn a_revocation_is_the_last_message_of_the_stream() {
                 assert_eq!(String::from_utf8_lossy(&messages[0]), expect);
             }
         }
-        // The same token opens no other stream.
+        // The same token opens no second stream.
         let again = Client::ask(&gateway, kind, &connect(kind, &token), &[]).await;
         assert_eq!(again.head.status, 200);
         let (messages, end) = { again }.rest().await;
@@ -212,7 +212,7 @@ async fn a_secret_of_no_session_does_nothing_and_tells_nothing() {
             Kind::Protobuf => delimited(&[&[0x08, 9][..], &field(6, &field(1, b"news"))].concat()),
             _ => br#"{"id":9,"unsubscribe":{"channel":"news"}}"#.to_vec(),
         };
-        // The session's id, which others see, is none either.
+        // The session's public id is no secret, so it does not name the session here.
         for session in ["", "unknown", client.id.as_str(), &"A".repeat(43)] {
             let answer = client.send_as(session, &client.node, &command, &[]).await;
             assert_eq!((answer.status, answer.body.len()), (204, 0), "{session}");
@@ -223,7 +223,7 @@ async fn a_secret_of_no_session_does_nothing_and_tells_nothing() {
         }
         gateway.publish("news", json!("still")).await;
         assert_eq!(publication(&mut client, kind).await, br#""still""#);
-        // After its end as well.
+        // The same holds after its end.
         let (session, node) = (client.session.clone(), client.node.clone());
         gateway
             .admin_ok("DELETE", &format!("/v1/sessions/{}", client.id), None)
@@ -313,7 +313,7 @@ async fn a_reader_that_stops_is_cut_off_and_others_lose_nothing() {
                 n > closed
             })
             .await;
-        // Reading on, it finds the reason or, too late for that, the end.
+        // The client reads again, and gets the reason or, if it is too late for that, the end.
         let (messages, end) = slow.rest().await;
         let last = messages.last();
         let is_told = last.is_some_and(|last| last.windows(4).any(|bytes| bytes == b"slow"));
@@ -400,7 +400,7 @@ async fn streams_work_over_tls() {
     for kind in KINDS {
         let address = gateway.address();
         let stream = Stream::connect(address, None, Some(&tls)).await.unwrap();
-        // What follows connect in its message is acted on as well.
+        // Commands after `connect` in the same message are executed as well.
         let mut command = connect(kind, &alice());
         match kind {
             Kind::Protobuf => {
@@ -425,7 +425,7 @@ async fn what_is_no_first_command_is_told_and_opens_nothing() {
     let settings = settings().with("auth.timeout = \"1s\"");
     let gateway = Gateway::start_with(&settings).await;
     for kind in KINDS {
-        // A message that is not the protocol ends the stream with the reason.
+        // A malformed message ends the stream with the reason.
         let mut client = Client::ask(&gateway, kind, b"nonsense", &[]).await;
         assert_eq!(client.head.status, 200);
         let (messages, end) = client.rest().await;
@@ -436,7 +436,7 @@ async fn what_is_no_first_command_is_told_and_opens_nothing() {
             "{last:?}"
         );
     }
-    // The message is too large for one.
+    // The message is too large for a command.
     let large = vec![b' '; 70_000];
     let refused = Client::ask(&gateway, Kind::Json, &large, &[]).await;
     assert_eq!(refused.head.status, 413);
@@ -450,7 +450,7 @@ async fn what_is_no_first_command_is_told_and_opens_nothing() {
         505
     );
     assert_eq!(sessions(&gateway).await, 0);
-    // The node has let go of all of them.
+    // The node has closed all of them.
     let gone = gateway.until_metric("curfew_connections", |open| open == 0.0);
     timeout(PATIENCE, gone).await.unwrap();
 }

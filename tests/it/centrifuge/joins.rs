@@ -1,4 +1,4 @@
-//! Joins and leaves, told to those who ask or to all.
+//! Joins and leaves, sent to subscribers that ask for them, or to all.
 
 use curfew_testkit::json;
 use curfew_tests::{Gateway, Settings};
@@ -25,7 +25,7 @@ async fn all_subscribers_are_told_where_the_channel_says_so() {
     let gateway = Gateway::start_with(&settings()).await;
     for (encoding, channel) in BOTH.into_iter().zip(["all:json", "all:protobuf"]) {
         let mut alice = Raw::open(&gateway, encoding, "alice").await;
-        // The personal channel's own join.
+        // The join of the client's own personal channel.
         alice.push("join").await;
         alice.subscribe(channel, json!({})).await;
         assert_eq!(user(&alice.push("join").await), "alice");
@@ -55,7 +55,7 @@ async fn others_are_told_only_if_they_ask() {
     silent.push("join").await;
     silent.subscribe("asked:1", json!({})).await;
     assert_eq!(user(&asks.push("join").await), "bob");
-    // The next message of the other is the publication.
+    // The other client gets no join: its next message is the publication.
     gateway.publish("asked:1", json!(1)).await;
     assert_eq!(silent.push("pub").await["data"], 1);
 }

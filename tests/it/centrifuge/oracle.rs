@@ -1,9 +1,9 @@
-//! Curfew's Centrifuge protocol against the server that it comes from, Centrifugo.
+//! Curfew's Centrifuge protocol, compared with the original server, Centrifugo.
 //!
-//! `tests/centrifuge` has scripts of clients and the transcripts of Centrifugo. By default the
-//! scripts are told to Curfew, and every difference has to be known. With a Centrifugo in
-//! `CURFEW_ORACLE` (the path of its binary) they are told to that one; `CURFEW_ORACLE_RECORD=1`
-//! then writes the transcripts anew. `CURFEW_ORACLE_ONLY` chooses scripts by a part of their name.
+//! `tests/centrifuge` has scripts of clients and the transcripts of Centrifugo. By default the test
+//! plays the scripts to Curfew, and every difference must be known. With a Centrifugo in
+//! `CURFEW_ORACLE` (the path of its binary) it plays them to that server; `CURFEW_ORACLE_RECORD=1`
+//! then writes new transcripts. `CURFEW_ORACLE_ONLY` selects scripts by a part of their name.
 
 mod differences;
 mod expected;
@@ -29,19 +29,19 @@ use expected::Transcript;
 use script::Script;
 use server::Server;
 
-/// The path of a Centrifugo to tell the scripts to.
+/// Variable with the path of a Centrifugo to play the scripts to.
 const ORACLE: &str = "CURFEW_ORACLE";
 
-/// Set: the transcripts are written, not compared.
+/// Variable that, if set, makes the test write transcripts instead of comparing.
 const RECORD: &str = "CURFEW_ORACLE_RECORD";
 
-/// A part of the names of scripts to tell.
+/// Variable with a part of the names of scripts to play.
 const ONLY: &str = "CURFEW_ORACLE_ONLY";
 
-/// The scripts that are told at the same time.
+/// Number of scripts that run at the same time.
 const AT_ONCE: usize = 16;
 
-/// The scripts that the folder has at least.
+/// Number of scripts that the folder has at least.
 const AT_LEAST: usize = 150;
 
 #[tokio::test]
@@ -138,7 +138,7 @@ fn recorded(folder: &Path, files: &BTreeMap<String, Vec<Script>>) -> BTreeMap<St
     recorded
 }
 
-/// Tells every script in its encodings, to servers of its kind.
+/// Plays every script in its encodings, to servers of its kind.
 async fn tell_all(
     folder: &Path,
     oracle: Option<&Path>,
@@ -178,7 +178,7 @@ async fn tell_all(
     told
 }
 
-/// Writes transcripts, a file for each file of scripts.
+/// Writes transcripts, one file for each file of scripts.
 fn write(
     folder: &Path,
     files: &BTreeMap<String, Vec<Script>>,

@@ -1,6 +1,7 @@
 //! A client that speaks the protocol in either encoding, message by message.
 //!
-//! Messages are JSON values in both. Bytes are a text where they are UTF-8, else a list of numbers.
+//! Messages are JSON values in both encodings. Bytes are a text if they are UTF-8, else a list of
+//! numbers.
 
 use std::collections::VecDeque;
 
@@ -105,12 +106,12 @@ pub(super) struct Raw {
     socket: WsClient,
     encoding: Encoding,
     last_id: u64,
-    /// Messages of the frame that was read last.
+    /// Unread messages of the last frame.
     waiting: VecDeque<Value>,
 }
 
 impl Raw {
-    /// A session of `user`, and the answer to `connect`.
+    /// Opens a session of `user`. Returns it with the answer to `connect`.
     pub(super) async fn connect(
         gateway: &Gateway,
         encoding: Encoding,
@@ -135,12 +136,12 @@ impl Raw {
         (client, connected)
     }
 
-    /// A session of `user`.
+    /// Opens a session of `user`.
     pub(super) async fn open(gateway: &Gateway, encoding: Encoding, user: &str) -> Self {
         Self::connect(gateway, encoding, user, json!({})).await.0
     }
 
-    /// Subscribes to a channel, with more members of the request. Returns the result.
+    /// Subscribes to a channel, with additional members in the request. Returns the result.
     pub(super) async fn subscribe(&mut self, channel: &str, more: Value) -> Value {
         let mut request = more;
         request["channel"] = channel.into();
@@ -168,7 +169,7 @@ impl Raw {
         pushed
     }
 
-    /// Sends a command, whose answer is among the messages that come.
+    /// Sends a command. Its answer is among the next messages.
     pub(super) async fn send(&mut self, command: &Value) {
         let frame = match self.encoding {
             Encoding::Json => OutFrame::text(&command.to_string()),
@@ -181,7 +182,7 @@ impl Raw {
         self.socket.send_frame(frame).await;
     }
 
-    /// The next message that is no ping.
+    /// The next message other than a ping.
     async fn next(&mut self) -> Value {
         loop {
             let Some(message) = self.waiting.pop_front() else {
@@ -216,7 +217,7 @@ impl Raw {
     }
 }
 
-/// Bytes as a value, and as [`Raw`] tells of them.
+/// Bytes as a value, in the form that [`Raw`] uses.
 pub(super) fn bytes(bytes: &[u8]) -> Value {
     match str::from_utf8(bytes) {
         Ok(text) => text.into(),
@@ -224,7 +225,7 @@ pub(super) fn bytes(bytes: &[u8]) -> Value {
     }
 }
 
-/// The bytes that [`bytes`] made a value of.
+/// The bytes behind a value of [`bytes`].
 pub(super) fn content(value: &Value) -> Vec<u8> {
     match value {
         Value::String(text) => text.as_bytes().to_vec(),

@@ -1,6 +1,6 @@
 //! The tests that SDKs come with, unchanged, against `curfew dev --centrifuge`.
 //!
-//! What is expected to fail, and why, is in a list beside the program that runs the suite.
+//! A list beside each program that runs a suite has the expected failures, with reasons.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::clients::at_home;
 use crate::clients::{installed, program};
 
-/// Python's takes 40 s and Go's 20 s where nothing else runs.
+/// Deadline for a suite. On an idle machine Python's takes 40 s and Go's 20 s.
 const LONGEST_SUITE: Duration = Duration::from_secs(600);
 
 #[tokio::test]
@@ -28,7 +28,7 @@ async fn the_tests_of_the_go_sdk_pass_but_for_those_on_the_list() {
     go_as_expected("go", &["run"]).await;
 }
 
-/// Runs the suite of a language's SDK, and compares what comes of it with the list.
+/// Runs the suite of a language's SDK, and compares the result with the list.
 async fn go_as_expected(language: &str, arguments: &[&str]) {
     let dev = Dev::start_with_flags(&["--centrifuge"]).await;
     let task = json!({

@@ -1,4 +1,4 @@
-//! Tokens of subscriptions, through the public door: what they show, and their revocation.
+//! Tokens of subscriptions, through the public door: their effect, and their revocation.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::raw::{BOTH, Encoding, Raw};
 
-/// A node where `open:` is for everyone, and other channels for those with a token.
+/// A node with `open:` for everyone, and other channels for clients with a token.
 fn settings() -> Settings {
     let rules = "[[policy.rules]]\nname = \"open\"\nchannels = [\"*\"]\n\
                  actions = [\"publish\", \"history\", \"presence\"]\n\
@@ -23,7 +23,7 @@ fn settings() -> Settings {
         .with("session.revocable_claims = [\"tenant\"]")
 }
 
-/// A token of alice for a channel, with more claims.
+/// A token of alice for a channel, with additional claims.
 fn token(channel: &str, id: &str, mut more: Value) -> String {
     more["channel"] = channel.into();
     more["jti"] = id.into();
@@ -31,7 +31,7 @@ fn token(channel: &str, id: &str, mut more: Value) -> String {
     Key::default_secret().user_with("alice", more)
 }
 
-/// A session of alice that listens to `open:1` and, by the token of this id, to `room:1`.
+/// A session of alice that subscribes to `open:1` and, with the token of this id, to `room:1`.
 async fn subscribed(gateway: &Gateway, encoding: Encoding, id: &str) -> Raw {
     let mut alice = Raw::open(gateway, encoding, "alice").await;
     alice.subscribe("open:1", json!({})).await;
@@ -40,13 +40,13 @@ async fn subscribed(gateway: &Gateway, encoding: Encoding, id: &str) -> Raw {
     alice
 }
 
-/// The session is told that it lost `room:1`, and goes on with `open:1`. Nothing else comes.
+/// Asserts that the session loses `room:1`, keeps `open:1` and receives nothing else.
 async fn assert_revoked(gateway: &Gateway, alice: &mut Raw, data: u64) {
     let told = alice.push("unsubscribe").await;
     assert_eq!(told, json!({"code":2000,"reason":"revoked"}));
     gateway.publish("room:1", json!("late")).await;
     gateway.publish("open:1", json!(data)).await;
-    // Protobuf has the text of the number.
+    // In Protobuf the data is the number's text.
     let came = &alice.push("pub").await["data"];
     assert!(
         [json!(data), json!(data.to_string())].contains(came),
@@ -78,7 +78,7 @@ async fn a_revocation_by_the_api_ends_the_subscription_alone() {
     let lost = "curfew_subscriptions_lost_total{reason=\"revoked\"}";
     assert_eq!(gateway.metric(lost).await, 2.0);
     assert_eq!(gateway.metric("curfew_sessions_revoked_total").await, 0.0);
-    // A claim of the token alone.
+    // The claim is only in the subscription's token.
     let mut alice = subscribed(&gateway, Encoding::Json, "sub-2").await;
     gateway
         .revoke(json!({"kind":"tenant","value":"acme"}))
@@ -98,11 +98,11 @@ async fn a_key_in_redis_ends_the_subscription_on_every_node() {
     let mut other = subscribed(second, Encoding::Json, "other").await;
     revoke(&redis, "both").await;
     assert_revoked(first, &mut here, 1).await;
-    // Told before the publications of `assert_revoked`.
+    // This comes before the publications of `assert_revoked`.
     let told = there.push("unsubscribe").await;
     assert_eq!(told, json!({"code":2000,"reason":"revoked"}));
     assert_eq!(other.push("pub").await["data"], "late");
-    // A key that is there before.
+    // The revocation's key exists before the subscription.
     for (node, encoding) in [(first, Encoding::Json), (second, Encoding::Protobuf)] {
         let mut late = Raw::open(node, encoding, "alice").await;
         assert_eq!(refusal(&mut late, "both").await, 103);
@@ -149,7 +149,7 @@ async fn others_see_the_info_of_a_subscription() {
         alice.send(&publish).await;
         let published = bob.push("pub").await;
         assert_eq!(published["info"]["chan_info"], json!({"seat":7}));
-        // The history has it, too.
+        // The history shows it, too.
         let history = json!({"history":{"channel":channel,"limit":10}});
         let read = bob.ask(history).await["history"]["publications"][0].take();
         assert_eq!(read["info"]["chan_info"], json!({"seat":7}), "{read}");
@@ -181,9 +181,9 @@ async fn a_token_keeps_its_subscription_out_of_presence() {
     let told = token(channel, "t", told);
     let mut third = Raw::open(&gateway, Encoding::Json, "alice").await;
     third.subscribe(channel, json!({"token":told})).await;
-    // Its own join, without having asked.
+    // The session's own join comes without a request.
     third.push("join").await;
-    // Only the last of the three has come, for others.
+    // Bob gets the join of the last of the three sessions only.
     let joined = bob.push("join").await;
     assert_eq!(joined["info"]["user"], "alice");
     let presence = json!({"presence":{"channel":channel}});
@@ -229,7 +229,7 @@ async fn a_session_of_json_is_told_that_it_loses_a_channel_of_bytes() {
         (gateway.metric(lost).await == 2.0).then_some(())
     })
     .await;
-    // As a channel that the client asks the server for.
+    // As for a channel that the client asks the server for.
     let subs = json!({"bytes:1":{}});
     let (mut again, connected) = Raw::connect(&gateway, Encoding::Json, "alice", subs).await;
     assert!(connected["subs"]["bytes:1"].is_null(), "{connected}");

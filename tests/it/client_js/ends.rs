@@ -37,8 +37,8 @@ async fn a_node_that_starts_anew_has_its_clients_back() {
     assert_eq!(steps.await, ["restart the node:", "restart"]);
 }
 
-/// The client's way leads to the first node, then to the second, then to the third, where the publisher is. The
-/// first drains, the second is killed.
+/// The client's address leads to the first node, then to the second, then to the third, where the
+/// publisher is. The first drains, the second is killed.
 #[tokio::test]
 async fn a_client_has_every_message_when_its_node_drains_or_dies() {
     let redis = Redis::start().await;

@@ -11,7 +11,7 @@ use crate::demo::Browser;
 
 #[tokio::test]
 async fn a_page_of_another_origin_uses_the_client() {
-    // A page of the first node's origin uses the second node.
+    // The page has the first node's origin and uses the second node.
     let site = Gateway::start_with(&settings()).await;
     let page = format!("http://{}", site.address());
     let origins = format!("server.allowed_origins = [{page:?}]");
@@ -25,7 +25,7 @@ async fn a_page_of_another_origin_uses_the_client() {
     browser.client.execute(&script, vec![task]).await.unwrap();
     until_steps(&browser, 4).await;
     let mut steps = steps(&browser).await;
-    // The answer and the message come in either order.
+    // The answer and the message may come in either order.
     steps[2..].sort();
     let first = [
         "open alice",
@@ -35,7 +35,7 @@ async fn a_page_of_another_origin_uses_the_client() {
     ];
     assert_eq!(steps, first);
 
-    // The network goes without a word. What the page is told by its browser makes it look.
+    // The network stops silently. The browser's event makes the page check the connection.
     way.set(Link::STALLED);
     node.publish("room:page", json!({"n":1})).await;
     let online = "dispatchEvent(new Event('online'))";

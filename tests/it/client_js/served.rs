@@ -1,9 +1,9 @@
-//! The files as nodes serve them.
+//! The client's files, as nodes serve them.
 
 use curfew_testkit::http::{self, Response};
 use curfew_tests::Gateway;
 
-/// The script is smaller than this, as it is served.
+/// Upper bound of the script's size, as served.
 const SIZE_BOUND: usize = 8 * 1024;
 
 /// The files and their media types.
@@ -61,7 +61,7 @@ async fn every_node_serves_the_client_to_pages_of_all_origins() {
     let script = get(&node, "/client.js", &[]).await;
     let size = script.body.len();
     assert!(size < SIZE_BOUND, "{size} bytes");
-    // Programs that load it by its address find its types so.
+    // Programs that load the script by URL find its types by this header.
     assert_eq!(script.header("x-typescript-types"), Some("./client.d.ts"));
     assert_eq!(get(&node, "/client.ts", &[]).await.status, 404);
     let ok = "curfew_http_answers_total{listener=\"public\",reason=\"ok\"}";

@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::clients::{installed, program};
 
-/// The types are those that the node serves, and the script beside them has what they promise.
+/// The node's types must compile, and the script must have the members that they declare.
 #[tokio::test]
 async fn a_strict_program_compiles_against_the_types() {
     let node = Gateway::start_default().await;
@@ -32,7 +32,7 @@ async fn a_strict_program_compiles_against_the_types() {
     let told = String::from_utf8_lossy(&compiled.stdout);
     assert!(compiled.status.success(), "{told}");
 
-    // The public members of an instance, as the types list them, and as they are.
+    // The public members of an instance: those in the types, and the actual ones.
     let types = fs::read_to_string(folder.path().join("client.d.ts")).unwrap();
     let (_, class) = types.split_once("export class Curfew {").expect("a class");
     let script = format!(

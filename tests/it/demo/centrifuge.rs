@@ -1,4 +1,4 @@
-//! The tab of the demo page that uses the Centrifuge SDK as it is published.
+//! The tab of the demo page that uses the published Centrifuge SDK.
 
 use curfew_testkit::http;
 use curfew_tests::{Dev, curfew};
@@ -40,7 +40,8 @@ async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
     bob.until_logged(r#"publication room:1 "and back" from alice, offset 2"#)
         .await;
 
-    // She is cut off, and the SDK does not come back, while another on the page tries to twice.
+    // She is disconnected, and the SDK does not reconnect, while another client on the page tries
+    // twice.
     at(first.clone()).await;
     let other = browser.sdk_pane(2);
     join(&other).await;
@@ -68,7 +69,7 @@ async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
     assert_eq!(told(&alice).await, "disconnected 3503 revoked");
     assert_eq!(alice.state().await, "closed");
 
-    // Asked to, it is refused until the revocation is lifted.
+    // Asked to connect, it is refused until the revocation is lifted.
     alice.click("clear").await;
     alice.click("reconnect").await;
     alice.until_logged("disconnected 3503 revoked").await;
@@ -107,7 +108,7 @@ async fn the_sdk_comes_back_over_a_mended_line_and_has_what_it_missed() {
     alice.until_logged("connecting 1 transport closed").await;
     bob_says("two", 2).await;
     bob_says("three", 3).await;
-    // It tries in vain.
+    // Its attempts fail.
     alice.until_logged("error 2 transport closed").await;
     assert_eq!(alice.text("cut").await, "Mend the line");
     alice.click("cut").await;
@@ -142,7 +143,7 @@ async fn without_a_network_the_page_says_where_to_take_the_sdk_from() {
     assert!(failure().await.contains(address));
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 
-    // The digest that the page requires is the one of the package's file.
+    // The digest that the page requires is that of the package's file.
     let file = std::fs::read_to_string(installed(FILE)).unwrap();
     let digest = "const [text, done] = arguments;
         crypto.subtle.digest('SHA-384', new TextEncoder().encode(text))
@@ -193,7 +194,7 @@ async fn open_tab(browser: &Browser, dev: &Dev) {
     browser.find(selector).await.click().await.unwrap();
 }
 
-/// Connects, and is in `room:1` by that.
+/// Connects, which also subscribes to `room:1`.
 async fn join(pane: &Pane<'_>) {
     pane.click("connect").await;
     pane.until_logged("subscribed room:1").await;

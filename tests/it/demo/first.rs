@@ -1,4 +1,4 @@
-//! The demo page as a newcomer meets it: in two tabs, over a restart of the node, and at the end of
+//! The demo page for a new user: in two tabs, across a restart of the node, and at the end of
 //! a token.
 
 use curfew_tests::Dev;
@@ -6,14 +6,14 @@ use fantoccini::Locator;
 
 use super::Browser;
 
-/// Fault: the other side of a chat was in the same page alone.
+/// Fault: the other side of a chat was only in the same page.
 #[tokio::test]
 async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     let dev = Dev::start().await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
     let first = browser.client.window().await.unwrap();
-    // There as here the user is the first on the page.
+    // In both tabs the user is the first one of the page.
     let pane = browser.pane(1);
     pane.click("connect").await;
     pane.until_text("subscriptions", "room:1 0").await;
@@ -42,8 +42,8 @@ async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     pane.until_text("said", "alice Good evening").await;
 }
 
-/// Fault: after a restart the page had to be reloaded, since its value and its tokens were of
-/// another run.
+/// Fault: after a restart the page had to be reloaded, because its key and its tokens belonged to
+/// the previous run.
 #[tokio::test]
 async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     let dev = Dev::start().await;
@@ -64,7 +64,7 @@ async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     browser.until("alice is back", is_back).await;
     let lost = "Not recovered: what came in room:1 after ";
     alice.until_text("recovery", lost).await;
-    // The new node knows no revocation, and its key is the one of the line for a terminal.
+    // The new node knows no revocation, and the terminal line has its key.
     let line = bob.text("revoke-line").await;
     assert!(line.contains(&dev.admin_key().await), "{line}");
     assert_eq!(bob.text("revoke").await, "Revoke bob");
@@ -75,16 +75,16 @@ async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Fault: within the leeway the page said "connected, 0:00", and not what it waited for.
+/// Fault: within the leeway the page said "connected, 0:00" instead of what it was waiting for.
 #[tokio::test]
 async fn at_the_end_of_a_token_the_page_says_what_it_waits_for() {
     let dev = Dev::start().await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
     let alice = browser.pane(1);
-    // The client has its token before it opens the connection; there is none after it.
+    // The client has its token before it opens the connection, and gets none after it.
     alice.pick_life(2).await;
-    // The leeway is short: the page itself notes what it says.
+    // The leeway is short, so the page itself records its texts.
     let note = "window.told = new Set();
         const said = (name) => panes[0].part(name).textContent;
         const note = () => told.add(`${said('state')}, ${said('countdown')}`);

@@ -1,8 +1,8 @@
-//! Pages at a desk and on a phone, by day and by night.
+//! Pages on a desktop and on a phone, in light and dark mode.
 //!
-//! With `CURFEW_PICTURES`, a folder, and `curfew` on the path, the pictures of this repository are
-//! taken anew: those in `crates/curfew/assets`, where those of a desk are reduced to a palette of
-//! 256 colours, and those in `deploy/examples/chat`.
+//! With `CURFEW_PICTURES`, a folder, and `curfew` on the path, this test takes new pictures for
+//! this repository: those in `crates/curfew/assets`, where desktop pictures are reduced to a
+//! palette of 256 colours, and those in `deploy/examples/chat`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::Browser;
 
-/// The end of a picture's name, the size of the view and its light.
+/// The suffix of a picture's name, the size of the view and its colour scheme.
 const VIEWS: [(&str, [u32; 2], &str); 4] = [
     ("", [1280, 800], "light"),
     ("-dark", [1280, 800], "dark"),
@@ -21,7 +21,7 @@ const VIEWS: [(&str, [u32; 2], &str); 4] = [
     ("-phone-dark", [390, 844], "dark"),
 ];
 
-/// The parts that are wider than the view, apart from those that scroll on their own.
+/// Script that finds elements wider than the view, except those that scroll on their own.
 const TOO_WIDE: &str = "
     const { clientWidth } = document.documentElement;
     const parts = [...document.querySelectorAll('main *')].filter((part) => !part.closest('.scroll, .sr, .cmd code'));
@@ -64,7 +64,7 @@ async fn the_page_fits_a_desk_and_a_phone_by_day_and_by_night() {
 }
 
 impl Browser {
-    /// Shows the page in each view to a check, and takes its picture if asked.
+    /// Shows the page in each view to a check, and takes a picture if requested.
     pub(crate) async fn assert_fits(&self, page: &str, check: impl AsyncFn(&str)) {
         for (end, [width, height], scheme) in VIEWS {
             let name = format!("{page}{end}");
@@ -91,12 +91,12 @@ impl Browser {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
-    /// The view as it is on another screen, and the light that the system asks for.
+    /// Changes the size of the view, and the colour scheme that the system asks for.
     async fn look(&self, width: u32, height: u32, scheme: &str) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         let features = [
             json!({"name": "prefers-color-scheme", "value": scheme}),
-            // Nothing is on its way between two lights.
+            // Without animations, no element is between two colour schemes.
             json!({"name": "prefers-reduced-motion", "value": "reduce"}),
         ];
         let light = json!({ "features": features });
@@ -107,7 +107,7 @@ impl Browser {
         self.chromium("Emulation.setEmulatedMedia", light).await;
     }
 
-    /// A command of Chromium's own, which WebDriver has not.
+    /// Sends a command of Chromium that WebDriver lacks.
     async fn chromium(&self, command: &str, parameters: Value) {
         let session = self.client.session_id().await.unwrap().unwrap();
         let path = format!("/session/{session}/goog/cdp/execute");

@@ -1,4 +1,4 @@
-//! Heads of requests: bounded, and refused so that client and operator see why.
+//! Heads of requests: bounded, with refusals that explain themselves to client and operator.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{answers, is_problem, listeners, said};
 
-/// The kind: an answer that is made below our own code, without a count, an explanation or a line in the log.
+/// Fault: an answer that a library makes has no count, no explanation and no line in the log.
 #[tokio::test]
 async fn a_head_that_is_refused_is_told_counted_and_logged() {
     let settings = Settings::default().with("telemetry.log_level = \"info\"");
@@ -91,7 +91,7 @@ async fn a_head_that_is_refused_is_told_counted_and_logged() {
             .await;
         }
     }
-    // One client does not fill the log.
+    // One client cannot fill the log.
     let lines = |reason: &str| {
         let entries = gateway.log().entries();
         entries
@@ -113,7 +113,8 @@ async fn a_head_that_is_refused_is_told_counted_and_logged() {
     gateway.assert_alive().await;
 }
 
-/// The kind: a bound below what identity providers, proxies and tracing libraries send together.
+/// Fault: the limit is below the headers that identity providers, proxies and tracing libraries
+/// send together.
 #[tokio::test]
 async fn a_hundred_headers_and_32_kib_of_head_are_accepted_and_the_bounds_can_be_set() {
     let gateway = Gateway::start_default().await;
@@ -149,7 +150,7 @@ async fn a_hundred_headers_and_32_kib_of_head_are_accepted_and_the_bounds_can_be
     assert_eq!(many.refused().await.status, 431);
 }
 
-/// The kind: on a connection that is kept, hyper answers a later head as it would the first.
+/// Fault: on a reused connection, hyper itself answers a later faulty head.
 #[tokio::test]
 async fn a_bad_head_behind_a_good_request_is_told_as_well() {
     let gateway = Gateway::start_default().await;
@@ -162,7 +163,7 @@ async fn a_bad_head_behind_a_good_request_is_told_as_well() {
     assert!(answer.contains("application/problem+json"), "{answer}");
 }
 
-/// The kind: a head that breaks off, and only the network knows.
+/// Fault: a head breaks off, and neither the client nor the log learns it.
 #[tokio::test]
 async fn a_head_that_breaks_off_is_told() {
     let gateway = Gateway::start_default().await;
@@ -180,7 +181,7 @@ async fn a_head_that_breaks_off_is_told() {
     }
 }
 
-/// Fault: one sentence for what is wrong in many ways, which sends an operator the wrong way.
+/// Fault: many mistakes get one sentence, which misleads the operator.
 #[tokio::test]
 async fn a_head_that_cannot_be_read_is_told_what_is_wrong_with_it() {
     let gateway = Gateway::start_default().await;
@@ -216,7 +217,7 @@ async fn a_head_that_cannot_be_read_is_told_what_is_wrong_with_it() {
             assert!(detail.contains(words), "{listener}, {words}: {detail}");
         }
     }
-    // From a load balancer that is not trusted.
+    // The header is from a load balancer that is not trusted.
     let settings = Settings::default()
         .with("server.proxy_protocol = true")
         .with(r#"server.trusted_proxies = ["192.0.2.1"]"#);

@@ -1,4 +1,4 @@
-//! The cost of strangers to either listener, and the rules that any client may rely on.
+//! The cost of strangers to either listener, and the HTTP rules that any client may rely on.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::{answers, is_problem, listeners, said};
 
-/// The kind: memory that a listener gives to strangers, without a bound for one or for all.
+/// Fault: the memory for strangers has no limit, for one or for all of them.
 #[tokio::test]
 async fn heads_without_an_end_cost_either_listener_little() {
     let gateway = Gateway::start_default().await;
@@ -22,7 +22,7 @@ async fn heads_without_an_end_cost_either_listener_little() {
         let mut open = Vec::new();
         for _ in 0..300 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // Answered and closed before it is read whole, as it may be.
+            // The node may answer and close before it has read everything.
             drop(stream.write_all(head.as_bytes()).await);
             open.push(stream);
         }
@@ -31,12 +31,12 @@ async fn heads_without_an_end_cost_either_listener_little() {
     }
 }
 
-/// The kind: a listener with no bound of its own for connections.
+/// Fault: a listener has no limit on its connections.
 #[tokio::test]
 async fn the_admin_listener_has_as_many_connections_as_allowed() {
     let settings = Settings::default().with("admin.connections = 3");
     let gateway = Gateway::start_with(&settings).await;
-    // Each has a request whose body is yet to come.
+    // Each connection has a request whose body is incomplete.
     let head = format!(
         "POST /v1/publish HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ADMIN_KEY}\r\n\
          Expect: 100-continue\r\nContent-Length: 10\r\n\r\n"
@@ -65,7 +65,7 @@ async fn the_admin_listener_has_as_many_connections_as_allowed() {
     assert!(answers(&gateway, "admin", "limit").await >= 1.0);
 }
 
-/// The kind: a bound that a stranger uses up, so that a node looks dead to its health checks.
+/// Fault: a stranger uses up a limit, so that a node looks dead to its health checks.
 #[tokio::test]
 async fn connections_without_a_request_keep_no_health_check_out() {
     let settings = Settings::default().with("admin.connections = 5");
@@ -79,14 +79,14 @@ async fn connections_without_a_request_keep_no_health_check_out() {
         idle.push(stream);
         gateway.assert_alive().await;
     }
-    // A place was made by those that have waited longest.
+    // The connections that have waited longest were closed to make room.
     let mut last = [0; 1];
     let read = timeout(curfew_testkit::PATIENCE, idle[0].read(&mut last)).await;
     assert!(matches!(read.expect("it is closed"), Ok(0) | Err(_)));
     assert!(answers(&gateway, "admin", "limit").await >= 15.0);
 }
 
-/// The kind: an answer that is written, and reset before the client has read it.
+/// Fault: the node resets a connection before the client has read the answer.
 #[tokio::test]
 async fn who_is_turned_away_at_a_limit_can_read_why() {
     let settings = Settings::default().with("limits.unauthenticated_per_address = 1");
@@ -97,7 +97,7 @@ async fn who_is_turned_away_at_a_limit_can_read_why() {
         .await;
     for pad in [10, 30_000] {
         let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
-        // Nothing is there before the request was sent.
+        // No bytes arrive before the request was sent.
         let mut early = [0; 1];
         assert_eq!(
             stream.try_read(&mut early).unwrap_err().kind(),
@@ -118,8 +118,8 @@ async fn who_is_turned_away_at_a_limit_can_read_why() {
     drop(first);
 }
 
-/// Fault: who is turned away by a limit is counted as if a dependency were down, and the log names
-/// other settings than the one that did it.
+/// Fault: a request over a limit counts as if a dependency were down, and the log names
+/// settings other than the exceeded one.
 #[tokio::test]
 async fn what_a_limit_turns_away_is_counted_as_that_and_the_log_names_the_setting() {
     for (setting, opens) in [
@@ -168,7 +168,7 @@ async fn what_a_limit_turns_away_is_counted_as_that_and_the_log_names_the_settin
     }
 }
 
-/// The kind: an answer that is never read keeps what it holds for ever.
+/// Fault: an unread answer occupies its memory for ever.
 #[tokio::test]
 async fn answers_that_are_not_read_time_out() {
     let gateway = Gateway::start_default().await;
@@ -187,7 +187,7 @@ async fn answers_that_are_not_read_time_out() {
     drop(stream);
 }
 
-/// The kind: a request whose host is not known, which intermediaries may see as another's.
+/// Fault: a request names an unknown host, which intermediaries may interpret differently.
 #[tokio::test]
 async fn a_request_names_one_host() {
     let gateway = Gateway::start_default().await;
@@ -212,7 +212,7 @@ async fn a_request_names_one_host() {
     }
 }
 
-/// The kind: health checks by HEAD that are told 405.
+/// Fault: health checks by HEAD get 405.
 #[tokio::test]
 async fn head_is_answered_wherever_get_is() {
     let gateway = Gateway::start_default().await;
@@ -247,7 +247,7 @@ async fn head_is_answered_wherever_get_is() {
     assert!(page.ends_with("\r\n\r\n"), "{page}");
 }
 
-/// The kind: a hop-by-hop header that must name another, and is overwritten.
+/// Fault: a hop-by-hop header that must name another is overwritten.
 #[tokio::test]
 async fn a_request_that_needs_an_upgrade_is_told_so_in_connection_too() {
     let gateway = Gateway::start_default().await;
@@ -263,7 +263,7 @@ async fn a_request_that_needs_an_upgrade_is_told_so_in_connection_too() {
     assert!(connection.contains("upgrade"), "{connection}");
 }
 
-/// The kind: every fault of a body told as its size.
+/// Fault: every fault of a body is reported as its size.
 #[tokio::test]
 async fn a_body_that_is_malformed_or_incomplete_is_told_as_that() {
     let settings = Settings::default().with("auth.tickets = true");
@@ -321,7 +321,7 @@ async fn a_body_that_is_malformed_or_incomplete_is_told_as_that() {
     assert_eq!(answers(&gateway, "admin", "body_incomplete").await, 2.0);
 }
 
-/// The kind: work for callers who may not have it done.
+/// Fault: the node works for callers without the right.
 #[tokio::test]
 async fn a_body_is_read_only_once_route_method_and_key_are_known() {
     let gateway = Gateway::start_default().await;
@@ -330,7 +330,7 @@ async fn a_body_is_read_only_once_route_method_and_key_are_known() {
         ("PUT /v1/publish", 405),
         ("POST /v1/publish", 401),
     ] {
-        // It waits for a body that never comes, unless it does not need it.
+        // The request waits for a body that never comes, unless the node does not need the body.
         let bytes = format!("{request} HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n");
         let answer = exchange(gateway.admin_address(), bytes.as_bytes())
             .await

@@ -1,4 +1,4 @@
-//! Behind load balancers: who the client is, and who may say so.
+//! The client's address behind load balancers, and the peers that may state it.
 
 use std::net::SocketAddr;
 
@@ -21,7 +21,7 @@ async fn addresses(gateway: &Gateway) -> Vec<String> {
     sessions.iter().map(address).collect()
 }
 
-/// The kind: every client of a load balancer seen as the load balancer.
+/// Fault: every client of a load balancer has the load balancer's address.
 #[tokio::test]
 async fn a_trusted_proxys_clients_are_who_it_says() {
     let gateway = Gateway::start_with(&Settings::default().with(TRUSTED)).await;
@@ -36,7 +36,7 @@ async fn a_trusted_proxys_clients_are_who_it_says() {
         ("X-Forwarded-For", "rubbish", "127.0.0.1"),
     ] {
         let connect = gateway.ws().header(name, value);
-        // Authenticated by the request, and by the first message.
+        // Once with the token in the request, and once in the first message.
         let token = Key::default_secret().user("alice");
         let (client, _) = gateway.connected(connect.clone().bearer(&token)).await;
         let mut later = connect.open().await;
@@ -59,7 +59,7 @@ async fn a_trusted_proxys_clients_are_who_it_says() {
     }
 }
 
-/// The kind: a header that any client can write, believed.
+/// Fault: the node believes a header that any client can write.
 #[tokio::test]
 async fn no_one_else_is_believed() {
     let default = Settings::default();
@@ -113,7 +113,7 @@ async fn limits_count_the_clients_of_a_proxy_one_by_one() {
         gateway.log().entries().iter().any(logged).then_some(())
     })
     .await;
-    // The kind: a header of the client's own by which it counts for no address.
+    // Fault: a client's own header keeps it from counting for any address.
     let disputed = || from("203.0.113.1").header("Forwarded", "proto=https");
     for _ in 0..2 {
         open.push(disputed().open().await);
@@ -126,12 +126,12 @@ async fn limits_count_the_clients_of_a_proxy_one_by_one() {
     .await;
 }
 
-/// Sends a PROXY header and a request for an upgrade with a token of alice; the answer.
+/// Sends a PROXY header and an upgrade with a token of alice. Returns the answer.
 async fn proxied(address: SocketAddr, header: &[u8]) -> (TcpStream, Response) {
     let token = Key::default_secret().user("alice");
     let connect = curfew_testkit::Connect::to(address).bearer(&token);
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // Cut, as the network may: no piece of it is taken for something else.
+    // The network may cut the header anywhere; a part must not be mistaken for something else.
     let (begin, end) = header.split_at(header.len() / 2);
     for piece in [begin, end, &connect.to_bytes()] {
         stream.write_all(piece).await.unwrap();
@@ -176,7 +176,7 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
             })
             .await;
         }
-        // A peer that does not speak it is told so.
+        // A peer without the PROXY header gets an error that names it.
         let answer = request(gateway.address(), "GET", "/ws", &[], b"").await;
         assert_eq!(answer.status, 400);
         is_problem(&answer, "bad_request");
@@ -187,7 +187,7 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
         );
         gateway.assert_alive().await;
     }
-    // A header of this peer is no header when others are trusted.
+    // The header of a peer that is not trusted is not accepted.
     let settings = Settings::default()
         .with("server.proxy_protocol = true")
         .with(r#"server.trusted_proxies = ["192.0.2.1"]"#);
@@ -197,7 +197,7 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
     gateway.user("alice").await;
 }
 
-/// The kind: one path, where clients have another in their addresses.
+/// Fault: the path is fixed, although clients have another in their URLs.
 #[tokio::test]
 async fn the_endpoint_has_the_paths_that_are_configured() {
     let settings = Settings::default().with(r#"server.path = ["/socket", "/api/v2/ws"]"#);

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// Sends a request for an upgrade and reads until `connected` is there.
+/// Sends an upgrade request, and reads until `connected` arrives.
 async fn connect(path: &std::path::Path, connect: &Connect) -> UnixStream {
     let mut stream = UnixStream::connect(path).await.unwrap();
     stream.write_all(&connect.to_bytes()).await.unwrap();
@@ -31,7 +31,7 @@ async fn connect(path: &std::path::Path, connect: &Connect) -> UnixStream {
 async fn the_public_listener_can_be_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("curfew.sock");
-    // Left by a process that was killed.
+    // The socket file of a process that was killed.
     drop(UnixListener::bind(&path).unwrap());
     let settings = Settings::default()
         .with(&format!("server.listen = \"unix:{}\"", path.display()))
@@ -45,7 +45,7 @@ async fn the_public_listener_can_be_a_unix_socket() {
     let sessions = listed["sessions"].as_array().unwrap();
     let addresses: Vec<_> = sessions.iter().map(|session| &session["address"]).collect();
     assert_eq!(addresses, [&json!(null), &json!("203.0.113.1")]);
-    // The end of access comes by the same socket.
+    // The close at the end of access comes by the same socket.
     gateway.revoke(json!({"kind":"user","value":"alice"})).await;
     let mut last = Vec::new();
     timeout(PATIENCE, proxied.read_to_end(&mut last))
@@ -55,7 +55,7 @@ async fn the_public_listener_can_be_a_unix_socket() {
     let last = String::from_utf8_lossy(&last);
     assert!(last.contains("\"revoked\""), "{last}");
     drop(direct);
-    // Another on the same path is told so, and takes nothing away.
+    // Another node on the same path fails with an error, and leaves the socket alone.
     let file = directory.path().join("curfew.toml");
     std::fs::write(&file, settings.to_toml()).unwrap();
     let second = curfew(&["serve", "--config", file.to_str().unwrap()]).await;
@@ -67,7 +67,7 @@ async fn the_public_listener_can_be_a_unix_socket() {
     assert!(!path.exists(), "it is removed");
 }
 
-/// The kind: a file that is lost to a mistake in a path.
+/// Fault: a mistake in a path deletes a file.
 #[tokio::test]
 async fn a_file_where_the_socket_is_to_be_is_not_removed() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `curfew doctor`: what a logout would end is told before one is missed.
+//! `curfew doctor`: it shows the effect of a logout before one is lost.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::logout::Login;
 
-/// Runs a command with the configuration of a provider that may log out, changed by `issuer`.
+/// Runs a command with the configuration of a provider that may log out, with the lines of
+/// `issuer`.
 async fn with_issuer(login: &Login, issuer: &str, arguments: &[&str]) -> Finished {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("curfew.toml");
@@ -33,7 +34,7 @@ async fn doctor(login: &Login, arguments: &[&str]) -> Finished {
     .await
 }
 
-/// An ID token of a login.
+/// An ID token of a provider's session.
 fn id_token(login: &Login, user: &str, sid: &str, client: &str) -> String {
     login.key.user_with(
         user,
@@ -97,7 +98,7 @@ async fn a_logout_that_would_find_nobody_is_told() {
         .user_with("alice", json!({"iss":login.provider.issuer()}));
     let told = doctor(&login, &["--access-token", &without, "--id-token", &id]).await;
     assert_fails(&told, &["missing_claim", "opens no session"]);
-    // Pairwise subjects.
+    // Pairwise subjects: each client has its own `sub` for a user.
     let issuer = login.issuer("main") + "logout_scope = \"user\"\n";
     let other = id_token(&login, "4711", "one", "curfew-client");
     let tokens = ["doctor", "--access-token", &access, "--id-token", &other];
@@ -134,7 +135,7 @@ async fn logout_tokens_that_are_signed_with_the_clients_secret_are_told() {
     );
 }
 
-/// Fault: the ID token, which everybody has, shows that logouts will be refused, and doctor says all is well.
+/// Fault: the ID token shows that logouts will be refused, but doctor reports no problem.
 #[tokio::test]
 async fn logout_tokens_that_will_be_signed_with_a_secret_are_told_by_the_id_token() {
     let login = Login::start().await;
@@ -188,7 +189,7 @@ async fn an_audience_that_no_client_id_can_be_is_warned_of() {
         told["warnings"][0]["key"], "auth.issuers[0].logout_audience",
         "{told}"
     );
-    // A client id beside it is one that can match.
+    // With a further client id in `logout_audience`, logouts can match.
     let told = with_issuer(&login, &login.issuer("main"), &["check-config"]).await;
     assert_eq!(told.stdout, "the configuration is valid\n");
 }
@@ -220,7 +221,7 @@ async fn what_a_configuration_names_is_asked() {
     let probes = json["probes"].as_array().unwrap();
     assert_eq!(probes.len(), 3, "{json}");
     assert!(probes.iter().all(|probe| probe["there"] == true), "{json}");
-    // A dependency that is away is told by its key.
+    // A dependency that is unavailable is named by its key.
     login.provider.behave(Manner::Status(500));
     let told = probed("redis://127.0.0.1:1").await;
     assert_eq!(told.code, 1, "{told:?}");
@@ -236,9 +237,9 @@ async fn what_a_configuration_names_is_asked() {
     assert_eq!(json["valid"], true, "{json}");
 }
 
-/// Fault: an issuer that differs from the provider's by a slash is told to be another, and not how.
-/// Fault: advice on tokens that were given the wrong way round lets ID tokens in, and advice on a logout
-/// token that is refused says that it ends something.
+/// Fault: for an issuer that differs from the provider's by a slash, the text does not name the
+/// difference. Fault: the advice on swapped tokens leads to accepting ID tokens, and the advice on
+/// a refused logout token claims that it ends something.
 #[tokio::test]
 async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
     let login = Login::start().await;
@@ -254,7 +255,7 @@ async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
     let told = doctor(&login, &tokens).await;
     assert_fails(&told, &["the logout token is refused"]);
     assert!(!told.stdout.contains("a logout ends"), "{told:?}");
-    // Each is named that is none.
+    // Each option is named whose token is of another kind.
     for (option, name) in [
         ("--access-token", "access token"),
         ("--id-token", "ID token"),
@@ -264,7 +265,7 @@ async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
         let words = format!("the {name} is no JWT");
         assert!(told.code == 2 && told.stderr.contains(&words), "{told:?}");
     }
-    // For an audience that may be the client's id or not.
+    // The audience may or may not be the client's id.
     let issuer =
         login.provider.by_url("main") + "audience = [\"curfew\"]\nbackchannel_logout = true\n";
     let told = with_issuer(&login, &issuer, &["check-config"]).await;

@@ -1,4 +1,4 @@
-//! Security events that are pushed: RFC 8935, Shared Signals Framework 1.0, CAEP 1.0, RISC 1.0
+//! Pushed security events: RFC 8935, Shared Signals Framework 1.0, CAEP 1.0, RISC 1.0
 //! (IDENTITY rows 126 to 134).
 
 mod effects;
@@ -34,7 +34,7 @@ impl Transmitter {
         Self { provider, key }
     }
 
-    /// `[[auth.issuers]]` with a stream; `more` may go on with it.
+    /// `[[auth.issuers]]` with a stream. `more` is appended to it.
     fn issuer(&self, name: &str, more: &str) -> String {
         let by_url = self.provider.by_url(name);
         format!("{by_url}[auth.issuers.event_stream]\naudience = [{US:?}]\n{more}\n")
@@ -50,7 +50,7 @@ impl Transmitter {
         self.key.user_with(user, claims)
     }
 
-    /// An access token from so many seconds ago.
+    /// An access token that was issued so many seconds ago.
     fn older(&self, user: &str, seconds: u64) -> String {
         self.access(user, json!({"iat":unix_now() - seconds}))
     }
@@ -60,7 +60,7 @@ impl Transmitter {
         json!({"format":"iss_sub","iss":self.provider.issuer(),"sub":user})
     }
 
-    /// A good event token, changed by `changes`; `null` takes a claim away.
+    /// A valid event token, changed by `changes`; `null` removes a claim.
     pub(super) fn set(&self, changes: Value) -> String {
         self.set_of_type(json!("secevent+jwt"), changes)
     }
@@ -75,7 +75,7 @@ impl Transmitter {
             .sign(&header.to_string(), &self.claims(changes).to_string())
     }
 
-    /// A good one, but for its signature.
+    /// An event token that is valid except for its signature.
     fn set_by(&self, key: &Key) -> String {
         let mut header = key.header();
         header["typ"] = json!("secevent+jwt");
@@ -107,7 +107,7 @@ impl Transmitter {
         self.set(json!({"events":{uri:about},"sub_id":subject}))
     }
 
-    /// Sessions of `subject` are revoked.
+    /// An event that revokes the sessions of `subject`.
     fn revoked(&self, subject: Value) -> String {
         self.event(&format!("{CAEP}session-revoked"), json!({}), subject)
     }
@@ -133,7 +133,7 @@ fn assert_accepted(answer: &Response) {
     assert_eq!((answer.status, answer.text().as_str()), (202, ""));
 }
 
-/// RFC 8935 §2.3.
+/// Checks an error by RFC 8935 §2.3.
 fn assert_refused(answer: &Response, status: u16, err: &str) {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("application/json"));

@@ -1,4 +1,4 @@
-//! Refused tokens are explained.
+//! Explanations of refused tokens.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Finished, Manner, Provider, Settings, curfew};

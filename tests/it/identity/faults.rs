@@ -1,5 +1,5 @@
-//! Providers that are away, hang or talk nonsense: never told as a fault of a token (SECURITY rows
-//! 34 and 35, R8).
+//! Providers that are unavailable, hang or send malformed answers. A token must never be blamed for
+//! it (SECURITY rows 34 and 35, R8).
 
 use std::time::{Duration, Instant};
 
@@ -47,13 +47,13 @@ async fn a_provider_that_is_away_at_first_is_waited_for() {
     assert_eq!(closing["reconnect"], true);
     provider.behave(Manner::Good);
     until_accepted(&node, &provider, &key).await;
-    // Once they were there the provider's absence takes no node out of service.
+    // Once keys were there, an unavailable provider does not take a node out of service.
     provider.rotate(&[]);
     until_failing(&node, "it is empty; all keys that there were are withdrawn").await;
     assert!(node.ready().await);
 }
 
-/// Waits until the last fetch has failed, for a reason with these words.
+/// Waits until the last fetch has failed with a reason that has these words.
 async fn until_failing(node: &Gateway, words: &str) {
     eventually(&format!("a fetch that fails with {words}"), async || {
         let known = node.admin_ok("GET", "/v1/issuers", None).await;
@@ -87,7 +87,7 @@ async fn keys_that_were_fetched_outlive_their_provider() {
         .await;
         let good = node.attempt_with(&provider.token(&key, "alice")).await;
         assert!(good.is_open(), "{manner:?}: {good:?}");
-        // No node can judge this token.
+        // No node can verify this token.
         let began = Instant::now();
         eventually("an unknown key to be nobody's fault", async || {
             let unknown = node.attempt_with(&provider.token(&other, "alice")).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const ENDPOINT: &str = "https://rt.example.com/v1/global-token-revocation";
 
-/// An organisation that signs users out, and the authorization server that makes their tokens.
+/// An organisation that signs users out, and the authorization server that issues their tokens.
 pub(super) struct Okta {
     organisation: Provider,
     organisation_key: Key,
@@ -38,7 +38,7 @@ impl Okta {
         Settings::default().issuers(&issuers)
     }
 
-    /// An access token of ten seconds ago.
+    /// An access token from ten seconds ago.
     fn access(&self, user: &str) -> String {
         self.access_at(user, unix_now() - 10)
     }
@@ -53,7 +53,7 @@ impl Okta {
         self.key.user_with(user, more)
     }
 
-    /// A good assertion, changed by `changes`; `null` takes a claim away.
+    /// A valid assertion, changed by `changes`; `null` removes a claim.
     pub(super) fn assertion(&self, changes: Value) -> String {
         self.assertion_of_type("global-token-revocation+jwt", changes)
     }
@@ -128,7 +128,7 @@ async fn a_user_is_signed_out_on_every_node() {
             .then_some(())
     })
     .await;
-    // No user has that name: the answer does not tell.
+    // No user has that name, and the answer does not reveal it.
     assert_eq!(okta.revoke(&cluster[0], "nobody").await.status, 204);
     let accepted = "curfew_global_revocations_total{outcome=\"accepted\"}";
     assert_eq!(cluster[0].metric(accepted).await, 2.0);
@@ -148,7 +148,7 @@ async fn users_are_named_in_every_format() {
         ),
         ("b", json!({"sub_id":okta.user("b"),"more":1})),
         ("c", json!({"sub_id":{"format":"opaque","id":"00u-c"}})),
-        // As drafts up to -02 had it.
+        // The form in drafts up to -02.
         ("d", json!({"subject":okta.user("d")})),
     ] {
         let mut client = node.session(&okta.access(user)).await;
@@ -214,7 +214,7 @@ async fn who_may_not_is_refused() {
     let tokens = [
         "x".to_owned(),
         forged,
-        // The users' own issuer may not, nor by their access tokens.
+        // Neither the users' own issuer nor their access tokens may revoke.
         okta.key.user_with(
             "alice",
             json!({"iss":okta.server.issuer(),"aud":ENDPOINT,"jti":"x"}),
@@ -288,7 +288,7 @@ async fn while_redis_is_away_it_may_be_sent_again() {
     assert!(answer.header("retry-after").is_some());
     here.expect_close(4403, "revoked").await;
     cluster.proxy(0).set(Link::PASS);
-    // Equal in effect for a first request and a repeated one.
+    // A first request and a repeated one have the same effect.
     there.expect_close(4403, "revoked").await;
 }
 

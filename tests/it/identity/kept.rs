@@ -1,4 +1,4 @@
-//! Reports by a key for which the issuer may not be asked yet: their provider never sends them again.
+//! Reports with a key that the node may not fetch yet. Their provider never sends them again.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ const EVENTS: &str = "https://rt.example.com/events";
 const REVOCATION: &str = "https://rt.example.com/v1/global-token-revocation";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// Longer than the pause between two fetches that unknown keys cause.
+/// A wait longer than the pause between two fetches that unknown keys cause.
 const A_PAUSE: Duration = Duration::from_secs(50);
 
 fn key(kid: &str) -> Key {
     Key::generate("ES256").with_kid(kid)
 }
 
-/// An issuer that reports in every way.
+/// Settings with an issuer that uses every kind of report.
 fn settings(login: &Login) -> Settings {
     let issuer = login.issuer("main")
         + "audience = [\"api\"]\n"
@@ -33,7 +33,7 @@ fn settings(login: &Login) -> Settings {
         .with("session.ping_interval = \"5m\"")
 }
 
-/// A report by the key of `login`.
+/// A report signed by the key of `login`.
 fn report(login: &Login, typ: &str, more: Value) -> String {
     let (mut header, now) = (login.key.header(), unix_now());
     header["typ"] = json!(typ);
@@ -47,8 +47,8 @@ fn subject(login: &Login, user: &str) -> Value {
     json!({"format":"iss_sub","iss":login.provider.issuer(),"sub":user})
 }
 
-/// Tokens by keys that the issuer does not list, and that could be good, until it may not be asked for
-/// a key any more.
+/// Sends tokens with keys that the issuer does not list, but that could be valid, until the node
+/// may not fetch keys any more.
 async fn spend_the_fetches(node: &Gateway, login: &Login) {
     for kid in ["rubbish-1", "rubbish-2"] {
         let token = access(login, &key(kid), "mallory");
@@ -57,8 +57,8 @@ async fn spend_the_fetches(node: &Gateway, login: &Login) {
     }
 }
 
-/// It is not known yet if the report is good, and the answer does not say that trying again at once is
-/// of use.
+/// Asserts that the report was stored. The answer must not claim that it is valid, or that an
+/// immediate retry would help.
 fn assert_kept(answer: &Response) {
     assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(answer.text().contains("is kept"), "{}", answer.text());
@@ -73,15 +73,15 @@ async fn session(node: &Gateway, login: &Login, user: &str) -> WsClient {
     node.session(&access(login, &login.key, user)).await
 }
 
-/// An access token of ten seconds ago.
+/// An access token from ten seconds ago.
 fn access(login: &Login, key: &Key, user: &str) -> String {
     let issuer = login.provider.issuer();
     let more = json!({"iss":issuer,"aud":"api","sid":user,"iat":unix_now() - 10});
     key.user_with(user, more)
 }
 
-/// Fault: a report that may be good, and that is sent once only, is lost for want of a fetch of keys that
-/// a stranger has spent.
+/// Fault: a valid report that is sent only once is lost, because a stranger has used up the fetches
+/// of keys.
 #[tokio::test]
 async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_known() {
     let mut login = Login::start().await;
@@ -100,7 +100,7 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     let revoker = json!({"aud":REVOCATION,"exp":unix_now() + 60});
     let revoker = report(&login, "global-token-revocation+jwt", revoker);
     let body = json!({"sub_id":subject(&login, "revoked")}).to_string();
-    // In a stranger's name, and by no key of the issuer.
+    // A report in a stranger's name, by a key that is not the issuer's.
     let stranger = Login {
         key: key("rubbish-3"),
         ..login
@@ -146,7 +146,7 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     }
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     assert!(known["issuers"][0]["waiting_reports"].is_null(), "{known}");
-    // Any of the three may be the last.
+    // Any of the three outcomes may be the last.
     let last = &known["issuers"][0]["last_report"]["outcome"];
     assert!(
         ["accepted", "ended"].contains(&last.as_str().unwrap()),
@@ -155,7 +155,7 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     assert!(node.log().text().contains("a report is kept until"));
 }
 
-/// Fault: a client whose token may be good is told to try again long before that is of use.
+/// Fault: a client whose token may be valid is told to retry long before that can help.
 #[tokio::test]
 async fn a_token_by_a_key_that_may_not_be_asked_for_yet_is_told_when_it_may() {
     let login = Login::start().await;

@@ -25,7 +25,7 @@ struct Site {
 }
 
 impl Site {
-    /// As the recipe has it.
+    /// Starts with the recipe's configuration.
     async fn start() -> Self {
         Self::start_with(&[]).await
     }
@@ -57,7 +57,8 @@ impl Site {
         self.realm.run(&commands, &gateway).await;
     }
 
-    /// A session of a login on each node, whose token is from an earlier second than what comes.
+    /// Opens a session of a sign-in on each node, with a token from an earlier second than later
+    /// events.
     async fn sessions(&self, login: &Login) -> [WsClient; 2] {
         let first = self.cluster[0].session(&login.access).await;
         let sessions = [first, self.cluster[1].session(&login.access).await];
@@ -66,7 +67,7 @@ impl Site {
     }
 }
 
-/// The recipe's configuration for a realm, with these parts of it replaced.
+/// The recipe's configuration for a realm, with these parts replaced.
 fn settings(realm: &Realm, replaced: &[(&str, &str)]) -> Settings {
     let mut recipe = block(HEADING, "toml");
     let issuer = realm.issuer();
@@ -90,14 +91,14 @@ pub(super) async fn assert_revoked(sessions: &mut [WsClient]) {
     }
 }
 
-/// A token opens no session on either node, since access was revoked.
+/// Asserts that the sign-in's token opens no session on either node, because access was revoked.
 async fn assert_stays_out(cluster: &Cluster, login: &Login) {
     for node in [&cluster[0], &cluster[1]] {
         assert!(node.attempt_with(&login.access).await.is_revoked());
     }
 }
 
-/// Waits until a token of before is older than what comes.
+/// Waits until earlier tokens are older than later events, which takes a second.
 pub(super) async fn next_second() {
     let now = unix_now();
     eventually("the next second", async || (unix_now() > now).then_some(())).await;
@@ -108,10 +109,10 @@ async fn logouts(node: &Gateway) -> f64 {
     node.metric("curfew_logouts_total").await
 }
 
-/// Changes attributes of the recipe's client, which keeps those that are not named.
+/// Changes attributes of the recipe's client. Other attributes stay.
 async fn change(realm: &Realm, attributes: Value) {
     let client = format!("/clients/{}", realm.client(CLIENT).await);
-    // An update that does not name front-channel logout switches it on.
+    // An update without front-channel logout would switch it on.
     let change = json!({"clientId":CLIENT,"frontchannelLogout":false,"attributes":attributes});
     realm.admin("PUT", &client, change).await;
 }

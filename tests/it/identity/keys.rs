@@ -1,4 +1,4 @@
-//! Keys that are found, rotate and are withdrawn (SECURITY rows 32, 33, 36 to 39).
+//! Keys by URL that are found, rotate and are withdrawn (SECURITY rows 32, 33, 36 to 39).
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -43,7 +43,7 @@ async fn an_issuer_is_found_by_discovery() {
         known["remote"]["age_s"].is_u64() && known["remote"]["failure"].is_null(),
         "{known}"
     );
-    // In band as well.
+    // The same by a refresh in band.
     let newer = provider.token(&one, "alice");
     client
         .send(json!({"type":"refresh","id":1,"token":newer}))
@@ -93,7 +93,7 @@ async fn a_withdrawn_key_stops_verifying_within_its_lifetime() {
             .await
             .is_open()
     );
-    // A set without any key withdraws the last one. No node can judge a token then.
+    // A set without any key withdraws the last one. Then no node can verify a token.
     provider.rotate(&[]);
     eventually("the last key to be withdrawn", async || {
         let attempt = node.attempt_with(&provider.token(&new, "alice")).await;
@@ -104,7 +104,7 @@ async fn a_withdrawn_key_stops_verifying_within_its_lifetime() {
     until_accepted(&node, &provider, &new).await;
 }
 
-/// Fault: an answer of the provider's from before the key stands for one from after it.
+/// Fault: an answer of the provider from before the key existed counts as a later one.
 #[tokio::test]
 async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
     let good = key("good");
@@ -122,7 +122,7 @@ async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
             .entry(answer["code"].as_str().unwrap().to_owned())
             .or_default() += 1;
     }
-    // The provider was asked for these; of the others it is not known what it would say.
+    // For these the provider was asked. Its answer about the others is not known.
     let asked = told.remove("unknown_key").unwrap_or_default();
     let most = 2 + began.elapsed().as_secs() / 30;
     assert!((2..=most).contains(&asked), "{asked}");
@@ -138,7 +138,7 @@ async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
     );
 }
 
-/// Tokens that no key makes good: unsigned, or for another service, with an unknown key.
+/// Tokens that no key makes valid: unsigned, or for another service, with an unknown key.
 fn rubbish(provider: &Provider, of: &Key, n: usize) -> Vec<String> {
     let stranger = of.clone().with_kid(&format!("stranger-{n}"));
     let signed = |more: Value| {
@@ -171,8 +171,8 @@ fn rubbish(provider: &Provider, of: &Key, n: usize) -> Vec<String> {
     ]
 }
 
-/// Fault: what a stranger sends, and can never be good, spends what was kept for those whose key is
-/// new; and a key that is newer than the last answer is told as a fault of the token.
+/// Fault: tokens that can never be valid use up the fetches for tokens with a new key. And a
+/// key that is newer than the last answer is reported as a fault of the token.
 #[tokio::test]
 async fn keys_that_rotate_twice_in_a_row_are_found_while_strangers_name_others() {
     let keys: Vec<Key> = (0..4).map(|n| key(&format!("key-{n}"))).collect();
@@ -190,7 +190,7 @@ async fn keys_that_rotate_twice_in_a_row_are_found_while_strangers_name_others()
         }
         assert_eq!(provider.fetches(), fetches + n, "none of it causes one");
         provider.rotate(&[key]);
-        // Two are in hand; the third has to wait, and that is no fault of its token.
+        // Two fetches are available. The third token has to wait, without being blamed.
         let attempt = node.attempt_with(&token(key)).await;
         assert!(
             if n < 2 {
@@ -213,7 +213,7 @@ async fn keys_that_rotate_twice_in_a_row_are_found_while_strangers_name_others()
     by_message.send(json!({"type":"auth","token":newest})).await;
     by_message.expect_close(4503, "unavailable").await;
     assert_eq!(provider.fetches(), fetches + 2);
-    // One that is much older than the last answer is by a key that is none any more.
+    // A token much older than the last answer has a key that no longer exists.
     let (iat, exp) = (unix_now() - 300, unix_now() + 300);
     let old = json!({"iss":provider.issuer(),"aud":"curfew","iat":iat,"exp":exp});
     let attempt = node.attempt_with(&keys[0].user_with("alice", old)).await;
@@ -244,7 +244,7 @@ async fn two_hundred_first_handshakes_cause_one_fetch() {
     provider.behave(Manner::Good);
     let attempts = attempts.join_all().await;
     let refused = attempts.iter().filter(|attempt| {
-        // One that came early may have waited for too long; that is no fault of its token.
+        // A token that came early may have waited too long, without being blamed.
         !attempt.is_open() && !attempt.is_unavailable()
     });
     assert_eq!(refused.count(), 0);
@@ -261,7 +261,7 @@ async fn two_issuers_with_the_same_key_id_never_verify_each_others_tokens() {
     );
     let settings = Settings::default().issuers(&(a.by_url("a") + &b.by_discovery("b")));
     let node = Gateway::start_with(&settings).await;
-    // Cold and at once, then warm.
+    // All at once without a cached entry, then with one.
     for _ in 0..2 {
         let mut attempts = JoinSet::new();
         for _ in 0..20 {
@@ -283,7 +283,7 @@ async fn two_issuers_with_the_same_key_id_never_verify_each_others_tokens() {
             );
         }
     }
-    // A token that another issuer's keys verify, without an issuer's name.
+    // A token without `iss` that another issuer's keys verify.
     let nameless = of_a.user("mallory");
     let attempt = node.attempt_with(&nameless).await;
     assert!(matches!(attempt, Attempt::Refused(..)), "{attempt:?}");
@@ -349,7 +349,7 @@ async fn a_reload_keeps_keys_and_sessions() {
     let mut client = node.session(&provider.token(&one, "alice")).await;
     provider.behave(Manner::Status(500));
     let fetches = provider.fetches();
-    // Other rules and times for the same keys, from a server that is gone.
+    // Other rules and times for the same keys, from a server that no longer runs.
     let issuer = provider.by_url("main") + "algorithms = [\"ES256\", \"RS256\"]\n";
     for settings in [
         closing.clone().issuers(&issuer),
@@ -377,7 +377,7 @@ async fn a_reload_keeps_keys_and_sessions() {
         (provider.fetches() > fetches).then_some(())
     })
     .await;
-    // The provider lists nothing: it is broken, which no session has to pay for.
+    // The provider lists nothing. It is broken, and no session may suffer for it.
     provider.rotate(&[]);
     provider.behave(Manner::Good);
     eventually("the keys to be gone", async || {
@@ -405,7 +405,7 @@ async fn issuers_come_and_go_with_the_configuration() {
         attempt.is_open().then_some(())
     })
     .await;
-    // Keys fetched of the first are still good.
+    // The first issuer's fetched keys are still valid.
     assert!(node.attempt_with(&a.token(&one, "alice")).await.is_open());
     assert_eq!(a.fetches(), fetched);
     node.write_config(&trusting(&b));

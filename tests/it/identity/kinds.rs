@@ -1,4 +1,4 @@
-//! Tokens of other kinds than access tokens, and of other clients and tenants (SECURITY T15).
+//! Tokens of kinds other than access tokens, and of other clients and tenants (SECURITY T15).
 
 use curfew_testkit::mint::{Key, SECRET};
 use curfew_tests::{Attempt, Gateway, Settings};
@@ -24,7 +24,7 @@ async fn reason(node: &Gateway, token: &str) -> Option<String> {
     }
 }
 
-/// Claims that only ID tokens have, and their access tokens beside them.
+/// Claims that only ID tokens have, and the claims of their access tokens.
 fn id_tokens() -> Vec<Value> {
     vec![
         // OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11, §2.
@@ -32,11 +32,11 @@ fn id_tokens() -> Vec<Value> {
         json!({"c_hash":"MTIzNDU2Nzg5MDEyMzQ1Ng"}),
         json!({"nonce":"n-0S6_WzA2Mj"}),
         json!({"nonce":7}),
-        // Keycloak's, Cognito's.
+        // The marks of Keycloak and of Cognito.
         json!({"typ":"ID"}),
         json!({"token_use":"id"}),
         json!({"typ":"Bearer","at_hash":"x"}),
-        // Access tokens of Dex and authentik are made like ID tokens.
+        // Dex and authentik make access tokens in the form of ID tokens.
         json!({"at_hash":"x","nonce":"n","email_verified":true}),
         json!({"nonce":"n","azp":"app","uid":"u","acr":"a"}),
     ]
@@ -51,7 +51,7 @@ async fn an_id_token_opens_no_session() {
         let message = told["message"].as_str().unwrap();
         assert!(message.contains("ID token"), "{claims}: {told}");
     }
-    // The answer does not explain claims that no signature vouches for.
+    // The answer does not explain claims without a valid signature.
     let forged = Key::hmac("HS256", &[7; 32]).user_with("alice", json!({"nonce":"n"}));
     assert_eq!(reason(&node, &forged).await.unwrap(), "bad_signature");
 }
@@ -61,7 +61,7 @@ async fn access_tokens_of_every_make_do() {
     let node = node("").await;
     for (typ, claims) in [
         ("JWT", json!({"typ":"Bearer","azp":"app"})),
-        // Keycloak before 25, and since with a mapper.
+        // Keycloak before 25, and later versions with a mapper.
         ("JWT", json!({"typ":"Bearer","nonce":"n"})),
         ("at+jwt", json!({"nonce":"n"})),
         ("application/at+jwt", json!({"nonce":"n"})),
@@ -86,7 +86,7 @@ async fn id_tokens_can_be_let_in() {
             "{claims}"
         );
     }
-    // Tokens for the issuer alone, in every configuration.
+    // Tokens that are only for the issuer are refused in every configuration.
     for typ in ["Refresh", "Offline", "Logout"] {
         let reason = reason(&node, &token("JWT", json!({"typ":typ}))).await;
         assert_eq!(reason.unwrap(), "malformed", "{typ}");

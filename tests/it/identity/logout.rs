@@ -36,13 +36,13 @@ impl Login {
         Settings::default().issuers(&self.issuer("main"))
     }
 
-    /// An access token of a login.
+    /// An access token of a provider's session.
     pub(super) fn access(&self, user: &str, login: &str) -> String {
         let more = json!({"iss":self.provider.issuer(),"sid":login});
         self.key.user_with(user, more)
     }
 
-    /// Good claims of a logout token, changed by `changes`; `null` takes one away.
+    /// Valid claims of a logout token, changed by `changes`; `null` removes one.
     fn claims(&self, changes: Value) -> Value {
         let now = unix_now();
         let mut claims = json!({
@@ -120,7 +120,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     first.expect_close(4403, "revoked").await;
     second.expect_close(4403, "revoked").await;
     other.assert_open().await;
-    // That login is over; signing in again is another.
+    // That session is over; a new sign-in is another session.
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
     let again = login.access("alice", "three");
     assert!(cluster[0].attempt_with(&again).await.is_open());
@@ -128,7 +128,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     assert!(log.contains("access ended by the identity provider"));
 }
 
-/// Fault: times with a fraction are refused, or let a session from the same second live.
+/// Fault: times with a fraction are refused, or let a session from the same second stay open.
 #[tokio::test]
 async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
     let login = Login::start().await;
@@ -161,7 +161,7 @@ async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
     );
 }
 
-/// Fault: a logout names by a number whom the access token names so.
+/// Fault: the access token names the user by a number, and so does the logout, which has no effect.
 #[tokio::test]
 async fn a_logout_names_a_numeric_subject_where_that_is_configured() {
     let login = Login::start().await;
@@ -192,7 +192,7 @@ async fn a_logout_of_a_user_closes_what_began_before_it() {
     let mut after = node.session(&at(now - 10)).await;
     let logout = login.token(json!({"sub":"alice","iat":now - 50,"exp":now + 60}));
     for _ in 0..2 {
-        // The second time is answered like the first, and changes nothing.
+        // The repeated logout gets the same answer, and changes nothing.
         assert_done(&post(&node, &logout).await);
         after.assert_open().await;
     }
@@ -212,7 +212,7 @@ async fn users_of_the_same_name_at_another_issuer_stay() {
     assert_done(&post(&node, &a.token(json!({"sub":"alice"}))).await);
     of_a.expect_close(4403, "revoked").await;
     of_b.assert_open().await;
-    // Neither may speak for the other.
+    // Neither issuer may report for the other.
     let forged = a.token(json!({"sub":"alice","iss":b.provider.issuer()}));
     assert_refused(&post(&node, &forged).await, "invalid_request");
     of_b.assert_open().await;
@@ -261,7 +261,7 @@ async fn until_it_is_configured_there_is_no_such_path() {
     assert_eq!(post(&node, "x").await.status, 404);
 }
 
-/// A logout token with something wrong, and what it is.
+/// A test of a logout token with one fault, whose name is the test's.
 macro_rules! refused {
     ($($(#[doc = $section:literal])+ $name:ident: $token:expr;)+) => {$(
         $(#[doc = $section])+
@@ -287,73 +287,73 @@ fn with(login: &Login, changes: Value) -> String {
 }
 
 refused! {
-    /// §2.6 step 1: encrypted tokens are only for who registered for them.
+    /// §2.6 step 1: encrypted tokens are only for clients that registered for them.
     an_encrypted_token: |login| format!("{}.x.y", with(login, json!({})));
-    /// §2.6 step 2: `none` must not be used.
+    /// §2.6 step 2: `none` is not allowed.
     an_unsigned_token: |login| {
         let claims = login.claims(json!({"sub":"alice"})).to_string();
         let header = r#"{"alg":"none","typ":"logout+jwt"}"#;
         format!("{}.{}.", curfew_testkit::mint::encode(header), curfew_testkit::mint::encode(claims))
     };
-    /// §2.6 step 2: signed by the issuer.
+    /// §2.6 step 2: the issuer signs the token.
     a_token_by_another_key: |login| {
         let other = Key::generate("ES256").with_kid("one");
         other.sign(&other.header().to_string(), &login.claims(json!({"sub":"alice"})).to_string())
     };
-    /// §2.6 step 2: with an algorithm that is allowed.
+    /// §2.6 step 2: the algorithm is allowed.
     a_token_by_a_shared_secret: |login| {
         let secret = Key::hmac("HS256", &[7; 32]).with_kid("one");
         secret.sign(&secret.header().to_string(), &login.claims(json!({"sub":"alice"})).to_string())
     };
-    /// §2.6 step 3: `iss`.
+    /// §2.6 step 3: `iss` is the issuer.
     a_token_of_another_issuer: |login| with(login, json!({"iss":"https://other.example"}));
-    /// §2.6 step 3: `iss`.
+    /// §2.6 step 3: `iss` is required.
     a_token_of_no_issuer: |login| with(login, json!({"iss":null}));
-    /// §2.6 step 3: `aud`.
+    /// §2.6 step 3: `aud` is the client.
     a_token_for_another_client: |login| with(login, json!({"aud":"other"}));
-    /// §2.6 step 3: `aud`.
+    /// §2.6 step 3: `aud` is required.
     a_token_for_nobody: |login| with(login, json!({"aud":null}));
-    /// §2.6 step 3: `iat`.
+    /// §2.6 step 3: `iat` is required.
     a_token_without_iat: |login| with(login, json!({"iat":null}));
-    /// §2.6 step 3: `iat`.
+    /// §2.6 step 3: `iat` is not in the future.
     a_token_of_the_future: |login| {
         with(login, json!({"iat":unix_now() + 60,"exp":unix_now() + 120}))
     };
-    /// §2.6 step 3: `iat`.
+    /// §2.6 step 3: `iat` is not too old.
     a_token_of_eleven_minutes_ago: |login| with(login, json!({"iat":unix_now() - 660}));
     /// §2.4, errata set 1: `exp` is required.
     a_token_without_exp: |login| with(login, json!({"exp":null}));
-    /// §2.6 step 3: `exp`.
+    /// §2.6 step 3: `exp` is in the future.
     an_expired_token: |login| {
         with(login, json!({"iat":unix_now() - 60,"exp":unix_now() - 30}))
     };
     /// §4: logout tokens are short-lived.
     a_token_that_is_good_for_an_hour: |login| with(login, json!({"exp":unix_now() + 3600}));
-    /// §2.6 step 4: `sub`, `sid` or both.
+    /// §2.6 step 4: `sub`, `sid` or both are required.
     a_token_about_nobody: |login| login.token(json!({}));
-    /// §2.6 step 4: `sub`, `sid` or both.
+    /// §2.6 step 4: `sub` is not empty.
     a_token_with_an_empty_sub: |login| with(login, json!({"sub":""}));
-    /// §2.6 step 4: `sub`, `sid` or both.
+    /// §2.6 step 4: `sid` is a text.
     a_token_with_a_number_as_sid: |login| with(login, json!({"sid":7}));
-    /// §2.6 step 5: `events`.
+    /// §2.6 step 5: `events` is required.
     a_token_without_events: |login| with(login, json!({"events":null}));
     /// §2.6 step 5: `events` is an object.
     a_token_whose_events_are_a_list: |login| with(login, json!({"events":[EVENT]}));
-    /// §2.6 step 5: with this member.
+    /// §2.6 step 5: `events` has the member of the logout event.
     a_token_of_another_event: |login| with(login, json!({"events":{"https://example.com/other":{}}}));
-    /// §2.6 step 5: which is an object.
+    /// §2.6 step 5: that member is an object.
     a_token_whose_event_is_null: |login| with(login, json!({"events":{EVENT:null}}));
-    /// §2.6 step 5: which is an object.
+    /// §2.6 step 5: that member is an object.
     a_token_whose_event_is_a_list: |login| with(login, json!({"events":{EVENT:[]}}));
-    /// §2.6 step 6: no `nonce`.
+    /// §2.6 step 6: `nonce` is not allowed.
     a_token_with_a_nonce: |login| with(login, json!({"nonce":"n"}));
     /// §2.4: `jti` is required.
     a_token_without_jti: |login| with(login, json!({"jti":null}));
-    /// §2.4: `typ`, where it is given.
+    /// §2.4: `typ`, if present, is that of logout tokens.
     a_token_of_another_type: |login| login.token_of_type("at+jwt", json!({"sub":"alice"}));
-    /// An access token is none.
+    /// An access token is no logout token.
     an_access_token: |login| login.access("alice", "one");
-    /// Nor is an ID token.
+    /// An ID token is no logout token.
     an_id_token: |login| with(login, json!({"events":null,"nonce":"n"}));
 }
 
@@ -437,7 +437,7 @@ async fn a_logout_goes_on_when_the_provider_hangs_up() {
     let token = login.access("alice", "one");
     let mut here = cluster[0].session(&token).await;
     let mut there = cluster[1].session(&token).await;
-    // Redis takes its time, and the provider does not wait for it.
+    // Redis takes long to answer, and the provider does not wait for it.
     cluster.proxy(0).set(Link::STALLED);
     let body = format!("logout_token={}", login.token(json!({"sid":"one"})));
     let length = body.len();
@@ -485,7 +485,7 @@ async fn a_logout_closes_sessions_from_before_it_was_configured() {
         assert_done(&post(&cluster[0], &one).await);
         login_one.expect_close(4403, "revoked").await;
         login_two.assert_open().await;
-        // By the user of that issuer.
+        // The revocation names the user of that issuer.
         assert_done(&post(&cluster[0], &login.token(json!({"sub":"alice"}))).await);
         login_two.expect_close(4403, "revoked").await;
         bob.assert_open().await;

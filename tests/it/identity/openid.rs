@@ -1,5 +1,6 @@
-//! The OpenID standards' own paths, tried with the provider `oidc-provider` on two nodes over one Redis: access
-//! tokens for a resource (RFC 8707, RFC 9068), RP-initiated and back-channel logout, keys that are rotated.
+//! The OpenID standards, tested with the provider `oidc-provider` on two nodes over one Redis:
+//! access tokens for a resource (RFC 8707, RFC 9068), RP-initiated and back-channel logout, and
+//! rotated keys.
 
 use curfew_testkit::mint::part;
 use curfew_testkit::{PATIENCE, WsClient};
@@ -27,7 +28,8 @@ struct Site {
 }
 
 impl Site {
-    /// Clients of this metadata are told of logouts at the first node; `lines` are the issuer's further ones.
+    /// Starts a site. Clients with this metadata send logouts to the first node; `lines` are
+    /// further lines of the issuer.
     async fn start(algorithms: &[&str], lines: &str, clients: &[(&str, Value)]) -> Self {
         let (redis, provider) = (
             Redis::start().await,
@@ -58,12 +60,13 @@ impl Site {
         }
     }
 
-    /// One whose client has logouts that name the login.
+    /// A site whose client has logouts with `sid`.
     async fn usual() -> Self {
         Self::start(&["ES256"], ACCEPTING, &[(CLIENT, required(true))]).await
     }
 
-    /// A session of a login on each node, whose token is from an earlier second than what comes.
+    /// Opens a session of a sign-in on each node, with a token from an earlier second than later
+    /// events.
     async fn sessions(&self, login: &SignedIn) -> [WsClient; 2] {
         let first = self.cluster[0].session(&login.access).await;
         let sessions = [first, self.cluster[1].session(&login.access).await];
@@ -99,14 +102,14 @@ async fn probe(settings: &Settings) -> Finished {
     curfew(&["check-config", "--config", config, "--probe"]).await
 }
 
-/// A token opens no session, and the client hears why.
+/// Asserts that a token opens no session, and that the client gets the reason.
 async fn assert_refused(node: &Gateway, token: &str, reason: &str, words: &str) {
     let mut refused = node.ws().bearer(token).open().await;
     let told = refused.expect_auth_failed(reason, 4401).await;
     assert!(told.to_string().contains(words), "{told}");
 }
 
-/// Fault: a logout of a login ends others, or leaves its own sessions on another node.
+/// Fault: a logout of one provider session ends others, or leaves its sessions on another node.
 #[tokio::test]
 async fn a_logout_with_sid_ends_its_login_on_both_nodes_and_no_other() {
     let site = Site::usual().await;
@@ -128,13 +131,13 @@ async fn a_logout_with_sid_ends_its_login_on_both_nodes_and_no_other() {
     }
 }
 
-/// Fault: a logout that names the user alone ends nothing, or one login of several.
+/// Fault: a logout that names only the user ends nothing, or one of several sessions.
 #[tokio::test]
 async fn a_logout_without_sid_ends_all_of_the_subjects_logins() {
     for lines in ["", "logout_scope = \"user\"\n"] {
         let lines = format!("{ACCEPTING}{lines}");
         let site = Site::start(&["ES256"], &lines, &[(CLIENT, required(false))]).await;
-        // By default the login must be in the token, also if logouts name none.
+        // By default the token must have `sid`, even if logouts lack it.
         let sign_in = async |user: &str| match lines == ACCEPTING {
             true => site.provider.login_with_sid(CLIENT, user).await,
             false => site.provider.login(CLIENT, user).await,
@@ -155,7 +158,7 @@ async fn a_logout_without_sid_ends_all_of_the_subjects_logins() {
     }
 }
 
-/// Fault: a token that names no login opens a session that no logout of that login could end.
+/// Fault: a token without `sid` opens a session that no logout of its provider session could end.
 #[tokio::test]
 async fn a_client_whose_tokens_name_no_login_is_told_to_by_the_claims_name() {
     let site = Site::start(&["ES256"], ACCEPTING, &[(CLIENT, required(false))]).await;
@@ -163,8 +166,8 @@ async fn a_client_whose_tokens_name_no_login_is_told_to_by_the_claims_name() {
     assert_refused(&site.cluster[0], &login.access, "missing_claim", "sid").await;
 }
 
-/// Fault: a second client's logout token, which is its own, ends sessions where that client is not named,
-/// or none where it is.
+/// Fault: a second client's own logout token ends sessions although that client is not named, or
+/// none although it is.
 #[tokio::test]
 async fn a_second_clients_logout_token_counts_where_that_client_is_named() {
     let clients = [(CLIENT, required(true)), ("tv-app", required(true))];
@@ -195,7 +198,7 @@ async fn a_second_clients_logout_token_counts_where_that_client_is_named() {
     assert_eq!(site.cluster[0].metric(refused).await, 0.0);
 }
 
-/// Fault: tokens or logouts by a key that was just rotated in are refused, or the one that is gone stays good.
+/// Fault: tokens or logouts by a freshly rotated key are refused, or the removed key stays valid.
 #[tokio::test]
 async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
     let site = Site::usual().await;
@@ -209,14 +212,14 @@ async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
         eventually("a token by the new key", async || {
             match node.attempt_with(&login.access).await {
                 Attempt::Open(_) => Some(()),
-                // Ours to mend, if it takes a moment; never a fault of the token.
+                // A short outage is our fault, and never the token's.
                 Attempt::Unavailable => None,
                 other => panic!("{other:?}"),
             }
         })
         .await;
     }
-    // A logout token is the first by the next key.
+    // A logout token is the first token with the next key.
     let mut sessions = site.sessions(&login).await;
     site.provider.rotate().await;
     let again = site.provider.login_beside(CLIENT, &login).await;
@@ -227,7 +230,7 @@ async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
     }
 }
 
-/// Fault: an issuer that differs by a slash is found out only by refused users.
+/// Fault: only refused users show that an issuer differs by a slash.
 #[tokio::test]
 async fn a_trailing_slash_is_told_by_the_probe_and_the_right_one_is_accepted() {
     for (path, wrong) in [("/", ""), ("", "/")] {
@@ -248,7 +251,7 @@ async fn a_trailing_slash_is_told_by_the_probe_and_the_right_one_is_accepted() {
     }
 }
 
-/// Fault: an algorithm that is not supported is told as something else, or keeps out the keys beside it.
+/// Fault: an unsupported algorithm is reported as something else, or blocks the keys beside it.
 #[tokio::test]
 async fn es512_is_told_to_be_unsupported_and_the_others_are_accepted() {
     let signed = |algorithm: &str| json!({"id_token_signed_response_alg":algorithm,"backchannel_logout_session_required":true});
@@ -281,7 +284,7 @@ async fn es512_is_told_to_be_unsupported_and_the_others_are_accepted() {
     refused.await.expect("the log names the reason");
 }
 
-/// Fault: what is for the page that signed the user in opens a session.
+/// Fault: a token for the page that signed the user in opens a session.
 #[tokio::test]
 async fn an_id_token_opens_no_session_however_the_issuer_is_configured() {
     let provider = OpenIdProvider::start("", &["ES256"], &[(CLIENT, required(true))]).await;

@@ -1,4 +1,4 @@
-//! The configurations of `deploy/identity-providers.md`, against stand-ins that have each provider's
+//! The configurations of `deploy/identity-providers.md`, with stand-ins that have each provider's
 //! paths, keys and tokens.
 
 mod providers;
@@ -50,13 +50,13 @@ async fn node(heading: &str, replaced: &[(&str, &str)]) -> Gateway {
     Gateway::start_with(&Settings::default().issuers(&recipe).rules("")).await
 }
 
-/// A key as providers have them.
+/// A key of the kind that providers have.
 fn key() -> Key {
     Key::rsa().with_kid("4c7f1d2e")
 }
 
-/// A token: `header` over what the key says of itself, and `claims` over the times of one that was
-/// made ten seconds ago for ten minutes. A member that is `null` is left out.
+/// A token. `header` overrides the key's own header, and `claims` override times of a token that
+/// was made ten seconds ago for ten minutes. A `null` member is left out.
 fn token(key: &Key, header: Value, claims: Value) -> String {
     let merged = |mut into: Value, from: Value| {
         for (name, value) in from.as_object().unwrap() {
@@ -72,7 +72,7 @@ fn token(key: &Key, header: Value, claims: Value) -> String {
     key.sign(&merged(key.header(), header), &merged(times, claims))
 }
 
-/// `changes` over `claims`.
+/// The claims, overridden by `changes`.
 fn with(claims: &Value, changes: Value) -> Value {
     let mut claims = claims.clone();
     for (name, value) in changes.as_object().unwrap() {
@@ -81,7 +81,7 @@ fn with(claims: &Value, changes: Value) -> Value {
     claims
 }
 
-/// A session whose token the policy lets talk in `room:1`.
+/// Opens a session. The policy allows its token to publish in `room:1`.
 async fn talking(node: &Gateway, token: &str) -> WsClient {
     let mut client = node.session(token).await;
     assert_subscribes(&mut client, "room:1", "ok").await;
@@ -97,7 +97,7 @@ async fn assert_subscribes(client: &mut WsClient, channel: &str, answer: &str) {
     assert_eq!(told, Some(answer));
 }
 
-/// The token connects and may not talk.
+/// Asserts that the token opens a session that may not publish.
 async fn assert_silent(node: &Gateway, token: &str) {
     let mut client = node.session(token).await;
     assert_subscribes(&mut client, "room:1", "forbidden").await;
@@ -151,7 +151,7 @@ async fn a_secret_of_ones_own() {
     assert_refused(&node, &other, "bad_signature").await;
 }
 
-/// Output of a program. Its libraries come with the tests' clients.
+/// Output of a program. The tests' clients bring its libraries.
 fn run(command: &str, name: &str, program: &str, directory: &Path) -> String {
     let file = directory.join(name);
     std::fs::write(&file, program).unwrap();

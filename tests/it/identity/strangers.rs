@@ -1,4 +1,4 @@
-//! Reports of identity providers while a stranger sends others: revocation must not be stopped so.
+//! Reports of identity providers while a stranger sends junk, which must not stop revocation.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use tokio::time::interval;
 
 use super::logout::{Login, assert_done};
 
-/// Logouts at a time.
+/// Number of simultaneous logouts.
 const LOGOUTS: usize = 30;
 
-/// A stranger's address, which is not the one that tests have otherwise.
+/// A stranger's address, different from that of the other tests.
 const ELSEWHERE: &str = "127.0.0.2:0";
 
-/// Posts what is no logout token, from `from`.
+/// Posts a body that is no logout token, from this address.
 async fn junk(node: SocketAddr, from: &str) -> Response {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(from.parse().unwrap()).unwrap();
@@ -37,7 +37,7 @@ async fn junk(node: SocketAddr, from: &str) -> Response {
         .unwrap()
 }
 
-/// Posts it 150 times a second until dropped.
+/// Posts junk 150 times a second until dropped.
 fn flood(node: SocketAddr, from: &'static str) -> JoinSet<()> {
     let mut flood = JoinSet::new();
     flood.spawn(async move {
@@ -52,7 +52,7 @@ fn flood(node: SocketAddr, from: &'static str) -> JoinSet<()> {
     flood
 }
 
-/// Has that many logins logged out at once, and expects each to be written.
+/// Logs out so many provider sessions at once, and expects each to be written.
 async fn assert_all_are_written(login: &Login, cluster: &Cluster) {
     let mut session = cluster[1].session(&login.access("user-0", "login-0")).await;
     let logouts: Vec<String> = (0..LOGOUTS)
@@ -70,7 +70,7 @@ async fn assert_all_are_written(login: &Login, cluster: &Cluster) {
     assert_eq!(listed["revocations"].as_array().unwrap().len(), LOGOUTS);
 }
 
-/// Posts a logout token from the address that tests have.
+/// Posts a logout token from the tests' usual address.
 async fn post_to(node: SocketAddr, token: String) -> Response {
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
     let body = format!("logout_token={token}");
@@ -93,7 +93,7 @@ async fn the_limit_of_handshakes_loses_no_logout() {
     assert_all_are_written(&login, &cluster).await;
 }
 
-/// Fault: a stranger who posts rubbish stops revocation, at the address of the provider as well.
+/// Fault: a stranger who posts junk stops revocation, even from the provider's address.
 #[tokio::test]
 async fn a_strangers_reports_keep_no_real_one_out() {
     for from in [ELSEWHERE, "127.0.0.1:0"] {
@@ -109,7 +109,7 @@ async fn a_strangers_reports_keep_no_real_one_out() {
     }
 }
 
-/// Fault: rubbish costs signatures without end.
+/// Fault: junk causes signature checks without limit.
 #[tokio::test]
 async fn an_address_whose_reports_do_not_verify_is_turned_away_unread() {
     let (redis, login) = (Redis::start().await, Login::start().await);
@@ -136,9 +136,9 @@ async fn an_address_whose_reports_do_not_verify_is_turned_away_unread() {
             > 0.0
     );
     assert_warned_once(node).await;
-    // The provider is elsewhere, and its reports are not counted.
+    // The provider has another address, and its reports do not count.
     assert_all_are_written(&login, &cluster).await;
-    // An address that has earned some is heard again.
+    // The limit refills, and the address may post again.
     eventually("room for another", async || {
         let answer = junk(node.address(), ELSEWHERE).await;
         (answer.status == 400).then_some(())

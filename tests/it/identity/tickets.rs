@@ -1,4 +1,4 @@
-//! Tickets: one upgrade for the holder, in a URL that may be read (SECURITY T1, row 4).
+//! Tickets: one upgrade for the holder, by a URL that others may read (SECURITY T1, row 4).
 
 mod pages;
 
@@ -23,7 +23,7 @@ fn token(user: &str) -> String {
     Key::default_secret().user(user)
 }
 
-/// Asks for a ticket.
+/// Requests a ticket.
 async fn ask(node: &Gateway, token: &str, headers: &[(&str, &str)], body: &str) -> Response {
     let bearer = format!("Bearer {token}");
     let mut all = vec![("Authorization", bearer.as_str())];
@@ -31,13 +31,13 @@ async fn ask(node: &Gateway, token: &str, headers: &[(&str, &str)], body: &str) 
     http::request(node.address(), "POST", PATH, &all, body.as_bytes()).await
 }
 
-/// The ticket of an answer that has one.
+/// The ticket in a successful answer.
 fn ticket_of(answer: &Response) -> String {
     assert_eq!(answer.status, 201, "{}", answer.text());
     answer.json()["ticket"].as_str().unwrap().to_owned()
 }
 
-/// A ticket for what is no browser.
+/// A ticket for a program that is no browser.
 async fn ticket(node: &Gateway, token: &str) -> String {
     ticket_of(&ask(node, token, &[], "").await)
 }
@@ -58,7 +58,7 @@ async fn open(node: &Gateway, ticket: &str) -> (WsClient, Value) {
     node.connected(with_ticket(node, ticket)).await
 }
 
-/// The keys of tickets that are kept.
+/// The stored keys of tickets.
 async fn kept(redis: &Redis) -> Vec<String> {
     redis.run(&["KEYS", "curfew:ticket:*"]).await.texts()
 }
@@ -76,7 +76,7 @@ async fn a_ticket_opens_one_session_with_the_token_behind_it() {
     assert_eq!(ticket.len(), 43);
     let (mut client, connected) = open(&node, &ticket).await;
     assert_eq!(connected["user"], "alice");
-    // A session like any other: what renews it is a token, and no ticket.
+    // The session is like any other: a token renews it, and a ticket does not.
     let renewed = token("alice");
     client
         .send(json!({"type":"refresh","id":1,"token":renewed}))
@@ -169,7 +169,7 @@ async fn what_redis_holds_tells_no_token_and_cannot_be_forged() {
     open(&cluster[0], &used).await;
     assert!(kept(&redis).await.is_empty());
 
-    // A thief who can write there, and knows the ticket, gains nothing.
+    // A thief who can write to Redis, and knows the ticket, gains nothing.
     let stolen = ticket(&cluster[0], &token).await;
     let key = &kept(&redis).await[0];
     let plain = json!({"token":token,"origin":null}).to_string();
@@ -177,7 +177,7 @@ async fn what_redis_holds_tells_no_token_and_cannot_be_forged() {
         redis.run(&["SET", key, forged]).await;
         assert!(is_gone(&attempt(&cluster[0], &stolen).await), "{forged}");
     }
-    // Nor by another's sealed bytes.
+    // Another ticket's sealed bytes do not work either.
     let (one, other) = (
         ticket(&cluster[0], &token).await,
         kept(&redis).await.remove(0),
@@ -221,7 +221,7 @@ async fn an_answer_that_is_lost_uses_the_ticket_up() {
     let cluster = Cluster::behind_proxies(1, &redis, &settings()).await;
     let node = &cluster[0];
     let lost = ticket(node, &token("alice")).await;
-    // The node hears that all is well, and not what it is answered.
+    // Redis executes the command, but its answer does not arrive.
     cluster.proxy(0).set_only(Kind::Other, Link::MUTE);
     assert!(attempt(node, &lost).await.is_unavailable());
     assert!(kept(&redis).await.is_empty());
@@ -244,7 +244,7 @@ async fn the_token_behind_a_ticket_is_verified_again() {
     assert_eq!(answer.status, 401);
     assert_eq!(answer.json()["reason"], "revoked");
 
-    // The key it was signed with is not accepted any more.
+    // The key that signed it is no longer accepted.
     let used = ticket(&cluster[0], &token("bob")).await;
     let other = settings().on_redis(&redis.url()).issuers(
         "[[auth.issuers]]\nname = \"main\"\nsecret = \"another-secret-of-at-least-32-bytes!\"\n",
@@ -279,7 +279,7 @@ async fn a_bad_token_gets_no_ticket_and_is_told_why() {
         assert!(challenge.starts_with("Bearer"), "{challenge}");
         assert_eq!(answer.header("cache-control"), Some("no-store"));
     }
-    // Only the header brings one, also where upgrades take other sources.
+    // Only the header may carry the token, even if upgrades allow other sources.
     let good = token("alice");
     let cookie = format!("__Host-curfew-token={good}");
     let path = format!("{PATH}?token={good}");
@@ -345,7 +345,7 @@ async fn a_ticket_and_another_credential_are_ambiguous() {
     }
     let mut odd = node.ws().path("/ws?ticket=odd").open().await;
     odd.expect_auth_failed("malformed", 4401).await;
-    // None of that has used them up.
+    // None of these refusals has used up the ticket.
     let twice = node.ws().path(format!("/ws?ticket={one}&a=b&ticket={one}"));
     node.connected(twice).await;
     open(&node, &two).await;
@@ -381,7 +381,7 @@ async fn tickets_count_among_the_handshakes_of_a_second() {
 async fn a_node_that_leaves_gives_no_ticket() {
     let settings = settings().with(r#"drain.window = "2s""#);
     let node = Gateway::start_with(&settings).await;
-    // Keeps it from having left too soon.
+    // The open session keeps the node from ending too early.
     let _staying = node.user("bob").await;
     node.terminate();
     let refused = eventually("a refusal", async || {
@@ -399,7 +399,7 @@ async fn until_it_is_configured_there_are_no_tickets() {
     assert_eq!(ask(&node, &token("alice"), &[], "").await.status, 404);
     let preflight = http::request(node.address(), "OPTIONS", PATH, &[], b"").await;
     assert_eq!(preflight.status, 404);
-    // As any parameter that means nothing.
+    // The parameter is ignored, like any unknown one.
     let with_token = with_ticket(&node, "odd").bearer(&token("alice"));
     assert_eq!(node.connected(with_token).await.1["user"], "alice");
     let mut client = with_ticket(&node, "odd").open().await;

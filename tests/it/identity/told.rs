@@ -1,5 +1,5 @@
-//! Reports of identity providers that have no effect are told to operators: an issuer that signs what is
-//! refused, or names people who are not found, is configured wrongly, and nothing else says so.
+//! Reports without effect are shown to operators. An issuer that signs refused reports, or names
+//! unknown users, is misconfigured, and nothing else shows it.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, eventually};
@@ -9,7 +9,7 @@ use super::events::{Transmitter, push};
 use super::global_revocation::{Okta, send};
 use super::logout::{Login, assert_done, assert_refused, post};
 
-/// The last report of the issuer at `index`, by `GET /v1/issuers`.
+/// The last report of the issuer at `index`, from `GET /v1/issuers`.
 async fn last_report(node: &Gateway, index: usize) -> Value {
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     known["issuers"][index]["last_report"].clone()
@@ -20,7 +20,7 @@ async fn refused(node: &Gateway, report: &str, reason: &str) -> f64 {
     node.metric(&name).await
 }
 
-/// Waits for the one warning of reports in a node's log.
+/// Waits for the only warning about reports in a node's log.
 async fn warning(node: &Gateway) -> Value {
     eventually("a warning", async || warnings(node).pop()).await;
     let mut warnings = warnings(node);
@@ -28,7 +28,7 @@ async fn warning(node: &Gateway) -> Value {
     warnings.remove(0)
 }
 
-/// The lines of a node's log that warn of reports.
+/// The warnings about reports in a node's log.
 fn warnings(node: &Gateway) -> Vec<Value> {
     let text = node.log().text();
     let lines = text
@@ -62,7 +62,7 @@ async fn a_signed_logout_for_another_client_is_told_with_expected_and_received()
         why.contains(r#"one of ["curfew-client"] is expected"#),
         "{why}"
     );
-    // Once for all three.
+    // One warning for all three.
     let told = warning(&node).await;
     assert_eq!(told["why"], why);
     assert_eq!(told["issuer"], "main");
@@ -94,7 +94,7 @@ async fn other_faults_of_signed_logouts_are_told_by_their_kind() {
         assert_refused(&post(&node, &token).await, "invalid_request");
         let after = refused(&node, "backchannel_logout", reason).await;
         assert_eq!(after, before + 1.0, "{changes}: {reason}");
-        // The same by a stranger is not logged as a fault.
+        // The same report from a stranger does not appear as a fault.
         let mut forged = token;
         forged.truncate(forged.len() - 8);
         forged.push_str("AAAAAAAA");
@@ -128,20 +128,20 @@ async fn a_logout_that_finds_nobody_of_a_user_with_sessions_is_told() {
     let node = Gateway::start_with(&login.settings()).await;
     let _session = node.session(&login.access("alice", "one")).await;
     let outcome = |outcome: &str| format!("curfew_logouts_total{{outcome=\"{outcome}\"}}");
-    // The provider names logins otherwise than access tokens do.
+    // The provider uses other `sid` values than access tokens do.
     assert_done(&post(&node, &login.token(json!({"sub":"alice","sid":"uno"}))).await);
     assert_eq!(node.metric(&outcome("nobody_found")).await, 1.0);
     let last = last_report(&node, 0).await;
     assert_eq!(last["outcome"], "nobody_found", "{last}");
     assert!(last["why"].as_str().unwrap().contains("sid"), "{last}");
     warning(&node).await;
-    // Neither a user without sessions nor a login with some is a sign of that.
+    // Neither a user without sessions nor a session that was found is a sign of that.
     assert_done(&post(&node, &login.token(json!({"sub":"bob","sid":"two"}))).await);
     assert_done(&post(&node, &login.token(json!({"sub":"alice","sid":"one"}))).await);
     assert_eq!(node.metric(&outcome("nobody_found")).await, 1.0);
     assert_eq!(node.metric(&outcome("accepted")).await, 2.0);
     assert_eq!(last_report(&node, 0).await["outcome"], "accepted");
-    // One kind of failure hides no other, and no success hides one.
+    // One kind of failure hides no other, and a success hides none.
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     let failure = &known["issuers"][0]["last_failure"];
     assert_eq!(failure["outcome"], "nobody_found", "{failure}");
@@ -187,7 +187,7 @@ async fn signed_revocations_of_other_audiences_and_of_strangers_are_told() {
     assert_eq!(last_report(&node, 1).await["outcome"], "refused");
 }
 
-/// Fault: a logout token that is signed with the client's secret is refused for a reason that names nothing.
+/// Fault: a logout token signed with the client's secret is refused without a useful reason.
 #[tokio::test]
 async fn a_logout_token_by_a_secret_is_refused_by_name() {
     let login = Login::start().await;

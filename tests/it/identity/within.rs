@@ -1,4 +1,4 @@
-//! Providers as they are inside a cluster and with many tenants, and tokens that are no access tokens.
+//! Providers inside a cluster and with many tenants, and tokens that are not access tokens.
 
 use curfew_testkit::mint::{Key, encode, jwks};
 use curfew_testkit::unix_now;
@@ -15,7 +15,7 @@ fn key(kid: &str) -> Key {
     Key::generate("ES256").with_kid(kid)
 }
 
-/// The answer of `check-config` to these issuers.
+/// The result of `check-config` with these issuers.
 async fn checked(issuers: &str) -> Finished {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("curfew.toml");
@@ -33,12 +33,12 @@ fn is_refused(attempt: &Attempt, reason: &str) -> bool {
     matches!(attempt, Attempt::Refused(told, 4401) if told == reason)
 }
 
-/// Fault: a provider beside the gateway, that has no certificate, cannot be used.
+/// Fault: a provider on the local network without a certificate cannot be used.
 #[tokio::test]
 async fn keys_come_over_http_from_elsewhere_where_that_is_allowed() {
     let one = key("one");
     let provider = Provider::start(&[&one]).await;
-    // An address of this machine that is not its loopback.
+    // An address of this machine other than loopback.
     let url = provider.keys_url().replace("127.0.0.1", "0.0.0.0");
     assert_ne!(url, provider.keys_url());
     let by_url = provider.by_url("main").replace(&provider.keys_url(), &url);
@@ -68,7 +68,7 @@ async fn keys_come_over_http_from_elsewhere_where_that_is_allowed() {
     assert_refused(&format!("{file}allow_http = true\n"), "allow_http").await;
 }
 
-/// Fault: a provider with a certificate of one's own authority cannot be used.
+/// Fault: a provider with a certificate of a private authority cannot be used.
 #[tokio::test]
 async fn an_issuer_has_an_authority_of_its_own() {
     let one = key("one");
@@ -83,7 +83,7 @@ async fn an_issuer_has_an_authority_of_its_own() {
         let attempt = node.attempt_with(&provider.token(&one, "alice")).await;
         assert!(attempt.is_open(), "{attempt:?}");
     }
-    // Not without it, and not with another's.
+    // Neither without the authority, nor with another one.
     let strange = tempfile::tempdir().unwrap();
     other.write(strange.path());
     let strange = strange.path().join("ca.pem");
@@ -110,7 +110,7 @@ async fn an_issuer_has_an_authority_of_its_own() {
     .await;
 }
 
-/// Fault: faults of a provider are told in the words of a library, or with advice that is another's.
+/// Fault: the text about a provider's fault is a library's, or its advice belongs to another fault.
 #[tokio::test]
 async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
     let one = key("one");
@@ -140,7 +140,7 @@ async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
     }
 }
 
-/// Fault: an issuer of many tenants is one literal text, which no token has, or any tenant's.
+/// Fault: the issuer of many tenants is a literal text that no token has, or it accepts any tenant.
 #[tokio::test]
 async fn a_template_of_tenants_lets_in_those_that_are_listed() {
     let one = key("one");
@@ -188,7 +188,7 @@ async fn a_template_of_tenants_lets_in_those_that_are_listed() {
     assert_refused(&format!("{by_url}tenants = [\"a/b\"]\n"), "letters").await;
 }
 
-/// Fault: an ID token that has nothing but its audience to tell it opens a session.
+/// Fault: an ID token that only its audience distinguishes opens a session.
 #[tokio::test]
 async fn a_token_for_the_client_alone_is_no_access_token() {
     let one = key("one");
@@ -214,7 +214,7 @@ async fn a_token_for_the_client_alone_is_no_access_token() {
         let attempt = node.attempt_with(&token(aud.clone())).await;
         assert!(attempt.is_open(), "{aud}: {attempt:?}");
     }
-    // A client that is listed as an audience is meant, and with ID tokens these are taken.
+    // A client that is listed as an audience is accepted, and `accept_id_tokens` accepts them too.
     for more in [
         format!("audience = [{PAGE:?}]\n"),
         "accept_id_tokens = true\n".to_owned(),
@@ -257,7 +257,7 @@ async fn a_token_for_the_client_alone_is_no_access_token() {
     }
 }
 
-/// Fault: services, whose tokens name no login, cannot have rules of their own beside people's.
+/// Fault: services, whose tokens lack `sid`, cannot have their own rules beside users.
 #[tokio::test]
 async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
     let one = key("one");
@@ -286,7 +286,7 @@ async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
     let mut at_people = node.session(&person).await;
     let mut at_services = node.session(&service).await;
     for (more, reason) in [
-        // Each by its own rules, and by no other's.
+        // Each token follows the rules of its own block only.
         (json!({"aud":"curfew"}), "missing_claim"),
         (json!({"aud":"curfew-services"}), "missing_claim"),
         (
@@ -299,7 +299,7 @@ async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
         let attempt = node.attempt_with(&token("alice", more.clone())).await;
         assert!(is_refused(&attempt, reason), "{more}: {attempt:?}");
     }
-    // They are the same users, of the same provider: a logout by one ends both.
+    // Both blocks have the same users of the same provider, so a logout by one ends both sessions.
     let now = unix_now();
     let logout = json!({
         "iss":provider.issuer(),"aud":PAGE,"sub":"alice","iat":now,"exp":now + 60,"jti":"j1",
@@ -334,7 +334,7 @@ async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
     }
 }
 
-/// Fault: a key that its maker wrote with `=` is skipped without a word of what to do.
+/// Fault: a key that is written with `=` is skipped without advice.
 #[tokio::test]
 async fn a_padded_key_is_told_what_to_leave_out() {
     let good = key("good");

@@ -1,4 +1,4 @@
-//! The reference of the metrics: what each crate's table declares, as the binary writes it.
+//! The reference of the metrics: the table of each crate, as the binary prints it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,18 +6,18 @@ use std::path::Path;
 
 use curfew_tests::Gateway;
 
-/// The page, from the root of the repository.
+/// Path of the page in the repository.
 const PAGE: &str = "crates/curfew/METRICS.md";
 
-/// The head of its table.
+/// The head of the page's table.
 const HEAD: &str = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n";
 
-/// A family as `/metrics` has it.
+/// A family in `/metrics`.
 #[derive(Default)]
 struct Family {
     kind: String,
     help: String,
-    /// Names of labels with their values, in the order in which they are written.
+    /// Names of labels with their values, in the order of the output.
     labels: Vec<(String, Vec<String>)>,
 }
 
@@ -49,7 +49,7 @@ impl Family {
             .labels
             .iter()
             .map(|(label, values)| match self.kind.as_str() {
-                // The values of a build are others for each.
+                // Each build has other values.
                 "info" => format!("`{label}`"),
                 _ => format!("`{label}`: {}", values.join(", ")),
             })
@@ -81,7 +81,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     found
 }
 
-/// Its kind: a metric that is renamed, or whose labels, help or type change, by a change of the code.
+/// Fault: a change of the code renames a metric, or changes its labels, help or type.
 #[tokio::test]
 async fn the_reference_says_what_the_binary_counts() {
     let gateway = Gateway::start_default().await;

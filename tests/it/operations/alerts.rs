@@ -1,4 +1,4 @@
-//! The alert rules: tried, explained, and the same for both kinds of Prometheus.
+//! The alert rules: tested, explained, and equal for both kinds of Prometheus.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The configurations that are shipped, as the binary sees them.
+//! The shipped configurations, as the binary reads them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ use super::tools::text_of;
 /// Mount point of the pods' Secrets.
 const MOUNTED: &str = "/var/run/secrets/curfew";
 
-/// A folder with the configuration of an overlay and, where its volumes mount them, its secrets.
+/// A folder with an overlay's configuration, and with its secrets in the places of its volumes.
 fn laid_out(rendered: &Rendered) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for volume in list(&rendered.pod()["volumes"]) {
@@ -59,14 +59,14 @@ async fn command(name: &str, folder: &Path, environment: &[(String, String)]) ->
     curfew_with(&arguments, &environment).await
 }
 
-/// The configuration in force in the pods of an overlay.
+/// The configuration in force in an overlay's pods.
 pub(super) async fn effective(rendered: &Rendered) -> Value {
     let folder = laid_out(rendered);
     let printed = command("print-config", folder.path(), &rendered.environment()).await;
     serde_json::from_str(&printed.stdout).unwrap_or_else(|error| panic!("{error}: {printed:?}"))
 }
 
-/// A duration as it is printed: `1m 30s`.
+/// Parses a printed duration: `1m 30s`.
 pub(super) fn duration(value: &Value) -> Duration {
     let text = value.as_str().expect("a duration is a text");
     let part = |part: &str| {
@@ -93,7 +93,7 @@ async fn the_configuration_of_every_overlay_is_accepted() {
     }
 }
 
-/// A gateway with the configuration of the manifests, on free ports and without Redis.
+/// A gateway with the manifests' configuration, on free ports and without Redis.
 async fn started(rendered: &Rendered) -> Gateway {
     let folder = laid_out(rendered);
     let text = std::fs::read_to_string(folder.path().join("curfew.toml")).unwrap();
@@ -110,7 +110,7 @@ async fn started(rendered: &Rendered) -> Gateway {
 #[tokio::test]
 async fn the_configuration_of_the_base_is_accepted() {
     let manifests = Manifests::copy();
-    // It has no secrets of its own: those of production fit.
+    // This overlay has no secrets of its own; those of production fit.
     let production = manifests.render("overlays/production");
     let folder = laid_out(&production);
     let base = manifests.render("base");

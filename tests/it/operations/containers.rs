@@ -1,4 +1,4 @@
-//! The compose file, the image and the load balancer, as far as they can be checked without a
+//! The compose file, the image and the load balancer, checked as far as possible without a
 //! container engine.
 
 use serde_json::Value;

@@ -41,7 +41,7 @@ async fn a_drain_is_over_before_kubernetes_kills() {
 
 #[test]
 fn a_drain_is_over_before_systemd_and_compose_kill() {
-    // As the files have them; that they are accepted is tested elsewhere.
+    // The times as written in the files. Another test checks that they are valid.
     let seconds = |text: &str, key: &str| -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         let digits: String = line
@@ -128,7 +128,7 @@ fn every_service_selects_pods_that_have_its_port() {
     }
 }
 
-/// The kind: an apply that takes back what another has set, here the autoscaler.
+/// Fault: an apply resets a field that the autoscaler has set.
 #[test]
 fn no_apply_sets_back_how_many_pods_there_are() {
     for rendered in Manifests::copy().everything() {
@@ -141,8 +141,8 @@ fn no_apply_sets_back_how_many_pods_there_are() {
     }
 }
 
-/// The kind: a value that the API server fills in or leaves out, so that what is applied differs from
-/// what is there for ever, or cannot be merged (ports are told apart by number and protocol).
+/// Fault: the API server fills in or leaves out a value. The applied object then always differs
+/// from the stored one, or cannot be merged (the keys of ports are number and protocol).
 #[test]
 fn what_is_applied_is_what_is_kept() {
     fn each(value: &Value, within: &str, problems: &mut Vec<String>) {
@@ -181,7 +181,7 @@ fn what_is_applied_is_what_is_kept() {
     }
 }
 
-/// The kind: an object that no selector and no list of what belongs together finds.
+/// Fault: neither a selector nor a list of common labels finds an object.
 #[test]
 fn every_object_says_what_it_is_and_what_it_is_part_of() {
     for rendered in Manifests::copy().everything() {
@@ -199,10 +199,10 @@ fn every_object_says_what_it_is_and_what_it_is_part_of() {
     }
 }
 
-/// The kind: a bound that is left at none where the machine has one.
+/// Fault: the configuration sets no limit although the machine has one.
 #[tokio::test]
 async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
-    /// For each connection, what the kernel needs included.
+    /// Memory for each connection, including the kernel's.
     const EACH: u64 = 16 * 1024;
     const PROCESS: u64 = 64 * 1024 * 1024;
     let rendered = Manifests::copy().render("overlays/production");
@@ -215,7 +215,7 @@ async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
     assert!(needed <= 1024 * 1024 * 1024, "{needed} bytes");
 }
 
-/// The kind: pods that look the same in every list.
+/// Fault: pods look the same in every list.
 #[tokio::test]
 async fn pods_say_which_they_are() {
     for rendered in Manifests::copy().everything() {
@@ -238,7 +238,7 @@ async fn pods_say_which_they_are() {
         for part in ["k8s.pod.name=$(POD_NAME)", "k8s.node.name=$(NODE_NAME)"] {
             assert!(resource.contains(part), "{resource}");
         }
-        // A variable knows only those before it.
+        // A variable can only refer to earlier ones.
         let at = |wanted: &str| variables.iter().position(|(name, _)| name == wanted);
         assert!(at("ZONE") < at("OTEL_RESOURCE_ATTRIBUTES"));
         assert!(at("POD_IP") < at("CURFEW__SERVER__NODE_ADDRESS"));
@@ -278,7 +278,7 @@ fn scalers_and_routes_lead_to_what_is_there() {
     assert_eq!(scalers, 2);
 }
 
-/// Every path of the public listener, from the code; one that goes on has a slash at its end.
+/// Every path of the public listener, from the code. A prefix ends with a slash.
 pub(super) fn public_paths() -> Vec<String> {
     let code = text_of("crates/curfew-server/src/config/paths.rs");
     let paths: Vec<String> = code

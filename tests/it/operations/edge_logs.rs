@@ -1,4 +1,4 @@
-//! Load balancers in front of Curfew log no query, where tokens can be.
+//! Load balancers in front of Curfew do not log the query, which can hold tokens.
 
 use curfew_testkit::Connect;
 use curfew_testkit::http::{self, exchange};
@@ -8,7 +8,7 @@ use curfew_tests::{Gateway, Settings, eventually};
 use super::haproxy::LoadBalancer;
 use super::tools::{files_below, text_of};
 
-/// Words for a whole request line, address or query in the logs of HAProxy, nginx and Envoy.
+/// Variables for a whole request line, URL or query in the logs of HAProxy, nginx and Envoy.
 const WITH_QUERY: [&str; 13] = [
     "option httplog",
     " %r ",
@@ -25,7 +25,7 @@ const WITH_QUERY: [&str; 13] = [
     "%REQ(X-ENVOY-ORIGINAL-PATH",
 ];
 
-/// The kind: a secret that we keep out of our own log, in that of our neighbour.
+/// Fault: the log of a neighbour has a secret that our own log leaves out.
 #[tokio::test]
 async fn the_load_balancers_log_has_no_token_whatever_comes_of_the_request() {
     let settings = Settings::default().with("auth.tickets = true");
@@ -51,7 +51,7 @@ async fn the_load_balancers_log_has_no_token_whatever_comes_of_the_request() {
         ] {
             let path = format!("{path}?a=b&{name}={secret}");
             http::request(balancer.public(), "GET", &path, &[("Referer", &path)], b"").await;
-            // In absolute form, and as no HTTP has it.
+            // A request in absolute form, and one in a form that is not HTTP.
             for line in [
                 format!("GET http://a{path} HTTP/1.1\r\nHost: a\r\n\r\n"),
                 format!("GET {path} HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n"),
@@ -87,7 +87,7 @@ fn no_shipped_file_has_queries_logged() {
         .flat_map(|folder| files_below(folder, ""))
     {
         let ending = path.extension().and_then(|ending| ending.to_str());
-        // Guides name what is not to be used, and pictures and the dashboard are no texts.
+        // Guides name forbidden variables, and pictures and the dashboard are not configurations.
         if matches!(ending, Some("md" | "json" | "png")) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! The chats of `deploy/examples`, in Chromium as their visitors have them.
+//! The chats of `deploy/examples`, in Chromium as for their visitors.
 
 mod guide;
 mod tab;
@@ -21,17 +21,17 @@ use super::tools::{repository, text_of, yaml_file};
 use crate::clients::installed;
 use crate::demo::Browser;
 
-/// Time for sessions to move, where the load balancer takes a busy node for one that is down.
+/// Deadline for sessions to move, if the load balancer considers a busy node down.
 const REPLACED: Duration = Duration::from_secs(30);
 
-/// Between two announcements during a deploy.
+/// Interval between two announcements during a deployment.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// The life of a token, less two seconds: the time before its end at which it is to be renewed, so
-/// that tests need not wait for that.
+/// A notice two seconds shorter than a token's life, so that the token is renewed soon and the test
+/// need not wait.
 const NOTICE: &str = "[session]\nexpiring_notice = \"298s\"\n";
 
-/// Each back end, as a command.
+/// The command of each back end.
 const NODE: [&str; 2] = ["node", "deploy/examples/chat/server.mjs"];
 const PYTHON: [&str; 2] = ["venv/bin/python", "deploy/examples/chat-python/app.py"];
 
@@ -45,7 +45,7 @@ async fn the_chat_of_python_goes_on_over_a_deploy_and_ends_for_whom_is_revoked()
     lives(PYTHON).await;
 }
 
-/// Two users talk, a node is replaced, and one of them loses access.
+/// Two users talk, a node is replaced, and one of the users loses access.
 async fn lives(command: [&str; 2]) {
     let redis = Redis::start().await;
     let (mut first, second) = (node(&redis).await, node(&redis).await);
@@ -65,12 +65,12 @@ async fn lives(command: [&str; 2]) {
     assert_eq!(expected.len(), 3, "{expected:?}");
     browser.assert_fits("chat", async |_| ()).await;
 
-    // Who joins late has it all.
+    // A user who joins late gets everything.
     bob.join_again(&chat).await;
     bob.until_last("The server: The kitchen is open").await;
     assert_eq!(bob.lines().await, expected);
 
-    // The node that is replaced has a session, and the back end speaks all the time.
+    // The node to be replaced has a session, and the back end publishes all the time.
     eventually_within(REPLACED, "a session on the first node", async || {
         if first.metric("curfew_sessions").await > 0.0 {
             return Some(());
@@ -166,7 +166,7 @@ async fn curfew_dev_runs_the_back_end_of_python_with_its_addresses_and_keys() {
         .open()
         .await;
     again.expect_auth_failed("revoked", 4403).await;
-    // A page of another site cannot send this type without being asked.
+    // A page of another site cannot send this type without a preflight.
     for path in ["/announce", "/revoke", "/token"] {
         let form = [("Content-Type", "text/plain")];
         let refused = http::request(address, "POST", path, &form, br#"{"user":"bob"}"#).await;
@@ -241,7 +241,7 @@ fn the_compose_file_of_the_chat_fits_the_one_below_it() {
     let published = Value::from(format!("{public}:8080"));
     let ports = base["services"]["haproxy"]["ports"].as_array().unwrap();
     assert!(ports.contains(&published), "{ports:?}");
-    // Rooms are the same in containers and on one machine.
+    // The container's and the single machine's rooms are equal.
     for section in ["[[policy.rules]]\n", "[[channels]]\n"] {
         let of = |path: &str| {
             let text = text_of(path);
@@ -257,7 +257,7 @@ fn the_compose_file_of_the_chat_fits_the_one_below_it() {
     }
 }
 
-/// A node of `deploy/examples/chat/curfew.toml`, on free ports.
+/// A node with `deploy/examples/chat/curfew.toml`, on free ports.
 async fn node(redis: &Redis) -> Gateway {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("admin-key"), ADMIN_KEY).unwrap();
@@ -275,7 +275,7 @@ async fn node(redis: &Redis) -> Gateway {
     Gateway::start_in(folder, &(text + NOTICE)).await
 }
 
-/// The load balancer of `deploy/examples/chat/haproxy.cfg`, on free ports.
+/// A load balancer with `deploy/examples/chat/haproxy.cfg`, on free ports.
 async fn balancer(nodes: &[&Gateway; 2]) -> LoadBalancer {
     let public = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let mut text = text_of("deploy/examples/chat/haproxy.cfg");
@@ -344,13 +344,13 @@ impl Chat {
 
 impl Drop for Chat {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }
 }
 
-/// Has the back end say 1, 2, 3, … until it is told to stop.
+/// Makes the back end announce 1, 2, 3, … until it is stopped.
 struct Announcer {
     is_over: watch::Sender<bool>,
     announcing: JoinSet<u64>,
@@ -377,7 +377,7 @@ impl Announcer {
         }
     }
 
-    /// The number of announcements.
+    /// Stops, and returns the number of announcements.
     async fn stop(mut self) -> u64 {
         self.is_over.send_replace(true);
         self.announcing.join_next().await.unwrap().unwrap()

@@ -1,10 +1,10 @@
-//! The pages for operators and contributors: their links lead somewhere, and their commands exist.
+//! The pages for operators and contributors: their links have targets, and their commands exist.
 
 use std::path::Path;
 
 use super::tools::{repository, run, system_tool, text_of};
 
-/// Pages whose links and recipes are followed.
+/// Pages whose links and recipes are checked.
 const PAGES: [&str; 17] = [
     "README.md",
     "benches/README.md",
@@ -25,10 +25,10 @@ const PAGES: [&str; 17] = [
     ".github/SECURITY.md",
 ];
 
-/// The front page is read in one go.
+/// Limit on the front page, so that it can be read at once.
 const MOST_WORDS_OF_THE_FRONT_PAGE: usize = 900;
 
-/// The anchors of a page, as they are made from its headings.
+/// The anchors of a page, which are made from its headings.
 fn anchors(text: &str) -> Vec<String> {
     text.lines()
         .filter(|line| line.starts_with('#'))
@@ -52,7 +52,7 @@ fn every_link_leads_somewhere() {
         let mut links = 0;
         for link in text.split("](").skip(1) {
             let target = link.split(')').next().unwrap();
-            // Other sites, and the pages of the repository's host.
+            // The link leads to another site, or to a page of the repository's host.
             if target.contains("://") || target.starts_with("../../security") {
                 continue;
             }
@@ -112,7 +112,7 @@ fn every_folder_of_deploy_is_explained() {
     let text = text_of("deploy/README.md");
     for entry in std::fs::read_dir(repository("deploy")).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        // Secrets are an operator's own.
+        // The folder holds an operator's own secrets.
         assert!(
             name == "secrets" || text.contains(&name),
             "deploy/README.md does not explain {name}"
@@ -120,8 +120,8 @@ fn every_folder_of_deploy_is_explained() {
     }
 }
 
-/// The entries that the top of the repository may have beside dotfiles: folders with one purpose
-/// each, and files that tools look for there.
+/// The entries that the top of the repository may have, apart from dotfiles: folders with one
+/// purpose each, and files that tools look for there.
 const TOP: [&str; 12] = [
     "CHANGELOG.md",
     "Cargo.lock",

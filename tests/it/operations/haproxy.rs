@@ -13,13 +13,13 @@ use tempfile::TempDir;
 
 use super::tools::{system_tool, text_of};
 
-/// The file that its log goes to, in its directory.
+/// File of HAProxy's log, in its directory.
 const LOG: &str = "log";
 
 /// Number of nodes in the shipped configuration.
 const SHIPPED: usize = 3;
 
-/// Time to notice a node: two good checks, one a second.
+/// Deadline for HAProxy to notice a node: two good checks, one a second.
 const NOTICE: Duration = Duration::from_secs(10);
 
 /// A node's two listeners.
@@ -30,7 +30,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Reserves the port of a node to come.
+    /// Reserves ports for a future node.
     pub(super) fn reserve() -> Self {
         let reserve = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         Self {
@@ -59,12 +59,13 @@ pub(super) struct LoadBalancer {
 }
 
 impl LoadBalancer {
-    /// Starts one for the three servers of the shipped configuration and, with lines like theirs, for
-    /// any that follow.
+    /// Starts HAProxy for the three servers of the shipped configuration and, with similar lines,
+    /// for further ones.
     pub(super) async fn start(servers: &[Server]) -> Self {
         let [public, stats] =
             [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        // Fewer connections: each takes two files, and a test may not have that many.
+        // A smaller number of connections, because each takes two files, and a test may not open
+        // that many.
         let mut text = text_of("deploy/haproxy/haproxy.cfg")
             .replace("maxconn 20000", "maxconn 2500")
             .replace("bind :8080", &format!("bind {public}"))
@@ -84,7 +85,7 @@ impl LoadBalancer {
         Self::run(&text, public, stats).await
     }
 
-    /// Starts one with this configuration, which listens at these addresses.
+    /// Starts HAProxy with this configuration, which listens at these addresses.
     pub(super) async fn run(configuration: &str, public: SocketAddr, stats: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("haproxy.cfg");
@@ -110,22 +111,22 @@ impl LoadBalancer {
         balancer
     }
 
-    /// Its log so far.
+    /// The log so far.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join(LOG)).unwrap()
     }
 
-    /// Address for clients.
+    /// The address for clients.
     pub(super) fn public(&self) -> SocketAddr {
         self.public
     }
 
-    /// A WebSocket of `user`, to be opened.
+    /// A WebSocket of `user`, to open.
     pub(super) fn user(&self, user: &str) -> Connect {
         Connect::to(self.public).bearer(&Key::default_secret().user(user))
     }
 
-    /// Waits until it has found this one of its servers, counted from 0, in service or out of it.
+    /// Waits until HAProxy considers this server, counted from 0, in service or out of it.
     pub(super) async fn until_in_service(&self, at: usize, wanted: bool) {
         let state = if wanted { "UP" } else { "DOWN" };
         let series = format!(
@@ -144,8 +145,8 @@ impl LoadBalancer {
     }
 }
 
-/// HAProxy that passes TCP on to one server, with a PROXY header by this word of its configuration; of
-/// clients at 203.0.113.7, as it says.
+/// HAProxy that forwards TCP to one server with a PROXY header, by this keyword of its
+/// configuration. The header says that clients are at 203.0.113.7.
 pub(super) async fn relay(server: SocketAddr, header: &str) -> LoadBalancer {
     let public = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let text = format!(
@@ -159,7 +160,7 @@ pub(super) async fn relay(server: SocketAddr, header: &str) -> LoadBalancer {
 
 impl Drop for LoadBalancer {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }

@@ -1,4 +1,4 @@
-//! The chart in `k8s/helm`, rendered by Helm's engine, and the same objects as kustomize renders.
+//! The chart in `k8s/helm`, rendered by Helm's engine, and compared with the objects of kustomize.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -11,7 +11,7 @@ use super::tools::{Said, repository, run, tools, yaml};
 /// The objects of one rendering, by kind and name.
 type Objects = BTreeMap<(String, String), Value>;
 
-/// The chart with these values, which are YAML.
+/// Renders the chart with these values in YAML.
 fn try_chart(values: &str) -> Said {
     let program = tools().join("helm/render");
     assert!(

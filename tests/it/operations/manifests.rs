@@ -13,7 +13,7 @@ use super::tools::{Said, python_tool, repository, run, yaml};
 /// The overlays.
 pub(super) const OVERLAYS: [&str; 2] = ["overlays/dev", "overlays/production"];
 
-/// A copy of `k8s/` that a test may change, with the secrets an operator would have put there.
+/// A copy of `k8s/` that a test may change, with secrets as an operator would have put them there.
 pub(super) struct Manifests {
     directory: TempDir,
 }
@@ -51,7 +51,7 @@ impl Manifests {
             .arg(self.directory.path().join(folder)))
     }
 
-    /// A folder, and the Secrets beside it where they are made from files.
+    /// Renders a folder, with the Secrets beside it if they are made from files.
     pub(super) fn render(&self, folder: &str) -> Rendered {
         let mut text = self.try_render(folder).content().stdout;
         let secrets = format!("{folder}/secrets");
@@ -89,7 +89,7 @@ impl Manifests {
         rendered
     }
 
-    /// The examples that have pods of ours, each an overlay.
+    /// The examples with the gateway's pods, each an overlay.
     fn examples(&self) -> impl Iterator<Item = Rendered> {
         let all = folders("k8s/examples").into_iter();
         let rendered = all.map(|name| self.render(&format!("examples/{name}")));
@@ -107,7 +107,7 @@ pub(super) fn components() -> Vec<String> {
     folders("k8s/components")
 }
 
-/// The names of what is in a folder.
+/// The names of a folder's entries.
 pub(super) fn folders(path: &str) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(repository(path))
         .expect("it is there")
@@ -144,7 +144,7 @@ impl Rendered {
         documents.filter(move |document| document["kind"] == kind)
     }
 
-    /// The object of this kind and name.
+    /// The object with this kind and name.
     #[track_caller]
     pub(super) fn object<'a>(&'a self, kind: &'a str, name: &str) -> &'a Value {
         self.of_kind(kind)
@@ -166,14 +166,14 @@ impl Rendered {
 
     /// The gateway's configuration.
     pub(super) fn config(&self) -> &str {
-        // Its name may end in a hash.
+        // The name may end in a hash.
         self.of_kind("ConfigMap")
             .find_map(|map| map["data"]["curfew.toml"].as_str())
             .unwrap_or_else(|| panic!("{} has no curfew.toml", self.folder))
     }
 
-    /// Environment of the gateway's container: the value of each variable, or the field of the pod
-    /// it comes from.
+    /// Environment of the gateway's container: the value of each variable, or the pod's field that
+    /// supplies it.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let Some(variables) = self.container()["env"].as_array() else {
             return Vec::new();
@@ -190,7 +190,7 @@ impl Rendered {
     }
 }
 
-/// The items of a list, which must be there.
+/// The items of a list, which must exist.
 #[track_caller]
 pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().expect("a list")

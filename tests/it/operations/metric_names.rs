@@ -1,4 +1,4 @@
-//! Every metric that alerts, dashboard and scalers name exists, with the labels they name.
+//! Every metric that alerts, dashboard and scalers name exists, with the named labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::tools::{text_of, yaml_file};
 /// Suffixes of a histogram's series.
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
 
-/// Series of a metric by name: the values of each label. A scrape adds `job` and `instance`.
+/// The values of each label, by metric. A scrape adds `job` and `instance`.
 type Series = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 async fn series() -> Series {
@@ -34,7 +34,7 @@ async fn series() -> Series {
     found
 }
 
-/// The metrics of ours that an expression names.
+/// The metrics of Curfew in an expression.
 fn named(expression: &str) -> BTreeSet<&str> {
     expression
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -42,7 +42,7 @@ fn named(expression: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Every `label=~"a|b"` of an expression with the metric before it.
+/// Every `label=~"a|b"` of an expression, with the metric before it.
 fn matchers(expression: &str) -> Vec<(&str, &str, Vec<&str>)> {
     let mut found = Vec::new();
     for (at, _) in expression.match_indices('{') {
@@ -64,7 +64,7 @@ fn matchers(expression: &str) -> Vec<(&str, &str, Vec<&str>)> {
     found
 }
 
-/// Fails unless the binary has what an expression names.
+/// Fails unless the binary has everything that an expression names.
 fn assert_there(series: &Series, expression: &str) {
     for name in named(expression) {
         assert!(series.contains_key(name), "no metric {name}: {expression}");

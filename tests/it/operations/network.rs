@@ -1,4 +1,4 @@
-//! Peers that may reach the pods, and peers the pods may reach.
+//! Peers that may reach the pods, and peers that the pods may reach.
 
 use super::configuration::effective;
 use super::manifests::{Manifests, Rendered, list};

@@ -1,9 +1,9 @@
-//! Permissions of every pod, and the images it runs.
+//! Permissions of every pod, and its images.
 
 use super::manifests::{Manifests, list};
 use super::tools::{text_of, yaml_file};
 
-/// On this platform the cluster chooses the user that pods run as.
+/// The example for OpenShift, where the cluster chooses the user that pods run as.
 const OPENSHIFT: &str = "examples/openshift";
 
 #[test]
@@ -13,7 +13,7 @@ fn pods_keep_to_the_restricted_standard() {
             let pod = &deployment["spec"]["template"]["spec"];
             let context = &pod["securityContext"];
             assert_eq!(context["runAsNonRoot"], true);
-            // OpenShift gives one of its own.
+            // OpenShift assigns the user.
             let user = context["runAsUser"].as_u64();
             assert!(user > Some(0) || rendered.folder == OPENSHIFT && user.is_none());
             assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");

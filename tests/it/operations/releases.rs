@@ -17,7 +17,7 @@ fn git(folder: &Path, arguments: &[&str]) {
     .content();
 }
 
-/// A repository of one commit with what a release reads before it builds.
+/// A repository with one commit, and with the files that a release reads before it builds.
 fn clone() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["Cargo.toml", "CHANGELOG.md", "deploy/release/release"] {
@@ -94,7 +94,7 @@ fn the_list_of_components_is_of_the_binary_alone() {
     ] {
         assert!(has(name), "the list lacks {name}");
     }
-    // Tests, macros and builds.
+    // Dependencies of tests, macros and builds are not in the binary.
     for name in ["curfew-testkit", "tempfile", "serde_derive", "cc"] {
         assert!(!has(name), "{name} is not in the binary");
     }

@@ -1,9 +1,9 @@
-//! Everything below `k8s/` renders, to what Kubernetes and the operators accept.
+//! Everything below `k8s/` renders, and Kubernetes and the operators accept it.
 
 use super::manifests::{Manifests, OVERLAYS, components, folders};
 use super::tools::{files_below, python_tool, repository, run, run_on, system_tool, tools};
 
-/// The oldest Kubernetes that `k8s/README.md` promises to work on, and the newest that was looked at.
+/// The oldest Kubernetes that `k8s/README.md` supports, and the newest that was checked.
 const KUBERNETES: [&str; 2] = ["1.34.0", "1.37.0"];
 
 #[test]

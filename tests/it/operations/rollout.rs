@@ -1,4 +1,5 @@
-//! Every node replaced, one by one, under clients that come back as they are told (CONTRACT §4 1012).
+//! Every node replaced, one by one, under clients that follow the reconnect advice (CONTRACT §4
+//! 1012).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,21 +15,21 @@ use super::haproxy::{LoadBalancer, Server};
 
 const CLIENTS: usize = 2000;
 
-/// One in so many listens.
+/// One client in so many subscribes.
 const LISTENS: usize = 20;
 
 const CHANNEL: &str = "room:1";
 
-/// Between two publications.
+/// Interval between two publications.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// `drain.window`: several times what clients wait, so that it shows if they are not told evenly.
+/// `drain.window`: several times the clients' wait, so that an uneven spread of closes shows.
 const WINDOW: Duration = Duration::from_secs(8);
 
-/// `drain.accept_grace`: longer than the load balancer takes to notice, a second.
+/// `drain.accept_grace`: longer than the second in which the load balancer notices.
 const ACCEPT_GRACE: Duration = Duration::from_secs(2);
 
-/// After so long without a frame a client would say that its session is dead; pings come more often.
+/// Silence after which a client would consider its session dead. Pings come more often.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// Observations of all clients.
@@ -40,9 +41,9 @@ struct Ledger {
     times: Vec<usize>,
     /// Clients that have a session.
     present: usize,
-    /// Publications that those who listen have had.
+    /// Number of publications that the subscribers have received.
     heard: usize,
-    /// Observations that a client must not make, a refusal first of all.
+    /// Faults that clients observed, such as a refusal.
     wrong: Vec<String>,
 }
 
@@ -53,7 +54,7 @@ struct Left {
     reconnect_after: Duration,
 }
 
-/// Asks for a session; anything else, 503 included, is wrong.
+/// Asks for a session. Any other result is a fault, including 503.
 async fn come(connect: &Connect, ledger: &Shared, client: usize) -> Option<WsClient> {
     match Attempt::make(connect.clone()).await {
         Attempt::Open(session) => {
@@ -70,7 +71,7 @@ async fn come(connect: &Connect, ledger: &Shared, client: usize) -> Option<WsCli
     }
 }
 
-/// Reads a frame of text. Ends with what the server says when it closes.
+/// Reads a text frame. Ends with the server's advice when the server closes.
 async fn read(session: &mut WsClient, ledger: &Shared) -> Result<Value, Left> {
     let wrong = |what: String| {
         let mut ledger = ledger.lock();
@@ -106,7 +107,7 @@ async fn read(session: &mut WsClient, ledger: &Shared) -> Result<Value, Left> {
     }
 }
 
-/// A client that comes back as it is told, for as long as the test runs.
+/// A client that reconnects as advised, for as long as the test runs.
 async fn stay(connect: Connect, client: usize, ledger: Shared) {
     loop {
         let Some(mut session) = come(&connect, &ledger, client).await else {
@@ -144,7 +145,7 @@ async fn listen(session: &mut WsClient, ledger: &Shared) -> Left {
             continue;
         }
         let number = frame["data"].as_u64().expect("a number");
-        // The publisher repeats the number whose answer it did not get.
+        // The publisher repeats a number whose answer it did not get.
         let follows = last.is_none_or(|last| number == last || number == last + 1);
         let mut ledger = ledger.lock();
         ledger.heard += 1;
@@ -155,7 +156,7 @@ async fn listen(session: &mut WsClient, ledger: &Shared) -> Left {
     }
 }
 
-/// Publishes one number after the other, each until it is accepted, and comes back as it is told.
+/// Publishes numbers in order, each until it is accepted, and reconnects as advised.
 async fn publish(connect: Connect, client: usize, ledger: Shared) {
     let mut number = 0_u64;
     let mut beat = interval(BEAT);
@@ -179,7 +180,7 @@ async fn publish(connect: Connect, client: usize, ledger: Shared) {
     }
 }
 
-/// The most sessions opened within any second from `since` on.
+/// The most sessions opened within any second after `since`.
 fn busiest_second(opened: &[Instant], since: Instant) -> usize {
     let mut opened: Vec<Instant> = opened.iter().copied().filter(|at| *at > since).collect();
     opened.sort_unstable();
@@ -190,11 +191,11 @@ fn busiest_second(opened: &[Instant], since: Instant) -> usize {
     ends.max().unwrap_or_default()
 }
 
-/// Every client, and a publisher, each with a session or about to have one.
+/// Starts every client, and a publisher. Each has a session or is about to get one.
 async fn crowd(balancer: &LoadBalancer, ledger: &Shared) -> JoinSet<()> {
     ledger.lock().times = vec![0; CLIENTS + 1];
     let mut clients = JoinSet::new();
-    // No faster than the nodes take them.
+    // No faster than the nodes accept them.
     let mut pace = interval(Duration::from_millis(1));
     for client in 0..CLIENTS {
         pace.tick().await;
@@ -206,7 +207,7 @@ async fn crowd(balancer: &LoadBalancer, ledger: &Shared) -> JoinSet<()> {
     clients
 }
 
-/// Records are those of the clients, and none names a node that is gone.
+/// Asserts that the records are those of the clients, and that none names a node that has ended.
 async fn assert_nothing_left_of(gone: &[String], redis: &Redis) {
     let keys = redis.keys().await;
     let records = keys.iter().filter(|key| key.starts_with("curfew:session:"));
@@ -216,7 +217,7 @@ async fn assert_nothing_left_of(gone: &[String], redis: &Redis) {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// A node at the addresses that the load balancer expects it at.
+/// Starts a node at the addresses that the load balancer expects.
 async fn start_at(server: Server, settings: &Settings) -> Gateway {
     let settings = settings
         .clone()
@@ -231,7 +232,7 @@ async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
     let settings = Settings::default()
         .on_redis(&redis.url())
         .with("telemetry.log_level = \"info\"")
-        // As shipped.
+        // The value of the shipped configuration.
         .with("limits.unauthenticated_per_address = 16384")
         .with("limits.handshakes_per_second = 500")
         .with(&format!("drain.window = \"{}s\"", WINDOW.as_secs()))
@@ -287,8 +288,9 @@ async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
     clients.shutdown().await;
     let ledger = ledger.lock();
     assert!(ledger.wrong.is_empty(), "{:#?}", ledger.wrong);
-    // Told evenly over the window, and back up to three seconds later: no faster than they were told.
-    // Twice that, for a busy machine; told all at once they would be back faster still.
+    // Closes are spread evenly over the window, and clients return up to three seconds later, so
+    // the rate is that of the closes. The bound is twice that, for a busy machine; clients that
+    // were all closed at once would return faster still.
     let busiest = busiest_second(&ledger.opened, began);
     let even = most / WINDOW.as_secs_f64();
     let back = ledger.opened.len() - CLIENTS - 1;

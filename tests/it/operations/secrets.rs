@@ -1,4 +1,4 @@
-//! Secrets: never in the repository, never in the environment, and missed clearly.
+//! Secrets: never in the repository, never in the environment, and with a clear error if missing.
 
 use curfew_tests::curfew;
 
@@ -18,7 +18,7 @@ fn secrets_without_one_of_their_files_are_not_rendered_and_say_which() {
         assert!(said.stdout.is_empty(), "half of it: {}", said.stdout);
         assert!(said.stderr.contains(secret), "{}", said.stderr);
         assert!(said.stderr.contains("no such file"), "{}", said.stderr);
-        // Kustomize compares and deletes existing files without them.
+        // Without the files, kustomize can still compare and delete.
         manifests.try_render("overlays/production").content();
     }
 }
@@ -48,7 +48,7 @@ async fn a_node_without_its_secrets_does_not_start_and_says_which() {
     for key in ["admin.key_file", "jwks_file"] {
         assert!(checked.stderr.contains(key), "no {key} in {checked:?}");
     }
-    // The kind: a check that only the machine can make on which it is too late.
+    // Fault: only the target machine can make a check, and there it is too late.
     let offline = async || {
         let arguments = ["check-config", "--offline", "--config"];
         curfew(&[&arguments[..], &[file.to_str().unwrap()]].concat()).await
@@ -63,7 +63,7 @@ async fn a_node_without_its_secrets_does_not_start_and_says_which() {
         checked.stderr.contains("policy.rules[0].actions"),
         "{checked:?}"
     );
-    // A file that is there must be one that can be used.
+    // An existing file must be usable.
     let admin = folder.path().join("admin-key");
     std::fs::write(&admin, "short").unwrap();
     let named = "/var/run/secrets/curfew/admin/admin-key";

@@ -1,4 +1,4 @@
-//! The site that `deploy/site/build` makes of the pages, as a phone shows it.
+//! The site that `deploy/site/build` makes of the pages, as a phone displays it.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const PAGES: [&str; 8] = [
     "k8s/README.html",
 ];
 
-/// Loads an address in a frame as wide as a phone, and says how wide its content is.
+/// Script that loads a URL in a frame as wide as a phone, and returns the width of its content.
 const WIDTH_OF: &str = "const [address, width, done] = arguments;
     const frame = document.createElement('iframe');
     frame.style.width = `${width}px`;

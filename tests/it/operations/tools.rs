@@ -33,7 +33,7 @@ impl Said {
     }
 }
 
-/// `CURFEW_TOOLS`, or where `.ci/run` puts the tools by default.
+/// `CURFEW_TOOLS`, or the default folder of `.ci/run`.
 pub(super) fn tools() -> PathBuf {
     std::env::var_os("CURFEW_TOOLS").map_or_else(|| repository("target/tools"), PathBuf::from)
 }
@@ -49,7 +49,7 @@ pub(super) fn python_tool(name: &str) -> Command {
     Command::new(path)
 }
 
-/// A program from Debian; some are where only root looks.
+/// A program from Debian. Some are in folders that only root's path has.
 pub(super) fn system_tool(name: &str) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let found = std::env::split_paths(&format!("{path}:/usr/sbin:/sbin"))
@@ -64,7 +64,7 @@ pub(super) fn run(command: &mut Command) -> Said {
     run_on(command, "")
 }
 
-/// The same, with something on standard input.
+/// The same, with input on standard input.
 pub(super) fn run_on(command: &mut Command, input: &str) -> Said {
     let mut child = command
         .stdin(Stdio::piped())
@@ -74,7 +74,7 @@ pub(super) fn run_on(command: &mut Command, input: &str) -> Said {
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("stdin is piped");
     let input = input.to_owned();
-    // Aside, so that neither side waits for the other.
+    // On a separate thread, so that neither side waits for the other.
     let writing = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().expect("it can be waited for");
     writing.join().expect("writing does not panic");
@@ -85,21 +85,21 @@ pub(super) fn run_on(command: &mut Command, input: &str) -> Said {
     }
 }
 
-/// The documents of a YAML text. Secrets have their data decoded, as `stringData`.
+/// The documents of a YAML text. The data of Secrets is decoded, as `stringData`.
 pub(super) fn yaml(text: &str) -> Vec<Value> {
     let mut python = python_tool("python");
     let said = run_on(python.arg(repository("tests/tools/documents.py")), text).content();
     serde_json::from_str(&said.stdout).expect("documents.py prints JSON")
 }
 
-/// The one document of a YAML file of the repository.
+/// The only document of a YAML file in the repository.
 pub(super) fn yaml_file(path: &str) -> Value {
     let mut documents = yaml(&text_of(path));
     assert_eq!(documents.len(), 1, "{path}");
     documents.remove(0)
 }
 
-/// Every file below a folder of the repository whose name ends so.
+/// Every file below a folder of the repository whose name has this ending.
 pub(super) fn files_below(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![repository(folder)];

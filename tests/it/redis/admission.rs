@@ -1,4 +1,4 @@
-//! Revoked while connecting, at every point of the admission (CONTRACT §8 R3).
+//! Revocation during a connect, at every point of the admission (CONTRACT §8 R3).
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,15 @@ use curfew_tests::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// Between a node and Redis, each way: it makes an admission long enough to be hit at every point.
+/// Delay between a node and Redis, each way. It makes an admission long enough to hit every point
+/// of it.
 const DISTANCE: Duration = Duration::from_millis(4);
 
 /// The longest time between asking for a session and revoking it, in milliseconds.
 const SPREAD: u64 = 60;
 
-/// Reads a connection to its end, which must be a revocation's; when its last publication came.
+/// Reads a connection to its end, which must be a revocation's. Returns the time of its last
+/// publication.
 async fn to_the_end(client: &mut WsClient) -> Option<Instant> {
     let (mut last, mut ended) = (None, None);
     loop {
@@ -39,7 +41,7 @@ async fn to_the_end(client: &mut WsClient) -> Option<Instant> {
     last
 }
 
-/// Connects and subscribes in one go, and is revoked `after` that.
+/// Connects and subscribes in one write, and revokes the user `after` that.
 async fn race(cluster: &Cluster, redis: &Redis, user: String, after: Duration) {
     let token = Key::default_secret().user(&user);
     let subscribe = OutFrame::text(r#"{"type":"subscribe","id":1,"channel":"room:1"}"#);
@@ -103,8 +105,8 @@ async fn whoever_is_revoked_while_redis_is_not_heard_does_not_stay() {
     let redis = Redis::start().await;
     let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
     let (mute, deaf) = (Link::only_down(Flow::Stall), Link::only_up(Flow::Stall));
-    // On every connection; where only commands go, so that the revocation is known before the
-    // admission's answers are; and where only the revocation comes.
+    // On every connection; only on those for commands, so that the revocation is known before the
+    // admission's answers arrive; and only on the one with the revocation.
     let stalls = [
         (mute, None),
         (deaf, None),
@@ -125,11 +127,11 @@ async fn whoever_is_revoked_while_redis_is_not_heard_does_not_stay() {
                 None => proxy.set(stall),
                 Some(kind) => proxy.set_only(kind, stall),
             }
-            // Time for what is under way to get stuck.
+            // Time for bytes in flight to get stuck.
             sleep(DISTANCE * 3).await;
             let key = revocation_key("user", &user);
             redis.run(&["SET", &key, "1"]).await;
-            // And for what is not to arrive.
+            // Time in which later bytes would have arrived.
             sleep(DISTANCE * 3).await;
             proxy.set(Link::PASS);
         };
@@ -165,7 +167,7 @@ async fn whoever_is_revoked_while_refreshing_does_not_stay() {
             .await;
         let revoking = async {
             sleep(DISTANCE * round / 4).await;
-            // By the user, or by the token that is coming.
+            // By the user, or by the token that is being admitted.
             let key = if round % 2 == 0 {
                 revocation_key("user", &user)
             } else {
@@ -175,7 +177,7 @@ async fn whoever_is_revoked_while_refreshing_does_not_stay() {
         };
         let (answer, ()) = tokio::join!(client.next_json(), revoking);
         match answer["type"].as_str() {
-            // A revoked token gives no access, also beside an old one that is good.
+            // A revoked token gives no access, even beside a valid old one.
             Some("error") => {
                 assert_eq!(answer["code"], "revoked", "{answer}");
                 client.expect_close(4403, "revoked").await;

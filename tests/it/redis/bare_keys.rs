@@ -7,13 +7,14 @@ use curfew_testkit::unix_now;
 use curfew_tests::{Cluster, Redis, Settings, Tape, eventually, revocation_key};
 use serde_json::{Value, json};
 
-/// Time for a revocation in a healthy cluster. (Usually milliseconds: see the benches.)
+/// Deadline for a revocation in a healthy cluster. (Usually it takes milliseconds: see the
+/// benches.)
 const PROMPT: Duration = Duration::from_secs(1);
 
-/// Longer than 200 bytes, so a key has its digest.
+/// A value longer than 200 bytes, whose key has its digest.
 const LONG: [u8; 201] = [b'x'; 201];
 
-/// A name, and the commands with which an operator of that name's revocation writes `KEY`.
+/// Values, and the commands with which an operator writes the revocation's `KEY`.
 const WRITES: [(&str, &[&[&str]]); 19] = [
     ("set", &[&["SET", "KEY", "1"]]),
     ("set-ex", &[&["SET", "KEY", "1", "EX", "86400"]]),
@@ -122,7 +123,7 @@ async fn a_value_that_is_a_time_spares_tokens_issued_after_it() {
         for tape in [&old, &undated] {
             tape.revoked().await;
         }
-        // From the very second: it may be renewed.
+        // The token is from the very second of the cutoff, so it may be renewed.
         at.closed_with(4401, "reauth_required").await;
         new.assert_open("after").await;
         assert!(
@@ -136,7 +137,7 @@ async fn a_value_that_is_a_time_spares_tokens_issued_after_it() {
             let attempt = cluster[0].attempt_with(&issued(iat)).await;
             assert!(attempt.is_revoked(), "{value}: {attempt:?}");
         }
-        // The later cutoff counts; here it has no time and spares no session.
+        // The later cutoff counts. Here it has no time and covers every session.
         redis
             .run(&["SET", &revocation_key("user", user), "1"])
             .await;
@@ -174,7 +175,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         })
         .await;
     }
-    // A user named by two keys is welcome again when neither is there.
+    // A user who is named by two keys is admitted again when neither exists.
     let erin = ["user", "tenant"].map(|kind| revocation_key(kind, "erin"));
     redis.run(&["MSET", &erin[0], "1", &erin[1], "1"]).await;
     let token = Key::default_secret().user_with("erin", json!({"tenant":"erin"}));
@@ -183,7 +184,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         redis.run(&["DEL", key]).await;
     }
     let session = Tape::of(cluster[0].session(&token).await);
-    // A key written and lifted at once has no effect.
+    // A key that is written and lifted at once has no effect.
     let mut connection = redis.connect().await;
     for command in [
         ["MULTI"].as_slice(),
@@ -194,7 +195,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         connection.call(command).await.unwrap().accepted();
     }
     session.assert_open("after").await;
-    // A lifted key that is written again counts again; a key that has another name now is gone.
+    // A lifted key that is written again counts again, and a renamed key no longer counts.
     let again = everywhere(&cluster, "alice").await;
     redis.run(&["SET", &alice, "1"]).await;
     for tape in &again {

@@ -1,4 +1,4 @@
-//! Everything at once: links, connections, nodes and Redis itself fail at random, and the lease holds.
+//! Random failures of links, connections, nodes and Redis itself, under which the lease must hold.
 
 use std::time::{Duration, Instant};
 
@@ -10,16 +10,16 @@ use tokio::time::{sleep, sleep_until};
 /// Number of revocations, one for each user.
 const REVOCATIONS: usize = 16;
 
-/// Users that are not revoked.
+/// Number of users who are not revoked.
 const SPARED: usize = 4;
 
-/// Between two revocations.
+/// Interval between two revocations.
 const ROUND: Duration = Duration::from_millis(900);
 
-/// Time for a cluster to be well again.
+/// Deadline for a cluster to recover.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Something goes wrong, or is well again. The last node is spared: it publishes.
+/// Makes something fail, or recover. The last node is spared, because it publishes.
 async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
     let node = dice.below(cluster.nodes().len() - 1);
     let link = dice.link();
@@ -62,7 +62,7 @@ async fn whatever_happens_a_revoked_session_gets_nothing_after_the_lease() {
         redis
             .run(&["SET", &revocation_key("user", &user(n)), "1"])
             .await;
-        // A revoked user finds no way in, at any node.
+        // A revoked user gets no session at any node.
         let (node, revoked) = (&cluster[dice.below(4)], user(dice.below(n + 1)));
         let attempt = node.attempt(&revoked).await;
         assert!(

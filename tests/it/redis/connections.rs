@@ -1,11 +1,11 @@
-//! Connections to Redis that are killed, again and again.
+//! Connections to Redis that are killed repeatedly.
 
 use std::time::{Duration, Instant};
 
 use curfew_tests::{Cluster, Redis, Settings, eventually_within, revocation_key};
 use tokio::time::sleep;
 
-/// Time for a cluster to be well again.
+/// Deadline for a cluster to recover.
 const RECOVERY: Duration = Duration::from_secs(15);
 
 #[tokio::test]
@@ -35,7 +35,7 @@ async fn killing_every_connection_again_and_again_costs_no_session_and_no_revoca
         for kind in kinds {
             redis.run(&["CLIENT", "KILL", "TYPE", kind]).await;
         }
-        // At every point of the nodes' way back.
+        // The kill comes at every point of the nodes' reconnect.
         sleep(Duration::from_millis(u64::try_from(round).unwrap() * 20)).await;
         written.push(Instant::now());
         let key = revocation_key("user", &format!("alice-{round}"));
@@ -63,7 +63,7 @@ async fn killing_every_connection_again_and_again_costs_no_session_and_no_revoca
             "{n}: {numbers:?}"
         );
     }
-    // Every leftover of alice's sessions is gone from the records.
+    // Every remaining record of alice's sessions is removed.
     eventually_within(RECOVERY, "the live sessions' records only", async || {
         let keys = redis.keys().await;
         let records = keys.iter().filter(|key| key.starts_with("curfew:session:"));

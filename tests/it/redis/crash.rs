@@ -1,4 +1,4 @@
-//! Nodes that die, or seem to, and what is left of their sessions (CONTRACT §8 R4).
+//! Nodes that die, or seem to, and the removal of their sessions' records (CONTRACT §8 R4).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,13 +9,13 @@ use curfew_tests::{Cluster, Redis, Settings, eventually_within};
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// Sessions of the node that dies.
+/// Number of sessions on the node that dies.
 const SESSIONS: usize = 1000;
 
-/// Nothing of a node that died is left after this.
+/// Deadline for the removal of all records of a dead node.
 const GONE: Duration = Duration::from_secs(30);
 
-/// So many sessions of so many users, a hundred at a time.
+/// Opens so many sessions of different users, a hundred at a time.
 async fn crowd(connect: &Connect, count: usize) -> Vec<WsClient> {
     let (mut opening, mut open) = (JoinSet::new(), Vec::new());
     for n in 0..count {
@@ -69,7 +69,7 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
             .iter()
             .filter(|key| key.starts_with("curfew:session:"))
             .count();
-        // A node that cleaned up may still hold the right to.
+        // A node that cleaned up may still hold the lock for it.
         keys.retain(|key| !key.starts_with("curfew:reap:"));
         let of_the_dead = keys
             .iter()
@@ -84,7 +84,7 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
     assert_eq!(cluster[0].nodes().await.len(), 1);
     survivor.assert_open("survivor").await;
 
-    // The one that only slept is back with its session.
+    // The node that was only stopped is back with its session.
     cluster[1].signal("CONT");
     cluster.synced().await;
     eventually_within(GONE, "the records of the one that returned", async || {

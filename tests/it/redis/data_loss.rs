@@ -1,4 +1,4 @@
-//! Redis that sleeps, dies, or comes back without its data (CONTRACT §8 R6).
+//! A Redis that is stopped, dies, or returns without its data (CONTRACT §8 R6).
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Time for a cluster to be well again after its Redis is.
+/// Deadline for a cluster to recover after its Redis has.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// Two nodes on one Redis. Alice is revoked by `SET` and carol by the API; bob has a session on each
-/// node, with publications coming.
+/// Two nodes on one Redis. Alice is revoked by `SET` and carol by the API. Bob has a session on
+/// each node, which receives publications.
 struct Stage {
     redis: Redis,
     cluster: Cluster,
@@ -24,7 +24,7 @@ struct Stage {
     _publisher: Publisher,
 }
 
-/// Asks for sessions of alice until the node admits others: she never gets one.
+/// Asks for sessions of alice until the node admits others. She must never get one.
 async fn alice_knocks_until_ready(node: &Gateway) {
     eventually_within(RECOVERY, "others to be admitted", async || {
         let attempt = node.attempt("alice").await;
@@ -50,7 +50,7 @@ impl Stage {
         for node in cluster.nodes() {
             bobs.push(node.tape("bob", "room:1").await);
         }
-        // Lifted before the loss: it must not come back.
+        // Lifted before the loss, so it must not return.
         let erin = revocation_key("user", "erin");
         redis.run(&["SET", &erin, "1"]).await;
         cluster[0].assert_refused("erin").await;
@@ -74,7 +74,8 @@ impl Stage {
         }
     }
 
-    /// Every bob gets publications that came after `since`, and his record is there.
+    /// Asserts that every session of bob gets publications from after `since`, and that its record
+    /// exists.
     async fn assert_bobs_live_on(&self, since: Instant) {
         for (n, bob) in self.bobs.iter().enumerate() {
             bob.message_after(RECOVERY, since).await;
@@ -85,7 +86,7 @@ impl Stage {
             let bobs = records
                 .iter()
                 .filter(|key| key.starts_with("curfew:session:"));
-            // Two of bob and the publisher.
+            // The two sessions of bob, and the publisher's.
             (bobs.count() == 3).then_some(())
         })
         .await;
@@ -93,7 +94,8 @@ impl Stage {
         assert_eq!(index.integer(), 2);
     }
 
-    /// Revocations are kept with the time they had left, and lifted ones stay lifted.
+    /// Asserts that revocations still exist with their remaining time, and that lifted ones stay
+    /// lifted.
     async fn assert_revocations_kept(&self) {
         for (user, seconds) in [("alice", 3600), ("carol", 7200)] {
             let key = revocation_key("user", user);
@@ -123,13 +125,13 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
     let mut connection = stage.redis.connect().await;
     let key = revocation_key("user", "erin");
     let written = Instant::now();
-    // In one loop: Redis pushes no word of the revocation before it sleeps.
+    // In one loop, so that Redis sends no push about the revocation before it stops.
     let mut asleep = JoinSet::new();
     asleep.spawn(async move {
         let commands: [&[&str]; 2] = [&["SET", &key, "1"], &["DEBUG", "SLEEP", "5"]];
         connection.pipeline(&commands).await.unwrap();
     });
-    // The lease ends while Redis sleeps, and no token is called bad.
+    // The lease ends while Redis is stopped, and no token is blamed.
     stage.cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
     assert!(stage.cluster[0].attempt("frank").await.is_unavailable());
     asleep.join_all().await;
@@ -141,7 +143,7 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
         bob.message_after(RECOVERY, awake).await;
         bob.assert_open("awake").await;
     }
-    // One that hangs accepts connections still, and nothing else.
+    // A Redis that hangs still accepts connections, but does nothing else.
     stage
         .redis
         .run(&["DEL", &revocation_key("user", "erin")])
@@ -171,7 +173,7 @@ async fn a_redis_that_comes_back_with_its_data_is_as_it_was() {
         stage.assert_bobs_live_on(back).await;
         stage.assert_revocations_kept().await;
     }
-    // Everything is gone for a moment that no node sees.
+    // For a moment, which no node sees, all data is missing.
     let back = Instant::now();
     stage.redis.run(&["DEBUG", "RELOAD"]).await;
     stage.cluster.synced().await;
@@ -200,7 +202,7 @@ async fn a_redis_that_is_emptied_is_told_what_was_revoked() {
         ["FLUSHALL"].as_slice(),
         &["FLUSHDB"],
         &["FLUSHALL", "ASYNC"],
-        // Removing the epoch says that the data is another.
+        // A missing epoch means that the data is different.
         &["DEL", "curfew:{revoked}:epoch"],
     ] {
         let flushed = Instant::now();
@@ -219,10 +221,11 @@ async fn a_redis_that_is_emptied_is_told_what_was_revoked() {
 
 #[tokio::test]
 async fn a_link_that_breaks_while_revocations_are_written_back_loses_none() {
-    /// Each way: it makes the node's way back long enough to be cut at every point.
+    /// Delay in each direction, which makes the node's reconnect long enough to cut it at every
+    /// point.
     const DISTANCE: Duration = Duration::from_millis(20);
     let redis = Redis::start().await;
-    // One node only: another would make up for what this one forgets.
+    // Only one node, because another would write back what this one forgets.
     let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
     let bob = cluster[0].tape("bob", "room:1").await;
     let alice = revocation_key("user", "alice");
@@ -232,7 +235,7 @@ async fn a_link_that_breaks_while_revocations_are_written_back_loses_none() {
     for step in 0..16 {
         cluster.proxy(0).set(far);
         redis.run(&["FLUSHALL"]).await;
-        // The first thing that is written; or the second, when it is quick.
+        // The first key that is written, or the second if the node is quick.
         redis.until_key("curfew:{revoked}:epoch").await;
         sleep(DISTANCE / 2 * step).await;
         cluster.proxy(0).set(Link::CUT);
@@ -256,7 +259,7 @@ async fn a_revocation_that_closed_a_session_is_written_back_however_soon_it_is_l
     let key = revocation_key("user", "alice");
     redis.run(&["SET", &key, "1"]).await;
     alice.revoked().await;
-    // Before anything can come back that the node has sent since.
+    // Cuts the link before anything that the node has sent since can take effect.
     cluster.proxy(0).set(Link::CUT);
     redis.run(&["FLUSHALL"]).await;
     cluster.proxy(0).set(Link::PASS);
@@ -272,7 +275,7 @@ async fn what_happens_in_another_database_is_nobodys_concern() {
     let bob = revocation_key("user", "bob");
     for command in [
         ["SELECT", "5"].as_slice(),
-        // Redis tells of the key, without its database.
+        // Redis pushes the key without its database.
         &["SET", &bob, "1"],
         &["FLUSHDB"],
         &["SET", &bob, "1"],
@@ -330,7 +333,7 @@ async fn with_reauth_every_token_from_before_the_loss_must_be_renewed() {
     for node in stage.cluster.nodes() {
         assert!(node.attempt_with(&new).await.is_open());
     }
-    // A revocation of one user outlives the loss beside the floor for all.
+    // A revocation of one user outlives the loss in addition to the floor for all.
     for user in ["alice", "carol"] {
         let attempt = stage.cluster[0]
             .attempt_with(&issued(user, unix_now()))
@@ -360,10 +363,10 @@ async fn a_revocation_that_was_swapped_in_is_found_by_the_sweep() {
         .unwrap()
         .accepted();
     alice.assert_open("before").await;
-    // Redis sends no push for this.
+    // Redis sends no push for this command.
     redis.run(&["SWAPDB", "0", "1"]).await;
     cluster[0].assert_refused("alice").await;
-    // Every 30 seconds, give or take a fifth.
+    // The sweep runs every 30 seconds, plus or minus a fifth.
     alice
         .until_within(
             Duration::from_secs(40),

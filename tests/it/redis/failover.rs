@@ -1,4 +1,4 @@
-//! Sentinel promotes a replica that was not told everything (CONTRACT §8 R6, R8).
+//! Sentinel promotes a replica that lacks some of the data (CONTRACT §8 R6, R8).
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use curfew_tests::{
 };
 use serde_json::json;
 
-/// Time for a cluster to be well again after the failover.
+/// Deadline for a cluster to recover after the failover.
 const RECOVERY: Duration = Duration::from_secs(20);
 
 #[tokio::test]
@@ -21,7 +21,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
         cluster[0].tape("bob", "room:1").await,
         cluster[1].tape("bob", "room:1").await,
     ];
-    // It will be widened when the replica is not told any more.
+    // It is widened later, when the replica no longer receives writes.
     let now = unix_now();
     let (past, carol) = ((now - 1000).to_string(), revocation_key("user", "carol"));
     sentinel
@@ -56,7 +56,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
     assert!(!sentinel.replica.has(&key).await, "the replica was told");
     sentinel.primary.kill();
 
-    // Until the nodes are back no token is called bad, and alice is not let in.
+    // Until the nodes are connected again, no token is blamed, and alice is not admitted.
     let promoting = sentinel.promoted();
     tokio::pin!(promoting);
     loop {
@@ -93,7 +93,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
         bob.message_after(RECOVERY, promoted).await;
         bob.assert_open("after").await;
     }
-    // Nor is a session forgotten that the replica had not been told of.
+    // A session that the replica did not have is not forgotten either.
     late.assert_open("after").await;
     eventually_within(RECOVERY, "frank on the list", async || {
         let sessions = cluster[0].sessions().await;
@@ -104,7 +104,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
     })
     .await;
     drop(publisher);
-    // Revoking works on the new primary.
+    // Revocations work on the new primary.
     let written = Instant::now();
     sentinel
         .replica
@@ -116,7 +116,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
     }
     cluster.synced().await;
     cluster.assert_well().await;
-    // The receipt had said that it was in force only where it was written.
+    // The receipt had said that only the primary had the revocation.
     assert_eq!(
         (status, &receipt["durability"]),
         (202, &json!("primary-only")),
@@ -144,7 +144,7 @@ async fn a_receipt_says_whether_a_replica_has_the_revocation() {
         info.contains("state=online").then_some(())
     })
     .await;
-    // A node need not look before every revocation, but it looks.
+    // A node does not check replication before every revocation, but it does check.
     let (status, receipt) = eventually("a replicated revocation", async || {
         let (status, receipt) = revoke("replicated").await;
         (receipt["durability"] == "replicated").then_some((status, receipt))

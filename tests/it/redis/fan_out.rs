@@ -1,4 +1,4 @@
-//! Publications reach subscribers on every node, in order and as they were sent.
+//! Publications reach subscribers on every node, in order and unchanged.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use curfew_testkit::WsClient;
 use curfew_tests::{Cluster, Gateway, Kind, Link, Redis, Settings, Tape, eventually};
 use serde_json::{Value, json};
 
-/// JSON whose bytes change when it is read and written again.
+/// JSON whose bytes change when a library parses and writes it.
 const DELICATE: [&str; 10] = [
     r#"{"b":1.0,"a":1e2}"#,
     r#"{"a":1,"a":2}"#,
@@ -75,7 +75,7 @@ async fn everyone_gets_every_publication_in_order_and_byte_for_byte() {
         assert!(text.get("from").is_none_or(Value::is_null), "{text}");
     }
 
-    // Two publishers on two nodes, at the same time: the order of each is kept.
+    // Two publishers on two nodes at the same time: the order of each is preserved.
     let count = 500;
     let mut bob = cluster[2].user("bob").await;
     for n in 0..count {
@@ -115,7 +115,7 @@ async fn a_subscription_that_is_confirmed_misses_nothing() {
             .await;
         command(&mut alice, "unsubscribe", &channel).await;
     }
-    // Out and in again, faster than a node leaves a channel, and just as it does.
+    // Leaves and joins faster than a node unsubscribes from a channel, and just when it does.
     for round in 0..60_u64 {
         command(&mut alice, "subscribe", "door").await;
         command_publish(&mut publisher, "door", round).await;
@@ -124,7 +124,7 @@ async fn a_subscription_that_is_confirmed_misses_nothing() {
             .await;
         command(&mut alice, "unsubscribe", "door").await;
         if round % 10 == 9 {
-            // Not to wait for anything, but to come back about when the node leaves the channel.
+            // Not a wait for an event: the subscriber returns about when the node unsubscribes.
             tokio::time::sleep(Duration::from_millis(970 + round)).await;
         }
     }
@@ -175,7 +175,7 @@ async fn a_subscription_is_not_confirmed_before_redis_has_it() {
             again += 1;
             assert!(again < 2000, "{link:?}: still unavailable");
         }
-        // One that was confirmed before the link was bad may be found out only now.
+        // A subscription that was confirmed before the link was faulty may fail only now.
         cluster[0].until_in_touch(Duration::from_secs(15)).await;
         cluster[1].publish(&channel, json!(round)).await;
         alice
@@ -229,7 +229,7 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
         vec![b'['; 1024 * 1024],
         (0..1024 * 1024_u32).map(|n| n.to_le_bytes()[0]).collect(),
     ];
-    // A true one, and everything it begins with.
+    // A valid envelope, and each of its prefixes.
     let mut spy = redis.connect().await;
     spy.call(&["SUBSCRIBE", "curfew:channel:room:1"])
         .await
@@ -240,7 +240,7 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
     }
     let envelope = spy.reply().await.unwrap().texts().remove(2).into_bytes();
     garbage.extend((1..envelope.len()).map(|length| envelope[..length].to_vec()));
-    // Data that is no JSON, in an envelope that is fine.
+    // Data that is not JSON, in an otherwise valid envelope.
     let text = String::from_utf8_lossy(&envelope).replace("[1,2,3]", "[1,2,3}");
     garbage.push(text.into_bytes());
 
@@ -253,7 +253,7 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
     }
     cluster[0].publish("room:1", json!("after")).await;
     for listener in &mut listeners {
-        // Each may have been a publication.
+        // Each of them may have been a publication.
         for _ in &garbage {
             listener
                 .expect_json(json!({"type":"gap","channel":"room:1"}))
@@ -275,7 +275,7 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
 }
 
 async fn assert_counted(node: &Gateway, dropped: f64) {
-    // The control channel's junk is counted as well or not.
+    // The count may include the control channel's junk.
     node.until_metric("curfew_broker_messages_dropped_total", |count| {
         count >= dropped
     })

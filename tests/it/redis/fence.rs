@@ -1,5 +1,5 @@
-//! A publication takes effect within the lease under which it was accepted, or never, and its
-//! publisher is told no more than is known (CONTRACT §8 R1, R5).
+//! A publication takes effect within the lease under which it was accepted, or never. Its publisher
+//! is told no more than the node knows (CONTRACT §8 R1, R5).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,26 +13,26 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
-/// Time for a node to be well again.
+/// Deadline for a node to recover.
 const RECOVERY: Duration = Duration::from_secs(20);
 
 /// Time that a busy machine may add to an answer.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// Longer than a node waits for Redis' answer, and shorter than the lease.
+/// A time longer than a node waits for Redis' answer, and shorter than the lease.
 const UNSURE: Duration = Duration::from_millis(1500);
 
-/// Longer than any publication may take to be carried out.
+/// A time longer than the execution of any publication may take.
 const TOO_LATE: Duration = LEASE.saturating_add(Duration::from_millis(1500));
 
-/// Publishes this many at once, numbered.
+/// Publishes so many numbers at once.
 fn publish_all(tape: &Tape, channel: &str, count: usize) {
     for n in 0..count {
         tape.send(json!({"type":"publish","id":n,"channel":channel,"data":n}));
     }
 }
 
-/// The codes of the answers to [`publish_all`], in order; `ok` for a publication that is done.
+/// The codes of the answers to [`publish_all`], in order; `ok` for an executed publication.
 async fn answers(tape: &Tape, count: usize) -> Vec<String> {
     let mut codes = Vec::new();
     for n in 0..count {
@@ -52,8 +52,8 @@ fn code(answer: &Value) -> String {
     }
 }
 
-/// Publishes until it arrives: a subscriber's connection to Redis may come back later than the one
-/// that publishes.
+/// Publishes until a publication arrives. A subscriber's connection to Redis may recover later than
+/// the publisher's.
 async fn until_heard(node: &Gateway, channel: &str, bob: &Tape) {
     eventually_within(RECOVERY, "a publication that arrives", async || {
         let body = json!({"channel":channel,"data":"the end"});
@@ -64,7 +64,7 @@ async fn until_heard(node: &Gateway, channel: &str, bob: &Tape) {
     .await;
 }
 
-/// Fails unless only what is published now arrives, as often as given.
+/// Fails unless `bob` has received exactly the data in `expect`, and now receives publications.
 async fn assert_heard_only(node: &Gateway, channel: &str, bob: &Tape, expect: &[Value]) {
     until_heard(node, channel, bob).await;
     let heard: Vec<Value> = bob
@@ -86,19 +86,20 @@ async fn what_a_bad_link_has_held_back_is_never_delivered() {
     let written = Instant::now();
     let key = revocation_key("user", "alice");
     redis.run(&["SET", &key, "1"]).await;
-    // The node has not heard of it, and has its lease.
+    // The node has not received the revocation, and holds its lease.
     publish_all(&alice, "room:1", 5);
     let unknown = r#"curfew_publishes_total{outcome="unknown",source="client"}"#;
     cluster[0].until_metric(unknown, |count| count == 5.0).await;
     let took = written.elapsed();
     assert!(took < LEASE + SLACK, "known after {took:?}");
-    // Each is told so, whether or not the lease ends just then: an error does not wait for it.
+    // Each publisher is told even if the lease ends just then, because an error does not wait for
+    // it.
     eventually_within(RECOVERY, "five answers", async || {
         let told = alice.matching(&json!({"type":"error","code":"unknown_outcome"}));
         (told.len() == 5).then_some(())
     })
     .await;
-    // Not even written, once the lease is over: a connection for commands may be lost before.
+    // Without the lease, nothing is written. The connection for commands may be lost before.
     let words = ["out of touch"];
     cluster[0].until_out_of_touch(RECOVERY, &words).await;
     let late = alice
@@ -158,8 +159,8 @@ async fn a_frozen_redis_delivers_in_time_or_never() {
                 _ => panic!("{frozen:?}: {codes:?}"),
             }
         }
-        // The first is sent at once, and Redis may have it all the same; what came after it may
-        // have been sent when it was given up, and is in time.
+        // The first was sent at once, and Redis may still execute it. Later ones may
+        // have been sent when the first was given up, and are within the lease.
         if frozen >= UNSURE {
             assert_eq!(codes[0], "unknown_outcome", "{frozen:?}: {codes:?}");
         }
@@ -171,7 +172,7 @@ async fn a_frozen_redis_delivers_in_time_or_never() {
     cluster.assert_well().await;
 }
 
-/// Everything that Redis carries out for a channel, and when it was heard.
+/// Subscribes to a channel directly at Redis, to see the executed publications.
 async fn listen(redis: &Redis, channel: &str) -> Resp {
     let mut listener = redis.connect().await;
     let subscribed = listener.call(&["SUBSCRIBE", channel]).await.unwrap();
@@ -179,7 +180,7 @@ async fn listen(redis: &Redis, channel: &str) -> Resp {
     listener
 }
 
-/// Publishes as fast as the node takes it, until the node says no more.
+/// Publishes as fast as the node accepts, until the node closes the connection.
 async fn flood(mut client: WsClient) {
     let data = "x".repeat(200);
     let publish = json!({"type":"publish","channel":"room:1","data":data}).to_string();
@@ -187,7 +188,8 @@ async fn flood(mut client: WsClient) {
         for _ in 0..64 {
             client.send_text(&publish).await;
         }
-        // Errors come back, and the close: a reset, where the client was too slow for that.
+        // The node answers with errors, and then with the close, or a reset if the client is too
+        // slow.
         loop {
             match client.incoming(Duration::from_millis(1)).await {
                 Incoming::Frame(frame) if frame.opcode != opcode::CLOSE => {}
@@ -216,7 +218,7 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
         for client in clients {
             flooding.spawn(flood(client));
         }
-        // In full swing.
+        // The flood has started.
         for _ in 0..2_000 {
             listener.reply().await.unwrap();
         }
@@ -227,7 +229,7 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
             .collect();
         redis.connect().await.pipeline(&keys).await.unwrap();
         let written = Instant::now();
-        // Replies from before the end of the lease.
+        // Answers from before the end of the lease.
         let over = (written + LEASE).into();
         while let Ok(reply) = tokio::time::timeout_at(over, listener.reply()).await {
             reply.unwrap();
@@ -245,7 +247,7 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
     cluster.assert_well().await;
 }
 
-/// Publishes numbers, up to 200 under way, while `work` runs; how each was answered.
+/// Publishes numbers while `work` runs, with up to 200 unanswered. Returns the answer to each.
 async fn numbers_during(
     node: &Gateway,
     channel: &str,
@@ -282,8 +284,8 @@ async fn numbers_during(
     outcomes
 }
 
-/// Fails unless what was heard is in order, once, all that was answered `ok` and nothing that was
-/// answered otherwise, except where that is not known.
+/// Fails unless the received numbers are in order and unique. All with the answer `ok` must be
+/// there, and none with another answer, except those with an unknown outcome.
 async fn assert_consistent(bob: &Tape, outcomes: &BTreeMap<u64, String>) {
     let done = outcomes.iter().filter(|(_, code)| *code == "ok");
     let last = done.clone().next_back().expect("some are done").0;
@@ -438,7 +440,7 @@ async fn publications_of_one_batch_are_refused_one_by_one() {
     )
     .await;
 
-    // A broadcast says how far it came.
+    // The answer about several channels says how many were published to.
     let body = json!({"channels":["room:yes","room:no"],"data":"both"});
     let (status, told) = cluster[0].admin("POST", "/v1/broadcast", Some(body)).await;
     assert_eq!((status, &told["code"]), (504, &json!("unknown_outcome")));

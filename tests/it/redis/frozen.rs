@@ -1,4 +1,4 @@
-//! A node that is stopped in its tracks and goes on (CONTRACT §8 R1).
+//! A node that is stopped and continues (CONTRACT §8 R1).
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use curfew_tests::{Cluster, Flow, Kind, LEASE, Link, Redis, Settings, revocation
 use serde_json::json;
 use tokio::time::sleep_until;
 
-/// Longer than a node may go without Redis before it has to look again.
+/// A stop longer than the time after which a node must ask Redis first.
 const FROZEN: Duration = LEASE.saturating_add(Duration::from_millis(500));
 
 #[tokio::test]
@@ -22,8 +22,8 @@ async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_
     for tape in [&alice, &bob] {
         tape.until(json!({"type":"message"})).await;
     }
-    // The revocation does not come at once when the node goes on, and publications do: only the
-    // lease keeps them apart.
+    // After the stop, publications arrive at once and the revocation does not. Only the lease
+    // prevents their delivery.
     let late = Link::only_down(Flow::Stall);
     cluster.proxy(0).set_only(Kind::Tracking, late);
     cluster[0].signal("STOP");
@@ -31,7 +31,7 @@ async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_
     redis
         .run(&["SET", &revocation_key("user", "alice"), "1"])
         .await;
-    // It waits in the node's socket until the node goes on.
+    // The publication waits in the node's socket until the node continues.
     alice.send(json!({"type":"publish","id":"late","channel":"room:2","data":"from alice"}));
     sleep_until((written + FROZEN).into()).await;
     let before = alice.messages().len();
@@ -56,7 +56,7 @@ async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_
     );
     cluster[0].assert_refused("alice").await;
 
-    // A shorter sleep costs no session.
+    // A shorter stop costs no session.
     cluster[0].signal("STOP");
     let written = Instant::now();
     redis

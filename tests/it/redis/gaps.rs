@@ -1,12 +1,12 @@
-//! A `gap` wherever publications may have been lost on their way to a session that lives on
-//! (CONTRACT §4): a node that loses, drops or withholds says so to those who listen.
+//! A `gap` wherever a session that stays open may have missed publications
+//! (CONTRACT §4): a node that loses, drops or withholds one sends it to the subscribers.
 
 use curfew_tests::{Cluster, Kind, LEASE, Link, Redis, Settings, Tape, eventually};
 use serde_json::json;
 
 const LINK_LOST: &str = "curfew_gaps_total{reason=\"link_lost\"}";
 
-/// Fails unless exactly these channels' gaps came, each once, and before what was published last.
+/// Fails unless exactly these channels' gaps came, each once, and before the last publication.
 fn assert_told_once(tape: &Tape, channels: &[&str]) {
     for channel in channels {
         let gaps = tape.matching(&json!({"type":"gap","channel":channel}));
@@ -16,7 +16,7 @@ fn assert_told_once(tape: &Tape, channels: &[&str]) {
     assert_eq!(gaps.len(), channels.len(), "{gaps:?}");
 }
 
-/// Fails unless a gap stands between the last publication that came before it and `next`.
+/// Fails unless a gap stands between `next` and the last publication before it.
 fn assert_gap_before(tape: &Tape, next: &str) {
     let seen = tape.seen();
     let place = |found: &dyn Fn(&serde_json::Value) -> bool| {
@@ -28,7 +28,7 @@ fn assert_gap_before(tape: &Tape, next: &str) {
     assert!(gap < message, "{seen:?}");
 }
 
-/// A connection that publications arrive by is lost on a session that is healthy otherwise.
+/// A healthy node loses the connection that brings publications.
 #[tokio::test]
 async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
     let redis = Redis::start().await;
@@ -39,7 +39,7 @@ async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
             tapes.push(node.tape(user, "room:1").await);
         }
     }
-    // Two channels, so two gaps; and one who listens no more is not told.
+    // Two channels get two gaps, and a client that has unsubscribed gets none.
     let both = &tapes[0];
     for (tape, command) in [(both, "subscribe"), (&tapes[1], "unsubscribe")] {
         let channel = if command == "subscribe" {
@@ -61,7 +61,7 @@ async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
         })
         .await;
     }
-    // From the gap on nothing is missing.
+    // After the gap no publication is missing.
     cluster[1].publish("room:1", json!("whole")).await;
     for (at, tape) in tapes.iter().enumerate() {
         if at != 1 {
@@ -85,17 +85,17 @@ async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
     assert_eq!(cluster.metric("curfew_gaps_total").await, 8.0);
 }
 
-/// A node that is silent, while others accept, drops what they publish.
+/// A silent node drops publications that other nodes accept.
 #[tokio::test]
 async fn what_a_node_withheld_without_a_lease_is_told_when_it_speaks_again() {
     let redis = Redis::start().await;
     let cluster = Cluster::behind_proxies(2, &redis, &Settings::default()).await;
     let (silent, other) = (&cluster[0], &cluster[1]);
     let listener = silent.tape("alice", "room:1").await;
-    // A channel in which nothing is published meanwhile has no gap.
+    // A channel without publications meanwhile gets no gap.
     let quiet = silent.tape("bob", "room:2").await;
     let elsewhere = other.tape("carol", "room:1").await;
-    // Publications go on arriving: only the lease is lost.
+    // Publications still arrive; only the lease is lost.
     cluster.proxy(0).set_only(Kind::Tracking, Link::BLACK_HOLE);
     silent.until_out_of_touch(LEASE * 3, &["redis"]).await;
     for lost in 0..3 {
@@ -128,10 +128,10 @@ async fn what_a_node_withheld_without_a_lease_is_told_when_it_speaks_again() {
     );
 }
 
-/// A message that a node reads in a channel and drops may have been a publication, perhaps of a newer node.
+/// An unreadable message in a channel may have been a publication, perhaps of a newer node.
 #[tokio::test]
 async fn what_cannot_be_read_in_a_channel_is_told_as_a_gap() {
-    // Redis would cut a subscriber off that is behind by this much.
+    // By default Redis would disconnect a subscriber that is this far behind.
     let redis = Redis::start_with(&["client-output-buffer-limit pubsub 0 0 0"]).await;
     let cluster = Cluster::start(1, &redis.url(), &Settings::default()).await;
     let tape = cluster[0].tape("alice", "room:1").await;

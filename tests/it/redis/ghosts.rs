@@ -1,5 +1,5 @@
-//! Sessions of a user who has as many as are allowed, on any node: those that have no client any
-//! more make room (CONTRACT §4, 4409 and 4407).
+//! Sessions of a user at the limit, on any node: those without a client
+//! make room (CONTRACT §4, 4409 and 4407).
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 
 const ALICE: &str = "alice";
 
-/// No trace of a node that was killed is left after this (CONTRACT §8, R4), give or take a busy machine.
+/// Deadline for the cleanup after a killed node (CONTRACT §8, R4), plus time for a busy machine.
 const CLEANED_UP: Duration = Duration::from_secs(40);
 
-/// The session that is in the way lives on another node than the one that is asked for.
+/// The session to be closed is on a node other than the one that is asked for a new one.
 #[tokio::test]
 async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
     let redis = Redis::start().await;
@@ -23,7 +23,7 @@ async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
     let mut ghost = cluster[1].user(ALICE).await;
     let newcomer = cluster[0].tape(ALICE, "room:1").await;
     ghost.expect_close(4510, "no_pong").await;
-    // Two nodes' sessions all answer, and none goes.
+    // The sessions of both nodes answer, and none is closed.
     let token = Key::default_secret().user(ALICE);
     let mut third = cluster[0].ws().bearer(&token).open().await;
     let closing = third.expect_close(4409, "session_limit").await;
@@ -34,7 +34,8 @@ async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
     assert_eq!(cluster[0].sessions().await.len(), 2);
 }
 
-/// Nothing is known of sessions whose node does not answer: they count until they are cleaned up after.
+/// Sessions whose node does not answer count until they are cleaned up, because their state is
+/// unknown.
 #[tokio::test]
 async fn sessions_of_a_node_that_was_killed_count_until_they_are_reaped() {
     let redis = Redis::start().await;
@@ -58,7 +59,7 @@ async fn sessions_of_a_node_that_was_killed_count_until_they_are_reaped() {
     .await;
 }
 
-/// The oldest of all nodes' sessions gives way.
+/// The oldest session of all nodes is closed.
 #[tokio::test]
 async fn the_oldest_session_is_replaced_on_whichever_node_it_lives() {
     let redis = Redis::start().await;
@@ -78,8 +79,8 @@ async fn the_oldest_session_is_replaced_on_whichever_node_it_lives() {
     assert_eq!(cluster[1].sessions().await.len(), 2);
 }
 
-/// Fault: of clients that come at once some are refused, though the newest is to take the oldest one's
-/// place.
+/// Fault: of clients that connect at once some are refused, although the newest session should
+/// replace the oldest one.
 #[tokio::test]
 async fn of_many_who_come_at_once_none_is_refused_where_the_oldest_gives_way() {
     let redis = Redis::start().await;
@@ -102,7 +103,7 @@ async fn of_many_who_come_at_once_none_is_refused_where_the_oldest_gives_way() {
         for (first, _) in &opened {
             assert_ne!(first["code"], 4409, "round {round}: {first}");
         }
-        // Closed by 4407, all but the allowed number.
+        // All but the allowed number are closed by 4407.
         eventually("the others to give way", async || {
             (cluster[0].sessions().await.len() <= 3).then_some(())
         })

@@ -1,4 +1,4 @@
-//! The harness itself: what the other modules trust.
+//! The harness itself, which the other modules rely on.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use curfew_tests::{
 use serde_json::json;
 use tokio::time::timeout;
 
-/// Redis tells its version by another name than Valkey, which also claims one that it is compatible with.
+/// Redis and Valkey name their version differently, and Valkey also claims a compatible Redis
+/// version.
 #[tokio::test]
 async fn the_server_that_is_tried_is_the_one_asked_for() {
     let Some(wanted) = std::env::var_os("CURFEW_REDIS_VERSION") else {
@@ -53,7 +54,7 @@ async fn a_link_is_as_bad_as_asked() {
     through.call(&["SET", "a", "2"]).await.unwrap();
     assert!(before.elapsed() > Duration::from_millis(199));
 
-    // The server hears, and is not heard until later.
+    // The server receives, and its answers arrive late.
     proxy.set(Link::only_down(Flow::Stall));
     let mut setting = Box::pin(async {
         through.call(&["SET", "a", "3"]).await.unwrap();
@@ -68,7 +69,7 @@ async fn a_link_is_as_bad_as_asked() {
     proxy.set(Link::PASS);
     setting.await;
 
-    // The server does not hear; the connection has lost bytes and does not survive that.
+    // The server does not receive. The connection has lost bytes and is cut.
     proxy.set(Link::DEAF);
     let lost = timeout(Duration::from_millis(300), through.call(&["SET", "a", "4"]));
     lost.await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Sessions, nodes and channels of the whole cluster, asked of any node (CONTRACT §2).
+//! Sessions, nodes and channels of the whole cluster, from any node (CONTRACT §2).
 
 use std::collections::BTreeSet;
 
@@ -83,14 +83,15 @@ async fn any_node_lists_shows_and_closes_any_session() {
     .await;
 }
 
-/// Fault: a session that has just ended elsewhere is waited for in vain, and told as if Redis were down.
+/// Fault: the node waits in vain for a session that has just ended elsewhere, and reports an outage
+/// of Redis.
 #[tokio::test]
 async fn who_ends_a_session_that_has_just_ended_hears_that_there_is_none() {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
     let token = Key::default_secret().user("alice");
     let (mut gone, mut tries) = (0, 0);
-    // The second call finds the record there and the session not, sooner or later.
+    // Sooner or later the second call finds the record without the session.
     while gone < 10 {
         let node = &cluster[0];
         let (client, connected) = node.connected(node.ws().bearer(&token)).await;
@@ -98,7 +99,7 @@ async fn who_ends_a_session_that_has_just_ended_hears_that_there_is_none() {
         cluster[0].admin_ok("DELETE", &path, None).await;
         match cluster[1].admin("DELETE", &path, None).await {
             (404, _) => gone += 1,
-            // It was still closing.
+            // The session was still closing.
             (200, _) => {}
             other => panic!("{other:?}"),
         }
@@ -130,7 +131,7 @@ async fn sessions_of_a_user_are_limited_over_the_cluster() {
     .await;
     drop(again);
 
-    // All at once, on all nodes: never more than three.
+    // Connects at once on all nodes: there are never more than three sessions.
     for round in 0..5 {
         let user = format!("user-{round}");
         let (a, b, c) = tokio::join!(
@@ -143,7 +144,7 @@ async fn sessions_of_a_user_are_limited_over_the_cluster() {
     }
 }
 
-/// Four sessions of one user asked for at once; those that were opened.
+/// Asks for four sessions of one user at once. Returns the opened ones.
 async fn rush(cluster: &Cluster, node: usize, user: &str) -> Vec<Tape> {
     let (a, b, c, d) = tokio::join!(
         try_open(cluster, node, user),
@@ -154,7 +155,7 @@ async fn rush(cluster: &Cluster, node: usize, user: &str) -> Vec<Tape> {
     [a, b, c, d].into_iter().flatten().collect()
 }
 
-/// A session, unless there are too many.
+/// Opens a session, unless the user has too many.
 async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
     let token = Key::default_secret().user(user);
     let mut client = cluster[node].ws().bearer(&token).open().await;
@@ -169,7 +170,7 @@ async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
     }
 }
 
-/// The kind: a list for people in which nothing tells one pod from another.
+/// Fault: in a list for operators, nothing distinguishes two pods.
 #[tokio::test]
 async fn nodes_are_told_apart_by_name_and_address() {
     let redis = Redis::start().await;

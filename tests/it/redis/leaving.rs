@@ -1,4 +1,4 @@
-//! Nodes that are told to stop, under load and in a hurry (CONTRACT §4 1012, §7).
+//! Nodes that drain, under load and without delay (CONTRACT §4 1012, §7).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 /// Number of connections opened at once.
 const STORM: usize = 500;
 
-/// So many sessions are open when the node is told to stop.
+/// Number of open sessions when the node starts to drain.
 const EARLY: f64 = 50.0;
 
-/// A second signal is for an operator who does not want to wait.
+/// Deadline after a second signal, with which an operator skips the wait.
 const QUICK: Duration = Duration::from_secs(3);
 
-/// Asks for one session after the other until the node does not listen any more. How many there were,
-/// each of which is told to go, how often it was refused, and how often there was no answer.
+/// Asks for one session after the other until the node no longer listens. Asserts that the node
+/// closes each session. Returns the numbers of sessions, refusals, and attempts without an answer.
 async fn storm(connect: Connect) -> [usize; 3] {
     let (mut sessions, mut refused, mut cut) = (Vec::new(), 0, 0);
     loop {
@@ -30,7 +30,7 @@ async fn storm(connect: Connect) -> [usize; 3] {
                 refused += 1;
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => break,
-            // As the listener closed, by the kernel.
+            // The kernel resets the connection, as the listener has closed.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => cut += 1,
             Err(error) => panic!("no answer: {error}"),
         }

@@ -1,4 +1,4 @@
-//! Bad links between nodes and Redis (CONTRACT §8 R1, R2, R8).
+//! Faulty links between nodes and Redis (CONTRACT §8 R1, R2, R8).
 
 use std::time::{Duration, Instant};
 
@@ -8,19 +8,19 @@ use curfew_tests::{
 use serde_json::json;
 use tokio::time::{sleep, sleep_until};
 
-/// Within `backend.redis.timeout`, so that the node goes on living.
+/// A delay within `backend.redis.timeout`, so that the node keeps working.
 const FAR: Duration = Duration::from_millis(900);
 
-/// Time for a node to be well again after its link is.
+/// Deadline for a node to recover after its link has.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// A way in which a link is bad.
+/// A fault of a link.
 struct Fault {
     name: &'static str,
     link: Link,
-    /// Only the connections of this kind have it.
+    /// The only kind of connections with the fault.
     only: Option<Kind>,
-    /// True if the node loses its lease while it lasts.
+    /// True if the node loses its lease during the fault.
     isolates: bool,
 }
 
@@ -50,7 +50,7 @@ const FAULTS: [Fault; 11] = [
             Link::both(Flow::Delay(FAR.checked_div(2).unwrap())),
         )
     },
-    // Publications go on, and only the lease keeps them from a revoked session.
+    // Publications still arrive, and only the lease keeps them from a revoked session.
     Fault {
         only: Some(Kind::Tracking),
         ..fault("revocations lost", Link::BLACK_HOLE)
@@ -64,7 +64,7 @@ const FAULTS: [Fault; 11] = [
         isolates: false,
         ..fault("publications lost", Link::BLACK_HOLE)
     },
-    // Known sessions live on; a new one cannot be looked up.
+    // Existing sessions continue, but the node cannot look up a new one.
     Fault {
         only: Some(Kind::Other),
         isolates: false,
@@ -81,7 +81,7 @@ impl Fault {
     }
 }
 
-/// Every command is answered `unavailable` and not acted on, and no session opens.
+/// Asserts that every command is answered `unavailable` without effect, and that no session opens.
 async fn assert_no_lease(node: &Gateway, tape: &Tape, name: &str) {
     for (id, command) in [
         (
@@ -188,7 +188,7 @@ async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
         for tape in [&alices[node], &bobs[node]] {
             let closed = tape.closed_with(4503, "unavailable").await;
             let after = closed.duration_since(struck);
-            // The lease may have been renewed up to a second before the link went bad.
+            // The lease may have been renewed up to a second before the fault.
             let (least, most) = (grace + LEASE - Duration::from_secs(2), grace + LEASE * 3);
             assert!(
                 (least..most).contains(&after),
@@ -198,7 +198,7 @@ async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
             let closing = &tape.matching(&json!({"type":"closing"}))[0].frame;
             assert_eq!(closing["reconnect"], true);
         }
-        // No token is at fault, with or without a revocation.
+        // No token is blamed, with or without a revocation.
         for user in ["alice", "bob", "newcomer"] {
             let attempt = cluster[node].attempt(user).await;
             assert!(attempt.is_unavailable(), "{user}: {attempt:?}");
@@ -209,7 +209,7 @@ async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
         cluster[node].assert_admits("bob").await;
     }
     bobs[faults.len()].assert_open("healthy").await;
-    // Records of the closed sessions are gone as well.
+    // The records of the closed sessions are removed as well.
     curfew_tests::eventually("only the healthy node's session", async || {
         (cluster[0].sessions().await.len() == 1).then_some(())
     })
@@ -228,11 +228,11 @@ async fn a_link_that_flaps_costs_no_session() {
     );
     for link in [Link::CUT, Link::STALLED, Link::DEAF, Link::MUTE, Link::CUT].repeat(4) {
         cluster.proxy(0).set(link);
-        // Two moments of a link that is bad, then good: too short to be noticed, or just not.
+        // Two short faults of a link: too short to be noticed, or just long enough.
         sleep(Duration::from_millis(120)).await;
         cluster.proxy(0).set(Link::PASS);
         sleep(Duration::from_millis(40)).await;
-        // A newcomer meets a node that is well, or one that says it is not.
+        // A new client meets a healthy node, or one that answers that it is not.
         match cluster[0].attempt("dave").await {
             Attempt::Open(_) | Attempt::Unavailable => {}
             other => panic!("{other:?}"),
@@ -270,7 +270,7 @@ async fn the_lease_is_as_long_as_configured() {
     let _publisher = cluster[1].publisher("carol", "room:1").await;
     let alice = cluster[0].tape("alice", "room:1").await;
     alice.until(json!({"type":"message"})).await;
-    // Publications go on, and revocations do not come.
+    // Publications still arrive, but revocations do not.
     cluster.proxy(0).set_only(Kind::Tracking, Link::BLACK_HOLE);
     let written = Instant::now();
     redis

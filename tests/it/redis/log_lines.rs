@@ -1,4 +1,4 @@
-//! Log lines that an outage would repeat are said once for each cause.
+//! Log lines that an outage would repeat, which must appear once for each cause.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use curfew_tests::{Cluster, Redis, Settings, eventually};
 
 const GENERATIONS: &str = "curfew_backend_generations_total";
 
-/// The settings of a Redis do not change with each connection to it.
+/// Warnings about Redis' settings must not repeat with each connection.
 #[tokio::test]
 async fn what_a_redis_may_lose_is_told_once_however_often_connections_break() {
     let redis = Redis::start().await;

@@ -1,5 +1,5 @@
-//! Redis as it is rented: commands are forbidden, TLS and a user of few rights are demanded, a cluster has one
-//! endpoint and names instead of addresses, and a failover moves a name.
+//! Redis with the restrictions of hosted services: forbidden commands, TLS, a user of few rights, a
+//! cluster with one endpoint and names instead of addresses, and failover by DNS.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use super::topologies::{
     assert_keeps_its_promises, assert_keeps_streams, documented_users, with_streams,
 };
 
-/// Time for nodes to be well again.
+/// Deadline for nodes to recover.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Commands that rented services forbid.
+/// Commands that hosted services forbid.
 const FORBIDDEN: [&str; 10] = [
     "config",
     "bgrewriteaof",
@@ -31,7 +31,7 @@ const FORBIDDEN: [&str; 10] = [
     "failover",
 ];
 
-/// Lines of `redis.conf` that take these commands away.
+/// Lines of `redis.conf` that forbid these commands.
 fn forbid(commands: &[&str]) -> Vec<String> {
     let lines = commands
         .iter()
@@ -39,7 +39,7 @@ fn forbid(commands: &[&str]) -> Vec<String> {
     lines.collect()
 }
 
-/// Fault: a node that asks for a command which is forbidden there.
+/// Fault: a node uses a command that is forbidden there.
 #[tokio::test]
 async fn where_config_and_its_like_are_forbidden_the_promises_are_kept() {
     let lines = forbid(&FORBIDDEN);
@@ -63,12 +63,12 @@ fn rights_in_a_cluster() -> &'static str {
     rest.split_once('`').unwrap().0
 }
 
-/// Every right is used: a user has no more than it needs.
+/// Every right is used, so the documented user has no more than it needs.
 ///
-/// Fault: a right in the guide that is not needed any more.
+/// Fault: the guide has a right that is no longer needed.
 #[test]
 fn the_smallest_user_has_no_right_that_a_node_does_not_use() {
-    // Commands that redis-rs sends by itself.
+    // Commands that redis-rs sends on its own.
     let by_the_client = ["hello", "auth", "select", "multi", "exec", "ping"];
     let mut source = String::new();
     read_all(
@@ -89,7 +89,7 @@ fn the_smallest_user_has_no_right_that_a_node_does_not_use() {
             .map(|word| format!("\"{}\"", word.to_uppercase()));
         let is_used = by_the_client.contains(&command)
             || words.into_iter().all(|word| source.contains(&word))
-            // `redis.call`, `redis.pcall`, or a local name of the first.
+            // `redis.call`, `redis.pcall`, or a local alias of the first.
             || source.contains(&format!("call('{}'", command.to_uppercase()));
         assert!(is_used, "no node uses {command}");
     }
@@ -105,8 +105,8 @@ fn read_all(folder: &Path, into: &mut String) {
     }
 }
 
-/// A cluster as it is rented: TLS by a private authority, a user of few rights, no `CONFIG`, and servers that
-/// name themselves as `preferred` says.
+/// A cluster like a hosted one: TLS by a private authority, a user of few rights, no `CONFIG`, and
+/// servers that announce themselves as `preferred` says.
 async fn rented_cluster(authority: &TestAuthority, preferred: &str) -> RedisCluster {
     let users =
         documented_users().replacen("+wait", &format!("+wait {}", rights_in_a_cluster()), 1);
@@ -131,7 +131,8 @@ async fn rented_cluster(authority: &TestAuthority, preferred: &str) -> RedisClus
     .await
 }
 
-/// Fault: a cluster whose servers announce names, or no address at all, is not found from its one endpoint.
+/// Fault: a cluster whose servers announce names, or no address, is not found from its one
+/// endpoint.
 async fn assert_a_rented_cluster_is_used(preferred: &str) {
     let authority = TestAuthority::new();
     let redis = rented_cluster(&authority, preferred).await;
@@ -152,8 +153,8 @@ async fn assert_a_rented_cluster_is_used(preferred: &str) {
     assert_keeps_its_promises(&cluster, write, async || redis.keys().await).await;
     assert_keeps_streams(&cluster).await;
 
-    // The endpoint stands for another server meanwhile: no node notices, and a starting one finds
-    // the cluster.
+    // The endpoint leads to another server meanwhile. No running node notices, and a starting one
+    // finds the cluster.
     let alice = cluster[1].tape("alice", "room:1").await;
     endpoint.point_to(at(&redis.servers()[1]));
     let late = Gateway::start_with(&settings.clone().on_redis(&url)).await;
@@ -161,7 +162,7 @@ async fn assert_a_rented_cluster_is_used(preferred: &str) {
     late.publish("room:1", json!("from another endpoint")).await;
     alice.until(json!({"data":"from another endpoint"})).await;
 
-    // A drain leaves nothing behind, and no server was asked for more than the user may do.
+    // A drain leaves nothing behind, and no command exceeded the user's rights.
     let _leaving = cluster[0].tape("bob", "room:1").await;
     let mut node = cluster.remove(0);
     let id = node.id().await;
@@ -187,7 +188,7 @@ async fn a_cluster_that_tells_no_addresses_keeps_the_promises() {
     assert_a_rented_cluster_is_used("unknown-endpoint").await;
 }
 
-/// Connections of clients to a server, beside the one that asks and those of its replicas.
+/// Connections of clients to a server, without the one that asks and those of replicas.
 async fn connections(server: &Redis) -> Vec<String> {
     let clients = server.run(&["CLIENT", "LIST"]).await.text();
     let others = clients.lines().filter(|line| {
@@ -196,7 +197,7 @@ async fn connections(server: &Redis) -> Vec<String> {
     others.map(str::to_owned).collect()
 }
 
-/// Fault: a node that stays with the primary that was replaced, since that goes on answering.
+/// Fault: a node stays with the replaced primary, because that still answers.
 #[tokio::test]
 async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     let mut first = Redis::start().await;
@@ -212,7 +213,7 @@ async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     ];
     second.until_key("curfew:{revoked}:epoch").await;
 
-    // The old primary goes on as a replica, and keeps its connections.
+    // The old primary becomes a replica, and keeps its connections.
     second.run(&["REPLICAOF", "NO", "ONE"]).await;
     first
         .run(&["REPLICAOF", "127.0.0.1", &second.port().to_string()])
@@ -234,7 +235,7 @@ async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     tapes[0].revoked().await;
     cluster[1].assert_refused("alice").await;
 
-    // And back, when the other is gone at once.
+    // And back, with the other server ended at once.
     eventually_within(RECOVERY, "the replica to be in sync", async || {
         first
             .has(&revocation_key("user", "alice"))
@@ -255,10 +256,10 @@ async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     first.kill();
 }
 
-/// Fault: an answer that passes is taken for the server's last word.
+/// Fault: a temporary error counts as the server's final state.
 #[tokio::test]
 async fn a_redis_that_is_loading_is_waited_for() {
-    // Some three seconds for the keys below, which only loading takes.
+    // The keys below make the server load for some three seconds.
     let mut redis = Redis::start_with(&[
         "appendonly yes",
         "key-load-delay 1000",
@@ -294,7 +295,8 @@ async fn a_redis_that_is_loading_is_waited_for() {
     cluster.assert_well().await;
 }
 
-/// Fault: a replica without its primary is taken for the primary, or its answer for a user's fault.
+/// Fault: a replica without its primary counts as the primary, or a client is blamed for its
+/// answer.
 #[tokio::test]
 async fn a_replica_that_lost_its_primary_is_not_used_until_it_is_promoted() {
     let primary = Redis::start().await;

@@ -1,4 +1,4 @@
-//! Names mean what they say: a revocation's value is written as it is or as its digest, and both
+//! A revocation's value is written raw or as its digest, and both
 //! are one name everywhere (CONTRACT §7).
 
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{Cluster, Gateway, Link, Redis, Settings, Tape, eventually, revocation_key};
 use serde_json::{Value, json};
 
-/// By `printf %s zoë | openssl dgst -sha256 -binary | basenc --base64url`.
+/// Digest by `printf %s zoë | openssl dgst -sha256 -binary | basenc --base64url`.
 const ZOE: &str = "~J1K4hoaEf6XIb0e5TOZSt7PyKpHDdhfUUaTbmvpDFFA";
 
-/// Larger than any answer that a node could take within its lease.
+/// Size of a value that a node could not receive within its lease.
 const LARGE: usize = 64 * 1024 * 1024;
 
 fn settings() -> Settings {
@@ -21,7 +21,7 @@ async fn one(redis: &Redis) -> Cluster {
     Cluster::start(1, &redis.url(), &settings()).await
 }
 
-/// The list's entry for the key of this name.
+/// The list's entry for this key.
 async fn listed(node: &Gateway, key: &str) -> Value {
     eventually(&format!("{key} in the list"), async || {
         let listed = node.admin_ok("GET", "/v1/revocations", None).await;
@@ -68,7 +68,7 @@ async fn a_value_is_written_as_it_is_byte_for_byte() {
         }
     }
     bob.assert_open("after").await;
-    // Unicode is compared byte for byte: this one is composed otherwise.
+    // Unicode is compared byte for byte, and this text is composed differently.
     redis
         .run(&["SET", &revocation_key("user", "zoe\u{308}"), "1"])
         .await;
@@ -143,7 +143,7 @@ async fn either_spelling_bans_and_both_must_go() {
             node.until_admitted("zoë").await;
         }
     }
-    // Lifted by either name, in either way.
+    // Either name lifts the revocation, in either form.
     for name in ["zo%C3%AB", ZOE] {
         redis.run(&["MSET", &plain, "1", &digest, "1"]).await;
         listed(node, &plain).await;
@@ -153,7 +153,7 @@ async fn either_spelling_bans_and_both_must_go() {
         assert!(!redis.has(&plain).await && !redis.has(&digest).await);
         node.until_admitted("zoë").await;
     }
-    // Lost, they are written back as they were.
+    // After a loss, the keys are written back in the same form.
     redis.run(&["MSET", &plain, "1", &digest, "1"]).await;
     node.until_metric("curfew_revocations_known", |known| known == 2.0)
         .await;
@@ -250,7 +250,7 @@ async fn a_large_value_covers_everyone_it_names_and_costs_the_others_nothing() {
     alice.revoked().await;
     node.assert_refused("alice").await;
     bob.assert_open("after").await;
-    // It was in touch all the while.
+    // The node was connected all the time.
     assert_eq!(
         node.metric("curfew_backend_generations_total").await,
         generations
@@ -275,7 +275,7 @@ async fn a_key_that_is_written_again_and_again_stops_no_heartbeat() {
     let generations = node.metric("curfew_backend_generations_total").await;
     let mut connection = redis.connect().await;
     for _ in 0..WRITES {
-        // A cutoff that covers no session here.
+        // A cutoff that covers no session of this test.
         let write = ["SET", "curfew:{revoked}:all", "1000000000"];
         connection.call(&write).await.unwrap().accepted();
     }

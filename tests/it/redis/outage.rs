@@ -1,4 +1,4 @@
-//! An outage of Redis as the supervisor sees it: no reason to restart a node, or to take it out of
+//! An outage of Redis as the supervisor sees it: no reason to restart a node, or to remove it from
 //! service (CONTRACT §2, §8 R2, R8).
 
 use std::time::{Duration, Instant};
@@ -8,16 +8,16 @@ use curfew_tests::{Cluster, Gateway, LEASE, Redis, Settings, Tape};
 use serde_json::json;
 use tokio::time::interval;
 
-/// Watched for so long: well beyond the lease, and well within `backend.grace`.
+/// Length of the outage: well beyond the lease, and well within `backend.grace`.
 const OUTAGE: Duration = Duration::from_secs(8);
 
-/// Time for a cluster to be well again after its Redis is.
+/// Deadline for a cluster to recover after its Redis has.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// A way in which a server is away.
+/// The kinds of outages.
 #[derive(Debug, Clone, Copy)]
 enum Outage {
-    /// Connections stay, nothing is answered (SIGSTOP).
+    /// Connections stay, but nothing is answered (SIGSTOP).
     Hang,
     /// Connections are refused (`SHUTDOWN NOSAVE`).
     End,
@@ -27,7 +27,7 @@ impl Outage {
     async fn begin(self, redis: &Redis) {
         match self {
             Self::Hang => redis.freeze(),
-            // Redis may answer or not.
+            // Redis may end before it answers.
             Self::End => drop(redis.call(&["SHUTDOWN", "NOSAVE"]).await),
         }
     }
@@ -40,7 +40,7 @@ impl Outage {
     }
 }
 
-/// A new client is told to come again, before the upgrade or after it.
+/// Asserts that a new client is told to retry, before the upgrade or after it.
 async fn assert_unavailable(node: &Gateway) {
     let attempt = node.attempt("newcomer").await;
     assert!(attempt.is_unavailable(), "{attempt:?}");
@@ -64,7 +64,7 @@ async fn nodes_stay_ready_and_sessions_open_while_redis_hangs_or_is_down() {
         outage.begin(&redis).await;
         let began = Instant::now();
         for node in cluster.nodes() {
-            // Its connections for commands may be lost before its lease is.
+            // The connections for commands may be lost before the lease ends.
             let words = ["out of touch"];
             node.until_out_of_touch(LEASE * 2, &words).await;
         }
@@ -73,7 +73,7 @@ async fn nodes_stay_ready_and_sessions_open_while_redis_hangs_or_is_down() {
             for node in cluster.nodes() {
                 assert!(node.ready().await, "{outage:?}");
                 node.assert_alive().await;
-                // The metric behind the alert CurfewNotSynced.
+                // The metric of the alert CurfewNotSynced.
                 assert_eq!(node.metric("curfew_backend_synced").await, 0.0);
             }
             let closed = tapes.iter().any(Tape::is_closed);
@@ -112,7 +112,7 @@ async fn a_node_is_not_ready_before_it_was_and_when_it_leaves() {
     alice.expect_close(1012, "draining").await;
     let (status, body) = node.readiness().await;
     assert_eq!((status, &body["reason"]), (503, &json!("draining")));
-    // Records that cannot be removed are left to others: the node does not wait for them.
+    // The node leaves records that it cannot remove to others, and does not wait.
     assert_eq!(node.exited(RECOVERY).await, 0);
     assert!(
         told.elapsed() < Duration::from_secs(10),

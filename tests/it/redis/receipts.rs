@@ -1,4 +1,4 @@
-//! Statements of a receipt are true on every node (CONTRACT §2, §8 R5).
+//! The statements of a receipt are true on every node (CONTRACT §2, §8 R5).
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ async fn three(redis: &Redis) -> Cluster {
     Cluster::start(3, &redis.url(), &Settings::default()).await
 }
 
-/// The revocations a node lists, by their values.
+/// The revocations in a node's list, by value.
 async fn listed(cluster: &Cluster, node: usize) -> Vec<Value> {
     let answer = cluster[node].admin_ok("GET", "/v1/revocations", None).await;
     answer["revocations"].as_array().unwrap().clone()
@@ -33,7 +33,7 @@ async fn a_receipt_counts_all_nodes_and_sessions_and_is_true() {
         }
         let body = json!({"kind":"user","value":user,"ttl":"1h","reason":"left"});
         let receipt = cluster[round % 3].revoke(body).await;
-        // Delivered to the sessions that remain.
+        // Publications still reach the remaining sessions.
         cluster[(round + 1) % 3]
             .publish("room:1", json!(round))
             .await;
@@ -109,7 +109,7 @@ async fn every_node_lists_and_lifts_every_revocation() {
         );
         assert_eq!(token["kind"], "token");
     }
-    // A lower cutoff does not lower it.
+    // An earlier cutoff does not replace a later one.
     cluster[1]
         .revoke(json!({"kind":"user","value":"alice","before":now - 500}))
         .await;
@@ -154,7 +154,7 @@ async fn a_frozen_node_is_live_and_has_not_confirmed() {
         .admin("POST", "/v1/revocations", Some(alice))
         .await;
     let id = cluster[2].id().await;
-    // Fault: who is told only an id has to look for the pod that it is.
+    // Fault: from an id alone, an operator has to search for the pod.
     let names = json!({ id.as_str(): "curfew-7d9-x2k" });
     let nodes = json!({"live":3,"confirmed":2,"missing":[id],"names":names});
     assert_eq!((status, &receipt["nodes"]), (202, &nodes), "{receipt}");
@@ -233,7 +233,7 @@ async fn a_dry_run_says_who_would_be_closed_and_closes_nobody() {
     assert!(!redis.has(&revocation_key("user", "alice")).await);
 }
 
-/// Output of a command that speaks to `node`.
+/// Output of a command that calls `node`.
 async fn run(node: &Gateway, arguments: &[&str]) -> String {
     node.write("admin-key", ADMIN_KEY);
     let key = node.directory().join("admin-key");

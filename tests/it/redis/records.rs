@@ -1,4 +1,4 @@
-//! Records that other programs see in Redis, and their removal (CONTRACT §7).
+//! Records that other programs may read in Redis, and their removal (CONTRACT §7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// The lease of a node's hash (CONTRACT §7), in milliseconds.
 const NODE_LEASE: i64 = 15_000;
 
-/// `auth.leeway`, as it is by default, in seconds.
+/// Default of `auth.leeway`, in seconds.
 const LEEWAY: u64 = 5;
 
 async fn hash(redis: &Redis, key: &str) -> BTreeMap<String, String> {
@@ -26,7 +26,7 @@ async fn ends(redis: &Redis, key: &str) -> u64 {
     u64::try_from(time).unwrap_or_else(|_| panic!("{key} does not end: {time}"))
 }
 
-/// Session and token of a user whose token ends in so many seconds.
+/// Opens a session of a user with a token that ends in so many seconds.
 async fn open(
     cluster: &Cluster,
     node: usize,
@@ -70,7 +70,7 @@ async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
     assert!(number("expires_at").abs_diff(now + 600) <= 5);
     assert_eq!(number("expires_at") + LEEWAY, ends(&redis, &key).await);
 
-    // The user's sessions, by expiry, on all nodes.
+    // The user's sessions on all nodes, by expiry.
     let (second, other, _) = open(&cluster, 1, "alice", 1200).await;
     let index = "curfew:user:alice:sessions";
     let listed = redis
@@ -101,7 +101,7 @@ async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
     assert_eq!(score, (now + 3000 + LEEWAY).to_string());
     assert_eq!(ends(&redis, index).await, now + 3000 + LEEWAY);
 
-    // A token is a credential; its claims are not.
+    // A token is a credential, but its claims are not.
     let signature = token.rsplit('.').next().unwrap();
     for field in record.values() {
         assert!(!field.contains(signature), "{field}");
@@ -150,7 +150,7 @@ async fn a_node_is_recorded_with_its_sessions_while_it_lives() {
         .collect();
     assert_eq!(nodes, ids.iter().cloned().collect());
 
-    // A node that is told to leave takes its records with it, and its sessions'.
+    // A node that drains removes its records, and those of its sessions.
     let (mut client, session, _) = open(&cluster, 1, "carol", 600).await;
     let leaving = cluster.remove(1);
     leaving.terminate();
@@ -170,7 +170,7 @@ async fn however_a_session_ends_nothing_of_it_is_left() {
     let redis = Redis::start().await;
     let settings = Settings::default().with("auth.leeway = \"0s\"");
     let cluster = Cluster::start(2, &redis.url(), &settings).await;
-    // Keys of nodes only, each of which has had a session already.
+    // Only keys of nodes remain, because each node has had a session.
     for node in cluster.nodes() {
         drop(node.user("first").await);
     }
@@ -241,7 +241,7 @@ async fn however_a_session_ends_nothing_of_it_is_left() {
     assert_eq!(cluster.metric("curfew_sessions").await, 0.0);
 }
 
-/// Sessions whose token's `exp` has passed and whose access goes on for the leeway: they count, are
+/// Sessions after their token's `exp` but within the leeway: they count, are
 /// listed and are found like all others.
 #[tokio::test]
 async fn sessions_in_their_leeway_are_in_every_list() {

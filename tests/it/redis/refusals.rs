@@ -1,4 +1,4 @@
-//! A Redis that refuses, and a node that says so and waits (CONTRACT §8 R8).
+//! A Redis that refuses commands, and a node that reports it and waits (CONTRACT §8 R8).
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Cluster, Gateway, Link, Proxy, Redis, Settings, revocation_key};
 use serde_json::json;
 
-/// Time for a node to notice, or to be well again.
+/// Deadline for a node to notice, or to recover.
 const SOON: Duration = Duration::from_secs(15);
 
-/// The user of the tests with a password, who may do everything.
+/// The settings of a user with a password, who may do everything.
 fn with_password(redis: &Redis, password: &str) -> Settings {
     Settings::default()
         .on_redis(&redis.url())
@@ -25,7 +25,7 @@ async fn set_password(redis: &Redis, password: &str) {
     redis.run(&user).await;
 }
 
-/// No session opens, and no token is called bad.
+/// Asserts that no session opens, and that no token is blamed.
 async fn assert_unavailable(node: &Gateway) {
     for connect in [
         node.ws().bearer(&Key::default_secret().user("alice")),
@@ -35,7 +35,7 @@ async fn assert_unavailable(node: &Gateway) {
         let attempt = Attempt::make(connect).await;
         assert!(attempt.is_unavailable(), "{attempt:?}");
     }
-    // A fault of the token is still one when it can be told without Redis, or is not told at all.
+    // A fault of the token is still reported if the node can tell without Redis.
     match node.attempt_with("not.a.token").await {
         Attempt::Unavailable => {}
         Attempt::Refused(reason, code) => assert_eq!((&*reason, code), ("malformed", 4401)),
@@ -96,12 +96,12 @@ async fn a_wrong_password_is_said_in_readiness_and_to_nobody_else() {
     let reason = node.until_unready(SOON, &words).await;
     assert!(!reason.contains("not-the-password"), "{reason}");
     assert_unavailable(&node).await;
-    // It goes on trying.
+    // The node keeps trying.
     set_password(&redis, "not-the-password").await;
     node.until_in_touch(SOON).await;
     let bob = node.tape("bob", "room:1").await;
 
-    // Changed behind its back, with every connection cut.
+    // The password changes without notice, and every connection is cut.
     set_password(&redis, "the-second-password").await;
     redis.run(&["CLIENT", "KILL", "USER", "curfew"]).await;
     node.until_out_of_touch(SOON, &words).await;
@@ -167,7 +167,7 @@ async fn a_replica_is_not_taken_for_a_primary() {
     node.until_in_touch(SOON).await;
     let alice = node.tape("alice", "room:1").await;
 
-    // Demoted while in use: its connections stay.
+    // A primary that is demoted while in use: its connections stay.
     replica
         .run(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()])
         .await;
@@ -205,7 +205,7 @@ async fn a_node_whose_clock_is_wrong_lets_nobody_in() {
         let node = Gateway::start_with(&Settings::default().on_redis(&url)).await;
         node.until_unready(SOON, &["clock", "time"]).await;
         assert_unavailable(&node).await;
-        // A little is normal, and is looked at again at every connect.
+        // A small difference is normal, and every connect measures it again.
         proxy.shift_time(seconds / 10);
         proxy.set(Link::CUT);
         proxy.set(Link::PASS);

@@ -1,4 +1,4 @@
-//! Records that others have removed while their sessions live (CONTRACT §7).
+//! Records that others have removed while their sessions are open (CONTRACT §7).
 
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use curfew_testkit::unix_now;
 use curfew_tests::{Cluster, Flow, Gateway, Kind, Link, Redis, Settings, eventually_within};
 use serde_json::json;
 
-/// Every record is looked at within 30 s, and written again 10 s later; a busy machine is slower.
+/// Deadline for a restored record: checked within 30 s, written 10 s later, plus time for a busy
+/// machine.
 const RESTORED: Duration = Duration::from_secs(60);
 
-/// The sessions' clients read nothing while the test waits.
+/// Settings under which clients may stay silent while the test waits.
 fn settings() -> Settings {
     Settings::default().with("session.ping_interval = \"5m\"")
 }
@@ -41,7 +42,7 @@ impl Recorded {
         }
     }
 
-    /// True if all that CONTRACT §7 names is there.
+    /// True if all keys and fields of CONTRACT §7 exist.
     async fn is_whole(&self, redis: &Redis) -> bool {
         let noted = redis
             .run(&["SISMEMBER", &self.of_node, &self.session])
@@ -61,7 +62,7 @@ impl Recorded {
         .await;
     }
 
-    /// Found by its user and closed by its id, through any node.
+    /// Asserts that the session is found by its user and closed by its id, through any node.
     async fn is_reached(&mut self, node: &Gateway, user: &str) {
         let path = format!("/v1/sessions?user={user}");
         let listed = node.admin_ok("GET", &path, None).await;
@@ -125,7 +126,7 @@ async fn whatever_is_missing_of_a_live_sessions_record_is_written_again() {
 
 #[tokio::test]
 async fn a_reaper_that_is_late_takes_nothing_for_good_from_a_node_that_is_back() {
-    /// So long it may take until the sleeper is taken for dead, and until it is back.
+    /// Deadline for others to consider the stopped node dead, and for its return.
     const SLEEPS: Duration = Duration::from_secs(40);
     let redis = Redis::start().await;
     let settings = settings().with("backend.grace = \"5m\"");
@@ -136,13 +137,13 @@ async fn a_reaper_that_is_late_takes_nothing_for_good_from_a_node_that_is_back()
     redis.run(&["CONFIG", "RESETSTAT"]).await;
 
     sleeper.signal("STOP");
-    // Each of the reaper's commands takes so long to arrive that there is time to act between two.
+    // Each of the reaper's commands is delayed, so that the test can act between two.
     let link = cluster.proxy(1);
     link.set_only(
         Kind::Other,
         Link::only_up(Flow::Delay(Duration::from_millis(400))),
     );
-    // It has asked whose the sessions are; next it removes them.
+    // The reaper has read the sessions' owners. Next it removes the records.
     eventually_within(SLEEPS, "the reaper at work", async || {
         let stats = redis.run(&["INFO", "commandstats"]).await.text();
         stats.contains("cmdstat_hmget:").then_some(())
@@ -153,7 +154,7 @@ async fn a_reaper_that_is_late_takes_nothing_for_good_from_a_node_that_is_back()
 
     sleeper.signal("CONT");
     sleeper.until_in_touch(SLEEPS).await;
-    // Found that its lease was gone, it has written its records again.
+    // The node has found that its lease was over, and has written its records again.
     eventually_within(SLEEPS, "the records written again", async || {
         let marked = redis.run(&["HEXISTS", &recorded.hash, "marked"]).await;
         (marked.integer() == 0 && recorded.is_whole(&redis).await).then_some(())
@@ -191,7 +192,7 @@ async fn a_refresh_writes_a_record_that_was_removed() {
         .client
         .expect_json(json!({"type":"refreshed","id":1}))
         .await;
-    // At once, before any look.
+    // The refresh writes the record at once, before any check.
     let ends = redis.run(&["HGET", &recorded.hash, "expires_at"]).await;
     assert_eq!(ends.text(), exp.to_string());
     recorded.is_reached(&cluster[1], "alice").await;
@@ -206,7 +207,7 @@ async fn a_session_that_ends_while_its_record_is_missing_is_not_brought_back() {
     for recorded in [&closes, &stays] {
         redis.run(&["DEL", &recorded.hash]).await;
     }
-    // Within the ten seconds between the first look that finds it missing and the second.
+    // Within the ten seconds between the first check that finds the record missing and the second.
     stays.until_whole(&redis).await;
     closes.until_whole(&redis).await;
     redis.run(&["DEL", &closes.hash]).await;
@@ -218,7 +219,7 @@ async fn a_session_that_ends_while_its_record_is_missing_is_not_brought_back() {
         (!left && noted == 1).then_some(())
     })
     .await;
-    // Nor at any of the looks that follow: a record that is removed now is restored by one of them.
+    // Later checks must not bring it back either. Restoring this record proves that one ran.
     redis.run(&["DEL", &stays.hash]).await;
     stays.until_whole(&redis).await;
     let keys = redis.keys().await;

@@ -15,7 +15,7 @@ const REVOCATIONS: usize = 50_000;
 /// Clients that connect at once.
 const CONNECTS: usize = 5000;
 
-/// Admissions that may wait for Redis at once.
+/// Number of admissions that may wait for Redis at once.
 const ADMISSIONS: usize = 64;
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn fifty_thousand_revocations_close_whom_they_name_and_leave_the_nodes_wel
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
     let user = |n: usize| format!("user-{n}");
-    // Connected: the first, some between, and the last.
+    // The users with sessions: the first, some in between, and the last.
     let named = [
         0,
         1,
@@ -138,7 +138,7 @@ async fn connects_beyond_what_a_slow_redis_takes_are_told_to_come_back() {
     for n in 0..20 {
         node.assert_admits(&format!("user-{n}")).await;
     }
-    // A session can be closed by a revocation, and has the only records.
+    // A revocation can close each of the sessions, and only these have records.
     let sessions = usize::try_from(
         redis
             .run(&["ZCARD", "curfew:user:alice:sessions"])

@@ -1,4 +1,4 @@
-//! Redis Cluster, TLS, and a user who may do what a node needs and nothing else.
+//! Redis Cluster, TLS, and a user with only the rights that a node needs.
 
 use std::time::{Duration, Instant};
 
@@ -10,11 +10,11 @@ use curfew_tests::{
 };
 use serde_json::json;
 
-/// Time for a cluster to be well again.
+/// Deadline for a cluster to recover.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// The users that the operations guide tells to make: of a node, and of an operator who may write
-/// revocations only; with passwords instead of what is to be changed.
+/// The users in the operations guide: a node's, and that of an operator who may only write
+/// revocations. Passwords replace the placeholders.
 pub(super) fn documented_users() -> String {
     let guide = include_str!("../../../deploy/README.md");
     let users = guide.lines().filter(|line| line.starts_with("user "));
@@ -28,7 +28,7 @@ pub(super) fn documented_users() -> String {
     users.join("\n")
 }
 
-/// Fan-out, records, receipts and bare keys, as they are promised on any Redis.
+/// Tests fan-out, records, receipts and bare keys, which are promised on any Redis.
 pub(super) async fn assert_keeps_its_promises(
     cluster: &Cluster,
     write: impl AsyncFn(&[&str]),
@@ -124,7 +124,7 @@ pub(super) fn with_streams(settings: Settings) -> Settings {
     )
 }
 
-/// All that a node asks Redis for streams, each once: appending with a key and without, recovery on
+/// Uses every command of streams once: appending with a key and without, recovery on
 /// another node, and reading in both directions.
 pub(super) async fn assert_keeps_streams(cluster: &Cluster) {
     let last = cluster.nodes().len() - 1;
@@ -168,7 +168,7 @@ async fn a_redis_cluster_keeps_the_promises() {
     let write = async |command: &[&str]| drop(redis.run(command).await);
     assert_keeps_its_promises(&cluster, write, async || redis.keys().await).await;
 
-    // One primary's connections at a time, that of the revocations among them.
+    // Kills one primary's connections at a time, including those to the revocations' primary.
     let publisher = cluster[1].publisher("carol", "room:1").await;
     let (alice, bob) = (
         cluster[0].tape("alice", "room:1").await,
@@ -191,12 +191,12 @@ async fn a_redis_cluster_keeps_the_promises() {
     bob.assert_open("after").await;
     drop(publisher);
 
-    // The primary of the revocations comes back without them.
+    // The primary of the revocations returns without its data.
     let key = revocation_key("user", "alice");
     redis.restart_owner_empty(&["SET", &key]).await;
     eventually_within(RECOVERY * 2, "the revocation", async || {
         for server in redis.servers() {
-            // The others say that they do not have the slot.
+            // The other servers answer that they do not have the slot.
             if let Ok(Reply::Integer(1)) = server.call(&["EXISTS", &key]).await {
                 return Some(());
             }
@@ -260,7 +260,7 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
         "a node asked for more"
     );
 
-    // A server refuses clients without a certificate of that authority.
+    // The server refuses clients without a certificate of that authority.
     let stranger = Settings::default()
         .with("backend.redis.username = \"curfew\"")
         .with("backend.redis.password = \"password-of-curfew\"")

@@ -1,46 +1,46 @@
-//! The bound where it is hardest to keep: with the queues full (CONTRACT §8 R1, R3).
+//! The bound of R1 in its hardest case: with full queues (CONTRACT §8 R1, R3).
 //!
-//! A publisher that never waits, a hundred subscribers of which some do not read for a while, 48 of
-//! them revoked by bare keys, and a node that is stopped, cut off or both. Nothing may be delivered
-//! to a revoked session, and no publication of one executed, later than the lease after its key was
-//! written.
+//! A publisher never waits. Of a hundred subscribers some do not read for a while, and 48 are
+//! revoked by bare keys. A node is stopped, cut off or both. Later than the lease after its key was
+//! written, nothing may be delivered to a revoked session, and no publication of one may be
+//! executed.
 //!
 //! # The test's own clock
 //!
-//! It stops with the machine: a thread that is not scheduled reads late what came in time, and a
-//! key may have been written before the test learns of it. What is asserted does not depend on
-//! either:
+//! It stops with the machine: a thread that is not scheduled reads late, even if bytes came in
+//! time, and a key may have been written before the test learns of it. The assertions depend on
+//! neither:
 //!
-//! - The time of a revocation is when Redis' answer to the last `SET` was read: not before any of
-//!   them was executed.
+//! - The time of a revocation is when the test read Redis' answer to the last `SET`. Every `SET`
+//! was executed before that.
 //! - The time of a read plays no part. At the bound the test asks the kernels how many bytes the
-//!   node has written to each client: what the client has read, what waits in its socket and what in
-//!   the node's ([`Audience::mark`]). Bytes behind this mark were written after the bound, whenever
-//!   they are read; bytes before it are past recall (assumption (e) of the revocation protocol),
-//!   also when a client reads them much later because it did not read for a while. A frame that was
-//!   published after the bound, which its data says, is late in any case.
+//! node has written to each client: the bytes that the client has read, those in its socket and
+//! those in the node's socket ([`Audience::mark`]). Bytes behind this mark were written after the
+//! bound, regardless of when they are read. Bytes before it cannot be recalled (assumption (e) of
+//! the revocation protocol), even if a client that paused reads them much later. A frame whose data
+//! says that it was published after the bound is late in any case.
 //! - A publication was executed after the tick before it was sent: a [`Witness`] subscribes at
-//!   Redis itself and publishes ticks, and one connection gets both in the order of execution.
+//! Redis itself and publishes ticks, and one connection gets both in the order of execution.
 //!
-//! So a test that is held up makes its mark later and sees less, and never too much. It cannot see
-//! that much less: what would let late frames out, the node that goes on or the link that is whole
-//! again, comes after the mark by the test's own doing.
+//! So a test that is held up makes its mark later. It then sees fewer late bytes, never too many.
+//! The difference is small: the test itself continues the node or repairs the link, which could
+//! release late frames, only after the mark.
 //!
 //! [`Witness`]: curfew_tests::Witness
 //!
 //! # The allowance
 //!
-//! A thread of the node can be kept from running between its question whether it may write and the
-//! system call, by the machine and not by anything of ours. How long the machine does that is
-//! measured: it is the longest time that the thread which reads, and never waits for anything, went
-//! without a look at its clients. The bound is the lease plus this, at least [`LEAST`] and at most
-//! [`MOST`]; a round in which the machine stood still for longer proves nothing and is done again.
-//! A node that is stopped by a signal may be stopped in that very place, which is the exception that
-//! R1 makes: one system call of at most 64 KiB for each of its threads.
+//! The machine can keep a thread of the node from running between its check and the system call,
+//! which is no fault of Curfew. The test measures for how long the machine does that: it is the
+//! longest time for which the reading thread, which never waits, did not look at its clients. The
+//! bound is the lease plus this time, at least [`LEAST`] and at most [`MOST`]. If the machine stood
+//! still for longer, the round proves nothing and is repeated. A signal may stop a node at that
+//! very point, which is the exception of R1: one system call of at most 64 KiB for each of its
+//! threads.
 //!
 //! # Rounds
 //!
-//! One of each in CI. For thirty, against a release build:
+//! CI runs one round of each. For thirty, with a release build:
 //!
 //! ```text
 //! cargo build --release -p curfew
@@ -48,8 +48,8 @@
 //!     cargo test -p curfew-tests --test it redis::under_load -- --nocapture
 //! ```
 //!
-//! Each prints a line for each round, the number that chooses the same again
-//! (`CURFEW_TEST_SEED`), and fails at the end if any round broke the bound.
+//! Each prints a line for each round, and the number that repeats the same choices
+//! (`CURFEW_TEST_SEED`). It fails at the end if any round broke the bound.
 
 mod chaos;
 mod control_link;
@@ -70,64 +70,66 @@ use tokio::time::{sleep, sleep_until};
 
 use rounds::{Verdict, rounds};
 
-/// Sessions on the node that is in trouble.
+/// Number of sessions on the node in trouble.
 const SUBSCRIBERS: usize = 100;
 
-/// Number of revoked users: the first of all.
+/// Number of revoked users, who are the first ones.
 const REVOKED: usize = 48;
 
-/// Every other session does not read for a while.
+/// One session in so many does not read for a while.
 const PAUSED: usize = 2;
 
-/// Between one client's ceasing to read and the next's: at any time some are full, some are not.
+/// Interval between two clients that stop reading, so that at any time some queues are full and
+/// some not.
 const ONE_BY_ONE: Duration = Duration::from_millis(15);
 
-/// Publications a second until the queues are full: so few that no client that does not read is
-/// closed for it before the others are full.
+/// Publications a second until the queues are full. The rate is low, so that no client that does
+/// not read is closed for it before the others' queues are full.
 const FILLING: u64 = 4_000;
 
-/// For how long at most nothing holds the publisher back. Queues as they are by default overflow
-/// soon, and then their sessions are gone.
+/// Longest time in which nothing limits the publisher. With default sizes queues soon overflow,
+/// and then their sessions are closed.
 const LOOSE: Duration = Duration::from_millis(300);
 
-/// Data in every frame, in bytes.
+/// Size of the data in every frame, in bytes.
 const DATA: usize = 200;
 
-/// Data in the node's queues at their default sizes, in bytes: the bound of four sessions.
+/// Data in the node's queues at their default sizes, in bytes: the limit of four sessions.
 const FULL: f64 = 4.0 * 1024.0 * 1024.0;
 
 /// Data in the node's queues at large sizes, in bytes.
 const VERY_FULL: f64 = 64.0 * 1024.0 * 1024.0;
 
-/// Publications a second while the node delivers nothing: they wait for it in Redis.
+/// Publications a second while the node delivers nothing. They wait for it in Redis.
 const MEANWHILE: u64 = 5_000;
 
-/// The least allowance for the scheduling of the node's threads, measured or not.
+/// Smallest allowance for the scheduling of the node's threads, even if the measured time is
+/// shorter.
 const LEAST: Duration = Duration::from_millis(300);
 
-/// The most. On a machine that stands still for longer nothing can be said.
+/// Largest allowance. On a machine that stands still for longer, the test proves nothing.
 const MOST: Duration = Duration::from_secs(1);
 
-/// Sessions that were closed for not reading.
+/// Metric of sessions that were closed for not reading.
 const OVERFLOWED: &str = "curfew_connections_closed_total{code=\"4508\"}";
 
-/// Until a node has told every session what became of it, at load.
+/// Deadline for a node to close or serve every session, at load.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Bytes that one system call may write (R1).
+/// Limit on the bytes of one system call (R1).
 const ONE_WRITE: usize = 64 * 1024;
 
 fn user(n: usize) -> String {
     format!("user-{n}")
 }
 
-/// A Redis that keeps all that a node does not read: publications to a stopped node come when it
-/// goes on.
+/// A Redis that stores everything that a node does not read: publications to a stopped node arrive
+/// when it continues.
 async fn patient_redis() -> Redis {
     Redis::start_with(&["client-output-buffer-limit pubsub 0 0 0"]).await
 }
 
-/// Queues as they are by default, or such that hold so much that no session is closed for it.
+/// Settings with default queues, or with queues so large that no session is closed for them.
 fn settings(large_queues: bool) -> Settings {
     match large_queues {
         false => Settings::default(),
@@ -166,8 +168,8 @@ impl Load {
         Self { audience, flood }
     }
 
-    /// Some clients cease to read, one by one, until so many bytes wait for them in the node; then
-    /// the publisher is let loose.
+    /// Makes some clients stop reading, one by one, until so many bytes wait for them in the node.
+    /// Then removes the publisher's limit.
     async fn fill(&self, cluster: &Cluster, bytes: f64, dice: &mut Dice) {
         self.flood.pace(FILLING);
         for client in (0..SUBSCRIBERS).step_by(PAUSED) {
@@ -175,8 +177,8 @@ impl Load {
             sleep(ONE_BY_ONE).await;
         }
         let deadline = Moment::now() + PATIENCE;
-        // On a busy machine publications come in bursts, and the first that is full is closed before
-        // anyone sees it: then the others are about to be.
+        // On a busy machine publications come in bursts, and the first client with a full queue is
+        // closed before the metric shows it. The others' queues are then nearly full.
         while cluster[0].metric("curfew_send_queue_bytes").await < bytes
             && cluster[0].metric(OVERFLOWED).await < 1.0
         {
@@ -196,7 +198,7 @@ impl Load {
         sleep(dice.time_below(LOOSE)).await;
     }
 
-    /// Clients that do not read begin again, one after the other, at any time of the next `within`.
+    /// Makes paused clients read again, one after the other, at random times within `within`.
     async fn resume(&self, dice: &mut Dice, clients: Vec<usize>, within: Duration) {
         let now = Moment::now();
         let mut again: Vec<(Moment, usize)> = clients
@@ -210,7 +212,7 @@ impl Load {
         }
     }
 
-    /// Number of revoked clients that remain.
+    /// Number of revoked clients that are still connected.
     fn remaining(&self) -> usize {
         let remaining = |client: &usize| !self.audience.is_ended(*client);
         (0..REVOKED).filter(remaining).count()
@@ -226,7 +228,7 @@ impl Load {
         .await;
         for client in 0..REVOKED {
             let code = self.audience.closed(client);
-            // One that was reset in the middle of a frame has not been told.
+            // A session that was reset in the middle of a frame was not told.
             assert!(
                 matches!(code, None | Some(4403 | 4508)),
                 "{}: {code:?}",
@@ -246,7 +248,7 @@ impl Load {
         newcomer.until(json!({"type":"message"})).await;
     }
 
-    /// Compares the bytes sent to the revoked behind the mark with the allowance for so many
+    /// Compares the bytes sent to revoked clients behind the mark with the allowance for so many
     /// threads that may have been stopped before a system call.
     fn verdict(&self, acknowledged: Moment, mark: &Mark, excepted: usize) -> Verdict {
         let gap = self.audience.longest_gap(acknowledged, mark.at());
@@ -277,7 +279,7 @@ impl Load {
     }
 }
 
-/// Writes the keys of these users; when Redis had them all.
+/// Writes the keys of these users. Returns the time at which Redis had all of them.
 async fn revoke(connection: &mut Resp, users: &[String]) -> Moment {
     let commands: Vec<[String; 3]> = users
         .iter()
@@ -289,8 +291,8 @@ async fn revoke(connection: &mut Resp, users: &[String]) -> Moment {
     Moment::now()
 }
 
-/// Waits until nothing may be delivered any more to those whose keys were written at
-/// `acknowledged`, by what the machine has allowed its threads so far, and marks what was.
+/// Waits until the bound for revocations that were written at `acknowledged`. It includes the time
+/// for which the machine has stopped its threads so far. Then marks the written bytes.
 async fn bound(audience: &Audience, acknowledged: Moment) -> Mark {
     loop {
         let gap = audience.longest_gap(acknowledged, Moment::now());

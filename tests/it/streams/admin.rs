@@ -97,7 +97,7 @@ async fn a_history_that_is_deleted_is_recovered_by_nobody_and_missed_by_no_subsc
     let (alice, joined) = join(&cluster[0], "alice", None).await;
     let placed = publish(&cluster[0], "room:1", 3).await;
     alice.until(json!({"offset":3})).await;
-    // The other node deletes; this one has a window.
+    // The other node deletes the history, and this one has a window.
     let deleted = cluster[1]
         .admin_ok("DELETE", "/v1/channels/room:1/history", None)
         .await;
@@ -138,7 +138,7 @@ async fn a_history_is_cut_at_half_of_the_bytes_of_a_queue() {
     assert_eq!(read("?before=3").await, (vec![2, 1], Value::Null));
 }
 
-/// Fault: entries that are none of ours are passed over without a word.
+/// Fault: foreign entries are skipped silently.
 #[tokio::test]
 async fn entries_that_cannot_be_read_are_counted_and_logged() {
     let redis = Redis::start().await;

@@ -1,4 +1,5 @@
-//! Every frame of many clients is accounted for, while links, connections, nodes and data fail at random.
+//! Every frame of many clients is accounted for, under random faults of links, connections, nodes
+//! and data.
 
 mod book;
 mod client;
@@ -18,13 +19,13 @@ use client::Client;
 /// Number of clients.
 const CLIENTS: usize = 10;
 
-/// Number of times that something happens.
+/// Number of random faults.
 const STEPS: usize = 60;
 
-/// Time between two of them.
+/// Interval between two faults.
 const STEP: Duration = Duration::from_millis(150);
 
-/// Time for a cluster to be well again, and for a quiet channel to be compared.
+/// Deadline for a cluster to recover, and for a quiet channel to be compared.
 const RECOVERY: Duration = Duration::from_secs(45);
 
 /// Longest wait for the answer to a publication.
@@ -33,13 +34,13 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// One publication in so many is sent to two nodes at once, with the same key.
 const TWINS: usize = 4;
 
-/// The things that go wrong.
+/// The faults of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Faults {
     None,
-    /// Links, connections, data; nodes that stop for a while.
+    /// Faults of links, connections and data, and stops of nodes.
     Some,
-    /// As those, and the first two of four nodes are killed.
+    /// The same, and the first two of four nodes are killed.
     Kills,
 }
 
@@ -47,7 +48,7 @@ enum Faults {
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     channel: &'static str,
-    /// Publications kept: few enough that clients come too late for some.
+    /// Number of stored publications, so small that clients reconnect too late for some.
     size: u32,
     window_bytes: u32,
     faults: Faults,
@@ -78,7 +79,7 @@ impl Trial {
             .with("backend.grace = \"5m\"")
     }
 
-    /// The history, as the admin API has it.
+    /// The path of the history in the admin API.
     fn history_path(&self) -> String {
         let bytes = self.channel.bytes();
         let written: String = bytes.map(|byte| format!("%{byte:02X}")).collect();
@@ -86,7 +87,7 @@ impl Trial {
     }
 }
 
-/// The parts that publishers share.
+/// The state that publishers share.
 #[derive(Debug, Clone)]
 struct Stage {
     trial: Trial,
@@ -96,7 +97,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// Publishes at a node, with the data as key; false if it is not known to be taken.
+    /// Publishes at a node, with the data as key. Returns false if it may not have been accepted.
     async fn publish(&self, node: usize, data: &str) -> bool {
         let body = json!({"channel":self.trial.channel,"data":data,"key":data});
         let asked = self.cluster[node].admin("POST", "/v1/publish", Some(body));
@@ -111,8 +112,8 @@ impl Stage {
         false
     }
 
-    /// Publishes numbers at the last node, each with its key until it is answered. Some are sent to the node before it
-    /// as well, which has troubles of its own.
+    /// Publishes numbers at the last node, each with its key until it is answered. Some are also
+    /// sent to the node before it, which has its own faults.
     async fn publish_numbers(self, name: &'static str) {
         let last = self.cluster.nodes().len() - 1;
         let mut twins = JoinSet::new();
@@ -125,7 +126,8 @@ impl Stage {
                 let (stage, data) = (self.clone(), data.clone());
                 twins.spawn(async move { stage.publish(last - 1, &data).await });
             }
-            // An epoch that is over keeps its answer: it is told where it was, and is sent no more.
+            // The key's answer belongs to its epoch: in a new epoch the publication is not sent
+            // again.
             for _ in 0..100 {
                 if self.publish(last, &data).await {
                     break;
@@ -135,15 +137,15 @@ impl Stage {
             sleep(Duration::from_millis(10)).await;
         }
         let taken = twins.join_all().await;
-        // The other node's troubles may last as long as the run.
+        // The other node's faults may last as long as the run.
         let is_all = taken.iter().all(|taken| *taken);
         assert!(self.trial.has_faults() || is_all, "{taken:?}");
     }
 }
 
-/// Has something fail; returns true if data are lost.
+/// Makes something fail. Returns true if data are lost.
 async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster, alive: &[usize]) -> bool {
-    // The last node is well.
+    // The last node stays healthy.
     let node = alive[dice.below(alive.len() - 1)];
     let link = dice.link();
     match dice.below(10) {
@@ -173,7 +175,7 @@ async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster, alive: &[usize]
     false
 }
 
-/// Waits until these nodes are in touch with Redis.
+/// Waits until these nodes are connected to Redis.
 async fn until_well(nodes: impl Iterator<Item = &Gateway>) {
     for node in nodes {
         node.until_in_touch(RECOVERY).await;

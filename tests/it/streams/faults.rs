@@ -1,4 +1,4 @@
-//! Links that break, data that is lost, keys that are not ours.
+//! Broken links, lost data, and keys of other programs.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use tokio::time::sleep_until;
 
 use super::{join, offsets, position, with_streams};
 
-/// Time that a node may take to be well again.
+/// Deadline for a node to recover.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Publishes until it is taken, and returns its place.
+/// Publishes until the publication is accepted. Returns its position.
 async fn publish(node: &Gateway, data: Value) -> Value {
     eventually_within(RECOVERY, "a publication that is taken", async || {
         let body = json!({"channel":"room:1","data":data});
@@ -94,7 +94,7 @@ async fn what_the_stream_has_no_more_is_a_gap_where_it_is_missing() {
     cluster[0].thaw();
     alice.until_within(RECOVERY, json!({"offset":10})).await;
     assert_eq!(offsets(&alice, "room:1"), [1, -7, 8, 9, 10]);
-    // The other node's link was cut as well, and refuses subscriptions until it is back.
+    // The other node's link was cut as well, and the node refuses subscriptions until it is back.
     let answer = eventually_within(RECOVERY, "a subscription that is taken", async || {
         let bob = Tape::of(cluster[1].user("bob").await);
         let since = position(&joined);
@@ -147,7 +147,7 @@ async fn a_key_is_of_the_epoch_in_which_it_was_taken() {
     assert_eq!(publish().await, first);
     let keys = redis.keys().await;
     let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
-    // The key is there still, and what it was taken for is lost.
+    // The idempotency key still exists, but its publication is lost.
     redis.run(&["DEL", stream, &format!("{stream}:meta")]).await;
     let again = publish().await;
     assert_eq!(again["offset"], 1);
@@ -186,7 +186,7 @@ async fn a_stream_takes_nothing_after_the_lease() {
     let first = publish(&cluster[0], json!("first")).await;
     redis.freeze();
     let frozen_at = Instant::now();
-    // They lie at Redis, which does not look.
+    // The publications wait at Redis, which is stopped.
     for n in 0..COUNT {
         bob.send(json!({"type":"publish","id":n,"channel":"room:1","data":n}));
     }

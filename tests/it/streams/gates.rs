@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use super::{position, with_streams};
 
-/// Time for a reload, and for an answer.
+/// Deadline for a reload, and for an answer.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A node, and a session whose recovery was read in Redis, while the answer is on its way.
+/// A node, and a session whose recovery was read in Redis, with the answer still on its way.
 struct Reading {
     redis: Redis,
     cluster: Cluster,
     alice: Tape,
 }
 
-/// Calls of `EVAL` so far: reads of streams.
+/// Number of calls of `EVAL` so far, which read streams.
 async fn reads(redis: &Redis) -> String {
     let stats = redis.run(&["INFO", "commandstats"]).await.text();
     let eval = stats.lines().find(|line| line.starts_with("cmdstat_eval:"));
@@ -26,7 +26,7 @@ async fn reads(redis: &Redis) -> String {
 }
 
 fn settings() -> Settings {
-    // Longer than the answer is held back.
+    // Longer than the time for which the answer is held back.
     with_streams(100).with("backend.redis.timeout = \"10s\"")
 }
 

@@ -1,4 +1,4 @@
-//! Several nodes over Redis.
+//! Streams of several nodes over Redis.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::{join, offsets, place, position, with_streams};
 
-/// Time for nodes to compare their settings.
+/// Deadline for nodes to compare their settings.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Publishes `count` numbers, and returns the last one's place.
+/// Publishes `count` numbers. Returns the position of the last one.
 async fn publish(node: &Gateway, from: u64, count: u64) -> Value {
     let mut last = Value::Null;
     for data in from..from + count {
@@ -31,7 +31,7 @@ async fn a_client_that_comes_back_to_another_node_has_everything_once_and_in_ord
     let mut seen: Vec<i64> = Vec::new();
     let mut tape = Some(tape);
     for round in 0..6 {
-        // Live on one node, away, and back on the other while publications go on.
+        // Connected to one node, disconnected, and back on the other while publications continue.
         let node = &cluster[round % 2];
         publish(node, 1, EACH).await;
         let left = tape.take().unwrap();
@@ -130,13 +130,13 @@ async fn names_in_redis_are_as_specified() {
     assert_eq!(redis.run(&["XLEN", streams[0]]).await.integer(), 5);
     let ttl = redis.run(&["PTTL", streams[0]]).await.integer();
     assert!((590_000..=600_000).contains(&ttl), "{ttl}");
-    // A channel without a stream has none.
+    // A channel without a stream has no position.
     let body = json!({"channel":"plain","data":1});
     cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
     assert!(!redis.keys().await.iter().any(|key| key.contains("plain")));
 }
 
-/// Fault: a node told listeners of a gap, and a client that came back that it had missed nothing.
+/// Fault: a node sent subscribers a gap, and told a reconnecting client that it had missed nothing.
 #[tokio::test]
 async fn what_came_without_a_place_is_not_said_to_be_recovered() {
     let redis = Redis::start().await;
@@ -145,9 +145,9 @@ async fn what_came_without_a_place_is_not_said_to_be_recovered() {
     let (stays, joined) = join(node, "alice", None).await;
     let first = publish(node, 1, 1).await;
     stays.until(json!({"type":"message","offset":1})).await;
-    // The places that a client knows that leaves now.
+    // The positions of clients that disconnect now.
     let away = [position(&joined), position(&first)];
-    // A node of version 1, or with other settings, publishes without a place.
+    // A node of version 1, or with other settings, publishes without a position.
     let envelope = r#"{"v":1,"from":"old","data":"unplaced"}"#;
     redis
         .run(&["PUBLISH", "curfew:channel:room:1", envelope])
@@ -178,7 +178,7 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
     let cluster = Cluster::start(1, &redis.url(), &with_streams(5)).await;
     let (tape, _) = join(&cluster[0], "alice", None).await;
     publish(&cluster[0], 1, 1).await;
-    // A node of version 1, or with other settings, publishes without a place.
+    // A node of version 1, or with other settings, publishes without a position.
     let envelope = r#"{"v":1,"from":"old","data":2}"#;
     redis
         .run(&["PUBLISH", "curfew:channel:room:1", envelope])
@@ -193,7 +193,7 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
         .map(|seen| seen.frame["data"].clone())
         .collect();
     assert_eq!(data, [1, 2, 3]);
-    // An envelope of a version that is not known is nothing that the stream lacks.
+    // An envelope of an unknown version leaves nothing missing in the stream.
     redis
         .run(&["PUBLISH", "curfew:channel:room:1", r#"{"v":9}"#])
         .await;
@@ -207,7 +207,7 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
     assert_eq!(offsets(&tape, "room:1"), [1, -1, 2, 3]);
 }
 
-/// Fault: nodes that keep other streams lose publications, and nothing shows it.
+/// Fault: nodes with other streams lose publications, and nothing shows it.
 #[tokio::test]
 async fn nodes_whose_channels_differ_are_warned_of_and_shown() {
     let redis = Redis::start().await;
@@ -244,6 +244,6 @@ async fn nodes_whose_channels_differ_are_warned_of_and_shown() {
     put_in_force(with_streams(6), 2, "other nodes have other").await;
     put_in_force(with_streams(5), 1, "the same").await;
     assert_eq!(digests().await, one);
-    // A node without entries is another too.
+    // A node without entries also differs.
     put_in_force(Settings::default(), 2, "other nodes have other").await;
 }

@@ -1,4 +1,4 @@
-//! A user of Redis who lacks rights that streams need.
+//! A Redis user without the rights that streams need.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::with_streams;
 
-/// Time for a node to be in touch.
+/// Deadline for a node to connect to Redis.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A user with all rights, and then these changes.
+/// Creates a user with all rights, and then these changes.
 async fn set_user(redis: &Redis, rights: &[&str]) {
     let all = [
         "ACL", "SETUSER", "curfew", "on", ">secret", "~*", "&*", "+@all",
@@ -37,7 +37,7 @@ fn fresh_key() -> String {
     NEXT.fetch_add(1, Ordering::Relaxed).to_string()
 }
 
-/// The keys of streams, with the values of each.
+/// The keys of streams, with their values.
 async fn streams(redis: &Redis) -> Vec<(String, Reply)> {
     let mut found = Vec::new();
     for key in redis.keys().await {
@@ -56,7 +56,7 @@ async fn streams(redis: &Redis) -> Vec<(String, Reply)> {
     found
 }
 
-/// Fault: a right that is missing is found out by the first client.
+/// Fault: only the first client shows that a right is missing.
 #[tokio::test]
 async fn rights_that_streams_need_are_named_at_the_start() {
     let redis = Redis::start().await;
@@ -89,7 +89,7 @@ async fn rights_that_streams_need_are_named_at_the_start() {
     .await;
 }
 
-/// Fault: Redis does not take back what a script did before it found a right missing.
+/// Fault: Redis does not undo a script's effects from before it found a missing right.
 #[tokio::test]
 async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
     let redis = Redis::start().await;
@@ -101,7 +101,8 @@ async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
             assert_eq!(before.is_empty(), is_new);
             set_user(&redis, &[&format!("-{command}")]).await;
             let (_, problem) = publish(&cluster[0]).await;
-            // A node cannot tell that nothing was done if the first trial of a command is its use.
+            // If a script first uses the command after a write, the node cannot tell that nothing
+            // was done.
             let code = match command {
                 "pexpire" | "hset" if !is_new => "unknown_outcome",
                 _ => "unavailable",
@@ -119,7 +120,8 @@ async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
     }
 }
 
-/// Fault: the connection for every command is made again for each subscription that lacks a right.
+/// Fault: each subscription that lacks a right makes the node reconnect its connection for
+/// commands.
 #[tokio::test]
 async fn a_right_that_streams_lack_costs_other_channels_nothing() {
     let redis = Redis::start().await;
@@ -144,7 +146,7 @@ async fn a_right_that_streams_lack_costs_other_channels_nothing() {
     assert_eq!(clients().await, before);
 }
 
-/// Fault: nodes are told of a deletion by a step of its own, which may fail.
+/// Fault: nodes are notified of a deletion by a separate step, which may fail.
 #[tokio::test]
 async fn a_deletion_tells_nodes_in_the_step_that_deletes() {
     let redis = Redis::start().await;
@@ -155,14 +157,14 @@ async fn a_deletion_tells_nodes_in_the_step_that_deletes() {
     let (alice, joined) = super::join(&cluster[0], "alice", None).await;
     cluster[0].publish("room:1", json!(1)).await;
     alice.until(json!({"offset":1})).await;
-    // It can publish into channels, and send no message to nodes.
+    // The user may publish into channels, but may not send messages to nodes.
     set_user(&redis, &["resetchannels", "&curfew:channel:*"]).await;
     let path = "/v1/channels/room:1/history";
     eventually_within(SOON, "the deletion", async || {
         (other.admin("DELETE", path, None).await.0 == 200).then_some(())
     })
     .await;
-    // This comes after the notice.
+    // This publication comes after the notice.
     cluster[0].publish("room:1", json!(2)).await;
     alice.until(json!({"offset":2})).await;
     let since = super::position(&joined);

@@ -1,5 +1,5 @@
-//! A token that cannot be judged or admitted for a while, on each of its ways in: with the request, by
-//! `auth` and by `refresh`.
+//! A token that cannot be judged or admitted for a while, on each of its three paths: with the
+//! request, by `auth` and by `refresh`.
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{PATIENCE, WsClient};
@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// Brings a token on the three ways, which all fail, and asserts that each is told and traced as the same
-/// fault of ours.
+/// Sends a token on the three paths, which all fail. Asserts that each reports and traces the same
+/// server fault.
 async fn assert_same_fault(
     node: &Gateway,
     collector: &Collector,
@@ -35,7 +35,7 @@ async fn assert_same_fault(
     }
 }
 
-/// Fault: an upgrade's span says `unavailable` where those of `auth` and `refresh` name the keys.
+/// Fault: an upgrade's span says `unavailable`, while those of `auth` and `refresh` name the keys.
 #[tokio::test]
 async fn keys_that_are_away_are_the_same_fault_on_every_way_in() {
     let collector = Collector::start().await;
@@ -61,7 +61,7 @@ async fn keys_that_are_away_are_the_same_fault_on_every_way_in() {
     assert_same_fault(&node, &collector, &mut alice, &token, "keys_unavailable").await;
 }
 
-/// Fault: one way in tells a backend that is away as the client's fault, or by another name.
+/// Fault: one path reports an unavailable backend as the client's fault, or by another name.
 #[tokio::test]
 async fn a_backend_that_is_away_is_the_same_fault_on_every_way_in() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
@@ -75,7 +75,7 @@ async fn a_backend_that_is_away_is_the_same_fault_on_every_way_in() {
     let node = Gateway::start_with(&settings).await;
     node.until_in_touch(PATIENCE).await;
     let mut alice = node.user("alice").await;
-    // By it an admission looks for revocations; the lease goes on without.
+    // An admission needs this command to look for revocations. The lease does not.
     redis.run(&["ACL", "SETUSER", "curfew", "-exists"]).await;
     let token = Key::default_secret().user("alice");
     assert_same_fault(&node, &collector, &mut alice, &token, "unavailable").await;

@@ -19,40 +19,40 @@ use prost::Message as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// The text of a span.
+/// A span in a form for tests.
 #[derive(Debug, Clone)]
 pub(super) struct Span {
     pub(super) name: String,
     pub(super) trace: String,
     pub(super) id: String,
     pub(super) parent: String,
-    /// Spans it links to.
+    /// The traces that the span links to.
     pub(super) links: Vec<String>,
     pub(super) links_traces: Vec<String>,
     pub(super) attributes: BTreeMap<String, String>,
-    /// The node that recorded it.
+    /// The node that recorded the span.
     pub(super) node: String,
-    /// Its `tracestate`.
+    /// The span's `tracestate`.
     pub(super) state: String,
-    /// The attributes of what recorded it.
+    /// The resource attributes of the node.
     pub(super) resource: BTreeMap<String, String>,
     pub(super) took_nanos: u64,
-    /// 1: internal, 2: server, 4: producer, 5: consumer.
+    /// The kind. 1: internal, 2: server, 4: producer, 5: consumer.
     pub(super) kind: i32,
-    /// Everything of it, to look for what must not be there.
+    /// The whole span as text, to search for forbidden content.
     pub(super) text: String,
 }
 
-/// A handler of calls.
+/// The handler of calls.
 #[derive(Debug, Default)]
 struct Calls {
-    /// Milliseconds that each takes.
+    /// Milliseconds that each call takes.
     delay: AtomicU64,
-    /// The headers of the last.
+    /// The headers of the last call.
     headers: Mutex<HeaderMap>,
 }
 
-/// Takes what nodes export.
+/// A collector that receives the nodes' exports.
 #[derive(Debug)]
 pub(super) struct Collector {
     address: SocketAddr,
@@ -83,7 +83,7 @@ impl Collector {
         }
     }
 
-    /// Settings of nodes that send everything here.
+    /// Settings of nodes that send all spans here.
     pub(super) fn settings(&self) -> Settings {
         exporting_to(self.address).with("telemetry.trace_sample_ratio = 1.0")
     }
@@ -92,7 +92,7 @@ impl Collector {
         self.address
     }
 
-    /// From now on every call takes so long.
+    /// Makes each later call take this long.
     pub(super) fn slow_down(&self, delay: Duration) {
         let delay = u64::try_from(delay.as_millis()).unwrap();
         self.calls.delay.store(delay, Ordering::Relaxed);
@@ -115,7 +115,7 @@ impl Collector {
         spans
     }
 
-    /// So many spans of this name, waited for.
+    /// Waits for so many spans with this name.
     pub(super) async fn wait(&self, name: &str, count: usize) -> Vec<Span> {
         let what = format!("{count} spans {name}");
         let spans = eventually(&what, async || {
@@ -127,12 +127,12 @@ impl Collector {
         spans
     }
 
-    /// The first span that is `wanted`, waited for.
+    /// Waits for the first span that is `wanted`.
     pub(super) async fn wait_for(&self, wanted: impl Fn(&Span) -> bool) -> Span {
         eventually("a span", async || self.spans().into_iter().find(&wanted)).await
     }
 
-    /// The one span of this name that is a part of `parent`, waited for.
+    /// Waits for the only span with this name whose parent is `parent`.
     pub(super) async fn wait_below(&self, name: &str, parent: &Span) -> Span {
         let what = format!("{name} below {}", parent.name);
         let mut parts = eventually(&what, async || {
@@ -148,7 +148,7 @@ impl Collector {
     }
 }
 
-/// Settings of nodes that send all they record to `address`.
+/// Settings of nodes that send all recorded spans to `address`.
 pub(super) fn exporting_to(address: SocketAddr) -> Settings {
     Settings::default().with(&format!("telemetry.otlp_endpoint = \"http://{address}\""))
 }
@@ -180,7 +180,7 @@ async fn take(
         body.flow_control().release_capacity(chunk.len()).unwrap();
         message.extend_from_slice(&chunk);
     }
-    // gRPC's prefix: whether it is compressed, and its length.
+    // The first five bytes are gRPC's prefix: a flag for compression, and the length.
     let exported = ExportTraceServiceRequest::decode(&message[5..]).unwrap();
     spans.lock().extend(read(exported));
     let mut response = Response::new(());

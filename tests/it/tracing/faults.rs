@@ -1,4 +1,4 @@
-//! Collectors that are not there, hang or talk nonsense, and clients that do.
+//! Collectors that are missing, hang or send malformed answers, and clients that do.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use tokio::task::JoinSet;
 
 use super::collector::{Collector, exporting_to};
 
-/// Longer than an export may take, after whose end an outage is told of.
+/// Deadline for the log line about an outage, which comes after the end of an export.
 const TOLD: Duration = Duration::from_secs(20);
 
-/// Works as ever, counts what is lost, tells of it once, and stops in time. Returns the hint that it
-/// gives.
+/// Asserts that a node works as before, counts lost spans, logs the loss once, and stops in time.
+/// Returns the hint in its log.
 async fn assert_unharmed(settings: &Settings) -> Option<String> {
     let settings = settings
         .clone()
@@ -24,7 +24,7 @@ async fn assert_unharmed(settings: &Settings) -> Option<String> {
         .with("drain.accept_grace = \"0s\"");
     let mut node = Gateway::start_with(&settings).await;
     let mut alice = node.subscriber("alice", "room:1").await;
-    // More than the queue holds.
+    // More publications than the queue of spans holds.
     for n in 0..3000 {
         let began = Instant::now();
         alice
@@ -71,7 +71,7 @@ async fn a_collector_that_is_not_there() {
 
 #[tokio::test]
 async fn a_collector_that_accepts_and_hangs() {
-    // The kernel accepts; no program reads.
+    // The kernel accepts connections, but no program reads them.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = exporting_to(listener.local_addr().unwrap());
     assert_unharmed(&settings).await;
@@ -87,12 +87,13 @@ async fn a_collector_that_answers_rubbish() {
         while let Ok((mut stream, _)) = listener.accept().await {
             connections.spawn(async move {
                 drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await);
-                // Closed with bytes unread it would be reset, and the answer lost.
+                // Without reading first, the close would reset the connection and lose the answer.
                 drop(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await);
             });
         }
     });
-    // Fault: "frame with invalid size", which says nothing to who gave the port of OTLP over HTTP.
+    // Fault: "frame with invalid size" does not help an operator who gave the port of OTLP over
+    // HTTP.
     let hint = assert_unharmed(&exporting_to(address)).await.unwrap();
     assert!(hint.contains("4317"), "{hint}");
 }
@@ -129,7 +130,7 @@ async fn a_malformed_traceparent_is_passed_over() {
             .await;
         client.expect_json(json!({"type":"ok","id":1})).await;
     }
-    // It belongs to no other command.
+    // The span belongs to no other command.
     client
         .send(json!({"type":"subscribe","id":2,"channel":"room:1","traceparent":good}))
         .await;

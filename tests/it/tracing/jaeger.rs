@@ -1,6 +1,6 @@
-//! Traces as a real Jaeger tells them to those who look: version 1.76, on free ports, in memory.
+//! Traces in a real Jaeger, version 1.76, on free ports, in memory.
 //!
-//! `.ci/run` builds it. Where it is missing these tests fail.
+//! `.ci/run` builds it. Without it these tests fail.
 
 mod commands;
 mod connects;
@@ -23,44 +23,44 @@ use tempfile::TempDir;
 
 use super::collector::exporting_to;
 
-/// Time for Jaeger to start, and to have a trace.
+/// Deadline for Jaeger to start, and to have a trace.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Most traces of an answer.
+/// Limit on the traces of an answer.
 const MOST_TRACES: usize = 1000;
 
 /// A Jaeger that keeps traces in memory, killed when dropped.
 pub(super) struct Jaeger {
     process: Child,
-    /// OTLP over gRPC.
+    /// Address of OTLP over gRPC.
     pub(super) otlp: SocketAddr,
-    /// OTLP over HTTP.
+    /// Address of OTLP over HTTP.
     pub(super) http: SocketAddr,
-    /// Its page, and the API behind it.
+    /// Address of its page, and of the API behind it.
     pub(super) ui: SocketAddr,
     directory: TempDir,
 }
 
-/// A span in Jaeger's words.
+/// A span as Jaeger's API returns it.
 #[derive(Debug, Clone)]
 struct Span {
     trace: String,
     name: String,
     id: String,
     parent: Option<String>,
-    /// The spans it follows from.
+    /// The spans that it follows from.
     links: Vec<String>,
-    /// `service.instance.id`
+    /// The value of `service.instance.id`.
     node: String,
-    /// Its tags as text, `span.kind` among them.
+    /// The span's tags as text, including `span.kind`.
     tags: BTreeMap<String, String>,
     began_micros: u64,
     took_micros: u64,
-    /// Everything of it, to look for what must not be there.
+    /// The whole span as text, to search for forbidden content.
     text: String,
 }
 
-/// `CURFEW_TOOLS/jaeger/jaeger`, or where `.ci/run` puts it by default.
+/// `CURFEW_TOOLS/jaeger/jaeger`, or the default path of `.ci/run`.
 fn binary() -> PathBuf {
     let tools = std::env::var_os("CURFEW_TOOLS").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
@@ -81,7 +81,7 @@ impl Jaeger {
             [(); 4].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("jaeger.json");
-        // YAML's subset: no port but these, since others may be taken.
+        // JSON is a subset of YAML. All other ports are off, because they may be taken.
         let configuration = json!({
             "service": {
                 "extensions": ["jaeger_storage", "jaeger_query"],
@@ -139,12 +139,12 @@ impl Jaeger {
         .await;
     }
 
-    /// Settings of nodes that send everything here.
+    /// Settings of nodes that send all spans here.
     fn settings(&self) -> Settings {
         self.rarely().with("telemetry.trace_sample_ratio = 1.0")
     }
 
-    /// Settings of nodes that send here only what is recorded at any share.
+    /// Settings of nodes that send only spans that are recorded at any sampling ratio.
     fn rarely(&self) -> Settings {
         exporting_to(self.otlp).with("telemetry.trace_sample_ratio = 0.0")
     }
@@ -165,7 +165,7 @@ impl Jaeger {
         spans
     }
 
-    /// So many such spans, waited for.
+    /// Waits for so many such spans.
     async fn spans(&self, operation: &str, tags: &[(&str, &str)], count: usize) -> Vec<Span> {
         let what = format!("{count} spans {operation} {tags:?} in Jaeger");
         let spans = eventually_within(PATIENCE, &what, async || {
@@ -177,12 +177,12 @@ impl Jaeger {
         spans
     }
 
-    /// The one such span, waited for.
+    /// Waits for the only such span.
     async fn span(&self, operation: &str, tags: &[(&str, &str)]) -> Span {
         self.spans(operation, tags, 1).await.remove(0)
     }
 
-    /// The spans of a trace, once it has so many.
+    /// Waits until a trace has so many spans, and returns them.
     async fn trace(&self, id: &str, count: usize) -> Vec<Span> {
         let what = format!("{count} spans of trace {id} in Jaeger");
         eventually_within(PATIENCE, &what, async || {
@@ -205,7 +205,7 @@ impl Jaeger {
 
 impl Drop for Jaeger {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -217,7 +217,7 @@ impl Span {
         tags.iter().all(has)
     }
 
-    /// A tag that it must have.
+    /// The value of a required tag.
     #[track_caller]
     fn tag(&self, key: &str) -> &str {
         let tag = self.tags.get(key);
@@ -228,7 +228,7 @@ impl Span {
         self.tag("span.kind")
     }
 
-    /// Fails unless it is marked as failed, with this `error.type`.
+    /// Fails unless the span is marked as failed, with this `error.type`.
     #[track_caller]
     fn assert_failed(&self, error_type: &str) {
         assert!(

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// Fault: what a provider was asked for, and how long that took, was in no trace.
+/// Fault: no trace showed the requests to a provider, or their duration.
 #[tokio::test]
 async fn a_fetch_of_keys_is_a_span_with_its_issuer_and_what_became_of_it() {
     let collector = Collector::start().await;
@@ -14,7 +14,7 @@ async fn a_fetch_of_keys_is_a_span_with_its_issuer_and_what_became_of_it() {
     let provider = Provider::start(&[&key]).await;
     let settings = collector
         .settings()
-        // At every ratio.
+        // Key fetches are traced at every ratio.
         .with("telemetry.trace_sample_ratio = 0.0")
         .with("auth.jwks_lifetime = \"2s\"")
         .issuers(&provider.by_discovery("main"));

@@ -1,4 +1,4 @@
-//! Times in which a collector takes fewer spans than there are.
+//! Times in which a collector accepts fewer spans than there are.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::collector::Collector;
 
-/// Spans may wait, and go together, so many at a time: few, for a queue that is soon full.
+/// Variables that make few spans wait, and few go together, so that the queue is soon full.
 const FEW: [(&str, &str); 3] = [
     ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
     ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16"),
     ("OTEL_BSP_SCHEDULE_DELAY", "0"),
 ];
 
-/// Longer than an outage lasts after its last span.
+/// Time longer than an outage lasts after its last span.
 const OVER: Duration = Duration::from_secs(20);
 
 fn lines(node: &Gateway, message: &str) -> Vec<Value> {
@@ -23,7 +23,7 @@ fn lines(node: &Gateway, message: &str) -> Vec<Value> {
     entries
 }
 
-/// Fault: of 114,424 spans 113,912 were dropped behind a slow collector, without a word.
+/// Fault: of 114,424 spans 113,912 were dropped silently behind a slow collector.
 #[tokio::test]
 async fn each_outage_of_a_slow_collector_is_told_of_when_it_begins_and_when_it_is_over() {
     let collector = Collector::start().await;
@@ -33,7 +33,7 @@ async fn each_outage_of_a_slow_collector_is_told_of_when_it_begins_and_when_it_i
         collector.slow_down(Duration::from_millis(500));
         let dropped = async || node.metric("curfew_trace_spans_dropped_total").await;
         let before = dropped().await;
-        // Spans are dropped, and exported all the while.
+        // Spans are dropped, while exports continue.
         while dropped().await < before + 100.0 {
             for _ in 0..50 {
                 alice

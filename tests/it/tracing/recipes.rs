@@ -1,4 +1,4 @@
-//! The searches that the guide recommends, each asked of a real Jaeger.
+//! The searches that the guide recommends, each sent to a real Jaeger.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::collector::exporting_to;
 use super::jaeger::Jaeger;
 
-/// The operations of the spans that its search finds, with these in its form.
+/// The operations of the spans that Jaeger's search finds with these inputs.
 async fn search(jaeger: &Jaeger, operation: Option<&str>, tags: &Value) -> Vec<Value> {
     let mut path = format!(
         "/api/traces?service=curfew&limit=100&tags={}",
@@ -63,7 +63,7 @@ fn recipes() -> Vec<Recipe> {
     .collect()
 }
 
-/// Does what the recipes look for.
+/// Causes the events that the recipes look for.
 async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
     let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:relay:* &curfew:channel:room:1";
     redis.run(&user.split(' ').collect::<Vec<_>>()).await;
@@ -81,7 +81,7 @@ async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
     let expired = key.user_with("bob", json!({"exp":1_700_000_000}));
     let mut bob = node.ws().bearer(&expired).open().await;
     bob.expect_auth_failed("expired", 4401).await;
-    // Once his connection is over.
+    // After the end of his connection.
     let mut alice = eventually("a place", async || match node.attempt("alice").await {
         Attempt::Open(alice) => Some(alice),
         _ => None,
@@ -143,7 +143,8 @@ async fn every_search_of_the_guide_finds_what_it_is_for() {
     );
 }
 
-/// Fault: "frame with invalid size" said nothing to those who had given the port of OTLP over HTTP.
+/// Fault: "frame with invalid size" did not help operators who had given the port of OTLP over
+/// HTTP.
 #[tokio::test]
 async fn the_port_of_otlp_over_http_is_told_from_that_of_grpc() {
     let jaeger = Jaeger::start().await;

@@ -1,4 +1,4 @@
-//! The way of an identity provider's report: one trace for each way it came.
+//! The path of an identity provider's report: one trace for each kind of report.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::{Key, SECRET};

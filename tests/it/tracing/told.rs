@@ -1,4 +1,4 @@
-//! The trace that people are told: in frames, in HTTP answers, by the command line.
+//! The trace ids that users see: in frames, in HTTP answers, and on the command line.
 
 use curfew_testkit::http::{self, Response};
 use curfew_testkit::mint::Key;
@@ -23,13 +23,13 @@ async fn named(collector: &Collector, name: &str, told: &Value) -> Span {
     spans.await
 }
 
-/// An answer's `traceresponse` is of this span.
+/// Asserts that an answer's `traceresponse` names this span.
 fn assert_answers(response: &Response, span: &Span) {
     let expect = format!("00-{}-{}-01", span.trace, span.id);
     assert_eq!(response.header("traceresponse"), Some(&*expect));
 }
 
-/// Fault: who had a ticket with a code had no way from it to the trace.
+/// Fault: from a user's code in a ticket, no path led to the trace.
 #[tokio::test]
 async fn what_ends_or_refuses_a_session_names_its_trace() {
     let collector = Collector::start().await;
@@ -57,7 +57,7 @@ async fn what_ends_or_refuses_a_session_names_its_trace() {
 #[tokio::test]
 async fn a_command_that_fails_through_our_fault_names_its_trace() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
-    // A channel that Redis does not let it publish to.
+    // A channel that the Redis user may not publish to.
     let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:relay:* &curfew:channel:room:yes";
     redis.run(&user.split(' ').collect::<Vec<_>>()).await;
     let settings = settings(&collector)
@@ -72,7 +72,7 @@ async fn a_command_that_fails_through_our_fault_names_its_trace() {
     let error = alice.expect_json(error).await;
     let span = named(&collector, "curfew.publish", &error).await;
     assert_eq!(span.attributes["error.type"], "unavailable");
-    // A client sees its own errors by itself.
+    // A client already sees its own errors.
     alice
         .send(json!({"type":"unsubscribe","id":2,"channel":"room:2"}))
         .await;
@@ -119,7 +119,7 @@ async fn http_answers_name_their_trace() {
         )
         .await
     };
-    // A receipt, a problem, and an answer that is only read.
+    // A receipt, a problem document, and an answer to a read.
     let body = json!({"kind":"user","value":"nobody"});
     let receipt = ask("POST", "/v1/revocations", body).await;
     let span = named(&collector, "POST /v1/revocations", &receipt.json()).await;
@@ -153,7 +153,7 @@ async fn the_command_line_prints_where_the_trace_is() {
     collector.wait_for(named).await;
 }
 
-/// The id of the trace that a line of `told` has the page of.
+/// The id of the trace whose page a line of `told` names.
 fn page_in(told: &str) -> &str {
     let mut lines = told.lines().map(str::trim_start);
     let page = lines.find_map(|line| line.strip_prefix("trace: "));
@@ -176,8 +176,8 @@ async fn publish_prints_where_the_trace_is() {
     collector.wait_for(named).await;
 }
 
-/// Fault: a session that ends in front of an operator's eyes names an id, and the page has to be put together by
-/// hand.
+/// Fault: a session that ends while an operator watches names only an id, and the URL has to be
+/// built by hand.
 #[tokio::test]
 async fn connect_tells_the_page_about_a_frame_or_a_refusal_that_names_its_trace() {
     let collector = Collector::start().await;
@@ -193,7 +193,7 @@ async fn connect_tells_the_page_about_a_frame_or_a_refusal_that_names_its_trace(
         let trace = page_in(&done.stderr);
         let named = |span: &Span| span.trace == trace && span.name == "GET /ws";
         collector.wait_for(named).await;
-        // auth_failed and closing are of one trace.
+        // `auth_failed` and `closing` belong to one trace.
         assert_eq!(done.stderr.matches(PAGES).count(), 1, "{done:?}");
         assert!(!done.stdout.contains(PAGES), "{done:?}");
     }

@@ -1,4 +1,4 @@
-//! Traces and logs in the shipped trials, with a collector.
+//! Traces and logs of the shipped trial configurations, with a collector.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// Settings of the trials.
+/// Configurations of the trials.
 const TRIALS: [&str; 2] = ["deploy/config/compose.toml", "k8s/overlays/dev/curfew.toml"];
 
 /// The tests' settings with those of a trial's `[telemetry]`.
@@ -22,7 +22,7 @@ fn settings(path: &str) -> Settings {
     })
 }
 
-/// The targets of the log's lines that are not ours, of a node that has traced everything.
+/// The targets of log lines that are not Curfew's, from a node that has traced everything.
 async fn others(settings: Settings, collector: &Collector) -> Vec<String> {
     let endpoint = format!("http://{}", collector.address());
     let settings = settings
@@ -50,7 +50,8 @@ async fn others(settings: Settings, collector: &Collector) -> Vec<String> {
     others.map(str::to_owned).collect()
 }
 
-/// Fault: of 60 operations in a trial none was traced, and the log was h2's, hyper's and tower's.
+/// Fault: of 60 operations in a trial none was traced, and the log was full of lines by h2, hyper
+/// and tower.
 #[tokio::test]
 async fn a_trial_traces_everything_and_its_log_is_ours() {
     for trial in TRIALS {

@@ -1,4 +1,4 @@
-//! The way of a publication, of a revocation, of a connect.
+//! The paths of a publication, of a revocation, and of a connect through traces.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ async fn a_publication_is_one_trace_across_nodes() {
         .iter()
         .find(|span| command.links.contains(&span.id));
     assert!(upgrade.is_some_and(|span| span.node == command.node));
-    // The client is linked to, not joined.
+    // The span links to the client's trace, and does not join it.
     assert!(command.links_traces.iter().any(|trace| trace == TRACE));
     assert_ne!(command.trace, TRACE);
     assert_eq!((command.parent.as_str(), command.kind), ("", 2));
@@ -59,7 +59,7 @@ async fn a_publication_is_one_trace_across_nodes() {
     assert_eq!(nodes_of(&processed).len(), 2);
     for process in &processed {
         assert_eq!((&process.parent, process.kind), (&publish.id, 5));
-        // One link to the parent hides it from Jaeger's older interface.
+        // A link to the parent would hide the parent in Jaeger's older interface.
         assert_eq!(process.links, Vec::<String>::new());
         let deliver = delivered.iter().find(|span| span.parent == process.id);
         let deliver = deliver.unwrap();
@@ -114,7 +114,7 @@ async fn a_bare_key_is_a_trace_of_each_node_and_always_recorded() {
             .unwrap();
         assert!(applied.iter().any(|span| logged["trace_id"] == span.trace));
     }
-    // A publication was not sampled, unlike the revocation.
+    // The publication was not sampled, unlike the revocation.
     let mut spans = collector.spans();
     spans.retain(|span| span.name != "session end");
     assert_eq!(spans.len(), 3, "{spans:#?}");
@@ -346,7 +346,7 @@ async fn a_latency_leads_to_the_trace_of_its_publication() {
     }
 }
 
-/// A recovery tells where it came from.
+/// A recovery names its source.
 #[tokio::test]
 async fn a_recovery_names_its_source() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
@@ -380,7 +380,7 @@ async fn a_recovery_names_its_source() {
         each
     };
     assert_eq!(told("curfew.stream.recovered"), ["false", "true", "true"]);
-    // The first is read from the stream, and what it read serves the second.
+    // The first subscription reads the stream, and its result also serves the second.
     assert_eq!(told("curfew.stream.source"), ["redis", "window"]);
     let is_read = |span: &&Span| {
         span.attributes

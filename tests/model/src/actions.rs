@@ -1,4 +1,4 @@
-//! Actions and their effects.
+//! Actions of the model and their effects.
 
 use crate::connection::Connection;
 use crate::message::{Message, Request};
@@ -11,16 +11,16 @@ use crate::session::Stage;
 use crate::stall::Stall;
 use crate::state::{Bounds, Peer, State};
 
-/// One step of the whole. Numbers are nodes.
+/// One step of the model. Numbers are those of nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// The revocation is written to the primary.
+    /// The revocation's key is written to the primary.
     Revoke,
-    /// It is written there in another spelling of its key.
+    /// The key is written to the primary in another spelling.
     Respell,
-    /// It is deleted there.
+    /// The key is deleted from the primary.
     Lift,
-    /// Its other spelling is.
+    /// The key's other spelling is deleted.
     LiftRespelt,
     /// The replica catches up.
     Replicate,
@@ -50,31 +50,31 @@ pub enum Action {
     Beat(usize),
     /// A heartbeat over another connection; only without M9.
     BeatApart(usize),
-    /// The node does not run from here on.
+    /// The node stops running.
     Stop(usize),
-    /// It does again.
+    /// The node runs again.
     Resume(usize),
     /// The node's settings change.
     Reload(usize),
-    /// Its sessions are indexed by the new ones.
+    /// The node indexes its sessions by the new settings.
     Index(usize),
-    /// It asks for the keys of every session.
+    /// The node asks for the keys of every session.
     Compare(usize),
-    /// It asks for a key to answer a receipt.
+    /// The node asks for a key to answer a receipt.
     Confirm(usize),
-    /// The thing on its way out goes a step further.
+    /// The frame or publication on its way out takes a step.
     Go(usize, Way),
-    /// A session comes, its token is verified: A1; only where settings change.
+    /// A session arrives and its token is verified: A1; only in searches whose settings change.
     Verify(usize),
-    /// It is registered: A3.
+    /// The session is registered: A3.
     Register(usize),
-    /// Its keys are read and its record is written: A4 and A6.
+    /// The session's keys are read and its record is written: A4 and A6.
     Read(usize),
-    /// It is activated, or denied: A7.
+    /// The session is activated, or denied: A7.
     Activate(usize),
 }
 
-/// All that can happen in `state`.
+/// Adds every action that is possible in `state`.
 pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &mut Vec<Action>) {
     let (happened, most) = (&state.happened, &bounds.events);
     let [primary, replica] = &state.servers;
@@ -214,7 +214,7 @@ fn enabled_for_session(node: usize, state: &State, rules: &Rules, actions: &mut 
     }
 }
 
-/// The state after `action`; none when it changes nothing or leads out of bounds.
+/// The state after `action`; `None` if it changes nothing or leads out of bounds.
 pub(crate) fn apply(
     before: &State,
     action: Action,
@@ -441,7 +441,8 @@ impl State {
         let refused = server.fenced && rules.admission_writes;
         let node = &mut self.nodes[node].node;
         let remembered = node.seen && rules.admission_remembers;
-        // In searches whose settings change, registered means: under the revocation's key.
+        // In searches whose settings change, a registered session is one under the revocation's
+        // key.
         let asks = node.reload.is_none() || node.session.registered;
         let revoked = asks && server.revokes_by(rules.compare_both_spellings);
         let denied = revoked || refused || remembered;
@@ -474,7 +475,7 @@ impl State {
         Some(())
     }
 
-    /// True when nothing waits for the network, for Redis, or for a node that runs.
+    /// True if nothing waits for the network, for Redis, or for a running node.
     fn is_quiet(&self) -> bool {
         let is_in_hand = |peer: &Peer| {
             let mut outgoing = peer.outgoing.iter();

@@ -2,33 +2,33 @@
 
 use crate::message::{Message, Primary, Request};
 
-/// Messages that a node has not read yet, at most; longer queues are not searched.
+/// Limit on messages that a node has not read. States with longer queues are not searched.
 const MOST_UNREAD: usize = 4;
 
-/// A control connection. Redis executes requests one by one, and hands out what has gathered at
-/// the end of an iteration of its event loop: first the answers, then the pushes (K5).
+/// A control connection. Redis executes requests one by one. At the end of an iteration of its
+/// event loop it sends the collected output: first the answers, then the pushes (K5).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Connection {
-    /// The primary it leads to.
+    /// The primary at the other end.
     pub primary: Primary,
     /// True if pushes come on it.
     pub tracking: bool,
-    /// Sent and not yet executed.
+    /// Requests that are sent and not yet executed.
     pub requests: Vec<Request>,
     /// Answers of this iteration of the event loop.
     pub answers: Vec<Message>,
-    /// On the way to the node, or in its socket.
+    /// Messages on the way to the node, or in its socket.
     pub unread: Vec<Message>,
     /// True if this iteration ends with a push.
     pub push_due: bool,
-    /// True if it ends with a null push.
+    /// True if this iteration ends with a null push.
     pub null_push_due: bool,
-    /// Ticks since Redis told its time on it; only where something is published.
+    /// Ticks since Redis sent its time on the connection; only in searches with a publication.
     pub told_time_for: Option<u8>,
 }
 
 impl Connection {
-    /// A new one, on which this has been sent.
+    /// A new connection on which this request has been sent.
     pub(crate) fn new(primary: Primary, first: Option<Request>) -> Self {
         Self {
             primary,
@@ -54,7 +54,7 @@ impl Connection {
         self.push_due || self.null_push_due || !self.answers.is_empty()
     }
 
-    /// True if the node knows all there is to know, and has asked nothing more.
+    /// True if the node has read everything, and has no request under way.
     pub(crate) fn is_drained(&self) -> bool {
         self.unread.is_empty() && self.requests.is_empty() && !self.has_output()
     }
@@ -64,7 +64,7 @@ impl Connection {
         self.null_push_due || self.unread.contains(&Message::NullPush)
     }
 
-    /// The event loop's iteration ends. `false` when too much would be unread.
+    /// Ends the iteration of the event loop. Returns `false` if too many messages would be unread.
     pub(crate) fn end_iteration(&mut self) -> bool {
         self.unread.append(&mut self.answers);
         if self.push_due {

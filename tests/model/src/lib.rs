@@ -1,11 +1,11 @@
-//! The revocation protocol as a model that is searched exhaustively, and the same model's node
-//! as a judge over the logs of real ones. Beside it a channel with a stream ([`streams`]), whose
-//! recovery is a second way for bytes to reach a session.
+//! The revocation protocol as a model that is searched exhaustively. The model's node also judges
+//! the logs of real nodes. A second model has a channel with a stream ([`streams`]), whose recovery
+//! is a second path for bytes to a session.
 //!
-//! Owns: what a node may send next ([`Node`]), under which rules ([`Rules`],
-//! [`streams::StreamRules`]), what must never happen, and the table of searches ([`runs::all`]).
-//! Knows nothing of: the gateway's code. What connects them is the log of a node in tests, which
-//! [`replay::check`] compares with the model.
+//! Owns: the requests that a node may send next ([`Node`]), the rules behind them ([`Rules`],
+//! [`streams::StreamRules`]), the invariants, and the table of searches ([`runs::all`]).
+//! Knows nothing of: the gateway's code. Tests connect the two: [`replay::check`] compares the log
+//! of a real node with the model.
 //! Start at [`Rules`], then [`Node::receive`].
 //!
 //! ```sh
@@ -18,30 +18,30 @@
 //!
 //! # Inside the model
 //!
-//! Two Redis servers, the first primary and its asynchronous replica; one or two nodes; for each
-//! node a control connection with its two directions and the event loop at its end, which hands
-//! out answers before pushes; one session on each node, whose token was issued before the one
-//! revocation. Time is a global tick, a delivery lease lasts two. Every step of every part can
-//! come in any order with every other.
+//! The model has two Redis servers, the first primary and its asynchronous replica, and one or two
+//! nodes. Each node has a control connection with its two directions and the event loop at its end,
+//! which sends answers before pushes. Each node has one session, whose token was issued before the
+//! one revocation. Time is a global tick, and a delivery lease lasts two. Each step of each part
+//! can come in any order with the others.
 //!
-//! Some searches have more in their state ([`Extras`]), the others have nothing of it:
+//! Some searches have additional parts of state ([`Extras`]), which the others lack entirely:
 //!
 //! * [`outgoing`](Outgoing): one frame for the client, or one publication, from its queue to the
 //!   system call, and through the network to Redis;
-//! * [`stall`](Stall): a node that does not run for a while, in a network that is in time;
-//! * [`reload`](Reload): settings that change, by which the session gets the revocation's key;
-//! * a revocation's key in two spellings, each written and deleted for itself.
+//! * [`stall`](Stall): a node that does not run for a while, on a network without delays;
+//! * [`reload`](Reload): settings that change, which give the session the revocation's key;
+//! * a revocation's key in two spellings, each written and deleted separately.
 //!
 //! # Outside the model
 //!
-//! At most two nodes and three or four connections of each; one revocation, written once by an
-//! operator and deleted at most once; one failover, wipe or restart, never two of them; two cuts;
-//! three ticks of age. A node's clock does not run differently from another's. Values of
-//! revocations, several keys of a session, refresh, the sweep, node leases and the reaper, expiry
-//! of revocations and the move of a cluster slot are not in it. Redis' clocks do not step back, and
-//! one is ahead of another by two ticks. A system call is over as soon as it has begun. Settings
-//! change once, and only add a key. A node has one known primary, not
-//! a set, and a crash of the node is a new node.
+//! Each search has at most two nodes and three or four connections of each; one revocation, written
+//! once by an operator and deleted at most once; one failover, wipe or restart, never two of them;
+//! two cuts; three ticks of age. All nodes' clocks run at the same rate. The model leaves out
+//! values of revocations, several keys of a session, refresh, the sweep, node leases and the
+//! reaper, expiry of revocations and the move of a cluster slot. Redis' clocks do not step back,
+//! and one is ahead of another by two ticks. A system call is over as soon as it has begun.
+//! Settings change once, and only add a key. A node has one known primary, not a set, and a crash
+//! of the node is a new node.
 
 mod actions;
 mod connection;

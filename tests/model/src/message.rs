@@ -1,13 +1,13 @@
 //! Messages on a control connection.
 
-/// A node's request to the primary, one at a time unless a liberty says otherwise.
+/// A node's request to the primary. A node sends one at a time unless a liberty allows more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// `CLIENT TRACKING ON BCAST`: pushes count from here.
+    /// `CLIENT TRACKING ON BCAST`: from here on pushes count.
     Track,
     /// `GET` of the epoch.
     Epoch,
-    /// Raises the floor and, by the rule, renews the epoch with it.
+    /// Raises the floor and, by rule M8, renews the epoch with it.
     Floor,
     /// `SET` of the epoch, if there is none.
     NewEpoch,
@@ -17,7 +17,7 @@ pub enum Request {
     Reconcile,
     /// The fenced write.
     Heartbeat,
-    /// The round trip after it.
+    /// The round trip after the heartbeat.
     Barrier,
     /// `GET` of the keys that were pushed.
     Get,
@@ -30,38 +30,39 @@ pub enum Request {
 /// An answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// To [`Request::Track`].
+    /// The answer to [`Request::Track`].
     Tracking,
-    /// To [`Request::Epoch`], which may be missing.
+    /// The answer to [`Request::Epoch`]; `None` if the epoch is missing.
     Epoch(Option<Epoch>),
-    /// To [`Request::Floor`], with the epoch that is now in force.
+    /// The answer to [`Request::Floor`], with the epoch that is now in force.
     FloorRaised(Option<Epoch>),
-    /// To [`Request::NewEpoch`], with the epoch that is now in force: ours, or another node's.
+    /// The answer to [`Request::NewEpoch`], with the epoch that is now in force: ours, or another
+    /// node's.
     EpochRenewed(Option<Epoch>),
-    /// To [`Request::Reassert`].
+    /// The answer to [`Request::Reassert`].
     Reasserted,
-    /// To [`Request::Reconcile`].
+    /// The answer to [`Request::Reconcile`].
     Reconciled {
         /// True if the session is revoked.
         revoked: bool,
     },
-    /// To [`Request::Heartbeat`].
+    /// The answer to [`Request::Heartbeat`].
     Written,
-    /// To [`Request::Barrier`].
+    /// The answer to [`Request::Barrier`].
     Passed,
-    /// To [`Request::Get`].
+    /// The answer to [`Request::Get`].
     Value {
         /// True if the session is revoked.
         revoked: bool,
     },
-    /// To [`Request::Compare`].
+    /// The answer to [`Request::Compare`].
     Compared {
         /// True when the session is revoked.
         revoked: bool,
     },
-    /// To [`Request::Confirm`].
+    /// The answer to [`Request::Confirm`].
     Found {
-        /// True when the revocation is there.
+        /// True if the revocation's key exists.
         revoked: bool,
     },
 }
@@ -71,7 +72,7 @@ pub enum Reply {
 pub enum Message {
     /// An answer.
     Reply(Reply),
-    /// An error in place of an answer.
+    /// An error instead of an answer.
     Refused(Request),
     /// A revocation's key has changed.
     Push,
@@ -79,12 +80,12 @@ pub enum Message {
     NullPush,
 }
 
-/// The life of a Redis' data. The model has two.
+/// An epoch of Redis' data. The model has two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Epoch {
-    /// Before a loss.
+    /// The epoch before a loss.
     First,
-    /// After it.
+    /// The epoch after it.
     Second,
 }
 
@@ -98,7 +99,7 @@ pub struct Primary {
 }
 
 impl Reply {
-    /// The request it answers.
+    /// The request that this answers.
     pub fn request(self) -> Request {
         match self {
             Self::Tracking => Request::Track,
@@ -117,7 +118,7 @@ impl Reply {
 }
 
 impl Message {
-    /// The request this puts an end to; none for a push.
+    /// The request that this ends; `None` for a push.
     pub fn answers(self) -> Option<Request> {
         match self {
             Self::Reply(reply) => Some(reply.request()),

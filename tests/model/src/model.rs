@@ -1,4 +1,4 @@
-//! The protocol as stateright wants it.
+//! The protocol in the form that stateright searches.
 
 use stateright::{Model, Property};
 
@@ -14,26 +14,26 @@ pub struct Protocol {
     pub rules: Rules,
     /// Bounds of the events around them.
     pub bounds: Bounds,
-    /// A question beside the invariants.
+    /// A property to check beside the invariants.
     pub asked: Option<Asked>,
 }
 
-/// More than the invariants.
+/// Properties beyond the invariants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// A node heeds what only other nodes know.
+    /// A node obeys revocations that only other nodes know.
     HeedOthers,
-    /// A node never delivers to a session it has seen revoked, not even while news of a loss are
-    /// on their way to it.
+    /// A node never delivers to a session that it has seen revoked, even while messages about a
+    /// loss are on their way to it.
     NeverForget,
     /// Every revocation a node has ever seen is on the primary it is synced with.
     NeverLose,
-    /// Nothing of a session takes effect once a receipt has been told that the session is closed.
+    /// Nothing of a session takes effect once a receipt has reported that the session is closed.
     NothingAfterReceipt,
 }
 
 impl Protocol {
-    /// True if the revocation may be lifted: then a node's knowledge may be out of date.
+    /// True if the revocation may be lifted; then a node's knowledge may be outdated.
     pub(crate) fn lifts(&self) -> bool {
         self.bounds.events.lifts > 0
     }

@@ -1,8 +1,8 @@
-//! A node: what it sends next, given what it has received.
+//! A node: its next message, given the messages it has received.
 //!
-//! The search of the model and the check of a real node's log both drive these functions, so that
-//! there is one description of what a node may do. Steps are named as in the specification (C2 to
-//! C6, P, L).
+//! The search of the model and the check of a real node's log both use these functions, so that
+//! there is one description of a node's permitted steps. Steps have the names of the specification
+//! (C2 to C6, P, L).
 
 use crate::message::{Epoch, Message, Primary, Reply, Request};
 use crate::reload::Reload;
@@ -16,64 +16,64 @@ pub const LEASE: u8 = 2;
 /// The protocol's state on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Node {
-    /// Phase of its control connection.
+    /// Phase of the control connection.
     pub phase: Phase,
-    /// Number of control connections it has had.
+    /// Number of control connections so far.
     pub generation: u64,
-    /// Ticks for which it may still deliver.
+    /// Ticks for which the node may still deliver.
     pub lease: u8,
     /// Ticks since the last heartbeat was sent.
     pub heartbeat_age: u8,
-    /// The epoch it remembers.
+    /// The epoch that the node has stored.
     pub epoch: Option<Epoch>,
-    /// The epoch it will remember once it is synced; only with V4.
+    /// The epoch that the node will store once it is synced; only with V4.
     pub next_epoch: Option<Epoch>,
-    /// The primary it was last synced with.
+    /// The primary that the node was last synced with.
     pub known_primary: Option<Primary>,
-    /// True if it knows of the revocation.
+    /// True if the node knows of the revocation.
     pub seen: bool,
-    /// True if it has ever known of it.
+    /// True if the node has ever known of it.
     pub ever_seen: bool,
-    /// True if the next heartbeat's answer makes it forget; only with V8.
+    /// True if the answer to the next heartbeat makes the node forget it; only with V8.
     pub forget_due: bool,
     /// True if a push waits for its GET to be sent.
     pub get_due: bool,
     /// True if tracking is still to be turned on; only without M5.
     pub tracking_due: bool,
-    /// True if it starts over when the awaited answers are there; only with V2.
+    /// True if the node starts over once the awaited answers have arrived; only with V2.
     pub restarting: bool,
-    /// The session it has, or will have.
+    /// The node's session, present or future.
     pub session: Session,
     /// The state of its reload; only in searches whose settings change.
     pub reload: Option<Reload>,
-    /// A stall it has not got over yet.
+    /// A stall that the node has not recovered from.
     pub stall: Option<Stall>,
 }
 
 /// Phase of a node's control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// It has none.
+    /// The node has no connection.
     Down,
-    /// It is not yet sure to hear of every revocation.
+    /// The node cannot yet be sure to receive every revocation.
     Setup,
-    /// It delivers while its lease lasts.
+    /// The node delivers while its lease lasts.
     Synced,
 }
 
 /// A node's next step after a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// It sends this at once.
+    /// The node sends this request at once.
     Send(Request),
-    /// It sends nothing because of this.
+    /// The node sends nothing because of the message.
     Wait,
-    /// It gives the connection up.
+    /// The node closes the connection.
     Disconnect,
 }
 
 impl Node {
-    /// A node that has just been started.
+    /// A newly started node.
     pub fn new() -> Self {
         Self {
             phase: Phase::Down,
@@ -95,18 +95,18 @@ impl Node {
         }
     }
 
-    /// True if it holds its lease, sessions aside.
+    /// True if the node holds its lease, regardless of sessions.
     pub fn is_open(&self, rules: &Rules) -> bool {
         let leased = !rules.lease || self.lease > 0;
         self.phase == Phase::Synced && leased && self.stall.is_none()
     }
 
-    /// True if its session is delivered to.
+    /// True if the node delivers to its session.
     pub fn delivers(&self, rules: &Rules) -> bool {
         self.session.is_open() && self.is_open(rules)
     }
 
-    /// It has a new control connection, and sends the first request on it.
+    /// Starts a new control connection. Returns the first request on it.
     pub fn connect(&mut self, generation: u64, rules: &Rules) -> Request {
         self.generation = generation;
         self.phase = Phase::Setup;
@@ -118,7 +118,7 @@ impl Node {
         }
     }
 
-    /// Its control connection is gone.
+    /// Ends the control connection.
     pub fn disconnect(&mut self) {
         self.phase = Phase::Down;
         self.get_due = false;
@@ -128,7 +128,7 @@ impl Node {
         self.heartbeat_age = 0;
     }
 
-    /// True if it may send `request` of its own accord while `awaited` are unanswered.
+    /// True if the node may send `request` on its own while `awaited` are unanswered.
     pub fn may_send(&self, request: Request, awaited: &[Request], rules: &Rules) -> bool {
         let free = |kinds: &[Request]| {
             let blocks = |request| rules.heartbeat_waits || kinds.contains(request);
@@ -150,7 +150,7 @@ impl Node {
         self.phase == Phase::Synced && wanted
     }
 
-    /// It sends `request`.
+    /// Sends `request`.
     pub fn send(&mut self, request: Request, rules: &Rules) -> Request {
         match request {
             Request::Get => self.get_due = false,
@@ -162,7 +162,7 @@ impl Node {
         request
     }
 
-    /// It reads a message from its connection to `primary`, where `awaited` are unanswered.
+    /// Reads a message from the connection to `primary`, where `awaited` are unanswered.
     pub fn receive(
         &mut self,
         message: Message,
@@ -184,7 +184,7 @@ impl Node {
         }
     }
 
-    /// A closed session waits for nothing.
+    /// Clears the waits of a closed session.
     pub(crate) fn let_go_of_closed_session(&mut self) {
         if self.session.stage == Stage::Closed {
             self.session.suspended = false;
@@ -281,7 +281,7 @@ impl Node {
         }
     }
 
-    /// C3, and the loss rule L.
+    /// Step C3, and the loss rule L.
     fn epoch_read(&mut self, found: Option<Epoch>, primary: Primary, rules: &Rules) -> Next {
         let first = self.epoch.is_none();
         let lost = !first && self.epoch != found;
@@ -300,7 +300,7 @@ impl Node {
         if found.is_none() {
             return Next::Send(Request::NewEpoch);
         }
-        // Another node has renewed it. Without M8 that is taken for a sign that all is well.
+        // Another node has renewed the epoch. Without M8 this node then assumes that all is well.
         let lacks_all = written_back && rules.reassert_after_loss;
         self.remember(found, rules);
         self.check_primary(primary, lacks_all, rules)
@@ -314,7 +314,7 @@ impl Node {
         }
     }
 
-    /// C4.
+    /// Step C4.
     fn check_primary(&mut self, primary: Primary, lacks_all: bool, rules: &Rules) -> Next {
         let lacks_some = rules.reassert && self.known_primary != Some(primary);
         if !rules.known_when_synced {
@@ -327,7 +327,7 @@ impl Node {
         }
     }
 
-    /// C5.
+    /// Step C5.
     fn check_sessions(&mut self, rules: &Rules) -> Next {
         Next::Send(if rules.reconcile {
             Request::Reconcile
@@ -349,7 +349,7 @@ impl Node {
         self.finish_setup(primary, rules)
     }
 
-    /// C6.
+    /// Step C6.
     fn finish_setup(&mut self, primary: Primary, rules: &Rules) -> Next {
         if self.get_due && rules.pushed_in_setup == PushedInSetup::AskedFirst {
             Next::Send(Request::Get)
@@ -361,7 +361,7 @@ impl Node {
         }
     }
 
-    /// P.
+    /// Step P.
     fn value_read(&mut self, revoked: bool, primary: Primary, rules: &Rules) -> Next {
         if revoked {
             self.learn();
@@ -383,7 +383,7 @@ impl Node {
         }
     }
 
-    /// It has read that the revocation is there.
+    /// Notes that the node has read the revocation.
     pub(crate) fn know(&mut self) {
         self.seen = true;
         self.ever_seen = true;

@@ -1,76 +1,76 @@
-//! The one thing of its session that is on its way out of a node: a frame for the client, or a
-//! publication for Redis.
+//! One item of the session on its way out of a node: a frame for the client, or a publication for
+//! Redis.
 //!
-//! Between "may this session still do that?" and the moment at which something is done lies time: a
-//! queue, a process that does not run, a socket, a network. What was true when it was asked may have
-//! ceased to be so. So a node asks in a certain order, immediately before it writes, and what it
-//! writes to Redis carries the time until which the answer is good.
+//! Time passes between the check of a session's access and the effect: in a queue, in a process
+//! that does not run, in a socket, in a network. The result of the check may be outdated by then.
+//! So a node checks in a certain order, immediately before it writes, and a publication carries the
+//! time until which the check is valid.
 //!
-//! Searches that are not about this have none of it in their state.
+//! Only some searches have this in their state.
 
 use crate::node::LEASE;
 use crate::rules::Rules;
 use crate::state::{Bounds, Peer, State};
 
-/// A server's clock may be so many ticks behind another's.
+/// Ticks by which a server's clock may be behind another's.
 const SKEW: u8 = 2;
 
-/// The kinds of things that are on their way out.
+/// The kinds of outgoing items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A frame for the client: written once, and it is out.
+    /// A frame for the client: its effect is the write.
     Frame,
-    /// A publication of the client: written to Redis' socket, and executed when Redis comes to it.
+    /// A publication of the client: written to Redis' socket, and executed by Redis later.
     Publication,
 }
 
-/// Something on its way out, and how far it has come.
+/// An outgoing item, and its progress.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Outgoing {
     /// Its kind.
     pub kind: Kind,
-    /// Its place on the way.
+    /// Its position on the way.
     pub place: Place,
 }
 
-/// A place on the way out. Ticks count down with time.
+/// A position on the way out. Ticks count down with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// It waits for its turn.
+    /// The item waits for its turn.
     Queued,
-    /// The lease was found to last for so many ticks.
+    /// The node has loaded its lease, which lasts for so many ticks.
     Leased(u8),
-    /// Then the session was found open. It is written next, as soon as the node comes to it: frames
-    /// that are put aside and batches of publications wait here.
+    /// After that, the node has found the session open. It writes the item next. Frames that are
+    /// set aside and batches of publications wait here.
     Cleared(u8),
-    /// It is in the socket towards Redis.
+    /// The publication is in the socket towards Redis.
     Sent {
         /// Index of the server that will execute it.
         server: usize,
         /// Ticks until its deadline, as that server sees it.
         deadline: u8,
-        /// True once the publisher has been told `unavailable`; only without M26.
+        /// True once the publisher was told `unavailable`; only without M26.
         called_off: bool,
     },
-    /// A frame is out, or a publication has been executed.
+    /// The frame is written, or Redis has executed the publication.
     Done,
-    /// Redis found it too late.
+    /// Redis refused the publication as late.
     Refused,
-    /// The node did without it, since its session has ended or the publisher has been told so.
+    /// The node dropped the item, because its session has ended or its publisher was told so.
     Dropped,
 }
 
-/// The clock of a server, as far as a node knows it.
+/// A node's knowledge of a server's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Clock {
     /// Index of the server with the clock.
     pub server: usize,
-    /// Ticks by which a deadline that is reckoned with it comes too late; below zero, too early.
+    /// Ticks by which a deadline computed with this clock is late; negative if it is early.
     pub late_by: i8,
 }
 
 impl Clock {
-    /// Reckons with a time that a server told so many ticks ago, in answer to a
+    /// The clock after a server has sent its time so many ticks ago, in answer to a
     /// round trip that was sent so many ticks ago.
     pub(crate) fn told(server: usize, told_for: u8, sent_for: u8, rules: &Rules) -> Self {
         let told_for = told_for.cast_signed();
@@ -84,7 +84,7 @@ impl Clock {
 }
 
 impl Outgoing {
-    /// One that waits for its turn.
+    /// An item that waits for its turn.
     pub(crate) fn queued(kind: Kind) -> Self {
         Self {
             kind,
@@ -92,7 +92,7 @@ impl Outgoing {
         }
     }
 
-    /// The node goes on after a stall.
+    /// Continues after a stall of the node.
     pub(crate) fn resume(&mut self, rules: &Rules) {
         if let Place::Leased(lease) | Place::Cleared(lease) = &mut self.place
             && rules.void_loaded_leases
@@ -101,12 +101,12 @@ impl Outgoing {
         }
     }
 
-    /// True when the node is about to write it.
+    /// True if the node is about to write the item.
     pub(crate) fn is_in_hand(&self) -> bool {
         matches!(self.place, Place::Leased(_) | Place::Cleared(_))
     }
 
-    /// Time passes.
+    /// Lets a tick pass.
     pub(crate) fn tick(&mut self) {
         match &mut self.place {
             Place::Leased(lease) | Place::Cleared(lease) => *lease = lease.saturating_sub(1),
@@ -116,18 +116,18 @@ impl Outgoing {
     }
 }
 
-/// A step of what is on its way.
+/// A step of an outgoing item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Way {
     /// The node loads its lease.
     Load,
-    /// It looks at the session.
+    /// The node checks the session.
     Look,
-    /// It writes, or finds that it may not.
+    /// The node writes, or finds that it may not.
     Write,
-    /// Redis executes the publication, or finds that it is too late.
+    /// Redis executes the publication, or refuses it as late.
     Execute,
-    /// The publisher is told that nothing came of it.
+    /// The publisher is told that the publication failed.
     CallOff,
 }
 
@@ -141,14 +141,14 @@ impl Way {
         Self::CallOff,
     ];
 
-    /// True when Redis takes it, not the node.
+    /// True if Redis takes this step, not the node.
     pub(crate) fn is_of_redis(self) -> bool {
         self == Self::Execute
     }
 }
 
 impl Peer {
-    /// True when the thing on its way can take this step.
+    /// True if the node's outgoing item can take this step.
     pub(crate) fn can_go(&self, way: Way, rules: &Rules) -> bool {
         let Some(outgoing) = &self.outgoing else {
             return false;
@@ -167,7 +167,7 @@ impl Peer {
 }
 
 impl State {
-    /// A step of what is on its way from a node.
+    /// Takes a step with a node's outgoing item.
     pub(crate) fn go(
         &mut self,
         node: usize,
@@ -191,7 +191,7 @@ impl State {
         let session = &peer.node.session;
         Some(match peer.outgoing.as_ref()?.place {
             Place::Leased(lease) if session.is_open() => Place::Cleared(lease),
-            // Without M20 the lease is loaded after this.
+            // Without M20 the lease is loaded after the check of the session.
             Place::Queued if session.is_open() => Place::Cleared(0),
             _ if session.revoked => Place::Dropped,
             _ => Place::Queued,
@@ -269,7 +269,7 @@ impl State {
         })
     }
 
-    /// True when nothing of the session should take effect any more.
+    /// True if nothing of the session should take effect any more.
     fn is_late(&self, bounds: &Bounds) -> bool {
         let patience = if bounds.extras.timely { 1 } else { LEASE };
         self.revoked_for.is_some_and(|age| age >= patience)

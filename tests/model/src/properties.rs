@@ -1,4 +1,4 @@
-//! Properties of every state or of some.
+//! Properties that hold in every state, or in some state.
 
 use stateright::Property;
 
@@ -9,7 +9,7 @@ use crate::state::{Peer, State};
 
 mod extras;
 
-/// The one property that small configurations may not reach: their nodes connect too rarely.
+/// The one property that small configurations cannot reach, because their nodes connect too rarely.
 pub(crate) const RESUMED: &str = "a session is delivered to again after a reconnect";
 
 /// Every property of `protocol`. Names begin with the invariant's number in the specification.
@@ -103,8 +103,8 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     properties
 }
 
-/// True when a node delivers to its session, which the revocation concerns. In searches whose settings
-/// change it may not concern it: C1 and C2 say what holds there.
+/// True if a node delivers to its session, which the revocation covers. In searches whose settings
+/// change it may not cover the session: there C1 and C2 are the properties.
 fn delivers(node: &Node, protocol: &Protocol) -> bool {
     node.reload.is_none() && node.delivers(&protocol.rules)
 }
@@ -118,7 +118,7 @@ fn any_delivers(protocol: &Protocol, state: &State) -> bool {
     nodes.any(|peer| peer.node.delivers(&protocol.rules))
 }
 
-/// True if a node is synced with the primary and has acted upon all it sent.
+/// True if a node is synced with the primary and has processed everything that the primary sent.
 fn is_up_to_date(peer: &Peer, state: &State) -> bool {
     let node = &peer.node;
     let drained = peer
@@ -142,7 +142,7 @@ fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
         && node.known_primary == Some(connection.primary)
         && state.is_current(connection)
         && !connection.brings_null_push();
-    // With `reauth` the floor covers what is lost, and I6 says by when.
+    // With `reauth` the floor covers lost revocations, and I6 says by when.
     let excused = protocol.rules.on_data_loss == OnDataLoss::Reauth && state.lost_for.is_some();
     !bound || state.servers[state.current].revokes() || excused
 }

@@ -1,12 +1,12 @@
-//! A change of settings while the node runs, by which a session that is open already gets another
-//! revocation key: `tenant` becomes a claim that can be revoked, say.
+//! A change of settings while the node runs. It gives an open session another revocation key: for
+//! example, `tenant` becomes a revocable claim.
 //!
-//! By the old settings the revocation does not concern the session: no push finds it, no comparison
-//! and no admission asks for the key. By the new ones it does. In between the node has to go over
-//! every session it has, without a gap through which a revocation could slip, and must not hold a lease over
-//! anything that it has not gone through.
+//! By the old settings the revocation does not cover the session: no push finds the session, and
+//! neither a comparison nor an admission asks for the key. By the new settings it does. In between
+//! the node has to index and compare every session, so that no revocation is missed. It must not
+//! hold a lease while a session is not compared.
 //!
-//! Searches that are not about this have none of it in their state.
+//! Only some searches have this in their state.
 
 use crate::message::Request;
 use crate::node::{Node, Phase};
@@ -18,11 +18,11 @@ use crate::session::{Session, Stage};
 pub struct Reload {
     /// The stage it has reached.
     pub progress: Progress,
-    /// True when the comparison under way asks for the revocation's key.
+    /// True if the comparison under way asks for the revocation's key.
     pub asks: bool,
-    /// True when that comparison was begun after every session had been indexed.
+    /// True if that comparison was begun after every session had been indexed.
     pub counts: bool,
-    /// True when the node has confirmed to a receipt that no session of it is left that the
+    /// True if the node has confirmed to a receipt that it has no session left that the
     /// revocation names.
     pub confirmed: bool,
 }
@@ -32,16 +32,17 @@ pub struct Reload {
 pub enum Progress {
     /// The old settings are in force.
     Old,
-    /// The new ones are.
+    /// The new settings are in force.
     InForce,
-    /// Every session is indexed by them.
+    /// Every session is indexed by the new settings.
     Indexed,
-    /// Every session has been compared with Redis by them: the reload counts as successful.
+    /// Every session was compared with Redis under the new settings: the reload counts as
+    /// successful.
     Compared,
 }
 
 impl Reload {
-    /// The old settings are in force.
+    /// The state under the old settings.
     pub(crate) fn old() -> Self {
         Self {
             progress: Progress::Old,
@@ -51,7 +52,7 @@ impl Reload {
         }
     }
 
-    /// New settings have just come into force.
+    /// The state when new settings have just come into force.
     pub(crate) fn begun(before: Option<Self>) -> Self {
         Self {
             progress: Progress::InForce,
@@ -61,25 +62,25 @@ impl Reload {
         }
     }
 
-    /// True when the settings in force name the session by the revocation's key.
+    /// True if the settings in force give the session the revocation's key.
     pub(crate) fn names(self) -> bool {
         self.progress != Progress::Old
     }
 }
 
 impl Node {
-    /// New settings come into force.
+    /// Puts the new settings in force.
     pub(crate) fn reload(&mut self) {
         self.reload = Some(Reload::begun(self.reload));
     }
 
-    /// True when sessions are to be indexed by the new settings now.
+    /// True if sessions may be indexed by the new settings now.
     pub(crate) fn may_index(&self, rules: &Rules) -> bool {
         let in_force = |reload: Reload| reload.progress == Progress::InForce;
         rules.index_before_comparing && self.reload.is_some_and(in_force)
     }
 
-    /// Every session is indexed by the new settings.
+    /// Indexes every session by the new settings.
     pub(crate) fn index(&mut self, rules: &Rules) {
         self.session.index(rules);
         if let Some(reload) = &mut self.reload {
@@ -91,7 +92,7 @@ impl Node {
         }
     }
 
-    /// True when a comparison of every session by the new settings is due.
+    /// True if a comparison of every session by the new settings is due.
     pub(crate) fn is_comparison_due(&self, rules: &Rules) -> bool {
         let from = if rules.index_before_comparing {
             Progress::Indexed
@@ -101,7 +102,7 @@ impl Node {
         self.reload.is_some_and(|reload| reload.progress == from)
     }
 
-    /// It sends `request`, which may be a comparison: its keys are those that sessions are indexed
+    /// Sends `request`, which may be a comparison. Its keys are those that sessions are indexed
     /// by now.
     pub(crate) fn asks_by_index(&mut self, request: Request, rules: &Rules) {
         let due = self.is_comparison_due(rules);
@@ -115,7 +116,7 @@ impl Node {
         }
     }
 
-    /// A comparison has been answered. Says whether it found the session revoked.
+    /// Handles the answer to a comparison. Returns true if it found the session revoked.
     pub(crate) fn compared(&mut self, revoked: bool, rules: &Rules) -> bool {
         let Some(reload) = &mut self.reload else {
             return revoked;
@@ -130,7 +131,7 @@ impl Node {
         found
     }
 
-    /// True when it confirms to a receipt that no session is left which a revocation names.
+    /// True if the node confirms to a receipt that no session is left that a revocation names.
     pub fn confirms(&self, rules: &Rules) -> bool {
         self.reload.is_none_or(|reload| match reload.progress {
             Progress::Old => !rules.confirm_known_kinds,
@@ -139,7 +140,7 @@ impl Node {
         })
     }
 
-    /// A receipt's question has been answered: the revocation is there, or is not.
+    /// Handles the answer to a receipt's question.
     pub(crate) fn confirm(&mut self, rules: &Rules) {
         let confirms = self.confirms(rules);
         if let Some(reload) = &mut self.reload {
@@ -147,25 +148,25 @@ impl Node {
         }
     }
 
-    /// True when a receipt's question may be asked of Redis.
+    /// True if a receipt's question may be sent to Redis.
     pub(crate) fn may_confirm(&self) -> bool {
         let asked = |reload: Reload| !reload.confirmed;
         self.phase == Phase::Synced && self.reload.is_some_and(asked)
     }
 
-    /// True when an admission that begins now takes the revocation's key for one of its session's.
+    /// True if an admission that begins now gives its session the revocation's key.
     pub(crate) fn names(&self) -> bool {
         self.reload.is_none_or(Reload::names)
     }
 
-    /// A session comes, its token has been verified: its keys are those of the settings in force.
+    /// A session arrives with a verified token. Its keys are those of the settings in force.
     pub(crate) fn verify(&mut self) {
         self.session.stage = Stage::Verified {
             named: self.names(),
         };
     }
 
-    /// It is registered under its keys: A3.
+    /// Registers the session under its keys: A3.
     pub(crate) fn register(&mut self, rules: &Rules) {
         let named = match self.session.stage {
             Stage::Verified { named } if !rules.register_by_settings_in_force => named,

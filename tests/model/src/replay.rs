@@ -1,39 +1,41 @@
 //! The log of a real node, compared with the model's.
 //!
-//! In tests a node logs what it does on its control connection, one JSON object a line:
-//! `"message":"protocol"`, the `step`, its `generation`, and for some steps a little more. A step
-//! that asks Redis something is logged when the answer has been processed; the others when they
-//! happen, or when the node turns to them. Lines of anything else are skipped.
+//! In tests a node logs its steps on its control connection, one JSON object a line:
+//! `"message":"protocol"`, the `step`, its `generation`, and for some steps more fields. A step
+//! that sends Redis a request is logged when the answer has been processed. Other steps are logged
+//! when they happen, or when the node handles them. Other lines are skipped.
 //!
 //! | step | fields | |
 //! | --- | --- | --- |
 //! | `connect` | | a connection of a higher `generation` |
 //! | `track` | | tracking is on |
-//! | `epoch` | `outcome` | `same`; `first`: none was remembered; `lost`: missing, or another |
+//! | `epoch` | `outcome` | `same`; `first`: the node had stored none; `lost`: missing, or another |
 //! | `floor` | | raised after a loss, and the epoch renewed: `reauth` |
-//! | `new_epoch` | | written where there was none |
-//! | `reassert` | | what the node knows is written back: whenever that is due, also when it knows nothing |
+//! | `new_epoch` | | written because there was none |
+//! | `reassert` | | the node's revocations are written back: logged when due, even if it has none |
 //! | `reconcile` | | every session has been compared |
 //! | `heartbeat`, `barrier` | | each lease |
 //! | `synced` | | after the first barrier |
-//! | `push` | `keys` or `count` | with 0, the node will ask for nothing because of it |
+//! | `push` | `keys` or `count` | with 0, the node will send no request because of it |
 //! | `null_push` | | everything may have changed |
 //! | `get` | | the answer to every push from before it was sent |
-//! | `sweep`, `op` | | beside the protocol: while the node is synced |
+//! | `sweep`, `op` | | outside the protocol: while the node is synced |
 //! | `index` | | at any time: settings have changed, and every session is indexed by the new ones |
-//! | `compare` | | every session has been compared by them, which began after `index`; not needed where a `reconcile` did |
-//! | `confirm` | | a receipt is told that no session is left which its revocation names: not between an `index` and what compares |
+//! | `compare` | | every session was compared under them, begun after `index`; a `reconcile`
+//! replaces it |
+//! | `confirm` | | a receipt is told that no session is left that its revocation names: not between
+//! an `index` and a comparison |
 //! | `down` | | the connection is gone, or could not be made |
 //!
-//! A log does not say everything: which primary a connection leads to, or when the node sent what
-//! has been answered. So the checker follows every node of the model that could have written the
-//! lines so far, under any of [`Rules::allowed`], and a line that none of them can write is a
-//! violation. The node's one session stands for any session that stays open, so nothing it reads
-//! ever concerns it.
+//! A log does not say everything: it lacks the primary of a connection, and the time at which an
+//! answered request was sent. So the checker follows every node of the model that could have
+//! written the lines so far, under any of [`Rules::allowed`]. A line that none of them can write is
+//! a violation. The model's one session stands for any session that stays open, so no key that the
+//! node reads covers it.
 //!
-//! One thing is taken for granted: when the set-up with a new primary is cut short, the node does
-//! not go back to the one before. What leaves no trace in the order of steps is not seen: M1, M3,
-//! M4, M6, M12, M15, M16, M19 to M30, M33, M34 and M36 to M38.
+//! The checker assumes one thing: if the set-up with a new primary is interrupted, the node does
+//! not return to the previous one. It cannot see rules that leave no trace in the order of steps:
+//! M1, M3, M4, M6, M12, M15, M16, M19 to M30, M33, M34 and M36 to M38.
 
 use std::collections::HashSet;
 
@@ -47,10 +49,10 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-/// Number of steps before a violation that are printed with it.
+/// Number of steps to print before a violation.
 const TOLD: usize = 8;
 
-/// Contents of a log that the model allows.
+/// Summary of a log that the model allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
     /// Lines of the protocol.
@@ -59,21 +61,21 @@ pub struct Summary {
     pub connections: usize,
     /// Number of times the node became synced.
     pub synced: usize,
-    /// Pushes, null pushes not counted.
+    /// Pushes, without null pushes.
     pub pushes: usize,
     /// Null pushes.
     pub null_pushes: usize,
-    /// Epochs that were found lost.
+    /// Epochs that the node found lost.
     pub losses: usize,
     /// Re-assertions.
     pub reassertions: usize,
-    /// Comparisons after a reload, beside those that set-ups have made anyway.
+    /// Comparisons after a reload, without those of set-ups.
     pub comparisons: usize,
     /// Confirmations of revocations.
     pub confirmations: usize,
 }
 
-/// A line the model does not allow.
+/// A line that the model does not allow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {number} of the log: {problem}: {line}\nafter:\n{}", .before.join("\n"))]
 pub struct Violation {
@@ -83,7 +85,7 @@ pub struct Violation {
     pub line: String,
     /// The violation.
     pub problem: String,
-    /// The steps before it, the last ones only.
+    /// The last steps before it.
     pub before: Vec<String>,
 }
 
@@ -115,7 +117,7 @@ pub fn check<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Summary, Vi
     Ok(summary)
 }
 
-/// The nodes that can be where the log is after this step.
+/// The nodes that can be in the log's state after this step.
 fn follow(
     candidates: &HashSet<Candidate>,
     step: Step,
@@ -164,7 +166,7 @@ impl Summary {
     }
 }
 
-/// A node of the model that could have written the log so far, and its connection.
+/// A node of the model that could have written the log so far, with its connection.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Candidate {
     rules: Rules,
@@ -173,11 +175,11 @@ struct Candidate {
     tracking: bool,
     /// Requests without an answer yet, oldest first.
     awaited: Vec<Request>,
-    /// True if the node has become synced and not yet said so.
+    /// True if the node has become synced and has not logged it yet.
     unannounced: bool,
 }
 
-/// Primary of a candidate's connection. Another primary is one that is not known.
+/// Primary of a candidate's connection. A different value stands for an unknown primary.
 const PRIMARY: Primary = Primary {
     server: 0,
     incarnation: 0,
@@ -198,7 +200,7 @@ impl Candidate {
         }
     }
 
-    /// Candidates after a step; none if it cannot take it.
+    /// The candidates after a step; empty if this one cannot take it.
     fn after(&self, step: Step, generation: u64) -> Vec<Self> {
         if self.unannounced && !step.may_come_unasked() && step != Step::Synced {
             return Vec::new();
@@ -239,7 +241,7 @@ impl Candidate {
             .collect()
     }
 
-    /// Itself, and what it can turn into without a line in the log.
+    /// This candidate, and those that it can turn into without a line in the log.
     fn unlogged(self) -> Vec<Self> {
         let mut all = vec![self];
         let mut at = 0;
@@ -256,7 +258,7 @@ impl Candidate {
                     all.push(sent);
                 }
             }
-            // An answer that is dropped need not be logged.
+            // A dropped answer need not be logged.
             if all[at].node.restarting {
                 let mut dropped = all[at].clone();
                 dropped.awaited.remove(0);
@@ -280,7 +282,7 @@ impl Candidate {
         vec![connected, elsewhere]
     }
 
-    /// Candidates of a node that is down, after a connection that could not be made.
+    /// The candidates after a connection that could not be made, if the node is down.
     fn down(&self) -> Vec<Self> {
         let mut down = self.clone();
         down.node.disconnect();
@@ -294,7 +296,7 @@ impl Candidate {
         let remembered = self.node.epoch;
         let found = match (outcome, remembered) {
             (Outcome::Same, Some(_)) => vec![remembered],
-            // A node that has just started takes the epoch that it finds.
+            // A node that has just started accepts the epoch that it finds.
             (Outcome::Same, None) => vec![Some(self.other_epoch())],
             (Outcome::First, None) | (Outcome::Lost, Some(_)) => {
                 vec![None, Some(self.other_epoch())]
@@ -311,7 +313,7 @@ impl Candidate {
         self.unannounced.then_some(announced).into_iter().collect()
     }
 
-    /// `message` is none when nothing that was pushed concerns the node.
+    /// The candidates after a push. `message` is `None` if no pushed key concerns the node.
     fn pushed(&self, message: Option<Message>) -> Vec<Self> {
         if !self.tracking {
             return Vec::new();
@@ -322,7 +324,7 @@ impl Candidate {
         }
         let pushed = pushed.settled();
         if self.unannounced && message == Some(Message::NullPush) {
-            // It came before the barrier's answer, and the node was never synced.
+            // The push came before the barrier's answer, and the node was never synced.
             let mut unknown = pushed.clone();
             unknown.node.known_primary = None;
             return vec![pushed, unknown];
@@ -330,14 +332,14 @@ impl Candidate {
         vec![pushed]
     }
 
-    /// A step beside the protocol, which a node takes while it is synced; its answer may come
-    /// after a null push.
+    /// The candidates after a step outside the protocol. A node takes it while it is synced, and
+    /// its answer may come after a null push.
     fn unchanged(&self) -> Vec<Self> {
         let answered = self.node.phase == Phase::Synced || self.node.restarting;
         answered.then(|| self.clone()).into_iter().collect()
     }
 
-    /// Settings change at any time.
+    /// The candidates after a change of settings, which may come at any time.
     fn indexed(&self) -> Vec<Self> {
         let mut indexed = self.clone();
         indexed.node.reload();
@@ -345,7 +347,7 @@ impl Candidate {
         vec![indexed]
     }
 
-    /// A comparison beside the protocol, in however many requests.
+    /// The candidates after a comparison outside the protocol, in any number of requests.
     fn compared(&self) -> Vec<Self> {
         if !self.node.is_comparison_due(&self.rules) {
             return Vec::new();
@@ -375,20 +377,20 @@ impl Candidate {
         {
             Next::Send(request) => self.awaited.push(request),
             Next::Wait => {}
-            // Nothing but `down` is possible now.
+            // Only `down` is possible now.
             Next::Disconnect => self.awaited.clear(),
         }
         let is_synced = self.node.phase == Phase::Synced;
         self.unannounced = is_synced && (self.unannounced || !was_synced);
     }
 
-    /// Itself, without what makes no difference to what it can do.
+    /// This candidate, without state that does not affect its steps.
     fn settled(mut self) -> Self {
         self.node.session.suspended = false;
         self
     }
 
-    /// An epoch that is not the one it remembers.
+    /// An epoch other than the stored one.
     fn other_epoch(&self) -> Epoch {
         match self.node.epoch {
             Some(Epoch::First) => Epoch::Second,

@@ -1,4 +1,4 @@
-//! The table of searches, with what each is expected to find.
+//! The table of searches, with the expected result of each.
 
 use std::time::{Duration, Instant};
 
@@ -22,11 +22,11 @@ mod table;
 /// One search.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Its short name: the rule's number, where it removes one.
+    /// The search's short name: the rule's number, if it removes one.
     pub id: &'static str,
     /// Title of the search.
     pub title: &'static str,
-    /// Its part of the table.
+    /// The search's part of the table.
     pub part: Part,
     /// The searched protocol.
     pub searched: Searched,
@@ -34,7 +34,7 @@ pub struct Run {
     pub expect: Expect,
 }
 
-/// A model that is searched, within its bounds.
+/// A model within its bounds.
 #[derive(Debug, Clone)]
 pub enum Searched {
     /// The revocation protocol.
@@ -50,21 +50,21 @@ pub enum Part {
     Reauth,
     /// The protocol as specified, `on_data_loss = "reassert"`.
     Reassert,
-    /// The protocol as specified, with what only some searches have in their state.
+    /// The protocol as specified, with the state that only some searches have.
     Extras,
     /// One rule removed at a time.
     Removals,
-    /// Rules that could be left out.
+    /// Rules that the protocol could do without.
     Redundant,
     /// The liberties V1 to V7, all at once.
     Allowed,
-    /// Liberties one by one, those included that a node might like to take.
+    /// Single liberties, including some that a node may not take.
     Liberties,
-    /// A property that is not promised, with the reason.
+    /// Properties that are not promised, with the reason.
     NotPromised,
     /// Streams as specified.
     Streams,
-    /// The same with more that can happen.
+    /// Streams as specified, with more events.
     StreamsInDepth,
     /// One check of streams removed at a time.
     StreamRemovals,
@@ -75,9 +75,9 @@ pub enum Part {
 /// Expected result of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Every invariant holds, and everything that should be possible is.
+    /// Every invariant holds, and every event that should be possible is.
     Holds,
-    /// Holds, but no node connects often enough to deliver again.
+    /// Every invariant holds, but no node connects often enough to deliver again.
     HoldsWithoutResuming,
     /// An invariant is violated.
     Breaks,
@@ -99,9 +99,9 @@ pub enum Depth {
 /// Findings of a search.
 #[derive(Debug)]
 pub struct Findings {
-    /// Different states.
+    /// Number of distinct states.
     pub states: usize,
-    /// Time it took.
+    /// Duration of the search.
     pub elapsed: Duration,
     /// Invariants that do not hold, each with the steps that lead there.
     pub violations: Vec<(&'static str, Vec<String>)>,
@@ -112,7 +112,7 @@ pub struct Findings {
 }
 
 impl Part {
-    /// Its heading.
+    /// The heading of the part.
     pub fn heading(self) -> &'static str {
         match self {
             Self::Reauth => "the protocol as specified, on_data_loss = \"reauth\"",
@@ -136,7 +136,7 @@ impl Part {
 }
 
 impl Run {
-    /// True if CI does it: it takes seconds, and says something about the protocol as it is.
+    /// True if CI runs the search: it takes seconds, and concerns the protocol as it is.
     pub fn is_in_ci(&self) -> bool {
         let about_others = matches!(self.part, Part::Liberties | Part::NotPromised);
         let takes_long = self.part == Part::StreamsInDepth;
@@ -147,7 +147,7 @@ impl Run {
         nodes == 1 && !about_others && !takes_long
     }
 
-    /// Asks more of the revocation protocol than the invariants.
+    /// Adds a property beyond the invariants of the revocation protocol.
     fn ask(&mut self, asked: Asked) {
         if let Searched::Protocol(protocol) = &mut self.searched {
             protocol.asked = Some(asked);
@@ -158,7 +158,7 @@ impl Run {
     pub fn search(&self, threads: usize, depth: Depth) -> Findings {
         match &self.searched {
             Searched::Protocol(protocol) => self.search_in(protocol, threads, depth),
-            // Small ones, of which one thread finds the shortest way.
+            // Searches of streams are small, and one thread finds the shortest path.
             Searched::Streams(streams) => self.search_in(streams, 1, depth),
         }
     }
@@ -217,8 +217,8 @@ impl Run {
     }
 }
 
-/// The fewest steps to a state in which `property` does not hold, given some that lead there. The checker
-/// keeps those it has found last.
+/// The fewest steps to a state in which `property` does not hold, given some steps to one. The
+/// checker keeps the last ones found.
 fn shortest<M>(
     model: &M,
     threads: usize,
@@ -233,7 +233,7 @@ where
     let mut too_few = 0;
     while too_few + 1 < steps.len() {
         let most = too_few.midpoint(steps.len());
-        // It counts states, and stops before the last.
+        // The bound counts states, and the checker stops before the last.
         let checker = model.clone().checker().threads(threads);
         let checker = checker.target_max_depth(most + 2).spawn_bfs().join();
         match checker.discoveries().remove(property) {

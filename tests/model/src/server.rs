@@ -1,38 +1,38 @@
-//! A Redis server: what of it matters to the protocol.
+//! A Redis server, reduced to the state that matters to the protocol.
 
 use crate::message::{Epoch, Message, Reply, Request};
 use crate::rules::Rules;
 
-/// A server's data and standing.
+/// A server's data and state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// True if the revocation's key is there.
+    /// True if the revocation's key exists.
     pub revoked: bool,
-    /// True when it is there in another spelling: readable or as a digest.
+    /// True if the key exists in another spelling: readable or as a digest.
     pub respelt: bool,
-    /// True if the floor is, which covers every token there is in the model.
+    /// True if the floor exists, which covers every token of the model.
     pub floor: bool,
     /// The epoch.
     pub epoch: Option<Epoch>,
-    /// Number of its starts; connections to an earlier start are dead.
+    /// Number of starts. Connections to an earlier start are dead.
     pub incarnation: u8,
-    /// True if it refuses writes: demoted, or without its replicas.
+    /// True if the server refuses writes, because it is demoted or without its replicas.
     pub fenced: bool,
 }
 
 /// Effect of a request besides its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Nothing that others notice.
+    /// None that others notice.
     None,
     /// Tracking is on for the connection that asked.
     TrackingOn,
-    /// The revocation has to be written.
+    /// The revocation must be written.
     Revoke,
 }
 
 impl Server {
-    /// One with an epoch and nothing else.
+    /// A server with an epoch and nothing else.
     pub(crate) fn new(epoch: Option<Epoch>) -> Self {
         Self {
             revoked: false,
@@ -49,38 +49,38 @@ impl Server {
         self.revoked || self.respelt || self.floor
     }
 
-    /// The same, for a reader who asks for one spelling of a key, or for both.
+    /// The same for a reader that asks for one spelling of a key, or for both.
     pub(crate) fn revokes_by(&self, both_spellings: bool) -> bool {
         self.revoked || self.floor || both_spellings && self.respelt
     }
 
-    /// True when the revocation's key is there, in any spelling.
+    /// True if the revocation's key exists in any spelling.
     pub(crate) fn has_key(&self) -> bool {
         self.revoked || self.respelt
     }
 
-    /// Loses the key.
+    /// Deletes the key.
     pub(crate) fn lose_key(&mut self) {
         (self.revoked, self.respelt) = (false, false);
     }
 
-    /// All that replication carries over.
+    /// The data that replication copies.
     pub(crate) fn data(&self) -> (bool, bool, bool, Option<Epoch>) {
         (self.revoked, self.respelt, self.floor, self.epoch)
     }
 
-    /// Takes over another's data.
+    /// Copies another server's data.
     pub(crate) fn copy(&mut self, other: &Self) {
         (self.revoked, self.respelt, self.floor, self.epoch) = other.data();
     }
 
-    /// Loses all data.
+    /// Deletes all data.
     pub(crate) fn wipe(&mut self) {
         (self.floor, self.epoch) = (false, None);
         self.lose_key();
     }
 
-    /// Executes a request of a node which knows of the revocation, or does not.
+    /// Executes a request of a node, which may know of the revocation.
     pub(crate) fn execute(
         &mut self,
         request: Request,

@@ -1,47 +1,48 @@
-//! The one session a node of the model has.
+//! The one session of a model's node.
 
 /// A session whose token was issued before the revocation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Session {
     /// Stage of its admission.
     pub stage: Stage,
-    /// The node's generation when its keys were last read.
+    /// The node's generation when the session's keys were last read.
     pub generation: u64,
-    /// True if a push or a reconciliation finds it.
+    /// True if a push or a reconciliation finds the session.
     pub registered: bool,
-    /// True if a step other than its admission has found it revoked.
+    /// True if a step other than its admission has found the session revoked.
     pub revoked: bool,
-    /// True if it waits for the answer to a push.
+    /// True if the session waits for the answer to a push.
     pub suspended: bool,
-    /// True if its keys were read after the revocation was committed, and nothing was found.
+    /// True if the session's keys were read after the revocation was committed, and not found.
     pub read_stale: bool,
 }
 
 /// Stage of an admission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// It has not begun.
+    /// The admission has not begun.
     Absent,
-    /// Its token has been verified; only where settings change, for then it matters by which.
+    /// The token has been verified. Only searches with changing settings have this stage, because
+    /// the settings at this moment matter.
     Verified {
-        /// True when the revocation's key is one of its keys, by the settings of that moment.
+        /// True if the session has the revocation's key by the settings of that moment.
         named: bool,
     },
     /// Registered, or about to be: A3.
     Pending,
-    /// Its keys have been read and its record written: A6.
+    /// The session's keys have been read and its record written: A6.
     Read {
-        /// True if that denies it.
+        /// True if these keys deny it.
         denied: bool,
     },
-    /// Delivered to: A7.
+    /// The session is delivered to: A7.
     Active,
-    /// It has ended, and does not come back.
+    /// The session has ended, for good.
     Closed,
 }
 
 impl Session {
-    /// One that has not come yet.
+    /// A session that has not arrived yet.
     pub fn absent() -> Self {
         Self {
             stage: Stage::Absent,
@@ -53,7 +54,7 @@ impl Session {
         }
     }
 
-    /// One that was admitted in this generation.
+    /// A session that was admitted in this generation.
     pub fn active(generation: u64) -> Self {
         Self {
             stage: Stage::Active,
@@ -63,7 +64,7 @@ impl Session {
         }
     }
 
-    /// It was found revoked.
+    /// Handles that the session was found revoked.
     pub(crate) fn revoke(&mut self) {
         self.revoked = true;
         if self.stage != Stage::Absent {
@@ -71,14 +72,15 @@ impl Session {
         }
     }
 
-    /// Forgets the keys its admission has read: they no longer say anything about the primary.
+    /// Drops the keys that the admission has read, because they no longer say anything about the
+    /// primary.
     pub(crate) fn forget_denial(&mut self) {
         if self.stage == (Stage::Read { denied: true }) {
             self.generation = 0;
         }
     }
 
-    /// True if it, for its part, may be delivered to.
+    /// True if the session itself allows delivery.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Active && !self.revoked && !self.suspended
     }

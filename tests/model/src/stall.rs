@@ -1,12 +1,12 @@
-//! A process that does not run for a while, less than the lease, and goes on as if nothing had been.
+//! A process that does not run for a while, less than the lease, and then continues without notice.
 //!
-//! Pushes that came meanwhile wait in its socket. Nothing says that the node reads it first: another
+//! Pushes that arrived meanwhile wait in its socket, and the node may not read them first: another
 //! of its tasks may write `connected` to a session whose revocation lies there, well within the
-//! lease. So a node that finds that it has not run gives up its lease, until Redis has answered a
-//! heartbeat with its barrier that was begun after it found out: all that was pushed before comes
-//! before that answer.
+//! lease. So a node that finds that it did not run gives up its lease. It waits until Redis has
+//! answered a heartbeat with its barrier that the node began after this finding. Every earlier push
+//! comes before that answer.
 //!
-//! Searches that are not about this have none of it in their state.
+//! Only some searches have this in their state.
 
 use crate::message::Request;
 use crate::node::Node;
@@ -17,32 +17,32 @@ use crate::rules::Rules;
 pub enum Stall {
     /// The node does not run.
     Stopped,
-    /// It runs again, and has found out. Heartbeats that were sent before prove nothing.
+    /// The node runs again, and has noticed the stall. Earlier heartbeats prove nothing.
     Found,
-    /// A heartbeat has been sent since.
+    /// The node has sent a heartbeat since.
     Asked,
 }
 
 impl Node {
-    /// False while it is stopped.
+    /// False while the node is stopped.
     pub(crate) fn runs(&self) -> bool {
         self.stall != Some(Stall::Stopped)
     }
 
-    /// It goes on.
+    /// Lets the node run again.
     pub(crate) fn resume(&mut self, rules: &Rules) {
         self.stall = rules.distrust_after_stall.then_some(Stall::Found);
     }
 
-    /// It sends `request`, which may be the heartbeat that a stall waits for.
+    /// Notes `request`, which may be the heartbeat that the stall waits for.
     pub(crate) fn asks_after_stall(&mut self, request: Request) {
         if request == Request::Heartbeat && self.stall == Some(Stall::Found) {
             self.stall = Some(Stall::Asked);
         }
     }
 
-    /// A heartbeat and its barrier have been answered. `false` when they prove nothing, since they
-    /// were sent before the node found that it had not run.
+    /// Handles the answers to a heartbeat and its barrier. Returns `false` if they prove nothing,
+    /// because they were sent before the node noticed the stall.
     pub(crate) fn has_caught_up(&mut self, rules: &Rules) -> bool {
         if self.stall == Some(Stall::Found) && rules.prove_after_stall {
             return false;

@@ -1,4 +1,4 @@
-//! The state of the whole: two servers, the nodes, and what the properties need to remember.
+//! The state of the model: two servers, the nodes, and facts that the properties need.
 
 use crate::connection::Connection;
 use crate::message::{Epoch, Primary};
@@ -7,7 +7,7 @@ use crate::outgoing::{Clock, Kind, Outgoing};
 use crate::reload::Reload;
 use crate::session::Session;
 
-/// Everything there is at one moment.
+/// The complete state at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct State {
     /// The first primary, and its replica.
@@ -16,17 +16,17 @@ pub struct State {
     pub current: usize,
     /// The nodes.
     pub nodes: Vec<Peer>,
-    /// Events so far, of those that happen a bounded number of times.
+    /// Number of each event so far, for events with a bound.
     pub happened: Events,
-    /// Ticks since the revocation became, and stayed, committed on the primary.
+    /// Ticks since the revocation was committed for good on the primary.
     pub revoked_for: Option<u8>,
     /// Ticks since a committed revocation was lost with the data.
     pub lost_for: Option<u8>,
     /// True if a session became active whose keys were read after the revocation.
     pub admitted_late: bool,
-    /// True once something of a session took effect later than a lease after its revocation.
+    /// True once an item of a session took effect later than a lease after the revocation.
     pub took_effect_late: bool,
-    /// True once a publication took effect of which the publisher was told that it would not.
+    /// True once a publication took effect although its publisher was told that it would not.
     pub took_effect_after_all: bool,
 }
 
@@ -35,20 +35,20 @@ pub struct State {
 pub struct Peer {
     /// The node.
     pub node: Node,
-    /// Its connection.
+    /// The node's connection.
     pub connection: Option<Connection>,
-    /// The thing on its way out of it.
+    /// The node's outgoing item.
     pub outgoing: Option<Outgoing>,
-    /// The clock that deadlines are reckoned with; only where something is published.
+    /// The clock for deadlines; only in searches with a publication.
     pub clock: Option<Clock>,
 }
 
-/// Number of times each event has happened, or may happen.
+/// Number of times that each event has happened, or may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Events {
     /// The revocation is written.
     pub revocations: u8,
-    /// It is deleted.
+    /// The revocation is deleted.
     pub lifts: u8,
     /// The replica is promoted.
     pub failovers: u8,
@@ -58,7 +58,7 @@ pub struct Events {
     pub restarts: u8,
     /// The primary restarts from a snapshot that has the epoch and lacks the revocation.
     pub stale_restarts: u8,
-    /// A connection that works is cut.
+    /// A working connection is cut.
     pub cuts: u8,
     /// The revocation is written in another spelling of its key.
     pub respellings: u8,
@@ -69,26 +69,26 @@ pub struct Events {
 /// Bounds of the searched part of the state space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: usize,
-    /// Events, at most.
+    /// Largest number of each event.
     pub events: Events,
-    /// A node that has had this many connections makes one more, and then none.
+    /// A node with this many connections so far makes one more, and then none.
     pub generations: u64,
     /// Start of the search.
     pub start: Start,
-    /// Things in the state beside the protocol's core.
+    /// State beside the protocol's core.
     pub extras: Extras,
 }
 
-/// Things that only some searches are about. The others have none of them in their state.
+/// Additional state that only some searches have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extras {
-    /// Something of the session that is on its way out.
+    /// An outgoing item of the session.
     pub outgoing: Option<Kind>,
-    /// Settings change once, and only by the new ones the revocation concerns the session.
+    /// Settings change once, and the revocation covers the session only by the new ones.
     pub reload: bool,
-    /// The network and every node that runs are in time: no tick passes while something waits for
+    /// The network and every running node have no delay: no tick passes while something waits for
     /// them.
     pub timely: bool,
 }
@@ -96,18 +96,18 @@ pub struct Extras {
 /// Start of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// Nodes are down, and remember the epoch.
+    /// Nodes are down, and have stored the epoch.
     Down,
-    /// Nodes are down and remember nothing, and Redis is new.
+    /// Nodes are down and have stored nothing, and Redis is new.
     New,
     /// Nodes are synced, with a session each.
     Synced,
-    /// So they are, and the revocation has just been written.
+    /// Nodes are synced, with a session each, and the revocation has just been written.
     SyncedAndRevoked,
 }
 
 impl State {
-    /// The one initial state.
+    /// The only initial state.
     pub(crate) fn initial(bounds: &Bounds) -> Self {
         let epoch = (bounds.start != Start::New).then_some(Epoch::First);
         let revoked = bounds.start == Start::SyncedAndRevoked;
@@ -137,7 +137,7 @@ impl State {
         }
     }
 
-    /// True if the server of `connection` is still running.
+    /// True if the server of `connection` still runs.
     pub(crate) fn is_live(&self, connection: &Connection) -> bool {
         let Primary {
             server,
@@ -146,7 +146,7 @@ impl State {
         self.servers[server].incarnation == incarnation
     }
 
-    /// True if it leads to the primary.
+    /// True if `connection` leads to the primary.
     pub(crate) fn is_current(&self, connection: &Connection) -> bool {
         connection.primary == self.primary()
     }
@@ -157,7 +157,7 @@ impl State {
         self.key_written(server);
     }
 
-    /// The revocation's key has been written to a server, in one spelling or the other.
+    /// Handles a write of the revocation's key to a server, in one spelling or the other.
     pub(crate) fn key_written(&mut self, server: usize) {
         for connection in self.tracking(server) {
             connection.push_due = true;
@@ -226,7 +226,7 @@ impl Peer {
         }
     }
 
-    /// The connection is given up, or found broken.
+    /// Handles a connection that was closed, or found broken.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
         self.node.disconnect();

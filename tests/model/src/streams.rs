@@ -1,19 +1,21 @@
-//! A channel with a stream, and how recovery meets live delivery.
+//! A channel with a stream: the interplay of recovery and live delivery.
 //!
-//! Two servers, the first primary and its asynchronous replica, each with the channel's stream; one
-//! node with its link, its window, one read under way and its sessions' subscriptions; clients who
-//! come with any position that a client was told. The control protocol is the other model's: here a
-//! heartbeat renews the lease and finds the revocation that was written before it, a push finds it
-//! sooner, and a new generation or a null push tells the node of a loss.
+//! The model has two servers, the first primary and its asynchronous replica, each with the
+//! channel's stream. It has one node with its link, its window, one read under way and its
+//! sessions' subscriptions, and clients that come with any position that some client was told. The
+//! control protocol belongs to the other model. Here a heartbeat renews the lease and finds the
+//! revocation that was written before it, a push finds it sooner, and a new generation or a null
+//! push notifies the node of a loss.
 //!
-//! In it: at most three publications and two sessions, one cut, one loss on a link that stays up, one
-//! `FLUSHALL`, failover, deletion, eviction and late answer, not all of them in one search; one
-//! revocation; a policy that allows all sessions or none. Not in it: the fence and the keys of
-//! publications, presence, TTLs, resharding, `since` that no one was told, and two
-//! calls that publish on one connection. A read brings all that is kept.
+//! A search has at most three publications and two sessions, one cut, one loss on a link that stays
+//! up, one `FLUSHALL`, failover, deletion, eviction and late answer, but not all of them at once;
+//! one revocation; a policy that allows all sessions or none. The model leaves out the fence and
+//! the keys of publications, presence, TTLs, resharding, a `since` that no client was told, and two
+//! calls that publish on one connection. A read returns all stored publications.
 //!
-//! A client's frames are compared with what it has when they are written. The line of
-//! history that a position belongs to, which no part of the system sees, says which positions of the same name are the same.
+//! The checks compare a client's frames with its publications when the frames are written. Each
+//! position has its line of history, which no part of the system sees. It shows if two positions of
+//! the same name are the same.
 
 mod actions;
 mod events;

@@ -1,7 +1,7 @@
-//! The promise (README, "What is guaranteed"; CONTRACT §8), compared with what happened.
+//! Comparison of the promise (README, "What is guaranteed"; CONTRACT §8) with a run.
 //!
-//! Everything here goes by what was written to sockets, what Redis executed and what operators wrote,
-//! never by what a node thinks.
+//! The check uses the bytes written to sockets, the commands that Redis executed and the keys that
+//! operators wrote. It never uses the state of a node.
 
 mod effects;
 mod liveness;
@@ -22,12 +22,12 @@ use crate::world::ConnectionId;
 pub use liveness::{begin_probe, liveness, records};
 use timeline::{Kind, Line, Timeline};
 
-/// A promise that was not kept.
+/// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The promise broken: `R1` to `R8`, or a property of the model.
+    /// The name of the promise: `R1` to `R8`, or a property of the model.
     pub promise: &'static str,
-    /// The time of it.
+    /// Time of the violation.
     pub at: Duration,
     /// The event.
     pub what: String,
@@ -39,30 +39,31 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Within which a node that runs, and reaches Redis, has ended a revoked session.
+/// Time in which a running node that reaches Redis must end a revoked session.
 const PROMPTLY: Duration = Duration::from_millis(700);
 
-/// A stop that is longer is noticed: a tenth of the lease, and the interval of the signs of life.
+/// Shortest stop that a node must notice: a tenth of the lease plus the interval of the signs of
+/// life.
 const NOTICED: Duration = Duration::from_millis(400);
 
-/// Longest that a push is under way.
+/// Longest time that a push is on its way.
 const ON_ITS_WAY: Duration = Duration::from_millis(60);
 
-/// For how long a wall clock has to be off before every node must know.
+/// Time after which every node must know that a wall clock is off.
 const COMPARED: Duration = Duration::from_secs(4);
 
-/// Longest between the end of the grace and the end of a session.
+/// Longest time between the end of the grace and the end of a session.
 const CLOSED: Duration = Duration::from_secs(2);
 
-/// By how much it may be off.
+/// Largest difference between clocks that nodes tolerate.
 const MAX_CLOCK_SKEW_MICROS: u64 = 30_000_000;
 
-/// The session of a connection, once it was told.
+/// The session of a connection, from the moment its client was told.
 pub fn session_of(wire: &Wire) -> Option<SessionId> {
     Timeline::of(wire).session
 }
 
-/// All that may never happen.
+/// Checks the promises about events that must never happen.
 pub fn safety(record: &Record) -> Vec<Violation> {
     let lines: BTreeMap<ConnectionId, Timeline<'_>> = record
         .wires
@@ -89,7 +90,7 @@ pub fn safety(record: &Record) -> Vec<Violation> {
     found
 }
 
-/// The times at which each process's heartbeats were executed.
+/// The times at which Redis executed the heartbeats of each process.
 fn beats(record: &Record) -> BTreeMap<usize, Vec<Duration>> {
     let mut beats: BTreeMap<usize, Vec<Duration>> = BTreeMap::new();
     for (at, node, effect) in &record.effects {
@@ -132,7 +133,7 @@ impl Check<'_> {
         if !line.kind.is_access() {
             return;
         }
-        // R2: what was delivered rests on a heartbeat that Redis has executed.
+        // R2: a delivery requires a heartbeat that Redis has executed.
         let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
         let last = beats.partition_point(|beat| *beat <= line.at);
         let last = beats[..last].last();
@@ -174,7 +175,7 @@ impl Check<'_> {
         }
     }
 
-    /// From when until when a ban was there for a session with such tokens on its node, by the settings
+    /// The period in which a ban covered a session with these tokens on its node, by the settings
     /// that are in force at `at`.
     fn in_force(
         &self,
@@ -219,8 +220,8 @@ impl Check<'_> {
         (from <= at).then_some((from, until))
     }
 
-    /// By when a node that runs has ended what was revoked at `from`; `None` where something was wrong
-    /// meanwhile.
+    /// Time by which a running node must have ended a session that was revoked at `from`; `None` if
+    /// there was trouble meanwhile.
     fn promptly(&self, node: usize, from: Duration) -> Option<Duration> {
         let mut by = from + PROMPTLY;
         let concerned = |of: Option<usize>| of.is_none_or(|of| of == node);
@@ -235,13 +236,13 @@ impl Check<'_> {
             }
             let noticed = trouble.until - trouble.from >= NOTICED;
             by = if noticed && trouble.until >= from + ON_ITS_WAY {
-                // Its first write comes at that very moment.
+                // The stop ends at that very moment, and the node's first write may follow at once.
                 trouble.until.saturating_sub(Duration::from_nanos(1))
             } else {
                 trouble.until + PROMPTLY
             };
         }
-        // A link that was bad a moment ago may have delayed what it carries.
+        // A link with trouble a moment ago may have delayed earlier bytes.
         let since = from.saturating_sub(Duration::from_secs(5));
         let bad = self.record.troubles.iter().any(|trouble| {
             !trouble.stopped
@@ -275,7 +276,8 @@ impl Check<'_> {
                 format!("the token ended at {ends:?}, the clock shows {wall:?}"),
             );
         }
-        // The most that was left when it was accepted.
+        // The longest remaining time at the token's acceptance: by the earliest clock reading since
+        // the token was sent.
         let accepted_by = timeline.accepted(last).unwrap_or(line.at);
         let clocks = self.record.clocks.iter().filter(|(of, ..)| *of == node);
         let set = clocks
@@ -304,7 +306,7 @@ impl Check<'_> {
         }
     }
 
-    /// R8: what is not the token's fault is not told as if it were.
+    /// R8: a refusal blames a token only for the token's fault.
     fn refusal(
         &self,
         timeline: &Timeline<'_>,
@@ -319,7 +321,7 @@ impl Check<'_> {
                 let covers = self
                     .in_force(ban, timeline, std::slice::from_ref(token), line.at)
                     .is_some();
-                // By other settings a moment ago.
+                // The settings in force may have changed a moment ago.
                 covers || matches!(&ban.target, Target::Tenant(tenant) if *tenant == token.tenant)
             };
             if !self.record.bans.iter().any(named) {
@@ -350,7 +352,7 @@ impl Check<'_> {
         }
     }
 
-    /// R2: a session is closed when its node was out of touch for the grace.
+    /// R2: a session is closed when its node was disconnected for the grace.
     fn grace(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
         let node = timeline.wire.node;
         let beats = self.beats.get(&node).map_or(&[][..], Vec::as_slice);
@@ -380,8 +382,8 @@ impl Check<'_> {
         }
     }
 
-    /// Each publisher's messages come in order, once; but for those that it was not told `ok` of, which
-    /// may come behind newer ones.
+    /// Each publisher's messages come in order, once. An exception are publications without the
+    /// answer `ok`, which may come after newer ones.
     fn order(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
         let mut last: BTreeMap<(ConnectionId, usize), u64> = BTreeMap::new();
         for line in timeline
@@ -395,7 +397,7 @@ impl Check<'_> {
             let Some(published) = self.record.publications.get(&number) else {
                 continue;
             };
-            // One that was sent again has the place of either.
+            // A publication that was sent twice may have the position of either attempt.
             if published.answer.as_deref() != Some("ok") || published.attempts > 1 {
                 continue;
             }
@@ -414,7 +416,7 @@ impl Check<'_> {
     }
 }
 
-/// A key, for people.
+/// A key in readable form.
 fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }

@@ -1,4 +1,5 @@
-//! Clients: they connect, show a token, listen, publish without waiting, stop reading, and come back.
+//! Clients: they connect, send a token, subscribe, publish without waiting, stop reading, and
+//! reconnect.
 
 mod stream;
 
@@ -20,59 +21,59 @@ pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The channels.
 pub const CHANNELS: [&str; 2] = ["room:1", "room:zoë"];
 
-/// The place among them of the one that may have a stream.
+/// Index of the channel that may have a stream.
 pub const STREAM: usize = 1;
 
 /// All users. Names are compared byte for byte.
 pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\"ave"];
 
-/// Their tenants.
+/// The tenants of users.
 pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 
-/// A session that has lasted for so long is one.
+/// Time after which a session counts as established.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// Within which a client is served again whose session has lasted.
+/// Time in which a client must be served again after an established session.
 const BACK: Duration = Duration::from_secs(2);
 
-/// The beginning of a publication, as nodes write it.
+/// The start of a publication, as nodes write it.
 pub const MESSAGE: &[u8] = br#"{"type":"message""#;
 
-/// A client waits so long for an answer to its token.
+/// Time for which a client waits for an answer to its token.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// A client.
 #[derive(Debug)]
 pub struct Client {
-    /// Its user.
+    /// The client's user.
     pub user: String,
     /// The user's tenant.
     pub tenant: String,
     state: State,
-    /// Bytes that are not a whole frame yet.
+    /// Bytes of an incomplete frame.
     buffer: Vec<u8>,
-    /// The channels that were confirmed.
+    /// The channels with a confirmed subscription.
     pub subscribed: Vec<usize>,
-    /// By the number of its command, what is not answered yet.
+    /// Commands without an answer, by number.
     asked: BTreeMap<u64, Asked>,
     count: u64,
     paused: bool,
-    /// It does nothing but to be there.
+    /// True if the client only stays connected and does nothing.
     pub quiet: bool,
-    /// The lifetime of its tokens, in seconds.
+    /// The lifetime of the client's tokens, in seconds.
     pub lifetime: u64,
     token: Option<Token>,
-    /// The publications that came, by number.
+    /// The received publications, by number.
     pub heard: Vec<(ConnectionId, u64)>,
-    /// The place that it has reached in the channel with a stream.
+    /// The client's position in the channel with a stream.
     pub place: Option<Place>,
-    /// Publications with a key that may be taken or not.
+    /// Publications with a key that may or may not have been accepted.
     unsure: Vec<u64>,
-    /// The time at which its session was opened.
+    /// Time at which the session was opened.
     opened_at: Duration,
-    /// By when it is served again after one that has lasted.
+    /// Time by which the client must be served again after an established session.
     back_by: Duration,
-    /// Time of the last event for it: others are out of date.
+    /// Time of the client's next event. Events for other times are outdated.
     due: Duration,
 }
 
@@ -115,7 +116,7 @@ impl Client {
         }
     }
 
-    /// Its connection, once it is open.
+    /// The client's connection, once it is open.
     pub fn open(&self) -> Option<ConnectionId> {
         match self.state {
             State::Open(connection) => Some(connection),
@@ -130,22 +131,22 @@ impl Client {
         }
     }
 
-    /// True if a connection has been its session for a while.
+    /// True if the connection has been an established session.
     fn lasted(&self, connection: ConnectionId) -> bool {
         self.open() == Some(connection) && elapsed() >= self.opened_at + LASTED
     }
 
-    /// True while it comes back after a session that has lasted.
+    /// True while the client reconnects after an established session.
     pub fn comes_back(&self) -> bool {
         elapsed() < self.back_by
     }
 
-    /// Its token, as long as it is connected.
+    /// The client's token while it is connected.
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
     }
 
-    /// Does something, and says when it will again.
+    /// Performs the client's next action, and schedules the one after it.
     pub fn act(world: &mut World, client: usize) {
         let now = elapsed();
         if world.clients[client].due > now {
@@ -163,7 +164,7 @@ impl Client {
         Self::again(world, client, Duration::from_millis(wait));
     }
 
-    /// Has a client act after a while, and not before.
+    /// Schedules the client's next action, and cancels any other.
     pub fn again(world: &mut World, client: usize, wait: Duration) {
         world.clients[client].due = elapsed() + wait;
         world.after(wait, Event::Client(client));
@@ -332,7 +333,7 @@ impl Client {
         );
     }
 
-    /// Bytes have come; none: the end.
+    /// Handles received bytes. No bytes mean the end.
     pub fn hear(world: &mut World, client: usize, connection: ConnectionId, bytes: &[u8]) {
         let this = &mut world.clients[client];
         if !this.is_on(connection) {
@@ -345,7 +346,7 @@ impl Client {
         }
         let mut buffer = std::mem::take(&mut this.buffer);
         buffer.extend_from_slice(bytes);
-        // The answer to the request is not the session's here, so frames come first.
+        // The simulation has no answer to the upgrade, so the stream begins with frames.
         let mut at = 0;
         while let Some(frame) = frame::first(&buffer[at..]).filter(|frame| frame.whole) {
             Self::take(world, client, connection, frame.opcode, frame.payload);
@@ -431,10 +432,10 @@ impl Client {
         }
     }
 
-    /// Its connection is gone.
+    /// Handles the end of the client's connection.
     pub fn lost(world: &mut World, client: usize, connection: ConnectionId) {
-        // A client that is kept out tries again, seldom once nothing else happens. A session that has lasted
-        // may end by its token, and has another soon.
+        // A client without access tries again, seldom once nothing else happens. An established
+        // session may end by its token, and soon has another.
         let lasted = world.clients[client].lasted(connection);
         let slow = if world.clients[client].quiet && !lasted {
             4

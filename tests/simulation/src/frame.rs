@@ -1,15 +1,15 @@
-//! WebSocket frames, as far as a client needs them (RFC 6455 §5.2).
+//! The part of WebSocket framing that a client needs (RFC 6455 §5.2).
 
 /// A frame from a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// Its opcode.
     pub opcode: u8,
-    /// Its payload; what there is of it where it is not whole.
+    /// The payload; the available part if the frame is incomplete.
     pub payload: &'a [u8],
-    /// Its length in bytes, its head included.
+    /// The length of the frame in bytes, including its head.
     pub size: usize,
-    /// All of it is there.
+    /// True if the frame is complete.
     pub whole: bool,
 }
 
@@ -22,7 +22,7 @@ pub const PING: u8 = 9;
 /// Opcode of a pong.
 pub const PONG: u8 = 10;
 
-/// The first frame in `bytes`; `None` when not even its head is there.
+/// The first frame in `bytes`; `None` if its head is incomplete.
 pub fn first(bytes: &[u8]) -> Option<Frame<'_>> {
     let (&head, &short) = (bytes.first()?, bytes.get(1)?);
     let (start, length) = match short & 0x7f {

@@ -1,10 +1,10 @@
-//! The gateway's own code on virtual time, with faults chosen by a seed, and a checker that knows
-//! the promise.
+//! The gateway's own code on virtual time, with faults chosen by a seed, and a checker of its
+//! promises.
 //!
-//! Owns: the machines, the network, Redis and the clients around the nodes, the plan of what goes
-//! wrong, and the comparison of what happened with what is promised.
-//! Knows nothing of: HTTP, configuration files, a cluster of Redis. Real: every crate from
-//! `curfew-ws` to `curfew-backend-redis`, the one that speaks RESP included.
+//! Owns: the machines, the network, Redis and the clients around the nodes, the plan of faults, and
+//! the comparison of a run with the promises.
+//! Knows nothing of: HTTP, configuration files, a cluster of Redis. Every crate from `curfew-ws` to
+//! `curfew-backend-redis` is real, including the code that speaks RESP.
 //! Start at [`run::run`].
 
 pub mod check;

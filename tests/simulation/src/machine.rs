@@ -1,10 +1,10 @@
-//! The machine under the nodes: time, randomness, and a thread that can be held up.
+//! The machine under the nodes: time, randomness, and a thread that can be stopped.
 //!
-//! Owns: what the C library's clocks and randomness say on a simulated thread.
+//! Owns: the results of the C library's clocks and randomness on a simulated thread.
 //! Knows nothing of: nodes, networks.
 //!
-//! Virtual time is tokio's paused clock: it moves when every task waits, to the next timer. What
-//! asks the C library for the time gets that time, by the clocks of the node whose code runs.
+//! Virtual time is tokio's paused clock: when every task waits, it moves to the next timer. Code
+//! that asks the C library for the time gets that time, by the clocks of the node whose code runs.
 
 mod libc;
 
@@ -18,27 +18,27 @@ use tokio::time;
 
 pub use libc::{Child, run_apart};
 
-/// Monotonic clocks begin a run with this.
+/// Time on monotonic clocks at the beginning of a run.
 const UPTIME: Duration = Duration::from_secs(5_000);
 
-/// A right wall clock begins it with this: 2027-01-15.
+/// Time on a correct wall clock at the beginning of a run: 2027-01-15.
 pub const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
-/// A place in a node's code where it asks something of its machine.
+/// A point in a node's code at which the code uses its machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
-    /// A clock is read.
+    /// The code reads a clock.
     Clock,
-    /// Bytes are handed to a socket.
+    /// The code writes bytes to a socket.
     Write,
 }
 
-/// It decides at each [`Point`].
+/// Decides about a pause at each [`Point`].
 pub trait Watch {
-    /// By how much the running node's wall clock is ahead, in microseconds; negative: behind.
+    /// Microseconds by which the running node's wall clock is ahead; negative if it is behind.
     fn wall_ahead(&self) -> i64;
 
-    /// Called at each point of a node's code. What it does happens while that code stands still.
+    /// Called at each point of a node's code. That code stops while this runs.
     fn at(&self, point: Point);
 }
 
@@ -47,18 +47,19 @@ thread_local! {
     static RANDOM: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// From here on this thread's randomness comes from the seed.
+/// Takes this thread's randomness from the seed from now on.
 pub fn seed(seed: u64) {
     RANDOM.set(Some(seed));
     fastrand::seed(seed);
 }
 
-/// From here on this thread's clocks are virtual. To be called in a runtime whose clock is paused.
+/// Makes this thread's clocks virtual from now on. The caller must be in a runtime whose clock is
+/// paused.
 pub fn start(watch: Rc<dyn Watch>) {
     WATCH.set(Some(watch));
 }
 
-/// The virtual time since the run began, which is at the first call.
+/// The virtual time since the run began. The run begins at the first call.
 pub fn elapsed() -> Duration {
     thread_local! {
         static START: Cell<Option<time::Instant>> = const { Cell::new(None) };
@@ -74,12 +75,12 @@ pub fn elapsed() -> Duration {
 /// Lets time pass while the caller stands still.
 pub fn pass(time: Duration) {
     let advance = pin!(time::advance(time));
-    // The first poll moves the clock; the second would only say so.
+    // The first poll moves the clock. A second one would only report completion.
     let said = advance.poll(&mut Context::from_waker(Waker::noop()));
     debug_assert!(said.is_pending(), "it yields once");
 }
 
-/// Asks what holds a node up.
+/// Gives the watch a chance to stop the running node.
 pub fn at(point: Point) {
     let watch = WATCH.with_borrow(Clone::clone);
     if let Some(watch) = watch {
@@ -87,9 +88,9 @@ pub fn at(point: Point) {
     }
 }
 
-/// The time by a clock of this thread; `None` where it is the system's.
+/// The time by a clock of this thread; `None` if the system's clock applies.
 fn shows(clock: Clock) -> Option<Duration> {
-    // Neither before the run nor while the thread ends.
+    // There is no watch before the run and while the thread ends.
     let watch = WATCH.try_with(|watch| watch.try_borrow().ok()?.clone());
     let watch = watch.ok().flatten()?;
     watch.at(Point::Clock);
@@ -110,7 +111,7 @@ enum Clock {
     Wall,
 }
 
-/// Random bytes from the seed; `false` where they are the system's.
+/// Fills `bytes` from the seed. Returns `false` if the system's randomness applies.
 fn fill(bytes: &mut [u8]) -> bool {
     let Some(mut state) = RANDOM.try_with(Cell::get).ok().flatten() else {
         return false;

@@ -1,4 +1,4 @@
-//! `simulate`: plays seeds, and says which broke a promise.
+//! `simulate`: runs seeds, and names those that broke a promise.
 
 use std::collections::VecDeque;
 use std::env::args;
@@ -10,7 +10,7 @@ use curfew_simulation::machine::{Child, run_apart};
 use curfew_simulation::plan::Plan;
 use curfew_simulation::run::{Outcome, run};
 
-/// A run that takes longer counts as one that hangs.
+/// Time after which a run counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
@@ -39,7 +39,7 @@ fn number(text: &str) -> u64 {
         .unwrap_or_else(|_| panic!("{text:?} is not a number"))
 }
 
-/// Plays seeds, two at a time. With `find` up to the first that breaks a promise.
+/// Runs seeds, two at a time. With `find`, stops at the first that breaks a promise.
 fn seeds(from: u64, count: u64, find: bool) -> ExitCode {
     let began = Instant::now();
     let jobs = thread::available_parallelism().map_or(1, usize::from);
@@ -92,7 +92,7 @@ fn begin(plan: Plan) -> Child {
     run_apart(move || apart(&plan)).expect("a process can be made")
 }
 
-/// Runs on a thread of its own, whose hash tables have seeds of their own.
+/// Runs a plan on a new thread, so that its hash tables get new seeds.
 fn apart(plan: &Plan) -> Vec<u8> {
     let outcome = thread::scope(|scope| scope.spawn(|| run(plan)).join());
     let Ok(Outcome {
@@ -136,7 +136,7 @@ fn end(child: Child) -> RunSummary {
     }
 }
 
-/// Plays one seed and tells everything.
+/// Runs one seed and prints everything about it.
 fn replay(seed: u64, without: &[usize]) -> ExitCode {
     let plan = without_acts(Plan::of(seed), without);
     println!("{plan}");
@@ -170,7 +170,7 @@ fn without_acts(mut plan: Plan, without: &[usize]) -> Plan {
     plan
 }
 
-/// Leaves out what a violation does not need.
+/// Removes the acts that a violation does not need.
 fn shrink(seed: u64) -> ExitCode {
     let whole = Plan::of(seed);
     let broken = |without: &[usize]| {

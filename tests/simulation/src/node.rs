@@ -1,4 +1,4 @@
-//! A node: the gateway's own parts, put together as `crates/curfew/src/app.rs` does, without
+//! A node: the gateway's own parts, assembled as in `crates/curfew/src/app.rs`, without
 //! listeners, HTTP and configuration files.
 
 use std::sync::Arc;
@@ -39,23 +39,23 @@ pub const GRACE: Duration = Duration::from_secs(4);
 /// `auth.leeway`.
 pub const LEEWAY: Duration = Duration::from_secs(5);
 
-/// The `ttl` of a channel's publications: some expire in a while without publications.
+/// The `ttl` of a channel's publications, short enough that some expire.
 const HISTORY_TTL: Duration = Duration::from_secs(20);
 
-/// `limits.outbound_bytes`: so little that some overflow.
+/// `limits.outbound_bytes`, small enough that some queues overflow.
 const OUTBOUND_BYTES: usize = 96 * 1024;
 
 /// A process of a node.
 #[derive(Debug)]
 pub struct Process {
     context: Arc<Context>,
-    /// Its number among the machines.
+    /// The node's number among the machines.
     pub machine: usize,
     history: u32,
 }
 
 impl Process {
-    /// Starts a node. Must be called as that process, in the runtime.
+    /// Starts a node. The caller must run as that process, in the runtime.
     pub fn start(machine: usize, plan: &Plan) -> Self {
         let tenants = plan.tenants;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -135,12 +135,12 @@ impl Process {
         }
     }
 
-    /// The node's id, as it is in Redis.
+    /// The node's id in Redis.
     pub fn id(&self) -> NodeId {
         self.context.node.id()
     }
 
-    /// Serves a client's connection. Must be called as this process.
+    /// Serves a client's connection. The caller must run as this process.
     pub fn accept(&self, connection: ConnectionId) {
         let node = &self.context.node;
         let session = Session::new(
@@ -163,7 +163,7 @@ impl Process {
         node.spawn(curfew_session::run(Box::new(session)));
     }
 
-    /// Puts other settings in force, as a reload does. Must be called as this process.
+    /// Puts other settings in force, as a reload does. The caller must run as this process.
     pub fn reload(&self, tenants: bool) {
         self.context
             .settings
@@ -189,8 +189,8 @@ impl Process {
         });
     }
 
-    /// Revokes through this node, as its admin API does. Must be called as this process; `nodes` says
-    /// whose id a node's is.
+    /// Revokes through this node, as its admin API does. The caller must run as this process.
+    /// `nodes` maps ids to the numbers of nodes.
     pub fn revoke(
         &self,
         key: RevocationKey,
@@ -256,7 +256,7 @@ fn session_settings(tenants: bool, history: u32) -> SessionSettings {
     }
 }
 
-/// Everyone may do everything.
+/// A policy that allows everything to everyone.
 fn everywhere() -> curfew_policy::PolicyConfig {
     curfew_policy::PolicyConfig {
         rules: vec![Rule {

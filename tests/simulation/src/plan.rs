@@ -1,4 +1,4 @@
-//! Faults in a run, and the deeds of operators: chosen by the seed, or written by hand.
+//! The faults of a run and the acts of operators, chosen by the seed or written by hand.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use fastrand::Rng;
 use crate::client::{TENANTS, USERS};
 use crate::world::Comeback;
 
-/// A run, but for what chance decides within it.
+/// A run, except for the choices that chance makes within it.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The seed of what is left to chance.
+    /// The seed of the remaining choices.
     pub seed: u64,
     /// The number of nodes.
     pub nodes: usize,
@@ -19,21 +19,23 @@ pub struct Plan {
     pub clients: usize,
     /// The lifetime of tokens, in seconds.
     pub lifetime: u64,
-    /// Sessions are revocable by tenant from the start.
+    /// True if sessions are revocable by tenant from the start.
     pub tenants: bool,
     /// `backend.max_admissions`.
     pub max_admissions: usize,
-    /// By how much Redis' clock is ahead of the right time.
+    /// Time by which Redis' clock is ahead of the correct time.
     pub redis_ahead: Duration,
-    /// By how much each node's wall clock is ahead at first, in milliseconds.
+    /// Milliseconds by which each node's wall clock is ahead at first.
     pub ahead: Vec<i64>,
     /// The acts, in order of time.
     pub acts: Vec<(Duration, Act)>,
     /// End of the last trouble.
     pub troubled_until: Duration,
-    /// The run goes on until what Redis lists must be exact again, which is most of its time.
+    /// True if the run continues until the list in Redis must be exact again. That takes most of a
+    /// run's time.
     pub tidied: bool,
-    /// The number of publications that the stream of one channel keeps; 0: no channel has one.
+    /// The number of publications that the stream of one channel stores. 0: no channel has a
+    /// stream.
     pub history: u32,
     /// `limits.window_bytes`.
     pub window_bytes: usize,
@@ -76,40 +78,41 @@ fn written(time: Duration) -> String {
     format!("ms({})", time.as_millis())
 }
 
-/// Something that happens.
+/// An event of the plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
-    /// Bytes between a node and Redis are held back, in some directions (to the node, from it).
+    /// The link between a node and Redis holds bytes back, in some directions (to the node, from
+    /// it).
     Cut(usize, [bool; 2], Duration),
-    /// The same on one of its connections to Redis.
+    /// The same for one of the node's connections to Redis.
     Stall(usize, usize, [bool; 2], Duration),
-    /// One of its connections to Redis breaks.
+    /// One of the node's connections to Redis breaks.
     Break(usize, usize),
-    /// A node's code does not run; others' does.
+    /// A node's code does not run, while that of others does.
     Stop(usize, Duration),
-    /// A node's code stands still in the middle, some places from here.
+    /// A node's code stops in the middle, so many points from here.
     Trap(usize, u32, Duration),
     /// A node crashes, and another process starts in its place.
     Crash(usize, Duration),
     /// Redis does not run for a while.
     Freeze(Duration),
-    /// Redis ends, and comes back.
+    /// The process of Redis ends, and starts again.
     Restart(Duration, Comeback),
-    /// Redis' answers come late.
+    /// Redis' answers are delayed.
     Slow(Duration, Duration),
     /// Redis has no memory left.
     OutOfMemory(Duration),
     /// Redis loses its data while it runs: `FLUSHALL`.
     Flush,
-    /// A node's wall clock is set: ahead by so many milliseconds from then on.
+    /// A node's wall clock is set to be so many milliseconds ahead.
     Clock(usize, i64),
     /// An operator writes a key.
     Ban(Whom, Written),
-    /// An operator deletes the keys of such a ban, however they are written.
+    /// An operator deletes the keys of such a ban, in every spelling.
     Lift(Whom),
     /// A ban is written through a node's API.
     Revoke(usize, Whom),
-    /// A node goes by other settings: sessions are revocable by tenant, or not.
+    /// A node gets other settings: sessions are revocable by tenant, or not.
     Reload(usize, bool),
 }
 
@@ -120,34 +123,34 @@ pub enum Whom {
     User(usize),
     /// A tenant, by number.
     Tenant(usize),
-    /// The session that a client has then, by the client's number.
+    /// The session that a client has at that time, by the client's number.
     Session(usize),
-    /// Its token.
+    /// The token of that session.
     Token(usize),
-    /// Everyone whose token was issued by then.
+    /// Everyone whose token was issued before that time.
     AllUntilNow,
 }
 
 /// The ways to write a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// `SET key 1`, the name as it is.
+    /// `SET key 1`, with the raw value in the name.
     Plain,
-    /// The same with the digest of the name.
+    /// The same with the value's digest in the name.
     Digest,
-    /// Both.
+    /// Both keys.
     Both,
-    /// With the present time as cutoff.
+    /// With the current time as cutoff.
     Cutoff,
-    /// As a hash.
+    /// The key holds a hash.
     Hash,
-    /// By `RENAME`, from another key.
+    /// By `RENAME` of another key.
     Rename,
-    /// Again and again.
+    /// Repeatedly.
     Often,
 }
 
-/// Clients publish for at least as long.
+/// Shortest time for which clients publish.
 const LEAST: Duration = Duration::from_secs(5);
 
 /// One seed in so many has a channel with a stream.
@@ -156,7 +159,7 @@ const WITH_STREAMS: u64 = 3;
 /// The default of `limits.window_bytes`.
 const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 
-/// Time of the first trouble.
+/// Time of the first fault.
 const FIRST: Duration = Duration::from_millis(1_500);
 
 impl Plan {
@@ -166,7 +169,8 @@ impl Plan {
         let nodes = random.usize(1..=3);
         let troubled_for = random.u64(4_000..14_000);
         let count = random.usize(2..=9);
-        // Most runs have few kinds of trouble, so that what needs one thing to go well can happen.
+        // Most runs have few kinds of faults, so that events that need one thing to work can
+        // happen.
         let kinds: Vec<u8> = (0..random.usize(1..=4))
             .map(|_| random.u8(..FAULTS))
             .collect();
@@ -175,7 +179,7 @@ impl Plan {
             let at = FIRST + millis(random.u64(0..troubled_for));
             let kind = kinds[random.usize(..kinds.len())];
             acts.push((at, fault(&mut random, nodes, kind)));
-            // Operators' deeds are most telling in the middle of trouble.
+            // Operators' acts test most in the middle of a fault.
             if random.u8(..) < 200 {
                 let near = millis(random.u64(0..3_000));
                 let at = if random.bool() {
@@ -213,7 +217,7 @@ impl Plan {
             window_bytes: WINDOW_BYTES,
         };
         if seed % WITH_STREAMS == 2 {
-            // Chosen apart, so that other seeds go as they went before there were streams.
+            // A separate generator, so that other seeds keep the runs that they had before streams.
             let mut random = Rng::with_seed(seed);
             plan.history = [3, 20, 200][random.usize(..3)];
             plan.window_bytes = [256, 4_096, WINDOW_BYTES][random.usize(..3)];
@@ -222,7 +226,7 @@ impl Plan {
         plan
     }
 
-    /// A plan of two nodes in which nothing goes wrong.
+    /// A plan of two nodes without faults.
     pub fn quiet(seed: u64) -> Self {
         let mut plan = Self {
             seed,
@@ -243,7 +247,7 @@ impl Plan {
         plan
     }
 
-    /// The same, in which this happens as well.
+    /// The same plan with this act.
     #[must_use]
     pub fn with(mut self, acts: &[(Duration, Act)]) -> Self {
         self.acts.extend_from_slice(acts);
@@ -251,7 +255,7 @@ impl Plan {
         self
     }
 
-    /// Puts acts in order, and reckons when the last is over.
+    /// Sorts the acts, and computes when the last one is over.
     pub fn settle(&mut self) {
         self.acts.sort_by_key(|(at, _)| *at);
         let ends = self.acts.iter().map(|(at, act)| *at + act.lasts());
@@ -277,7 +281,7 @@ impl Act {
         }
     }
 
-    /// For how long it goes on.
+    /// The duration of the act.
     pub fn lasts(&self) -> Duration {
         match *self {
             Self::Cut(_, _, time)
@@ -298,7 +302,7 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Some around the lease, most well below or above.
+/// A duration: some are close to the lease, most are well below or above.
 fn a_while(random: &mut Rng) -> Duration {
     millis(match random.u8(..) {
         0..=69 => random.u64(20..400),

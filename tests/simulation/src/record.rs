@@ -1,5 +1,5 @@
-//! The record for the checker: the bytes written to each client and when, the commands that Redis executed,
-//! who was told what, and when something was wrong.
+//! The record for the checker: the bytes written to each client with their times, the commands that
+//! Redis executed, the answers that were given, and the periods of trouble.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,83 +10,83 @@ use serde_json::Value;
 use crate::redis::Effect;
 use crate::world::ConnectionId;
 
-/// Everything that the checker looks at. Times are since the beginning of the run.
+/// Everything that the checker uses. Times count from the beginning of the run.
 #[derive(Debug, Default)]
 pub struct Record {
     /// Bytes that nodes wrote to clients.
     pub wires: BTreeMap<ConnectionId, Wire>,
-    /// The effects of Redis' commands, and for which process.
+    /// The effects of Redis' commands, with the process that sent them.
     pub effects: Vec<(Duration, Option<usize>, Effect)>,
     /// Revocations that operators wrote.
     pub bans: Vec<Ban>,
-    /// Revocations that nodes' API was asked for and that are not written yet: keys, and whom they name.
+    /// Revocations that a node's API was asked for and that are not written yet: keys and targets.
     pub asked: Vec<(Vec<u8>, Target)>,
     /// Publications of clients.
     pub publications: BTreeMap<u64, Published>,
-    /// One of the channels has a stream.
+    /// True if one of the channels has a stream.
     pub streams: bool,
-    /// The publications that have a place in it, in the order in which Redis took them: when, where, and
-    /// their numbers.
+    /// The publications with a position in the stream, in the order in which Redis accepted them:
+    /// time, position, and number.
     pub placed: Vec<(Duration, Place, u64)>,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
-    /// Redis came back, with the data of the time that is named second.
+    /// Returns of Redis: its time, and the time from which the data are.
     pub losses: Vec<(Duration, Duration)>,
     /// Answers to revocations through a node.
     pub receipts: Vec<Receipt>,
-    /// Times at which a process began to use other settings, whether sessions are revocable by
-    /// tenant in them, and when it said that this is done.
+    /// Changes of settings: the time, if sessions are revocable by tenant from then on, and the
+    /// time at which the node reported that the reload is done.
     pub reloads: Vec<Reload>,
-    /// The number of the process that has a node's id.
+    /// The process behind each node id.
     pub ids: BTreeMap<String, usize>,
     /// Times of crashes, by process.
     pub crashed: BTreeMap<usize, Duration>,
-    /// Wall clocks that were set: process, when, and by how much they are ahead from then on.
+    /// Changes of wall clocks: process, time, and microseconds ahead from then on.
     pub clocks: Vec<(usize, Duration, i64)>,
     /// End of the run.
     pub ended_at: Duration,
     /// The keys that Redis has at the end.
     pub left: BTreeSet<Vec<u8>>,
-    /// A story for people.
+    /// A readable story of the run.
     pub story: Vec<(Duration, String)>,
 }
 
-/// A place in a stream: its epoch and offset.
+/// A position in a stream: its epoch and offset.
 pub type Place = (String, u64);
 
-/// All that was written to one client.
+/// Everything written to one client.
 #[derive(Debug, Default)]
 pub struct Wire {
     /// The process that wrote it.
     pub node: usize,
     /// The client.
     pub client: usize,
-    /// All of it.
+    /// The written bytes.
     pub bytes: Vec<u8>,
-    /// Up to which byte, and when the call began.
+    /// The end of each write in `bytes`, and the start of its call.
     pub writes: Vec<(usize, Duration)>,
-    /// Time at which either end let go of it.
+    /// Time at which either end closed the connection.
     pub ended_at: Option<Duration>,
-    /// Tokens that the client showed, in order.
+    /// Tokens that the client sent, in order.
     pub tokens: Vec<Token>,
-    /// The place with which it subscribed to the channel that has a stream.
+    /// The position with which the client subscribed to the channel with a stream.
     pub since: Option<Place>,
 }
 
-/// A token that a client showed.
+/// A token that a client sent.
 #[derive(Debug, Clone)]
 pub struct Token {
     /// Time at which the client sent it.
     pub sent_at: Duration,
-    /// The user it names.
+    /// The token's user.
     pub user: String,
     /// The tenant.
     pub tenant: String,
-    /// Its `jti`.
+    /// The token's `jti`.
     pub id: String,
-    /// Its `iat`, since 1970.
+    /// The token's `iat`, since 1970.
     pub issued_at: u64,
-    /// Its `exp`, since 1970.
+    /// The token's `exp`, since 1970.
     pub expires_at: u64,
 }
 
@@ -95,7 +95,7 @@ pub struct Token {
 pub enum Target {
     /// A user.
     User(String),
-    /// A tenant, where nodes are configured for it.
+    /// A tenant, which counts only if nodes are configured for it.
     Tenant(String),
     /// One token.
     Token(String),
@@ -105,16 +105,16 @@ pub enum Target {
     All,
 }
 
-/// A revocation that was written.
+/// A written revocation.
 #[derive(Debug, Clone)]
 pub struct Ban {
-    /// Time at which Redis had it.
+    /// Time at which Redis executed the write.
     pub at: Duration,
     /// The key.
     pub key: Vec<u8>,
-    /// The target it names.
+    /// The key's target.
     pub target: Target,
-    /// Tokens issued until then, since 1970; `None`: all.
+    /// Cutoff for the time of issue, since 1970; `None`: all tokens.
     pub before: Option<u64>,
     /// Time at which an operator deleted the key.
     pub lifted_at: Option<Duration>,
@@ -123,9 +123,9 @@ pub struct Ban {
 /// A publication of a client.
 #[derive(Debug)]
 pub struct Published {
-    /// Over which connection.
+    /// The connection that it was sent on.
     pub connection: ConnectionId,
-    /// Into which channel.
+    /// The channel's index.
     pub channel: usize,
     /// Time at which it was sent.
     pub sent_at: Duration,
@@ -133,65 +133,65 @@ pub struct Published {
     pub answer: Option<String>,
     /// Times at which Redis executed it.
     pub executed: Vec<Duration>,
-    /// The number of times that it was sent: again, with its key, where it is not known to be taken.
+    /// The number of attempts: it is sent again, with its key, if it may not have been accepted.
     pub attempts: u32,
 }
 
-/// Something was wrong.
+/// A period of trouble.
 #[derive(Debug, Clone, Copy)]
 pub struct Trouble {
-    /// The process; `None`: all of them.
+    /// The process concerned; `None`: all of them.
     pub node: Option<usize>,
-    /// Since when.
+    /// Start of the period.
     pub from: Duration,
-    /// Until when.
+    /// End of the period.
     pub until: Duration,
-    /// Its code did not run; otherwise it did not reach Redis as it should.
+    /// True if the process's code did not run; false if its link to Redis was faulty.
     pub stopped: bool,
 }
 
 /// The answer to a revocation through a node.
 #[derive(Debug)]
 pub struct Receipt {
-    /// Time at which it was there.
+    /// Time of the answer.
     pub at: Duration,
-    /// The target it names.
+    /// The revocation's target.
     pub target: Target,
     /// Processes that have not confirmed.
     pub missing: Vec<usize>,
-    /// Time at which it was asked for.
+    /// Time of the request.
     pub asked_at: Duration,
 }
 
-/// Other settings.
+/// A change of settings.
 #[derive(Debug)]
 pub struct Reload {
     /// The process.
     pub node: usize,
-    /// Time at which they came.
+    /// Time of the change.
     pub at: Duration,
-    /// Sessions are revocable by tenant.
+    /// True if sessions are revocable by tenant from then on.
     pub tenants: bool,
-    /// Time by which every session was compared with them.
+    /// Time by which the node had compared every session under these settings.
     pub settled_at: Option<Duration>,
 }
 
 impl Record {
-    /// A node has written to a client.
+    /// Notes a node's write to a client.
     pub fn wrote(&mut self, connection: ConnectionId, bytes: &[u8], began: Duration) {
         let wire = self.wires.entry(connection).or_default();
         wire.bytes.extend_from_slice(bytes);
         wire.writes.push((wire.bytes.len(), began));
     }
 
-    /// An end of a connection has let go of it.
+    /// Notes that an end of a connection closed it.
     pub fn wire_ended(&mut self, connection: ConnectionId, at: Duration) {
         if let Some(wire) = self.wires.get_mut(&connection) {
             wire.ended_at.get_or_insert(at);
         }
     }
 
-    /// Redis has executed something.
+    /// Notes an effect that Redis executed.
     pub fn executed(&mut self, at: Duration, node: Option<usize>, effect: Effect) {
         if let Effect::Published { payload, .. } = &effect
             && let Some(number) = marker(payload)
@@ -202,7 +202,7 @@ impl Record {
                 self.placed.push((at, place, number));
             }
         }
-        // A revocation that is written back has no id.
+        // A revocation that a node writes back has no id.
         if let Effect::Set { key, value } = &effect
             && value.windows(4).any(|part| part == b"\"id\"")
             && let Some(asked) = self.asked.iter().position(|(asked, _)| asked == key)
@@ -233,12 +233,12 @@ impl Record {
         self.effects.push((at, node, effect));
     }
 
-    /// Code did not run.
+    /// Notes a period in which a process's code did not run.
     pub fn stopped(&mut self, node: usize, from: Duration, until: Duration) {
         self.trouble(Some(node), from, until, true);
     }
 
-    /// Everyone's code stood still, one's in the middle.
+    /// Notes a period in which all code stood still, that of one process in the middle.
     pub fn held_up(&mut self, from: Duration, until: Duration) {
         self.trouble(None, from, until, true);
     }
@@ -249,7 +249,7 @@ impl Record {
         reloads.next_back().is_some_and(|reload| reload.tenants)
     }
 
-    /// A process has begun, with these settings.
+    /// Notes the start of a process, with its settings.
     pub fn began(&mut self, node: usize, at: Duration, tenants: bool) {
         self.reloads.push(Reload {
             node,
@@ -259,13 +259,13 @@ impl Record {
         });
     }
 
-    /// An operator has written a key. What it said before is no more.
+    /// Notes a key that an operator wrote. It replaces the key's earlier meaning.
     pub fn banned(&mut self, ban: Ban) {
         self.lifted(&ban.key, ban.at);
         self.bans.push(ban);
     }
 
-    /// An operator has deleted a key.
+    /// Notes that an operator deleted a key.
     pub fn lifted(&mut self, key: &[u8], at: Duration) {
         for ban in &mut self.bans {
             if ban.key == key && ban.lifted_at.is_none() {
@@ -274,7 +274,7 @@ impl Record {
         }
     }
 
-    /// Something was wrong.
+    /// Notes a period of trouble.
     pub fn trouble(&mut self, node: Option<usize>, from: Duration, until: Duration, stopped: bool) {
         self.troubles.push(Trouble {
             node,
@@ -284,29 +284,29 @@ impl Record {
         });
     }
 
-    /// A process has ended.
+    /// Notes the end of a process.
     pub fn ended(&mut self, node: usize, at: Duration) {
         self.crashed.insert(node, at);
     }
 
-    /// Redis came back with the data of an earlier time.
+    /// Notes that Redis returned with the data of an earlier time.
     pub fn lost_data(&mut self, at: Duration, data_of: Duration) {
         self.losses.push((at, data_of));
     }
 
-    /// Something that a person wants to read.
+    /// Adds a line to the story.
     pub fn tell(&mut self, at: Duration, what: String) {
         self.story.push((at, what));
     }
 }
 
-/// The place in an envelope of a publication, if it has one.
+/// The position in a publication's envelope, if it has one.
 fn place_of(envelope: &[u8]) -> Option<Place> {
     let envelope: Value = serde_json::from_slice(envelope).ok()?;
     place(&envelope)
 }
 
-/// The place that a frame or an envelope tells of.
+/// The position in a frame or an envelope.
 pub fn place(told: &Value) -> Option<Place> {
     let epoch = told["epoch"].as_str()?.to_owned();
     Some((epoch, told["offset"].as_u64()?))

@@ -1,13 +1,13 @@
 //! A Redis server as a pure state machine: bytes of clients in, replies and pushes out.
 //!
-//! Owns: the data, the connections, and the order in which replies and pushes are sent, which is that
-//! of Redis 7.0. It has what the gateway uses, and what an operator would type.
-//! Knows nothing of: sockets, clocks, threads. The caller says what time it is, and carries the bytes.
+//! Owns: the data, the connections, and the order of replies and pushes, which is that
+//! of Redis 7.0. It has the commands that the gateway uses or that an operator would type.
+//! Knows nothing of: sockets, clocks, threads. The caller passes the time and carries the bytes.
 //! Start at [`Server::receive`].
 //!
-//! A turn of Redis' event loop is what happens between two calls of [`Server::take_output`]: several
-//! connections' commands may run in it, and invalidations of keys that are tracked by prefix are told
-//! at its end, after every reply.
+//! A turn of Redis' event loop is the time between two calls of [`Server::take_output`]. Commands
+//! of several connections may run in it. Connections that track keys by prefix get their
+//! invalidations at its end, after every reply.
 
 mod call;
 mod client;
@@ -45,10 +45,10 @@ pub use reply::Reply;
 use scripts::Scripts;
 use tracking::Tracked;
 
-/// The server's role.
+/// The version in `INFO`.
 const VERSION: &str = "7.0.15";
 
-/// Names a connection; `CLIENT ID` answers with it.
+/// The id of a connection; `CLIENT ID` answers with it.
 pub type ConnectionId = u64;
 
 /// The connection of [`Server::run`].
@@ -67,7 +67,7 @@ pub struct Server {
     executing: Option<ConnectionId>,
     /// Pushes to the connection whose command runs, after its reply.
     deferred: Vec<u8>,
-    /// Connections that have output, in the order in which they came to have it.
+    /// Connections with output, in the order of their first output.
     noted: Vec<ConnectionId>,
     /// The last output of connections that are closed.
     farewells: Vec<(ConnectionId, Vec<u8>)>,
@@ -79,20 +79,20 @@ pub struct Server {
     run_id: String,
     replication_id: String,
     started_at: Duration,
-    /// The fields of a hash that is not there.
+    /// The fields of a hash that does not exist.
     nothing: data::Fields,
 }
 
-/// The data as they were at one moment.
+/// The data at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot(Data);
 
-/// Something that was done.
+/// An executed effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
-    /// By Redis' clock.
+    /// Time of execution by Redis' clock.
     pub at: Duration,
-    /// The connection that asked for it; none where an operator did, or time passed.
+    /// The connection that asked for it; `None` if an operator did, or a key expired.
     pub by: Option<ConnectionId>,
     /// The effect.
     pub what: Effect,
@@ -103,28 +103,28 @@ pub struct Executed {
 pub enum Effect {
     /// A message was published.
     Published {
-        /// The channel of the publication.
-        channel: Vec<u8>,
         /// The channel's name.
+        channel: Vec<u8>,
+        /// The message.
         payload: Vec<u8>,
-        /// The number of connections that were told.
+        /// The number of connections that received the message.
         receivers: usize,
     },
-    /// A string has this value now.
+    /// A string has a new value.
     Set {
         /// Its key.
         key: Vec<u8>,
-        /// All of it.
+        /// The whole value.
         value: Vec<u8>,
     },
-    /// A key is gone.
+    /// A key was removed.
     Removed {
-        /// Its name.
+        /// The key's name.
         key: Vec<u8>,
     },
-    /// A key has changed otherwise.
+    /// A key has changed in another way.
     Other {
-        /// By which command, in capitals.
+        /// Name of the command, in capitals.
         command: String,
         /// The key.
         key: Vec<u8>,
@@ -132,7 +132,7 @@ pub enum Effect {
 }
 
 impl Server {
-    /// An empty one, with ids made of this seed.
+    /// An empty server. Its ids derive from this seed.
     pub fn new(run_id_seed: u64) -> Self {
         let mut server = Self {
             data: Data::default(),
@@ -162,25 +162,25 @@ impl Server {
 
     // Connections.
 
-    /// A connection is made. It speaks RESP2 until it says `HELLO 3`.
+    /// Opens a connection. It speaks RESP2 until it sends `HELLO 3`.
     pub fn connect(&mut self, id: ConnectionId) {
         self.disconnect(id);
         self.clients.insert(id, Client::default());
     }
 
-    /// A connection is gone, and what it was to be sent with it.
+    /// Closes a connection and drops its output.
     pub fn disconnect(&mut self, id: ConnectionId) {
         self.forget(id);
         self.clients.remove(&id);
     }
 
-    /// Bytes from a client: each command that is complete is executed, in order, at this moment of
+    /// Executes each complete command in a client's bytes, in order, at this moment of
     /// Redis' clock, which counts since 1970.
     pub fn receive(&mut self, id: ConnectionId, bytes: &[u8], now: Duration) {
         self.take_input(id, bytes, now);
     }
 
-    /// Runs one command over a connection of its own, in RESP3, as an operator would.
+    /// Runs one command on a separate connection, in RESP3, as an operator would.
     pub fn run(&mut self, now: Duration, command: &[&[u8]]) -> Reply {
         let client = Client {
             resp3: true,
@@ -198,7 +198,7 @@ impl Server {
         reply.map_or(Reply::Nil, |(reply, _)| reply)
     }
 
-    /// Ends a turn of the event loop: what each connection is to be sent, in order.
+    /// Ends a turn of the event loop. Returns the output of each connection, in order.
     pub fn take_output(&mut self) -> Vec<(ConnectionId, Vec<u8>)> {
         self.broadcast();
         let mut all = std::mem::take(&mut self.farewells);
@@ -214,14 +214,15 @@ impl Server {
         all
     }
 
-    /// Connections that the server has closed, each after the output that was taken last.
+    /// Connections that the server has closed. Each call returns those closed after the last
+    /// output.
     pub fn take_closed(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.closed)
     }
 
     // Time.
 
-    /// Expiry of the next key; it is gone by then for every reader.
+    /// Time of the next expiry. From then on no reader sees the key.
     pub fn next_expiry(&self) -> Option<Duration> {
         if self.replica {
             return None;
@@ -231,7 +232,7 @@ impl Server {
         Some(Duration::from_millis(next))
     }
 
-    /// Removes every key that is due, and tells those who track it.
+    /// Removes every due key, and notifies the connections that track it.
     pub fn expire(&mut self, now: Duration) {
         while !self.replica
             && let Some(key) = self.data.first_due(milliseconds(now))
@@ -242,13 +243,13 @@ impl Server {
 
     // Faults.
 
-    /// The data as they are, to come back with [`Server::restart`].
+    /// A copy of the data, for [`Server::restart`].
     pub fn snapshot(&self) -> Snapshot {
         Snapshot(self.data.clone())
     }
 
-    /// A new process: every connection is closed, its ids are new, scripts are forgotten, and the
-    /// data are these, or none.
+    /// Restarts the process: it closes every connection, has new ids and no scripts, and has this
+    /// data or none.
     pub fn restart(&mut self, data: Option<Snapshot>, now: Duration) {
         self.farewells.clear();
         self.noted.clear();
@@ -264,13 +265,13 @@ impl Server {
         self.started_at = now;
     }
 
-    /// From now on what takes memory is refused, or is not.
+    /// Refuses commands that take memory from now on, or accepts them again.
     pub fn set_out_of_memory(&mut self, out: bool) {
         self.out_of_memory = out;
     }
 
-    /// From now on it is a replica, which takes no writes and expires nothing by itself; or it is a
-    /// primary again, with a history of its own.
+    /// Makes the server a replica, which accepts no writes and expires nothing by itself; or makes
+    /// it a primary again, with a new history.
     pub fn set_replica(&mut self, replica: bool) {
         if self.replica && !replica {
             self.replication_id = self.random_id();
@@ -280,18 +281,18 @@ impl Server {
 
     // For those who check.
 
-    /// The effects since the last call, as far as data changed or was published.
+    /// The effects since the last call: changes of data, and publications.
     pub fn take_log(&mut self) -> Vec<Executed> {
         std::mem::take(&mut self.log)
     }
 
-    /// A string.
+    /// The value of a string.
     pub fn get(&self, key: &[u8], now: Duration) -> Option<Vec<u8>> {
         let entry = self.data.live(key, milliseconds(now));
         data::string(entry).ok().flatten().map(<[u8]>::to_vec)
     }
 
-    /// Every key, in order.
+    /// Every key, sorted.
     pub fn keys(&self, now: Duration) -> Vec<Vec<u8>> {
         let now = milliseconds(now);
         let all = self.data.iter().map(|(key, _)| key);

@@ -1,4 +1,4 @@
-//! One run: nodes and clients start, the plan happens, and all is left alone until it is well again.
+//! One run: nodes and clients start, the plan is executed, and then everything must recover.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,11 +18,11 @@ use crate::plan::{Act, Plan, Whom, Written};
 use crate::record::{Ban, Target};
 use crate::world::{ConnectionId, Event, Machine, Shared, World};
 
-/// Within which everything works again after the last trouble: a node finds Redis, sessions that were
-/// closed come back, a process that went away is forgotten.
+/// Time in which everything works again after the last fault: a node finds Redis, closed sessions
+/// reconnect, and a process that ended is forgotten.
 pub const RECOVERY: Duration = Duration::from_secs(14);
 
-/// Within which what is recorded in Redis is exact again.
+/// Time in which the records in Redis are exact again.
 pub const TIDY: Duration = Duration::from_secs(45);
 
 /// The prefix of every key.
@@ -31,13 +31,13 @@ const PREFIX: &str = "curfew:";
 /// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// A promise that was not kept.
+    /// The broken promises.
     pub violations: Vec<Violation>,
-    /// The same for two runs that went the same way.
+    /// A digest that is equal for two identical runs.
     pub digest: u64,
-    /// The story, for people.
+    /// The readable story.
     pub story: Vec<(Duration, String)>,
-    /// Frames that nodes wrote, publications that Redis executed.
+    /// The number of frames that nodes wrote.
     pub frames: usize,
     /// Publications that Redis executed.
     pub publications: usize,
@@ -46,7 +46,7 @@ pub struct Outcome {
 /// The processes of all nodes.
 type Processes = Rc<RefCell<Vec<Rc<Process>>>>;
 
-/// Plays a plan, on a thread that nothing else has run on.
+/// Runs a plan, on a thread that has run nothing else.
 pub fn run(plan: &Plan) -> Outcome {
     machine::seed(plan.seed);
     let runtime = Builder::new_current_thread()
@@ -55,7 +55,7 @@ pub fn run(plan: &Plan) -> Outcome {
         .build()
         .expect("a runtime without I/O needs nothing");
     let outcome = runtime.block_on(play(plan));
-    // The rest of the nodes ends with the process.
+    // The remaining parts of the nodes end with the process.
     std::mem::forget(runtime);
     outcome
 }
@@ -85,7 +85,7 @@ async fn play(plan: &Plan) -> Outcome {
     shared.set_plan(move |shared| stage.go_on(shared));
 
     shared.run_until(plan.troubled_until).await;
-    // Later than planned where everyone was held up.
+    // Later than planned if everything was stopped.
     let calm_at = elapsed();
     calm(&shared);
     shared.run_until(calm_at + RECOVERY).await;
@@ -125,7 +125,7 @@ async fn play(plan: &Plan) -> Outcome {
     }
 }
 
-/// Clients only want to be served, and every clock is right.
+/// Makes clients only ask for service, and every clock correct.
 fn calm(shared: &Shared) {
     let mut world = shared.world();
     for client in 0..world.clients.len() {
@@ -176,7 +176,7 @@ fn start(shared: &Shared, processes: &Processes, slot: usize, plan: &Plan, ahead
     processes.borrow_mut().push(Rc::new(process));
 }
 
-/// The plan, as it happens.
+/// The plan in execution.
 struct Stage {
     steps: BTreeMap<(Duration, usize), Step>,
     count: usize,
@@ -354,7 +354,7 @@ impl Stage {
     }
 }
 
-/// The key for whom an operator means, if that is anyone.
+/// The key and target of an operator's revocation, if the target exists.
 fn named(world: &World, whom: Whom) -> Option<(RevocationKey, Target)> {
     Some(match whom {
         Whom::User(user) => {
@@ -379,7 +379,7 @@ fn named(world: &World, whom: Whom) -> Option<(RevocationKey, Target)> {
     })
 }
 
-/// The key's names, as an operator types them.
+/// The key's names in both spellings, as an operator types them.
 fn names(key: &RevocationKey) -> [String; 2] {
     let name = |spelling| match key {
         RevocationKey::All => format!("{PREFIX}{{revoked}}:all"),

@@ -1,10 +1,11 @@
-//! Everything outside the nodes' own code: the network, Redis, the clients, and who may run.
+//! Everything outside the nodes' own code: the network, Redis, the clients, and the choice of code
+//! that may run.
 //!
-//! Owns: what happens next and when, the bytes under way, and the record of it all.
-//! Knows nothing of: which faults there are to be (`plan.rs`), what was promised (`check.rs`).
+//! Owns: the next event and its time, the bytes in flight, and the record of everything.
+//! Knows nothing of: the planned faults (`plan.rs`), the promises (`check.rs`).
 //!
-//! The world is a queue of events. Its task runs them as their time comes; a node that is held up in
-//! the middle of its code runs those of that time itself, before it goes on.
+//! The world is a queue of events. Its task runs them when their time comes. A node that is stopped
+//! in the middle of its code runs the events of that time itself, before it continues.
 
 mod network;
 mod server;
@@ -28,37 +29,37 @@ pub use server::{Comeback, Host, RedisDial};
 /// An event.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// Bytes may have come to their end of a connection.
+    /// Bytes may have arrived at one end of a connection.
     Arrive(ConnectionId, Direction),
-    /// A turn of Redis' event loop ends: what came at the same time was executed in it.
+    /// A turn of Redis' event loop ends. It has executed everything that came at the same time.
     Turn,
     /// A key of Redis may have expired.
     Expire,
     /// A client acts.
     Client(usize),
-    /// The plan goes on.
+    /// The next step of the plan is due.
     Plan,
-    /// A node that was stopped goes on.
+    /// A stopped node continues.
     Resume(usize),
 }
 
 /// A node, as its machine sees it.
 #[derive(Debug, Default)]
 pub struct Machine {
-    /// Its code may run. A process that has crashed never runs again.
+    /// True if the process's code may run. A crashed process never runs again.
     pub alive: bool,
-    /// Until when its code does not run.
+    /// Time until which the process's code does not run.
     pub stopped_until: Duration,
-    /// Tasks that wait for that.
+    /// Tasks that wait for that time.
     wakers: Vec<Waker>,
-    /// By how much its wall clock is ahead, in microseconds.
+    /// Microseconds by which the machine's wall clock is ahead.
     pub wall_ahead: i64,
-    /// In its code, at the place this many points from here, it is to be held up for so long.
+    /// A stop in the middle of the code: the number of points from here, and the duration.
     pub trap: Option<(u32, Duration)>,
 }
 
 impl Machine {
-    /// One whose code runs.
+    /// A machine whose code runs.
     pub fn running() -> Self {
         Self {
             alive: true,
@@ -67,16 +68,16 @@ impl Machine {
     }
 }
 
-/// All of it but the nodes' code.
+/// Everything except the nodes' code.
 #[derive(Debug)]
 pub struct World {
-    /// Chooses what the plan leaves open.
+    /// Source of the choices that the plan leaves open.
     pub random: Rng,
     queue: BTreeMap<(Duration, u64), Event>,
     count: u64,
     /// The world's task, which waits for the next event.
     waker: Option<Waker>,
-    /// By the number of the process: one that starts anew has another.
+    /// The machines by number of the process. A restarted process has a new number.
     pub machines: Vec<Machine>,
     /// Every connection there ever was.
     pub network: Network,
@@ -88,7 +89,7 @@ pub struct World {
     pub arrivals: Vec<(usize, ConnectionId)>,
     /// The number of the last publication.
     pub published: u64,
-    /// For each slot, which a load balancer would know by an address, the process there.
+    /// The process in each slot. A load balancer would know a slot by an address.
     pub slots: Vec<usize>,
     /// The record for the checker.
     pub record: Record,
@@ -98,10 +99,10 @@ pub struct World {
 #[derive(Debug, Clone)]
 pub struct Shared(Rc<Inner>);
 
-/// Accepts a process' connection.
+/// A function that accepts a process's connection.
 type Door = Box<dyn FnMut(usize, ConnectionId)>;
 
-/// Does what is due of a plan.
+/// A function that executes the due acts of a plan.
 type Acts = Box<dyn FnMut(&Shared)>;
 
 struct Inner {
@@ -109,11 +110,11 @@ struct Inner {
     /// The process whose code runs.
     node: Cell<Option<usize>>,
     wall_ahead: Cell<i64>,
-    /// A trap is set for the one whose code runs.
+    /// True if a trap is set for the process whose code runs.
     trapped: Cell<bool>,
-    /// Accepts connections.
+    /// The function that accepts connections.
     door: RefCell<Option<Door>>,
-    /// Does what the plan says.
+    /// The function that executes the plan.
     plan: RefCell<Option<Acts>>,
 }
 
@@ -165,22 +166,22 @@ impl Shared {
         shared
     }
 
-    /// The world. Nothing that is called while it is held may ask for it.
+    /// Borrows the world. Code that runs during the borrow must not ask for it.
     pub fn world(&self) -> RefMut<'_, World> {
         self.0.world.borrow_mut()
     }
 
-    /// Says who does what the plan says.
+    /// Sets the function that executes the plan.
     pub fn set_plan(&self, plan: impl FnMut(&Self) + 'static) {
         *self.0.plan.borrow_mut() = Some(Box::new(plan));
     }
 
-    /// Says who accepts connections.
+    /// Sets the function that accepts connections.
     pub fn set_door(&self, door: impl FnMut(usize, ConnectionId) + 'static) {
         *self.0.door.borrow_mut() = Some(Box::new(door));
     }
 
-    /// Runs `work` as the code of a process: its tasks are that one's.
+    /// Runs `work` as the code of a process. Its tasks belong to that process.
     pub fn as_node<T>(&self, node: usize, work: impl FnOnce() -> T) -> T {
         let before = self.0.node.replace(Some(node));
         self.0.look(Some(node));
@@ -195,7 +196,7 @@ impl Shared {
         self.0.node.get()
     }
 
-    /// Does what is due.
+    /// Runs the due events.
     pub fn run_due(&self) {
         loop {
             let event = {
@@ -232,7 +233,7 @@ impl Shared {
             Event::Plan => {
                 let plan = self.0.plan.take();
                 if let Some(mut plan) = plan {
-                    // A plan's work belongs to no process.
+                    // The plan's code belongs to no process.
                     let before = self.0.node.take();
                     plan(self);
                     self.0.node.set(before);
@@ -277,7 +278,7 @@ impl Shared {
         }
     }
 
-    /// Time passes for all but the code that runs now.
+    /// Lets time pass for everything except the running code.
     fn stand_still(&self, time: Duration) {
         let end = elapsed() + time;
         loop {
@@ -296,12 +297,12 @@ impl Shared {
 }
 
 impl World {
-    /// Has something happen after a while.
+    /// Schedules an event after this time.
     pub fn after(&mut self, wait: Duration, event: Event) {
         self.at(elapsed() + wait, event);
     }
 
-    /// Has something happen at a time.
+    /// Schedules an event at this time.
     pub fn at(&mut self, time: Duration, event: Event) {
         self.count += 1;
         self.queue.insert((time, self.count), event);
@@ -316,7 +317,7 @@ impl World {
         self.slots.iter().filter(up).copied().collect()
     }
 
-    /// Stops a process for a while.
+    /// Stops a process for this time.
     pub fn stop(&mut self, node: usize, time: Duration) {
         let until = elapsed() + time;
         let machine = &mut self.machines[node];
@@ -325,7 +326,7 @@ impl World {
         self.at(until, Event::Resume(node));
     }
 
-    /// A process is gone: its code never runs again, and its connections break.
+    /// Crashes a process: its code never runs again, and its connections break.
     pub fn crash(&mut self, node: usize) {
         self.machines[node].alive = false;
         self.record.ended(node, elapsed());
@@ -338,9 +339,9 @@ impl World {
 }
 
 impl Inner {
-    /// Remembers what is asked at every point of the code of the process that runs.
+    /// Caches the state that every point in the running process's code checks.
     fn look(&self, node: Option<usize>) {
-        // Held while the world itself starts a node.
+        // The world is borrowed while it starts a node itself.
         let Ok(world) = self.world.try_borrow() else {
             return;
         };
@@ -398,7 +399,7 @@ impl Watch for Inner {
                 let now = elapsed();
                 world.record.held_up(now, now + time);
                 drop(world);
-                // No other node's clock is read meanwhile.
+                // Events run outside any process, so that they read no node's clock.
                 let node = self.node.take();
                 Shared::get().stand_still(time);
                 self.node.set(node);

@@ -1,5 +1,5 @@
-//! The suite every backend must pass, run by the backend over Redis with the simulated server, which
-//! a small adapter puts behind a TCP port.
+//! The conformance suite of backends, run with the backend over Redis and the simulated server. A
+//! small adapter puts the server behind a TCP port.
 
 #![expect(
     clippy::disallowed_methods,
@@ -24,10 +24,10 @@ use tokio::time;
 
 use nodes::nodes;
 
-/// Between two looks for keys that are due, as Redis looks by default.
+/// Interval between two checks for due keys, Redis' default.
 const EXPIRY: Duration = Duration::from_millis(100);
 
-/// The server, and where the bytes for each connection go.
+/// The server, and the channels for the bytes of each connection.
 #[derive(Debug)]
 struct Behind {
     server: Server,
@@ -39,7 +39,7 @@ struct Behind {
 #[derive(Debug)]
 struct Adapter(Mutex<Behind>);
 
-/// By Redis' clock.
+/// The time for Redis' clock.
 fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -47,7 +47,7 @@ fn now() -> Duration {
 }
 
 impl Adapter {
-    /// Starts one; says at which port.
+    /// Starts a server. Returns its port.
     async fn start() -> io::Result<(Arc<Self>, u16)> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
@@ -65,13 +65,13 @@ impl Adapter {
         self.0.lock().expect("nobody panics with it")
     }
 
-    /// Does something, and passes on what comes of it.
+    /// Performs an action on the server, and forwards its output.
     fn turn(&self, act: impl FnOnce(&mut Server)) {
         let mut behind = self.behind();
         act(&mut behind.server);
         for (id, bytes) in behind.server.take_output() {
             if let Some(sender) = behind.senders.get(&id) {
-                // One that is gone is noticed by its reader.
+                // The send fails if the connection is closed, which its reader notices.
                 drop(sender.send(bytes));
             }
         }
@@ -109,7 +109,7 @@ async fn read(adapter: Arc<Adapter>, id: ConnectionId, mut reader: OwnedReadHalf
     adapter.behind().senders.remove(&id);
 }
 
-/// Until the server closes the connection.
+/// Writes the output until the server closes the connection.
 async fn write(mut receiver: UnboundedReceiver<Vec<u8>>, mut writer: OwnedWriteHalf) {
     while let Some(bytes) = receiver.recv().await {
         if writer.write_all(&bytes).await.is_err() {

@@ -1,4 +1,5 @@
-//! The simulated Redis where no real one does so on demand: turns, restarts, faults and the log.
+//! The simulated Redis in situations that a real one does not enter on demand: turns, restarts,
+//! faults and the log.
 
 use std::time::Duration;
 

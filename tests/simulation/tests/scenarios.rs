@@ -1,5 +1,5 @@
-//! Runs that are written by hand, and what seeds have found, shortened: `simulate shrink SEED` prints
-//! its plan as it stands here.
+//! Hand-written runs, and shortened runs that seeds have found. `simulate shrink SEED` prints a
+//! plan in the form used here.
 
 use std::thread;
 use std::time::Duration;
@@ -15,8 +15,8 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Plays a plan in which this happens, on a thread of its own: virtual time belongs to a thread. Fails
-/// if a promise is broken, or little happens. Returns what was told of it.
+/// Runs a plan with these acts, on a new thread, because virtual time belongs to a thread. Fails
+/// if a promise is broken, or little happens. Returns the story.
 fn kept(plan: Plan, acts: &[(Duration, Act)]) -> Vec<(Duration, String)> {
     let plan = plan.with(acts);
     let outcome = thread::spawn(move || run(&plan)).join();
@@ -83,7 +83,7 @@ fn a_crashed_node_leaves_nothing_behind() {
 }
 
 /// Found by seed 36 of the first ten thousand: two round trips took longer than the interval of
-/// heartbeats, so one was always due, and nothing else had its turn.
+/// heartbeats. So a heartbeat was always due, and no other work had its turn.
 #[test]
 fn over_a_slow_link_what_is_revoked_is_read_and_confirmed() {
     let acts = [
@@ -92,7 +92,7 @@ fn over_a_slow_link_what_is_revoked_is_read_and_confirmed() {
         (ms(3_500), Revoke(0, User(2))),
     ];
     let story = kept(Plan::quiet(8), &acts);
-    // Both clients of bob, which hear so while the link is slow.
+    // Both clients of bob, which get the close while the link is slow.
     for client in [1, 7] {
         let closed = format!("client {client} is closed with 4403");
         let told = story.iter().find(|(_, what)| *what == closed);
@@ -130,8 +130,8 @@ fn clients_of_a_stream_come_back_to_everything() {
     kept(plan, &acts);
 }
 
-/// Found by seed 251: a lease that ended between the feed's look and the broadcast's. The feed counted the
-/// publication as delivered, and listeners were told of a gap without a place.
+/// Found by seed 251: a lease ended between the feed's check and the broadcast's. The feed counted
+/// the publication as delivered, and listeners got a gap without a position.
 #[test]
 fn a_stop_in_the_middle_of_a_delivery_loses_nothing_of_a_stream() {
     let plan = Plan {

@@ -1,10 +1,10 @@
-//! A home of its own for a Keycloak, in which it may write.
+//! A writable home folder for one Keycloak.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-/// The folder below `CURFEW_TOOLS` that it is unpacked in.
+/// The distribution's folder below `CURFEW_TOOLS`.
 const DISTRIBUTION: &str = "keycloak-26.4.2";
 
 /// Folder of the unpacked distribution.
@@ -22,14 +22,14 @@ fn distribution() -> PathBuf {
         .expect("a folder that exists has a path")
 }
 
-/// A home like the distribution, with copies of what Keycloak writes to.
+/// Makes a home like the distribution, with copies of the files that Keycloak writes to.
 pub(super) fn make() -> PathBuf {
     let distribution = distribution();
     let home = tempfile::Builder::new()
         .prefix("curfew-keycloak-")
         .tempdir()
         .expect("a directory")
-        // Removed by the keeper.
+        // The keeper removes it.
         .keep();
     for name in ["conf", "providers", "themes"] {
         symlink(distribution.join(name), home.join(name)).expect("a link can be made");
@@ -41,7 +41,7 @@ pub(super) fn make() -> PathBuf {
     for name in ["lib", "app"] {
         symlink(from.join(name), to.join(name)).expect("a link can be made");
     }
-    // The places of both are where Keycloak takes its home to be.
+    // Keycloak derives its home from the location of these two files, so links would not do.
     for (from, to) in [
         (distribution.join("bin/kc.sh"), home.join("bin/kc.sh")),
         (from.join("quarkus-run.jar"), to.join("quarkus-run.jar")),

@@ -14,28 +14,28 @@ use tokio::sync::oneshot;
 
 use super::{Moment, Queues};
 
-/// Bytes read at once.
+/// Size of one read.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Reads of one client before the others have their turn.
+/// Reads of one client before the next client has its turn.
 const READS: usize = 4;
 
-/// Between two looks at clients of which none had anything.
+/// Pause after a turn in which no client had data.
 const TURN: Duration = Duration::from_millis(1);
 
 /// Start of a publication's frame.
 const MESSAGE: &[u8] = br#"{"type":"message""#;
 
-/// Progress of the node with each client at a moment.
+/// The node's progress with each client at a moment.
 #[derive(Debug, Clone)]
 pub struct Mark {
     at: Moment,
-    /// By client: bytes that the node had written.
+    /// Bytes that the node had written, by client.
     written: Vec<u64>,
 }
 
 impl Mark {
-    /// Bytes behind the mark were written after this moment.
+    /// The moment of the mark: bytes behind it were written later.
     pub fn at(&self) -> Moment {
         self.at
     }
@@ -46,10 +46,10 @@ impl Mark {
 pub struct Late {
     /// Publications.
     pub frames: usize,
-    /// Bytes of these, and of one that did not become whole.
+    /// Bytes of these frames, and of an incomplete one.
     pub bytes: usize,
-    /// Times at which the first and the last of them were read: not before they were written, but
-    /// perhaps long after.
+    /// Times at which the first and the last of these frames were read. They may have been written
+    /// long before.
     pub read: Option<[Moment; 2]>,
 }
 
@@ -60,7 +60,7 @@ impl Late {
     }
 }
 
-/// Sessions whose frames are read and noted by a thread of their own.
+/// Sessions whose frames a separate thread reads and notes.
 #[derive(Debug)]
 pub struct Audience {
     clients: Vec<Arc<Client>>,
@@ -71,9 +71,9 @@ pub struct Audience {
 #[derive(Debug, Default)]
 struct Shared {
     ended: AtomicBool,
-    /// Times at which the clients were looked at.
+    /// Times at which the thread looked at the clients.
     looks: Mutex<Vec<Moment>>,
-    /// For those who wait for a mark.
+    /// Callers that wait for a mark.
     marks: Mutex<Vec<oneshot::Sender<Mark>>>,
 }
 
@@ -86,7 +86,8 @@ struct Client {
 #[derive(Debug, Default)]
 struct Heard {
     publications: Vec<Publication>,
-    /// All other text frames; for a close frame `{"close":code}`, for the end `{"end":true}`.
+    /// All other text frames. A close frame is `{"close":code}`, the end of the stream
+    /// `{"end":true}`.
     others: Vec<Value>,
     /// Bytes read so far.
     read: u64,
@@ -96,7 +97,7 @@ struct Heard {
 
 #[derive(Debug, Clone, Copy)]
 struct Publication {
-    /// Bytes up to its end.
+    /// Position in the stream after the frame.
     end: u64,
     bytes: u32,
     published: Moment,
@@ -139,17 +140,17 @@ impl Audience {
         self.clients[client].paused.store(false, Ordering::SeqCst);
     }
 
-    /// Marks how far the node has come with each client: what it has written that was read, what
-    /// waits in the client's socket and what in its own. Bytes that move meanwhile are counted twice
-    /// rather than not at all.
+    /// Marks how far the node has come with each client. Its count of written bytes adds up the
+    /// bytes that were read, those in the client's socket and those in the node's socket. It counts
+    /// bytes that move meanwhile twice rather than not at all.
     pub async fn mark(&self) -> Mark {
         let (marking, marked) = oneshot::channel();
         self.shared.marks.lock().push(marking);
         marked.await.expect("the reading thread runs")
     }
 
-    /// The longest time without a look at the clients between the two moments: for so long at most
-    /// the machine kept a busy thread from running.
+    /// The longest time without a look at the clients between the two moments. The machine kept
+    /// this busy thread from running for at most so long.
     pub fn longest_gap(&self, from: Moment, to: Moment) -> Duration {
         let looks = self.shared.looks.lock();
         let looks = looks.iter().copied();
@@ -188,21 +189,21 @@ impl Audience {
         self.clients[client].heard.lock().publications.len()
     }
 
-    /// True if a publication has come that was published after `since`.
+    /// True if the client has received a publication that was published after `since`.
     pub fn has_newer(&self, client: usize, since: Moment) -> bool {
         let heard = self.clients[client].heard.lock();
         let last = heard.publications.last();
         last.is_some_and(|publication| publication.published > since)
     }
 
-    /// The first frame, publications aside, that has at least the members of `expect`.
+    /// The first frame, other than publications, that has at least the members of `expect`.
     pub fn found(&self, client: usize, expect: &Value) -> Option<Value> {
         let heard = self.clients[client].heard.lock();
         let mut others = heard.others.iter();
         others.find(|frame| json::contains(expect, frame)).cloned()
     }
 
-    /// The code it was closed with, once it was.
+    /// The code of the client's close, once it was closed.
     pub fn closed(&self, client: usize) -> Option<u64> {
         self.found(client, &json!({"type":"closing"}))?["code"].as_u64()
     }
@@ -233,9 +234,9 @@ fn read(mut seats: Vec<Seat>, shared: &Shared) {
         for seat in &mut seats {
             idle &= !seat.look(&mut buffer);
         }
-        // Nothing is read while a mark is made.
+        // The thread makes marks itself, so it reads nothing meanwhile.
         for waiting in shared.marks.lock().drain(..) {
-            // One who waits no more needs no mark.
+            // The send fails if the caller no longer waits, and then needs no mark.
             drop(waiting.send(mark(&seats)));
         }
         if idle {
@@ -246,15 +247,15 @@ fn read(mut seats: Vec<Seat>, shared: &Shared) {
 
 fn mark(seats: &[Seat]) -> Mark {
     let at = Moment::now();
-    // In the order in which bytes move, so that none is passed over.
+    // Sending queues first, in the direction in which bytes move, so that no byte is missed.
     let (unsent, unread) = (Queues::now(), Queues::now());
     let written = seats.iter().map(|seat| {
         let [client, node] = seat.ports;
         let read = seat.client.heard.lock().read;
         match unread.received(client, node) {
             Some(received) => read + unsent.sending(node, client) + received,
-            // The kernel has forgotten the connection, which was reset: what the client can read
-            // yet was written before.
+            // The kernel has dropped the connection, which was reset. All bytes that the client can
+            // still read were written before.
             None => u64::MAX,
         }
     });
@@ -264,16 +265,16 @@ fn mark(seats: &[Seat]) -> Mark {
     }
 }
 
-/// A client as its reading thread has it.
+/// A client, as its reading thread sees it.
 #[derive(Debug)]
 struct Seat {
     stream: TcpStream,
-    /// The client's and the node's.
+    /// The ports of the client and of the node.
     ports: [u16; 2],
     client: Arc<Client>,
-    /// The start of a frame whose rest has not come.
+    /// The start of an incomplete frame.
     partial: Vec<u8>,
-    /// Offset of the moment in a publication.
+    /// Offset of the moment in a publication's text.
     moment_at: usize,
     ended: bool,
 }
@@ -293,7 +294,7 @@ impl Seat {
         }
     }
 
-    /// Reads what there is; returns whether there was anything.
+    /// Reads the available bytes. Returns true if there were any.
     fn look(&mut self, buffer: &mut [u8]) -> bool {
         if self.ended || self.client.paused.load(Ordering::SeqCst) {
             return false;
@@ -343,7 +344,7 @@ impl Seat {
                 }
                 opcode::PING => {
                     let pong = OutFrame::new(opcode::PONG, payload).to_bytes();
-                    // A node that reads nothing will find out without it.
+                    // A node that reads nothing will notice without this pong.
                     drop::<io::Result<usize>>(self.stream.write(&pong));
                 }
                 _ => {}
@@ -358,7 +359,7 @@ impl Seat {
     }
 }
 
-/// The whole frame that begins at `at`: its opcode, and where its content begins and ends.
+/// The complete frame at `at`: its opcode, and the start and end of its content.
 pub(super) fn frame(bytes: &[u8], at: usize) -> Option<(u8, usize, usize)> {
     let (first, second) = (*bytes.get(at)?, *bytes.get(at + 1)?);
     assert!(second & 0x80 == 0, "the server sent a masked frame");

@@ -14,17 +14,17 @@ use parking_lot::Mutex;
 
 use super::Moment;
 
-/// Publications of one client written together.
+/// Publications that one client writes at once.
 const BATCH: usize = 16;
 
-/// Between two looks when no socket takes anything.
+/// Pause after a turn in which no socket accepted bytes.
 const TURN: Duration = Duration::from_micros(500);
 
-/// Bytes of answers read at once.
+/// Size of one read of answers.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Sessions that publish to a channel without end, each as fast as its node takes it: nothing waits
-/// for an answer. The data is an object that says when it was published. Ends when it is dropped.
+/// Sessions that publish to a channel without end, each as fast as its node accepts. They wait for
+/// no answer. The data is an object with the time of publication. Dropping this ends them.
 #[derive(Debug)]
 pub struct Flood {
     shared: Arc<Shared>,
@@ -34,7 +34,7 @@ pub struct Flood {
 #[derive(Debug, Default)]
 struct Shared {
     ended: AtomicBool,
-    /// Publications a second of all together; 0: as many as are taken.
+    /// Publications a second of all clients together. 0 means no limit.
     pace: AtomicU64,
     published: AtomicU64,
     told: Mutex<BTreeMap<String, u64>>,
@@ -43,7 +43,7 @@ struct Shared {
 }
 
 impl Flood {
-    /// Publishes objects of about so many `bytes` to `channel`.
+    /// Publishes objects of about `bytes` bytes to `channel`.
     pub fn start(clients: Vec<WsClient>, channel: &str, bytes: usize) -> Self {
         let shared = Arc::new(Shared::default());
         let sources: Vec<Source> = clients
@@ -61,13 +61,13 @@ impl Flood {
         }
     }
 
-    /// From now on so many publications a second at most, of all clients together; 0: as many as
-    /// their nodes take.
+    /// Limits the publications a second of all clients together. 0 means as many as their nodes
+    /// accept.
     pub fn pace(&self, per_second: u64) {
         self.shared.pace.store(per_second, Ordering::SeqCst);
     }
 
-    /// Number of publications given to the sockets.
+    /// Number of publications written to the sockets.
     pub fn published(&self) -> u64 {
         self.shared.published.load(Ordering::SeqCst)
     }
@@ -77,7 +77,7 @@ impl Flood {
         self.shared.gone.load(Ordering::SeqCst)
     }
 
-    /// The codes of errors and of closes that the clients were told, and how often.
+    /// The error and close codes that the clients received, with the number of each.
     pub fn told(&self) -> BTreeMap<String, u64> {
         self.shared.told.lock().clone()
     }
@@ -122,11 +122,11 @@ fn flood(mut sources: Vec<Source>, mut command: Command, shared: &Shared) {
     }
 }
 
-/// A publication as it is sent, again and again.
+/// The publication that is sent again and again.
 #[derive(Debug)]
 struct Command {
     frame: Vec<u8>,
-    /// Place of the time of publication.
+    /// Range of the time of publication in the frame.
     moment: Range<usize>,
 }
 
@@ -137,7 +137,7 @@ impl Command {
             r#"{{"type":"publish","channel":"{channel}","data":{{{moment},"pad":"{pad}"}}}}"#
         );
         let length = u16::try_from(text.len()).expect("a short publication");
-        // A mask of zeros leaves the text as it is.
+        // A mask of zeros leaves the text unchanged.
         let mut frame = vec![0x80 | opcode::TEXT, 0x80 | 126];
         frame.extend(length.to_be_bytes());
         frame.extend([0; 4]);
@@ -160,7 +160,7 @@ impl Command {
     }
 }
 
-/// One client that publishes.
+/// One publishing client.
 #[derive(Debug)]
 struct Source {
     stream: TcpStream,
@@ -179,7 +179,7 @@ impl Source {
         }
     }
 
-    /// Writes what the socket takes; returns whether it took anything.
+    /// Writes as much as the socket accepts. Returns true if it accepted anything.
     fn write(&mut self) -> bool {
         if self.ended || self.unsent.is_empty() {
             return false;
@@ -189,12 +189,12 @@ impl Source {
                 self.unsent.drain(..written);
                 true
             }
-            // One that was closed has been told why, or will be.
+            // The peer closed the connection; `listen` notes the reason.
             Err(_) => false,
         }
     }
 
-    /// Notes the codes it is told.
+    /// Notes the codes that the client receives.
     fn listen(&mut self, buffer: &mut [u8], shared: &Shared) {
         if self.ended {
             return;

@@ -1,19 +1,19 @@
-//! A time that fits into a publication.
+//! A time in a form that fits into a publication.
 
 use std::ops::Add;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Digits of a moment in a publication: microseconds of three hours.
+/// Digits of a moment in a publication. They hold the microseconds of three hours.
 const DIGITS: usize = 10;
 
-/// Before the moment in a publication's data.
+/// Text before the moment in a publication's data.
 const MARK: &[u8] = br#""t":""#;
 
-/// Furthest start of the mark: behind the names of channel and user.
+/// Latest start of the mark, after the names of channel and user.
 const MARK_WITHIN: usize = 192;
 
-/// Microseconds since the test process asked for the first.
+/// Microseconds since the test process first asked for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(u64);
 
@@ -24,23 +24,23 @@ impl Moment {
         Self(u64::try_from(micros).expect("no test lasts 584,000 years"))
     }
 
-    /// For tokio to sleep until.
+    /// The moment as tokio's [`tokio::time::Instant`].
     pub fn instant(self) -> tokio::time::Instant {
         (epoch() + Duration::from_micros(self.0)).into()
     }
 
-    /// Time from `earlier` to this; zero if it is not later.
+    /// Time from `earlier` to this moment; zero if this is not later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
 
-    /// As a member of a JSON object, always as long.
+    /// The moment as a member of a JSON object, with constant length.
     pub(super) fn member(self) -> String {
         format!(r#""t":"{}""#, self.digits())
     }
 
-    /// The moment in a publication's text. `at` is where the last text had it, and is updated: of
-    /// one channel all have it at the same place.
+    /// The moment in a publication's text. `at` is its offset in the last text, and is updated: all
+    /// publications of one channel have the same offset.
     pub(super) fn found_in(text: &[u8], at: &mut usize) -> Option<Self> {
         let is_here = |at: usize| text.get(at..at + MARK.len()) == Some(MARK);
         if !is_here(*at) {

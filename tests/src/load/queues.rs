@@ -1,14 +1,14 @@
-//! Bytes that the kernel holds on their way.
+//! Bytes in the kernel's socket queues.
 
 use std::collections::HashMap;
 use std::fs;
 
-/// Bytes in the sockets of this machine, by their own and the other's port.
+/// Bytes in the sockets of this machine, by local and remote port.
 #[derive(Debug)]
 pub struct Queues(HashMap<[u16; 2], [u64; 2]>);
 
 impl Queues {
-    /// As they are now: `/proc/net/tcp`.
+    /// Reads the current state from `/proc/net/tcp`.
     pub fn now() -> Self {
         let table = fs::read_to_string("/proc/net/tcp").expect("this is Linux");
         // sl local_address rem_address st tx_queue:rx_queue, all in hexadecimal.
@@ -23,12 +23,13 @@ impl Queues {
         Self(sockets.collect())
     }
 
-    /// Bytes a socket has taken that the other has not got.
+    /// Bytes that a socket has accepted and its peer has not received.
     pub(super) fn sending(&self, local: u16, remote: u16) -> u64 {
         self.0.get(&[local, remote]).map_or(0, |bytes| bytes[0])
     }
 
-    /// Bytes a socket has got that were not read; `None` if the connection is gone.
+    /// Bytes that a socket has received and the process has not read; `None` if the connection is
+    /// closed.
     pub(super) fn received(&self, local: u16, remote: u16) -> Option<u64> {
         self.0.get(&[local, remote]).map(|bytes| bytes[1])
     }

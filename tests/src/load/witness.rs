@@ -1,4 +1,4 @@
-//! A subscriber at Redis itself that sees the executed publications, with times.
+//! A subscriber directly at Redis that notes the executed publications, with times.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -14,10 +14,10 @@ use super::Moment;
 /// Channel of the ticks.
 const TICKS: &str = "curfew-tests:ticks";
 
-/// Name of its connections at Redis, for a test that kills others.
+/// Name of the witness' connections at Redis, for tests that kill other connections.
 pub const WITNESS: &str = "witness";
 
-/// Between two ticks: so exactly is known when something was executed.
+/// Interval between two ticks, and so the precision of the time of execution.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Text before the publishing user in an envelope.
@@ -26,9 +26,10 @@ const FROM: &[u8] = br#""from":""#;
 /// A publication that Redis executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
-    /// It was executed after this moment: behind a tick that was sent then.
+    /// Lower bound of the time of execution: Redis executed it after a tick that was sent at this
+    /// moment.
     pub after: Moment,
-    /// Time of publication, if the data says so.
+    /// Time of publication, if the data has one.
     pub published: Moment,
     /// The user who published it; empty for the admin API.
     pub from: Arc<str>,
@@ -41,9 +42,9 @@ struct WitnessRecord {
     tick: Moment,
 }
 
-/// Subscribes at a Redis server, past all nodes, and notes what is published. Redis pushes to one
-/// connection in the order in which it executes: a publication behind a tick was executed after the
-/// tick was sent, whenever the two are read.
+/// Subscribes at a Redis server, without a node, and notes the publications. Redis pushes to one
+/// connection in the order of execution. So a publication behind a tick was executed after the tick
+/// was sent, no matter when the two are read.
 #[derive(Debug)]
 pub struct Witness {
     seen: Arc<Mutex<WitnessRecord>>,
@@ -75,7 +76,7 @@ impl Witness {
             .expect("the server reads");
         let mut lines = BufReader::new(clone(&subscriber));
         for _ in 1..words.len() {
-            // Confirmed, one by one.
+            // One confirmation for each channel.
             message(&mut lines).expect("the server subscribes");
         }
         let seen = Arc::default();
@@ -102,8 +103,8 @@ impl Witness {
         self.seen.lock().executed.len()
     }
 
-    /// Time at which the last tick that has come back was sent: everything executed before it has
-    /// been seen.
+    /// Time of sending of the last tick that has come back. Everything that Redis executed before
+    /// this time has been noted.
     pub fn last_tick(&self) -> Moment {
         self.seen.lock().tick
     }
@@ -123,11 +124,11 @@ impl Drop for Witness {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
         for stream in &self.streams {
-            // It fails only when the server has ended the connection.
+            // Fails only if the server has ended the connection.
             drop(stream.shutdown(Shutdown::Both));
         }
         for thread in self.threads.drain(..) {
-            // A thread that has failed has left what it saw.
+            // If the thread has panicked, its notes are still there.
             drop(thread.join());
         }
     }
@@ -137,7 +138,7 @@ fn clone(stream: &TcpStream) -> TcpStream {
     stream.try_clone().expect("a socket can be shared")
 }
 
-/// Publishes the time until it is told to end.
+/// Publishes the time until the witness is dropped.
 fn tick(mut stream: TcpStream, ended: &AtomicBool) {
     let mut answers = BufReader::new(clone(&stream));
     let mut answer = String::new();
@@ -151,7 +152,7 @@ fn tick(mut stream: TcpStream, ended: &AtomicBool) {
     }
 }
 
-/// Notes what comes until the connection ends.
+/// Notes publications until the connection ends.
 fn listen(mut lines: BufReader<TcpStream>, seen: &Mutex<WitnessRecord>) {
     let (mut after, mut moment_at) = (Moment::default(), 0);
     let mut users: Vec<Arc<str>> = Vec::new();
@@ -176,7 +177,7 @@ fn listen(mut lines: BufReader<TcpStream>, seen: &Mutex<WitnessRecord>) {
     }
 }
 
-/// The user in an envelope.
+/// The publishing user in an envelope.
 fn sender(envelope: &[u8]) -> &[u8] {
     let mut windows = envelope.windows(FROM.len());
     let Some(at) = windows.position(|found| found == FROM) else {
@@ -187,7 +188,7 @@ fn sender(envelope: &[u8]) -> &[u8] {
     &rest[..end.unwrap_or(rest.len())]
 }
 
-/// The three parts of what Redis pushes to a subscriber.
+/// The three parts of a message that Redis pushes to a subscriber.
 fn message(lines: &mut BufReader<TcpStream>) -> Option<[Vec<u8>; 3]> {
     let mut parts = [const { Vec::new() }; 3];
     assert_eq!(line(lines)?, "*3", "a push to a subscriber has three parts");

@@ -1,20 +1,20 @@
-//! The table of commands, over what another reader has read.
+//! The table of commands, applied to the result of another parser.
 
 use curfew_model::{Command, Epoch, HistoryRange, MAX_OFFSET, SubscribeOptions};
 
-/// The fate of a command.
+/// The expected result for a command.
 #[derive(Debug, PartialEq)]
 pub(super) enum Verdict {
     Pong,
     /// The connection closes.
     Refused,
-    /// The number of an error.
+    /// The command is answered with the error of this number.
     Form(u32),
-    /// Its id, and the command in the words of [`told`].
+    /// The command's id, and the command in the words of [`told`].
     Command(u32, String),
 }
 
-/// A request, as it was sent.
+/// A request in the form in which it was sent.
 pub(super) enum Request {
     Connect {
         token: String,
@@ -111,7 +111,7 @@ fn position(epoch: Epoch, offset: u64) -> String {
     format!("{epoch}:{offset}")
 }
 
-/// A decoded command in words, which two equal commands share.
+/// A decoded command in words. Equal commands have the same words.
 pub(super) fn told(command: &Command<'_>) -> String {
     let name = command.name();
     match command {
@@ -161,7 +161,7 @@ pub(super) fn told(command: &Command<'_>) -> String {
     }
 }
 
-/// The verdict over a command whose id and request are these. Of the requests only the first counts.
+/// The verdict on a command with this id and request. Only the first request of a command counts.
 pub(super) fn verdict(id: u32, has_send: bool, request: Option<Request>) -> Verdict {
     if id == 0 && !has_send {
         return Verdict::Pong;
@@ -180,7 +180,7 @@ pub(super) fn verdict(id: u32, has_send: bool, request: Option<Request>) -> Verd
 }
 
 impl Request {
-    /// The command in the words of [`told`], or the number of its error; 0 closes the connection.
+    /// The command in the words of [`told`], or the number of its error. 0 closes the connection.
     fn judge(self) -> Result<String, u32> {
         let (needs_channel, channel) = match &self {
             Self::Subscribe(Subscribe { channel, .. })
@@ -258,7 +258,7 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// Without a message it is no such request.
+    /// The content; `None` without a message, which a request must have.
     pub(super) fn checked(self) -> Option<Self> {
         (!self.data.is_empty()).then_some(self)
     }

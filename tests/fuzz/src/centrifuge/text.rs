@@ -1,4 +1,4 @@
-//! The messages in JSON, read by serde_json.
+//! The messages in JSON, parsed by serde_json.
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -107,7 +107,7 @@ struct Publish<'a> {
     removed: Option<bool>,
 }
 
-/// The rest of [`Publish`]: `null` is data, and no other member.
+/// The other members of [`Publish`]. Of all members, only data may be `null`.
 #[derive(Deserialize)]
 struct Data<'a> {
     #[serde(borrow)]
@@ -148,20 +148,20 @@ pub(super) fn verdict(line: &str) -> Verdict {
     read(line).unwrap_or(Verdict::Refused)
 }
 
-/// An object; a derived reader would take an array as well.
+/// Parses an object. A derived parser would also accept an array.
 fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
     trimmed.starts_with('{').then_some(())?;
     serde_json::from_str(text).ok()
 }
 
-/// A whole number, from its digits.
+/// Parses an integer from its digits.
 fn number<T: TryFrom<i128> + Default>(raw: Option<&RawValue>) -> Option<T> {
     let Some(raw) = raw else {
         return Some(T::default());
     };
     let (text, digits) = (raw.get(), raw.get().trim_start_matches('-'));
-    // A sign is one of numbers that have negative values.
+    // A minus sign is allowed only for types with negative values.
     let has_sign = text.starts_with('-') && T::try_from(-1).is_err();
     let is_whole = !has_sign && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_whole.then_some(())?;
@@ -222,13 +222,13 @@ fn request(name: &'static str, raw: &str) -> Option<Request> {
         "publish" => {
             let publish: Publish<'_> = object(raw)?;
             let data = serde_json::from_str::<Data<'_>>(raw);
-            // A member that is there twice is the only fault that is left.
+            // A duplicate member is the only remaining fault.
             let data = match data {
                 Ok(data) => data.data.get().into(),
                 Err(error) if error.to_string().contains("missing field") => Vec::new(),
                 Err(_) => return None,
             };
-            // Of maps, and read for their types alone.
+            // These belong to maps, and are parsed only to check their types.
             drop((publish.key, publish.removed));
             Request::Publish {
                 channel: publish.channel.unwrap_or_default(),
@@ -291,7 +291,7 @@ fn subscribe(raw: &str) -> Option<opinion::Subscribe> {
     })
 }
 
-/// The content of a request that carries commands; `None` for a body that is none.
+/// The content of a request that carries commands; `None` for any other body.
 pub(super) fn carried(body: &[u8]) -> Option<opinion::Carried> {
     let body = str::from_utf8(body).ok()?.trim_ascii();
     let read: Emulation = serde_json::from_str(body).ok()?;

@@ -1,4 +1,4 @@
-//! The messages in Protobuf, read by prost.
+//! The messages in Protobuf, parsed by prost.
 
 use prost::Message;
 
@@ -14,7 +14,7 @@ macro_rules! messages {
 }
 
 messages! {
-    // Requests are read where they count.
+    // Requests are parsed where they are used.
     Command {
         #[prost(uint32, tag = "1")] id: u32,
         #[prost(bytes = "vec", optional, tag = "4")] connect: Option<Vec<u8>>,
@@ -88,17 +88,17 @@ messages! {
 /// The opinion of prost on a message.
 pub(super) struct Opinion {
     pub(super) verdict: Verdict,
-    /// True if prost writes the message in the same bytes, so that nothing in it is repeated.
+    /// True if prost writes the message in the same bytes, so nothing in it is repeated.
     pub(super) is_plain: bool,
 }
 
-/// Takes the first message; `None` if there is none.
+/// Parses the first message; `None` if there is none.
 pub(super) fn take(rest: &mut &[u8]) -> Option<Opinion> {
     let length = prost::decode_length_delimiter(&mut *rest).ok()?;
     let (bytes, after) = rest.split_at_checked(length)?;
     *rest = after;
     let Ok(command) = Command::decode(bytes) else {
-        // Groups are fields for prost alone.
+        // Only prost accepts groups as fields.
         return None;
     };
     let mut is_plain = command.encode_to_vec() == bytes;
@@ -135,8 +135,8 @@ pub(super) fn take(rest: &mut &[u8]) -> Option<Opinion> {
     Some(Opinion { verdict, is_plain })
 }
 
-/// The content of a request that carries commands, and if prost writes it in the same bytes; `None`
-/// for a body that is none.
+/// The content of a request that carries commands, and true if prost writes it in the same bytes;
+/// `None` for any other body.
 pub(super) fn carried(body: &[u8]) -> Option<(opinion::Carried, bool)> {
     let mut is_plain = true;
     let read: Emulation = read(body, &mut is_plain)?;

@@ -1,4 +1,4 @@
-//! A second reading of RFC 6455: one byte after the other, with nothing but a state in between.
+//! A second decoder for RFC 6455 that takes one byte after the other, with only a state in between.
 
 use curfew_ws::ProtocolError;
 
@@ -11,14 +11,14 @@ const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
 
-/// The next byte of a frame.
+/// The meaning of a frame's next byte.
 #[derive(Debug, Clone, Copy)]
 enum Awaited {
     First,
     Length,
-    /// As many bytes more of a length that takes several.
+    /// A byte of a multi-byte length, with the number of bytes that remain.
     Extended(u8),
-    /// The byte of the masking key at this place.
+    /// The byte of the masking key at this index.
     Mask(usize),
     Payload,
 }
@@ -28,12 +28,12 @@ struct Reader {
     awaited: Awaited,
     last: bool,
     opcode: u8,
-    /// Bytes that the length takes beyond the second: none, 2 or 8.
+    /// Number of length bytes after the second byte of the head: none, 2 or 8.
     extended: u8,
     length: u64,
     mask: [u8; 4],
     payload: Vec<u8>,
-    /// The opcode of the message that is in fragments, how many it has, and their bytes.
+    /// A fragmented message: its opcode, the number of its fragments, and their bytes.
     open: Option<(u8, usize, Vec<u8>)>,
     told: Vec<DecodedEvent>,
     over: bool,
@@ -140,7 +140,7 @@ impl Reader {
         self.opcode & 0b1000 != 0
     }
 
-    /// The length is known: may such a frame come now?
+    /// Checks if a frame with this head may come now. The length is known.
     fn admit(&mut self) -> Result<(), ProtocolError> {
         let already = match (&self.open, self.opcode) {
             _ if self.is_control() => 0,
@@ -159,7 +159,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Ends the frame if all of it has come.
+    /// Ends the frame if it is complete.
     fn finish(&mut self) -> Result<(), ProtocolError> {
         if (self.payload.len() as u64) < self.length {
             return Ok(());
@@ -205,7 +205,7 @@ impl Reader {
     }
 }
 
-/// RFC 3629, by the numbers that the bytes stand for.
+/// Checks UTF-8 by RFC 3629, with the numbers of the code points.
 fn is_utf8(bytes: &[u8]) -> bool {
     let mut bytes = bytes.iter().copied();
     while let Some(first) = bytes.next() {

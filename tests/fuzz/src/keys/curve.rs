@@ -1,6 +1,6 @@
-//! Is a point on a curve? By the curve's equation, with numbers that are added and doubled.
+//! Checks if a point is on a curve, by the curve's equation, with additions and doublings.
 
-/// Limbs of 64 bits, the lowest first; those of P-256 fill four.
+/// A number in limbs of 64 bits, the lowest first. Numbers of P-256 fill four.
 type Number = [u64; 6];
 
 /// A curve `y² = x³ - 3x + b` over a prime field (FIPS 186-4 D.1.2).
@@ -53,7 +53,7 @@ pub(super) const P384: Curve = Curve {
 };
 
 impl Curve {
-    /// True for the coordinates of a point, each of the size of the field.
+    /// True if these are the coordinates of a point, each with the size of the field.
     pub(super) fn has(&self, x: &[u8], y: &[u8]) -> bool {
         if x.len() != self.bytes || y.len() != self.bytes {
             return false;

@@ -6,13 +6,13 @@ use std::slice::Iter;
 
 type Bytes<'a> = Peekable<Iter<'a, u8>>;
 
-/// The addresses that the elements name; `None` for what is not by the grammar.
+/// The addresses of the elements; `None` if the header does not follow the grammar.
 pub(super) fn read(line: &[u8]) -> Option<Vec<Option<IpAddr>>> {
     let mut bytes = line.iter().peekable();
     let mut found = Vec::new();
     loop {
         space(&mut bytes);
-        // An empty element of a list is passed over.
+        // An empty element of a list is skipped.
         if !matches!(bytes.peek(), None | Some(b',')) {
             found.push(element(&mut bytes)?);
             space(&mut bytes);
@@ -29,7 +29,7 @@ fn space(bytes: &mut Bytes<'_>) {
     while bytes.next_if(|byte| b" \t".contains(byte)).is_some() {}
 }
 
-/// Pairs, with semicolons between them.
+/// An element: pairs with semicolons between them.
 fn element(bytes: &mut Bytes<'_>) -> Option<Option<IpAddr>> {
     let mut named = Vec::new();
     loop {
@@ -46,7 +46,7 @@ fn element(bytes: &mut Bytes<'_>) -> Option<Option<IpAddr>> {
             break;
         }
     }
-    // One that is repeated says nothing.
+    // A repeated parameter gives no address.
     Some(match named.as_slice() {
         [one] => address(one),
         _ => None,
@@ -62,7 +62,7 @@ fn token(bytes: &mut Bytes<'_>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The rest of a quoted string: ASCII, for an address is.
+/// The rest of a quoted string. Only ASCII is accepted, because addresses are ASCII.
 fn quoted(bytes: &mut Bytes<'_>) -> Option<String> {
     let mut text = String::new();
     loop {
@@ -75,8 +75,8 @@ fn quoted(bytes: &mut Bytes<'_>) -> Option<String> {
     }
 }
 
-/// `192.0.2.43`, `192.0.2.43:47011`, `[2001:db8::1]` and `[2001:db8::1]:4711`; IPv6 without brackets is
-/// not by the grammar and understood.
+/// `192.0.2.43`, `192.0.2.43:47011`, `[2001:db8::1]` and `[2001:db8::1]:4711`. IPv6 without
+/// brackets is accepted although the grammar does not allow it.
 fn address(node: &str) -> Option<IpAddr> {
     let (address, port) = match node.rfind(':').filter(|at| !node[*at..].contains(']')) {
         Some(at) if node.starts_with('[') || node.matches(':').count() == 1 => {

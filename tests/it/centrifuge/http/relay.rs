@@ -1,4 +1,4 @@
-//! Commands that come to another node than their session's.
+//! Commands that arrive at a node other than their session's.
 
 use curfew_testkit::PATIENCE;
 use curfew_testkit::mint::Key;
@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::stream::{Client, KINDS, Kind, delimited, field, part};
 use super::{alice, number, publication, publish, settings, subscribe};
 
-/// All that Redis says on one connection.
+/// All bytes that Redis sends on one connection.
 struct Tap {
     stream: TcpStream,
     heard: Vec<u8>,
@@ -34,7 +34,7 @@ impl Tap {
         parts.position(|part| part == wanted)
     }
 
-    /// Reads on until this was heard; returns where.
+    /// Reads until these bytes arrive. Returns the position after them.
     async fn until(&mut self, wanted: &[u8]) -> usize {
         loop {
             if let Some(at) = self.find(wanted) {
@@ -45,7 +45,7 @@ impl Tap {
         }
     }
 
-    /// The next message of one node to another that is no answer, and the channel it came on.
+    /// The next message from one node to another that is not an answer, and its channel.
     async fn message(&mut self) -> (String, Vec<u8>) {
         loop {
             let at = self.until(b":relay:").await;
@@ -77,7 +77,7 @@ async fn relayed(node: &Gateway) -> f64 {
         .await
 }
 
-/// Replaces the session's token, and returns the new one.
+/// Replaces the session's token. Returns the new one.
 async fn refresh(client: &mut Client, kind: Kind) -> String {
     let token = alice();
     match kind {
@@ -117,7 +117,7 @@ async fn any_node_takes_the_commands_of_a_session_in_order() {
             let data = publication(&mut listener, kind).await;
             assert_eq!(data, n.to_string().into_bytes());
         }
-        // As large as a message may be.
+        // The largest allowed message.
         let long = json!("x".repeat(60_000)).to_string();
         publisher.send_by(there);
         publish(&mut publisher, kind, "news", &long).await;
@@ -196,7 +196,7 @@ async fn a_message_that_is_sent_again_or_changed_does_nothing() {
             (after == (before.0 + 3.0, before.1 + 2.0)).then_some(())
         })
         .await;
-        // The session takes its own commands as before.
+        // The session still accepts its own commands.
         publish(&mut publisher, kind, "room:1", "2").await;
         told.message().await;
         assert_eq!(publication(&mut client, kind).await, b"2");
@@ -211,7 +211,7 @@ async fn a_node_or_a_session_that_is_gone_takes_nothing() {
     let mut client = Client::open(&cluster[0], kind, &alice()).await;
     client.send_by(&cluster[1]);
     let command = br#"{"id":9,"unsubscribe":{"channel":"news"}}"#;
-    // A session that is not there is answered as one that is, as it is at its own node.
+    // An unknown session gets the same answer as an existing one, as it does at its own node.
     for session in ["unknown", client.id.as_str(), &"A".repeat(43)] {
         let answer = client.send_as(session, &client.node, command, &[]).await;
         assert_eq!((answer.status, answer.body.len()), (204, 0), "{session}");
@@ -224,7 +224,7 @@ async fn a_node_or_a_session_that_is_gone_takes_nothing() {
     let mut dead = cluster.remove(0);
     dead.signal("KILL");
     dead.exited(PATIENCE).await;
-    // The node lives for the others until its lease is over.
+    // The other nodes consider the node alive until its lease is over.
     eventually("the node is known to be gone", async || {
         let answer = client
             .send_as(&client.session, &client.node, command, &[])
@@ -300,7 +300,7 @@ async fn requests_for_sessions_that_nobody_knows_are_within_the_rate_of_handshak
         (answer.status == 503).then_some(())
     })
     .await;
-    // A session whose commands came through before is not.
+    // A session with accepted commands is exempt from the limit.
     for n in 0..10 {
         client.send_by(&cluster[n % 2]);
         publish(&mut client, Kind::Json, "news", "1").await;

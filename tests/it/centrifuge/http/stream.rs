@@ -1,4 +1,4 @@
-//! A streamed answer as its client reads it, and the requests with commands beside it.
+//! The client's side of a streamed answer, and its requests with commands.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-/// The transports with a streamed answer, in their encodings.
+/// The transports with a streamed answer, in each encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Json,
@@ -23,19 +23,19 @@ pub(super) const KINDS: [Kind; 3] = [Kind::Json, Kind::Protobuf, Kind::Sse];
 /// The end of a streamed answer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// The last chunk came, and then the end of the connection.
+    /// The last chunk arrived, and then the end of the connection.
     Whole,
-    /// The connection ended amid the answer.
+    /// The connection ended within the answer.
     Cut,
 }
 
-/// A client that listens on a streamed answer.
+/// A client that reads a streamed answer.
 pub(super) struct Client {
     kind: Kind,
     address: SocketAddr,
     stream: Stream,
     buffer: BytesMut,
-    /// The content of chunks that has not been read.
+    /// Unread content of chunks.
     content: BytesMut,
     pub(super) head: Response,
     pub(super) session: String,
@@ -43,7 +43,7 @@ pub(super) struct Client {
     pub(super) id: String,
 }
 
-/// The bytes of a request whose body or query is `command`.
+/// The bytes of a request with `command` in its body or query.
 pub(super) fn request(kind: Kind, command: &[u8], headers: &[(&str, &str)]) -> Vec<u8> {
     let (method, path, content) = match kind {
         Kind::Json => (
@@ -81,7 +81,7 @@ fn encoded(text: &[u8]) -> String {
     text.iter().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// The `connect` command of a token, number 1.
+/// The `connect` command with a token. Its id is 1.
 pub(super) fn connect(kind: Kind, token: &str) -> Vec<u8> {
     match kind {
         Kind::Protobuf => {
@@ -93,12 +93,12 @@ pub(super) fn connect(kind: Kind, token: &str) -> Vec<u8> {
     }
 }
 
-/// A field of bytes in Protobuf.
+/// A Protobuf field of bytes.
 pub(super) fn field(tag: u8, content: &[u8]) -> Vec<u8> {
     [&[tag << 3 | 2][..], &delimited(content)].concat()
 }
 
-/// A message after its length.
+/// A message with its length in front.
 pub(super) fn delimited(content: &[u8]) -> Vec<u8> {
     let mut length = content.len();
     let mut out = Vec::new();
@@ -111,7 +111,7 @@ pub(super) fn delimited(content: &[u8]) -> Vec<u8> {
 }
 
 impl Client {
-    /// Connects with this token, which must be good.
+    /// Connects with this token, which must be valid.
     pub(super) async fn open(gateway: &Gateway, kind: Kind, token: &str) -> Self {
         let mut client = Self::ask(gateway, kind, &connect(kind, token), &[]).await;
         client.expect_connected().await;
@@ -183,7 +183,7 @@ impl Client {
         assert_ne!(self.session, self.id);
     }
 
-    /// Bytes until and with `end`; `None` at the end of the connection.
+    /// Bytes up to and including `end`; `None` at the end of the connection.
     async fn through(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         loop {
             let at = self
@@ -222,7 +222,7 @@ impl Client {
         Err(End::Whole)
     }
 
-    /// The next message. An error is the end.
+    /// The next message. An error means the end of the answer.
     async fn any(&mut self) -> Result<Vec<u8>, End> {
         loop {
             if self.kind == Kind::Protobuf {
@@ -234,7 +234,7 @@ impl Client {
                 let line = self.content.split_to(at);
                 self.content.advance(1);
                 match self.kind {
-                    // The beginning of the stream, and the ends of events.
+                    // Blank lines are at the beginning of the stream and between events.
                     Kind::Sse if line.trim_ascii().is_empty() => continue,
                     Kind::Sse => return Ok(line.strip_prefix(b"data: ").unwrap().to_vec()),
                     _ => return Ok(line.to_vec()),
@@ -261,7 +261,7 @@ impl Client {
         self.send(pong).await;
     }
 
-    /// The next message that is no ping. An error is the end.
+    /// The next message other than a ping. An error means the end of the answer.
     pub(super) async fn message(&mut self) -> Result<Vec<u8>, End> {
         loop {
             let message = self.any().await?;
@@ -277,7 +277,7 @@ impl Client {
         serde_json::from_slice(&message).unwrap()
     }
 
-    /// Messages until the end, and the end.
+    /// The remaining messages, and the end.
     pub(super) async fn rest(&mut self) -> (Vec<Vec<u8>>, End) {
         let mut messages = Vec::new();
         loop {
@@ -288,12 +288,12 @@ impl Client {
         }
     }
 
-    /// Sends commands to this node from now on.
+    /// Sends commands through this node from now on.
     pub(super) fn send_by(&mut self, gateway: &Gateway) {
         self.address = gateway.address();
     }
 
-    /// Sends commands by a request of their own, which must be answered with 204.
+    /// Sends commands in a separate request, which must get 204.
     pub(super) async fn send(&self, commands: &[u8]) {
         let answer = self.send_as(&self.session, &self.node, commands, &[]).await;
         assert_eq!((answer.status, answer.text().as_str()), (204, ""));
@@ -326,7 +326,7 @@ impl Client {
     }
 }
 
-/// The message at the start, and its length with the length before it.
+/// The first message, and its length including the length field.
 fn take(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut length, mut at) = (0, 0);
     loop {

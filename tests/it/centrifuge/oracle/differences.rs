@@ -1,19 +1,19 @@
-//! Differences between two transcripts, and those that are known.
+//! Differences between two transcripts, and the known ones.
 
 use std::collections::BTreeMap;
 
 use super::expected::Said;
 use super::script::Encoding;
 
-/// Lines of a difference: `- ` what the real server says, `+ ` what the other says instead.
+/// Lines of a difference: `- ` for the real server's, `+ ` for the other server's.
 pub(super) type Lines = Vec<String>;
 
 /// A known difference.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// The scripts in which it shows.
+    /// The scripts that show it.
     pub(super) scripts: Vec<String>,
-    /// The encodings in which it shows; none: all.
+    /// The encodings that show it; empty: all.
     pub(super) only: Vec<Encoding>,
     pub(super) lines: Lines,
     pub(super) why: String,
@@ -56,7 +56,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Known>, String> {
     Ok(all)
 }
 
-/// Lines that differ, step by step. The words of an error are each server's own.
+/// The differing lines, step by step. The text of an error may differ between servers.
 pub(super) fn between(expected: &Said, actual: &Said) -> Lines {
     let mut lines = Lines::new();
     for (expected, actual) in expected.iter().zip(actual) {
@@ -113,8 +113,8 @@ fn without(these: &[String], others: &[String]) -> Vec<String> {
     left
 }
 
-/// Takes known differences from those found. Left are new ones, by script and encoding, and
-/// entries that no longer hold.
+/// Removes known differences from the found ones. The rest are new ones, by script and encoding,
+/// and entries that no longer apply.
 pub(super) fn unexplained(
     mut found: BTreeMap<(String, Encoding), Lines>,
     known: &[Known],
@@ -143,7 +143,7 @@ pub(super) fn unexplained(
     (found, gone)
 }
 
-/// New differences as entries of `differences.txt`, the same ones together.
+/// New differences as entries of `differences.txt`, with equal ones in one entry.
 pub(super) fn report(found: &BTreeMap<(String, Encoding), Lines>) -> String {
     let mut groups: BTreeMap<(Vec<Encoding>, &Lines), Vec<&str>> = BTreeMap::new();
     for ((script, encoding), lines) in found {

@@ -1,16 +1,16 @@
-//! Transcripts in files: what the real server said to each step.
+//! Transcripts in files: the real server's answers to each step.
 
 use std::collections::BTreeMap;
 
 use super::script::{Encoding, Script};
 
-/// What was said to each step of a script.
+/// The answers to each step of a script.
 pub(super) type Said = Vec<Vec<String>>;
 
 /// A script's transcript in each encoding.
 pub(super) type Transcript = BTreeMap<Encoding, Said>;
 
-/// The transcript as text. What is the same in both encodings stands there once.
+/// The transcript as text. Lines that are equal in both encodings appear once.
 pub(super) fn write(script: &Script, transcript: &Transcript) -> String {
     let mut text = format!("== {}\n", script.name);
     for (at, step) in script.steps.iter().enumerate() {
@@ -31,7 +31,7 @@ pub(super) fn write(script: &Script, transcript: &Transcript) -> String {
     text
 }
 
-/// The transcripts of a file by the names of their scripts, each as its lines.
+/// The transcripts of a file as lines, by the names of their scripts.
 pub(super) fn by_name(text: &str) -> BTreeMap<&str, Vec<&str>> {
     let mut transcripts = BTreeMap::new();
     let mut name = "";
@@ -44,7 +44,7 @@ pub(super) fn by_name(text: &str) -> BTreeMap<&str, Vec<&str>> {
     transcripts
 }
 
-/// Reads a script's transcript. `Err`: it belongs to another version of the script.
+/// Reads a script's transcript. An error means that it belongs to another version of the script.
 pub(super) fn read(script: &Script, lines: &[&str]) -> Result<Transcript, String> {
     let silence = vec![Vec::new(); script.steps.len()];
     let mut transcript: Transcript = script
@@ -85,7 +85,7 @@ pub(super) fn read(script: &Script, lines: &[&str]) -> Result<Transcript, String
     }
 }
 
-/// A line that a server says, in contrast to a step.
+/// True for a line of the server, false for a step.
 fn is_said(line: &str) -> bool {
     let name = line.split_once("< ").map(|(name, _)| name);
     name.is_some_and(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == ' '))

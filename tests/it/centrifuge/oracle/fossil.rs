@@ -1,4 +1,4 @@
-//! Patches of delta compression, applied as a client does.
+//! Patches of delta compression, applied as by a client.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::value::{Message, Value};
 /// The payloads that a client's next patches apply to.
 #[derive(Debug, Default)]
 pub(super) struct Bases {
-    /// The channels that were asked about, by the id of the command.
+    /// The channels in requests, by the id of the command.
     asked: BTreeMap<i128, String>,
     /// The channels with delta compression.
     compressed: BTreeSet<String>,
@@ -15,7 +15,7 @@ pub(super) struct Bases {
 }
 
 impl Bases {
-    /// Remembers the channel of a command.
+    /// Stores the channel of a command.
     pub(super) fn asked(&mut self, command: &Message) {
         let mut requests = command.0.iter().filter_map(|(_, value)| match value {
             Value::Message(request) => request.text("channel"),
@@ -26,8 +26,8 @@ impl Bases {
         }
     }
 
-    /// Puts payloads in the place of patches, in every publication of this message. `json`: the
-    /// payloads of compressed channels are texts of JSON.
+    /// Replaces patches by payloads in every publication of this message. If `json` is true, the
+    /// payloads of compressed channels are JSON texts.
     pub(super) fn apply(&mut self, message: &mut Message, json: bool) {
         if let Some(Value::Message(push)) = message.get_mut("push") {
             let channel = push.text("channel").unwrap_or_default().to_owned();
@@ -98,7 +98,7 @@ impl Bases {
     }
 }
 
-/// The payload that a patch makes of `base`; its checksum must be right.
+/// The result of a patch on `base`. The checksum must be correct.
 fn patched(base: &[u8], patch: &[u8]) -> Option<Vec<u8>> {
     let mut rest = patch;
     let length = number(&mut rest)?;
@@ -137,7 +137,7 @@ fn checksum(payload: &[u8]) -> u32 {
     })
 }
 
-/// A number in base 64, with digits of its own.
+/// Reads a number in base 64 with the format's own digits.
 fn number(bytes: &mut &[u8]) -> Option<usize> {
     const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
     let digit = |byte: u8| DIGITS.iter().position(|digit| *digit == byte);

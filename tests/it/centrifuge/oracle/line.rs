@@ -1,4 +1,4 @@
-//! A client's connection, and what is heard on it.
+//! A client's connection, and the messages on it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::protobuf;
 use super::script::Encoding;
 use super::value::{Message, Value};
 
-/// The path of the protocol over a WebSocket, at both servers.
+/// The path of the protocol over a WebSocket, on both servers.
 const PATH: &str = "/connection/websocket";
 
-/// The first id of the commands that are the runner's own.
+/// The first id of the runner's own commands.
 const FIRST_MARK: u32 = 4_000_000_000;
 
-/// Something that a server says.
+/// An event from a server.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Said {
     /// The upgrade is accepted, with this subprotocol.
@@ -26,9 +26,9 @@ pub(super) enum Said {
     Refused(u16),
     /// A reply or a push.
     Message(Message),
-    /// The same in the other kind of WebSocket message than the connection's.
+    /// A reply or a push in a WebSocket message of the wrong kind for the connection.
     OtherKind(Message),
-    /// A message that is none of the protocol.
+    /// A message that violates the protocol.
     Unreadable(String),
     /// A close frame.
     Close(u16, String),
@@ -36,16 +36,16 @@ pub(super) enum Said {
     End,
 }
 
-/// A place in the connection's life.
+/// The state of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Nothing was answered.
+    /// No command has been answered.
     New,
     /// `connect` succeeded.
     Connected,
     /// `connect` was answered by an error.
     Unusable,
-    /// It is over.
+    /// The connection has ended.
     Over,
 }
 
@@ -55,23 +55,23 @@ pub(super) struct Line {
     socket: Option<WsClient>,
     encoding: Encoding,
     state: State,
-    /// The client's id, once it is known.
+    /// The client's id, once the server has sent it.
     pub(super) id: Option<String>,
-    /// What came in the present step.
+    /// The events of the current step.
     pub(super) heard: Vec<Said>,
-    /// An answer to a frame is due.
+    /// True if an answer to a frame is due.
     due: bool,
     /// The id of the last mark.
     mark: u32,
     is_mark_sent: bool,
     marked: bool,
-    /// The present step waits for the server.
+    /// True if the current step waits for the server.
     waits: bool,
     bases: Bases,
 }
 
 impl Line {
-    /// Opens a connection as a script says it.
+    /// Opens a connection as the script specifies.
     pub(super) async fn open(
         server: SocketAddr,
         encoding: Encoding,
@@ -112,7 +112,7 @@ impl Line {
         line
     }
 
-    /// Opens a connection in the usual way for this encoding.
+    /// Opens a connection in the default way for this encoding.
     pub(super) async fn usual(server: SocketAddr, encoding: Encoding) -> Self {
         let subprotocols = (encoding == Encoding::Protobuf).then_some("centrifuge-protobuf");
         let mut line = Self::open(server, encoding, "", subprotocols).await;
@@ -163,7 +163,7 @@ impl Line {
         self.heard.clear();
     }
 
-    /// Begins a step. In one that waits for the server, pings are told; in others they are answered.
+    /// Begins a step. A step that waits for the server shows pings; other steps answer them.
     pub(super) fn begin(&mut self, waits: bool) {
         self.waits = waits;
         self.mark += 1;
@@ -171,13 +171,13 @@ impl Line {
         self.marked = false;
     }
 
-    /// True if the server has said what this step is about. What is answered in order is found so by
-    /// a mark: a command of the runner's own, whose answer comes last.
+    /// True if the server has sent everything for this step. Answers come in order, so a mark shows
+    /// it: a command of the runner itself, whose answer comes last.
     pub(super) async fn is_settled(&mut self, wanted: Option<usize>) -> bool {
         if self.state == State::Over {
             return true;
         }
-        // A mark would be a sign of life in itself.
+        // The mark itself would count as a sign of life.
         if self.waits {
             return self.heard.len() >= wanted.unwrap_or(1);
         }
@@ -195,20 +195,20 @@ impl Line {
         self.marked
     }
 
-    /// Listens until something is said, or for so long.
+    /// Waits for an event, or for this long.
     pub(super) async fn listen_once(&mut self, patience: Duration) {
         let before = (self.heard.len(), self.due, self.marked);
         let now = |line: &Self| (line.heard.len(), line.due, line.marked);
         self.listen(patience, |line| now(line) != before).await;
     }
 
-    /// Listens until so much was heard in this step, or for so long.
+    /// Waits until the step has so many events, or for this long.
     pub(super) async fn until(&mut self, count: usize, patience: Duration) {
         self.listen(patience, |line| line.heard.len() >= count)
             .await;
     }
 
-    /// Listens until nothing comes for so long.
+    /// Waits until no event comes for this long.
     pub(super) async fn until_quiet(&mut self, quiet: Duration) {
         loop {
             let before = self.heard.len();

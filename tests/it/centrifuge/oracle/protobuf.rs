@@ -1,4 +1,4 @@
-//! The protocol's Protobuf encoding, by the schema.
+//! The protocol's Protobuf encoding, implemented from the schema.
 
 use super::schema::{Field, Kind, fields};
 use super::value::{Message, Value, hex};
@@ -6,7 +6,7 @@ use super::value::{Message, Value, hex};
 const VARINT: u32 = 0;
 const DELIMITED: u32 = 2;
 
-/// Messages with their lengths in front, as one frame.
+/// Messages with their lengths in front, in one frame.
 pub(super) fn frame(name: &str, messages: &[Message]) -> Vec<u8> {
     let mut frame = Vec::new();
     for message in messages {
@@ -69,7 +69,7 @@ fn put(out: &mut Vec<u8>, tag: u32, kind: Kind, value: &Value) {
             return;
         }
     };
-    // proto3 leaves zeros out.
+    // proto3 omits zeros.
     if number != 0 {
         put_varint(out, u64::from(tag << 3 | VARINT));
         put_varint(out, number);
@@ -129,7 +129,7 @@ fn decode(name: &str, mut bytes: &[u8]) -> Result<Message, String> {
     Ok(message)
 }
 
-/// Adds to what the field holds already, if it may hold many.
+/// Adds the value to the field's list, if the field may have several.
 fn add(message: &mut Message, field: &Field, value: Value) {
     let mut held = message.0.iter_mut();
     match (held.find(|(name, _)| name == field.name), value) {

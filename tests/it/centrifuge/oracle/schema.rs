@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// A message per line, `name: type field tag, …`. `[T]` repeats, `{T}` is a map from text.
+/// One message per line, `name: type field tag, …`. `[T]` is a list, `{T}` is a map from text.
 const MESSAGES: &str = "\
 Command: u32 id 1, Connect connect 4, Subscribe subscribe 5, Channel unsubscribe 6, Publish publish 7, \
     Channel presence 8, Channel presence_stats 9, History history 10, Empty ping 11, Data send 12, \
@@ -49,14 +49,14 @@ PresenceResult: {ClientInfo} presence 1
 PresenceStats: u32 num_clients 1, u32 num_users 2
 HistoryResult: text epoch 2, u64 offset 3, [Publication] publications 1";
 
-/// A type of a value.
+/// The type of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Unsigned,
     Signed,
     Bool,
     Text,
-    /// Raw JSON in JSON.
+    /// Bytes; in JSON, raw JSON.
     Bytes,
     Message(&'static str),
 }

@@ -10,7 +10,7 @@ pub(super) enum Encoding {
 impl Encoding {
     pub(super) const BOTH: [Self; 2] = [Self::Json, Self::Protobuf];
 
-    /// Its name in scripts and transcripts.
+    /// The encoding's name in scripts and transcripts.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Json => "json",
@@ -25,19 +25,19 @@ pub(super) struct Script {
     pub(super) name: String,
     /// The servers' configuration, a name in `tests/centrifuge/servers`.
     pub(super) servers: String,
-    /// The encodings in which it is told.
+    /// The encodings in which the script runs.
     pub(super) encodings: Vec<Encoding>,
     pub(super) steps: Vec<Step>,
 }
 
-/// A line, with those that continue it.
+/// A line, with its continuation lines.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) lines: Vec<String>,
     pub(super) act: Act,
 }
 
-/// The meaning of a step.
+/// The action of a step.
 #[derive(Debug, Clone)]
 pub(super) enum Act {
     /// Names a token. The claims are a template.
@@ -46,30 +46,30 @@ pub(super) enum Act {
         claims: String,
         options: Vec<String>,
     },
-    /// Opens a connection with this query and these subprotocols, or in the usual way for an
-    /// encoding of its own.
+    /// Opens a connection with this query and these subprotocols, or in the default way for another
+    /// encoding.
     Open {
         client: String,
         query: String,
         subprotocols: Option<String>,
         encoding: Option<Encoding>,
     },
-    /// Sends commands in one frame; each is a template.
+    /// Sends commands in one frame. Each is a template.
     Send {
         client: String,
         commands: Vec<String>,
     },
-    /// Sends a frame with this content, a template.
+    /// Sends a frame with this content, which is a template.
     Raw { client: String, text: String },
     /// Sends a binary frame.
     Hex { client: String, bytes: Vec<u8> },
-    /// Waits until the server says something by itself.
+    /// Waits until the server sends something unprompted.
     Wait { client: String },
     /// Sends a ping of the WebSocket.
     Ping { client: String },
     /// Closes the client's socket.
     Close { client: String },
-    /// Publishes by the server's API; a channel and a template.
+    /// Publishes by the server's API. The data is a template.
     Publish { channel: String, data: String },
     /// Disconnects a user by the server's API.
     Disconnect { user: String },

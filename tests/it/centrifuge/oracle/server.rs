@@ -1,4 +1,4 @@
-//! The servers that scripts are told to.
+//! The servers that scripts run against.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -22,7 +22,7 @@ pub(super) enum Server {
 pub(super) struct Centrifugo {
     child: Child,
     address: SocketAddr,
-    /// Its configuration.
+    /// Folder with its configuration.
     _directory: TempDir,
 }
 
@@ -80,7 +80,7 @@ impl Server {
         }
     }
 
-    /// Publishes by the server's API. The data is JSON, and is sent as it is.
+    /// Publishes by the server's API. The data is JSON, and is sent unchanged.
     pub(super) async fn publish(&self, channel: &str, data: &str) {
         let body = format!(r#"{{"channel":"{channel}","data":{data}}}"#);
         match self {

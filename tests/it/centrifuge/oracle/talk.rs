@@ -1,4 +1,4 @@
-//! A script told to a server, and what came back.
+//! A script played to a server, and the server's answers.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,36 +14,36 @@ use super::script::{Act, Encoding, Script};
 use super::server::Server;
 use super::value::{Message, Value};
 
-/// The time without a message after which a server that is recorded has nothing more to say.
+/// Time without a message after which a recorded server counts as done with the step.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// The time in which a server that is compared says all that the recorded one said.
+/// Time in which a compared server must send everything that the recorded one sent.
 const LATE: Duration = Duration::from_secs(1);
 
-/// The longest time until a server acts by itself: a ping, an expiry.
+/// Longest time until a server acts on its own: a ping, an expiry.
 const BY_ITSELF: Duration = Duration::from_secs(45);
 
-/// The time for which one of several connections is listened to.
+/// Time for which the runner listens to one of several connections.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Members that are new each time, and say nothing about the protocol.
+/// Members that are new each time, and do not concern the protocol.
 const LEFT_OUT: [&str; 3] = ["node", "session", "time"];
 
-/// Users whose tokens a script need not name.
+/// Users whose tokens a script need not define.
 const USERS: [&str; 2] = ["alice", "bob"];
 
-/// A script that is being told.
+/// A running script.
 struct Talk<'a> {
     server: &'a Server,
     encoding: Encoding,
-    /// Stands for each `~` of the script: channels and users of its own.
+    /// Replacement for each `~` of the script, so that scripts do not share channels and users.
     unique: String,
     tokens: BTreeMap<String, String>,
     epochs: Vec<String>,
     lines: BTreeMap<String, Line>,
 }
 
-/// Tells the script; returns what was said, step by step. `expected` is what another server said.
+/// Plays the script. Returns the answers, step by step. `expected` has another server's answers.
 pub(super) async fn tell(
     server: &Server,
     script: &Script,
@@ -123,7 +123,7 @@ impl Talk<'_> {
         }
     }
 
-    /// The client's connection, opened if it is not there yet.
+    /// The client's connection, which is opened at first use.
     async fn line(&mut self, client: &str) -> &mut Line {
         if !self.lines.contains_key(client) {
             let line = Line::usual(self.server.address(), self.encoding).await;
@@ -132,7 +132,7 @@ impl Talk<'_> {
         self.lines.get_mut(client).expect("it is open")
     }
 
-    /// Listens until all that follows from a step was said.
+    /// Waits until the server has sent everything that a step causes.
     async fn settle(&mut self, act: &Act, expected: Option<&[String]>) {
         let waiting = match act {
             Act::Wait { client } => Some(client),
@@ -147,7 +147,7 @@ impl Talk<'_> {
         };
         let patience = waiting.map_or(PATIENCE, |_| BY_ITSELF);
         let deadline = Instant::now() + patience;
-        // All lines in turn: a server may ask one client before it answers another.
+        // All connections in turn, because a server may need one client before it answers another.
         loop {
             let mut settled = true;
             for (client, line) in &mut self.lines {
@@ -168,7 +168,7 @@ impl Talk<'_> {
         }
     }
 
-    /// What was said in this step, without what is new each time.
+    /// The events of this step, without values that are new each time.
     fn said(&mut self) -> Vec<String> {
         let name = |client: &str| format!("<{}>", format!("client {client}").trim());
         let ids = self
@@ -194,7 +194,7 @@ impl Talk<'_> {
         lines.into_iter().map(show).collect()
     }
 
-    /// Fills in what a template leaves open.
+    /// Fills in the placeholders of a template.
     fn fill(&self, template: &str) -> String {
         let template = template.replace('~', &self.unique);
         let mut filled = String::new();
@@ -238,7 +238,7 @@ impl Talk<'_> {
     }
 }
 
-/// The beginning of what was said to a client.
+/// The prefix of lines about a client.
 pub(super) fn prefix(client: &str) -> String {
     format!("{client}< ")
 }
@@ -255,7 +255,7 @@ fn show(said: Said, ids: &[(String, String)], epochs: &mut Vec<String>) -> Strin
     }
 }
 
-/// The message without what is new each time.
+/// The message without values that are new each time.
 fn normal(mut message: Message, ids: &[(String, String)], epochs: &mut Vec<String>) -> Message {
     let name = |text: &mut String| {
         if let Some((_, name)) = ids.iter().find(|(id, _)| id == text) {
@@ -283,7 +283,7 @@ fn normal(mut message: Message, ids: &[(String, String)], epochs: &mut Vec<Strin
     message
 }
 
-/// A token with these claims; see the README for the options.
+/// Signs a token with these claims. The README describes the options.
 fn mint(claims: &str, options: &[String]) -> String {
     let mut claims: serde_json::Map<String, Json> =
         serde_json::from_str(claims).expect("claims are JSON");

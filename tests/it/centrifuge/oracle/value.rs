@@ -1,4 +1,4 @@
-//! A message of the protocol as it stood on the wire, and its JSON.
+//! A message of the protocol as on the wire, and its JSON.
 
 use std::collections::BTreeMap;
 
@@ -18,16 +18,16 @@ pub(super) enum Value {
     Map(Vec<(String, Value)>),
     /// A placeholder.
     Unquoted(String),
-    /// A member that the schema does not have, or of another type.
+    /// A member that the schema lacks, or that has another type.
     Unknown(String),
 }
 
-/// The fields that are there.
+/// The fields of a message that are set.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Message(pub(super) Vec<(String, Value)>);
 
 impl Message {
-    /// Reads a message of this type from JSON. Members that do not fit the schema are kept as
+    /// Reads a message of this type from JSON. Members that do not fit the schema become
     /// [`Value::Unknown`].
     pub(super) fn from_json(name: &str, text: &str) -> Result<Self, String> {
         let members: BTreeMap<String, Box<RawValue>> =
@@ -43,14 +43,14 @@ impl Message {
         Ok(message)
     }
 
-    /// Puts the fields in the order of the schema; unknown ones come last.
+    /// Sorts the fields in the order of the schema, unknown ones last.
     pub(super) fn sort(&mut self, name: &str) {
         let place = |member: &str| fields(name).iter().position(|field| field.name == member);
         self.0
             .sort_by_key(|(member, _)| place(member).unwrap_or(usize::MAX));
     }
 
-    /// The field of that name.
+    /// The field with this name.
     pub(super) fn get(&self, field: &str) -> Option<&Value> {
         let mut fields = self.0.iter();
         fields
@@ -58,7 +58,7 @@ impl Message {
             .map(|(_, value)| value)
     }
 
-    /// The field of that name, to change it.
+    /// The field with this name, to change it.
     pub(super) fn get_mut(&mut self, field: &str) -> Option<&mut Value> {
         let mut fields = self.0.iter_mut();
         fields
@@ -66,7 +66,7 @@ impl Message {
             .map(|(_, value)| value)
     }
 
-    /// The message in the field of that name.
+    /// The message in the field with this name.
     pub(super) fn message(&self, field: &str) -> Option<&Self> {
         match self.get(field)? {
             Value::Message(message) => Some(message),
@@ -74,7 +74,7 @@ impl Message {
         }
     }
 
-    /// The text in the field of that name.
+    /// The text in the field with this name.
     pub(super) fn text(&self, field: &str) -> Option<&str> {
         match self.get(field)? {
             Value::Text(text) => Some(text),
@@ -82,7 +82,7 @@ impl Message {
         }
     }
 
-    /// Calls `change` for each field, at any depth. It answers false to have the field removed.
+    /// Calls `change` for each field, at any depth. If it returns false, the field is removed.
     pub(super) fn walk(&mut self, change: &mut impl FnMut(&str, &mut Value) -> bool) {
         self.0.retain_mut(|(name, value)| {
             if !change(name, value) {
@@ -102,7 +102,7 @@ impl Message {
         });
     }
 
-    /// The message as a transcript shows it: JSON, with what is no JSON in angle brackets.
+    /// The message as a transcript shows it: JSON, with other content in angle brackets.
     pub(super) fn show(&self) -> String {
         let members = self.0.iter().map(|(name, value)| match value {
             Value::Unknown(raw) => format!("{}:{raw}", quoted(&format!("?{name}"))),
@@ -136,7 +136,7 @@ impl Value {
     }
 }
 
-/// A payload as a script would write it: JSON on one line as it is, other text as `"<raw …>"`, the
+/// A payload as a script would write it: JSON on one line unchanged, other text as `"<raw …>"`, the
 /// rest in hexadecimal digits.
 fn show_bytes(bytes: &[u8]) -> String {
     let one_line = |text: &&str| !text.contains(['\n', '\r']);
@@ -157,7 +157,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The value of a field in JSON, if it fits.
+/// The value of a field in JSON, if it has the field's type.
 fn field_value(field: &Field, raw: &str) -> Option<Value> {
     if field.repeated {
         let items: Vec<Box<RawValue>> = serde_json::from_str(raw).ok()?;
@@ -188,7 +188,7 @@ fn value(kind: Kind, raw: &str) -> Option<Value> {
     })
 }
 
-/// The bytes that a script's `"<raw text>"` stands for; other JSON is its own bytes.
+/// The bytes of a script's `"<raw text>"`; other JSON stands for its own bytes.
 fn payload(raw: &str) -> Vec<u8> {
     let text = serde_json::from_str::<String>(raw).unwrap_or_default();
     let inner = text

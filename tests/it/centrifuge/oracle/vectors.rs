@@ -1,4 +1,4 @@
-//! The runner's own Protobuf, against frames made with the official Python package.
+//! The runner's own Protobuf, tested with frames of the official Python package.
 
 use super::protobuf;
 use super::value::{Message, hex};

@@ -1,4 +1,4 @@
-//! Events that end access, and the sessions each ends.
+//! Events that end access, and the sessions that each ends.
 
 use super::*;
 
@@ -16,14 +16,14 @@ async fn a_revoked_session_is_closed_on_every_node() {
         }}}),
     );
     for _ in 0..2 {
-        // RFC 8935 §2: the second time like the first.
+        // RFC 8935 §2: a repeated event gets the same answer.
         assert_accepted(&push(&cluster[0], &set).await);
     }
     here.expect_close(4403, "revoked").await;
     there.expect_close(4403, "revoked").await;
     bob.assert_open().await;
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
-    // A later login is welcome.
+    // A later sign-in is accepted.
     let again = transmitter.access("alice", json!({}));
     assert!(cluster[1].attempt_with(&again).await.is_open());
     assert_eq!(outcomes(&cluster[0], "ended").await, 2.0);
@@ -51,10 +51,10 @@ async fn only_sessions_from_before_the_event_are_closed() {
     let mut after = node.session(&transmitter.older("alice", 50)).await;
     let at = unix_now() - 75;
     for (claim, about) in [
-        // CAEP 1.0 §2, as any number; RFC 8417 §2.2.
+        // CAEP 1.0 §2 allows any number; RFC 8417 §2.2.
         (json!(null), json!({"event_timestamp":at as f64 + 0.5})),
         (json!(at), json!({})),
-        // A token issued after now is not kept out.
+        // A token that is issued after now is accepted.
         (json!(at), json!({"event_timestamp":at})),
     ] {
         let events = json!({format!("{CAEP}session-revoked"):about});
@@ -68,12 +68,12 @@ async fn only_sessions_from_before_the_event_are_closed() {
         after.assert_open().await;
     }
     before.expect_close(4403, "revoked").await;
-    // In milliseconds, as some count: not the year 50,000.
+    // Some senders count milliseconds; that must not become the year 50,000.
     let wrong = json!({format!("{CAEP}session-revoked"):{"event_timestamp":unix_now() * 1000}});
     assert_accepted(&push(&node, &transmitter.set(json!({"events":wrong}))).await);
     after.expect_close(4403, "revoked").await;
     eventually("a token from after the event to be good", async || {
-        // Their clock may be ahead by the leeway.
+        // The sender's clock may be ahead by the leeway.
         let token = transmitter.access("alice", json!({"iat":unix_now() + 4}));
         node.attempt_with(&token).await.is_open().then_some(())
     })
@@ -134,7 +134,7 @@ async fn events_that_end_access() {
     }
 }
 
-/// Events that end no access, unless they are configured to.
+/// Events that end no access, unless the configuration says otherwise.
 fn harmless() -> Vec<(String, Value)> {
     let change =
         |credential: &str, change: &str| json!({"credential_type":credential,"change_type":change});
@@ -174,7 +174,7 @@ async fn events_that_end_no_access() {
         (format!("{CAEP}session-established"), json!({})),
         (format!("{CAEP}session-presented"), json!({})),
         (format!("{RISC}account-enabled"), json!({})),
-        // RFC 8417 §2: what is not known is passed over, and acknowledged.
+        // RFC 8417 §2: unknown events are skipped and acknowledged.
         (
             "https://example.com/of-the-future".to_owned(),
             json!({"x":[{}]}),

@@ -1,4 +1,4 @@
-//! Delivery of events: the requests, permitted senders, and faults.
+//! Delivery of events: requests, permitted senders, and faults.
 
 use super::*;
 
@@ -90,7 +90,7 @@ async fn the_transmitter_says_what_it_was_given() {
         "authentication_failed",
     );
     assert_accepted(&with("Bearer 0123456789abcdef").await);
-    // It is read each time.
+    // The node reads the file for each request.
     node.write("authorization", "Bearer fedcba9876543210");
     assert_refused(
         &with("Bearer 0123456789abcdef").await,
@@ -98,7 +98,7 @@ async fn the_transmitter_says_what_it_was_given() {
         "authentication_failed",
     );
     assert_accepted(&with("Bearer fedcba9876543210").await);
-    // An empty one is no agreement to accept nothing.
+    // An empty file must not accept every request.
     node.write("authorization", "");
     assert_eq!(push(&node, &set).await.status, 503);
     std::fs::remove_file(file).unwrap();
@@ -158,7 +158,7 @@ async fn while_redis_is_away_the_transmitter_may_send_again() {
     here.expect_close(4403, "revoked").await;
     there.assert_open().await;
     cluster.proxy(0).set(Link::PASS);
-    // The same event, of which no node has a note.
+    // The same event again, which no node has stored.
     eventually("the event to be accepted", async || {
         (push(&cluster[0], &set).await.status == 202).then_some(())
     })
@@ -183,7 +183,7 @@ async fn an_event_by_a_key_newer_than_the_last_answer_is_not_refused_for_good() 
     drop(node.session(&transmitter.older("alice", 10)).await);
     for kid in ["two", "two-again"] {
         let strange = transmitter.set_by(&Key::generate("ES256").with_kid(kid));
-        // The issuer is asked, and says that the key is not its own.
+        // The node asks the issuer, which does not list the key.
         assert_refused(&push(&node, &strange).await, 400, "invalid_key");
     }
     let fetches = transmitter.provider.fetches();
@@ -191,7 +191,7 @@ async fn an_event_by_a_key_newer_than_the_last_answer_is_not_refused_for_good() 
     let answer = push(&node, &newer).await;
     assert_refused(&answer, 503, "temporarily_unavailable");
     assert!(answer.header("retry-after").is_some());
-    // One that is good by no key is refused; the issuer is not asked.
+    // A token without a signature is refused without asking the issuer.
     let unsigned = newer.rsplit_once('.').unwrap().0.to_owned() + ".";
     assert_refused(&push(&node, &unsigned).await, 400, "invalid_key");
     assert_eq!(transmitter.provider.fetches(), fetches, "asked too often");
@@ -207,7 +207,7 @@ async fn an_issuer_reports_on_the_users_of_another() {
         + "reports_on = \"users\"\n"
         + &format!("[auth.issuers.event_stream]\naudience = [{US:?}]\n");
     let node = Gateway::start_with(&Settings::default().issuers(&issuers)).await;
-    // Its own tokens open nothing.
+    // The organisation's own tokens open no session.
     let mut refused = node
         .ws()
         .bearer(&organisation.access("alice", json!({})))
@@ -218,17 +218,17 @@ async fn an_issuer_reports_on_the_users_of_another() {
     let mut namesake = node.session(&other.older("alice", 10)).await;
     let headers = [("Content-Type", MEDIA_TYPE)];
     let about = |subject| organisation.revoked(subject);
-    // On whose users it does not report.
+    // The organisation does not report on this issuer's users.
     let answer = send(&node, "organisation", &headers, &about(other.user("alice"))).await;
     assert_accepted(&answer);
     assert_eq!(outcomes(&node, "nobody_found").await, 1.0);
-    // Equal in effect for a subject of the sender's own and of the other's.
+    // Subjects of the sender and of the other issuer have the same effect.
     for subject in [users.user("alice"), organisation.user("alice")] {
         assert_accepted(&send(&node, "organisation", &headers, &about(subject)).await);
     }
     alice.expect_close(4403, "revoked").await;
     namesake.assert_open().await;
-    // Neither of them may push.
+    // Neither of the two issuers may push.
     assert_eq!(
         send(&node, "users", &headers, &users.set(json!({})))
             .await
@@ -291,7 +291,7 @@ async fn an_issuer_that_is_added_keeps_no_session_from_being_found() {
     configured(&both, 2).await;
     assert_accepted(&push(&node, &transmitter.set(json!({}))).await);
     client.expect_close(4403, "revoked").await;
-    // And who is out stays out when it goes again.
+    // After the configuration is removed again, the revoked token is still refused.
     configured(&alone, 1).await;
     assert!(node.attempt_with(&token).await.is_revoked());
 }
@@ -311,7 +311,7 @@ async fn an_older_event_does_not_take_the_place_of_one_that_waits() {
     let newer = push(&cluster[0], &at(10)).await;
     assert_refused(&newer, 503, "temporarily_unavailable");
     cluster.proxy(0).set(Link::PASS);
-    // About sessions from before hers alone.
+    // The older event covers only sessions from before it.
     eventually("the older event to be accepted", async || {
         (push(&cluster[0], &at(100)).await.status == 202).then_some(())
     })

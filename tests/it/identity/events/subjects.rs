@@ -24,7 +24,7 @@ async fn whoever_an_event_is_about_is_found() {
     let opaque = |id: &str| json!({"format":"opaque","id":id});
     let email = json!({"format":"email","email":"c@example.COM"});
     for (user, subject) in [
-        // RFC 9493 §3.2.
+        // Formats of RFC 9493 §3.2.
         ("a", json!({"format":"iss_sub","iss":iss,"sub":"uid-a"})),
         ("b", json!({"format":"email","email":"b@Example.com"})),
         ("c", email.clone()),
@@ -35,7 +35,7 @@ async fn whoever_an_event_is_about_is_found() {
                 {"format":"phone_number","phone_number":"+491701234567"}, opaque("handle-e"),
             ]}),
         ),
-        // Shared Signals Framework 1.0 §3.3 and §3.5.
+        // Formats of Shared Signals Framework 1.0 §3.3 and §3.5.
         ("f", json!({"format":"jwt_id","iss":iss,"jti":"jti-f"})),
         ("g", json!({"format":"complex","session":opaque("sid-g")})),
         (
@@ -51,7 +51,7 @@ async fn whoever_an_event_is_about_is_found() {
             "k",
             json!({"format":"complex","tenant":{"format":"iss_sub","iss":iss,"sub":"tenant-k"}}),
         ),
-        // As it was called before there was a framework.
+        // The names from before the framework.
         (
             "l",
             json!({"user":{"format":"iss_sub","iss":iss,"sub":"uid-l"}}),
@@ -69,7 +69,7 @@ async fn whoever_an_event_is_about_is_found() {
         other.assert_open().await;
     }
     assert_eq!(outcomes(&node, "ended").await, 13.0);
-    // RISC's events have it inside.
+    // RISC's events have the subject inside the event.
     let mut client = node.session(&access("n")).await;
     let inside = json!({"subject":{"subject_type":"email","email":"n@example.com"}});
     let events = json!({format!("{RISC}account-disabled"):inside});
@@ -100,7 +100,7 @@ async fn whoever_is_not_found_is_told_to_the_operator() {
         json!({"format":"complex","session":opaque("alice")}),
         json!({"format":"complex","tenant":opaque("acme")}),
         json!({"format":"complex","tenant":opaque("acme"),"group":opaque("g")}),
-        // §3.6: a critical member that means nothing here.
+        // §3.6: a critical member without a meaning here.
         json!({"format":"complex","user":transmitter.user("alice"),"device":opaque("d")}),
     ];
     for (count, subject) in subjects.iter().enumerate() {

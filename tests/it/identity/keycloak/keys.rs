@@ -1,11 +1,11 @@
-//! Keys that Keycloak rotates and disables, and Keycloak being away.
+//! Keys that Keycloak rotates and disables, and times at which Keycloak is unavailable.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Link, Proxy};
 
 use super::*;
 
-/// Has the realm sign with a new key; the internal id of that.
+/// Makes the realm sign with a new key. Returns the key's internal id.
 async fn rotate(realm: &Realm, priority: u32) -> String {
     let name = format!("key-{priority}");
     let parent = realm.admin("GET", "", Value::Null).await;
@@ -20,8 +20,8 @@ async fn rotate(realm: &Realm, priority: u32) -> String {
     found[0]["id"].as_str().expect("it is there").to_owned()
 }
 
-/// Fault: while tokens come with unknown key ids, or Keycloak's own refresh token comes, tokens by
-/// a key that was just rotated in are refused as of an unknown key.
+/// Fault: while tokens with unknown key ids arrive, including Keycloak's own refresh token, tokens
+/// by a freshly rotated key are refused as `unknown_key`.
 #[tokio::test]
 async fn keys_are_rotated_while_random_key_ids_come() {
     let site = Site::start().await;
@@ -49,7 +49,7 @@ async fn keys_are_rotated_while_random_key_ids_come() {
         rotate(&site.realm, priority).await;
         let login = site.realm.login("nina").await;
         for node in [&site.cluster[0], &site.cluster[1]] {
-            // Ours to mend, if it takes a moment; never a fault of the token.
+            // A short outage is our fault, and never the token's.
             eventually("a token by the new key", async || {
                 match node.attempt_with(&login.access).await {
                     Attempt::Open(_) => Some(()),
@@ -62,7 +62,7 @@ async fn keys_are_rotated_while_random_key_ids_come() {
     }
 }
 
-/// Fault: of a provider that is away one node says that the key is unknown.
+/// Fault: while the provider is unavailable, one node says that the key is unknown.
 #[tokio::test]
 async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
     let keycloak = Keycloak::shared().await;
@@ -86,7 +86,7 @@ async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
         for _ in 0..3 {
             assert!(node.attempt_with(&login.access).await.is_unavailable());
         }
-        // Tokens verified before stay good.
+        // Tokens that were verified before stay valid.
         assert!(node.attempt_with(&first.access).await.is_open());
     }
     proxy.set(Link::PASS);
@@ -101,7 +101,7 @@ async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
     }
 }
 
-/// Fault: a disabled key stays good without a limit.
+/// Fault: a disabled key stays valid without limit.
 #[tokio::test]
 async fn a_key_that_is_disabled_is_dropped_by_the_next_fetch() {
     let site = Site::start_with(&[]).await;

@@ -1,8 +1,8 @@
-//! Reports that Keycloak sends by itself.
+//! Reports that Keycloak sends on its own.
 
 use super::*;
 
-/// Fault: of a user with several logins Keycloak names one, and the others stay.
+/// Fault: a user has several Keycloak sessions, Keycloak names one, and the others stay.
 #[tokio::test]
 async fn an_admins_logout_ends_every_login_of_the_user() {
     let site = Site::start().await;
@@ -22,11 +22,11 @@ async fn an_admins_logout_ends_every_login_of_the_user() {
         assert_stays_out(&site.cluster, login).await;
     }
     assert_open(&mut beside).await;
-    // One token has come for the three.
+    // One logout token has come for the three sessions.
     assert_eq!(logouts(&site.cluster[0]).await, 1.0);
 }
 
-/// The same of what users do themselves, in the account console.
+/// The same for logouts by users themselves, in the account console.
 #[tokio::test]
 async fn signing_out_other_devices_ends_them_and_the_one_at_hand_comes_back() {
     let site = Site::start().await;
@@ -41,12 +41,13 @@ async fn signing_out_other_devices_ends_them_and_the_one_at_hand_comes_back() {
     assert_revoked(&mut others).await;
     assert_revoked(&mut ours).await;
     assert!(site.realm.refresh(&other).await.is_err());
-    // The cost, and what mends it.
+    // The cost of `logout_scope = "user"`, and its remedy.
     until_back(&site, &here).await;
     assert_stays_out(&site.cluster, &other).await;
 }
 
-/// A login that goes on at Keycloak is back by a token of a later second.
+/// Waits until a sign-in that continues at Keycloak opens sessions again, with a token of a later
+/// second.
 async fn until_back(site: &Site, login: &Login) {
     for node in [&site.cluster[0], &site.cluster[1]] {
         eventually("a refreshed token to be welcome", async || {
@@ -73,7 +74,8 @@ async fn a_users_own_logout_ends_the_sessions_on_both_nodes_and_nobody_elses() {
     assert_open(&mut beside).await;
 }
 
-/// Fault: who signs in within the second of a logout is told to sign in again, and stays out.
+/// Fault: a user who signs in within the second of a logout is told to sign in again, and stays
+/// out.
 #[tokio::test]
 async fn a_login_of_the_second_of_a_logout_is_told_to_renew_its_token() {
     let site = Site::start().await;
@@ -95,8 +97,8 @@ async fn a_login_of_the_second_of_a_logout_is_told_to_renew_its_token() {
     until_back(&site, &login).await;
 }
 
-/// Fault: a logout of a client whose tokens are not accepted is lost without a word, or its tokens are
-/// accepted and no logout ends them.
+/// Fault: the logout token of a client whose tokens are not accepted is lost silently; or its
+/// tokens are accepted, and no logout ends their sessions.
 #[tokio::test]
 async fn a_second_client_is_kept_out_and_its_logout_is_told() {
     let site = Site::start().await;
@@ -131,7 +133,7 @@ async fn a_second_client_is_kept_out_and_its_logout_is_told() {
     );
 }
 
-/// Fault: no warning says that with `logout_scope = "login"` all but one stay.
+/// Fault: no warning says that with `logout_scope = "login"` all sessions but one stay.
 #[tokio::test]
 async fn doctor_says_which_case_a_realm_is_in() {
     let site = Site::start().await;

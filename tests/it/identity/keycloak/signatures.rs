@@ -1,4 +1,5 @@
-//! Logout tokens that are not as the console makes them: signed with a secret, and without `sid`.
+//! Logout tokens that differ from those of the console's settings: signed with a secret, or without
+//! `sid`.
 
 use curfew_testkit::PATIENCE;
 use curfew_testkit::mint::part;
@@ -7,8 +8,8 @@ use tokio::join;
 
 use super::*;
 
-/// Fault: ID tokens signed with a secret make logout tokens signed with it, which have no effect
-/// and no explanation.
+/// Fault: a client signs ID tokens with a secret. Its logout tokens then have no effect and no
+/// explanation.
 #[tokio::test]
 async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_says_so_before() {
     let site = Site::start().await;
@@ -28,7 +29,7 @@ async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_sa
     });
     line.await.expect("the log names the setting");
 
-    // The same told by doctor, before a logout by the ID token, and of a logout token that was caught.
+    // doctor says the same, from the ID token before a logout, and from a captured logout token.
     let inbox = Inbox::open().await;
     change(&site.realm, json!({"backchannel.logout.url":inbox.url()})).await;
     let login = site.realm.login("nina").await;
@@ -45,7 +46,7 @@ async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_sa
         );
     }
 
-    // Mended as the recipe says.
+    // The fix of the recipe.
     let mended = json!({
         "id.token.signed.response.alg": "RS256",
         "backchannel.logout.url": format!("http://{}/logout/backchannel", site.cluster[0].address()),
@@ -58,8 +59,8 @@ async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_sa
     assert_revoked(&mut sessions).await;
 }
 
-/// Fault: a client that was made by the API without `backchannel.logout.session.required` is told to have
-/// no logout, or one that ends one login.
+/// Fault: for a client that the API made without `backchannel.logout.session.required`, the texts
+/// say that it has no logout, or one that ends a single session.
 #[tokio::test]
 async fn a_client_without_session_required_is_logged_out_by_user() {
     let login_scope = [("logout_scope = \"user\"", "logout_scope = \"login\"")];

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Runs the recipe's command for what was done, as an operator of the second node.
+/// Runs the recipe's command for an action, as an operator on the second node.
 async fn follow(site: &Site, done: &str, user: &str) {
     let page = std::fs::read_to_string(PAGE).unwrap();
     let row = format!("| {done}");
@@ -20,7 +20,8 @@ async fn follow(site: &Site, done: &str, user: &str) {
     assert!(!told.stdout.contains("Nobody was found"), "{told:?}");
 }
 
-/// Has something done that concerns one user, or all: nothing comes, and the recipe's command ends it.
+/// Performs an action on one user, or on all. Asserts that no report comes, and that the recipe's
+/// command ends the sessions.
 async fn assert_silent(
     site: &Site,
     what: &str,
@@ -73,7 +74,8 @@ async fn assert_silent(
     assert_open(others).await;
 }
 
-/// Fault: a user who is fired by these means stays, and the recipe has no command that ends it.
+/// Fault: a user who loses access in these ways keeps the sessions, and the recipe has no command
+/// for it.
 #[tokio::test]
 async fn what_is_done_to_a_user_is_not_reported_and_the_recipes_command_ends_it() {
     let site = Site::start().await;
@@ -96,7 +98,7 @@ async fn what_is_done_to_a_user_is_not_reported_and_the_recipes_command_ends_it(
     }
 }
 
-/// The same of what is done to everybody.
+/// The same for actions on all users.
 #[tokio::test]
 async fn what_is_done_to_everybody_is_not_reported_and_the_recipes_command_ends_it() {
     let site = Site::start().await;
@@ -105,7 +107,7 @@ async fn what_is_done_to_everybody_is_not_reported_and_the_recipes_command_ends_
         "all sessions of the realm are signed out",
         "a not-before policy is set and pushed",
     ] {
-        // After the last revocation.
+        // The new sign-in must be later than the last revocation.
         next_second().await;
         let login = site.realm.login("nina").await;
         assert_silent(&site, what, &login, &user, &mut []).await;
@@ -118,7 +120,7 @@ async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     let site = Site::start().await;
     let nina = site.realm.user("nina").await;
     let client = format!("/clients/{}", site.realm.client(CLIENT).await);
-    // An update that leaves it out switches it on.
+    // An update without this setting switches it on.
     let front = json!({"clientId":CLIENT});
     site.realm.admin("PUT", &client, front).await;
     let login = site.realm.login("nina").await;
@@ -127,14 +129,14 @@ async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     site.realm.admin("POST", &path, Value::Null).await;
     assert_open(&mut sessions).await;
     assert_eq!(logouts(&site.cluster[0]).await, 0.0);
-    // The commands for a client that is there.
+    // The recipe's commands for an existing client.
     site.configure(2).await;
     site.realm.login("nina").await;
     site.realm.admin("POST", &path, Value::Null).await;
     assert_revoked(&mut sessions).await;
 }
 
-/// Fault: a logout that finds no node is lost, without a word.
+/// Fault: a logout that reaches no node is lost silently.
 #[tokio::test]
 async fn a_logout_while_the_gateway_is_away_is_lost_and_the_command_ends_it() {
     let site = Site::start().await;

@@ -15,12 +15,12 @@ async fn keycloak() {
         keys: "/realms/acme/protocol/openid-connect/certs",
     };
     let provider = Provider::start_at(paths, &[&key]).await;
-    // Beside the one that signs there is one to encrypt with.
+    // A second key for encryption stands beside the signing key.
     let mut other = Key::other_rsa().with_kid("enc").jwk();
     other["use"] = json!("enc");
     other["alg"] = json!("RSA-OAEP");
     provider.serve(json!({"keys":[other, key.jwk()]}).to_string());
-    // As it is to be from the release on that names each login.
+    // The recipe's form for a future release that names each session.
     let scope = ("logout_scope = \"user\"", "logout_scope = \"login\"");
     let node = node(
         "Keycloak",
@@ -90,7 +90,7 @@ async fn auth0() {
         "aud": ["https://rt.example.com", format!("{origin}/userinfo")],
         "scope": "openid profile room:write", "permissions": ["room:write"],
     });
-    // Auth0's own dialect, and RFC 9068's.
+    // Auth0's own profile, and that of RFC 9068.
     for header in [json!({}), json!({"typ":"at+jwt"})] {
         let mut client = talking(&node, &token(&key, header, access.clone())).await;
         client.assert_open().await;
@@ -152,7 +152,7 @@ async fn okta() {
             "groups": ["Everyone","members"],
         })
     };
-    // Okta names no type in the headers of its tokens.
+    // Okta's tokens have no type in their headers.
     let header = json!({"typ":null});
     let alice = token(&key, header.clone(), access("00u1", "alice@example.com"));
     let bob = token(&key, header.clone(), access("00u2", "bob@example.com"));
@@ -168,7 +168,7 @@ async fn okta() {
         json!({"at_hash":"x","nonce":"n","uid":null}),
     );
     assert_refused(&node, &token(&key, header.clone(), id), "malformed").await;
-    // The organisation's own access tokens are not for us.
+    // The organisation's own access tokens are not accepted.
     let own = with(&access("00u1", "a"), json!({"iss":organisation.issuer()}));
     assert_refused(
         &node,
@@ -225,7 +225,7 @@ async fn entra() {
         keys: "/7d2f4c1e-3b5a-4e8d-9c06-1f2a3b4c5d6e/discovery/v2.0/keys",
     };
     let provider = Provider::start_at(paths, &[&key]).await;
-    // Its keys name no algorithm.
+    // Entra ID's keys name no algorithm.
     let mut jwk = key.jwk();
     jwk.as_object_mut().unwrap().remove("alg");
     jwk["x5t"] = json!("4c7f1d2e");
@@ -248,7 +248,7 @@ async fn entra() {
     .await;
     for (changes, reason) in [
         (json!({"azp":"other"}), "wrong_audience"),
-        // An ID token, and one of version 1.
+        // An ID token, and an access token of version 1.
         (
             json!({"azp":null,"aud":PAGES,"nonce":"n"}),
             "wrong_audience",
@@ -282,7 +282,7 @@ async fn cognito() {
     )];
     let recipe = block("Amazon Cognito", "toml");
     assert!(recipe.contains("eu-central-1_Example"));
-    // With a Redis: the recipe's revocation is a bare key.
+    // This recipe needs Redis, because its revocation is a bare key.
     let redis = Redis::start().await;
     let settings = Settings::default()
         .on_redis(&redis.url())
@@ -328,7 +328,7 @@ async fn cognito() {
     let key_name = "curfew:{revoked}:user:aaaa-bbbb";
     redis.run(&["SET", key_name, &now, "EX", "86400"]).await;
     client.expect_close(4403, "revoked").await;
-    // Tokens from before stay out.
+    // Earlier tokens are refused.
     assert!(
         node.attempt_with(&token(&key, header, access))
             .await

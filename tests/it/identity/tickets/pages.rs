@@ -1,4 +1,4 @@
-//! Pages that a ticket is for, and pages that may ask for one (Fetch, §3.2).
+//! The pages that a ticket is for, and those that may request one (Fetch, §3.2).
 
 use super::*;
 
@@ -25,7 +25,7 @@ async fn a_ticket_is_for_pages_of_the_origin_it_was_asked_for() {
             let refused = connect.refused().await;
             assert_eq!(refused.status, 403, "{origin:?}: {}", refused.text());
             assert_eq!(refused.json()["code"], "forbidden_origin");
-            // A use at another origin has spent it.
+            // The attempt from another origin has used it up.
             let page = with_ticket(&node, &used).header("Origin", APP);
             assert!(is_gone(&Attempt::make(page).await), "{origin:?}");
         }
@@ -33,7 +33,7 @@ async fn a_ticket_is_for_pages_of_the_origin_it_was_asked_for() {
     let used = ticket(&node, &token).await;
     let page = with_ticket(&node, &used).header("Origin", APP);
     assert_eq!(page.refused().await.status, 403, "for no page");
-    // A page without an origin is one of many, but no page that has one.
+    // All pages with the origin `null` are alike, and differ from pages with a real origin.
     let opaque = ticket_of(&ask(&node, &token, &[("Origin", "null")], "").await);
     let page = with_ticket(&node, &opaque).header("Origin", "null");
     node.connected(page).await;
@@ -65,7 +65,7 @@ async fn pages_that_may_not_connect_get_no_ticket() {
     let used = ticket_of(&ask(&node, &token, &[("Origin", APP)], "").await);
     let page = with_ticket(&node, &used).header("Origin", OTHER);
     assert_eq!(page.refused().await.status, 403);
-    // Refused before it was looked for.
+    // Refused before the ticket was looked up.
     let page = with_ticket(&node, &used).header("Origin", APP);
     node.connected(page).await;
 }
@@ -119,7 +119,7 @@ async fn a_page_of_another_origin_may_ask_and_may_read_the_answer() {
     }
 }
 
-/// The kind: a preflight that knows the headers of one program, and none of what tracing libraries add
+/// Fault: a preflight allows the headers of one program, but not those that tracing libraries add
 /// to every request of a page.
 #[tokio::test]
 async fn a_page_may_send_the_headers_that_its_browser_asks_for() {

@@ -1,4 +1,5 @@
-//! `deploy/add-to-your-app.md`: its commands print what it says, and its code is that of the chats.
+//! `deploy/add-to-your-app.md`: its commands print the shown output, and its code is that of the
+//! chats.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -36,7 +37,7 @@ fn all_blocks(text: &str, language: &str) -> Vec<String> {
     text.split(&fence).skip(1).map(content).collect()
 }
 
-/// The commands below this heading that are shown with their output.
+/// The commands below this heading that are shown with output.
 fn steps(heading: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for line in blocks(heading, "console").join("\n").lines() {
@@ -53,8 +54,8 @@ fn steps(heading: &str) -> Vec<Step> {
     steps
 }
 
-/// True if `printed` has the lines of `told` and no others, in any order: lists have none. In a line
-/// [`ELLIPSIS`] stands for any text.
+/// True if `printed` has exactly the lines of `told`, in any order, because lists have none. In a
+/// line [`ELLIPSIS`] stands for any text.
 fn is_as_told(told: &str, printed: &str) -> bool {
     let (told, mut printed) = (shapes(told), shapes(printed));
     told.len() == printed.len()
@@ -64,7 +65,8 @@ fn is_as_told(told: &str, printed: &str) -> bool {
         })
 }
 
-/// The lines without what differs from run to run: ids, epochs, times, and the width of columns.
+/// The lines without parts that differ from run to run: ids, epochs, times, and the width of
+/// columns.
 fn shapes(text: &str) -> Vec<String> {
     let differs = |word: &&str| {
         let number = word.trim_end_matches(['h', 'm', 's']);
@@ -107,7 +109,7 @@ fn fits(told: &str, printed: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Runs the commands below a heading, with these addresses for those of the page.
+/// Runs the commands below a heading, with these addresses in place of the page's.
 pub(super) async fn assert_prints(
     heading: &str,
     addresses: &[(&str, SocketAddr)],

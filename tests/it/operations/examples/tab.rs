@@ -27,7 +27,7 @@ impl<'a> Tab<'a> {
         tab
     }
 
-    /// Opens the page anew.
+    /// Opens the page again.
     pub(super) async fn join_again(&self, chat: &Chat) {
         self.front().await;
         self.browser
@@ -78,7 +78,7 @@ impl<'a> Tab<'a> {
 
     pub(super) async fn revoke(&self, user: &str) {
         self.front().await;
-        // By a script: the list may be made anew between a look and a click.
+        // By a script, because the list may be rebuilt between a lookup and a click.
         let script = "[...document.querySelectorAll('#people li')]
             .find((person) => person.firstChild.data === arguments[0]).querySelector('button').click()";
         let clicked = self.browser.client.execute(script, vec![json!(user)]).await;
@@ -100,7 +100,7 @@ impl<'a> Tab<'a> {
         self.browser.until(&what, holds).await;
     }
 
-    /// Waits until the text of an element, or of its list, is this.
+    /// Waits until an element, or an item of its list, has this text.
     pub(super) async fn until_shown(&self, selector: &str, text: &str) {
         self.front().await;
         let what = format!("{} is shown {text:?} in {selector}", self.user);
@@ -118,7 +118,7 @@ impl<'a> Tab<'a> {
         self.browser.until(&what, holds).await;
     }
 
-    /// Asserts that nothing on the page has failed unseen.
+    /// Asserts that no error on the page went unseen.
     pub(super) async fn assert_content(&self) {
         self.front().await;
         assert_eq!(self.browser.complaints().await, Vec::<String>::new());

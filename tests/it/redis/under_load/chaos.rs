@@ -1,4 +1,4 @@
-//! Everything at once, as in [`crate::redis::chaos`], with the queues full.
+//! All faults at once, as in [`crate::redis::chaos`], with full queues.
 
 use std::time::Duration;
 
@@ -11,40 +11,40 @@ use tokio::time::{sleep, sleep_until};
 
 use super::{MOST, PATIENCE, Verdict, patient_redis, revoke, rounds, settings, user};
 
-/// Nodes; the last is spared, and has the publisher.
+/// Number of nodes. The last one is spared, and has the publisher.
 const NODES: usize = 4;
 
 /// Number of faults, each with a revocation.
 const TURNS: usize = 16;
 
-/// Users who are revoked in a turn.
+/// Number of users who are revoked in a turn.
 const EACH: usize = 2;
 
-/// Users who are revoked.
+/// Number of users who are revoked.
 const REVOKED: usize = TURNS * EACH;
 
-/// Users who are not.
+/// Number of users who are not.
 const SPARED: usize = 8;
 
-/// Between two turns.
+/// Interval between two turns.
 const TURN: Duration = Duration::from_millis(900);
 
-/// A node is stopped for no longer. It is less than what [`MOST`] allows.
+/// Longest stop of a node, less than [`MOST`] allows.
 const STOPPED: Duration = Duration::from_millis(800);
 
-/// Clients that cease to read in a turn, for one turn or two.
+/// Number of clients that stop reading in a turn, for one turn or two.
 const PAUSED: usize = 6;
 
-/// Data in a frame: so much that a client that does not read is full within a second.
+/// Data in a frame, so much that the queue of a client that does not read is full within a second.
 const DATA: usize = 2_000;
 
-/// Publications a second for everyone: what 40 clients take on a small machine.
+/// Publications a second for everyone: as many as 40 clients accept on a small machine.
 const PACE: u64 = 1_500;
 
-/// Publications a second of users who are revoked, all together.
+/// Publications a second of all users who are revoked.
 const FLOODERS_PACE: u64 = 3_000;
 
-/// Something goes wrong, or is well again.
+/// Makes something fail, or recover.
 async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
     let node = dice.below(NODES - 1);
     let link = dice.link();
@@ -66,7 +66,7 @@ async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
     }
 }
 
-/// As `CLIENT KILL TYPE`, but for who is looking on.
+/// Kills connections like `CLIENT KILL TYPE`, except those of the witness.
 async fn kill_connections(redis: &Redis, kind: &str) {
     let mut connection = redis.connect().await;
     let list = connection.call(&["CLIENT", "LIST", "TYPE", kind]).await;
@@ -82,7 +82,7 @@ async fn kill_connections(redis: &Redis, kind: &str) {
     }
 }
 
-/// A user who publishes until it is that turn's turn.
+/// A user who publishes until its turn to be revoked.
 fn flooder(turn: usize) -> String {
     format!("flooder-{turn}")
 }
@@ -99,7 +99,7 @@ async fn round(dice: &mut Dice) -> Verdict {
     let publisher = cluster[NODES - 1].user("publisher").await;
     let flood = Flood::start(vec![publisher], "room:1", DATA);
     flood.pace(PACE);
-    // One for each turn, on a node that fails.
+    // One user for each turn, on a node that fails.
     let witness = Witness::start(redis.address(), &["room:2"]);
     let mut flooders = Vec::new();
     for turn in 0..TURNS {
@@ -120,7 +120,7 @@ async fn round(dice: &mut Dice) -> Verdict {
         users.push(flooder(turn));
         let acknowledged = revoke(&mut redis.connect().await, &users).await;
         keys.push((acknowledged, users));
-        // A node may have been stopped between a question and a write for as long as [`STOPPED`].
+        // A node may have been stopped between a check and a write for as long as [`STOPPED`].
         while keys
             .get(marks.len())
             .is_some_and(|(at, _)| Moment::now() > *at + LEASE + MOST)
@@ -177,7 +177,7 @@ async fn round(dice: &mut Dice) -> Verdict {
     verdict(&audience, &witness, began, keys.iter().zip(&marks))
 }
 
-/// Frames for or from each user whose key was written, after the lease.
+/// The frames to, or publications by, each revoked user after the lease.
 fn verdict<'a>(
     audience: &Audience,
     witness: &Witness,

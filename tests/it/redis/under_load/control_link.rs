@@ -1,4 +1,4 @@
-//! The control connection alone stalls, and everything else goes on at load.
+//! Only the control connection stalls, and everything else continues at load.
 
 use curfew_tests::{Cluster, Dice, Flood, Flow, Kind, LEASE, Link, Settings};
 
@@ -7,10 +7,10 @@ use super::{
     patient_redis, revoke, rounds, settings, user,
 };
 
-/// Every third client that does not read does so again before the lease is over.
+/// One in so many paused clients reads again before the lease ends.
 const EARLIER: usize = 3;
 
-/// Users who publish at the node while it holds no lease.
+/// Number of users who publish at the node while it holds no lease.
 const BUSY: usize = 16;
 
 async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
@@ -23,7 +23,7 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
         busy.push(cluster[0].user(&format!("busy-{n}")).await);
     }
     load.fill(&cluster, full, dice).await;
-    // The node hears of no revocation, or cannot ask what it says, or neither.
+    // The node receives no revocation, or cannot read its key, or neither.
     let links = [
         Link::STALLED,
         Link::only_down(Flow::Stall),
@@ -31,12 +31,12 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
     ];
     let link = links[dice.below(links.len())];
     cluster.proxy(0).set_only(Kind::Tracking, link);
-    // It is kept busy with commands, which it has to refuse soon.
+    // Commands keep the node busy, which soon has to refuse them.
     let busy = Flood::start(busy, "room:2", DATA);
     let users: Vec<String> = (0..REVOKED).map(user).collect();
     let acknowledged = revoke(&mut connection, &users).await;
     load.flood.pace(MEANWHILE);
-    // Some read again while the node holds its lease, some when it is lost.
+    // Some clients read again while the node holds its lease, some after it is lost.
     let paused = (0..SUBSCRIBERS).step_by(PAUSED);
     let (first, then) = paused.partition(|client| (client / PAUSED).is_multiple_of(EARLIER));
     load.resume(dice, first, LEASE).await;

@@ -1,4 +1,4 @@
-//! A node that is stopped in its tracks while everything waits in it, and goes on.
+//! A node that is stopped with full queues, and continues.
 
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::{
     revoke, rounds, settings, user,
 };
 
-/// Every fourth client that does not read does so only when the node has gone on.
+/// One in so many paused clients reads again only after the node continues.
 const LATER: usize = 4;
 
-/// Within which the last clients read again.
+/// Time in which the last clients read again.
 const AFTERWARDS: Duration = Duration::from_millis(500);
 
 async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
@@ -28,8 +28,8 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
     let remaining = load.remaining();
     assert!(remaining > REVOKED / 4, "only {remaining} could be revoked");
     load.flood.pace(MEANWHILE);
-    // Most of those who do not read begin again while the node is stopped, and find their sockets
-    // empty when it goes on; for the others it finds them full.
+    // Most paused clients read again while the node is stopped, so it finds their sockets
+    // empty when it continues. The sockets of the others are full.
     let paused = (0..SUBSCRIBERS).step_by(PAUSED);
     let (paused, later) = paused.partition(|client| !(client / PAUSED).is_multiple_of(LATER));
     load.resume(dice, paused, LEASE / 2).await;

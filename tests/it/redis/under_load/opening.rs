@@ -10,11 +10,12 @@ use tokio::time::{sleep_until, timeout};
 
 use super::{PATIENCE, Verdict, revoke, rounds, user};
 
-/// Clients that open a session at once, each of another user. Every other is revoked.
+/// Number of clients that open a session at once, each with its own user. Every other one is
+/// revoked.
 const CLIENTS: usize = 1000;
 
-/// The shortest freeze, and how much longer one may be: shorter than the lease, so that the node
-/// goes on without asking Redis.
+/// The shortest stop, and the longest addition to it. Both together are shorter than the lease, so
+/// that the node continues without asking Redis.
 const FROZEN: Duration = Duration::from_millis(500);
 const LONGER: Duration = Duration::from_millis(1000);
 
@@ -46,7 +47,7 @@ struct Attempts {
     unfinished: JoinSet<(usize, Attempt)>,
     revoked: Tally,
     spared: Tally,
-    /// The sessions of the revoked.
+    /// The sessions of revoked users.
     open: Vec<WsClient>,
 }
 
@@ -60,14 +61,14 @@ impl Attempts {
         }
     }
 
-    /// Waits until so many have an answer.
+    /// Waits until so many clients have an answer.
     async fn finish(&mut self, count: usize) {
         for _ in 0..count {
             assert!(self.next_within(PATIENCE).await, "some have no answer");
         }
     }
 
-    /// Waits so long for the next answer.
+    /// Waits this long for the next answer.
     async fn next_within(&mut self, patience: Duration) -> bool {
         let Ok(Some(answer)) = timeout(patience, self.unfinished.join_next()).await else {
             return false;
@@ -109,7 +110,7 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
     }
     let acknowledged = revoke(&mut connection, &users).await;
     if freezes {
-        // Bytes on their way are read while the node adds nothing to them.
+        // Clients read bytes in flight while the node adds nothing to them.
         sleep_until((acknowledged + FROZEN + dice.time_below(LONGER)).instant()).await;
         while attempts.next_within(READ).await
             || Queues::now().unread_from(node.address().port()) > 0
@@ -126,7 +127,7 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
         mut open,
         ..
     } = attempts;
-    // Clients that had a session are told why it ended.
+    // Clients that had a session get the reason of its end.
     for client in &mut open {
         assert_eq!(client.closed().await.0, 4403);
     }
@@ -137,9 +138,9 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
          others: {spared:?}",
         went_on.since(acknowledged)
     );
-    // Without a freeze a session may have been told before the key was written.
+    // Without a stop, a session may have been opened before the key was written.
     let told_late = freezes && revoked.connected > 0;
-    // If no other client is told that the node is out of touch, it is in touch.
+    // If no other client is told that the node is disconnected, the node is connected.
     let blamed_on_us = revoked.unavailable > 0 && spared.unavailable == 0;
     let lost = !revoked.lost.is_empty() || !spared.lost.is_empty();
     match told_late || blamed_on_us || lost {

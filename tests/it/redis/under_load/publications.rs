@@ -1,4 +1,4 @@
-//! Publications of revoked users, on their way to Redis while their node is stopped or cut off.
+//! Publications of revoked users on their way to Redis, while their node is stopped or cut off.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use tokio::time::sleep_until;
 
 use super::{DATA, LEAST, PATIENCE, Verdict, revoke, rounds, user};
 
-/// Users who publish without end.
+/// Number of users who publish without end.
 const FLOODERS: usize = 16;
 
-/// Publications that Redis has executed before anything goes wrong.
+/// Number of executed publications before the fault.
 const UNDER_WAY: usize = 5_000;
 
-/// Time the node is cut off: longer than the lease, and than any connection waits.
+/// Time for which the node is cut off: longer than the lease, and than any connection waits.
 const APART: Duration = Duration::from_secs(5);
 
-/// Time the node is cut off in the long form.
+/// Time for which the node is cut off in the long form.
 const LONG_APART: Duration = Duration::from_secs(20);
 
-/// Publications that still wait somewhere when the node is well are executed within this.
+/// Time in which Redis executes the publications that still wait when the node has recovered.
 const STRAGGLING: Duration = Duration::from_secs(1);
 
 /// Number of alice's publications after her key was written.
 const WORDS: usize = 5;
 
-/// Users on node 0 who publish without end, and who sees at Redis what comes of it.
+/// Users on node 0 who publish without end, and a witness of their publications at Redis.
 struct Flooders {
     users: Vec<String>,
     flood: Flood,
@@ -55,8 +55,9 @@ impl Flooders {
         }
     }
 
-    /// Publications of users whose keys were written at `acknowledged` that Redis executed after
-    /// the lease, once all of them are out and their commands are done with.
+    /// The publications of users whose keys were written at `acknowledged` that Redis executed
+    /// after the lease. Waits first until all of their sessions have ended and their commands are
+    /// done.
     async fn verdict(&self, acknowledged: Moment) -> Verdict {
         eventually_within(PATIENCE, "the end of every revoked session", async || {
             (self.flood.gone() == FLOODERS as u64).then_some(())

@@ -1,4 +1,4 @@
-//! The same again and again: what happens once in ten times is to be seen.
+//! Repetition of a test, because some faults show only once in ten times.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio::sync::Mutex;
 /// Variable with the number of rounds of each.
 const ROUNDS: &str = "CURFEW_TEST_ROUNDS";
 
-/// Rounds in CI's time.
+/// Number of rounds in CI.
 const FEW: usize = 1;
 
-/// Rounds that may prove nothing before the machine is said to be too busy for the test.
+/// Limit on rounds without a result. Beyond it the machine counts as too busy for the test.
 const MOST_BLIND: usize = 5;
 
-/// Load is no load beside another.
+/// A lock that lets one test run at a time, because another would change its load.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The result of a round.
@@ -22,13 +22,13 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 pub(super) enum Verdict {
     /// The bound was kept.
     Held(String),
-    /// It was not.
+    /// The bound was broken.
     Broken(String),
-    /// The machine stood still for so long that nothing can be said.
+    /// The machine stood still for so long that the round proves nothing.
     Blind(Duration),
 }
 
-/// Plays as many rounds as are asked for; fails at the end if the bound was not kept in any.
+/// Runs the requested number of rounds. Fails at the end if the bound was broken in any.
 pub(super) async fn rounds(name: &str, mut round: impl AsyncFnMut(&mut Dice) -> Verdict) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut dice = Dice::new();

@@ -1,24 +1,25 @@
-//! All that is known of a stream: the data at each place, from whomever it was told.
+//! Everything known about a stream: the data at each position, from every source.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// A place in the stream: its epoch and offset.
+/// A position in the stream: its epoch and offset.
 pub(super) type Place = (String, i64);
 
-/// The place that an answer or a frame tells of.
+/// The position in an answer or a frame.
 pub(super) fn place(told: &Value) -> Place {
     let epoch = told["epoch"].as_str().unwrap_or_else(|| panic!("{told}"));
     let offset = told["offset"].as_i64().unwrap_or_else(|| panic!("{told}"));
     (epoch.to_owned(), offset)
 }
 
-/// The data at each place, as publishers were answered, clients were sent and the history has it.
+/// The data at each position, from answers to publishers, frames to clients, and the history.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     by_place: BTreeMap<Place, Value>,
-    /// Data are published once in each epoch, however often they are sent with their key.
+    /// Positions by epoch and data. Data are published once in each epoch, however often they are
+    /// sent.
     by_data: BTreeMap<(String, String), i64>,
 }
 
@@ -43,7 +44,7 @@ impl Book {
     }
 
     /// ST3: the history has every publication of its epoch that a client or a publisher was told
-    /// of, but for those that its size has trimmed.
+    /// about, except those that its size has trimmed.
     pub(super) fn compare(&mut self, history: &Value, size: u32) {
         let (epoch, top) = place(history);
         let kept = top.min(size.into());

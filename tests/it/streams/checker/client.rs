@@ -1,4 +1,4 @@
-//! A client that comes and goes and keeps its place.
+//! A client that reconnects with its position.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub(super) struct Client {
     user: String,
     place: Option<Place>,
     tape: Option<Tape>,
-    /// The number of subscriptions that recovered what was missed.
+    /// Number of subscriptions with a recovery.
     pub(super) recoveries: usize,
 }
 
@@ -31,8 +31,8 @@ impl Client {
         }
     }
 
-    /// Subscribes at a node with the place that was reached. A node that is not well refuses, and the client stays
-    /// away.
+    /// Subscribes at a node with the last position. If the node refuses because of a fault, the
+    /// client stays disconnected.
     pub(super) async fn join(&mut self, node: &Gateway) {
         let Attempt::Open(client) = node.attempt(&self.user).await else {
             return;
@@ -46,7 +46,7 @@ impl Client {
         self.tape = Some(tape);
     }
 
-    /// Leaves, and checks all that came since it joined.
+    /// Disconnects, and checks all frames since it joined.
     pub(super) fn leave(&mut self, book: &mut Book) {
         let Some(tape) = self.tape.take() else { return };
         let since = self.place.clone();
@@ -82,11 +82,11 @@ impl Client {
                 _ => {}
             }
         }
-        // Without an answer the place is as it was.
+        // Without an answer the position has not changed.
         self.place = at.or(since);
     }
 
-    /// The place from which frames follow the answer to the subscription.
+    /// The position from which frames follow the answer to the subscription.
     fn answered(&mut self, answer: &Value, since: Option<Place>) -> Place {
         let told = place(answer);
         let (Some(since), Some(recovered)) = (&since, answer["recovered"].as_bool()) else {
@@ -96,7 +96,7 @@ impl Client {
         };
         let missed = told.1 - since.1;
         if recovered {
-            // The publications in between follow.
+            // The publications in between follow the answer.
             assert_eq!(since.0, told.0, "recovered within an epoch");
             assert!(missed >= 0, "{since:?} {told:?}");
             self.recoveries += 1;
@@ -110,8 +110,8 @@ impl Client {
         told
     }
 
-    /// Waits until it has the last publication, or was told a place behind it. Where it was refused or its connection was
-    /// lost it comes again.
+    /// Waits until the client has the last publication, or was told a position at it. If it was
+    /// refused or its connection was lost, it subscribes again.
     pub(super) async fn until_current(&mut self, node: &Gateway, end: &Value, book: &Mutex<Book>) {
         let by = Instant::now() + RECOVERY;
         loop {

@@ -1,4 +1,4 @@
-//! Commands that are answered with an error: one span each, failed, with its code.
+//! Commands that are answered with an error: one failed span each, with the error's code.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, Redis};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Jaeger;
 
-/// The fault was that only commands which had come as far as the policy had a span.
+/// Fault: only commands that reached the policy had a span.
 #[tokio::test]
 async fn every_command_that_is_answered_with_an_error_has_a_failed_span() {
     let jaeger = Jaeger::start().await;
@@ -70,7 +70,7 @@ async fn every_command_that_is_answered_with_an_error_has_a_failed_span() {
     }
 }
 
-/// The fault was that a node which holds commands off left no trace of them.
+/// Fault: a node that holds commands back left no trace of them.
 #[tokio::test]
 async fn a_command_that_is_held_off_has_a_failed_span() {
     let (mut redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -102,7 +102,7 @@ async fn a_command_that_is_held_off_has_a_failed_span() {
     }
 }
 
-/// The fault was that those who had flooded one budget hid what became of the others.
+/// Fault: clients that had exhausted one budget hid the results of others.
 #[tokio::test]
 async fn one_clients_refusals_do_not_hide_those_of_others() {
     let jaeger = Jaeger::start().await;

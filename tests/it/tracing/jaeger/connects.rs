@@ -1,4 +1,4 @@
-//! Connects, and what is wrong with them.
+//! Connection attempts, and their faults.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::Gateway;
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::Jaeger;
 
-/// The fault was that a connect did not say from where, to what and for which session.
+/// Fault: a connection attempt named neither its source, nor its target, nor its session.
 #[tokio::test]
 async fn a_connect_says_what_the_semantic_conventions_ask_for() {
     let jaeger = Jaeger::start().await;
@@ -41,13 +41,13 @@ async fn a_connect_says_what_the_semantic_conventions_ask_for() {
     assert!(!span.tags.contains_key("error.type"));
 }
 
-/// The fault was that a connection without a good first message had clean spans only.
+/// Fault: a connection without a valid first message had only clean spans.
 #[tokio::test]
 async fn a_connection_that_opens_no_session_has_a_failed_span() {
     let jaeger = Jaeger::start().await;
     let settings = jaeger.settings().with("auth.timeout = \"2s\"");
     let node = Gateway::start_with(&settings).await;
-    // One connection for each, so that upgrades tell them apart.
+    // One connection for each case, so that upgrades distinguish them.
     let mut missing = node.ws().open().await;
     missing.send(json!({"type":"ping","id":1})).await;
     missing.expect_auth_failed("missing_token", 4401).await;
@@ -80,12 +80,12 @@ async fn a_connection_that_opens_no_session_has_a_failed_span() {
             assert!(!span.tags.contains_key("curfew.session.id"));
         }
     }
-    // Nothing was verified but the one token.
+    // Only the one token was verified.
     let verified = jaeger.spans("verify token", &[], 1).await;
     verified[0].assert_failed("expired");
     assert_eq!(jaeger.find("curfew.auth", &[]).await.len(), 5);
 
-    // The same by the request, and told by HTTP.
+    // The same with the token in the request, and an HTTP answer.
     let settings = settings
         .with("auth.reject = \"http\"")
         .with("auth.token_sources = [\"header\", \"query\"]");
@@ -96,7 +96,7 @@ async fn a_connection_that_opens_no_session_has_a_failed_span() {
     assert_eq!(upgrade.tag("http.response.status_code"), "401");
     assert!(!upgrade.tags.contains_key("error"), "{upgrade:#?}");
 
-    // And on the connection.
+    // The same with an answer on the connection.
     let settings = jaeger
         .settings()
         .with("auth.token_sources = [\"header\", \"query\"]");

@@ -1,4 +1,4 @@
-//! The ends of sessions: one span each, at any share that is sampled.
+//! The ends of sessions: one span each, at any sampling ratio.
 
 use std::time::Duration;
 
@@ -22,14 +22,14 @@ async fn session(node: &Gateway, user: &str) -> Session {
 
 async fn session_with(node: &Gateway, user: &str, claims: Value) -> Session {
     let token = Key::default_secret().user_with(user, claims);
-    // Small, so that what is not read does not hide in the kernel.
+    // A small buffer, so that unread bytes do not hide in the kernel.
     let connect = node.ws().bearer(&token).receive_buffer(16 * 1024);
     let (client, connected) = node.connected(connect).await;
     let id = connected["session"].as_str().unwrap().to_owned();
     Session { client, id }
 }
 
-/// The span of a session's end, which says this of it.
+/// The span of a session's end, with these attributes.
 async fn ended(jaeger: &Jaeger, session: &str, code: &str, reason: &str, by: &str) -> Span {
     let span = jaeger
         .span("session end", &[("curfew.session.id", session)])
@@ -46,7 +46,7 @@ async fn ended(jaeger: &Jaeger, session: &str, code: &str, reason: &str, by: &st
     span
 }
 
-/// The fault was that no span said how a session ended, at any share.
+/// Fault: no span described the end of a session, at any ratio.
 #[tokio::test]
 async fn every_end_of_a_session_has_a_span_with_its_reason() {
     let jaeger = Jaeger::start().await;
@@ -115,7 +115,7 @@ async fn every_end_of_a_session_has_a_span_with_its_reason() {
     node.exited(Duration::from_secs(20)).await;
     ended(&jaeger, &drained.id, "1012", "draining", "server").await;
 
-    // The log leads to the trace.
+    // The log links to the trace.
     for id in [&client.id, &wrong.id, &revoked.id, &drained.id] {
         let span = ended_of(&jaeger, id).await;
         let logged = node.log().entries();
@@ -132,7 +132,7 @@ async fn ended_of(jaeger: &Jaeger, session: &str) -> Span {
     jaeger.span("session end", &tags).await
 }
 
-/// The fault was that a session could not be searched for.
+/// Fault: a search for a session was impossible.
 #[tokio::test]
 async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     let jaeger = Jaeger::start().await;
@@ -171,7 +171,7 @@ async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     jaeger.span("admission", &of_session).await;
     jaeger.spans("authorize", &of_session, 2).await;
 
-    // By the first message as well.
+    // The same with the token in the first message.
     let mut client = node.ws().open().await;
     client.send(json!({"type":"auth","token":token})).await;
     let connected = client.next_json().await;
@@ -184,7 +184,7 @@ async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     }
 }
 
-/// The fault was that refusals never named users, also where spans may.
+/// Fault: refusals never named users, even if spans may.
 #[tokio::test]
 async fn users_are_named_on_refusals_only_where_they_may_be() {
     let jaeger = Jaeger::start().await;

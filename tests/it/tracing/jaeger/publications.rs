@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Jaeger, Span};
 
-/// Every span of a publication on two nodes, with how many there are.
+/// Every span of a publication on two nodes, with its number.
 const SPANS: [(&str, usize); 6] = [
     ("curfew.publish", 1),
     ("authorize", 1),
@@ -18,7 +18,7 @@ const SPANS: [(&str, usize); 6] = [
     ("write", 2),
 ];
 
-/// The fault was `process` linked to the span that was its parent, so that it had none in Jaeger.
+/// Fault: `process` linked to its own parent, so in Jaeger it had no parent.
 #[tokio::test]
 async fn jaeger_shows_a_publication_as_one_tree_across_nodes() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -92,7 +92,7 @@ async fn jaeger_shows_a_publication_as_one_tree_across_nodes() {
     assert_eq!(nodes, BTreeSet::from(ids));
 }
 
-/// The fault was that a trace ended at the queues: it did not say when the sockets had it.
+/// Fault: a trace ended at the queues, and did not show when the sockets had the message.
 #[tokio::test]
 async fn the_writes_of_a_publication_span_the_first_and_the_last() {
     let jaeger = Jaeger::start().await;
@@ -100,7 +100,7 @@ async fn the_writes_of_a_publication_span_the_first_and_the_last() {
     let node = Gateway::start_with(&settings).await;
     let mut good = node.subscriber("good", "flood").await;
     let token = Key::default_secret().user("slow");
-    // It takes little until it reads.
+    // The client accepts little until it reads.
     let slow = node.ws().bearer(&token).receive_buffer(16 * 1024);
     let (mut slow, _) = node.connected(slow).await;
     slow.send(json!({"type":"subscribe","id":0,"channel":"flood"}))
@@ -116,7 +116,8 @@ async fn the_writes_of_a_publication_span_the_first_and_the_last() {
         assert_eq!(good.next_json().await["data"][0], count);
         count += 1;
     }
-    // All are with the one, and the last of them not with the other: their writes are not over.
+    // The reading client has all messages. The slow one lacks the last of them, so their writes are
+    // not over.
     let deliveries = jaeger.spans("deliver", &[], count).await;
     let over = jaeger.find("write", &[]).await;
     assert!(over.len() < count, "{count}");

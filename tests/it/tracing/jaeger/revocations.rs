@@ -1,4 +1,4 @@
-//! Revocations: who has confirmed them, and who has not.
+//! Revocations: the nodes that have confirmed them, and those that have not.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ fn nodes(spans: &[Span]) -> BTreeSet<&str> {
     spans.iter().map(|span| span.node.as_str()).collect()
 }
 
-/// The fault was that three seconds of waiting for a node that said nothing were a hole in the
+/// Fault: three seconds of waiting for a node that did not answer were a hole in the
 /// trace, without an error and without that node's name.
 #[tokio::test]
 async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
@@ -44,7 +44,7 @@ async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
         }
         assert!(!span.text.contains("alice"), "{}", span.text);
     }
-    // The wait is in the trace: it is most of the call.
+    // The wait is in the trace, as most of the call.
     assert!(
         wait.took_micros * 2 > call.took_micros,
         "{wait:#?} {call:#?}"
@@ -63,7 +63,7 @@ async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
     assert!(warned.get("user").is_none());
 }
 
-/// The fault was that a node without such a session looked like one that had heard nothing.
+/// Fault: a node without such a session looked like one that had received nothing.
 #[tokio::test]
 async fn a_node_that_closes_nobody_says_so() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -91,7 +91,7 @@ async fn a_node_that_closes_nobody_says_so() {
     let none = [("curfew.sessions.closed", "0")];
     assert_eq!(jaeger.spans("revocation apply", &none, 2).await.len(), 2);
 
-    // A bare key has no trace to be a part of: each node that hears of it has one.
+    // A bare key carries no trace, so each node that receives it begins one.
     let key = revocation_key("user", "bob");
     redis.run(&["SET", &key, "1", "EX", "600"]).await;
     bob.expect_close(4403, "revoked").await;

@@ -1,4 +1,4 @@
-//! The properties of searches with more in their state.
+//! The properties of searches with additional state.
 
 use stateright::Property;
 
@@ -10,7 +10,7 @@ use crate::reload::{Progress, Reload};
 use crate::session::Stage;
 use crate::state::{Peer, State};
 
-/// Every property of what `protocol` has in its state beside the core.
+/// Every property of the additional state that `protocol` has.
 pub(super) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let mut properties = of_what_is_on_its_way(protocol);
     properties.extend(of_stalls(protocol));
@@ -23,7 +23,7 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let timely = protocol.bounds.extras.timely;
     match protocol.bounds.extras.outgoing {
         None => Vec::new(),
-        // By the old settings the revocation does not concern the session.
+        // By the old settings the revocation does not cover the session.
         Some(_) if protocol.bounds.extras.reload => Vec::new(),
         Some(Kind::Frame) if timely => vec![
             Property::always(
@@ -154,14 +154,14 @@ fn is_at(state: &State, place: Place) -> bool {
     outgoing.any(|outgoing| outgoing.place == place)
 }
 
-/// True when the reload counts as successful.
+/// True if the reload counts as successful.
 fn is_done(node: &Node) -> bool {
     let is_done = |reload: Reload| reload.progress == Progress::Compared;
     node.reload.is_some_and(is_done)
 }
 
-/// True when a session that was confirmed to be closed has a publication on its way to Redis that is
-/// in time still.
+/// True if a session that was confirmed as closed has a publication on its way to Redis that is
+/// still within its deadline.
 pub(super) fn may_publish_after_receipt(peer: &Peer) -> bool {
     let confirmed = peer.node.reload.is_some_and(|reload| reload.confirmed);
     let place = peer.outgoing.as_ref().map(|outgoing| outgoing.place);

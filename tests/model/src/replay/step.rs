@@ -29,16 +29,16 @@ pub(super) enum Step {
 /// Outcome of reading the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is the one the node remembers.
+    /// The epoch is the stored one.
     Same,
-    /// The node remembers none.
+    /// The node has stored none.
     First,
-    /// It is missing, or another one.
+    /// The epoch is missing, or another one.
     Lost,
 }
 
 impl Step {
-    /// One of each kind.
+    /// One step of each kind.
     pub(super) const EACH: [Self; 21] = [
         Self::Connect,
         Self::Track,
@@ -63,7 +63,7 @@ impl Step {
         Self::Down,
     ];
 
-    /// Its name in a log.
+    /// The step's name in a log.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Connect => "connect",
@@ -90,7 +90,7 @@ impl Step {
         }
     }
 
-    /// True if it happens to the node, without a step of the node's own.
+    /// True if the step happens to the node, without an action of its own.
     pub(super) fn may_come_unasked(self) -> bool {
         matches!(
             self,
@@ -99,8 +99,8 @@ impl Step {
     }
 }
 
-/// The step of a line and its generation; none when it is no line of the protocol, an error when
-/// it is not written as it should be.
+/// The step of a line and its generation. `None` if the line is not about the protocol, an error
+/// if it is malformed.
 pub(super) fn parse(line: &str) -> Option<Result<(Step, u64), String>> {
     let entry: Map<String, Value> = serde_json::from_str(line).ok()?;
     let is_protocol = entry.get("message").and_then(Value::as_str) == Some("protocol");

@@ -1,10 +1,11 @@
-//! Logs as nodes would write them, and as they must not.
+//! Logs that nodes may write, and logs that they must not.
 
 mod walks;
 
 use super::{Summary, Violation, check};
 
-/// The log of a node that writes one word a step, in generation 1 unless `connect 3` says another.
+/// The log of a node in which each word is a step, in generation 1 unless `connect 3` names
+/// another.
 fn log(steps: &str) -> Vec<String> {
     let mut generation = 1_u64;
     let mut entries = Vec::new();
@@ -38,14 +39,14 @@ fn accept(steps: &str) -> Summary {
     checked(steps).unwrap_or_else(|violation| panic!("{steps}\n{violation}"))
 }
 
-/// The violation is at the last step, not before.
+/// Fails unless the violation is at the last step.
 fn refuse(steps: &str) -> Violation {
     let violation = checked(steps).expect_err(steps);
     assert_eq!(violation.number, steps.split(',').count(), "{violation}");
     violation
 }
 
-/// A node's first connection, as far as the end of its set-up.
+/// A node's first connection up to the end of its set-up.
 const UP: &str =
     "connect 1, track, epoch first, new_epoch, reassert, reconcile, heartbeat, barrier, synced";
 
@@ -56,12 +57,12 @@ fn up(more: &str) -> String {
     format!("{UP}, {more}")
 }
 
-/// A second connection to the same primary, as far as its epoch, and more.
+/// A second connection to the same primary up to its epoch, and these further steps.
 fn again(more: &str) -> String {
     up(&format!("down, connect 2, track, epoch same, {more}"))
 }
 
-/// The beginning of a first connection, and more.
+/// The beginning of a first connection, and these further steps.
 fn begun(more: &str) -> String {
     format!("connect 1, track, epoch same, reassert, {more}")
 }

@@ -1,5 +1,5 @@
-//! The searches with more in their state: something on its way out, stalls, reload, two
-//! spellings. As specified, and without the rules that are about it.
+//! The searches with additional state: an outgoing item, stalls, reload, two
+//! spellings. They run as specified, and without each rule about these.
 
 use super::table::{CUT, FAILOVER, REVOKE, one, run};
 use super::{Expect, Part, Run};
@@ -9,7 +9,7 @@ use crate::rules::OnDataLoss::Reauth;
 use crate::rules::Rules;
 use crate::state::{Bounds, Events, Extras, Start};
 
-/// A node that is synced with a session, and has at most one more connection.
+/// A synced node with a session, which makes at most one more connection.
 fn synced(events: Events, extras: Extras) -> Bounds {
     Bounds {
         generations: 1,
@@ -35,7 +35,7 @@ fn publication() -> Bounds {
     outgoing(Kind::Publication, CUT)
 }
 
-/// The server that takes over has a clock of its own.
+/// The server that takes over has its own clock.
 fn publication_in_failover() -> Bounds {
     let events = Events {
         cuts: 0,
@@ -52,7 +52,7 @@ fn stall() -> Bounds {
     synced(Events { stalls: 1, ..CUT }, extras)
 }
 
-/// The node stalls with a frame in hand.
+/// The node stalls while it is about to write a frame.
 fn stall_with_frame() -> Bounds {
     let extras = Extras {
         outgoing: Some(Kind::Frame),
@@ -81,7 +81,7 @@ fn reload() -> Bounds {
     synced(CUT, RELOAD)
 }
 
-/// It comes before, meanwhile or after.
+/// The session arrives before, during or after the change.
 fn reload_in_admission() -> Bounds {
     Bounds {
         start: Start::Down,
@@ -135,7 +135,7 @@ pub(super) fn specified() -> Vec<Run> {
     ]
 }
 
-/// The rules that are about these, removed one at a time.
+/// The rules about these, removed one at a time.
 pub(super) fn removals() -> Vec<Run> {
     let mut runs = Vec::new();
     let mut remove = |id, title, bounds: fn() -> Bounds, off: fn(&mut Rules), invariants| {
@@ -306,7 +306,7 @@ pub(super) fn liberties() -> Vec<Run> {
     vec![run(Part::Liberties, "V9", title, searched, Expect::Holds)]
 }
 
-/// A promise that is not made.
+/// A property that is not promised.
 pub(super) fn not_promised() -> Vec<Run> {
     let extras = Extras {
         outgoing: Some(Kind::Publication),

@@ -1,4 +1,4 @@
-//! Liberties: those a node may take, and those it might like to.
+//! Liberties: some that a node may take, and some that it may not.
 
 use super::table::{FAILOVER, FAILOVER_AND_LIFT, RESTART, WIPE, WIPE_AND_AGAIN, one, run};
 use super::{Expect, Part, Run};
@@ -14,7 +14,7 @@ pub(super) fn all() -> Vec<Run> {
     runs
 }
 
-/// The specified protocol with some liberties taken.
+/// The specified protocol with some liberties.
 fn with(policy: OnDataLoss, take: fn(&mut Rules)) -> Rules {
     let mut rules = Rules::specified(policy);
     take(&mut rules);
@@ -112,7 +112,8 @@ fn liberties() -> Vec<Run> {
     ]
 }
 
-/// Liberties in the memory that an admission uses, and in the time a known revocation is forgotten.
+/// Liberties about the memory that an admission uses, and about the time at which a known
+/// revocation is forgotten.
 fn memory() -> Vec<Run> {
     let apart = |remembers: bool| Rules {
         admission_remembers: remembers,

@@ -126,7 +126,7 @@ fn with_reauth() -> Vec<Run> {
     runs
 }
 
-/// Removals that only data loss shows, under the policy that has no floor to fall back on.
+/// Removals that only data loss shows, under the policy without a floor.
 fn with_reassert() -> Vec<Run> {
     let mut runs = Vec::new();
     let mut remove = |id, title, events, off: fn(&mut Rules)| {

@@ -1,4 +1,4 @@
-//! The searches of streams as specified. Those without one check each are in [`removals`].
+//! The searches of streams as specified. Those with one check removed are in [`removals`].
 
 use super::{Expect, Part, Run, Searched};
 use crate::streams::{StreamBounds, StreamEvents, StreamRules, Streams};
@@ -39,9 +39,9 @@ fn one(events: StreamEvents) -> StreamBounds {
     }
 }
 
-/// The same with a window.
+/// The same bounds with a window.
 fn windowed(events: StreamEvents) -> StreamBounds {
-    // A client that comes back finds what the window has kept.
+    // A client that reconnects finds publications in the window.
     let events = StreamEvents {
         returns: 1,
         ..events
@@ -160,7 +160,7 @@ fn window_and_deletion() -> StreamBounds {
     })
 }
 
-/// Everything that can happen to data and links.
+/// Every event of data and links.
 fn all_at_once() -> StreamBounds {
     windowed(StreamEvents {
         publications: 2,
@@ -280,7 +280,7 @@ fn run(
     }
 }
 
-/// More than CI has time for.
+/// Searches that take too long for CI.
 fn deep() -> Vec<Run> {
     let holds = |id, title, bounds| {
         let searched = (StreamRules::specified(), bounds);
@@ -350,7 +350,7 @@ fn specified() -> Vec<Run> {
     ]
 }
 
-/// Clients who say where they are find it at or before the top, or in another epoch.
+/// Clients that name their position find it at or before the top, or in another epoch.
 fn redundant() -> Run {
     let rules = StreamRules {
         compare_top: false,

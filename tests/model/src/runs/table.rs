@@ -1,4 +1,4 @@
-//! The rows of the table, and what they are made of.
+//! The rows of the table, and their common bounds.
 
 use super::{Expect, Part, Run, Searched, extras, liberties, removals, streams};
 use crate::model::{Asked, Protocol};
@@ -55,7 +55,7 @@ pub(super) const FAILOVER_AND_LIFT: Events = Events {
     ..FAILOVER
 };
 
-/// One node, from the beginning.
+/// One node, from the start.
 pub(super) fn one(events: Events) -> Bounds {
     Bounds {
         nodes: 1,
@@ -66,8 +66,8 @@ pub(super) fn one(events: Events) -> Bounds {
     }
 }
 
-/// Two nodes, which are synced when the search starts, since the way there is known to be safe.
-/// Neither's connection is cut unless its server is gone.
+/// Two nodes, which are synced when the search starts, because the steps up to there are known to
+/// be safe. Neither's connection is cut unless its server ends.
 pub(super) fn two(events: Events, start: Start) -> Bounds {
     Bounds {
         nodes: 2,

@@ -5,16 +5,16 @@ use super::server::{Position, Push};
 use super::state::{StreamBounds, StreamState};
 use super::subscription::{Faults, Stage};
 
-/// One step. Numbers are sessions.
+/// One step. Numbers are those of sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamAction {
-    /// Another node's publication is executed.
+    /// A server executes another node's publication.
     Publish,
-    /// The old primary executes one after a failover.
+    /// The old primary executes a publication after a failover.
     PublishAtOld,
     /// A publication is lost on a link that stays up.
     Lose,
-    /// The link breaks, and all that is on it is lost.
+    /// The link breaks, and everything on it is lost.
     Cut,
     /// `FLUSHALL` on the primary.
     FlushAll,
@@ -30,47 +30,47 @@ pub enum StreamAction {
     Revoke,
     /// The node reads the null push.
     NullPush,
-    /// The node's control connection leads to the new primary.
+    /// The node's control connection reaches the new primary.
     Regenerate,
-    /// The node finds out that the link is broken.
+    /// The node notices that the link is broken.
     Notice,
-    /// The node begins to listen.
+    /// The node begins to listen to the channel.
     Listen,
-    /// It reads the link's next message.
+    /// The node reads the link's next message.
     Receive,
-    /// A heartbeat renews its lease. What was pushed before has been read.
+    /// A heartbeat renews the node's lease. Earlier pushes have been read.
     Beat,
-    /// It reads the push that revokes the first session.
+    /// The node reads the push that revokes the first session.
     Push,
-    /// Its new policy is in force.
+    /// The node's new policy is in force.
     Reload,
-    /// It sends a read for all who wait.
+    /// The node sends a read for all waiting subscriptions.
     Send,
-    /// The server executes it.
+    /// The server executes the read.
     Execute,
-    /// It comes to the position; only without SR3.
+    /// The server executes the second half of the read, for the position; only without SR3.
     ExecuteTop,
-    /// A replica executes it; only without SR17.
+    /// A replica executes the read; only without SR17.
     ExecuteAtReplica,
     /// The node reads the answer.
     Answer,
-    /// The node waits for it no longer.
+    /// The node no longer waits for the answer.
     GiveUp,
-    /// It gives up its window for want of room.
+    /// The node drops its window for lack of memory.
     Evict,
     /// A client subscribes, and has everything up to this position.
     Subscribe(usize, Option<Position>),
-    /// It unsubscribes.
+    /// The client unsubscribes.
     Unsubscribe(usize),
-    /// The window serves it.
+    /// The window serves the subscription.
     Serve(usize),
-    /// The channel has heard nothing for a while, and is compared.
+    /// The channel has received nothing for a while, and is compared.
     CompareIdle(usize),
-    /// The first frame in its queue is written.
+    /// The first frame in the session's queue is written.
     Write(usize),
 }
 
-/// All that can happen in `state`.
+/// Adds every action that is possible in `state`.
 pub(super) fn enabled(
     state: &StreamState,
     bounds: &StreamBounds,
@@ -78,7 +78,7 @@ pub(super) fn enabled(
     actions: &mut Vec<StreamAction>,
 ) {
     if state.faults != Faults::default() {
-        // All that follows is as wrong.
+        // A fault has been found, and later states add nothing.
         return;
     }
     let (happened, most) = (&state.happened, &bounds.events);
@@ -92,7 +92,7 @@ pub(super) fn enabled(
     let shared = [
         (may_publish, StreamAction::Publish),
         (
-            // Otherwise both would go on with one history.
+            // Otherwise both servers would continue with one history.
             may_publish && failed_over && primary.line != replica.line,
             StreamAction::PublishAtOld,
         ),
@@ -188,7 +188,7 @@ fn enabled_for(
     }
 }
 
-/// The state after `action`; none when it changes nothing.
+/// The state after `action`; `None` if it changes nothing.
 pub(super) fn apply(
     before: &StreamState,
     action: StreamAction,

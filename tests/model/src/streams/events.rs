@@ -7,14 +7,14 @@ use super::subscription::{Stage, Subscription};
 use crate::node::LEASE;
 
 impl StreamState {
-    /// A publication is executed.
+    /// Executes a publication.
     pub(super) fn publish(&mut self, server: usize, bounds: &StreamBounds, rules: &StreamRules) {
         self.happened.publications += 1;
         let frame = self.servers[server].publish(bounds.size, &mut self.epochs, rules);
         self.push(server, Push::Frame(frame));
     }
 
-    /// The history is deleted, which is told in the same script.
+    /// Deletes the history, which the same script reports on the link.
     pub(super) fn delete(&mut self, rules: &StreamRules) {
         self.happened.deletions += 1;
         let at = self.servers[self.current].delete(&mut self.epochs, rules);
@@ -30,7 +30,7 @@ impl StreamState {
         }
     }
 
-    /// The link's next publication is lost.
+    /// Loses the link's next publication.
     pub(super) fn lose(&mut self) -> Option<()> {
         self.happened.losses += 1;
         let node = &mut self.node;
@@ -47,7 +47,7 @@ impl StreamState {
         Some(())
     }
 
-    /// The primary loses its data.
+    /// Deletes the primary's data.
     pub(super) fn flush_all(&mut self) {
         self.happened.wipes += 1;
         self.lines += 1;
@@ -64,7 +64,7 @@ impl StreamState {
         self.node.null_push_due |= self.node.primary == self.current;
     }
 
-    /// The replica is promoted, with what it has.
+    /// Promotes the replica, with its data.
     pub(super) fn fail_over(&mut self) {
         self.happened.failovers += 1;
         let [primary, replica] = &mut self.servers;
@@ -76,20 +76,20 @@ impl StreamState {
         self.current = 1;
     }
 
-    /// Time passes.
+    /// Lets a tick pass.
     pub(super) fn tick(&mut self) {
         self.node.lease = self.node.lease.saturating_sub(1);
         self.revoked_for = self.revoked_for.map(|age| (age + 1).min(LEASE));
     }
 
-    /// The stream as the scripts see it; none when the next one makes another.
+    /// The stream as the scripts see it; `None` if the next script begins another.
     pub(super) fn truth(&self) -> Option<Stream> {
         let server = &self.servers[self.current];
         let known = |stream: &Stream| stream.replid == server.replid;
         server.stream.filter(known)
     }
 
-    /// True when something after `since` is neither in `answer` nor on its way.
+    /// True if a publication after `since` is neither in `answer` nor on its way.
     pub(super) fn is_missing(
         &self,
         subscription: &Subscription,
@@ -104,7 +104,7 @@ impl StreamState {
         beyond || !missed.all(has) || self.is_passed(subscription, answer)
     }
 
-    /// True when something after the answer's top is not on its way.
+    /// True if a publication after the answer's top is not on its way.
     fn is_passed(&self, subscription: &Subscription, answer: Answer) -> bool {
         let server = &self.servers[self.current];
         let Some(stream) = self
@@ -127,12 +127,12 @@ impl StreamState {
         !(answer.top.offset + 1..=stream.top).all(comes)
     }
 
-    /// True when the data that `since` speaks of is lost, and the node was told.
+    /// True if the data behind `since` is lost, and the node was notified.
     pub(super) fn is_across_loss(&self, since: Position) -> bool {
         self.is_told() && self.servers[self.current].line != since.line
     }
 
-    /// True when `answer` brings to who stands at `since` what has been deleted, as the node was told.
+    /// True if `answer` gives a client at `since` publications that the node was told are deleted.
     pub(super) fn is_deleted(&self, since: Position, answer: Answer) -> bool {
         self.deleted.is_some_and(|deleted| {
             let first = answer.first.max(since.offset + 1);
@@ -141,7 +141,7 @@ impl StreamState {
         })
     }
 
-    /// True when all that came after `since` is kept.
+    /// True if all publications after `since` are stored.
     pub(super) fn is_recoverable(&self, since: Position) -> bool {
         let line = self.servers[self.current].line;
         self.is_told()
@@ -152,8 +152,8 @@ impl StreamState {
             })
     }
 
-    /// True when a subscription is open, nothing is on its way to it, and it is not where the stream
-    /// is. A loss that nothing shows is excused where the channel will be compared.
+    /// True if a subscription is open, nothing is on its way to it, and it is behind the stream.
+    /// A loss that nothing shows is excused if the channel will be compared.
     pub(super) fn is_left_behind(&self, subscription: &Subscription, rules: &StreamRules) -> bool {
         let link = self.node.link.as_ref();
         let drained = link.is_some_and(super::server::Link::is_drained);

@@ -1,4 +1,4 @@
-//! Streams as stateright wants them.
+//! Streams in the form that stateright searches.
 
 use stateright::{Model, Property};
 

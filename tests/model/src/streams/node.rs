@@ -1,4 +1,4 @@
-//! The work of the node with its link, its window, its reads and its subscriptions.
+//! The node's work with its link, its window, its reads and its subscriptions.
 
 use super::rules::StreamRules;
 use super::server::{Answer, Link, Push};
@@ -7,18 +7,18 @@ use super::subscription::{Stage, Subscription};
 use super::window::Window;
 
 impl ChannelNode {
-    /// True when a session wants to hear of the channel.
+    /// True if a session wants to subscribe to the channel.
     pub(super) fn is_wanted(&self) -> bool {
         let mut subscriptions = self.subscriptions.iter();
         subscriptions.any(|subscription| matches!(subscription.stage, Stage::Waiting | Stage::Open))
     }
 
-    /// True when the broker has confirmed that the node listens, and the node knows of no loss since.
+    /// True if the broker has confirmed that the node listens, and the node knows of no loss since.
     pub(super) fn listens(&self) -> bool {
         self.link.as_ref().is_some_and(Link::is_confirmed)
     }
 
-    /// True when it may send a read: a subscription waits for one.
+    /// True if the node may send a read, because a subscription waits for one.
     pub(super) fn may_read(&self, rules: &StreamRules) -> bool {
         let waits = |subscription: &Subscription| {
             subscription.stage == Stage::Waiting && !subscription.asked
@@ -37,13 +37,13 @@ impl ChannelNode {
         window.serve(subscription.at, rules)
     }
 
-    /// True when the push that revokes the first session can come.
+    /// True if the push that revokes the first session can come.
     pub(super) fn may_find_revoked(&self, state: &StreamState) -> bool {
         let found = self.subscriptions.iter().any(|first| first.revoked);
         state.revoked_for.is_some() && self.primary == state.current && !found
     }
 
-    /// True when the first in a subscription's queue may be written.
+    /// True if the first frame in a subscription's queue may be written.
     pub(super) fn may_write(&self, subscription: &Subscription, rules: &StreamRules) -> bool {
         let recovered = subscription.is_recovered_next();
         let leased = self.lease > 0 || recovered && !rules.lease_at_write;
@@ -52,12 +52,12 @@ impl ChannelNode {
         !subscription.queue.is_empty() && (access || !asked)
     }
 
-    /// It listens to the server of its generation.
+    /// Begins to listen to the server of the node's generation.
     pub(super) fn listen(&mut self) {
         self.link = Some(Link::new(self.primary));
     }
 
-    /// It finds that the link is broken.
+    /// Notices that the link is broken.
     pub(super) fn lose_link(&mut self, rules: &StreamRules) {
         self.link = None;
         if rules.empty_on_link_loss {
@@ -66,7 +66,7 @@ impl ChannelNode {
         self.start_over(rules.wait_after_link_loss, rules);
     }
 
-    /// It reads a null push.
+    /// Reads a null push.
     pub(super) fn null_push(&mut self, rules: &StreamRules) {
         if rules.empty_on_generation {
             self.window = None;
@@ -76,7 +76,7 @@ impl ChannelNode {
         }
     }
 
-    /// It has no room for the window.
+    /// Drops the window for lack of memory.
     pub(super) fn evict(&mut self, rules: &StreamRules) {
         self.window = None;
         if rules.fill_after_eviction
@@ -86,7 +86,7 @@ impl ChannelNode {
         }
     }
 
-    /// It reads that the history was deleted. Open subscriptions have what they have.
+    /// Reads that the history was deleted. Open subscriptions keep their publications.
     fn forget(&mut self, rules: &StreamRules) {
         if rules.empty_on_deletion {
             self.window = None;
@@ -101,7 +101,7 @@ impl ChannelNode {
         }
     }
 
-    /// Reads under way count no more; open subscriptions wait.
+    /// Voids the reads under way, and lets open subscriptions wait if `open_wait` is true.
     fn start_over(&mut self, open_wait: bool, rules: &StreamRules) {
         if let Some(read) = &mut self.read {
             read.valid = false;
@@ -118,7 +118,7 @@ impl ChannelNode {
         }
     }
 
-    /// It finds the first session revoked, and ends it.
+    /// Finds the first session revoked, and ends it.
     pub(super) fn find_revoked(&mut self, rules: &StreamRules) {
         let Some(first) = self.subscriptions.first_mut() else {
             return;
@@ -130,7 +130,7 @@ impl ChannelNode {
         }
     }
 
-    /// Its new policy allows no session to subscribe.
+    /// Puts a policy in force that allows no session to subscribe.
     pub(super) fn reload(&mut self, rules: &StreamRules) {
         self.denies = true;
         for subscription in &mut self.subscriptions {
@@ -145,7 +145,7 @@ impl ChannelNode {
         }
     }
 
-    /// It sends a read for all who wait.
+    /// Sends a read for all waiting subscriptions.
     pub(super) fn send_read(&mut self, rules: &StreamRules) {
         self.read = Some(Read {
             server: self.primary,
@@ -164,7 +164,7 @@ impl ChannelNode {
 }
 
 impl StreamState {
-    /// The control connection leads to the new primary.
+    /// Handles that the control connection reached the new primary.
     pub(super) fn regenerate(&mut self, rules: &StreamRules) {
         let node = &mut self.node;
         node.primary = self.current;
@@ -181,7 +181,7 @@ impl StreamState {
         node.start_over(true, rules);
     }
 
-    /// The node reads the link's next message.
+    /// Reads the link's next message.
     pub(super) fn receive(&mut self, bounds: &StreamBounds, rules: &StreamRules) -> Option<()> {
         let node = &mut self.node;
         let link = node.link.as_mut()?;
@@ -202,7 +202,7 @@ impl StreamState {
         Some(())
     }
 
-    /// The server executes the read, or the first half of it.
+    /// Lets the server execute the read, or its first half.
     pub(super) fn execute(&mut self, rules: &StreamRules) -> Option<()> {
         let read = self.node.read.as_mut()?;
         let server = &mut self.servers[read.server];
@@ -215,7 +215,7 @@ impl StreamState {
         Some(())
     }
 
-    /// The other half.
+    /// Lets the server execute the second half.
     pub(super) fn execute_top(&mut self, rules: &StreamRules) -> Option<()> {
         let read = self.node.read.as_mut()?;
         let entries = read.entries.take()?;
@@ -228,7 +228,7 @@ impl StreamState {
         Some(())
     }
 
-    /// The node reads the answer.
+    /// Reads the answer to the read.
     pub(super) fn answer(&mut self, bounds: &StreamBounds, rules: &StreamRules) -> Option<()> {
         let read = self.node.read.take()?;
         let answer = read.answer?;
@@ -245,7 +245,7 @@ impl StreamState {
         Some(())
     }
 
-    /// The node waits for the read no longer.
+    /// Ends the wait for the read.
     pub(super) fn give_up(&mut self, bounds: &StreamBounds, rules: &StreamRules) {
         self.happened.timeouts += 1;
         self.node.read = None;
@@ -260,7 +260,7 @@ impl StreamState {
         }
     }
 
-    /// A subscription is opened by what a read or the window says.
+    /// Opens a subscription with the result of a read or of the window.
     pub(super) fn open(
         &mut self,
         session: usize,
@@ -283,7 +283,7 @@ impl StreamState {
         self.faults = faults;
     }
 
-    /// The session leaves the channel. It may come back.
+    /// Unsubscribes a session. It may subscribe again.
     pub(super) fn unsubscribe(&mut self, session: usize, rules: &StreamRules) {
         self.happened.returns += 1;
         let subscription = &mut self.node.subscriptions[session];
@@ -294,7 +294,7 @@ impl StreamState {
         };
     }
 
-    /// The first frame in a session's queue is written.
+    /// Writes the first frame in a session's queue.
     pub(super) fn write(&mut self, session: usize, rules: &StreamRules) -> Option<()> {
         let node = &self.node;
         let subscription = &node.subscriptions[session];

@@ -1,66 +1,67 @@
 //! The rules of streams, one switch each. Their numbers are those of the README's table.
 
-/// The rules of a node for a channel with a stream. [`StreamRules::specified`] is all of it; every
-/// other value leaves a check out.
+/// The rules of a node for a channel with a stream. [`StreamRules::specified`] has all of them;
+/// every other value removes a check.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StreamRules {
-    /// SR1: what comes while a subscription waits is kept for it.
+    /// SR1: frames that come while a subscription waits are buffered for it.
     pub buffer: bool,
     /// SR1: the read is sent when the broker has confirmed that the node listens.
     pub listen_first: bool,
-    /// SR1: a buffer without room makes the subscription begin to wait anew.
+    /// SR1: a subscription whose buffer is full waits for a new read.
     pub overflow_waits: bool,
-    /// SR2: the answer is queued before anything live.
+    /// SR2: the answer is queued before any live frame.
     pub answer_first: bool,
-    /// SR3: the top and the entries are read at once.
+    /// SR3: the top and the entries come from one read.
     pub read_at_once: bool,
     /// SR4: the epoch of the client's position is compared.
     pub compare_epoch: bool,
     /// SR4: a position beyond the top is not recovered.
     pub compare_top: bool,
-    /// SR4: a position whose next entry is gone is not recovered.
+    /// SR4: a position whose next entry was removed is not recovered.
     pub compare_first: bool,
-    /// SR5 and SR6: what is not beyond the position is dropped.
+    /// SR5 and SR6: frames that are not beyond the position are dropped.
     pub dedupe: bool,
-    /// SR6: an open subscription takes the next frame and no other.
+    /// SR6: an open subscription accepts only the next frame.
     pub check_gap: bool,
     /// SR7: a frame of another epoch is not the next one, with any offset.
     pub compare_live_epoch: bool,
     /// SR8: a subscription from which a frame is withheld waits.
     pub withheld_waits: bool,
-    /// SR9: a read serves only those who waited before it was sent.
+    /// SR9: a read serves only subscriptions that waited before it was sent.
     pub share_only_earlier: bool,
-    /// SR9: a read that a subscription waited for does not serve the session's next one.
+    /// SR9: a read that a subscription waited for does not serve the session's next subscription.
     pub read_of_incarnation: bool,
-    /// SR9: what came before the read was sent is covered by it and dropped.
+    /// SR9: frames from before the read was sent are covered by it and dropped.
     pub drop_covered: bool,
-    /// SR10: a loss of the link, or of the generation, makes the read under way void.
+    /// SR10: a loss of the link, or of the generation, voids the read under way.
     pub void_reads: bool,
     /// SR11: after a loss of the link open subscriptions wait.
     pub wait_after_link_loss: bool,
-    /// SR12: a new generation makes the link anew, to its own server.
+    /// SR12: a new generation connects the link again, to its own server.
     pub relink: bool,
-    /// SR12: a null push makes reads void and open subscriptions wait.
+    /// SR12: a null push voids reads and makes open subscriptions wait.
     pub heed_null_push: bool,
     /// SR13: a loss of the link empties the window.
     pub empty_on_link_loss: bool,
     /// SR13: a new generation and a null push empty it.
     pub empty_on_generation: bool,
-    /// SR13: an entry that is not the next one makes the window begin anew.
+    /// SR13: an entry that is not the next one restarts the window.
     pub window_without_holes: bool,
-    /// SR14: a read that is void does not fill the window.
+    /// SR14: a void read does not fill the window.
     pub fill_by_valid_reads: bool,
-    /// SR14: nor does one that was sent before the window was given up for want of room.
+    /// SR14: a read that was sent before the window was dropped for lack of memory does not fill
+    /// it.
     pub fill_after_eviction: bool,
     /// SR14: a read that does not reach the window's first entry does not fill it.
     pub fill_touching: bool,
-    /// SR14: an answer of another epoch than the window's empties it.
+    /// SR14: an answer of an epoch other than the window's empties the window.
     pub fill_same_epoch: bool,
-    /// SR15: the window does not serve what lies before its first entry.
+    /// SR15: the window does not serve positions before its first entry.
     pub window_compares_first: bool,
     /// SR15: the window does not serve a position beyond its top.
     pub window_compares_top: bool,
-    /// SR15: the window serves only when a read of this generation has found its epoch.
+    /// SR15: the window serves only after a read of this generation has found its epoch.
     pub window_confirmed: bool,
     /// SR16: a stream of another `master_replid` is a new stream.
     pub compare_replid: bool,
@@ -68,32 +69,32 @@ pub struct StreamRules {
     pub replid_of_primary: bool,
     /// SR17: reads go to the primary.
     pub read_primary: bool,
-    /// SR18: recovered frames are asked for access when they are written.
+    /// SR18: access is checked when recovered frames are written.
     pub gate_at_write: bool,
-    /// SR18: the lease is one of the things that they are asked for.
+    /// SR18: that check includes the lease.
     pub lease_at_write: bool,
     /// SR19: a reload reconsiders the subscriptions that wait for their answer.
     pub reconsider_waiting: bool,
-    /// SR19: it takes what is queued of a channel that is lost out of the queue.
+    /// SR19: a reload removes the queued frames of a lost channel.
     pub reconsider_queued: bool,
-    /// SR20: a channel that hears nothing is compared from time to time.
+    /// SR20: a channel that receives nothing is compared from time to time.
     pub compare_idle: bool,
-    /// SR21: where a read is given up, the gap stands before the first frame that is beyond the
-    /// position, and there is none where that is the next one.
+    /// SR21: when a read is given up, the gap stands before the first frame beyond the
+    /// position. There is no gap if that frame is the next one.
     pub give_up_compares: bool,
-    /// SR21: a frame of another epoch says nothing then either.
+    /// SR21: a frame of another epoch does not end the wait either.
     pub give_up_in_epoch: bool,
-    /// SR21: only a hole is given up. After a loss, of the link or of data, the subscription waits
-    /// for a read, however long.
+    /// SR21: only the wait for a hole is given up. After a loss of the link or of data, the
+    /// subscription waits for a read without limit.
     pub give_up_holes_only: bool,
     /// SR22: a deletion of the history empties the window.
     pub empty_on_deletion: bool,
-    /// SR22: a read that is under way when the deletion is told counts no more.
+    /// SR22: a read that is under way at the report of a deletion is void.
     pub void_on_deletion: bool,
 }
 
 impl StreamRules {
-    /// All of them.
+    /// All rules.
     pub fn specified() -> Self {
         Self {
             buffer: true,

@@ -1,20 +1,21 @@
-//! A Redis server as far as one channel's stream goes, and the link that brings its publications.
+//! A Redis server reduced to one channel's stream, and the link that brings its publications.
 
 use super::rules::StreamRules;
 
-/// A publication, or what a reader knows of a stream: everything up to it.
+/// A publication's position; as a reader's position, everything up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The stream's epoch.
     pub epoch: u8,
-    /// The offset in it, from 1; 0 is before the first.
+    /// The offset in the epoch, from 1; 0 is before the first.
     pub offset: u8,
-    /// The history that this is part of, unseen by the node. A loss of data begins another.
+    /// The history that the position belongs to, unseen by the node. A loss of data begins a new
+    /// one.
     pub line: u8,
 }
 
 impl Position {
-    /// The one after it.
+    /// The next position.
     pub(super) fn next(self) -> Self {
         Self {
             offset: self.offset + 1,
@@ -22,7 +23,7 @@ impl Position {
         }
     }
 
-    /// True when a reader takes `other` for the same epoch.
+    /// True if a reader considers `other` to be of the same epoch.
     pub(super) fn is_of_epoch(self, other: Self) -> bool {
         self.epoch == other.epoch
     }
@@ -31,44 +32,44 @@ impl Position {
 /// A stream on a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stream {
-    /// Its epoch.
+    /// The stream's epoch.
     pub epoch: u8,
     /// The last offset.
     pub top: u8,
-    /// The first offset that is kept; beyond the top when none is.
+    /// The first stored offset; beyond the top if none is stored.
     pub first: u8,
-    /// The `master_replid` that it was made under.
+    /// The `master_replid` of the server that wrote the stream.
     pub replid: u8,
 }
 
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// The stream; none before the first call.
+    /// The stream; `None` before the first call.
     pub stream: Option<Stream>,
-    /// Its `master_replid`, which a replica shares with its primary.
+    /// The server's `master_replid`, which a replica shares with its primary.
     pub replid: u8,
-    /// The history of its data.
+    /// The history of the server's data.
     pub line: u8,
 }
 
-/// All that a read says: where the stream stands, and which entries there are.
+/// The answer to a read: the stream's position, and its entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Answer {
     /// The top.
     pub top: Position,
-    /// The first entry; beyond the top when there is none.
+    /// The first entry; beyond the top if there is none.
     pub first: u8,
-    /// The last entry: the top, where both are read at once.
+    /// The last entry. It is the top if both are read at once.
     pub last: u8,
-    /// An entry in between that is not there; only without SR13.
+    /// A missing entry in between; only without SR13.
     pub hole: Option<u8>,
 }
 
 /// A message on the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Push {
-    /// The node listens from here on.
+    /// The server has confirmed that the node listens.
     Confirmed,
     /// A publication.
     Frame(Position),
@@ -76,21 +77,21 @@ pub enum Push {
     Deleted(Position),
 }
 
-/// The link that publications come on.
+/// The link that brings publications.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Link {
-    /// The server whose publications come on it.
+    /// The server at the other end.
     pub server: usize,
-    /// True once the node has read that it listens.
+    /// True once the node has read the confirmation.
     pub confirmed: bool,
-    /// True when nothing comes any more, and the node has not found out yet.
+    /// True if nothing more arrives, and the node has not noticed yet.
     pub broken: bool,
-    /// All that is on its way, in order.
+    /// The messages on their way, in order.
     pub queue: Vec<Push>,
 }
 
 impl Link {
-    /// One that the server has just taken note of.
+    /// A link that the server has just registered.
     pub(super) fn new(server: usize) -> Self {
         Self {
             server,
@@ -100,19 +101,19 @@ impl Link {
         }
     }
 
-    /// True when the node may rely on it, as far as it knows.
+    /// True if the node may rely on the link, as far as it knows.
     pub(super) fn is_confirmed(&self) -> bool {
         self.confirmed
     }
 
-    /// True when the node has read all that will come without a new publication.
+    /// True if the node has read everything that arrives without a new publication.
     pub(super) fn is_drained(&self) -> bool {
         self.confirmed && !self.broken && self.queue.is_empty()
     }
 }
 
 impl Server {
-    /// One with an empty stream in its first epoch.
+    /// A server with an empty stream in its first epoch.
     pub(super) fn new() -> Self {
         Self {
             stream: Some(Stream::new(1, 1)),
@@ -121,8 +122,8 @@ impl Server {
         }
     }
 
-    /// The beginning of every script: the stream, a new one where the data is not what it was.
-    /// `replid` is what the caller's connection has read.
+    /// The common beginning of every script: returns the stream, or a new one if the data has
+    /// changed. `replid` is the id that the caller's connection has read.
     fn stream(&mut self, replid: u8, epochs: &mut u8, rules: &StreamRules) -> &mut Stream {
         let is_foreign = |stream: &Stream| rules.compare_replid && stream.replid != replid;
         if self.stream.as_ref().is_none_or(is_foreign) {
@@ -145,7 +146,7 @@ impl Server {
         }
     }
 
-    /// The script of a deletion. Positions go on.
+    /// The script of a deletion. Positions continue.
     pub(super) fn delete(&mut self, epochs: &mut u8, rules: &StreamRules) -> Position {
         let (replid, line) = (self.replid, self.line);
         let stream = self.stream(replid, epochs, rules);
@@ -163,7 +164,7 @@ impl Server {
         self.answer()
     }
 
-    /// The answer to a read that makes nothing anew.
+    /// The answer to a read that begins no new stream.
     pub(super) fn answer(&self) -> Answer {
         let stream = self.stream.unwrap_or(Stream::new(0, 0));
         Answer {

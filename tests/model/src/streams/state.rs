@@ -1,4 +1,4 @@
-//! The state of the whole.
+//! The state of the model.
 
 use super::server::{Answer, Link, Position, Server};
 use super::subscription::{Faults, Subscription};
@@ -14,30 +14,30 @@ pub struct StreamState {
     pub current: usize,
     /// The node.
     pub node: ChannelNode,
-    /// The history up to here has been deleted, and the node was told.
+    /// Position up to which the history has been deleted, if the node was notified.
     pub deleted: Option<Position>,
-    /// Positions that clients have from a stream that is gone: up to this one.
+    /// Last position that clients have from a stream that no longer exists.
     pub gone: Option<Position>,
     /// The number of epochs so far.
     pub epochs: u8,
     /// The number of histories so far.
     pub lines: u8,
-    /// Ticks since the revocation of the first session; only where one may come.
+    /// Ticks since the revocation of the first session; only in searches with a revocation.
     pub revoked_for: Option<u8>,
-    /// The number of times each thing has happened.
+    /// The number of times that each event has happened.
     pub happened: StreamEvents,
     /// The faults so far.
     pub faults: Faults,
 }
 
-/// A node, as far as one channel goes.
+/// A node, reduced to one channel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ChannelNode {
-    /// The server of its generation.
+    /// The server of the node's generation.
     pub primary: usize,
-    /// The `master_replid` that its connection has read.
+    /// The `master_replid` that the node's connection has read.
     pub replid: u8,
-    /// True while a null push is on its way to it.
+    /// True while a null push is on its way to the node.
     pub null_push_due: bool,
     /// Its link.
     pub link: Option<Link>,
@@ -45,11 +45,11 @@ pub struct ChannelNode {
     pub window: Option<Window>,
     /// The read under way.
     pub read: Option<Read>,
-    /// Ticks that it may deliver for.
+    /// Ticks for which the node may deliver.
     pub lease: u8,
-    /// True once its policy allows no session to subscribe any more.
+    /// True once the node's policy allows no session to subscribe.
     pub denies: bool,
-    /// Its sessions' subscriptions.
+    /// The subscriptions of the node's sessions.
     pub subscriptions: Vec<Subscription>,
 }
 
@@ -58,24 +58,24 @@ pub struct ChannelNode {
 pub struct Read {
     /// The server that executes it.
     pub server: usize,
-    /// The `master_replid` that it passes.
+    /// The `master_replid` that the read passes.
     pub replid: u8,
-    /// Unseen by the node: a frame was lost on the link since it was sent.
+    /// Unseen by the node: a frame was lost on the link after the read was sent.
     pub behind: bool,
-    /// False once what it says must not fill the window.
+    /// False once the read's answer must not fill the window.
     pub valid: bool,
-    /// The entries that it has found; only without SR3.
+    /// The entries that the first half has found; only without SR3.
     pub entries: Option<Answer>,
-    /// The answer, when the server has executed it.
+    /// The answer, once the server has executed the read.
     pub answer: Option<Answer>,
 }
 
-/// The number of times each thing has happened, or may happen.
+/// The number of times that each event has happened, or may happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct StreamEvents {
     /// A publication is executed.
     pub publications: u8,
-    /// The link breaks, and what is on it is lost.
+    /// The link breaks, and everything on it is lost.
     pub cuts: u8,
     /// A publication is lost on a link that stays up.
     pub losses: u8,
@@ -85,7 +85,7 @@ pub struct StreamEvents {
     pub failovers: u8,
     /// The history is deleted.
     pub deletions: u8,
-    /// The node gives up the window for want of room.
+    /// The node drops the window for lack of memory.
     pub evictions: u8,
     /// A session unsubscribes and subscribes again.
     pub returns: u8,
@@ -93,34 +93,34 @@ pub struct StreamEvents {
     pub timeouts: u8,
     /// The first session is revoked.
     pub revocations: u8,
-    /// A policy is put in force that allows no session to subscribe.
+    /// A policy comes into force that allows no session to subscribe.
     pub reloads: u8,
 }
 
 /// The part of the state space that is searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamBounds {
-    /// Sessions.
+    /// Number of sessions.
     pub sessions: usize,
-    /// Events, at most.
+    /// Largest number of each event.
     pub events: StreamEvents,
-    /// Entries that a stream keeps.
+    /// Number of entries that a stream stores.
     pub size: u8,
-    /// Entries that the window keeps; without a window, 0.
+    /// Number of entries that the window stores; 0 without a window.
     pub window: u8,
-    /// Frames that a subscription's buffer takes.
+    /// Number of frames that a subscription's buffer holds.
     pub buffer: usize,
 }
 
 impl StreamBounds {
-    /// True when access may end. Elsewhere time stands still, and what is queued is written at once.
+    /// True if access may end. Otherwise time does not pass, and queued frames are written at once.
     pub(super) fn access_may_end(&self) -> bool {
         self.events.revocations + self.events.reloads > 0
     }
 }
 
 impl StreamState {
-    /// The one initial state: an empty stream, a node that does not listen, no subscription.
+    /// The only initial state: an empty stream, a node that does not listen, no subscription.
     pub(super) fn initial(bounds: &StreamBounds) -> Self {
         Self {
             servers: [Server::new(), Server::new()],
@@ -146,7 +146,7 @@ impl StreamState {
         }
     }
 
-    /// True when the node has been told of every loss of data there was.
+    /// True if the node was notified of every loss of data.
     pub(super) fn is_told(&self) -> bool {
         self.node.primary == self.current && !self.node.null_push_due
     }

@@ -1,4 +1,4 @@
-//! A session's subscription on a node, and what its client has been told.
+//! A session's subscription on a node, and the frames that its client has received.
 
 use super::rules::StreamRules;
 use super::server::{Answer, Position};
@@ -6,40 +6,40 @@ use super::server::{Answer, Position};
 /// A subscription.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Subscription {
-    /// Its stage.
+    /// Stage of the subscription.
     pub stage: Stage,
-    /// The client's position; then that of what was queued last.
+    /// The client's position; later, that of the last queued frame.
     pub at: Option<Position>,
     /// True until the answer to `subscribe` is queued.
     pub answer_due: bool,
-    /// True when the read under way serves it.
+    /// True if the read under way serves the subscription.
     pub asked: bool,
-    /// True when it waits because of a loss of the link or of data.
+    /// True if the subscription waits because of a loss of the link or of data.
     pub lost: bool,
-    /// True when something came on the link since that read was sent.
+    /// True if a frame came on the link after that read was sent.
     pub heard: bool,
-    /// All that came while it waited.
+    /// The frames that came while the subscription waited.
     pub buffer: Vec<Position>,
-    /// All that is queued for the client.
+    /// The frames queued for the client.
     pub queue: Vec<Queued>,
-    /// True when the node has found that the session is revoked.
+    /// True if the node has found that the session is revoked.
     pub revoked: bool,
-    /// Unseen by the node: a frame for it was lost on a link that stays up.
+    /// Unseen by the node: a frame for the subscription was lost on a link that stays up.
     pub behind: bool,
-    /// The other end.
+    /// The client at the other end.
     pub client: Client,
 }
 
 /// The stage of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// It has not been asked for.
+    /// The client has not asked for it.
     Absent,
-    /// It waits for a read, and buffers.
+    /// The subscription waits for a read, and buffers.
     Waiting,
     /// Live frames are queued.
     Open,
-    /// It is over.
+    /// The subscription has ended.
     Ended,
 }
 
@@ -48,58 +48,58 @@ pub enum Stage {
 pub enum Queued {
     /// The answer to `subscribe`.
     Answer {
-        /// Its `recovered`.
+        /// The answer's `recovered`.
         recovered: bool,
-        /// Its position.
+        /// The answer's position.
         at: Position,
     },
     /// A publication.
     Message {
-        /// Its position.
+        /// The publication's position.
         at: Position,
-        /// True when it comes from a read or from the window.
+        /// True if it comes from a read or from the window.
         recovered: bool,
     },
     /// The publications before this position could not be recovered.
     Gap(Position),
 }
 
-/// A client, which believes what it is told.
+/// A client, which trusts the frames that it receives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Client {
-    /// True when it has the answer to `subscribe`.
+    /// True if the client has the answer to `subscribe`.
     pub answered: bool,
-    /// The position that it has everything up to.
+    /// The position up to which the client has everything.
     pub at: Option<Position>,
-    /// Its last position in the epoch before.
+    /// The client's last position in the previous epoch.
     pub before: Option<Position>,
 }
 
-/// The faults so far, each once and for all.
+/// The faults so far. A fault is never reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Faults {
     /// ST1: a message is not the one after the client's position.
     pub out_of_order: bool,
-    /// ST1: a gap is told where there is none.
+    /// ST1: a gap was sent although nothing is missing.
     pub false_gap: bool,
-    /// ST2: `recovered:true`, and something is missing.
+    /// ST2: `recovered:true`, but something is missing.
     pub missing: bool,
-    /// ST2: `recovered:false`, and nothing is missing.
+    /// ST2: `recovered:false`, but nothing is missing.
     pub given_up: bool,
     /// ST4: a publication is written although its session had lost access.
     pub without_access: bool,
-    /// ST5: `recovered:true` across a loss of which the node was told.
+    /// ST5: `recovered:true` across a loss that the node was notified of.
     pub across_loss: bool,
-    /// SR22: something is recovered of which the node was told that it is deleted.
+    /// SR22: a publication was recovered although the node was told that it is deleted.
     pub deleted: bool,
-    /// ST7: a message before the answer.
+    /// ST7: a message came before the answer.
     pub before_answer: bool,
-    /// ST1: a read with nothing beside it does not open the subscription that waited for it.
+    /// ST1: a read without other events does not open the subscription that waited for it.
     pub stuck: bool,
 }
 
 impl Subscription {
-    /// One that has not been asked for.
+    /// A subscription that the client has not asked for.
     pub(super) fn absent() -> Self {
         Self {
             stage: Stage::Absent,
@@ -120,7 +120,7 @@ impl Subscription {
         }
     }
 
-    /// The client subscribes and says what it has.
+    /// The client subscribes with its position.
     pub(super) fn begin(&mut self, since: Option<Position>, joins: bool) {
         self.stage = Stage::Waiting;
         self.at = since;
@@ -129,7 +129,7 @@ impl Subscription {
         self.asked |= joins;
     }
 
-    /// From here on it waits for a read that is not sent yet.
+    /// Lets the subscription wait for a read that is not sent yet.
     pub(super) fn wait(&mut self) {
         if matches!(self.stage, Stage::Open | Stage::Waiting) {
             self.stage = Stage::Waiting;
@@ -138,7 +138,7 @@ impl Subscription {
         }
     }
 
-    /// The read that is sent now will serve it.
+    /// Notes that the read that is sent now will serve the subscription.
     pub(super) fn ask(&mut self, rules: &StreamRules) {
         self.asked = true;
         (self.behind, self.heard) = (false, false);
@@ -147,7 +147,7 @@ impl Subscription {
         }
     }
 
-    /// Nothing more is queued for it.
+    /// Ends the subscription: nothing more is queued for it.
     pub(super) fn end(&mut self) {
         self.stage = Stage::Ended;
         (self.asked, self.answer_due) = (false, false);
@@ -156,8 +156,8 @@ impl Subscription {
         self.at = None;
     }
 
-    /// A frame comes on the link. `delivers` is false when the node has no lease; `room` is what the
-    /// buffer takes.
+    /// Handles a frame on the link. `delivers` is false if the node has no lease; `room` is the
+    /// capacity of the buffer.
     pub(super) fn receive(
         &mut self,
         frame: Position,
@@ -205,8 +205,8 @@ impl Subscription {
         self.at = Some(frame);
     }
 
-    /// The read is answered, or the window serves it: the answer, what was missed, what was buffered
-    /// and the opening, in one step. Returns what the client is told, if it is told.
+    /// Opens the subscription after the read's answer, or from the window. The answer, the missed
+    /// and the buffered frames and the opening are one step. Returns its `recovered`, if it is due.
     pub(super) fn open(
         &mut self,
         answer: Answer,
@@ -245,8 +245,8 @@ impl Subscription {
         told
     }
 
-    /// The read is given up. What could not be had is a gap, where it is known what follows; where it
-    /// is not, the subscription goes on waiting.
+    /// Gives up the read. Missing frames become a gap if the frame after them is known; otherwise
+    /// the subscription continues to wait.
     pub(super) fn give_up(&mut self, delivers: bool, room: usize, rules: &StreamRules) {
         let Some(at) = self.at else { return };
         if self.lost && rules.give_up_holes_only {
@@ -277,12 +277,12 @@ impl Subscription {
         }
     }
 
-    /// True when the first in its queue is a publication.
+    /// True if the first frame in the queue is a publication.
     pub(super) fn is_message_next(&self) -> bool {
         matches!(self.queue.first(), Some(Queued::Message { .. }))
     }
 
-    /// True when it is a recovered one.
+    /// True if the first frame in the queue is a recovered publication.
     pub(super) fn is_recovered_next(&self) -> bool {
         let next = self.queue.first();
         matches!(
@@ -294,7 +294,7 @@ impl Subscription {
         )
     }
 
-    /// The queued messages leave the queue.
+    /// Removes the queued messages.
     pub(super) fn forget_messages(&mut self) {
         self.queue
             .retain(|queued| matches!(queued, Queued::Answer { .. }));
@@ -302,7 +302,7 @@ impl Subscription {
 }
 
 impl Client {
-    /// It reads a frame.
+    /// Lets the client read a frame.
     pub(super) fn read(&mut self, frame: Queued, faults: &mut Faults) {
         match frame {
             Queued::Answer { recovered, at } => {

@@ -6,20 +6,20 @@ use super::server::{Answer, Position};
 /// The entries from one offset to another, without holes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// The first entry; beyond the top when there is none.
+    /// The first entry; beyond the top if there is none.
     pub from: u8,
-    /// The last, and the epoch.
+    /// The last entry, with the epoch.
     pub top: Position,
-    /// True when a read of this generation has found this epoch.
+    /// True if a read of this generation has found this epoch.
     pub confirmed: bool,
     /// Unseen by the node: an entry beyond the top was lost on a link that stays up.
     pub behind: bool,
-    /// Unseen by the node: an entry that is not there although its offset is within.
+    /// Unseen by the node: an entry that is missing although its offset is within.
     pub hole: Option<u8>,
 }
 
 impl Window {
-    /// The one entry that has just come.
+    /// A window with only the entry that has just come.
     fn of(frame: Position) -> Self {
         Self {
             from: frame.offset,
@@ -30,7 +30,7 @@ impl Window {
         }
     }
 
-    /// A frame comes on the link.
+    /// Handles a frame on the link.
     pub(super) fn receive(
         window: &mut Option<Self>,
         frame: Position,
@@ -49,7 +49,7 @@ impl Window {
         }
         let is_next = frame.offset == held.top.offset + 1;
         if !is_next && rules.window_without_holes {
-            // A read has found the epoch, and that is all the same.
+            // A read has found the epoch, and the new window stays in that epoch.
             *held = Self {
                 confirmed: held.confirmed,
                 ..Self::of(frame)
@@ -63,8 +63,8 @@ impl Window {
         held.trim(most);
     }
 
-    /// A read is answered that was sent while the link was what it is now. `behind` says that a frame
-    /// was lost on the link since.
+    /// Handles the answer to a read that was sent under the current state of the link. `behind` is
+    /// true if a frame was lost on the link since.
     pub(super) fn fill(
         window: &mut Option<Self>,
         (answer, behind): (Answer, bool),
@@ -102,7 +102,7 @@ impl Window {
                     false => held,
                 }
             }
-            // One of the two epochs is gone, and it is not known which.
+            // One of the two epochs has ended, and it is unknown which.
             Some(_) if rules.fill_same_epoch => {
                 *window = None;
                 return;
@@ -118,7 +118,7 @@ impl Window {
         self.hole = self.hole.filter(|hole| *hole >= self.from);
     }
 
-    /// The same as an answer to who stands at `since`; none when Redis has to be asked.
+    /// The window's answer for a client at `since`; `None` if only Redis can answer.
     pub(super) fn serve(&self, since: Option<Position>, rules: &StreamRules) -> Option<Answer> {
         let confirmed = self.confirmed || !rules.window_confirmed;
         let serves = since.is_none_or(|since| {

@@ -1,4 +1,4 @@
-//! Effects, what publishers and callers were told of them, and losses.
+//! Effects of publications and revocations, the answers about them, and losses.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use crate::node::LEASE;
 use crate::record::{Ban, Target, Token};
 use crate::redis::Effect;
 
-/// For so long Redis lists a node after a heartbeat.
+/// Time for which Redis lists a node after a heartbeat.
 const LISTED: Duration = Duration::from_secs(9);
 
 impl Check<'_> {
-    /// R1 and R5 of what was published, and what publishers are told.
+    /// Checks R1 and R5 for publications, and the answers to publishers.
     pub(super) fn publications(&self, found: &mut Vec<Violation>) {
         for (number, published) in &self.record.publications {
             let mut report = |promise, at, why: String| {
@@ -23,7 +23,7 @@ impl Check<'_> {
             };
             let times = &published.executed;
             let last = times.last().copied().unwrap_or(published.sent_at);
-            // A stream's next life knows nothing of the keys of the one before.
+            // A key may execute again in a new epoch, because a stream forgets its keys there.
             if times.len() > 1 && (published.attempts == 1 || self.is_doubled(*number)) {
                 report("once", last, format!("executed at {times:?}"));
             }
@@ -31,7 +31,7 @@ impl Check<'_> {
                 Some("ok") if times.is_empty() => {
                     report("truth", last, "told ok, and not executed".to_owned());
                 }
-                // A publication that is sent again may have been taken the first time.
+                // A publication that was sent again may have been accepted the first time.
                 Some(code)
                     if code != "ok"
                         && code != "unknown_outcome"
@@ -61,13 +61,13 @@ impl Check<'_> {
         }
     }
 
-    /// R5: who has confirmed delivers nothing more.
+    /// R5: a node that has confirmed a revocation delivers nothing more to its sessions.
     pub(super) fn receipts(&self, found: &mut Vec<Violation>) {
         for receipt in &self.record.receipts {
             let ban = self.record.bans.iter().find(|ban| {
                 ban.target == receipt.target && ban.at >= receipt.asked_at && ban.at <= receipt.at
             });
-            // Written by the node, so no operator wrote it: what it names is enough.
+            // A node wrote the key, not an operator, so the comparison uses the target.
             let until = ban.and_then(|ban| ban.lifted_at).unwrap_or(Duration::MAX);
             let until = self.lifted_after(receipt.at, &receipt.target).min(until);
             let lost = self
@@ -77,7 +77,7 @@ impl Check<'_> {
                 .map(|(at, _)| *at)
                 .filter(|at| *at >= receipt.asked_at);
             let until = lost.fold(until, Duration::min);
-            // A Redis that has lost its data knows a node by its next heartbeat alone.
+            // After a loss of data, Redis knows a node only by its next heartbeat.
             let losses = self.record.losses.iter().map(|(at, _)| *at);
             let forgotten = losses.filter(|at| *at <= receipt.asked_at).max();
             for timeline in self.lines.values() {
@@ -88,7 +88,7 @@ impl Check<'_> {
                         && receipt.asked_at < *beat + LISTED
                         && forgotten.is_none_or(|lost| *beat > lost)
                 });
-                // The list may be read as late as just before the answer.
+                // The node may read the list of nodes as late as just before the answer.
                 let meanwhile = beats
                     .iter()
                     .filter(|beat| **beat + LISTED >= receipt.asked_at && **beat <= receipt.at);
@@ -133,7 +133,7 @@ impl Check<'_> {
         }
     }
 
-    /// The next deletion of a key that names such a target.
+    /// Time of the next deletion of a key that names this target.
     fn lifted_after(&self, at: Duration, target: &Target) -> Duration {
         let removed = self
             .record
@@ -146,15 +146,15 @@ impl Check<'_> {
         removed.min().unwrap_or(Duration::MAX)
     }
 
-    /// True if a node was told meanwhile that sessions are not revocable by tenant. One that goes by such
-    /// settings all the time, or is not done with others, confirms nothing.
+    /// True if a reload in this period made sessions of a node no longer revocable by tenant. A node
+    /// without that kind all the time, or with a reload in progress, confirms nothing.
     fn took_tenants_away(&self, node: usize, since: Duration, until: Duration) -> bool {
         self.record.reloads.iter().any(|reload| {
             reload.node == node && !reload.tenants && reload.at > since && reload.at <= until
         })
     }
 
-    /// R6: what a node that lives on has known is there at the end.
+    /// R6: a revocation that a surviving node has known is in Redis at the end.
     pub(super) fn known(&self, found: &mut Vec<Violation>) {
         for ban in &self.record.bans {
             let lost: Vec<Duration> = self
@@ -167,8 +167,8 @@ impl Check<'_> {
             let (Some(first), None) = (lost.first(), ban.lifted_at) else {
                 continue;
             };
-            // A key that is written beside a broken link, and names no session that is there, is not known
-            // until it refuses someone.
+            // A key that is written during a broken link, and names no session that exists, is
+            // known only once the node has refused a token for it.
             let since = ban.at.saturating_sub(LEASE);
             let clean = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {

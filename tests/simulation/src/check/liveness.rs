@@ -1,4 +1,4 @@
-//! Things that must happen once nothing is wrong any more.
+//! Events that must happen once there is no trouble any more.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::machine::elapsed;
 use crate::record::{Place, Token};
 use crate::world::{ConnectionId, World};
 
-/// A publication that everyone must hear who is served when it is made.
+/// A publication that every client must receive that is served when it is made.
 #[derive(Debug)]
 pub struct Probe {
     number: u64,
@@ -18,7 +18,7 @@ pub struct Probe {
     hearers: Vec<(usize, ConnectionId)>,
 }
 
-/// Has one client that may publish.
+/// Lets one client that may publish do so.
 pub fn begin_probe(world: &mut World) -> Option<Probe> {
     let clients = 0..world.clients.len();
     let served = clients.filter(|client| is_served(world, *client));
@@ -38,7 +38,7 @@ fn is_served(world: &World, client: usize) -> bool {
     client.open().is_some() && client.subscribed.len() == CHANNELS.len()
 }
 
-/// Users who are welcome are served, and no others.
+/// Users with access are served, and no others.
 pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report = |what: String| {
@@ -93,14 +93,15 @@ pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
     found
 }
 
-/// The place of the last publication, unless it is still under way, or Redis has lost its data since.
+/// The position of the last publication; `None` if a publication is still on its way, or Redis has
+/// lost its data since.
 fn top(world: &World) -> Option<&Place> {
     let (at, place, _) = world.record.placed.last()?;
     let is_lost = world.record.losses.iter().any(|(lost_at, _)| lost_at >= at);
     (!is_lost && elapsed() > *at + ON_ITS_WAY).then_some(place)
 }
 
-/// True if Redis has a key that names a user; `None` where nodes differ about it.
+/// True if Redis has a key that names a user; `None` if nodes differ about it.
 fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<bool> {
     let now = world.host.now();
     let server = world.host.server();
@@ -133,7 +134,7 @@ fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<b
     }
 }
 
-/// True if a key's name is of a value, in either spelling.
+/// True if a key's name holds this value, in either spelling.
 fn names(name: &str, kind: &str, value: &str) -> bool {
     let Some(written) = name
         .strip_prefix(kind)
@@ -151,7 +152,7 @@ fn names(name: &str, kind: &str, value: &str) -> bool {
     written == value || digest.ends_with(written) && written.starts_with('~')
 }
 
-/// R4 and the inventory: what is recorded is what is there.
+/// R4 and the inventory: the records in Redis are those of the existing sessions.
 pub fn records(world: &World) -> Vec<Violation> {
     let now = world.host.now();
     let keys = world.host.server().keys(now);

@@ -1,5 +1,5 @@
-//! ST1, ST2, ST3, ST5 and ST7 of streams: every frame of a subscription is accounted for. ST4 is R1 and R2, which
-//! are checked of all frames.
+//! ST1, ST2, ST3, ST5 and ST7 of streams: every frame of a subscription has a reason. ST4 is R1 and
+//! R2, which cover all frames.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use super::{Check, Violation};
 use crate::node::LEASE;
 use crate::record::{Place, marker, place};
 
-/// The publications by their places, and the first of each epoch.
+/// The publications by their positions, and the first of each epoch.
 struct Placed {
     numbers: BTreeMap<Place, u64>,
     begun: BTreeMap<String, Duration>,
 }
 
-/// A subscription, as its frames tell of it.
+/// The state of a subscription, derived from its frames.
 struct Told<'a> {
     timeline: &'a Timeline<'a>,
-    /// The last that was told; `None` before the answer.
+    /// The last position that the client was told; `None` before the answer.
     at: Option<Place>,
-    /// The offset up to which all was said to follow.
+    /// The offset up to which the answer promised all publications.
     recovers: u64,
 }
 
 impl Check<'_> {
-    /// True if an epoch has a publication twice.
+    /// True if an epoch has the publication twice.
     pub(super) fn is_doubled(&self, number: u64) -> bool {
         let of_number = self.record.placed.iter().filter(|(.., of)| *of == number);
         let mut epochs: Vec<&str> = of_number.map(|(_, (epoch, _), _)| epoch.as_str()).collect();
@@ -62,14 +62,14 @@ impl Check<'_> {
                             line.shown()
                         ),
                     });
-                    // Frames that follow are wrong because of it.
+                    // Later frames would be wrong because of this one.
                     break;
                 }
             }
         }
     }
 
-    /// The places of all publications: none is taken twice, and none is left out.
+    /// The positions of all publications: none is given twice, and none is skipped.
     fn placed(&self, found: &mut Vec<Violation>) -> Placed {
         let (mut numbers, mut begun) = (BTreeMap::new(), BTreeMap::new());
         let mut tops: BTreeMap<&str, u64> = BTreeMap::new();
@@ -90,7 +90,7 @@ impl Check<'_> {
         Placed { numbers, begun }
     }
 
-    /// Takes a frame; says which promise it breaks.
+    /// Applies a frame. Returns the promise that it breaks.
     fn told(
         &self,
         told: &mut Told<'_>,
@@ -124,7 +124,7 @@ impl Check<'_> {
             }
             _ => {
                 let Some((epoch, offset)) = of else {
-                    // The other channel has no places.
+                    // The other channel has no positions.
                     let is_other =
                         frame["channel"] != crate::client::CHANNELS[crate::client::STREAM];
                     return (!is_other).then(|| ("ST1", "a gap without a place".to_owned()));
@@ -146,7 +146,7 @@ impl Check<'_> {
         }
     }
 
-    /// Takes the answer to the subscription.
+    /// Applies the answer to the subscription.
     fn answered(
         &self,
         told: &mut Told<'_>,

@@ -1,4 +1,4 @@
-//! The bytes of one connection, frame by frame, and which tokens were in force.
+//! The bytes of one connection as frames, and the tokens in force at each.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::client::MESSAGE;
 use crate::frame::{self, Frame, TEXT};
 use crate::record::{Token, Wire};
 
-/// A kind of frame, as far as promises go.
+/// A kind of frame, as far as promises distinguish it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `connected`.
@@ -20,24 +20,24 @@ pub(super) enum Kind {
     Answer,
     /// `auth_failed`.
     Refused,
-    /// A notice, which may be told without access.
+    /// A notice, which needs no access.
     Notice,
 }
 
 impl Kind {
-    /// True for what only a session with access may get.
+    /// True for frames that only a session with access may get.
     pub(super) fn is_access(self) -> bool {
         !matches!(self, Self::Refused | Self::Notice)
     }
 }
 
-/// A frame, or the beginning of one.
+/// A frame, or the first part of one.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
-    /// The beginning of the call that wrote the last of its bytes.
+    /// Start of the call that wrote the frame's last byte.
     pub(super) at: Duration,
     pub(super) kind: Kind,
-    /// All of it was written.
+    /// True if the whole frame was written.
     pub(super) whole: bool,
     pub(super) payload: &'a [u8],
 }
@@ -45,27 +45,27 @@ pub(super) struct Line<'a> {
 impl Line<'_> {
     /// True for the refusal of a revoked token.
     pub(super) fn is_revoked(&self) -> bool {
-        // The latter from the very second of a cutoff.
+        // The second reason is for a token from the very second of a cutoff.
         let reasons = ["\"revoked\"", "\"reauth_required\""];
         let shown = self.shown();
         self.kind == Kind::Refused && reasons.iter().any(|reason| shown.contains(reason))
     }
 
-    /// Its beginning, for people.
+    /// The start of the frame in readable form.
     pub(super) fn shown(&self) -> String {
         let length = self.payload.len().min(160);
         String::from_utf8_lossy(&self.payload[..length]).into_owned()
     }
 }
 
-/// All of a connection.
+/// The history of a connection.
 #[derive(Debug)]
 pub(super) struct Timeline<'a> {
     pub(super) wire: &'a Wire,
     pub(super) session: Option<SessionId>,
     pub(super) lines: Vec<Line<'a>>,
-    /// The times at which tokens were told to be in force: the first with `connected`, others with `refreshed`; by
-    /// the token's number.
+    /// The numbers of the tokens that the client was told are in force, with the times: the first
+    /// by `connected`, later ones by `refreshed`.
     told: Vec<(usize, Duration)>,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Timeline<'a> {
             _ if payload.starts_with(br#"{"type":"ok""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"pong""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"refreshed""#) => Kind::Answer,
-            // It tells of a channel, so it takes what a message takes.
+            // A gap is about a channel, so it needs access like a message.
             _ if payload.starts_with(br#"{"type":"gap""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"auth_failed""#) => Kind::Refused,
             _ => Kind::Notice,
@@ -129,7 +129,8 @@ impl<'a> Timeline<'a> {
         self.told.first().map(|(_, at)| *at)
     }
 
-    /// The tokens that may be in force: the last that was told to be, and those shown since.
+    /// The tokens that may be in force: the last confirmed one, and those that the client sent
+    /// since.
     pub(super) fn in_force(&self, at: Duration) -> &'a [Token] {
         let told = self.told.partition_point(|(_, told)| *told < at);
         let first = self.told[..told].last().map_or(0, |(number, _)| *number);
@@ -141,12 +142,12 @@ impl<'a> Timeline<'a> {
         &tokens[..tokens.partition_point(|token| token.sent_at <= at)]
     }
 
-    /// The last token that was shown.
+    /// The last token that the client sent.
     pub(super) fn shown(&self, at: Duration) -> Option<&'a Token> {
         self.shown_by(at).last()
     }
 
-    /// Time at which a token was confirmed to be in force.
+    /// Time at which the client was told that a token is in force.
     pub(super) fn accepted(&self, token: &Token) -> Option<Duration> {
         let number = self
             .wire

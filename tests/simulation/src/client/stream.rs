@@ -1,4 +1,4 @@
-//! The part of a client that has to do with streams: its place, and publications with a key.
+//! The part of a client that concerns streams: its position, and publications with a key.
 
 use serde_json::{Value, json};
 
@@ -6,16 +6,16 @@ use super::{Asked, CHANNELS, Client, STREAM};
 use crate::record::place;
 use crate::world::{ConnectionId, World};
 
-/// Most times that a publication is sent.
+/// Limit on attempts to send a publication.
 const MOST_ATTEMPTS: u32 = 4;
 
-/// True for publications that have a key, so that they can be sent again: every second one.
+/// True for publications with a key, which allows sending them again: every second one.
 pub(super) fn is_keyed(channel: usize, number: u64) -> bool {
     channel == STREAM && number.is_multiple_of(2)
 }
 
 impl Client {
-    /// Adds the client's place to the command that subscribes to the channel with a stream.
+    /// Adds the client's position to the command that subscribes to the channel with a stream.
     pub(super) fn name_place(
         world: &mut World,
         client: usize,
@@ -31,8 +31,8 @@ impl Client {
         }
     }
 
-    /// The answer to a subscription, or a gap: what follows is counted from there. With `recovered` what was
-    /// missed follows, and the place is as it was.
+    /// Applies the position of an answer to a subscription, or of a gap. With `recovered` the
+    /// missed publications follow, and the position does not change.
     pub(super) fn begin_at(&mut self, told: &Value) {
         if told["recovered"] != true
             && let Some(place) = place(told)
@@ -41,7 +41,7 @@ impl Client {
         }
     }
 
-    /// A publication has come.
+    /// Applies the offset of a received publication.
     pub(super) fn move_on(&mut self, message: &[u8]) {
         let message: Value = serde_json::from_slice(message).expect("nodes write JSON");
         if let (Some(offset), Some((_, at))) = (message["offset"].as_u64(), &mut self.place) {
@@ -49,14 +49,15 @@ impl Client {
         }
     }
 
-    /// The answer to a publication does not say whether it is taken, or is lost.
+    /// Notes that the answer to a publication was lost, or does not say if it was accepted.
     pub(super) fn doubt(&mut self, channel: usize, number: u64) {
         if is_keyed(channel, number) {
             self.unsure.push(number);
         }
     }
 
-    /// A connection is gone: publications that were not answered may be taken or not.
+    /// Notes the publications without an answer when a connection ends: they may or may not have
+    /// been accepted.
     pub(super) fn doubt_unanswered(world: &mut World, client: usize) {
         if !world.record.streams {
             return;

@@ -1,9 +1,9 @@
-//! Functions of the C library that are stood in for, and processes.
+//! Replacements for functions of the C library, and processes.
 //!
-//! The only unsafe code of the project. The linker prefers what the program defines over what a
-//! shared library does, so all code that asks for the time or for randomness by these names, the standard
-//! library and the gateway's dependencies included, asks here. On threads that are not simulated the
-//! kernel is asked, as the C library would.
+//! This is the only unsafe code of the project. The linker prefers a function of the program to one
+//! of a shared library. So all code that asks for time or randomness by these names asks here,
+//! including the standard library and the gateway's dependencies. On threads that are not
+//! simulated, the functions ask the kernel, as the C library would.
 
 #![expect(unsafe_code, reason = "functions with the C library's names, and fork")]
 
@@ -32,7 +32,7 @@ extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
         // SAFETY: the caller's own arguments.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, clock as c_long, time) as c_int };
     };
-    // SAFETY: the caller gives a place for the time, as POSIX has it.
+    // SAFETY: the caller passes memory for the time, as POSIX requires.
     unsafe {
         time.write(timespec {
             tv_sec: shown.as_secs().try_into().unwrap_or(i64::MAX),
@@ -44,7 +44,7 @@ extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn getrandom(bytes: *mut c_void, count: size_t, flags: c_uint) -> ssize_t {
-    // SAFETY: the caller gives as many bytes to be written.
+    // SAFETY: the caller passes memory for so many bytes.
     if count > 0 && fill(unsafe { slice::from_raw_parts_mut(bytes.cast::<u8>(), count) }) {
         return count.try_into().unwrap_or(ssize_t::MAX);
     }
@@ -52,18 +52,18 @@ extern "C" fn getrandom(bytes: *mut c_void, count: size_t, flags: c_uint) -> ssi
     unsafe { libc::syscall(libc::SYS_getrandom, bytes, count, flags) as ssize_t }
 }
 
-/// A process of its own, which runs one function.
+/// A separate process that runs one function.
 #[derive(Debug)]
 pub struct Child {
     pid: pid_t,
     result: File,
 }
 
-/// Runs `work` in a process of its own, a copy of this one: a run finds everything global as every
-/// other run does, and what it breaks is gone with it. This process must have a single thread.
+/// Runs `work` in a copy of this process. So each run begins with the same global state, and a run
+/// cannot damage the next. This process must have a single thread.
 pub fn run_apart(work: impl FnOnce() -> Vec<u8>) -> io::Result<Child> {
     let mut ends = [0; 2];
-    // SAFETY: room for two descriptors.
+    // SAFETY: the array has room for two descriptors.
     if unsafe { libc::pipe(ends.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -86,8 +86,8 @@ pub fn run_apart(work: impl FnOnce() -> Vec<u8>) -> io::Result<Child> {
 }
 
 impl Child {
-    /// The function's result; `None` when the process came to another end, or ran for longer
-    /// than `patience`.
+    /// The function's result; `None` if the process ended in another way, or ran for longer than
+    /// `patience`.
     pub fn result(mut self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
         let mut waited = libc::pollfd {
             fd: std::os::fd::AsRawFd::as_raw_fd(&self.result),
@@ -98,7 +98,7 @@ impl Child {
         // SAFETY: one descriptor, which is open.
         let ready = unsafe { libc::poll(&raw mut waited, 1, patience) };
         if ready == 0 {
-            // SAFETY: a child that was not waited for.
+            // SAFETY: the child has not been waited for, so its id is still its own.
             unsafe { libc::kill(self.pid, libc::SIGKILL) };
         }
         let mut result = Vec::new();

@@ -1,7 +1,7 @@
-//! One command as it runs: for whom, when, and what it tells others.
+//! One running command: its connection, its time, and its notifications.
 //!
-//! Owns: the steps that commands share: a key that is due is removed before it is looked at, and
-//! connections that watch or track a key are told when it changes.
+//! Owns: the steps that commands share. A due key is removed before a command reads it, and
+//! connections that watch or track a key are notified when it changes.
 //! Knows nothing of: what any command does.
 
 use std::borrow::Cow;
@@ -11,25 +11,25 @@ use super::client::Client;
 use super::wire::Writer;
 use super::{ConnectionId, Effect, Executed, OPERATOR, Server};
 
-/// A refusal, as it follows the minus sign.
+/// An error reply, without the minus sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure(pub(super) Cow<'static, str>);
 
-/// A command has written its reply, or is refused.
+/// Result of a command that has written its reply, or is refused.
 pub(super) type Done = Result<(), Failure>;
 
-/// A command that runs.
+/// A running command.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) server: &'a mut Server,
     pub(super) id: ConnectionId,
     pub(super) now: Duration,
     pub(super) out: Writer,
-    /// Its full name, in small letters.
+    /// The command's full name, in lower case.
     pub(super) name: &'static str,
-    /// `EXEC` runs it.
+    /// True if `EXEC` runs the command.
     pub(super) is_queued: bool,
-    /// End of the output, of a connection that is to be closed.
+    /// End of the output, if the connection is to be closed.
     pub(super) end: Option<usize>,
 }
 
@@ -61,25 +61,25 @@ impl Call<'_> {
         self.server.clients.entry(self.id).or_default()
     }
 
-    /// The connection is closed after what has been written until now.
+    /// Closes the connection after the output so far.
     pub(super) fn close(&mut self) {
         self.client().is_closing = true;
         self.end.get_or_insert(self.out.bytes.len());
     }
 
-    /// Removes a key that is due, as Redis does before it looks.
+    /// Removes a due key, as Redis does before each access.
     pub(super) fn lapse(&mut self, key: &[u8]) {
         if self.server.data.is_due(key, self.ms()) {
             self.server.lapse(key, self.now);
         }
     }
 
-    /// A key has changed.
+    /// Notes that a key has changed.
     pub(super) fn touched(&mut self, key: &[u8]) {
         self.server.touched(key, Some(self.id), self.now);
     }
 
-    /// A string has this value now.
+    /// Notes that a string has a new value.
     pub(super) fn note_set(&mut self, key: &[u8], value: &[u8]) {
         self.note(Effect::Set {
             key: key.to_vec(),
@@ -91,7 +91,7 @@ impl Call<'_> {
         self.note(Effect::Removed { key: key.to_vec() });
     }
 
-    /// A key has changed in another way.
+    /// Notes that a key has changed in another way.
     pub(super) fn note_other(&mut self, key: &[u8]) {
         let command = self.name.to_ascii_uppercase();
         self.note(Effect::Other {
@@ -106,7 +106,7 @@ impl Call<'_> {
         self.server.log.push(Executed { at, by, what });
     }
 
-    /// Removes a key that is there; says whether it was.
+    /// Removes a key. Returns true if it existed.
     pub(super) fn remove(&mut self, key: &[u8]) -> bool {
         self.lapse(key);
         if self.server.data.remove(key).is_none() {
@@ -119,7 +119,7 @@ impl Call<'_> {
 }
 
 impl Server {
-    /// Removes a key that is due. A replica waits to be told by its primary.
+    /// Removes a due key. A replica waits for its primary to do so.
     pub(super) fn lapse(&mut self, key: &[u8], now: Duration) {
         if self.replica {
             return;
@@ -133,14 +133,14 @@ impl Server {
         });
     }
 
-    /// Tells those who watch or track a key that it has changed.
+    /// Notifies the connections that watch or track a key of its change.
     pub(super) fn touched(&mut self, key: &[u8], by: Option<ConnectionId>, now: Duration) {
         self.touch_watched(key, now);
         self.invalidate(key, by);
     }
 
-    /// Adds to what a connection is to be sent. What a command pushes to its own connection comes
-    /// after its reply.
+    /// Adds to the output of a connection. A push of a command to its own connection comes after
+    /// its reply.
     pub(super) fn push_to(&mut self, id: ConnectionId, write: impl FnOnce(&mut Writer)) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
@@ -162,7 +162,7 @@ impl Server {
         }
     }
 
-    /// A connection has something to be sent.
+    /// Notes that a connection has output.
     pub(super) fn note_output(&mut self, id: ConnectionId) {
         if let Some(client) = self.clients.get_mut(&id)
             && !client.is_noted

@@ -9,16 +9,16 @@ use super::transactions::{Transaction, Watched};
 pub(super) struct Client {
     pub(super) resp3: bool,
     pub(super) name: Vec<u8>,
-    /// The head of a command whose end is yet to come.
+    /// The start of an incomplete command.
     pub(super) input: Vec<u8>,
     pub(super) output: Vec<u8>,
-    /// It is among those that have output.
+    /// True if the connection is in the list of those with output.
     pub(super) is_noted: bool,
-    /// It is closed once its output is taken.
+    /// True if the connection closes once its output is taken.
     pub(super) is_closing: bool,
     pub(super) transaction: Option<Transaction>,
     pub(super) watched: Vec<Watched>,
-    /// A key that it watches has changed.
+    /// True if a watched key has changed.
     pub(super) is_dirty: bool,
     pub(super) channels: BTreeSet<Vec<u8>>,
     pub(super) patterns: BTreeSet<Vec<u8>>,
@@ -27,12 +27,12 @@ pub(super) struct Client {
     pub(super) is_kept_in_memory: bool,
 }
 
-/// It is told of keys that change.
+/// Settings of `CLIENT TRACKING`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tracking {
-    /// Every key with one of these prefixes; without them, keys that it has read.
+    /// The prefixes of tracked keys; `None`: the keys that the connection has read.
     pub(super) prefixes: Option<BTreeSet<Vec<u8>>>,
-    /// Not of what it has changed itself.
+    /// True if the connection is not notified of its own changes.
     pub(super) no_loop: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The table of commands: their names, arguments, keys and what they may do.
+//! The table of commands: their names, arguments, keys and permissions.
 
 use super::call::{Call, Done, Failure};
 use super::{
@@ -9,9 +9,9 @@ use super::{
 /// One command.
 #[derive(Debug)]
 pub(super) struct Command {
-    /// In small letters; a subcommand's after that of its container.
+    /// The name in lower case; a subcommand's name follows that of its container.
     pub(super) name: &'static str,
-    /// The number of arguments, its name included; where negative, at least so many.
+    /// The number of arguments, including the name. A negative number is a minimum.
     arity: i8,
     flags: u8,
     keys: Keys,
@@ -29,14 +29,14 @@ enum Keys {
 }
 
 const WRITE: u8 = 1;
-/// Refused while there is no memory.
+/// Flag: refused while there is no memory.
 const MEMORY: u8 = 2;
 const READ: u8 = 4;
-/// Done at once within `MULTI`.
+/// Flag: executed at once within `MULTI`.
 const UNQUEUED: u8 = 8;
-/// Allowed to one who listens, in RESP2.
+/// Flag: allowed on a subscribed connection in RESP2.
 const LISTENING: u8 = 16;
-/// Has subcommands.
+/// Flag: has subcommands.
 const CONTAINER: u8 = 32;
 const GROW: u8 = WRITE | MEMORY;
 
@@ -73,7 +73,7 @@ impl Command {
     }
 }
 
-/// The command of these arguments.
+/// The command that these arguments name.
 pub(super) fn find(args: &[&[u8]]) -> Result<&'static Command, Failure> {
     let Some(command) = by_name(args[0]) else {
         return Err(unknown(args));
@@ -159,7 +159,7 @@ fn container(_: &mut Call<'_>, _: &[&[u8]]) -> Done {
 
 use Keys::{All, EverySecond, First, FirstTwo, None as NoKeys};
 
-/// In the order of their names.
+/// Sorted by name.
 #[rustfmt::skip]
 static COMMANDS: [Command; 125] = [
     c("append", 3, GROW, First, strings::append),

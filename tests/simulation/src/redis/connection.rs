@@ -1,4 +1,4 @@
-//! Commands on the connection itself: its protocol, its name, its end, and others' ends.
+//! Commands about connections: protocol, name, and the end of this one or another.
 
 use std::fmt::Write as _;
 
@@ -64,7 +64,7 @@ pub(super) fn auth(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     }
 }
 
-/// The only user needs no password, so any will do.
+/// Accepts any password, because the only user needs none.
 fn login(user: &[u8]) -> Done {
     match user {
         b"default" => Ok(()),
@@ -232,7 +232,7 @@ fn describe(id: ConnectionId, client: &Client) -> String {
     line
 }
 
-/// Connections come from nowhere: each is given an address with its number.
+/// A made-up address: connections have no real one, so it holds the connection's number.
 fn address(id: ConnectionId) -> String {
     format!("127.0.0.1:{}", number_of(id))
 }
@@ -268,7 +268,7 @@ pub(super) fn client_kill(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Closes a connection; its own after the reply, another at once.
+    /// Closes a connection: its own after the reply, another at once.
     fn kill(&mut self, id: ConnectionId) {
         if id == self.id {
             self.close();
@@ -283,7 +283,7 @@ impl Call<'_> {
 struct Filter<'a> {
     id: Option<i64>,
     address: Option<&'a [u8]>,
-    /// Filter by listening: connections that listen, or those that do not.
+    /// Filter for subscribed connections, or for those that are not.
     listens: Option<bool>,
     none: bool,
     skip_me: bool,

@@ -1,7 +1,7 @@
-//! The keys, their values and when they end.
+//! The keys, their values and their expiry.
 //!
 //! Owns: the keyspace, and the order in which keys expire.
-//! Knows nothing of: connections, replies, who is told of a change.
+//! Knows nothing of: connections, replies, notifications.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub(super) struct Data {
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) value: Value,
-    /// In milliseconds since 1970; the key is there until this moment is over.
+    /// Expiry in milliseconds since 1970. The key exists until this millisecond is over.
     expires_at: Option<i64>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     String(Vec<u8>),
-    /// In the order in which fields were first set, as Redis keeps small hashes.
+    /// Fields in the order of their first setting, as Redis keeps small hashes.
     Hash(Fields),
     Set(Set),
     Sorted(SortedSet),
@@ -38,11 +38,11 @@ pub(super) enum Value {
 /// The entries of a stream.
 pub(super) type Entries = BTreeMap<u64, Vec<u8>>;
 
-/// Names and values.
+/// Names and values of fields.
 pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Members in the order of their digests: an order that says nothing, and a place at which a scan
-/// goes on however many members before it were removed.
+/// Members in the order of their digests. The order has no meaning. It lets a scan continue at its
+/// position even if earlier members were removed.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Set(pub(super) BTreeSet<(u64, Vec<u8>)>);
 
@@ -112,33 +112,33 @@ impl Data {
         self.entries.len()
     }
 
-    /// The number of keys that end by themselves.
+    /// The number of keys with an expiry.
     pub(super) fn expiring(&self) -> usize {
         self.expiries.len()
     }
 
-    /// Every key, those that are due among them.
+    /// Every key, including due ones.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
         self.entries.iter().map(|(key, entry)| (&key[..], entry))
     }
 
-    /// The data at that moment.
+    /// The key's entry, unless it is due.
     pub(super) fn live(&self, key: &[u8], now: i64) -> Option<&Entry> {
         self.entries.get(key).filter(|entry| !entry.is_due(now))
     }
 
     pub(super) fn is_due(&self, key: &[u8], now: i64) -> bool {
-        // Mostly no key is, which costs less to find out.
+        // Usually no key is due, which is cheaper to check.
         self.first_expiry().is_some_and(|end| now > end)
             && self.entries.get(key).is_some_and(|entry| entry.is_due(now))
     }
 
-    /// The value of a key that is there; its type must stay.
+    /// The value of an existing key. The caller must not change its type.
     pub(super) fn value_mut(&mut self, key: &[u8]) -> Option<&mut Value> {
         self.entries.get_mut(key).map(|entry| &mut entry.value)
     }
 
-    /// Writes a value, with the expiry that there was or with none.
+    /// Writes a value, with the previous expiry or with none.
     pub(super) fn set(&mut self, key: &[u8], value: Value, keep_expiry: bool) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.value = value;
@@ -179,19 +179,19 @@ impl Data {
         self.expiries.clear();
     }
 
-    /// The last millisecond in which the key that ends first is there.
+    /// The expiry of the key that expires first: the last millisecond in which it exists.
     pub(super) fn first_expiry(&self) -> Option<i64> {
         self.expiries.first().map(|(end, _)| *end)
     }
 
-    /// The key that was due first, where one is.
+    /// The key that was due first, if one is due.
     pub(super) fn first_due(&self, now: i64) -> Option<Vec<u8>> {
         let (end, key) = self.expiries.first()?;
         (now > *end).then(|| key.clone())
     }
 }
 
-/// A string, where there is something.
+/// The value as a string. An error if it has another type.
 pub(super) fn string(entry: Option<&Entry>) -> Result<Option<&[u8]>, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(None),
@@ -200,7 +200,7 @@ pub(super) fn string(entry: Option<&Entry>) -> Result<Option<&[u8]>, Failure> {
     }
 }
 
-/// A hash, where there is something.
+/// The value as a hash. An error if it has another type.
 pub(super) fn hash(entry: Option<&Entry>) -> Result<&Fields, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(const { &Vec::new() }),
@@ -209,7 +209,7 @@ pub(super) fn hash(entry: Option<&Entry>) -> Result<&Fields, Failure> {
     }
 }
 
-/// A stream, where there is something.
+/// The value as a stream. An error if it has another type.
 pub(super) fn stream(entry: Option<&Entry>) -> Result<&Entries, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(const { &Entries::new() }),
@@ -218,7 +218,7 @@ pub(super) fn stream(entry: Option<&Entry>) -> Result<&Entries, Failure> {
     }
 }
 
-/// A set, where there is something.
+/// The value as a set. An error if it has another type.
 pub(super) fn set(entry: Option<&Entry>) -> Result<Option<&Set>, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(None),
@@ -227,7 +227,7 @@ pub(super) fn set(entry: Option<&Entry>) -> Result<Option<&Set>, Failure> {
     }
 }
 
-/// A sorted set, where there is something.
+/// The value as a sorted set. An error if it has another type.
 pub(super) fn sorted(entry: Option<&Entry>) -> Result<Option<&SortedSet>, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(None),

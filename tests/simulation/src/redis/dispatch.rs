@@ -1,4 +1,4 @@
-//! From a connection's bytes to a command that runs, or is refused, or waits for `EXEC`.
+//! From a connection's bytes to a command that runs, is refused, or waits for `EXEC`.
 //!
 //! Owns: the order of Redis' checks before a command runs.
 //! Knows nothing of: what a command does.
@@ -54,7 +54,7 @@ impl Server {
         }
     }
 
-    /// One command of a connection.
+    /// Executes one command of a connection.
     pub(super) fn execute(&mut self, id: ConnectionId, args: &[&[u8]], now: Duration) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
@@ -105,7 +105,7 @@ impl Server {
         self.closed.push(id);
     }
 
-    /// A connection is as if it were new: it watches, tracks and listens to nothing.
+    /// Resets a connection to the state of a new one: it watches, tracks and subscribes to nothing.
     pub(super) fn forget(&mut self, id: ConnectionId) {
         self.unwatch(id);
         self.stop_tracking(id);
@@ -126,7 +126,7 @@ impl Call<'_> {
         let command = commands::find(args);
         let done = command.and_then(|command| match self.check(command, args) {
             Ok(()) => Ok(command),
-            // The commands that wait are thrown away with it.
+            // A refused `EXEC` also drops the queued commands.
             Err(failure) if command.name == "exec" => Err(self.abort(&failure)),
             Err(failure) => Err(failure),
         });
@@ -145,7 +145,7 @@ impl Call<'_> {
             && let client = self.client()
             && let Some(transaction) = &mut client.transaction
         {
-            // Nothing is kept that will not run.
+            // An aborted transaction queues nothing more, because it will not run.
             if !client.is_dirty && !transaction.is_aborted {
                 transaction.queued.push(Queued {
                     command,
@@ -160,7 +160,7 @@ impl Call<'_> {
         self.run(command, args);
     }
 
-    /// Runs a command before others that wait.
+    /// Runs a command immediately, even if others wait.
     pub(super) fn run(&mut self, command: &'static Command, args: &[&[u8]]) {
         self.name = command.name;
         if let Err(Failure(text)) = (command.run)(self, args) {
@@ -188,7 +188,7 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// True for a command that takes memory, and for one that writes; `EXEC` does what waits for it.
+    /// Returns if the command takes memory, and if it writes. For `EXEC` the queued commands count.
     fn needs(&mut self, command: &Command, args: &[&[u8]]) -> (bool, bool) {
         if command.name == "exec" {
             let queued = self
@@ -206,10 +206,10 @@ impl Call<'_> {
         (command.takes_memory(), command.writes())
     }
 
-    /// `EXEC` is refused, and nothing waits any more.
+    /// Refuses `EXEC` and drops its queue.
     fn abort(&mut self, failure: &Failure) -> Failure {
         self.end_transaction();
-        // Said without the code that says nothing.
+        // Redis repeats the text without the generic code.
         let why = failure.0.strip_prefix("ERR ").unwrap_or(&failure.0);
         format!("EXECABORT Transaction discarded because of: {why}").into()
     }

@@ -1,9 +1,9 @@
-//! Patterns as `KEYS`, `SCAN MATCH` and `PSUBSCRIBE` take them.
+//! Patterns of `KEYS`, `SCAN MATCH` and `PSUBSCRIBE`.
 
 /// True if `text` matches all of `pattern`: `*`, `?`, `[a-z]`, `[^a]`, and `\` before any of them.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Place to go on from if the rest after the last star does not match.
+    // Position to continue from if the rest after the last star does not match.
     let mut star: Option<(usize, usize)> = None;
     loop {
         let step = match pattern.get(p) {
@@ -31,7 +31,7 @@ pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// The length of the pattern's head, where it matches this byte.
+/// The length of the pattern's head, if it matches this byte.
 fn one(pattern: &[u8], byte: u8) -> Option<usize> {
     match pattern {
         [b'?', ..] => Some(1),

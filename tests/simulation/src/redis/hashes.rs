@@ -156,8 +156,8 @@ pub(super) fn hgetall(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// The fields of a hash to be changed; none of a key that is not there, which becomes a hash
-    /// where it is `created`.
+    /// The fields of a hash that is to be changed; no fields if the key does not exist, which
+    /// creates the hash if `created` is true.
     fn fields(&mut self, key: &[u8], created: bool) -> Result<&mut Fields, super::call::Failure> {
         self.lapse(key);
         let ms = self.ms();
@@ -175,7 +175,7 @@ impl Call<'_> {
         }
     }
 
-    /// Members of a value were removed; without any left, so is the key.
+    /// Handles removed members of a value. If none is left, the key is removed.
     pub(super) fn changed(&mut self, key: &[u8], is_changed: bool, is_empty: bool) {
         if is_empty {
             self.server.data.remove(key);

@@ -1,11 +1,11 @@
-//! The server's words about itself: `INFO`, `ROLE`, `TIME`, `CONFIG GET` and their like.
+//! Commands about the server itself: `INFO`, `ROLE`, `TIME`, `CONFIG GET` and similar ones.
 
 use std::fmt::Write as _;
 
 use super::call::{Call, Done, NOT_AN_INTEGER};
 use super::{VERSION, glob, number};
 
-/// Settings that may be asked for.
+/// Settings that `CONFIG GET` knows.
 const SETTINGS: [(&str, &str); 6] = [
     ("appendonly", "no"),
     ("databases", "1"),
@@ -40,7 +40,7 @@ pub(super) fn role(call: &mut Call<'_>, _: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// There are no replicas to be waited for, so the answer comes at once.
+/// `WAIT`: there are no replicas, so the answer comes at once.
 pub(super) fn wait(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     if call.server.replica {
         return Err("ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.".into());
@@ -68,7 +68,7 @@ pub(super) fn config_get(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// `redis-cli` asks for the table of commands and does without.
+/// `COMMAND`: `redis-cli` asks for the table of commands and works without it.
 pub(super) fn command(call: &mut Call<'_>, _: &[&[u8]]) -> Done {
     call.out.array(0);
     Ok(())

@@ -1,4 +1,4 @@
-//! Commands on keys of any type: what there is, when it ends, and its removal.
+//! Commands on keys of any type: existence, expiry, and removal.
 
 use super::call::{Call, Done, Failure, NO_SUCH_KEY, NOT_AN_INTEGER, SYNTAX};
 use super::data::digest;
@@ -78,7 +78,7 @@ pub(super) fn expire(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// The moment that `EXPIRE` and its like name, in milliseconds since 1970.
+/// The time that `EXPIRE` and similar commands name, in milliseconds since 1970.
 fn expiry(call: &Call<'_>, text: &[u8]) -> Result<i64, Failure> {
     let number = number::integer(text).ok_or(NOT_AN_INTEGER)?;
     let unit = if call.name.starts_with('p') { 1 } else { 1000 };
@@ -192,7 +192,7 @@ pub(super) fn copy(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Puts a value of another key, with its expiry, into a key.
+    /// Stores the value of another key, with its expiry, under a key.
     fn place(&mut self, key: &[u8], entry: super::data::Entry) {
         match &entry.value {
             super::data::Value::String(value) => self.note_set(key, value),
@@ -248,7 +248,7 @@ pub(super) fn flush(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// The options of `SCAN` and its like.
+/// The options of `SCAN` and similar commands.
 #[derive(Debug)]
 pub(super) struct Scan<'a> {
     cursor: u64,
@@ -322,7 +322,7 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
-    /// Some of these, which are in order, and where to go on.
+    /// Some of these sorted items, and the cursor to continue from.
     pub(super) fn walk<'k>(
         &self,
         all: impl Iterator<Item = (u64, &'k [u8])>,
@@ -331,7 +331,7 @@ impl<'a> Scan<'a> {
         let mut last = 0;
         let rest = all.skip_while(|(at, _)| *at < self.cursor);
         for (seen, (at, name)) in rest.enumerate() {
-            // All with one digest at once, lest some be passed over.
+            // Items with one digest are returned together; otherwise the cursor would skip some.
             if seen >= self.count && at != last {
                 return (at, found);
             }

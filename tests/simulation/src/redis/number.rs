@@ -1,9 +1,9 @@
-//! Numbers as Redis reads and prints them.
+//! Numbers as Redis parses and prints them.
 //!
 //! Owns: which texts are integers and floats, and `%.17g`.
 //! Knows nothing of: replies, keys.
 
-/// An integer in its only spelling: no sign but a minus, no zeros ahead, no space.
+/// An integer in its canonical spelling: no plus sign, no leading zeros, no space.
 pub(super) fn integer(text: &[u8]) -> Option<i64> {
     let (is_negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
@@ -36,7 +36,7 @@ pub(super) fn float(text: &[u8]) -> Option<f64> {
     (!number.is_nan()).then_some(number)
 }
 
-/// A score as it is printed: C's `%.17g`.
+/// A score as Redis prints it: C's `%.17g`.
 pub(super) fn double(number: f64) -> String {
     const DIGITS: usize = 17;
     if number.is_infinite() {
@@ -56,7 +56,7 @@ pub(super) fn double(number: f64) -> String {
     format!("{}e{sign}{:02}", trimmed(mantissa), exponent.abs())
 }
 
-/// Without zeros at the end of a fraction.
+/// The text without trailing zeros of a fraction.
 fn trimmed(text: &str) -> &str {
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.'),

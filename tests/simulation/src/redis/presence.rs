@@ -1,4 +1,4 @@
-//! The scripts of presence, done in Rust as their text says.
+//! The scripts of presence, implemented in Rust after their text.
 //!
 //! Owns: the entry of a session in a channel, and the number of sessions of its user.
 //! Knows nothing of: the notes of nodes, which are plain sets.
@@ -23,10 +23,10 @@ pub(super) const LEAVE: &[u8] = concat!(
 )
 .as_bytes();
 
-/// Arguments that the scripts do not come with.
+/// Error for arguments that the gateway's scripts never have.
 const ARGUMENTS: &str = "ERR user_script:1: the arguments are not those of the gateway";
 
-/// As `enter.lua`, line by line.
+/// Does the same as `enter.lua`, line by line.
 pub(super) fn enter(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
     let ([sessions, users], [session, entry, user, ends_at, told @ ..]) = (keys, args) else {
         return Err(ARGUMENTS.into());
@@ -62,7 +62,7 @@ pub(super) fn enter(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done
     Ok(())
 }
 
-/// As `leave.lua`, line by line.
+/// Does the same as `leave.lua`, line by line.
 pub(super) fn leave(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
     let ([sessions, users], [session, beginning, told @ ..]) = (keys, args) else {
         return Err(ARGUMENTS.into());
@@ -90,7 +90,7 @@ pub(super) fn leave(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done
     Ok(())
 }
 
-/// Removes the keys that are no hashes.
+/// Removes the keys that are not hashes.
 fn clear_others(call: &mut Call<'_>, keys: &[&[u8]]) {
     for key in keys {
         call.lapse(key);
@@ -110,14 +110,14 @@ fn field(
     Ok(found.map(|(_, value)| value.clone()))
 }
 
-/// `HSET` of a key that is a hash, or is not there.
+/// `HSET` on a key that is a hash or does not exist.
 fn set_field(call: &mut Call<'_>, key: &[u8], name: &[u8], value: &[u8]) {
     streams::set_field(call, key, name, value);
     call.touched(key);
     call.note_other(key);
 }
 
-/// `HDEL` of such a key.
+/// `HDEL` on such a key.
 fn remove_field(call: &mut Call<'_>, key: &[u8], name: &[u8]) {
     let mut fields = hash(call.server.data.live(key, call.ms()))
         .cloned()

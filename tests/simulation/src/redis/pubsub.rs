@@ -1,6 +1,6 @@
-//! Publications and those who listen to them.
+//! Publications and subscriptions.
 //!
-//! Owns: who listens to which channel, pattern and shard channel.
+//! Owns: the subscribers of each channel, pattern and shard channel.
 //! Knows nothing of: keys.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use super::client::Client;
 use super::wire::Writer;
 use super::{ConnectionId, Effect, Server, glob};
 
-/// Listeners by channel.
+/// Subscribers by channel.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     channels: ByName,
@@ -18,7 +18,7 @@ pub(super) struct Listeners {
     shard_channels: ByName,
 }
 
-/// In the order in which they began to listen.
+/// Subscribers in the order of their subscription, by name.
 type ByName = BTreeMap<Vec<u8>, Vec<ConnectionId>>;
 
 /// The three kinds of channels.
@@ -33,7 +33,7 @@ impl Kind {
     fn of(command: &str) -> Self {
         match command.as_bytes()[0] {
             b'p' => Self::Pattern,
-            // Not `subscribe` itself.
+            // `subscribe` itself also begins with an s.
             b's' if !command.starts_with("sub") => Self::ShardChannel,
             _ => Self::Channel,
         }
@@ -120,7 +120,7 @@ fn forget(listeners: &mut ByName, name: &[u8], id: ConnectionId) {
 }
 
 impl Server {
-    /// The connection listens to nothing any more.
+    /// Removes all subscriptions of a connection.
     pub(super) fn stop_listening(&mut self, id: ConnectionId, client: &mut Client) {
         for kind in [Kind::Channel, Kind::Pattern, Kind::ShardChannel] {
             for name in std::mem::take(kind.names(client)) {
@@ -139,8 +139,8 @@ pub(super) fn publish(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Tells those who listen; says how many they are. What its own connection hears comes before
-    /// the reply.
+    /// Sends a message to the subscribers. Returns their number. The own connection's message comes
+    /// before the reply.
     pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8], sharded: bool) -> usize {
         let listeners = &self.server.listeners;
         let (of_channel, word) = match sharded {

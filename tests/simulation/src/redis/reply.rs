@@ -1,4 +1,4 @@
-//! A reply as a value, for those who run commands by hand.
+//! A reply as a value, for tests and operators that run single commands.
 //!
 //! Owns: the type and its reading from RESP.
 //! Knows nothing of: commands, connections.
@@ -6,33 +6,33 @@
 /// A reply, or a push, of RESP2 or RESP3.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
-    /// There is none.
+    /// Null.
     Nil,
     /// A status.
     Simple(String),
-    /// A refusal.
+    /// An error.
     Error(String),
     /// A number.
     Integer(i64),
     /// Bytes.
     Bulk(Vec<u8>),
-    /// Several.
+    /// An array.
     Array(Vec<Reply>),
-    /// Pairs.
+    /// A map, as pairs.
     Map(Vec<(Reply, Reply)>),
-    /// Several in no order.
+    /// A set, without an order.
     Set(Vec<Reply>),
-    /// A floating number.
+    /// A floating-point number.
     Double(f64),
-    /// Yes or no.
+    /// A boolean.
     Boolean(bool),
-    /// Told without being asked.
+    /// A push, which no command asked for.
     Push(Vec<Reply>),
 }
 
 impl Reply {
-    /// Reads one from the head of these bytes: it and how many bytes it took, or `None` where its
-    /// end is missing or the bytes are no RESP.
+    /// Reads one reply from the head of these bytes. Returns it with the number of its bytes;
+    /// `None` if the reply is incomplete or the bytes are not RESP.
     pub fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let end = bytes.windows(2).position(|two| two == b"\r\n")?;
         let (kind, text) = bytes[..end].split_first()?;
@@ -50,7 +50,7 @@ impl Reply {
                 let Ok(length) = usize::try_from(count()?) else {
                     return Some((Self::Nil, at));
                 };
-                // The three letters of a verbatim text's kind, and a colon.
+                // A verbatim text begins with the three letters of its kind and a colon.
                 let skipped = if *kind == b'=' { 4 } else { 0 };
                 let content = bytes.get(at + skipped..at + length)?;
                 let whole = at + length + 2;

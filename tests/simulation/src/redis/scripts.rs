@@ -1,6 +1,6 @@
-//! Scripts: the gateway's own, done in Rust as its text says.
+//! Scripts: only the gateway's own, implemented in Rust after their text.
 //!
-//! Owns: which scripts are loaded, and what each of them does.
+//! Owns: the loaded scripts, and the effect of each.
 //! Knows nothing of: Lua.
 
 use super::call::{Call, Done, NOT_AN_INTEGER};
@@ -19,7 +19,7 @@ const UNKNOWN: &str = "ERR the simulated Redis does not know this script: it has
 /// Every script, in the order of [`Scripts::loaded`].
 const SCRIPTS: [&[u8]; 7] = [PUBLISH, APPEND, READ, CLEAR, RIGHTS, ENTER, LEAVE];
 
-/// Scripts that are loaded.
+/// The loaded scripts.
 #[derive(Debug)]
 pub(super) struct Scripts {
     digests: [String; SCRIPTS.len()],
@@ -38,7 +38,7 @@ impl Scripts {
         self.loaded = [false; SCRIPTS.len()];
     }
 
-    /// True if this runs a script that may write, as every script does that does not say otherwise.
+    /// True if this runs a script that may write. Every script may, unless it says otherwise.
     pub(super) fn writes(&self, command: &str, args: &[&[u8]]) -> bool {
         let Some(script) = args.get(1) else {
             return false;
@@ -50,7 +50,7 @@ impl Scripts {
         }
     }
 
-    /// The place of a script that is loaded, by its digest.
+    /// The index of a loaded script, by its digest.
     fn find(&self, digest: &[u8]) -> Option<usize> {
         let is_it = |known: &String| digest.eq_ignore_ascii_case(known.as_bytes());
         let at = self.digests.iter().position(is_it)?;
@@ -118,7 +118,7 @@ pub(super) fn eval(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     }
 }
 
-/// As `publish.lua`, line by line.
+/// Does the same as `publish.lua`, line by line.
 fn run(call: &mut Call<'_>, sharded: Option<&[u8]>, arguments: &[&[u8]]) -> Done {
     let now = call.now.as_micros();
     let Some(deadline) = arguments

@@ -69,7 +69,7 @@ pub(super) fn smembers(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 pub(super) fn sscan(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
-    // The cursor is looked at before the key, and the key before the options.
+    // Redis checks the cursor before the key, and the key before the options.
     Scan::parse(args[2], &[], false)?;
     call.lapse(args[1]);
     let ms = call.ms();
@@ -90,7 +90,7 @@ pub(super) fn sscan(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// Removes members and tells of them: of a set, always the first ones.
+/// Removes members of a set and returns them. Always takes the first ones.
 pub(super) fn spop(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     let count = match args.get(2) {
         None => 1,

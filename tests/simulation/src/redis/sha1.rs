@@ -1,6 +1,6 @@
-//! SHA-1, by which scripts are named.
+//! SHA-1, whose digests name scripts.
 
-/// The digest in small hexadecimal letters.
+/// The digest in lower-case hexadecimal letters.
 pub(super) fn hex(bytes: &[u8]) -> String {
     let mut state: [u32; 5] = [
         0x6745_2301,

@@ -124,7 +124,7 @@ impl Add {
         Ok((add, pairs))
     }
 
-    /// The score that a member has afterwards, where it may have one.
+    /// The score of a member afterwards, if the options allow it to have one.
     fn apply(&self, before: Option<f64>, score: f64) -> Result<Option<f64>, Failure> {
         let Some(before) = before else {
             return Ok((!self.xx).then_some(score));
@@ -249,7 +249,7 @@ pub(super) fn zrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     if with_scores && by == By::Name {
         return Err("ERR syntax error, WITHSCORES not supported in combination with BYLEX".into());
     }
-    // Only places are given in the order of the walk.
+    // Only a range by index has its ends in the order of the walk.
     let (from, to) = match reversed && by != By::Place {
         true => (args[3], args[2]),
         false => (args[2], args[3]),
@@ -283,7 +283,7 @@ pub(super) fn zrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
         By::Score => limited(set.by_score(min, max), reversed, limit),
         By::Name => limited(set.by_name(first, last), reversed, limit),
     };
-    // Negative numbers of skipped ones leave nothing.
+    // A negative number of skipped members leaves nothing.
     if limit.is_some_and(|(skipped, _)| skipped < 0) {
         found.clear();
     }
@@ -312,7 +312,7 @@ fn limited<'k>(
 ) -> Vec<(&'k [u8], f64)> {
     let (skipped, count) = limit.unwrap_or((0, -1));
     let skipped = usize::try_from(skipped).unwrap_or_default();
-    // A negative count is all of them.
+    // A negative count means all members.
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     if !reversed {
         return walk.skip(skipped).take(count).collect();

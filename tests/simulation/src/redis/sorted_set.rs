@@ -66,7 +66,7 @@ impl SortedSet {
         self.order.remove(&Placed { score, member })
     }
 
-    /// In order.
+    /// The members in order.
     pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
         self.order
             .iter()
@@ -86,7 +86,7 @@ impl SortedSet {
             .take_while(move |(_, score)| max.is_above(*score))
     }
 
-    /// Members within both names, in order: of use if all scores are equal.
+    /// Members within both names, in order. Useful only if all scores are equal.
     pub(super) fn by_name<'a>(
         &'a self,
         min: Name<'a>,
@@ -148,7 +148,7 @@ impl Name<'_> {
 
 impl Ord for Placed {
     fn cmp(&self, other: &Self) -> Ordering {
-        // Minus zero and zero are one score.
+        // Minus zero and zero are the same score.
         let (one, two) = (self.score + 0.0, other.score + 0.0);
         one.total_cmp(&two)
             .then_with(|| self.member.cmp(&other.member))

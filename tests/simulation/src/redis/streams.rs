@@ -1,7 +1,7 @@
-//! The scripts of streams, done in Rust as their text says.
+//! The scripts of streams, implemented in Rust after their text.
 //!
 //! Owns: the epoch and the top of a stream, and its entries.
-//! Knows nothing of: the commands on streams, since nothing but these scripts uses any.
+//! Knows nothing of: the commands on streams, because only these scripts use any.
 
 use super::call::{Call, Done, Failure, NOT_AN_INTEGER};
 use super::data::{Value, hash, stream, string};
@@ -36,10 +36,10 @@ struct Position {
     server: Vec<u8>,
 }
 
-/// Arguments that the scripts do not come with.
+/// Error for arguments that the gateway's scripts never have.
 const ARGUMENTS: &str = "ERR user_script:1: the arguments are not those of the gateway";
 
-/// As `append.lua`, with its effect.
+/// Does the same as `append.lua`.
 pub(super) fn append(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
     let [stream_key, meta_key, channel, ..] = *keys else {
         return Err(ARGUMENTS.into());
@@ -122,7 +122,7 @@ pub(super) fn append(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Don
     Ok(())
 }
 
-/// As `read.lua`, line by line.
+/// Does the same as `read.lua`, line by line.
 pub(super) fn read(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
     let ([stream_key, meta_key], [known, fresh, lifetime, way, range @ ..]) = (keys, args) else {
         return Err(ARGUMENTS.into());
@@ -173,7 +173,7 @@ pub(super) fn read(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done 
     Ok(())
 }
 
-/// As `clear.lua`.
+/// Does the same as `clear.lua`.
 pub(super) fn clear(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
     let ([stream_key, channel], [notice, publish]) = (keys, args) else {
         return Err(ARGUMENTS.into());
@@ -185,13 +185,13 @@ pub(super) fn clear(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done
     Ok(())
 }
 
-/// As `rights.lua`: the user of the simulation may do everything.
+/// Does the same as `rights.lua`: the simulation's user may do everything.
 pub(super) fn rights(call: &mut Call<'_>) -> Done {
     call.out.array(0);
     Ok(())
 }
 
-/// As `position` in `stream.lua`, line by line.
+/// Does the same as `position` in `stream.lua`, line by line.
 fn position(
     call: &mut Call<'_>,
     stream_key: &[u8],
@@ -245,7 +245,7 @@ fn integer(text: &[u8]) -> Result<i64, Failure> {
     number::integer(text).ok_or_else(|| NOT_AN_INTEGER.into())
 }
 
-/// Sets a field of a hash that is one, or is not there.
+/// Sets a field of a key that is a hash or does not exist.
 pub(super) fn set_field(call: &mut Call<'_>, key: &[u8], name: &[u8], value: &[u8]) {
     let mut fields = hash(call.server.data.live(key, call.ms()))
         .cloned()

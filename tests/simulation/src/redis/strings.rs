@@ -19,9 +19,9 @@ struct Options<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End<'a> {
     number: &'a [u8],
-    /// In milliseconds.
+    /// Unit in milliseconds.
     unit: i64,
-    /// From now rather than from 1970.
+    /// True if the time counts from now rather than from 1970.
     is_relative: bool,
 }
 
@@ -130,7 +130,7 @@ pub(super) fn mget(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     for key in &args[1..] {
         call.lapse(key);
         let ms = call.ms();
-        // A key of another type is none.
+        // A key of another type counts as missing.
         let value = string(call.server.data.live(key, ms)).unwrap_or_default();
         call.out.optional(value);
     }
@@ -207,7 +207,7 @@ pub(super) fn getrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     let length = i64::try_from(value.len()).unwrap_or(i64::MAX);
     let range = match start < 0 && end < 0 && start > end {
         true => 0..0,
-        // An end before the first byte is the first byte.
+        // An end before the first byte means the first byte.
         false if end.saturating_add(length) < 0 => range(start, 0, value.len()),
         false => range(start, end, value.len()),
     };
@@ -215,7 +215,7 @@ pub(super) fn getrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// The places between two; negative ones count from the end.
+/// The indices between two; negative ones count from the end.
 pub(super) fn range(start: i64, end: i64, length: usize) -> std::ops::Range<usize> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     let from_end = |place: i64| match place < 0 {
@@ -285,7 +285,7 @@ impl<'a> Options<'a> {
                         unit: if name[0] == b'E' { 1000 } else { 1 },
                         is_relative: name.len() == 2,
                     };
-                    // The same one may be given again.
+                    // The same option may be given twice.
                     let is_other = |there: End<'_>| {
                         (there.unit, there.is_relative) != (end.unit, end.is_relative)
                     };
@@ -300,7 +300,7 @@ impl<'a> Options<'a> {
         Ok(options)
     }
 
-    /// In milliseconds since 1970.
+    /// The expiry in milliseconds since 1970.
     fn expires_at(&self, call: &Call<'_>) -> Result<Option<i64>, Failure> {
         let end = self
             .end
@@ -309,7 +309,7 @@ impl<'a> Options<'a> {
     }
 }
 
-/// A moment in milliseconds since 1970, as `SET` and its like take it.
+/// Parses a time of `SET` and similar commands, in milliseconds since 1970.
 fn expiry(call: &Call<'_>, text: &[u8], unit: i64, relative: bool) -> Result<i64, Failure> {
     let number = number::integer(text).ok_or(NOT_AN_INTEGER)?;
     let base = if relative { call.ms() } else { 0 };

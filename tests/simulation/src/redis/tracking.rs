@@ -1,10 +1,10 @@
-//! Client-side caching: who is told of which keys that change, and when.
+//! Client-side caching: notifications of changed keys, and their time.
 //!
-//! Owns: `CLIENT TRACKING`, the keys that have been read, the prefixes and what waits to be told.
-//! Knows nothing of: what made a key change.
+//! Owns: `CLIENT TRACKING`, the keys that were read, the prefixes and the pending notifications.
+//! Knows nothing of: the cause of a change.
 //!
-//! With `BCAST` nothing is told before the turn of the event loop ends, after every reply of that
-//! turn; otherwise at once, and to the connection itself after its reply.
+//! With `BCAST`, notifications wait for the end of the event loop's turn, after every reply of that
+//! turn. Otherwise they are sent at once, and to the command's own connection after its reply.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,22 +17,22 @@ use super::{ConnectionId, Server};
 /// The keys that connections track.
 #[derive(Debug, Default)]
 pub(super) struct Tracked {
-    /// Readers by key.
+    /// Connections that have read a key, by key.
     readers: BTreeMap<Vec<u8>, BTreeSet<ConnectionId>>,
     prefixes: BTreeMap<Vec<u8>, Prefix>,
-    /// The number of connections that track.
+    /// The number of tracking connections.
     clients: usize,
 }
 
 #[derive(Debug, Default)]
 struct Prefix {
     clients: BTreeSet<ConnectionId>,
-    /// Keys to be told of, each with the connection that changed it last.
+    /// Changed keys that wait for notification, each with the connection that changed it last.
     keys: BTreeMap<Vec<u8>, Option<ConnectionId>>,
 }
 
 impl Server {
-    /// A key has changed.
+    /// Notes that a key has changed.
     pub(super) fn invalidate(&mut self, key: &[u8], by: Option<ConnectionId>) {
         if self.tracked.clients == 0 {
             return;
@@ -56,7 +56,7 @@ impl Server {
         }
     }
 
-    /// Every key has gone: those who track are told at once.
+    /// Notifies every tracking connection at once that all keys were removed.
     pub(super) fn invalidate_all(&mut self) {
         let tracking: Vec<ConnectionId> = self
             .clients
@@ -75,7 +75,7 @@ impl Server {
         self.tracked.readers.clear();
     }
 
-    /// The turn ends: those who track prefixes are told.
+    /// Notifies the connections that track prefixes, at the end of the turn.
     pub(super) fn broadcast(&mut self) {
         if self.tracked.prefixes.is_empty() {
             return;
@@ -104,7 +104,7 @@ impl Server {
         self.tracked.prefixes = prefixes;
     }
 
-    /// Only RESP3 has pushes.
+    /// Pushes an invalidation in RESP3, the only protocol with pushes.
     fn push_invalidation<'k>(
         &mut self,
         id: ConnectionId,
@@ -121,7 +121,7 @@ impl Server {
         }
     }
 
-    /// The connection tracks no more.
+    /// Ends the connection's tracking.
     pub(super) fn stop_tracking(&mut self, id: ConnectionId) {
         let Some(tracking) = self
             .clients
@@ -143,7 +143,7 @@ impl Server {
 }
 
 impl Call<'_> {
-    /// A connection is told when a key that it has read changes.
+    /// Notes the keys that a connection has read, to notify it when they change.
     pub(super) fn remember_keys(&mut self, command: &Command, args: &[&[u8]]) {
         let tracks = self.server.tracked.clients > 0
             && command.is_read()
@@ -226,7 +226,7 @@ pub(super) fn client_tracking(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// No key may have two of a connection's prefixes.
+/// Refuses prefixes that overlap: no key may match two prefixes of a connection.
 fn check_prefixes(there: &BTreeSet<Vec<u8>>, more: &[Vec<u8>]) -> Done {
     let overlap = |one: &[u8], two: &[u8]| one.starts_with(two) || two.starts_with(one);
     let text = String::from_utf8_lossy;

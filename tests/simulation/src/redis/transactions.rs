@@ -1,7 +1,7 @@
 //! `MULTI`, `EXEC`, `DISCARD`, `WATCH` and `UNWATCH`.
 //!
-//! Owns: what waits for `EXEC`, and which keys are watched by whom.
-//! Knows nothing of: what the commands in between do.
+//! Owns: the commands that wait for `EXEC`, and the watched keys of each connection.
+//! Knows nothing of: the effects of the queued commands.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::commands::Command;
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub(super) queued: Vec<Queued>,
-    /// Something was refused already, so `EXEC` is as well.
+    /// True if a command was refused, so `EXEC` is refused as well.
     pub(super) is_aborted: bool,
 }
 
@@ -21,21 +21,21 @@ pub(super) struct Transaction {
 pub(super) struct Queued {
     pub(super) command: &'static Command,
     pub(super) args: Vec<Vec<u8>>,
-    /// It refuses to run while there is no memory.
+    /// True if the transaction refuses to run while there is no memory.
     pub(super) takes_memory: bool,
     pub(super) writes: bool,
 }
 
-/// A key that is watched.
+/// A watched key.
 #[derive(Debug)]
 pub(super) struct Watched {
     key: Vec<u8>,
-    /// It was due when it was watched, so that its removal changes nothing.
+    /// True if the key was due when it was watched; its removal then counts as no change.
     was_due: bool,
 }
 
 impl Server {
-    /// A key has changed: a connection that watches it may not go on.
+    /// Notes a change of a key: connections that watch it may not execute.
     pub(super) fn touch_watched(&mut self, key: &[u8], now: Duration) {
         let Some(watchers) = self.watchers.get(key) else {
             return;
@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    /// Every key has gone.
+    /// Notes that every key was removed.
     pub(super) fn touch_all_watched(&mut self, now: Duration) {
         let ms = milliseconds(now);
         let there = self
@@ -78,7 +78,7 @@ impl Server {
         }
     }
 
-    /// The connection watches nothing any more.
+    /// Ends all watches of a connection.
     pub(super) fn unwatch(&mut self, id: u64) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
@@ -183,7 +183,7 @@ pub(super) fn exec(call: &mut Call<'_>, _: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Nothing waits for `EXEC`, and nothing is watched.
+    /// Drops the queued commands and the watches.
     pub(super) fn end_transaction(&mut self) {
         let id = self.id;
         self.server.unwatch(id);

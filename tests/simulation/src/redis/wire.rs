@@ -1,4 +1,4 @@
-//! RESP as bytes: commands read from a connection's input, replies and pushes written.
+//! RESP as bytes: parsing commands of a connection, writing replies and pushes.
 //!
 //! Owns: the framing of both directions, RESP2 and RESP3.
 //! Knows nothing of: commands, keys, connections.
@@ -11,14 +11,14 @@ const MAX_BULK: i64 = 512 * 1024 * 1024;
 /// The most arguments of one command.
 const MAX_ARGUMENTS: i64 = 1024 * 1024;
 
-/// The head of an input.
+/// Result of parsing the head of an input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
-    /// A command of so many bytes; its arguments are none where the line was empty.
+    /// A command of so many bytes. An empty line has no arguments.
     Command(usize),
-    /// The command's end is yet to come.
+    /// The command is incomplete.
     Partial,
-    /// No RESP; Redis closes the connection with this.
+    /// The bytes are not RESP; Redis closes the connection with this error.
     Invalid(String),
 }
 
@@ -74,11 +74,11 @@ fn parse_inline<'a>(input: &'a [u8], arguments: &mut Vec<&'a [u8]>) -> Parsed {
     Parsed::Command(end + 1)
 }
 
-/// The rest of the line that goes on at `from`, and where the next one begins.
+/// The rest of the line from `from` on, and the start of the next line.
 fn line(input: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let rest = &input[from..];
     let end = rest.iter().position(|byte| *byte == b'\r')?;
-    // Both bytes of the line's end.
+    // The line must end with both bytes, CR and LF.
     (rest.len() > end + 1).then(|| (&rest[..end], from + end + 2))
 }
 
@@ -102,7 +102,7 @@ impl Writer {
 
     pub(super) fn error(&mut self, text: &str) {
         self.bytes.push(b'-');
-        // A line's end within would be taken for the error's.
+        // A line break within the text would end the error early.
         let safe = text.bytes().map(|byte| match byte {
             b'\r' | b'\n' => b' ',
             byte => byte,

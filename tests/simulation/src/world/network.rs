@@ -1,4 +1,4 @@
-//! Connections: bytes that are under way, that wait in a socket, and links that hold them back.
+//! Connections: bytes in flight, bytes in sockets, and links that hold bytes back.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -42,12 +42,12 @@ pub enum Direction {
 /// One direction of a connection.
 #[derive(Debug, Default)]
 struct Lane {
-    /// Arrival of each piece if nothing holds it back; empty: the end.
+    /// Pieces with their time of arrival on a link without faults. An empty piece is the end.
     under_way: VecDeque<(Duration, Bytes)>,
     bytes: usize,
-    /// The link holds everything back.
+    /// True if the link holds everything back.
     stalled: bool,
-    /// Woken when there is something to read, or room to write.
+    /// Waker of the task that waits for bytes to read, or for space to write.
     waker: Option<Waker>,
 }
 
@@ -63,13 +63,13 @@ pub struct Connection {
     /// Bytes that the node may read.
     arrived: VecDeque<u8>,
     arrived_end: bool,
-    /// Gone, without a farewell.
+    /// True after a reset.
     pub reset: bool,
-    /// The node has let go of it.
+    /// True once the node has closed its end.
     pub closed: bool,
-    /// The other end has let go of it.
+    /// True once the peer has closed its end.
     pub left: bool,
-    /// The other end does not read: what it does not, the node's socket holds.
+    /// True while the peer does not read; the node's socket then holds its bytes.
     pub unread: bool,
 }
 
@@ -77,22 +77,22 @@ pub struct Connection {
 #[derive(Debug, Default)]
 pub struct Network {
     connections: Vec<Connection>,
-    /// For each process, by direction: its links to Redis hold everything back.
+    /// True, by process and direction, while the process's links to Redis hold everything back.
     cut: Vec<[bool; 2]>,
 }
 
 impl Network {
-    /// A connection.
+    /// Returns a connection.
     pub fn get(&self, connection: ConnectionId) -> &Connection {
         &self.connections[connection]
     }
 
-    /// A connection, to be changed.
+    /// Returns a connection, to change it.
     pub fn get_mut(&mut self, connection: ConnectionId) -> &mut Connection {
         &mut self.connections[connection]
     }
 
-    /// The connections of a process that are there.
+    /// The open connections of a process.
     pub fn of(&self, node: usize) -> Vec<ConnectionId> {
         let there = |(_, connection): &(usize, &Connection)| {
             connection.node == node && !connection.reset && !connection.closed
@@ -101,14 +101,14 @@ impl Network {
         all.map(|(id, _)| id).collect()
     }
 
-    /// Connections that go to Redis.
+    /// The process's connections to Redis.
     pub fn to_redis(&self, node: usize) -> Vec<ConnectionId> {
         let mut all = self.of(node);
         all.retain(|id| self.connections[*id].end == End::Redis);
         all
     }
 
-    /// True while a process does not reach Redis, or Redis not it.
+    /// True while the link is cut in at least one direction.
     pub fn is_cut(&self, node: usize) -> bool {
         self.cut.get(node).is_some_and(|cut| cut[0] || cut[1])
     }
@@ -124,7 +124,7 @@ impl Connection {
 }
 
 impl World {
-    /// A new connection of a process.
+    /// Makes a new connection of a process.
     pub fn connect(&mut self, node: usize, end: End) -> ConnectionId {
         let cut = self.network.cut.get(node).copied().unwrap_or_default();
         let lane = |by: usize| Lane {
@@ -146,7 +146,7 @@ impl World {
         self.network.connections.len() - 1
     }
 
-    /// Cuts a process off from Redis, or no longer, by direction. Bytes are kept.
+    /// Sets the directions in which a process is cut off from Redis. Bytes are held back, not lost.
     pub fn cut(&mut self, node: usize, cut: [bool; 2]) {
         while self.network.cut.len() <= node {
             self.network.cut.push([false; 2]);
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    /// Holds back what goes over one connection, or no longer, by direction.
+    /// Sets the directions in which one connection holds bytes back.
     pub fn stall(&mut self, connection: ConnectionId, stalled: [bool; 2]) {
         for (direction, stalled) in [Direction::In, Direction::Out].into_iter().zip(stalled) {
             let lane = self.network.connections[connection].lane(direction);
@@ -168,12 +168,12 @@ impl World {
         }
     }
 
-    /// Puts bytes on their way; none: the end.
+    /// Sends bytes. No bytes mean the end.
     pub fn send(&mut self, connection: ConnectionId, direction: Direction, bytes: Bytes) {
         self.send_late(connection, direction, bytes, Duration::ZERO);
     }
 
-    /// Sends as [`Self::send`], to arrive `late` after now.
+    /// Sends as [`Self::send`], with arrival `late` after now.
     pub fn send_late(
         &mut self,
         connection: ConnectionId,
@@ -190,7 +190,7 @@ impl World {
         self.at(time, Event::Arrive(connection, direction));
     }
 
-    /// The time that bytes are under way.
+    /// A random latency.
     fn latency(&mut self) -> Duration {
         let millis = match self.random.u8(..) {
             0..=229 => 1,
@@ -200,7 +200,7 @@ impl World {
         Duration::from_millis(millis)
     }
 
-    /// Bytes that are due come to their end, as far as nothing holds them back.
+    /// Delivers the due bytes to their end, unless something holds them back.
     pub fn arrive(&mut self, id: ConnectionId, direction: Direction) {
         let now = elapsed();
         loop {
@@ -234,7 +234,7 @@ impl World {
         }
     }
 
-    /// A connection is gone at both ends.
+    /// Resets a connection at both ends.
     pub fn reset(&mut self, id: ConnectionId) {
         let connection = &mut self.network.connections[id];
         if connection.reset {
@@ -255,7 +255,7 @@ impl World {
         }
     }
 
-    /// The other end sends no more.
+    /// Closes the peer's end.
     pub fn leave(&mut self, id: ConnectionId) {
         let connection = &mut self.network.connections[id];
         if !connection.left && !connection.reset {
@@ -265,7 +265,7 @@ impl World {
         }
     }
 
-    /// The other end of a connection reads, or does not.
+    /// Sets if the peer of a connection reads.
     pub fn read(&mut self, id: ConnectionId, reads: bool) {
         self.network.connections[id].unread = !reads;
         if reads {
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    /// A system call of a node that writes; how much of it the socket takes.
+    /// A node's system call that writes. Returns the number of bytes that the socket accepts.
     fn write(&mut self, id: ConnectionId, bytes: &[u8], began: Duration) -> io::Result<usize> {
         let connection = &mut self.network.connections[id];
         if connection.reset || connection.closed {
@@ -301,7 +301,7 @@ pub struct Socket(pub ConnectionId);
 
 impl Socket {
     fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize> {
-        // The call begins here. A node that is held up in it has asked before whether it may.
+        // The call begins here. A node may be stopped within the call, after its own check.
         let began = elapsed();
         machine::at(Point::Write);
         let shared = Shared::get();
@@ -414,13 +414,13 @@ impl Pipe for Socket {
     }
 }
 
-/// The way to write to a [`Socket`] beside its own.
+/// Writes to a [`Socket`] from outside its own task.
 #[derive(Debug)]
 struct DirectWriter(ConnectionId);
 
 impl PipeWriter for DirectWriter {
     fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize> {
-        // The connection is the socket's to end.
+        // The wrapper must not be dropped, because that would close the socket's connection.
         ManuallyDrop::new(Socket(self.0)).try_write(batch)
     }
 }

@@ -1,4 +1,4 @@
-//! Redis, on a machine of its own, at one address.
+//! Redis, on its own machine, at one address.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,17 +11,17 @@ use super::{ConnectionId, Direction, End, Event, Shared, Socket, World};
 use crate::machine::{EPOCH, elapsed};
 use crate::redis::{Executed, Reply, Server, Snapshot};
 
-/// Between two copies of the data that a server may come back with.
+/// Interval between two copies of the data, for a later restart.
 const COPY_INTERVAL: Duration = Duration::from_millis(700);
 
-/// The data of a server that comes back.
+/// The data of a restarted server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comeback {
-    /// All it had.
+    /// All of its data.
     Whole,
     /// Nothing.
     Empty,
-    /// The data of some time before, as a replica that was behind has them.
+    /// The data of an earlier time, like those of a replica that was behind.
     Behind,
 }
 
@@ -29,15 +29,16 @@ pub enum Comeback {
 #[derive(Debug)]
 pub struct Host {
     server: Server,
-    /// By how much its clock is ahead. It is never set back (an assumption of the protocol).
+    /// Time by which its clock is ahead. The clock is never set back (an assumption of the
+    /// protocol).
     pub ahead: Duration,
-    /// It does not run.
+    /// True while the process is stopped.
     frozen: bool,
-    /// There is no process: who connects is refused.
+    /// True while there is no process: connections are refused.
     down: bool,
-    /// Between what is executed and its answer.
+    /// Delay between the execution of a command and its answer.
     pub slow: Duration,
-    /// Something was executed in the turn that is not over.
+    /// True if the current turn has executed a command.
     in_turn: bool,
     copies: VecDeque<(Duration, Snapshot)>,
     expiry: Option<Duration>,
@@ -62,17 +63,17 @@ impl Host {
         self.frozen || self.down
     }
 
-    /// The time by its clock.
+    /// The time by Redis' clock.
     pub fn now(&self) -> Duration {
         EPOCH + elapsed() + self.ahead
     }
 
-    /// The server, to be looked at.
+    /// The server, for inspection.
     pub fn server(&self) -> &Server {
         &self.server
     }
 
-    /// Sets whether its memory is used up.
+    /// Sets if the memory is used up.
     pub fn set_out_of_memory(&mut self, out: bool) {
         self.server.set_out_of_memory(out);
     }
@@ -93,9 +94,8 @@ impl World {
         self.host.server.disconnect(id as u64);
     }
 
-    /// The log is read. Answers leave at the end of the turn, and then the pushes: Redis
-    /// answers a heartbeat before it tells of a revocation that came in the same turn (K5 of
-    /// REVOCATION.md).
+    /// Processes the log. Answers are sent at the end of the turn, and then the pushes: Redis
+    /// answers a heartbeat before it pushes a revocation of the same turn (K5 of REVOCATION.md).
     fn redis_done(&mut self) {
         let at = elapsed();
         for executed in self.host.server.take_log() {
@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    /// Answers and pushes are on their way.
+    /// Sends the answers and pushes of the turn.
     pub(super) fn end_turn(&mut self) {
         self.host.in_turn = false;
         for (id, bytes) in self.host.server.take_output() {
@@ -128,7 +128,7 @@ impl World {
             self.host.expiry = next;
             if let Some(next) = next {
                 let time = next.saturating_sub(EPOCH + self.host.ahead);
-                // Redis looks some times a second.
+                // Redis checks for expired keys several times a second.
                 self.at(time + Duration::from_millis(50), Event::Expire);
             }
         }
@@ -144,7 +144,7 @@ impl World {
         self.redis_done();
     }
 
-    /// Keeps a copy of the data, which a server may come back with; to be called at intervals.
+    /// Copies the data for a later restart. The caller repeats this at intervals.
     pub fn copy_data(&mut self) -> Duration {
         if !self.host.is_held() {
             let copy = self.host.server.snapshot();
@@ -156,8 +156,8 @@ impl World {
         COPY_INTERVAL
     }
 
-    /// Runs a command as an operator does, beside the server; `None` where it is refused, or while the
-    /// server does not run.
+    /// Runs a command as an operator, next to the server. Returns `None` if it is refused, or while
+    /// the server does not run.
     pub fn operate(&mut self, command: &[&[u8]]) -> Option<Reply> {
         if self.host.is_held() {
             return None;
@@ -168,7 +168,7 @@ impl World {
         Some(reply).filter(|reply| !matches!(reply, Reply::Error(_)))
     }
 
-    /// Stops Redis in its tracks, or lets it go on.
+    /// Stops the process, or continues it.
     pub fn freeze_redis(&mut self, frozen: bool) {
         self.host.frozen = frozen;
         if !frozen {
@@ -214,7 +214,7 @@ impl World {
     }
 }
 
-/// The nodes' way to Redis.
+/// The nodes' connection to Redis.
 #[derive(Debug)]
 pub struct RedisDial;
 
@@ -223,7 +223,7 @@ impl Dial for RedisDial {
         Box::pin(async {
             let node = Shared::get().node().expect("a node dials");
             loop {
-                // A round trip.
+                // The time of a round trip.
                 time::sleep(Duration::from_millis(2)).await;
                 let shared = Shared::get();
                 let mut world = shared.world();

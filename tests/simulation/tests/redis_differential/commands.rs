@@ -1,4 +1,4 @@
-//! Random commands, most of which make sense.
+//! Random commands, most of them meaningful.
 //!
 //! `@0` stands for the id of the first connection, and `@script` for the digest of the script.
 
@@ -23,7 +23,7 @@ pub(crate) fn key(random: &mut Rng) -> String {
     .to_owned()
 }
 
-/// Now and then one of another type than is meant.
+/// A key. Now and then one of another type than the command expects.
 fn key_of(random: &mut Rng, usual: &[&str]) -> String {
     match random.u8(..12) {
         0 => key(random),
@@ -31,7 +31,7 @@ fn key_of(random: &mut Rng, usual: &[&str]) -> String {
     }
 }
 
-/// A command, mostly one that makes sense.
+/// A command, mostly a meaningful one.
 pub(crate) fn command(random: &mut Rng) -> Vec<Vec<u8>> {
     let line = match random.u32(..100) {
         0..28 => string_command(random),
@@ -70,7 +70,7 @@ fn value(random: &mut Rng) -> String {
     pick(random, &["a", "b", "1", "17", "some-longer-value", "-5"]).to_owned()
 }
 
-/// Moments that are long ago or far away.
+/// Options of `SET`. Their times are long ago or far away.
 fn set_options(random: &mut Rng) -> String {
     let mut options = String::new();
     for _ in 0..random.usize(..3) {
@@ -220,7 +220,7 @@ fn set_command(random: &mut Rng) -> String {
     match random.u8(..6) {
         0 | 1 => format!("SADD {key} {member} a"),
         2 => format!("SREM {key} {member}"),
-        // In RESP2 their order would count, which is none.
+        // In RESP2 the order of members would count, and it is undefined.
         3 => format!("SCARD {key}"),
         4 => format!("SISMEMBER {key} {member}"),
         _ => format!("SMISMEMBER {key} {member} a"),
@@ -284,7 +284,7 @@ fn sorted_command(random: &mut Rng) -> String {
                 ],
             );
             let ends = pick(random, &["- +", "(a +", "[a [b", "+ -", "a b", "(a (c"]);
-            // Only where all scores are one does the order mean anything.
+            // The order has a meaning only if all scores are equal.
             format!("ZRANGE z3 {ends} BYLEX{options}")
         }
         10 => {

@@ -1,11 +1,11 @@
-//! The output of two servers, compared byte by byte but for times, ids and orders that are none.
+//! The output of two servers, compared byte by byte except for times, ids and undefined orders.
 
 use curfew_simulation::redis::Reply;
 
 pub(crate) type Frames = Vec<Vec<u8>>;
 
-/// Replies and pushes, one after the other. One that is cut off, as the last of a connection that is
-/// closed may be, is left out.
+/// Replies and pushes, one after the other. An incomplete one at the end, as a closed connection
+/// may have, is left out.
 pub(crate) fn split(mut bytes: &[u8]) -> Frames {
     let mut frames = Vec::new();
     while let Some((_, length)) = Reply::parse(bytes) {
@@ -15,7 +15,7 @@ pub(crate) fn split(mut bytes: &[u8]) -> Frames {
     frames
 }
 
-/// Says where they differ.
+/// Describes the first difference.
 pub(crate) fn compare(place: usize, real: &Frames, simulated: &Frames) -> Result<(), String> {
     let mut pairs = real.iter().zip(simulated);
     let differs =
@@ -42,7 +42,7 @@ fn alike(real: &Reply, simulated: &Reply) -> bool {
     match (real, simulated) {
         (Reply::Integer(real), Reply::Integer(simulated)) => close(*real, *simulated),
         (Reply::Array(real), Reply::Array(simulated)) => {
-            // A map of RESP2 with an id in it.
+            // An id within a map of RESP2.
             let (mut real, mut simulated) = (real.clone(), simulated.clone());
             for reply in [&mut real, &mut simulated] {
                 if let Some(at) = reply.iter().position(|item| *item == id()) {
@@ -82,8 +82,8 @@ fn all_alike(real: &[Reply], simulated: &[Reply]) -> bool {
             .all(|(real, simulated)| alike(real, simulated))
 }
 
-/// True if both are one number, or about one moment: in microseconds, milliseconds or seconds
-/// since 1970, or milliseconds from now. Other numbers are small.
+/// True if both are the same number, or nearly the same time: in microseconds, milliseconds or
+/// seconds since 1970, or milliseconds from now. Other numbers are small.
 fn close(real: i64, simulated: i64) -> bool {
     let apart = match real {
         100_000_000_000_000.. => 5_000_000,

@@ -1,4 +1,4 @@
-//! Cases that random sequences leave out: raw bytes, time that passes, replicas, orders that are none.
+//! Cases that random sequences leave out: raw bytes, passing time, replicas, undefined orders.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ fn simulated() -> Server {
     simulated
 }
 
-/// Sends the same bytes to both, which answer the same.
+/// Sends the same bytes to both servers, whose answers must be equal.
 fn same(real: &mut Connection, simulated: &mut Server, bytes: &[u8]) {
     simulated.receive(ONLY, bytes, now());
     let expected = simulated.take_output();
@@ -100,7 +100,7 @@ fn keys_that_end_are_told_of_by_themselves() {
     let set = words("SET p:a 1 PX 50");
     simulated.receive(ONLY, &set, now());
     connection.send(&set);
-    // The answer and the push of the writing, and the push of the end.
+    // The answer and the push of the write, and the push of the expiry.
     let found = connection.frames(3);
     let mut expected = simulated.take_output();
     while let Some(next) = simulated.next_expiry() {
@@ -223,7 +223,7 @@ fn what_is_read_of_info_is_there() {
     );
 }
 
-/// A scan meets members that stay, also while others are removed.
+/// Scans. The scan must find members that stay, even while others are removed.
 fn scanned(mut call: impl FnMut(&[&[u8]]) -> Reply) -> BTreeSet<Vec<u8>> {
     let names: Vec<String> = (0..500).map(|number| format!("member:{number}")).collect();
     let mut add: Vec<&[u8]> = vec![b"SADD", b"set"];

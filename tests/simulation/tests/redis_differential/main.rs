@@ -1,5 +1,5 @@
-//! The simulated Redis held to the real one: random sequences of commands over several connections,
-//! and every reply and push compared.
+//! The simulated Redis compared with the real one: random sequences of commands on several
+//! connections, with every reply and push compared.
 //!
 //! `CURFEW_SIMULATION_SEED` repeats a run, `CURFEW_SIMULATION_SEQUENCES` makes it longer.
 
@@ -48,7 +48,7 @@ fn any_sequence_is_answered_as_redis_answers_it() {
     }
 }
 
-/// The first step at which they differ, and how.
+/// Returns the first step at which the servers differ, and the difference.
 fn play(real: &Real, steps: &[Step]) -> Result<(), (usize, String)> {
     let mut pair = Pair::new(real);
     for (place, step) in steps.iter().enumerate() {
@@ -58,7 +58,7 @@ fn play(real: &Real, steps: &[Step]) -> Result<(), (usize, String)> {
                     .map_err(|differs| (place, differs))?;
             }
             Step::OutOfMemory(out) => pair.set_out_of_memory(*out),
-            // Far from the deadlines of keys that live for a short while.
+            // The pause is far from the deadlines of short-lived keys.
             Step::Pass => thread::sleep(Duration::from_millis(SHORT + SHORT / 2)),
         }
     }

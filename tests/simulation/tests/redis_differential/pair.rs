@@ -1,4 +1,5 @@
-//! The real server and the simulated one, side by side: the same bytes to both, the same back.
+//! The real server and the simulated one side by side: both get the same bytes and must answer the
+//! same.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +13,7 @@ use crate::real::{Connection, Real, encode};
 pub(crate) const SCRIPT: &str =
     include_str!("../../../../crates/curfew-backend-redis/src/fence/publish.lua");
 
-/// Connections that a sequence has.
+/// Number of connections in a sequence.
 pub(crate) const CONNECTIONS: usize = 4;
 
 /// Both servers with the same connections.
@@ -20,7 +21,7 @@ pub(crate) struct Pair<'r> {
     real: &'r Real,
     simulated: Server,
     operator: Connection,
-    /// The real one's name of the script.
+    /// The real server's digest of the script.
     digest: Vec<u8>,
     connections: Vec<Connected>,
     next: ConnectionId,
@@ -28,12 +29,12 @@ pub(crate) struct Pair<'r> {
 
 struct Connected {
     real: Connection,
-    /// The answer of `CLIENT ID` at each.
+    /// The real server's answer to `CLIENT ID`.
     real_id: i64,
     simulated: ConnectionId,
 }
 
-/// Loads the script; says what it is called.
+/// Loads the script. Returns its digest.
 pub(crate) fn load(connection: &mut Connection) -> Vec<u8> {
     match connection.call(&[b"SCRIPT", b"LOAD", SCRIPT.as_bytes()]) {
         Reply::Bulk(digest) => digest,
@@ -41,7 +42,7 @@ pub(crate) fn load(connection: &mut Connection) -> Vec<u8> {
     }
 }
 
-/// By Redis' clock.
+/// The time for Redis' clock.
 #[expect(
     clippy::disallowed_methods,
     reason = "it is compared with a real server's clock"
@@ -53,7 +54,7 @@ pub(crate) fn now() -> Duration {
 }
 
 impl<'r> Pair<'r> {
-    /// Both empty, with connections of which the last speaks RESP2.
+    /// Two empty servers with connections. The last connection speaks RESP2.
     pub(crate) fn new(real: &'r Real) -> Self {
         let mut operator = real.connect();
         let digest = load(&mut operator);
@@ -61,7 +62,7 @@ impl<'r> Pair<'r> {
             &["CONFIG", "SET", "maxmemory", "0"][..],
             &["FLUSHALL"],
             &["SCRIPT", "FLUSH"],
-            // It would tell of keys that expire at moments of its own.
+            // Active expiry would push expired keys at unpredictable times.
             &["DEBUG", "SET-ACTIVE-EXPIRE", "0"],
         ] {
             let command: Vec<&[u8]> = command.iter().map(|word| word.as_bytes()).collect();
@@ -103,14 +104,14 @@ impl<'r> Pair<'r> {
         }
     }
 
-    /// Lets memory run out at both, or come back.
+    /// Lets the memory of both run out, or recover.
     pub(crate) fn set_out_of_memory(&mut self, out: bool) {
         let most: &[u8] = if out { b"1" } else { b"0" };
         self.operator.call(&[b"CONFIG", b"SET", b"maxmemory", most]);
         self.simulated.set_out_of_memory(out);
     }
 
-    /// Sends commands in one go over one connection, and compares what every connection is told.
+    /// Sends commands in one write on one connection, and compares the output of every connection.
     pub(crate) fn send(&mut self, place: usize, commands: &[Vec<Vec<u8>>]) -> Result<(), String> {
         let (mut to_real, mut to_simulated) = (Vec::new(), Vec::new());
         for command in commands {
@@ -128,7 +129,7 @@ impl<'r> Pair<'r> {
         let mut expected = self.by_place(output);
         let sent = expected.remove(&place).unwrap_or_default();
         self.compare_one(place, &sent, &closed)?;
-        // Pushes to others have been sent by now: they come before the answer to what is asked next.
+        // Pushes to other connections are already sent: they come before the next answer.
         for other in 0..CONNECTIONS {
             let before = expected.remove(&other).unwrap_or_default();
             self.compare_other(other, before, &closed)?;
@@ -136,7 +137,7 @@ impl<'r> Pair<'r> {
         Ok(())
     }
 
-    /// With `@n` as the id of connection n.
+    /// Encodes a command with `@n` replaced by the id of connection n.
     fn encode_for(&self, command: &[Vec<u8>], id: impl Fn(&Connected) -> i64) -> Vec<u8> {
         let words: Vec<Vec<u8>> = command
             .iter()

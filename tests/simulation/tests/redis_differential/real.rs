@@ -1,4 +1,4 @@
-//! A real `redis-server` of the test's own, and blocking connections to it.
+//! A real `redis-server` for one test, and blocking connections to it.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use curfew_simulation::redis::Reply;
 use tempfile::TempDir;
 
-/// Longest wait for the server to start.
+/// Deadline for the server's start.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Longest wait for an answer that is due.
+/// Deadline for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// A running server, killed when dropped.
@@ -32,7 +32,7 @@ pub(crate) struct Connection {
 }
 
 impl Real {
-    /// Starts one that saves nothing, and allows `DEBUG`.
+    /// Starts a server that saves nothing, and allows `DEBUG`.
     pub(crate) fn start() -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -43,7 +43,7 @@ impl Real {
         }
     }
 
-    /// `None` where the port was taken meanwhile.
+    /// Returns `None` if another process took the port.
     fn try_start(deadline: Instant) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
@@ -90,7 +90,7 @@ impl Real {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has ended already.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -110,11 +110,11 @@ impl Connection {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        // One that is closed is noticed when it is read.
+        // The write fails on a closed connection, which the next read notices.
         drop(self.stream.write_all(bytes));
     }
 
-    /// One command and its answer.
+    /// Sends one command. Returns its answer.
     pub(crate) fn call(&mut self, command: &[&[u8]]) -> Reply {
         self.send(&encode(command));
         let frames = self.frames(1);
@@ -122,7 +122,7 @@ impl Connection {
         reply.expect("the server answers").0
     }
 
-    /// So many replies or pushes, or fewer where no more come.
+    /// Reads so many replies or pushes, or fewer if no more come.
     pub(crate) fn frames(&mut self, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         while frames.len() < count {
@@ -137,7 +137,7 @@ impl Connection {
         frames
     }
 
-    /// Waits until it is closed, and takes what came before that.
+    /// Waits until the server closes the connection. Returns the output before that.
     pub(crate) fn until_closed(&mut self) -> Vec<Vec<u8>> {
         while self.read() {}
         self.frames(usize::MAX)

@@ -1,4 +1,4 @@
-//! Random sequences of what clients do.
+//! Random sequences of client actions.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use crate::commands::{command, key, words};
 use crate::compare::show;
 use crate::pair::CONNECTIONS;
 
-/// One thing that is done.
+/// One action.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// Commands in one go over one connection.
+    /// Sends commands in one write on one connection.
     Send(usize, Vec<Vec<Vec<u8>>>),
-    /// Memory runs out, or comes back.
+    /// Memory runs out, or recovers.
     OutOfMemory(bool),
-    /// A while passes, after which short-lived keys are due.
+    /// Time passes, after which short-lived keys are due.
     Pass,
 }
 
-/// Milliseconds for which short-lived keys live.
+/// Lifetime of short-lived keys, in milliseconds.
 pub(crate) const SHORT: u64 = 150;
 
 /// A sequence of about so many steps.
@@ -38,7 +38,7 @@ pub(crate) fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
                 let place = random.usize(..CONNECTIONS);
                 let commands = (0..several).map(|_| {
                     let command = command(random);
-                    // In RESP2 one who listens may do nothing else.
+                    // In RESP2 a subscribed connection may do nothing else.
                     let is_muting = place + 1 == CONNECTIONS && command[0].ends_with(b"SUBSCRIBE");
                     match is_muting && random.u8(..8) > 0 {
                         true => words(&["RESET"]),
@@ -53,7 +53,7 @@ pub(crate) fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
     steps
 }
 
-/// A key that ends while it is watched, or not.
+/// A key that expires while it is watched, or not.
 fn short_lived(random: &mut Rng, steps: &mut Vec<Step>) {
     let key = key(random);
     let short = SHORT.to_string();

@@ -1,4 +1,4 @@
-//! Random walks through the model, with the log its node would write on the way.
+//! Random walks through the model, each with the log that its node would write.
 
 use stateright::Model;
 
@@ -12,22 +12,22 @@ use crate::runs::{self, Searched};
 use crate::session::{Session, Stage};
 use crate::state::{Bounds, Events, Extras, Start, State};
 
-/// Steps of a walk.
+/// Number of steps of a walk.
 const LENGTH: usize = 700;
 
-/// Something may happen to the node in one of so many steps.
+/// One step in so many may be an event that happens to the node.
 const EVENTS: usize = 10;
 
-/// Walks under each set of rules that is allowed.
+/// Number of walks under each allowed set of rules.
 const ALLOWED_WALKS: usize = 20;
 
-/// Walks under each of them with settings that change.
+/// Number of walks with changing settings under each of them.
 const ALLOWED_RELOADS: usize = 8;
 
-/// Walks within which a missing rule is noticed.
+/// Number of walks in which a missing rule must be noticed.
 const WALKS: usize = 3000;
 
-/// A fixed sequence of numbers that look random (xorshift).
+/// A fixed sequence of pseudo-random numbers (xorshift).
 struct Dice(u64);
 
 impl Dice {
@@ -54,7 +54,7 @@ impl Walk {
             cuts: 1,
             ..Events::default()
         };
-        // Set-ups compare as well: with many of them a reload would never have to.
+        // Set-ups compare sessions as well: with many of them, a reload would never have to.
         let events = if reload {
             quiet
         } else {
@@ -100,11 +100,11 @@ impl Walk {
         ));
     }
 
-    /// Takes a random step, or none. `false` when the walk ends there.
+    /// Takes a random step, or none. Returns `false` if the walk ends there.
     fn step(&mut self, dice: &mut Dice) -> bool {
         let mut actions = Vec::new();
         self.protocol.actions(&self.state, &mut actions);
-        // Time changes nothing of a log, and what happens to the node is rare.
+        // Time adds nothing to a log, and events that happen to the node are rare.
         let is_event = |action: &Action| {
             use Action::{
                 Cut, Failover, FlushAll, Lift, Reload, RestartEmpty, RestartStale, Revoke,
@@ -134,7 +134,7 @@ impl Walk {
         let (was, is) = (&before.nodes[0], &mut self.state.nodes[0]);
         let mut forgot_push = false;
         if is.node.session.stage == Stage::Closed {
-            // A node with more sessions would ask for the sake of the others.
+            // A node with more sessions would send the request for the others.
             forgot_push = was.node.get_due && action != Action::Ask(0);
             is.node.session = Session::absent();
         }
@@ -171,7 +171,7 @@ impl Walk {
                 self.write("push", &format!(r#","keys":{keys}"#));
             }
             Message::NullPush => self.write("null_push", ""),
-            // The consequence is `down`, or nothing.
+            // The result is `down`, or nothing.
             Message::Refused(_) => {}
             Message::Reply(_) if was.restarting => {}
             Message::Reply(reply) => {
@@ -214,7 +214,7 @@ impl Walk {
     }
 }
 
-/// The checker's answers to the log of one walk under these rules after another.
+/// Runs walks under these rules, and returns the checker's result for each log.
 fn walks(rules: &Rules, reload: bool) -> impl Iterator<Item = Result<Summary, Violation>> {
     (1..).map(move |seed: u64| {
         let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));

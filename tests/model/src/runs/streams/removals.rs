@@ -1,4 +1,4 @@
-//! Streams without one check each.
+//! Searches of streams with one check removed.
 
 use super::super::{Expect, Part, Run};
 use super::{
@@ -8,7 +8,7 @@ use super::{
 };
 use crate::streams::{StreamBounds, StreamRules};
 
-/// Each is about one rule of the README's table.
+/// Each search removes one rule of the README's table.
 pub(super) fn all() -> Vec<Run> {
     let mut runs = Vec::new();
     let mut remove =
