@@ -44,7 +44,10 @@ impl Reader {
         let principal = Arc::new(principal(&format!("user-{user}")));
         let protocol = hub.wires().default_id();
         let (member, _) = hub.register(session, protocol, &SystemClock, principal);
-        assert!(member.outbox().open(Lanes::default()), "nobody ended it");
+        assert!(
+            member.outbox().open(Lanes::default()),
+            "no end is asked for before a session opens"
+        );
         hub.subscribe(channel, &member);
         let mut reader = Self(member);
         reader.drain(hub);

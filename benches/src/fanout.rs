@@ -20,7 +20,7 @@ pub(crate) struct FanoutArgs {
     /// Time to measure, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// Time to publish before, in seconds
+    /// Time to publish before the measurement begins, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     warmup: Duration,
 }

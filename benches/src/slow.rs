@@ -21,10 +21,11 @@ pub(crate) struct SlowArgs {
     /// Share of subscribers that stop reading, in percent
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=99))]
     percent: u8,
-    /// Time to measure with all reading, and again with some not, in seconds
+    /// Length of each phase, in seconds: all subscribers read in the first, some do not in the
+    /// second
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// Time to publish before, in seconds
+    /// Time to publish before the measurement begins, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     warmup: Duration,
 }
@@ -34,7 +35,8 @@ struct Report {
     readers: usize,
     slow: usize,
     slow_closed: u64,
-    /// Deliveries to the readers with the slow ones, divided by those with all reading.
+    /// Rate of deliveries to the readers in phase `some_not`, divided by their rate in phase
+    /// `all_reading`.
     ratio: f64,
     lost: u64,
     all_reading: Phase,
@@ -50,8 +52,8 @@ struct Phase {
     usage: Usage,
 }
 
-/// Publishes with all subscribers reading, then with some that do not, and compares the deliveries
-/// to the others.
+/// Publishes while all subscribers read, then while some do not. Compares how many deliveries the
+/// permanent readers get in each phase.
 pub(crate) fn run(common: &Common, args: &SlowArgs) -> anyhow::Result<Value> {
     let subscribers = args.fan.channels * args.fan.subscribers;
     let slow = subscribers * usize::from(args.percent) / 100;

@@ -111,7 +111,8 @@ async fn a_broken_certificate_leaves_the_old_one_in_force() {
         .await;
 }
 
-/// Fault: a refusal looks like a broken network, because each side waits for another protocol.
+/// Fault: a refusal looks like a broken network, because the client speaks plain HTTP and the
+/// gateway expects a TLS handshake.
 #[tokio::test]
 async fn a_request_without_tls_is_told_to_use_it() {
     let gateway = start(&TestCertificate::new()).await;

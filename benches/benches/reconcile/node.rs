@@ -44,7 +44,7 @@ struct Watched {
 }
 
 impl Node {
-    /// Starts a node with so many open sessions. Each has four revocation keys: its own, its
+    /// Starts a node with `sessions` open sessions. Each has four revocation keys: its own, its
     /// user's, its token's and everyone's.
     pub(crate) fn start(port: u16, sessions: usize) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -110,14 +110,16 @@ impl Node {
         })
     }
 
-    /// Waits until the lease is held again after the last call. Returns the time of its return.
+    /// Waits for the next report that the lease is held again. A report that has arrived since the
+    /// last call of this method counts. Returns the time at which the node reported it.
     pub(crate) fn opened(&self) -> anyhow::Result<Instant> {
         self.opened
             .recv_timeout(PATIENCE)
             .context("the lease stays lost")
     }
 
-    /// True if the lease returned without a call that waits for it.
+    /// True if a report that the lease is held again is queued. Between two rounds, such a report
+    /// means that the lease was lost in between.
     pub(crate) fn opened_by_itself(&self) -> bool {
         self.opened.try_recv().is_ok()
     }
@@ -143,7 +145,10 @@ fn open(hub: &Hub, number: usize) {
     }));
     let protocol = hub.wires().default_id();
     let (member, _) = hub.register(session, protocol, &SystemClock, principal);
-    assert!(member.outbox().open(Lanes::default()), "nobody ended it");
+    assert!(
+        member.outbox().open(Lanes::default()),
+        "no end is asked for before a session opens"
+    );
 }
 
 impl Events for Watched {

@@ -226,7 +226,10 @@ fn listener(hub: &Hub, user: usize, protocol: &str, channel: &Channel) -> Arc<Me
     let principal = Arc::new(principal(&format!("user-{user}")));
     let protocol = hub.wires().find(protocol).expect("a protocol of the hub");
     let (member, _) = hub.register(session, protocol, &Still, principal);
-    assert!(member.outbox().open(Lanes::default()), "nobody ended it");
+    assert!(
+        member.outbox().open(Lanes::default()),
+        "no end is asked for before a session opens"
+    );
     hub.subscribe(channel, &member);
     member
 }

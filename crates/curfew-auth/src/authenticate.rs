@@ -157,8 +157,9 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// Before the signature is verified, only `malformed`, `wrong_issuer`, `unknown_key` and
-    /// `bad_signature` are returned: a stranger can write any claims, and learns nothing of them.
+    /// A token whose signature does not verify gets only `malformed`, `wrong_issuer`, `unknown_key`
+    /// or `bad_signature`. The author of a forged token thus does not learn how its other claims
+    /// would be judged.
     pub fn authenticate(&self, token: &str) -> Result<Arc<Principal>, AuthError> {
         self.attempt(token, None).map_err(NoKey::into_error)
     }
@@ -187,8 +188,8 @@ impl Authenticator {
     }
 
     /// Returns true if `auth.close_on_key_withdrawal` is set and this principal's key no longer
-    /// belongs to its issuer. An issuer without an answer, or without a usable key, withdraws
-    /// nothing.
+    /// belongs to its issuer. Returns false while the issuer's last fetch counts as failed, which
+    /// includes a set without a usable key. Such a set stops verification, but closes no session.
     pub fn is_withdrawn(&self, principal: &Principal) -> bool {
         let issuers = self.issuers.load();
         let Some(key) = principal
@@ -223,7 +224,8 @@ impl Authenticator {
     }
 
     /// Returns true if tokens of some issuer can be verified, or could be at some time. It is false
-    /// only if all keys are fetched and no fetch has succeeded yet.
+    /// only if every issuer that opens sessions has its keys at a URL and no fetch has succeeded
+    /// yet.
     pub fn had_keys(&self) -> bool {
         let issuers = self.issuers.load();
         let mut opening = issuers.all.iter().filter(|issuer| issuer.opens_sessions);

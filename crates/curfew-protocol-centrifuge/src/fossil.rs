@@ -8,14 +8,15 @@ use std::fmt;
 /// The digits of numbers.
 const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
-/// Most digits of a number of 64 bits.
+/// Maximum number of digits of a 64-bit number.
 const MAX_DIGITS: usize = 11;
 
-/// Bytes of a block. Parts of the base are found by its blocks.
+/// Bytes of a block. A table of the base's block hashes finds the places where base and target are
+/// equal.
 const BLOCK: usize = 16;
 
-/// Most blocks of the base that are tried at one position of the target, so that a base of equal
-/// blocks costs no more than another.
+/// Maximum number of base blocks that are tried at one position of the target. The limit bounds the
+/// cost of a base with many equal blocks.
 const MAX_TRIED: usize = 16;
 
 /// Factor of the hash of a block.
@@ -24,7 +25,7 @@ const FACTOR: u32 = 0x0100_0193;
 /// The difference from which a client computes `target`, given `base`; `None` if it is not shorter
 /// than `target`. If `is_text`, both are UTF-8 and so is the difference.
 ///
-/// It takes time and memory in proportion to both.
+/// The computation takes time and memory in proportion to the lengths of `base` and `target`.
 pub fn difference(base: &[u8], target: &[u8], is_text: bool) -> Option<Vec<u8>> {
     let mut difference = Difference::new(base, target, is_text);
     difference.write();
@@ -35,7 +36,7 @@ struct Difference<'d> {
     base: &'d [u8],
     target: &'d [u8],
     is_text: bool,
-    /// The part of the target before this index is written.
+    /// Index in the target up to which `out` is complete.
     done: usize,
     out: Vec<u8>,
 }
@@ -140,7 +141,8 @@ impl<'d> Difference<'d> {
     /// would be no shorter than the part itself.
     fn copy(&mut self, mut copied: Copied) {
         if self.is_text {
-            // Both ends are between characters of the target, so that all that is inserted is text.
+            // The copied part shrinks to whole characters of the target. Each inserted part is then
+            // valid UTF-8.
             while copied.length > 0 && !is_boundary(self.target, copied.target) {
                 copied.base += 1;
                 copied.target += 1;
@@ -161,7 +163,7 @@ impl<'d> Difference<'d> {
         self.done = copied.target + copied.length;
     }
 
-    /// Inserts the part of the target that is not written before `end`.
+    /// Inserts the target's bytes from `done` to `end`.
     fn insert(&mut self, end: usize) {
         let part = &self.target[self.done..end];
         if !part.is_empty() {
@@ -187,8 +189,8 @@ fn is_boundary(text: &[u8], at: usize) -> bool {
 
 /// The whole blocks of a base, by their hashes.
 struct Blocks {
-    /// The first block of each hash, counted from 1; 0 for none. It comes before later blocks
-    /// because more of the base follows it.
+    /// The first block of each hash, counted from 1; 0 for none. `candidates` yields it first,
+    /// because a copy from an earlier block can be longer.
     first: Vec<u32>,
     /// The block of the same hash that follows.
     next: Vec<u32>,
@@ -206,7 +208,7 @@ impl Blocks {
         Self { first, next }
     }
 
-    /// Indexes in the base of blocks that may have this hash.
+    /// Start indexes, in the base, of the blocks that may have this hash.
     fn candidates(&self, hash: u32) -> impl Iterator<Item = usize> {
         let mut number = self.first[place(hash, self.first.len())];
         std::iter::from_fn(move || {

@@ -1,19 +1,19 @@
-//! The prose of comments, by figures that at least show if sentences have subjects.
+//! Counts certain words in comments. The counts show at least whether sentences have subjects.
 
 use std::fs;
 
 use super::files::sources;
 
-/// First words that make a clause stand for its subject.
+/// First words of sentences that have a clause or a pronoun, not a noun, as their subject.
 const OPENERS: [&str; 12] = [
     "Whether", "What", "How", "Of", "Why", "When", "Where", "Those", "Which", "Who", "Whom",
     "Whose",
 ];
 
-/// Words that hide the field's noun for a subject.
+/// Pronouns that replace the technical term for a subject.
 const VAGUE: [&str; 3] = ["whoever", "whatever", "whichever"];
 
-/// Words for a person where the field has a noun.
+/// Pronouns for a person, used where a technical term exists, such as client or session.
 const PERSONS: [&str; 3] = ["somebody", "nobody", "anybody"];
 
 /// Number of files that a failure names.

@@ -54,7 +54,8 @@ pub(super) fn decode(text: &str) -> Result<ClientRequest<'_>, DecodeError> {
         Some(Wrong::Repeated(name)) => Some(name),
         _ => None,
     };
-    // Parsed once at the end, for the command or for the error, because parsing copies it.
+    // The id is parsed only after the scan, where a command or an error needs it, because parsing
+    // copies it.
     let (written_id, ambiguous) = (members.id, repeated == Some("id"));
     let read_id = || if ambiguous { Ok(None) } else { id(written_id) };
     let refuse = |code, message: Cow<'static, str>| DecodeError::Form {
@@ -268,7 +269,8 @@ fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
     }
 }
 
-/// A position. An epoch that no stream can have counts as another epoch.
+/// A position. A string that cannot be an epoch becomes [`Epoch::NONE`], which is the epoch of no
+/// stream.
 fn since(value: Value<'_>) -> Result<Position, Cow<'static, str>> {
     let (mut epoch, mut offset, mut is_good) = (None, None, true);
     let scanned = scan(value.raw, RULES, |name, value| {

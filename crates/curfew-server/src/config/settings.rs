@@ -44,7 +44,7 @@ impl Snapshot {
         let listeners: Arc<dyn Any + Send + Sync> = Arc::clone(&sessions.listeners);
         let listeners = listeners
             .downcast()
-            .expect("the settings in a context of listeners hold those of the listeners");
+            .expect("`SessionSettings::listeners` holds a `ServerSettings`");
         Self {
             sessions,
             listeners,

@@ -20,8 +20,8 @@ use crate::http::Response;
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
 /// The advice if the named login is unknown although its user has sessions.
-const NOBODY_FOUND: &str = "no session has the login that it names, and the user has sessions of other logins: \
-    compare sid of logout tokens and of access tokens, by curfew doctor";
+const NOBODY_FOUND: &str = "no session has the login that the logout token names, but its user has \
+    sessions of other logins: compare the sid of logout tokens with that of access tokens, by curfew doctor";
 
 /// Maximum number of a user's sessions that are searched for a login.
 const LOOKED_AT: usize = 20;
@@ -66,8 +66,9 @@ impl Report for LogoutToken {
         }
     }
 
-    /// Ends the sessions of a login, or all sessions of the user at the issuer that began before
-    /// the logout (§2.7). A login without sessions counts as success.
+    /// Ends every session of the login (§2.7). Without a login, or with `LogoutScope::User`, ends
+    /// the user's sessions at this issuer whose tokens were issued up to the logout. A login
+    /// without sessions counts as success.
     async fn carry_out(
         logout: &Logout,
         reports: &Reports,

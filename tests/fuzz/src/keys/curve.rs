@@ -1,4 +1,5 @@
-//! Checks if a point is on a curve, by the curve's equation, with additions and doublings.
+//! Checks if a point satisfies the curve's equation. Products of field elements are computed by
+//! additions modulo the prime.
 
 /// A number in limbs of 64 bits, the lowest first. Numbers of P-256 fill four.
 type Number = [u64; 6];

@@ -1,6 +1,7 @@
 //! Patterns of `KEYS`, `SCAN MATCH` and `PSUBSCRIBE`.
 
-/// True if `text` matches all of `pattern`: `*`, `?`, `[a-z]`, `[^a]`, and `\` before any of them.
+/// True if the whole `text` matches `pattern`. A pattern can contain `*`, `?`, `[a-z]` and `[^a]`;
+/// `\` makes the next byte literal.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Position to continue from if the rest after the last star does not match.

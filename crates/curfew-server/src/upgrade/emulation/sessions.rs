@@ -21,7 +21,8 @@ use tracing::warn;
 use super::replays::{NotNew, Received};
 use crate::metrics::{RelayDropReason, ServerMetrics};
 
-/// Maximum number of other nodes' messages that wait for one session with earlier commands to run.
+/// Maximum number of messages from other nodes that wait for one session. A message waits while
+/// earlier commands fill the session's inlet.
 const WAITING_OF_SESSION: usize = 128;
 
 /// Maximum size of the waiting messages of all sessions, in KiB.
@@ -131,7 +132,7 @@ impl Emulated {
         })
     }
 
-    /// The session of another node's message, and the frame with its commands.
+    /// The session that another node's message addresses, and a frame with the message's commands.
     fn open(&self, message: &[u8]) -> Result<(Arc<EmulatedSession>, Bytes), Relayed> {
         let sealed = Sealed::parse(message);
         let sealed = sealed.ok_or_else(|| self.drop_relayed(RelayDropReason::Unreadable))?;
