@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use curfew_model::{Channel, GapReason};
 use redis::{PushInfo, PushKind, Value, cmd, from_redis_value, pipe};
@@ -66,6 +66,8 @@ struct Heard {
     gone: Notify,
     /// The number of channels whose listeners were told of a gap.
     gaps: AtomicUsize,
+    /// The server has ended subscriptions by itself.
+    dropped: AtomicBool,
 }
 
 /// Keeps a connection for publications for as long as the server is a primary.
@@ -157,6 +159,11 @@ async fn serve(
                 // A new connection subscribes to the channels of the new slots.
                 return Err(Fault::NoPrimary("slots were moved".to_owned()));
             }
+        }
+        if heard.dropped.load(Ordering::Relaxed) {
+            // The slot may have its primary still. Only a new connection subscribes again, and the
+            // client library takes what Redis said unasked for the answer to a command.
+            return Err(Fault::NoPrimary("subscriptions were dropped".to_owned()));
         }
         // Answered by this connection: the server may refuse to publish and still deliver
         // publications.
@@ -280,7 +287,8 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                 connections.core.events.gap(&channel, GapReason::LinkLost);
             }
         }
-        // Redis sends it unasked when the slot moves to another server.
+        // Redis sends it unasked when the slot moves to another server, or is given to its primary
+        // again.
         PushKind::SUnsubscribe => {
             let channel = channel_of(connections, push);
             let wanted = connections.wanted.lock();
@@ -291,6 +299,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                 }
                 connections.missed.lock().insert(channel);
             }
+            heard.dropped.store(true, Ordering::Relaxed);
             connections.stale.notify_one();
         }
         _ => {}
