@@ -5,7 +5,7 @@ mod client;
 mod servers;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use curfew_tests::{Cluster, Dice, Gateway, Kind, Link, Settings, eventually_within};
 use parking_lot::Mutex;
@@ -266,6 +266,7 @@ async fn come_and_go(
 }
 
 async fn every_frame_is_accounted_for(trial: Trial) {
+    let began = Instant::now();
     let mut dice = Dice::new();
     let servers = Servers::start(trial.redis).await;
     let count = if trial.faults == Faults::Kills { 4 } else { 3 };
@@ -320,7 +321,8 @@ async fn every_frame_is_accounted_for(trial: Trial) {
     let mut book = book.lock();
     book.compare(&history, trial.size);
     let (count, epochs) = (book.len(), book.epochs());
-    eprintln!("{count} publications in {epochs} epochs, {recoveries} recoveries");
+    let took = began.elapsed();
+    eprintln!("{count} publications in {epochs} epochs, {recoveries} recoveries, {took:?}");
     assert!(count > 100 && recoveries > 5, "too few to tell anything");
     assert!(epochs <= losses + begun + 1, "an epoch without a loss");
 }
