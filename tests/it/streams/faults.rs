@@ -239,3 +239,28 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     assert_eq!(offsets(&alice, "room:1"), [1, 2]);
     plain.until(json!({"type":"gap","channel":"plain"})).await;
 }
+
+/// Fault: the first subscription to a channel whose slot had moved was refused until the node looked for the
+/// primaries by itself, after five seconds.
+#[tokio::test]
+async fn a_subscription_where_the_slot_has_moved_has_the_node_look_for_it() {
+    const SOON: Duration = Duration::from_millis(2500);
+    let redis = RedisCluster::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(100)).await;
+    let alice = Tape::of(cluster[0].user("alice").await);
+    let name = "curfew:channel:room:1";
+    let from = redis.owner(&["GET", name]).await.port();
+    let mut servers = redis.servers().iter();
+    let to = servers.find(|server| server.port() != from).unwrap();
+    let moving = redis.begin_move(name, to).await;
+    moving.end().await;
+    moving.tell().await;
+    let joined = eventually_within(SOON, "a subscription that is taken", async || {
+        let subscribe = json!({"type":"subscribe","channel":"room:1"});
+        let id = format!("join {}", alice.seen().len());
+        let answer = alice.ask(&id, subscribe).await;
+        (answer["type"] == "ok").then_some(answer)
+    })
+    .await;
+    assert_eq!(joined["offset"], 0, "{joined}");
+}
