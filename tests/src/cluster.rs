@@ -77,6 +77,11 @@ impl Cluster {
         &self.proxies[at]
     }
 
+    /// All proxies; none for gateways that were started without.
+    pub fn proxies(&self) -> &[Proxy] {
+        &self.proxies
+    }
+
     /// Removes a node from the cluster and returns it, to be killed or waited for.
     pub fn remove(&mut self, at: usize) -> Gateway {
         self.nodes.remove(at)

@@ -21,6 +21,13 @@ impl Dice {
         Self(seed)
     }
 
+    /// Dice of their own, for what happens meanwhile.
+    pub fn more(&mut self) -> Self {
+        self.below(1);
+        // What has been thrown with one says nothing of the other.
+        Self(self.0.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15)
+    }
+
     /// A number from 0 to `count` - 1.
     pub fn below(&mut self, count: usize) -> usize {
         self.0 ^= self.0 << 13;

@@ -46,4 +46,4 @@ pub use resp::{Reply, Resp};
 pub use settings::{ADMIN_KEY, Settings};
 pub use tape::{LEASE, Tape, TapedFrame};
 pub use tls::{TestAuthority, TestCertificate};
-pub use topology::{RedisCluster, Sentinel};
+pub use topology::{Pair, RedisCluster, Sentinel, SlotMove};

@@ -1,4 +1,4 @@
-//! More than one Redis server: Redis Cluster, and Sentinel with a replica.
+//! More than one Redis server: Redis Cluster, a primary with a replica, and Sentinel over both.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -138,6 +138,24 @@ impl RedisCluster {
         owner.expect("it is one of ours").restart_empty().await;
     }
 
+    /// Begins to move the slot of a key to another server.
+    pub async fn begin_move(&self, key: &str, to: &Redis) -> SlotMove<'_> {
+        let slot = self.servers[0].run(&["CLUSTER", "KEYSLOT", key]).await;
+        let from = self.owner(&["GET", key]).await;
+        assert_ne!(from.port(), to.port(), "the slot is there already");
+        let moving = SlotMove {
+            slot: slot.integer().to_string(),
+            from,
+            to_port: to.port(),
+            to_id: to.run(&["CLUSTER", "MYID"]).await.text(),
+            cluster: self,
+        };
+        let from_id = from.run(&["CLUSTER", "MYID"]).await.text();
+        moving.set(to, &["IMPORTING", &from_id]).await;
+        moving.set(from, &["MIGRATING", &moving.to_id]).await;
+        moving
+    }
+
     /// Every key of every server.
     pub async fn keys(&self) -> Vec<String> {
         let mut keys = Vec::new();
@@ -148,8 +166,128 @@ impl RedisCluster {
     }
 }
 
-/// A primary with a replica, and a sentinel that promotes the replica a second after the primary
-/// stops.
+/// A slot on its way to another primary, by the steps of `redis-cli --cluster reshard`.
+#[derive(Debug)]
+pub struct SlotMove<'a> {
+    cluster: &'a RedisCluster,
+    slot: String,
+    /// The primary that had it.
+    pub from: &'a Redis,
+    to_port: u16,
+    to_id: String,
+}
+
+impl SlotMove<'_> {
+    async fn set(&self, server: &Redis, state: &[&str]) {
+        let mut command = vec!["CLUSTER", "SETSLOT", &self.slot];
+        command.extend(state);
+        server.run(&command).await;
+    }
+
+    /// Moves some keys; false if none was left.
+    pub async fn carry(&self, count: usize) -> bool {
+        let count = count.to_string();
+        let list = ["CLUSTER", "GETKEYSINSLOT", &self.slot, &count];
+        let keys = self.from.run(&list).await.texts();
+        if keys.is_empty() {
+            return false;
+        }
+        let port = self.to_port.to_string();
+        let mut command = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+        command.extend(keys.iter().map(String::as_str));
+        self.from.run(&command).await;
+        true
+    }
+
+    /// Gives the new primary the slot, whose keys have been moved. The others hear of it from each other.
+    pub async fn end(&self) {
+        let mut servers = self.cluster.servers.iter();
+        let to = servers.find(|server| server.port() == self.to_port);
+        let to = to.expect("it is one of ours");
+        self.set(to, &["NODE", &self.to_id]).await;
+    }
+
+    /// Tells every server of the new primary.
+    pub async fn tell(&self) {
+        for server in &self.cluster.servers {
+            self.set(server, &["NODE", &self.to_id]).await;
+        }
+    }
+}
+
+/// A primary, and a replica that can be held back before it takes over. Nothing but the test promotes it and
+/// leads gateways to it.
+#[derive(Debug)]
+pub struct Pair {
+    primary: Redis,
+    replica: Redis,
+    replication: Proxy,
+}
+
+impl Pair {
+    /// Starts both and waits until the replica has what the primary has.
+    pub async fn start() -> Self {
+        let primary = Redis::start_with(&["repl-diskless-sync-delay 0"]).await;
+        let replication = Proxy::start(primary.address()).await;
+        let source = replication.address();
+        let replicaof = format!("replicaof 127.0.0.1 {}", source.port());
+        let replica = Redis::start_with(&[&replicaof, "repl-diskless-sync-delay 0"]).await;
+        let pair = Self {
+            primary,
+            replica,
+            replication,
+        };
+        pair.in_sync().await;
+        pair
+    }
+
+    /// The primary that was promoted last.
+    pub fn primary(&self) -> &Redis {
+        &self.primary
+    }
+
+    /// Its replica; right after a promotion, the primary from before it.
+    pub fn replica(&self) -> &Redis {
+        &self.replica
+    }
+
+    async fn in_sync(&self) {
+        eventually_within(AGREEMENT, "the replica to be in sync", async || {
+            let info = self.primary.run(&["INFO", "replication"]).await.text();
+            info.contains("state=online").then_some(())
+        })
+        .await;
+    }
+
+    /// From now on the replica is told nothing: what is written is lost in a failover.
+    pub fn hold_back(&self) {
+        self.replication.set(Link::STALLED);
+    }
+
+    /// Makes the replica a primary. The other one runs on and knows nothing of it.
+    pub async fn promote(&mut self) {
+        self.replica.run(&["REPLICAOF", "NO", "ONE"]).await;
+        std::mem::swap(&mut self.primary, &mut self.replica);
+    }
+
+    /// Ends the process of the primary.
+    pub fn kill_primary(&mut self) {
+        self.primary.kill();
+    }
+
+    /// Ends the primary from before the promotion, and starts it as the replica of the new one.
+    pub async fn replace(&mut self) {
+        self.replication.point_to(self.primary.address());
+        self.replication.set(Link::CUT);
+        self.replication.set(Link::PASS);
+        self.replica.restart_empty().await;
+        let port = self.replication.address().port().to_string();
+        self.replica.run(&["REPLICAOF", "127.0.0.1", &port]).await;
+        self.in_sync().await;
+    }
+}
+
+/// A primary with a replica, and a sentinel that promotes it a second after the primary is gone.
 #[derive(Debug)]
 pub struct Sentinel {
     /// The primary, until it fails.
@@ -163,16 +301,11 @@ pub struct Sentinel {
 impl Sentinel {
     /// Starts all three and waits until the sentinel knows the replica.
     pub async fn start() -> Self {
-        let primary = Redis::start_with(&["repl-diskless-sync-delay 0"]).await;
-        let replication = Proxy::start(primary.address()).await;
-        let source = replication.address();
-        let replicaof = format!("replicaof 127.0.0.1 {}", source.port());
-        let replica = Redis::start_with(&[&replicaof, "repl-diskless-sync-delay 0"]).await;
-        eventually_within(AGREEMENT, "the replica to be in sync", async || {
-            let info = primary.run(&["INFO", "replication"]).await.text();
-            info.contains("state=online").then_some(())
-        })
-        .await;
+        let Pair {
+            primary,
+            replica,
+            replication,
+        } = Pair::start().await;
         let monitor = format!(
             "sentinel monitor {MASTER_NAME} 127.0.0.1 {} 1",
             primary.port()

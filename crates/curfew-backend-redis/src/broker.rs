@@ -129,6 +129,9 @@ impl Connections {
         if let Err(error) = told.await {
             let fault = Fault::from(error);
             span::failed(&mut span, &fault);
+            if fault.is_misrouted() {
+                self.stale.notify_one();
+            }
             return Err(fault);
         }
         self.core.answered(verb, began);

@@ -7,6 +7,7 @@
 
 mod commands;
 mod keyed;
+mod missed;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -126,6 +127,10 @@ impl Connections {
         // Held until the end: `current` is read here and replaced below.
         let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
+        // First: other servers carry the channels as soon as they know that they have the slots.
+        for server in &before.servers {
+            self.note_left(server, layout);
+        }
         let mut servers = Vec::with_capacity(layout.shards.len());
         for shard in &layout.shards {
             let known = before
@@ -153,8 +158,6 @@ impl Connections {
             if !servers.iter().any(|server| Arc::ptr_eq(old, server)) {
                 info!(redis = %old.address, "server is no longer a primary");
                 old.stop.cancel();
-                // The interruption is noted before other servers carry the channels.
-                self.note_missed(old);
             }
         }
         self.current.store(Arc::new(Current {
@@ -172,23 +175,6 @@ impl Connections {
         }
         self.note_connected();
         self.changed.notify_one();
-    }
-
-    /// Notes an interruption for the channels that the server's connection for publications
-    /// carried.
-    pub(crate) fn note_missed(&self, server: &ServerConnections) {
-        let Some(carried) = server.carries.swap(None) else {
-            // Nothing was subscribed, or the interruption is noted already.
-            return;
-        };
-        // Every task that holds both locks takes `wanted` first.
-        let wanted = self.wanted.lock();
-        let mut missed = self.missed.lock();
-        let carried = wanted.iter().filter(|channel| {
-            let name = self.core.keys.channel(channel);
-            carried.has(slot_of(name.as_bytes()))
-        });
-        missed.extend(carried.cloned());
     }
 
     /// Forgets a channel that no session of this node listens to.

@@ -8,7 +8,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use curfew_model::{Channel, GapReason};
 use redis::{PushInfo, PushKind, Value, cmd, from_redis_value, pipe};
@@ -67,6 +67,8 @@ struct Heard {
     gone: Notify,
     /// The number of channels whose listeners were notified of a gap.
     gaps: AtomicUsize,
+    /// The server has ended subscriptions by itself.
+    dropped: AtomicBool,
 }
 
 /// Keeps a connection for publications for as long as the server is a primary.
@@ -158,6 +160,11 @@ async fn serve(
                 // A new connection subscribes to the channels of the new slots.
                 return Err(Fault::NoPrimary("slots were moved".to_owned()));
             }
+        }
+        if heard.dropped.load(Ordering::Relaxed) {
+            // The slot may have its primary still. Only a new connection subscribes again, and the
+            // client library takes what Redis said unasked for the answer to a command.
+            return Err(Fault::NoPrimary("subscriptions were dropped".to_owned()));
         }
         // This connection itself is asked: the server may refuse to publish and still deliver
         // publications.
@@ -281,7 +288,8 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                 connections.core.events.gap(&channel, GapReason::LinkLost);
             }
         }
-        // Redis sends this push without a request when the slot moves to another server.
+        // Redis sends it unasked when the slot moves to another server, or is given to its primary
+        // again.
         PushKind::SUnsubscribe => {
             let channel = channel_of(connections, push);
             let wanted = connections.wanted.lock();
@@ -292,6 +300,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                 }
                 connections.missed.lock().insert(channel);
             }
+            heard.dropped.store(true, Ordering::Relaxed);
             connections.stale.notify_one();
         }
         _ => {}

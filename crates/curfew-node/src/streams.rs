@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant as StdInstant};
 
-use curfew_backend::{BackendError, StreamRange};
+use curfew_backend::{BackendError, Standing, StreamRange};
 use curfew_hub::ReadPart;
 use curfew_model::{Channel, Position, Publication};
 use parking_lot::Mutex;
@@ -35,6 +35,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Number of positions that one call asks for.
 const POSITIONS: usize = 256;
+
+/// Questions for positions that may fail before the rest waits for the next look.
+const FAILURES: usize = 64;
 
 /// Number of channels that are filled at once.
 const FILLERS: usize = 16;
@@ -229,21 +232,39 @@ pub(crate) async fn compare_quiet(node: Arc<Node>) {
         let Some(since) = StdInstant::now().checked_sub(QUIET) else {
             continue;
         };
-        let channels = node.hub.quiet_since(since);
-        for some in channels.chunks(POSITIONS) {
+        node.compare_streams(&node.hub.quiet_since(since)).await;
+    }
+}
+
+impl Node {
+    /// Compares the positions of channels with their streams'. One that cannot be read, such as one
+    /// whose slot is on its way, must not keep the others from it: it is looked for by halves.
+    pub(crate) async fn compare_streams(&self, channels: &[Channel]) {
+        let mut parts: Vec<_> = channels.chunks(POSITIONS).collect();
+        let mut failures = 0;
+        while let Some(some) = parts.pop() {
             let doubts: Vec<_> = some
                 .iter()
-                .map(|channel| node.hub.doubts(channel))
+                .map(|channel| self.hub.doubts(channel))
                 .collect();
-            let positions = match node.backends.streams.positions(some).await {
+            let positions = match self.backends.streams.positions(some).await {
                 Ok(positions) => positions,
                 Err(error) => {
-                    debug!(error = %error, "positions of quiet channels not compared");
-                    break;
+                    debug!(error = %error, channels = some.len(), "positions of quiet channels not compared");
+                    failures += 1;
+                    let in_touch = self.backends.nodes.standing() == Standing::InTouch;
+                    if failures == FAILURES || !in_touch {
+                        return;
+                    }
+                    if some.len() > 1 {
+                        let (first, second) = some.split_at(some.len() / 2);
+                        parts.extend([second, first]);
+                    }
+                    continue;
                 }
             };
             for ((channel, position), doubts) in some.iter().zip(positions).zip(doubts) {
-                node.hub.compare(channel, position, doubts);
+                self.hub.compare(channel, position, doubts);
             }
         }
     }

@@ -3,11 +3,12 @@
 
 mod book;
 mod client;
+mod servers;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use curfew_tests::{Cluster, Dice, Gateway, Kind, Link, Redis, Settings, eventually_within};
+use curfew_tests::{Cluster, Dice, Gateway, Kind, Link, Settings, eventually_within};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -15,6 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use book::{Book, place};
 use client::Client;
+use servers::Servers;
 
 /// Number of clients.
 const CLIENTS: usize = 10;
@@ -27,6 +29,9 @@ const STEP: Duration = Duration::from_millis(150);
 
 /// Deadline for a cluster to recover, and for a quiet channel to be compared.
 const RECOVERY: Duration = Duration::from_secs(45);
+
+/// Time for which links stand still.
+const STALL: Duration = Duration::from_secs(20);
 
 /// Longest wait for the answer to a publication.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -42,6 +47,10 @@ enum Faults {
     Some,
     /// The same, and the first two of four nodes are killed.
     Kills,
+    /// Nothing is heard on links of two nodes for twenty seconds.
+    Stall,
+    /// The settings of nodes change again and again, which is none.
+    Reloads,
 }
 
 /// A kind of run.
@@ -51,6 +60,7 @@ struct Trial {
     /// Number of stored publications, so small that clients reconnect too late for some.
     size: u32,
     window_bytes: u32,
+    redis: servers::Kind,
     faults: Faults,
 }
 
@@ -58,20 +68,28 @@ const TRIAL: Trial = Trial {
     channel: "room:1",
     size: 40,
     window_bytes: 4096,
+    redis: servers::Kind::One,
     faults: Faults::Some,
 };
 
 impl Trial {
     fn has_faults(&self) -> bool {
-        self.faults != Faults::None
+        ![Faults::None, Faults::Reloads].contains(&self.faults)
+    }
+
+    fn fails_at_random(&self) -> bool {
+        [Faults::Some, Faults::Kills].contains(&self.faults)
     }
 
     fn settings(&self) -> Settings {
+        self.with_history(self.size, "10m")
+    }
+
+    fn with_history(&self, size: u32, ttl: &str) -> Settings {
         let rules = format!(
             "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
              actions = [\"subscribe\", \"publish\", \"history\"]\n\
-             [[channels]]\npattern = \"*\"\nhistory = {{ size = {}, ttl = \"10m\" }}\n",
-            self.size
+             [[channels]]\npattern = \"*\"\nhistory = {{ size = {size}, ttl = \"{ttl}\" }}\n"
         );
         Settings::default()
             .rules(&rules)
@@ -97,6 +115,23 @@ struct Stage {
 }
 
 impl Stage {
+    /// Has a node take over settings that keep no less than its own, or those again.
+    fn reload(&self, dice: &mut Dice) {
+        let (node, more) = (dice.below(self.cluster.nodes().len()), dice.below(3));
+        let size = self.trial.size * [1, 1, 3][more];
+        // No smaller ones: a read that publications overtake three times over recovers nothing.
+        let window_bytes = self.trial.window_bytes << [0, 2, 8][dice.below(3)];
+        let settings = self.trial.with_history(size, ["10m", "20m", "1h"][more]);
+        let settings = settings.with(&format!("limits.window_bytes = {window_bytes}"));
+        self.cluster[node].write_config(&self.at(node, settings));
+        self.cluster[node].reload();
+    }
+
+    /// These settings, with the node's own way to Redis.
+    fn at(&self, node: usize, settings: Settings) -> Settings {
+        settings.on_redis(&format!("redis://{}", self.cluster.proxy(node).address()))
+    }
+
     /// Publishes at a node, with the data as key. Returns false if it may not have been accepted.
     async fn publish(&self, node: usize, data: &str) -> bool {
         let body = json!({"channel":self.trial.channel,"data":data,"key":data});
@@ -144,26 +179,27 @@ impl Stage {
 }
 
 /// Makes something fail. Returns true if data are lost.
-async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster, alive: &[usize]) -> bool {
+async fn fail(dice: &mut Dice, servers: &Servers, cluster: &Cluster, alive: &[usize]) -> bool {
     // The last node stays healthy.
     let node = alive[dice.below(alive.len() - 1)];
     let link = dice.link();
-    match dice.below(10) {
-        0 => cluster.proxy(node).set(link),
-        1 => cluster.proxy(node).set_only(Kind::Subscriber, link),
-        2 => cluster.proxy(node).set_only(Kind::Other, link),
-        3 | 4 => cluster.proxy(node).set(Link::PASS),
-        5 => {
-            redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let proxy = cluster.proxies().get(node);
+    match (dice.below(10), proxy) {
+        (0, Some(proxy)) => proxy.set(link),
+        (1, Some(proxy)) => proxy.set_only(Kind::Subscriber, link),
+        (2, Some(proxy)) => proxy.set_only(Kind::Other, link),
+        (3 | 4, Some(proxy)) => proxy.set(Link::PASS),
+        (0 | 5, _) => {
+            let kill = ["CLIENT", "KILL", "TYPE", "pubsub"];
+            servers.run(dice, &kill).await;
         }
-        6 => {
-            redis.run(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+        (1 | 6, _) => {
+            let kill = ["CLIENT", "KILL", "TYPE", "normal"];
+            servers.run(dice, &kill).await;
         }
-        7 => {
-            redis.run(&["SCRIPT", "FLUSH"]).await;
-        }
-        8 if dice.below(3) == 0 => {
-            redis.run(&["FLUSHALL"]).await;
+        (7, _) => servers.run(dice, &["SCRIPT", "FLUSH"]).await,
+        (8, _) if dice.below(3) == 0 => {
+            servers.run(dice, &["FLUSHALL"]).await;
             return true;
         }
         _ => {
@@ -175,6 +211,18 @@ async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster, alive: &[usize]
     false
 }
 
+/// Nothing moves on any link of the first node, nor on that by which the second hears publications. Then
+/// everything does, late.
+async fn stall(cluster: &Cluster) {
+    sleep(Duration::from_secs(2)).await;
+    cluster.proxy(0).set(Link::STALLED);
+    cluster.proxy(1).set_only(Kind::Subscriber, Link::STALLED);
+    sleep(STALL).await;
+    for proxy in cluster.proxies() {
+        proxy.set(Link::PASS);
+    }
+}
+
 /// Waits until these nodes are connected to Redis.
 async fn until_well(nodes: impl Iterator<Item = &Gateway>) {
     for node in nodes {
@@ -182,31 +230,31 @@ async fn until_well(nodes: impl Iterator<Item = &Gateway>) {
     }
 }
 
-async fn every_frame_is_accounted_for(trial: Trial) {
-    let mut dice = Dice::new();
-    let redis = Redis::start().await;
-    let count = if trial.faults == Faults::Kills { 4 } else { 3 };
-    let stage = Stage {
+/// Has clients come and go while things fail. Returns the nodes that are left, and how often data were lost.
+async fn come_and_go(
+    dice: &mut Dice,
+    servers: &Servers,
+    stage: &Stage,
+    clients: &mut [Client],
+) -> (Vec<usize>, usize) {
+    let Stage {
         trial,
-        cluster: Arc::new(Cluster::behind_proxies(count, &redis, &trial.settings()).await),
-        book: Arc::default(),
-        is_over: Arc::default(),
-    };
-    let (cluster, book) = (&stage.cluster, &stage.book);
-    let mut publishers = JoinSet::new();
-    for name in ["a", "b"] {
-        publishers.spawn(stage.clone().publish_numbers(name));
-    }
-    let mut clients: Vec<Client> = (0..CLIENTS).map(|n| Client::new(trial, n)).collect();
-    let mut alive: Vec<usize> = (0..count).collect();
+        cluster,
+        book,
+        ..
+    } = stage;
+    let mut alive: Vec<usize> = (0..cluster.nodes().len()).collect();
     let mut losses = 0;
     for step in 0..STEPS {
-        if trial.has_faults() && dice.below(3) == 0 {
-            losses += usize::from(fail(&mut dice, &redis, cluster, &alive).await);
+        if trial.fails_at_random() && dice.below(3) == 0 {
+            losses += usize::from(fail(dice, servers, cluster, &alive).await);
         }
         if trial.faults == Faults::Kills && [STEPS / 3, STEPS / 2].contains(&step) {
             let node = alive.remove(0);
             cluster[node].signal("KILL");
+        }
+        if trial.faults == Faults::Reloads {
+            stage.reload(dice);
         }
         for _ in 0..2 {
             let client = &mut clients[dice.below(CLIENTS)];
@@ -217,13 +265,48 @@ async fn every_frame_is_accounted_for(trial: Trial) {
         }
         sleep(STEP).await;
     }
-    for node in &alive {
-        cluster.proxy(*node).set(Link::PASS);
+    (alive, losses)
+}
+
+async fn every_frame_is_accounted_for(trial: Trial) {
+    let began = Instant::now();
+    let mut dice = Dice::new();
+    let servers = Servers::start(trial.redis).await;
+    let count = if trial.faults == Faults::Kills { 4 } else { 3 };
+    let stage = Stage {
+        trial,
+        cluster: Arc::new(servers.gateways(count, &trial.settings()).await),
+        book: Arc::default(),
+        is_over: Arc::default(),
+    };
+    let (cluster, book) = (&stage.cluster, &stage.book);
+    let mut publishers = JoinSet::new();
+    for name in ["a", "b"] {
+        publishers.spawn(stage.clone().publish_numbers(name));
+    }
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|n| Client::new(trial, n)).collect();
+    let mut other_dice = dice.more();
+    let stalling = async {
+        if trial.faults == Faults::Stall {
+            stall(cluster).await;
+        }
+    };
+    let ((alive, losses), begun, ()) = tokio::join!(
+        come_and_go(&mut dice, &servers, &stage, &mut clients),
+        servers.fail(&mut other_dice, &stage),
+        stalling,
+    );
+    for proxy in cluster.proxies() {
+        proxy.set(Link::PASS);
     }
     *stage.is_over.lock() = true;
     publishers.join_all().await;
     until_well(alive.iter().map(|node| &cluster[*node])).await;
     let last = &cluster[count - 1];
+    if trial.faults == Faults::Reloads {
+        let settings = stage.at(count - 1, trial.settings());
+        last.take_over(&settings, true).await;
+    }
     let end = eventually_within(RECOVERY, "a last publication", async || {
         let body = json!({"channel":trial.channel,"data":"the end","key":"the end"});
         let (status, answer) = last.admin("POST", "/v1/publish", Some(body)).await;
@@ -241,9 +324,10 @@ async fn every_frame_is_accounted_for(trial: Trial) {
     let mut book = book.lock();
     book.compare(&history, trial.size);
     let (count, epochs) = (book.len(), book.epochs());
-    eprintln!("{count} publications in {epochs} epochs, {recoveries} recoveries");
+    let took = began.elapsed();
+    eprintln!("{count} publications in {epochs} epochs, {recoveries} recoveries, {took:?}");
     assert!(count > 100 && recoveries > 5, "too few to tell anything");
-    assert!(epochs <= losses + 1, "an epoch without a loss");
+    assert!(epochs <= losses + begun + 1, "an epoch without a loss");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -276,6 +360,44 @@ async fn without_a_fault_there_is_no_gap_and_all_that_is_kept_is_recovered() {
     let trial = Trial {
         channel: "}räume:{1}",
         faults: Faults::None,
+        ..TRIAL
+    };
+    every_frame_is_accounted_for(trial).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_is_accounted_for_when_replicas_that_lag_take_over() {
+    let trial = Trial {
+        redis: servers::Kind::Pair,
+        ..TRIAL
+    };
+    every_frame_is_accounted_for(trial).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_is_accounted_for_when_slots_move() {
+    let trial = Trial {
+        channel: "room:{ä}",
+        redis: servers::Kind::Sharded,
+        ..TRIAL
+    };
+    every_frame_is_accounted_for(trial).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_frame_is_accounted_for_after_links_stood_still_for_long() {
+    let trial = Trial {
+        faults: Faults::Stall,
+        ..TRIAL
+    };
+    every_frame_is_accounted_for(trial).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reloads_make_no_gap_and_all_that_is_kept_is_recovered() {
+    let trial = Trial {
+        channel: "комната:👋",
+        faults: Faults::Reloads,
         ..TRIAL
     };
     every_frame_is_accounted_for(trial).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use curfew_tests::{Cluster, Gateway, LEASE, Redis, Tape, eventually_within};
+use curfew_tests::{Cluster, Gateway, LEASE, Redis, RedisCluster, Reply, Tape, eventually_within};
 use serde_json::{Value, json};
 use tokio::time::sleep_until;
 
@@ -199,4 +199,68 @@ async fn a_stream_takes_nothing_after_the_lease() {
     redis.thaw();
     let next = publish(&cluster[0], json!("next")).await;
     assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
+}
+
+/// Fault: a primary that is given a slot again drops the subscriptions in it, and the node heard nothing of
+/// its channels any more.
+#[tokio::test]
+async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
+    let redis = RedisCluster::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(100)).await;
+    let (alice, _) = join(&cluster[0], "alice", None).await;
+    let plain = cluster[0].tape("alice", "plain").await;
+    let cases = [(&alice, "room:1"), (&plain, "plain")];
+    for (tape, channel) in cases {
+        let name = format!("curfew:channel:{channel}");
+        let owner = redis.owner(&["GET", &name]).await;
+        let slot = owner.run(&["CLUSTER", "KEYSLOT", &name]).await.integer();
+        let (slot, id) = (
+            slot.to_string(),
+            owner.run(&["CLUSTER", "MYID"]).await.text(),
+        );
+        let count = ["PUBSUB", "SHARDNUMSUB", &name];
+        let listeners = async || match owner.run(&count).await {
+            Reply::List(counts) => counts[1].integer(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(listeners().await, 1);
+        owner.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
+        // This one is not heard.
+        let body = json!({"channel":channel,"data":"missed"});
+        cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
+        eventually_within(RECOVERY, "a subscription", async || {
+            (listeners().await == 1).then_some(())
+        })
+        .await;
+        let body = json!({"channel":channel,"data":"heard"});
+        cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
+        tape.until(json!({"channel":channel,"data":"heard"})).await;
+    }
+    assert_eq!(offsets(&alice, "room:1"), [1, 2]);
+    plain.until(json!({"type":"gap","channel":"plain"})).await;
+}
+
+/// Fault: the first subscription to a channel whose slot had moved was refused until the node looked for the
+/// primaries by itself, after five seconds.
+#[tokio::test]
+async fn a_subscription_where_the_slot_has_moved_has_the_node_look_for_it() {
+    const SOON: Duration = Duration::from_secs(3);
+    let redis = RedisCluster::start().await;
+    let cluster = Cluster::start(1, &redis.url(), &with_streams(100)).await;
+    let alice = Tape::of(cluster[0].user("alice").await);
+    let name = "curfew:channel:room:1";
+    let from = redis.owner(&["GET", name]).await.port();
+    let mut servers = redis.servers().iter();
+    let to = servers.find(|server| server.port() != from).unwrap();
+    let moving = redis.begin_move(name, to).await;
+    moving.end().await;
+    moving.tell().await;
+    let joined = eventually_within(SOON, "a subscription that is taken", async || {
+        let subscribe = json!({"type":"subscribe","channel":"room:1"});
+        let id = format!("join {}", alice.seen().len());
+        let answer = alice.ask(&id, subscribe).await;
+        (answer["type"] == "ok").then_some(answer)
+    })
+    .await;
+    assert_eq!(joined["offset"], 0, "{joined}");
 }

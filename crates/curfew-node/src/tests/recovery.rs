@@ -144,3 +144,20 @@ async fn a_revocation_while_the_stream_is_read_wins() {
     assert_eq!(member.outbox().ending(), Some(REVOKED));
     assert_eq!(harness.node.hub().queued_bytes(), 0);
 }
+
+/// Fault: one stream that could not be read kept every quiet channel from being compared, and a last
+/// publication that was lost was never noticed.
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_cannot_be_read_keeps_no_other_channel_from_being_compared() {
+    let harness = Harness::new();
+    let session = harness.open("t1").await;
+    let rooms: Vec<_> = (0..300).map(|n| channel(&format!("room:{n}"))).collect();
+    for room in &rooms {
+        joined(recover(&harness, room, session.member(), || true).await);
+    }
+    let joined_at = std::time::Instant::now();
+    *harness.rig.refused.lock() = Some(rooms[7].clone());
+    harness.node.compare_streams(&rooms).await;
+    let quiet = harness.node.hub().quiet_since(joined_at);
+    assert_eq!(quiet, [rooms[7].clone()]);
+}

@@ -91,6 +91,8 @@ pub(crate) struct Rig {
     hooks: Mutex<HashMap<(When, Call), Hook>>,
     /// The calls so far, each with its channel if it has one.
     asked: Mutex<Vec<(Call, String)>>,
+    /// The channel whose position cannot be had, nor those of others with it.
+    pub(crate) refused: Mutex<Option<Channel>>,
 }
 
 impl Rig {
@@ -101,6 +103,7 @@ impl Rig {
             gates: Mutex::default(),
             hooks: Mutex::default(),
             asked: Mutex::default(),
+            refused: Mutex::default(),
         })
     }
 
@@ -370,7 +373,11 @@ impl Streams for Rig {
         &'a self,
         channels: &'a [Channel],
     ) -> BoxFuture<'a, Result<Vec<Position>, BackendError>> {
-        self.inner.streams.positions(channels)
+        let refused = self.refused.lock().clone();
+        match refused.is_some_and(|refused| channels.contains(&refused)) {
+            true => Box::pin(std::future::ready(Err(unavailable()))),
+            false => self.inner.streams.positions(channels),
+        }
     }
 
     fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task;
 
 use super::*;
 use crate::config::{self, Check};
@@ -43,13 +44,14 @@ fn configured(sets: &[&str]) -> Config {
     loaded.unwrap().config
 }
 
-/// Starts a node, and keeps replacing its settings by each of `configs` in turn. Sends `request` to
-/// the listener that `listener` chooses, until the answer has changed from one configuration's to
-/// the other's [`CHANGES`] times. Returns the statuses of the answers.
+/// Starts a node, then replaces its settings by each of `configs` without an end. Sends a request to
+/// the listener that `listener` chooses, until both configurations have answered in turns for
+/// [`CHANGES`] times. Its head is sent first, and its body once the settings were replaced since.
+/// Returns the statuses of the answers.
 async fn statuses(
     configs: [Config; 2],
     listener: fn((Listen, Listen)) -> Listen,
-    request: &str,
+    [head, body]: [&str; 2],
 ) -> BTreeSet<String> {
     // The process has one log, so the tests share it.
     static TELEMETRY: OnceLock<Installed> = OnceLock::new();
@@ -64,12 +66,15 @@ async fn statuses(
     let running = app.listen(stop.clone(), stop).unwrap();
     let snapshots = configs.map(|config| Arc::new(settings(&config).unwrap()));
     let done = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicUsize::new(0));
     let reloads = {
         let (context, done) = (Arc::clone(&running.context), Arc::clone(&done));
+        let count = Arc::clone(&count);
         std::thread::spawn(move || {
             while !done.load(Ordering::Relaxed) {
                 for snapshot in &snapshots {
                     context.settings.store(Arc::clone(snapshot));
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
             }
         })
@@ -77,7 +82,16 @@ async fn statuses(
     let mut statuses = BTreeSet::new();
     let (mut last, mut changes) = (String::new(), 0);
     while changes < CHANGES {
-        let status = status(address, request).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        if !body.is_empty() {
+            let before = count.load(Ordering::Relaxed);
+            while count.load(Ordering::Relaxed) == before {
+                task::yield_now().await;
+            }
+            stream.write_all(body.as_bytes()).await.unwrap();
+        }
+        let status = status(stream).await;
         changes += usize::from(status != last);
         statuses.insert(status.clone());
         last = status;
@@ -87,10 +101,8 @@ async fn statuses(
     statuses
 }
 
-/// The status of the answer to a request on a connection of its own.
-async fn status(address: std::net::SocketAddr, request: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
+/// The status of the answer.
+async fn status(mut stream: TcpStream) -> String {
     let mut head = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut head).await.unwrap();
     let head = std::str::from_utf8(&head).unwrap();
@@ -116,7 +128,7 @@ async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
     let request = "GET /ws HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\
         Origin: https://app.example\r\n\r\n";
-    let statuses = statuses(configs, |(public, _)| public, request).await;
+    let statuses = statuses(configs, |(public, _)| public, [request, ""]).await;
     assert_eq!(Vec::from_iter(statuses), ["401", "403"]);
 }
 
@@ -131,11 +143,11 @@ async fn a_call_of_the_admin_api_sees_keys_and_limits_of_one_snapshot() {
         configured(&[&keys("read"), "limits.message_bytes=16384"]),
     ];
     let body = format!(r#"{{"channel":"room","data":"{}"}}"#, "x".repeat(2048));
-    let request = format!(
+    let head = format!(
         "POST /v1/publish HTTP/1.1\r\nHost: node\r\nAuthorization: Bearer {key}\r\n\
-        Content-Length: {}\r\n\r\n{body}",
+        Content-Length: {}\r\n\r\n",
         body.len()
     );
-    let statuses = statuses(configs, |(_, admin)| admin, &request).await;
+    let statuses = statuses(configs, |(_, admin)| admin, [&head, &body]).await;
     assert_eq!(Vec::from_iter(statuses), ["403", "413"]);
 }

@@ -43,6 +43,14 @@ impl Book {
         epochs.len()
     }
 
+    /// The last offset of an epoch that anyone was told of.
+    pub(super) fn top(&self, epoch: &str) -> i64 {
+        let from = (epoch.to_owned(), 0);
+        let to = (epoch.to_owned(), i64::MAX);
+        let last = self.by_place.range(from..=to).next_back();
+        last.map_or(0, |((_, offset), _)| *offset)
+    }
+
     /// ST3: the history has every publication of its epoch that a client or a publisher was told
     /// about, except those that its size has trimmed.
     pub(super) fn compare(&mut self, history: &Value, size: u32) {
@@ -59,10 +67,6 @@ impl Book {
             let offset = one["offset"].as_i64().unwrap();
             self.note((epoch.clone(), offset), &one["data"]);
         }
-        let last = self
-            .by_place
-            .range(..=(epoch.clone(), i64::MAX))
-            .next_back();
-        assert_eq!(last.unwrap().0, &(epoch, top), "no one was told of more");
+        assert_eq!(self.top(&epoch), top, "no one was told of more");
     }
 }

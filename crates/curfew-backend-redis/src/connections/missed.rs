@@ -1,0 +1,53 @@
+//! Interruptions: the channels whose publications may have been missed.
+
+use std::sync::Arc;
+
+use super::{Connections, ServerConnections};
+use crate::layout::{Layout, Shard};
+use crate::slots::slot_of;
+
+impl Connections {
+    /// Notes an interruption for the channels that the server's connection for publications
+    /// carried.
+    pub(crate) fn note_missed(&self, server: &ServerConnections) {
+        // Without one nothing was subscribed, or the interruption is noted already.
+        if let Some(carried) = server.carries.swap(None) {
+            self.note(|name| carried.has(slot_of(name)));
+        }
+    }
+
+    /// Notes an interruption for the channels that the server carried and does not have any more.
+    pub(super) fn note_left(&self, server: &ServerConnections, layout: &Layout) {
+        let Some(carried) = server.carries.load_full() else {
+            return;
+        };
+        let shards = &mut layout.shards.iter();
+        let kept = shards.find(|shard| shard.address == server.address);
+        let kept = kept.cloned().unwrap_or_else(|| Shard {
+            address: server.address.clone(),
+            slots: Vec::new(),
+        });
+        if *carried == kept {
+            return;
+        }
+        self.note(|name| carried.has(slot_of(name)) && !kept.has(slot_of(name)));
+        // Once is enough, unless the connection was lost meanwhile, which is noted with it.
+        let kept = Some(Arc::new(kept));
+        server.carries.compare_and_swap(&Some(carried), kept);
+    }
+
+    /// Notes an interruption for the channels whose names at Redis are such.
+    fn note(&self, is_missed: impl Fn(&[u8]) -> bool) {
+        // Every task that holds both locks takes `wanted` first.
+        let wanted = self.wanted.lock();
+        let mut missed = self.missed.lock();
+        let channels = wanted.iter().filter(|channel| {
+            let name = self.core.keys.channel(channel);
+            is_missed(name.as_bytes())
+        });
+        missed.extend(channels.cloned());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,84 @@
+use curfew_backend::conformance::{ManualClock, Recorder};
+use curfew_model::{Channel, DeliveryLease, NodeId};
+use curfew_telemetry::Registry;
+use tokio::sync::mpsc;
+
+use crate::config::RedisAddress;
+use crate::connect::Connector;
+use crate::core::Core;
+use crate::inbox::Inbox;
+use crate::slots::Slot;
+use crate::{RedisBackendConfig, RedisMetrics, RedisUrl};
+
+use super::*;
+
+/// Connections of a node that reaches nobody.
+fn connections() -> Arc<Connections> {
+    let config = RedisBackendConfig::default();
+    let url = RedisUrl::new("redis+cluster://127.0.0.1:1".to_owned());
+    let server = url.parse().unwrap();
+    let recorder = Arc::new(Recorder::default());
+    let core = Core::new(
+        NodeId::new(),
+        config.clone(),
+        Connector::new(config.redis, server, None),
+        Arc::clone(&recorder) as _,
+        recorder,
+        Arc::new(DeliveryLease::not_held()),
+        Arc::new(ManualClock::default()),
+        RedisMetrics::register(&Registry::default()),
+    );
+    let (requests, _) = mpsc::channel(1);
+    let inbox = Inbox::new(Arc::clone(&core), requests);
+    Connections::new(core, inbox)
+}
+
+/// Two servers: the slots of each.
+fn layout(slots: [&[(Slot, Slot)]; 2]) -> Layout {
+    let shards = slots.iter().zip(1..).map(|(slots, port)| Shard {
+        address: RedisAddress {
+            host: "127.0.0.1".to_owned(),
+            port,
+        },
+        slots: slots.to_vec(),
+    });
+    Layout {
+        cluster: true,
+        shards: shards.collect(),
+    }
+}
+
+/// Fault: the new primary was subscribed to before the old one had noted an interruption, and
+/// listeners were not told of it.
+#[tokio::test]
+async fn a_slot_that_leaves_a_server_is_an_interruption_before_another_can_carry_it() {
+    let connections = connections();
+    let channel = Channel::parse("room:1").unwrap();
+    connections.update(&layout([&[Slot::ALL], &[]]));
+    connections.wanted.lock().insert(channel.clone());
+    let first = connections.of(Slot::ALL.0).unwrap();
+    first.carry();
+    // No other task runs before this returns.
+    connections.update(&layout([&[], &[Slot::ALL]]));
+    assert!(connections.missed.lock().remove(&channel));
+    // The loss of the old connection, which is given up now, is none of the channel's.
+    connections.note_missed(&first);
+    assert!(connections.missed.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_slot_that_stays_is_no_interruption() {
+    let connections = connections();
+    let channel = Channel::parse("room:1").unwrap();
+    let slot = slot_of(connections.core.keys.channel(&channel).as_bytes());
+    let others = |slot: Slot| (Slot(slot.0 + 1), Slot::ALL.1);
+    connections.update(&layout([&[(Slot::ALL.0, slot), others(slot)], &[]]));
+    connections.wanted.lock().insert(channel.clone());
+    let first = connections.of(slot).unwrap();
+    first.carry();
+    connections.update(&layout([&[(Slot::ALL.0, slot)], &[others(slot)]]));
+    assert!(connections.missed.lock().is_empty());
+    // It is one when the connection is lost.
+    connections.note_missed(&first);
+    assert!(connections.missed.lock().remove(&channel));
+}
