@@ -142,7 +142,7 @@ class Bench:
                 server = next(line.partition(":")[2] for line in say("INFO", "replication").split() if line.startswith("master_replid:"))
                 stream = "curfew:stream:{0}:bench:100"
                 words = ["3", stream, stream + ":meta", "curfew:channel:bench:100",
-                         never, server, "kdWqZx3a", str(30 * 86_400_000), "600000", "300000", "100", "PUBLISH"]
+                         never, server, "kdWqZx3a", str(30 * 86_400_000), "600000", "300000", "100", "PUBLISH", "kdWqZx3a:0"]
                 words += ["0", "," + envelope] * each
             digest = say("-x", "SCRIPT", "LOAD", input=text).strip()
             tried = say("EVALSHA", digest, *words)

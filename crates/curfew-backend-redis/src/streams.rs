@@ -69,6 +69,8 @@ pub(crate) async fn missing_rights(
 pub(crate) struct NewEntry {
     pub(crate) keys: StreamKeys,
     pub(crate) bounds: StreamBounds,
+    /// The position up to which this node has received the stream.
+    pub(crate) seen: Option<Position>,
     /// The idempotency key's name at Redis.
     pub(crate) key: Option<String>,
 }
@@ -120,6 +122,13 @@ fn read_epoch(value: Value) -> Option<Epoch> {
     text.parse().ok()
 }
 
+/// A position as the scripts take it; empty without one.
+fn seen(position: Option<Position>) -> String {
+    position.map_or_else(String::new, |Position { epoch, offset }| {
+        format!("{}:{offset}", epoch.as_str())
+    })
+}
+
 /// A new random epoch.
 pub(crate) fn fresh_epoch() -> Epoch {
     Epoch::from_random(fastrand::u64(..))
@@ -141,7 +150,13 @@ impl Streams for Redis {
         Box::pin(async move {
             let keys = self.core.keys.stream(&publication.channel);
             let key = key.map(|key| keys.publication(&key));
-            let entry = Box::new(NewEntry { keys, bounds, key });
+            let seen = self.core.local.reached(&publication.channel);
+            let entry = Box::new(NewEntry {
+                keys,
+                bounds,
+                seen,
+                key,
+            });
             let appended = self.hand_over(publication, until, Some(entry)).await?;
             appended.ok_or_else(|| self.failed(Fault::Unexpected("EVALSHA")))
         })
@@ -153,8 +168,8 @@ impl Streams for Redis {
         range: StreamRange,
     ) -> BoxFuture<'a, Result<StreamPage, BackendError>> {
         Box::pin(async move {
-            let keys = self.core.keys.stream(channel);
-            let reply = self.connections.call(self.read_command(&keys, range)).await;
+            let command = self.read_command(channel, range);
+            let reply = self.connections.call(command).await;
             let page = reply.and_then(|reply| self.read_page(channel, reply));
             page.map_err(|fault| self.failed(fault))
         })
@@ -165,10 +180,9 @@ impl Streams for Redis {
         channels: &'a [Channel],
     ) -> BoxFuture<'a, Result<Vec<Position>, BackendError>> {
         Box::pin(async move {
-            let commands = channels.iter().map(|channel| {
-                let keys = self.core.keys.stream(channel);
-                self.read_command(&keys, StreamRange::Top)
-            });
+            let commands = channels
+                .iter()
+                .map(|channel| self.read_command(channel, StreamRange::Top));
             let replies = self.connections.pipeline(commands.collect()).await;
             let replies = replies.map_err(|fault| self.failed(fault))?;
             let positions = channels.iter().zip(replies).map(|(channel, reply)| {
@@ -190,6 +204,8 @@ impl Streams for Redis {
                 .arg(Verbs::new(self.connections.is_cluster()).publish);
             let cleared = self.connections.call(command).await;
             let _: u64 = cleared.map_err(|fault| self.failed(fault))?;
+            // At once, because the notice may be on its way or lost.
+            self.core.events.cleared(channel);
             Ok(())
         })
     }
@@ -216,12 +232,14 @@ impl Redis {
         Ok(page)
     }
 
-    fn read_command(&self, keys: &StreamKeys, range: StreamRange) -> Keyed {
+    fn read_command(&self, channel: &Channel, range: StreamRange) -> Keyed {
+        let keys = self.core.keys.stream(channel);
         let known = self.connections.server_id(slot_of(keys.stream.as_bytes()));
         let command = Keyed::script(READ, &[&keys.stream, &keys.meta])
             .arg(known)
             .arg(fresh_epoch().as_str())
-            .arg(milliseconds(POSITION_LIFETIME));
+            .arg(milliseconds(POSITION_LIFETIME))
+            .arg(seen(self.core.local.reached(channel)));
         match range {
             // Redis refuses an empty range.
             StreamRange::Before { offset: 0, .. }
@@ -276,7 +294,8 @@ impl AppendCall<'_> {
             .arg(milliseconds(self.entry.bounds.ttl))
             .arg(milliseconds(PUBLICATION_KEY_LIFETIME))
             .arg(self.entry.bounds.size)
-            .arg(Verbs::new(self.cluster).publish);
+            .arg(Verbs::new(self.cluster).publish)
+            .arg(seen(self.entry.seen));
         // The index of the last key so far. Lua counts from 1.
         let mut place = fixed.len();
         for (entry, envelope) in entries {

@@ -67,8 +67,19 @@ struct Heard {
     gone: Notify,
     /// The number of channels whose listeners were notified of a gap.
     gaps: AtomicUsize,
+    /// True once the connection was given up. Pushes may still be in its buffer.
+    has_ended: AtomicBool,
     /// The server has ended subscriptions by itself.
     dropped: AtomicBool,
+}
+
+/// Marks a connection as given up when it is dropped.
+struct EndOnDrop(Arc<Heard>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.has_ended.store(true, Ordering::Release);
+    }
 }
 
 /// Keeps a connection for publications for as long as the server is a primary.
@@ -125,6 +136,7 @@ async fn serve(
 ) -> Result<Infallible, Fault> {
     let probe = probe_channel(connections, server).ok_or(Fault::NotConnected)?;
     let heard = Arc::new(Heard::default());
+    let _ended = EndOnDrop(Arc::clone(&heard));
     let pushes = {
         let (connections, heard, probe) =
             (Arc::clone(connections), Arc::clone(&heard), probe.clone());
@@ -281,9 +293,12 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
         // The answer to a subscription arrives before every publication of the channel on this
         // connection. The gap is reported here, and everything after it is complete.
         PushKind::Subscribe | PushKind::SSubscribe => {
-            if let Some(channel) = channel_of(connections, push)
-                && connections.missed.lock().remove(&channel)
-            {
+            let Some(channel) = channel_of(connections, push) else {
+                return;
+            };
+            let mut missed = connections.missed.lock();
+            // An answer that a lost connection had in its buffer ends no interruption.
+            if !heard.has_ended.load(Ordering::Acquire) && missed.remove(&channel) {
                 heard.gaps.fetch_add(1, Ordering::Relaxed);
                 connections.core.events.gap(&channel, GapReason::LinkLost);
             }
@@ -298,7 +313,9 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                     // This node has unsubscribed itself.
                     return;
                 }
-                connections.missed.lock().insert(channel);
+                let mut missed = connections.missed.lock();
+                connections.core.events.interrupted(&channel);
+                missed.insert(channel);
             }
             heard.dropped.store(true, Ordering::Relaxed);
             connections.stale.notify_one();

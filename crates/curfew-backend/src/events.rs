@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use curfew_model::{
-    Channel, Disconnect, GapReason, PresenceChange, PresenceEntry, Present, Publication,
+    Channel, Disconnect, GapReason, Position, PresenceChange, PresenceEntry, Present, Publication,
     Revocation, RevocationKey, SessionId,
 };
 
@@ -27,6 +27,11 @@ pub trait Events: Send + Sync + 'static {
     /// Publications of a channel may not have reached this node's sessions. From now on they are
     /// complete again.
     fn gap(&self, channel: &Channel, reason: GapReason);
+
+    /// Publications of a channel stop arriving, until the next [gap](Events::gap) that a lost link
+    /// is the reason for. The node reads its copies of the channel's stream from the backend
+    /// meanwhile.
+    fn interrupted(&self, channel: &Channel);
 
     /// A session has entered a channel, or has left it.
     fn presence_changed(&self, channel: &Channel, change: PresenceChange, present: &Present);
@@ -93,6 +98,10 @@ pub trait LocalSessions: Send + Sync + 'static {
 
     /// The records of the open sessions among these.
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord>;
+
+    /// The position up to which the node has received a channel's stream; `None` also while it
+    /// delivers. A stream that ends before it has gone back.
+    fn reached(&self, channel: &Channel) -> Option<Position>;
 
     /// The entries of these sessions in the presence of channels.
     fn presence(&self, sessions: &[SessionId]) -> Vec<PresenceEntry>;

@@ -226,6 +226,21 @@ impl Hub {
         true
     }
 
+    /// Call this when publications of a channel stop arriving by pub/sub. Until [`Hub::resume`],
+    /// a subscriber that joins has the stream read for it.
+    pub fn interrupt(&self, channel: &Channel) {
+        if let Some(feed) = self.streams.get(channel) {
+            self.streams.with(&feed, Feed::interrupt);
+        }
+    }
+
+    /// Call this when publications of a channel arrive again, then [`Hub::doubt`].
+    pub fn resume(&self, channel: &Channel) {
+        if let Some(feed) = self.streams.get(channel) {
+            self.streams.with(&feed, Feed::resume);
+        }
+    }
+
     /// Like [`Hub::doubt`], for every channel with a stream.
     pub fn doubt_all(&self) {
         // Copied: a feed's lock is not waited for while joins wait for the map.
@@ -295,6 +310,13 @@ impl Hub {
     /// read.
     pub fn reached(&self, channel: &Channel) -> Option<Position> {
         self.streams.get(channel)?.lock().at()
+    }
+
+    /// The position that the stream must have reached, since the channel's feed has. `None` while
+    /// the feed delivers: the caller must not wait for that.
+    pub fn seen(&self, channel: &Channel) -> Option<Position> {
+        let feed = self.streams.get(channel)?;
+        feed.try_lock()?.seen()
     }
 
     /// The channels whose feeds have received nothing since then.

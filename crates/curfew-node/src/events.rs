@@ -12,8 +12,8 @@ use curfew_backend::{
 };
 use curfew_hub::{Delivered, DeliveryPath, Ending, Hub, Member};
 use curfew_model::{
-    Channel, Disconnect, GapReason, NodeId, PresenceChange, PresenceEntry, Present, Publication,
-    Revocation, RevocationKey, SessionId, TraceContext,
+    Channel, Disconnect, GapReason, NodeId, Position, PresenceChange, PresenceEntry, Present,
+    Publication, Revocation, RevocationKey, SessionId, TraceContext,
 };
 use curfew_telemetry::{Span, SpanKind, Writes};
 use parking_lot::Mutex;
@@ -235,6 +235,10 @@ impl Events for HubEvents {
         self.hub.forget_window(channel);
     }
 
+    fn interrupted(&self, channel: &Channel) {
+        self.hub.interrupt(channel);
+    }
+
     fn doubt_streams(&self) {
         self.hub.doubt_all();
     }
@@ -294,6 +298,9 @@ impl Events for HubEvents {
     }
 
     fn gap(&self, channel: &Channel, reason: GapReason) {
+        if reason == GapReason::LinkLost {
+            self.hub.resume(channel);
+        }
         // The stream still has the missing publications, so it is read instead.
         if !self.hub.doubt(channel) {
             self.hub.gap(channel, reason);
@@ -370,6 +377,10 @@ impl LocalSessions for HubEvents {
                 address: member.address(),
             })
             .collect()
+    }
+
+    fn reached(&self, channel: &Channel) -> Option<Position> {
+        self.hub.seen(channel)
     }
 
     fn presence(&self, sessions: &[SessionId]) -> Vec<PresenceEntry> {

@@ -249,6 +249,10 @@ impl Node {
         let mut asking = {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let is_new = asked.get(channel) != Some(&Asked::Listening);
+            if is_new {
+                // Before the request: a link that is lost later interrupts the channel again.
+                self.hub.resume(channel);
+            }
             let asking = self.listen(&mut asked, channel).await?;
             if is_new {
                 // The node was not listening to the channel, so the feed may have missed

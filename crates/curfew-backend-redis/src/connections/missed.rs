@@ -45,7 +45,11 @@ impl Connections {
             let name = self.core.keys.channel(channel);
             is_missed(name.as_bytes())
         });
-        missed.extend(channels.cloned());
+        for channel in channels {
+            missed.insert(channel.clone());
+            // Under the lock, so that no gap ends the interruption before it is reported.
+            self.core.events.interrupted(channel);
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 --
 -- ARGV: a deadline in microseconds since 1970; the server's id and a fresh epoch; the lifetimes of
 -- the position, of the publications and of idempotency keys, in milliseconds; the number of
--- publications to keep; PUBLISH or SPUBLISH. Two arguments follow for each publication: the index
--- of its key in KEYS, or 0, and its envelope without the beginning.
+-- publications to keep; PUBLISH or SPUBLISH; the caller's position in the stream. Two arguments
+-- follow for each publication: the index of its key in KEYS, or 0, and its envelope without the
+-- beginning.
 --
 -- Answers with the server's id, the epoch, and the offset of each publication. If an earlier
 -- publication had the same key, its epoch and offset are answered instead.
@@ -21,12 +22,12 @@ if KEYS[4] then
   demand('SET', KEYS[4], '', 'PX', ARGV[6])
 end
 local at = string.format('%d', math.floor(now / 1000))
-local epoch, top, server = position(ARGV[2], ARGV[3], ARGV[4])
+local epoch, top, server = position(ARGV[2], ARGV[3], ARGV[4], ARGV[9])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 local before, answer = top, { server, epoch }
 -- The indexes in ARGV of new publications, and the positions of their keys.
 local new, positions = {}, {}
-for i = 9, #ARGV, 2 do
+for i = 10, #ARGV, 2 do
   local key = KEYS[tonumber(ARGV[i])]
   local known = key and (positions[key] or redis.call('GET', key))
   -- A position of an earlier epoch does not count: its publication may be lost.

@@ -22,9 +22,9 @@ local function demand(...)
 end
 
 -- Returns the epoch, the top and the server's id. The stream begins the epoch `fresh` if it may be
--- incomplete: another server wrote it last, its hash is missing, or its last entry is not the top
--- of the hash. `known` is the server's id that the caller knows, or '' if it knows none.
-local function position(known, fresh, lifetime)
+-- incomplete: another server wrote it last, its hash is missing, its last entry is not the top of
+-- the hash, or its top is below `seen`, the caller's position in the stream as 'epoch:offset' or ''. `known` is the server's id that the caller knows, or '' if it knows none.
+local function position(known, fresh, lifetime, seen)
   local meta = of_type(redis.pcall('HMGET', KEYS[2], 'epoch', 'top', 'server'))
   if not meta then
     redis.call('DEL', KEYS[2])
@@ -37,6 +37,10 @@ local function position(known, fresh, lifetime)
     known = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or known
   end
   local is_whole = epoch and top and server == known
+  if is_whole and string.sub(seen, 1, #epoch + 1) == epoch .. ':' then
+    -- A lower top means that older data were loaded without a restart.
+    is_whole = tonumber(string.sub(seen, #epoch + 2)) <= top
+  end
   if is_whole then
     local last = of_type(redis.pcall('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1))
     is_whole = last and (not last[1] or last[1][1] == string.format('%.0f-0', top))

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use curfew_model::{
-    Channel, Claims, Clock, Disconnect, GapReason, NodeId, PresenceChange, PresenceEntry, Present,
-    Principal, PrincipalParts, Publication, Revocation, RevocationKey, SessionId, SystemClock,
-    boottime,
+    Channel, Claims, Clock, Disconnect, GapReason, NodeId, Position, PresenceChange, PresenceEntry,
+    Present, Principal, PrincipalParts, Publication, Revocation, RevocationKey, SessionId,
+    SystemClock, boottime,
 };
 use parking_lot::Mutex;
 
@@ -252,6 +252,8 @@ impl Events for Recorder {
 
     fn doubt_streams(&self) {}
 
+    fn interrupted(&self, _: &Channel) {}
+
     fn revoked_nobody(&self, _: &RevocationKey, _: &Revocation) {}
 
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, _: Instant) -> Ended {
@@ -316,6 +318,10 @@ impl LocalSessions for Recorder {
 
     fn records(&self, _: &[SessionId]) -> Vec<SessionRecord> {
         Vec::new()
+    }
+
+    fn reached(&self, _: &Channel) -> Option<Position> {
+        None
     }
 
     fn presence(&self, _: &[SessionId]) -> Vec<PresenceEntry> {

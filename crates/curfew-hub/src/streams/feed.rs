@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use curfew_model::{Epoch, GapReason, Position, Publication};
+use curfew_model::{Epoch, GapReason, MAX_OFFSET, Position, Publication};
 
 /// Most publications that wait for a missing one. Further ones are read from the stream.
 const MAX_WAITING: usize = 1024;
@@ -73,6 +73,12 @@ pub(super) struct Feed {
     /// Counts the times at which something may have been missed. A read that began before the last
     /// of them confirms nothing.
     pub(super) doubts: u64,
+    /// True while publications do not arrive by pub/sub.
+    is_interrupted: bool,
+    /// The latest time of a publication delivered, in milliseconds since 1970.
+    newest_at: u64,
+    /// True if the stream has given an offset to two publications, so that it has gone back.
+    has_gone_back: bool,
     /// The last publications delivered, without holes.
     window: VecDeque<Publication>,
     window_bytes: usize,
@@ -105,6 +111,9 @@ impl Feed {
             at: None,
             is_confirmed: false,
             doubts: 0,
+            is_interrupted: false,
+            newest_at: 0,
+            has_gone_back: false,
             window: VecDeque::new(),
             window_bytes: 0,
             ahead: None,
@@ -124,6 +133,27 @@ impl Feed {
     /// The position of the last publication delivered, while it is known to agree with the stream.
     pub(super) fn confirmed(&self) -> Option<Position> {
         self.at.filter(|_| self.is_confirmed)
+    }
+
+    /// The position of the last publication delivered, if a subscriber may join there: it agrees
+    /// with the stream. During an interruption only a `read` made for the subscriber shows that.
+    pub(super) fn joinable(&self, read: Option<ReadPart<'_>>) -> Option<Position> {
+        let is_fresh = read.is_some_and(|read| read.doubts == self.doubts);
+        self.confirmed()
+            .filter(|_| !self.is_interrupted || is_fresh)
+    }
+
+    /// The position that the stream has reached at least. Beyond every top if the stream has gone
+    /// back, so that it begins another epoch.
+    pub(super) fn seen(&self) -> Option<Position> {
+        let offset = |at: Position| match self.has_gone_back {
+            true => MAX_OFFSET,
+            false => at.offset,
+        };
+        self.at.map(|at| Position {
+            offset: offset(at),
+            ..at
+        })
     }
 
     /// The position of the last publication delivered.
@@ -153,6 +183,17 @@ impl Feed {
         self.forget();
     }
 
+    /// Notes that publications do not arrive by pub/sub.
+    pub(super) fn interrupt(&mut self) {
+        self.is_interrupted = true;
+        self.doubt();
+    }
+
+    /// Notes that publications arrive again.
+    pub(super) fn resume(&mut self) {
+        self.is_interrupted = false;
+    }
+
     /// Compares the feed's position with the stream's, read by a comparison that began at `doubts`.
     /// Returns true if they are equal, which confirms the position unless something may be missing.
     pub(super) fn confirm(&mut self, position: Position, doubts: u64, now: Instant) -> bool {
@@ -160,8 +201,13 @@ impl Feed {
             return false;
         }
         self.heard_at = now;
-        self.is_confirmed = self.ahead.is_none() && doubts == self.doubts;
+        self.is_confirmed = self.is_complete() && doubts == self.doubts;
         true
+    }
+
+    /// True if nothing waits for missing publications or for another epoch.
+    fn is_complete(&self) -> bool {
+        self.ahead.is_none() && !self.has_gone_back
     }
 
     /// Forgets the window.
@@ -192,7 +238,15 @@ impl Feed {
         };
         let Position { epoch, offset } = entry.position;
         match self.at {
-            Some(at) if at.epoch == epoch && offset <= at.offset => return self.state(),
+            Some(at) if at.epoch == epoch && offset <= at.offset => {
+                // A publication that was delivered is not newer than the newest of them.
+                if entry.at > self.newest_at {
+                    self.has_gone_back = true;
+                    self.doubt();
+                    return FeedState::Missing { after: 0 };
+                }
+                return self.state();
+            }
             Some(at) if at.epoch == epoch && offset == at.offset + 1 => {
                 self.deliver(publication, now, out);
                 self.release(now, out);
@@ -249,6 +303,7 @@ impl Feed {
         };
         out.publication(publication);
         self.at = Some(entry.position);
+        self.newest_at = self.newest_at.max(entry.at);
         (self.heard_at, self.used_at) = (now, now);
         let publication = Publication {
             trace: None,
@@ -316,7 +371,7 @@ impl Feed {
         }
         self.extend_back(part);
         self.release(now, out);
-        self.is_confirmed = self.ahead.is_none() && part.doubts == self.doubts;
+        self.is_confirmed = self.is_complete() && part.doubts == self.doubts;
         self.state()
     }
 
@@ -350,6 +405,7 @@ impl Feed {
         };
         out.gap(at, GapReason::Epoch);
         self.at = Some(at);
+        self.has_gone_back = false;
         at
     }
 
@@ -444,8 +500,9 @@ impl Feed {
         let Some(at) = self.at else {
             return Replay::Read(since.offset);
         };
-        // The stream has just returned a read part, so that part has not expired.
-        if read.is_none() && self.has_expired(came_at) {
+        // The stream has just returned a read part, so that part has not expired. During an
+        // interruption a notice that the history was deleted may have been missed.
+        if self.is_interrupted || (read.is_none() && self.has_expired(came_at)) {
             self.forget();
         }
         self.used_at = now;

@@ -137,7 +137,7 @@ impl Hub {
             delta,
         } = subscriber;
         self.streams.with(&joining.feed, |feed| {
-            let confirmed = feed.confirmed();
+            let confirmed = feed.joinable(read);
             let Some(position) = confirmed.or_else(|| feed.at().filter(|_| is_last)) else {
                 return Join::Read {
                     after: feed.unknown_after(since),

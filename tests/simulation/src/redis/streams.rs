@@ -53,6 +53,7 @@ pub(super) fn append(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Don
         key_lifetime,
         size,
         publish,
+        seen,
         publications @ ..,
     ] = args
     else {
@@ -67,7 +68,7 @@ pub(super) fn append(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Don
         epoch,
         mut top,
         server,
-    } = position(call, stream_key, meta_key, known, fresh, lifetime)?;
+    } = position(call, stream_key, meta_key, known, [fresh, lifetime, seen])?;
     let size = usize::try_from(integer(size)?).map_err(|_| ARGUMENTS)?;
     let mut answer: Vec<Result<u64, Vec<u8>>> = Vec::new();
     for publication in publications.chunks_exact(2) {
@@ -124,11 +125,12 @@ pub(super) fn append(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Don
 
 /// Does the same as `read.lua`, line by line.
 pub(super) fn read(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
-    let ([stream_key, meta_key], [known, fresh, lifetime, way, range @ ..]) = (keys, args) else {
+    let ([stream_key, meta_key], [known, fresh, lifetime, seen, way, range @ ..]) = (keys, args)
+    else {
         return Err(ARGUMENTS.into());
     };
     let Position { epoch, top, server } =
-        position(call, stream_key, meta_key, known, fresh, lifetime)?;
+        position(call, stream_key, meta_key, known, [fresh, lifetime, seen])?;
     let entries = stream(call.server.data.live(stream_key, call.ms()))?;
     let bounds = || -> Result<(u64, usize), Failure> {
         let [offset, limit] = range else {
@@ -197,15 +199,14 @@ fn position(
     stream_key: &[u8],
     meta_key: &[u8],
     known: &[u8],
-    fresh: &[u8],
-    lifetime: &[u8],
+    [fresh, lifetime, seen]: [&[u8]; 3],
 ) -> Result<Position, Failure> {
     call.lapse(stream_key);
     call.lapse(meta_key);
     let ms = call.ms();
     let Ok(meta) = hash(call.server.data.live(meta_key, ms)).cloned() else {
         call.remove(meta_key);
-        return position(call, stream_key, meta_key, known, fresh, lifetime);
+        return position(call, stream_key, meta_key, known, [fresh, lifetime, seen]);
     };
     let field = |name: &[u8]| {
         let found = meta.iter().find(|(field, _)| field == name);
@@ -220,6 +221,7 @@ fn position(
     }
     if let (Some(epoch), Some(top), Some(written_by)) = (epoch, top, written_by)
         && written_by == server
+        && !is_behind(&epoch, top, seen)
         && let Ok(entries) = stream(call.server.data.live(stream_key, ms))
         && entries
             .last_key_value()
@@ -239,6 +241,15 @@ fn position(
         top: 0,
         server,
     })
+}
+
+/// True if the caller has received more of this epoch than `top`.
+fn is_behind(epoch: &[u8], top: u64, seen: &[u8]) -> bool {
+    let offset = seen
+        .strip_prefix(epoch)
+        .and_then(|rest| rest.strip_prefix(b":"));
+    let offset = offset.and_then(|offset| std::str::from_utf8(offset).ok()?.parse::<u64>().ok());
+    offset.is_some_and(|offset| offset > top)
 }
 
 fn integer(text: &[u8]) -> Result<i64, Failure> {
