@@ -202,8 +202,8 @@ fn is_abandoned(path: &Path) -> bool {
     is_socket && connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Passes each connection and its peer address to `on_connection` until `stop`. Then it passes the
-/// connections already queued.
+/// Passes each connection and its peer address to `on_connection` until `stop`. Then passes the
+/// connections that the kernel has already queued.
 pub(crate) async fn accept(
     listener: Listener,
     stop: CancellationToken,

@@ -92,11 +92,12 @@ curfew_telemetry::labels! {
     LogoutOutcome = "outcome" {
         /// The report is valid and in force.
         Accepted = "accepted",
-        /// The report is valid and in force. Its user has sessions, but none of the named login.
+        /// The report is valid and in force. Its user has sessions, but none that belongs to the
+        /// named login.
         NobodyFound = "nobody_found",
         /// The report is refused.
         Refused = "refused",
-        /// The report was not read: too much from its address could not be verified.
+        /// The report was not read: too many reports from its address could not be verified.
         RateLimited = "rate_limited",
         /// The report may be valid, but a dependency was unavailable.
         Unavailable = "unavailable",
@@ -140,7 +141,7 @@ curfew_telemetry::labels! {
         Stream = "stream",
         /// The event is refused.
         Refused = "refused",
-        /// The event was not read: too much from its address could not be verified.
+        /// The event was not read: too many reports from its address could not be verified.
         RateLimited = "rate_limited",
         /// The event may be valid, but a dependency was unavailable.
         Unavailable = "unavailable",

@@ -107,8 +107,8 @@ impl Permits {
         }
     }
 
-    /// A permit for a connection accepted from `address`. With `None`, it counts for no address
-    /// until [`Unauthenticated::attribute`].
+    /// A permit for a connection accepted from `address`. With `None`, the connection counts for no
+    /// address until [`Unauthenticated::attribute`].
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,

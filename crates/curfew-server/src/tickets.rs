@@ -50,7 +50,7 @@ struct Given {
 
 /// The refusal of a ticket.
 struct TicketRefusal {
-    /// Its name in spans and in the log.
+    /// The refusal's name in spans and in the log.
     reason: &'static str,
     response: Box<Response>,
 }
@@ -60,7 +60,7 @@ struct TicketRefusal {
 pub(crate) enum RedeemError {
     /// There is no such ticket, or it is no longer valid.
     NotFound(AuthError),
-    /// The ticket is for pages of another origin. It is used up now.
+    /// The ticket is for pages of another origin. This call has used it up.
     OtherOrigin,
     /// The backend failed. The ticket may or may not be used up.
     Backend(BackendError),
@@ -87,9 +87,9 @@ impl TicketEndpoint {
         }
     }
 
-    /// Answers a request for a ticket, or its preflight. The page usually has another origin, so
-    /// its browser sends a preflight first, and shows the page only answers that allow it (Fetch
-    /// §3.2).
+    /// Answers a request for a ticket, or its preflight. The page usually has another origin. Its
+    /// browser then sends a preflight first, and shows the page only answers that allow the page's
+    /// origin (Fetch §3.2).
     pub(crate) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
@@ -153,8 +153,8 @@ impl TicketEndpoint {
         if node.is_refusing() {
             return Err(Problem::unavailable("the node is leaving service, ask again").into());
         }
-        // Tickets count in the rate of handshakes: issuing one costs as much, and leads to a
-        // handshake.
+        // A ticket counts against the rate of handshakes, because issuing it costs as much as a
+        // handshake and leads to one.
         if !self.permits.handshake(&settings.sessions.limits) {
             let detail = "too many requests at the moment, try again";
             return Err(Problem::over_limit(permits::HANDSHAKES, detail).into());
@@ -208,8 +208,8 @@ impl TicketEndpoint {
     ///
     /// # Errors
     ///
-    /// There is no such ticket, or this call uses it up; after [`RedeemError::Backend`] it may be
-    /// used up.
+    /// The ticket does not exist, or this call has used it up. After [`RedeemError::Backend`] the
+    /// ticket may or may not be used up.
     pub(crate) async fn redeem(
         &self,
         settings: &Snapshot,

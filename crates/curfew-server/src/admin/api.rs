@@ -58,7 +58,7 @@ fn forbidden(detail: String) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
 }
 
-/// A request, taken apart.
+/// A request that has been split into its parts.
 #[derive(Debug)]
 pub(super) struct Call {
     /// The settings that apply to the whole request.

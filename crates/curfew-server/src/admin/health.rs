@@ -89,7 +89,7 @@ pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
         Standing::Starting(why) => (false, Backend::Unavailable, Some(why)),
     };
     let draining = node.is_draining();
-    // Only issuers whose keys are fetched can lack them.
+    // `keyed` is false only if every issuer's keys come from a URL and no fetch has succeeded yet.
     let keyed = admin.context.authenticator.had_keys();
     if draining {
         reason = Some("draining".into());

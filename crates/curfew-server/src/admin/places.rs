@@ -73,7 +73,7 @@ impl Places {
 impl Place {
     /// Notes that the connection waits for a request. It can be displaced from now on.
     pub(super) fn wait(&self) {
-        // Locked before `number`, as in `serve`: another order could deadlock.
+        // Locked before `number`, as in `serve`: the opposite order could deadlock.
         let mut waiting = self.places.waiting.lock();
         let number = waiting.next;
         waiting.next += 1;
@@ -97,7 +97,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // A connection that has ended must not be found among the waiting ones.
+        // A connection that has ended must not stay in the list of idle connections.
         self.serve();
     }
 }

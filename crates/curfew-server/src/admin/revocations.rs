@@ -126,7 +126,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     let node = &admin.context.node;
     let receipt = node.revoke(key.clone(), revocation).await?;
     node.tell_receipt(&key, &receipt);
-    // The line has neither the value nor the reason, because either may identify a person.
+    // The log line has neither the value nor the reason, because either may identify a person.
     info!(
         kind,
         key = call.key(),
@@ -149,7 +149,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
     let listed = admin.context.node.backends().revocations.list().await?;
-    // The kinds are those of this moment. A later reload may add one.
+    // The kinds that are configured now. A later reload may add a kind.
     let kinds = admin.context.node.hub().kinds();
     let unknown = |kind: &str| {
         let known = RevocationKey::is_kind(kind, kinds.claims());

@@ -37,7 +37,7 @@ pub enum Power {
 }
 
 impl Power {
-    /// Its name in the configuration.
+    /// The right's name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Publish => "publish",
@@ -86,7 +86,7 @@ impl fmt::Debug for AdminKey {
 }
 
 impl AdminKey {
-    /// Its name in logs and traces.
+    /// The key's name in logs and traces.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -216,7 +216,7 @@ impl AdminKeyConfig {
     }
 }
 
-/// A key, from its file if there is one. The error names the setting and what is wrong.
+/// A key, from its file if there is one. The error is the setting's name and its fault.
 fn read(
     within: &str,
     key: Option<&Secret>,

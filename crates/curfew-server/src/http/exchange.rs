@@ -31,18 +31,18 @@ use super::{Problem, Response};
 /// The time that a peer has to read its answer and close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Maximum number of a peer's bytes that are read and discarded meanwhile.
+/// Maximum number of the peer's bytes that are read and discarded during [`LINGER`].
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// The time that a turned-away peer has to send the head of its request.
 const TURN_AWAY: Duration = Duration::from_secs(2);
 
-/// Maximum number of peers that are turned away at a time after reading their request. Further ones
-/// are answered without reading it.
+/// Maximum number of turned-away peers whose request is read at a time. A further peer is answered
+/// at once, and its request is not read.
 const TURNED_AWAY: usize = 1024;
 
-/// Maximum number of peers that are turned away over TLS at a time, where an answer costs a
-/// handshake. Further ones are closed without an answer.
+/// Maximum number of peers that are turned away over TLS at a time. Each of these answers costs a
+/// handshake. A further peer is disconnected without an answer.
 const TURNED_AWAY_OVER_TLS: usize = 64;
 
 /// An answer to a request.
@@ -260,8 +260,8 @@ async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -
     }
 }
 
-/// A stream with a deadline for writes. The time runs from the first write that has to wait until
-/// everything is flushed.
+/// A stream with a deadline for writes. The time starts at the first write that has to wait. It
+/// ends when everything is flushed.
 #[derive(Debug)]
 pub(crate) struct Timely<S> {
     stream: S,

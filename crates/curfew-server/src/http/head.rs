@@ -194,7 +194,7 @@ fn target(read: &[u8]) -> &[u8] {
     words.nth(1).unwrap_or_default()
 }
 
-/// The number of headers in the part of a head that was read. An incomplete last one counts.
+/// The number of headers in the part of a head that was read. An incomplete last header counts.
 fn headers(read: &[u8]) -> usize {
     let end = HeadEnd::default().find(read).unwrap_or(read.len());
     let lines = read[..end].split(|byte| *byte == b'\n');

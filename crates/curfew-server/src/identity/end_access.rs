@@ -50,7 +50,8 @@ impl Reports {
     ) -> Result<SessionsFound, ReportError> {
         let node = &self.context.node;
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
-        // All start together, so each takes effect here even if the sender hangs up.
+        // All revocations start together, so each takes effect on this node even if the sender
+        // hangs up.
         let revocations = end.subjects.iter().map(|subject| {
             let key = subject.key();
             let revocation = Revocation {
@@ -91,8 +92,8 @@ impl Reports {
     }
 }
 
-/// The answer to a sender whose report is not in force everywhere. `away` is its status while the
-/// backend is unavailable.
+/// The answer to a sender whose report is not in force on every node. `away` is the answer's status
+/// while the backend is unavailable.
 pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal {
     match error {
         ReportError::Backend(_) => ReportRefusal::unavailable(away, ENDED_HERE),
@@ -112,7 +113,7 @@ pub(super) enum SessionsFound {
     None,
 }
 
-/// The time after which every token from before a report has expired.
+/// The time after which every token that was issued before a report has expired.
 fn remembered(auth: &AuthConfig) -> Duration {
     match auth.max_token_lifetime {
         Duration::ZERO => LONG,

@@ -205,8 +205,7 @@ impl Reports {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
         let permitted = self.may_report(delivery);
-        // Only a permitted request is authorized: a refused one must not cost the reading of a
-        // file.
+        // Only a permitted request is authorized, because authorization may read a file.
         if permitted.is_ok() {
             authorize(stream, sent).await?;
         }

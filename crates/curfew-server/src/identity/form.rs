@@ -19,8 +19,8 @@ const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 pub(super) struct Form(String);
 
 impl Form {
-    /// The one field of this name. The value is not decoded. A form escapes no character of a
-    /// token.
+    /// The only field of this name. Its value is not decoded, because a form escapes no character
+    /// of a token.
     pub(super) fn field(&self, name: &str) -> Result<&str, ReportRefusal> {
         let mut fields = self.0.split('&').filter_map(|field| field.split_once('='));
         let mut named = fields.by_ref().filter(|(known, _)| *known == name);

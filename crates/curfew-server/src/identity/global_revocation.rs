@@ -108,8 +108,8 @@ impl Report for Assertion {
         }
     }
 
-    /// Ends all of a user's sessions until now. A user without sessions counts as a success, so
-    /// that the issuer learns nothing about other users (§4 allows 404 for them).
+    /// Ends a user's sessions whose tokens were issued up to now. A user without sessions counts as
+    /// a success (§4 also allows 404), so the issuer does not learn if the user has sessions.
     async fn carry_out(
         user: &RevokedUser,
         reports: &Reports,
@@ -122,7 +122,7 @@ impl Report for Assertion {
             issuer: &revoker.issuer,
             report: Assertion::KIND.as_str(),
             subjects,
-            // The later of both clocks is used: a session from before the request must not stay.
+            // The later of the two times is used: a session from before the request must not stay.
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
         let found = reports.end_access(end, settings, span).await;

@@ -1,5 +1,5 @@
-//! A connection before its session: its client, as far as known, and the session that takes it
-//! over.
+//! A connection before its session: its client, as far as known, and the session that takes over
+//! the connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,11 +28,11 @@ pub(crate) struct Upgrade {
     pub(super) stream: Option<Box<Stream>>,
 }
 
-/// A connection before its upgrade. It is shared by the task that serves it and by the answer to
-/// its request. These run in turns, so no lock is ever waited for.
+/// A connection before its upgrade. The task that serves the connection and the answer to its
+/// request share this value. The two run in turns, so no lock is ever waited for.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// The client's address: the peer's, until its load balancer has named another.
+    /// The client's address: the peer's, until the load balancer has named another address.
     client: Mutex<IpAddr>,
     /// The time of acceptance.
     pub(super) at: Instant,
@@ -96,7 +96,7 @@ impl Accepted {
         *self.client.lock()
     }
 
-    /// Sets the client's address that its load balancer names.
+    /// Sets the client's address that the load balancer names.
     pub(crate) fn set_client(&self, client: IpAddr) {
         *self.client.lock() = client;
     }

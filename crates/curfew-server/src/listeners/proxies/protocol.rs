@@ -30,7 +30,7 @@ pub struct Header {
 pub enum Unparsed {
     /// More bytes are needed.
     Incomplete,
-    /// The bytes are no valid header, and more of them cannot change that.
+    /// The bytes are no valid header, and further bytes cannot make them one.
     Malformed(&'static str),
 }
 

@@ -1,7 +1,8 @@
-//! The sessions of other nodes that have accepted commands through this node.
+//! Remembers which sessions on other nodes have accepted commands from this node.
 //!
-//! Anyone can send a request with commands, and each costs Redis two messages. The first request
-//! for a session therefore counts against a rate, as a handshake does. Later requests do not.
+//! Anyone can send a request with commands, and each request for a session on another node costs
+//! Redis two messages. The first request for a session therefore counts against a rate, as a
+//! handshake does. Later requests do not.
 
 use std::collections::HashSet;
 
