@@ -36,8 +36,8 @@ const NO_CLOSE: u16 = 1006;
 
 impl SessionState {
     /// Refuses a token that came with the command of this `id` or with the request: tells the
-    /// client the reason, then ends the connection. `None` if the client is left to close the
-    /// connection.
+    /// client the reason, then ends the connection. `None` if the client is expected to close the
+    /// connection itself.
     pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Option<End> {
         let reply = match &refusal.failure {
             Some((reason, message)) => Reply::AuthFailed {
@@ -60,8 +60,8 @@ impl SessionState {
             Some(time) => {
                 let failure = refusal.failure.as_ref().map(|(failure, _)| *failure);
                 let ending = match failure {
-                    // The client knows the reason. If it does not leave, the close asks it to
-                    // return with another token.
+                    // The client knows the reason. If it does not close the connection, this
+                    // disconnect asks it to reconnect with another token.
                     Some(AuthFailure::Expired | AuthFailure::NotYetValid) => {
                         Ending::new(Disconnect::EXPIRED)
                     }
@@ -146,7 +146,8 @@ async fn leave(
     };
     if let Some(ending) = ending {
         let node = &state.context.node;
-        // Told to end first, so that nothing more is queued even if the writes below fail.
+        // The hub ends the session first, so that nothing more is queued even if the writes below
+        // fail.
         node.hub().end(&member, ending);
         let last = poll_fn(|cx| {
             let mut socket = Polled(transport, cx);
@@ -168,7 +169,7 @@ async fn leave(
         *ending = revoked;
     }
     drop(member);
-    // Releasing it unsubscribes the channels and removes the session from the hub.
+    // Dropping the live state unsubscribes the channels and removes the session from the hub.
     state.live = None;
     Ended {
         end,
@@ -218,7 +219,8 @@ async fn tell(
 ) {
     let await_peer = match end {
         End::ConnectionLost => return,
-        // The frame in progress may not be completed any more, and nothing can follow half a frame.
+        // A frame that is partly written must not be completed any more, and no other frame can
+        // follow it.
         _ if state.lanes.is_amid_frame() => return transport.abort(),
         End::ByClient(code) => {
             // The answer to a close frame repeats its code (RFC 6455 §5.5.1).
@@ -251,8 +253,8 @@ fn revocation(member: &Member) -> Option<Ending> {
 }
 
 /// Writes the remaining frames until `deadline`, waits for the client to close, and closes. The
-/// connection of a slow client is reset, so that data which may no longer be sent does not stay in
-/// its socket.
+/// connection of a slow client is reset, so that data that may no longer be sent does not stay in
+/// the socket's buffer.
 async fn finish_socket(
     mut transport: Transport,
     lanes: &mut Lanes,

@@ -14,24 +14,25 @@ const SMALLEST_MESSAGE_BYTES: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
-    /// The time before its token's `exp` at which a session receives `expiring`, once per token; at
-    /// once if the token has less time left. `0s`: never.
+    /// A session receives `expiring` this long before its token's `exp`, once per token; at once if
+    /// the token has less time left. `0s`: never.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub expiring_notice: Duration,
     /// Claims by which sessions can be revoked, beside user, session and token: for example
-    /// `["tenant", "device"]`. After a reload, open sessions are found by them too.
+    /// `["tenant", "device"]`. After a reload, revocations by a new claim find open sessions too.
     pub revocable_claims: Vec<String>,
     /// The claim whose value others see as `info` of a session in the presence of channels: for
     /// example `name`. Default: none, others see only its user and its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info_claim: Option<String>,
     /// The number of sessions one user may have at once, counted over the cluster; `over_limit`
-    /// decides on one more. 0: no limit.
+    /// says what happens to one more session. 0: no limit.
     pub max_per_user: u32,
-    /// `"refuse"`: one session more than `max_per_user` is closed with 4409, after all others of
-    /// the user have given a sign of life; those that give none within 2s are closed with 4510, and
-    /// make room. `"close_oldest"`: the new session replaces the oldest, which is closed with 4407.
+    /// `"refuse"`: a session more than `max_per_user` waits while the user's other sessions are
+    /// probed. A session that gives no sign of life within 2s is closed with 4510 and makes room.
+    /// If none makes room, the new session is closed with 4409. `"close_oldest"`: the new session
+    /// replaces the oldest, which is closed with 4407.
     pub over_limit: OverLimit,
     /// The interval at which the server pings every connection, give or take a tenth. Keep it below
     /// every idle timeout between clients and the node.
@@ -109,7 +110,7 @@ pub struct LimitsConfig {
     /// The largest message from a client, in bytes, all its fragments together; a larger one closes
     /// with 1009.
     pub message_bytes: usize,
-    /// The number of fragments of one message; one more closes with 1009.
+    /// The number of fragments of one message; a message with more closes the connection with 1009.
     pub fragments: usize,
     /// The time from a message's first byte to its last; a message that takes longer closes with
     /// 1008.
@@ -121,19 +122,20 @@ pub struct LimitsConfig {
     /// The number of bytes that may wait for all connections together. Above it, connections with
     /// more than 64 KiB waiting are closed with 4508. 0: no limit.
     pub node_outbound_bytes: usize,
-    /// The number of bytes of publications that the node remembers for clients that come back, over
-    /// all channels with a stream. Channels that were not used for the longest time are forgotten
-    /// first. 0: none are remembered, and every recovery reads from the backend. The newest
-    /// publication of a channel with subscribers that take differences (`delta`) is not counted.
+    /// The number of bytes of publications that the node remembers for clients that reconnect, over
+    /// all channels with a stream. The channels that have been unused for the longest time are
+    /// forgotten first. 0: none are remembered, and every recovery reads from the backend. The
+    /// newest publication of a channel with subscribers that take differences (`delta`) is not
+    /// counted.
     pub window_bytes: usize,
     /// The number of channels a session may be subscribed to.
     pub subscriptions: usize,
-    /// The number of commands a session may send each second, with a burst of as many. Further
-    /// commands are answered `rate_limited`; ten seconds above the rate without a pause close with
-    /// 4429. 0: no limit.
+    /// The number of commands a session may send each second, with a burst of the same number.
+    /// Further commands are answered `rate_limited`. A session that stays above the rate for ten
+    /// seconds without a pause is closed with 4429. 0: no limit.
     pub messages_per_second: u32,
     /// The number of ping, pong and close frames a client may send each second, with a burst of
-    /// twice as many; more close the connection with 1008.
+    /// twice that number; more close the connection with 1008.
     pub control_frames_per_second: u32,
     /// The number of errors of form a session of `curfew.v1` may make; one more closes with 4400.
     pub bad_frames: u32,
@@ -151,15 +153,15 @@ pub struct LimitsConfig {
     /// unless `server.trusted_proxies` lists the balancer. An IPv6 address counts with all of its
     /// /64. 0: no limit.
     pub anonymous_per_address: u32,
-    /// The number of upgrades accepted each second, with a burst of as many, before any
-    /// cryptography; further ones are answered 503 with `Retry-After`. 0: no limit.
+    /// The number of upgrades accepted each second, with a burst of the same number. Further ones
+    /// are answered 503 with `Retry-After`, before any cryptography. 0: no limit.
     pub handshakes_per_second: u32,
-    /// The number of reports of identity providers and of returned tokens that may fail
-    /// verification, per client address and second, with a burst of as many. Above it, everything
-    /// this address sends there is answered 429 with `Retry-After` before any cryptography.
-    /// Requests that verify are not counted, and no other limit applies to them. Behind a load
-    /// balancer all clients share one address, unless `server.trusted_proxies` lists it. 0: no
-    /// limit.
+    /// The number of reports of identity providers and of token revocations that may fail
+    /// verification, per client address and second, with a burst of the same number. Above it,
+    /// every further one from this address is answered 429 with `Retry-After`, before any
+    /// cryptography. Requests that verify are not counted, and no other limit applies to them.
+    /// Behind a load balancer all clients share one address, unless `server.trusted_proxies` lists
+    /// it. 0: no limit.
     pub unverified_reports_per_second: u32,
     /// The number of headers of a request to either listener; a request with more is answered 431.
     pub headers: usize,

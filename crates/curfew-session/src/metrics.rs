@@ -12,8 +12,8 @@ use crate::Context;
 use crate::commands::RequestInfo;
 use crate::open::SessionState;
 
-/// One in this many publications of a session is timed. Without listeners, timing would cost a
-/// fifth of a publication's work.
+/// One in this many publications of a session is timed. Timing would cost a fifth of the work of a
+/// publication without subscribers.
 const TIMED_ONE_IN: u8 = 16;
 
 /// Close codes sent by clients and libraries: normal, going away, no code, connection lost (RFC

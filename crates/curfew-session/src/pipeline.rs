@@ -40,7 +40,7 @@ pub(crate) struct Finished {
 /// The commands of a session in flight, in the order of their reading.
 #[derive(Default)]
 pub(crate) struct Pipeline {
-    /// The command to be answered next. Stored apart from the others, which are rarely present.
+    /// The command to be answered next. Stored apart from later commands, which are rarely present.
     front: Option<InFlight>,
     behind: Option<Box<Behind>>,
 }
@@ -55,7 +55,7 @@ struct Behind {
 enum Slot {
     /// A publication in flight.
     InFlight(InFlight),
-    /// A publication that the broker answered before those ahead of it.
+    /// A publication that the broker answered before the publications ahead of it.
     Finished(Box<Finished>),
     /// The answer to a publication that was not handed to the broker.
     Answer(AnswerFrame),
@@ -101,8 +101,8 @@ impl Pipeline {
             && has_budget_remaining()
     }
 
-    /// Returns true if a request can be acted on now: nothing is in flight, or it is a publication
-    /// after others.
+    /// Returns true if a request can be acted on now: nothing is in flight, or the request is a
+    /// publication behind other publications.
     fn takes(&self, request: &Result<ClientRequest<'_>, DecodeError>) -> bool {
         let is_publication = matches!(
             request,
@@ -132,8 +132,8 @@ impl Pipeline {
         self.behind.as_mut()?.slots.pop_front()
     }
 
-    /// Drops all commands, from the back: an unsent publication must not be sent without those
-    /// before it.
+    /// Drops all commands, starting from the back: a publication must not be sent without the
+    /// publications before it.
     pub(crate) fn give_up(&mut self) {
         if let Some(mut behind) = self.behind.take() {
             while behind.slots.pop_back().is_some() {}

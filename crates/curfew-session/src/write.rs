@@ -78,7 +78,7 @@ impl Session {
     }
 
     fn start_write_deadline(&mut self) {
-        // The peer may not have received the ping either, so only the write deadline applies.
+        // The ping may still wait in front of the full socket, so only the write deadline applies.
         self.state.deadlines.heard();
         if self.state.deadlines.write_by.is_none() {
             let timeout = self.state.context.settings.load().session.write_timeout;

@@ -80,7 +80,7 @@ struct First {
     subscriptions: Vec<(String, SubscribeOptions<'static>)>,
 }
 
-/// Acts on a connection's first request. Every request other than a good `auth` ends the
+/// Acts on a connection's first request. Every request other than a valid `auth` ends the
 /// connection.
 pub(crate) fn first(
     state: &mut SessionState,

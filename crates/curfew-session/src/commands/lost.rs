@@ -24,9 +24,9 @@ impl SessionState {
         self.schedule_subscriptions();
     }
 
-    /// Ends the subscriptions whose tokens a revocation covers, and those that a gap has ended.
-    /// `Some` if the session ends with them: only a new connection resumes subscriptions that the
-    /// server made.
+    /// Ends the subscriptions whose tokens a revocation covers, and the subscriptions that a gap
+    /// has ended. `Some` ends the session as well: a subscription that the server made is resumed
+    /// only by a new connection.
     pub(crate) fn drop_lost(&mut self) -> Option<End> {
         self.drop_revoked();
         if !self.wire().rules().gap_ends_subscription {
@@ -119,7 +119,8 @@ impl SessionState {
         for (channel, _) in &lost {
             let ended = live.subscriptions.remove(channel);
             self.context.node.unsubscribe(channel, &member);
-            // Its token is released only now that no frame is queued for the subscription any more.
+            // The subscription's token is released last, when no frame is queued for the
+            // subscription.
             drop(ended);
         }
         for (channel, reason) in &lost {

@@ -88,7 +88,7 @@ fn size(present: &Present) -> usize {
 /// Centrifuge protocol. `None` if the token lacks the claim.
 pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<Arc<str>> {
     let Some(claim) = settings.session.info_claim.as_deref() else {
-        // The SDKs of Centrifugo expect the `info` that its tokens carry.
+        // The SDKs of Centrifugo expect the `info` that Centrifugo's tokens carry.
         let info = settings
             .shows_sender
             .then(|| ConnectionClaims::of(principal.claims()).info)?;

@@ -161,7 +161,8 @@ pub(crate) fn allows(decision: &Decision, grants: bool) -> bool {
 }
 
 /// Returns true if the rules in force allow a subscription that `policy` has allowed. The rules may
-/// change while the broker is asked, and recovered publications must not leave by the old rules.
+/// change while the broker is asked, and recovered publications must not be sent under the old
+/// rules.
 pub(crate) fn still_allowed(
     context: &Context,
     policy: &Arc<Policy>,
