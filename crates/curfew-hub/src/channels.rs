@@ -88,7 +88,7 @@ impl Listeners {
             .ok();
     }
 
-    /// Takes the noted gap. Only one caller gets it, and tells the listeners.
+    /// Takes the noted gap. Only one caller gets the gap, and it tells the listeners.
     pub(crate) fn take_gap(&self) -> Option<GapReason> {
         // Loaded first: nearly every broadcast finds no gap, and a swap would contend for the cache
         // line.
@@ -128,8 +128,8 @@ impl Channels {
         &self.shards[self.hasher.hash_one(channel) as usize % SHARDS]
     }
 
-    /// Adds a listener. Returns true if it is the channel's only one on this node. Adding it again
-    /// has no effect.
+    /// Adds a listener. Returns true if the channel has no other listener on this node. Adding the
+    /// same listener again has no effect.
     pub(crate) fn add(&self, channel: &Channel, member: &Arc<Member>) -> bool {
         let mut shard = self.shard(channel).write();
         let listeners = shard.entry(channel.clone()).or_default();
@@ -138,8 +138,8 @@ impl Channels {
     }
 
     /// Adds a listener that takes differences. The member must not be a listener yet. `base` is the
-    /// channel's newest publication, if the member was given it; without it, the next publication
-    /// is sent whole. The caller holds the lock of the channel's feed.
+    /// channel's newest publication, if the member has received it. Without a base, the next
+    /// publication is sent whole. The caller holds the lock of the channel's feed.
     pub(crate) fn add_delta(
         &self,
         channel: &Channel,
@@ -152,7 +152,7 @@ impl Channels {
         delta.add(member, base);
     }
 
-    /// Removes a listener. Returns true if the channel has none left on this node.
+    /// Removes a listener. Returns true if the channel has no listener left on this node.
     pub(crate) fn remove(&self, channel: &Channel, member: &Member) -> bool {
         let mut shard = self.shard(channel).write();
         let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {

@@ -23,11 +23,12 @@ use crate::{Ending, Kinds, Member, WireId, Wires};
 /// Bounds on outbound queues. A reload changes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubLimits {
-    /// Most bytes queued for one session: `limits.outbound_bytes`.
+    /// Maximum number of bytes queued for one session: `limits.outbound_bytes`.
     pub outbound_bytes: usize,
-    /// Most bytes queued for all sessions together: `limits.node_outbound_bytes`; 0 is no bound.
+    /// Maximum number of bytes queued for all sessions together: `limits.node_outbound_bytes`; 0 is
+    /// no bound.
     pub node_outbound_bytes: usize,
-    /// Most bytes of all publications remembered for recovery: `limits.window_bytes`.
+    /// Maximum number of bytes of all publications remembered for recovery: `limits.window_bytes`.
     pub window_bytes: usize,
 }
 
@@ -120,8 +121,8 @@ impl Hub {
         &self.wires
     }
 
-    /// Registers a session under the revocation keys of the kinds in force, and returns the keys
-    /// with it.
+    /// Registers a session under the revocation keys of the kinds in force. Returns the session's
+    /// member and those keys.
     ///
     /// Frames are accepted only after [`Outbox::open`](crate::Outbox::open). The lifetime of the
     /// token is counted from `clock` now.
@@ -143,7 +144,8 @@ impl Hub {
         (member, keys)
     }
 
-    /// Removes a session and its revocation keys. The caller has removed its subscriptions before.
+    /// Removes a session and its revocation keys. The caller must remove the session's
+    /// subscriptions first.
     pub fn unregister(&self, member: &Member) {
         self.shard(member.session())
             .write()
@@ -185,8 +187,8 @@ impl Hub {
     /// Puts the built-in kinds and `claims` in force. Returns the new kinds, or `None` if they
     /// equal the current ones.
     ///
-    /// Sessions that register from now on are found by them; earlier ones only after
-    /// [`Hub::rekey`].
+    /// Revocations of these kinds find every session that registers from now on. They find an
+    /// earlier session only after [`Hub::rekey`].
     pub fn set_kinds(&self, claims: &[String]) -> Option<Arc<Kinds>> {
         // Held to the end: two concurrent reloads must not take the same generation.
         let mut current = self.kinds.write();
@@ -205,8 +207,8 @@ impl Hub {
         member.rekey(&self.index, &self.kinds());
     }
 
-    /// Notes that the hub is settled for `kinds`: every session registered when they came into
-    /// force is found by them and has been compared with the backend since.
+    /// Notes that the hub is settled for `kinds`: every session that was registered when these
+    /// kinds came into force is now indexed by them, and has been compared with the backend since.
     pub fn settle(&self, kinds: &Kinds) {
         // `fetch_max`: the walk of an earlier reload may end after that of a later one.
         self.settled.fetch_max(kinds.generation(), Ordering::AcqRel);
@@ -270,7 +272,7 @@ impl Hub {
     }
 
     /// Queues a frame that discloses nothing protected by access, such as an error. The frame does
-    /// not overtake normal frames, unless those are withheld: then it leaves ahead of them.
+    /// not overtake normal frames, unless normal frames are withheld: then it leaves ahead of them.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, Some(Mark::Notice))
     }

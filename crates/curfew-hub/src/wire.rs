@@ -191,7 +191,7 @@ impl Wires {
         Self(wires.into())
     }
 
-    /// The wire of a client that asks for none.
+    /// The wire of a client that names no subprotocol.
     pub fn default_id(&self) -> WireId {
         WireId(0)
     }

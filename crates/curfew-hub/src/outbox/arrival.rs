@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use curfew_telemetry::Writes;
 
-/// Most traced publications followed through one session's queue. The writes of further ones are
-/// not counted.
+/// Maximum number of traced publications that are followed through one session's queue. The writes
+/// of further traced publications are not counted.
 const MAX_FOLLOWED: usize = 16;
 
 /// A publication timed on its way to one session.
@@ -60,12 +60,12 @@ pub(super) struct Arrivals(Option<Box<Queued>>);
 struct Queued {
     /// The oldest timed publication.
     first: Arrival,
-    /// Traced publications behind it.
+    /// Traced publications behind `first`.
     more: Vec<Arrival>,
 }
 
 impl Arrivals {
-    /// Starts timing the frame just queued. An untraced frame is skipped while an older one is
+    /// Starts timing the frame just queued. An untraced frame is skipped while an older frame is
     /// timed.
     #[cold]
     pub(super) fn add(&mut self, arrival: &Arrival) {

@@ -1,4 +1,4 @@
-//! The reason for which a session is told to end, and the frames lost by it.
+//! The reason for which a session is told to end, and the frames that the ending drops.
 
 use curfew_model::Disconnect;
 
@@ -25,8 +25,8 @@ impl Ending {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// True if queued frames still leave before the close. They do not if access is withdrawn, if
-    /// the client recovers them by a new connection, or if it does not read.
+    /// True if queued frames still leave before the close. They are dropped if access is withdrawn,
+    /// if the client recovers them over a new connection, or if the client does not read.
     pub fn flushes(self) -> bool {
         !self.withholds() && self.disconnect != Disconnect::SLOW_CONSUMER
     }

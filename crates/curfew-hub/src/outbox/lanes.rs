@@ -32,8 +32,8 @@ pub struct Lanes {
     has_answer: bool,
     /// The lane whose front frame is written in part. The rest of that frame must be written next.
     begun: Option<Lane>,
-    /// The lane of bytes that the socket has taken but still holds back, as TLS does:
-    /// [`Lane::Normal`] if any of them is of that lane. Until they are flushed, their frame counts
+    /// Set while the socket holds back bytes that it has taken, as TLS does: [`Lane::Normal`] if
+    /// any of these bytes is of the normal lane. Until these bytes are flushed, their frame counts
     /// as written in part.
     held: Option<Lane>,
 }
@@ -122,8 +122,8 @@ impl Lanes {
         self.normal.push_back(frame);
     }
 
-    /// Adds a frame to the normal lane ahead of all others. No frame of that lane may be written in
-    /// part.
+    /// Adds a frame to the normal lane ahead of all others. The caller makes sure that no frame of
+    /// the normal lane is written in part.
     pub(super) fn push_first(&mut self, frame: Bytes) {
         if let Some(marks) = &mut self.marks {
             marks.iter_mut().for_each(|(place, _)| *place += 1);
@@ -168,7 +168,7 @@ impl Lanes {
         };
         let (mut taken, mut left) = (Vec::new(), Vec::new());
         for (place, mark) in *marks {
-            // Each removal moves the later frames up by one.
+            // Each removal moves the later frames forward by one.
             let now_at = place - taken.len();
             match is_taken(place, &mark) {
                 true => taken.extend(self.normal.remove(now_at)),
@@ -341,7 +341,7 @@ impl Lanes {
         }
     }
 
-    /// Appends the lanes that were filled while these were taken out.
+    /// Appends the lanes that were filled while the lanes in `self` were taken out.
     pub(super) fn append(&mut self, mut behind: Self) {
         if let Some(notices) = &mut behind.notices {
             self.notices.get_or_insert_default().append(notices);

@@ -17,8 +17,9 @@ use crate::{FrameCounts, Member};
 pub(crate) struct Access<'a> {
     pub(crate) lease: &'a DeliveryLease,
     pub(crate) clock: &'a dyn Clock,
-    /// The wall clock a moment ago, read once for many sessions. A clock set forward since is
-    /// noticed one turn late; the token's end by the monotonic clock is checked each time.
+    /// A recent reading of the wall clock that many sessions share. A clock that is set forward
+    /// after the reading is noticed one turn late. The token's end on the monotonic clock is
+    /// checked each time.
     pub(crate) wall: Option<Duration>,
     pub(crate) member: &'a Member,
 }
@@ -35,7 +36,7 @@ pub enum HeldBack {
 /// The reason for which queued frames may not leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Withheld {
-    /// They wait.
+    /// The frames wait.
     For(HeldBack),
     /// The token has expired.
     Expired,
@@ -82,7 +83,7 @@ pub enum Progress {
 pub(super) enum Turn {
     /// The session's task: interruptions come before each write.
     Live,
-    /// The session's task at the very end: it writes the frames that the ending still lets out.
+    /// The session's task at the very end: it writes the frames that the ending still allows.
     Closing,
     /// A flusher, while the session's task sleeps: it writes the frames that wait when it begins.
     Flusher,
