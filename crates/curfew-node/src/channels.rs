@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Most publications that a stream may store.
+/// Maximum number of publications that a stream may store.
 const MAX_HISTORY_SIZE: u32 = 10_000;
 
 /// The range of a stream's `ttl`.
@@ -21,8 +21,8 @@ const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
 
 /// Channels that store their last publications, so that a reconnecting client recovers what it
 /// missed, or that know which sessions are present. The first entry whose pattern matches a channel
-/// decides about it; a channel that matches none has no stream and no presence. Give every node the
-/// same entries. A reload applies to new subscriptions, and to publications at once.
+/// decides about it; a channel that matches no entry has no stream and no presence. Give every node
+/// the same entries. A reload applies to new subscriptions, and to publications at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {
@@ -43,8 +43,9 @@ pub struct ChannelConfig {
     /// Sends the joins and leaves of sessions: `true` to sessions that ask for them, by
     /// `join_leave` of `subscribe`; `"all"` to every subscribed session. Needs `presence`.
     pub join_leave: JoinLeave,
-    /// Sends a publication as its difference to the one before it, if that is shorter, to sessions
-    /// that ask for it, as the Centrifuge protocol can (`delta`). Needs `history`.
+    /// Sends a publication as its difference to the previous publication, if the difference is
+    /// shorter. Only sessions that ask for differences get them, which clients of the Centrifuge
+    /// protocol can do (`delta`). Needs `history`.
     pub delta: bool,
     /// `"json"`: publications are JSON values. `"binary"`: they are arbitrary bytes, which only the
     /// Protobuf encoding of the Centrifuge protocol carries; other clients cannot subscribe, and
@@ -169,7 +170,7 @@ pub struct ChannelOptions {
     pub presence: bool,
     /// The sessions that receive the channel's joins and leaves.
     pub join_leave: JoinLeave,
-    /// True if sessions that ask for it are sent differences. The channel then has a stream.
+    /// True if sessions that ask for differences receive them. The channel then has a stream.
     pub delta: bool,
     /// True if publications are bytes that need not be JSON.
     pub is_binary: bool,
@@ -196,7 +197,7 @@ impl Channels {
         Self(entries.collect())
     }
 
-    /// The options of the first entry that matches the channel; the default if none does.
+    /// The options of the first entry that matches the channel; the default if no entry matches.
     pub fn of(&self, channel: &Channel) -> ChannelOptions {
         let found = self
             .0

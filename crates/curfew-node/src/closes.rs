@@ -1,5 +1,5 @@
 //! Closes that interest an operator. The log has one line per kind and interval, because clients
-//! can repeat them.
+//! can cause any number of closes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ impl Node {
     }
 }
 
-/// Returns true for closes that interest an operator; the others are routine.
+/// Returns true for closes that interest an operator. Other closes are routine.
 fn is_notable(disconnect: Disconnect) -> bool {
     [
         Disconnect::SLOW_CONSUMER,

@@ -73,7 +73,7 @@ impl Node {
     }
 
     /// Ends every session, evenly over `window`, with a random hint for the reconnect. Then waits
-    /// for at most five seconds until they are closed and their records removed.
+    /// for at most five seconds until the sessions are closed and their records removed.
     pub async fn drain(self: &Arc<Self>, window: Duration) {
         let mut members = self.hub.members();
         fastrand::shuffle(&mut members);

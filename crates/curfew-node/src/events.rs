@@ -35,8 +35,8 @@ pub struct HubEvents {
     node: NodeId,
     hub: Arc<Hub>,
     metrics: Arc<NodeMetrics>,
-    /// Traces of revocations that have recently closed sessions here, because each revocation is
-    /// read more than once.
+    /// Traces of recent revocations that have closed sessions here. They are remembered because
+    /// each revocation is read more than once.
     effective: Mutex<VecDeque<TraceContext>>,
     receiver: OnceLock<RelayReceiver>,
 }

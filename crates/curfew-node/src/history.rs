@@ -20,9 +20,9 @@ pub struct History {
 }
 
 impl Node {
-    /// Reads a part of a channel's stream: at most [`MAX_HISTORY_LIMIT`] publications, and as many
-    /// as fit into half of `outbound_bytes` (`limits.outbound_bytes`). The other half is for other
-    /// frames. A limit of 0 asks only for the position.
+    /// Reads a part of a channel's stream: at most [`MAX_HISTORY_LIMIT`] publications, and no more
+    /// than fit into half of `outbound_bytes` (`limits.outbound_bytes`). The other half is for
+    /// other frames. A limit of 0 asks only for the position.
     pub async fn history(
         &self,
         channel: &Channel,

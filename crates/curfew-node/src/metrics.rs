@@ -27,7 +27,7 @@ curfew_telemetry::labels! {
         Session = "session",
         /// A token.
         Token = "token",
-        /// A claim: every kind other than these.
+        /// A claim: every kind that is not listed here.
         Claim = "claim",
         /// Everyone without a user.
         Anonymous = "anonymous",

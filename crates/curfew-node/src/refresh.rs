@@ -14,7 +14,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 impl Attachment {
     /// Replaces the session's token. Revocations find the session by the keys of the new token
     /// before that token is checked, and by those of the old token until the new one is in force.
-    /// On an error the session keeps its old token, unless it was revoked.
+    /// On an error the session keeps its old token, unless a revocation has ended the session.
     pub async fn refresh(&self, principal: Arc<Principal>) -> Result<(), AdmitError> {
         let node = self.node();
         // Dropping `pending` abandons the refresh, also when this future is dropped.

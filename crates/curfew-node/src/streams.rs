@@ -26,8 +26,8 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Pause after a read that failed or did not have the missing publications.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// A channel that has received nothing for this long has its position compared with its stream's. A
-/// lost publication leaves no visible hole until another one follows.
+/// The position of a channel that has received nothing for this long is compared with its stream's.
+/// A lost publication leaves no visible hole until another publication follows.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Interval at which quiet channels are looked for.
@@ -75,7 +75,7 @@ struct Turns {
     last: AsyncMutex<Option<(u64, Arc<StreamRead>)>>,
 }
 
-/// A reader's reference to the turns of its channel. The last reader removes them.
+/// A reader's reference to the turns of its channel. The last reader removes the turns.
 struct Reader<'a> {
     reads: &'a StreamReads,
     channel: &'a Channel,
@@ -200,11 +200,11 @@ pub(crate) async fn fill(node: Arc<Node>) {
     let places = Arc::new(Semaphore::new(FILLERS));
     loop {
         for channel in poll_fn(|cx| node.hub.poll_wanted(cx)).await {
-            // The channel has a filler, which goes on until nothing is missing.
+            // The channel already has a filler, which goes on until nothing is missing.
             if !node.stream_reads.filling.lock().insert(channel.clone()) {
                 continue;
             }
-            // Counted from now on, so that it includes the wait for a permit.
+            // The time is counted from now on, so that it includes the wait for a permit.
             let give_up_at = Instant::now() + MAX_WAIT;
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {

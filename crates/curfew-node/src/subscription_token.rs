@@ -11,7 +11,7 @@ use crate::Node;
 /// Reason why a verified token allows no subscription.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscriptionTokenError {
-    /// A revocation covers the token. It ends sessions with this disconnect.
+    /// A revocation covers the token. The revocation ends sessions with this disconnect.
     #[error("access with this token was revoked")]
     Revoked(Disconnect),
     /// The backend failed.
