@@ -19,7 +19,7 @@ use crate::{Event, ProtocolError};
 pub struct Limits {
     /// Largest message in bytes, inclusive: the sum of its fragments.
     pub message_bytes: usize,
-    /// Most fragments of one message, inclusive.
+    /// Maximum number of fragments of one message.
     pub fragments: usize,
 }
 
@@ -137,7 +137,7 @@ struct Ready {
     frame: Option<(Place, Range<usize>)>,
 }
 
-/// The result of a look at the start of some bytes.
+/// The result of looking for a frame at the start of some bytes.
 enum FrameStart {
     Whole {
         head: Head,
@@ -175,7 +175,7 @@ impl Decoder {
         self.keep(bytes);
     }
 
-    /// The next message or control frame. Kept bytes are decoded first, then `input`.
+    /// The next message or control frame. Stored bytes are decoded first, then `input`.
     ///
     /// `None` means that all of `input` is decoded and more must be read. After an error or a
     /// close, all further bytes are discarded.
@@ -410,7 +410,7 @@ impl Decoder {
         self.fragments = None;
     }
 
-    /// Appends to the kept bytes, and frees those already decoded.
+    /// Appends to the stored bytes, and frees the bytes that are already decoded.
     fn keep(&mut self, bytes: &[u8]) {
         if self.carry_at > 0 {
             self.carry = self.carry[self.carry_at..].to_vec();

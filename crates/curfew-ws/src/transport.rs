@@ -24,7 +24,7 @@ pub enum Transport {
     Shared(OwnedReadHalf),
     /// TLS over TCP. Boxed, because most connections are plain and must not pay for its size.
     Tls(Box<TlsStream<TcpStream>>),
-    /// A streamed answer; the client's messages arrive by other requests. Boxed, because it is
+    /// A streamed answer; the client's messages arrive in separate requests. Boxed, because it is
     /// rare.
     Streamed(Box<Streamed>),
     /// A pipe within the process, for sessions without a network.
@@ -72,8 +72,8 @@ impl From<DuplexStream> for Transport {
 }
 
 /// A second way to write to a plain connection, for other tasks than the one that reads from it.
-/// The holders of the two must ensure that only one of them writes at a time. The connection ends
-/// when both are dropped.
+/// The holder of the [`Transport`] and the holder of this value must ensure that only one of them
+/// writes at a time. The connection ends when both values are dropped.
 #[derive(Debug)]
 pub struct DirectWriter(Option<WriteHalf>);
 

@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{HandshakeError, Transport};
 
 /// Prepares the 101 answer to a request that [`check`](crate::handshake::check) has passed.
-/// `subprotocol` is the chosen one. Nothing else that the client offered is echoed, and no
+/// `subprotocol` is the chosen subprotocol. Nothing else that the client offered is echoed, and no
 /// extension is accepted.
 ///
 /// The connection must be served through a [`DeferredResponse`] that is told to
