@@ -29,7 +29,7 @@ pub enum DecodeError {
     },
 }
 
-/// Rules in which protocols differ beyond their bytes. The default is the native protocol's.
+/// Rules of behaviour in which protocols differ. The default is the rules of the native protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
     /// A session opens with the reply to `auth`, even if the request carried the token.
@@ -87,12 +87,12 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
         Rules::default()
     }
 
-    /// Decodes the first request of a message and removes it. The caller acts on it before it
-    /// decodes the rest; an empty rest ends the message.
+    /// Decodes the first request of a message and removes it from the message. The caller acts on
+    /// the request before it decodes the next one. The message ends when it is empty.
     fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError>;
 
     /// Appends the answer to a command. Returns false, and writes nothing, if the protocol does not
-    /// answer it.
+    /// answer the command.
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool;
 
     /// Appends a push, with the same bytes for every session of this encoding. Returns false, and
@@ -100,8 +100,8 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
 
     /// The difference from which a client computes a publication's data, `target`, given the data
-    /// of the publication before it, `base`. `None` if the publication is sent whole: the protocol
-    /// has no differences, or this one is no shorter.
+    /// of the previous publication, `base`. `None` if the publication is sent whole: the protocol
+    /// has no differences, or the difference is not shorter than `target`.
     fn difference(&self, _base: &[u8], _target: &[u8]) -> Option<Vec<u8>> {
         None
     }

@@ -179,7 +179,7 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
     out.put_u8(b'}');
 }
 
-/// Opens the reply to a command that succeeded. Returns false, and writes nothing, without an id.
+/// Opens the reply to a command that succeeded. Without an id, returns false and writes nothing.
 fn ok(id: Option<&CommandId>, out: &mut BytesMut) -> bool {
     if id.is_none() {
         return false;
