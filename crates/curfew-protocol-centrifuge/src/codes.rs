@@ -93,7 +93,8 @@ pub(crate) fn auth_failure(failure: AuthFailure) -> Option<Error> {
     }
 }
 
-/// The error of `connect` for another reason; `None` if only the close states it.
+/// The error of `connect` if a session is not opened for a reason other than its token; `None` if
+/// only the close states the reason.
 pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
     if *disconnect == Disconnect::UNAVAILABLE {
         Some(INTERNAL)
@@ -104,7 +105,7 @@ pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
     }
 }
 
-/// An end of a subscription that the client resumes.
+/// The code and the reason of an end after which the client resumes the subscription.
 pub(crate) const INSUFFICIENT_STATE: (u32, &str) = (2500, "insufficient state");
 
 /// The code and reason with which the server ends a subscription. Clients resubscribe after codes
@@ -175,8 +176,8 @@ mod tests {
 
     #[test]
     fn clients_reconnect_where_the_advice_is_to() {
-        // The first needs a new token, which no client fetches after a close; the second would come
-        // back without a token again.
+        // After `AUTH_FAILED` a client needs a new token, which no client fetches after a close.
+        // After `AUTH_TIMEOUT` it would reconnect without a token again.
         let differ = [Disconnect::AUTH_FAILED, Disconnect::AUTH_TIMEOUT];
         for disconnect in DISCONNECTS.iter().chain([&Disconnect::REAUTH_REQUIRED]) {
             let reconnects = close(disconnect).0 < 3500;
@@ -210,7 +211,7 @@ mod tests {
                 is_temporary,
             } = error(*code);
             assert!((100..=400).contains(&number) && !message.is_empty());
-            // A lasting 109 is terminal where a session is open.
+            // A lasting error 109 ends an open session.
             assert_eq!(is_temporary, [100, 109, 111].contains(&number), "{code}");
         }
     }

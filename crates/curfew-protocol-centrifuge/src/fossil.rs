@@ -70,7 +70,7 @@ impl<'d> Difference<'d> {
     fn write(&mut self) {
         put_number(self.target.len(), &mut self.out);
         self.out.push(b'\n');
-        // Most publications differ from the one before them in one place.
+        // Most publications differ from the previous publication in one place.
         let prefix = common(self.base.iter(), self.target.iter());
         let rest = self.target.len().min(self.base.len()) - prefix;
         let (base, target) = (self.base.iter().rev(), self.target.iter().rev());
@@ -175,7 +175,7 @@ impl<'d> Difference<'d> {
     }
 }
 
-/// Number of equal items at the start of both.
+/// The number of equal items at the start of both iterators.
 fn common<'i>(one: impl Iterator<Item = &'i u8>, other: impl Iterator<Item = &'i u8>) -> usize {
     one.zip(other)
         .take_while(|(one, other)| one == other)
@@ -192,7 +192,7 @@ struct Blocks {
     /// The first block of each hash, counted from 1; 0 for none. `candidates` yields it first,
     /// because a copy from an earlier block can be longer.
     first: Vec<u32>,
-    /// The block of the same hash that follows.
+    /// For each block, the next block of the same hash, counted from 1; 0 for none.
     next: Vec<u32>,
 }
 
@@ -232,7 +232,7 @@ fn hash_of(block: &[u8]) -> u32 {
     })
 }
 
-/// The hash of the block one byte further.
+/// The hash of the block that begins one byte later.
 fn roll(hash: u32, first: u8, next: u8) -> u32 {
     const LEAVING: u32 = FACTOR.wrapping_pow(BLOCK as u32 - 1);
     hash.wrapping_sub(LEAVING.wrapping_mul(first.into()))
@@ -249,7 +249,7 @@ fn checksum(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Digits of a number.
+/// The number of digits of a number in base 64.
 fn digits(number: usize) -> usize {
     (number.checked_ilog2().unwrap_or(0) / 6 + 1) as usize
 }

@@ -57,7 +57,7 @@ pub struct Centrifuge {
 /// An encoding of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// JSON objects, with a newline between two.
+    /// JSON objects, separated by newlines.
     Json,
     /// Protobuf messages, each after its length.
     Protobuf,

@@ -12,10 +12,10 @@ use super::{Field, Fields, Published, Root, put_present};
 /// Bytes of a publication's message besides channel, data and sender.
 const PUSH_OVERHEAD: usize = 112;
 
-/// Bytes of a sender besides the user and the information about it.
+/// Bytes of a sender besides its user and its information.
 const SENDER_OVERHEAD: usize = 80;
 
-/// Bytes that are looked at together in search of line ends.
+/// Number of bytes that the search for line ends compares at a time.
 const STRIDE: usize = 32;
 
 /// An object that is being written.
