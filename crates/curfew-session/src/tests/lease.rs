@@ -44,7 +44,7 @@ async fn a_node_that_was_stopped_for_a_moment_says_nothing_until_it_knows_what_i
     let mut peer = harness.subscribed().await;
     harness.shut();
     harness.reopen();
-    // The sign of life is late from here on.
+    // From here on, the node's sign of life to its backend is late.
     assert_eq!(harness.lease.note_alive(Duration::ZERO), None);
     harness.publish("room", "1");
     peer.send(PING).await;
@@ -221,7 +221,7 @@ async fn while_a_revocation_is_read_the_session_waits() {
     peer.send(PUBLISH).await;
     peer.silence(1).await;
     assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
-    // Two keys are being read, and the session waits until both are.
+    // Two keys are being read, and the session waits until both have been read.
     drop(first);
     peer.silence(1).await;
     drop(second);

@@ -98,7 +98,8 @@ fn a_subscriber_is_told_where_it_stands() {
         epoch: EPOCH.to_owned(),
         publications: vec![wire_publication(r#"{"n":4}"#, 4)],
         recovered: true,
-        // The offset of the client's own position: it advances as it takes the publications.
+        // The offset of the client's own position: the client advances from it as it takes the
+        // publications.
         offset: 3,
         positioned: true,
         was_recovering: true,
