@@ -38,7 +38,7 @@ pub struct Member {
 }
 
 /// The session's tokens: the token in force and, during a refresh, the token that replaces it. A
-/// revocation of either ends the session.
+/// revocation of one of them ends the session.
 #[expect(
     clippy::box_collection,
     reason = "nearly every session has no token of a subscription, and holds a pointer for them"

@@ -136,7 +136,7 @@ impl Hub {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(slot, session, wire, clock, principal));
         // Inserted before the kinds are read. A concurrent `set_kinds` then either finds the
-        // session in its walk, or its kinds are the ones read here.
+        // session in its walk, or has already put the kinds in force that are read here.
         self.shard(session)
             .write()
             .insert(session, Arc::clone(&member));
@@ -185,7 +185,7 @@ impl Hub {
     }
 
     /// Puts the built-in kinds and `claims` in force. Returns the new kinds, or `None` if they
-    /// equal the current ones.
+    /// equal the current kinds.
     ///
     /// Revocations of these kinds find every session that registers from now on. They find an
     /// earlier session only after [`Hub::rekey`].
@@ -202,7 +202,7 @@ impl Hub {
         Some(kinds)
     }
 
-    /// Registers the session under the kinds in force if it is registered under earlier ones.
+    /// Registers the session under the kinds in force if it is registered under earlier kinds.
     pub fn rekey(&self, member: &Arc<Member>) {
         member.rekey(&self.index, &self.kinds());
     }

@@ -28,7 +28,7 @@ impl Hub {
         let mut revoked = Revoked::default();
         for member in self.named(key) {
             match member.covered(key, revocation) {
-                // Its subscriptions end with it.
+                // The session's subscriptions end with the session.
                 Some(disconnect) => {
                     if self.end(&member, Ending::new(disconnect)) {
                         revoked.sessions.push(member);
@@ -129,7 +129,7 @@ impl Hub {
     /// [revoked](Member::withdrawn). The session no longer listens, and its waiting frames of the
     /// channel are dropped. The session's task tells the client.
     pub fn withdraw(&self, channel: &Channel, member: &Arc<Member>) {
-        // Removed first, so that no frame is queued after the waiting ones are dropped.
+        // Removed first, so that no frame is queued after the waiting frames are dropped.
         self.channels.remove(channel, member);
         self.end_telling(channel, member);
         match member.outbox().withdraw(channel) {

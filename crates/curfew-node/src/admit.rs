@@ -306,8 +306,9 @@ impl Node {
         }
     }
 
-    /// Looks for a revocation that covers the token, among the written revocations and the ones
-    /// that wait to be written. Returns the disconnect with which the revocation ends access.
+    /// Looks for a revocation that covers the token, among the written revocations and the
+    /// revocations that wait to be written. Returns the disconnect with which the revocation ends
+    /// access.
     pub(crate) async fn find_revocation(
         &self,
         keys: &[RevocationKey],

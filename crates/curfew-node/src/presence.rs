@@ -179,8 +179,8 @@ impl Node {
         presence.list(channel, MAX_PRESENCE_SESSIONS).await
     }
 
-    /// Adds the entry of a session that subscribes, with the information that others see of the
-    /// session and of the subscription.
+    /// Adds the entry of a session that subscribes, with the information about the session and the
+    /// subscription that other clients see.
     pub(crate) async fn enter<'a>(
         &'a self,
         channel: &'a Channel,

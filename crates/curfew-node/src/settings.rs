@@ -19,9 +19,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Puts other kinds of revocation in force: those of `revocable_claims`. Revocations of these
-    /// kinds find sessions that are admitted or refreshed from now on. They find other sessions,
-    /// also those being admitted or refreshed now, once [`Node::until_settled`] returns. A later
-    /// call supersedes an earlier one.
+    /// kinds find sessions that are admitted or refreshed from now on. Once [`Node::until_settled`]
+    /// returns, they find all other sessions too, including sessions that are being admitted or
+    /// refreshed now. A later call supersedes an earlier one.
     ///
     /// Kinds are not part of a settings snapshot: they are in force at once for all sessions, and
     /// settled later.

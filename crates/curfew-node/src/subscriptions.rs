@@ -1,4 +1,4 @@
-//! The channels requested from the broker: those with a listener on this node.
+//! The channels requested from the broker: the channels with a listener on this node.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};

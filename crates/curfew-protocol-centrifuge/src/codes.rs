@@ -6,7 +6,7 @@ use curfew_model::{AuthFailure, Disconnect, ErrorCode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Error {
     pub(crate) code: u32,
-    /// The text to send if the error has none of its own.
+    /// The text to send if the error itself has no text.
     pub(crate) message: &'static str,
     /// True if the client tries again by itself.
     pub(crate) is_temporary: bool,

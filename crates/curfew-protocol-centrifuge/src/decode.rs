@@ -63,7 +63,7 @@ trait Value<'a>: Copy {
 struct Seen(u32);
 
 impl Seen {
-    /// Notes the field with index `at` among the known ones.
+    /// Notes the field that has index `at` in the list of known fields.
     fn note(&mut self, at: usize) -> Read<()> {
         let bit = 1 << at;
         if self.0 & bit != 0 {

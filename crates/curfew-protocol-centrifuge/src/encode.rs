@@ -69,8 +69,8 @@ pub(crate) trait Root {
     /// Writes a message by its fields.
     fn write(self, write: impl FnOnce(&mut Self::Fields<'_>));
 
-    /// Writes a publication for the subscribers of a channel. It has an implementation of its own
-    /// because nothing else is encoded as often.
+    /// Writes a publication for the subscribers of a channel. Publications have this separate
+    /// method because nothing else is encoded as often.
     fn push(self, channel: &str, publication: &Published<'_>);
 }
 
@@ -300,7 +300,7 @@ fn differences<F: Fields>(publications: &[curfew_model::Publication]) -> Vec<Opt
     first.into_iter().chain(later).collect()
 }
 
-/// Writes a session as others see it.
+/// Writes a session as other clients see it.
 fn put_present(fields: &mut impl Fields, present: &Present) {
     fields.with_zeros(|fields| fields.text(("user", 1), &present.user));
     fields.id(("client", 2), present.session);

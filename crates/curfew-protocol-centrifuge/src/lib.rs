@@ -42,7 +42,7 @@ use bytes::BytesMut;
 use curfew_model::{ClientRequest, CommandId, Disconnect, Message, MessageKind, Push, Reply};
 use curfew_protocol::{DecodeError, Protocol, Rules};
 
-/// Time in which a client closes the connection after an error told it why it has no session.
+/// Time that a client has to close the connection after an error has stated why it has no session.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// The Centrifuge protocol in one of its encodings.

@@ -36,7 +36,7 @@ pub struct Rules {
     pub opens_by_command: bool,
     /// A command before `auth` is a breach of the protocol, and not only a missing token.
     pub needs_auth_first: bool,
-    /// Time in which a client closes by itself after a reply has told it why it has no session.
+    /// Time that a client has to close by itself after a reply has stated why it has no session.
     pub leave_time: Option<Duration>,
     /// The reply to `subscribe` has the publications that the subscriber missed.
     pub recovers_in_answer: bool,
@@ -68,8 +68,8 @@ pub struct Rules {
 /// A message holds one or more requests. A reply or a push is one message, or none if the protocol
 /// cannot express it. The protocol is independent of the framing that a transport adds.
 ///
-/// A relay, which forwards the messages of others, encodes and decodes nothing: it implements only
-/// [`close`](Protocol::close) and [`ping`](Protocol::ping).
+/// A relay, which forwards the messages of other systems, needs only [`close`](Protocol::close) and
+/// [`ping`](Protocol::ping).
 pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// The protocol's name in session records and in metrics.
     fn name(&self) -> &'static str;

@@ -247,7 +247,7 @@ impl TicketEndpoint {
 }
 
 /// The origin that a ticket is bound to: the requesting page's, or the one that a back end names.
-/// Without either, the ticket is for programs that send no origin.
+/// Without an origin, the ticket is for programs that send none.
 fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, Problem> {
     let wished = match wished {
         None => None,

@@ -107,7 +107,7 @@ pub(crate) async fn close(session: Session, end: End) {
         deadline: Instant::now() + timeout,
     };
     let mut ended = leave(&mut state, &mut transport, end, &patience).await;
-    // Recorded before the client is told, because `closing` names the trace of the end.
+    // Recorded before the client is notified, because `closing` names the trace of the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
     // Released last: the connection counts until its socket is closed.

@@ -44,7 +44,7 @@ impl SessionState {
     pub(crate) fn act_on(&mut self, decoded: Result<ClientRequest<'_>, DecodeError>) -> Reaction {
         let began = self.is_timed(&decoded).then(Instant::now);
         if self.leaving.is_some() {
-            // The client has been told that it has no session.
+            // The client has already received the reason why it has no session.
             return Reaction::Done(None);
         }
         if self.live.is_none() {

@@ -150,7 +150,7 @@ pub enum Opening {
     Admitted(Attachment),
     /// The first message authenticates.
     Awaiting(Credentials),
-    /// The token was refused, and the client is told on the connection.
+    /// The token was refused. The client is notified on the connection.
     Refused(Refusal),
 }
 
@@ -196,7 +196,7 @@ pub(crate) struct SessionState {
     pub(crate) leaving: Option<Box<Ending>>,
     /// Subscriptions that the client may still make without being counted against its rate.
     pub(crate) batch_left: usize,
-    /// The refused session, set once the client has been told.
+    /// The refused session, set once the client has been notified.
     pub(crate) refused: Option<Box<SessionIdentity>>,
     /// The socket's handle for flushers, taken when the session opens.
     pub(crate) direct_writer: Option<DirectWriter>,
@@ -260,7 +260,8 @@ pub(crate) struct Subscription {
     /// Information about the subscription in the session's presence entry and in its publications,
     /// as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
-    /// The token of the subscription, if it has one of its own.
+    /// The subscription's own token; `None` if the subscription depends on the session's token
+    /// alone.
     pub(crate) grant: Option<Box<Grant>>,
 }
 

@@ -1,10 +1,11 @@
 //! Commands in flight, and the requests that wait for them.
 //!
-//! Commands take effect in order, so a command in flight blocks those after it. For publications
-//! this would be too strict: a client that sends many would get only one per round trip, although
-//! the broker keeps the order in which it is asked. Publications that were read together are
-//! therefore in flight together, and are answered in order. Every other request after them, a close
-//! included, waits until the last one is answered. Nothing is read from the socket meanwhile.
+//! Commands take effect in order, so a command in flight blocks the commands after it. For
+//! publications this would be too strict: a client that sends many would get only one per round
+//! trip, although the broker keeps the order in which it is asked. Publications that were read
+//! together are therefore in flight together, and are answered in order. Every other request after
+//! them, a close included, waits until the last one is answered. Nothing is read from the socket
+//! meanwhile.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -114,8 +115,8 @@ impl Pipeline {
         self.is_idle() || (is_publication && self.takes_more())
     }
 
-    /// Adds a command that waits. A publication behind others is polled at once, so that the broker
-    /// is asked in order; its answer may come later.
+    /// Adds a command that waits. A publication behind other publications is polled at once, so
+    /// that the broker is asked in order. The broker's answer may come later.
     fn add(&mut self, mut waits: InFlight, cx: &mut Context<'_>) {
         if self.front.is_none() {
             self.front = Some(waits);

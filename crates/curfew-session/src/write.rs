@@ -18,7 +18,7 @@ pub(crate) enum Output {
     Idle,
     /// The socket accepts no more bytes.
     Blocked,
-    /// The rest may not be sent now.
+    /// The remaining frames may not be sent now.
     Held(HeldBack),
 }
 
@@ -92,7 +92,8 @@ impl Session {
             return Poll::Pending;
         };
         let outbox = live.attachment.member().outbox();
-        // If the socket is full, or the rest may not be sent, only an interruption wakes the task.
+        // If the socket is full, or the remaining frames may not be sent, only an interruption
+        // wakes the task.
         let polled = outbox.poll_wake(cx, self.output != Output::Idle);
         let goes_on = || match self.output {
             Output::Idle | Output::Blocked => false,

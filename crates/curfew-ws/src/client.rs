@@ -213,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         })
     }
 
-    /// Decodes one event from the input, keeps the rest of the input, and queues an answer if the
+    /// Decodes one event from the input, stores the rest of the input, and queues an answer if the
     /// event needs one.
     fn decode(&mut self, mut input: Input<'_>) -> Result<Option<Incoming>, ClientError> {
         let incoming = match self.decoder.next(&mut input, &LIMITS) {

@@ -201,7 +201,7 @@ impl Decoder {
         }
     }
 
-    /// Keeps the rest of `input`, for a caller that stops before [`Decoder::next`] has returned
+    /// Stores the rest of `input`, for a caller that stops before [`Decoder::next`] has returned
     /// `None`. The caller must decode everything saved before it reads from the socket again;
     /// otherwise the saved bytes accumulate.
     pub fn save(&mut self, input: Input<'_>) {
@@ -211,10 +211,10 @@ impl Decoder {
         }
     }
 
-    /// True if the peer still owes the rest of a frame or of a fragmented message. Call it after
-    /// [`Decoder::next`] has returned `None`.
+    /// True if a frame or a fragmented message is incomplete. Call it after [`Decoder::next`] has
+    /// returned `None`.
     ///
-    /// The deadline for the rest starts when this becomes true, and restarts with every
+    /// The deadline for the missing part starts when this becomes true, and restarts with every
     /// [`Event::Message`]. Control frames do not restart it, because a peer may interleave them
     /// without end.
     pub fn mid_message(&self) -> bool {
@@ -270,7 +270,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Cuts the next whole frame from the kept bytes and the input. A partial frame is kept.
+    /// Cuts the next whole frame from the stored bytes and the input. A partial frame is stored.
     fn cut(
         &mut self,
         input: &mut Input<'_>,
@@ -278,7 +278,7 @@ impl Decoder {
     ) -> Result<Option<Cut>, ProtocolError> {
         self.release_carry();
         if self.carry.is_empty() {
-            // Nothing is kept: the frame is decoded where it was read.
+            // No bytes are stored, so the frame is decoded where it was read.
             return Ok(match self.find(input.unread(), limits)? {
                 FrameStart::Whole { head, mask, bytes } => {
                     let start = input.at;
@@ -395,7 +395,7 @@ impl Decoder {
         self.release_carry();
     }
 
-    /// Frees the kept bytes once they are decoded.
+    /// Frees the stored bytes once they are decoded.
     fn release_carry(&mut self) {
         if self.carry_at == self.carry.len() {
             self.carry = Vec::new();
@@ -403,7 +403,7 @@ impl Decoder {
         }
     }
 
-    /// Frees everything that is kept.
+    /// Frees all stored bytes and fragments.
     fn forget(&mut self) {
         self.carry = Vec::new();
         self.carry_at = 0;

@@ -97,7 +97,7 @@ impl Arrivals {
         }
     }
 
-    /// Notes that `messages` messages were written, and moves the timed ones among them to
+    /// Notes that `messages` messages were written, and moves the timed publications among them to
     /// `written`.
     pub(super) fn written(&mut self, messages: usize, written: &mut Vec<Arrival>) {
         let Some(queued) = &mut self.0 else { return };

@@ -42,7 +42,7 @@ impl Ending {
 pub struct Undelivered {
     /// The number of frames.
     pub frames: usize,
-    /// The bytes of all those frames.
+    /// The total size of these frames, in bytes.
     pub bytes: usize,
 }
 

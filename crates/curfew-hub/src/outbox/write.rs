@@ -141,7 +141,7 @@ impl Outbox {
     }
 
     /// For a notified flusher: writes queued frames to the socket. If the socket takes no more, or
-    /// the session needs its own task, the task is woken for the rest.
+    /// the session needs its own task, the task is woken for the remaining frames.
     ///
     /// The queue's lock is free during the system call, so that publishers do not wait for it. A
     /// waiting publisher would follow the flusher from session to session, and each session would
@@ -149,7 +149,7 @@ impl Outbox {
     pub(crate) fn flush(&self, access: Access<'_>, tally: &mut Tally) {
         let writer = self.writer.lock();
         let Some(mut writer) = writer.as_ref() else {
-            // The session left, or has no direct writer: its task handles the rest.
+            // The session left, or has no direct writer: its task handles the frames.
             return self.nudge();
         };
         match self.write(access, &mut writer, Turn::Flusher, tally) {
@@ -165,7 +165,7 @@ impl Outbox {
     /// checked again, in this order: the lease is loaded, then the session's state is read, and the
     /// lease and the token's end are checked when the bytes are ready.
     ///
-    /// So the bytes that leave without access are at most those of one system call under way:
+    /// If access ends, only the bytes of one system call in progress can still leave: at most
     /// [`MAX_WRITE_BYTES`](curfew_ws::MAX_WRITE_BYTES).
     fn write(
         &self,

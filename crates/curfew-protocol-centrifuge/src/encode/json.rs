@@ -209,7 +209,7 @@ impl Json<'_> {
 }
 
 /// Writes a JSON value on one line, because a newline ends a message. Line ends within JSON strings
-/// are escaped, so that removing raw ones changes no value.
+/// are escaped, so removing raw line ends changes no value.
 fn put_payload(payload: &[u8], out: &mut BytesMut) {
     if !has_line_end(payload) {
         out.put_slice(payload);

@@ -199,7 +199,7 @@ fn text_length(tag: u32, text: &[u8]) -> usize {
     }
 }
 
-/// Bytes of a field that has `length` bytes of its own.
+/// Size of a whole field whose content has `length` bytes.
 fn field_length(tag: u32, length: usize) -> usize {
     varint((tag << 3).into()).1 + varint(length as u64).1 + length
 }

@@ -70,8 +70,8 @@ enum Backend {
 }
 
 /// Answers that the process is alive while its main task works. A stuck worker thread delays only
-/// the connection that it works on; other threads serve the rest. No thread takes over from a stuck
-/// main task: nothing is reloaded, and SIGTERM has no effect.
+/// the connection that it works on; other threads serve all other connections. No thread takes over
+/// from a stuck main task: nothing is reloaded, and SIGTERM has no effect.
 pub(super) fn livez(admin: &Admin) -> Result<Response, Problem> {
     let alive = admin.context.node.since_beat() < STUCK;
     let live = Live {

@@ -18,7 +18,7 @@ const MAX_GUESSES: u32 = 20;
 /// The window in which wrong keys are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Checks keys and counts wrong ones.
+/// Checks keys and counts wrong keys.
 #[derive(Debug)]
 pub(super) struct Key {
     guesses: Mutex<(Instant, u32)>,

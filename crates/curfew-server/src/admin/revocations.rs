@@ -72,8 +72,8 @@ pub(super) struct DryRun {
     sessions: Vec<SessionInfo>,
 }
 
-/// One revocation in force. If a value's key exists both in plain text and as a digest, each is
-/// listed. Lifting either lifts both.
+/// One revocation in force. If a value's key exists in plain text and also as a digest, both keys
+/// are listed. Lifting one key lifts both.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RevocationInfo {
     kind: String,
@@ -126,7 +126,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     let node = &admin.context.node;
     let receipt = node.revoke(key.clone(), revocation).await?;
     node.tell_receipt(&key, &receipt);
-    // The log line has neither the value nor the reason, because either may identify a person.
+    // The log line has neither the value nor the reason, because both may identify a person.
     info!(
         kind,
         key = call.key(),

@@ -1,4 +1,4 @@
-//! The bodies of reports: forms and others.
+//! The bodies of reports: forms, and bodies of other media types.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -34,7 +34,7 @@ impl Form {
     }
 }
 
-/// The answer to a request that took effect: 200 without a body. No cache keeps the answer.
+/// The answer to a request that took effect: 200 without a body. No cache stores the answer.
 pub(super) fn done() -> Response {
     let mut response = Response::new(Full::default());
     let no_store = HeaderValue::from_static("no-store");

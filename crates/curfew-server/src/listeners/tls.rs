@@ -83,7 +83,7 @@ impl Tls {
         let mut seen = self.seen.lock();
         let files = match files {
             Ok(files) => files,
-            // Nothing could be read the last time either, so the fault was reported already.
+            // The last attempt could not read the files either, and has already reported the fault.
             Err(_) if *seen == Default::default() => return Ok(false),
             Err(error) => {
                 *seen = Default::default();

@@ -29,7 +29,7 @@ const TYPES_HEADER: HeaderName = HeaderName::from_static("x-typescript-types");
 pub(super) enum ClientFile {
     /// The module.
     Script,
-    /// Its types for TypeScript.
+    /// The module's types for TypeScript.
     Types,
 }
 

@@ -98,7 +98,7 @@ pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<
     Some(value.to_string().into())
 }
 
-/// The `info` of a subscription that others see, if the node speaks the Centrifuge protocol.
+/// The subscription's `info` that other clients see, if the node speaks the Centrifuge protocol.
 pub(crate) fn channel_info(
     settings: &SessionSettings,
     info: Option<TokenData>,

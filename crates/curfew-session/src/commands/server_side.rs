@@ -64,7 +64,8 @@ impl From<ServerSideError> for Disconnect {
 pub(crate) struct Made {
     /// The subscriptions.
     pub(crate) subscriptions: Vec<ServerSide>,
-    /// The channels whose data the session's protocol cannot carry. The client is told about them.
+    /// The channels whose data the session's protocol cannot carry. The client is notified about
+    /// each of them.
     pub(crate) refused: Vec<Channel>,
 }
 

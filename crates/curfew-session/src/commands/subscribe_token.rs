@@ -25,7 +25,7 @@ pub(crate) struct Grant {
     token: SubscriptionToken,
     /// The token's data for the client.
     pub(crate) data: Option<Box<[u8]>>,
-    /// Information about the session that others see in the channel, as JSON.
+    /// Information about the session that other clients see in the channel, as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
     /// The settings of the channel that the token changes for its subscription.
     pub(crate) overrides: Overrides,

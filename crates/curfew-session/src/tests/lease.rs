@@ -109,8 +109,8 @@ async fn what_was_queued_before_is_held_back_and_goes_out_afterwards_in_order() 
     let harness = Harness::new();
     let mut peer = blocked(&harness).await;
     harness.shut();
-    // Messages already in the pipe arrive; after those, nothing more does, even if the pipe has
-    // room.
+    // Messages that are already in the pipe arrive. Then no further message arrives, even if the
+    // pipe has room.
     let mut came = 0;
     while time::timeout(Duration::from_secs(1), peer.text())
         .await

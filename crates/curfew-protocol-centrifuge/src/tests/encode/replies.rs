@@ -169,7 +169,7 @@ fn recovered_publications_are_chained_differences() {
     });
     let patch = "e\nQ@0,3:1.0C@T,27ul48;";
     let value: Value = serde_json::from_slice(&replied(JSON, 2, &recovered).unwrap()).unwrap();
-    // Every publication is a string, even the whole ones.
+    // Every publication is a string, even a publication that is written whole.
     assert_eq!(
         value["subscribe"]["publications"],
         json!([

@@ -19,7 +19,7 @@ const MAX_BYTES: usize = 2048;
 /// A header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Its length in bytes.
+    /// The header's length in bytes.
     pub bytes: usize,
     /// The client's address; `None` for LOCAL, or an unknown or unsupported family.
     pub source: Option<SocketAddr>,

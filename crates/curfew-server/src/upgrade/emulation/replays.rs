@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use curfew_model::NodeId;
 
-/// Numbers remembered for each sender. A message may be overtaken by this many later ones.
+/// Number of message numbers that are remembered for each sender. At most this many later messages
+/// may overtake a message.
 const NUMBERS: usize = 64;
 
 /// Maximum number of senders of one session. No sender is forgotten, because the messages of a
