@@ -166,7 +166,7 @@ impl Hub {
     }
 
     /// Tells the listeners of a channel that publications may be missing. The frame is queued at
-    /// the position of the loss, and needs access like a publication.
+    /// the position of the loss. Like a publication, it is sent only while the session has access.
     ///
     /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it. Gaps
     /// that are noted before then are sent as one.
@@ -211,7 +211,8 @@ impl Hub {
         for member in ended {
             self.channels.remove(channel, &member);
             self.metrics().gaps.inc(reason);
-            // The session's task then sees that it no longer listens, and tells the client.
+            // The session's task then sees that the session no longer listens, and notifies the
+            // client.
             member.outbox().reconsider();
         }
     }
@@ -223,7 +224,7 @@ impl Hub {
     }
 
     /// Queues the gap for each listener. A listener whose protocol ends the subscription is passed
-    /// to `end` instead. A queue without room ends its session, as for a publication.
+    /// to `end` instead. A session whose queue has no room ends, as with a publication.
     #[cold]
     fn send_gap(
         &self,
@@ -259,7 +260,8 @@ impl Hub {
 pub(crate) struct Frames<'a, F> {
     hub: &'a Hub,
     encode: F,
-    /// The wire of the first listener, stored apart: most channels have listeners of one wire only.
+    /// The wire and the frame of the first listener, stored apart: most channels have listeners of
+    /// one wire only.
     first: Option<(WireId, Bytes)>,
     others: Vec<(WireId, Option<Bytes>)>,
 }

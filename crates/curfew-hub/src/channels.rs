@@ -17,16 +17,16 @@ use crate::index::SHARDS;
 /// Value of [`Listeners::gap`] while no gap is noted.
 const NO_GAP: u8 = u8::MAX;
 
-/// A channel's listeners. Broadcasts iterate over them in memory order; a listener is removed in
-/// constant time.
+/// A channel's listeners. Broadcasts iterate over the listeners in memory order. A listener is
+/// removed in constant time.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     /// The members that take publications as they are, by their slot.
     members: IndexMap<u64, Arc<Member>>,
     /// The members that take differences; `None` if there are none.
     delta: Option<Box<DeltaListeners>>,
-    /// The [index](GapReason::index) of the reason for a gap that the listeners have not been told
-    /// of, or [`NO_GAP`].
+    /// The [index](GapReason::index) of the reason for a gap about which the listeners have not
+    /// been notified, or [`NO_GAP`].
     gap: AtomicU8,
 }
 
@@ -79,7 +79,7 @@ impl Listeners {
         }
     }
 
-    /// Notes a gap, until the listeners are told.
+    /// Notes a gap until the listeners are notified.
     fn note_gap(&self, reason: GapReason) {
         // The first reason stays: several gaps are sent as one.
         let noted = (Ordering::AcqRel, Ordering::Relaxed);
@@ -186,7 +186,7 @@ impl Channels {
         }
     }
 
-    /// Notes a gap for a channel's listeners, until they are told.
+    /// Notes a gap for a channel's listeners until they are notified.
     pub(crate) fn note_gap(&self, channel: &Channel, reason: GapReason) {
         self.with(channel, |listeners| listeners.note_gap(reason));
     }

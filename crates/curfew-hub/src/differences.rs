@@ -20,7 +20,7 @@ use crate::{Hub, Member};
 pub(crate) struct DeltaListeners {
     /// The listeners by the slot of their member.
     listeners: IndexMap<u64, DeltaListener>,
-    /// The data of the last publication. Locked while the next one is queued.
+    /// The data of the last publication. Locked while the next publication is queued.
     base: Mutex<Option<Bytes>>,
 }
 
@@ -32,7 +32,7 @@ struct DeltaListener {
 }
 
 impl DeltaListeners {
-    /// Adds a listener that was given `base`, or nothing yet.
+    /// Adds a listener that has received `base`, or no publication yet.
     pub(crate) fn add(&mut self, member: &Arc<Member>, base: Option<&Publication>) {
         let has_base = base.is_some();
         if let Some(base) = base {

@@ -27,7 +27,7 @@ impl Kinds {
         }
     }
 
-    /// The generation. A later one belongs to later settings.
+    /// The generation. Later settings have a higher generation.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }

@@ -51,8 +51,8 @@ struct Principals {
     incoming: Option<Arc<Principal>>,
     /// Tokens of single subscriptions. A revocation of such a token ends only its subscription.
     bound: Option<Box<Vec<Bound>>>,
-    /// The kinds whose keys the index holds for these tokens. `None` while the index holds none:
-    /// before the session is keyed, and after it has left.
+    /// The kinds whose keys the index holds for these tokens. `None` while the index holds no key
+    /// of the session: before the session is keyed, and after it has left.
     ///
     /// The keys are computed again when they are needed. Stored keys would take a sixth of an idle
     /// session's memory.
@@ -177,7 +177,7 @@ impl Member {
         Arc::clone(&self.principals.lock().current)
     }
 
-    /// True if the token in force has expired: nothing is delivered or accepted any more. It
+    /// True if the token in force has expired: nothing is delivered or accepted any more. The token
     /// expires at its `exp` plus the leeway by the wall clock, and at the latest when the time left
     /// at registration or the last refresh has passed.
     pub fn is_over(&self, clock: &dyn Clock) -> bool {
@@ -216,7 +216,7 @@ impl Member {
         hub.count_queued(self.outbox.push_first(frame));
     }
 
-    /// For the session's task: writes to its socket the queued frames that may leave.
+    /// For the session's task: writes to its socket the queued frames that may be sent.
     pub fn write(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);
@@ -225,7 +225,7 @@ impl Member {
         progress
     }
 
-    /// For the session's task, once it is told to end: writes the frames that may still leave.
+    /// For the session's task, once it is told to end: writes the frames that may still be sent.
     pub fn write_last(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);
@@ -262,7 +262,7 @@ impl Member {
         covers.then(|| revocation.disconnect(key, issued_at))
     }
 
-    /// True if `key` names the session with this token.
+    /// True if `key` names the session, given that the session has this token.
     fn is_named(&self, principal: &Principal, key: &RevocationKey) -> bool {
         match key.kind() {
             "all" => true,
@@ -274,7 +274,8 @@ impl Member {
         }
     }
 
-    /// True if a revocation of `key` names this session, regardless of the tokens it covers.
+    /// True if a revocation of `key` names this session, regardless of the tokens that the
+    /// revocation covers.
     pub(crate) fn is_named_by(&self, key: &RevocationKey) -> bool {
         let principals = self.principals.lock();
         principals
@@ -381,7 +382,7 @@ impl Member {
         keys
     }
 
-    /// Puts the incoming token in force, and removes the keys of the token before it.
+    /// Puts the incoming token in force, and removes the keys of the previous token.
     pub(crate) fn finish_refresh(&self, index: &Index, clock: &dyn Clock) {
         let mut principals = self.principals.lock();
         let Some(incoming) = principals.incoming.take() else {

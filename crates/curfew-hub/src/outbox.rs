@@ -47,8 +47,8 @@ pub(crate) use withdraw::Mark;
 pub(crate) use write::{Access, Tally};
 pub use write::{HeldBack, Progress};
 
-/// Queue length that counts as an overflow while the node is over its own bound. The queue of a
-/// client that keeps up is shorter.
+/// Bound of each queue while all queues together are over the node's bound. The queue of a client
+/// that keeps up is shorter.
 const TIGHT_BYTES: usize = 64 * 1024;
 
 /// The bound of a queue, in bytes. `limit` is the configured bound.
@@ -69,11 +69,11 @@ enum Phase {
     Left,
 }
 
-/// The session's own part of its access: an ending, or a revocation being read. The lease and the
-/// token's end are checked separately.
+/// The part of a session's access that its queue knows: if the session was told to end, and if a
+/// revocation that may name it is being read. The lease and the token's end are checked separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Frames may pass.
+    /// Frames may be sent.
     Good,
     /// Frames wait: a revocation that may name the session is being read.
     Suspended,
@@ -108,8 +108,8 @@ struct QueueState {
     /// True if the session must decide its subscriptions anew.
     reconsider: bool,
     probe: Probe,
-    /// The number of revocation keys being read that name the session. No normal frame leaves while
-    /// it is above 0.
+    /// The number of revocation keys being read that name the session. No normal frame is sent
+    /// while this number is above 0.
     suspensions: u32,
     /// True if flushers can write to the socket.
     direct: bool,
@@ -125,7 +125,7 @@ impl QueueState {
         (bytes, frames)
     }
 
-    /// True if a waiting frame may leave, apart from the lease and the token's end.
+    /// True if a waiting frame may be sent, apart from the lease and the token's end.
     fn has_frames(&self) -> bool {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
@@ -171,7 +171,8 @@ impl QueueState {
         }
     }
 
-    /// The reason for which normal frames may not leave, apart from the lease and the token's end.
+    /// The reason for which normal frames may not be sent, apart from the lease and the token's
+    /// end.
     fn withheld(&self) -> Option<Withheld> {
         match self.ending() {
             Some(ending) if ending.withholds() => Some(Withheld::Ended(ending)),
@@ -179,7 +180,7 @@ impl QueueState {
         }
     }
 
-    /// Lets notices in the normal lane leave before their turn. Returns their bytes, which no
+    /// Lets notices in the normal lane be sent before their turn. Returns their bytes, which no
     /// longer count as queued.
     fn release_notices(&mut self) -> usize {
         let bytes = self.lanes.release_notices();
@@ -270,7 +271,7 @@ impl Outbox {
         self.state.lock().ending()
     }
 
-    /// The session's own part of its access.
+    /// The part of the session's access that the queue knows.
     pub fn standing(&self) -> Standing {
         let state = self.state.lock();
         match &state.phase {
@@ -314,7 +315,7 @@ impl Outbox {
         self.state.lock().owner.wake();
     }
 
-    /// For the session's task: adds a notice. The notice leaves ahead of normal frames, and also
+    /// For the session's task: adds a notice. The notice is sent ahead of normal frames, and also
     /// while normal frames are withheld.
     pub fn push_notice(&self, frame: Bytes) {
         self.state.lock().lanes.push_notice(frame);
@@ -463,7 +464,8 @@ impl Outbox {
     /// already: then the result is ready.
     ///
     /// The task is woken when there is something to write. If `blocked`, it is woken only when the
-    /// session is told to end, its subscriptions are to be decided anew, or it is nudged.
+    /// session is told to end, when its subscriptions are to be decided anew, or when the task is
+    /// nudged.
     pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
         let mut state = self.state.lock();
         if state.is_interrupted() || (!blocked && state.has_frames()) {

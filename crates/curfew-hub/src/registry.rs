@@ -52,8 +52,8 @@ pub struct Hub {
     /// Bytes in all outbound queues. The number is briefly negative when a task gives bytes back
     /// before the broadcast that queued them has added them.
     queued: AtomicI64,
-    /// Deliveries left until the next timed one. Concurrent broadcasts overwrite each other's
-    /// value; only the sampling rate depends on it.
+    /// Number of deliveries until the next timed delivery. Concurrent broadcasts overwrite each
+    /// other's value; only the sampling rate depends on it.
     pub(crate) untimed: AtomicUsize,
     pub(crate) flushers: Flushers,
     lease: Arc<DeliveryLease>,
@@ -210,7 +210,7 @@ impl Hub {
     /// Notes that the hub is settled for `kinds`: every session that was registered when these
     /// kinds came into force is now indexed by them, and has been compared with the backend since.
     pub fn settle(&self, kinds: &Kinds) {
-        // `fetch_max`: the walk of an earlier reload may end after that of a later one.
+        // `fetch_max`: the walk of an earlier reload may end after the walk of a later reload.
         self.settled.fetch_max(kinds.generation(), Ordering::AcqRel);
     }
 
@@ -272,7 +272,8 @@ impl Hub {
     }
 
     /// Queues a frame that discloses nothing protected by access, such as an error. The frame does
-    /// not overtake normal frames, unless normal frames are withheld: then it leaves ahead of them.
+    /// not overtake normal frames, unless normal frames are withheld: then it is sent ahead of
+    /// them.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, Some(Mark::Notice))
     }
@@ -311,7 +312,7 @@ impl Hub {
         }
     }
 
-    /// Pushes a frame and counts the frames that are dropped for it.
+    /// Pushes a frame, and counts the frames that the push drops.
     fn push(
         &self,
         member: &Member,

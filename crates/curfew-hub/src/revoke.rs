@@ -44,9 +44,8 @@ impl Hub {
         revoked
     }
 
-    /// Calls `revoked` with the token of each subscription of a session that has a token of its
-    /// own, and ends the subscription if the result is a disconnect. Returns the number of
-    /// subscriptions that ended.
+    /// Calls `revoked` with each token that belongs to a subscription of the session, and ends the
+    /// subscription if the result is a disconnect. Returns the number of subscriptions that ended.
     pub fn revoke_subscriptions(
         &self,
         member: &Arc<Member>,
@@ -59,8 +58,9 @@ impl Hub {
         channels.len()
     }
 
-    /// Sessions that a revocation has told to end and that have not left yet. Only a session whose
-    /// own token or whose subscription's token `key` names and `revocation` covers is returned.
+    /// Sessions that a revocation has told to end and that have not left yet. A session is returned
+    /// only if `key` names, and `revocation` covers, its own token or the token of one of its
+    /// subscriptions.
     pub fn leaving(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
         let mut named = self.named(key);
         named.retain(|member| match member.outbox().ending() {
@@ -81,8 +81,8 @@ impl Hub {
         (!named.is_empty()).then(|| Suspension::new(named))
     }
 
-    /// The sessions that `key` names, and perhaps some that it does not. A session with several
-    /// named tokens may be listed several times.
+    /// The sessions that `key` names, and perhaps other sessions. A session with several named
+    /// tokens may be listed several times.
     fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
         match key.kind() {
             "all" | "anonymous" => self.members(),
@@ -127,7 +127,7 @@ impl Hub {
 
     /// Ends a session's subscription to a channel, after its token was
     /// [revoked](Member::withdrawn). The session no longer listens, and its waiting frames of the
-    /// channel are dropped. The session's task tells the client.
+    /// channel are dropped. The session's task notifies the client.
     pub fn withdraw(&self, channel: &Channel, member: &Arc<Member>) {
         // Removed first, so that no frame is queued after the waiting frames are dropped.
         self.channels.remove(channel, member);

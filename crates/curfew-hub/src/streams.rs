@@ -4,7 +4,7 @@
 //! publications from pub/sub, publications read because they were missing, and publications
 //! replayed to a joining subscriber. So the reply to a subscriber, the publications that it missed
 //! and the live publications are queued in this order, without holes or duplicates. Revocations,
-//! the lease and the token are checked for all of them when frames leave ([`crate::Outbox`]).
+//! the lease and the token are checked for all of them when frames are written ([`crate::Outbox`]).
 
 mod feed;
 mod join;
@@ -35,7 +35,8 @@ pub(crate) struct Streams {
     pub(crate) window_bytes: AtomicUsize,
     /// `limits.window_bytes`.
     most_bytes: AtomicUsize,
-    /// True once a channel has had a feed. Read for each publication, before its feed is looked up.
+    /// True once a channel has had a feed. The flag is read for each publication, before the
+    /// publication's feed is looked up.
     is_used: AtomicBool,
     wanted: Mutex<Wanted>,
 }

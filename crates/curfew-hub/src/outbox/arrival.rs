@@ -12,15 +12,15 @@ const MAX_FOLLOWED: usize = 16;
 /// A publication timed on its way to one session.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
-    /// The time when it reached this node.
+    /// The time at which the publication reached this node.
     pub(crate) at: Instant,
-    /// The record of its writes to sockets, if it is traced.
+    /// The record of the publication's writes to sockets, if it is traced.
     pub(crate) writes: Option<Arc<Writes>>,
-    /// The number of messages that are written together with it; 0 while it is queued.
+    /// The number of messages that are written together with the publication; 0 while it is queued.
     pub(crate) messages: u32,
     /// The number of those messages that are not written yet.
     left: u32,
-    /// True if its time enters the metrics.
+    /// True if the delivery's time enters the metrics.
     pub(crate) is_observed: bool,
 }
 

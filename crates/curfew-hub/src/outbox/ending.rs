@@ -2,7 +2,7 @@
 
 use curfew_model::Disconnect;
 
-/// The reason for which the server ends a session, and its advice to the client.
+/// The reason for which the server ends a session, and the server's advice to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
     /// The close code and its name.
@@ -25,13 +25,14 @@ impl Ending {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// True if queued frames still leave before the close. They are dropped if access is withdrawn,
-    /// if the client recovers them over a new connection, or if the client does not read.
+    /// True if queued frames are still sent before the close. They are dropped if access is
+    /// withdrawn, if the client recovers them over a new connection, or if the client does not
+    /// read.
     pub fn flushes(self) -> bool {
         !self.withholds() && self.disconnect != Disconnect::SLOW_CONSUMER
     }
 
-    /// True if no byte of a queued frame may leave any more.
+    /// True if no byte of a queued frame may be sent any more.
     pub(super) fn withholds(self) -> bool {
         self.disconnect.withdraws_access() || self.disconnect == Disconnect::INSUFFICIENT_STATE
     }

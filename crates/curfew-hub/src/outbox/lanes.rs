@@ -1,5 +1,5 @@
-//! One queue with two lanes: notices, which may always leave, and normal frames, which leave only
-//! while the session has access.
+//! One queue with two lanes: notices, which may always be sent, and normal frames, which are sent
+//! only while the session has access.
 
 use std::collections::VecDeque;
 use std::io;
@@ -69,7 +69,7 @@ impl Step {
 pub(crate) struct WriteOutcome {
     /// Bytes of frames written.
     pub(crate) bytes: usize,
-    /// Bytes of the normal lane among them.
+    /// The part of `bytes` that belongs to the normal lane.
     pub(super) normal_bytes: usize,
     /// Frames of the normal lane that are complete.
     pub(super) normal_frames: usize,
@@ -144,8 +144,8 @@ impl Lanes {
     }
 
     /// Drops the frames marked with `channel`. Returns the dropped bytes and frames. If one of them
-    /// is written in part or is a reply, or the socket holds normal bytes back, it returns `None`
-    /// and drops nothing.
+    /// is written in part or is a reply, or the socket holds normal bytes back, the result is
+    /// `None` and nothing is dropped.
     pub(super) fn withdraw(&mut self, channel: &Channel) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
             // The socket holds back bytes that may be of the channel.
@@ -225,7 +225,7 @@ impl Lanes {
         }
         let normal = if access { self.normal.len() } else { 0 };
         let step = match self.begun {
-            // Only the partly written frame: the waiting notices leave right after it, ahead of
+            // Only the partly written frame: the waiting notices are sent right after it, ahead of
             // other normal frames.
             Some(Lane::Normal) if self.notices.is_some() => Step::Write {
                 notices: 0,

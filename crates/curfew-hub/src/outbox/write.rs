@@ -33,7 +33,7 @@ pub enum HeldBack {
     NoLease,
 }
 
-/// The reason for which queued frames may not leave.
+/// The reason for which queued frames may not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Withheld {
     /// The frames wait.
@@ -57,7 +57,7 @@ impl From<Withheld> for Progress {
 /// The outcome of an attempt to write.
 #[derive(Debug)]
 pub enum Progress {
-    /// Every frame that may leave is written.
+    /// Every frame that may be sent is written.
     Done,
     /// The socket takes no more.
     Blocked {
@@ -66,7 +66,7 @@ pub enum Progress {
     },
     /// The remaining frames wait.
     Held(HeldBack),
-    /// The remaining frames may never leave: the token has expired.
+    /// The remaining frames may never be sent: the token has expired.
     Expired,
     /// Before any frame, the session's subscriptions must be decided anew.
     Reconsider,
@@ -120,7 +120,7 @@ impl Outbox {
         self.state.lock().owner = Owner::Task;
     }
 
-    /// For the session's task: writes the frames that may leave.
+    /// For the session's task: writes the frames that may be sent.
     pub(crate) fn write_live(
         &self,
         access: Access<'_>,
@@ -130,7 +130,7 @@ impl Outbox {
         self.write(access, socket, Turn::Live, tally)
     }
 
-    /// For the session's task, once it is told to end: writes the frames that may still leave.
+    /// For the session's task, once it is told to end: writes the frames that may still be sent.
     pub(crate) fn write_last(
         &self,
         access: Access<'_>,
@@ -155,8 +155,8 @@ impl Outbox {
         match self.write(access, &mut writer, Turn::Flusher, tally) {
             // The end of the suspension wakes the task.
             Progress::Done | Progress::Held(HeldBack::Suspended) => {}
-            // The task waits for a full socket, and handles a broken one or a session without
-            // access.
+            // The task waits for room in a full socket. It also handles a broken socket, and a
+            // session without access.
             _ => self.nudge(),
         }
     }
@@ -165,7 +165,7 @@ impl Outbox {
     /// checked again, in this order: the lease is loaded, then the session's state is read, and the
     /// lease and the token's end are checked when the bytes are ready.
     ///
-    /// If access ends, only the bytes of one system call in progress can still leave: at most
+    /// If access ends, only the bytes of one system call in progress can still be sent: at most
     /// [`MAX_WRITE_BYTES`](curfew_ws::MAX_WRITE_BYTES).
     fn write(
         &self,
@@ -214,7 +214,7 @@ impl Outbox {
             });
             self.state.lock().put_back(lanes, written, tally);
             match taken {
-                // Saves one more look at the queue.
+                // Nothing is left, so the queue is not read again.
                 Poll::Ready(Ok(())) if left == Some(0) => return Progress::Done,
                 // The next round may still write notices after access is denied.
                 Poll::Ready(Ok(())) => wrote = true,

@@ -95,7 +95,7 @@ pub(super) struct Feed {
     pub(super) is_ended: bool,
     /// Maximum number of publications in the window.
     pub(super) size: usize,
-    /// Time after which the window expires, counted from its newest publication's own time.
+    /// Time after which the window expires, counted from the time of its newest publication.
     pub(super) ttl: Duration,
 }
 
@@ -131,7 +131,7 @@ impl Feed {
         self.at
     }
 
-    /// The offset after which the stream must be read for a subscriber that comes with `since`, and
+    /// The offset after which the stream must be read for a subscriber that joins with `since`, and
     /// for publications that may be missing here.
     pub(super) fn unknown_after(&self, since: Option<Position>) -> u64 {
         let known = self.at.map_or(u64::MAX, |at| at.offset);
@@ -416,7 +416,7 @@ impl Feed {
             self.jump(ahead, out);
             self.drop_waiting();
         }
-        // More publications may be missing behind these.
+        // More publications may be missing after the delivered ones.
         self.is_confirmed = false;
         true
     }

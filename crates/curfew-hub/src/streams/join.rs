@@ -88,7 +88,7 @@ pub enum Join {
 
 impl Hub {
     /// Begins to join a channel whose stream stores `size` publications for `ttl`. The broker
-    /// listens to the channel already, or is asked to next. `now` is the time since 1970:
+    /// listens to the channel already, or is asked next to listen. `now` is the time since 1970:
     /// publications that the stream has dropped by then are not recovered.
     pub fn begin_join(
         &self,
@@ -120,7 +120,8 @@ impl Hub {
     ///
     /// The reply says that nothing is recovered if the publications after `since` cannot be
     /// recovered, or if the session's queue has no room for all of them. With `is_last`, an
-    /// unconfirmed position is enough, and no other read is asked for unless the feed has none.
+    /// unconfirmed position is enough, and no other read is asked for unless the feed has no
+    /// position.
     pub fn join(
         &self,
         joining: &Joining,
