@@ -118,6 +118,7 @@ pub struct Verified {
 impl Context {
     /// Verifies the token of a connection, and counts, logs and traces the result as a part of
     /// `whole`. `token` is an `Err` if the credential could not be read.
+    ///
     /// # Errors
     ///
     /// The errors of [`Context::verify`].
@@ -151,8 +152,8 @@ impl Context {
     /// Makes the principal of a connection without a token, for `lifetime`
     /// ([`SessionSettings::anonymous`](crate::SessionSettings::anonymous)). The principal counts as
     /// issued now by the backend's clock, so that the cutoff of a revocation treats it like a
-    /// token. It ends by the clock of this node, because this node checks the end. The caller runs
-    /// this method in the scope of `whole`.
+    /// token. The principal ends by the clock of this node, because this node checks the end. The
+    /// caller runs this method in the scope of `whole`.
     ///
     /// # Errors
     ///
@@ -197,7 +198,7 @@ impl Context {
         admitted.map_err(|error| not_admitted(error, &mut span, whole))
     }
 
-    /// Replaces the token of a session by a verified one. `whole` is the span of the command.
+    /// Replaces the token of a session by a verified token. `whole` is the span of the command.
     ///
     /// # Errors
     ///

@@ -22,7 +22,7 @@ use crate::metrics::Initiator;
 use crate::open::{Refusal, SessionState};
 use crate::run::End;
 
-/// Number of bytes that a client may send after the close frame, all discarded.
+/// Maximum number of a client's bytes that are read and discarded after the close frame.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 
 /// RFC 6455 §7.4.1: the code of our close frame if the client's close frame has none.
@@ -78,7 +78,7 @@ impl SessionState {
 /// The end of a connection for which nothing more is queued.
 struct Ended {
     end: End,
-    /// The session that has left the hub; `None` if none was open.
+    /// The session that has left the hub; `None` if no session was open.
     whose: Option<SessionIdentity>,
     undelivered: Undelivered,
     /// The span of the end, open until the socket is closed.

@@ -23,7 +23,7 @@ pub struct SessionConfig {
     /// `["tenant", "device"]`. After a reload, revocations by a new claim find open sessions too.
     pub revocable_claims: Vec<String>,
     /// The claim whose value others see as `info` of a session in the presence of channels: for
-    /// example `name`. Default: none, others see only its user and its id.
+    /// example `name`. Default: none, others see only the session's user and id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info_claim: Option<String>,
     /// The number of sessions one user may have at once, counted over the cluster; `over_limit`
@@ -197,7 +197,7 @@ impl Default for LimitsConfig {
 
 impl LimitsConfig {
     /// The quota of control frames: [`LimitsConfig::control_frames_per_second`], with a burst of
-    /// twice as many.
+    /// twice that number.
     pub(crate) fn control_frames(&self) -> Quota {
         Quota {
             per_second: self.control_frames_per_second,

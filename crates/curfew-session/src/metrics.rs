@@ -165,7 +165,7 @@ impl SessionState {
     }
 
     /// Returns true if the command is timed. Only the first publication of a session and then one
-    /// in [`TIMED_ONE_IN`] are timed; all other commands always are.
+    /// in [`TIMED_ONE_IN`] are timed; all other commands are always timed.
     pub(crate) fn is_timed(&mut self, decoded: &Result<ClientRequest<'_>, DecodeError>) -> bool {
         let Ok(ClientRequest::Command {
             command: Command::Publish { .. },

@@ -81,8 +81,7 @@ impl Refusal {
     }
 }
 
-/// The refusal of a token that a revocation covers. `disconnect` is the one with which the
-/// revocation ends sessions.
+/// The refusal of a token that a revocation covers. The revocation ends sessions with `disconnect`.
 pub fn revoked(disconnect: Disconnect) -> (AuthFailure, &'static str) {
     if disconnect == Disconnect::REAUTH_REQUIRED {
         (AuthFailure::ReauthRequired, disconnect.message)
@@ -204,7 +203,7 @@ pub(crate) struct SessionState {
     pub(crate) lanes: Lanes,
     /// The commands in flight.
     pub(crate) pipeline: Pipeline,
-    /// Number of publications until the next timed one.
+    /// Number of publications until the next timed publication.
     pub(crate) untimed: u8,
     pub(crate) deadlines: Deadlines,
     pub(crate) opened_at: Instant,

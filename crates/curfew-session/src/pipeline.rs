@@ -1,11 +1,11 @@
 //! Commands in flight, and the requests that wait for them.
 //!
 //! Commands take effect in order, so a command in flight blocks the commands after it. For
-//! publications this would be too strict: a client that sends many would get only one per round
-//! trip, although the broker keeps the order in which it is asked. Publications that were read
-//! together are therefore in flight together, and are answered in order. Every other request after
-//! them, a close included, waits until the last one is answered. Nothing is read from the socket
-//! meanwhile.
+//! publications this would be too strict: a client that sends many publications could publish only
+//! one per round trip, although the broker preserves the order in which it is asked. Publications
+//! that were read together are therefore in flight together, and are answered in order. Every other
+//! request after these publications, a close included, waits until the last publication is
+//! answered. Nothing is read from the socket meanwhile.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -27,7 +27,7 @@ const MAX_UNDER_WAY: usize = 64;
 /// A command that waits for the backend. The operation resolves to its outcome.
 pub(crate) struct InFlight {
     pub(crate) operation: BoxFuture<'static, Finished>,
-    /// True if further publications may follow before this one is answered.
+    /// True if further publications may follow before this command is answered.
     pub(crate) is_publication: bool,
 }
 
@@ -84,7 +84,7 @@ impl Pipeline {
         self.front.is_none()
     }
 
-    /// Returns true if requests have been queued behind a command in flight. The last of them may
+    /// Returns true if requests have been queued behind a command in flight. The last request may
     /// still have to be acted on.
     pub(crate) fn has_more(&self) -> bool {
         self.behind.is_some()
@@ -222,7 +222,7 @@ impl SessionState {
         }
     }
 
-    /// Answers finished commands, up to the next one in flight.
+    /// Answers finished commands, up to the next command in flight.
     fn advance(&mut self) -> Option<End> {
         while let Some(slot) = self.pipeline.next() {
             match slot {
@@ -238,7 +238,7 @@ impl SessionState {
                 Slot::Answer(answer) => self.answer(Some(answer)),
             }
         }
-        // Frees an empty queue, so that an idle session holds none.
+        // Frees an empty queue, so that an idle session holds no queue.
         self.pipeline.behind.take_if(|behind| behind.then.is_none());
         None
     }

@@ -13,8 +13,8 @@ use crate::run::{End, Step};
 use crate::write::Output;
 use crate::{Session, SessionSettings};
 
-/// Number of bytes read before other tasks run. Publications of the session wait in queues until
-/// then.
+/// Number of bytes read before other tasks run. Until then, the publications that the session has
+/// sent wait in the listeners' queues.
 const BYTES_IN_A_TURN: usize = 128 * 1024;
 
 /// Number of queued notices at which the session stops reading. While the node holds no lease,
@@ -185,7 +185,7 @@ impl SessionState {
         self.take_control()
     }
 
-    /// Counts a control frame; too many end the session.
+    /// Counts a control frame. Too many control frames end the session.
     fn take_control(&mut self) -> Option<End> {
         let quota = self.context.settings.load().limits.control_frames();
         let within = self.control.take(quota, Instant::now().into_std());

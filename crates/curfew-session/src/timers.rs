@@ -178,14 +178,16 @@ impl SessionState {
             if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // The pong may have arrived, because nothing is read while a command is in flight.
+            // The pong may have arrived unread, because nothing is read while a command is in
+            // flight.
             self.expect_pong(now);
         }
         if is_due(&mut self.deadlines.probe_by, now) {
             if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // The answer may have arrived, because nothing is read while a command is in flight.
+            // The answer may have arrived unread, because nothing is read while a command is in
+            // flight.
             self.answer_probe();
         }
         if is_due(&mut self.deadlines.expiring_at, now) {

@@ -1,4 +1,4 @@
-//! Writing: queued frames leave in as few writes as possible, with a deadline.
+//! Writing: queued frames are sent in as few writes as possible, with a deadline.
 
 use std::task::{Context, Poll};
 

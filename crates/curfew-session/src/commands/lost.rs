@@ -68,7 +68,8 @@ impl SessionState {
         self.take_away(|channel, subscription| {
             subscription.grant.as_ref()?;
             let disconnect = member.withdrawn(channel)?;
-            // Repeated, because the session may have begun to listen after the hub removed it.
+            // Repeated, because the session may have begun to listen after the hub removed it from
+            // the channel.
             hub.withdraw(channel, &member);
             Some(match disconnect == Disconnect::REAUTH_REQUIRED {
                 true => LostSubscription::ReauthRequired,
@@ -128,7 +129,8 @@ impl SessionState {
         }
     }
 
-    /// Tells the client that the server ended a subscription or did not make it, and counts that.
+    /// Notifies the client that the server has ended or refused a subscription, and counts the
+    /// reason.
     pub(crate) fn tell_lost(&mut self, channel: &Channel, reason: LostSubscription) {
         let code = reason.code();
         let session = self.session_id();

@@ -1,4 +1,4 @@
-//! `refresh`: replaces the session's token by a newer one of the same user.
+//! `refresh`: replaces the session's token by a newer token of the same user.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -72,8 +72,8 @@ pub(crate) fn refresh(
     let Some(live) = &state.live else {
         return Reaction::Done(None);
     };
-    // Old SDKs name the channel only in the token, so it is read from the unverified token. The
-    // verification below compares the token with this channel.
+    // Old SDKs name the channel only in the token, so the channel is read from the unverified
+    // token. The verification below compares the token with this channel.
     let of_token = name
         .is_empty()
         .then(|| subscription_channel(&token))
