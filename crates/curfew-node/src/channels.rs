@@ -27,7 +27,7 @@ const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {
     /// The channels, as a pattern like those of rules: `{x}` takes one segment, a last `*` the
-    /// rest. Required. An entry that no channel can reach, because an earlier one matches all of
+    /// rest. Required. An entry that no channel can reach, because an earlier entry matches all of
     /// its channels, is refused.
     pub pattern: String,
     /// The publications that a channel stores: its stream. Default: none, the channels have no
@@ -71,7 +71,7 @@ pub enum JoinLeave {
     /// No session: `false`.
     #[default]
     Never,
-    /// The sessions that ask for it: `true`.
+    /// The sessions that ask for joins and leaves: `true`.
     Asked,
     /// All subscribed sessions: `"all"`.
     All,
@@ -134,8 +134,8 @@ impl JsonSchema for JoinLeave {
 pub struct HistoryConfig {
     /// The number of publications stored for one channel, 1 to 10000. Required.
     pub size: u32,
-    /// Time for which a channel's publications are stored after its last one, as a duration from
-    /// `1s` to `30days`. Required.
+    /// Time for which a channel's publications are stored after the last of them, as a duration
+    /// from `1s` to `30days`. Required.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ttl: Duration,
@@ -208,7 +208,7 @@ impl Channels {
 }
 
 /// Reports entries that cannot take effect: bad values, and entries that never decide because an
-/// earlier one matches every channel that they match.
+/// earlier entry matches every channel that they match.
 pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
     let mut earlier: Vec<(usize, Pattern)> = Vec::new();
     for (at, entry) in entries.iter().enumerate() {

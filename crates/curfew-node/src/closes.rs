@@ -30,7 +30,8 @@ struct Closed {
 }
 
 impl Node {
-    /// Counts a close of a connection by the node, and logs it if it is notable.
+    /// Notes a close of a connection by the node, if it is notable. Logs at most one line per code
+    /// and interval.
     pub fn note_close(&self, disconnect: Disconnect, whose: Option<SessionIdentity>) {
         if !is_notable(disconnect) {
             return;

@@ -176,8 +176,8 @@ impl HubEvents {
     }
 
     /// Begins the span of an applied revocation. A revocation by the API is part of the call's
-    /// trace; a revocation without a trace begins one on each node. The span is always recorded if
-    /// it closes sessions, otherwise within a budget.
+    /// trace; a revocation without a trace begins a trace on each node. The span is always recorded
+    /// if it closes sessions, otherwise within a budget.
     fn trace_revocation(
         &self,
         key: &RevocationKey,
@@ -243,9 +243,9 @@ impl Events for HubEvents {
         let began = self.metrics.tracer().now();
         let revoked = self.hub.revoke(key, revocation);
         let closed = revoked.sessions.len();
-        // The log line omits the key's value, which may be a person's name or address; the audit
-        // line of the admin API has it. Only revocations that end something are logged, counted and
-        // traced here: a key is read repeatedly, and ends nothing after the first time.
+        // The log line omits the key's value, which may be a person's name or address. Only
+        // revocations that end something are logged, counted and traced here: a key is read
+        // repeatedly, and ends nothing after the first time.
         if closed > 0 || revoked.subscriptions > 0 {
             self.note_effective(revocation);
             self.metrics.revocation_applied(key.kind(), &revoked);
@@ -294,7 +294,8 @@ impl Events for HubEvents {
     }
 
     fn gap(&self, channel: &Channel, reason: GapReason) {
-        // The stream still has the missing publications, so it is read instead.
+        // A stream still has the missing publications. If the channel has one, it is read, and no
+        // gap is sent.
         if !self.hub.doubt(channel) {
             self.hub.gap(channel, reason);
         }

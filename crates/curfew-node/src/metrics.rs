@@ -15,7 +15,7 @@ curfew_telemetry::labels! {
         Window = "window",
         /// Every publication; some were read from the stream.
         Read = "read",
-        /// No publication: some could not be read, or all together were too large.
+        /// No publication: some publications could not be read, or all together were too large.
         Lost = "lost",
     }
 

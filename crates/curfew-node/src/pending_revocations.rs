@@ -15,7 +15,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::Node;
 
-/// Number of revocations that may be written or wait to be written at once; more are refused.
+/// Maximum number of revocations that are being written, or wait to be written, at a time. Further
+/// revocations are refused.
 const MAX_WAITING: usize = 10_000;
 
 /// Time for which a revocation is retried.
@@ -129,8 +130,8 @@ impl Node {
 }
 
 impl PendingRevocations {
-    /// Stores a revocation, merged with one that waits under the same key. Returns the result;
-    /// `None` if there is no room.
+    /// Stores a revocation, merged with a revocation that waits under the same key. Returns the
+    /// result; `None` if there is no room.
     fn add(&self, key: &RevocationKey, revocation: &Revocation) -> Option<Revocation> {
         let mut waiting = self.waiting.lock();
         let merged = match waiting.get(key) {
@@ -148,7 +149,7 @@ impl PendingRevocations {
         Some(merged)
     }
 
-    /// Removes a written revocation, unless another was merged into it meanwhile.
+    /// Removes a written revocation, unless another revocation was merged into it meanwhile.
     fn remove(&self, key: &RevocationKey, written: &Revocation) {
         let mut waiting = self.waiting.lock();
         if waiting

@@ -66,12 +66,13 @@ pub(crate) struct StreamReads {
     filling: Mutex<HashSet<Channel>>,
 }
 
-/// The readers of one channel, who take turns.
+/// The readers of one channel, which take turns.
 #[derive(Debug, Default)]
 struct Turns {
     /// The number of reads that have begun.
     begun: AtomicU64,
-    /// The last read with its number, for readers that asked before it began. Locked during a read.
+    /// The last read with its number, for readers that asked before that read began. Locked during
+    /// a read.
     last: AsyncMutex<Option<(u64, Arc<StreamRead>)>>,
 }
 
@@ -214,7 +215,8 @@ pub(crate) async fn fill(node: Arc<Node>) {
             node.spawn(async move {
                 filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
-                // Checked after the removal: requests that came before it were left to this filler.
+                // Checked after the removal: requests that came before the removal were left to
+                // this filler.
                 filler.hub.want_if_missing(&channel);
                 drop(place);
             });

@@ -1,4 +1,4 @@
-//! Tokens that sessions present for one channel, besides their own.
+//! Tokens that sessions present for one channel, besides the session's own token.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub struct SubscriptionToken {
 
 impl Node {
     /// Registers a verified token, so that its revocation ends the subscription. Then looks for a
-    /// revocation that covers it already.
+    /// revocation that already covers the token.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl Node {
         principal: Arc<Principal>,
     ) -> Result<SubscriptionToken, SubscriptionTokenError> {
         // Registered before the check, as a session is: a revocation written in between must find
-        // it.
+        // the token.
         let keys = self.hub.bind(member, channel, Arc::clone(&principal));
         let token = SubscriptionToken {
             node: Arc::clone(self),

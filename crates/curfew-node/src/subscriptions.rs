@@ -54,7 +54,8 @@ impl Abandoned {
         }
     }
 
-    /// Takes the first channel; `None` if it was abandoned again meanwhile and is queued anew.
+    /// Takes the first channel; `None` if that channel was abandoned again meanwhile and is queued
+    /// anew.
     fn take(&mut self) -> Option<Channel> {
         let (at, channel) = self.queue.pop_front()?;
         match self.due.remove(&channel) {
@@ -90,7 +91,8 @@ impl Subscriptions {
         &self.stripes[self.hasher.hash_one(channel) as usize % STRIPES]
     }
 
-    /// Schedules the unsubscription of a channel, unless it has a listener again by then.
+    /// Schedules the unsubscription of a channel, which is skipped if the channel has a listener
+    /// again by then.
     fn abandon(&self, channel: &Channel) {
         let at = Instant::now() + UNSUBSCRIBE_DELAY;
         self.abandoned.lock().add(channel, at);
@@ -123,7 +125,8 @@ pub enum SubscribeOutcome {
     Joined(Joined),
     /// The rules do not allow the subscription any more.
     Forbidden,
-    /// The session subscribes only if it can recover, and it cannot.
+    /// The session subscribes only with a recovery, and the missed publications cannot be
+    /// recovered.
     Unrecoverable,
 }
 
@@ -303,8 +306,8 @@ impl Node {
         self.metrics.stream_recoveries.inc(outcome);
     }
 
-    /// Asks the broker to listen to a channel. Dropping the result abandons the channel, unless its
-    /// `answered` was set after a listener was added.
+    /// Asks the broker to listen to a channel. Dropping the result abandons the channel, unless
+    /// `answered` was set in the result after a listener was added.
     async fn listen<'a>(
         &'a self,
         asked: &mut HashMap<Channel, Asked>,

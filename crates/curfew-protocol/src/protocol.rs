@@ -52,9 +52,9 @@ pub struct Rules {
     /// A message may hold many commands, so that a reconnecting client can send all of its commands
     /// at once.
     pub batches: bool,
-    /// Any number of errors of form is answered without a close: an application makes them through
-    /// an SDK, which would not reconnect after a close. A message that is not of the protocol still
-    /// closes at once.
+    /// Any number of errors of form is answered without a close: an application causes such errors
+    /// through an SDK, which would not reconnect after a close. A message that is not of the
+    /// protocol still closes at once.
     pub forgives_form: bool,
     /// The messages can carry bytes that are not JSON.
     pub carries_bytes: bool,

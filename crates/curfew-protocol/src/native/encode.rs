@@ -39,7 +39,7 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             put_string("message", message, out);
             put_trace(*trace, out);
         }
-        // The close that follows says why.
+        // The close that follows states the reason.
         Reply::NotOpened { .. } => return false,
         Reply::Subscribed(subscribed) => {
             if !ok(id, out) {
