@@ -75,7 +75,8 @@ pub(crate) fn error(code: ErrorCode) -> Error {
     }
 }
 
-/// The error of `connect` for a token that opens no session; `None` if only the close states it.
+/// The error of `connect` for a token that opens no session; `None` if only the close states the
+/// reason.
 pub(crate) fn auth_failure(failure: AuthFailure) -> Option<Error> {
     match failure {
         AuthFailure::Expired | AuthFailure::NotYetValid | AuthFailure::ReauthRequired => {
@@ -119,8 +120,9 @@ pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
     }
 }
 
-/// Closes, with the code and reason that clients receive. Clients reconnect after 3000 to 3499 and
-/// stay away after 3500 to 3999, unless the reason is empty or JSON.
+/// Closes, with the code and reason that clients receive. Clients reconnect after codes from 3000
+/// to 3499. They do not reconnect after codes from 3500 to 3999, unless the reason is empty or
+/// JSON.
 const CLOSES: &[(Disconnect, u16, &str)] = &[
     (Disconnect::BAD_REQUEST, 3501, "bad request"),
     (Disconnect::AUTH_FAILED, 3500, "invalid token"),

@@ -23,7 +23,7 @@ const MAX_TRIED: usize = 16;
 const FACTOR: u32 = 0x0100_0193;
 
 /// The difference from which a client computes `target`, given `base`; `None` if it is not shorter
-/// than `target`. If `is_text`, both are UTF-8 and so is the difference.
+/// than `target`. If `is_text`, `base` and `target` are UTF-8, and so is the difference.
 ///
 /// The computation takes time and memory in proportion to the lengths of `base` and `target`.
 pub fn difference(base: &[u8], target: &[u8], is_text: bool) -> Option<Vec<u8>> {
@@ -94,7 +94,8 @@ impl<'d> Difference<'d> {
         self.out.push(b';');
     }
 
-    /// Finds the parts of the target before `end` that the base has, and copies them.
+    /// Searches the target from `done` to `end` for parts that the base has, and copies these
+    /// parts.
     fn find(&mut self, end: usize) {
         let blocks = Blocks::new(self.base);
         let mut at = self.done;
@@ -222,7 +223,7 @@ impl Blocks {
 
 /// The index of a hash in a table, whose length is a power of two.
 fn place(hash: u32, length: usize) -> usize {
-    // The high bits depend on every byte.
+    // The high bits depend on every byte of the block.
     (hash.wrapping_mul(0x9e37_79b1) >> 7) as usize & (length - 1)
 }
 

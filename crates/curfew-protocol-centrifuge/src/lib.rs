@@ -1,7 +1,7 @@
 //! The Centrifuge client protocol: the same messages in JSON and in Protobuf.
 //!
-//! Owns: the form of its messages, its numbers of errors and closes, the differences between
-//! publications.
+//! Owns: the form of the protocol's messages, the numbers of errors and closes, the differences
+//! between publications.
 //! Knows nothing of: frames, sockets, tasks, sessions. No I/O, so decoders are fuzzed and replayed.
 //! Start at [`Centrifuge`].
 //!
@@ -147,7 +147,7 @@ impl Protocol for Centrifuge {
     }
 }
 
-/// The number of a command, which this protocol's decoder gave it.
+/// The number of a command, from which this protocol's decoder has made `id`.
 fn number(id: &CommandId) -> Option<u32> {
     id.as_json().parse().ok()
 }

@@ -45,7 +45,7 @@ use places::{Place, Places};
 
 pub use openapi::openapi;
 
-/// The longest wait for the head of a request. A connection that is idle for as long is closed.
+/// The longest wait for the head of a request. A connection that is idle for this time is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum time to read the body of a request. Its handler may then take the same time again.

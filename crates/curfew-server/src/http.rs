@@ -133,7 +133,7 @@ impl Problem {
     }
 
     /// The bytes of the answer to a connection whose request could not be read. The connection is
-    /// closed after it.
+    /// closed after this answer.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let response = self.clone().into_response();
         let mut bytes =

@@ -1,9 +1,9 @@
 //! Reports of identity providers, and token revocations by the tokens' holders. Both end access.
 //!
 //! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`),
-//! the path that all reports take (`report`), and its steps: reading the body (`form`), limiting
-//! addresses that send unverified reports (`unverified`), waiting for keys (`kept`), ending access
-//! (`end_access`) and answering a report without effect (`refusal`).
+//! the path that all reports take (`report`), and the steps of that path: reading the body
+//! (`form`), limiting addresses that send unverified reports (`unverified`), waiting for keys
+//! (`kept`), ending access (`end_access`) and answering a report without effect (`refusal`).
 
 mod end_access;
 mod events;

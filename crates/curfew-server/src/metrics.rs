@@ -217,8 +217,8 @@ curfew_telemetry::metrics! {
 }
 
 impl AnswerReason {
-    /// The reason of an answer with this status. `code` names its problem, if any, and separates
-    /// reasons that share a status.
+    /// The reason of an answer with this status. `code` names the answer's problem, if any, and
+    /// separates reasons that share a status.
     pub fn of(status: u16, code: Option<&str>) -> Self {
         match (status, code) {
             (400, Some("body_incomplete")) => Self::BodyIncomplete,

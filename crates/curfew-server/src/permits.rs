@@ -74,7 +74,7 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// The address that the connection counts for; `None` until a proxy names it.
+    /// The address that the connection counts for; `None` until a proxy names the address.
     address: Option<IpAddr>,
 }
 

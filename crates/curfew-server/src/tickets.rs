@@ -1,5 +1,5 @@
-//! `POST /v1/tickets` exchanges a token for a ticket, and `GET /ws?ticket=` uses it in place of the
-//! token.
+//! `POST /v1/tickets` exchanges a token for a ticket, and `GET /ws?ticket=` uses the ticket in
+//! place of the token.
 //!
 //! A browser that can send a token neither as a subprotocol nor in the first message has only the
 //! URL, where no token should be (RFC 6750 §5.3): see `curfew-auth/src/ticket.rs`.
@@ -246,8 +246,8 @@ impl TicketEndpoint {
     }
 }
 
-/// The origin that a ticket is bound to: the requesting page's, or the one that a back end names.
-/// Without an origin, the ticket is for programs that send none.
+/// The origin that a ticket is bound to: the requesting page's origin, or the origin that a back
+/// end names. Without an origin, the ticket is for programs that send none.
 fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, Problem> {
     let wished = match wished {
         None => None,

@@ -255,7 +255,7 @@ impl Upgrades {
     }
 
     /// Checks the origin of a request and takes a permit for its connection. Then returns the token
-    /// of its credential, or the credential's fault.
+    /// of the request's credential, or the credential's fault.
     async fn claim(
         &self,
         settings: &Snapshot,
@@ -300,7 +300,7 @@ impl Upgrades {
         })
     }
 
-    /// Counts a session that begins, and lets it take over the connection.
+    /// Counts a session that begins, and lets the session take over the connection.
     fn take_over(&self, upgrade: Upgrade, accepted: &Accepted) {
         let metrics = &self.metrics;
         let name = self.context.node.hub().wires().get(upgrade.wire).name();

@@ -1,4 +1,5 @@
-//! Decodes a peer's bytes into messages and control frames. It never waits, and it is bounded.
+//! Decodes a peer's bytes into messages and control frames. The decoder never waits, and its memory
+//! is bounded.
 //!
 //! Bytes are read into a buffer of the worker thread and lent to the decoder. A message that lies
 //! completely in that buffer is unmasked in place and lent to the caller without a copy. The
@@ -104,7 +105,7 @@ pub struct Decoder {
     ended: bool,
 }
 
-/// The message under assembly from fragments. Once finished, it is lent out, and dropped by the
+/// The message under assembly from fragments. The finished message is lent out, and dropped by the
 /// next call.
 struct Fragments {
     opcode: Opcode,
@@ -214,9 +215,9 @@ impl Decoder {
     /// True if a frame or a fragmented message is incomplete. Call it after [`Decoder::next`] has
     /// returned `None`.
     ///
-    /// The deadline for the missing part starts when this becomes true, and restarts with every
-    /// [`Event::Message`]. Control frames do not restart it, because a peer may interleave them
-    /// without end.
+    /// The deadline for the missing part starts when the result becomes true, and restarts with
+    /// every [`Event::Message`]. Control frames do not restart the deadline, because a peer may
+    /// interleave them without end.
     pub fn mid_message(&self) -> bool {
         let partial_frame = self.carry_at < self.carry.len();
         let open = self.fragments.as_ref().is_some_and(|open| !open.finished);

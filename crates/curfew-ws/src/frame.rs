@@ -57,8 +57,8 @@ impl Opcode {
     }
 }
 
-/// Encodes a frame. `write` appends the payload to the buffer, and must not touch the bytes already
-/// in it. The payload is not copied.
+/// Encodes a frame. `write` appends the payload to the buffer, and must not touch the bytes that
+/// the buffer already has. The payload is not copied.
 ///
 /// Nothing is checked: the caller ensures that a text is UTF-8 and that a control frame has at most
 /// 125 bytes. [`ping`], [`pong`] and [`close`] keep to that limit themselves.

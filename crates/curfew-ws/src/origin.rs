@@ -102,7 +102,7 @@ impl OriginPolicy {
     /// cookie). Then only a listed origin of a site is allowed, never `null` or `file://`.
     pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
         if self.allows_any() {
-            // Any origin is no protection for a credential that the browser adds.
+            // A policy that allows any origin does not protect a credential that the browser adds.
             return !required;
         }
         let Some(origin) = origin else {

@@ -14,8 +14,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{Streamed, WriteBatch};
 
-/// The connection of a session to its client. No buffer of this crate lies between it and the
-/// kernel.
+/// The connection of a session to its client. No buffer of this crate lies between the session and
+/// the kernel.
 #[derive(Debug)]
 pub enum Transport {
     /// Plain TCP.
@@ -46,7 +46,7 @@ pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
 impl Pipe for DuplexStream {}
 
 /// A second way to write to a [`Pipe`], for a [`DirectWriter`]. Only simulations have it, so that a
-/// release build does not choose between the two at each write.
+/// release build does not choose between two kinds of writers at each write.
 #[cfg(feature = "simulation")]
 pub trait PipeWriter: fmt::Debug + Send + Sync {
     /// Writes as much as there is room for, or fails with [`io::ErrorKind::WouldBlock`].

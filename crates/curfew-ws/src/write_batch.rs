@@ -17,7 +17,7 @@ const SMALL_FRAME: usize = 1024;
 const MANY_FRAMES: usize = 4;
 
 /// Maximum number of bytes that one write hands to a socket, about as many as a socket takes at
-/// once. Access is checked before each write, so at most this many bytes leave after one check.
+/// once. Access is checked before each write, so at most this many bytes are sent after one check.
 pub const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 thread_local! {
@@ -29,8 +29,8 @@ thread_local! {
 /// The data of one write, in the form that is cheapest to write.
 #[derive(Debug, Clone, Copy)]
 pub enum WriteBatch<'a> {
-    /// One frame, or several copied together. A plain write is cheaper than a vectored one with a
-    /// single slice.
+    /// One frame, or several frames copied together. A plain write is cheaper than a vectored one
+    /// with a single slice.
     Bytes(&'a [u8]),
     /// Several frames.
     Slices(&'a [IoSlice<'a>]),

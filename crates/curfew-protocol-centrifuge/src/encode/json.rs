@@ -72,7 +72,7 @@ impl<'o> Root for Json<'o> {
     fn push(mut self, channel: &str, publication: &Published<'_>) {
         let data = match publication.form {
             DataForm::Plain => publication.data.len(),
-            // JSON within a string: every quote takes a byte more.
+            // Within a string, every quotation mark of the JSON takes one more byte.
             DataForm::Whole => publication.data.len() + publication.data.len() / 2,
             DataForm::Difference(patch) => patch.len() + patch.len() / 2,
         };

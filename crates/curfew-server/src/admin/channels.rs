@@ -163,7 +163,7 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
             Some(StreamInfo {
                 epoch: page.position.epoch.to_string(),
                 offset,
-                // Offsets have no gaps, so the oldest and the newest give the number of
+                // Offsets have no gaps, so the oldest and the newest offset give the number of
                 // publications.
                 kept: first.map_or(0, |first| offset + 1 - first.position.offset),
             })

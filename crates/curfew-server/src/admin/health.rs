@@ -40,7 +40,7 @@ pub(super) struct Ready {
     /// False until the backend has been available once and some issuer has had keys. False also
     /// while the node drains.
     ready: bool,
-    /// While it is `unavailable` the node admits no session, and upgrades get 503.
+    /// While the backend is `unavailable`, the node admits no session, and upgrades get 503.
     backend: Backend,
     /// The reason that the node is not ready. If it is ready, the reason that its backend is
     /// unavailable.

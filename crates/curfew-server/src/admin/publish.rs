@@ -168,7 +168,7 @@ impl Admin {
                 Err(error) => error,
             };
             // The error says which channels are done: a caller that repeated the whole broadcast
-            // would publish twice into some.
+            // would publish twice into some channels.
             return Err(match error {
                 BackendError::Unavailable(_) if published > 0 => Problem::unknown_outcome(format!(
                     "published into the first {published} of {count} channels, and into no other"

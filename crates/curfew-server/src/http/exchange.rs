@@ -58,7 +58,8 @@ pub(crate) struct Ended<S> {
 
 /// Answers one request after another until an answer or the peer ends the connection. After `stop`
 /// is cancelled, no further request is awaited if `may_stop` returns true. hyper's own answer to
-/// bytes that are not a request is held back in `stream`, so that the caller can send another.
+/// bytes that are not a request is held back in `stream`, so that the caller can send another
+/// answer.
 pub(crate) async fn serve<S>(
     stream: S,
     ahead: Bytes,

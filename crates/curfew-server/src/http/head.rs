@@ -67,8 +67,8 @@ pub(crate) enum HeadFault {
 }
 
 impl HeadFault {
-    /// The fault behind hyper's `error`, after it had read `read` of a head. `None`: the connection
-    /// was lost, or ended without a request.
+    /// The fault behind hyper's `error`, after hyper had read `read` of a head. `None`: the
+    /// connection was lost, or ended without a request.
     pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
         if error.is_timeout() {
             return (!read.is_empty()).then_some(Self::Late);

@@ -40,7 +40,7 @@ impl Reports {
     ///
     /// # Errors
     ///
-    /// The backend is unavailable, or too many reports wait for it, see
+    /// The backend is unavailable, or too many reports wait to be written: see
     /// [`curfew_node::Node::revoke_reported`].
     pub(super) async fn end_access(
         &self,
@@ -68,7 +68,8 @@ impl Reports {
         let mut found = Ok(SessionsFound::None);
         for (key, result) in join_all(revocations).await {
             match result {
-                // The line names neither the user nor the login, because both identify a person.
+                // The log line names neither the user nor the login, because both identify a
+                // person.
                 Ok(receipt) => {
                     node.tell_receipt(&key, &receipt);
                     info!(
@@ -109,7 +110,7 @@ pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal 
 pub(super) enum SessionsFound {
     /// Sessions were closed, or a node that has not answered may have closed some.
     Some,
-    /// Every node has answered that it had none.
+    /// Every node has answered that it had no such session.
     None,
 }
 

@@ -34,7 +34,7 @@ struct Body {
     sub_id: Value,
 }
 
-/// An issuer's assertion, and the body that came with it.
+/// An issuer's assertion, and the body of the same request.
 struct Assertion {
     token: String,
     body: String,

@@ -67,7 +67,7 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
         span: &Span,
     ) -> impl Future<Output = Result<Self::Outcome, ReportRefusal>> + Send;
 
-    /// The metric of its outcomes.
+    /// The metric of the kind's outcomes.
     fn counter(metrics: &ServerMetrics) -> &Counters<Self::Outcome>;
 
     /// The answer to a report that took effect.

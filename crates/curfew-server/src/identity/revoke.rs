@@ -1,4 +1,5 @@
-//! `POST /revoke`: the holder of an access token revokes it, and its sessions end (RFC 7009).
+//! `POST /revoke`: the holder of an access token revokes the token, and the token's sessions end
+//! (RFC 7009).
 //!
 //! Clients are public: a valid token is their only credential.
 

@@ -33,8 +33,9 @@ pub struct Proxies {
 pub(crate) enum Client {
     /// The client's address, as far as it is known.
     Known(IpAddr),
-    /// The address of the proxy, because its headers name two different clients. All such clients
-    /// count as one: otherwise a client could add a header to evade the limits of an address.
+    /// The address of the proxy, because the request's headers name two different clients. All such
+    /// clients count as one: otherwise a client could add a header to evade the limits of an
+    /// address.
     Disputed(IpAddr),
 }
 

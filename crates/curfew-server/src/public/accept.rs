@@ -266,7 +266,7 @@ impl Public {
         accepted.note_request();
         let before = accepted.client();
         // The whole request uses this snapshot. A reload during the request applies to the next
-        // one.
+        // request.
         let settings = Snapshot::take(&self.context);
         let client = settings.proxies.client(before, request.headers());
         let (Client::Known(address) | Client::Disputed(address)) = client;
@@ -302,7 +302,7 @@ impl Public {
             Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
         // Until the first request has arrived, `stop` does not end the connection, because hyper
-        // would close it without an answer.
+        // would close the connection without an answer.
         let asked = || accepted.has_asked();
         let switch = accepted.switch();
         let Ended {
@@ -348,7 +348,8 @@ impl Public {
     }
 }
 
-/// Waits for the client's first bytes; empty if it closes without any.
+/// Waits for the client's first bytes. The result is empty if the client closes without sending
+/// any.
 ///
 /// hyper would hold its buffers during this wait, so the bytes are read here. In a storm of
 /// reconnects, all connections are accepted before the first is served. Waiting for a readable

@@ -37,7 +37,8 @@ pub(crate) struct Accepted {
     /// The time of acceptance.
     pub(super) at: Instant,
     has_asked: AtomicBool,
-    /// Taken by the upgrade; otherwise returned when the connection ends.
+    /// The upgrade takes the permit; without an upgrade, the permit is returned when the connection
+    /// ends.
     permit: Mutex<Option<Unauthenticated>>,
     /// The session that the connection will become.
     upgrade: Mutex<Option<Box<Upgrade>>>,

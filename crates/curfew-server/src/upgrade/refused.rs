@@ -39,7 +39,7 @@ impl UpgradeRefusal {
 }
 
 /// Refuses a client that is not admitted. The answer is 503 if the node or a dependency is at
-/// fault; otherwise it is the one that `auth.reject` selects.
+/// fault; otherwise it is the answer that `auth.reject` selects.
 pub(super) fn not_admitted(
     settings: &ServerSettings,
     error: AdmissionError,

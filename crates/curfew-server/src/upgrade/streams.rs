@@ -31,7 +31,7 @@ const CONNECT: &str = "cf_connect";
 /// Tells nginx to pass the answer on without buffering.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The header by which hyper's answer announces that it has no body.
+/// The header by which an answer of hyper announces an empty body.
 const NO_BODY: &[u8] = b"content-length: 0\r\n";
 
 /// The header that replaces [`NO_BODY`].
@@ -77,8 +77,8 @@ impl StreamKind {
 }
 
 impl Stream {
-    /// Turns the connection into one with a streamed answer, and makes its session reachable for
-    /// commands.
+    /// Turns the connection into a connection with a streamed answer, and makes its session
+    /// reachable for commands.
     pub(super) fn begin(self, upgraded: Upgraded) -> (Upgraded, SessionKey, Entry) {
         let (streamed, inlet) = Streamed::new(upgraded.transport);
         let entry = self.emulated.enter(self.key, inlet);

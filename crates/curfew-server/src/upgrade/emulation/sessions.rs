@@ -42,7 +42,7 @@ pub(crate) struct Emulated {
 pub(super) struct EmulatedSession {
     key: SessionKey,
     inlet: Inlet,
-    /// The messages that it has received from other nodes.
+    /// The messages that the session has received from other nodes.
     received: Mutex<Received>,
     waiting: Arc<Semaphore>,
 }
