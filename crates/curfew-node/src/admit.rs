@@ -39,7 +39,7 @@ pub enum AdmitError {
     Ended(curfew_hub::Ending),
     /// The user has as many sessions as `session.max_per_user` allows. For a session without a
     /// user, the client's address has as many as `limits.anonymous_per_address` allows.
-    #[error("the user, or the address without one, has {limit} sessions already")]
+    #[error("the user, or the address of a session without a user, has {limit} sessions already")]
     SessionLimit {
         /// The setting.
         limit: u32,

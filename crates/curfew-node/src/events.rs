@@ -327,7 +327,7 @@ impl Events for HubEvents {
         if ended > 0 {
             warn!(
                 sessions = ended,
-                "the backend was away for too long, sessions closed"
+                "the backend was unavailable for too long, sessions closed"
             );
         }
         ended

@@ -27,7 +27,7 @@ impl Node {
             self.metrics.sessions_revoked.inc_by(closed);
             info!(
                 closed,
-                subscriptions, "sessions closed whose key was withdrawn"
+                subscriptions, "sessions closed because the key of their token was withdrawn"
             );
         }
     }

@@ -278,7 +278,7 @@ impl Operation {
     ) -> Result<Response, Problem> {
         match in_time(work).await {
             Err(_) if self.publishes => Err(Problem::unknown_outcome(
-                "the request took too long; what was to be published may or may not have been",
+                "the request took too long; the publication may or may not have been delivered",
             )),
             handled => handled.and_then(|handled| handled),
         }

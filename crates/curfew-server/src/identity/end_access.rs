@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The answer while the backend is unavailable.
 const ENDED_HERE: &str =
-    "sessions here are closed; those of other nodes as soon as the backend is back";
+    "sessions of this node are closed; other nodes follow once the backend is available";
 
 /// An order to end access.
 pub(super) struct AccessEnd<'a> {

@@ -156,7 +156,7 @@ impl Reports {
         let receipt = written.map_err(|_| {
             ReportRefusal::unavailable(
                 NOT_NOW,
-                "sessions here are closed; try again for those elsewhere",
+                "sessions of this node are closed; try again to close sessions of other nodes",
             )
         })?;
         node.tell_receipt(&key, &receipt);

@@ -106,7 +106,7 @@ fn tell(times: u64, address: IpAddr) {
     warn!(
         %address,
         times,
-        "reports turned away unread: too many of their addresses' could not be verified (limits.unverified_reports_per_second)"
+        "reports refused unread: too many from one address were not verifiable (limits.unverified_reports_per_second)"
     );
 }
 
