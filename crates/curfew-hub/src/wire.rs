@@ -174,7 +174,7 @@ impl Wire {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WireId(u8);
 
-/// The wires of a node. The first is the default.
+/// The wires of a node. The first wire is the default.
 #[derive(Debug, Clone)]
 pub struct Wires(Arc<[Wire]>);
 

@@ -8,7 +8,7 @@ use crate::Node;
 /// Bytes of a publication in a reply, besides its data and its publisher.
 const ENTRY_BYTES: usize = 96;
 
-/// A part of a channel's stream, as much as a reply has room for.
+/// A part of a channel's stream, shortened if a reply has no room for all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// The stream's position.

@@ -18,7 +18,8 @@ use crate::metrics::RecoveryOutcome;
 use crate::streams::{RETRY_DELAY, StreamRead};
 use crate::{ChannelOptions, Departure, JoinLeave, Node};
 
-/// Longer than the reload of a page or a reconnect, so that neither causes traffic to the backend.
+/// The delay of an unsubscription. It exceeds the reload of a page and a reconnect, so that neither
+/// of the two causes traffic to the backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 
 /// Number of locks over the channels. Channels that share a lock wait for each other's round trips.

@@ -40,8 +40,9 @@ pub(crate) const TOKEN_EXPIRED: Error = lasting(109, "token expired");
 const NEWER_TOKEN_EXPIRED: Error = temporary(109, "token expired");
 const TOO_MANY_REQUESTS: Error = temporary(111, "too many requests");
 pub(crate) const UNRECOVERABLE: Error = lasting(112, "unrecoverable position");
-/// The lowest code for errors of an application. The publication may or may not have been
-/// delivered, so no client may send it again by itself.
+/// The error of a publication that may or may not have been delivered. Clients must not repeat the
+/// publication by themselves, so the error is lasting. 400 is the lowest code for errors of an
+/// application.
 const UNKNOWN_OUTCOME: Error = lasting(400, "unknown outcome");
 
 /// The error of a command.

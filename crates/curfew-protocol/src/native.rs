@@ -14,7 +14,8 @@ use crate::{DecodeError, Protocol};
 /// Largest depth of arrays and objects in `data`, the outermost included.
 pub const MAX_DEPTH: usize = 32;
 
-/// Longest `id`, in bytes of its text or of its digits. Bounded because it is copied and echoed.
+/// Longest `id`, in bytes of its text or of its digits. The length is bounded because the `id` is
+/// copied and echoed.
 pub const MAX_ID_BYTES: usize = 64;
 
 /// Rules for a message. Repeated names are refused only for known members.

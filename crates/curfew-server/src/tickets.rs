@@ -29,7 +29,7 @@ use crate::permits::{self, Permits};
 /// The name of the span of a request for a ticket.
 const SPAN: &str = "POST /v1/tickets";
 
-/// Largest body. It needs room for an origin only.
+/// Maximum size of a body, in bytes. A body holds at most an origin.
 const MAX_BODY_BYTES: usize = 1024;
 
 /// The body of a request.
@@ -247,7 +247,7 @@ impl TicketEndpoint {
 }
 
 /// The origin that a ticket is bound to: the requesting page's origin, or the origin that a back
-/// end names. Without an origin, the ticket is for programs that send none.
+/// end names. Without an origin, the ticket is for programs that send no `Origin` header.
 fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, Problem> {
     let wished = match wished {
         None => None,

@@ -51,13 +51,13 @@ curfew_telemetry::labels! {
 
     /// The outcome of a publication.
     PublishOutcome = "outcome" {
-        /// The backend accepted it.
+        /// The backend accepted the publication.
         Accepted = "accepted",
-        /// The policy denied it.
+        /// The policy denied the publication.
         Denied = "denied",
-        /// The backend did not accept it.
+        /// The backend did not accept the publication.
         Error = "error",
-        /// The backend may or may not have accepted it.
+        /// The backend may or may not have accepted the publication.
         Unknown = "unknown",
     }
 
@@ -71,7 +71,7 @@ curfew_telemetry::labels! {
 
     /// The reason for which the server ended a subscription. Gaps are counted separately.
     LostSubscription = "reason" {
-        /// The policy does not allow it any more.
+        /// The policy does not allow the subscription any more.
         Forbidden = "forbidden",
         /// The subscription's own token has expired.
         Expired = "expired",

@@ -22,10 +22,11 @@ pub enum Transport {
     Plain(TcpStream),
     /// Plain TCP that a [`DirectWriter`] also writes to.
     Shared(OwnedReadHalf),
-    /// TLS over TCP. Boxed, because most connections are plain and must not pay for its size.
+    /// TLS over TCP. Boxed, because most connections are plain and should not need the memory of a
+    /// TLS stream.
     Tls(Box<TlsStream<TcpStream>>),
-    /// A streamed answer; the client's messages arrive in separate requests. Boxed, because it is
-    /// rare.
+    /// A streamed answer; the client's messages arrive in separate requests. Boxed, because
+    /// streamed answers are rare.
     Streamed(Box<Streamed>),
     /// A pipe within the process, for sessions without a network.
     Memory(Box<dyn Pipe>),

@@ -25,9 +25,9 @@ impl Ending {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// True if queued frames are still sent before the close. They are dropped if access is
-    /// withdrawn, if the client recovers them over a new connection, or if the client does not
-    /// read.
+    /// True if queued frames are still sent before the close. Queued frames are dropped if access
+    /// is withdrawn, if the client recovers the frames over a new connection, or if the client does
+    /// not read.
     pub fn flushes(self) -> bool {
         !self.withholds() && self.disconnect != Disconnect::SLOW_CONSUMER
     }

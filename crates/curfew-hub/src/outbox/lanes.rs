@@ -194,7 +194,7 @@ impl Lanes {
         self.notices.is_none() && self.normal.is_empty()
     }
 
-    /// True if bytes wait that need access.
+    /// True if any waiting byte needs access.
     pub(super) fn needs_access(&self) -> bool {
         !self.normal.is_empty() || self.held == Some(Lane::Normal)
     }
@@ -328,8 +328,8 @@ impl Lanes {
         }
     }
 
-    /// Takes the notices out, for the last write. A partly written normal frame can no longer be
-    /// completed then.
+    /// Takes the notices out, for the last write. After this call, a partly written normal frame
+    /// can no longer be completed.
     pub(super) fn take_notices(&mut self) -> Self {
         Self {
             notices: self.notices.take(),

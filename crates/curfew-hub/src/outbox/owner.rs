@@ -9,7 +9,7 @@ pub(super) enum Owner {
     /// The session's task: it runs, or was woken.
     #[default]
     Task,
-    /// A flusher, once one is notified: the task sleeps, and the socket had room.
+    /// The next flusher that is notified. The session's task sleeps, and the socket had room.
     Idle(Waker),
     /// A flusher that was notified of a queued frame.
     Due(Waker),

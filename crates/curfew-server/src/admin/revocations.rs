@@ -17,16 +17,17 @@ use crate::http::{Problem, Response, json};
 /// The time that a revocation lasts by default: longer than any sensible token.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Longest revocation through the API. An unlimited revocation is written directly to Redis.
+/// Maximum duration of a revocation through the API. An unlimited revocation is written directly to
+/// Redis.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Longest reason, in bytes.
+/// Maximum length of a reason, in bytes.
 const MAX_REASON_BYTES: usize = 500;
 
 /// Cutoffs are Unix seconds of 10 or 11 digits, as in Redis.
 const CUTOFFS: std::ops::Range<u64> = 1_000_000_000..100_000_000_000;
 
-/// A number from the end of [`CUTOFFS`] up to this one is taken for a present time in milliseconds.
+/// A number from the end of [`CUTOFFS`] up to `MILLIS_END` is reported as a time in milliseconds.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
 /// A revocation to make.

@@ -60,10 +60,11 @@ pub struct AdminKeyConfig {
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
-    /// The calls it may be used for: `publish`, `read`, `revoke` (and lift revocations),
-    /// `disconnect`, `explain`. Required. Any other is answered 403.
+    /// The calls that the key may be used for: `publish`, `read`, `revoke` (and lift revocations),
+    /// `disconnect`, `explain`. Required. Any other call is answered 403.
     pub may: Vec<Power>,
-    /// The channels it may publish into, list and ask about, as patterns: `["news:*"]`. Empty: all.
+    /// The channels that the key may publish into, list and ask about, as patterns: `["news:*"]`.
+    /// Empty: all.
     pub channels: Vec<String>,
 }
 

@@ -261,8 +261,8 @@ async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -
     }
 }
 
-/// A stream with a deadline for writes. The time starts at the first write that has to wait. It
-/// ends when everything is flushed.
+/// A stream with a deadline for writes. The time starts at the first write that has to wait. The
+/// deadline is removed when everything is flushed.
 #[derive(Debug)]
 pub(crate) struct Timely<S> {
     stream: S,

@@ -50,8 +50,8 @@ impl Reports {
     ) -> Result<SessionsFound, ReportError> {
         let node = &self.context.node;
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
-        // All revocations start together, so each takes effect on this node even if the sender
-        // hangs up.
+        // All revocations start together, so that each revocation takes effect on this node even if
+        // the sender hangs up.
         let revocations = end.subjects.iter().map(|subject| {
             let key = subject.key();
             let revocation = Revocation {
