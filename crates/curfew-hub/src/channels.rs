@@ -88,7 +88,7 @@ impl Listeners {
             .ok();
     }
 
-    /// Takes the noted gap. Only one caller gets the gap, and it tells the listeners.
+    /// Takes the noted gap. Only one caller gets the gap, and that caller tells the listeners.
     pub(crate) fn take_gap(&self) -> Option<GapReason> {
         // Loaded first: nearly every broadcast finds no gap, and a swap would contend for the cache
         // line.
@@ -104,7 +104,7 @@ impl Listeners {
 pub struct ChannelInfo {
     /// The channel.
     pub channel: Channel,
-    /// The number of sessions that listen to it.
+    /// The number of sessions that listen to the channel.
     pub subscribers: usize,
 }
 

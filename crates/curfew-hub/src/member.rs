@@ -47,7 +47,7 @@ pub struct Member {
 struct Principals {
     /// The token in force.
     current: Arc<Principal>,
-    /// The token that replaces it, during a refresh.
+    /// The token that replaces the token in force; `None` while no refresh is in progress.
     incoming: Option<Arc<Principal>>,
     /// Tokens of single subscriptions. A revocation of such a token ends only its subscription.
     bound: Option<Box<Vec<Bound>>>,

@@ -28,8 +28,8 @@ const MAX_EFFECTIVE: usize = 256;
 /// Name of the span of a written revocation, which has the number of sessions closed here.
 const APPLY: &str = "revocation apply";
 
-/// The receiver of the backend's events for the hub. Holds no backend, which would be a reference
-/// cycle.
+/// The receiver of the backend's events for the hub. The receiver holds no backend, because that
+/// would create a reference cycle.
 #[derive(Debug)]
 pub struct HubEvents {
     node: NodeId,

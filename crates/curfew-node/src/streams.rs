@@ -26,8 +26,8 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Pause after a read that failed or did not have the missing publications.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The position of a channel that has received nothing for this long is compared with its stream's.
-/// A lost publication leaves no visible hole until another publication follows.
+/// The feed of a channel that has received nothing for this long is compared with the channel's
+/// stream. A lost publication leaves no visible hole until another publication follows.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Interval at which quiet channels are looked for.
@@ -224,7 +224,7 @@ pub(crate) async fn fill(node: Arc<Node>) {
     }
 }
 
-/// Compares the positions of quiet channels with their streams', for the lifetime of the runtime.
+/// Compares the feeds of quiet channels with their streams, for the lifetime of the runtime.
 pub(crate) async fn compare_quiet(node: Arc<Node>) {
     loop {
         time::sleep(LOOK_INTERVAL).await;

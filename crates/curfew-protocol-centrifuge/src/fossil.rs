@@ -190,8 +190,8 @@ fn is_boundary(text: &[u8], at: usize) -> bool {
 
 /// The whole blocks of a base, by their hashes.
 struct Blocks {
-    /// The first block of each hash, counted from 1; 0 for none. `candidates` yields it first,
-    /// because a copy from an earlier block can be longer.
+    /// The first block of each hash, counted from 1; 0 for none. `candidates` yields the first
+    /// block first, because a copy from an earlier block can be longer.
     first: Vec<u32>,
     /// For each block, the next block of the same hash, counted from 1; 0 for none.
     next: Vec<u32>,

@@ -96,8 +96,8 @@ impl Admin {
         })
     }
 
-    /// Logs the refusals that no log line has counted yet. Each cause waits for the end of the
-    /// interval since its last line. The caller calls this about once a second.
+    /// Logs the refusals that no log line has counted yet. A cause is logged only after the
+    /// interval since its last line has ended. The caller calls this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
     }

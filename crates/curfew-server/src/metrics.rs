@@ -34,7 +34,7 @@ curfew_telemetry::labels! {
         NotFound = "not_found",
         /// A dependency is down.
         Unavailable = "unavailable",
-        /// The request, or TLS before it, did not arrive in time.
+        /// The TLS handshake or the request did not arrive in time.
         Timeout = "timeout",
     }
 

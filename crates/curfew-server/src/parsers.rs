@@ -20,7 +20,7 @@ use crate::http::{Problem, close};
 pub use crate::listeners::proxies::forwarded::{addresses, nodes};
 pub use crate::listeners::proxies::protocol::{Header, Unparsed, parse};
 
-/// Longer than any head takes to read, because all its bytes are available.
+/// The deadline for a head. No head takes this long to read, because all bytes are available.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The result of reading the first bytes of a connection as a listener does.

@@ -42,9 +42,9 @@ pub struct SessionSettings {
     /// `centrifuge.subscription_tokens`: a subscription's own token can give the right to
     /// subscribe.
     pub subscription_tokens: bool,
-    /// The settings of the crate above, which opens sessions. They are in this snapshot because a
-    /// request uses both kinds of settings. Sessions do not read the listeners' settings and do not
-    /// know their type.
+    /// The settings of the crate that opens sessions. They are in this snapshot because a request
+    /// uses both kinds of settings. Sessions do not read the listeners' settings and do not know
+    /// their type.
     pub listeners: Arc<dyn Any + Send + Sync>,
 }
 

@@ -89,7 +89,8 @@ pub struct Client<S> {
     subprotocol: Option<String>,
     /// True once our close frame is queued.
     close_sent: bool,
-    /// True once the server has closed or broken the protocol. Nothing more is read from it.
+    /// True once the server has closed or broken the protocol. Nothing more is read from the
+    /// server.
     close_received: bool,
 }
 

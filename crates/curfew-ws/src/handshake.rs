@@ -23,7 +23,7 @@ pub struct Handshake {
 }
 
 impl fmt::Debug for Handshake {
-    /// Prints only the number of subprotocols: one may be a token.
+    /// Prints only the number of subprotocols, because a subprotocol may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handshake")
             .field("subprotocols", &self.subprotocols.len())
@@ -248,7 +248,7 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The `Origin` header as sent: visible ASCII. `None` if it is absent.
+/// The `Origin` header as sent: visible ASCII. `None` if the header is absent.
 ///
 /// # Errors
 ///

@@ -17,9 +17,9 @@ use crate::{FrameCounts, Member};
 pub(crate) struct Access<'a> {
     pub(crate) lease: &'a DeliveryLease,
     pub(crate) clock: &'a dyn Clock,
-    /// A recent reading of the wall clock that many sessions share. A clock that is set forward
-    /// after the reading is noticed one turn late. The token's end on the monotonic clock is
-    /// checked each time.
+    /// A recent reading of the wall clock that many sessions share. If the clock is set forward
+    /// after the reading, the change is noticed one turn late. The token's end on the monotonic
+    /// clock is checked each time.
     pub(crate) wall: Option<Duration>,
     pub(crate) member: &'a Member,
 }

@@ -31,7 +31,7 @@ impl Key {
         }
     }
 
-    /// The configured key that equals the one in the request's headers. `Err` is the answer to a
+    /// The configured key that equals the key in the request's headers. `Err` is the answer to a
     /// request without such a key. A configured key is accepted regardless of the number of wrong
     /// keys.
     pub(super) fn check(

@@ -32,8 +32,8 @@ pub(super) struct Publish {
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
     /// The caller's idempotency key, of 1 to 64 bytes, for a channel with history. If a publication
-    /// with the same key and the same admin key was accepted within the last five minutes, this one
-    /// is not delivered, and the answer is that of the first.
+    /// with the same key and the same admin key was accepted within the last five minutes, this
+    /// publication is not delivered, and the answer repeats the answer to the first publication.
     #[serde(default)]
     key: Option<String>,
     /// The caller's span, in the form of the header of this name. It takes precedence over that

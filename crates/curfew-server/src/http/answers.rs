@@ -103,8 +103,8 @@ impl Answers {
         }
     }
 
-    /// Logs the refusals that no log line has counted yet. Each cause waits for the end of the
-    /// interval since its last line.
+    /// Logs the refusals that no log line has counted yet. A cause is logged only after the
+    /// interval since its last line has ended.
     pub(crate) fn tell_rest(&self) {
         let due: Vec<_> = {
             let refusals = self.refusals.lock();

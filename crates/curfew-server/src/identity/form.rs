@@ -9,7 +9,8 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use crate::http::{Response, body};
 
-/// Largest body: the largest token that `auth.max_token_bytes` may allow, and the text around it.
+/// Maximum size of a body, in bytes: the largest token that `auth.max_token_bytes` may allow, and
+/// the text around the token.
 const MAX_BODY_BYTES: usize = 68 * 1024;
 
 /// The media type of a form.

@@ -27,7 +27,8 @@ const MEDIA_TYPE: &str = "application/json";
 /// The status of a request that has no effect now and may be sent again.
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// The body (§3 of the draft); versions up to -02 called the member `subject`.
+/// The body (§3 of the draft). In versions of the draft up to -02, the member `sub_id` was called
+/// `subject`.
 #[derive(Deserialize)]
 struct Body {
     #[serde(alias = "subject")]
@@ -43,7 +44,7 @@ struct Assertion {
 /// The user whose sessions an issuer ends.
 struct RevokedUser {
     revoker: Revoker,
-    /// All of these name the user.
+    /// The subjects, each of which names the user.
     subjects: Vec<Subject>,
 }
 

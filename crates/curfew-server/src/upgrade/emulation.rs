@@ -220,8 +220,8 @@ pub(super) fn encoding(headers: &HeaderMap) -> Encoding {
     }
 }
 
-/// Largest body of a request with commands. In JSON the commands are a string, in which each
-/// quotation mark takes two bytes.
+/// Maximum size of the body of a request with commands, in bytes. In JSON the commands are a
+/// string, in which each quotation mark takes two bytes.
 fn most_bytes(encoding: Encoding, limits: &LimitsConfig) -> usize {
     let message = match encoding {
         Encoding::Json => limits.message_bytes.saturating_mul(2),

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 /// Number of sessions in one generation.
 const GENERATION: usize = 32 * 1024;
 
-/// The ids of these sessions' keys, in two generations. When the younger generation is full, it
-/// replaces the older generation, so that the latest sessions are remembered.
+/// The ids of the keys of the remembered sessions, in two generations. When the younger generation
+/// is full, it replaces the older generation, so that the latest sessions are remembered.
 #[derive(Debug, Default)]
 pub(super) struct Familiar(Mutex<Generations>);
 
