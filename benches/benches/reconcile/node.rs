@@ -164,6 +164,10 @@ impl Events for Watched {
         self.node.cleared(channel);
     }
 
+    fn interrupted(&self, channel: &Channel) {
+        self.node.interrupted(channel);
+    }
+
     fn doubt_streams(&self) {
         self.node.doubt_streams();
     }

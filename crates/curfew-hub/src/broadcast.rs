@@ -13,7 +13,8 @@ use crate::outbox::Arrival;
 use crate::{Hub, Member, Wire, WireId};
 
 /// One delivery in this many is timed, because timing costs 110 ns and a delivery only 70 ns. The
-/// number is prime: so each broadcast to a round number of listeners times different listeners.
+/// number is prime, so that broadcasts to a round number of listeners do not always time the same
+/// listeners.
 const TIMED_ONE_IN: usize = 17;
 
 /// After the first timed delivery of a broadcast, one in this many is timed, so that a large
@@ -23,10 +24,10 @@ const TIMED_ONE_IN_MANY: usize = 257;
 /// The result of a broadcast.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Delivered {
-    /// Sessions that the publication was queued for.
+    /// Number of sessions that the publication was queued for.
     pub queued: usize,
-    /// Listeners that the publication was not queued for: the session is ending, its queue
-    /// overflowed, or the node holds no lease.
+    /// Number of listeners that the publication was not queued for: the session is ending, its
+    /// queue overflowed, or the node holds no lease.
     pub dropped: usize,
 }
 
@@ -41,8 +42,8 @@ impl Hub {
         }
     }
 
-    /// Broadcasts a traced publication. `writes` records each session's socket that the publication
-    /// is written to.
+    /// Broadcasts a traced publication. `writes` records each write of the publication to a
+    /// session's socket.
     #[cold]
     pub fn broadcast_traced(
         &self,
@@ -56,8 +57,8 @@ impl Hub {
     }
 
     /// Broadcasts a publication in its stream's order, without checking the lease. The feed has
-    /// checked it already, and counts the publication as delivered: a lease that ends in between
-    /// must not withhold it. Every frame is checked again before it is written.
+    /// already checked the lease and counts the publication as delivered, so a lease that ends in
+    /// between must not withhold it. Every frame is checked again before it is written.
     pub fn broadcast_in_turn(
         &self,
         publication: &Publication,
@@ -82,13 +83,14 @@ impl Hub {
             // trace.
             Some(_) => 0,
         };
-        // Created for the first timed listener: most broadcasts to few listeners time none.
+        // Created for the first timed listener: most broadcasts to few listeners time no listener.
         let mut arrival = None;
         let mut frames = Frames::new(self, |wire| wire.publication(publication, DataForm::Plain));
         let mut delivered = Delivered::default();
         let mut bytes = 0;
         self.channels.with(&publication.channel, |listeners| {
-            // The gap is sent before this publication, at the position of the missing ones.
+            // A noted gap is sent before this publication, where the missing publications would
+            // have been.
             self.tell_gap(&publication.channel, listeners);
             listeners.each_plain(|member| {
                 let Some(frame) = frames.of(member.wire()) else {
@@ -114,7 +116,8 @@ impl Hub {
                 }
             });
             if let Some(delta) = listeners.delta() {
-                // Traced but not timed: the plain listeners are a large enough sample.
+                // The delivery is traced but not timed: the plain listeners are a large enough
+                // sample.
                 let arrival = TRACED.then(|| {
                     let mut arrival = Arrival::now(writes.clone());
                     arrival.is_observed = false;
@@ -163,23 +166,22 @@ impl Hub {
     }
 
     /// Tells the listeners of a channel that publications may be missing. The frame is queued at
-    /// the position of the loss, and needs access like a publication.
+    /// the position of the loss. Like a publication, it is sent only while the session has access.
     ///
-    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it.
-    /// Several gaps noted before the listeners are told are sent as one.
+    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it. Gaps
+    /// that are noted before then are sent as one.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.channels.note_gap(channel, reason);
-        // Checked after the gap is noted: a renewal that comes later than this check finds the
-        // note.
+        // Checked after the gap is noted: a renewal of the lease after this check finds the noted
+        // gap.
         if self.lease().is_held() {
             self.channels
                 .with(channel, |listeners| self.tell_gap(channel, listeners));
         }
     }
 
-    /// Call this after a lost lease is held again, or is known to stay lost. It sends the noted
-    /// gaps if the lease is held, and wakes all sessions, which write the frames that they held
-    /// back.
+    /// Call this after a lost lease is held again, or is known to stay lost. If the lease is held,
+    /// sends the noted gaps. Wakes all sessions, so that they write the frames that they held back.
     pub fn reopened(&self) {
         if self.lease().is_held() {
             self.channels
@@ -197,8 +199,9 @@ impl Hub {
     }
 
     /// Tells a channel's listeners that publications up to and including `position` are missing. If
-    /// a listener's protocol resumes subscriptions by position, its subscription ends instead. The
-    /// caller holds the lock of the channel's feed, so that no publication is queued in between.
+    /// a listener's protocol resumes subscriptions by position, the listener's subscription ends
+    /// instead. The caller holds the lock of the channel's feed, so that no publication is queued
+    /// in between.
     pub(crate) fn gap_at(&self, channel: &Channel, position: Position, reason: GapReason) {
         let mut ended = Vec::new();
         self.channels.with(channel, |listeners| {
@@ -208,7 +211,8 @@ impl Hub {
         for member in ended {
             self.channels.remove(channel, &member);
             self.metrics().gaps.inc(reason);
-            // The session's task then sees that it no longer listens, and tells the client.
+            // The session's task then sees that the session no longer listens, and notifies the
+            // client.
             member.outbox().reconsider();
         }
     }
@@ -220,7 +224,7 @@ impl Hub {
     }
 
     /// Queues the gap for each listener. A listener whose protocol ends the subscription is passed
-    /// to `end` instead. A queue without room ends its session, as for a publication.
+    /// to `end` instead. A session whose queue has no room ends, as with a publication.
     #[cold]
     fn send_gap(
         &self,
@@ -256,13 +260,14 @@ impl Hub {
 pub(crate) struct Frames<'a, F> {
     hub: &'a Hub,
     encode: F,
-    /// The wire of the first listener, stored apart: most channels have listeners of one wire only.
+    /// The wire and the frame of the first listener, stored apart: most channels have listeners of
+    /// one wire only.
     first: Option<(WireId, Bytes)>,
     others: Vec<(WireId, Option<Bytes>)>,
 }
 
 impl<'a, F: Fn(&Wire) -> Option<Bytes>> Frames<'a, F> {
-    /// `encode` gives the frame of the push on one wire.
+    /// `encode` returns the frame of the push on one wire.
     pub(crate) fn new(hub: &'a Hub, encode: F) -> Self {
         Self {
             hub,

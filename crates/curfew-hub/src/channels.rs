@@ -17,16 +17,16 @@ use crate::index::SHARDS;
 /// Value of [`Listeners::gap`] while no gap is noted.
 const NO_GAP: u8 = u8::MAX;
 
-/// A channel's listeners. Broadcasts iterate over them in memory order; a listener is removed in
-/// constant time.
+/// A channel's listeners. Broadcasts iterate over the listeners in memory order. A listener is
+/// removed in constant time.
 #[derive(Debug)]
 pub(crate) struct Listeners {
     /// The members that take publications as they are, by their slot.
     members: IndexMap<u64, Arc<Member>>,
     /// The members that take differences; `None` if there are none.
     delta: Option<Box<DeltaListeners>>,
-    /// The [index](GapReason::index) of the reason for a gap that the listeners have not been told
-    /// of, or [`NO_GAP`].
+    /// The [index](GapReason::index) of the reason for a gap about which the listeners have not
+    /// been notified, or [`NO_GAP`].
     gap: AtomicU8,
 }
 
@@ -79,7 +79,7 @@ impl Listeners {
         }
     }
 
-    /// Notes a gap, until the listeners are told.
+    /// Notes a gap until the listeners are notified.
     fn note_gap(&self, reason: GapReason) {
         // The first reason stays: several gaps are sent as one.
         let noted = (Ordering::AcqRel, Ordering::Relaxed);
@@ -88,7 +88,7 @@ impl Listeners {
             .ok();
     }
 
-    /// Takes the noted gap. Only one caller gets it, and tells the listeners.
+    /// Takes the noted gap. Only one caller gets the gap, and that caller tells the listeners.
     pub(crate) fn take_gap(&self) -> Option<GapReason> {
         // Loaded first: nearly every broadcast finds no gap, and a swap would contend for the cache
         // line.
@@ -104,7 +104,7 @@ impl Listeners {
 pub struct ChannelInfo {
     /// The channel.
     pub channel: Channel,
-    /// The number of sessions that listen to it.
+    /// The number of sessions that listen to the channel.
     pub subscribers: usize,
 }
 
@@ -128,8 +128,8 @@ impl Channels {
         &self.shards[self.hasher.hash_one(channel) as usize % SHARDS]
     }
 
-    /// Adds a listener. Returns true if it is the channel's only one on this node. Adding it again
-    /// has no effect.
+    /// Adds a listener. Returns true if the channel has no other listener on this node. Adding the
+    /// same listener again has no effect.
     pub(crate) fn add(&self, channel: &Channel, member: &Arc<Member>) -> bool {
         let mut shard = self.shard(channel).write();
         let listeners = shard.entry(channel.clone()).or_default();
@@ -138,8 +138,8 @@ impl Channels {
     }
 
     /// Adds a listener that takes differences. The member must not be a listener yet. `base` is the
-    /// channel's newest publication, if the member was given it; without it, the next publication
-    /// is sent whole. The caller holds the lock of the channel's feed.
+    /// channel's newest publication, if the member has received it. Without a base, the next
+    /// publication is sent whole. The caller holds the lock of the channel's feed.
     pub(crate) fn add_delta(
         &self,
         channel: &Channel,
@@ -152,7 +152,7 @@ impl Channels {
         delta.add(member, base);
     }
 
-    /// Removes a listener. Returns true if the channel has none left on this node.
+    /// Removes a listener. Returns true if the channel has no listener left on this node.
     pub(crate) fn remove(&self, channel: &Channel, member: &Member) -> bool {
         let mut shard = self.shard(channel).write();
         let Entry::Occupied(mut entry) = shard.entry(channel.clone()) else {
@@ -186,7 +186,7 @@ impl Channels {
         }
     }
 
-    /// Notes a gap for a channel's listeners, until they are told.
+    /// Notes a gap for a channel's listeners until they are notified.
     pub(crate) fn note_gap(&self, channel: &Channel, reason: GapReason) {
         self.with(channel, |listeners| listeners.note_gap(reason));
     }

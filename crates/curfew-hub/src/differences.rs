@@ -1,8 +1,8 @@
-//! Listeners that take a publication as its difference to the one before it.
+//! Listeners that take a publication as its difference to the previous publication.
 //!
 //! A channel with such listeners remembers its last publication: the base of the next difference. A
-//! listener gets the difference if it was given that base, and otherwise the whole publication. The
-//! difference is made once per wire.
+//! listener gets the difference if it has received that base, and otherwise the whole publication.
+//! The difference is made once per wire.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,26 +20,26 @@ use crate::{Hub, Member};
 pub(crate) struct DeltaListeners {
     /// The listeners by the slot of their member.
     listeners: IndexMap<u64, DeltaListener>,
-    /// The data of the last publication. Locked while the next one is queued.
+    /// The data of the last publication. Locked while the next publication is queued.
     base: Mutex<Option<Bytes>>,
 }
 
 #[derive(Debug)]
 struct DeltaListener {
     member: Arc<Member>,
-    /// True if the last publication was given to it. Changed under the lock of the base.
+    /// True if the listener has received the last publication. Changed under the lock of the base.
     has_base: AtomicBool,
 }
 
 impl DeltaListeners {
-    /// Adds a listener that was given `base`, or nothing yet.
+    /// Adds a listener that has received `base`, or no publication yet.
     pub(crate) fn add(&mut self, member: &Arc<Member>, base: Option<&Publication>) {
         let has_base = base.is_some();
         if let Some(base) = base {
             let known = self.base.get_mut();
             if known.as_ref() != Some(&base.data) {
-                // This is the first such listener, or a gap came before it: no other listener has
-                // this base.
+                // This is the first listener that takes differences, or a gap has intervened. No
+                // other listener has this base.
                 self.listeners
                     .values_mut()
                     .for_each(|listener| *listener.has_base.get_mut() = false);

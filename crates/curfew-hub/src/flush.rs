@@ -1,7 +1,8 @@
 //! Flushers: tasks of the node that write to the sockets of sessions whose own tasks wait.
 //!
 //! Below saturation a delivery is one system call and the work around it. Waking a task for each
-//! delivery costs a quarter of that call; walking a list of the due sessions costs almost nothing.
+//! delivery costs a quarter of such a call; walking a list of the due sessions costs almost
+//! nothing.
 
 use std::mem::take;
 use std::sync::{Arc, OnceLock};
@@ -151,7 +152,7 @@ impl Hub {
         self.count_written(&tally);
     }
 
-    /// Collects what the access of `member` depends on, for one write.
+    /// Collects the conditions of the access of `member`, for one write.
     pub(crate) fn access<'a>(
         &'a self,
         member: &'a Member,

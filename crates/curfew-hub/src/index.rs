@@ -41,8 +41,8 @@ impl Index {
         }
     }
 
-    /// The hash of a key; `None` for kinds that are found without the index: `session`, and those
-    /// that may name nearly every session.
+    /// The hash of a key; `None` for kinds whose sessions are found without the index: `session`,
+    /// `anonymous` and `all`.
     fn hash(&self, key: &RevocationKey) -> Option<u64> {
         match key.kind() {
             "all" | "anonymous" | "session" => None,
@@ -54,7 +54,7 @@ impl Index {
         &self.shards[hash as usize % SHARDS]
     }
 
-    /// Adds the session under the key. Adding it twice needs two removals.
+    /// Adds the session under the key. A session added twice must be removed twice.
     pub(crate) fn add(&self, key: &RevocationKey, member: &Arc<Member>) {
         let Some(hash) = self.hash(key) else { return };
         match self.shard(hash).lock().entry(hash) {

@@ -2,8 +2,8 @@
 
 use curfew_model::{Principal, RevocationKey, SessionId};
 
-/// The kinds of revocation in force: the built-in ones (`user`, `session`, `token`, `anonymous` and
-/// `all`) and the claims named in the settings.
+/// The kinds of revocation in force: the built-in kinds (`user`, `session`, `token`, `anonymous`
+/// and `all`) and the claims named in the settings.
 #[derive(Debug)]
 pub struct Kinds {
     /// Later settings have a higher generation.
@@ -27,7 +27,7 @@ impl Kinds {
         }
     }
 
-    /// The generation. A later one belongs to later settings.
+    /// The generation. Later settings have a higher generation.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }

@@ -6,7 +6,8 @@
 //! listeners of that pair take.
 //! Knows nothing of: the backend, tokens. It knows a socket only as something that may accept a
 //! write at once. Never awaits.
-//! Start at [`Hub::broadcast`]; [`Outbox`] is where a session's task meets every other task.
+//! Start at [`Hub::broadcast`]. Through [`Outbox`], other tasks pass frames and endings to a
+//! session's task.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -27,17 +27,18 @@ pub struct Member {
     wire: WireId,
     registered_at: u64,
     address: OnceLock<IpAddr>,
-    /// Also held while the index changes, so that tokens and index agree.
+    /// The lock is also held while the index changes, so that tokens and index agree.
     principals: Mutex<Principals>,
-    /// True if a subscription has a token of its own. Each delivery reads it without that lock.
+    /// True if a subscription has a token of its own. Each delivery reads it without the lock of
+    /// `principals`.
     is_bound: AtomicBool,
-    /// Each write reads it without the lock of the tokens.
+    /// The end of the token in force. Each write reads it without the lock of `principals`.
     end: TokenEnd,
     outbox: Outbox,
 }
 
 /// The session's tokens: the token in force and, during a refresh, the token that replaces it. A
-/// revocation of either ends the session.
+/// revocation of one of them ends the session.
 #[expect(
     clippy::box_collection,
     reason = "nearly every session has no token of a subscription, and holds a pointer for them"
@@ -46,14 +47,14 @@ pub struct Member {
 struct Principals {
     /// The token in force.
     current: Arc<Principal>,
-    /// The token that replaces it, during a refresh.
+    /// The token that replaces the token in force; `None` while no refresh is in progress.
     incoming: Option<Arc<Principal>>,
     /// Tokens of single subscriptions. A revocation of such a token ends only its subscription.
     bound: Option<Box<Vec<Bound>>>,
-    /// The kinds whose keys the index holds for these tokens. `None` while the index holds none:
-    /// before the session is keyed, and after it has left.
+    /// The kinds whose keys the index holds for these tokens. `None` while the index holds no key
+    /// of the session: before the session is keyed, and after it has left.
     ///
-    /// The keys are computed again when they are needed. Stored, they would be a sixth of an idle
+    /// The keys are computed again when they are needed. Stored keys would take a sixth of an idle
     /// session's memory.
     keyed_by: Option<Arc<Kinds>>,
 }
@@ -69,9 +70,9 @@ impl Principals {
     }
 }
 
-/// The end of the token in force, on two clocks: the wall clock, and the monotonic clock with the
-/// time left at registration or refresh. The earlier one counts, so that a wall clock set back does
-/// not extend a token.
+/// The end of the token in force, on the wall clock and on the monotonic clock. The end on the
+/// monotonic clock is computed from the time left at registration or refresh. The earlier of the
+/// two ends counts, so that a wall clock set back does not extend a token.
 #[derive(Debug)]
 struct TokenEnd {
     /// Microseconds since the Unix epoch.
@@ -81,7 +82,7 @@ struct TokenEnd {
 }
 
 impl TokenEnd {
-    /// The end of the token of `principal`, with the time that `clock` leaves it now.
+    /// The end of the token of `principal`, by the present readings of `clock`.
     fn of(principal: &Principal, clock: &dyn Clock) -> Self {
         let end = Self {
             wall: AtomicU64::default(),
@@ -176,7 +177,7 @@ impl Member {
         Arc::clone(&self.principals.lock().current)
     }
 
-    /// True if the token in force has expired: nothing is delivered or accepted any more. It
+    /// True if the token in force has expired: nothing is delivered or accepted any more. The token
     /// expires at its `exp` plus the leeway by the wall clock, and at the latest when the time left
     /// at registration or the last refresh has passed.
     pub fn is_over(&self, clock: &dyn Clock) -> bool {
@@ -188,7 +189,7 @@ impl Member {
         self.end.left_at(wall, boot).is_zero()
     }
 
-    /// The time until the token in force expires. A wall clock set forward shortens it.
+    /// The time until the token in force expires. A wall clock set forward shortens this time.
     pub fn token_left(&self, clock: &dyn Clock) -> Duration {
         self.end.left_at(clock.now(), clock.boottime())
     }
@@ -215,7 +216,7 @@ impl Member {
         hub.count_queued(self.outbox.push_first(frame));
     }
 
-    /// For the session's task: writes the queued frames that may leave to its socket.
+    /// For the session's task: writes to its socket the queued frames that may be sent.
     pub fn write(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);
@@ -224,7 +225,7 @@ impl Member {
         progress
     }
 
-    /// For the session's task, once it is told to end: writes the frames that may still leave.
+    /// For the session's task, once it is told to end: writes the frames that may still be sent.
     pub fn write_last(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);
@@ -234,7 +235,7 @@ impl Member {
     }
 
     /// The reason to end the session if a revocation of `key` covers the token in force or the
-    /// incoming one.
+    /// incoming token.
     pub(crate) fn covered(
         &self,
         key: &RevocationKey,
@@ -261,7 +262,7 @@ impl Member {
         covers.then(|| revocation.disconnect(key, issued_at))
     }
 
-    /// True if `key` names the session with this token.
+    /// True if `key` names the session, given that the session has this token.
     fn is_named(&self, principal: &Principal, key: &RevocationKey) -> bool {
         match key.kind() {
             "all" => true,
@@ -273,7 +274,8 @@ impl Member {
         }
     }
 
-    /// True if a revocation of `key` names this session, regardless of the tokens it covers.
+    /// True if a revocation of `key` names this session, regardless of the tokens that the
+    /// revocation covers.
     pub(crate) fn is_named_by(&self, key: &RevocationKey) -> bool {
         let principals = self.principals.lock();
         principals
@@ -292,8 +294,8 @@ impl Member {
 /// Registration in the index. Every change is made under the lock of the session's tokens, so that
 /// the index holds exactly the keys of those tokens by the kinds in `keyed_by`.
 impl Member {
-    /// Registers the session in the index, and returns its keys. `kinds` is called under the lock:
-    /// if the kinds change meanwhile, either it returns the new ones, or a later
+    /// Registers the session in the index, and returns its keys. `kinds` is called under the lock.
+    /// If the kinds change meanwhile, either this call returns the new kinds, or a later
     /// [`rekey`](Member::rekey) finds the session registered.
     pub(crate) fn key(
         self: &Arc<Self>,
@@ -314,7 +316,8 @@ impl Member {
     /// index always finds the session.
     pub(crate) fn rekey(self: &Arc<Self>, index: &Index, kinds: &Arc<Kinds>) {
         let mut principals = self.principals.lock();
-        // Not registered yet, or already removed. In the first case `key` reads the kinds itself.
+        // The session is not registered yet, or has been removed. In the first case `key` reads the
+        // kinds itself.
         let Some(old) = &principals.keyed_by else {
             return;
         };
@@ -349,7 +352,7 @@ impl Member {
     }
 
     /// Registers the session under the keys of `principal` as well, before that token replaces the
-    /// one in force. Returns those keys.
+    /// token in force. Returns those keys.
     pub(crate) fn begin_refresh(
         self: &Arc<Self>,
         index: &Index,
@@ -379,7 +382,7 @@ impl Member {
         keys
     }
 
-    /// Puts the incoming token in force, and removes the keys of the token before it.
+    /// Puts the incoming token in force, and removes the keys of the previous token.
     pub(crate) fn finish_refresh(&self, index: &Index, clock: &dyn Clock) {
         let mut principals = self.principals.lock();
         let Some(incoming) = principals.incoming.take() else {

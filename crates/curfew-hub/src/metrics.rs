@@ -17,7 +17,7 @@ const QUEUE_MESSAGES: &[f64] = &[
 curfew_telemetry::labels! {
     /// The reason for which a message did not reach a session that listens to its channel.
     DropReason = "reason" {
-        /// The session's outbound queue overflowed and it is being closed.
+        /// The session's outbound queue overflowed, and the session is being closed.
         SlowConsumer = "slow_consumer",
         /// The node's memory for outbound queues is used up.
         QueueFull = "queue_full",
@@ -37,7 +37,7 @@ curfew_telemetry::labels! {
     DeliveryPath = "path" {
         /// Through the embedded backend.
         Local = "local",
-        /// Through Redis, even if it was published on this node.
+        /// Through Redis, even if the publication was made on this node.
         Broker = "broker",
     }
 

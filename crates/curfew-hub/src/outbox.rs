@@ -15,7 +15,7 @@
 //! | blocked | waits | task, woken | task | | leaves it alone |
 //!
 //! A *blocked* task waits for room in the socket, for the lease, or until a revocation has been
-//! read. The end of either of the latter two waits nudges the task.
+//! read. The task is nudged when the lease is held again, and when the revocation has been read.
 
 mod arrival;
 mod ending;
@@ -47,11 +47,11 @@ pub(crate) use withdraw::Mark;
 pub(crate) use write::{Access, Tally};
 pub use write::{HeldBack, Progress};
 
-/// Queue length that counts as an overflow while the node is over its own bound. The queue of a
-/// client that keeps up is shorter.
+/// Bound of each queue while all queues together are over the node's bound. The queue of a client
+/// that keeps up is shorter.
 const TIGHT_BYTES: usize = 64 * 1024;
 
-/// The bound of a queue, in bytes. `limit` is the configured one.
+/// The bound of a queue, in bytes. `limit` is the configured bound.
 fn bound(limit: usize, tight: bool) -> usize {
     if tight { limit.min(TIGHT_BYTES) } else { limit }
 }
@@ -63,17 +63,17 @@ enum Phase {
     Pending,
     /// Frames are queued and delivered.
     Open,
-    /// Told to end. Boxed, so that sessions that are not ending do not hold memory for it.
+    /// Told to end. The ending is boxed, so that other sessions do not hold memory for it.
     Ending(Box<QueuedEnding>),
     /// Removed from the hub: nothing is queued or counted.
     Left,
 }
 
-/// The session's own part of its access: an ending, or a revocation being read. The lease and the
-/// token's end are checked separately.
+/// The part of a session's access that its queue knows: if the session was told to end, and if a
+/// revocation that may name it is being read. The lease and the token's end are checked separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Frames may pass.
+    /// Frames may be sent.
     Good,
     /// Frames wait: a revocation that may name the session is being read.
     Suspended,
@@ -101,15 +101,15 @@ struct QueueState {
     lanes: Lanes,
     /// Timed publications that are not written yet.
     arrivals: Arrivals,
-    /// Bytes of the normal lane, including those taken out for a write in progress.
+    /// Bytes of the normal lane, including the bytes that are taken out for a write in progress.
     unwritten: usize,
     owner: Owner,
     phase: Phase,
     /// True if the session must decide its subscriptions anew.
     reconsider: bool,
     probe: Probe,
-    /// The number of revocation keys being read that name the session. No normal frame leaves while
-    /// it is above 0.
+    /// The number of revocation keys being read that name the session. No normal frame is sent
+    /// while this number is above 0.
     suspensions: u32,
     /// True if flushers can write to the socket.
     direct: bool,
@@ -125,7 +125,7 @@ impl QueueState {
         (bytes, frames)
     }
 
-    /// True if a waiting frame may leave, apart from the lease and the token's end.
+    /// True if a waiting frame may be sent, apart from the lease and the token's end.
     fn has_frames(&self) -> bool {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
@@ -149,7 +149,7 @@ impl QueueState {
         match turn {
             Turn::Live => match self.ending() {
                 Some(ending) => Some(Progress::End(ending)),
-                // This comes before the frames: a busy channel must not delay it.
+                // The decision comes before the frames: a busy channel must not delay it.
                 None if std::mem::take(&mut self.reconsider) => Some(Progress::Reconsider),
                 None if self.probe == Probe::Asked => {
                     self.probe = Probe::Sent;
@@ -171,7 +171,8 @@ impl QueueState {
         }
     }
 
-    /// The reason for which normal frames may not leave, apart from the lease and the token's end.
+    /// The reason for which normal frames may not be sent, apart from the lease and the token's
+    /// end.
     fn withheld(&self) -> Option<Withheld> {
         match self.ending() {
             Some(ending) if ending.withholds() => Some(Withheld::Ended(ending)),
@@ -179,7 +180,7 @@ impl QueueState {
         }
     }
 
-    /// Lets notices in the normal lane leave before their turn. Returns their bytes, which no
+    /// Lets notices in the normal lane be sent before their turn. Returns their bytes, which no
     /// longer count as queued.
     fn release_notices(&mut self) -> usize {
         let bytes = self.lanes.release_notices();
@@ -249,8 +250,8 @@ impl Outbox {
         }
     }
 
-    /// Accepts frames from now on, behind those in `before`. Returns false if the session was told
-    /// to end meanwhile.
+    /// Accepts frames from now on, behind the frames in `before`. Returns false if the session was
+    /// told to end meanwhile.
     pub fn open(&self, mut before: Lanes) -> bool {
         let mut state = self.state.lock();
         before.append(std::mem::take(&mut state.lanes));
@@ -270,7 +271,7 @@ impl Outbox {
         self.state.lock().ending()
     }
 
-    /// The session's own part of its access.
+    /// The part of the session's access that the queue knows.
     pub fn standing(&self) -> Standing {
         let state = self.state.lock();
         match &state.phase {
@@ -300,7 +301,7 @@ impl Outbox {
         self.state.lock().suspensions += 1;
     }
 
-    /// Undoes one [`Outbox::suspend`]. The last one wakes the task.
+    /// Undoes one [`Outbox::suspend`]. The last call wakes the task.
     pub(crate) fn resume(&self) {
         let mut state = self.state.lock();
         state.suspensions -= 1;
@@ -314,15 +315,15 @@ impl Outbox {
         self.state.lock().owner.wake();
     }
 
-    /// For the session's task: adds a notice. It leaves ahead of normal frames, and also while the
-    /// session may not be written to otherwise.
+    /// For the session's task: adds a notice. The notice is sent ahead of normal frames, and also
+    /// while normal frames are withheld.
     pub fn push_notice(&self, frame: Bytes) {
         self.state.lock().lanes.push_notice(frame);
     }
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
-    /// reply that opens a session is computed last and sent first. Returns its bytes if it is
-    /// queued.
+    /// reply that opens a session is computed last and sent first. Returns the frame's bytes, or 0
+    /// if the session is not open.
     pub(crate) fn push_first(&self, frame: Bytes) -> usize {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -339,8 +340,8 @@ impl Outbox {
         self.state.lock().lanes.notices()
     }
 
-    /// For the session's task, when its last write finds the socket full: wakes the task if the
-    /// session is revoked meanwhile.
+    /// For the session's task, when its last write finds the socket full: registers the task's
+    /// waker, so that the task wakes if the session is revoked meanwhile.
     pub fn wake_on_end(&self, cx: &Context<'_>) {
         self.state.lock().owner = Owner::Blocked(cx.waker().clone());
     }
@@ -372,7 +373,7 @@ impl Outbox {
     /// - `tight`: the node is over its own bound.
     /// - `arrival`: the publication is timed.
     /// - `flushed`: a flusher can be notified instead of the task.
-    /// - `mark`: the frame's treatment, if it differs from that of others.
+    /// - `mark`: the frame's treatment, if the frame needs a special one.
     pub(crate) fn push(
         &self,
         frame: Bytes,
@@ -463,7 +464,8 @@ impl Outbox {
     /// already: then the result is ready.
     ///
     /// The task is woken when there is something to write. If `blocked`, it is woken only when the
-    /// session is told to end, its subscriptions are to be decided anew, or it is nudged.
+    /// session is told to end, when its subscriptions are to be decided anew, or when the task is
+    /// nudged.
     pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
         let mut state = self.state.lock();
         if state.is_interrupted() || (!blocked && state.has_frames()) {

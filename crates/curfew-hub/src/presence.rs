@@ -111,8 +111,8 @@ impl Hub {
         }
     }
 
-    /// Sends a join or leave to the sessions of this node that asked for them. The session that has
-    /// joined or left is skipped: it receives its own join as it subscribes.
+    /// Sends a join or leave to the sessions of this node that asked for joins and leaves. The
+    /// session that has joined or left is skipped: it receives its own join as it subscribes.
     pub fn tell_presence(&self, channel: &Channel, change: PresenceChange, present: &Present) {
         if !self.may_broadcast() {
             let dropped = self.presence.told.count_of(channel);

@@ -23,11 +23,12 @@ use crate::{Ending, Kinds, Member, WireId, Wires};
 /// Bounds on outbound queues. A reload changes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubLimits {
-    /// Most bytes queued for one session: `limits.outbound_bytes`.
+    /// Maximum number of bytes queued for one session: `limits.outbound_bytes`.
     pub outbound_bytes: usize,
-    /// Most bytes queued for all sessions together: `limits.node_outbound_bytes`; 0 is no bound.
+    /// Maximum number of bytes queued for all sessions together: `limits.node_outbound_bytes`; 0 is
+    /// no bound.
     pub node_outbound_bytes: usize,
-    /// Most bytes of all publications remembered for recovery: `limits.window_bytes`.
+    /// Maximum number of bytes of all publications remembered for recovery: `limits.window_bytes`.
     pub window_bytes: usize,
 }
 
@@ -51,8 +52,8 @@ pub struct Hub {
     /// Bytes in all outbound queues. The number is briefly negative when a task gives bytes back
     /// before the broadcast that queued them has added them.
     queued: AtomicI64,
-    /// Deliveries left until the next timed one. Concurrent broadcasts overwrite each other's
-    /// value; only the sampling rate depends on it.
+    /// Number of deliveries until the next timed delivery. Concurrent broadcasts overwrite each
+    /// other's value; only the sampling rate depends on it.
     pub(crate) untimed: AtomicUsize,
     pub(crate) flushers: Flushers,
     lease: Arc<DeliveryLease>,
@@ -120,8 +121,8 @@ impl Hub {
         &self.wires
     }
 
-    /// Registers a session under the revocation keys of the kinds in force, and returns the keys
-    /// with it.
+    /// Registers a session under the revocation keys of the kinds in force. Returns the session's
+    /// member and those keys.
     ///
     /// Frames are accepted only after [`Outbox::open`](crate::Outbox::open). The lifetime of the
     /// token is counted from `clock` now.
@@ -135,7 +136,7 @@ impl Hub {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(slot, session, wire, clock, principal));
         // Inserted before the kinds are read. A concurrent `set_kinds` then either finds the
-        // session in its walk, or its kinds are the ones read here.
+        // session in its walk, or has already put the kinds in force that are read here.
         self.shard(session)
             .write()
             .insert(session, Arc::clone(&member));
@@ -143,7 +144,8 @@ impl Hub {
         (member, keys)
     }
 
-    /// Removes a session and its revocation keys. The caller has removed its subscriptions before.
+    /// Removes a session and its revocation keys. The caller must remove the session's
+    /// subscriptions first.
     pub fn unregister(&self, member: &Member) {
         self.shard(member.session())
             .write()
@@ -183,10 +185,10 @@ impl Hub {
     }
 
     /// Puts the built-in kinds and `claims` in force. Returns the new kinds, or `None` if they
-    /// equal the current ones.
+    /// equal the current kinds.
     ///
-    /// Sessions that register from now on are found by them; earlier ones only after
-    /// [`Hub::rekey`].
+    /// Revocations of these kinds find every session that registers from now on. They find an
+    /// earlier session only after [`Hub::rekey`].
     pub fn set_kinds(&self, claims: &[String]) -> Option<Arc<Kinds>> {
         // Held to the end: two concurrent reloads must not take the same generation.
         let mut current = self.kinds.write();
@@ -200,15 +202,15 @@ impl Hub {
         Some(kinds)
     }
 
-    /// Registers the session under the kinds in force if it is registered under earlier ones.
+    /// Registers the session under the kinds in force if it is registered under earlier kinds.
     pub fn rekey(&self, member: &Arc<Member>) {
         member.rekey(&self.index, &self.kinds());
     }
 
-    /// Notes that the hub is settled for `kinds`: every session registered when they came into
-    /// force is found by them and has been compared with the backend since.
+    /// Notes that the hub is settled for `kinds`: every session that was registered when these
+    /// kinds came into force is now indexed by them, and has been compared with the backend since.
     pub fn settle(&self, kinds: &Kinds) {
-        // `fetch_max`: the walk of an earlier reload may end after that of a later one.
+        // `fetch_max`: the walk of an earlier reload may end after the walk of a later reload.
         self.settled.fetch_max(kinds.generation(), Ordering::AcqRel);
     }
 
@@ -270,7 +272,8 @@ impl Hub {
     }
 
     /// Queues a frame that discloses nothing protected by access, such as an error. The frame does
-    /// not overtake normal frames, unless those are withheld: then it leaves ahead of them.
+    /// not overtake normal frames, unless normal frames are withheld: then it is sent ahead of
+    /// them.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, Some(Mark::Notice))
     }
@@ -309,7 +312,7 @@ impl Hub {
         }
     }
 
-    /// Pushes a frame and counts the frames that are dropped for it.
+    /// Pushes a frame, and counts the frames that the push drops.
     fn push(
         &self,
         member: &Member,

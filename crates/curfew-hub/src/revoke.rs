@@ -12,23 +12,23 @@ use crate::{Ending, Hub, Member, Suspension};
 pub struct Revoked {
     /// The sessions.
     pub sessions: Vec<Arc<Member>>,
-    /// The number of subscriptions of other sessions.
+    /// The number of ended subscriptions of other sessions.
     pub subscriptions: usize,
 }
 
 impl Hub {
-    /// Ends every session that `key` names and `revocation` covers, and every subscription whose
-    /// own token they name and cover.
+    /// Ends every session whose token `key` names and `revocation` covers, and every subscription
+    /// whose own token they name and cover.
     ///
-    /// Nothing is queued for them after this returns. Nothing is delivered to a session that [has
-    /// left](Member::has_left). A session whose subscription ends stays open, unless frames of that
-    /// subscription can no longer be removed from its queue: then the session ends, and its client
-    /// reconnects.
+    /// After this returns, nothing is queued for the ended sessions and subscriptions. Nothing is
+    /// delivered to a session that [has left](Member::has_left). A session whose subscription ends
+    /// stays open, unless frames of that subscription can no longer be removed from its queue: then
+    /// the session ends, and its client reconnects.
     pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Revoked {
         let mut revoked = Revoked::default();
         for member in self.named(key) {
             match member.covered(key, revocation) {
-                // Its subscriptions end with it.
+                // The session's subscriptions end with the session.
                 Some(disconnect) => {
                     if self.end(&member, Ending::new(disconnect)) {
                         revoked.sessions.push(member);
@@ -44,8 +44,8 @@ impl Hub {
         revoked
     }
 
-    /// Calls `revoked` with the own token of each subscription of a session, and ends the
-    /// subscription if it returns a disconnect. Returns the number of subscriptions that ended.
+    /// Calls `revoked` with each token that belongs to a subscription of the session, and ends the
+    /// subscription if the result is a disconnect. Returns the number of subscriptions that ended.
     pub fn revoke_subscriptions(
         &self,
         member: &Arc<Member>,
@@ -58,8 +58,9 @@ impl Hub {
         channels.len()
     }
 
-    /// Sessions that a revocation has told to end and that have not left yet. Only sessions that
-    /// `key` names and `revocation` covers are returned, be it themselves or in a subscription.
+    /// Sessions that a revocation has told to end and that have not left yet. A session is returned
+    /// only if `key` names, and `revocation` covers, its own token or the token of one of its
+    /// subscriptions.
     pub fn leaving(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
         let mut named = self.named(key);
         named.retain(|member| match member.outbox().ending() {
@@ -73,15 +74,15 @@ impl Hub {
     }
 
     /// Holds back the sessions that `key` names, with all of their subscriptions. Returns `None` if
-    /// it names no session.
+    /// `key` names no session.
     pub fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
         let mut named = self.named(key);
         named.retain(|member| member.is_named_by(key));
         (!named.is_empty()).then(|| Suspension::new(named))
     }
 
-    /// The sessions that `key` names, and perhaps some that it does not. A session with several
-    /// named tokens may be listed several times.
+    /// The sessions that `key` names, and perhaps other sessions. A session with several named
+    /// tokens may be listed several times.
     fn named(&self, key: &RevocationKey) -> Vec<Arc<Member>> {
         match key.kind() {
             "all" | "anonymous" => self.members(),
@@ -111,7 +112,7 @@ impl Hub {
         member.bind(&self.index, channel, principal)
     }
 
-    /// Removes a subscription's token and its keys. With the last token of a channel, waiting
+    /// Removes a subscription's token and its keys. If it was the channel's last token, waiting
     /// frames of the channel are dropped: no revocation would find them any more.
     pub fn unbind(&self, member: &Member, channel: &Channel, principal: &Arc<Principal>) {
         if member.unbind(&self.index, channel, principal)
@@ -126,9 +127,9 @@ impl Hub {
 
     /// Ends a session's subscription to a channel, after its token was
     /// [revoked](Member::withdrawn). The session no longer listens, and its waiting frames of the
-    /// channel are dropped. The session's task tells the client.
+    /// channel are dropped. The session's task notifies the client.
     pub fn withdraw(&self, channel: &Channel, member: &Arc<Member>) {
-        // Removed first, so that no frame is queued after the waiting ones are dropped.
+        // Removed first, so that no frame is queued after the waiting frames are dropped.
         self.channels.remove(channel, member);
         self.end_telling(channel, member);
         match member.outbox().withdraw(channel) {

@@ -3,8 +3,8 @@
 //! All deliveries of a channel happen under the lock of its feed, in the order of offsets:
 //! publications from pub/sub, publications read because they were missing, and publications
 //! replayed to a joining subscriber. So the reply to a subscriber, the publications that it missed
-//! and the live ones are queued in this order, without holes or duplicates. Revocations, the lease
-//! and the token are checked for all of them when frames leave ([`crate::Outbox`]).
+//! and the live publications are queued in this order, without holes or duplicates. Revocations,
+//! the lease and the token are checked for all of them when frames are written ([`crate::Outbox`]).
 
 mod feed;
 mod join;
@@ -27,7 +27,7 @@ pub use join::{Join, Joined, Joining, Subscriber};
 /// feed, so it frees enough to be rare.
 const KEPT_SHARE: f64 = 0.75;
 
-/// The feeds of a node, one for each channel with a stream that is listened to.
+/// The feeds of a node. A channel has a feed while it has a stream and this node listens to it.
 #[derive(Debug)]
 pub(crate) struct Streams {
     feeds: RwLock<HashMap<Channel, Arc<Mutex<Feed>>>>,
@@ -35,7 +35,8 @@ pub(crate) struct Streams {
     pub(crate) window_bytes: AtomicUsize,
     /// `limits.window_bytes`.
     most_bytes: AtomicUsize,
-    /// True once a channel has had a feed. Read for each publication, before its feed is looked up.
+    /// True once a channel has had a feed. The flag is read for each publication, before the
+    /// publication's feed is looked up.
     is_used: AtomicBool,
     wanted: Mutex<Wanted>,
 }
@@ -75,12 +76,12 @@ impl Streams {
         let before = feed.window_bytes();
         let result = act(&mut feed);
         if feed.is_ended {
-            // Its window was taken off the total when it ended.
+            // The window was subtracted from the total when the feed ended.
             feed.forget();
         }
         let after = feed.window_bytes();
-        // Counted under the feed's lock: another thread that empties the window takes off what was
-        // added before.
+        // Counted under the feed's lock, so that another thread that empties the window subtracts
+        // only bytes that were added before.
         let is_over = match after > before {
             true => {
                 let added = after - before;
@@ -135,7 +136,7 @@ impl Streams {
         }
     }
 
-    /// Asks for a read if the feed misses something.
+    /// Asks for a read if publications are missing from the feed, or may be.
     fn want_missing(&self, channel: &Channel, state: FeedState) {
         if state != FeedState::Whole {
             self.want(channel);
@@ -243,7 +244,7 @@ impl Hub {
 
     /// Like [`Hub::doubt`], for every channel with a stream.
     pub fn doubt_all(&self) {
-        // Copied: a feed's lock is not waited for while joins wait for the map.
+        // Copied, so that the map's lock is not held while this thread waits for a feed's lock.
         let feeds: Vec<_> = {
             let feeds = self.streams.feeds.read();
             let copy = |(channel, feed): (&Channel, &Arc<_>)| (channel.clone(), Arc::clone(feed));
@@ -286,13 +287,14 @@ impl Hub {
         }
     }
 
-    /// Call this when a channel's stream was found at this position by a comparison that began at
-    /// `doubts`. If the channel's feed is at another position, the stream is read.
+    /// Call this when a comparison has found a channel's stream at `position`. `doubts` is the
+    /// feed's count of doubts when the comparison began. If the channel's feed is at another
+    /// position, the stream is read.
     pub fn compare(&self, channel: &Channel, position: Position, doubts: u64) {
         let Some(feed) = self.streams.get(channel) else {
             return;
         };
-        // Bound first, which releases the lock: `doubt` takes it again.
+        // The result is bound first, which releases the lock: `doubt` takes the lock again.
         let is_there = feed.lock().confirm(position, doubts, Instant::now());
         if !is_there {
             self.doubt(channel);
@@ -319,7 +321,7 @@ impl Hub {
         feed.try_lock()?.seen()
     }
 
-    /// The channels whose feeds have received nothing since then.
+    /// The channels whose feeds have received nothing since `since`.
     pub fn quiet_since(&self, since: Instant) -> Vec<Channel> {
         let feeds = self.streams.feeds.read();
         feeds
@@ -341,7 +343,8 @@ impl Hub {
             // The subscriber needs this feed.
             return;
         }
-        // A task that already has the feed, and waits for its lock, then sees that it has ended.
+        // A task that already has the feed, and waits for its lock, then sees that the feed has
+        // ended.
         feed.is_ended = true;
         feeds.remove(channel);
         self.streams

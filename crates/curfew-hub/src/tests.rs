@@ -172,7 +172,7 @@ pub(super) struct Harness {
     pub(super) hub: Hub,
     pub(super) lease: Arc<DeliveryLease>,
     pub(super) metrics: Arc<HubMetrics>,
-    /// Two protocols, so that a broadcast meets both.
+    /// Two protocols, so that a broadcast has to encode for both.
     pub(super) protocols: [Arc<Plain>; 2],
 }
 
@@ -276,7 +276,7 @@ impl Wake for Waker {
     }
 }
 
-/// The task of a session, as it waits.
+/// The waiting task of a session.
 pub(super) struct Task {
     wakes: Arc<Waker>,
 }

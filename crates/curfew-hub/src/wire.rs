@@ -25,7 +25,7 @@ pub enum Carrier {
     EventStream,
 }
 
-/// A transport's framing of messages. The frames of a connection leave in order, each of them
+/// A transport's framing of messages. The frames of a connection are written in order, each of them
 /// whole.
 pub trait Framing: fmt::Debug + Send + Sync + 'static {
     /// The kind of transport.
@@ -146,7 +146,8 @@ impl Wire {
         self.protocol.difference(base, target)
     }
 
-    /// The frame that asks for a sign of life: the protocol's if it has one, else the transport's.
+    /// The frame that asks for a sign of life: the protocol's ping if it has one, else the
+    /// transport's ping.
     pub fn ping(&self) -> Bytes {
         self.message(|out| self.protocol.ping(out))
             .unwrap_or_else(|| self.framing.ping())
@@ -173,7 +174,7 @@ impl Wire {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WireId(u8);
 
-/// The wires of a node. The first is the default.
+/// The wires of a node. The first wire is the default.
 #[derive(Debug, Clone)]
 pub struct Wires(Arc<[Wire]>);
 
@@ -191,7 +192,7 @@ impl Wires {
         Self(wires.into())
     }
 
-    /// The wire of a client that asks for none.
+    /// The wire of a client that names no subprotocol.
     pub fn default_id(&self) -> WireId {
         WireId(0)
     }
@@ -201,7 +202,7 @@ impl Wires {
         self.find_over(Carrier::WebSocket, subprotocol)
     }
 
-    /// The wire of an encoding, by its name as a subprotocol, over this kind of transport.
+    /// The wire of the encoding with this subprotocol, over this kind of transport.
     pub fn find_over(&self, carrier: Carrier, subprotocol: &str) -> Option<WireId> {
         let is_it =
             |wire: &Wire| wire.framing.carrier() == carrier && wire.subprotocol() == subprotocol;

@@ -31,15 +31,15 @@ const MOST_ROUNDS: u32 = 20;
 /// Reason why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
-    /// A revocation covers the token. It ends sessions with this disconnect.
+    /// A revocation covers the token. The revocation ends sessions with this disconnect.
     #[error("{}", .0.reason)]
     Revoked(Disconnect),
     /// A revocation, an operator or a drain ended the session while it opened.
     #[error("ended while it was opening")]
     Ended(curfew_hub::Ending),
-    /// The user has as many sessions as `session.max_per_user` allows; or the client's address, if
-    /// there is no user, as many as `limits.anonymous_per_address`.
-    #[error("the user, or the address without one, has {limit} sessions already")]
+    /// The user has as many sessions as `session.max_per_user` allows. For a session without a
+    /// user, the client's address has as many as `limits.anonymous_per_address` allows.
+    #[error("the user, or the address of a session without a user, has {limit} sessions already")]
     SessionLimit {
         /// The setting.
         limit: u32,
@@ -78,8 +78,9 @@ pub struct Attachment {
     _place: Option<AnonymousPlace>,
 }
 
-/// Limits the admissions that ask the backend at once (`backend.max_admissions`). Others wait for a
-/// permit, but only for [`ADMISSION_WAIT`], so that a slow backend does not accumulate requests.
+/// Limits the number of admissions that ask the backend at once (`backend.max_admissions`). Further
+/// admissions wait for a permit, but only for [`ADMISSION_WAIT`], so that a slow backend does not
+/// accumulate requests.
 #[derive(Debug)]
 pub(crate) struct Admissions(Option<Semaphore>);
 
@@ -133,8 +134,8 @@ impl Turns {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // Held while the turn is released: `enter` cannot clone the lock between the count and the
-        // removal.
+        // The map is locked while the turn is released, so that `enter` cannot clone the lock
+        // between the count and the removal.
         let mut turns = self.turns.0.lock();
         self.held = None;
         // Only the map holds the lock: no admission has the turn or waits for it.
@@ -159,7 +160,7 @@ pub struct UserLimit {
 }
 
 impl UserLimit {
-    /// The limit on sessions of this principal. Anonymous ones have no user to count by.
+    /// The limit on sessions of this principal. An anonymous principal has no user to count by.
     fn of(self, principal: &Principal) -> Self {
         Self {
             max_per_user: match principal.is_anonymous() {
@@ -172,9 +173,9 @@ impl UserLimit {
 }
 
 impl Node {
-    /// Admits a session: registers it, checks the revocations, records it. Nothing is delivered to
-    /// it before [`Attachment::open`]. `wire` encodes its frames; `address` is the client's, if
-    /// known.
+    /// Admits a session: registers it, checks the revocations, and writes its record. Nothing is
+    /// delivered to the session before [`Attachment::open`]. `wire` encodes its frames; `address`
+    /// is the client's, if known.
     pub async fn admit(
         self: &Arc<Self>,
         principal: Arc<Principal>,
@@ -222,7 +223,8 @@ impl Node {
         }
     }
 
-    /// Takes a permit for an anonymous session, counted by its address. Other sessions need none.
+    /// Takes a permit for an anonymous session, counted by its address. Other sessions need no
+    /// permit.
     fn anonymous_place(
         &self,
         session: SessionId,
@@ -247,7 +249,7 @@ impl Node {
     }
 
     /// Admits a session of a user at the limit, if another session gives way. Admissions of one
-    /// user take turns, so that one probe of the user's sessions serves all that wait.
+    /// user take turns, so that one probe of the user's sessions serves all waiting admissions.
     async fn admit_over_limit(
         &self,
         attachment: &mut Attachment,
@@ -258,8 +260,8 @@ impl Node {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;
         if waited {
-            // The turn before may have made room. If not, it has just probed the sessions, so a
-            // refusal stands.
+            // The previous turn may have made room. If it has not, it has just probed the sessions,
+            // so a refusal stands.
             let admitted = attachment
                 .admit(Arc::clone(&principal), keys, limit.max_per_user)
                 .await;
@@ -292,7 +294,7 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`AdmitError::Revoked`] with the first one found, or [`AdmitError::Backend`].
+    /// [`AdmitError::Revoked`] for the first revocation found, or [`AdmitError::Backend`].
     pub(crate) async fn check_revoked(
         &self,
         keys: &[RevocationKey],
@@ -304,8 +306,9 @@ impl Node {
         }
     }
 
-    /// Looks for a revocation that covers the token, among those written and those that still wait
-    /// to be written. Returns the disconnect with which it ends access.
+    /// Looks for a revocation that covers the token, among the written revocations and the
+    /// revocations that wait to be written. Returns the disconnect with which the revocation ends
+    /// access.
     pub(crate) async fn find_revocation(
         &self,
         keys: &[RevocationKey],
@@ -340,8 +343,8 @@ impl Attachment {
         &self.member
     }
 
-    /// Opens the session for frames, after those in `before`. Returns false if the session has
-    /// ended meanwhile.
+    /// Opens the session for frames, behind the frames in `before`. Returns false if the session
+    /// has ended meanwhile.
     pub fn open(&self, before: Lanes) -> bool {
         self.member.outbox().open(before)
     }
@@ -382,9 +385,9 @@ impl Attachment {
         Ok(())
     }
 
-    /// Chooses the reason of a refusal after `error`. If the backend failed because of a
-    /// revocation, or because the node was stopped, the node learns of the revocation soon, and
-    /// that is the better reason.
+    /// Chooses the reason of a refusal after `error`. The backend may have failed because of a
+    /// revocation or because the node was stopped. The node then learns of the revocation soon, and
+    /// a revocation is the better reason.
     async fn why_refused(&self, error: AdmitError) -> AdmitError {
         if matches!(error, AdmitError::Backend(_)) {
             self.settle().await;

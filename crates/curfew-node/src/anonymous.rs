@@ -18,8 +18,8 @@ pub(crate) struct AnonymousPlace {
 }
 
 impl AnonymousSessions {
-    /// Takes a permit for one more session of this address. `None` if `most` are taken; a `most` of
-    /// 0 is no limit.
+    /// Takes a permit for one more session of this address. `None` if `most` permits are taken;
+    /// with `most` = 0 there is no limit.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AnonymousPlace> {
         let group = address_group(address);
         let mut counts = self.0.lock();

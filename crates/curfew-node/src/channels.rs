@@ -12,7 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Most publications that a stream may store.
+/// Maximum number of publications that a stream may store.
 const MAX_HISTORY_SIZE: u32 = 10_000;
 
 /// The range of a stream's `ttl`.
@@ -21,13 +21,13 @@ const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
 
 /// Channels that store their last publications, so that a reconnecting client recovers what it
 /// missed, or that know which sessions are present. The first entry whose pattern matches a channel
-/// decides about it; a channel that matches none has no stream and no presence. Give every node the
-/// same entries. A reload applies to new subscriptions, and to publications at once.
+/// decides about it; a channel that matches no entry has no stream and no presence. Give every node
+/// the same entries. A reload applies to new subscriptions, and to publications at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {
     /// The channels, as a pattern like those of rules: `{x}` takes one segment, a last `*` the
-    /// rest. Required. An entry that no channel can reach, because an earlier one matches all of
+    /// rest. Required. An entry that no channel can reach, because an earlier entry matches all of
     /// its channels, is refused.
     pub pattern: String,
     /// The publications that a channel stores: its stream. Default: none, the channels have no
@@ -43,8 +43,9 @@ pub struct ChannelConfig {
     /// Sends the joins and leaves of sessions: `true` to sessions that ask for them, by
     /// `join_leave` of `subscribe`; `"all"` to every subscribed session. Needs `presence`.
     pub join_leave: JoinLeave,
-    /// Sends a publication as its difference to the one before it, if that is shorter, to sessions
-    /// that ask for it, as the Centrifuge protocol can (`delta`). Needs `history`.
+    /// Sends a publication as its difference to the previous publication, if the difference is
+    /// shorter. Only sessions that ask for differences get them, which clients of the Centrifuge
+    /// protocol can do (`delta`). Needs `history`.
     pub delta: bool,
     /// `"json"`: publications are JSON values. `"binary"`: they are arbitrary bytes, which only the
     /// Protobuf encoding of the Centrifuge protocol carries; other clients cannot subscribe, and
@@ -70,7 +71,7 @@ pub enum JoinLeave {
     /// No session: `false`.
     #[default]
     Never,
-    /// The sessions that ask for it: `true`.
+    /// The sessions that ask for joins and leaves: `true`.
     Asked,
     /// All subscribed sessions: `"all"`.
     All,
@@ -133,8 +134,8 @@ impl JsonSchema for JoinLeave {
 pub struct HistoryConfig {
     /// The number of publications stored for one channel, 1 to 10000. Required.
     pub size: u32,
-    /// Time for which a channel's publications are stored after its last one, as a duration from
-    /// `1s` to `30days`. Required.
+    /// Time for which a channel's publications are stored after the last of them, as a duration
+    /// from `1s` to `30days`. Required.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ttl: Duration,
@@ -169,7 +170,7 @@ pub struct ChannelOptions {
     pub presence: bool,
     /// The sessions that receive the channel's joins and leaves.
     pub join_leave: JoinLeave,
-    /// True if sessions that ask for it are sent differences. The channel then has a stream.
+    /// True if sessions that ask for differences receive them. The channel then has a stream.
     pub delta: bool,
     /// True if publications are bytes that need not be JSON.
     pub is_binary: bool,
@@ -196,7 +197,7 @@ impl Channels {
         Self(entries.collect())
     }
 
-    /// The options of the first entry that matches the channel; the default if none does.
+    /// The options of the first entry that matches the channel; the default if no entry matches.
     pub fn of(&self, channel: &Channel) -> ChannelOptions {
         let found = self
             .0
@@ -207,7 +208,7 @@ impl Channels {
 }
 
 /// Reports entries that cannot take effect: bad values, and entries that never decide because an
-/// earlier one matches every channel that they match.
+/// earlier entry matches every channel that they match.
 pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
     let mut earlier: Vec<(usize, Pattern)> = Vec::new();
     for (at, entry) in entries.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! Removal of session records.
 //!
-//! A session may end where nothing can be awaited (a panic, an aborted task), so its end only
-//! queues its id. A task removes the records in batches, and retries while the backend is
+//! A session may end where nothing can be awaited (a panic, an aborted task), so the end only
+//! queues the session's id. A task removes the records in batches, and retries while the backend is
 //! unavailable. The number of sessions bounds the queue.
 
 use std::sync::Arc;

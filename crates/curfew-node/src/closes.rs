@@ -1,5 +1,5 @@
 //! Closes that interest an operator. The log has one line per kind and interval, because clients
-//! can repeat them.
+//! can cause any number of closes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,7 +30,8 @@ struct Closed {
 }
 
 impl Node {
-    /// Counts a close of a connection by the node, and logs it if it is notable.
+    /// Notes a close of a connection by the node, if it is notable. Logs at most one line per code
+    /// and interval.
     pub fn note_close(&self, disconnect: Disconnect, whose: Option<SessionIdentity>) {
         if !is_notable(disconnect) {
             return;
@@ -82,7 +83,7 @@ impl Node {
     }
 }
 
-/// Returns true for closes that interest an operator; the others are routine.
+/// Returns true for closes that interest an operator. Other closes are routine.
 fn is_notable(disconnect: Disconnect) -> bool {
     [
         Disconnect::SLOW_CONSUMER,

@@ -16,8 +16,8 @@ use crate::Node;
 /// Interval at which the drain checks that no session or record is left.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Longest wait before a reconnect that the drain advises. It lets the load balancer notice the
-/// drain, and spreads the reconnects.
+/// Longest wait before a reconnect that the drain advises. The wait lets the load balancer notice
+/// the drain, and spreads the reconnects.
 const MAX_RETRY_AFTER_MS: u64 = 3_000;
 
 /// Longest wait, after all sessions are told to end, for closes to be written and records removed.
@@ -73,7 +73,7 @@ impl Node {
     }
 
     /// Ends every session, evenly over `window`, with a random hint for the reconnect. Then waits
-    /// for at most five seconds until they are closed and their records removed.
+    /// for at most five seconds until the sessions are closed and their records removed.
     pub async fn drain(self: &Arc<Self>, window: Duration) {
         let mut members = self.hub.members();
         fastrand::shuffle(&mut members);

@@ -28,15 +28,15 @@ const MAX_EFFECTIVE: usize = 256;
 /// Name of the span of a written revocation, which has the number of sessions closed here.
 const APPLY: &str = "revocation apply";
 
-/// The receiver of the backend's events for the hub. Holds no backend, which would be a reference
-/// cycle.
+/// The receiver of the backend's events for the hub. The receiver holds no backend, because that
+/// would create a reference cycle.
 #[derive(Debug)]
 pub struct HubEvents {
     node: NodeId,
     hub: Arc<Hub>,
     metrics: Arc<NodeMetrics>,
-    /// Traces of revocations that have recently closed sessions here, because each revocation is
-    /// read more than once.
+    /// Traces of recent revocations that have closed sessions here. They are remembered because
+    /// each revocation is read more than once.
     effective: Mutex<VecDeque<TraceContext>>,
     receiver: OnceLock<RelayReceiver>,
 }
@@ -176,8 +176,8 @@ impl HubEvents {
     }
 
     /// Begins the span of an applied revocation. A revocation by the API is part of the call's
-    /// trace; a revocation without a trace begins one on each node. The span is always recorded if
-    /// it closes sessions, otherwise within a budget.
+    /// trace; a revocation without a trace begins a trace on each node. The span is always recorded
+    /// if it closes sessions, otherwise within a budget.
     fn trace_revocation(
         &self,
         key: &RevocationKey,
@@ -247,9 +247,9 @@ impl Events for HubEvents {
         let began = self.metrics.tracer().now();
         let revoked = self.hub.revoke(key, revocation);
         let closed = revoked.sessions.len();
-        // The log line omits the key's value, which may be a person's name or address; the audit
-        // line of the admin API has it. Only revocations that end something are logged, counted and
-        // traced here: a key is read repeatedly, and ends nothing after the first time.
+        // The log line omits the key's value, which may be a person's name or address. Only
+        // revocations that end something are logged, counted and traced here: a key is read
+        // repeatedly, and ends nothing after the first time.
         if closed > 0 || revoked.subscriptions > 0 {
             self.note_effective(revocation);
             self.metrics.revocation_applied(key.kind(), &revoked);
@@ -301,7 +301,8 @@ impl Events for HubEvents {
         if reason == GapReason::LinkLost {
             self.hub.resume(channel);
         }
-        // The stream still has the missing publications, so it is read instead.
+        // A stream still has the missing publications. If the channel has one, it is read, and no
+        // gap is sent.
         if !self.hub.doubt(channel) {
             self.hub.gap(channel, reason);
         }
@@ -333,7 +334,7 @@ impl Events for HubEvents {
         if ended > 0 {
             warn!(
                 sessions = ended,
-                "the backend was away for too long, sessions closed"
+                "the backend was unavailable for too long, sessions closed"
             );
         }
         ended

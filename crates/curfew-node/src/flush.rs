@@ -16,7 +16,7 @@ use crate::Node;
 const AT_ONCE: usize = 64;
 
 /// Starts one flusher per worker thread of the runtime. Code on a worker notifies that worker's
-/// flusher. Another worker may run the flusher if its own is busy.
+/// flusher. Another worker may run the flusher if the flusher's own worker is busy.
 pub(crate) fn start(node: &Node) {
     let count = Handle::current().metrics().num_workers();
     node.hub.set_flushers(count, || worker_index().unwrap_or(0));

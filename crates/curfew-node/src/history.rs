@@ -8,7 +8,7 @@ use crate::Node;
 /// Bytes of a publication in a reply, besides its data and its publisher.
 const ENTRY_BYTES: usize = 96;
 
-/// A part of a channel's stream, as much as a reply has room for.
+/// A part of a channel's stream, shortened if a reply has no room for all of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// The stream's position.
@@ -20,9 +20,9 @@ pub struct History {
 }
 
 impl Node {
-    /// Reads a part of a channel's stream: at most [`MAX_HISTORY_LIMIT`] publications, and as many
-    /// as fit into half of `outbound_bytes` (`limits.outbound_bytes`). The other half is for other
-    /// frames. A limit of 0 asks only for the position.
+    /// Reads a part of a channel's stream: at most [`MAX_HISTORY_LIMIT`] publications, and no more
+    /// than fit into half of `outbound_bytes` (`limits.outbound_bytes`). The other half is for
+    /// other frames. A limit of 0 asks only for the position.
     pub async fn history(
         &self,
         channel: &Channel,

@@ -11,8 +11,8 @@ use crate::Node;
 const BEAT: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Beats until dropped. The task that reloads and drains must poll this, so that the heartbeat
-    /// stops when that task is stuck.
+    /// Beats until the future is dropped. The task that reloads and drains must poll this future,
+    /// so that the heartbeat stops when that task is stuck.
     pub async fn beat(&self) -> Infallible {
         loop {
             *self.beat_at.lock() = Instant::now();

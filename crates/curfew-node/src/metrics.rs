@@ -15,7 +15,7 @@ curfew_telemetry::labels! {
         Window = "window",
         /// Every publication; some were read from the stream.
         Read = "read",
-        /// No publication: some could not be read, or all together were too large.
+        /// No publication: some publications could not be read, or all together were too large.
         Lost = "lost",
     }
 
@@ -27,7 +27,7 @@ curfew_telemetry::labels! {
         Session = "session",
         /// A token.
         Token = "token",
-        /// A claim: every kind other than these.
+        /// A claim: every kind that is not listed here.
         Claim = "claim",
         /// Everyone without a user.
         Anonymous = "anonymous",

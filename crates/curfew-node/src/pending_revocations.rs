@@ -1,5 +1,5 @@
-//! Revocations that identity providers report. A provider reports each once, so a revocation that
-//! cannot be written is stored and retried.
+//! Revocations that identity providers report. A provider reports each revocation once, so a
+//! revocation that cannot be written is stored and retried.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use tracing::{debug, error, info, warn};
 
 use crate::Node;
 
-/// Number of revocations that may be written or wait to be written at once; more are refused.
+/// Maximum number of revocations that are being written, or wait to be written, at a time. Further
+/// revocations are refused.
 const MAX_WAITING: usize = 10_000;
 
 /// Time for which a revocation is retried.
@@ -51,21 +52,21 @@ struct Waiting {
 }
 
 impl Node {
-    /// Puts a reported revocation in force. The sessions it names here end at once. Writing
-    /// continues even if the caller stops waiting.
+    /// Puts a reported revocation in force. The sessions that it names on this node end at once.
+    /// Writing continues even if the caller stops waiting.
     ///
     /// # Errors
     ///
-    /// [`ReportError::Backend`]: the write is retried for ten minutes while the node runs, and this
-    /// node admits no user whom the revocation covers meanwhile. [`ReportError::Full`]: nothing is
-    /// done.
+    /// [`ReportError::Backend`]: the write is retried for ten minutes while the node runs. During
+    /// this time, this node admits no session that the revocation covers. [`ReportError::Full`]:
+    /// nothing is done.
     pub async fn revoke_reported(
         self: &Arc<Self>,
         key: RevocationKey,
         revocation: Revocation,
     ) -> Result<Receipt, ReportError> {
-        // Added before anything else, so that a concurrent admission finds it. If a revocation of
-        // this key waits already, the two are merged, and the merged one is written.
+        // Added before anything else, so that a concurrent admission finds the revocation. If a
+        // revocation of this key waits already, the two are merged, and the merged one is written.
         let Some(revocation) = self.pending_revocations.add(&key, &revocation) else {
             error!(
                 kind = key.kind(),
@@ -96,8 +97,8 @@ impl Node {
         written.map_err(ReportError::Backend)
     }
 
-    /// Puts a revocation in force if the backend can be reached, and ends the sessions it names
-    /// here in any case. This is for callers that can repeat the request.
+    /// Puts a revocation in force if the backend can be reached, and in any case ends the sessions
+    /// on this node that it names. This is for callers that can repeat the request.
     ///
     /// # Errors
     ///
@@ -107,8 +108,8 @@ impl Node {
         key: RevocationKey,
         revocation: Revocation,
     ) -> Result<Receipt, BackendError> {
-        // The sessions that the key may name are suspended at once. Those not covered continue
-        // after the backend has answered.
+        // The sessions that the key may name are suspended at once. Sessions that the revocation
+        // does not cover continue after the backend has answered.
         let _held = self.hub.suspend(&key);
         let written = self.revoke(key.clone(), revocation.clone()).await;
         written.inspect_err(|_| {
@@ -129,8 +130,8 @@ impl Node {
 }
 
 impl PendingRevocations {
-    /// Stores a revocation, merged with one that waits under the same key. Returns the result;
-    /// `None` if there is no room.
+    /// Stores a revocation, merged with a revocation that waits under the same key. Returns the
+    /// result; `None` if there is no room.
     fn add(&self, key: &RevocationKey, revocation: &Revocation) -> Option<Revocation> {
         let mut waiting = self.waiting.lock();
         let merged = match waiting.get(key) {
@@ -148,7 +149,7 @@ impl PendingRevocations {
         Some(merged)
     }
 
-    /// Removes a written revocation, unless another was merged into it meanwhile.
+    /// Removes a written revocation, unless another revocation was merged into it meanwhile.
     fn remove(&self, key: &RevocationKey, written: &Revocation) {
         let mut waiting = self.waiting.lock();
         if waiting
@@ -189,8 +190,8 @@ pub(crate) async fn run(node: Arc<Node>) {
     loop {
         node.pending_revocations.added.notified().await;
         while node.unwritten() > 0 {
-            // `revoke_reported` may write a new one at the same time, which is harmless because
-            // writes are idempotent.
+            // `revoke_reported` may write a new revocation at the same time, which is harmless
+            // because writes are idempotent.
             time::sleep(RETRY_DELAY).await;
             for (key, waiting) in node.pending_revocations.all() {
                 write(&node, key, waiting).await;

@@ -27,8 +27,8 @@ const BATCH: usize = 512;
 /// Pause after a failure.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Most changes that wait. During a long outage of the backend, further changes are left to the
-/// backend's own comparison of entries with sessions.
+/// Maximum number of changes that wait. During a long outage of the backend, further changes are
+/// dropped. The backend's own comparison of entries with sessions makes up for them.
 const MAX_WAITING: usize = 64 * 1024;
 
 /// Longest wait of an unsubscription for the removal of its entry. If the backend is unavailable,
@@ -122,14 +122,16 @@ impl PresenceChanges {
         batch
     }
 
-    /// Puts changes back, behind those that wait: only a part of the backend may be unavailable.
-    /// Their order does not matter, since an entry that has left is not renewed.
+    /// Puts changes back behind the waiting changes, because only a part of the backend may be
+    /// unavailable. The order of changes does not matter, since an entry that has left is not
+    /// renewed.
     fn put_back(&self, changes: Vec<Change>) {
         self.waiting.lock().extend(changes);
     }
 }
 
-/// The entry of a subscription that is not complete yet. It is removed on drop.
+/// The entry of a subscription in progress. Unless the subscription is completed, dropping this
+/// value removes the entry.
 pub(crate) struct Entering<'a> {
     node: &'a Node,
     channel: &'a Channel,
@@ -177,8 +179,8 @@ impl Node {
         presence.list(channel, MAX_PRESENCE_SESSIONS).await
     }
 
-    /// Adds the entry of a session that subscribes, with the information that others see of the
-    /// session and of the subscription.
+    /// Adds the entry of a session that subscribes, with the information about the session and the
+    /// subscription that other clients see.
     pub(crate) async fn enter<'a>(
         &'a self,
         channel: &'a Channel,

@@ -16,7 +16,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 const SLACK: Duration = Duration::from_millis(500);
 
 /// Probes the clients of these sessions. Returns the sessions that are not on this node or are
-/// ending, including those whose clients gave no answer.
+/// ending. A session whose client has not answered for [`PROBE_PATIENCE`] is ending.
 pub(crate) async fn silent(hub: Arc<Hub>, sessions: Vec<SessionId>) -> Vec<SessionId> {
     let until = Instant::now() + PROBE_PATIENCE + SLACK;
     let mut awaited = sessions;

@@ -13,8 +13,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Attachment {
     /// Replaces the session's token. Revocations find the session by the keys of the new token
-    /// before that token is checked, and by those of the old token until the new one is in force.
-    /// On an error the session keeps its old token, unless it was revoked.
+    /// before that token is checked, and by the keys of the old token until the new token is in
+    /// force. On an error the session keeps its old token, unless a revocation has ended the
+    /// session.
     pub async fn refresh(&self, principal: Arc<Principal>) -> Result<(), AdmitError> {
         let node = self.node();
         // Dropping `pending` abandons the refresh, also when this future is dropped.
@@ -44,7 +45,7 @@ struct Pending<'a>(&'a Attachment);
 
 impl Pending<'_> {
     fn commit(self) {
-        // After this, the drop that follows has no refresh to abandon.
+        // After `finish_refresh`, the drop of `self` has no refresh to abandon.
         let node = self.0.node();
         node.hub().finish_refresh(self.0.member(), &**node.clock());
     }

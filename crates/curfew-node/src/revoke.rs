@@ -6,7 +6,7 @@ use tracing::{debug, warn};
 
 use crate::Node;
 
-/// `error.type` of a call whose revocation not every live node has confirmed.
+/// `error.type` of a call if some live node has not confirmed the call's revocation.
 const UNCONFIRMED: &str = "unconfirmed";
 
 impl Node {
@@ -32,9 +32,9 @@ impl Node {
         Ok(receipt)
     }
 
-    /// Puts the receipt's numbers on the span that the caller runs in, and warns if a node is
-    /// missing. The log line has the key with a digest of its value. It names a user only if spans
-    /// may.
+    /// Sets the receipt's numbers on the caller's span, and warns if a node has not confirmed. The
+    /// log line has the key with a digest of its value. The line names a user only if spans may
+    /// name users.
     pub fn tell_receipt(&self, key: &RevocationKey, receipt: &Receipt) {
         let tracer = self.metrics.tracer();
         let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);

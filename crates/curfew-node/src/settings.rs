@@ -18,10 +18,10 @@ const STEP: usize = 64;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Puts other kinds of revocation in force: those of `revocable_claims`. Sessions admitted or
-    /// refreshed from now on are found by them. Sessions that exist already, or are being admitted
-    /// or refreshed, are found once [`Node::until_settled`] returns. A later call supersedes an
-    /// earlier one.
+    /// Puts other kinds of revocation in force: those of `revocable_claims`. Revocations of these
+    /// kinds find sessions that are admitted or refreshed from now on. Once [`Node::until_settled`]
+    /// returns, they find all other sessions too, including sessions that are being admitted or
+    /// refreshed now. A later call supersedes an earlier one.
     ///
     /// Kinds are not part of a settings snapshot: they are in force at once for all sessions, and
     /// settled later.

@@ -26,8 +26,8 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Pause after a read that failed or did not have the missing publications.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// A channel that has received nothing for this long has its position compared with its stream's. A
-/// lost publication leaves no visible hole until another one follows.
+/// The feed of a channel that has received nothing for this long is compared with the channel's
+/// stream. A lost publication leaves no visible hole until another publication follows.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Interval at which quiet channels are looked for.
@@ -69,16 +69,17 @@ pub(crate) struct StreamReads {
     filling: Mutex<HashSet<Channel>>,
 }
 
-/// The readers of one channel, who take turns.
+/// The readers of one channel, which take turns.
 #[derive(Debug, Default)]
 struct Turns {
     /// The number of reads that have begun.
     begun: AtomicU64,
-    /// The last read with its number, for readers that asked before it began. Locked during a read.
+    /// The last read with its number, for readers that asked before that read began. Locked during
+    /// a read.
     last: AsyncMutex<Option<(u64, Arc<StreamRead>)>>,
 }
 
-/// A reader's reference to the turns of its channel. The last reader removes them.
+/// A reader's reference to the turns of its channel. The last reader removes the turns.
 struct Reader<'a> {
     reads: &'a StreamReads,
     channel: &'a Channel,
@@ -203,11 +204,11 @@ pub(crate) async fn fill(node: Arc<Node>) {
     let places = Arc::new(Semaphore::new(FILLERS));
     loop {
         for channel in poll_fn(|cx| node.hub.poll_wanted(cx)).await {
-            // The channel has a filler, which goes on until nothing is missing.
+            // The channel already has a filler, which goes on until nothing is missing.
             if !node.stream_reads.filling.lock().insert(channel.clone()) {
                 continue;
             }
-            // Counted from now on, so that it includes the wait for a permit.
+            // The time is counted from now on, so that it includes the wait for a permit.
             let give_up_at = Instant::now() + MAX_WAIT;
             // The semaphore is never closed.
             let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -217,7 +218,8 @@ pub(crate) async fn fill(node: Arc<Node>) {
             node.spawn(async move {
                 filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
-                // Checked after the removal: requests that came before it were left to this filler.
+                // Checked after the removal: requests that came before the removal were left to
+                // this filler.
                 filler.hub.want_if_missing(&channel);
                 drop(place);
             });
@@ -225,7 +227,7 @@ pub(crate) async fn fill(node: Arc<Node>) {
     }
 }
 
-/// Compares the positions of quiet channels with their streams', for the lifetime of the runtime.
+/// Compares the feeds of quiet channels with their streams, for the lifetime of the runtime.
 pub(crate) async fn compare_quiet(node: Arc<Node>) {
     loop {
         time::sleep(LOOK_INTERVAL).await;

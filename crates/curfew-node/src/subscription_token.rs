@@ -1,4 +1,4 @@
-//! Tokens that sessions present for one channel, besides their own.
+//! Tokens that sessions present for one channel, besides the session's own token.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::Node;
 /// Reason why a verified token allows no subscription.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscriptionTokenError {
-    /// A revocation covers the token. It ends sessions with this disconnect.
+    /// A revocation covers the token. The revocation ends sessions with this disconnect.
     #[error("access with this token was revoked")]
     Revoked(Disconnect),
     /// The backend failed.
@@ -31,7 +31,7 @@ pub struct SubscriptionToken {
 
 impl Node {
     /// Registers a verified token, so that its revocation ends the subscription. Then looks for a
-    /// revocation that covers it already.
+    /// revocation that already covers the token.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl Node {
         principal: Arc<Principal>,
     ) -> Result<SubscriptionToken, SubscriptionTokenError> {
         // Registered before the check, as a session is: a revocation written in between must find
-        // it.
+        // the token.
         let keys = self.hub.bind(member, channel, Arc::clone(&principal));
         let token = SubscriptionToken {
             node: Arc::clone(self),

@@ -1,4 +1,4 @@
-//! The channels requested from the broker: those with a listener on this node.
+//! The channels requested from the broker: the channels with a listener on this node.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,21 +18,22 @@ use crate::metrics::RecoveryOutcome;
 use crate::streams::{RETRY_DELAY, StreamRead};
 use crate::{ChannelOptions, Departure, JoinLeave, Node};
 
-/// Longer than the reload of a page or a reconnect, so that those cause no traffic to the backend.
+/// The delay of an unsubscription. It exceeds the reload of a page and a reconnect, so that neither
+/// of the two causes traffic to the backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 
-/// Number of locks over the channels. Channels that share one wait for each other's round trips.
+/// Number of locks over the channels. Channels that share a lock wait for each other's round trips.
 const STRIPES: usize = 256;
 
-/// Most reads of a channel's stream for one subscriber. If publications arrive faster than these
-/// reads catch up, they are not recovered.
+/// Maximum number of reads of a channel's stream for one subscriber. If publications arrive faster
+/// than these reads catch up, the missed publications are not recovered.
 const MAX_READS: usize = 3;
 
 #[derive(Debug)]
 pub(crate) struct Subscriptions {
     hasher: RandomState,
-    /// Channels requested from the broker. Locked during the request, so that a first subscription
-    /// and a last unsubscription of one channel cannot overtake each other.
+    /// Channels requested from the broker. A stripe is locked during a request, so that a first
+    /// subscription and a last unsubscription of one channel cannot overtake each other.
     stripes: Box<[AsyncMutex<HashMap<Channel, Asked>>]>,
     abandoned: Mutex<Abandoned>,
     added: Notify,
@@ -41,7 +42,7 @@ pub(crate) struct Subscriptions {
 /// Channels without listeners, each once.
 #[derive(Debug, Default)]
 struct Abandoned {
-    /// Ordered by their first deadline.
+    /// The channels in the order of their first deadlines.
     queue: VecDeque<(Instant, Channel)>,
     /// The earliest time at which the broker may be asked to stop listening.
     due: HashMap<Channel, Instant>,
@@ -54,7 +55,8 @@ impl Abandoned {
         }
     }
 
-    /// Takes the first channel; `None` if it was abandoned again meanwhile and is queued anew.
+    /// Takes the first channel; `None` if that channel was abandoned again meanwhile and is queued
+    /// anew.
     fn take(&mut self) -> Option<Channel> {
         let (at, channel) = self.queue.pop_front()?;
         match self.due.remove(&channel) {
@@ -70,7 +72,7 @@ impl Abandoned {
 /// State of a channel requested from the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// The broker has not answered, or an unsubscription failed; it may listen or not.
+    /// The broker has not answered, or an unsubscription failed. The broker may or may not listen.
     Unsure,
     /// The broker listens.
     Listening,
@@ -90,7 +92,8 @@ impl Subscriptions {
         &self.stripes[self.hasher.hash_one(channel) as usize % STRIPES]
     }
 
-    /// Schedules the unsubscription of a channel, unless it has a listener again by then.
+    /// Schedules the unsubscription of a channel, which is skipped if the channel has a listener
+    /// again by then.
     fn abandon(&self, channel: &Channel) {
         let at = Instant::now() + UNSUBSCRIBE_DELAY;
         self.abandoned.lock().add(channel, at);
@@ -101,28 +104,30 @@ impl Subscriptions {
 /// The options of a session's subscription.
 #[derive(Debug, Clone, Default)]
 pub struct Wish {
-    /// The position after which it wants the publications that it missed.
+    /// The position after which the session wants the publications that it missed.
     pub since: Option<Position>,
-    /// The `info` of its entry in the channel's presence, as JSON.
+    /// The `info` of the session's entry in the channel's presence, as JSON.
     pub info: Option<Arc<str>>,
-    /// Information about the subscription in its presence entry, as JSON.
+    /// Information about the subscription in the session's presence entry, as JSON.
     pub channel_info: Option<Arc<str>>,
-    /// True if it wants the joins and leaves of the channel.
+    /// True if the session wants the joins and leaves of the channel.
     pub join_leave: bool,
-    /// True if it wants no subscription unless all publications after `since` can be recovered.
+    /// True if the session wants no subscription unless all publications after `since` can be
+    /// recovered.
     pub must_recover: bool,
-    /// True if it takes publications as differences, where the channel allows it.
+    /// True if the session takes publications as differences, where the channel allows it.
     pub delta: bool,
 }
 
-/// The outcome of a subscription that the broker did not fail.
+/// The outcome of a subscription for which the backend did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscribeOutcome {
     /// The session is subscribed.
     Joined(Joined),
-    /// The rules do not allow it any more.
+    /// The rules do not allow the subscription any more.
     Forbidden,
-    /// The session subscribes only if it can recover, and it cannot.
+    /// The session subscribes only with a recovery, and the missed publications cannot be
+    /// recovered.
     Unrecoverable,
 }
 
@@ -145,8 +150,8 @@ impl Drop for Asking<'_> {
 impl Node {
     /// Subscribes a session. The broker is asked first, so that the session misses nothing
     /// published after this returns. The session is sent, in this order: the reply that `answer`
-    /// makes, the publications after its position, and the live ones. If the protocol carries
-    /// missed publications in its reply, `answer` is given them.
+    /// makes, the publications after its position, and the live publications. If the protocol
+    /// carries missed publications in its reply, `answer` is given them.
     ///
     /// `may` is asked last. If it returns false, the session is not subscribed.
     pub async fn subscribe(
@@ -180,7 +185,7 @@ impl Node {
                 let subscriber = Subscriber {
                     member,
                     since: since.filter(|_| options.recover),
-                    // A channel without recovery cannot promise it.
+                    // A channel without recovery cannot promise recovery.
                     must_recover: must_recover && options.recover && since.is_some(),
                     delta: delta && options.delta,
                 };
@@ -285,8 +290,8 @@ impl Node {
                 }
                 Join::Read { after } => {
                     if is_last {
-                        // While the node holds no lease, the feed takes nothing. The wait ends with
-                        // the lease's return, or with the session after `backend.grace`.
+                        // While the node holds no lease, the feed takes nothing. The wait ends when
+                        // the lease is held again, or when the session ends after `backend.grace`.
                         time::sleep(RETRY_DELAY).await;
                     }
                     read = Some(self.read_stream(channel, after).await?);
@@ -306,8 +311,8 @@ impl Node {
         self.metrics.stream_recoveries.inc(outcome);
     }
 
-    /// Asks the broker to listen to a channel. Dropping the result abandons the channel, unless its
-    /// `answered` was set after a listener was added.
+    /// Asks the broker to listen to a channel. Dropping the result abandons the channel, unless
+    /// `answered` was set in the result after a listener was added.
     async fn listen<'a>(
         &'a self,
         asked: &mut HashMap<Channel, Asked>,
@@ -319,7 +324,8 @@ impl Node {
             answered: false,
         };
         if asked.get(channel) != Some(&Asked::Listening) {
-            // Recorded before the request, after which the broker may listen even if it fails.
+            // Recorded before the request: even if the request fails, the broker may listen from
+            // then on.
             asked.insert(channel.clone(), Asked::Unsure);
             self.backends.broker.subscribe(channel).await?;
             asked.insert(channel.clone(), Asked::Listening);
@@ -357,7 +363,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         time::sleep_until(at).await;
         let taken = node.subscriptions.abandoned.lock().take();
         let Some(channel) = taken else { continue };
-        // Locked before the check, so that no subscription begins between it and the request.
+        // Locked before the check, so that no subscription begins between the check and the
+        // request.
         let mut asked = node.subscriptions.stripe(&channel).lock().await;
         // The channel may have a listener again.
         if node.hub.has_subscribers(&channel) || asked.remove(&channel).is_none() {

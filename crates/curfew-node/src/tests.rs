@@ -106,7 +106,7 @@ impl Harness {
         }
     }
 
-    /// Subscribes a session, whose answer is not looked at.
+    /// Subscribes a session, and ignores the reply.
     pub(super) async fn subscribe(
         &self,
         channel: &Channel,

@@ -7,9 +7,10 @@ use tracing::info;
 use crate::Node;
 
 impl Node {
-    /// Closes the sessions of this node whose token was verified with a key that is `withdrawn`,
-    /// and ends the subscriptions whose own token was. Every node does so when it learns of the
-    /// withdrawal. A session that is being admitted meanwhile is closed at the next call.
+    /// Closes the sessions of this node whose token was verified with a key that is `withdrawn`.
+    /// Ends the subscriptions whose own token was verified with such a key. Every node does so when
+    /// it learns of the withdrawal. A session that is being admitted meanwhile is closed at the
+    /// next call.
     pub fn close_withdrawn(&self, withdrawn: impl Fn(&Principal) -> bool) {
         let ending = Ending::new(Disconnect::REVOKED);
         let (mut closed, mut subscriptions) = (0, 0);
@@ -26,7 +27,7 @@ impl Node {
             self.metrics.sessions_revoked.inc_by(closed);
             info!(
                 closed,
-                subscriptions, "sessions closed whose key was withdrawn"
+                subscriptions, "sessions closed because the key of their token was withdrawn"
             );
         }
     }

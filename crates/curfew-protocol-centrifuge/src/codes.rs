@@ -6,7 +6,7 @@ use curfew_model::{AuthFailure, Disconnect, ErrorCode};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Error {
     pub(crate) code: u32,
-    /// The text to send if the error has none of its own.
+    /// The text to send if the error itself has no text.
     pub(crate) message: &'static str,
     /// True if the client tries again by itself.
     pub(crate) is_temporary: bool,
@@ -40,8 +40,9 @@ pub(crate) const TOKEN_EXPIRED: Error = lasting(109, "token expired");
 const NEWER_TOKEN_EXPIRED: Error = temporary(109, "token expired");
 const TOO_MANY_REQUESTS: Error = temporary(111, "too many requests");
 pub(crate) const UNRECOVERABLE: Error = lasting(112, "unrecoverable position");
-/// The lowest code for errors of an application. The publication may or may not have been
-/// delivered, so no client may send it again by itself.
+/// The error of a publication that may or may not have been delivered. Clients must not repeat the
+/// publication by themselves, so the error is lasting. 400 is the lowest code for errors of an
+/// application.
 const UNKNOWN_OUTCOME: Error = lasting(400, "unknown outcome");
 
 /// The error of a command.
@@ -75,7 +76,8 @@ pub(crate) fn error(code: ErrorCode) -> Error {
     }
 }
 
-/// The error of `connect` for a token that opens no session; `None` if only the close states it.
+/// The error of `connect` for a token that opens no session; `None` if only the close states the
+/// reason.
 pub(crate) fn auth_failure(failure: AuthFailure) -> Option<Error> {
     match failure {
         AuthFailure::Expired | AuthFailure::NotYetValid | AuthFailure::ReauthRequired => {
@@ -93,7 +95,8 @@ pub(crate) fn auth_failure(failure: AuthFailure) -> Option<Error> {
     }
 }
 
-/// The error of `connect` for another reason; `None` if only the close states it.
+/// The error of `connect` if a session is not opened for a reason other than its token; `None` if
+/// only the close states the reason.
 pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
     if *disconnect == Disconnect::UNAVAILABLE {
         Some(INTERNAL)
@@ -104,7 +107,7 @@ pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
     }
 }
 
-/// An end of a subscription that the client resumes.
+/// The code and the reason of an end after which the client resumes the subscription.
 pub(crate) const INSUFFICIENT_STATE: (u32, &str) = (2500, "insufficient state");
 
 /// The code and reason with which the server ends a subscription. Clients resubscribe after codes
@@ -118,8 +121,9 @@ pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
     }
 }
 
-/// Closes, with the code and reason that clients receive. Clients reconnect after 3000 to 3499 and
-/// stay away after 3500 to 3999, unless the reason is empty or JSON.
+/// Closes, with the code and reason that clients receive. Clients reconnect after codes from 3000
+/// to 3499. They do not reconnect after codes from 3500 to 3999, unless the reason is empty or
+/// JSON.
 const CLOSES: &[(Disconnect, u16, &str)] = &[
     (Disconnect::BAD_REQUEST, 3501, "bad request"),
     (Disconnect::AUTH_FAILED, 3500, "invalid token"),
@@ -175,8 +179,8 @@ mod tests {
 
     #[test]
     fn clients_reconnect_where_the_advice_is_to() {
-        // The first needs a new token, which no client fetches after a close; the second would come
-        // back without a token again.
+        // After `AUTH_FAILED` a client needs a new token, which no client fetches after a close.
+        // After `AUTH_TIMEOUT` it would reconnect without a token again.
         let differ = [Disconnect::AUTH_FAILED, Disconnect::AUTH_TIMEOUT];
         for disconnect in DISCONNECTS.iter().chain([&Disconnect::REAUTH_REQUIRED]) {
             let reconnects = close(disconnect).0 < 3500;
@@ -210,7 +214,7 @@ mod tests {
                 is_temporary,
             } = error(*code);
             assert!((100..=400).contains(&number) && !message.is_empty());
-            // A lasting 109 is terminal where a session is open.
+            // A lasting error 109 ends an open session.
             assert_eq!(is_temporary, [100, 109, 111].contains(&number), "{code}");
         }
     }

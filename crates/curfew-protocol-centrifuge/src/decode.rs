@@ -33,7 +33,7 @@ enum Fault {
 
 type Read<T> = Result<T, Fault>;
 
-/// A value of a message as its encoding has it.
+/// A value in a message, read by the rules of the message's encoding.
 trait Value<'a>: Copy {
     fn text(self) -> Read<Cow<'a, str>>;
     fn flag(self) -> Read<bool>;
@@ -43,7 +43,7 @@ trait Value<'a>: Copy {
     fn i64(self) -> Read<i64>;
     fn payload(self) -> Read<Payload<'a>>;
 
-    /// An error unless the value may be a message.
+    /// Fails unless the value may be a message.
     fn expect_message(self) -> Read<()>;
 
     /// Passes the known fields of a message to `take`. A repeated field is a fault, because readers
@@ -63,7 +63,7 @@ trait Value<'a>: Copy {
 struct Seen(u32);
 
 impl Seen {
-    /// Notes the field with index `at` among the known ones.
+    /// Notes the field that has index `at` in the list of known fields.
     fn note(&mut self, at: usize) -> Read<()> {
         let bit = 1 << at;
         if self.0 & bit != 0 {
@@ -77,7 +77,7 @@ impl Seen {
 /// The reason for which a request is not a command.
 enum Refused {
     Fault(Fault),
-    /// The request is answered.
+    /// The request is answered with an error.
     Form(ErrorCode, &'static str),
 }
 
@@ -402,7 +402,8 @@ fn named(channel: Cow<'_, str>) -> Result<Cow<'_, str>, Refused> {
     }
 }
 
-/// A client's position. An epoch that no stream can have counts as another epoch.
+/// A client's position. An empty epoch means any epoch. A string that cannot be an epoch becomes
+/// [`Epoch::NONE`], which is the epoch of no stream.
 fn position(epoch: &str, offset: u64) -> Position {
     Position {
         epoch: match epoch {

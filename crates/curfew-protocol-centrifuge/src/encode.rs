@@ -33,7 +33,7 @@ pub(crate) trait Fields {
     /// Writes a payload: bytes, and in JSON a value.
     fn payload(&mut self, field: Field, payload: &[u8]);
 
-    /// Writes a message, also an empty one.
+    /// Writes a message, even if it is empty.
     fn message(&mut self, field: Field, write: impl FnOnce(&mut Self));
 
     /// Writes several messages.
@@ -44,7 +44,7 @@ pub(crate) trait Fields {
         write: impl FnMut(&mut Self, T),
     );
 
-    /// Writes a map with messages for values.
+    /// Writes a map whose values are messages.
     fn entries<'k, T>(
         &mut self,
         field: Field,
@@ -56,7 +56,7 @@ pub(crate) trait Fields {
     fn publication(&mut self, publication: &Published<'_>);
 
     /// Calls `write` so that zeros, empty texts and empty lists are written too, if the encoding
-    /// can tell them from absent ones: clients read some fields without checking their presence.
+    /// can tell them from absent fields: clients read some fields without checking their presence.
     fn with_zeros(&mut self, write: impl FnOnce(&mut Self));
 }
 
@@ -69,8 +69,8 @@ pub(crate) trait Root {
     /// Writes a message by its fields.
     fn write(self, write: impl FnOnce(&mut Self::Fields<'_>));
 
-    /// Writes a publication for the subscribers of a channel. It has an implementation of its own
-    /// because nothing else is encoded as often.
+    /// Writes a publication for the subscribers of a channel. Publications have this separate
+    /// method because nothing else is encoded as often.
     fn push(self, channel: &str, publication: &Published<'_>);
 }
 
@@ -93,7 +93,7 @@ impl<'p> Published<'p> {
     }
 
     /// The epoch, which only a stream's first publication carries: a subscriber that joined before
-    /// the stream existed learns it from there.
+    /// the stream existed learns the epoch from that publication.
     fn epoch(&self) -> Option<&str> {
         match &self.position {
             Some(Position { epoch, offset: 1 }) => Some(epoch.as_str()),
@@ -145,15 +145,15 @@ pub(crate) fn reply(root: impl Root, id: u32, reply: &Reply<'_>) -> bool {
     true
 }
 
-/// The code decides; the text is for people.
+/// Writes an error. Clients act on the code; the text is for people.
 fn put_error(error: Error, message: &str, fields: &mut impl Fields) {
     fields.number(("code", 1), error.code.into());
     fields.text(("message", 2), message);
     fields.flag(("temporary", 3), error.is_temporary);
 }
 
-/// Writes the result of a command. An empty result is written too: clients take a reply without one
-/// for a broken protocol.
+/// Writes the result of a command. An empty result is written too: clients treat a reply without a
+/// result as a breach of the protocol.
 fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
     match reply {
         Reply::Connected {
@@ -291,7 +291,8 @@ fn put_subscribed<F: Fields>(fields: &mut F, subscribed: &Subscribed<'_>) {
     fields.flag(("delta", 13), subscribed.is_delta);
 }
 
-/// The difference of each publication to the one before it; `None` where it is written whole.
+/// The difference of each publication to the previous one; `None` for a publication that is written
+/// whole.
 fn differences<F: Fields>(publications: &[curfew_model::Publication]) -> Vec<Option<Vec<u8>>> {
     let pairs = publications.windows(2);
     let later = pairs.map(|pair| fossil::difference(&pair[0].data, &pair[1].data, F::IS_TEXT));
@@ -299,7 +300,7 @@ fn differences<F: Fields>(publications: &[curfew_model::Publication]) -> Vec<Opt
     first.into_iter().chain(later).collect()
 }
 
-/// Writes a session as others see it.
+/// Writes a session as other clients see it.
 fn put_present(fields: &mut impl Fields, present: &Present) {
     fields.with_zeros(|fields| fields.text(("user", 1), &present.user));
     fields.id(("client", 2), present.session);
@@ -311,7 +312,7 @@ fn put_present(fields: &mut impl Fields, present: &Present) {
     }
 }
 
-/// Writes a push, if the protocol has it.
+/// Writes a push, if the protocol has a message for it.
 pub(crate) fn push(root: impl Root, transport: Over, push: &Push<'_>) -> bool {
     match push {
         Push::Message {

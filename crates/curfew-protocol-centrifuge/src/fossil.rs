@@ -23,7 +23,7 @@ const MAX_TRIED: usize = 16;
 const FACTOR: u32 = 0x0100_0193;
 
 /// The difference from which a client computes `target`, given `base`; `None` if it is not shorter
-/// than `target`. If `is_text`, both are UTF-8 and so is the difference.
+/// than `target`. If `is_text`, `base` and `target` are UTF-8, and so is the difference.
 ///
 /// The computation takes time and memory in proportion to the lengths of `base` and `target`.
 pub fn difference(base: &[u8], target: &[u8], is_text: bool) -> Option<Vec<u8>> {
@@ -70,7 +70,7 @@ impl<'d> Difference<'d> {
     fn write(&mut self) {
         put_number(self.target.len(), &mut self.out);
         self.out.push(b'\n');
-        // Most publications differ from the one before them in one place.
+        // Most publications differ from the previous publication in one place.
         let prefix = common(self.base.iter(), self.target.iter());
         let rest = self.target.len().min(self.base.len()) - prefix;
         let (base, target) = (self.base.iter().rev(), self.target.iter().rev());
@@ -94,7 +94,8 @@ impl<'d> Difference<'d> {
         self.out.push(b';');
     }
 
-    /// Finds the parts of the target before `end` that the base has, and copies them.
+    /// Searches the target from `done` to `end` for parts that the base has, and copies these
+    /// parts.
     fn find(&mut self, end: usize) {
         let blocks = Blocks::new(self.base);
         let mut at = self.done;
@@ -175,7 +176,7 @@ impl<'d> Difference<'d> {
     }
 }
 
-/// Number of equal items at the start of both.
+/// The number of equal items at the start of both iterators.
 fn common<'i>(one: impl Iterator<Item = &'i u8>, other: impl Iterator<Item = &'i u8>) -> usize {
     one.zip(other)
         .take_while(|(one, other)| one == other)
@@ -189,10 +190,10 @@ fn is_boundary(text: &[u8], at: usize) -> bool {
 
 /// The whole blocks of a base, by their hashes.
 struct Blocks {
-    /// The first block of each hash, counted from 1; 0 for none. `candidates` yields it first,
-    /// because a copy from an earlier block can be longer.
+    /// The first block of each hash, counted from 1; 0 for none. `candidates` yields the first
+    /// block first, because a copy from an earlier block can be longer.
     first: Vec<u32>,
-    /// The block of the same hash that follows.
+    /// For each block, the next block of the same hash, counted from 1; 0 for none.
     next: Vec<u32>,
 }
 
@@ -222,7 +223,7 @@ impl Blocks {
 
 /// The index of a hash in a table, whose length is a power of two.
 fn place(hash: u32, length: usize) -> usize {
-    // The high bits depend on every byte.
+    // The high bits depend on every byte of the block.
     (hash.wrapping_mul(0x9e37_79b1) >> 7) as usize & (length - 1)
 }
 
@@ -232,7 +233,7 @@ fn hash_of(block: &[u8]) -> u32 {
     })
 }
 
-/// The hash of the block one byte further.
+/// The hash of the block that begins one byte later.
 fn roll(hash: u32, first: u8, next: u8) -> u32 {
     const LEAVING: u32 = FACTOR.wrapping_pow(BLOCK as u32 - 1);
     hash.wrapping_sub(LEAVING.wrapping_mul(first.into()))
@@ -249,7 +250,7 @@ fn checksum(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Digits of a number.
+/// The number of digits of a number in base 64.
 fn digits(number: usize) -> usize {
     (number.checked_ilog2().unwrap_or(0) / 6 + 1) as usize
 }

@@ -1,7 +1,7 @@
 //! The Centrifuge client protocol: the same messages in JSON and in Protobuf.
 //!
-//! Owns: the form of its messages, its numbers of errors and closes, the differences between
-//! publications.
+//! Owns: the form of the protocol's messages, the numbers of errors and closes, the differences
+//! between publications.
 //! Knows nothing of: frames, sockets, tasks, sessions. No I/O, so decoders are fuzzed and replayed.
 //! Start at [`Centrifuge`].
 //!
@@ -42,7 +42,7 @@ use bytes::BytesMut;
 use curfew_model::{ClientRequest, CommandId, Disconnect, Message, MessageKind, Push, Reply};
 use curfew_protocol::{DecodeError, Protocol, Rules};
 
-/// Time in which a client closes the connection after an error told it why it has no session.
+/// Time that a client has to close the connection after an error has stated why it has no session.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// The Centrifuge protocol in one of its encodings.
@@ -57,7 +57,7 @@ pub struct Centrifuge {
 /// An encoding of the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// JSON objects, with a newline between two.
+    /// JSON objects, separated by newlines.
     Json,
     /// Protobuf messages, each after its length.
     Protobuf,
@@ -147,7 +147,7 @@ impl Protocol for Centrifuge {
     }
 }
 
-/// The number of a command, which this protocol's decoder gave it.
+/// The number of a command, from which this protocol's decoder has made `id`.
 fn number(id: &CommandId) -> Option<u32> {
     id.as_json().parse().ok()
 }

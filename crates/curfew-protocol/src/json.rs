@@ -1,4 +1,4 @@
-//! JSON that is written by hand, since a publication is encoded for every kind of its listeners.
+//! JSON that is written by hand, because every delivered publication has to be encoded.
 
 use bytes::{BufMut, BytesMut};
 

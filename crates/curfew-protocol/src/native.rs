@@ -1,7 +1,6 @@
 //! The native protocol, `curfew.v1`: text messages, one JSON object each.
 //!
-//! `data` is checked to be JSON and otherwise left alone: it is delivered byte for byte as
-//! received.
+//! `data` is checked to be JSON and otherwise unchanged: it is delivered byte for byte as received.
 
 mod decode;
 mod encode;
@@ -15,7 +14,8 @@ use crate::{DecodeError, Protocol};
 /// Largest depth of arrays and objects in `data`, the outermost included.
 pub const MAX_DEPTH: usize = 32;
 
-/// Longest `id`, in bytes of its text or of its digits. Bounded because it is copied and echoed.
+/// Longest `id`, in bytes of its text or of its digits. The length is bounded because the `id` is
+/// copied and echoed.
 pub const MAX_ID_BYTES: usize = 64;
 
 /// Rules for a message. Repeated names are refused only for known members.
@@ -58,8 +58,8 @@ impl Protocol for Native {
     }
 }
 
-/// Checks a publication that does not arrive in a message of this protocol, such as a request to
-/// the admin API, by the same rules: JSON, with `data` at most [`MAX_DEPTH`] deep. The error
+/// Checks the body of a publication that arrives outside this protocol, such as a request to the
+/// admin API. The rules are the same: JSON, with `data` at most [`MAX_DEPTH`] deep. The error
 /// describes the fault.
 pub fn check_request(text: &[u8]) -> Result<(), &'static str> {
     let text = std::str::from_utf8(text).map_err(|_| "the body is not UTF-8")?;
@@ -71,8 +71,8 @@ pub fn check_request(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Checks the `data` of a publication that arrives in another protocol, whose decoder does not
-/// check it, by the same rules: JSON in UTF-8, at most [`MAX_DEPTH`] deep.
+/// Checks the `data` of a publication that arrives in another protocol, if that protocol's decoder
+/// does not check it. The rules are the same: JSON in UTF-8, at most [`MAX_DEPTH`] deep.
 ///
 /// # Errors
 ///

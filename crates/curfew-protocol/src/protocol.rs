@@ -29,14 +29,14 @@ pub enum DecodeError {
     },
 }
 
-/// Rules in which protocols differ beyond their bytes. The default is the native protocol's.
+/// Rules of behaviour in which protocols differ. The default is the rules of the native protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
     /// A session opens with the reply to `auth`, even if the request carried the token.
     pub opens_by_command: bool,
     /// A command before `auth` is a breach of the protocol, and not only a missing token.
     pub needs_auth_first: bool,
-    /// Time in which a client closes by itself after a reply has told it why it has no session.
+    /// Time that a client has to close by itself after a reply has stated why it has no session.
     pub leave_time: Option<Duration>,
     /// The reply to `subscribe` has the publications that the subscriber missed.
     pub recovers_in_answer: bool,
@@ -52,9 +52,9 @@ pub struct Rules {
     /// A message may hold many commands, so that a reconnecting client can send all of its commands
     /// at once.
     pub batches: bool,
-    /// Any number of errors of form is answered without a close: an application makes them through
-    /// an SDK, which would not reconnect after a close. A message that is not of the protocol still
-    /// closes at once.
+    /// Any number of errors of form is answered without a close: an application causes such errors
+    /// through an SDK, which would not reconnect after a close. A message that is not of the
+    /// protocol still closes at once.
     pub forgives_form: bool,
     /// The messages can carry bytes that are not JSON.
     pub carries_bytes: bool,
@@ -68,8 +68,8 @@ pub struct Rules {
 /// A message holds one or more requests. A reply or a push is one message, or none if the protocol
 /// cannot express it. The protocol is independent of the framing that a transport adds.
 ///
-/// A relay, which forwards the messages of others, encodes and decodes nothing: it implements only
-/// [`close`](Protocol::close) and [`ping`](Protocol::ping).
+/// A relay, which forwards the messages of other systems, needs only [`close`](Protocol::close) and
+/// [`ping`](Protocol::ping).
 pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// The protocol's name in session records and in metrics.
     fn name(&self) -> &'static str;
@@ -87,12 +87,12 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
         Rules::default()
     }
 
-    /// Decodes the first request of a message and removes it. The caller acts on it before it
-    /// decodes the rest; an empty rest ends the message.
+    /// Decodes the first request of a message and removes it from the message. The caller acts on
+    /// the request before it decodes the next one. The message ends when it is empty.
     fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError>;
 
     /// Appends the answer to a command. Returns false, and writes nothing, if the protocol does not
-    /// answer it.
+    /// answer the command.
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool;
 
     /// Appends a push, with the same bytes for every session of this encoding. Returns false, and
@@ -100,8 +100,8 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
 
     /// The difference from which a client computes a publication's data, `target`, given the data
-    /// of the publication before it, `base`. `None` if the publication is sent whole: the protocol
-    /// has no differences, or this one is no shorter.
+    /// of the previous publication, `base`. `None` if the publication is sent whole: the protocol
+    /// has no differences, or the difference is not shorter than `target`.
     fn difference(&self, _base: &[u8], _target: &[u8]) -> Option<Vec<u8>> {
         None
     }

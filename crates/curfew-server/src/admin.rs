@@ -45,16 +45,16 @@ use places::{Place, Places};
 
 pub use openapi::openapi;
 
-/// The longest wait for the head of a request. A connection that is idle for as long is closed.
+/// The longest wait for the head of a request. A connection that is idle for this time is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest time to read the body of a request. The same time then bounds its handler.
+/// Maximum time to read the body of a request. Its handler may then take the same time again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The longest time that a client may take to read an answer; then its connection is closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes that the body of a request may have beside a publication's data.
+/// Maximum size of a request's body beyond its publication's data, in bytes.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// The setting that limits the number of connections.
@@ -96,8 +96,8 @@ impl Admin {
         })
     }
 
-    /// Logs the refusals that no line has reported yet, once the interval since the last line about
-    /// the same cause is over. The caller does this about once a second.
+    /// Logs the refusals that no log line has counted yet. A cause is logged only after the
+    /// interval since its last line has ended. The caller calls this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
     }
@@ -278,7 +278,7 @@ impl Operation {
     ) -> Result<Response, Problem> {
         match in_time(work).await {
             Err(_) if self.publishes => Err(Problem::unknown_outcome(
-                "the request took too long; what was to be published may or may not have been",
+                "the request took too long; the publication may or may not have been delivered",
             )),
             handled => handled.and_then(|handled| handled),
         }

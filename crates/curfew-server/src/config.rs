@@ -35,7 +35,7 @@ pub struct ServerConfig {
     /// Takes effect at start.
     #[schemars(with = "String")]
     pub listen: Listen,
-    /// Paths of the WebSocket endpoint, such as `/ws`: the ones in the URLs that clients use.
+    /// Paths of the WebSocket endpoint, such as `/ws`: the paths in the URLs that clients use.
     pub path: Vec<String>,
     /// The node's name for operators, in `curfew nodes` and the admin API: 1 to 253 characters.
     /// Absent: the machine's name, which in Kubernetes is the pod's. Takes effect at start.
@@ -51,8 +51,9 @@ pub struct ServerConfig {
     /// disagree, neither is trusted and all such clients count as one: have the load balancer
     /// remove the header that it does not write.
     pub trusted_proxies: Vec<String>,
-    /// Connections of `trusted_proxies`, or all if that is empty, begin with a header of the PROXY
-    /// protocol, version 1 or 2. With it, let only load balancers reach the listener.
+    /// Connections of `trusted_proxies`, or all connections if that list is empty, begin with a
+    /// header of the PROXY protocol, version 1 or 2. With this setting, let only load balancers
+    /// reach the listener.
     pub proxy_protocol: bool,
     /// Origins that browsers may connect from, each as `scheme://host[:port]`, compared exactly;
     /// `https://*.example.com` is every subdomain of `example.com`. `null` and `file://`, the
@@ -174,9 +175,9 @@ pub struct AdminConfig {
     pub key_file: Option<PathBuf>,
     /// Keys that may do only some of the API's operations, for callers that need no more.
     pub keys: Vec<AdminKeyConfig>,
-    /// Connections the admin listener accepts. One more displaces the connection that has waited
-    /// longest for a request; if every connection has a request, the new one is answered 503. Takes
-    /// effect at start.
+    /// Connections the admin listener accepts. A further connection displaces the connection that
+    /// has waited longest for a request; if every connection has a request, the further connection
+    /// is answered 503. Takes effect at start.
     pub connections: usize,
 }
 

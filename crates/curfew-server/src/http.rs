@@ -1,4 +1,4 @@
-//! HTTP/1.1 of both listeners. This file has their answers: JSON, and problems (RFC 9457).
+//! HTTP/1.1 of both listeners. This file defines the answers: JSON, and problems (RFC 9457).
 //!
 //! The files, in the order in which a request uses them: `exchange` (a connection's requests and
 //! answers), `head` (bytes that are not a request), `body`, `span` (a request in a trace),
@@ -132,8 +132,8 @@ impl Problem {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The bytes of the answer to a connection whose request could not be read. It is the last
-    /// answer.
+    /// The bytes of the answer to a connection whose request could not be read. The connection is
+    /// closed after this answer.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let response = self.clone().into_response();
         let mut bytes =

@@ -1,9 +1,9 @@
-//! Reports of identity providers, and tokens that their holders revoke. Each ends access.
+//! Reports of identity providers, and token revocations by the tokens' holders. Both end access.
 //!
 //! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`),
-//! the path that all reports take (`report`), and its steps: reading the body (`form`), limiting
-//! addresses that send unverified reports (`unverified`), waiting for keys (`kept`), ending access
-//! (`end_access`) and answering a report without effect (`refusal`).
+//! the path that all reports take (`report`), and the steps of that path: reading the body
+//! (`form`), limiting addresses that send unverified reports (`unverified`), waiting for keys
+//! (`kept`), ending access (`end_access`) and answering a report without effect (`refusal`).
 
 mod end_access;
 mod events;
@@ -46,7 +46,7 @@ pub(crate) enum Endpoint {
     },
 }
 
-/// Answers reports, and ends access by them.
+/// Answers reports, and ends the access that they name.
 #[derive(Debug)]
 pub(crate) struct Reports {
     context: Arc<Context>,
@@ -65,8 +65,8 @@ impl Reports {
         })
     }
 
-    /// Logs the reports that no line has mentioned yet, once the interval since the last line is
-    /// over.
+    /// Logs the reports that no log line has mentioned yet, once the interval since the last line
+    /// is over.
     pub(crate) fn tell_rest(&self) {
         self.unverified.tell_rest();
         self.kept.tell_rest();

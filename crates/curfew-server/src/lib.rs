@@ -5,8 +5,8 @@
 //! Knows nothing of: what happens on a connection after its upgrade, how tokens are verified.
 //! Start at [`Public::serve`] and [`Admin::serve`]. The modules from the top down: `public` and
 //! `admin`, the two listeners; `upgrade`, `tickets` and `identity`, the endpoints of the public
-//! one; `http`, `permits` and `listeners`, which both listeners use. A module uses only modules
-//! further down.
+//! listener; `http`, `permits` and `listeners`, which both listeners use. A module uses only
+//! modules further down.
 
 mod admin;
 mod config;

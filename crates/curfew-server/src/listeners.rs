@@ -21,8 +21,8 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Connections that the kernel queues until they are accepted. A storm of reconnects fits, or as
-/// much of it as `net.core.somaxconn` allows.
+/// Maximum number of connections that the kernel queues until they are accepted: enough for a storm
+/// of reconnects. The kernel uses `net.core.somaxconn` if that number is lower.
 const BACKLOG: u32 = 4096;
 
 /// The wait after accepting failed for lack of resources, such as file descriptors.
@@ -202,8 +202,8 @@ fn is_abandoned(path: &Path) -> bool {
     is_socket && connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Passes each connection and its peer address to `on_connection` until `stop`. Then it passes the
-/// connections already queued.
+/// Passes each connection and its peer address to `on_connection` until `stop`. Then passes the
+/// connections that the kernel has already queued.
 pub(crate) async fn accept(
     listener: Listener,
     stop: CancellationToken,

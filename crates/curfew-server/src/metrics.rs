@@ -34,7 +34,7 @@ curfew_telemetry::labels! {
         NotFound = "not_found",
         /// A dependency is down.
         Unavailable = "unavailable",
-        /// The request, or TLS before it, did not arrive in time.
+        /// The TLS handshake or the request did not arrive in time.
         Timeout = "timeout",
     }
 
@@ -54,27 +54,27 @@ curfew_telemetry::labels! {
         Upgraded = "upgraded",
         /// The request is wrong.
         BadRequest = "bad_request",
-        /// Its body broke off.
+        /// The request's body broke off.
         BodyIncomplete = "body_incomplete",
-        /// Its body is too large.
+        /// The request's body is too large.
         BodyTooLarge = "body_too_large",
-        /// Its head is over `limits.head_bytes`.
+        /// The head of the request is over `limits.head_bytes`.
         HeadTooLarge = "head_too_large",
-        /// It has more headers than `limits.headers`.
+        /// The head of the request has more headers than `limits.headers`.
         TooManyHeaders = "too_many_headers",
         /// Another version of HTTP is needed.
         HttpVersion = "http_version",
         /// An upgrade is needed.
         UpgradeRequired = "upgrade_required",
-        /// Its credential is missing or invalid.
+        /// The request's credential is missing or invalid.
         Unauthorized = "unauthorized",
-        /// Its caller may not do this.
+        /// The caller may not do this.
         Forbidden = "forbidden",
-        /// Nothing exists at its path.
+        /// There is nothing at the request's path.
         NotFound = "not_found",
-        /// The path does not take its method.
+        /// The path does not take the request's method.
         Method = "method",
-        /// It did not arrive in time.
+        /// The request did not arrive in time.
         Timeout = "timeout",
         /// A rate limit refuses the request.
         Rate = "rate",
@@ -82,7 +82,7 @@ curfew_telemetry::labels! {
         Limit = "limit",
         /// A dependency is down, or the node is not in service.
         Unavailable = "unavailable",
-        /// It may or may not have taken effect.
+        /// The request may or may not have taken effect.
         UnknownOutcome = "unknown_outcome",
         /// The node failed.
         Internal = "internal",
@@ -92,11 +92,12 @@ curfew_telemetry::labels! {
     LogoutOutcome = "outcome" {
         /// The report is valid and in force.
         Accepted = "accepted",
-        /// The report is valid and in force. Its user has sessions, but none of the named login.
+        /// The report is valid and in force. Its user has sessions, but none that belongs to the
+        /// named login.
         NobodyFound = "nobody_found",
         /// The report is refused.
         Refused = "refused",
-        /// The report was not read: too much from its address could not be verified.
+        /// The report was not read: too many reports from its address could not be verified.
         RateLimited = "rate_limited",
         /// The report may be valid, but a dependency was unavailable.
         Unavailable = "unavailable",
@@ -118,7 +119,7 @@ curfew_telemetry::labels! {
 
     /// The fault of a report that its issuer has signed.
     ReportFault = "reason" {
-        /// It is for another audience.
+        /// The report is for another audience.
         WrongAudience = "wrong_audience",
         /// The report is expired, too old or from the future.
         Time = "time",
@@ -140,7 +141,7 @@ curfew_telemetry::labels! {
         Stream = "stream",
         /// The event is refused.
         Refused = "refused",
-        /// The event was not read: too much from its address could not be verified.
+        /// The event was not read: too many reports from its address could not be verified.
         RateLimited = "rate_limited",
         /// The event may be valid, but a dependency was unavailable.
         Unavailable = "unavailable",
@@ -216,8 +217,8 @@ curfew_telemetry::metrics! {
 }
 
 impl AnswerReason {
-    /// The reason of an answer with this status. `code` names its problem, if any, and separates
-    /// reasons that share a status.
+    /// The reason of an answer with this status. `code` names the answer's problem, if any, and
+    /// separates reasons that share a status.
     pub fn of(status: u16, code: Option<&str>) -> Self {
         match (status, code) {
             (400, Some("body_incomplete")) => Self::BodyIncomplete,

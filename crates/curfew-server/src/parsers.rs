@@ -20,7 +20,7 @@ use crate::http::{Problem, close};
 pub use crate::listeners::proxies::forwarded::{addresses, nodes};
 pub use crate::listeners::proxies::protocol::{Header, Unparsed, parse};
 
-/// Longer than reading a head takes if all its bytes are available.
+/// The deadline for a head. No head takes this long to read, because all bytes are available.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The result of reading the first bytes of a connection as a listener does.
@@ -37,8 +37,8 @@ pub struct Heard {
 }
 
 /// Reads the head of a request from `sent`, as both listeners do. Each read yields at most
-/// `at_once` bytes, 1 at least. The bounds are `limits.head_bytes`, 8 KiB at least, and
-/// `limits.headers`. Must be called within a runtime with time.
+/// `at_once` bytes, but at least 1. The pair has the bounds `limits.head_bytes`, which must be at
+/// least 8 KiB, and `limits.headers`. Must be called within a runtime with time.
 pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize)) -> Heard {
     let bounds = Bounds { bytes, headers };
     let heard = Arc::new(Mutex::new(Heard::default()));

@@ -74,7 +74,7 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// The address that the connection counts for; `None` until a proxy names it.
+    /// The address that the connection counts for; `None` until a proxy names the address.
     address: Option<IpAddr>,
 }
 
@@ -107,8 +107,8 @@ impl Permits {
         }
     }
 
-    /// A permit for a connection accepted from `address`. With `None`, it counts for no address
-    /// until [`Unauthenticated::attribute`].
+    /// A permit for a connection accepted from `address`. With `None`, the connection counts for no
+    /// address until [`Unauthenticated::attribute`].
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,

@@ -84,8 +84,8 @@ impl Public {
         self.upgrades.relay_receiver()
     }
 
-    /// Logs the refusals and reports that no line has mentioned yet, once the interval since the
-    /// last line about the same cause is over. The caller does this about once a second.
+    /// Logs the refusals and reports that no log line has counted yet. A cause is logged only after
+    /// the interval since its last line has ended. The caller calls this about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
         self.reports.tell_rest();

@@ -1,5 +1,5 @@
-//! `POST /v1/tickets` exchanges a token for a ticket, and `GET /ws?ticket=` uses it in place of the
-//! token.
+//! `POST /v1/tickets` exchanges a token for a ticket, and `GET /ws?ticket=` uses the ticket in
+//! place of the token.
 //!
 //! A browser that can send a token neither as a subprotocol nor in the first message has only the
 //! URL, where no token should be (RFC 6750 §5.3): see `curfew-auth/src/ticket.rs`.
@@ -29,7 +29,7 @@ use crate::permits::{self, Permits};
 /// The name of the span of a request for a ticket.
 const SPAN: &str = "POST /v1/tickets";
 
-/// Largest body. It needs room for an origin only.
+/// Maximum size of a body, in bytes. A body holds at most an origin.
 const MAX_BODY_BYTES: usize = 1024;
 
 /// The body of a request.
@@ -50,7 +50,7 @@ struct Given {
 
 /// The refusal of a ticket.
 struct TicketRefusal {
-    /// Its name in spans and in the log.
+    /// The refusal's name in spans and in the log.
     reason: &'static str,
     response: Box<Response>,
 }
@@ -60,7 +60,7 @@ struct TicketRefusal {
 pub(crate) enum RedeemError {
     /// There is no such ticket, or it is no longer valid.
     NotFound(AuthError),
-    /// The ticket is for pages of another origin. It is used up now.
+    /// The ticket is for pages of another origin. This call has used it up.
     OtherOrigin,
     /// The backend failed. The ticket may or may not be used up.
     Backend(BackendError),
@@ -87,9 +87,9 @@ impl TicketEndpoint {
         }
     }
 
-    /// Answers a request for a ticket, or its preflight. The page usually has another origin, so
-    /// its browser sends a preflight first, and shows the page only answers that allow it (Fetch
-    /// §3.2).
+    /// Answers a request for a ticket, or its preflight. The page usually has another origin. Its
+    /// browser then sends a preflight first, and shows the page only answers that allow the page's
+    /// origin (Fetch §3.2).
     pub(crate) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
@@ -153,8 +153,8 @@ impl TicketEndpoint {
         if node.is_refusing() {
             return Err(Problem::unavailable("the node is leaving service, ask again").into());
         }
-        // Tickets count in the rate of handshakes: issuing one costs as much, and leads to a
-        // handshake.
+        // A ticket counts against the rate of handshakes, because issuing it costs as much as a
+        // handshake and leads to one.
         if !self.permits.handshake(&settings.sessions.limits) {
             let detail = "too many requests at the moment, try again";
             return Err(Problem::over_limit(permits::HANDSHAKES, detail).into());
@@ -208,8 +208,8 @@ impl TicketEndpoint {
     ///
     /// # Errors
     ///
-    /// There is no such ticket, or this call uses it up; after [`RedeemError::Backend`] it may be
-    /// used up.
+    /// The ticket does not exist, or this call has used it up. After [`RedeemError::Backend`] the
+    /// ticket may or may not be used up.
     pub(crate) async fn redeem(
         &self,
         settings: &Snapshot,
@@ -246,8 +246,8 @@ impl TicketEndpoint {
     }
 }
 
-/// The origin that a ticket is bound to: the requesting page's, or the one that a back end names.
-/// Without either, the ticket is for programs that send no origin.
+/// The origin that a ticket is bound to: the requesting page's origin, or the origin that a back
+/// end names. Without an origin, the ticket is for programs that send no `Origin` header.
 fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, Problem> {
     let wished = match wished {
         None => None,

@@ -1,4 +1,5 @@
-//! The upgrade, from a request to a session's task. A streamed answer is one too (`streams`).
+//! The upgrade, from a request to a session's task. A request for a streamed answer takes the same
+//! path (`streams`).
 //!
 //! The steps in order: draining, rate, handshake, protocol, credentials, origin, permit, ticket,
 //! token, admission, 101. A browser cannot read the answer to a failed handshake. Faults of the
@@ -72,7 +73,7 @@ impl Endpoint {
         (centrifuge.enabled && is_on).then_some(endpoint)
     }
 
-    /// The name of the endpoint's spans. All paths of `server.path` have the same one.
+    /// The name of the endpoint's spans. All WebSocket endpoints share one name.
     fn span_name(self) -> &'static str {
         match self {
             Self::Native | Self::Centrifuge => "GET /ws",
@@ -254,7 +255,7 @@ impl Upgrades {
     }
 
     /// Checks the origin of a request and takes a permit for its connection. Then returns the token
-    /// of its credential, or the credential's fault.
+    /// of the request's credential, or the credential's fault.
     async fn claim(
         &self,
         settings: &Snapshot,
@@ -299,7 +300,7 @@ impl Upgrades {
         })
     }
 
-    /// Counts a session that begins, and lets it take over the connection.
+    /// Counts a session that begins, and lets the session take over the connection.
     fn take_over(&self, upgrade: Upgrade, accepted: &Accepted) {
         let metrics = &self.metrics;
         let name = self.context.node.hub().wires().get(upgrade.wire).name();
@@ -311,8 +312,8 @@ impl Upgrades {
     }
 
     /// The protocol to speak, and the subprotocol to answer with. A client that offers no
-    /// subprotocol gets the default. A client that offers only unknown ones, or only a token, is
-    /// refused.
+    /// subprotocol gets the default protocol. A client that offers only unknown subprotocols, or
+    /// only a token, is refused.
     fn negotiate(
         &self,
         offer: &Handshake,
@@ -385,7 +386,7 @@ impl Upgrades {
     ) -> Result<Opening, UpgradeRefusal> {
         let takes_message = settings.auth.accepts(Source::Message);
         let rules = self.context.node.hub().wires().get(wire).rules();
-        // A command opens the session later. The token of the request waits for it.
+        // A command opens the session later. The token of the request is stored until then.
         if rules.opens_by_command {
             return Ok(Opening::Awaiting(Credentials {
                 of_request: token.transpose(),
@@ -432,8 +433,8 @@ fn guards(connection: Connection, accepted: &Accepted) -> Guards {
     }
 }
 
-/// The refusal of a request for a protocol that this node does not speak, because it was switched
-/// on after the start.
+/// The refusal of a request for a protocol that was switched on after the node's start. The node
+/// does not speak the protocol before a restart.
 fn not_spoken() -> UpgradeRefusal {
     let problem =
         Problem::unavailable("the node does not speak this protocol until it is restarted");

@@ -1,5 +1,6 @@
 //! Admission: verification of a token, then admission of its session. The upgrade, `auth` and
-//! `refresh` share this code, so that each decides, counts, traces and logs an outage alike.
+//! `refresh` share this code, so that all three decide, count, trace and log an outage in the same
+//! way.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::{Context, Refusal};
 pub struct Failure {
     /// The value of `error.type`.
     pub error_type: &'static str,
-    /// True for a fault of the node or of its dependencies, false for one of the client.
+    /// True for a fault of the node or of its dependencies, false for a fault of the client.
     pub is_ours: bool,
 }
 
@@ -116,7 +117,7 @@ pub struct Verified {
 
 impl Context {
     /// Verifies the token of a connection, and counts, logs and traces the result as a part of
-    /// `whole`. An `Err` is the refusal of a credential that could not be read.
+    /// `whole`. `token` is an `Err` if the credential could not be read.
     ///
     /// # Errors
     ///
@@ -149,10 +150,10 @@ impl Context {
     }
 
     /// Makes the principal of a connection without a token, for `lifetime`
-    /// ([`SessionSettings::anonymous`](crate::SessionSettings::anonymous)). It counts as issued now
-    /// by the backend's clock, so that the cutoff of a revocation treats it like a token. It ends
-    /// by the clock of this node, because this node checks the end. The caller runs this in the
-    /// scope of `whole`.
+    /// ([`SessionSettings::anonymous`](crate::SessionSettings::anonymous)). The principal counts as
+    /// issued now by the backend's clock, so that the cutoff of a revocation treats it like a
+    /// token. The principal ends by the clock of this node, because this node checks the end. The
+    /// caller runs this method in the scope of `whole`.
     ///
     /// # Errors
     ///
@@ -197,7 +198,7 @@ impl Context {
         admitted.map_err(|error| not_admitted(error, &mut span, whole))
     }
 
-    /// Replaces the token of a session by a verified one. `whole` is the span of the command.
+    /// Replaces the token of a session by a verified token. `whole` is the span of the command.
     ///
     /// # Errors
     ///
@@ -209,7 +210,7 @@ impl Context {
         whole: &Span,
     ) -> Result<(), AdmissionError> {
         let renewed = attachment.refresh(principal).await;
-        // The command's own span records the failure, so this one is empty.
+        // The command's own span records the failure, so the span given here is empty.
         renewed.map_err(|error| not_admitted(error, &mut Span::default(), whole))
     }
 

@@ -22,7 +22,7 @@ use crate::metrics::Initiator;
 use crate::open::{Refusal, SessionState};
 use crate::run::End;
 
-/// Number of bytes that a client may send after the close frame, all discarded.
+/// Maximum number of a client's bytes that are read and discarded after the close frame.
 const MAX_DISCARDED_BYTES: usize = 1024 * 1024;
 
 /// RFC 6455 §7.4.1: the code of our close frame if the client's close frame has none.
@@ -36,8 +36,8 @@ const NO_CLOSE: u16 = 1006;
 
 impl SessionState {
     /// Refuses a token that came with the command of this `id` or with the request: tells the
-    /// client the reason, then ends the connection. `None` if the client is left to close the
-    /// connection.
+    /// client the reason, then ends the connection. `None` if the client is expected to close the
+    /// connection itself.
     pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Option<End> {
         let reply = match &refusal.failure {
             Some((reason, message)) => Reply::AuthFailed {
@@ -60,8 +60,8 @@ impl SessionState {
             Some(time) => {
                 let failure = refusal.failure.as_ref().map(|(failure, _)| *failure);
                 let ending = match failure {
-                    // The client knows the reason. If it does not leave, the close asks it to
-                    // return with another token.
+                    // The client knows the reason. If it does not close the connection, this
+                    // disconnect asks it to reconnect with another token.
                     Some(AuthFailure::Expired | AuthFailure::NotYetValid) => {
                         Ending::new(Disconnect::EXPIRED)
                     }
@@ -78,7 +78,7 @@ impl SessionState {
 /// The end of a connection for which nothing more is queued.
 struct Ended {
     end: End,
-    /// The session that has left the hub; `None` if none was open.
+    /// The session that has left the hub; `None` if no session was open.
     whose: Option<SessionIdentity>,
     undelivered: Undelivered,
     /// The span of the end, open until the socket is closed.
@@ -107,7 +107,7 @@ pub(crate) async fn close(session: Session, end: End) {
         deadline: Instant::now() + timeout,
     };
     let mut ended = leave(&mut state, &mut transport, end, &patience).await;
-    // Recorded before the client is told, because `closing` names the trace of the end.
+    // Recorded before the client is notified, because `closing` names the trace of the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
     // Released last: the connection counts until its socket is closed.
@@ -146,7 +146,8 @@ async fn leave(
     };
     if let Some(ending) = ending {
         let node = &state.context.node;
-        // Told to end first, so that nothing more is queued even if the writes below fail.
+        // The hub ends the session first, so that nothing more is queued even if the writes below
+        // fail.
         node.hub().end(&member, ending);
         let last = poll_fn(|cx| {
             let mut socket = Polled(transport, cx);
@@ -168,7 +169,7 @@ async fn leave(
         *ending = revoked;
     }
     drop(member);
-    // Releasing it unsubscribes the channels and removes the session from the hub.
+    // Dropping the live state unsubscribes the channels and removes the session from the hub.
     state.live = None;
     Ended {
         end,
@@ -218,7 +219,8 @@ async fn tell(
 ) {
     let await_peer = match end {
         End::ConnectionLost => return,
-        // The frame in progress may not be completed any more, and nothing can follow half a frame.
+        // A frame that is partly written must not be completed any more, and no other frame can
+        // follow it.
         _ if state.lanes.is_amid_frame() => return transport.abort(),
         End::ByClient(code) => {
             // The answer to a close frame repeats its code (RFC 6455 §5.5.1).
@@ -251,8 +253,8 @@ fn revocation(member: &Member) -> Option<Ending> {
 }
 
 /// Writes the remaining frames until `deadline`, waits for the client to close, and closes. The
-/// connection of a slow client is reset, so that data which may no longer be sent does not stay in
-/// its socket.
+/// connection of a slow client is reset, so that data that may no longer be sent does not stay in
+/// the socket's buffer.
 async fn finish_socket(
     mut transport: Transport,
     lanes: &mut Lanes,

@@ -41,11 +41,11 @@ use crate::run::End;
 /// The parts of a command that its answer needs.
 #[derive(Debug)]
 pub(crate) struct RequestInfo {
-    /// The name under which it is counted.
+    /// The name under which the command is counted.
     pub(crate) command: &'static str,
     /// The client's id, which the answer echoes.
     pub(crate) id: Option<CommandId>,
-    /// The time at which it was read; `None` if it is not timed.
+    /// The time at which the command was read; `None` if the command is not timed.
     pub(crate) began: Option<Instant>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct AnswerFrame {
 
 /// Result of acting on a request.
 pub(crate) enum Reaction {
-    /// The command is done. The answer is `None` if it has none.
+    /// The command is done; `None` if it has no answer.
     Done(Option<AnswerFrame>),
     /// The command waits for the backend.
     Waits(InFlight),
@@ -181,8 +181,8 @@ impl SessionState {
         self.answer_backend_error(request, error);
     }
 
-    /// Answers a command that failed because of the backend and whose span has recorded that
-    /// already. Logs the error unless it is an outage.
+    /// Answers a command that failed because of the backend, and whose span has already recorded
+    /// the failure. Logs the error unless it is an outage.
     pub(crate) fn answer_backend_error(&mut self, request: &RequestInfo, error: &BackendError) {
         let (code, message) = match error {
             BackendError::Unavailable(_) => {
@@ -202,7 +202,7 @@ impl SessionState {
         self.answer(answer);
     }
 
-    /// Answers a command that has no span yet with an error, and records the error in a new span.
+    /// Rejects a command that has no span yet. The answer is an error, which a new span records.
     pub(crate) fn reject<'a>(
         &self,
         request: &RequestInfo,

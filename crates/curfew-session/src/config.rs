@@ -14,24 +14,25 @@ const SMALLEST_MESSAGE_BYTES: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
-    /// The time before its token's `exp` at which a session receives `expiring`, once per token; at
-    /// once if the token has less time left. `0s`: never.
+    /// A session receives `expiring` this long before its token's `exp`, once per token; at once if
+    /// the token has less time left. `0s`: never.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub expiring_notice: Duration,
     /// Claims by which sessions can be revoked, beside user, session and token: for example
-    /// `["tenant", "device"]`. After a reload, open sessions are found by them too.
+    /// `["tenant", "device"]`. After a reload, revocations by a new claim find open sessions too.
     pub revocable_claims: Vec<String>,
     /// The claim whose value others see as `info` of a session in the presence of channels: for
-    /// example `name`. Default: none, others see only its user and its id.
+    /// example `name`. Default: none, others see only the session's user and id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info_claim: Option<String>,
     /// The number of sessions one user may have at once, counted over the cluster; `over_limit`
-    /// decides on one more. 0: no limit.
+    /// says what happens to a further session. 0: no limit.
     pub max_per_user: u32,
-    /// `"refuse"`: one session more than `max_per_user` is closed with 4409, after all others of
-    /// the user have given a sign of life; those that give none within 2s are closed with 4510, and
-    /// make room. `"close_oldest"`: the new session replaces the oldest, which is closed with 4407.
+    /// `"refuse"`: a session beyond `max_per_user` waits while the user's other sessions are
+    /// probed. A session that gives no sign of life within 2s is closed with 4510 and makes room.
+    /// If none makes room, the new session is closed with 4409. `"close_oldest"`: the new session
+    /// replaces the oldest, which is closed with 4407.
     pub over_limit: OverLimit,
     /// The interval at which the server pings every connection, give or take a tenth. Keep it below
     /// every idle timeout between clients and the node.
@@ -106,65 +107,68 @@ impl SessionConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// The largest message from a client, in bytes, all its fragments together; a larger one closes
-    /// with 1009.
+    /// The largest message from a client, in bytes, all its fragments together; a larger message
+    /// closes the connection with 1009.
     pub message_bytes: usize,
-    /// The number of fragments of one message; one more closes with 1009.
+    /// The number of fragments of one message; a message with more closes the connection with 1009.
     pub fragments: usize,
-    /// The time from a message's first byte to its last; a message that takes longer closes with
-    /// 1008.
+    /// The time from a message's first byte to its last; a message that takes longer closes the
+    /// connection with 1008.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub message_timeout: Duration,
-    /// The number of bytes that may wait for one connection; more close it with 4508.
+    /// The number of bytes that may wait for one connection. A connection with more bytes waiting
+    /// is closed with 4508.
     pub outbound_bytes: usize,
     /// The number of bytes that may wait for all connections together. Above it, connections with
     /// more than 64 KiB waiting are closed with 4508. 0: no limit.
     pub node_outbound_bytes: usize,
-    /// The number of bytes of publications that the node remembers for clients that come back, over
-    /// all channels with a stream. Channels that were not used for the longest time are forgotten
-    /// first. 0: none are remembered, and every recovery reads from the backend. The newest
-    /// publication of a channel with subscribers that take differences (`delta`) is not counted.
+    /// The number of bytes of publications that the node remembers for clients that reconnect, over
+    /// all channels with a stream. The channels that have been unused for the longest time are
+    /// forgotten first. 0: none are remembered, and every recovery reads from the backend. The
+    /// newest publication of a channel with subscribers that take differences (`delta`) is not
+    /// counted.
     pub window_bytes: usize,
     /// The number of channels a session may be subscribed to.
     pub subscriptions: usize,
-    /// The number of commands a session may send each second, with a burst of as many. Further
-    /// commands are answered `rate_limited`; ten seconds above the rate without a pause close with
-    /// 4429. 0: no limit.
+    /// The number of commands a session may send each second, with a burst of the same number.
+    /// Further commands are answered `rate_limited`. A session that stays above the rate for ten
+    /// seconds without a pause is closed with 4429. 0: no limit.
     pub messages_per_second: u32,
     /// The number of ping, pong and close frames a client may send each second, with a burst of
-    /// twice as many; more close the connection with 1008.
+    /// twice that number; more frames close the connection with 1008.
     pub control_frames_per_second: u32,
-    /// The number of errors of form a session of `curfew.v1` may make; one more closes with 4400.
+    /// The number of errors of form a session of `curfew.v1` may make; a further error closes the
+    /// session with 4400.
     pub bad_frames: u32,
     /// The number of connections the node accepts; further upgrades are answered 503. 0: no limit.
     pub connections: usize,
-    /// The number of connections that have not authenticated yet, over all addresses; further ones
-    /// are answered 503.
+    /// The number of connections that have not authenticated yet, over all addresses; further
+    /// connections are answered 503.
     pub unauthenticated: usize,
-    /// The number of unauthenticated connections from one client address; further ones are answered
-    /// 429. Behind a load balancer all clients share one address, unless `server.trusted_proxies`
-    /// lists the balancer.
+    /// The number of unauthenticated connections from one client address; further connections are
+    /// answered 429. Behind a load balancer all clients share one address, unless
+    /// `server.trusted_proxies` lists the balancer.
     pub unauthenticated_per_address: usize,
     /// The number of anonymous sessions (`auth.anonymous`) from one client address that a node
-    /// admits; one more is refused with 4409. Behind a load balancer all clients share one address,
-    /// unless `server.trusted_proxies` lists the balancer. An IPv6 address counts with all of its
-    /// /64. 0: no limit.
+    /// admits; a further session is refused with 4409. Behind a load balancer all clients share one
+    /// address, unless `server.trusted_proxies` lists the balancer. An IPv6 address counts with all
+    /// of its /64. 0: no limit.
     pub anonymous_per_address: u32,
-    /// The number of upgrades accepted each second, with a burst of as many, before any
-    /// cryptography; further ones are answered 503 with `Retry-After`. 0: no limit.
+    /// The number of upgrades accepted each second, with a burst of the same number. Further
+    /// upgrades are answered 503 with `Retry-After`, before any cryptography. 0: no limit.
     pub handshakes_per_second: u32,
-    /// The number of reports of identity providers and of returned tokens that may fail
-    /// verification, per client address and second, with a burst of as many. Above it, everything
-    /// this address sends there is answered 429 with `Retry-After` before any cryptography.
-    /// Requests that verify are not counted, and no other limit applies to them. Behind a load
-    /// balancer all clients share one address, unless `server.trusted_proxies` lists it. 0: no
-    /// limit.
+    /// The number of reports of identity providers and of token revocations that may fail
+    /// verification, per client address and second, with a burst of the same number. Above it,
+    /// every further report from this address is answered 429 with `Retry-After`, before any
+    /// cryptography. Requests that verify are not counted, and no other limit applies to them.
+    /// Behind a load balancer all clients share one address, unless `server.trusted_proxies` lists
+    /// the balancer. 0: no limit.
     pub unverified_reports_per_second: u32,
     /// The number of headers of a request to either listener; a request with more is answered 431.
     pub headers: usize,
     /// The largest head of a request to either listener, in bytes: request line and headers. A
-    /// larger one is answered 431. Tokens, cookies and the headers of proxies must fit.
+    /// larger head is answered 431. Tokens, cookies and the headers of proxies must fit.
     pub head_bytes: usize,
 }
 
@@ -195,7 +199,7 @@ impl Default for LimitsConfig {
 
 impl LimitsConfig {
     /// The quota of control frames: [`LimitsConfig::control_frames_per_second`], with a burst of
-    /// twice as many.
+    /// twice that number.
     pub(crate) fn control_frames(&self) -> Quota {
         Quota {
             per_second: self.control_frames_per_second,

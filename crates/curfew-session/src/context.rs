@@ -12,8 +12,8 @@ use curfew_policy::Policy;
 
 use crate::{LimitsConfig, SessionConfig, SessionMetrics};
 
-/// A snapshot of all settings that a reload replaces. It is built completely before one store swaps
-/// it. Each command and each request loads it once.
+/// A snapshot of all settings that a reload replaces. A new snapshot is complete before one store
+/// swaps it in. Each command and each request loads the snapshot once.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
     /// `[session]`.
@@ -26,7 +26,7 @@ pub struct SessionSettings {
     /// `auth.timeout`: the time a connection may stay without a token.
     pub auth_timeout: Duration,
     /// `auth.anonymous_lifetime` with `auth.anonymous`: the lifetime of a session without a token;
-    /// `None` if it needs one.
+    /// `None` if every session needs a token.
     pub anonymous: Option<Duration>,
     /// `auth.login_claim`: the claim that names a token's login.
     pub login_claim: String,
@@ -34,15 +34,17 @@ pub struct SessionSettings {
     pub policy: Arc<Policy>,
     /// `[[channels]]`: the options of each channel.
     pub channels: Channels,
-    /// True if publications name the publishing session, because a protocol of the node shows it.
+    /// True if publications name the publishing session, because a protocol of the node shows it to
+    /// subscribers.
     pub shows_sender: bool,
     /// `centrifuge.personal_channels`.
     pub personal_channels: bool,
     /// `centrifuge.subscription_tokens`: a subscription's own token can give the right to
     /// subscribe.
     pub subscription_tokens: bool,
-    /// The settings of the crate above, which opens sessions. They are in this snapshot because one
-    /// request uses both; sessions read none of them and do not know their type.
+    /// The settings of the crate that opens sessions. They are in this snapshot because a request
+    /// uses both kinds of settings. Sessions do not read the listeners' settings and do not know
+    /// their type.
     pub listeners: Arc<dyn Any + Send + Sync>,
 }
 
@@ -95,10 +97,10 @@ impl Context {
         })
     }
 
-    /// Seconds until the client should renew a token: `session.expiring_notice` before its end, or
-    /// half of the time left if that is sooner than twice the notice. Halving keeps a client whose
-    /// application returns the same token for long from asking without end. At least 1; `None` if
-    /// the token names no end.
+    /// Seconds until the client should renew a token: until `session.expiring_notice` before the
+    /// token's end or, if at most twice the notice is left, half of the time left. Halving limits
+    /// the requests of a client whose application keeps returning the same token. At least 1;
+    /// `None` if the token names no end.
     pub(crate) fn renew_in(&self, principal: &Principal) -> Option<u64> {
         if !ConnectionClaims::of(principal.claims()).expires {
             return None;
@@ -113,8 +115,8 @@ impl Context {
         Some(renew_in.max(1))
     }
 
-    /// Closes the sessions whose token was verified with a key that its issuer has withdrawn, if
-    /// that is configured. The caller calls this after keys have changed.
+    /// If `auth.close_on_key_withdrawal` is set, closes the sessions whose token was verified with
+    /// a key that its issuer has withdrawn. The caller calls this after keys have changed.
     pub fn close_withdrawn(&self) {
         if !self.authenticator.closes_withdrawn() {
             return;

@@ -14,8 +14,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Decides on the token of a first message that carries `token`, or none. `None` if there is
-    /// no token at all.
+    /// Chooses between the token of the request and `token` of the first message. `None` if there
+    /// is neither.
     ///
     /// # Errors
     ///

@@ -32,7 +32,7 @@ fn origin(command: &Command<'_>) -> Origin {
 }
 
 impl SessionState {
-    /// Decodes the first request of a message and removes it.
+    /// Decodes the first request of a message and removes it from the message.
     pub(crate) fn decode<'a>(
         &self,
         message: &mut Message<'a>,
@@ -44,7 +44,7 @@ impl SessionState {
     pub(crate) fn act_on(&mut self, decoded: Result<ClientRequest<'_>, DecodeError>) -> Reaction {
         let began = self.is_timed(&decoded).then(Instant::now);
         if self.leaving.is_some() {
-            // The client has been told that it has no session.
+            // The client has already received the reason why it has no session.
             return Reaction::Done(None);
         }
         if self.live.is_none() {
@@ -53,8 +53,8 @@ impl SessionState {
         if self.is_expired() {
             return Disconnect::EXPIRED.into();
         }
-        // Read before the session's standing, so that a command allowed here takes effect within
-        // this lease or never.
+        // The lease is read before the session's standing. A command allowed here then takes effect
+        // within this lease or never.
         let lease = self.context.node.hub().lease().held_until();
         // An earlier message of the same read may have ended the session.
         let standing = self.standing();
@@ -203,7 +203,7 @@ impl SessionState {
         }
     }
 
-    /// Checks the session's rate. The error is the reaction to a command over it.
+    /// Checks the session's rate. The error is the reaction to a command over the rate.
     fn check_rate(
         &mut self,
         settings: &SessionSettings,
@@ -259,7 +259,7 @@ impl SessionState {
             .into()
     }
 
-    /// Encodes and counts the answer to a command; `None` if it has none.
+    /// Encodes and counts the answer to a command; `None` if the command has no answer.
     pub(crate) fn reply(&self, request: &RequestInfo, reply: &Reply<'_>) -> Option<AnswerFrame> {
         self.count_command(request, reply);
         let frame = self.wire().reply(request.id.as_ref(), reply)?;

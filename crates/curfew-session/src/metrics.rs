@@ -12,8 +12,8 @@ use crate::Context;
 use crate::commands::RequestInfo;
 use crate::open::SessionState;
 
-/// One in this many publications of a session is timed. Without listeners, timing would cost a
-/// fifth of a publication's work.
+/// One in this many publications of a session is timed. Timing would cost a fifth of the work of a
+/// publication without subscribers.
 const TIMED_ONE_IN: u8 = 16;
 
 /// Close codes sent by clients and libraries: normal, going away, no code, connection lost (RFC
@@ -51,13 +51,13 @@ curfew_telemetry::labels! {
 
     /// The outcome of a publication.
     PublishOutcome = "outcome" {
-        /// The backend accepted it.
+        /// The backend accepted the publication.
         Accepted = "accepted",
-        /// The policy denied it.
+        /// The policy denied the publication.
         Denied = "denied",
-        /// The backend did not accept it.
+        /// The backend did not accept the publication.
         Error = "error",
-        /// The backend may or may not have accepted it.
+        /// The backend may or may not have accepted the publication.
         Unknown = "unknown",
     }
 
@@ -71,7 +71,7 @@ curfew_telemetry::labels! {
 
     /// The reason for which the server ended a subscription. Gaps are counted separately.
     LostSubscription = "reason" {
-        /// The policy does not allow it any more.
+        /// The policy does not allow the subscription any more.
         Forbidden = "forbidden",
         /// The subscription's own token has expired.
         Expired = "expired",
@@ -165,7 +165,7 @@ impl SessionState {
     }
 
     /// Returns true if the command is timed. Only the first publication of a session and then one
-    /// in [`TIMED_ONE_IN`] are timed; all other commands always are.
+    /// in [`TIMED_ONE_IN`] are timed; all other commands are always timed.
     pub(crate) fn is_timed(&mut self, decoded: &Result<ClientRequest<'_>, DecodeError>) -> bool {
         let Ok(ClientRequest::Command {
             command: Command::Publish { .. },

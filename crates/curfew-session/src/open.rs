@@ -41,8 +41,8 @@ const LIMIT_RETRY_MS: std::ops::RangeInclusive<u64> = 2000..=5000;
 /// Refusal of a token, in the form that the client receives.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The fault of the token, which the client receives in `auth_failed` first; `None` if the
-    /// token is not at fault.
+    /// The fault of the token, which the client receives in `auth_failed` before the disconnect;
+    /// `None` if the token is not at fault.
     pub failure: Option<(AuthFailure, Cow<'static, str>)>,
     /// The disconnect that closes the connection.
     pub ending: Ending,
@@ -81,8 +81,7 @@ impl Refusal {
     }
 }
 
-/// The refusal of a token that a revocation covers. `disconnect` is the one with which the
-/// revocation ends sessions.
+/// The refusal of a token that a revocation covers. The revocation ends sessions with `disconnect`.
 pub fn revoked(disconnect: Disconnect) -> (AuthFailure, &'static str) {
     if disconnect == Disconnect::REAUTH_REQUIRED {
         (AuthFailure::ReauthRequired, disconnect.message)
@@ -150,7 +149,7 @@ pub enum Opening {
     Admitted(Attachment),
     /// The first message authenticates.
     Awaiting(Credentials),
-    /// The token was refused, and the client is told on the connection.
+    /// The token was refused. The client is notified on the connection.
     Refused(Refusal),
 }
 
@@ -196,7 +195,7 @@ pub(crate) struct SessionState {
     pub(crate) leaving: Option<Box<Ending>>,
     /// Subscriptions that the client may still make without being counted against its rate.
     pub(crate) batch_left: usize,
-    /// The refused session, set once the client has been told.
+    /// The refused session, set once the client has been notified.
     pub(crate) refused: Option<Box<SessionIdentity>>,
     /// The socket's handle for flushers, taken when the session opens.
     pub(crate) direct_writer: Option<DirectWriter>,
@@ -204,7 +203,7 @@ pub(crate) struct SessionState {
     pub(crate) lanes: Lanes,
     /// The commands in flight.
     pub(crate) pipeline: Pipeline,
-    /// Number of publications until the next timed one.
+    /// Number of publications until the next timed publication.
     pub(crate) untimed: u8,
     pub(crate) deadlines: Deadlines,
     pub(crate) opened_at: Instant,
@@ -220,8 +219,8 @@ pub(crate) struct SessionState {
     pub(crate) guards: Guards,
     /// The client's address, if known.
     pub(crate) address: Option<IpAddr>,
-    /// The key that the client receives as the session opens, if it sends each command by a request
-    /// of its own.
+    /// The key that the client receives as the session opens, if the client sends each command in a
+    /// separate request.
     pub(crate) key: Option<Box<SessionKey>>,
 }
 
@@ -229,12 +228,12 @@ pub(crate) struct SessionState {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) attachment: Arc<Attachment>,
-    /// A tree, because an empty one is only a pointer in size.
+    /// A tree, because an empty tree is smaller than an empty hash map.
     pub(crate) subscriptions: BTreeMap<Channel, Subscription>,
-    /// The user's name, shared by the session's publications; made at the first one.
+    /// The user's name, shared by the session's publications; made for the first publication.
     pub(crate) from: Option<Arc<str>>,
-    /// The session as others see it, shared by its publications; made at the first one that shows
-    /// it, and again after a refresh.
+    /// The session as other clients see it, shared by its publications. It is made for the first
+    /// publication that shows it, and made again after a refresh.
     pub(crate) sender: Option<Arc<Present>>,
 }
 
@@ -260,7 +259,8 @@ pub(crate) struct Subscription {
     /// Information about the subscription in the session's presence entry and in its publications,
     /// as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
-    /// The token of the subscription, if it has one of its own.
+    /// The subscription's own token; `None` if the subscription depends on the session's token
+    /// alone.
     pub(crate) grant: Option<Box<Grant>>,
 }
 
@@ -344,8 +344,8 @@ impl Session {
         self.state.address = Some(address);
     }
 
-    /// Sets the key of a session whose client sends each command by a request of its own. The
-    /// client receives the key as the session opens.
+    /// Sets the key of a session whose client sends each command in a separate request. The client
+    /// receives the key as the session opens.
     pub fn set_key(&mut self, key: SessionKey) {
         self.state.key = Some(Box::new(key));
     }
@@ -357,8 +357,9 @@ impl Session {
 }
 
 impl SessionState {
-    /// Opens the session, after which frames are delivered. `id` belongs to the command that
-    /// brought the token, if one did; `subscriptions` are those that the server has made.
+    /// Opens the session. From then on, frames are delivered. `id` is the id of the command that
+    /// carried the token, if a command did. `subscriptions` are the subscriptions that the server
+    /// has made.
     pub(crate) fn open(
         &mut self,
         live: Live,
@@ -402,8 +403,8 @@ impl SessionState {
             }),
         };
         if let Some(frame) = self.wire().reply(id, &connected) {
-            // Publications of the server's subscriptions may wait already, and the reply precedes
-            // them.
+            // Publications of the server's subscriptions may already be queued, and the reply must
+            // precede them.
             match subscriptions.is_empty() {
                 true => self.send(frame),
                 false => member.send_first(self.context.node.hub(), frame),
@@ -432,23 +433,23 @@ impl SessionState {
         self.context.node.hub().wires().get(self.wire)
     }
 
-    /// Queues a push for this session; does nothing unless it is open.
+    /// Queues a push for this session; does nothing unless the session is open.
     pub(crate) fn push(&mut self, push: &Push<'_>) {
         if let Some(frame) = self.wire().push(push) {
             self.send(frame);
         }
     }
 
-    /// Queues a frame that is sent only while the session has access; does nothing unless it is
-    /// open.
+    /// Queues a frame that is sent only while the session has access; does nothing unless the
+    /// session is open.
     pub(crate) fn send(&mut self, frame: Bytes) {
         let Some(live) = &self.live else { return };
         let member = live.attachment.member();
         self.context.node.hub().send(member, frame);
     }
 
-    /// Queues a frame that contains nothing that access protects. It does not overtake other frames
-    /// while the node holds its lease.
+    /// Queues a frame that contains nothing that access protects. While the node holds its lease,
+    /// the frame does not overtake other frames.
     pub(crate) fn send_notice(&mut self, frame: Bytes) {
         match &self.live {
             Some(live) if self.holds_lease() => {

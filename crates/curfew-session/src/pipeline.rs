@@ -1,10 +1,11 @@
 //! Commands in flight, and the requests that wait for them.
 //!
-//! Commands take effect in order, so a command in flight blocks those after it. For publications
-//! this would be too strict: a client that sends many would get only one per round trip, although
-//! the broker keeps the order in which it is asked. Publications that were read together are
-//! therefore in flight together, and are answered in order. Every other request after them, a close
-//! included, waits until the last one is answered. Nothing is read from the socket meanwhile.
+//! Commands take effect in order, so a command in flight blocks the commands after it. For
+//! publications this would be too strict: a client that sends many publications could publish only
+//! one per round trip, although the broker preserves the order in which it is asked. Publications
+//! that were read together are therefore in flight together, and are answered in order. Every other
+//! request after these publications, a close included, waits until the last publication is
+//! answered. Nothing is read from the socket meanwhile.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -26,7 +27,7 @@ const MAX_UNDER_WAY: usize = 64;
 /// A command that waits for the backend. The operation resolves to its outcome.
 pub(crate) struct InFlight {
     pub(crate) operation: BoxFuture<'static, Finished>,
-    /// True if further publications may follow before this one is answered.
+    /// True if further publications may follow before this command is answered.
     pub(crate) is_publication: bool,
 }
 
@@ -40,7 +41,7 @@ pub(crate) struct Finished {
 /// The commands of a session in flight, in the order of their reading.
 #[derive(Default)]
 pub(crate) struct Pipeline {
-    /// The command to be answered next. Stored apart from the others, which are rarely present.
+    /// The command to be answered next. Stored apart from later commands, which are rarely present.
     front: Option<InFlight>,
     behind: Option<Box<Behind>>,
 }
@@ -55,7 +56,7 @@ struct Behind {
 enum Slot {
     /// A publication in flight.
     InFlight(InFlight),
-    /// A publication that the broker answered before those ahead of it.
+    /// A publication that the broker answered before the publications ahead of it.
     Finished(Box<Finished>),
     /// The answer to a publication that was not handed to the broker.
     Answer(AnswerFrame),
@@ -83,7 +84,7 @@ impl Pipeline {
         self.front.is_none()
     }
 
-    /// Returns true if requests have been queued behind a command in flight. The last of them may
+    /// Returns true if requests have been queued behind a command in flight. The last request may
     /// still have to be acted on.
     pub(crate) fn has_more(&self) -> bool {
         self.behind.is_some()
@@ -101,8 +102,8 @@ impl Pipeline {
             && has_budget_remaining()
     }
 
-    /// Returns true if a request can be acted on now: nothing is in flight, or it is a publication
-    /// after others.
+    /// Returns true if a request can be acted on now: nothing is in flight, or the request is a
+    /// publication behind other publications.
     fn takes(&self, request: &Result<ClientRequest<'_>, DecodeError>) -> bool {
         let is_publication = matches!(
             request,
@@ -114,8 +115,8 @@ impl Pipeline {
         self.is_idle() || (is_publication && self.takes_more())
     }
 
-    /// Adds a command that waits. A publication behind others is polled at once, so that the broker
-    /// is asked in order; its answer may come later.
+    /// Adds a command that waits. A publication behind other publications is polled at once, so
+    /// that the broker is asked in order. The broker's answer may come later.
     fn add(&mut self, mut waits: InFlight, cx: &mut Context<'_>) {
         if self.front.is_none() {
             self.front = Some(waits);
@@ -132,8 +133,8 @@ impl Pipeline {
         self.behind.as_mut()?.slots.pop_front()
     }
 
-    /// Drops all commands, from the back: an unsent publication must not be sent without those
-    /// before it.
+    /// Drops all commands, starting from the back: a publication must not be sent without the
+    /// publications before it.
     pub(crate) fn give_up(&mut self) {
         if let Some(mut behind) = self.behind.take() {
             while behind.slots.pop_back().is_some() {}
@@ -221,7 +222,7 @@ impl SessionState {
         }
     }
 
-    /// Answers finished commands, up to the next one in flight.
+    /// Answers finished commands, up to the next command in flight.
     fn advance(&mut self) -> Option<End> {
         while let Some(slot) = self.pipeline.next() {
             match slot {
@@ -237,7 +238,7 @@ impl SessionState {
                 Slot::Answer(answer) => self.answer(Some(answer)),
             }
         }
-        // Frees an empty queue, so that an idle session holds none.
+        // Frees an empty queue, so that an idle session holds no queue.
         self.pipeline.behind.take_if(|behind| behind.then.is_none());
         None
     }

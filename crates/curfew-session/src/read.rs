@@ -13,17 +13,17 @@ use crate::run::{End, Step};
 use crate::write::Output;
 use crate::{Session, SessionSettings};
 
-/// Number of bytes read before other tasks run. Publications of the session wait in queues until
-/// then.
+/// Number of bytes read before other tasks run. Until then, the publications that the session has
+/// sent wait in the listeners' queues.
 const BYTES_IN_A_TURN: usize = 128 * 1024;
 
-/// Number of notices in a session's queue at which reading stops. Notices are answers to commands
-/// that are not acted on while the node holds no lease.
+/// Number of queued notices at which the session stops reading. While the node holds no lease,
+/// commands are not acted on, and each is answered with a notice.
 const MAX_NOTICES: usize = 64;
 
 impl Session {
     /// Continues the commands in flight, or reads and acts. Reads nothing while a command is in
-    /// flight: commands take effect in order, and the socket slows down a fast client.
+    /// flight: commands take effect in order, and the unread socket slows down a fast client.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if let Some(end) = ready!(self.state.poll_pipeline(cx)) {
             return Poll::Ready(Step::End(end));
@@ -41,7 +41,7 @@ impl Session {
             return Poll::Ready(self.decode(cx, Input::empty()));
         }
         if self.read_in_turn >= BYTES_IN_A_TURN {
-            // The wake-up keeps the task ready, so that it continues after the others.
+            // The wake-up keeps the task ready, so that it continues after other tasks have run.
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -82,11 +82,12 @@ impl Session {
         outbox.notices() >= MAX_NOTICES
     }
 
-    /// Acts on the frames in `input`, up to the first command that blocks those after it. Saves the
-    /// rest for later.
+    /// Acts on the frames in `input`, up to the first command that blocks the commands after it.
+    /// Saves the remaining frames for later.
     fn decode(&mut self, cx: &mut Context<'_>, mut input: Input<'_>) -> Step {
         loop {
-            // Read anew for each message, because the one before may have opened the session.
+            // The limits are read for each message, because the previous message may have opened
+            // the session.
             let limits = self.state.message_limits();
             let acted = match self.decoder.next(&mut input, &limits) {
                 Ok(Some(event)) => self.state.on_event(event, cx),
@@ -111,7 +112,8 @@ impl Session {
         if !self.decoder.mid_message() {
             self.state.deadlines.message_by = None;
         } else if self.state.deadlines.message_by.is_none() && self.state.pipeline.is_idle() {
-            // Not while a command is in flight, because the rest of the message is not read then.
+            // Not set while a command is in flight, because the rest of the message is not read
+            // then.
             let timeout = self.state.context.settings.load().limits.message_timeout;
             self.state.deadlines.message_by = Instant::now().checked_add(timeout);
         }
@@ -120,7 +122,7 @@ impl Session {
 }
 
 impl SessionState {
-    /// The close for a protocol error, with the limit that applied.
+    /// The disconnect for a protocol error. It names the limit that applied.
     fn broken(&self, error: ProtocolError) -> Disconnect {
         match error {
             ProtocolError::MessageTooLarge if self.live.is_none() => Disconnect::MESSAGE_TOO_LARGE
@@ -183,7 +185,7 @@ impl SessionState {
         self.take_control()
     }
 
-    /// Counts a control frame; too many end the session.
+    /// Counts a control frame. Too many control frames end the session.
     fn take_control(&mut self) -> Option<End> {
         let quota = self.context.settings.load().limits.control_frames();
         let within = self.control.take(quota, Instant::now().into_std());

@@ -1,7 +1,7 @@
 //! The session's task: one poll function for writing, reading and timers.
 //!
-//! It awaits nothing in a `select!`, so nothing here must be cancel-safe. The task is small,
-//! because an idle connection holds neither a buffer nor a partial read.
+//! The task uses no `select!`, so its parts need not be cancel-safe. The task is small, because an
+//! idle connection holds neither a buffer nor a partial read.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,8 +41,8 @@ pub(crate) enum Step {
     End(End),
 }
 
-/// Runs a session to its end. Afterwards its state, local and recorded, is removed and its socket
-/// closed.
+/// Runs a session to its end. Then its local state and its record in the backend are removed, and
+/// its socket is closed.
 ///
 /// The caller boxes the session, because the future would otherwise hold a second copy of an idle
 /// session's size.
@@ -56,7 +56,7 @@ pub async fn run(mut session: Box<Session>) {
 }
 
 impl Session {
-    /// Contains a panic: the session closes with 1011, others are unaffected.
+    /// Contains a panic: the session closes with 1011, and other sessions are unaffected.
     fn poll_caught(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<End> {
         catch_unwind(AssertUnwindSafe(|| self.poll(cx, sleep))).unwrap_or_else(|_| {
             error!("a session panicked and was closed");

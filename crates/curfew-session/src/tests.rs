@@ -63,7 +63,8 @@ struct Harness {
     events: Arc<HubEvents>,
     clock: Arc<RigClock>,
     metrics: Arc<SessionMetrics>,
-    /// Cloned into each connection's guards, so that its count shows the live ones.
+    /// Cloned into each connection's guards, so that its reference count shows how many connections
+    /// are live.
     place: Arc<()>,
     unauthenticated: Arc<()>,
 }
@@ -171,7 +172,7 @@ impl Harness {
         self.context.node.hub()
     }
 
-    /// A token of alice. `more` replaces claims; `null` removes one.
+    /// A token of alice. `more` replaces claims; `null` removes a claim.
     fn token(&self, more: Value) -> String {
         let now = self.clock.unix();
         let mut claims = json!({"sub": "alice", "jti": "t1", "iat": now, "exp": now + TTL});

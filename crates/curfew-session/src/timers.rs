@@ -1,4 +1,4 @@
-//! A session's deadlines, kept by one timer.
+//! A session's deadlines, which share one timer.
 //!
 //! The timer is reset only for an earlier deadline. A deadline that moves to a later time lets the
 //! timer fire once in vain, so that traffic costs no work on the timer.
@@ -16,13 +16,14 @@ use crate::Session;
 use crate::open::SessionState;
 use crate::run::{End, Step};
 
-/// Longest setting of the timer; later deadlines are checked again then. It is also the time within
-/// which an idle connection notices that the wall clock was set forward.
+/// Longest setting of the timer. A deadline further away is checked again when the timer fires.
+/// This is also the time within which an idle connection notices that the wall clock was set
+/// forward.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Time after a client's sign of life in which no new probe is sent. The answers count as control
-/// frames, and a client that keeps reconnecting must not push the user's other sessions over that
-/// limit.
+/// Time after a client's sign of life in which no new probe is sent. The answers to probes count as
+/// control frames, and a client that keeps reconnecting must not push the user's other sessions
+/// over that limit.
 const SIGN_LASTS: Duration = Duration::from_secs(1);
 
 /// The session's deadlines; `None` means not set.
@@ -72,7 +73,7 @@ impl Deadlines {
         .min()
     }
 
-    /// Clears the deadline of a ping.
+    /// Clears the deadline for the answer to a ping.
     pub(crate) fn heard(&mut self) {
         self.pong_by = None;
     }
@@ -177,14 +178,16 @@ impl SessionState {
             if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // The pong may have arrived, because nothing is read while a command is in flight.
+            // The pong may have arrived unread, because nothing is read while a command is in
+            // flight.
             self.expect_pong(now);
         }
         if is_due(&mut self.deadlines.probe_by, now) {
             if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // The answer may have arrived, because nothing is read while a command is in flight.
+            // The answer may have arrived unread, because nothing is read while a command is in
+            // flight.
             self.answer_probe();
         }
         if is_due(&mut self.deadlines.expiring_at, now) {

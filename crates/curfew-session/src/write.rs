@@ -1,4 +1,4 @@
-//! Writing: queued frames leave in as few writes as possible, with a deadline.
+//! Writing: queued frames are sent in as few writes as possible, with a deadline.
 
 use std::task::{Context, Poll};
 
@@ -18,7 +18,7 @@ pub(crate) enum Output {
     Idle,
     /// The socket accepts no more bytes.
     Blocked,
-    /// The rest may not be sent now.
+    /// The remaining frames may not be sent now.
     Held(HeldBack),
 }
 
@@ -78,7 +78,7 @@ impl Session {
     }
 
     fn start_write_deadline(&mut self) {
-        // The peer may not have received the ping either, so only the write deadline applies.
+        // The ping may still wait in front of the full socket, so only the write deadline applies.
         self.state.deadlines.heard();
         if self.state.deadlines.write_by.is_none() {
             let timeout = self.state.context.settings.load().session.write_timeout;
@@ -92,7 +92,8 @@ impl Session {
             return Poll::Pending;
         };
         let outbox = live.attachment.member().outbox();
-        // If the socket is full, or the rest may not be sent, only an interruption wakes the task.
+        // If the socket is full, or the remaining frames may not be sent, only an interruption
+        // wakes the task.
         let polled = outbox.poll_wake(cx, self.output != Output::Idle);
         let goes_on = || match self.output {
             Output::Idle | Output::Blocked => false,

@@ -23,8 +23,8 @@ use crate::{Event, ProtocolError, with_read_buffer};
 
 pub use connect::{ConnectError, connect};
 
-/// Bounds of a server's messages. They are wider than for a client, because the user chose the
-/// server.
+/// Bounds of a server's messages. They are wider than the bounds of a client's messages, because
+/// the user chose the server.
 const LIMITS: Limits = Limits {
     message_bytes: 16 * 1024 * 1024,
     fragments: 64 * 1024,
@@ -89,7 +89,8 @@ pub struct Client<S> {
     subprotocol: Option<String>,
     /// True once our close frame is queued.
     close_sent: bool,
-    /// True once the server has closed or broken the protocol. Nothing more is read from it.
+    /// True once the server has closed or broken the protocol. Nothing more is read from the
+    /// server.
     close_received: bool,
 }
 
@@ -186,12 +187,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, ClientError>> {
         let mut decoded = self.decode(Input::empty());
         loop {
-            // A failed write must not hide messages that the server sent before.
+            // A failed write must not hide messages that the server sent before the failure.
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 self.outgoing.clear();
             }
             if let Some(next) = decoded.transpose() {
-                // Decoded events first: they were received before the end of the stream.
+                // Decoded events come first: they were received before the end of the stream.
                 return Poll::Ready(next);
             }
             if self.close_received {
@@ -213,7 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         })
     }
 
-    /// Decodes one event from the input, keeps the rest of the input, and queues an answer if the
+    /// Decodes one event from the input, stores the rest of the input, and queues an answer if the
     /// event needs one.
     fn decode(&mut self, mut input: Input<'_>) -> Result<Option<Incoming>, ClientError> {
         let incoming = match self.decoder.next(&mut input, &LIMITS) {

@@ -1,4 +1,5 @@
-//! Decodes a peer's bytes into messages and control frames. It never waits, and it is bounded.
+//! Decodes a peer's bytes into messages and control frames. The decoder never waits, and its memory
+//! is bounded.
 //!
 //! Bytes are read into a buffer of the worker thread and lent to the decoder. A message that lies
 //! completely in that buffer is unmasked in place and lent to the caller without a copy. The
@@ -19,7 +20,7 @@ use crate::{Event, ProtocolError};
 pub struct Limits {
     /// Largest message in bytes, inclusive: the sum of its fragments.
     pub message_bytes: usize,
-    /// Most fragments of one message, inclusive.
+    /// Maximum number of fragments of one message.
     pub fragments: usize,
 }
 
@@ -104,7 +105,7 @@ pub struct Decoder {
     ended: bool,
 }
 
-/// The message under assembly from fragments. Once finished, it is lent out, and dropped by the
+/// The message under assembly from fragments. The finished message is lent out, and dropped by the
 /// next call.
 struct Fragments {
     opcode: Opcode,
@@ -137,7 +138,7 @@ struct Ready {
     frame: Option<(Place, Range<usize>)>,
 }
 
-/// The result of a look at the start of some bytes.
+/// The result of looking for a frame at the start of some bytes.
 enum FrameStart {
     Whole {
         head: Head,
@@ -175,7 +176,7 @@ impl Decoder {
         self.keep(bytes);
     }
 
-    /// The next message or control frame. Kept bytes are decoded first, then `input`.
+    /// The next message or control frame. Stored bytes are decoded first, then `input`.
     ///
     /// `None` means that all of `input` is decoded and more must be read. After an error or a
     /// close, all further bytes are discarded.
@@ -201,7 +202,7 @@ impl Decoder {
         }
     }
 
-    /// Keeps the rest of `input`, for a caller that stops before [`Decoder::next`] has returned
+    /// Stores the rest of `input`, for a caller that stops before [`Decoder::next`] has returned
     /// `None`. The caller must decode everything saved before it reads from the socket again;
     /// otherwise the saved bytes accumulate.
     pub fn save(&mut self, input: Input<'_>) {
@@ -211,12 +212,12 @@ impl Decoder {
         }
     }
 
-    /// True if the peer still owes the rest of a frame or of a fragmented message. Call it after
-    /// [`Decoder::next`] has returned `None`.
+    /// True if a frame or a fragmented message is incomplete. Call it after [`Decoder::next`] has
+    /// returned `None`.
     ///
-    /// The deadline for the rest starts when this becomes true, and restarts with every
-    /// [`Event::Message`]. Control frames do not restart it, because a peer may interleave them
-    /// without end.
+    /// The deadline for the missing part starts when the result becomes true, and restarts with
+    /// every [`Event::Message`]. Control frames do not restart the deadline, because a peer may
+    /// interleave them without end.
     pub fn mid_message(&self) -> bool {
         let partial_frame = self.carry_at < self.carry.len();
         let open = self.fragments.as_ref().is_some_and(|open| !open.finished);
@@ -270,7 +271,7 @@ impl Decoder {
         Ok(None)
     }
 
-    /// Cuts the next whole frame from the kept bytes and the input. A partial frame is kept.
+    /// Cuts the next whole frame from the stored bytes and the input. A partial frame is stored.
     fn cut(
         &mut self,
         input: &mut Input<'_>,
@@ -278,7 +279,7 @@ impl Decoder {
     ) -> Result<Option<Cut>, ProtocolError> {
         self.release_carry();
         if self.carry.is_empty() {
-            // Nothing is kept: the frame is decoded where it was read.
+            // No bytes are stored, so the frame is decoded where it was read.
             return Ok(match self.find(input.unread(), limits)? {
                 FrameStart::Whole { head, mask, bytes } => {
                     let start = input.at;
@@ -395,7 +396,7 @@ impl Decoder {
         self.release_carry();
     }
 
-    /// Frees the kept bytes once they are decoded.
+    /// Frees the stored bytes once they are decoded.
     fn release_carry(&mut self) {
         if self.carry_at == self.carry.len() {
             self.carry = Vec::new();
@@ -403,14 +404,14 @@ impl Decoder {
         }
     }
 
-    /// Frees everything that is kept.
+    /// Frees all stored bytes and fragments.
     fn forget(&mut self) {
         self.carry = Vec::new();
         self.carry_at = 0;
         self.fragments = None;
     }
 
-    /// Appends to the kept bytes, and frees those already decoded.
+    /// Appends to the stored bytes, and frees the bytes that are already decoded.
     fn keep(&mut self, bytes: &[u8]) {
         if self.carry_at > 0 {
             self.carry = self.carry[self.carry_at..].to_vec();

@@ -81,8 +81,8 @@ fn close(payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
     })
 }
 
-/// True for a close code that may be on the wire, by RFC 6455 §7.4 and its registry. 1004, 1005,
-/// 1006 and 1015 never are.
+/// True for a close code that may be on the wire, by RFC 6455 §7.4 and its registry. The codes
+/// 1004, 1005, 1006 and 1015 are never sent.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

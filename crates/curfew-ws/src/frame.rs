@@ -31,7 +31,7 @@ pub enum Opcode {
     Text,
     /// A binary message.
     Binary,
-    /// The last frame of a side.
+    /// The last frame that a side sends.
     Close,
     /// A request for a pong with the same payload.
     Ping,
@@ -57,17 +57,17 @@ impl Opcode {
     }
 }
 
-/// Encodes a frame. `write` appends the payload to the buffer, and must not touch the bytes already
-/// in it. The payload is not copied.
+/// Encodes a frame. `write` appends the payload to the buffer, and must not touch the bytes that
+/// the buffer already has. The payload is not copied.
 ///
 /// Nothing is checked: the caller ensures that a text is UTF-8 and that a control frame has at most
-/// 125 bytes. [`ping`], [`pong`] and [`close`] ensure it themselves.
+/// 125 bytes. [`ping`], [`pong`] and [`close`] keep to that limit themselves.
 pub fn encode(opcode: Opcode, write: impl FnOnce(&mut BytesMut)) -> Bytes {
     encode_with_room(SHORT_FRAME_BYTES, opcode, write)
 }
 
-/// Encodes a frame as a client sends it, with a copy of `payload`. The mask is zero, so that it
-/// changes nothing: the frame comes from within the process.
+/// Encodes a frame as a client sends it, with a copy of `payload`. The masking key is zero, so that
+/// the payload stays unchanged. No real mask is needed, because the frame never leaves the process.
 pub fn masked(opcode: Opcode, payload: &[u8]) -> Bytes {
     let unmasked = encode_slice(opcode, payload);
     let (head, payload) = unmasked.split_at(unmasked.len() - payload.len());

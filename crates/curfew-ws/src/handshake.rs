@@ -23,7 +23,7 @@ pub struct Handshake {
 }
 
 impl fmt::Debug for Handshake {
-    /// Prints only the number of subprotocols: one may be a token.
+    /// Prints only the number of subprotocols, because a subprotocol may be a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handshake")
             .field("subprotocols", &self.subprotocols.len())
@@ -44,7 +44,7 @@ pub enum HandshakeError {
     /// The host is missing, repeated or invalid.
     #[error("exactly one Host header with a host and an optional port is required")]
     Host,
-    /// Status 426: any other request to this path.
+    /// Status 426: the request is not an upgrade.
     #[error(
         "this is a WebSocket endpoint: send Upgrade: websocket; behind a proxy, let it pass the header on"
     )]
@@ -112,7 +112,7 @@ impl HandshakeError {
         }
     }
 
-    /// The reason in metrics. It is the same for all: the details concern only the client.
+    /// The reason in metrics, the same for all errors: the details concern only the client.
     pub fn reason(self) -> &'static str {
         "bad_request"
     }
@@ -174,7 +174,7 @@ pub fn check_host<B>(request: &Request<B>) -> Result<(), HandshakeError> {
     }
 }
 
-/// True if `header`, over all its lines, lists `token`.
+/// True if any line of `header` lists `token`.
 pub(crate) fn lists(headers: &HeaderMap, header: HeaderName, token: &[u8]) -> bool {
     headers
         .get_all(header)
@@ -199,7 +199,7 @@ fn elements(value: &HeaderValue) -> impl Iterator<Item = &[u8]> {
         .filter(|element| !element.is_empty())
 }
 
-/// True if the head announces a body. A `Content-Length` of 0 announces none.
+/// True if the head announces a body. A `Content-Length` of 0 announces no body.
 fn announces_body(headers: &HeaderMap) -> bool {
     let zero = |value: &HeaderValue| {
         let value = value.as_bytes();
@@ -248,7 +248,7 @@ fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The `Origin` header as sent: visible ASCII. `None` if it is absent.
+/// The `Origin` header as sent: visible ASCII. `None` if the header is absent.
 ///
 /// # Errors
 ///

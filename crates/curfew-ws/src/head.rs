@@ -1,5 +1,5 @@
-//! The head of a frame (RFC 6455 §5.2). An invalid one is refused as soon as its first invalid byte
-//! arrives.
+//! The head of a frame (RFC 6455 §5.2). An invalid head is refused as soon as its first invalid
+//! byte arrives.
 
 use fastwebsockets::OpCode;
 

@@ -23,7 +23,7 @@ pub struct OriginPolicy {
 /// One entry of the list, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Allowed {
-    /// This origin.
+    /// Exactly this origin.
     One(Origin<String>),
     /// Every subdomain of this host at any depth, but not the host itself.
     Subdomains(Origin<String>),
@@ -36,7 +36,8 @@ impl Allowed {
     /// itself.
     fn is(&self, origin: &str, required: bool) -> bool {
         let (listed, host_is) = match self {
-            // A page of any site can have such an origin, and would send the user's cookies.
+            // A page of any site can have such an origin, and its requests would carry the user's
+            // cookies.
             Self::Opaque(opaque) => return !required && *opaque == origin,
             Self::One(listed) => (listed, str::eq_ignore_ascii_case as fn(&str, &str) -> bool),
             Self::Subdomains(listed) => (listed, is_subdomain as fn(&str, &str) -> bool),
@@ -67,8 +68,8 @@ struct Origin<S> {
 }
 
 impl OriginPolicy {
-    /// Parses `server.allowed_origins`. Each entry is `scheme://host` or `scheme://host:port`,
-    /// whose host may begin with `*.`, or `null`, or `file://`. An empty list allows any origin.
+    /// Parses `server.allowed_origins`. Each entry is `null`, `file://`, `scheme://host` or
+    /// `scheme://host:port`. The host may begin with `*.`. An empty list allows any origin.
     ///
     /// # Errors
     ///
@@ -96,12 +97,12 @@ impl OriginPolicy {
 
     /// True if a request with this `Origin` header may connect.
     ///
-    /// Programs other than browsers send no such header. Its absence is allowed unless an origin is
-    /// `required`, which is the case if the browser adds the credential by itself (a cookie). Then
-    /// only a listed origin of a site is allowed, never `null` or `file://`.
+    /// Programs other than browsers send no such header, so its absence is allowed unless
+    /// `required` is set. `required` is set if the browser adds the credential by itself (a
+    /// cookie). Then only a listed origin of a site is allowed, never `null` or `file://`.
     pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
         if self.allows_any() {
-            // Any origin is no protection for a credential that the browser adds.
+            // A policy that allows any origin does not protect a credential that the browser adds.
             return !required;
         }
         let Some(origin) = origin else {

@@ -8,7 +8,7 @@ pub enum ProtocolError {
     /// RFC 6455 §5.1: a client masks every frame.
     #[error("a frame from the client is not masked")]
     Unmasked,
-    /// RFC 6455 §5.1: a server masks none.
+    /// RFC 6455 §5.1: a server masks no frame.
     #[error("a frame from the server is masked")]
     Masked,
     /// No extension was negotiated that could use the bits.

@@ -2,8 +2,8 @@
 
 use std::cell::Cell;
 
-/// Bytes read from a socket at a time. A loopback or a fast link delivers about as many in one
-/// wake-up, and they fit a core's cache.
+/// Bytes read from a socket at a time. A loopback or a fast link delivers about this many bytes in
+/// one wake-up. The buffer fits into a core's cache.
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 thread_local! {

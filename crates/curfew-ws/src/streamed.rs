@@ -1,4 +1,4 @@
-//! A connection that carries a streamed answer. The client sends its messages by other requests.
+//! A connection that carries a streamed answer. The client sends its messages in separate requests.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 
 use crate::Transport;
 
-/// Most messages that wait for the session to read them.
+/// Maximum number of messages that wait for the session to read them.
 const MESSAGES: usize = 4;
 
-/// Most bytes that a client may send after its request. They are ignored.
+/// Maximum number of bytes that a client may send after its request. These bytes are ignored.
 const PASSED_OVER_BYTES: usize = 1024;
 
 /// The connection of a streamed answer, with a queue of messages for its session.
@@ -83,7 +83,7 @@ impl Streamed {
         Poll::Ready(Ok(()))
     }
 
-    /// Ready once the client has closed, or has sent more than may be passed over.
+    /// Ready once the client has closed, or has sent more than [`PASSED_OVER_BYTES`].
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut few = [0; 64];
         loop {

@@ -14,18 +14,19 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{Streamed, WriteBatch};
 
-/// The connection of a session to its client. No buffer of this crate lies between it and the
-/// kernel.
+/// The connection of a session to its client. No buffer of this crate lies between the session and
+/// the kernel.
 #[derive(Debug)]
 pub enum Transport {
     /// Plain TCP.
     Plain(TcpStream),
     /// Plain TCP that a [`DirectWriter`] also writes to.
     Shared(OwnedReadHalf),
-    /// TLS over TCP. Boxed, because most connections are plain and must not pay for its size.
+    /// TLS over TCP. Boxed, because most connections are plain and should not need the memory of a
+    /// TLS stream.
     Tls(Box<TlsStream<TcpStream>>),
-    /// A streamed answer; the client's messages arrive by other requests. Boxed, because it is
-    /// rare.
+    /// A streamed answer; the client's messages arrive in separate requests. Boxed, because
+    /// streamed answers are rare.
     Streamed(Box<Streamed>),
     /// A pipe within the process, for sessions without a network.
     Memory(Box<dyn Pipe>),
@@ -46,7 +47,7 @@ pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
 impl Pipe for DuplexStream {}
 
 /// A second way to write to a [`Pipe`], for a [`DirectWriter`]. Only simulations have it, so that a
-/// release build does not choose between the two at each write.
+/// release build does not choose between two kinds of writers at each write.
 #[cfg(feature = "simulation")]
 pub trait PipeWriter: fmt::Debug + Send + Sync {
     /// Writes as much as there is room for, or fails with [`io::ErrorKind::WouldBlock`].
@@ -72,8 +73,8 @@ impl From<DuplexStream> for Transport {
 }
 
 /// A second way to write to a plain connection, for other tasks than the one that reads from it.
-/// The holders of the two must ensure that only one of them writes at a time. The connection ends
-/// when both are dropped.
+/// The holder of the [`Transport`] and the holder of this value must ensure that only one of them
+/// writes at a time. The connection ends when both values are dropped.
 #[derive(Debug)]
 pub struct DirectWriter(Option<WriteHalf>);
 

@@ -1,7 +1,7 @@
 //! Answers a checked upgrade request, and takes the bare socket back from hyper.
 //!
 //! In the usual structure, most memory of an idle connection is buffers of hyper and
-//! fastwebsockets. Here none of them survives the upgrade.
+//! fastwebsockets. Here, no such buffer survives the upgrade.
 //!
 //! The answer is held back from hyper and sent together with the first frames. That saves one
 //! system call, one packet and one wake-up of the client for each connection. A refused client
@@ -23,12 +23,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{HandshakeError, Transport};
 
 /// Prepares the 101 answer to a request that [`check`](crate::handshake::check) has passed.
-/// `subprotocol` is the chosen one. Nothing else that the client offered is echoed, and no
+/// `subprotocol` is the chosen subprotocol. Nothing else that the client offered is echoed, and no
 /// extension is accepted.
 ///
 /// The connection must be served through a [`DeferredResponse`] that is told to
-/// [defer](DeferSwitch::defer) before the answer is returned to hyper, and it must be taken back
-/// from hyper without a shutdown.
+/// [defer](DeferSwitch::defer) before the answer is returned to hyper, and the connection must be
+/// taken back from hyper without a shutdown.
 pub fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&str>,
@@ -53,7 +53,7 @@ pub fn accept<B>(
 /// Tells a [`DeferredResponse`] which writes to pass on and which to hold back.
 ///
 /// Between two requests hyper itself answers input that it cannot parse, without a body and unseen
-/// by our code. Such an answer is held back, so that another one can replace it.
+/// by our code. Such an answer is held back, so that another answer can replace it.
 #[derive(Debug, Clone, Default)]
 pub struct DeferSwitch(Arc<AtomicU8>);
 
@@ -67,8 +67,8 @@ const DEFER: u8 = 1;
 const PASS_UNTIL_FLUSHED: u8 = 2;
 
 impl DeferSwitch {
-    /// Holds every write back from now on: the next answer is the one to the upgrade, or hyper's
-    /// own.
+    /// Holds every write back from now on: the next answer is the answer to the upgrade, or hyper's
+    /// own answer.
     pub fn defer(&self) {
         self.0.store(DEFER, Ordering::Release);
     }
@@ -78,8 +78,8 @@ impl DeferSwitch {
         self.0.store(PASS, Ordering::Release);
     }
 
-    /// Holds writes back once the current answer has been flushed. No effect if they are held back
-    /// already.
+    /// Holds writes back once the current answer has been flushed. No effect if writes are held
+    /// back already.
     pub fn defer_once_flushed(&self) {
         // Only from `PASS`: the answer to an upgrade stays held back.
         self.advance(PASS, PASS_UNTIL_FLUSHED);

@@ -5,40 +5,40 @@ use std::io::IoSlice;
 
 use bytes::Bytes;
 
-/// Most frames in one vectored write. More gain little: at 64 the call is a small part of a frame's
-/// cost.
+/// Maximum number of frames in one vectored write. A higher limit gains little: at 64 the call is a
+/// small part of a frame's cost.
 const FRAMES_PER_WRITE: usize = 64;
 
-/// Largest frame, in bytes, that is copied together with others. Copying it costs less than a slice
-/// of its own costs the kernel.
+/// Largest frame, in bytes, that is copied together with others. Copying such a frame costs less
+/// than the kernel needs for one more slice.
 const SMALL_FRAME: usize = 1024;
 
-/// Fewest small frames that are copied together.
+/// Minimum number of small frames that are copied together.
 const MANY_FRAMES: usize = 4;
 
-/// Most bytes that one write hands to a socket, about as many as a socket takes at once. Access is
-/// checked before each write, so this is also the most that leaves after one check.
+/// Maximum number of bytes that one write hands to a socket, about as many as a socket takes at
+/// once. Access is checked before each write, so at most this many bytes are sent after one check.
 pub const MAX_WRITE_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// The buffer for frames copied together. One for each worker suffices, since it is empty
-    /// between two writes.
+    /// The buffer for frames copied together. One buffer for each worker suffices, since it is
+    /// empty between two writes.
     static TOGETHER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The data of one write, in the form that is cheapest to write.
 #[derive(Debug, Clone, Copy)]
 pub enum WriteBatch<'a> {
-    /// One frame, or several copied together. A plain write is cheaper than a vectored one with a
-    /// single slice.
+    /// One frame, or several frames copied together. A plain write is cheaper than a vectored one
+    /// with a single slice.
     Bytes(&'a [u8]),
     /// Several frames.
     Slices(&'a [IoSlice<'a>]),
 }
 
 impl WriteBatch<'_> {
-    /// Calls `write` with the first of `frames`, at most [`MAX_WRITE_BYTES`]. `frames` must not be
-    /// empty, and `write` must not call this function.
+    /// Calls `write` with data from the front of `frames`, at most [`MAX_WRITE_BYTES`]. `frames`
+    /// must not be empty, and `write` must not call this function.
     pub fn of<'f, T>(
         frames: impl Iterator<Item = &'f Bytes> + Clone,
         write: impl FnOnce(WriteBatch<'_>) -> T,
@@ -50,7 +50,7 @@ impl WriteBatch<'_> {
         }
         let small = |frame: &&Bytes| frame.len() <= SMALL_FRAME;
         if frames.clone().take(MANY_FRAMES).filter(small).count() == MANY_FRAMES {
-            // From here on only the small frames at the front are taken; a large one ends the
+            // From here on only the small frames at the front are taken; a large frame ends the
             // batch.
             return TOGETHER.with_borrow_mut(|together| {
                 together.clear();

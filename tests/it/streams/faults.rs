@@ -53,6 +53,126 @@ async fn the_last_publication_before_a_break_comes_though_none_follows() {
     assert_eq!(offsets(&alice, "room:1"), [1, 2, 3, 4, 5]);
 }
 
+/// Ends the subscriber connections of all nodes for good, until [`restore_link`].
+async fn break_link(redis: &Redis, cluster: &Cluster) {
+    redis
+        .run(&["ACL", "SETUSER", "default", "-subscribe"])
+        .await;
+    redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    for node in cluster.nodes() {
+        eventually_within(RECOVERY, "a node that knows of its lost link", async || {
+            (node.metric("curfew_broker_connected").await == 0.0).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn restore_link(redis: &Redis) {
+    redis
+        .run(&["ACL", "SETUSER", "default", "+subscribe"])
+        .await;
+}
+
+/// Fault: the node's window answers although publications do not arrive, and recovers only the
+/// part of the stream from before the break.
+#[tokio::test]
+async fn while_a_link_is_lost_the_stream_is_read_for_each_subscriber() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_streams(100)).await;
+    let (alice, joined) = join(&cluster[0], "alice", None).await;
+    publish(&cluster[0], json!(1)).await;
+    alice.until(json!({"offset":1})).await;
+    break_link(&redis, &cluster).await;
+    let since = position(&joined);
+    let mut tapes = vec![alice];
+    for n in 2..=4 {
+        publish(&cluster[1], json!(n)).await;
+        let (tape, answer) = join(&cluster[0], &format!("user-{n}"), Some(&since)).await;
+        assert_eq!(
+            (&answer["recovered"], &answer["offset"]),
+            (&json!(true), &json!(n))
+        );
+        tape.until(json!({"offset":n})).await;
+        tapes.push(tape);
+    }
+    restore_link(&redis).await;
+    publish(&cluster[1], json!(5)).await;
+    for tape in &tapes {
+        tape.until_within(RECOVERY, json!({"offset":5})).await;
+        assert_eq!(offsets(tape, "room:1"), [1, 2, 3, 4, 5]);
+    }
+}
+
+/// Fault: a node whose link is lost does not learn of the deletion, and recovers publications that
+/// were deleted.
+#[tokio::test]
+async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_streams(100)).await;
+    let (alice, joined) = join(&cluster[0], "alice", None).await;
+    for n in 1..=3 {
+        publish(&cluster[0], json!(n)).await;
+    }
+    alice.until(json!({"offset":3})).await;
+    break_link(&redis, &cluster).await;
+    let path = "/v1/channels/room:1/history";
+    cluster[1].admin_ok("DELETE", path, None).await;
+    let (_, answer) = join(&cluster[0], "bob", Some(&position(&joined))).await;
+    assert_eq!(
+        (&answer["recovered"], &answer["offset"]),
+        (&json!(false), &json!(3))
+    );
+}
+
+/// Fault: a stream that has gone back gives offsets again that subscribers have passed. They take
+/// the new publications for old ones.
+#[tokio::test]
+async fn a_stream_that_goes_back_begins_another_epoch() {
+    const COPY: &str =
+        "for i = 1, #KEYS, 2 do redis.call('COPY', KEYS[i], KEYS[i + 1], 'REPLACE') end";
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(3, &redis.url(), &with_streams(100)).await;
+    let (alice, _) = join(&cluster[0], "alice", None).await;
+    let (bob, _) = join(&cluster[1], "bob", None).await;
+    publish(&cluster[0], json!("first")).await;
+    let keys = redis.keys().await;
+    let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
+    let ends = [":meta", ":old", ":meta:old"];
+    let [meta, old_stream, old_meta] = ends.map(|end| format!("{stream}{end}"));
+    // The second publisher has no listener, and so no position of its own.
+    for (round, publisher) in [0, 2].into_iter().enumerate() {
+        let copy = ["EVAL", COPY, "4", stream, &old_stream, &meta, &old_meta];
+        redis.run(&copy).await;
+        for n in 0..10 {
+            publish(&cluster[0], json!(n)).await;
+        }
+        let before = publish(&cluster[0], json!({"before":round})).await;
+        for tape in [&alice, &bob] {
+            tape.until_within(RECOVERY, json!({"data":{"before":round}}))
+                .await;
+        }
+        let back = ["EVAL", COPY, "4", &old_stream, stream, &old_meta, &meta];
+        redis.run(&back).await;
+        let after = eventually_within(RECOVERY, "another epoch", async || {
+            let placed = publish(&cluster[publisher], json!({"after":round})).await;
+            (placed["epoch"] != before["epoch"]).then_some(placed)
+        })
+        .await;
+        for tape in [&alice, &bob] {
+            tape.until_within(
+                RECOVERY,
+                json!({"data":{"after":round},"offset":after["offset"]}),
+            )
+            .await;
+            let gaps = tape.matching(&json!({"type":"gap","channel":"room:1"}));
+            assert_eq!(gaps.len(), round + 1, "{:?}", tape.seen());
+            assert_eq!(gaps[round].frame["epoch"], after["epoch"]);
+        }
+        let (_, answer) = join(&cluster[publisher], "carol", Some(&position(&before))).await;
+        assert_eq!(answer["recovered"], false, "{answer}");
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_recovered_across_a_loss_of_data() {
     let redis = Redis::start().await;

@@ -1,5 +1,5 @@
 //! Tokens of subscriptions. Revocations find the session by the keys of such a token as well, and
-//! end only that subscription.
+//! end only the token's subscription.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -5,22 +5,22 @@ use std::time::Instant;
 
 use curfew_telemetry::Writes;
 
-/// Most traced publications followed through one session's queue. The writes of further ones are
-/// not counted.
+/// Maximum number of traced publications that are followed through one session's queue. The writes
+/// of further traced publications are not counted.
 const MAX_FOLLOWED: usize = 16;
 
 /// A publication timed on its way to one session.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrival {
-    /// The time when it reached this node.
+    /// The time at which the publication reached this node.
     pub(crate) at: Instant,
-    /// The record of its writes to sockets, if it is traced.
+    /// The record of the publication's writes to sockets, if it is traced.
     pub(crate) writes: Option<Arc<Writes>>,
-    /// The number of messages that are written together with it; 0 while it is queued.
+    /// The number of messages that are written together with the publication; 0 while it is queued.
     pub(crate) messages: u32,
     /// The number of those messages that are not written yet.
     left: u32,
-    /// True if its time enters the metrics.
+    /// True if the delivery's time enters the metrics.
     pub(crate) is_observed: bool,
 }
 
@@ -60,12 +60,12 @@ pub(super) struct Arrivals(Option<Box<Queued>>);
 struct Queued {
     /// The oldest timed publication.
     first: Arrival,
-    /// Traced publications behind it.
+    /// Traced publications behind `first`.
     more: Vec<Arrival>,
 }
 
 impl Arrivals {
-    /// Starts timing the frame just queued. An untraced frame is skipped while an older one is
+    /// Starts timing the frame just queued. An untraced frame is skipped while an older frame is
     /// timed.
     #[cold]
     pub(super) fn add(&mut self, arrival: &Arrival) {
@@ -97,7 +97,7 @@ impl Arrivals {
         }
     }
 
-    /// Notes that `messages` messages were written, and moves the timed ones among them to
+    /// Notes that `messages` messages were written, and moves the timed publications among them to
     /// `written`.
     pub(super) fn written(&mut self, messages: usize, written: &mut Vec<Arrival>) {
         let Some(queued) = &mut self.0 else { return };

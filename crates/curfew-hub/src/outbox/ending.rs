@@ -1,8 +1,8 @@
-//! The reason for which a session is told to end, and the frames lost by it.
+//! The reason for which a session is told to end, and the frames that the ending drops.
 
 use curfew_model::Disconnect;
 
-/// The reason for which the server ends a session, and its advice to the client.
+/// The reason for which the server ends a session, and the server's advice to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ending {
     /// The close code and its name.
@@ -25,13 +25,14 @@ impl Ending {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// True if queued frames still leave before the close. They do not if access is withdrawn, if
-    /// the client recovers them by a new connection, or if it does not read.
+    /// True if queued frames are still sent before the close. Queued frames are dropped if access
+    /// is withdrawn, if the client recovers the frames over a new connection, or if the client does
+    /// not read.
     pub fn flushes(self) -> bool {
         !self.withholds() && self.disconnect != Disconnect::SLOW_CONSUMER
     }
 
-    /// True if no byte of a queued frame may leave any more.
+    /// True if no byte of a queued frame may be sent any more.
     pub(super) fn withholds(self) -> bool {
         self.disconnect.withdraws_access() || self.disconnect == Disconnect::INSUFFICIENT_STATE
     }
@@ -42,7 +43,7 @@ impl Ending {
 pub struct Undelivered {
     /// The number of frames.
     pub frames: usize,
-    /// The bytes of all those frames.
+    /// The total size of these frames, in bytes.
     pub bytes: usize,
 }
 

@@ -1,5 +1,5 @@
-//! One queue with two lanes: notices, which may always leave, and normal frames, which leave only
-//! while the session has access.
+//! One queue with two lanes: notices, which may always be sent, and normal frames, which are sent
+//! only while the session has access.
 
 use std::collections::VecDeque;
 use std::io;
@@ -32,8 +32,8 @@ pub struct Lanes {
     has_answer: bool,
     /// The lane whose front frame is written in part. The rest of that frame must be written next.
     begun: Option<Lane>,
-    /// The lane of bytes that the socket has taken but still holds back, as TLS does:
-    /// [`Lane::Normal`] if any of them is of that lane. Until they are flushed, their frame counts
+    /// Set while the socket holds back bytes that it has taken, as TLS does: [`Lane::Normal`] if
+    /// any of these bytes is of the normal lane. Until these bytes are flushed, their frame counts
     /// as written in part.
     held: Option<Lane>,
 }
@@ -69,7 +69,7 @@ impl Step {
 pub(crate) struct WriteOutcome {
     /// Bytes of frames written.
     pub(crate) bytes: usize,
-    /// Bytes of the normal lane among them.
+    /// The part of `bytes` that belongs to the normal lane.
     pub(super) normal_bytes: usize,
     /// Frames of the normal lane that are complete.
     pub(super) normal_frames: usize,
@@ -122,8 +122,8 @@ impl Lanes {
         self.normal.push_back(frame);
     }
 
-    /// Adds a frame to the normal lane ahead of all others. No frame of that lane may be written in
-    /// part.
+    /// Adds a frame to the normal lane ahead of all others. The caller makes sure that no frame of
+    /// the normal lane is written in part.
     pub(super) fn push_first(&mut self, frame: Bytes) {
         if let Some(marks) = &mut self.marks {
             marks.iter_mut().for_each(|(place, _)| *place += 1);
@@ -144,8 +144,8 @@ impl Lanes {
     }
 
     /// Drops the frames marked with `channel`. Returns the dropped bytes and frames. If one of them
-    /// is written in part or is a reply, or the socket holds normal bytes back, it returns `None`
-    /// and drops nothing.
+    /// is written in part or is a reply, or the socket holds normal bytes back, the result is
+    /// `None` and nothing is dropped.
     pub(super) fn withdraw(&mut self, channel: &Channel) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
             // The socket holds back bytes that may be of the channel.
@@ -168,7 +168,7 @@ impl Lanes {
         };
         let (mut taken, mut left) = (Vec::new(), Vec::new());
         for (place, mark) in *marks {
-            // Each removal moves the later frames up by one.
+            // Each removal moves the later frames forward by one.
             let now_at = place - taken.len();
             match is_taken(place, &mark) {
                 true => taken.extend(self.normal.remove(now_at)),
@@ -194,7 +194,7 @@ impl Lanes {
         self.notices.is_none() && self.normal.is_empty()
     }
 
-    /// True if bytes wait that need access.
+    /// True if any waiting byte needs access.
     pub(super) fn needs_access(&self) -> bool {
         !self.normal.is_empty() || self.held == Some(Lane::Normal)
     }
@@ -225,7 +225,7 @@ impl Lanes {
         }
         let normal = if access { self.normal.len() } else { 0 };
         let step = match self.begun {
-            // Only the partly written frame: the waiting notices leave right after it, ahead of
+            // Only the partly written frame: the waiting notices are sent right after it, ahead of
             // other normal frames.
             Some(Lane::Normal) if self.notices.is_some() => Step::Write {
                 notices: 0,
@@ -328,8 +328,8 @@ impl Lanes {
         }
     }
 
-    /// Takes the notices out, for the last write. A partly written normal frame can no longer be
-    /// completed then.
+    /// Takes the notices out, for the last write. After this call, a partly written normal frame
+    /// can no longer be completed.
     pub(super) fn take_notices(&mut self) -> Self {
         Self {
             notices: self.notices.take(),
@@ -341,7 +341,7 @@ impl Lanes {
         }
     }
 
-    /// Appends the lanes that were filled while these were taken out.
+    /// Appends the lanes that were filled while the lanes in `self` were taken out.
     pub(super) fn append(&mut self, mut behind: Self) {
         if let Some(notices) = &mut behind.notices {
             self.notices.get_or_insert_default().append(notices);

@@ -3,18 +3,18 @@
 use std::task::Waker;
 
 /// The task that may write to the socket now. The table in the documentation of [`outbox`](super)
-/// says how it changes.
+/// says how the owner changes.
 #[derive(Debug, Default)]
 pub(super) enum Owner {
     /// The session's task: it runs, or was woken.
     #[default]
     Task,
-    /// A flusher, once one is notified: the task sleeps, and the socket had room.
+    /// The next flusher that is notified. The session's task sleeps, and the socket had room.
     Idle(Waker),
     /// A flusher that was notified of a queued frame.
     Due(Waker),
     /// No task: the session's task sleeps until the socket takes more, or until the session may be
-    /// written to again. Frames that are queued do not wake it.
+    /// written to again. Queued frames do not wake the task.
     Blocked(Waker),
 }
 
@@ -27,7 +27,7 @@ impl Owner {
         }
     }
 
-    /// Notes that a flusher is notified. Returns false if none needs to be.
+    /// Notes that a flusher is notified. Returns false if no flusher needs to be notified.
     pub(super) fn become_due(&mut self) -> bool {
         if !matches!(self, Self::Idle(_)) {
             return false;

@@ -13,7 +13,7 @@ pub enum Sign {
     Ending,
 }
 
-/// The state of a probe, as the session's task keeps it.
+/// The state of a probe, as the session's task stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     None,
@@ -27,8 +27,7 @@ pub(super) enum Probe {
 
 impl Outbox {
     /// Asks the client for a sign of life, and returns the result so far. The caller repeats the
-    /// call until the result is no longer [`Sign::Awaited`]. Callers at the same time share one
-    /// question.
+    /// call until the result is no longer [`Sign::Awaited`]. Concurrent callers share one probe.
     pub fn probe(&self) -> Sign {
         let mut state = self.state.lock();
         match state.phase {

@@ -24,7 +24,7 @@ impl Mark {
         }
     }
 
-    /// True for a frame that leaves only while the subscription to `channel` lasts.
+    /// True for a frame that is sent only while the subscription to `channel` lasts.
     pub(super) fn is_of(&self, channel: &Channel) -> bool {
         match self {
             Self::Notice => false,

@@ -17,8 +17,9 @@ use crate::{FrameCounts, Member};
 pub(crate) struct Access<'a> {
     pub(crate) lease: &'a DeliveryLease,
     pub(crate) clock: &'a dyn Clock,
-    /// The wall clock a moment ago, read once for many sessions. A clock set forward since is
-    /// noticed one turn late; the token's end by the monotonic clock is checked each time.
+    /// A recent reading of the wall clock that many sessions share. If the clock is set forward
+    /// after the reading, the change is noticed one turn late. The token's end on the monotonic
+    /// clock is checked each time.
     pub(crate) wall: Option<Duration>,
     pub(crate) member: &'a Member,
 }
@@ -32,10 +33,10 @@ pub enum HeldBack {
     NoLease,
 }
 
-/// The reason for which queued frames may not leave.
+/// The reason for which queued frames may not be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Withheld {
-    /// They wait.
+    /// The frames wait.
     For(HeldBack),
     /// The token has expired.
     Expired,
@@ -56,7 +57,7 @@ impl From<Withheld> for Progress {
 /// The outcome of an attempt to write.
 #[derive(Debug)]
 pub enum Progress {
-    /// Every frame that may leave is written.
+    /// Every frame that may be sent is written.
     Done,
     /// The socket takes no more.
     Blocked {
@@ -65,7 +66,7 @@ pub enum Progress {
     },
     /// The remaining frames wait.
     Held(HeldBack),
-    /// The remaining frames may never leave: the token has expired.
+    /// The remaining frames may never be sent: the token has expired.
     Expired,
     /// Before any frame, the session's subscriptions must be decided anew.
     Reconsider,
@@ -82,7 +83,7 @@ pub enum Progress {
 pub(super) enum Turn {
     /// The session's task: interruptions come before each write.
     Live,
-    /// The session's task at the very end: it writes the frames that the ending still lets out.
+    /// The session's task at the very end: it writes the frames that the ending still allows.
     Closing,
     /// A flusher, while the session's task sleeps: it writes the frames that wait when it begins.
     Flusher,
@@ -119,7 +120,7 @@ impl Outbox {
         self.state.lock().owner = Owner::Task;
     }
 
-    /// For the session's task: writes the frames that may leave.
+    /// For the session's task: writes the frames that may be sent.
     pub(crate) fn write_live(
         &self,
         access: Access<'_>,
@@ -129,7 +130,7 @@ impl Outbox {
         self.write(access, socket, Turn::Live, tally)
     }
 
-    /// For the session's task, once it is told to end: writes the frames that may still leave.
+    /// For the session's task, once it is told to end: writes the frames that may still be sent.
     pub(crate) fn write_last(
         &self,
         access: Access<'_>,
@@ -140,7 +141,7 @@ impl Outbox {
     }
 
     /// For a notified flusher: writes queued frames to the socket. If the socket takes no more, or
-    /// the session needs its own task, the task is woken for the rest.
+    /// the session needs its own task, the task is woken for the remaining frames.
     ///
     /// The queue's lock is free during the system call, so that publishers do not wait for it. A
     /// waiting publisher would follow the flusher from session to session, and each session would
@@ -148,14 +149,14 @@ impl Outbox {
     pub(crate) fn flush(&self, access: Access<'_>, tally: &mut Tally) {
         let writer = self.writer.lock();
         let Some(mut writer) = writer.as_ref() else {
-            // The session left, or has no direct writer: its task handles the rest.
+            // The session left, or has no direct writer: its task handles the frames.
             return self.nudge();
         };
         match self.write(access, &mut writer, Turn::Flusher, tally) {
             // The end of the suspension wakes the task.
             Progress::Done | Progress::Held(HeldBack::Suspended) => {}
-            // The task waits for a full socket, and handles a broken one or a session without
-            // access.
+            // The task waits for room in a full socket. It also handles a broken socket, and a
+            // session without access.
             _ => self.nudge(),
         }
     }
@@ -164,7 +165,7 @@ impl Outbox {
     /// checked again, in this order: the lease is loaded, then the session's state is read, and the
     /// lease and the token's end are checked when the bytes are ready.
     ///
-    /// So the bytes that leave without access are at most those of one system call under way:
+    /// If access ends, only the bytes of one system call in progress can still be sent: at most
     /// [`MAX_WRITE_BYTES`](curfew_ws::MAX_WRITE_BYTES).
     fn write(
         &self,
@@ -213,7 +214,7 @@ impl Outbox {
             });
             self.state.lock().put_back(lanes, written, tally);
             match taken {
-                // Saves one more look at the queue.
+                // Nothing is left, so the queue is not read again.
                 Poll::Ready(Ok(())) if left == Some(0) => return Progress::Done,
                 // The next round may still write notices after access is denied.
                 Poll::Ready(Ok(())) => wrote = true,

@@ -1,19 +1,23 @@
 //! A channel's stream on this node: the order of delivery, and the window in memory.
 //!
-//! A feed delivers publications in the order of their offsets, each once. Most arrive by pub/sub.
-//! One that does not follow the last waits until the node has read the missing ones. Publications
-//! that cannot be read are reported as a gap, at their position. A subscriber joins at the feed's
-//! position, so that it needs no buffer of its own.
+//! A feed delivers publications in the order of their offsets, each once. Most publications arrive
+//! by pub/sub. A publication that does not follow the last one waits until the node has read the
+//! missing publications. Publications that cannot be read are reported as a gap, at their position.
+//! A subscriber joins at the feed's position, so that it needs no buffer of its own.
+
+mod replay;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use curfew_model::{Epoch, GapReason, MAX_OFFSET, Position, Publication};
 
-/// Most publications that wait for a missing one. Further ones are read from the stream.
+pub(super) use replay::Replay;
+
+/// Maximum number of publications that wait for a missing one. The stream stores further ones.
 const MAX_WAITING: usize = 1024;
 
-/// Most bytes of data in the waiting publications.
+/// Maximum size of the data in the waiting publications, in bytes.
 const MAX_WAITING_BYTES: usize = 4 * 1024 * 1024;
 
 /// Approximate memory of a publication in a window besides its data, in bytes.
@@ -52,17 +56,6 @@ pub enum FeedState {
     },
 }
 
-/// The publications that a subscriber missed, as far as they are known.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Replay {
-    /// The publications between `since` and the feed's position.
-    Whole(Vec<Publication>),
-    /// They are not in memory: the stream has to be read after this offset.
-    Read(u64),
-    /// They can no longer be recovered.
-    Lost,
-}
-
 #[derive(Debug)]
 pub(super) struct Feed {
     /// The position of the last publication delivered; `None` until the stream was read once.
@@ -71,7 +64,7 @@ pub(super) struct Feed {
     /// hidden a publication or another epoch.
     is_confirmed: bool,
     /// Counts the times at which something may have been missed. A read that began before the last
-    /// of them confirms nothing.
+    /// doubt confirms nothing.
     pub(super) doubts: u64,
     /// True while publications do not arrive by pub/sub.
     is_interrupted: bool,
@@ -89,7 +82,7 @@ pub(super) struct Feed {
     /// Publications of the epoch of `ahead` that wait for missing ones, as far as there is room.
     waiting: BTreeMap<u64, Publication>,
     waiting_bytes: usize,
-    /// The feed's position when a publication that is in no stream last arrived.
+    /// The feed's position at the last arrival of a publication that is in no stream.
     unplaced_at: Option<Position>,
     /// The time of the last delivery or comparison.
     heard_at: Instant,
@@ -99,9 +92,9 @@ pub(super) struct Feed {
     pub(super) joining: usize,
     /// True once the channel has another feed, or none.
     pub(super) is_ended: bool,
-    /// Most publications of the window.
+    /// Maximum number of publications in the window.
     pub(super) size: usize,
-    /// Time after which the window expires, counted from its newest publication's own time.
+    /// Time after which the window expires, counted from the time of its newest publication.
     pub(super) ttl: Duration,
 }
 
@@ -161,12 +154,12 @@ impl Feed {
         self.at
     }
 
-    /// The offset after which the stream must be read for a subscriber that comes with `since`, and
+    /// The offset after which the stream must be read for a subscriber that joins with `since`, and
     /// for publications that may be missing here.
     pub(super) fn unknown_after(&self, since: Option<Position>) -> u64 {
         let known = self.at.map_or(u64::MAX, |at| at.offset);
         let since = since.map_or(u64::MAX, |since| since.offset);
-        // Without either, the result is `u64::MAX`: only the stream's position is read.
+        // With neither position the result is `u64::MAX`: only the stream's position is read.
         known.min(since)
     }
 
@@ -194,7 +187,7 @@ impl Feed {
         self.is_interrupted = false;
     }
 
-    /// Compares the feed's position with the stream's, read by a comparison that began at `doubts`.
+    /// Compares the feed's position with the stream's. `doubts` was read before the comparison.
     /// Returns true if they are equal, which confirms the position unless something may be missing.
     pub(super) fn confirm(&mut self, position: Position, doubts: u64, now: Instant) -> bool {
         if self.at != Some(position) {
@@ -269,7 +262,7 @@ impl Feed {
         }
         let size = publication.data.len();
         if self.waiting.len() >= MAX_WAITING || self.waiting_bytes + size > MAX_WAITING_BYTES {
-            // The stream has it, and `ahead` shows that it is missing here.
+            // The stream stores the publication, and `ahead` shows that the feed misses it.
             return;
         }
         let before = self.waiting.insert(position.offset, publication.clone());
@@ -318,7 +311,7 @@ impl Feed {
         }
     }
 
-    /// Delivers the waiting publications that now follow, and drops those delivered already.
+    /// Delivers the waiting publications that now follow; drops those already delivered.
     fn release(&mut self, now: Instant, out: &mut dyn Deliver) {
         while let Some(at) = self.at
             && self.ahead.is_some_and(|ahead| ahead.epoch == at.epoch)
@@ -376,7 +369,7 @@ impl Feed {
     }
 
     /// Drops waiting publications of an epoch that is over. Two reads must show another epoch,
-    /// because the first may have been under way when the publications arrived.
+    /// because the first read may have been under way when the publications arrived.
     fn reject_contradicted(&mut self, epoch: Epoch) {
         const ENOUGH_READS: u8 = 2;
         if self.ahead.is_none_or(|ahead| ahead.epoch == epoch) {
@@ -394,7 +387,7 @@ impl Feed {
     }
 
     /// Begins a new epoch; nothing of the old one is remembered. The feed starts before the oldest
-    /// publication that was read, so that all those of the new epoch are delivered.
+    /// publication that was read, so that all publications of the new epoch are delivered.
     fn begin_epoch(&mut self, part: ReadPart<'_>, out: &mut dyn Deliver) -> Position {
         self.forget();
         let first = part.publications.first().and_then(|first| first.entry);
@@ -446,9 +439,9 @@ impl Feed {
         }
     }
 
-    /// Gives up the missing publications: the waiting ones are delivered after a gap. Returns false
-    /// if nothing is missing, or if the waiting ones are of another epoch: only the stream shows
-    /// whether that epoch has begun or is over.
+    /// Gives up the missing publications, and delivers the waiting publications after a gap.
+    /// Returns false if nothing is missing, or if the waiting publications are of another epoch:
+    /// only the stream shows whether that epoch has begun or is over.
     pub(super) fn give_up(&mut self, now: Instant, out: &mut dyn Deliver) -> bool {
         let Some(ahead) = self.ahead else {
             return false;
@@ -472,7 +465,7 @@ impl Feed {
             self.jump(ahead, out);
             self.drop_waiting();
         }
-        // More publications may be missing behind these.
+        // More publications may be missing after the delivered ones.
         self.is_confirmed = false;
         true
     }
@@ -485,67 +478,6 @@ impl Feed {
         out.gap(to, GapReason::Unread);
         self.forget();
         self.at = Some(to);
-    }
-
-    /// The publications after `since` up to the feed's position. `read` is a part that was read and
-    /// ingested for this subscriber: it stands in for a window that has no room. `came_at` is the
-    /// time of day at which the subscriber arrived.
-    pub(super) fn replay(
-        &mut self,
-        since: Position,
-        read: Option<ReadPart<'_>>,
-        now: Instant,
-        came_at: Duration,
-    ) -> Replay {
-        let Some(at) = self.at else {
-            return Replay::Read(since.offset);
-        };
-        // The stream has just returned a read part, so that part has not expired. During an
-        // interruption a notice that the history was deleted may have been missed.
-        if self.is_interrupted || (read.is_none() && self.has_expired(came_at)) {
-            self.forget();
-        }
-        self.used_at = now;
-        // A publication without a position arrived after `since`: no stream has it.
-        let lacks = |hole: Position| hole.epoch == since.epoch && hole.offset >= since.offset;
-        if self.unplaced_at.is_some_and(lacks) {
-            return Replay::Lost;
-        }
-        if since == at {
-            return Replay::Whole(Vec::new());
-        }
-        if since.epoch != at.epoch || since.offset > at.offset {
-            return match read {
-                Some(_) => Replay::Lost,
-                // The feed may be behind the stream, or in an epoch that is over.
-                None => Replay::Read(at.offset),
-            };
-        }
-        let read = read.filter(|read| read.position.epoch == at.epoch);
-        let top_read = read.map(|read| read.position.offset);
-        let parts = read.map_or(&[][..], |read| read.publications);
-        let mut missed = Vec::new();
-        let mut reached = since.offset;
-        // The read part comes first: the window holds newer publications.
-        for publication in parts.iter().chain(&self.window) {
-            let offset = publication.entry.map_or(0, |entry| entry.position.offset);
-            if offset == reached + 1 && offset <= at.offset {
-                missed.push(publication.clone());
-                reached = offset;
-            }
-        }
-        match reached == at.offset {
-            true => Replay::Whole(missed),
-            // The stream was read and did not have the next publication.
-            false if top_read.is_some_and(|top| reached < top) => Replay::Lost,
-            false => Replay::Read(since.offset),
-        }
-    }
-
-    /// True if the stream no longer has the publications in the window.
-    fn has_expired(&self, now: Duration) -> bool {
-        let newest = self.window.back().and_then(|newest| newest.entry);
-        newest.is_some_and(|entry| Duration::from_millis(entry.at) + self.ttl <= now)
     }
 }
 

@@ -35,7 +35,7 @@ struct Missed {
 #[derive(Debug)]
 pub struct Joining {
     feed: Arc<Mutex<Feed>>,
-    /// The time of day at which it arrived.
+    /// The time of day at which the subscriber arrived.
     came_at: Duration,
 }
 
@@ -51,11 +51,11 @@ pub struct Joined {
     /// Publications after this position follow live; `None` if the channel has no stream.
     pub position: Option<Position>,
     /// True if all publications after the subscriber's own position were queued for it; `None` if
-    /// it named no position.
+    /// the subscriber named no position.
     pub recovered: Option<bool>,
-    /// True if publications are sent to it as differences.
+    /// True if publications are sent to the subscriber as differences.
     pub is_delta: bool,
-    /// True if the stream was read for it; false if this node had enough in memory.
+    /// True if the stream was read for the subscriber; false if this node had enough in memory.
     pub was_read: bool,
 }
 
@@ -64,11 +64,11 @@ pub struct Joined {
 pub struct Subscriber<'a> {
     /// The session.
     pub member: &'a Arc<Member>,
-    /// The position after which it wants the publications that it missed.
+    /// The position after which the session wants the publications that it missed.
     pub since: Option<Position>,
-    /// True if it joins only when all of them can be recovered.
+    /// True if the session joins only when all missed publications can be recovered.
     pub must_recover: bool,
-    /// True if it takes each publication as its difference to the one before it.
+    /// True if the session takes each publication as its difference to the previous publication.
     pub delta: bool,
 }
 
@@ -88,7 +88,7 @@ pub enum Join {
 
 impl Hub {
     /// Begins to join a channel whose stream stores `size` publications for `ttl`. The broker
-    /// listens to the channel already, or is asked to next. `now` is the time since 1970:
+    /// listens to the channel already, or is asked next to listen. `now` is the time since 1970:
     /// publications that the stream has dropped by then are not recovered.
     pub fn begin_join(
         &self,
@@ -102,7 +102,7 @@ impl Hub {
             let known = self.streams.get(channel);
             let feed = known.unwrap_or_else(|| self.streams.add(channel));
             let mut locked = feed.lock();
-            // The feed has ended meanwhile, and is no longer the channel's.
+            // The feed has ended meanwhile, and no longer belongs to the channel.
             if locked.is_ended {
                 continue;
             }
@@ -114,13 +114,14 @@ impl Hub {
     }
 
     /// Adds a listener to a channel with a stream. Queues, in this order: the reply that `answer`
-    /// makes, the publications after `since`, and then the live ones. If the protocol carries
-    /// missed publications in its reply, `answer` is given them. `read` is the part of the stream
-    /// that was read for this subscriber, if any.
+    /// makes, the publications after `since`, and then the live publications. If the protocol
+    /// carries missed publications in its reply, `answer` is given them. `read` is the part of the
+    /// stream that was read for this subscriber, if any.
     ///
-    /// The reply says that nothing is recovered if the publications after `since` cannot be had, or
-    /// if the session's queue has no room for all of them. With `is_last`, no further read is asked
-    /// for.
+    /// The reply says that nothing is recovered if the publications after `since` cannot be
+    /// recovered, or if the session's queue has no room for all of them. With `is_last`, an
+    /// unconfirmed position is enough, and no other read is asked for unless the feed has no
+    /// position.
     pub fn join(
         &self,
         joining: &Joining,
@@ -156,8 +157,8 @@ impl Hub {
                 None => (None, Missed::default()),
                 Some(Replay::Read(after)) if !is_last => return Join::Read { after },
                 Some(Replay::Read(_) | Replay::Lost) => (Some(false), Missed::default()),
-                // An unconfirmed position is good only for live publications: earlier ones may be
-                // missing.
+                // An unconfirmed position is good only for live publications: earlier publications
+                // may be missing.
                 Some(Replay::Whole(_)) if confirmed.is_none() => (Some(false), Missed::default()),
                 Some(Replay::Whole(missed)) => match self.within_bound(member, missed, delta) {
                     Some(missed) => (Some(true), missed),

@@ -1,4 +1,4 @@
-//! Subscriptions with tokens of their own, and revocations of those.
+//! Subscriptions with tokens of their own, and revocations of these tokens.
 
 use curfew_model::{Disconnect, Revocation};
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::Ending;
 use crate::outbox::Mark;
 
-/// A session of alice that listens to `room` by the token `s1`, and to `hall` by its own.
+/// A session of alice that listens to `room` by the token `s1`, and to `hall` by its own token.
 fn subscribed(harness: &Harness) -> Arc<Member> {
     let member = harness.open_as(&principal("alice", "t1", 200, "{}"));
     bind(harness, &member, "s1");

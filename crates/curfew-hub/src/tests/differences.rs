@@ -49,8 +49,8 @@ impl Room {
         self.arrive_as(&placed_data(&self.channel, offset, data));
     }
 
-    /// Makes a session join that takes differences, and drops the reply. Its first frames hold the
-    /// publications that it missed.
+    /// Joins a session that takes differences. Returns the frames after the reply, which hold the
+    /// publications that the session missed.
     fn join_delta(&self, member: &Arc<Member>, since: Option<u64>) -> Vec<Bytes> {
         let subscriber = Subscriber {
             delta: true,

@@ -230,7 +230,8 @@ async fn what_a_full_socket_does_not_take_is_left_to_the_task() {
     let begun = harness.metrics.sent_bytes.get();
     assert!(begun > 0);
     assert_eq!(harness.hub.queued_bytes(), queued - begun);
-    // Only the partly written frame is counted; the task that writes the other one counts it.
+    // Only the partly written frame is counted. The task counts the other frame when it writes that
+    // frame.
     assert_eq!(harness.metrics.frames_sent.get(Opcode::Text), 1);
     harness.publish(&room, "later");
     assert_eq!(harness.flush(), 0, "the task is awake");

@@ -1,5 +1,5 @@
 //! Subscribers that join a channel with a stream: their position, the publications that they
-//! missed, and the live ones.
+//! missed, and the live publications.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
@@ -56,7 +56,7 @@ impl Room {
         room
     }
 
-    /// Ends a read of the stream that finds it at this offset.
+    /// Ends a read that finds the stream at this offset.
     fn find(&self, offset: u64) {
         let part = ReadPart {
             position: place(offset),
@@ -195,8 +195,8 @@ fn subscribers_that_join_amid_publications_have_no_hole_and_no_double() {
             let joined = (0..TOGETHER).map(|n| {
                 let member = room.harness.open("alice");
                 let reached = room.harness.hub.reached(&room.channel).unwrap().offset;
-                // Every second one names a position, which the window reaches unless the thread was
-                // held up.
+                // Every second subscriber names a position. The window reaches back to it unless
+                // this thread was held up.
                 let since = (n % 2 == 1).then_some(reached);
                 let first = match room.join(&member, since) {
                     Join::Done(joined) if joined.recovered == Some(true) => reached + 1,
@@ -311,7 +311,7 @@ fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
         window_bytes,
     };
     let rooms = [channel("one"), channel("two")];
-    // The first publication of a stream, which has just begun most of the time.
+    // The first publication of a stream. Most of the time, the stream has just begun.
     let publish = |_| {
         for room in &rooms {
             hub.arrive(&placed(room, 1), |_| ());
@@ -343,7 +343,7 @@ fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
         }
         for _ in tasks {
             if is_done.recv_timeout(Duration::from_secs(60)).is_err() {
-                // A scope waits for its threads, which wait for each other.
+                // A panic would hang: the scope waits for its threads, which wait for each other.
                 eprintln!("a thread does not end");
                 std::process::abort();
             }

@@ -162,7 +162,7 @@ fn many_sessions_of_one_user_come_and_go_in_any_order() {
 #[test]
 fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
     let harness = Harness::new();
-    // The index may return this session for another user's key if the two hashes collide.
+    // The index returns this session for another user's key if the hashes of the two keys collide.
     let member = harness.register(&principal("alice", "t", 100, "{}"), "one");
     for key in [
         RevocationKey::user("mallory"),

@@ -82,7 +82,7 @@ impl Harness {
         self.lease.renew(until, self.lease.stretch());
     }
 
-    /// Opens a session with `frames` frames, of a size that makes two of them need two writes.
+    /// Opens a session with `frames` frames. Two frames of this size need two writes.
     fn with_large_frames(&self, frames: usize) -> Arc<Member> {
         let member = self.open("u");
         for _ in 0..frames {

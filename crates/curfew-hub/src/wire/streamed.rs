@@ -1,5 +1,5 @@
 //! Framing of messages in the streamed answer to an HTTP request: each message is a chunk (RFC 9112
-//! §7.1), so that the end of the answer is told apart from a broken connection.
+//! §7.1). A client can thus tell the end of the answer from a broken connection.
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use curfew_model::MessageKind;

@@ -22,14 +22,14 @@ use tokio::time::Instant;
 /// Start of the wall clock, in Unix seconds.
 pub(crate) const START: u64 = 1_800_000_000;
 
-/// A wall clock tied to the runtime's time, so that paused time pauses both. Tests can also shift
-/// it alone.
+/// A wall clock tied to the runtime's time, so that paused time pauses the wall clock as well.
+/// Tests can also shift the wall clock alone.
 #[derive(Debug)]
 pub(crate) struct RigClock {
     start: Instant,
     /// The lead of the wall clock over the runtime's time.
     pub(crate) ahead: Mutex<Duration>,
-    /// The lag of the wall clock behind it.
+    /// The lag of the wall clock behind the runtime's time.
     pub(crate) behind: Mutex<Duration>,
     /// The time for which the machine was suspended and the runtime's time stood still.
     pub(crate) suspended: Mutex<Duration>,
@@ -150,7 +150,7 @@ impl Rig {
         self.hooks.lock().insert((when, call), Box::new(hook));
     }
 
-    /// The number of calls of `call`, limited to those about `detail` unless that is empty.
+    /// The number of calls of `call`. If `detail` is not empty, only calls about `detail` count.
     pub(crate) fn asked(&self, call: Call, detail: &str) -> usize {
         let asked = self.asked.lock();
         let of = |(other, about): &&(Call, String)| {

@@ -89,8 +89,8 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         (When::After, Call::Open),
     ] {
         let harness = without_claims().await;
-        // The check used the keys of the old settings, so the revocation is written before the
-        // change.
+        // The revocation is written before the change of settings, because the check of the
+        // admission uses the keys of the old settings.
         harness.rig.revoke(acme());
         let node = Arc::clone(&harness.node);
         harness

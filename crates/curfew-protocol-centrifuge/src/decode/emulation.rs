@@ -1,4 +1,5 @@
-//! Decoding of a request that carries commands of a client. The replies go to its streamed answer.
+//! Decoding of a request that carries commands of a client. The replies are sent in the client's
+//! streamed answer.
 
 use std::borrow::Cow;
 
@@ -34,7 +35,8 @@ impl std::fmt::Debug for Emulation<'_> {
 }
 
 impl<'a> Emulation<'a> {
-    /// Decodes the body of a request. The message in it is in the same encoding, and is not read.
+    /// Decodes the body of a request. The contained message has the same encoding, and is not
+    /// decoded here.
     ///
     /// # Errors
     ///

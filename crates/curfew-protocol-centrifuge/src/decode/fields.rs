@@ -1,4 +1,4 @@
-//! The fields of requests that are read. All others are ignored.
+//! The fields of requests that are read. All other fields are ignored.
 
 /// A field of a message, with its name in JSON and its tag in Protobuf.
 pub(super) struct Field {
@@ -27,8 +27,8 @@ const fn data(tag: u32) -> Field {
     Field { tag, name, kind }
 }
 
-/// The fields of a command. The requests are in order of precedence: if a command has several, the
-/// first of this list counts.
+/// The fields of a command. The requests are in order of precedence: if a command has several
+/// requests, the first one in this list counts.
 pub(super) const COMMAND: &[Field] = &[
     one(4, "connect"),
     one(5, "subscribe"),

@@ -9,7 +9,7 @@ use curfew_protocol::DecodeError;
 use super::fields::{Field, FieldKind};
 use super::{Fault, Read, Seen, Value};
 
-/// Most levels of arrays and objects in a payload.
+/// Maximum depth of arrays and objects in a payload.
 pub(super) const MAX_DEPTH: usize = 32;
 
 /// Levels of the objects around a payload: the command and its request.

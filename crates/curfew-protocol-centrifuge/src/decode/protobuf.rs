@@ -161,7 +161,7 @@ fn varint(rest: &mut &[u8]) -> Read<u64> {
     Err(Fault::NotTheProtocol("a number of more than 64 bits"))
 }
 
-/// Takes bytes with their length before them.
+/// Takes bytes that are preceded by their length.
 fn delimited<'a>(rest: &mut &'a [u8]) -> Read<&'a [u8]> {
     let length = usize::try_from(varint(rest)?).map_err(|_| CUT)?;
     let (bytes, after) = rest.split_at_checked(length).ok_or(CUT)?;

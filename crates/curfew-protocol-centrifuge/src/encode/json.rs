@@ -12,10 +12,10 @@ use super::{Field, Fields, Published, Root, put_present};
 /// Bytes of a publication's message besides channel, data and sender.
 const PUSH_OVERHEAD: usize = 112;
 
-/// Bytes of a sender besides the user and the information about it.
+/// Bytes of a sender besides its user and its information.
 const SENDER_OVERHEAD: usize = 80;
 
-/// Bytes that are looked at together in search of line ends.
+/// Number of bytes that the search for line ends compares at a time.
 const STRIDE: usize = 32;
 
 /// An object that is being written.
@@ -72,7 +72,7 @@ impl<'o> Root for Json<'o> {
     fn push(mut self, channel: &str, publication: &Published<'_>) {
         let data = match publication.form {
             DataForm::Plain => publication.data.len(),
-            // JSON within a string: every quote takes a byte more.
+            // Within a string, every quotation mark of the JSON takes one more byte.
             DataForm::Whole => publication.data.len() + publication.data.len() / 2,
             DataForm::Difference(patch) => patch.len() + patch.len() / 2,
         };
@@ -209,7 +209,7 @@ impl Json<'_> {
 }
 
 /// Writes a JSON value on one line, because a newline ends a message. Line ends within JSON strings
-/// are escaped, so that removing raw ones changes no value.
+/// are escaped, so removing raw line ends changes no value.
 fn put_payload(payload: &[u8], out: &mut BytesMut) {
     if !has_line_end(payload) {
         out.put_slice(payload);

@@ -11,7 +11,7 @@ use super::{Field, Fields, Published, Root, put_present};
 /// Bytes of a session's id as text.
 const ID_BYTES: usize = 36;
 
-/// Most bytes of a number.
+/// Maximum length of an encoded number, in bytes.
 const MAX_VARINT: usize = 10;
 
 const VARINT: u32 = 0;
@@ -41,14 +41,14 @@ impl<'o> Protobuf<'o> {
         self.out.put_slice(bytes);
     }
 
-    /// Announces a field of `length` bytes.
+    /// Writes the tag and the length of a field.
     fn length(&mut self, tag: u32, length: usize) {
         self.key(tag, BYTES);
         self.varint(length as u64);
     }
 
-    /// Writes content with its length before it. The length is known afterwards, so the content
-    /// moves.
+    /// Writes content with its length before it. The length is known only after the content is
+    /// written, so the content is then moved.
     fn delimited(&mut self, write: impl FnOnce(&mut Self)) {
         let start = self.out.len();
         write(self);
@@ -199,7 +199,7 @@ fn text_length(tag: u32, text: &[u8]) -> usize {
     }
 }
 
-/// Bytes of a field that has `length` bytes of its own.
+/// Size of a whole field whose content has `length` bytes.
 fn field_length(tag: u32, length: usize) -> usize {
     varint((tag << 3).into()).1 + varint(length as u64).1 + length
 }

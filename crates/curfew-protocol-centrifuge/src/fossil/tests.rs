@@ -145,7 +145,7 @@ fn characters_are_not_cut_in_text() {
 fn a_base_of_equal_blocks_costs_no_more_than_another() {
     let base = vec![b'a'; 1 << 20];
     let mut target = base.clone();
-    // No prefix and no suffix is equal in both.
+    // Base and target share no prefix and no suffix.
     target.insert(0, b'b');
     target.push(b'b');
     for at in (0..target.len()).step_by(1000) {

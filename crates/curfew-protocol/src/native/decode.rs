@@ -21,7 +21,8 @@ struct Members<'a> {
     id: Option<Value<'a>>,
     channel: Option<Value<'a>>,
     data: Option<Value<'a>>,
-    /// True if any of `rare` was found. Most messages have none, and are not searched for them.
+    /// True if any of `rare` was found. Most messages have no rare member, and are not searched for
+    /// one.
     has_rare: bool,
     rare: RareMembers<'a>,
     /// The first fault of a member's name.
@@ -212,7 +213,7 @@ impl<'a> Members<'a> {
             (Some(_), Some(_)) => Err("one of `since` and `before` can be given".into()),
             (Some(value), None) => Ok(HistoryRange::Since(since(value)?)),
             (None, Some(value)) => Ok(HistoryRange::Before(number("before", value)?)),
-            // Without either, the newest publications are read.
+            // Without `since` and `before`, the newest publications are read.
             (None, None) => Ok(HistoryRange::Before(u64::MAX)),
         }
     }

@@ -39,7 +39,7 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             put_string("message", message, out);
             put_trace(*trace, out);
         }
-        // The close that follows says why.
+        // The close that follows states the reason.
         Reply::NotOpened { .. } => return false,
         Reply::Subscribed(subscribed) => {
             if !ok(id, out) {
@@ -179,7 +179,7 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
     out.put_u8(b'}');
 }
 
-/// Opens the reply to a command that succeeded. Returns false, and writes nothing, without an id.
+/// Opens the reply to a command that succeeded. Without an id, returns false and writes nothing.
 fn ok(id: Option<&CommandId>, out: &mut BytesMut) -> bool {
     if id.is_none() {
         return false;

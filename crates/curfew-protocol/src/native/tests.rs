@@ -601,7 +601,7 @@ fn present() -> Present {
         session: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
         user: "b\"b".into(),
         info: Some(r#"{"a":[1.0e5]}"#.into()),
-        // Other protocols send this, the native one does not.
+        // Other protocols send this member, the native protocol does not.
         channel_info: Some("7".into()),
     }
 }

@@ -58,7 +58,7 @@ fn forbidden(detail: String) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
 }
 
-/// A request, taken apart.
+/// A request that has been split into its parts.
 #[derive(Debug)]
 pub(super) struct Call {
     /// The settings that apply to the whole request.
@@ -113,7 +113,7 @@ impl Call {
         }
     }
 
-    /// A parameter of the path. The table of operations defines which ones exist.
+    /// A parameter of the path. The table of operations defines the parameters of each path.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).map_or("", String::as_str)
     }
@@ -158,7 +158,7 @@ pub(super) struct Operation {
     /// The operation publishes: its body may have a `traceparent`, and after a timeout its outcome
     /// is unknown.
     pub(super) publishes: bool,
-    /// Its span is recorded regardless of the sampling ratio.
+    /// The operation's span is recorded regardless of the sampling ratio.
     pub(super) always_traced: bool,
     /// Query parameters: name and meaning.
     pub(super) query: &'static [(&'static str, &'static str)],

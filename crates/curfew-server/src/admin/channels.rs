@@ -113,8 +113,8 @@ pub(super) struct History {
     offset: u64,
     /// The publications: oldest first with `since`, otherwise newest first.
     publications: Vec<Entry>,
-    /// True if the answer was cut at half of `limits.outbound_bytes`: ask again from the last
-    /// offset in it. Absent otherwise.
+    /// True if the answer was cut at half of `limits.outbound_bytes`. The next request then
+    /// continues from the last offset in this answer. Absent otherwise.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
 }
@@ -163,7 +163,7 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
             Some(StreamInfo {
                 epoch: page.position.epoch.to_string(),
                 offset,
-                // Offsets have no gaps, so the oldest and the newest give the number of
+                // Offsets have no gaps, so the oldest and the newest offset give the number of
                 // publications.
                 kept: first.map_or(0, |first| offset + 1 - first.position.offset),
             })

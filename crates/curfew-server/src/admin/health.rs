@@ -40,7 +40,7 @@ pub(super) struct Ready {
     /// False until the backend has been available once and some issuer has had keys. False also
     /// while the node drains.
     ready: bool,
-    /// While it is `unavailable` the node admits no session, and upgrades get 503.
+    /// While the backend is `unavailable`, the node admits no session, and upgrades get 503.
     backend: Backend,
     /// The reason that the node is not ready. If it is ready, the reason that its backend is
     /// unavailable.
@@ -70,8 +70,8 @@ enum Backend {
 }
 
 /// Answers that the process is alive while its main task works. A stuck worker thread delays only
-/// the connection that it works on; other threads serve the rest. No thread takes over from a stuck
-/// main task: nothing is reloaded, and SIGTERM has no effect.
+/// the connection that it works on; other threads serve all other connections. No thread takes over
+/// from a stuck main task: nothing is reloaded, and SIGTERM has no effect.
 pub(super) fn livez(admin: &Admin) -> Result<Response, Problem> {
     let alive = admin.context.node.since_beat() < STUCK;
     let live = Live {
@@ -89,7 +89,7 @@ pub(super) fn readyz(admin: &Admin) -> Result<Response, Problem> {
         Standing::Starting(why) => (false, Backend::Unavailable, Some(why)),
     };
     let draining = node.is_draining();
-    // Only issuers whose keys are fetched can lack them.
+    // `keyed` is false only if every issuer's keys come from a URL and no fetch has succeeded yet.
     let keyed = admin.context.authenticator.had_keys();
     if draining {
         reason = Some("draining".into());

@@ -12,13 +12,13 @@ use tracing::warn;
 use crate::config::AdminKey;
 use crate::http::{Problem, Response, bearer};
 
-/// Wrong keys in one window that are answered 401; further ones are answered 429.
+/// Maximum number of wrong keys in one window that get 401. Further wrong keys get 429.
 const MAX_GUESSES: u32 = 20;
 
 /// The window in which wrong keys are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Checks keys and counts wrong ones.
+/// Checks keys and counts wrong keys.
 #[derive(Debug)]
 pub(super) struct Key {
     guesses: Mutex<(Instant, u32)>,
@@ -31,8 +31,9 @@ impl Key {
         }
     }
 
-    /// The configured key that a caller has sent. `Err` is the answer to a caller without one. A
-    /// right key is accepted regardless of the number of wrong ones.
+    /// The configured key that equals the key in the request's headers. `Err` is the answer to a
+    /// request without such a key. A configured key is accepted regardless of the number of wrong
+    /// keys.
     pub(super) fn check(
         &self,
         keys: &[Arc<AdminKey>],
@@ -46,7 +47,7 @@ impl Key {
         }
         let sent = bearer(headers);
         // Texts of the same length are compared in constant time. All keys are compared, so that
-        // the time does not reveal which one matched.
+        // the time does not reveal which key matched.
         let is_sent = |key: &AdminKey| {
             let key = key.key().expose().as_bytes();
             sent.is_some_and(|sent| sent.as_bytes().ct_eq(key).into())

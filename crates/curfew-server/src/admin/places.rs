@@ -1,6 +1,6 @@
 //! Counted slots for connections of the admin listener. When all slots are taken, a new connection
-//! displaces one that is idle between two requests. A stranger's idle connections therefore cannot
-//! lock out health checks.
+//! displaces a connection that is idle between two requests. A stranger's idle connections
+//! therefore cannot lock out health checks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +47,8 @@ impl Places {
     }
 
     /// A free slot, or the slot of the connection that has waited longest for a request. `None` if
-    /// every connection has a request, or if the displaced one does not free its slot in time.
+    /// every connection has a request, or if the displaced connection does not free its slot in
+    /// time.
     pub(super) async fn take(self: Arc<Self>) -> Option<Arc<Place>> {
         let free = Arc::clone(&self.free);
         let permit = match Arc::clone(&free).try_acquire_owned() {
@@ -73,7 +74,7 @@ impl Places {
 impl Place {
     /// Notes that the connection waits for a request. It can be displaced from now on.
     pub(super) fn wait(&self) {
-        // Locked before `number`, as in `serve`: another order could deadlock.
+        // Locked before `number`, as in `serve`: the opposite order could deadlock.
         let mut waiting = self.places.waiting.lock();
         let number = waiting.next;
         waiting.next += 1;
@@ -97,7 +98,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // A connection that has ended must not be found among the waiting ones.
+        // A connection that has ended must not stay in the list of idle connections.
         self.serve();
     }
 }

@@ -31,9 +31,9 @@ pub(super) struct Publish {
     /// Any JSON value; delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
-    /// The caller's idempotency key, of 1 to 64 bytes, for a channel with history. If the same
-    /// admin key is used to publish with it again within five minutes, the answer is the first
-    /// one's, and the second publication is not delivered.
+    /// The caller's idempotency key, of 1 to 64 bytes, for a channel with history. If a publication
+    /// with the same key and the same admin key was accepted within the last five minutes, this
+    /// publication is not delivered, and the answer repeats the answer to the first publication.
     #[serde(default)]
     key: Option<String>,
     /// The caller's span, in the form of the header of this name. It takes precedence over that
@@ -168,7 +168,7 @@ impl Admin {
                 Err(error) => error,
             };
             // The error says which channels are done: a caller that repeated the whole broadcast
-            // would publish twice into some.
+            // would publish twice into some channels.
             return Err(match error {
                 BackendError::Unavailable(_) if published > 0 => Problem::unknown_outcome(format!(
                     "published into the first {published} of {count} channels, and into no other"

@@ -17,16 +17,17 @@ use crate::http::{Problem, Response, json};
 /// The time that a revocation lasts by default: longer than any sensible token.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Longest revocation through the API. An unlimited one is written directly to Redis.
+/// Maximum duration of a revocation through the API. An unlimited revocation is written directly to
+/// Redis.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Longest reason, in bytes.
+/// Maximum length of a reason, in bytes.
 const MAX_REASON_BYTES: usize = 500;
 
 /// Cutoffs are Unix seconds of 10 or 11 digits, as in Redis.
 const CUTOFFS: std::ops::Range<u64> = 1_000_000_000..100_000_000_000;
 
-/// Numbers from the end of [`CUTOFFS`] up to this one are taken for present-day milliseconds.
+/// A number from the end of [`CUTOFFS`] up to `MILLIS_END` is reported as a time in milliseconds.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
 /// A revocation to make.
@@ -68,12 +69,12 @@ pub(super) struct DryRun {
     dry_run: bool,
     /// The number of sessions that would be closed, over the whole cluster.
     would_close: u64,
-    /// The first thousand of them.
+    /// The first thousand of these sessions.
     sessions: Vec<SessionInfo>,
 }
 
-/// One revocation in force. If a value's key exists both in plain text and as a digest, each is
-/// listed. Lifting either lifts both.
+/// One revocation in force. If a value's key exists in plain text and also as a digest, both keys
+/// are listed. Lifting one key lifts both.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RevocationInfo {
     kind: String,
@@ -81,7 +82,7 @@ pub(super) struct RevocationInfo {
     value: String,
     /// The key in Redis.
     key: String,
-    /// Unix seconds: tokens issued later are not revoked. Null: tokens of any age are.
+    /// Unix seconds: tokens issued later are not revoked. Null: tokens of any age are revoked.
     before: Option<u64>,
     reason: Option<String>,
     /// Unix seconds. Null: the revocation stays until it is lifted.
@@ -126,7 +127,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     let node = &admin.context.node;
     let receipt = node.revoke(key.clone(), revocation).await?;
     node.tell_receipt(&key, &receipt);
-    // The line has neither the value nor the reason, because either may identify a person.
+    // The log line has neither the value nor the reason, because both may identify a person.
     info!(
         kind,
         key = call.key(),
@@ -137,8 +138,8 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         closed = receipt.closed,
         "revoked by the admin API"
     );
-    // 202: accepted, but some node has not confirmed it, or a failure of the primary could still
-    // lose it.
+    // 202: accepted, but some node has not confirmed the revocation, or a failure of the primary
+    // could still lose it.
     let status = match receipt.durability {
         _ if !receipt.nodes.missing.is_empty() => StatusCode::ACCEPTED,
         None | Some(Durability::Replicated) => StatusCode::OK,
@@ -149,7 +150,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
     let listed = admin.context.node.backends().revocations.list().await?;
-    // The kinds are those of this moment. A later reload may add one.
+    // The kinds that are configured now. A later reload may add a kind.
     let kinds = admin.context.node.hub().kinds();
     let unknown = |kind: &str| {
         let known = RevocationKey::is_kind(kind, kinds.claims());
@@ -199,7 +200,7 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 }
 
 impl Admin {
-    /// Counts the sessions that a revocation would close, without closing them.
+    /// Finds the sessions that a revocation would close, without closing them.
     async fn dry_run(
         &self,
         key: &RevocationKey,

@@ -38,7 +38,7 @@ pub(super) struct SessionInfo {
     /// The configured issuer's name.
     issuer: String,
     protocol: Cow<'static, str>,
-    /// The client's address: the socket's, or the one that a trusted proxy reports.
+    /// The client's address: the socket's address, or the address that a trusted proxy reports.
     address: Option<IpAddr>,
 }
 

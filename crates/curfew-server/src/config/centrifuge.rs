@@ -14,8 +14,8 @@ pub struct CentrifugeConfig {
     /// Answers at `/connection/http_stream`, for clients whose network lets no WebSocket pass. They
     /// send their commands to `/emulation`, at any node.
     pub http_stream: bool,
-    /// Answers at `/connection/sse`, for the same clients. The token is in the URL there: keep it
-    /// out of the logs of proxies.
+    /// Answers at `/connection/sse`, for the same clients. The token is then in the URL: keep the
+    /// token out of the logs of proxies.
     pub sse: bool,
     /// A subscription token gives the right to subscribe to its channel, unless a rule denies it.
     /// `false`: such a token is verified, but gives no right.

@@ -37,7 +37,7 @@ pub enum Power {
 }
 
 impl Power {
-    /// Its name in the configuration.
+    /// The right's name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Publish => "publish",
@@ -60,10 +60,11 @@ pub struct AdminKeyConfig {
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
-    /// The calls it may be used for: `publish`, `read`, `revoke` (and lift revocations),
-    /// `disconnect`, `explain`. Required. Any other is answered 403.
+    /// The calls that the key may be used for: `publish`, `read`, `revoke` (and lift revocations),
+    /// `disconnect`, `explain`. Required. Any other call is answered 403.
     pub may: Vec<Power>,
-    /// The channels it may publish into, list and ask about, as patterns: `["news:*"]`. Empty: all.
+    /// The channels that the key may publish into, list and ask about, as patterns: `["news:*"]`.
+    /// Empty: all.
     pub channels: Vec<String>,
 }
 
@@ -86,7 +87,7 @@ impl fmt::Debug for AdminKey {
 }
 
 impl AdminKey {
-    /// Its name in logs and traces.
+    /// The key's name in logs and traces.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -216,7 +217,7 @@ impl AdminKeyConfig {
     }
 }
 
-/// A key, from its file if there is one. The error names the setting and what is wrong.
+/// A key, from its file if there is one. The error is the setting's name and its fault.
 fn read(
     within: &str,
     key: Option<&Secret>,

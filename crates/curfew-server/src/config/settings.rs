@@ -19,7 +19,7 @@ pub struct ServerSettings {
     pub server: ServerConfig,
     /// `[centrifuge]`.
     pub centrifuge: CentrifugeConfig,
-    /// `[auth]`: where tokens may come from and how bad ones are refused.
+    /// `[auth]`: the sources of tokens, and the form in which bad tokens are refused.
     pub auth: AuthConfig,
     /// From `server.allowed_origins`.
     pub origins: OriginPolicy,

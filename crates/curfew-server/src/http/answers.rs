@@ -103,8 +103,8 @@ impl Answers {
         }
     }
 
-    /// Logs the refusals that no line has reported yet, once the interval since the last line about
-    /// the same cause is over.
+    /// Logs the refusals that no log line has counted yet. A cause is logged only after the
+    /// interval since its last line has ended.
     pub(crate) fn tell_rest(&self) {
         let due: Vec<_> = {
             let refusals = self.refusals.lock();

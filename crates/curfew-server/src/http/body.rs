@@ -18,16 +18,16 @@ pub(crate) const PUBLIC_TIMEOUT: Duration = Duration::from_secs(5);
 /// The reasons that a body is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// It has more than this number of bytes.
+    /// The body has more than this number of bytes.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
-    /// The peer ended it too early.
+    /// The peer ended the body too early.
     #[error("the body is incomplete: it broke off")]
     Incomplete,
-    /// Its chunks have no valid form.
+    /// The body's chunks have no valid form.
     #[error("the body is not encoded as it should be: a chunk is malformed")]
     Malformed,
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     #[error("the body did not come in time")]
     Late,
 }

@@ -31,18 +31,18 @@ use super::{Problem, Response};
 /// The time that a peer has to read its answer and close.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Maximum number of a peer's bytes that are read and discarded meanwhile.
+/// Maximum number of the peer's bytes that are read and discarded during [`LINGER`].
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// The time that a turned-away peer has to send the head of its request.
 const TURN_AWAY: Duration = Duration::from_secs(2);
 
-/// Maximum number of peers that are turned away at a time after reading their request. Further ones
-/// are answered without reading it.
+/// Maximum number of turned-away peers whose request is read at a time. A further peer is answered
+/// at once, and its request is not read.
 const TURNED_AWAY: usize = 1024;
 
-/// Maximum number of peers that are turned away over TLS at a time, where an answer costs a
-/// handshake. Further ones are closed without an answer.
+/// Maximum number of peers that are turned away over TLS at a time. Each of these answers costs a
+/// handshake. A further peer is disconnected without an answer.
 const TURNED_AWAY_OVER_TLS: usize = 64;
 
 /// An answer to a request.
@@ -58,7 +58,8 @@ pub(crate) struct Ended<S> {
 
 /// Answers one request after another until an answer or the peer ends the connection. After `stop`
 /// is cancelled, no further request is awaited if `may_stop` returns true. hyper's own answer to
-/// bytes that are not a request is held back in `stream`, so that the caller can send another.
+/// bytes that are not a request is held back in `stream`, so that the caller can send another
+/// answer.
 pub(crate) async fn serve<S>(
     stream: S,
     ahead: Bytes,
@@ -260,8 +261,8 @@ async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -
     }
 }
 
-/// A stream with a deadline for writes. The time runs from the first write that has to wait until
-/// everything is flushed.
+/// A stream with a deadline for writes. The time starts at the first write that has to wait. The
+/// deadline is removed when everything is flushed.
 #[derive(Debug)]
 pub(crate) struct Timely<S> {
     stream: S,

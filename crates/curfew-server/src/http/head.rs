@@ -42,33 +42,33 @@ impl From<&LimitsConfig> for Bounds {
 /// The reasons that a head is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadFault {
-    /// It is over `limits.head_bytes`.
+    /// The head is over `limits.head_bytes`.
     TooLarge,
-    /// Its target is longer than hyper reads.
+    /// The request's target is longer than hyper reads.
     LongTarget,
-    /// It has more headers than `limits.headers`.
+    /// The head has more headers than `limits.headers`.
     TooManyHeaders,
-    /// It is the preface of HTTP/2.
+    /// The bytes are the preface of HTTP/2.
     Http2,
-    /// It is the beginning of a TLS connection.
+    /// The bytes are the beginning of a TLS connection.
     Tls,
-    /// It broke off.
+    /// The connection ended within the head.
     Incomplete,
-    /// It did not arrive in time.
+    /// The head did not arrive in time.
     Late,
-    /// It is a load balancer's PROXY header.
+    /// The bytes are a load balancer's PROXY header.
     Proxy,
-    /// It is of another version of HTTP.
+    /// The request is of another version of HTTP.
     Version,
-    /// It does not say where its body ends, or says it twice.
+    /// The head does not say where the body ends, or says it twice.
     Framing,
-    /// It is not HTTP/1.1.
+    /// The bytes are not HTTP/1.1.
     Malformed,
 }
 
 impl HeadFault {
-    /// The fault behind hyper's `error`, after it had read `read` of a head. `None`: the connection
-    /// was lost, or ended without a request.
+    /// The fault behind hyper's `error`, after hyper had read `read` of a head. `None`: the
+    /// connection was lost, or ended without a request.
     pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
         if error.is_timeout() {
             return (!read.is_empty()).then_some(Self::Late);
@@ -173,7 +173,7 @@ impl HeadFault {
         }
     }
 
-    /// Its label in the metric of connections that are not upgraded.
+    /// The fault's label in the metric of connections that are not upgraded.
     pub(crate) fn reject_reason(self) -> RejectReason {
         match self {
             Self::TooLarge | Self::LongTarget => RejectReason::HeadTooLarge,
@@ -194,7 +194,7 @@ fn target(read: &[u8]) -> &[u8] {
     words.nth(1).unwrap_or_default()
 }
 
-/// The number of headers in the part of a head that was read. An incomplete last one counts.
+/// The number of headers in the part of a head that was read. An incomplete last header counts.
 fn headers(read: &[u8]) -> usize {
     let end = HeadEnd::default().find(read).unwrap_or(read.len());
     let lines = read[..end].split(|byte| *byte == b'\n');

@@ -1,5 +1,5 @@
 //! The span of a request, by the semantic conventions for HTTP servers, and the parts of an answer
-//! that name it. A span has neither the query nor a header that may hold a token.
+//! that name the span. A span has neither the query nor a header that may hold a token.
 
 use std::net::IpAddr;
 

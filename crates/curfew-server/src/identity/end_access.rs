@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The answer while the backend is unavailable.
 const ENDED_HERE: &str =
-    "sessions here are closed; those of other nodes as soon as the backend is back";
+    "sessions of this node are closed; other nodes follow once the backend is available";
 
 /// An order to end access.
 pub(super) struct AccessEnd<'a> {
@@ -40,7 +40,7 @@ impl Reports {
     ///
     /// # Errors
     ///
-    /// The backend is unavailable, or too many reports wait for it, see
+    /// The backend is unavailable, or too many reports wait to be written: see
     /// [`curfew_node::Node::revoke_reported`].
     pub(super) async fn end_access(
         &self,
@@ -50,7 +50,8 @@ impl Reports {
     ) -> Result<SessionsFound, ReportError> {
         let node = &self.context.node;
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
-        // All start together, so each takes effect here even if the sender hangs up.
+        // All revocations start together, so that each revocation takes effect on this node even if
+        // the sender hangs up.
         let revocations = end.subjects.iter().map(|subject| {
             let key = subject.key();
             let revocation = Revocation {
@@ -67,7 +68,8 @@ impl Reports {
         let mut found = Ok(SessionsFound::None);
         for (key, result) in join_all(revocations).await {
             match result {
-                // The line names neither the user nor the login, because both identify a person.
+                // The log line names neither the user nor the login, because both identify a
+                // person.
                 Ok(receipt) => {
                     node.tell_receipt(&key, &receipt);
                     info!(
@@ -91,8 +93,8 @@ impl Reports {
     }
 }
 
-/// The answer to a sender whose report is not in force everywhere. `away` is its status while the
-/// backend is unavailable.
+/// The answer to a sender whose report is not in force on every node. `away` is the answer's status
+/// while the backend is unavailable.
 pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal {
     match error {
         ReportError::Backend(_) => ReportRefusal::unavailable(away, ENDED_HERE),
@@ -108,11 +110,11 @@ pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal 
 pub(super) enum SessionsFound {
     /// Sessions were closed, or a node that has not answered may have closed some.
     Some,
-    /// Every node has answered that it had none.
+    /// Every node has answered that it had no such session.
     None,
 }
 
-/// The time after which every token from before a report has expired.
+/// The time after which every token that was issued before a report has expired.
 fn remembered(auth: &AuthConfig) -> Duration {
     match auth.max_token_lifetime {
         Duration::ZERO => LONG,

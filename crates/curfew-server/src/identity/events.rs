@@ -86,7 +86,7 @@ impl Report for PushedEvent {
         }
     }
 
-    /// Carries out the effect of an event. A repeated event has the same effect, so no event is
+    /// Carries out the effect of an event. A repeated event has the same effect, so events are not
     /// remembered, and an event that failed may be sent again.
     async fn carry_out(
         event: &SecurityEvent,
@@ -194,7 +194,7 @@ impl Reports {
         self.take_report(received, delivery).await
     }
 
-    /// Receives an event. The body is its token.
+    /// Receives an event. The request's body is the event's token.
     async fn receive_event(
         &self,
         name: String,
@@ -205,8 +205,7 @@ impl Reports {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
         let permitted = self.may_report(delivery);
-        // Only a permitted request is authorized: a refused one must not cost the reading of a
-        // file.
+        // Only a permitted request is authorized, because authorization may read a file.
         if permitted.is_ok() {
             authorize(stream, sent).await?;
         }
@@ -217,8 +216,8 @@ impl Reports {
     }
 }
 
-/// Compares the `Authorization` header with the one that was agreed on. A transmitter sends it with
-/// every request (Shared Signals Framework 1.0 §6.1.1).
+/// Compares the `Authorization` header with the value that was agreed on. A transmitter sends the
+/// header with every request (Shared Signals Framework 1.0 §6.1.1).
 async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), ReportRefusal> {
     let read = match stream.authorization_file {
         None => Ok(stream.expected_authorization()),

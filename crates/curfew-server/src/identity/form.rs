@@ -1,4 +1,4 @@
-//! The bodies of reports: forms and others.
+//! The bodies of reports: forms, and bodies of other media types.
 
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, Request, StatusCode};
@@ -9,7 +9,8 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use crate::http::{Response, body};
 
-/// Largest body: the largest token that `auth.max_token_bytes` may allow, and the text around it.
+/// Maximum size of a body, in bytes: the largest token that `auth.max_token_bytes` may allow, and
+/// the text around the token.
 const MAX_BODY_BYTES: usize = 68 * 1024;
 
 /// The media type of a form.
@@ -19,8 +20,8 @@ const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 pub(super) struct Form(String);
 
 impl Form {
-    /// The one field of this name. The value is not decoded. A form escapes no character of a
-    /// token.
+    /// The only field of this name. Its value is not decoded, because a form escapes no character
+    /// of a token.
     pub(super) fn field(&self, name: &str) -> Result<&str, ReportRefusal> {
         let mut fields = self.0.split('&').filter_map(|field| field.split_once('='));
         let mut named = fields.by_ref().filter(|(known, _)| *known == name);
@@ -34,7 +35,7 @@ impl Form {
     }
 }
 
-/// The answer to a request that took effect: 200 without a body. No cache keeps the answer.
+/// The answer to a request that took effect: 200 without a body. No cache stores the answer.
 pub(super) fn done() -> Response {
     let mut response = Response::new(Full::default());
     let no_store = HeaderValue::from_static("no-store");

@@ -27,14 +27,15 @@ const MEDIA_TYPE: &str = "application/json";
 /// The status of a request that has no effect now and may be sent again.
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// The body (§3 of the draft); versions up to -02 called the member `subject`.
+/// The body (§3 of the draft). In versions of the draft up to -02, the member `sub_id` was called
+/// `subject`.
 #[derive(Deserialize)]
 struct Body {
     #[serde(alias = "subject")]
     sub_id: Value,
 }
 
-/// An issuer's assertion, and the body that came with it.
+/// An issuer's assertion, and the body of the same request.
 struct Assertion {
     token: String,
     body: String,
@@ -43,7 +44,7 @@ struct Assertion {
 /// The user whose sessions an issuer ends.
 struct RevokedUser {
     revoker: Revoker,
-    /// All of these name the user.
+    /// The subjects, each of which names the user.
     subjects: Vec<Subject>,
 }
 
@@ -108,8 +109,8 @@ impl Report for Assertion {
         }
     }
 
-    /// Ends all of a user's sessions until now. A user without sessions counts as a success, so
-    /// that the issuer learns nothing about other users (§4 allows 404 for them).
+    /// Ends a user's sessions whose tokens were issued up to now. A user without sessions counts as
+    /// a success (§4 also allows 404), so the issuer does not learn if the user has sessions.
     async fn carry_out(
         user: &RevokedUser,
         reports: &Reports,
@@ -122,7 +123,7 @@ impl Report for Assertion {
             issuer: &revoker.issuer,
             report: Assertion::KIND.as_str(),
             subjects,
-            // The later of both clocks is used: a session from before the request must not stay.
+            // The later of the two times is used: a session from before the request must not stay.
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
         let found = reports.end_access(end, settings, span).await;

@@ -1,6 +1,6 @@
-//! Reports whose verification lacks only a key that the node may not ask for yet. A sender sends a
-//! report once, so the report waits for the issuer's next answer. Strangers can send such reports
-//! too, so the slots are limited and shared out by address.
+//! Reports that lack only a key of their issuer, while the node may not fetch the issuer's keys
+//! again yet. A sender sends a report once, so the report waits until the next fetch succeeds.
+//! Strangers can send such reports too, so the slots are limited and shared out by address.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,7 +29,8 @@ const MAX_PER_ISSUER: usize = 1_000;
 /// The longest wait of a report. A logout token is valid for the same time.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The time for which a report's sender waits for the outcome, after the first check for its key.
+/// The time for which the answer to a report's sender waits for the outcome, once the report has a
+/// slot.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
 /// The waiting reports, by issuer.
@@ -88,8 +89,8 @@ impl Drop for Place {
 }
 
 impl Kept {
-    /// Logs the reports that no line has mentioned yet, once the interval since the last line is
-    /// over.
+    /// Logs the reports that no log line has mentioned yet, once the interval since the last line
+    /// is over.
     pub(super) fn tell_rest(&self) {
         for (name, issuer) in &*self.0.lock() {
             if let Some((times, line)) = issuer.lines.kept.rest() {
@@ -109,10 +110,10 @@ impl Kept {
 }
 
 impl Issuer {
-    /// Takes a slot for a report from this address. Returns its number, the token that is cancelled
-    /// if another report gets the slot, and the number of taken slots. If no slot is free, the
-    /// address with the most slots loses its newest one. That address must hold at least two more
-    /// slots than this one.
+    /// Takes a slot for a report from this address. Returns the slot's number, the token that is
+    /// cancelled if another report displaces this one, and the number of taken slots. If no slot is
+    /// free, the address with the most slots loses its newest slot. That address must hold at least
+    /// two slots more than `address`; otherwise the result is `None`.
     fn place(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, usize)> {
         let address = address_group(address);
         if self.waiting.len() >= MAX_PER_ISSUER {
@@ -145,12 +146,13 @@ impl Issuer {
 }
 
 impl Reports {
-    /// Judges a report and concludes it. A report that lacks only its key waits for its issuer's
-    /// next answer. The node then concludes the report even if the sender has disconnected.
+    /// Judges a report and concludes it. A report that lacks only its key waits until its issuer's
+    /// keys are fetched. The node then concludes the report even if the sender has disconnected.
     ///
     /// # Errors
     ///
-    /// The report waits for its key, or no slot is free. Its outcome is open.
+    /// The report lacks its key. If `is_kept` is set, the report still waits and its outcome is
+    /// open. Otherwise no slot was free, or the report has lost its slot.
     pub(super) async fn judge_report<R: Report>(
         self: &Arc<Self>,
         report: R,
@@ -188,7 +190,7 @@ impl Reports {
                     delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
-                    // Sending fails if the sender no longer waits. The report has taken effect
+                    // Sending fails if the sender's request has ended. The report has taken effect
                     // anyway.
                     drop(told.send(response));
                 }

@@ -26,7 +26,7 @@ const NOBODY_FOUND: &str = "no session has the login that the logout token names
 /// Maximum number of a user's sessions that are searched for a login.
 const LOOKED_AT: usize = 20;
 
-/// The status of a logout without effect. §2.8 has no other, no matter which side is at fault.
+/// The status of a logout without effect. §2.8 defines no other status.
 const NOT_DONE: StatusCode = StatusCode::BAD_REQUEST;
 
 /// A logout token.
@@ -169,7 +169,7 @@ impl Reports {
             ..SessionFilter::default()
         };
         let sessions = &self.context.node.backends().sessions;
-        // The logout is in force either way. Without the list no advice can be given.
+        // The logout is in force even if the list fails. Without the list no advice can be given.
         let Ok(page) = sessions.list(&filter).await else {
             return false;
         };

@@ -30,7 +30,7 @@ pub(super) struct ReportRefusal {
     pub(super) is_kept: bool,
 }
 
-/// The issuer of a refused report that it signed. Its configuration or this node's is wrong.
+/// The issuer that signed a refused report. Either the issuer or this node is configured wrongly.
 #[derive(Debug)]
 pub(super) struct SignedRefusal {
     /// The issuer's configured name.
@@ -40,7 +40,7 @@ pub(super) struct SignedRefusal {
     why: String,
 }
 
-/// The outcomes of a report without effect. All kinds of reports have them.
+/// The outcomes of a report without effect. Every kind of report can have each of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Undone {
     /// The report is invalid.
@@ -96,7 +96,7 @@ impl ReportRefusal {
         }
     }
 
-    /// Adds the issuer that signed the report, and its fault.
+    /// Adds the issuer that signed the report, and the report's fault.
     pub(super) fn signed(mut self, issuer: &Arc<str>, fault: ReportFault, why: String) -> Self {
         self.signed = Some(Box::new(SignedRefusal {
             issuer: Arc::clone(issuer),
@@ -193,7 +193,7 @@ impl From<Undone> for EventOutcome {
     }
 }
 
-/// The span of a report that was refused, which began at `began`.
+/// The span of a refused report whose request arrived at `began`.
 pub(super) fn refused_span(
     tracer: &Tracer,
     refused: &ReportRefusal,

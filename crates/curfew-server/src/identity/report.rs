@@ -21,23 +21,24 @@ use crate::metrics::{ReportKind, ServerMetrics};
 
 /// A kind of report, with the parts that differ between kinds. A value is one received report.
 pub(super) trait Report: Sized + Send + Sync + 'static {
-    /// Its name in metrics and in the log.
+    /// The kind's name in metrics and in the log.
     const KIND: ReportKind;
-    /// Its path in spans.
+    /// The endpoint's path in spans.
     const ROUTE: &'static str;
-    /// The name of its span.
+    /// The name of the kind's spans.
     const SPAN: &'static str;
     /// The log line about a refused report.
     const REFUSED: &'static str;
 
-    /// The content that its issuer has signed.
+    /// The content that the report's issuer has signed.
     type Verified: Send;
     /// The effect that the report asks for.
     type Order: Send + Sync;
     /// The outcome that metrics count.
     type Outcome: Label + From<Undone>;
 
-    /// Verifies its token with the known keys, or with keys that its issuer provides during `wait`.
+    /// Verifies the report's token with the known keys, or with keys that arrive from the issuer
+    /// during `wait`.
     fn verify(
         &self,
         authenticator: &Authenticator,
@@ -66,7 +67,7 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
         span: &Span,
     ) -> impl Future<Output = Result<Self::Outcome, ReportRefusal>> + Send;
 
-    /// The metric of its outcomes.
+    /// The metric of the kind's outcomes.
     fn counter(metrics: &ServerMetrics) -> &Counters<Self::Outcome>;
 
     /// The answer to a report that took effect.
@@ -90,7 +91,8 @@ pub(super) struct OrderName<'a> {
     pub(super) issuer: &'a str,
     /// The type of the event, if a kind of report has several.
     pub(super) event: Option<&'static str>,
-    /// True if it ends access. Its span is then recorded regardless of the sampling ratio.
+    /// True if the order ends access. The order's span is then recorded regardless of the sampling
+    /// ratio.
     pub(super) ends_access: bool,
 }
 
@@ -101,13 +103,13 @@ pub(super) struct Delivery {
     pub(super) began: SystemTime,
     /// The address that the request came from.
     pub(super) address: IpAddr,
-    /// The settings that apply to the report: the request's, or after a wait, the ones in force
-    /// when its key arrived.
+    /// The settings that apply to the report: the request's settings or, after a wait, the settings
+    /// in force when the key arrived.
     pub(super) settings: Snapshot,
 }
 
 impl Reports {
-    /// The delivery that begins with a request from `address`.
+    /// The delivery of a report by a request from `address`.
     pub(super) fn delivery(
         &self,
         request: &Request<Incoming>,
@@ -139,8 +141,8 @@ impl Reports {
         }
     }
 
-    /// Carries out an order, or refuses a report without one. Counts, notes, traces and answers
-    /// both.
+    /// Carries out an order, or refuses a report without one. Counts, notes and traces the outcome,
+    /// and returns its answer.
     pub(super) async fn conclude<R: Report>(
         &self,
         order: Result<R::Order, ReportRefusal>,

@@ -1,4 +1,5 @@
-//! `POST /revoke`: the holder of an access token revokes it, and its sessions end (RFC 7009).
+//! `POST /revoke`: the holder of an access token revokes the token, and the token's sessions end
+//! (RFC 7009).
 //!
 //! Clients are public: a valid token is their only credential.
 
@@ -155,7 +156,7 @@ impl Reports {
         let receipt = written.map_err(|_| {
             ReportRefusal::unavailable(
                 NOT_NOW,
-                "sessions here are closed; try again for those elsewhere",
+                "sessions of this node are closed; try again to close sessions of other nodes",
             )
         })?;
         node.tell_receipt(&key, &receipt);

@@ -1,6 +1,6 @@
-//! Limits the reports and token revocations that could not be verified, for each address that they
-//! come from. Each costs a signature check, and a stranger's must not crowd out an identity
-//! provider's.
+//! Limits, for each address, the reports and token revocations that cannot be verified. Each of
+//! them costs a signature check. Without the limit, a stranger's reports could crowd out those of
+//! an identity provider.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,7 +16,7 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use super::report::Delivery;
 
-/// Maximum number of addresses with a bucket of their own. All further ones share one.
+/// Maximum number of addresses with a bucket of their own. All further addresses share one bucket.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// The key of the bucket that all further addresses share.
@@ -37,7 +37,7 @@ struct Buckets {
 }
 
 impl Unverified {
-    /// Logs the addresses that no line has mentioned yet, once the interval since the last line is
+    /// Logs the refusals that no log line has counted yet, once the interval since the last line is
     /// over.
     pub(super) fn tell_rest(&self) {
         if let Some((times, address)) = self.told.rest() {
@@ -92,7 +92,7 @@ impl Buckets {
             return address;
         }
         let quota = self.quota();
-        // A full bucket is the same as none, so full ones are removed to make room.
+        // A full bucket is the same as no bucket, so full buckets are removed to make room.
         self.by_address
             .retain(|_, bucket| !bucket.is_full(quota, now));
         match self.by_address.len() < MAX_ADDRESSES {
@@ -106,7 +106,7 @@ fn tell(times: u64, address: IpAddr) {
     warn!(
         %address,
         times,
-        "reports turned away unread: too many of their addresses' could not be verified (limits.unverified_reports_per_second)"
+        "reports refused unread: too many from one address were not verifiable (limits.unverified_reports_per_second)"
     );
 }
 
@@ -116,8 +116,7 @@ fn per_second(delivery: &Delivery) -> u32 {
 }
 
 impl Reports {
-    /// Refuses a report before it is read, if too many recent ones from its address could not be
-    /// verified.
+    /// Refuses a report before it is read if the address's bucket of unverified reports is empty.
     pub(super) fn may_report(&self, delivery: &Delivery) -> Result<(), ReportRefusal> {
         if self.unverified.has(delivery.address, per_second(delivery)) {
             return Ok(());

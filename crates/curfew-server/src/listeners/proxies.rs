@@ -1,5 +1,6 @@
-//! The client behind a load balancer, which names it by the PROXY protocol, `X-Forwarded-For` or
-//! `Forwarded`. `server.trusted_proxies` says which peers are trusted to do so.
+//! The client behind a load balancer. The load balancer names the client by the PROXY protocol,
+//! `X-Forwarded-For` or `Forwarded`. `server.trusted_proxies` lists the load balancers that are
+//! trusted.
 
 pub(crate) mod forwarded;
 pub(crate) mod network;
@@ -16,7 +17,8 @@ use tokio::net::TcpStream;
 use network::Network;
 use protocol::{Header, Unparsed};
 
-/// The header to which each load balancer appends an address. The nearest one wrote the last.
+/// The header to which each load balancer appends an address. The nearest load balancer has
+/// appended the last address.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The load balancers in front of the public listener, which are trusted to name their clients.
@@ -31,8 +33,9 @@ pub struct Proxies {
 pub(crate) enum Client {
     /// The client's address, as far as it is known.
     Known(IpAddr),
-    /// The address of the proxy, because its headers name two different clients. All such clients
-    /// count as one: otherwise a client could add a header to evade the limits of an address.
+    /// The address of the proxy, because the request's headers name two different clients. All such
+    /// clients count as one: otherwise a client could add a header to evade the limits of an
+    /// address.
     Disputed(IpAddr),
 }
 
@@ -79,9 +82,10 @@ impl Proxies {
         self.protocol && (self.trusted.is_empty() || self.trusts(peer))
     }
 
-    /// The client of a request from `peer`: the nearest address in its headers that is not a
-    /// trusted proxy's. If the two kinds of headers disagree, a client has added the kind that its
-    /// proxy does not write. Neither kind is trusted then, and `peer` counts as the client.
+    /// The client of a request from `peer`: the nearest address in the request's headers that is
+    /// not a trusted proxy's. If the two kinds of headers disagree, a client has added the kind
+    /// that its proxy does not write. Neither kind is trusted then, and `peer` counts as the
+    /// client.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         if !self.trusts(peer) {
             return Client::Known(peer);
@@ -126,7 +130,7 @@ pub(crate) async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketA
     let mut header = Vec::new();
     let mut piece = [0; 256];
     loop {
-        // Bytes are peeked first, so that the ones after the header stay in the socket.
+        // Bytes are peeked first, so that the bytes after the header stay in the socket.
         let peeked = stream.peek(&mut piece).await?;
         if peeked == 0 {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());

@@ -29,7 +29,7 @@ pub enum TlsError {
     /// No private key in the file.
     #[error("no PEM private key in {}", .0.display())]
     NoKey(PathBuf),
-    /// The two do not fit together, or are of a kind that is not supported.
+    /// Certificate and key do not fit together, or are of a kind that is not supported.
     #[error("certificate and key do not work together: {0}")]
     Unusable(#[from] rustls::Error),
 }
@@ -49,7 +49,8 @@ impl TlsError {
 pub struct Tls {
     cert_file: PathBuf,
     key_file: PathBuf,
-    /// The contents that were last read, even if they are not in use. A bad file is reported once.
+    /// The contents that were last read, even if they are not in use. They are stored so that a bad
+    /// file is reported only once.
     seen: Mutex<(Vec<u8>, Vec<u8>)>,
     config: ArcSwap<rustls::ServerConfig>,
 }
@@ -75,14 +76,14 @@ impl Tls {
         })
     }
 
-    /// Re-reads the files. Returns true if a new certificate is now in use. On an error, the one in
-    /// use stays, and the same contents cause no error the next time.
+    /// Re-reads the files. Returns true if a new certificate is now in use. On an error, the
+    /// certificate in use stays. A later call that reads the same contents reports no error again.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let files = read(&self.cert_file, &self.key_file);
         let mut seen = self.seen.lock();
         let files = match files {
             Ok(files) => files,
-            // Nothing could be read the last time either, so the fault was reported already.
+            // The last attempt could not read the files either, and has already reported the fault.
             Err(_) if *seen == Default::default() => return Ok(false),
             Err(error) => {
                 *seen = Default::default();

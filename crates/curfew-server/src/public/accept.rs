@@ -61,7 +61,8 @@ impl Public {
         let node = &self.context.node;
         let settings = Snapshot::take(&self.context);
         let proxies = &settings.proxies;
-        // A load balancer's client is counted for an address only when its address is known.
+        // A client behind a load balancer is counted for an address only once that address is
+        // known.
         let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
         let limits = &settings.sessions.limits;
         match self.permits.unauthenticated(known.then_some(peer), limits) {
@@ -97,7 +98,7 @@ impl Public {
     }
 
     /// Serves an accepted connection. Returns its session if a request is upgraded. `settings` are
-    /// the settings at acceptance; a request uses the ones in force when it arrives.
+    /// the settings at acceptance. Each request uses the settings in force when it arrives.
     async fn connection(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -264,7 +265,8 @@ impl Public {
     async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
         accepted.note_request();
         let before = accepted.client();
-        // The whole request uses this snapshot. A reload meanwhile applies to the next request.
+        // The whole request uses this snapshot. A reload during the request applies to the next
+        // request.
         let settings = Snapshot::take(&self.context);
         let client = settings.proxies.client(before, request.headers());
         let (Client::Known(address) | Client::Disputed(address)) = client;
@@ -299,8 +301,8 @@ impl Public {
             let accepted = Arc::clone(&accepted);
             Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
-        // The stop waits for a first request, because hyper would close the connection without an
-        // answer before.
+        // Until the first request has arrived, `stop` does not end the connection, because hyper
+        // would close the connection without an answer.
         let asked = || accepted.has_asked();
         let switch = accepted.switch();
         let Ended {
@@ -346,11 +348,12 @@ impl Public {
     }
 }
 
-/// Waits for the client's first bytes; empty if it closes without any.
+/// Waits for the client's first bytes. The result is empty if the client closes without sending
+/// any.
 ///
-/// The bytes are read here, because hyper would hold its buffers during the wait, and in a storm
-/// all connections are accepted before the first is served. Waiting for a readable socket is not
-/// enough: tokio takes an accepted socket for readable until a read has failed.
+/// hyper would hold its buffers during this wait, so the bytes are read here. In a storm of
+/// reconnects, all connections are accepted before the first is served. Waiting for a readable
+/// socket is not enough: tokio takes an accepted socket for readable until a read has failed.
 async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
     loop {
         stream.readable().await?;

@@ -29,7 +29,7 @@ const TYPES_HEADER: HeaderName = HeaderName::from_static("x-typescript-types");
 pub(super) enum ClientFile {
     /// The module.
     Script,
-    /// Its types for TypeScript.
+    /// The module's types for TypeScript.
     Types,
 }
 
@@ -89,7 +89,7 @@ impl ClientFile {
     }
 }
 
-/// True if the client of the request has this version already (RFC 9110 §13.1.2).
+/// True if the client that sends the request already has this version (RFC 9110 §13.1.2).
 fn is_known(tag: &str, request: &HeaderMap) -> bool {
     let lines = request.get_all(IF_NONE_MATCH).iter();
     let mut tags = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

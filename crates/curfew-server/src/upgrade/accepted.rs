@@ -1,5 +1,5 @@
-//! A connection before its session: its client, as far as known, and the session that takes it
-//! over.
+//! A connection before its session: its client, as far as known, and the session that takes over
+//! the connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,16 +28,17 @@ pub(crate) struct Upgrade {
     pub(super) stream: Option<Box<Stream>>,
 }
 
-/// A connection before its upgrade. It is shared by the task that serves it and by the answer to
-/// its request. These run in turns, so no lock is ever waited for.
+/// A connection before its upgrade. The task that serves the connection and the answer to its
+/// request share this value. The two run in turns, so no lock is ever waited for.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// The client's address: the peer's, until its load balancer has named another.
+    /// The client's address: the peer's, until the load balancer has named another address.
     client: Mutex<IpAddr>,
     /// The time of acceptance.
     pub(super) at: Instant,
     has_asked: AtomicBool,
-    /// Taken by the upgrade; otherwise returned when the connection ends.
+    /// The upgrade takes the permit; without an upgrade, the permit is returned when the connection
+    /// ends.
     permit: Mutex<Option<Unauthenticated>>,
     /// The session that the connection will become.
     upgrade: Mutex<Option<Box<Upgrade>>>,
@@ -96,7 +97,7 @@ impl Accepted {
         *self.client.lock()
     }
 
-    /// Sets the client's address that its load balancer names.
+    /// Sets the client's address that the load balancer names.
     pub(crate) fn set_client(&self, client: IpAddr) {
         *self.client.lock() = client;
     }

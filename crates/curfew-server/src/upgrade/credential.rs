@@ -12,7 +12,7 @@ use crate::http::refusal::NOT_ALLOWED;
 /// The refusal of a request whose cookie is not accepted from its page.
 const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that of a site in server.allowed_origins: this request has none, null or file://; send the token otherwise";
 
-/// The credential of a request. A browser adds cookies on its own. If they are not accepted from
+/// The credential of a request. A browser adds cookies on its own. If cookies are not accepted from
 /// this page, the credential that the page itself has sent counts instead.
 pub(super) fn of(
     settings: &ServerSettings,

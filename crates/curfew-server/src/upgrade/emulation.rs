@@ -1,7 +1,7 @@
 //! `POST /emulation`: commands of clients whose sessions have streamed answers.
 //!
-//! Any node takes them. A node without the session seals them with the session's key and sends them
-//! to the session's node, which the request names.
+//! Any node takes the commands. A node that does not have the session seals them with the session's
+//! key and sends them to the session's node, which the request names.
 
 mod familiar;
 mod replays;
@@ -35,7 +35,7 @@ pub(crate) use sessions::{Emulated, Entry};
 /// The content type of Protobuf.
 const PROTOBUF: &[u8] = b"application/octet-stream";
 
-/// Bytes of a request besides the message.
+/// Bytes that a request may have besides its message.
 const OVERHEAD_BYTES: usize = 1024;
 
 /// The endpoint for commands.
@@ -86,8 +86,9 @@ impl Emulations {
         response
     }
 
-    /// Passes commands to their session. An unknown session gets the same answer as a known one: it
-    /// may have ended a moment ago, and its client learns of that on the stream.
+    /// Passes commands to their session. An unknown session gets the same answer as a known one:
+    /// the session may have ended a moment ago, and its client then learns of the end from the
+    /// stream.
     async fn take(
         &self,
         request: Request<Incoming>,
@@ -133,7 +134,7 @@ impl Emulations {
         Err(problem)
     }
 
-    /// Passes commands to their session, on this node or another.
+    /// Passes commands to their session, on this node or on another node.
     async fn hand_over(
         &self,
         encoding: Encoding,
@@ -187,7 +188,8 @@ impl Emulations {
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let sealed = key.seal(self.node.id(), number, content);
-        // This node's lease is not checked, because the session's node executes them under its own.
+        // This node's lease is not checked, because the session's node executes the commands under
+        // its own lease.
         let relay = &self.node.backends().relay;
         match relay.relay(node, sealed.into()).await {
             Ok(Some(Relayed::Taken)) => {
@@ -218,8 +220,8 @@ pub(super) fn encoding(headers: &HeaderMap) -> Encoding {
     }
 }
 
-/// Largest body of a request with commands. In JSON the commands are a string, in which each
-/// quotation mark takes two bytes.
+/// Maximum size of the body of a request with commands, in bytes. In JSON the commands are a
+/// string, in which each quotation mark takes two bytes.
 fn most_bytes(encoding: Encoding, limits: &LimitsConfig) -> usize {
     let message = match encoding {
         Encoding::Json => limits.message_bytes.saturating_mul(2),

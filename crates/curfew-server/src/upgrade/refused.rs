@@ -1,4 +1,4 @@
-//! The refusal of an upgrade, and the ways to answer it.
+//! The refusal of an upgrade, and its answer.
 
 use curfew_auth::{AuthError, Reject, VerifyError};
 use curfew_node::AdmitError;
@@ -38,8 +38,8 @@ impl UpgradeRefusal {
     }
 }
 
-/// Refuses a client that is not admitted: by 503 if the node or a dependency is at fault, else as
-/// configured.
+/// Refuses a client that is not admitted. The answer is 503 if the node or a dependency is at
+/// fault; otherwise it is the answer that `auth.reject` selects.
 pub(super) fn not_admitted(
     settings: &ServerSettings,
     error: AdmissionError,
@@ -75,7 +75,7 @@ pub(super) fn not_admitted(
     })
 }
 
-/// Refuses a client whose token is at fault, as configured.
+/// Refuses a client whose token is at fault, as `auth.reject` selects.
 fn refuse(settings: &ServerSettings, error: &AuthError) -> Result<Opening, UpgradeRefusal> {
     match settings.auth.reject {
         Reject::Message => Ok(Opening::Refused(Refusal::token(

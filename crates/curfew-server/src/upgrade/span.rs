@@ -16,8 +16,8 @@ use super::refused::UpgradeRefusal;
 use crate::http::Response;
 use crate::http::span::{Asked, describe, name_span, name_trace};
 
-/// A span from the acceptance of the connection until the session is open. It does not cover the
-/// session's life.
+/// A span from the acceptance of the connection until the session is open. The span does not cover
+/// the session's life.
 pub(super) struct UpgradeSpan<'a> {
     tracer: &'a Tracer,
     /// The method and the endpoint.

@@ -1,8 +1,8 @@
 //! `POST /connection/http_stream` and `GET /connection/sse`: from a request to a session that sends
 //! its messages in the answer.
 //!
-//! The session takes over the connection, as after an upgrade. Its first message is in the request,
-//! and the others come by separate requests.
+//! The session takes over the connection, as after an upgrade. Its first message is in the request.
+//! Each later message comes in a separate request.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -31,10 +31,10 @@ const CONNECT: &str = "cf_connect";
 /// Tells nginx to pass the answer on without buffering.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The header by which hyper's answer announces that it has no body.
+/// The header by which an answer of hyper announces an empty body.
 const NO_BODY: &[u8] = b"content-length: 0\r\n";
 
-/// The header that replaces it.
+/// The header that replaces [`NO_BODY`].
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 
 /// The beginning of an event stream, as a chunk. Browsers report a stream as open after its first
@@ -77,7 +77,8 @@ impl StreamKind {
 }
 
 impl Stream {
-    /// Turns the connection into one with a streamed answer, and lets commands reach it.
+    /// Turns the connection into a connection with a streamed answer, and makes its session
+    /// reachable for commands.
     pub(super) fn begin(self, upgraded: Upgraded) -> (Upgraded, SessionKey, Entry) {
         let (streamed, inlet) = Streamed::new(upgraded.transport);
         let entry = self.emulated.enter(self.key, inlet);
@@ -166,7 +167,8 @@ impl Upgrades {
     }
 }
 
-/// Answers a preflight or a request with the wrong method; `None` for one that may become a stream.
+/// Answers a preflight or a request with the wrong method; `None` for a request that may become a
+/// stream.
 pub(super) fn answer_aside(request: &Request<Incoming>, kind: StreamKind) -> Option<Response> {
     let method = kind.method();
     if *request.method() == method {

@@ -80,7 +80,7 @@ struct First {
     subscriptions: Vec<(String, SubscribeOptions<'static>)>,
 }
 
-/// Acts on a connection's first request. Every request other than a good `auth` ends the
+/// Acts on a connection's first request. Every request other than a valid `auth` ends the
 /// connection.
 pub(crate) fn first(
     state: &mut SessionState,
@@ -266,7 +266,7 @@ impl SessionState {
 /// Rejects an `auth` after the first, because a session authenticates once and then uses `refresh`.
 pub(crate) fn again(state: &SessionState, request: &RequestInfo) -> Reaction {
     if state.wire().rules().needs_auth_first {
-        let message = "the session is open; connect is the first command alone";
+        let message = "the session is open; only the first command can be connect";
         return Disconnect::BAD_REQUEST.because(message).into();
     }
     let message = "the session is authenticated; use refresh to renew its token";

@@ -24,9 +24,9 @@ impl SessionState {
         self.schedule_subscriptions();
     }
 
-    /// Ends the subscriptions whose tokens a revocation covers, and those that a gap has ended.
-    /// `Some` if the session ends with them: only a new connection resumes subscriptions that the
-    /// server made.
+    /// Ends the subscriptions whose tokens a revocation covers, and the subscriptions that a gap
+    /// has ended. `Some` ends the session as well: a subscription that the server made is resumed
+    /// only by a new connection.
     pub(crate) fn drop_lost(&mut self) -> Option<End> {
         self.drop_revoked();
         if !self.wire().rules().gap_ends_subscription {
@@ -68,7 +68,8 @@ impl SessionState {
         self.take_away(|channel, subscription| {
             subscription.grant.as_ref()?;
             let disconnect = member.withdrawn(channel)?;
-            // Repeated, because the session may have begun to listen after the hub removed it.
+            // Repeated, because the session may have begun to listen after the hub removed it from
+            // the channel.
             hub.withdraw(channel, &member);
             Some(match disconnect == Disconnect::REAUTH_REQUIRED {
                 true => LostSubscription::ReauthRequired,
@@ -119,7 +120,8 @@ impl SessionState {
         for (channel, _) in &lost {
             let ended = live.subscriptions.remove(channel);
             self.context.node.unsubscribe(channel, &member);
-            // Its token is released only now that no frame is queued for the subscription any more.
+            // The subscription's token is released last, when no frame is queued for the
+            // subscription.
             drop(ended);
         }
         for (channel, reason) in &lost {
@@ -127,7 +129,8 @@ impl SessionState {
         }
     }
 
-    /// Tells the client that the server ended a subscription or did not make it, and counts that.
+    /// Notifies the client that the server has ended or refused a subscription, and counts the
+    /// reason.
     pub(crate) fn tell_lost(&mut self, channel: &Channel, reason: LostSubscription) {
         let code = reason.code();
         let session = self.session_id();

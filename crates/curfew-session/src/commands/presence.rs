@@ -88,7 +88,7 @@ fn size(present: &Present) -> usize {
 /// Centrifuge protocol. `None` if the token lacks the claim.
 pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<Arc<str>> {
     let Some(claim) = settings.session.info_claim.as_deref() else {
-        // The SDKs of Centrifugo expect the `info` that its tokens carry.
+        // The SDKs of Centrifugo expect the `info` that Centrifugo's tokens carry.
         let info = settings
             .shows_sender
             .then(|| ConnectionClaims::of(principal.claims()).info)?;
@@ -98,7 +98,7 @@ pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<
     Some(value.to_string().into())
 }
 
-/// The `info` of a subscription that others see, if the node speaks the Centrifuge protocol.
+/// The subscription's `info` that other clients see, if the node speaks the Centrifuge protocol.
 pub(crate) fn channel_info(
     settings: &SessionSettings,
     info: Option<TokenData>,

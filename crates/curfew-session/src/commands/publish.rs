@@ -28,7 +28,7 @@ use crate::pipeline::{Finished, InFlight};
 pub(crate) struct Asked<'a> {
     /// The data, exactly as sent.
     pub(crate) data: Payload<'a>,
-    /// The client's own name for the publication.
+    /// The client's idempotency key for the publication.
     pub(crate) key: Option<&'a str>,
     /// The client's own trace.
     pub(crate) trace: Option<TraceContext>,
@@ -116,8 +116,8 @@ pub(crate) fn start(
     })
 }
 
-/// Asks the policy, unless a cached decision allows the command. A recorded command asks it anyway,
-/// because its span names the rule.
+/// Asks the policy, unless a cached decision allows the command. The policy is asked about every
+/// recorded command, because the command's span names the rule.
 fn authorized(
     state: &mut SessionState,
     policy: &Policy,
@@ -190,7 +190,7 @@ fn check(data: &Payload<'_>, is_binary: bool) -> Result<(), &'static str> {
     }
 }
 
-/// The session as others see it in the channel.
+/// The session as other clients see it in the channel.
 fn sender(live: &mut Live, settings: &SessionSettings, channel: &Channel) -> Arc<Present> {
     let sender = session_sender(live, settings);
     let subscription = live.subscriptions.get(channel);
@@ -203,7 +203,7 @@ fn sender(live: &mut Live, settings: &SessionSettings, channel: &Channel) -> Arc
     }
 }
 
-/// The session as others see it in every channel.
+/// The session as other clients see it in every channel.
 fn session_sender(live: &mut Live, settings: &SessionSettings) -> Arc<Present> {
     if let Some(sender) = &live.sender {
         return Arc::clone(sender);

@@ -1,4 +1,4 @@
-//! `refresh`: replaces the session's token by a newer one of the same user.
+//! `refresh`: replaces the session's token by a newer token of the same user.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::open::{SessionState, revoked};
 use crate::pipeline::{Finished, InFlight};
 use crate::run::End;
 
-/// Reason why a token does not replace the one in force.
+/// Reason why a token does not replace the token in force.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshError {
     /// The token is refused, or cannot be judged now.
@@ -27,7 +27,7 @@ pub(crate) enum RefreshError {
     /// The token belongs to another user, issuer or login.
     #[error("the token is of another user, issuer or login")]
     DifferentUser,
-    /// The token ends before the one in force.
+    /// The token ends before the token in force.
     #[error("the token expires before the one in force")]
     EndsEarlier,
 }
@@ -96,7 +96,7 @@ pub(crate) fn finish(
                 renew_in: state.context.renew_in(&principal),
             };
             if let Some(live) = &mut state.live {
-                // It shows claims of the old token.
+                // The cached sender shows claims of the old token.
                 live.sender = None;
             }
             let answer = state.reply(request, &reply);
@@ -171,7 +171,7 @@ impl From<&RefreshError> for Failure {
 }
 
 /// Returns true if the new token belongs to the session's login, which `claim` names. A session
-/// without a login accepts any.
+/// without a login accepts any login.
 fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
     let login = current.claims().parse().remove(claim);
     login.is_none() || login == new.claims().parse().remove(claim)

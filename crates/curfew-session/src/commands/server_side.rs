@@ -1,5 +1,5 @@
-//! The channels that the server subscribes a session to as it opens: those that its token names,
-//! the user's own, and those that the client resumes.
+//! The channels that the server subscribes a session to as it opens: the channels that its token
+//! names, the user's personal channel, and the channels that the client resumes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ use crate::commands::subscribe::{narrowed, still_allowed, subscribed, wish};
 use crate::open::{Live, Subscription};
 use crate::{Context, SessionSettings};
 
-/// Prefix of a user's own channel; the user's name follows it.
+/// Prefix of a user's personal channel; the user's name follows it.
 const PERSONAL: char = '#';
 
 /// A channel that the server has subscribed a session to.
@@ -64,12 +64,13 @@ impl From<ServerSideError> for Disconnect {
 pub(crate) struct Made {
     /// The subscriptions.
     pub(crate) subscriptions: Vec<ServerSide>,
-    /// The channels whose data the session's protocol cannot carry. The client is told about them.
+    /// The channels whose data the session's protocol cannot carry. The client is notified about
+    /// each of them.
     pub(crate) refused: Vec<Channel>,
 }
 
 /// Subscribes a session that opens. A channel that the policy does not allow is left out. `asked`
-/// has the channels that the client resumes, with its positions.
+/// has the channels that the client resumes, with the client's positions.
 pub(crate) async fn subscribe(
     context: &Context,
     settings: &SessionSettings,
@@ -83,7 +84,8 @@ pub(crate) async fn subscribe(
         return Err(ServerSideError::TooMany);
     }
     if !wanted.is_empty() {
-        // From here on, frames wait in the session's queue, behind the reply that is still to come.
+        // From here on, the channels' frames wait in the session's queue. The reply is later put
+        // ahead of them.
         live.attachment.open(curfew_hub::Lanes::default());
     }
     let wires = context.node.hub().wires();
@@ -116,7 +118,7 @@ pub(crate) async fn subscribe(
         let missed = OnceLock::new();
         // The reply to `connect` includes the subscription, so there is no frame here.
         let answer = |_: Joined, publications: &[Publication]| {
-            // This can succeed: the session joins once.
+            // The cell is still empty, because the session joins once.
             missed.set(publications.to_vec()).ok();
             None
         };

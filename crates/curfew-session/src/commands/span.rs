@@ -1,4 +1,5 @@
-//! The span of a command, recorded for sampled commands and for those answered with an error.
+//! The span of a command. It is recorded for sampled commands and for commands answered with an
+//! error.
 
 use std::time::SystemTime;
 
@@ -186,8 +187,8 @@ impl CommandSpan {
         self.span.began(self.began);
     }
 
-    /// Marks the command as failed. From now on it is recorded regardless of the sampling share,
-    /// within the client's budget.
+    /// Marks the command as failed. From now on its span is recorded regardless of the sampling
+    /// share, within the client's budget.
     pub(crate) fn failed(&mut self, state: &SessionState, failure: impl Into<Failure>) {
         let failure = failure.into();
         if !self.span.is_recorded() {

@@ -92,7 +92,8 @@ pub(crate) fn start(
     let decision = policy.decide(&member.principal(), Action::Subscribe, &channel);
     state.context.count_decision(&decision);
     CommandSpan::decided(authorize, &decision);
-    // A token can grant what no rule allows, but not what a rule denies.
+    // A token can allow a subscription that no rule allows, but not a subscription that a rule
+    // denies.
     let grants = asked.token.is_some() && settings.subscription_tokens;
     if !allows(&decision, grants) {
         span.forbidden(state, &channel);
@@ -155,13 +156,14 @@ pub(crate) fn start(
 }
 
 /// Returns true if the decision allows a subscription. With `grants`, the subscription's own token
-/// allows what no rule denies.
+/// allows a subscription that no rule denies.
 pub(crate) fn allows(decision: &Decision, grants: bool) -> bool {
     decision.allowed || (grants && decision.why == Why::NoRule)
 }
 
 /// Returns true if the rules in force allow a subscription that `policy` has allowed. The rules may
-/// change while the broker is asked, and recovered publications must not leave by the old rules.
+/// change while the broker is asked, and recovered publications must not be sent under the old
+/// rules.
 pub(crate) fn still_allowed(
     context: &Context,
     policy: &Arc<Policy>,

@@ -1,4 +1,4 @@
-//! Tokens of subscriptions, and `sub_refresh`, which replaces one.
+//! Tokens of subscriptions, and `sub_refresh`, which replaces such a token.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,9 +23,9 @@ use crate::run::End;
 pub(crate) struct Grant {
     /// The token, by which revocations find the subscription.
     token: SubscriptionToken,
-    /// Its data for the client.
+    /// The token's data for the client.
     pub(crate) data: Option<Box<[u8]>>,
-    /// Information about the session that others see in the channel, as JSON.
+    /// Information about the session that other clients see in the channel, as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
     /// The settings of the channel that the token changes for its subscription.
     pub(crate) overrides: Overrides,
@@ -72,7 +72,8 @@ pub(crate) fn refresh(
     let Some(live) = &state.live else {
         return Reaction::Done(None);
     };
-    // Old SDKs name the channel only in the token. The verification compares the two.
+    // Old SDKs name the channel only in the token, so the channel is read from the unverified
+    // token. The verification below compares the token with this channel.
     let of_token = name
         .is_empty()
         .then(|| subscription_channel(&token))

@@ -12,8 +12,8 @@ fn refresh(token: &str) -> String {
     json!({"type": "refresh", "id": 9, "token": token}).to_string()
 }
 
-/// Number of [`blocked`]'s messages that have left and cannot be withheld: those that fit the pipe,
-/// the last perhaps in part.
+/// Upper bound of the number of [`blocked`]'s messages that have left and cannot be withheld: the
+/// messages that fit into the pipe. The last one may be partial.
 const BEYOND_RECALL: usize = 256 / 50 + 1;
 
 #[tokio::test(start_paused = true)]
@@ -355,9 +355,9 @@ async fn a_command_sees_limits_and_policy_of_one_snapshot() {
         settings.limits.subscriptions = subscriptions;
         Arc::new(settings)
     };
-    // Neither of the two settings allows the subscription: one policy denies it, and the other
-    // limit has no room. A command that took the policy of one and the limit of the other would be
-    // allowed.
+    // Neither of the two settings allows the subscription: the first has a policy that denies it,
+    // the second a limit without room. Only a command that took the limit of the first and the
+    // policy of the second would be allowed.
     let snapshots = [with(&[], 1), with(&[Action::Subscribe], 0)];
     harness.context.settings.store(Arc::clone(&snapshots[0]));
     let mut peer = harness.open().await;

@@ -83,7 +83,7 @@ fn ahead(answer: &Value) -> Position {
 async fn a_publication_that_comes_while_a_session_opens_follows_the_answer() {
     let harness = harness();
     let context = Arc::clone(&harness.context);
-    // By then the session has joined the channel `a`, and not yet `stream`.
+    // At this moment the session has joined the channel `a`, and not yet `stream`.
     harness.rig.hook(When::After, Call::Read, move || {
         let delivered = context.node.hub().broadcast(&publication("a"));
         assert_eq!(delivered.queued, 1);

@@ -251,7 +251,7 @@ async fn a_command_over_the_rate_is_not_acted_on() {
 #[tokio::test(start_paused = true)]
 async fn ten_seconds_over_the_rate_without_a_pause_end_the_session() {
     let harness = Harness::with(|settings| settings.limits.messages_per_second = 5);
-    // A command every 100 ms. The second client pauses for two seconds after eight.
+    // A command every 100 ms. The second client pauses for two seconds after eight seconds.
     for rests in [false, true] {
         let mut peer = harness.open().await;
         // The burst covers the first second.

@@ -121,7 +121,7 @@ async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_writt
         tokio::task::yield_now().await;
     }
     assert!(sent() < before + LARGE as u64, "it does not fit");
-    // Without the lease, the reply to the next command overtakes the outbox.
+    // Without the lease, the reply to the next command overtakes the queued frames.
     harness.lease.expire();
     peer.send(r#"{"type":"ping","id":7}"#).await;
     let received = || harness.metrics.received_bytes.get();

@@ -44,7 +44,7 @@ async fn a_node_that_was_stopped_for_a_moment_says_nothing_until_it_knows_what_i
     let mut peer = harness.subscribed().await;
     harness.shut();
     harness.reopen();
-    // The sign of life is late from here on.
+    // From here on, the node's sign of life to its backend is late.
     assert_eq!(harness.lease.note_alive(Duration::ZERO), None);
     harness.publish("room", "1");
     peer.send(PING).await;
@@ -109,8 +109,8 @@ async fn what_was_queued_before_is_held_back_and_goes_out_afterwards_in_order() 
     let harness = Harness::new();
     let mut peer = blocked(&harness).await;
     harness.shut();
-    // Messages already in the pipe arrive; after those, nothing more does, even if the pipe has
-    // room.
+    // Messages that are already in the pipe arrive. Then no further message arrives, even if the
+    // pipe has room.
     let mut came = 0;
     while time::timeout(Duration::from_secs(1), peer.text())
         .await
@@ -221,7 +221,7 @@ async fn while_a_revocation_is_read_the_session_waits() {
     peer.send(PUBLISH).await;
     peer.silence(1).await;
     assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
-    // Two keys are being read, and the session waits until both are.
+    // Two keys are being read, and the session waits until both have been read.
     drop(first);
     peer.silence(1).await;
     drop(second);

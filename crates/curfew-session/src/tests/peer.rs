@@ -52,7 +52,7 @@ impl Peer {
         }
     }
 
-    /// Sends raw bytes. A connection that has ended shows at the next read.
+    /// Sends raw bytes. The end of a connection becomes visible at the next read.
     pub(super) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.ok();
     }

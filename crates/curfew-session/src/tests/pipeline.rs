@@ -42,7 +42,7 @@ async fn those_read_together_are_under_way_together_and_answered_in_order() {
         // Not handed to the broker; its answer waits for its turn.
         r#"{"type":"publish","id":2,"channel":"no channel","data":0}"#,
         &publish(3),
-        // These wait until the others are answered.
+        // These requests wait until the publications are answered.
         r#"{"type":"ping","id":4}"#,
         &publish(5),
         r#"{"type":"subscribe","id":6,"channel":"room"}"#,

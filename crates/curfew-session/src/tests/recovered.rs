@@ -1,4 +1,5 @@
-//! Recovered publications pass the gates of live ones, at the time they are written (ST4).
+//! Recovered publications pass the same checks as live publications, at the time they are written
+//! (ST4).
 
 use curfew_backend::StreamBounds;
 use curfew_model::{Position, RevocationKey};
@@ -50,7 +51,8 @@ impl Harness {
     }
 }
 
-/// Runs `then` after the read of the stream and before the first write of what was read.
+/// Runs `then` after the read of the stream and before the first write of the publications that
+/// were read.
 async fn peer_that_reads(harness: &Harness, then: impl FnOnce() + Send + 'static) -> Peer {
     let subscribe = harness.missed(5).await;
     let mut peer = harness.open().await;
@@ -111,7 +113,8 @@ async fn the_policy_that_a_reload_puts_in_force_during_the_read_decides() {
 /// Recovered publications that wait until the client reads.
 #[tokio::test(start_paused = true)]
 async fn what_waits_to_be_written_is_withheld_once_access_ends() {
-    /// Number of messages that have left: those that fit the pipe, the last perhaps in part.
+    /// Upper bound of the number of messages that have left: the messages that fit into the pipe.
+    /// The last one may be partial.
     const BEYOND_RECALL: usize = 256 / 50 + 1;
     for access_ends in ["revoked", "expired"] {
         let harness = harness();
@@ -129,7 +132,8 @@ async fn what_waits_to_be_written_is_withheld_once_access_ends() {
     }
 }
 
-/// A window filled by a read expires with the stream, not that long after the read.
+/// A window that a read filled expires together with the stream, and not a whole lifetime after the
+/// read.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_recovered_from_a_window_that_the_stream_has_outlived() {
     let harness = harness();

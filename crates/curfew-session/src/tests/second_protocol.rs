@@ -148,7 +148,7 @@ async fn two_protocols_share_a_channel_and_each_is_spoken_to_in_its_own_words() 
     let token = harness.token(json!({}));
     let mut native = harness.subscribed().await;
     let mut letters = harness.letters();
-    // All in one message: the requests after one that waits are acted on afterwards.
+    // All in one message: the requests behind a waiting request are acted on afterwards.
     letters
         .letters(&[
             (1, 'a', &token),
@@ -187,7 +187,7 @@ async fn pings_and_closes_are_the_protocols() {
     peer.expect_letters(&["1C", "?"]).await;
     peer.letters(&[(0, 'o', "")]).await;
     // The client's pong counted, because the next ping arrives. The client does not answer that
-    // one.
+    // ping.
     peer.expect_letters(&["?"]).await;
     let (opcode, payload) = peer.frame().await.unwrap();
     assert_eq!((opcode, &payload[..]), (CLOSE, &b"\x0b\xb8later"[..]));

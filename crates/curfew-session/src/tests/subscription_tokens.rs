@@ -193,7 +193,7 @@ async fn a_channel_that_begins_to_carry_bytes_is_taken_from_sessions_of_json() {
     harness.hub().reconsider_all();
     assert_eq!(peer.text().await, unsubscribed(2000, "not_available"));
     harness.assert_lost(LostSubscription::NotAvailable);
-    // As a channel of the server it is refused with the same reason.
+    // If the server subscribes the session to the channel, the reason is the same.
     let mut server_side = harness.awaiting();
     let claims = json!({"channels": ["hall", "room"]});
     let connect = json!({"id":1,"connect":{"token":harness.token(claims)}});

@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::client::Client;
 use crate::handshake::lists;
 
-/// Most bytes of a refusal's body that are read.
+/// Maximum number of bytes that are read from a refusal's body.
 const MAX_REFUSAL_BYTES: usize = 16 * 1024;
 
 /// The reason for which there is no connection.
@@ -40,14 +40,14 @@ pub enum ConnectError {
         /// The body of the answer, cut to 16 KiB.
         body: Bytes,
     },
-    /// The server answered 101, but not by RFC 6455 §4.2.2.
+    /// The server answered 101, but the answer violates RFC 6455 §4.2.2.
     #[error("the server's answer to the upgrade is not valid: {0}")]
     InvalidAnswer(&'static str),
 }
 
-/// Opens a WebSocket over a connected `stream`, which speaks TLS already if it is to be secure.
-/// `host` is the `Host` header, with the port unless it is the scheme's default. `headers` are
-/// added to those of the handshake.
+/// Opens a WebSocket over a connected `stream`. If the connection is to be secure, `stream` already
+/// speaks TLS. `host` is the `Host` header, with the port unless it is the scheme's default.
+/// `headers` are added to the headers of the handshake.
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     host: &str,
@@ -65,7 +65,7 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         let mut exchange = pin!(exchange(&mut sender, request, &key, subprotocols));
         let mut connected = true;
         poll_fn(|cx| {
-            // A failure of the connection reaches the exchange through their channel.
+            // hyper reports a failure of the connection to the exchange as well.
             connected = connected && connection.poll_without_shutdown(cx).is_pending();
             exchange.as_mut().poll(cx)
         })

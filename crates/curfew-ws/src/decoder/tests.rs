@@ -397,7 +397,7 @@ fn what_a_peer_must_not_send_is_refused_whole_and_byte_by_byte() {
         assert_eq!(whole(&bytes).1, Some(expect), "{name}, whole");
         assert_eq!(bytewise(&bytes).1, Some(expect), "{name}, byte by byte");
         assert_eq!(expect.disconnect().code, code, "{name}");
-        // Earlier events are not lost by the error.
+        // The error does not lose earlier events.
         let (events, error) = whole(&[frame(FIN | TEXT, b"before"), bytes].concat());
         assert!(events.first() == Some(&text_of("before")), "{name}");
         assert_eq!(error, Some(expect), "{name}");

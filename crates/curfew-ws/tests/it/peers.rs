@@ -52,7 +52,8 @@ pub(crate) async fn tcp() -> (TcpStream, TcpStream) {
     (client.unwrap(), server.unwrap().0)
 }
 
-/// Serves one request. If the connection is upgraded, takes it over and writes the answer.
+/// Serves one request. If the request is an upgrade, takes over the connection and writes the
+/// answer.
 pub(crate) async fn serve<S>(stream: S) -> Option<(Transport, Bytes)>
 where
     S: AsyncRead + AsyncWrite + Unpin + Into<Transport>,
@@ -66,7 +67,7 @@ where
     Some((transport, early))
 }
 
-/// Serves one request. If the connection is upgraded, takes it over.
+/// Serves one request. If the request is an upgrade, takes over the connection.
 pub(crate) async fn upgrade<S>(stream: S) -> Option<Upgraded>
 where
     S: AsyncRead + AsyncWrite + Unpin + Into<Transport>,

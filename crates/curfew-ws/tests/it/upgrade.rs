@@ -182,6 +182,6 @@ async fn what_was_read_ahead_comes_first_and_what_hyper_left_of_it_is_early() {
     let mut io = DeferredResponse::new(server, ahead, DeferSwitch::default());
     let mut read = [0; 2];
     assert_eq!(io.read(&mut read).await.unwrap(), 2);
-    // hyper used the first byte and left the second one.
+    // hyper used the first byte and left the second byte.
     assert_eq!(io.finish(&read[1..]).early, &b"head"[..]);
 }

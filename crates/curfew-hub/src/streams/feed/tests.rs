@@ -237,7 +237,7 @@ fn a_subscriber_is_given_what_the_window_has() {
     }
     assert_eq!(rig.replay(position(e, 6)), Some(vec![]));
     assert_eq!(rig.replay(position(e, 3)), Some(vec![4, 5, 6]));
-    // The window has room for three: the rest must be read.
+    // The window has room for three publications. Older publications must be read.
     let since = position(e, 1);
     assert_eq!(
         rig.feed.replay(since, None, rig.now, rig.clock),
@@ -256,8 +256,8 @@ fn a_subscriber_is_given_what_the_window_has() {
         Replay::Whole(missed) => assert_eq!(offsets(&missed), [2, 3, 4, 5, 6]),
         other => panic!("{other:?}"),
     }
-    // The position may be ahead of this node: it is lost only if a read of the stream confirms
-    // that.
+    // The position may be ahead of this node, so it counts as lost only if a read of the stream
+    // confirms that.
     let ahead = position(e, 9);
     assert_eq!(
         rig.feed.replay(ahead, None, rig.now, rig.clock),
@@ -375,7 +375,7 @@ enum Step {
     Publish { is_lost: bool },
     /// An earlier publication arrives by pub/sub again.
     Repeat { back: u64 },
-    /// The stream drops all but this many publications.
+    /// The stream drops all but `keep` publications.
     Trim { keep: u64 },
     /// The stream begins another epoch.
     Flush,
@@ -383,7 +383,7 @@ enum Step {
     Read,
     /// The node gives up.
     GiveUp,
-    /// A subscriber joins that was disconnected for so many publications.
+    /// A subscriber joins that was disconnected for `back` publications.
     Join { back: u64 },
 }
 

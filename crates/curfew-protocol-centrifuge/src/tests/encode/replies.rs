@@ -98,7 +98,8 @@ fn a_subscriber_is_told_where_it_stands() {
         epoch: EPOCH.to_owned(),
         publications: vec![wire_publication(r#"{"n":4}"#, 4)],
         recovered: true,
-        // The offset of the client's own position: it advances as it takes the publications.
+        // The offset of the client's own position: the client advances from it as it takes the
+        // publications.
         offset: 3,
         positioned: true,
         was_recovering: true,
@@ -168,7 +169,7 @@ fn recovered_publications_are_chained_differences() {
     });
     let patch = "e\nQ@0,3:1.0C@T,27ul48;";
     let value: Value = serde_json::from_slice(&replied(JSON, 2, &recovered).unwrap()).unwrap();
-    // Every publication is a string, even the whole ones.
+    // Every publication is a string, even a publication that is written whole.
     assert_eq!(
         value["subscribe"]["publications"],
         json!([

@@ -53,7 +53,7 @@ impl Network {
         masked.is_some_and(|masked| masked == bits_of(self.address).0)
     }
 
-    /// The network part of `address`; `None` if it is of another family.
+    /// The network part of `address`; `None` if `address` is of another family.
     fn masked(&self, address: IpAddr) -> Option<u128> {
         let (value, bits) = bits_of(address);
         let (_, own) = bits_of(self.address);

@@ -19,7 +19,7 @@ const MAX_BYTES: usize = 2048;
 /// A header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
-    /// Its length in bytes.
+    /// The header's length in bytes.
     pub bytes: usize,
     /// The client's address; `None` for LOCAL, or an unknown or unsupported family.
     pub source: Option<SocketAddr>,
@@ -30,7 +30,7 @@ pub struct Header {
 pub enum Unparsed {
     /// More bytes are needed.
     Incomplete,
-    /// The bytes are no valid header, and more of them cannot change that.
+    /// The bytes are no valid header, and further bytes cannot make them one.
     Malformed(&'static str),
 }
 

@@ -1,7 +1,8 @@
-//! The sessions of other nodes that have accepted commands through this node.
+//! Remembers which sessions on other nodes have accepted commands from this node.
 //!
-//! Anyone can send a request with commands, and each costs Redis two messages. The first request
-//! for a session therefore counts against a rate, as a handshake does. Later requests do not.
+//! Anyone can send a request with commands, and each request for a session on another node costs
+//! Redis two messages. The first request for a session therefore counts against a rate, as a
+//! handshake does. Later requests do not.
 
 use std::collections::HashSet;
 
@@ -11,8 +12,8 @@ use parking_lot::Mutex;
 /// Number of sessions in one generation.
 const GENERATION: usize = 32 * 1024;
 
-/// The ids of these sessions' keys, in two generations. When the younger one is full, it replaces
-/// the older one, so that the latest sessions are remembered.
+/// The ids of the keys of the remembered sessions, in two generations. When the younger generation
+/// is full, it replaces the older generation, so that the latest sessions are remembered.
 #[derive(Debug, Default)]
 pub(super) struct Familiar(Mutex<Generations>);
 

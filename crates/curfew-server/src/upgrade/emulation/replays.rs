@@ -1,19 +1,21 @@
-//! The messages from other nodes that a session has received, so that it executes none twice.
+//! The messages from other nodes that a session has received. The record prevents a second
+//! execution.
 //!
-//! Others may copy a message on its way and send it again. Each message has the id of its sender
-//! and a number that the sender uses once. Numbers rise, but messages that are sent at the same
-//! time may overtake each other. So the latest numbers of each sender are remembered, and every
-//! lower number counts as a replay.
+//! A third party may copy a message on its way and send it again. Each message has the id of its
+//! sender and a number that the sender uses once. A sender's numbers rise, but messages that are
+//! sent at the same time may overtake each other. So the latest numbers of each sender are
+//! remembered, and every number below them counts as a replay.
 
 use std::collections::{BTreeSet, HashMap};
 
 use curfew_model::NodeId;
 
-/// Numbers remembered for each sender. A message may be overtaken by this many later ones.
+/// Number of message numbers that are remembered for each sender. At most this many later messages
+/// may overtake a message.
 const NUMBERS: usize = 64;
 
-/// Maximum number of senders of one session. None is forgotten, because its messages could be
-/// replayed.
+/// Maximum number of senders of one session. No sender is forgotten, because the messages of a
+/// forgotten sender could be replayed.
 const SENDERS: usize = 64;
 
 /// The messages that one session has received.
@@ -31,9 +33,9 @@ struct Numbers {
 /// The reasons that a message is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotNew {
-    /// The message was received before, or is older than all that are remembered.
+    /// The message was received before, or its number is lower than every remembered number.
     Replayed,
-    /// Its sender would be one more than a session may have.
+    /// The session has already received messages from the maximum number of senders.
     TooManySenders,
 }
 

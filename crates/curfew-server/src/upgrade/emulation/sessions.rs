@@ -42,7 +42,7 @@ pub(crate) struct Emulated {
 pub(super) struct EmulatedSession {
     key: SessionKey,
     inlet: Inlet,
-    /// The messages that it has received from other nodes.
+    /// The messages that the session has received from other nodes.
     received: Mutex<Received>,
     waiting: Arc<Semaphore>,
 }
@@ -95,8 +95,8 @@ impl Emulated {
         self.sessions.lock().get(&id).cloned()
     }
 
-    /// Accepts a message from another node. Its position among the session's messages is fixed when
-    /// this returns.
+    /// Accepts a message from another node. The message's position among the session's messages is
+    /// fixed when this method returns, before its future completes.
     pub(crate) fn take_relayed(&self, message: &[u8]) -> BoxFuture<'static, Relayed> {
         let (session, commands) = match self.open(message) {
             Ok(opened) => opened,
@@ -116,7 +116,7 @@ impl Emulated {
                 }
             }
         }));
-        // A message that the session takes at once needs no permit to wait.
+        // A message that the session takes at once needs no permit.
         if let Some(relayed) = (&mut sending).now_or_never() {
             return Box::pin(ready(relayed));
         }
