@@ -26,8 +26,8 @@ const MIN_LIFETIME: Duration = Duration::from_secs(2);
 /// The largest `verified_tokens`, which takes about 500 MB.
 const MAX_VERIFIED_TOKENS: usize = 1_000_000;
 
-/// Bounds of `max_token_bytes`. A token is decoded whole before its signature is verified, and its
-/// claims are kept with the session.
+/// Bounds of `max_token_bytes`. The bounds protect memory: a token is decoded whole before its
+/// signature is verified, and the session keeps the token's claims.
 const TOKEN_BYTES: RangeInclusive<usize> = 1024..=64 * 1024;
 
 /// Bytes of a request head besides the token: cookies, trace context, headers of proxies.
@@ -40,7 +40,8 @@ const FRAME_BESIDE_TOKEN_BYTES: usize = 1024;
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A ticket travels in a URL. A ticket from a log must be useless a minute later.
+/// Bounds of `ticket_lifetime`. A ticket travels in a URL, which logs record, so a ticket must be
+/// useless a minute later.
 const TICKET_LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 
 /// Bounds of `anonymous_lifetime`. Anonymous sessions are not refreshed: the client connects again.
@@ -227,7 +228,7 @@ impl AuthConfig {
         self.token_sources.contains(&source)
     }
 
-    /// The bytes of the shortest HMAC secret that is accepted.
+    /// The size in bytes of the shortest accepted HMAC secret.
     pub(crate) fn least_secret_bytes(&self) -> usize {
         match self.development {
             true => 1,
@@ -240,7 +241,7 @@ impl AuthConfig {
         self.max_token_bytes + HEAD_BESIDE_TOKEN_BYTES
     }
 
-    /// The largest `auth` frame, in bytes.
+    /// The maximum size of an `auth` frame, in bytes.
     pub fn auth_frame_bytes(&self) -> usize {
         self.max_token_bytes + FRAME_BESIDE_TOKEN_BYTES
     }
@@ -250,7 +251,8 @@ impl AuthConfig {
         self.accepts(Source::Cookie)
     }
 
-    /// Reports every problem of the section except those of key files: see [`crate::check_files`].
+    /// Reports every problem of the section. [`crate::check_files`] reports the problems of key
+    /// files.
     pub fn check(&self, problems: &mut Problems) {
         if self.token_sources.is_empty() {
             problems.report(
@@ -438,7 +440,8 @@ impl AuthConfig {
     }
 }
 
-/// Returns true for the characters of an HTTP token, the form of cookie names and schemes.
+/// Returns true if the byte may be in an HTTP token (RFC 9110 §5.6.2), the form of cookie names and
+/// of authentication schemes.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

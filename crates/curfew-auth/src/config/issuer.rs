@@ -126,7 +126,7 @@ pub enum LogoutScope {
     /// The sessions of that login.
     #[default]
     Login,
-    /// All sessions of the user that began before.
+    /// All sessions of the user that began before the logout.
     User,
 }
 
@@ -444,12 +444,14 @@ pub struct Trust {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Parses a URL to fetch keys from. It must be https, or http on this machine or with `allow_http`.
-/// No part of the URL comes from a token, so braces are a mistake.
+/// Parses a URL to fetch keys from. The scheme must be https, or http on this machine or with
+/// `allow_http`. Braces are refused: no part of the URL comes from a token, so a placeholder in it
+/// would never be replaced.
 ///
 /// # Errors
 ///
-/// A description of the required form, worded to follow "it" or the setting's name.
+/// The error describes the required form. It is the predicate of a sentence whose subject is "it"
+/// or the setting's name.
 pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
     const FORM: &str = "must be a URL with https, or with http on this machine or with allow_http = true, without user, fragment or braces";
     if url.contains(['#', '{', '}']) {
@@ -460,7 +462,7 @@ pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(FORM);
     }
-    // A port that is not a number would be read as absent, and the default port used.
+    // The parser reads a port that is not a number as absent, which would select the default port.
     if authority.port_u16().is_none() && authority.as_str() != authority.host() {
         return Err("must have a port from 1 to 65535, or none");
     }

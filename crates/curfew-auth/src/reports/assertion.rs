@@ -15,8 +15,8 @@ use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, VerifyError};
 
-/// Longest remaining lifetime. An assertion is made for one request; a longer lifetime means
-/// another type of token.
+/// Maximum remaining lifetime of an assertion. An assertion is made for one request, so a token
+/// with a longer lifetime is of another type.
 const MAX_REMAINING: Duration = Duration::from_secs(3600);
 
 /// An authenticated issuer that may end its users' sessions.
@@ -29,7 +29,7 @@ pub struct Revoker {
     pub issued_at: Option<u64>,
 }
 
-/// Reason why a request names no user whose access could end.
+/// Reason why no user can be found for a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationError {
     /// The request does not have the required form.
@@ -104,7 +104,7 @@ impl Authenticator {
     }
 }
 
-/// The claims that an assertion has beside those of all reports.
+/// The claims of an assertion, beyond the common claims of all reports.
 #[derive(Debug, Default)]
 struct AssertionClaims {
     not_before: Option<Date>,
