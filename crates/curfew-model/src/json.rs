@@ -1,16 +1,17 @@
 //! A single pass over a JSON text (RFC 8259). It checks the text, bounds its depth, and finds the
 //! members of the outermost object. It builds and copies nothing.
 //!
-//! serde_json does not fit: its depth limit is fixed, it refuses numbers that no double holds, and
-//! when it stops early, it cannot tell a text that is not JSON from JSON that Curfew refuses.
+//! serde_json does not fit. Its depth limit is fixed, and it refuses numbers that no double holds.
+//! When it stops early, it does not distinguish a text that is not JSON from JSON that Curfew
+//! refuses.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Most digits of a number without an exponent that a double always holds.
+/// Maximum number of digits with which a double certainly holds a number without an exponent.
 const DOUBLE_DIGITS: usize = 308;
 
-/// The reason for which a scan ended early.
+/// The reason why a scan ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The text is not JSON.
@@ -24,10 +25,10 @@ pub enum Fault {
 /// The rules for a text beyond those of JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Most levels of arrays and objects, including the outermost.
+    /// Maximum number of nested arrays and objects, the outermost included.
     pub max_depth: usize,
-    /// A name may occur only once in an object, at every level. [`Scanned::plain`] then knows the
-    /// parts that other readers refuse.
+    /// True if objects at every level must not repeat a name. The scan then also notes the parts
+    /// that other readers refuse, for [`Scanned::plain`].
     pub strict: bool,
 }
 
@@ -39,7 +40,8 @@ pub struct Scanned {
     odd: Vec<Odd>,
 }
 
-/// A part that is valid JSON, but that readers into Unicode texts and doubles refuse.
+/// A part that is valid JSON, but that is refused by readers whose texts are Unicode and whose
+/// numbers are doubles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
@@ -141,7 +143,8 @@ impl Scanned {
     }
 }
 
-/// The text, if it may be an object. A derived reader would also accept an array of members.
+/// The text, if it begins like an object. The check is necessary, because a derived reader would
+/// also accept an array of members.
 pub fn object_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.trim_ascii_start().starts_with('{').then_some(text)
@@ -284,7 +287,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Skips the opening bracket. The bound on the depth bounds this recursion as well.
+    /// Skips the opening bracket. The check of the depth here bounds the scanner's recursion too.
     fn open(&mut self, depth: usize) -> Result<(), Fault> {
         if depth > self.rules.max_depth {
             return Err(Fault::TooDeep);
@@ -300,7 +303,8 @@ impl<'a> Scanner<'a> {
         closes
     }
 
-    /// Skips a comma (true) or the closing bracket (false).
+    /// Skips a comma or the closing bracket. Returns true for a comma, because another element
+    /// follows.
     fn goes_on(&mut self, bracket: u8) -> Result<bool, Fault> {
         self.space();
         match self.next() {
@@ -396,7 +400,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Notes a surrogate without its other half: high before low.
+    /// Notes a surrogate without its other half. In a pair, the high surrogate comes directly
+    /// before the low one.
     fn surrogates(&mut self, unit: u16) -> Result<(), Fault> {
         match unit {
             0xD800..=0xDBFF => {
