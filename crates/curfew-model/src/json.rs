@@ -2,8 +2,7 @@
 //! members of the outermost object. It builds and copies nothing.
 //!
 //! serde_json does not fit. Its depth limit is fixed, and it refuses numbers that no double holds.
-//! When it stops early, it does not distinguish a text that is not JSON from JSON that Curfew
-//! refuses.
+//! When it stops early, it does not tell if the text is JSON.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -40,8 +39,7 @@ pub struct Scanned {
     odd: Vec<Odd>,
 }
 
-/// A part that is valid JSON, but that is refused by readers whose texts are Unicode and whose
-/// numbers are doubles.
+/// A part that is valid JSON, but neither a Unicode text nor a number that fits into a double.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
@@ -143,8 +141,7 @@ impl Scanned {
     }
 }
 
-/// The text, if it begins like an object. The check is necessary, because a derived reader would
-/// also accept an array of members.
+/// The text, if it begins like an object. A derived reader would also accept an array.
 pub fn object_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.trim_ascii_start().starts_with('{').then_some(text)
@@ -303,8 +300,7 @@ impl<'a> Scanner<'a> {
         closes
     }
 
-    /// Skips a comma or the closing bracket. Returns true for a comma, because another element
-    /// follows.
+    /// Skips a comma or the closing bracket. Returns true for a comma.
     fn goes_on(&mut self, bracket: u8) -> Result<bool, Fault> {
         self.space();
         match self.next() {
@@ -400,8 +396,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Notes a surrogate without its other half. In a pair, the high surrogate comes directly
-    /// before the low one.
+    /// Notes a surrogate without its other half. A high surrogate needs a low one directly after
+    /// it.
     fn surrogates(&mut self, unit: u16) -> Result<(), Fault> {
         match unit {
             0xD800..=0xDBFF => {

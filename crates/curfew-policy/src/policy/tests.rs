@@ -174,8 +174,7 @@ fn every_combination_of_allow_deny_and_grant_decides_as_the_table_says() {
                     let case = format!("allow {allow}, deny {deny}, granted {granted}");
                     let expect = !denied && (granted || matches!(allow, "always" | "true"));
                     assert_eq!(decision.allowed, expect, "{case}");
-                    // If both rules deny, the decision may name either rule, so the name is not
-                    // checked.
+                    // If both rules deny, the decision may name either rule.
                     if !(allow == "broken" && denied && deny != "absent") {
                         assert_eq!(decision.why, why, "{case}");
                         assert_eq!(decision.rule.as_deref(), rule, "{case}");
@@ -413,8 +412,7 @@ fn awkward_name() -> impl Strategy<Value = String> {
     "[ab_:.*{}/|+#-]{1,8}"
 }
 
-/// An independent implementation of matching: splits pattern and name into vectors, and compares
-/// the segments.
+/// An independent implementation of matching: compares the segments as vectors.
 fn matches_naively(pattern: &str, name: &str) -> bool {
     let pattern: Vec<&str> = pattern.split(':').collect();
     let name: Vec<&str> = name.split(':').collect();
