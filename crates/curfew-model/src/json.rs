@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Maximum number of digits with which a double certainly holds a number without an exponent.
+/// Maximum digits with which a number without an exponent is certain to fit into a double.
 const DOUBLE_DIGITS: usize = 308;
 
 /// The reason why a scan ended early.
@@ -39,7 +39,7 @@ pub struct Scanned {
     odd: Vec<Odd>,
 }
 
-/// A part that is valid JSON, but neither a Unicode text nor a number that fits into a double.
+/// A valid JSON text or number that does not fit into Unicode or into a double.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
@@ -141,7 +141,7 @@ impl Scanned {
     }
 }
 
-/// The text, if it begins like an object. A derived reader would also accept an array.
+/// The text, if it begins like an object; a derived reader would also accept an array.
 pub fn object_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.trim_ascii_start().starts_with('{').then_some(text)
@@ -396,8 +396,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Notes a surrogate without its other half. A high surrogate needs a low one directly after
-    /// it.
+    /// Notes a surrogate without its other half. A pair is a high and then a low surrogate.
     fn surrogates(&mut self, unit: u16) -> Result<(), Fault> {
         match unit {
             0xD800..=0xDBFF => {

@@ -132,7 +132,7 @@ impl TracePages {
 impl FromStr for TracePages {
     type Err = NoTracePages;
 
-    /// Accepts `http://` or `https://`, a host, and `{trace_id}` somewhere, without blanks and
+    /// Accepts a URL with `http://` or `https://`, a host and `{trace_id}`, and without blanks and
     /// quotes.
     fn from_str(url: &str) -> Result<Self, NoTracePages> {
         let rest = url
