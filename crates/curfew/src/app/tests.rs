@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::config::{self, Check};
 
-/// The configuration of all tests here, without a test's own settings. All its sessions come from
-/// one address.
+/// The configuration that all tests here share. Its limits allow that all sessions come from one
+/// address.
 const BASE: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -30,8 +30,8 @@ unauthenticated = 65536
 log_level = "off"
 "#;
 
-/// The number of requests whose answer differs from the one before. They show that settings are
-/// swapped while requests are answered.
+/// The number of times that an answer must differ from the answer before it. The differences show
+/// that settings are swapped while requests are answered.
 const CHANGES: usize = 500;
 
 fn configured(sets: &[&str]) -> Config {
@@ -44,8 +44,8 @@ fn configured(sets: &[&str]) -> Config {
 }
 
 /// Starts a node, and keeps replacing its settings by each of `configs` in turn. Sends `request` to
-/// the listener that `listener` chooses, until the answer has changed from one configuration's to
-/// the other's [`CHANGES`] times. Returns the statuses of the answers.
+/// the listener that `listener` chooses, until the answer has differed from the answer before it
+/// [`CHANGES`] times. Returns the statuses of the answers.
 async fn statuses(
     configs: [Config; 2],
     listener: fn((Listen, Listen)) -> Listen,
@@ -87,7 +87,7 @@ async fn statuses(
     statuses
 }
 
-/// The status of the answer to a request on a connection of its own.
+/// Sends a request over a new connection. Returns the status of the answer.
 async fn status(address: std::net::SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -99,9 +99,9 @@ async fn status(address: std::net::SocketAddr, request: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
-    // Neither configuration upgrades the request: one allows another origin, the other requires a
-    // token in a header. A request that used the origins of one and the token sources of the other
-    // would be upgraded.
+    // Neither configuration upgrades the request: the first allows only another origin, the second
+    // requires a token in a header. A node that mixed the origins of the second with the token
+    // sources of the first would upgrade it.
     let configs = [
         configured(&[
             r#"server.allowed_origins=["https://other.example"]"#,
@@ -122,8 +122,9 @@ async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_of_the_admin_api_sees_keys_and_limits_of_one_snapshot() {
-    // Neither configuration publishes: in one the key may not, in the other the data is too large.
-    // A call that used the keys of one and the limits of the other would publish.
+    // Neither configuration publishes: in the first the key has no right to publish, in the second
+    // the data is too large. A node that mixed the keys of the second with the limits of the first
+    // would publish.
     let key = "a key of the admin API with 32 bytes or more";
     let keys = |may: &str| format!(r#"admin.keys=[{{name="back-end",key="{key}",may=["{may}"]}}]"#);
     let configs = [

@@ -7,11 +7,11 @@ use curfew_model::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bounds of `backend.lease`. With a shorter one, a slow round trip stops delivery. With a longer
-/// one, revoked sessions stay alive for too long behind a broken network.
+/// Bounds of `backend.lease`. With a shorter lease, a slow round trip stops delivery. With a longer
+/// lease, a revoked session continues for too long while the node is cut off from Redis.
 const LEASE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Longest `backend.grace`: clients that receive nothing for longer have given up.
+/// Longest `backend.grace`. Clients that receive nothing for a longer time have given up.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
 
 /// Largest value of `backend.max_admissions`.
