@@ -184,7 +184,7 @@ impl Tracer {
 
     /// The span of a request that began at `started` and was refused or, if `is_ours`, failed
     /// through a fault of the node. It is recorded regardless of the ratio, up to 100 spans of each
-    /// kind a second, of which 10 per client.
+    /// kind a second and 10 of them per client.
     pub fn fault(
         &self,
         is_ours: bool,
