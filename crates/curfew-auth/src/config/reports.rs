@@ -46,9 +46,9 @@ pub struct ReportedSubjects {
 pub struct EventStream {
     /// The accepted audiences of its events: `aud` must be one of these, or a list with one.
     pub audience: Vec<String>,
-    /// The required `Authorization` of each request, with its scheme, such as `Bearer`: the value
-    /// given to the transmitter as `authorization_header`. Absent: any; only the signature
-    /// identifies the sender.
+    /// The required value of each request's `Authorization` header, with its scheme, such as
+    /// `Bearer`. The transmitter gets it as `authorization_header`. Absent: any value is accepted,
+    /// and only the signature identifies the sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Secret>,
     /// A file with that value. One line break at its end is ignored. Read for each request.
