@@ -10,8 +10,9 @@ use crate::remote::Asked;
 use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
 /// Assumed maximum time from the first token that a new key signs until the issuer's key set lists
-/// the key. A token older than this at the issuer's last answer is refused at once. The token's key
-/// must have been withdrawn, so the client needs a new token.
+/// the key. If a token was older than this at the issuer's last answer and its key is still
+/// missing, the token is refused for good: its key must have been withdrawn, so the client needs a
+/// new token.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest wait for an issuer's answer before the verification starts again with the configuration
@@ -83,7 +84,7 @@ impl From<AuthError> for NoKey {
 }
 
 impl NoKey {
-    /// Asks `remote` for the key. `error` is the refusal if `remote` has none.
+    /// A request to `remote` for the key. `error` is the refusal if the issuer has no such key.
     pub(crate) fn ask(remote: &Arc<RemoteKeys>, error: AuthError) -> Self {
         Self::Ask(Ask {
             remote: Arc::clone(remote),
