@@ -71,7 +71,7 @@ pub struct ConnectionClaims {
 pub struct WishedChannel {
     /// The channel.
     pub channel: Channel,
-    /// Its options.
+    /// The options of the subscription.
     pub options: SubscriptionClaims,
 }
 

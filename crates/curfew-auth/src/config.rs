@@ -382,7 +382,8 @@ impl AuthConfig {
         }
     }
 
-    /// Refuses two issuers with the same `iss` unless both have audiences and share none.
+    /// Refuses two issuers with the same `iss`, unless each of them has audiences and no audience
+    /// belongs to the other too.
     fn check_namesakes(&self, index: usize, problems: &mut Problems) {
         let issuer = &self.issuers[index];
         let accepted = issuer.accepted_issuers();

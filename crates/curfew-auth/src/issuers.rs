@@ -78,7 +78,7 @@ pub(crate) struct LoadedIssuer {
     pub(crate) requires_at_jwt: bool,
     /// The known clients of this issuer, which are the audience of its ID tokens.
     pub(crate) client_ids: Vec<String>,
-    /// The configured names of the other issuers with its `iss`.
+    /// The configured names of the other issuers with the same `iss`.
     pub(crate) namesakes: Vec<Arc<str>>,
     /// Claims that access tokens must have beyond those required of every token.
     pub(crate) needs: Needs,

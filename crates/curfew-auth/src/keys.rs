@@ -140,8 +140,8 @@ impl Key {
             return Err(KeyError::RsaSize(bits));
         }
         let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
-        // An exponent of 1 makes every signature good. One over 32 bits only makes verification
-        // slower.
+        // An exponent of 1 makes every signature good. An exponent over 32 bits only makes
+        // verification slower.
         if !odd(n) || !odd(e) || e == [1] || e.len() > 4 {
             return Err(KeyError::Unsupported);
         }

@@ -194,7 +194,7 @@ impl Presence for Redis {
                 Keyed::new("HLEN", &keys.sessions),
                 Keyed::new("HLEN", &keys.users),
             ];
-            // One transaction reads all, so that the counts match the list.
+            // One transaction reads the list and the counts, so that they match.
             let replies = self.connections.transact(commands).await?;
             let list = read_list(replies).ok_or(Fault::Unexpected("HRANDFIELD"))?;
             Ok(list)
@@ -352,7 +352,7 @@ impl Connections {
 
     /// Adds the entries of these sessions of this node again.
     pub(crate) async fn rewrite_presence(&self, sessions: &[SessionId]) -> Result<(), Fault> {
-        // One caller at a time, because a loss of data causes many calls at once.
+        // The lock admits one caller at a time, because a loss of data causes many calls at once.
         let _one_at_a_time = self.rewriting_presence.lock().await;
         for sessions in sessions.chunks(REWRITTEN) {
             let entries = self.core.local.presence(sessions);

@@ -76,7 +76,7 @@ pub(crate) struct NewEntry {
 }
 
 impl NewEntry {
-    /// True if one call can append both entries.
+    /// True if one call of the script can append this entry and `other`.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.keys == other.keys && self.bounds == other.bounds
     }

@@ -7,7 +7,7 @@ use crate::boottime;
 
 /// A wall clock and a boot clock. The wall clock is compared with `exp`, `iat` and `nbf`; an
 /// administrator may set it at any time. The boot clock measures durations, and nothing can set it.
-/// Waits use neither, but the runtime's monotonic clock.
+/// Waits use the runtime's monotonic clock instead of these two.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Time since the Unix epoch.
     fn now(&self) -> Duration;

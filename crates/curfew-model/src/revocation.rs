@@ -53,8 +53,8 @@ impl Revocation {
         *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH)
     }
 
-    /// The disconnect of a session that this revocation of `key` covers. Its token was issued at
-    /// `issued_at`.
+    /// The disconnect of a session that this revocation of `key` covers. The session's token was
+    /// issued at `issued_at`.
     pub fn disconnect(&self, key: &RevocationKey, issued_at: Option<u64>) -> Disconnect {
         // Times are in whole seconds, so a token of the revocation's own second may have been
         // issued before or after the revocation.

@@ -177,7 +177,7 @@ impl fmt::Display for ConfigProblem {
 }
 
 /// Loads the configuration: defaults, then the standard variables of OpenTelemetry, then `file`,
-/// then the rest of the environment, then `sets` (`section.key=value`). The error has every
+/// then the other environment variables, then `sets` (`section.key=value`). The error has every
 /// problem.
 pub(crate) fn load(
     file: Option<&Path>,

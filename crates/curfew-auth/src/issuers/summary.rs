@@ -49,9 +49,9 @@ pub struct IssuerSummary {
 /// One key, without its material.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeySummary {
-    /// Its id; absent for a secret or a PEM file, which fits any `kid`.
+    /// The key's `kid`; absent for a secret or a PEM file, which fits any `kid`.
     pub kid: Option<String>,
-    /// The algorithms it can be used with.
+    /// The algorithms that can use the key.
     pub algorithms: Vec<Algorithm>,
 }
 

@@ -22,10 +22,10 @@ const MAX_REMAINING: Duration = Duration::from_secs(3600);
 /// An authenticated issuer that may end its users' sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revoker {
-    /// Its configured name.
+    /// The issuer's configured name.
     pub issuer: Arc<str>,
-    /// The time of issue of its assertion, in Unix seconds, rounded up. The issuer's clock sets it,
-    /// as it does for access tokens.
+    /// The time of issue of the issuer's assertion, in Unix seconds, rounded up. The issuer's clock
+    /// sets it, as it does for access tokens.
     pub issued_at: Option<u64>,
 }
 

@@ -30,21 +30,21 @@ pub enum Subject {
     Token {
         /// The issuer of the token.
         issuer: Arc<str>,
-        /// Its `jti`.
+        /// The token's `jti`.
         id: String,
     },
     /// A login: all tokens with this value of the claim.
     Login {
         /// The claim.
         claim: String,
-        /// Its value.
+        /// The value of the claim.
         value: String,
     },
     /// All tokens with this value of the claim.
     Claim {
         /// The claim.
         claim: String,
-        /// Its value.
+        /// The value of the claim.
         value: String,
     },
 }

@@ -40,7 +40,7 @@ impl Misfit {
 }
 
 /// Reads a `T` from `root`. Serde stops at the first problem. This function therefore records the
-/// problem, removes its key and reads the rest again, until no problem is left.
+/// problem, removes its key and reads the remaining values again, until no problem is left.
 pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Extracted<T> {
     let mut rest = root.clone();
     let mut problems: Vec<Misfit> = Vec::new();

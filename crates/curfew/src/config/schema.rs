@@ -44,7 +44,7 @@ impl Schema {
         }
     }
 
-    /// True for a key that takes a duration. Its default shows that.
+    /// True for a key that takes a duration. The key's default shows this.
     pub(crate) fn is_duration(&self, path: &KeyPath) -> bool {
         let default =
             path.segments()

@@ -177,7 +177,7 @@ mod tests {
                 None,
             ),
             // The connection ended before all messages were recovered. The next connection asks for
-            // the rest.
+            // the remaining messages.
             (
                 SINCE,
                 vec![recovered, &first],
