@@ -153,8 +153,8 @@ impl Connector {
     }
 }
 
-/// The most frequent answer. The majority decides, because a server that is cut off from the other
-/// servers keeps giving an outdated answer.
+/// The most frequent answer. A server that is cut off from the other servers keeps giving an
+/// outdated answer, which the current answers outnumber.
 fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
     let mut counted: Vec<(Layout, usize)> = Vec::new();
     let mut last = Fault::NotConnected;

@@ -65,7 +65,7 @@ pub struct Receipt {
     /// The number of replicas that have the revocation; absent without replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u64>,
-    /// The duration of the revocation, in milliseconds.
+    /// The time from the request to this receipt, in milliseconds.
     pub took_ms: u64,
 }
 

@@ -21,8 +21,8 @@ pub const MAX_PROBED: usize = 256;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverLimit {
-    /// The new session is refused if the clients of all the user's other sessions respond to a
-    /// probe.
+    /// The new session is refused, unless the client of another session of the user fails to
+    /// respond to a probe.
     #[default]
     Refuse,
     /// The new session replaces the user's oldest session.
