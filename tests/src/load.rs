@@ -2,10 +2,10 @@
 //!
 //! A test process that is not scheduled reads late, even if the bytes arrived in time. Nothing here
 //! therefore counts as late only because it was read late. The kernel's queues show which bytes a
-//! node has written to its clients, whether or not they were read: a [`Mark`] in each stream of
-//! bytes separates bytes that were written before a moment from later bytes. Publications at Redis
-//! are ordered relative to ticks, which Redis executes too. Each tick carries the time at which it
-//! was sent.
+//! node has written to its clients, even if the test has not read them. A [`Mark`] in each stream
+//! of bytes separates bytes that were written before a moment from later bytes. Publications at
+//! Redis are ordered relative to ticks, which Redis executes too. Each tick carries the time at
+//! which it was sent.
 
 mod audience;
 mod flood;

@@ -10,9 +10,8 @@ use crate::remote::Asked;
 use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
 /// Assumed maximum time from the first token that a new key signs until the issuer's key set lists
-/// the key. If a token was older than this at the issuer's last answer and its key is still
-/// missing, the token is refused for good: its key must have been withdrawn, so the client needs a
-/// new token.
+/// the key. A missing key of a token that was older than this at the issuer's last answer counts as
+/// withdrawn. The token is then refused, and the client needs a new one.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest wait for an issuer's answer before the verification starts again with the configuration

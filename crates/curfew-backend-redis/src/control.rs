@@ -2,7 +2,7 @@
 //! node while the node cannot learn of revocations.
 //!
 //! One task owns the connection and all state that is read through it. The task does one thing at a
-//! time. Its states are *down* (no connection, no lease), *setup* (tracking is on, but some
+//! time. The task's states are *down* (no connection, no lease), *setup* (tracking is on, but some
 //! sessions have not been compared with Redis yet) and *synced* (the node holds the delivery lease,
 //! renewed by every heartbeat). A generation is the time from the making of one connection to its
 //! end. `tests/model` states each rule, with its reason and the fault that occurs without it.

@@ -22,10 +22,10 @@ pub struct PresenceList {
 ///   session's access ends.
 /// - A session has one entry in a channel. A later entry replaces the earlier one, and a late
 ///   removal of the earlier entry does not remove the later one.
-/// - Nodes that listen to the channel are notified of each entry with
-///   [`is_told`](PresenceEntry::is_told), through
-///   [`Events::presence_changed`](crate::Events::presence_changed): at most once when a session
-///   gets an entry in a channel in which it had none, and at most once when the entry is removed.
+/// - Each entry with [`is_told`](PresenceEntry::is_told) is reported to the nodes that listen to
+///   the channel ([`Events::presence_changed`](crate::Events::presence_changed)). They are notified
+///   at most once of a session that had no entry in the channel before, and at most once of an
+///   entry's removal.
 /// - The entries of a node that crashed are removed by another node.
 pub trait Presence: Send + Sync + 'static {
     /// Adds entries. Each replaces the session's earlier entry in the channel.

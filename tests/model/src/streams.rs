@@ -7,8 +7,8 @@
 //! lease, and finds the revocation if it was written before the heartbeat. A push finds the
 //! revocation sooner. A new generation or a null push notifies the node of a loss.
 //!
-//! A search has at most three publications and two sessions. It has at most one each of these
-//! events, but not all in one search: a cut, a loss on a link that stays up, a `FLUSHALL`, a
+//! A search has at most three publications and two sessions. Each of these events occurs at most
+//! once, and no search has all of them: a cut, a loss on a link that stays up, a `FLUSHALL`, a
 //! failover, a deletion, an eviction, a late answer, a revocation. A policy allows all sessions or
 //! none. The model leaves out the fence and the idempotency keys of publications, presence, TTLs,
 //! resharding, a `since` that no client has received, and two calls that publish on one connection.
