@@ -1,4 +1,5 @@
-//! One publication to N sessions: encoded, queued, tasks woken, and queues drained.
+//! The cost of one publication to N sessions: it is encoded and queued, the sessions' tasks are
+//! woken, and the queues are drained.
 
 use std::io;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ impl Socket for Sink {
     }
 }
 
-/// A session's side of its outbox: the work of its task when it is woken.
+/// A session's side of its outbox: the work that the session's task does when it is woken.
 struct Reader(Arc<Member>);
 
 impl Reader {

@@ -1,4 +1,5 @@
-//! One decision: by a pattern, by a condition, by the token's own grants, and a refusal.
+//! The cost of one decision: by a pattern, by a condition, by the token's own grants, and of a
+//! refusal.
 
 use std::hint::black_box;
 use std::time::Duration;

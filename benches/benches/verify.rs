@@ -1,4 +1,4 @@
-//! Verification of a token, from its text to a principal, per algorithm.
+//! The cost of verifying a token, from its text to a principal, for each algorithm.
 
 use std::hint::black_box;
 use std::sync::Arc;

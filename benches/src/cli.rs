@@ -33,7 +33,8 @@ struct Cli {
 /// Arguments of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Common {
-    /// The gateway; several nodes of it, separated by commas, take connections in turn
+    /// The gateway's URL; if there are several nodes, their URLs, separated by commas, get
+    /// connections in turn
     #[arg(
         long = "url",
         value_name = "URL",
@@ -51,8 +52,8 @@ pub(crate) struct Common {
     /// Algorithm that signs tokens
     #[arg(long, default_value = "HS256", global = true)]
     algorithm: Algorithm,
-    /// The gateway's process id, to report its memory and CPU time; of several nodes all, and the
-    /// sum is reported
+    /// The gateway's process id, to report its memory and CPU time; for several nodes all ids,
+    /// whose sum is reported
     #[arg(long = "pid", value_name = "PID", value_delimiter = ',', global = true)]
     pids: Vec<u32>,
     /// The process id of Redis, to report its CPU time
@@ -75,16 +76,16 @@ enum Command {
     Roundtrip(roundtrip::RoundtripArgs),
     /// Connect, authenticate, hang up, again and again: handshakes per second
     Connect(connect::ConnectArgs),
-    /// Have every connection cut and come back at once: time until all are back
+    /// Cut every connection and reopen all at once: time until all are open
     #[command(visible_alias = "storm")]
     Reconnect(reconnect::ReconnectArgs),
-    /// Let some subscribers stop reading: what the others notice
+    /// Let some subscribers stop reading: effect on the other subscribers
     Slow(slow::SlowArgs),
     /// Write revocations to Redis: time from `SET` to the close frame
     Revoke(revoke::RevokeArgs),
     /// Publish without subscribers: publications per second
     Publish(publish::PublishArgs),
-    /// Have every subscriber cut and come back at once: time until all have what they missed
+    /// Cut every subscriber and reopen all at once: time until all have the missed publications
     Recover(recover::RecoverArgs),
     /// Subscribe to many channels: memory per subscription
     Subscriptions(subscriptions::SubscriptionsArgs),
@@ -92,7 +93,7 @@ enum Command {
     Presence(presence::PresenceArgs),
 }
 
-/// Runs the command that the process was started with, and prints what it measured.
+/// Runs the command that the arguments of the process name, and prints the measurement.
 ///
 /// # Errors
 ///
@@ -118,7 +119,7 @@ pub fn run() -> anyhow::Result<()> {
 }
 
 impl Common {
-    /// Capacity for this many connections, none of them open yet.
+    /// Prepares `count` connections to the gateway. None of them is open yet.
     pub(crate) fn connections(&self, count: usize) -> anyhow::Result<Connections> {
         let wanted = count as u64 + OTHER_DESCRIPTORS;
         let limit =

@@ -13,7 +13,7 @@ use crate::histogram::{Histogram, Latency};
 use crate::process::Usage;
 use crate::report;
 
-/// Number of prepared tokens, which are used in turn.
+/// Number of prepared tokens. Connections use them in turn.
 const TOKENS: usize = 10_000;
 
 /// Arguments of `curfew-bench connect`.
@@ -25,7 +25,7 @@ pub(crate) struct ConnectArgs {
     /// Time to measure, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// Time to connect before, in seconds
+    /// Time to connect before the measurement begins, in seconds
     #[arg(long, default_value = "1", value_parser = seconds)]
     warmup: Duration,
 }
@@ -41,14 +41,15 @@ struct Report {
     usage: Usage,
 }
 
-/// Opens a connection, waits for `connected`, resets it, and so on.
+/// Repeatedly opens a connection, waits for `connected`, and resets the connection.
 pub(crate) fn run(common: &Common, args: &ConnectArgs) -> anyhow::Result<Value> {
     if args.at_once == 0 {
         bail!("at least one handshake must be under way");
     }
     let mut caller = Caller {
         tokens: common.mint()?.tokens(TOKENS)?,
-        // A connection is opened before the one that it replaces is closed.
+        // One more connection is needed, because a connection is opened before the connection that
+        // it replaces is closed.
         connections: common.connections(args.at_once + 1)?,
         started: Vec::with_capacity(args.at_once),
         next: 0,

@@ -1,5 +1,5 @@
-//! Many WebSockets driven by one thread, with one `epoll`, one read buffer, and neither a task nor
-//! a timer for each.
+//! Many WebSockets that one thread drives. They share one `epoll` and one read buffer. No
+//! connection has a task or a timer of its own.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,23 +15,23 @@ use crate::dialect::Dialect;
 use crate::target::Target;
 use crate::wire::{self, opcode};
 
-/// Connections from one source address: a third of the ports that a system assigns by default.
-/// Beyond half of them, finding a free port is slow.
+/// Maximum number of connections from one source address. It is a third of the ports that a system
+/// assigns by default. If more than half of these ports are used, finding a free port is slow.
 const PER_SOURCE: usize = 10_000;
 
 /// Size of one read, large enough for a saturated subscriber's share of a fan-out.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Readiness events in one call to the system.
+/// Maximum number of readiness events in one system call.
 const EVENTS: usize = 1024;
 
-/// Longest answer to an upgrade request that is accepted.
+/// Maximum size of a gateway's answer to an upgrade request.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
 /// Receive buffer of a subscriber that stopped reading.
 const PAUSED_RECEIVE_BYTES: usize = 4096;
 
-/// EINPROGRESS of Linux: the connection is still being made.
+/// The error code EINPROGRESS of Linux: the connection is still being made.
 const IN_PROGRESS: i32 = 115;
 
 /// Progress of a connection.
@@ -52,7 +52,7 @@ struct Connection {
     stream: TcpStream,
     dialect: Dialect,
     stage: Stage,
-    /// The start of an incomplete frame.
+    /// The received part of an incomplete frame.
     partial: Vec<u8>,
     unsent: Vec<u8>,
     paused: bool,
@@ -84,7 +84,7 @@ impl std::fmt::Display for Happened<'_> {
     }
 }
 
-/// The connections of a run, each with its index in the order of opening.
+/// The connections of a run. Their indexes are in the order of opening.
 #[derive(Debug)]
 pub(crate) struct Connections {
     /// The targets, which connections use in turn by index.
@@ -125,8 +125,8 @@ impl Connections {
         self.all[slot].stage == Stage::Open
     }
 
-    /// Begins another connection. [`Happened::Opened`] or [`Happened::Refused`] reports its
-    /// outcome.
+    /// Begins another connection, and returns its index. [`Happened::Opened`] or
+    /// [`Happened::Refused`] reports the outcome.
     pub(crate) fn start(&mut self, token: &str) -> anyhow::Result<usize> {
         let slot = self.all.len();
         let connection = self.connect(slot, token)?;
@@ -163,7 +163,7 @@ impl Connections {
     ///
     /// # Errors
     ///
-    /// One was refused or closed, or the deadline has passed.
+    /// A connection was refused or closed, or the deadline has passed.
     pub(crate) fn opened(&mut self, deadline: Instant) -> anyhow::Result<usize> {
         let (mut opened, mut failed) = (0, None);
         self.turn(
@@ -188,7 +188,7 @@ impl Connections {
         Ok(opened)
     }
 
-    /// Sends a frame, or as much of it as fits. Later turns send the rest.
+    /// Sends a frame. If the socket accepts only a part, later turns send the rest.
     pub(crate) fn send(&mut self, slot: usize, frame: &[u8]) {
         self.queue(slot, frame);
         self.flush(slot);
@@ -199,7 +199,7 @@ impl Connections {
         self.all[slot].unsent.extend_from_slice(frame);
     }
 
-    /// Sends the queued bytes, or as many as fit. Later turns send the rest.
+    /// Sends the queued bytes. If the socket accepts only a part, later turns send the rest.
     pub(crate) fn flush(&mut self, slot: usize) {
         self.all[slot].flush();
     }
@@ -218,7 +218,7 @@ impl Connections {
             .context("shrink a receive buffer")
     }
 
-    /// Waits for at most `timeout`, in milliseconds rounded up, and reports the events.
+    /// Waits for events at most `timeout`, which is rounded up to milliseconds, and reports them.
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,
@@ -271,7 +271,8 @@ fn dial(address: SocketAddr, source: usize) -> io::Result<TcpStream> {
     )?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    // Closing resets: no port stays in TIME_WAIT, which could use up all ports during a run.
+    // A closed connection is reset. Otherwise ports in TIME_WAIT could use up all ports during a
+    // run.
     socket.set_linger(Some(Duration::ZERO))?;
     if let (IpAddr::V4(Ipv4Addr::LOCALHOST), last @ 1..) = (address.ip(), source) {
         let source = Ipv4Addr::new(127, 0, 0, u8::try_from(last + 1).map_err(io::Error::other)?);
@@ -318,7 +319,7 @@ impl Connection {
         true
     }
 
-    /// Sends the remaining bytes. Reading reports errors.
+    /// Sends the remaining bytes. An error is ignored here, because the next read reports it.
     fn flush(&mut self) {
         while !self.unsent.is_empty() {
             match self.stream.write(&self.unsent) {
@@ -329,7 +330,7 @@ impl Connection {
         }
     }
 
-    /// Reads until nothing is left. `to_end` is true if the end of the stream follows the bytes.
+    /// Reads until the socket is empty. `to_end` is true if the end of the stream follows.
     fn read(&mut self, to_end: bool, buffer: &mut [u8], tell: &mut dyn FnMut(Happened<'_>)) {
         while self.stage != Stage::Closed {
             let kept = self.partial.len();
@@ -357,7 +358,7 @@ impl Connection {
         }
     }
 
-    /// Handles the complete frames. Returns the number of their bytes.
+    /// Handles the complete frames in `bytes`. Returns the number of handled bytes.
     fn take(&mut self, bytes: &[u8], tell: &mut dyn FnMut(Happened<'_>)) -> usize {
         let mut at = 0;
         if self.stage == Stage::Upgrading {

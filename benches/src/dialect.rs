@@ -1,4 +1,5 @@
-//! The gateway's protocol: `curfew.v1`, which most peers implement, Centrifuge's, or Socket.IO.
+//! The gateway's protocol: `curfew.v1`, which most compared servers implement, the Centrifuge
+//! protocol, or Socket.IO.
 
 use clap::ValueEnum;
 
@@ -26,17 +27,18 @@ impl Dialect {
         }
     }
 
-    /// Frames that the client answers: the first of a connection, and pings.
+    /// Frames that the client answers: the first frame of a connection, and pings.
     pub(crate) fn answered(self) -> &'static [Answered] {
         match self {
             Self::Curfew => &[],
             Self::Centrifuge => &[(b"{}", "{}")],
-            // The first pair answers open with connect, the second ping with pong.
+            // The first pair answers `open` with `connect`, the second pair answers `ping` with
+            // `pong`.
             Self::Socketio => &[(b"0{", "40"), (b"2", "3")],
         }
     }
 
-    /// Prefix of frames without meaning here: this protocol answers every publication.
+    /// Prefix of frames that are ignored: some protocols answer every publication.
     pub(crate) fn ignored(self) -> Option<&'static [u8]> {
         match self {
             Self::Centrifuge => Some(b"{\"id\":2,\"publish\":{}}"),

@@ -19,12 +19,12 @@ pub(crate) const AT_ONCE: usize = 256;
 /// Deadline to open all connections.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Number of subscribers that read the time in messages: enough to know the latency, few enough not
-/// to slow down the others' counting.
+/// Number of subscribers that read the time in messages. They are enough to measure the latency,
+/// and few enough not to slow down the counting at the other subscribers.
 const WATCHING: usize = 16;
 
-/// Limit on the publisher's bytes that the system has not accepted. More would not be sent any
-/// sooner, but would have an earlier timestamp.
+/// Limit on the publisher's bytes that the system has not accepted. Further publications would not
+/// be sent any sooner, but would have an earlier timestamp.
 const MAX_UNSENT: usize = 16 * 1024;
 
 /// Limit on bytes in flight to one subscriber, less than any limit at which a gateway considers a
@@ -34,7 +34,7 @@ const MAX_ON_ITS_WAY: u64 = 48 * 1024;
 /// Approximate bytes of a message besides its data.
 const MESSAGE_OVERHEAD: u64 = 64;
 
-/// Deliveries that take longer than this are lost.
+/// Time after which a missing delivery counts as lost.
 const LOST_AFTER: Duration = Duration::from_secs(3);
 
 /// Subscribers and publications.
@@ -55,21 +55,21 @@ pub(crate) struct FanArgs {
     /// Size of a publication's data, in bytes of JSON, at least 31
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(publication::MIN_BYTES as i64..=32_000))]
     pub(crate) bytes: u16,
-    /// Publications per second; without it as many as arrive
+    /// Publications per second; without it as many as the subscribers receive
     #[arg(long)]
     pub(crate) rate: Option<f64>,
-    /// Without a rate: publications that may be on their way at a time, unless 48 KiB of them to
-    /// one subscriber are fewer
+    /// Without a rate: maximum number of publications in flight; fewer if they would exceed 48 KiB
+    /// to one subscriber
     #[arg(long, default_value_t = 256)]
     pub(crate) window: u64,
-    /// Never sleep: no server pays for waking the load generator then, which one that is a little
-    /// faster or slower than another would pay and the other not
+    /// Never sleep: the server then does not pay for waking the load generator, a cost that depends
+    /// on small differences in speed
     #[arg(long)]
     pub(crate) spin: bool,
 }
 
-/// The connections of a fan-out: first the publisher, at index 0, then the subscribers, by channel
-/// in turn.
+/// The connections of a fan-out. The publisher has index 0. The subscribers follow, and are
+/// distributed over the channels in turn.
 #[derive(Debug)]
 pub(crate) struct Fan {
     connections: Connections,
@@ -77,21 +77,22 @@ pub(crate) struct Fan {
     publications: Vec<Publication>,
     began: Instant,
     published: u64,
-    /// Start of publishing at the rate, and the number of publications at that time.
+    /// The time when publishing at the current rate began, and the number of publications at that
+    /// time.
     pace: (Instant, u64),
     readers: Readers,
     /// Deliveries to the readers.
     pub(crate) delivered: u64,
     /// Expected deliveries to the readers.
     due: u64,
-    /// Time spent spinning with nothing to do.
+    /// Time spent spinning without an event.
     idle: Duration,
     pub(crate) latency: Histogram,
-    /// Number of closed subscribers that are not readers.
+    /// Number of closed connections among the subscribers that are not readers.
     pub(crate) closed: u64,
 }
 
-/// Connections with counted deliveries.
+/// The subscribers whose deliveries are counted.
 #[derive(Debug)]
 struct Readers {
     /// True for each connection that is a reader.
@@ -164,7 +165,7 @@ impl Fan {
         self.pace = (Instant::now(), self.published);
     }
 
-    /// Publishes for this long, as fast as requested. `observe` is called now and then.
+    /// Publishes for `time`, as fast as the arguments request. Calls `observe` now and then.
     pub(crate) fn publish_for(
         &mut self,
         time: Duration,
@@ -190,15 +191,15 @@ impl Fan {
         }
     }
 
-    /// Cost since [`Fan::begin`], and the server's CPU time, as [`Meter::stop`]. Idle spinning does
-    /// not count as busy.
+    /// The cost since [`Fan::begin`], and the server's CPU time, as [`Meter::stop`] returns them.
+    /// Idle spinning does not count as busy.
     pub(crate) fn stop(&self, meter: &Meter) -> anyhow::Result<(Usage, Option<f64>)> {
         let (mut usage, server_cpu_us) = meter.stop()?;
         usage.load_busy -= self.idle.as_secs_f64() / usage.seconds;
         Ok((usage, server_cpu_us))
     }
 
-    /// Waits for deliveries in flight. Returns the number of lost ones.
+    /// Waits for deliveries in flight. Returns the number of lost deliveries.
     pub(crate) fn finish(&mut self) -> anyhow::Result<u64> {
         let mut last = (self.delivered, Instant::now());
         while self.delivered < self.due {
@@ -239,7 +240,7 @@ impl Fan {
         loop {
             let channel = (self.published % self.args.channels as u64) as usize;
             let readers = self.readers.of_channel[channel];
-            // Time of the next publication, and true if that time has come.
+            // `at` is the time of the next publication. `due` is true if that time has come.
             let (at, due) = match self.args.rate {
                 Some(rate) => {
                     let (since, before) = self.pace;
@@ -286,7 +287,7 @@ impl Fan {
             Happened::Message(_) => {}
             Happened::Closed(_) if slot != 0 && !readers.are[slot] => *closed += 1,
             Happened::Other(_) if slot != 0 => {}
-            // Without a reader or the publisher there is nothing left to measure.
+            // If a reader or the publisher is lost, the measurement is void.
             other => failed = Some(format!("connection {slot}: {other:?}")),
         })?;
         match failed {

@@ -5,10 +5,10 @@ use std::time::Duration;
 use hdrhistogram::Histogram as Buckets;
 use serde::Serialize;
 
-/// Longest latency with its own bucket, in nanoseconds: one hour. Longer ones count as this.
+/// Longest latency with a bucket, in nanoseconds: one hour. A longer latency counts as one hour.
 const LONGEST_NANOS: u64 = 3_600_000_000_000;
 
-/// Significant decimal digits of a percentile. Its error is at most 1 % upwards.
+/// Number of significant decimal digits of a percentile. A percentile is at most 1 % too high.
 const DIGITS: u8 = 2;
 
 /// Counts of latencies.
@@ -42,7 +42,8 @@ impl Histogram {
         self.max = self.max.max(latency);
     }
 
-    /// The upper end of the bucket that holds this share of all samples, at most the maximum.
+    /// The latency that is not exceeded by this share of all samples: the upper end of its bucket,
+    /// or the maximum if that is lower.
     fn percentile(&self, part: f64) -> Duration {
         Duration::from_nanos(self.buckets.value_at_quantile(part)).min(self.max)
     }

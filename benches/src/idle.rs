@@ -17,10 +17,10 @@ pub(crate) struct IdleArgs {
     /// Number of connections, each of another user
     #[arg(long, default_value_t = 10_000)]
     connections: usize,
-    /// Time to hold them before they are counted, in seconds
+    /// Time to hold the connections before they are counted, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// Time to wait after they are closed, in seconds
+    /// Time to wait after the connections are closed, in seconds
     #[arg(long, default_value = "5", value_parser = seconds)]
     settle: Duration,
 }

@@ -17,10 +17,11 @@ use crate::{report, subscribe, wire};
 /// Arguments of `curfew-bench presence`.
 #[derive(Debug, Args)]
 pub(crate) struct PresenceArgs {
-    /// Subscribers of the channel, each another user
+    /// Number of subscribers of the channel, each of another user
     #[arg(long, default_value_t = 10_000)]
     subscribers: usize,
-    /// Times that the first of them asks who is there, one at a time
+    /// Number of times that the first subscriber asks for the channel's presence, one question at a
+    /// time
     #[arg(long, default_value_t = 100)]
     times: usize,
     /// First part of the channel's name
@@ -52,7 +53,7 @@ struct Present {
     truncated: bool,
 }
 
-/// Subscribes many sessions and requests their list.
+/// Subscribes many sessions to a channel and requests the list of these sessions.
 pub(crate) fn run(common: &Common, args: &PresenceArgs) -> anyhow::Result<Value> {
     if args.subscribers == 0 || args.times == 0 {
         bail!("subscribers and times must be at least 1");
@@ -65,7 +66,7 @@ pub(crate) fn run(common: &Common, args: &PresenceArgs) -> anyhow::Result<Value>
     let question = wire::text(&format!(
         r#"{{"type":"presence","id":1,"channel":"{channel}"}}"#
     ));
-    // The first answer does not count, because its data are in no cache.
+    // The first answer does not count, because its data is in no cache yet.
     let first = ask(&mut connections, &question)?;
     let present: Present = serde_json::from_slice(&first)
         .with_context(|| format!("the answer is {}", String::from_utf8_lossy(&first)))?;

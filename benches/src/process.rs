@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde::Serialize;
 
-/// Processes on this machine, measured together: the nodes of a gateway.
+/// Processes on this machine that are measured together, such as the nodes of a gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Processes {
     folders: Vec<PathBuf>,
@@ -21,12 +21,13 @@ pub(crate) struct Meter {
     load: (Processes, Duration),
 }
 
-/// Cost of a measurement. The load generator must have been idle for at least a tenth of the time;
-/// otherwise it measured itself.
+/// The cost of a measurement. If the load generator was idle for less than a tenth of the time, it
+/// measured itself, and the result is void.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Usage {
     pub(crate) seconds: f64,
-    /// The sum over the nodes. With a core for each node it is at most their number.
+    /// The share of one core that the server used, summed over the nodes. If each node has one
+    /// core, it is at most the number of nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_busy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,17 +1,17 @@
-//! A publication with the time of its sending.
+//! A publication that contains the time at which it was sent.
 
 use std::time::{Duration, Instant};
 
 use crate::dialect::Dialect;
 use crate::wire::{self, opcode};
 
-/// Text before the time.
+/// Text before the time in a publication's data.
 const MARK: &[u8] = b"{\"t\":\"";
 
-/// Digits of the time, in nanoseconds since the run began.
+/// Number of digits of the time, which is in nanoseconds since the run began.
 const DIGITS: usize = 16;
 
-/// The smallest publication: everything but the padding.
+/// Size of the smallest publication, which has no padding.
 pub(crate) const MIN_BYTES: usize = 31;
 
 /// A frame that publishes `bytes` bytes of JSON, made once and sent many times.
@@ -37,8 +37,9 @@ impl Publication {
         self.stamped_at(began.elapsed())
     }
 
-    /// The frame with the time at which it was due, counted from the start of the run. The latency
-    /// then includes the wait of a publisher that could not send in time (coordinated omission).
+    /// The frame with the time `at` at which the publication was due, counted from the start of the
+    /// run. The latency then includes the delay of a publisher that could not send in time, so
+    /// there is no coordinated omission.
     pub(crate) fn stamped_at(&mut self, at: Duration) -> &[u8] {
         let mut nanos = at.as_nanos();
         for digit in self.frame[self.time_at..self.time_at + DIGITS]

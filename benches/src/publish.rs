@@ -21,16 +21,17 @@ pub(crate) struct PublishArgs {
     /// Connections that publish
     #[arg(long, default_value_t = 256)]
     connections: usize,
-    /// Channels that they publish to, in turn; without it each to one of its own
+    /// Number of channels that the connections publish to, in turn; without it each connection has
+    /// its own channel
     #[arg(long)]
     channels: Option<usize>,
     /// First part of the channels' names
     #[arg(long, default_value = "bench")]
     prefix: String,
-    /// Publications of each that may wait for their answers
+    /// Maximum number of unanswered publications of each connection
     #[arg(long, default_value_t = 16)]
     window: usize,
-    /// Ask for an answer to one publication of so many, by giving the others no id
+    /// Number of publications for each requested answer: only every Nth publication has an id
     #[arg(long, default_value_t = 1)]
     answer_every: usize,
     /// Size of a publication's data, in bytes of JSON, at least 2
@@ -39,7 +40,7 @@ pub(crate) struct PublishArgs {
     /// Time to measure, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// Time to publish before, in seconds
+    /// Time to publish before the measurement begins, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     warmup: Duration,
 }
@@ -55,7 +56,8 @@ struct Report {
     publications_per_second: f64,
     server_cpu_us_per_publication: Option<f64>,
     redis_cpu_us_per_publication: Option<f64>,
-    /// Time from sending to the answer, which includes the wait in the window.
+    /// Time from the sending of a publication to its answer, including the time for which earlier
+    /// publications of the window wait.
     latency: Option<Latency>,
     usage: Usage,
 }
@@ -114,15 +116,17 @@ pub(crate) fn run(common: &Common, args: &PublishArgs) -> anyhow::Result<Value> 
 #[derive(Debug)]
 struct Press {
     connections: Connections,
-    /// By connection: the frames that it repeats, up to the first publication with an answer.
+    /// By connection: the frames that the connection sends again and again. Only the last of these
+    /// publications requests an answer.
     frames: Vec<Vec<u8>>,
-    /// By connection: the times of sending of unanswered publications. Answers come in that order.
+    /// By connection: the times at which the unanswered publications were sent. Answers arrive in
+    /// the same order.
     sent: Vec<VecDeque<Instant>>,
     /// Number of publications for each answer.
     every: u64,
     /// Limit on unanswered publications.
     window: usize,
-    /// Publishers with space in their window.
+    /// Connections with space in their window.
     heard: Vec<usize>,
     latency: Histogram,
     accepted: u64,
@@ -138,7 +142,7 @@ impl Press {
         Ok(())
     }
 
-    /// Sends as many publications as have been answered.
+    /// Sends new publications in place of the answered ones.
     fn fill(&mut self) {
         for slot in self.heard.drain(..) {
             let sent = &mut self.sent[slot];
@@ -190,7 +194,7 @@ impl Press {
     }
 }
 
-/// So many publications, the last one with a request for an answer.
+/// The frames of `count` publications. Only the last publication requests an answer.
 fn frames(channel: &str, bytes: usize, count: usize) -> Vec<u8> {
     let data = "x".repeat(bytes - 2);
     let rest = format!(r#""channel":"{channel}","data":"{data}"}}"#);

@@ -17,10 +17,10 @@ pub(crate) struct ReconnectArgs {
     /// Number of connections, each of another user
     #[arg(long, default_value_t = 4000)]
     connections: usize,
-    /// Time to wait before the cut, and after all are back before memory is read, in seconds
+    /// Time to wait before the cut, and again before memory is read once all are open, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     settle: Duration,
-    /// Time for them to come back, in seconds
+    /// Deadline for all connections to be open again, in seconds
     #[arg(long, default_value = "60", value_parser = seconds)]
     seconds: Duration,
 }
@@ -34,7 +34,7 @@ struct Report {
     usage: Usage,
 }
 
-/// Cuts all connections, and opens as many again at once.
+/// Cuts all connections, and opens the same number again at once.
 pub(crate) fn run(common: &Common, args: &ReconnectArgs) -> anyhow::Result<Value> {
     let rss = || common.server().map(|server| server.rss_kib()).transpose();
     let tokens = common.mint()?.tokens(args.connections)?;
@@ -46,7 +46,8 @@ pub(crate) fn run(common: &Common, args: &ReconnectArgs) -> anyhow::Result<Value
     let meter = common.meter()?;
     let began = Instant::now();
     let deadline = began + args.seconds;
-    // The cut is as sudden as that of a network: all are closed before a new one is begun.
+    // The cut is as sudden as a network failure: all connections are closed before a new one is
+    // begun.
     drop(connections);
     let mut connections = common.connections(args.connections)?;
     connections.open_all(&tokens, args.connections, deadline - Instant::now())?;

@@ -25,7 +25,7 @@ pub(crate) struct RecoverArgs {
     /// Publications before the cut
     #[arg(long, default_value_t = 10)]
     publications: usize,
-    /// Ask for those publications again; without it each only subscribes again
+    /// Recover these publications; without it each connection only subscribes again
     #[arg(long)]
     since: bool,
     /// Size of a publication's data, in bytes of JSON, at least 2
@@ -34,7 +34,7 @@ pub(crate) struct RecoverArgs {
     /// First part of the channel's name
     #[arg(long, default_value = "bench")]
     prefix: String,
-    /// The nodes that they come back to; without it those that they were cut off from
+    /// The nodes that the connections are reopened to; without it the same nodes as before
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     back_to: Option<Vec<Target>>,
     /// The Redis whose commands are counted
@@ -43,7 +43,7 @@ pub(crate) struct RecoverArgs {
     /// Time to wait before the cut, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     settle: Duration,
-    /// Time for them to come back, in seconds
+    /// Deadline for all connections to be current again, in seconds
     #[arg(long, default_value = "60", value_parser = seconds)]
     seconds: Duration,
 }
@@ -56,7 +56,8 @@ struct Report {
     /// Time until every connection is subscribed again and has all missed publications.
     seconds_until_all_are_current: f64,
     server_cpu_us_per_connection: Option<f64>,
-    /// Calls of each command from the cut until then, including those of scripts.
+    /// Number of calls of each command from the cut until all connections are current. Calls within
+    /// scripts are included.
     #[serde(skip_serializing_if = "Option::is_none")]
     redis_commands: Option<BTreeMap<String, u64>>,
     usage: Usage,
@@ -70,7 +71,7 @@ struct Subscribed {
     recovered: Option<bool>,
 }
 
-/// Cuts off all subscribers, and waits until each is back and has the missed publications.
+/// Cuts all subscribers, and waits until each has subscribed again and has the missed publications.
 pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> {
     if args.connections == 0 {
         bail!("there must be a connection");
@@ -97,7 +98,8 @@ pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> 
     }
     let meter = common.meter()?;
     let began = Instant::now();
-    // The cut is as sudden as that of a network: all are closed before a new one is begun.
+    // The cut is as sudden as a network failure: all connections are closed before a new one is
+    // begun.
     drop(connections);
     let targets = args.back_to.as_ref().unwrap_or(&common.urls);
     let since = match (args.since, position) {
@@ -193,15 +195,16 @@ fn publish(
     Ok(())
 }
 
-/// Connections that are opened again.
+/// Connections that are being opened again.
 #[derive(Debug)]
 struct Storm {
     connections: Connections,
     /// The frame that each connection sends as soon as it is open.
     subscribe: Vec<u8>,
-    /// Number of publications that each has missed and requests.
+    /// Number of publications that each connection has missed and requests.
     each: usize,
-    /// By connection: publications still missing since it subscribed; `None` until then.
+    /// By connection: the number of publications that are still missing; `None` until the
+    /// connection is subscribed.
     unheard: Vec<Option<usize>>,
     /// Connections that opened in this turn.
     opened: Vec<usize>,
@@ -244,8 +247,8 @@ impl Storm {
     }
 }
 
-/// True for the required answer: a subscription that has recovered everything if it missed
-/// something.
+/// True if the answer is as required: the connection is subscribed and, if it missed publications,
+/// has recovered them all.
 fn is_subscribed(reply: &[u8], missed: usize) -> bool {
     let Ok(Subscribed { recovered, .. }) = serde_json::from_slice(reply) else {
         return false;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use redis::{Client, Cmd, FromRedisValue as _, IntoConnectionInfo as _, RedisResult, Value};
 
-/// Deadline for Redis to connect or to answer, because emptying millions of keys is slow.
+/// Deadline for a connection to Redis and for an answer. It is long, because the deletion of
+/// millions of keys is slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection to Redis.
@@ -59,11 +60,11 @@ impl Resp {
         self.0.send_packed_command(&packed).context("send to redis")
     }
 
-    /// The next reply as text: a status, a number, or a string. Null is the empty text.
+    /// Receives the next reply as text: a status, a number, or a string. Null is the empty text.
     ///
     /// # Errors
     ///
-    /// The reply is an error or an array, or does not come.
+    /// The reply is an error or an array, or does not arrive.
     pub fn receive(&mut self) -> anyhow::Result<String> {
         let mut read = || -> RedisResult<String> {
             match self.0.recv_response()?.extract_error()? {

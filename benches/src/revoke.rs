@@ -19,11 +19,11 @@ use crate::resp::Resp;
 /// The close code of a revoked session.
 const REVOKED: u16 = 4403;
 
-/// Lifetime of a revocation's key, in seconds. It must not outlive the run by much, because the
+/// Lifetime of a revocation's key, in seconds. The key must expire soon after the run, because the
 /// next run has users with the same names.
 const KEY_SECONDS: &str = "60";
 
-/// Longest wait for an event, and so the precision of the rate.
+/// Longest wait for an event. It limits the precision of the rate.
 const TURN: Duration = Duration::from_millis(1);
 
 /// Arguments of `curfew-bench revoke`.
@@ -41,14 +41,14 @@ pub(crate) struct RevokeArgs {
     /// Number of users to revoke
     #[arg(long, default_value_t = 300)]
     times: usize,
-    /// Revocations per second; without it the next one is written when the one before has closed
-    /// its connection and another has taken the place
+    /// Revocations per second; without it each revocation waits until the last one has closed its
+    /// connection and a new connection is open
     #[arg(long)]
     rate: Option<f64>,
-    /// Time for a close frame to come, in seconds
+    /// Deadline for a close frame, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     patience: Duration,
-    /// Time to wait before, with all connections open, in seconds
+    /// Time to wait with all connections open before the first revocation, in seconds
     #[arg(long, default_value = "2", value_parser = seconds)]
     settle: Duration,
 }
@@ -112,7 +112,8 @@ struct Axe<'a> {
     tokens: &'a [String],
     /// The user for the next free connection.
     next: usize,
-    /// By connection: the time at which its revocation was written, until its close frame arrives.
+    /// By connection: the time at which the revocation of its user was written. The entry is
+    /// removed when the close frame arrives.
     sent: HashMap<usize, Instant>,
     /// Number of connections that are being opened as replacements.
     opening: usize,
@@ -191,7 +192,7 @@ impl Axe<'_> {
             bail!("{why}");
         }
         for slot in closed {
-            // The reply was there before the nodes knew, so this does not wait.
+            // Redis replied before it notified the nodes, so this call does not wait.
             self.redis.receive()?;
             self.connections.restart(slot, &self.tokens[self.next])?;
             self.users[slot] = self.next;

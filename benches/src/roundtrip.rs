@@ -18,11 +18,12 @@ use crate::{report, wire};
 /// Arguments of `curfew-bench roundtrip`.
 #[derive(Debug, Args)]
 pub(crate) struct RoundtripArgs {
-    /// Connections, each publishing to a channel of its own as soon as it has heard itself
+    /// Number of publishers; each has its own channel, and publishes again as soon as it has
+    /// received its last publication
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// Hear each publication on another node than the one it was published on: each publisher has
-    /// a second connection for that, on the next node
+    /// Receive each publication on another node: each publisher has a second connection for this,
+    /// on the next node
     #[arg(long)]
     across: bool,
     /// Size of a publication's data, in bytes of JSON, at least 31
@@ -31,7 +32,7 @@ pub(crate) struct RoundtripArgs {
     /// Time to measure, in seconds
     #[arg(long, default_value = "10", value_parser = seconds)]
     seconds: Duration,
-    /// Time to publish before, in seconds
+    /// Time to publish before the measurement begins, in seconds
     #[arg(long, default_value = "1", value_parser = seconds)]
     warmup: Duration,
 }
@@ -47,7 +48,8 @@ struct Report {
     usage: Usage,
 }
 
-/// Publishes to the publisher's own channels.
+/// Lets each publisher publish to its own channel, and measures the time until it receives its
+/// publication.
 pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value> {
     if args.across && common.urls.len() < 2 {
         bail!("--across needs two nodes at least: --url ws://...,ws://...");
@@ -93,8 +95,9 @@ pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value
 #[derive(Debug)]
 struct Echo {
     connections: Connections,
-    /// Number of connections of each publisher: the first publishes, the last listens. Nodes take
-    /// connections in turn, so two connections are on different nodes.
+    /// Number of connections of each publisher. The first connection publishes, the last one
+    /// listens. Nodes get connections in turn, so two connections of a publisher are on different
+    /// nodes.
     ends: usize,
     publications: Vec<Publication>,
     began: Instant,

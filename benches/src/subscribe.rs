@@ -8,8 +8,8 @@ use crate::connections::{Connections, Happened};
 use crate::fan::PATIENCE;
 use crate::wire;
 
-/// Subscribes each connection to its channels, and waits for all answers. `answered` gets each
-/// answer with its connection's index.
+/// Subscribes each connection to its channels, and waits for all answers. `answered` is called with
+/// the index of a connection and its answer.
 ///
 /// # Errors
 ///

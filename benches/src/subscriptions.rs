@@ -18,7 +18,7 @@ pub(crate) struct SubscriptionsArgs {
     /// Number of connections, each of another user
     #[arg(long, default_value_t = 1000)]
     connections: usize,
-    /// Number of channels, which connections take in turn
+    /// Number of channels, which are assigned to connections in turn
     #[arg(long, default_value_t = 100)]
     channels: usize,
     /// Channels that each connection subscribes to
@@ -27,7 +27,8 @@ pub(crate) struct SubscriptionsArgs {
     /// First part of the channels' names
     #[arg(long, default_value = "bench")]
     prefix: String,
-    /// Time to wait before memory is read, in seconds: unused memory goes back to the system
+    /// Time to wait before memory is read, in seconds, while unused memory is returned to the
+    /// system
     #[arg(long, default_value = "4", value_parser = seconds)]
     settle: Duration,
 }

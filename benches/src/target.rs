@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::str::FromStr;
 
-/// A `ws://` URL, resolved.
+/// A `ws://` URL with its resolved address.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     /// Address to connect to.

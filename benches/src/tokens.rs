@@ -46,7 +46,8 @@ impl Mint {
         Ok(mint(&claims, None, self.algorithm, &self.key)?)
     }
 
-    /// Tokens of the users 0 to `count`, made before the measurement begins.
+    /// The tokens of the users from 0 up to, but not including, `count`. They are made before the
+    /// measurement begins.
     pub(crate) fn tokens(&self, count: usize) -> anyhow::Result<Vec<String>> {
         (0..count).map(|number| self.token(number)).collect()
     }

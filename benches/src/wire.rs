@@ -2,10 +2,11 @@
 
 use crate::target::Target;
 
-/// The nonce of every handshake. It needs no randomness here.
+/// The nonce of every handshake. A load generator needs no random nonce.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// A mask of zeros: the payload is sent unchanged, which costs the server the same work.
+/// A mask of zeros. The payload is then sent unchanged. The server's work is the same as with any
+/// other mask.
 const MASK: [u8; 4] = [0; 4];
 
 /// One frame of the server.
@@ -42,8 +43,8 @@ pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
         .map(|at| at + 4)
 }
 
-/// Appends a client's frame to `out`. Returns the number of bytes before the payload, which follows
-/// unchanged.
+/// Appends a client's frame to `out`. Returns the number of bytes of the frame before its payload.
+/// The payload is unchanged.
 pub(crate) fn put_frame(opcode: u8, payload: &[u8], out: &mut Vec<u8>) -> usize {
     let before = out.len();
     out.push(0x80 | opcode);

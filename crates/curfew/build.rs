@@ -1,11 +1,12 @@
-//! Facts about the build that the binary reports: `curfew --version`, the labels of
+//! Facts about the build, which the binary reports in `curfew --version` and in the labels of
 //! `curfew_build_info`.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Characters of a commit in `curfew --version`, as many as GitHub and kernel.org show.
+/// Number of characters of a commit in `curfew --version`. GitHub and kernel.org show the same
+/// number.
 const SHORT: usize = 12;
 
 fn main() {
@@ -29,13 +30,14 @@ fn main() {
 
 /// The commit of the git tree that this package is in. `None` outside of a tree, or without git.
 ///
-/// A debug build has no commit, because it would have to be linked again after each one.
+/// A debug build has no commit, because it would have to be linked again after each commit.
 fn commit() -> Option<String> {
     if env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
         return None;
     }
     let said = git(&["rev-parse", "--show-prefix", "HEAD"])?;
-    // HEAD counts only in Curfew's own repository. A tarball may be unpacked below another one.
+    // HEAD counts only in Curfew's own repository. A tarball may be unpacked inside another
+    // repository.
     let commit = said.strip_prefix("crates/curfew/\n")?;
     // Every commit and checkout writes to the reflog. Without a reflog, only HEAD shows checkouts.
     let logged = git(&["rev-parse", "--git-path", "logs/HEAD"]).map(PathBuf::from);

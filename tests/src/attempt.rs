@@ -8,13 +8,13 @@ use crate::{Gateway, eventually};
 /// Outcome of a client's request for a session.
 #[derive(Debug)]
 pub enum Attempt {
-    /// The client has a session; `connected` has been read.
+    /// The client has a session, and its `connected` has been read.
     Open(Box<WsClient>),
     /// The token was refused, for this reason and with this close code.
     Refused(String, u16),
     /// The node could not decide: 503 with `Retry-After` before the upgrade, or 4503 after it.
     Unavailable,
-    /// The connection could not be made, was cut or brought no answer.
+    /// The connection could not be made, was cut, or got no answer.
     Lost(String),
 }
 

@@ -1,4 +1,4 @@
-//! The binary under test: built once, and run to its end.
+//! The binary under test: its build, and commands that run to their end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,8 +10,8 @@ use tokio::time::timeout;
 /// Deadline for a command. No command of the tests takes longer.
 const LONGEST_COMMAND: Duration = Duration::from_secs(30);
 
-/// The `curfew` binary: `CURFEW_BIN` when set, else built once per test process, in the same target
-/// directory as the tests.
+/// The path of the `curfew` binary: `CURFEW_BIN` if it is set. Otherwise each test process builds
+/// the binary once, in the target directory of the tests.
 pub fn curfew_binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
@@ -19,7 +19,7 @@ pub fn curfew_binary() -> &'static Path {
             return path.into();
         }
         let tests = std::env::current_exe().expect("a test binary has a path");
-        // target/debug/deps/it-0123 is two levels below target/debug.
+        // The test program, such as target/debug/deps/it-0123, is two levels below target/debug.
         let profile = tests
             .parent()
             .and_then(Path::parent)
@@ -46,7 +46,7 @@ pub fn curfew_binary() -> &'static Path {
 /// A command that has ended.
 #[derive(Debug, Clone)]
 pub struct Finished {
-    /// Its exit code; -1 when a signal ended it.
+    /// The command's exit code; -1 if a signal ended the command.
     pub code: i32,
     /// Standard output.
     pub stdout: String,

@@ -8,10 +8,10 @@ use curfew_testkit::http::{self, Response};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-/// Time for an answer, on a busy machine.
+/// Deadline for an answer on a busy machine.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// A browser and its cookies at one provider, regardless of their paths.
+/// A browser with its cookies at one provider. The paths of cookies are ignored.
 #[derive(Debug, Clone)]
 pub(crate) struct Browser {
     address: SocketAddr,

@@ -16,7 +16,7 @@ const START: Duration = Duration::from_secs(30);
 /// Interval between two publications of a [`Publisher`].
 const BEAT: Duration = Duration::from_millis(20);
 
-/// Gateways on one Redis, each behind its own proxy if started so.
+/// Gateways on one Redis. Each is behind its own proxy if [`Cluster::behind_proxies`] started them.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Gateway>,
@@ -24,12 +24,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` gateways on the Redis at `url` and waits until each sees all of them.
+    /// Starts `count` gateways on the Redis at `url` and waits until each lists all of them.
     pub async fn start(count: usize, url: &str, settings: &Settings) -> Self {
         Self::start_each(vec![settings.clone().on_redis(url); count], Vec::new()).await
     }
 
-    /// As [`Cluster::start`], with each gateway behind its own proxy.
+    /// Like [`Cluster::start`], with each gateway behind its own proxy.
     pub async fn behind_proxies(count: usize, redis: &Redis, settings: &Settings) -> Self {
         let (mut each, mut proxies) = (Vec::new(), Vec::new());
         for _ in 0..count {
@@ -54,7 +54,7 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every node is connected to Redis and sees all nodes.
+    /// Waits until every node is connected to Redis and lists all nodes.
     pub async fn synced(&self) {
         for node in &self.nodes {
             node.until_in_touch(START).await;
@@ -82,7 +82,7 @@ impl Cluster {
         &self.proxies
     }
 
-    /// Removes a node from the cluster and returns it, to be killed or waited for.
+    /// Removes a node from this value and returns it. The caller kills it or waits for its end.
     pub fn remove(&mut self, at: usize) -> Gateway {
         self.nodes.remove(at)
     }
@@ -96,8 +96,8 @@ impl Cluster {
         sum
     }
 
-    /// Fails unless every node runs, and every revocation came by a push. One that came by the
-    /// sweep was missed by the push.
+    /// Fails unless every node runs, and every revocation arrived by a push. A revocation that only
+    /// a sweep found was missed by the push.
     pub async fn assert_well(&self) {
         for node in &self.nodes {
             node.assert_alive().await;
@@ -118,12 +118,12 @@ impl Index<usize> for Cluster {
 }
 
 impl Gateway {
-    /// A session of `user` that listens to `channel`, recorded.
+    /// A session of `user` that is subscribed to `channel` and recorded.
     pub async fn tape(&self, user: &str, channel: &str) -> Tape {
         Tape::of(self.subscriber(user, channel).await)
     }
 
-    /// A session of `user` that publishes numbers to `channel` until it is dropped.
+    /// A session of `user` that publishes numbers to `channel` until the returned value is dropped.
     pub async fn publisher(&self, user: &str, channel: &str) -> Publisher {
         let tape = Tape::of(self.user(user).await);
         let channel = channel.to_owned();
@@ -140,12 +140,12 @@ impl Gateway {
         }
     }
 
-    /// The live nodes, as this one sees them.
+    /// The live nodes, as this node lists them.
     pub async fn nodes(&self) -> Vec<Value> {
         let (status, answer) = self.admin("GET", "/v1/nodes", None).await;
         match answer["nodes"].as_array() {
             Some(nodes) if status == 200 => nodes.clone(),
-            // The node may not be able to answer yet.
+            // The node may not be able to list the nodes yet.
             _ => Vec::new(),
         }
     }
@@ -203,7 +203,8 @@ impl Gateway {
             }
             assert_eq!(status, expected, "{body}");
             let reason = body["reason"].as_str().expect("a reason").to_owned();
-            // A busy machine pauses a node for a moment, which suspends its lease without ending it.
+            // A busy machine may pause a node for a moment. The node then suspends its lease
+            // without losing its connection, which does not count here.
             if reason.contains("being compared") && self.metric("curfew_backend_synced").await > 0.0
             {
                 return None;
@@ -216,7 +217,7 @@ impl Gateway {
     }
 }
 
-/// The key whose existence is a revocation.
+/// The Redis key of a revocation.
 pub fn revocation_key(kind: &str, value: &str) -> String {
     format!("curfew:{{revoked}}:{kind}:{value}")
 }

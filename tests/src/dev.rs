@@ -1,4 +1,4 @@
-//! `curfew dev`, as a new user runs it.
+//! A running `curfew dev`.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -10,13 +10,13 @@ use curfew_testkit::{Connect, PATIENCE};
 use crate::gateway::signal;
 use crate::{Log, curfew_binary};
 
-/// Deadline for a node, and the program beside it, to end.
+/// Deadline for the end of a node and of the program beside it.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// Interval between two checks for that end.
+/// Interval between two checks for the end of the node.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// A running `curfew dev`, ended when dropped.
+/// A running `curfew dev`, which ends when this value is dropped.
 #[derive(Debug)]
 pub struct Dev {
     child: Child,
@@ -34,24 +34,24 @@ impl Dev {
         Self::start_with_variables(&[]).await
     }
 
-    /// As [`Dev::start`], with these environment variables.
+    /// Like [`Dev::start`], with these environment variables.
     pub async fn start_with_variables(variables: &[(&str, &str)]) -> Self {
         Self::spawn(&[], variables).await
     }
 
-    /// Ends this one, and starts another on the same addresses.
+    /// Ends this node, and starts another one on the same addresses.
     pub async fn start_anew(self) -> Self {
         let (address, admin) = (self.address.to_string(), self.admin.to_string());
         drop(self);
         Self::start_with_flags(&["--listen", &address, "--admin", &admin]).await
     }
 
-    /// As [`Dev::start`], with these flags.
+    /// Like [`Dev::start`], with these flags.
     pub async fn start_with_flags(flags: &[&str]) -> Self {
         Self::spawn(flags, &[]).await
     }
 
-    /// As [`Dev::start`], with this program beside the node.
+    /// Like [`Dev::start`], with this program beside the node.
     pub async fn start_beside(program: &[&str]) -> Self {
         Self::spawn(&[&["--"], program].concat(), &[]).await
     }
@@ -115,7 +115,8 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // Only the node can end the program beside it.
+        // The node gets a signal instead of being killed, because only the node can end the program
+        // beside it.
         if self.runs_a_program {
             signal(self.child.id(), "TERM");
             let deadline = Instant::now() + ENDING;

@@ -1,19 +1,21 @@
-//! Random choices that a seed repeats.
+//! Random choices that are repeatable by a seed.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use crate::{Flow, Link};
 
-/// Variable that repeats a run by its seed. A failing test prints the seed.
+/// Environment variable with the seed of a run that is to be repeated. A failing test prints its
+/// seed.
 const SEED: &str = "CURFEW_TEST_SEED";
 
-/// Marsaglia's xorshift: random enough to choose by, and the same on every machine.
+/// Marsaglia's xorshift. It is random enough for these choices, and gives the same numbers on every
+/// machine.
 #[derive(Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Dice with the seed in `CURFEW_TEST_SEED`, or with a new one. Prints the seed.
+    /// Creates dice with the seed in `CURFEW_TEST_SEED`, or with a new seed. Prints the seed.
     pub fn new() -> Self {
         let seed = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
         let seed: u64 = seed.unwrap_or_else(|| RandomState::new().hash_one(0) | 1);
@@ -36,13 +38,13 @@ impl Dice {
         usize::try_from(self.0 % count as u64).expect("smaller than a usize")
     }
 
-    /// A time shorter than `most`, in milliseconds.
+    /// A whole number of milliseconds that is shorter than `most`.
     pub fn time_below(&mut self, most: Duration) -> Duration {
         let most = usize::try_from(most.as_millis()).expect("a short time");
         Duration::from_millis(self.below(most.max(1)) as u64)
     }
 
-    /// A link of any quality.
+    /// A link with randomly chosen faults.
     pub fn link(&mut self) -> Link {
         let late = Flow::Delay(Duration::from_millis(self.below(900) as u64));
         let links = [

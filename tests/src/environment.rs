@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use crate::{Gateway, Settings};
 
 impl Gateway {
-    /// As [`Gateway::start_with`], with these environment variables beside those of the tests.
+    /// Like [`Gateway::start_with`], with these environment variables in addition to those that
+    /// every test sets.
     pub async fn start_with_variables(settings: &Settings, variables: &[(&str, &str)]) -> Self {
         let environment: Vec<_> = variables
             .iter()

@@ -1,4 +1,4 @@
-//! One gateway process and everything visible of it from outside.
+//! One gateway process, and everything visible of it from outside.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,11 +20,11 @@ use crate::{ADMIN_KEY, Log, Settings, curfew_binary};
 /// Interval between two checks of an awaited condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The file in a gateway's directory with the error of its wall clock; see
+/// The file in a gateway's directory that holds the error of the gateway's wall clock; see
 /// [`Gateway::start_with_own_clock`].
 const CLOCK: &str = "clock";
 
-/// A running `curfew serve`, killed when dropped.
+/// A running `curfew serve`, which is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Gateway {
     child: Child,
@@ -51,14 +51,14 @@ impl Gateway {
         Self::start_in(tempfile::tempdir().expect("a directory"), config_toml).await
     }
 
-    /// As [`Gateway::start`], with the configuration in `directory`, which may already hold files
-    /// that the configuration names.
+    /// Like [`Gateway::start`], with the configuration in `directory`. The directory may already
+    /// hold files that the configuration names.
     pub async fn start_in(directory: TempDir, config_toml: &str) -> Self {
         Self::spawn(directory, config_toml, &[]).await
     }
 
-    /// As [`Gateway::start_with`], with a wall clock that [`Gateway::set_clock`] sets: only
-    /// `CLOCK_REALTIME` of this process, and only for callers of the C library.
+    /// Like [`Gateway::start_with`], with a wall clock that [`Gateway::set_clock`] sets. It
+    /// replaces `CLOCK_REALTIME` of this process for callers of the C library.
     pub async fn start_with_own_clock(settings: &Settings) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let clock = directory.path().join(CLOCK);
@@ -137,8 +137,9 @@ impl Gateway {
         fs::rename(&new, self.directory().join(name)).expect("the file can be replaced");
     }
 
-    /// Replaces the configuration file and waits until the gateway logs the end of the reload. A
-    /// signal starts it if `told` is true; else the gateway notices the change.
+    /// Replaces the configuration file and waits until the gateway logs the end of the reload. If
+    /// `told` is true, a signal starts the reload. Otherwise the gateway must notice the change
+    /// itself.
     pub async fn take_over(&self, settings: &Settings, told: bool) {
         let reloads = || {
             self.log
@@ -171,12 +172,12 @@ impl Gateway {
         Connect::to(self.public)
     }
 
-    /// An open session of `user`, with a token of the default issuer; `connected` has been read.
+    /// An open session of `user` with a token of the default issuer, after its `connected`.
     pub async fn user(&self, user: &str) -> WsClient {
         self.session(&Key::default_secret().user(user)).await
     }
 
-    /// An open session with `token`; `connected` has been read.
+    /// An open session with `token`, after its `connected`.
     pub async fn session(&self, token: &str) -> WsClient {
         self.connected(self.ws().bearer(token)).await.0
     }
@@ -188,7 +189,7 @@ impl Gateway {
         (client, connected)
     }
 
-    /// A session of `user` subscribed to `channel`. Drops publications that come before the
+    /// A session of `user` subscribed to `channel`. Drops publications that arrive before the
     /// confirmation.
     pub async fn subscriber(&self, user: &str, channel: &str) -> WsClient {
         let mut client = self.user(user).await;
@@ -263,8 +264,8 @@ impl Gateway {
         answer.text()
     }
 
-    /// A metric's value, summed over its series, or with labels, as in `name{a="b"}`, over the
-    /// series that have them. 0 if there is none.
+    /// A metric's value, summed over its series; 0 if it has none. With labels, as in
+    /// `name{a="b"}`, only the series with these labels count.
     pub async fn metric(&self, name: &str) -> f64 {
         let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
         let labels: Vec<&str> = labels
@@ -317,15 +318,15 @@ impl Gateway {
         self.signal("HUP");
     }
 
-    /// Steps the wall clock of a gateway that has its own to differ by so many seconds.
+    /// Steps the gateway's own wall clock to `seconds` ahead of the machine's clock.
     pub fn set_clock(&self, seconds: i64) {
-        // Written beside and renamed: the gateway may read the file at any time.
+        // The file is replaced atomically, because the gateway may read it at any time.
         let new = self.directory.path().join("new-clock");
         fs::write(&new, format!("{seconds:+}")).expect("the clock can be written");
         fs::rename(&new, self.directory.path().join(CLOCK)).expect("it can be renamed");
     }
 
-    /// Sends SIGTERM: drain and stop.
+    /// Sends SIGTERM, so that the gateway drains and stops.
     pub fn terminate(&self) {
         self.signal("TERM");
     }
@@ -395,7 +396,7 @@ impl Gateway {
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
-        // Behind the name in parentheses, utime and stime are fields 14 and 15, in ticks of 10 ms.
+        // The rest begins with field 3. Fields 14 and 15 are utime and stime, in ticks of 10 ms.
         let (_, fields) = stat.rsplit_once(')').expect("pid (name) …");
         let ticks: u64 = fields
             .split_whitespace()
@@ -416,7 +417,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // The calls fail only if the process has already ended.
         drop(self.child.kill());
         drop(self.child.wait());
         if std::thread::panicking() {
@@ -433,8 +434,7 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    /// Runs in every test: the model's node must be able to make each step of the revocation
-    /// protocol that this node has logged.
+    /// Fails unless the model's node can make each step of the protocol that this node has logged.
     fn assert_follows_the_model(&self) {
         let lines = self.log.lines();
         if let Err(violation) = replay::check(lines.iter().map(String::as_str)) {
@@ -443,8 +443,7 @@ impl Gateway {
     }
 }
 
-/// The library that steps the wall clock of one process. Debian's path for it depends on the
-/// architecture.
+/// The library that steps the wall clock of one process. Its path depends on the architecture.
 fn faketime_library() -> PathBuf {
     let libraries = fs::read_dir("/usr/lib").expect("there are libraries");
     let mut paths = libraries.filter_map(|entry| {
@@ -478,12 +477,12 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.success(), "kill -{name}");
 }
 
-/// Calls `look` repeatedly until it returns something, or fails after [`PATIENCE`].
+/// Calls `look` repeatedly until it returns `Some`. Fails after [`PATIENCE`].
 pub async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
     eventually_within(PATIENCE, what, look).await
 }
 
-/// Calls `look` repeatedly until it returns something, or fails after this time.
+/// Calls `look` repeatedly until it returns `Some`. Fails after `patience`.
 pub async fn eventually_within<T>(
     patience: Duration,
     what: &str,

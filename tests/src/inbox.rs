@@ -1,4 +1,4 @@
-//! A server that receives the logout tokens of an identity provider, for a test to look at.
+//! A server that receives the logout tokens of an identity provider and gives them to a test.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 /// Deadline for a provider on a busy machine.
 const PROVIDER: Duration = Duration::from_secs(60);
 
-/// A listener on loopback in place of a gateway.
+/// A listener on loopback that stands in for a gateway.
 #[derive(Debug)]
 pub struct Inbox {
     listener: TcpListener,

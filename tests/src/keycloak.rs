@@ -17,10 +17,10 @@ use tokio::time::sleep;
 use crate::browser::{Browser, between, code_of, encoded, post_form, request, text_of};
 use crate::free_port;
 
-/// The client of the recipe.
+/// The client that the recipe in the documentation configures.
 pub const CLIENT: &str = "web-app";
 
-/// Redirect URL of that client's users.
+/// Redirect URL of [`CLIENT`].
 const REDIRECT: &str = "https://app.example.com/";
 
 /// The password of every user.
@@ -29,13 +29,13 @@ const PASSWORD: &str = "correct horse battery staple";
 /// Deadline for a first start, which includes Keycloak's own build, on a busy machine.
 const START: Duration = Duration::from_secs(180);
 
-/// Limits Keycloak's memory to about 320 MiB in all.
+/// Options of the JVM that bound Keycloak's heap to 320 MiB.
 const JAVA_OPTS: &str =
     "-Xms64m -Xmx320m -XX:MaxMetaspaceSize=224m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC";
 
 /// Script that runs Keycloak in its own process group until standard input ends. Standard input
-/// ends with the process that holds it, even if that crashes. The script then stops Keycloak and
-/// removes its files.
+/// ends when the test process ends, even by a crash. The script then stops Keycloak and removes its
+/// files.
 const KEEPER: &str = r#"
 trap '' INT TERM HUP
 set -m
@@ -63,7 +63,7 @@ pub struct Realm {
     /// The realm's name.
     pub name: String,
     keycloak: &'static Keycloak,
-    /// Address that requests go to: Keycloak itself, or a proxy in front of it.
+    /// Address to which requests are sent: Keycloak's own, or a proxy in front of Keycloak.
     address: SocketAddr,
 }
 
@@ -112,7 +112,7 @@ impl Keycloak {
         };
         keycloak.until_ready(local(management)).await;
         keycloak.admin_token = keycloak.sign_in_admin().await;
-        // By default the first token is valid only for a minute.
+        // By default the administrator's token is valid only for a minute.
         let patience = json!({"accessTokenLifespan":36_000}).to_string();
         keycloak.admin("PUT", "", Some(&patience), "master").await;
         keycloak.admin_token = keycloak.sign_in_admin().await;
@@ -170,11 +170,12 @@ impl Keycloak {
         self.realm_at(&name, self.address).await
     }
 
-    /// A new realm with this name whose tokens are from `address`, where a proxy forwards requests
-    /// to Keycloak.
+    /// A new realm with this name. Its tokens name `address` as their issuer's address, where a
+    /// proxy forwards requests to Keycloak.
     pub async fn realm_at(&'static self, name: &str, address: SocketAddr) -> Realm {
         static ONE_BY_ONE: Mutex<()> = Mutex::const_new(());
-        // One realm at a time: several at once would each take as long as all of them.
+        // Realms are made one at a time. If several were made at once, each would take as long as
+        // all together.
         let _turn = ONE_BY_ONE.lock().await;
         let realm = json!({"realm":name,"enabled":true});
         self.admin("POST", "", Some(&realm.to_string()), "").await;
@@ -215,8 +216,8 @@ impl Realm {
         }
     }
 
-    /// Runs commands of the recipe verbatim, with the addresses of this realm and of `gateway`, a
-    /// URL, in place of the page's. Expects success.
+    /// Runs commands of the recipe unchanged, except that the addresses of this realm and of
+    /// `gateway`, a URL, replace the addresses in the recipe. Expects success.
     pub async fn run(&self, commands: &str, gateway: &str) {
         let mut commands = commands.to_owned();
         for (written, meant) in [
@@ -267,8 +268,8 @@ impl Realm {
             .await
     }
 
-    /// As [`Realm::login`] at another client, in the browser of `earlier`, so Keycloak asks for no
-    /// password.
+    /// Like [`Realm::login`], but at another client and in the browser of `earlier`, so Keycloak
+    /// asks for no password.
     pub async fn login_beside(&self, client: &str, earlier: &Login) -> Login {
         self.login_at(client, "", earlier.browser.clone()).await
     }
@@ -299,7 +300,7 @@ impl Realm {
         self.tokens(&form, browser).await
     }
 
-    /// New tokens for a sign-in. Returns the answer itself if it has none.
+    /// Gets new tokens for a sign-in. The error is Keycloak's answer without tokens.
     pub async fn refresh(&self, login: &Login) -> Result<Login, Value> {
         let form = [
             ("grant_type", "refresh_token"),
@@ -319,18 +320,18 @@ impl Realm {
         Login::new(&answer.json(), browser)
     }
 
-    /// The user ends one sign-in.
+    /// Logs the user out of one sign-in.
     pub async fn log_out(&self, login: &Login) {
         let form = [("client_id", CLIENT), ("refresh_token", &login.refresh)];
         let answer = post_form(self.address, &self.path("logout"), &form, &[]).await;
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
-    /// The user signs out every other device, as the account console does.
+    /// Signs the user out of every other device, as the account console does.
     pub async fn sign_out_others(&self, login: &Login) {
         let path = format!("/realms/{}/account/sessions?current=false", self.name);
         let authorization = format!("Bearer {}", login.access);
-        // Without the second header the answer is the page of the account console.
+        // Without the `Accept` header the answer is the page of the account console.
         let headers = [
             ("Authorization", authorization.as_str()),
             ("Accept", "application/json"),
@@ -339,7 +340,7 @@ impl Realm {
         assert_eq!(answer.status, 204, "{}", answer.text());
     }
 
-    /// The user's page gives a token back (RFC 7009).
+    /// Revokes a token at Keycloak, as the user's page does (RFC 7009).
     pub async fn revoke_token(&self, token: &str) {
         let form = [("client_id", CLIENT), ("token", token)];
         let answer = post_form(self.address, &self.path("revoke"), &form, &[]).await;

@@ -1,10 +1,10 @@
-//! Curfew tested through its public door: the binary, its sockets, its admin API, its log.
+//! Tests of Curfew through its public interfaces: the binary, its sockets, its admin API, its log.
 //!
-//! Owns: starting gateways and Redis servers as separate processes, making the links between them
-//! bad, and observing them from outside. Knows nothing of: any crate of the gateway. Uses only
-//! [`curfew_testkit`], which speaks to sockets.
-//! Start at [`Gateway::start`] and [`Settings`]; for several gateways at [`Cluster::start`],
-//! [`Redis`], [`Proxy`] and [`Tape`]; for load at [`Audience`], [`Flood`] and [`Witness`].
+//! Owns: starting gateways and Redis servers as separate processes, causing faults on the links
+//! between them, and observing them from outside. Knows nothing of: any crate of the gateway. It
+//! uses only [`curfew_testkit`], which speaks to sockets. Start at [`Gateway::start`] and
+//! [`Settings`]; for several gateways at [`Cluster::start`], [`Redis`], [`Proxy`] and [`Tape`]; for
+//! load at [`Audience`], [`Flood`] and [`Witness`].
 
 mod attempt;
 mod binary;

@@ -1,10 +1,11 @@
 //! Load, and observation of its effects without trust in the test's own clock.
 //!
-//! A test process that is not scheduled reads late, even if the bytes came in time. So nothing here
-//! counts as late because it was read late. The kernels' queues show which bytes a node has written
-//! to its clients, read or not: a [`Mark`] in each stream of bytes separates bytes written before a
-//! moment from later ones. Publications at Redis are ordered between ticks that Redis also
-//! executed, and each tick carries the time of its sending.
+//! A test process that is not scheduled reads late, even if the bytes arrived in time. Nothing here
+//! therefore counts as late only because it was read late. The kernel's queues show which bytes a
+//! node has written to its clients, even if the test has not read them. A [`Mark`] in each stream
+//! of bytes separates bytes that were written before a moment from later bytes. Publications at
+//! Redis are ordered relative to ticks, which Redis executes too. Each tick carries the time at
+//! which it was sent.
 
 mod audience;
 mod flood;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// The lines a process has written so far. Clones share them.
+/// The lines that a process has written so far. Clones share the lines.
 #[derive(Debug, Clone)]
 pub struct Log {
     lines: Arc<Mutex<Vec<String>>>,
@@ -19,7 +19,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// No lines yet.
+    /// Creates a log without lines.
     pub(crate) fn new() -> Self {
         let (count, written) = watch::channel(0);
         Self {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::browser::{Browser, between, code_of, encoded, post_form, text_of};
 
-/// Redirect URL of users.
+/// Redirect URL of all clients.
 const REDIRECT: &str = "https://app.example.com/";
 
 /// Audience of the provider's access tokens (RFC 8707).
@@ -27,13 +27,13 @@ const LOG: &str = "log";
 /// Deadline for a start, on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
-/// Limit on redirects, more than any sign-in takes.
+/// Limit on redirects. No sign-in needs more.
 const REDIRECTS: usize = 10;
 
 /// A provider that runs until it is dropped.
 #[derive(Debug)]
 pub struct OpenIdProvider {
-    /// The line of input that configured the provider, as the program describes.
+    /// The line of input that configured the provider, in the form that the program documents.
     made_of: Mutex<Value>,
     address: SocketAddr,
     issuer: String,
@@ -60,8 +60,8 @@ pub struct SignedIn {
 }
 
 impl OpenIdProvider {
-    /// Starts a provider. Its issuer identifier has `path` after the port, it has a key for each of
-    /// these algorithms, and a client with each name and metadata.
+    /// Starts a provider. Its issuer identifier ends in `path`. It has a key for each of
+    /// `algorithms`, and a client for each name and metadata in `clients`.
     pub async fn start(path: &str, algorithms: &[&str], clients: &[(&str, Value)]) -> Self {
         let clients: Vec<Value> = clients.iter().map(client).collect();
         let made_of = json!({"path":path,"keys":algorithms,"clients":clients,"rotates":true});
@@ -136,8 +136,8 @@ impl OpenIdProvider {
             .await
     }
 
-    /// As [`OpenIdProvider::login`], and asks for `sid` (OpenID Connect Core §5.5). Without the
-    /// question, only clients get `sid` whose logouts name it.
+    /// Like [`OpenIdProvider::login`], but requests the claim `sid` (OpenID Connect Core §5.5).
+    /// Without this request, only clients whose logout tokens have `sid` get it.
     pub async fn login_with_sid(&self, client: &str, user: &str) -> SignedIn {
         let sid = json!({"id_token":{"sid":null}}).to_string();
         let query = [("login_hint", user), ("claims", &sid)];
@@ -195,9 +195,9 @@ impl OpenIdProvider {
         }
     }
 
-    /// The user logs out, at the request of a client (OpenID Connect RP-Initiated Logout 1.0), and
-    /// confirms this for all clients of the browser. When this returns, each client has received
-    /// its logout token or refused it.
+    /// Logs the user out at the request of a client (OpenID Connect RP-Initiated Logout 1.0), and
+    /// confirms the logout for all clients of the browser. When this returns, each client has
+    /// received its logout token or refused it.
     pub async fn log_out(&self, login: &SignedIn) {
         let mut browser = login.browser.clone();
         let query = encoded(&[("client_id", &login.client), ("id_token_hint", &login.id)]);

@@ -23,7 +23,7 @@ const DISCOVERY: &str = "/.well-known/openid-configuration";
 pub enum Manner {
     /// With valid documents.
     Good,
-    /// Not at all, until the manner changes; then as the new manner says.
+    /// Not at all, until the manner changes. Waiting requests are then answered in the new manner.
     Hanging,
     /// With this status and a body that is not JSON.
     Status(u16),
@@ -37,7 +37,7 @@ pub enum Manner {
     Closing,
 }
 
-/// A provider that listens on loopback; stops when dropped.
+/// A provider that listens on loopback. It stops when this value is dropped.
 #[derive(Debug)]
 pub struct Provider {
     address: SocketAddr,
@@ -76,7 +76,7 @@ impl Provider {
         Self::start_at(paths, keys).await
     }
 
-    /// Starts a provider with these keys that speaks TLS, with a certificate of `authority`.
+    /// Starts a provider with these keys. It speaks TLS, with a certificate of `authority`.
     pub async fn start_secure(keys: &[&Key], authority: &TestAuthority) -> Self {
         let paths = Paths {
             issuer: "",
@@ -151,18 +151,18 @@ impl Provider {
         self.origin() + self.paths.keys
     }
 
-    /// A user's token, signed by one of the keys.
+    /// A user's token, signed by `key`.
     pub fn token(&self, key: &Key, user: &str) -> String {
         key.user_with(user, json!({"iss": self.issuer()}))
     }
 
-    /// `[[auth.issuers]]` with the URL of the key set.
+    /// An `[[auth.issuers]]` table for this provider, with the URL of the key set.
     pub fn by_url(&self, name: &str) -> String {
         let (iss, url) = (self.issuer(), self.keys_url());
         format!("[[auth.issuers]]\nname = {name:?}\nissuer = {iss:?}\njwks_url = {url:?}\n")
     }
 
-    /// `[[auth.issuers]]` with discovery.
+    /// An `[[auth.issuers]]` table for this provider, with discovery.
     pub fn by_discovery(&self, name: &str) -> String {
         let iss = self.issuer();
         format!("[[auth.issuers]]\nname = {name:?}\nissuer = {iss:?}\ndiscovery = true\n")

@@ -1,4 +1,4 @@
-//! A TCP proxy that makes a link bad while it is in use.
+//! A TCP proxy that causes faults on a link while the link is in use.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 /// Size of one read.
 const CHUNK: usize = 64 * 1024;
 
-/// Chunks that may be in flight in one direction. More wait at the sender.
+/// Maximum number of chunks in flight in one direction. Further chunks wait at the sender.
 const CHUNKS: usize = 4096;
 
 /// A delay longer than any test.
@@ -29,11 +29,12 @@ const FOR_EVER: Duration = Duration::from_secs(3600);
 pub enum Flow {
     /// The bytes pass.
     Pass,
-    /// The bytes pass this much later.
+    /// The bytes pass after this delay.
     Delay(Duration),
-    /// The bytes wait, and pass when the link recovers, as TCP does with lost packets.
+    /// The bytes wait, and pass when the link recovers. TCP has the same effect if packets are
+    /// lost.
     Stall,
-    /// The bytes vanish. When the link recovers, a connection that has lost bytes is cut.
+    /// The bytes are dropped. When the link recovers, a connection that has lost bytes is cut.
     Swallow,
 }
 
@@ -44,7 +45,7 @@ pub struct Link {
     pub up: Flow,
     /// From the server to the clients.
     pub down: Flow,
-    /// True if connections are reset, and new ones as soon as they are made.
+    /// True if connections are reset. New connections are reset as soon as they are made.
     pub cut: bool,
 }
 
@@ -55,9 +56,9 @@ impl Link {
     pub const BLACK_HOLE: Self = Self::both(Flow::Swallow);
     /// Nothing passes until the link recovers. Then everything passes, late.
     pub const STALLED: Self = Self::both(Flow::Stall);
-    /// The server receives nothing more; its own bytes still pass.
+    /// The server receives nothing more, but its own bytes still pass.
     pub const DEAF: Self = Self::only_up(Flow::Swallow);
-    /// Bytes of the server no longer pass; it still receives.
+    /// Bytes of the server no longer pass, but the server still receives.
     pub const MUTE: Self = Self::only_down(Flow::Swallow);
     /// Every connection is reset.
     pub const CUT: Self = Self {
@@ -65,7 +66,7 @@ impl Link {
         ..Self::PASS
     };
 
-    /// This flow from the clients to the server; the other direction passes.
+    /// A link with this flow from the clients to the server. Bytes in the other direction pass.
     pub const fn only_up(flow: Flow) -> Self {
         Self {
             up: flow,
@@ -74,7 +75,7 @@ impl Link {
         }
     }
 
-    /// This flow from the server to the clients; the other direction passes.
+    /// A link with this flow from the server to the clients. Bytes in the other direction pass.
     pub const fn only_down(flow: Flow) -> Self {
         Self {
             up: Flow::Pass,
@@ -83,7 +84,7 @@ impl Link {
         }
     }
 
-    /// The same flow in both directions.
+    /// A link with the same flow in both directions.
     pub const fn both(flow: Flow) -> Self {
         Self {
             up: flow,
@@ -96,11 +97,11 @@ impl Link {
 /// Kind of a connection, recognised by its first commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// It sent `CLIENT TRACKING`: revocations come on it.
+    /// The client sent `CLIENT TRACKING`: the connection receives revocations.
     Tracking,
-    /// It sent `SUBSCRIBE`: publications come on it.
+    /// The client sent `SUBSCRIBE`: the connection receives publications.
     Subscriber,
-    /// It has sent neither so far; any command may use it.
+    /// The client has sent neither of these commands so far.
     Other,
 }
 
@@ -127,7 +128,8 @@ struct Wanted {
     tracking: Link,
     subscriber: Link,
     other: Link,
-    /// Number of cuts. A connection compares it, so that even the shortest cut ends it.
+    /// Number of cuts so far. Each connection compares this number, so that even the shortest cut
+    /// ends the connection.
     cuts: u64,
 }
 
@@ -141,8 +143,8 @@ impl Wanted {
     }
 }
 
-/// A proxy in front of one server, on a separate thread so that a busy test does not slow it down.
-/// Dropping it cuts all connections.
+/// A proxy in front of one server. It runs on a separate thread, so that a busy test does not slow
+/// it down. All connections are cut when this value is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -197,7 +199,7 @@ impl Proxy {
         self.address
     }
 
-    /// Sends new connections to another server, as if a name had changed its address. Existing
+    /// Sends new connections to another server, as if a host name had got another address. Existing
     /// connections stay.
     pub fn point_to(&self, server: SocketAddr) {
         self.server.send_replace(server);
@@ -215,12 +217,12 @@ impl Proxy {
         });
     }
 
-    /// Changes the link of the connections of one kind, also of future ones.
+    /// Changes the link of the connections of one kind, existing and future ones.
     pub fn set_only(&self, kind: Kind, link: Link) {
         self.wanted.send_modify(|wanted| *wanted.of(kind) = link);
     }
 
-    /// Adds so many seconds to the time in each later answer of the server to `TIME`.
+    /// Adds `seconds` to the time in each later answer of the server to `TIME`.
     pub fn shift_time(&self, seconds: i64) {
         self.clock.store(seconds, Ordering::Relaxed);
     }
@@ -233,11 +235,11 @@ async fn accept(
     clock: Arc<AtomicI64>,
 ) {
     let mut connections = JoinSet::new();
-    // An accept fails if descriptors run out, and then the test has failed anyway.
+    // An accept fails only if descriptors run out. The test has then failed anyway.
     while let Ok((client, _)) = listener.accept().await {
         let server = *server.borrow();
         connections.spawn(carry(client, server, wanted.clone(), Arc::clone(&clock)));
-        // Removes ended connections: both of their ends have noticed the cut.
+        // This removes the tasks of ended connections.
         while connections.try_join_next().is_some() {}
     }
 }
@@ -325,7 +327,8 @@ impl Side<'_> {
         let reading = async move {
             loop {
                 let mut bytes = Vec::with_capacity(CHUNK);
-                // No bytes stand for the end, which the link may delay or stall like any bytes.
+                // An empty chunk stands for the end of the stream. The link may delay or stall it
+                // like any other chunk.
                 let read = from.read_buf(&mut bytes).await;
                 look(&mut bytes);
                 let ended = !matches!(read, Ok(1..));
@@ -353,8 +356,8 @@ impl Side<'_> {
         read.and(written)
     }
 
-    /// Waits as long as the link delays a chunk that arrived at `came`. Returns false if the chunk
-    /// is lost.
+    /// Waits until the link lets a chunk pass that arrived at `came`. Returns false if the chunk is
+    /// lost.
     async fn wait(&mut self, came: Instant, is_end: bool) -> bool {
         loop {
             let mut wanted = *self.wanted.borrow_and_update();
@@ -373,7 +376,7 @@ impl Side<'_> {
             }
             tokio::select! {
                 () = sleep_until(due) => {}
-                // Both wake-ups fail only when the proxy ends, which also ends the connection.
+                // A wake-up fails only when the proxy ends, which also ends the connection.
                 _ = self.wanted.changed() => {}
                 _ = self.kind.changed() => {}
             }
@@ -381,7 +384,8 @@ impl Side<'_> {
     }
 }
 
-/// Rewrites an answer to `TIME`, which is two bulk strings: seconds of ten digits, microseconds.
+/// Rewrites an answer to `TIME`. The answer is two bulk strings: the seconds, which have ten
+/// digits, and the microseconds.
 fn shift_time(bytes: &mut [u8], by: i64) {
     const HEAD: &[u8] = b"*2\r\n$10\r\n";
     if by == 0 {

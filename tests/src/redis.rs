@@ -18,12 +18,12 @@ use tokio::time::sleep;
 
 use crate::{Reply, Resp, eventually};
 
-/// Ports to try before the start counts as failed.
+/// Number of ports to try before the start counts as failed.
 const ATTEMPTS: usize = 20;
 
-/// A running `redis-server`, killed when dropped, with its files in its own directory.
+/// A running `redis-server` with its own directory. It is killed when this value is dropped.
 ///
-/// The server saves nothing unless the settings say so, and `DEBUG` is allowed.
+/// The server saves nothing unless the settings enable it. The command `DEBUG` is allowed.
 #[derive(Debug)]
 pub struct Redis {
     process: Option<Child>,
@@ -44,7 +44,8 @@ impl Redis {
         Self::start_in(directory, settings).await
     }
 
-    /// As [`Redis::start_with`], in a directory that may already hold files that the settings name.
+    /// Like [`Redis::start_with`], in a directory that may already hold files that the settings
+    /// name.
     pub async fn start_in(directory: TempDir, settings: &[&str]) -> Self {
         let mut lines = vec!["save \"\"", "appendonly no", "enable-debug-command yes"];
         lines.extend(settings);
@@ -88,8 +89,8 @@ impl Redis {
         fs::write(directory.join("redis.conf"), text).expect("the configuration can be written");
     }
 
-    /// Starts the process and waits until it answers. Returns false if it ends instead, as it does
-    /// when the port is taken.
+    /// Starts the process and waits until it answers. Returns false if the process ends instead,
+    /// for example because the port is taken.
     async fn run_process(&mut self) -> bool {
         let child = Command::new(redis_program("redis-server"))
             .arg(self.directory().join("redis.conf"))
@@ -112,7 +113,8 @@ impl Redis {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
             if let Ok(mut connection) = Resp::connect(address).await
                 && let Ok(Reply::Text(info)) = connection.call(&["INFO"]).await
-                // Another test's server may have taken the port before this one could.
+                // Another test's server may have taken the port first, so the process id is
+                // compared.
                 && info.contains(&format!("process_id:{}\r\n", process.id()))
                 && !info.contains("loading:1")
             {
@@ -125,12 +127,12 @@ impl Redis {
 
     // Addresses.
 
-    /// Its port.
+    /// The server's port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its address.
+    /// The server's address.
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
     }
@@ -161,9 +163,9 @@ impl Redis {
         fs::read_to_string(self.directory().join("log")).unwrap_or_default()
     }
 
-    // Speaking to it.
+    // Commands.
 
-    /// A connection.
+    /// Opens a connection to the server.
     pub async fn connect(&self) -> Resp {
         Resp::connect(self.address())
             .await
@@ -205,10 +207,10 @@ impl Redis {
 
     // The process.
 
-    /// Kills the process, which cannot save anything.
+    /// Kills the process by SIGKILL, so that it cannot save anything.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // Both fail only if the process has ended already.
+            // The calls fail only if the process has already ended.
             drop(process.kill());
             drop(process.wait());
         }
@@ -225,14 +227,14 @@ impl Redis {
         self.kill();
         for name in ["appendonlydir", "dump.rdb"] {
             let path = self.directory().join(name);
-            // Both fail only if the file does not exist.
+            // The calls fail only if the path does not exist or is of the other type.
             drop(fs::remove_dir_all(&path));
             drop(fs::remove_file(&path));
         }
         self.restart().await;
     }
 
-    /// Stops the process (SIGSTOP): connections stay, and nothing is answered.
+    /// Stops the process (SIGSTOP). Connections stay open, but nothing is answered.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
@@ -254,15 +256,15 @@ impl Drop for Redis {
     }
 }
 
-/// Path of a program of Redis: in the folder that `CURFEW_REDIS` names if it is set
-/// (`tests/redis/matrix` sets it), else the installed one.
+/// Path of a program of Redis. It is in the folder that `CURFEW_REDIS` names, which
+/// `tests/redis/matrix` sets. Without this variable it is the installed program.
 pub fn redis_program(name: &str) -> PathBuf {
     let folder = std::env::var_os("CURFEW_REDIS").map(PathBuf::from);
     folder.map_or_else(|| name.into(), |folder| folder.join(name))
 }
 
-/// A free port below the range that the kernel uses for outgoing connections. Otherwise a client
-/// that reconnects while its server is down could get the server's own port.
+/// A free port below the range that the kernel uses for outgoing connections. From that range, a
+/// client that reconnects while its server is down could get the server's own port.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;

@@ -1,7 +1,7 @@
 //! A bare connection to Redis: the `redis` crate writes the commands and parses the replies.
 //!
-//! The crate's connections are not used, because they send their own commands and reconnect. A test
-//! must decide each byte that a proxy sees, and the moment of its sending.
+//! The crate's connections are not used, because they send commands of their own and reconnect. A
+//! test must decide which bytes pass through a proxy, and when they are sent.
 
 use std::fmt;
 use std::io;
@@ -82,7 +82,8 @@ impl From<Value> for Reply {
 /// A connection to one Redis server.
 pub struct Resp {
     stream: TcpStream,
-    /// Bytes of incomplete replies. A caller may cancel a wait for a reply and begin it again.
+    /// The bytes of an incomplete reply. They are stored here, because a caller may cancel the wait
+    /// for a reply and begin it again.
     decoder: Decoder<AnySendSyncPartialState, PointerOffset<[u8]>>,
 }
 
@@ -93,7 +94,7 @@ impl fmt::Debug for Resp {
 }
 
 impl Resp {
-    /// Connects.
+    /// Connects to a server.
     pub async fn connect(server: SocketAddr) -> RedisResult<Self> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;

@@ -8,8 +8,8 @@ use curfew_testkit::mint::SECRET;
 /// The admin key of the default settings.
 pub const ADMIN_KEY: &str = "admin-key-of-the-tests-0123456789";
 
-/// A configuration. The default is complete and permissive: memory backend, one HS256 issuer, a
-/// rule that allows everything, an admin key. Tests change it key by key.
+/// A configuration. The default is complete and permissive: it has the memory backend, one HS256
+/// issuer, a rule that allows everything, and an admin key. Tests change it key by key.
 #[derive(Debug, Clone)]
 pub struct Settings {
     sections: BTreeMap<String, BTreeMap<String, String>>,
@@ -36,7 +36,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Sets one key in TOML: `limits.subscriptions = 1`.
+    /// Sets one key, written as in TOML: `limits.subscriptions = 1`.
     pub fn with(mut self, setting: &str) -> Self {
         let (path, value) = setting.split_once('=').expect("section.key = value");
         let (section, key) = path.trim().rsplit_once('.').expect("section.key");
@@ -51,7 +51,7 @@ impl Settings {
             .with(&format!("backend.redis.url = {url:?}"))
     }
 
-    /// Removes one key: `admin.key`.
+    /// Removes one key, such as `admin.key`.
     pub fn without(mut self, path: &str) -> Self {
         let (section, key) = path.rsplit_once('.').expect("section.key");
         if let Some(section) = self.sections.get_mut(section) {

@@ -10,27 +10,29 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Time for which a recording waits for a frame before it sends queued commands.
+/// Time for which the recording task waits for a frame before it sends queued commands.
 const TURN: Duration = Duration::from_millis(5);
 
-/// Default of `backend.lease`: this long after a revocation, nothing is delivered.
+/// The default of `backend.lease`. Later than this after a revocation, nothing is delivered.
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// Time that a busy machine may add between the node's write and the client's read.
 const SLACK: Duration = Duration::from_millis(300);
 
-/// Limit on commands in the queue for sending.
+/// Maximum number of commands that wait to be sent.
 const QUEUE: usize = 1024;
 
-/// Limit on pings with the answer `unavailable` before a test fails: ten seconds' worth at least.
+/// Maximum number of pings that may be answered by `unavailable` before a test fails. They take at
+/// least ten seconds.
 const MOST_PINGS: u32 = 200;
 
 /// A received frame with its time.
 #[derive(Debug, Clone)]
 pub struct TapedFrame {
-    /// Time at which it was read.
+    /// Time at which the frame was read.
     pub at: Instant,
-    /// The text frame. A close frame is `{"close":code}`, the end of the stream `{"end":true}`.
+    /// The text frame. A close frame is recorded as `{"close":code}`, the end of the stream as
+    /// `{"end":true}`.
     pub frame: Value,
 }
 
@@ -59,8 +61,8 @@ impl Tape {
 
     /// Sends a JSON text.
     pub fn send(&self, value: Value) {
-        // If the recording has ended, the test sees the end of the stream, which says more than a
-        // panic here. If the client cannot send, the message is lost.
+        // If the recording has ended, the message is lost. The test then finds the recorded end of
+        // the stream, which is a better report than a panic here.
         drop(self.outgoing.try_send(value.to_string()));
     }
 
@@ -93,7 +95,7 @@ impl Tape {
         self.until_within(PATIENCE, expect).await
     }
 
-    /// Waits at most so long for a frame with at least the members of `expect`.
+    /// Waits at most `patience` for a frame with at least the members of `expect`.
     pub async fn until_within(&self, patience: Duration, expect: Value) -> TapedFrame {
         let deadline = Instant::now() + patience;
         loop {
@@ -125,13 +127,14 @@ impl Tape {
         }
     }
 
-    /// Waits for the close of a revoked session, after which no frame may come. Returns the time of
-    /// its announcement.
+    /// Waits for the close of a revoked session. No frame may follow the close. Returns the time of
+    /// the close's announcement.
     pub async fn revoked(&self) -> Instant {
         self.closed_with(4403, "revoked").await
     }
 
-    /// Waits for an announced close. Returns the time of the announcement.
+    /// Waits for a close with this code and reason that a `closing` message announces. Returns the
+    /// time of the announcement.
     pub async fn closed_with(&self, code: u16, reason: &str) -> Instant {
         let closing = self
             .until_within(PATIENCE * 3, json!({"type":"closing"}))
@@ -149,8 +152,8 @@ impl Tape {
         closing.at
     }
 
-    /// Fails if a publication came later than a lease after a revocation that was written at
-    /// `written`.
+    /// Fails if a publication arrived later than one lease after `written`, the time at which a
+    /// revocation was written.
     pub fn assert_revoked_within_the_lease(&self, written: Instant, what: &str) {
         let Some(last) = self.last_message() else {
             return;
@@ -169,7 +172,7 @@ impl Tape {
         self.until(json!({ "id": id })).await.frame
     }
 
-    /// Fails unless the session is open and answers as soon as its node holds its lease.
+    /// Fails unless the session is open and answers. Waits until its node holds its lease.
     pub async fn assert_open(&self, id: &str) {
         for attempt in 0.. {
             let answer = self
@@ -184,7 +187,7 @@ impl Tape {
         }
     }
 
-    /// True if the connection has ended, or a frame has announced its end.
+    /// True if the connection has ended, or a frame has announced the end.
     pub fn is_closed(&self) -> bool {
         let seen = self.seen.lock();
         seen.iter().any(|seen| {

@@ -67,7 +67,8 @@ impl TestAuthority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names are fine names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // OpenSSL considers a certificate with its issuer's name as self-signed.
+        // The name must differ from the server's, because OpenSSL considers a certificate with the
+        // same name as its issuer as self-signed.
         params
             .distinguished_name
             .push(DnType::CommonName, "the tests' authority");
@@ -87,8 +88,8 @@ impl TestAuthority {
         }
     }
 
-    /// An authority that serves with its own certificate, as servers do if the command for an
-    /// authority's certificate made theirs.
+    /// An authority whose own certificate is also the server's certificate. A user gets this if the
+    /// command for an authority's certificate is used to make a server's certificate.
     pub fn that_serves() -> Self {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("both are names");

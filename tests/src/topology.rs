@@ -27,8 +27,8 @@ impl RedisCluster {
         Self::start_with(|_| Vec::new()).await
     }
 
-    /// As [`RedisCluster::start`], with additional lines of `redis.conf` for each server. They may
-    /// name files that `more` puts into the server's directory.
+    /// Like [`RedisCluster::start`], with additional lines of `redis.conf` for each server. The
+    /// lines may name files that `more` puts into the server's directory.
     pub async fn start_with(more: impl Fn(&Path) -> Vec<String>) -> Self {
         let mut servers = Vec::new();
         for _ in 0..3 {
@@ -46,8 +46,8 @@ impl RedisCluster {
         cluster
     }
 
-    /// Waits until every server reports that the cluster is healthy. After an outage of one, the
-    /// others refuse commands for a while.
+    /// Waits until every server reports that the cluster is healthy. After an outage of one server,
+    /// the other servers refuse commands for a while.
     pub async fn agreed(&self) {
         for server in &self.servers {
             eventually_within(AGREEMENT, "the cluster", async || {
@@ -69,7 +69,8 @@ impl RedisCluster {
         } else {
             &[]
         };
-        // The command waits without end for servers that cannot connect to each other.
+        // The timeout is needed, because the command waits without end for servers that cannot
+        // connect to each other.
         let output = Command::new("timeout")
             .arg(AGREEMENT.as_secs().to_string())
             .arg(redis_program("redis-cli"))
@@ -112,7 +113,8 @@ impl RedisCluster {
             panic!("no list of slots: {slots:?}");
         };
         let port = ranges.iter().find_map(|range| match range {
-            // The range's start and end, and the primary's address, port and id.
+            // The list has the range's start and end, and the primary with its address, port and
+            // id.
             Reply::List(range) => match &range[..] {
                 [
                     Reply::Integer(from),
@@ -292,14 +294,15 @@ impl Pair {
 pub struct Sentinel {
     /// The primary, until it fails.
     pub primary: Redis,
-    /// Its replica.
+    /// The primary's replica.
     pub replica: Redis,
     replication: Proxy,
     sentinel: Redis,
 }
 
 impl Sentinel {
-    /// Starts all three and waits until the sentinel knows the replica.
+    /// Starts the primary, the replica and the sentinel. Waits until the sentinel knows the
+    /// replica.
     pub async fn start() -> Self {
         let Pair {
             primary,
@@ -334,12 +337,12 @@ impl Sentinel {
         format!("redis+sentinel://127.0.0.1:{down},127.0.0.1:{up}/{MASTER_NAME}")
     }
 
-    /// Ends replication: writes from now on are lost in a failover.
+    /// Ends the replication. A failover then loses every later write.
     pub fn cut_replication(&self) {
         self.replication.set(Link::CUT);
     }
 
-    /// Waits until the replica is the primary, for the server and for the sentinel.
+    /// Waits until the replica is the primary, as the server itself and the sentinel report.
     pub async fn promoted(&self) {
         eventually_within(PATIENCE * 2, "the replica's promotion", async || {
             let role = self.replica.run(&["ROLE"]).await;

@@ -1,6 +1,6 @@
-//! Time for which a node with many sessions is silent after it was disconnected from Redis: from
-//! the command to Redis until the node holds its lease again. Nothing is subtracted: the time
-//! includes detection, the wait before the next attempt, and connecting.
+//! The time for which a node with many sessions is silent after it was disconnected from Redis. It
+//! begins with the command to Redis that causes the fault, and ends when the node holds its lease
+//! again. It includes detection, the wait before the next attempt, and connecting.
 
 mod node;
 mod server;
@@ -14,8 +14,8 @@ use curfew_benches::resp::Resp;
 use node::Node;
 use server::Server;
 
-/// Pause between two rounds. Within a second of a set-up, the next one on the same connection would
-/// wait, and that wait must not count.
+/// Pause between two rounds. Without it, the next set-up on the same connection would wait until a
+/// second after the last one, and this wait must not count.
 const PAUSE: Duration = Duration::from_millis(1500);
 
 /// Deadline for a node to know every revocation.
@@ -27,7 +27,7 @@ struct Args {
     /// Open sessions of the node
     #[arg(long, default_value_t = 100_000)]
     sessions: usize,
-    /// Revocations of others that are in force, in the second half of the measurement
+    /// Revocations of other users that are in force in the second half of the measurement
     #[arg(long, default_value_t = 1_000_000)]
     revocations: usize,
     /// Rounds of each measurement
@@ -36,7 +36,7 @@ struct Args {
     /// Causes of the comparison; all by default
     #[arg(long = "cause", value_enum, default_values_t = Cause::ALL)]
     causes: Vec<Cause>,
-    /// Given by `cargo bench`; without it, as under `cargo test`, everything is small
+    /// Set by `cargo bench`; without it, as under `cargo test`, all numbers are small
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -46,10 +46,10 @@ struct Args {
 enum Cause {
     /// The control connection is cut, and the node makes a new one.
     Cut,
-    /// Another database is emptied. Redis does not say which one, so the node has to assume the
-    /// worst.
+    /// Another database is emptied. Redis does not tell which database was emptied, so the node
+    /// must assume that it was its own.
     OtherEmptied,
-    /// Everything is emptied: the node writes back revocations before it compares sessions.
+    /// All databases are emptied. The node writes back revocations before it compares sessions.
     Emptied,
 }
 
@@ -73,7 +73,8 @@ impl Cause {
                 return Ok(began);
             }
             Self::OtherEmptied => &[&["SELECT", "1"], &["FLUSHDB"], &["SELECT", "0"]],
-            // Asynchronous, because the time for freeing memory in Redis must not count.
+            // The command is asynchronous, because the time that Redis needs to free memory must
+            // not count.
             Self::Emptied => &[&["FLUSHALL", "ASYNC"]],
         };
         let began = Instant::now();
@@ -143,8 +144,8 @@ fn print(revocations: usize, what: &str, times: &mut [Duration]) {
     println!("{revocations:11}  {what:24}  {min:8.1} {median:8.1} {max:8.1}");
 }
 
-/// Waits until the node knows every revocation and every session is recorded, so that its other
-/// work does not disturb the next round.
+/// Waits until the node knows every revocation and has recorded every session. The node then has no
+/// other work that could disturb the next round.
 fn settle(
     redis: &mut Resp,
     node: &Node,

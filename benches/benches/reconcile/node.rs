@@ -1,4 +1,4 @@
-//! A node with many sessions and no sockets: its hub and its backend are the real ones.
+//! A node with many sessions and no sockets. Its hub and its backend are the gateway's own.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// A node that reports the times at which it holds its lease again.
 #[derive(Debug)]
 pub(crate) struct Node {
-    /// Start of the backend. The sessions existed before.
+    /// The time of the backend's start. The sessions exist before this time.
     pub(crate) started: Instant,
     metrics: Arc<RedisMetrics>,
     opened: Receiver<Instant>,

@@ -14,7 +14,7 @@ const BATCH: usize = 1000;
 /// Deadline for the server's start.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running `redis-server` that saves nothing, killed when dropped.
+/// A running `redis-server` that saves nothing. It is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
@@ -52,7 +52,8 @@ impl Server {
         Resp::connect(&format!("127.0.0.1:{}", self.port))
     }
 
-    /// Revokes `count` absent users, and adds them to the index, as nodes would have done.
+    /// Writes revocations of `count` users without a session, and adds the revocations to the
+    /// index, as nodes would have done.
     pub(crate) fn revoke_others(&self, count: usize) -> anyhow::Result<()> {
         let mut redis = self.connect()?;
         for from in (0..count).step_by(BATCH) {
@@ -74,7 +75,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // The calls fail only if the process has already ended.
         drop(self.child.kill());
         drop(self.child.wait());
     }

@@ -51,7 +51,7 @@ pub(crate) fn names() -> &'static [&'static str] {
     ]
 }
 
-/// Repeats a step so many times. Returns the number of allocations.
+/// Repeats the step of a case `rounds` times. Returns the number of allocations.
 pub(crate) fn run(case: &str, rounds: u64) -> anyhow::Result<u64> {
     Ok(match case {
         "decode publish" => decode(
@@ -162,8 +162,8 @@ fn principal(user: &str) -> Principal {
     })
 }
 
-/// A publication to many listeners: encoded once, queued, each outbox drained and its waker set
-/// again. Listeners speak the protocols of these names in turn.
+/// Publishes to many listeners. Each publication is encoded for each protocol and queued, then each
+/// outbox is drained and its waker is set again. Listeners speak the named protocols in turn.
 fn broadcast(rounds: u64, protocols: &[&str]) -> u64 {
     let limits = HubLimits {
         outbound_bytes: 1024 * 1024,
@@ -242,7 +242,8 @@ fn drain(hub: &Hub, member: &Arc<Member>) {
     assert!(member.outbox().poll_wake(&context, false).is_pending());
 }
 
-/// Clocks that do not move, because valgrind cannot follow into the kernel's page with the time.
+/// A clock that does not move, because valgrind cannot follow a call into the kernel's page with
+/// the time.
 #[derive(Debug)]
 struct Still;
 

@@ -1,9 +1,10 @@
-//! Cost of a message, in instructions and allocations. These figures do not depend on the speed of
-//! a machine, and are compared with a baseline in the repository.
+//! The cost of a message, in instructions and allocations. These figures do not depend on the speed
+//! of a machine. They are compared with a baseline in the repository.
 //!
 //! `curfew-gate check FILE` fails if a figure has grown; `curfew-gate bless FILE` writes the file.
-//! Both run each case twice under `valgrind --tool=callgrind`, the second time with more rounds.
-//! The difference is the cost of the additional rounds, without the start of the process.
+//! Either command runs each case twice under `valgrind --tool=callgrind`, the second time with more
+//! rounds. The difference between the two runs is the cost of the additional rounds, without the
+//! start of the process.
 
 mod cases;
 
@@ -14,14 +15,14 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-/// Number of rounds in the two runs.
+/// Number of rounds in the first and in the second run.
 const ROUNDS: [u64; 2] = [50, 550];
 
-/// Largest share above the baseline that does not count as growth. Compilers of one version, and
-/// processors, differ by less.
+/// Largest increase over the baseline that does not count as growth, as a share. The differences
+/// between processors, and between builds by one version of the compiler, are smaller.
 const TOLERANCE: f64 = 0.05;
 
-/// Smallest share below the baseline that justifies a new baseline.
+/// Smallest decrease below the baseline that justifies a new baseline, as a share.
 const GAIN: f64 = 0.10;
 
 /// The cost of one round of a case.
@@ -68,7 +69,8 @@ fn check(file: &Path) -> anyhow::Result<()> {
         if cost.instructions > before.instructions * (1.0 + TOLERANCE) {
             grown.push(format!("{case}: instructions"));
         }
-        // A small fraction per round is a buffer that grows now and then.
+        // A small fraction of an allocation per round is ignored: it comes from a buffer that grows
+        // now and then.
         if cost.allocations > before.allocations + 0.05 {
             grown.push(format!("{case}: allocations"));
         }
@@ -101,7 +103,7 @@ fn measure() -> anyhow::Result<Costs> {
     Ok(costs)
 }
 
-/// Instructions of a whole run, and allocations of its rounds.
+/// Runs a case. Returns the instructions of the whole run, and the allocations of its rounds.
 fn counted(case: &str, rounds: u64) -> anyhow::Result<(u64, u64)> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])

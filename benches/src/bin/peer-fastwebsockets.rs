@@ -1,7 +1,7 @@
-//! A minimal server as in the fastwebsockets documentation: hyper's upgrade, one task for each
-//! connection that waits for a frame or for something to write, one write for each message. It
-//! verifies no token and allows every client everything. It speaks as much of `curfew.v1` as
-//! `curfew-bench` needs.
+//! A minimal server in the style of the fastwebsockets documentation. It uses hyper's upgrade. Each
+//! connection has one task, which waits for a frame or for a message to write, and writes each
+//! message separately. The server verifies no token and allows every client everything. It
+//! implements only the part of `curfew.v1` that `curfew-bench` needs.
 //!
 //! `peer-fastwebsockets ADDRESS`
 
@@ -69,7 +69,7 @@ async fn main() -> anyhow::Result<()> {
             let connection = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
-            // Clients end by a reset, so an error here is normal.
+            // Clients end their connections by a reset, so an error here is normal.
             drop(connection.await);
         });
     }
@@ -101,8 +101,8 @@ async fn serve(future: UpgradeFut, channels: Channels) -> Result<(), WebSocketEr
     let mut socket = future.await?;
     tell(&outbox, r#"{"type":"connected"}"#.into());
     loop {
-        // The select would lose a half-read frame when there is something to write. The load
-        // generator sends whole frames, so this does not happen.
+        // If a message is to be written while a frame is half read, the select loses the frame.
+        // This does not happen, because the load generator sends whole frames.
         tokio::select! {
             frame = socket.read_frame() => {
                 let frame = frame?;

@@ -1,9 +1,11 @@
-//! The limit: a gateway reduced to reading heads of frames and writing ready frames. It verifies no
-//! token, parses nothing and allows every client everything. It speaks as much of `curfew.v1` as
-//! `curfew-bench` needs, by comparing prefixes; a client's mask must be zeros.
+//! The upper limit of a gateway's speed: a server that only reads heads of frames and writes
+//! prepared frames. It verifies no token, parses nothing and allows every client everything. It
+//! implements only the part of `curfew.v1` that `curfew-bench` needs, by comparing prefixes. A
+//! client's mask must be zeros.
 //!
-//! `peer-limit ADDRESS each` writes each delivery separately. `peer-limit ADDRESS tick` writes once
-//! for all deliveries of a client in one turn of the event loop, from one buffer for each channel.
+//! `peer-limit ADDRESS each` writes each delivery separately. `peer-limit ADDRESS tick` collects
+//! the publications of each channel in one buffer during a turn of the event loop, and then writes
+//! this buffer once to each subscriber.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -13,7 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// The answer to the one nonce that `curfew-bench` sends, and the first frame.
+/// The answer to the nonce that `curfew-bench` always sends, and the first frame.
 const WELCOME: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
 Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
 Sec-WebSocket-Protocol: curfew.v1\r\n\r\n\x81\x14{\"type\":\"connected\"}";
@@ -25,7 +27,7 @@ const PUBLISH: &[u8] = b"{\"type\":\"publish\",\"channel\":\"";
 #[derive(Default)]
 struct Channel {
     subscribers: Vec<usize>,
-    /// Publications of this turn as frames.
+    /// The publications of this turn, as frames.
     published: Vec<u8>,
 }
 
@@ -175,7 +177,8 @@ impl Server {
         self.channels.len() - 1
     }
 
-    /// Publishes. `rest` begins with the quote after the channel's name, and ends with the brace.
+    /// Publishes a message. `rest` is the end of the command: from the quotation mark after the
+    /// channel's name to the last brace.
     fn publish(&mut self, name: &[u8], rest: &[u8]) {
         let at = self.channel(name);
         let each = self.each;
@@ -249,7 +252,8 @@ impl Client {
     }
 }
 
-/// The first frame's payload, which must be unmasked, and the frame's length including its head.
+/// The payload of the first frame, and the length of this frame with its head. The mask must be
+/// zeros.
 fn frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let [_, second, rest @ ..] = bytes else {
         return None;

@@ -62,7 +62,7 @@ impl Algorithm {
         Self::EdDSA,
     ];
 
-    /// Every HMAC algorithm: those that use a shared secret.
+    /// Every HMAC algorithm. HMAC uses a shared secret.
     pub(crate) const HMAC: &'static [Self] = &[Self::HS256, Self::HS384, Self::HS512];
     /// Every RSA algorithm.
     pub(crate) const RSA: &'static [Self] = &[
@@ -92,14 +92,14 @@ impl Algorithm {
         }
     }
 
-    /// Returns true for algorithms that use a shared secret rather than a key pair.
+    /// Returns true if the algorithm uses a shared secret rather than a key pair.
     pub fn is_hmac(self) -> bool {
         Self::HMAC.contains(&self)
     }
 
-    /// Returns true if a signature by this algorithm can have this many bytes. ECDSA and EdDSA
-    /// signatures are two numbers of the curve's size; an RSA signature is as long as the modulus,
-    /// which [`RSA_BITS`] bounds.
+    /// Returns true if a signature by this algorithm can have this many bytes. An ECDSA or EdDSA
+    /// signature is two numbers of the curve's size. An RSA signature is as long as the modulus,
+    /// whose size is in [`RSA_BITS`].
     pub(crate) fn has_size(self, bytes: usize) -> bool {
         match self {
             Self::HS256 => bytes == 32,

@@ -1,5 +1,4 @@
-//! Waiting for a key: for a token whose key is unknown here, but may be listed by its issuer by
-//! now.
+//! Waiting for a key that this node does not have, but that the token's issuer may have published.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +9,28 @@ use tokio::time;
 use crate::remote::Asked;
 use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
-/// Time within which an issuer lists a new key after signing the first token with it. A token
-/// issued longer than this before the issuer's last answer is refused instead of waiting: its key
-/// was withdrawn, and the client needs a new token.
+/// Assumed maximum time from the first token that a new key signs until the issuer's key set lists
+/// the key. A missing key of a token that was older than this at the issuer's last answer counts as
+/// withdrawn. The token is then refused, and the client needs a new one.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Longest wait for an issuer's answer before the configuration is read again.
+/// Longest wait for an issuer's answer before the verification starts again with the configuration
+/// in force.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// The wait for the issuer's keys if the key of a report is missing.
+/// The time to wait for the issuer's keys if the key of a report is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyWait {
-    /// Up to two seconds, for a sender that waits.
+    /// Up to two seconds, because the report's sender waits for the answer.
     Brief,
-    /// Until the issuer's next answer, without a time limit: for a report that is good except for
-    /// its missing key. Its times are judged as of the call.
+    /// Until the issuer's next answer, without a time limit, for a report that is good except for
+    /// its missing key. The report's times are compared with the time of the call.
     NextAnswer,
 }
 
 impl KeyWait {
-    /// Runs `attempt`, given the time by which it judges, until the key is there or the wait ends.
+    /// Runs `attempt` until the key is there or the wait ends. The argument of `attempt` is the
+    /// time that counts as now.
     pub(crate) async fn run<T>(
         self,
         clock: &dyn Clock,
@@ -45,13 +46,13 @@ impl KeyWait {
 
 /// The reason that an issuer gives no key for a token.
 pub(crate) enum NoKey {
-    /// The issuer has no such key, or several that fit.
+    /// The issuer has no key that fits the token, or several.
     Refused(AuthError),
     /// The issuer may have published the key since its set was fetched.
     Ask(Ask),
 }
 
-/// A question to an issuer for a key that is missing here.
+/// A request to an issuer for a key that this node does not have.
 pub(crate) struct Ask {
     remote: Arc<RemoteKeys>,
     /// The refusal to return if the issuer has no such key.
@@ -63,7 +64,7 @@ pub(crate) struct Ask {
     has_named_key: bool,
 }
 
-/// Verdict on a token from everything but its signature.
+/// Verdict on everything of a token but its signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Suspect {
     /// No key could make the token good.
@@ -82,7 +83,7 @@ impl From<AuthError> for NoKey {
 }
 
 impl NoKey {
-    /// Asks `remote` for the key. `error` is the refusal if `remote` has none.
+    /// A request to `remote` for the key. `error` is the refusal if the issuer has no such key.
     pub(crate) fn ask(remote: &Arc<RemoteKeys>, error: AuthError) -> Self {
         Self::Ask(Ask {
             remote: Arc::clone(remote),
@@ -92,7 +93,8 @@ impl NoKey {
         })
     }
 
-    /// Records that this node has the named key, and that the key did not sign the token.
+    /// Records that this node has the key that the token names, and that this key did not sign the
+    /// token.
     pub(crate) fn by_another_key(self) -> Self {
         match self {
             Self::Ask(ask) => Self::Ask(Ask {
@@ -103,8 +105,8 @@ impl NoKey {
         }
     }
 
-    /// Adds the verdict on the claims, because only a token that could be good justifies a fetch. A
-    /// stranger can write any claims, so the refusal quotes nothing of `judged`.
+    /// Adds the verdict on the claims, because only a token that could be good justifies a fetch.
+    /// The refusal quotes nothing of `judged`, because a stranger can write any claims.
     pub(crate) fn judged(self, judged: Result<(), AuthError>) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;
@@ -177,8 +179,8 @@ pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Resu
     }
 }
 
-/// Like [`with_keys`], for a report that is good except for its missing key and that the sender
-/// does not repeat. Waits for the issuer's next answer without a time limit.
+/// Like [`with_keys`], but waits for the issuer's next answer without a time limit. It is for a
+/// report that is good except for its missing key and that its sender does not repeat.
 async fn with_next_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
     loop {
         let Ask { remote, .. } = match attempt() {
@@ -186,8 +188,8 @@ async fn with_next_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, 
             Err(NoKey::Ask(ask)) if ask.token == Suspect::Good => ask,
             Err(no_key) => return Err(no_key.into_error().into()),
         };
-        // A reload may replace this `RemoteKeys`; the replaced one is never fetched again, so the
-        // wait is bounded.
+        // A reload may replace this `RemoteKeys`. Nothing fetches a replaced `RemoteKeys` again, so
+        // the wait needs a bound.
         let answer = time::timeout(LOOK_AGAIN, remote.answers_anew());
         if answer.await.is_ok() {
             return attempt().map_err(|no_key| no_key.into_error().into());

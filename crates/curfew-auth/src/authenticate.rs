@@ -18,8 +18,9 @@ use crate::keys::PROVIDER;
 use crate::reports::Journal;
 use crate::{AuthConfig, AuthError, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
-/// Turns tokens into principals. All connections share one. Verification takes only the brief lock
-/// of the remembered tokens, and uses one configuration from start to end.
+/// Turns tokens into principals. All connections share one authenticator. Verification takes only
+/// the brief lock of the remembered tokens. One verification uses one configuration from start to
+/// end.
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: ArcSwap<Issuers>,
@@ -57,7 +58,7 @@ pub struct MissingKeys {
     pub issuer: Arc<str>,
     /// The time until the next fetch of the keys, scheduled or on demand.
     pub retry_after: Duration,
-    /// True if everything that can be checked without the keys is right.
+    /// True if the token passes every check that needs no key.
     pub may_be_good: bool,
 }
 
@@ -88,9 +89,9 @@ impl Unverified {
 }
 
 impl VerifyError {
-    /// Turns a refusal that this node's clock caused into [`Unverified::Clock`]. It is for a node
-    /// whose clock is not known to be right, because such a clock cannot prove that a token is
-    /// expired or not yet valid.
+    /// Turns a refusal that this node's clock caused into [`Unverified::Clock`]. A node calls it
+    /// while its clock is not known to be right: such a clock cannot prove that a token is expired
+    /// or not yet valid.
     #[must_use]
     pub fn without_clock(self) -> Self {
         match self {
@@ -107,17 +108,18 @@ pub struct FileReload {
     pub issuer: String,
     /// The file.
     pub path: PathBuf,
-    /// The number of keys now in force, or the reason for which the previous keys stay in force.
+    /// The number of keys now in force, or the reason why the previous keys stay in force.
     pub outcome: Result<usize, KeyError>,
 }
 
-/// The last seen state of the key files. Its lock serialises reloads and key installations.
+/// The last seen state of the key files. The lock around it serialises reloads and key
+/// installations.
 #[derive(Debug)]
 struct Files {
     config: AuthConfig,
     /// One entry per issuer, in the order of `config.issuers`.
     seen: Vec<FileContent>,
-    /// One entry per issuer: true if the last content of its file could not be used.
+    /// One entry per issuer: true if the last content of the issuer's file could not be used.
     bad: Vec<bool>,
 }
 
@@ -208,7 +210,7 @@ impl Authenticator {
         }
     }
 
-    /// Returns `auth.close_on_key_withdrawal`: sessions whose key was withdrawn are to be closed.
+    /// Returns `auth.close_on_key_withdrawal`: true if sessions whose key was withdrawn are closed.
     pub fn closes_withdrawn(&self) -> bool {
         self.issuers.load().close_on_key_withdrawal
     }
@@ -250,8 +252,8 @@ impl Authenticator {
     /// The set cannot be used. The previous keys stay in force, except after
     /// [`KeyError::NoUsableKey`], which withdraws them.
     pub fn install(&self, remote: &Arc<RemoteKeys>, set: &[u8]) -> Result<usize, KeyError> {
-        // Serialises with reloads: both replace the whole snapshot, and neither may lose the
-        // other's keys.
+        // This lock excludes a reload. A reload and an installation each replace the whole
+        // snapshot, and must not drop each other's keys.
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let all = self.issuers.load();
         let is_its = |issuer: &Arc<LoadedIssuer>| {
@@ -286,8 +288,8 @@ impl Authenticator {
         replaced
     }
 
-    /// Loads the keys of another configuration, the only part of a reload that can fail. Blocks on
-    /// reading files, and changes nothing.
+    /// Loads the keys of another configuration, and changes nothing yet. This is the only part of a
+    /// reload that can fail. Blocks on reading files.
     ///
     /// # Errors
     ///
@@ -297,8 +299,8 @@ impl Authenticator {
         Ok(PreparedIssuers { all, files })
     }
 
-    /// Puts another configuration in force with all its keys. Keys fetched after `prepare` are
-    /// kept. Open connections are not checked again.
+    /// Puts another configuration in force with all its keys. Keys fetched after `prepare` stay in
+    /// use. Open connections are not checked again.
     pub fn put_in_force(&self, prepared: PreparedIssuers) {
         let PreparedIssuers { mut all, files } = prepared;
         let mut current = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -308,9 +310,9 @@ impl Authenticator {
         *current = files;
     }
 
-    /// Reads the key files again and puts those with new content in force. The caller calls this
-    /// every few seconds. Blocks on reading files. A file that cannot be used leaves the previous
-    /// keys in force. Each change is logged and returned once, even if the file stays bad.
+    /// Reads the key files again and puts changed keys in force. The caller calls this every few
+    /// seconds. Blocks on reading files. If a file cannot be used, the previous keys stay in force.
+    /// Each change is logged and returned once, even if the file stays bad.
     pub fn reload_changed_files(&self) -> Vec<FileReload> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let Files { config, seen, bad } = &mut *files;
@@ -361,7 +363,8 @@ impl Authenticator {
         summaries.collect()
     }
 
-    /// Keeps fetched keys of issuers whose key location is unchanged, under the new rules.
+    /// Copies the fetched keys of each issuer whose key location is unchanged, so that the new
+    /// configuration uses them without another fetch.
     fn keep_fetched(&self, all: &mut [Arc<LoadedIssuer>], config: &AuthConfig) {
         let old = self.issuers.load();
         for (new, configured) in all.iter_mut().zip(&config.issuers) {
@@ -416,7 +419,8 @@ impl Authenticator {
 impl FileContent {
     fn of(content: &Result<Vec<u8>, KeyError>) -> Self {
         match content {
-            // Compared by content: times of modification miss the swapped link of a mounted secret.
+            // Files are compared by content, because a mounted secret changes by a swapped link,
+            // which can leave the time of modification as it was.
             Ok(content) => (PROVIDER.key_utils.compute_digest)(content, ThumbprintHash::SHA256)
                 .map_or(Self::Unreadable, Self::Content),
             Err(_) => Self::Unreadable,

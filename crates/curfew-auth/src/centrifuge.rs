@@ -1,9 +1,9 @@
-//! Claims of the Centrifuge protocol that describe a connection or a subscription. They grant
-//! nothing: they hold data that others see of a user, channels that an application requests, and
-//! options.
+//! Claims of the Centrifuge protocol that describe a connection or a subscription. The claims grant
+//! nothing. They hold data about a user that other users see, channels that an application
+//! requests, and options.
 //!
-//! They are read leniently, after the token was verified: a member of the wrong type counts as
-//! absent, and is no reason to refuse a session.
+//! The claims are read leniently, after the token was verified. A member of the wrong type counts
+//! as absent, and is no reason to refuse a session.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,7 +16,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::debug;
 
-/// Most bytes of `info`, because each publication and each entry of a presence carries it.
+/// Maximum size of `info` in bytes. It is small because each publication and each presence entry
+/// carries `info`.
 const MAX_INFO_BYTES: usize = 1024;
 
 /// Standard base64 (RFC 4648 §4), with or without padding.
@@ -30,12 +31,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub enum TokenData {
     /// JSON text exactly as in the token, including white space.
     Json(Box<str>),
-    /// Bytes, which the token has in base64.
+    /// Bytes, which are base64 in the token.
     Bytes(Box<[u8]>),
 }
 
 impl TokenData {
-    /// The JSON value, in its shortest text; `None` for bytes that are not JSON.
+    /// The JSON value without white space; `None` for bytes that are not JSON.
     pub fn into_json(self) -> Option<Box<str>> {
         let value: serde_json::Value = match &self {
             Self::Json(text) => serde_json::from_str(text).ok()?,
@@ -44,7 +45,7 @@ impl TokenData {
         Some(value.to_string().into())
     }
 
-    /// The bytes. For JSON, they are its text.
+    /// The bytes, or the text of the JSON value as bytes.
     pub fn into_bytes(self) -> Box<[u8]> {
         match self {
             Self::Json(text) => text.into_boxed_bytes(),
@@ -56,9 +57,9 @@ impl TokenData {
 /// The claims of a connection token that describe its connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionClaims {
-    /// True if the token has `exp` or `expire_at`, so that its client must renew it.
+    /// True if the token has `exp` or `expire_at`. Its client must then renew it.
     pub expires: bool,
-    /// `info` or `b64info`: the data that others see of the connection, at most 1 KiB.
+    /// `info` or `b64info`: the data about the connection that other clients see, at most 1 KiB.
     pub info: Option<TokenData>,
     /// `channels` and `subs`: the requested server-side subscriptions, each channel once, sorted by
     /// name. The policy decides on each.
@@ -70,7 +71,7 @@ pub struct ConnectionClaims {
 pub struct WishedChannel {
     /// The channel.
     pub channel: Channel,
-    /// Its options.
+    /// The options of the subscription.
     pub options: SubscriptionClaims,
 }
 
@@ -78,9 +79,9 @@ pub struct WishedChannel {
 /// server-side subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubscriptionClaims {
-    /// True if a subscription token has `exp` or `expire_at`, so that its client must renew it.
+    /// True if a subscription token has `exp` or `expire_at`. Its client must then renew it.
     pub expires: bool,
-    /// `info` or `b64info`: the data that others see of the subscription, at most 1 KiB.
+    /// `info` or `b64info`: the data about the subscription that other clients see, at most 1 KiB.
     pub info: Option<TokenData>,
     /// `data` or `b64data`: the data for the subscriber.
     pub data: Option<TokenData>,
@@ -88,8 +89,8 @@ pub struct SubscriptionClaims {
     pub overrides: Overrides,
 }
 
-/// Settings of a channel that a token changes for its subscription; `None` leaves a setting as it
-/// is.
+/// Settings of a channel that a token overrides for its subscription. `None` keeps the channel's
+/// setting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// The subscriber takes part in the channel's presence.
@@ -98,9 +99,9 @@ pub struct Overrides {
     pub join_leave: Option<bool>,
     /// The subscriber receives joins and leaves without asking.
     pub force_push_join_leave: Option<bool>,
-    /// The subscription can be resumed without a request to make it so.
+    /// The subscription is recoverable even if the client does not request it.
     pub force_recovery: Option<bool>,
-    /// The subscription tracks its position without a request to do so.
+    /// The subscription tracks its position even if the client does not request it.
     pub force_positioning: Option<bool>,
 }
 
@@ -259,7 +260,8 @@ fn read_object<'a, T: Deserialize<'a>>(claim: &'static str, member: &'a RawValue
     read(claim, Some(member))
 }
 
-/// Reads a payload. The base64 member takes precedence if it is not empty.
+/// Reads a pair of members that hold one value as JSON or as base64. The base64 member takes
+/// precedence if it is not empty.
 fn payload(
     claim: &'static str,
     json: Option<&RawValue>,

@@ -13,15 +13,15 @@ use crate::token::json::{self, Flaw, Members};
 use crate::token::{ClaimRules, Date, OtherKind, TokenClaims};
 use crate::{AuthConfig, AuthError, Issuer, LogoutScope};
 
-/// The lifetime of a token without `exp`, where such tokens are accepted: longer than a day of
-/// development.
+/// The lifetime of a token without `exp`, which only development accepts. A token lasts a full day
+/// of work.
 const UNDATED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Claims that an issuer's access tokens must have beyond those required of every token.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
-    /// True if `iat` is required. Reports end sessions whose tokens are older than the report;
-    /// without `iat` a logout would be acknowledged and close nothing.
+    /// True if `iat` is required. A report ends the sessions whose tokens are older than the
+    /// report. Without `iat`, a logout would be acknowledged and close nothing.
     issued_at: bool,
     /// Claims by which reports name users, and which must therefore be present.
     claims: Vec<Box<str>>,
@@ -124,8 +124,8 @@ impl<'a> Members<'a> for Used<'_> {
     }
 }
 
-/// Returns true for a non-empty text or a list that holds one: the values by which reports name
-/// users.
+/// Returns true if a report can name a user by this value: a non-empty text, or a list with a
+/// non-empty text.
 fn names_somebody(value: &Value) -> bool {
     match value {
         Value::String(text) => !text.is_empty(),
@@ -161,7 +161,7 @@ pub(crate) fn verify_kind(
     }
     let mut audience = claims.audience.iter().flatten();
     let for_clients = |one: &Cow<'_, str>| issuer.client_ids.iter().any(|client| client == one);
-    // The audience of an ID token is the client that signed the user in.
+    // An ID token's `aud` names the client that signed the user in.
     let is_id = audience.clone().next().is_some() && audience.all(for_clients);
     let listed = issuer.audience.is_some() && issuer.is_for(claims);
     match claims

@@ -26,8 +26,8 @@ const MIN_LIFETIME: Duration = Duration::from_secs(2);
 /// The largest `verified_tokens`, which takes about 500 MB.
 const MAX_VERIFIED_TOKENS: usize = 1_000_000;
 
-/// Bounds of `max_token_bytes`. A token is decoded whole before its signature is verified, and its
-/// claims are kept with the session.
+/// Bounds of `max_token_bytes`. The bounds protect memory: a token is decoded whole before its
+/// signature is verified, and the session keeps the token's claims.
 const TOKEN_BYTES: RangeInclusive<usize> = 1024..=64 * 1024;
 
 /// Bytes of a request head besides the token: cookies, trace context, headers of proxies.
@@ -40,7 +40,8 @@ const FRAME_BESIDE_TOKEN_BYTES: usize = 1024;
 const MIN_TIMEOUT: Duration = Duration::from_millis(100);
 const MAX_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A ticket travels in a URL. A ticket from a log must be useless a minute later.
+/// Bounds of `ticket_lifetime`. A ticket travels in a URL, which logs record, so a ticket must be
+/// useless a minute later.
 const TICKET_LIFETIMES: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 
 /// Bounds of `anonymous_lifetime`. Anonymous sessions are not refreshed: the client connects again.
@@ -53,8 +54,8 @@ const NOT_SUBJECTS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti", "event
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
-    /// The places a token may come from. A source that is not listed is ignored. Default: all but
-    /// `cookie`, which needs `server.allowed_origins`.
+    /// The places in which a request may carry its token. A source that is not listed is ignored.
+    /// Default: all but `cookie`, which needs `server.allowed_origins`.
     pub token_sources: Vec<Source>,
     /// The name of the cookie that holds the token, for the source `cookie`. In browsers, no other
     /// host can set a cookie whose name starts with `__Host-`. Default: `__Host-curfew-token`.
@@ -100,8 +101,8 @@ pub struct AuthConfig {
     /// change. Revocations are checked each time. HS256, HS384 and HS512 tokens are not remembered,
     /// because their check costs no more than a look-up. Default: 10000; 0: none.
     pub verified_tokens: usize,
-    /// The claim of access tokens that names their login, as `sid` does in logout tokens. Without
-    /// it, the logins of a user cannot be told apart. Default: sid.
+    /// The claim of access tokens that names their login, as `sid` does in logout tokens. If tokens
+    /// lack this claim, the logins of a user cannot be distinguished. Default: sid.
     pub login_claim: String,
     /// Lets the holder of an access token revoke it, at `POST /revoke` of the public listener
     /// (RFC 7009). Default: `false`.
@@ -114,13 +115,14 @@ pub struct AuthConfig {
     #[schemars(with = "String")]
     pub ticket_lifetime: Duration,
     /// Closes sessions as revoked when the issuer no longer has the key of their token. A key is
-    /// lost when it is removed from a set or replaced in a file. Set it where access is withdrawn
+    /// lost when it is removed from a set or replaced in a file. Enable it if you withdraw access
     /// by replacing keys. Default: `false`, sessions last until their token expires.
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,
     /// Accepts an integer as the subject claim, as Django's libraries write it. The user is then
-    /// its decimal text, also in revocations and messages. Default: `false`, integers are refused.
+    /// the integer's decimal text, also in revocations and messages. Default: `false`, integers are
+    /// refused.
     pub numeric_subjects: bool,
     /// The longest token accepted, in bytes, from any source; 1024 to 65536. An `auth` frame may be
     /// 1 KiB longer than its token, and a `refresh` is bounded by `limits.message_bytes`. A token
@@ -129,13 +131,15 @@ pub struct AuthConfig {
     /// Default: 16384.
     pub max_token_bytes: usize,
     /// The schemes accepted before a token in the `Authorization` header; case does not matter. A
-    /// token with another scheme, or without one, is refused. The message shows the right form. The
-    /// token is ignored instead if another source has a token. Default: `["Bearer"]`.
+    /// token with another scheme or without a scheme is refused, with a message that shows the
+    /// right form. It is ignored instead of refused if another source has a token. Default:
+    /// `["Bearer"]`.
     pub header_schemes: Vec<String>,
     /// Admits connections without a token as the anonymous user, whose name is empty and who has no
     /// claims. The policy decides on anonymous users as on all others: a rule without `when`
-    /// applies to them too, and without such a rule they may do nothing. They send `auth` without a
-    /// token or, if `message` is not a source, nothing. Default: `false`, a token is required.
+    /// applies to them too, and without such a rule they may do nothing. Such a client sends `auth`
+    /// without a token, or sends no `auth` if `message` is not a source. Default: `false`, a token
+    /// is required.
     pub anonymous: bool,
     /// The lifetime of an anonymous session, which then closes as expired; 1s to 24h. Default: 1h.
     #[serde(with = "curfew_model::setting::duration")]
@@ -227,7 +231,7 @@ impl AuthConfig {
         self.token_sources.contains(&source)
     }
 
-    /// The bytes of the shortest HMAC secret that is accepted.
+    /// The size in bytes of the shortest accepted HMAC secret.
     pub(crate) fn least_secret_bytes(&self) -> usize {
         match self.development {
             true => 1,
@@ -240,7 +244,7 @@ impl AuthConfig {
         self.max_token_bytes + HEAD_BESIDE_TOKEN_BYTES
     }
 
-    /// The largest `auth` frame, in bytes.
+    /// The maximum size of an `auth` frame, in bytes.
     pub fn auth_frame_bytes(&self) -> usize {
         self.max_token_bytes + FRAME_BESIDE_TOKEN_BYTES
     }
@@ -250,7 +254,8 @@ impl AuthConfig {
         self.accepts(Source::Cookie)
     }
 
-    /// Reports every problem of the section except those of key files: see [`crate::check_files`].
+    /// Reports every problem of the section. [`crate::check_files`] reports the problems of key
+    /// files.
     pub fn check(&self, problems: &mut Problems) {
         if self.token_sources.is_empty() {
             problems.report(
@@ -377,7 +382,8 @@ impl AuthConfig {
         }
     }
 
-    /// Refuses two issuers with the same `iss` unless both have audiences and share none.
+    /// Refuses two issuers with the same `iss`, unless each of them has audiences and no audience
+    /// belongs to the other too.
     fn check_namesakes(&self, index: usize, problems: &mut Problems) {
         let issuer = &self.issuers[index];
         let accepted = issuer.accepted_issuers();
@@ -438,7 +444,8 @@ impl AuthConfig {
     }
 }
 
-/// Returns true for the characters of an HTTP token, the form of cookie names and schemes.
+/// Returns true if the byte may be in an HTTP token (RFC 9110 §5.6.2), the form of cookie names and
+/// of authentication schemes.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -65,7 +65,7 @@ impl fmt::Debug for Bearer {
 /// Finds the credential of an upgrade request. `query` is the part of the URI after `?`.
 /// `subprotocols` are the subprotocols that the client offers, in order.
 ///
-/// Sources that are empty or not enabled are ignored, and so are tickets unless `auth.tickets` is
+/// Sources that are empty or not enabled are ignored. Tickets are ignored unless `auth.tickets` is
 /// set. The same token or ticket in several places counts once.
 ///
 /// # Errors
@@ -124,7 +124,7 @@ fn from_page(
     Ok(found)
 }
 
-/// Finds the token of a request that accepts it only in its `Authorization` header.
+/// Finds the token in the `Authorization` header, for requests that are not upgrades.
 /// `auth.token_sources` applies only to upgrades.
 ///
 /// # Errors
@@ -255,8 +255,8 @@ fn from_header(
     Ok(())
 }
 
-/// Compares names as written, without decoding, so that redaction of URIs by name removes exactly
-/// the tokens read here.
+/// Compares parameter names as written, without decoding them. Redaction of URIs compares them in
+/// the same way, so it removes every token that this function reads.
 fn from_query(
     query: &str,
     config: &AuthConfig,
@@ -270,7 +270,8 @@ fn from_query(
                 })?;
                 found.add(&token, Source::Query)?;
             }
-            // Not decoded: base64url contains nothing that a query would escape.
+            // The value is not percent-decoded, because base64url contains nothing that a query
+            // would escape.
             Some(("ticket", value)) if config.tickets => found.add_ticket(value)?,
             _ => {}
         }
@@ -278,7 +279,7 @@ fn from_query(
     Ok(())
 }
 
-/// Reads only the named cookie, because the others may hold any bytes.
+/// Reads only the cookie of this name, because other cookies may hold any bytes.
 fn from_cookie(
     headers: &HeaderMap,
     name: &str,

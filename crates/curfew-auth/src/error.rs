@@ -21,7 +21,7 @@ pub struct AuthError {
 /// Number of `aud` values shown in the operator's log.
 const SHOWN_VALUES: usize = 5;
 
-/// Number of characters shown of each such value.
+/// Number of characters of each value that the log shows.
 const SHOWN_CHARS: usize = 120;
 
 impl AuthError {
@@ -45,8 +45,8 @@ impl AuthError {
         }
     }
 
-    /// Refuses a good token that is for another subscription than the one it was sent for. `what`
-    /// names the difference.
+    /// Refuses a good token that the client sent for a subscription other than the token's own.
+    /// `what` names the difference.
     pub(crate) fn of_another(what: &str) -> Self {
         Self {
             for_another: true,
@@ -57,7 +57,7 @@ impl AuthError {
         }
     }
 
-    /// The refusal if no token arrived in time, or if a request that needs one had none.
+    /// The refusal if no token arrived in time, or if a request that needs a token had none.
     pub fn missing_token() -> Self {
         Self::new(AuthFailure::MissingToken, "no token was sent")
     }
@@ -117,7 +117,7 @@ impl AuthError {
         }
     }
 
-    /// Refuses a value that `required_claims` does not list: the token is for another client,
+    /// Refuses a claim value that `required_claims` does not list. The token is for another client,
     /// tenant or use.
     pub(crate) fn other_claim(name: &str) -> Self {
         Self::new(
@@ -148,8 +148,8 @@ impl AuthError {
         self.for_another
     }
 
-    /// Returns true if the token is too old or too new. Then the client needs another token, but no
-    /// further access.
+    /// Returns true if the token is too old or too new. The client then needs another token, but no
+    /// further rights.
     pub fn is_of_time(&self) -> bool {
         matches!(
             self.failure,
@@ -157,13 +157,14 @@ impl AuthError {
         )
     }
 
-    /// The configured name of the issuer that signed the refused report; `None` for anything else.
-    /// Its signature is good, so the issuer's configuration or ours is wrong.
+    /// The configured name of the issuer that signed the refused report; `None` for every other
+    /// refusal. The report's signature is good, so the issuer's configuration or this gateway's is
+    /// wrong.
     pub fn signer(&self) -> Option<&Arc<str>> {
         self.signer.as_ref()
     }
 
-    /// The values received and expected, for operators.
+    /// The received and the expected values, for operators.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }

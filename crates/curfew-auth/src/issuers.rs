@@ -22,7 +22,7 @@ use crate::{
     ReportedSubjects, pem,
 };
 
-/// Refusal of a token signed with the client's secret instead of the issuer's key.
+/// Message for a token that is signed with the client's secret instead of the issuer's key.
 const BY_SECRET: &str = "the token is signed with a secret (its alg is an HS one), and the issuer's keys are public: have the provider sign with its own key, such as RS256 (id_token_signed_response_alg)";
 
 /// Error that prevents the loading of an issuer's key.
@@ -41,7 +41,7 @@ fn shown(path: &Option<PathBuf>) -> String {
         .unwrap_or_default()
 }
 
-/// Everything that one verification needs. Replaced as a whole, never changed.
+/// Everything that one verification needs. A snapshot is replaced as a whole and never changed.
 #[derive(Debug)]
 pub(crate) struct Issuers {
     pub(crate) all: Vec<Arc<LoadedIssuer>>,
@@ -78,7 +78,7 @@ pub(crate) struct LoadedIssuer {
     pub(crate) requires_at_jwt: bool,
     /// The known clients of this issuer, which are the audience of its ID tokens.
     pub(crate) client_ids: Vec<String>,
-    /// The configured names of the other issuers with its `iss`.
+    /// The configured names of the other issuers with the same `iss`.
     pub(crate) namesakes: Vec<Arc<str>>,
     /// Claims that access tokens must have beyond those required of every token.
     pub(crate) needs: Needs,
@@ -153,8 +153,8 @@ impl Issuer {
         .find_map(|(key, path)| Some(KeySource::File(key, path.as_deref()?)))
     }
 
-    /// Builds the issuer with the keys in `content`, which is the content of its file, its `secret`
-    /// or the set fetched through `remote`.
+    /// Builds the issuer with the keys in `content`. `content` is the issuer's key file, its
+    /// `secret`, or the set fetched through `remote`.
     pub(crate) fn with_keys(
         &self,
         config: &AuthConfig,
@@ -280,7 +280,7 @@ impl Issuer {
     }
 }
 
-/// One loaded issuer. A later change is noticed by comparison with `content`.
+/// One loaded issuer. `content` is stored to detect a later change of the file.
 pub(crate) struct Load {
     pub(crate) content: Vec<u8>,
     pub(crate) issuer: LoadedIssuer,
@@ -341,8 +341,8 @@ pub fn check_files(config: &AuthConfig, problems: &mut Problems) {
     }
 }
 
-/// Refuses a file that cannot be read or contains no PEM certificate. The fetch judges the
-/// certificates.
+/// Refuses a file that cannot be read or contains no PEM certificate. A bad certificate is found
+/// only by the fetch that uses it.
 fn check_certificates(path: &Path) -> Result<(), String> {
     let content = keys::read_file(path).map_err(|error| error.to_string())?;
     let begin = b"-----BEGIN CERTIFICATE-----";
@@ -352,8 +352,8 @@ fn check_certificates(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Refuses an issuer whose tokens cannot be distinguished from the tokens of the other issuers, by
-/// `iss` or else by `kid`.
+/// Refuses an issuer if neither `iss` nor `kid` distinguishes its tokens from the tokens of the
+/// other issuers.
 pub(crate) fn told_apart(all: &[&LoadedIssuer], index: usize) -> Result<(), KeyError> {
     let one = all[index];
     if all.len() == 1 || one.issuer.is_some() {
@@ -389,8 +389,8 @@ impl Issuers {
 }
 
 impl LoadedIssuer {
-    /// Result for a missing key, or for a key that did not sign. A fetched set may have a newer key
-    /// by now, so the issuer is asked before a refusal with `error`.
+    /// Result if the key is missing or did not sign the token. The issuer of a fetched set may have
+    /// a newer key by now, so the issuer is asked before the token is refused with `error`.
     fn no_key(&self, error: AuthError) -> NoKey {
         match &self.remote {
             Some(remote) => NoKey::ask(remote, error),
@@ -420,13 +420,14 @@ impl LoadedIssuer {
         }
     }
 
-    /// Returns true if the configuration lets one of the issuer's public keys use this algorithm.
+    /// Returns true if the issuer's configuration allows this algorithm for a public key.
     fn allows(&self, algorithm: Algorithm) -> bool {
         let allowed = self.algorithms.as_ref();
         !algorithm.is_hmac() && allowed.is_none_or(|allowed| allowed.contains(&algorithm))
     }
 
-    /// Returns true if the keys may be used. Fetched keys expire after `auth.jwks_max_stale`.
+    /// Returns false for keys at a URL until a fetch succeeds, and once the fetched keys are older
+    /// than `auth.jwks_max_stale`. Keys in files are always usable.
     pub(crate) fn is_usable(&self) -> bool {
         self.remote.as_ref().is_none_or(|remote| remote.usable())
     }
@@ -452,7 +453,7 @@ impl LoadedIssuer {
         if !self.is_usable() {
             return Err(unknown());
         }
-        // A fetch cannot help: the set holds public keys only.
+        // A fetch cannot help, because a key set holds public keys only.
         if self.is_foreign_secret(header.algorithm) {
             return Err(AuthError::new(AuthFailure::UnknownKey, BY_SECRET).into());
         }

@@ -48,7 +48,7 @@ struct Document<'a> {
     keys: Vec<&'a RawValue>,
 }
 
-/// The members of a key that matter here; RFC 7517 §4 demands that unknown ones are ignored.
+/// The members of a key that are used. RFC 7517 §4 demands that unknown members are ignored.
 #[derive(Deserialize)]
 struct Jwk {
     kty: String,
@@ -164,8 +164,8 @@ impl Jwk {
         }
     }
 
-    /// Builds an EC key whose coordinates have `size` bytes each: RFC 7518 §6.2.1.2 pads them to
-    /// that size.
+    /// Builds an EC key. Each coordinate must have `size` bytes: RFC 7518 §6.2.1.2 demands leading
+    /// zeros.
     fn ec_key(&self, size: usize) -> Result<Key, KeyError> {
         let (x, y) = (bytes("x", &self.x)?, bytes("y", &self.y)?);
         if x.len() != size || y.len() != size {

@@ -1,4 +1,4 @@
-//! Keys: checked material with the algorithms it may be used with.
+//! Keys: checked key material, and the algorithms that may use it.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -21,11 +21,12 @@ pub(crate) const MIN_SECRET_BYTES: usize = 32;
 /// Largest accepted key file.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
-/// Sizes of an RSA modulus in bits: smaller ones are unsafe, larger ones cost too much to verify.
+/// Sizes of an RSA modulus in bits. A smaller modulus is unsafe, a larger modulus costs too much to
+/// verify.
 pub(crate) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Named here instead of looked up: the process-wide default panics once another crate enables a
-/// second provider.
+/// The provider is named here instead of looked up. The look-up of the process-wide default panics
+/// once another crate enables a second provider.
 pub(crate) static PROVIDER: &CryptoProvider = &DEFAULT_PROVIDER;
 
 /// Reason why a key cannot be used. Contains no part of the key.
@@ -89,7 +90,8 @@ pub enum KeyError {
     /// No key of the set can be used.
     #[error("no key of the set can be used: {0}")]
     NoUsableKey(String),
-    /// The issuer has no `issuer`, so `kid` identifies its tokens, and one of its keys has none.
+    /// A key of an issuer without `issuer` has no `kid`, although `kid` must identify the issuer's
+    /// tokens.
     #[error(
         "a key of the set has no kid: beside other issuers, one without `issuer` needs a kid on every key"
     )]
@@ -104,12 +106,13 @@ pub enum KeyError {
     NoSource,
 }
 
-/// A verification key with the algorithms it may be used with. The algorithms follow from the type
-/// of the material, so an RSA key can never serve as an HMAC secret.
+/// A verification key with its permitted algorithms. The algorithms follow from the type of the key
+/// material, so an RSA key can never serve as an HMAC secret.
 #[derive(Clone)]
 pub(crate) struct Key {
     kid: Option<Arc<str>>,
-    /// Identifies the key: a `kid` can be reused, and some keys have none.
+    /// Identifies the key, which `kid` cannot: an issuer can reuse a `kid`, and some keys have
+    /// none.
     fingerprint: Arc<str>,
     algorithms: Vec<Algorithm>,
     material: DecodingKey,
@@ -137,8 +140,8 @@ impl Key {
             return Err(KeyError::RsaSize(bits));
         }
         let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
-        // An exponent of 1 makes every signature good. One over 32 bits only makes verification
-        // slower.
+        // An exponent of 1 makes every signature good. An exponent over 32 bits only makes
+        // verification slower.
         if !odd(n) || !odd(e) || e == [1] || e.len() > 4 {
             return Err(KeyError::Unsupported);
         }
@@ -205,7 +208,7 @@ impl Key {
         self.kid.as_deref()
     }
 
-    /// Identifies the key among all keys.
+    /// The SHA-256 of the key's material, which identifies the key among all keys.
     pub(crate) fn fingerprint(&self) -> &Arc<str> {
         &self.fingerprint
     }
@@ -214,8 +217,8 @@ impl Key {
         &self.algorithms
     }
 
-    /// Returns true if this key made `signature` over `signed`. An algorithm that does not belong
-    /// to the key never verifies.
+    /// Returns true if `signature` over `signed` was made with this key's secret or private key. An
+    /// algorithm that does not belong to the key never verifies.
     pub(crate) fn verify(&self, algorithm: Algorithm, signed: &[u8], signature: Vec<u8>) -> bool {
         self.algorithms.contains(&algorithm)
             && (PROVIDER.verifier_factory)(&algorithm.library(), &self.material)
@@ -250,8 +253,8 @@ pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, KeyError> {
     Ok(content)
 }
 
-/// The secret in a secret file: its content without one trailing line break, which editors and
-/// `echo` add.
+/// The secret in a secret file: the file's content without one trailing line break, because editors
+/// and `echo` add one.
 pub(crate) fn secret_in_file(content: &[u8]) -> &[u8] {
     let content = content.strip_suffix(b"\n").unwrap_or(content);
     content.strip_suffix(b"\r").unwrap_or(content)

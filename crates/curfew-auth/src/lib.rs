@@ -1,10 +1,9 @@
 //! Authentication: from the credentials of a request to a [`curfew_model::Principal`].
 //!
 //! Owns: the sources and the form of tokens, the issuers and their keys, the refusals of tokens,
-//! and tickets. It is the only crate that names the JWT library and a cipher.
-//! Knows nothing of: sockets, sessions, revocations, policy. A read of a key file blocks the
-//! thread. Verification awaits only keys, which another crate fetches.
-//! Start at [`Authenticator::authenticate`].
+//! and tickets. No other crate names the JWT library or a cipher. Knows nothing of: sockets,
+//! sessions, revocations, policy. A read of a key file blocks the thread. Verification awaits
+//! nothing but missing keys, which another crate fetches. Start at [`Authenticator::authenticate`].
 //!
 //! ```
 //! use curfew_auth::{AuthConfig, Credential, Source, extract};

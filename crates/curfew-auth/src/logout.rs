@@ -17,8 +17,8 @@ use crate::{AuthError, LogoutScope, VerifyError};
 /// The event that makes a token a logout token (§2.4).
 const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 
-/// Longest age and lifetime of a logout token. Providers send one at once, so an older one is a
-/// replay.
+/// Maximum age and maximum lifetime of a logout token. Providers send a logout token as soon as it
+/// is made, so an older token is a replay.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// The content of a good logout token.
@@ -59,11 +59,11 @@ impl Authenticator {
         wait.run(self.clock(), attempt).await
     }
 
-    /// Validates a logout token with the keys at hand, for operators who check one.
+    /// Validates a logout token with the keys at hand, for operators who check a token.
     ///
     /// # Errors
     ///
-    /// The token is not good by those keys.
+    /// The token is not good, or its key is not at hand.
     pub fn judge_logout(&self, token: &str) -> Result<Logout, AuthError> {
         self.attempt_logout(token, self.clock().now())
             .map_err(NoKey::into_error)
@@ -81,7 +81,7 @@ impl Authenticator {
     }
 }
 
-/// The claims that a logout token has beside those of all reports.
+/// The claims of a logout token, beyond the common claims of all reports.
 #[derive(Debug, Default)]
 struct LogoutClaims {
     subject: Option<String>,
@@ -113,7 +113,7 @@ fn judge(
             "the logout token's iat is over ten minutes ago",
         ));
     }
-    // Required since errata set 1.
+    // `exp` is required since errata set 1.
     let expires_at = signed.own.expires_at.ok_or_else(|| missing("exp"))?.down();
     if now >= Duration::from_secs(expires_at) + leeway {
         return Err(AuthError::by_clock(

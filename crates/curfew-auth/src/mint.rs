@@ -1,6 +1,6 @@
 //! Minting of tokens, for development and tests: `curfew token`, `curfew dev`.
 //!
-//! A production deployment's tokens come from its identity provider.
+//! In production, the identity provider makes the tokens.
 
 use std::fmt;
 

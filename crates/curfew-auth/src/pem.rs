@@ -15,7 +15,8 @@ pub(crate) fn public_key(content: &[u8]) -> Result<Key, KeyError> {
         .lines()
         .filter_map(|line| line.trim().strip_prefix(BEGIN)?.strip_suffix("-----"))
         .collect();
-    // This check is first: the library would derive the public key from an RSA private key.
+    // This check comes first, because the library would derive the public key from an RSA private
+    // key.
     if labels.iter().any(|label| label.ends_with("PRIVATE KEY")) {
         return Err(KeyError::PrivateKey);
     }

@@ -15,11 +15,12 @@ use crate::{AuthConfig, Issuer, Trust};
 mod anew;
 
 /// Mean pause between fetches caused by unknown keys. A stranger who knows the form of an issuer's
-/// tokens can write a new `kid` into each, and must not load the issuer.
+/// tokens can send tokens that each name a new `kid`. These tokens must not load the issuer with
+/// fetches.
 const ON_DEMAND_PAUSE: Duration = Duration::from_secs(30);
 
-/// Number of fetches caused by unknown keys that may follow each other at once: an issuer may
-/// rotate its keys twice in a row.
+/// Number of fetches caused by unknown keys that may follow each other without a pause. An issuer
+/// may rotate its keys twice in a row.
 const ON_DEMAND_BURST: u32 = 2;
 
 /// Longest wait of a token for its key.
@@ -29,15 +30,15 @@ const KEY_WAIT: Duration = Duration::from_secs(2);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// Longest pause before the first success: until then no user can connect, and the provider may be
-/// starting.
+/// Longest pause before the first success. It is short, because no user can connect until then and
+/// the provider may be starting.
 const LAST_FIRST_RETRY: Duration = Duration::from_secs(4);
 
 /// Share of the keys' lifetime after which they are fetched again.
 const REFRESH_AT: f64 = 0.8;
 
-/// Share by which a fetch may start earlier, so that nodes that start together do not fetch
-/// together forever.
+/// Maximum share by which a fetch starts earlier, at random. Nodes that start together thus do not
+/// always fetch together.
 const JITTER: f64 = 0.1;
 
 /// The source of an issuer's fetched keys.
@@ -56,12 +57,12 @@ pub struct RemoteKeys {
     pub issuer: Arc<str>,
     /// The source of the keys.
     pub location: KeyLocation,
-    /// The rules of fetching them.
+    /// The rules of fetching the keys.
     pub trust: Trust,
     lifetime: Duration,
     max_stale: Duration,
     state: Mutex<FetchState>,
-    /// Wakes the fetcher before the next fetch is due.
+    /// Wakes the fetcher for a fetch that is due earlier than scheduled.
     wanted: Notify,
     /// The number of fetches that have ended.
     ended: watch::Sender<u64>,
@@ -108,9 +109,11 @@ pub struct RemoteStatus {
 /// Outcome of a question to an issuer for a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// The issuer answered just now: a key that it does not list is not its key.
+    /// The issuer answered after the question: a key that the answer does not list is not the
+    /// issuer's key.
     Answered,
-    /// The issuer answered earlier and is not asked again yet; a key may be newer than its answer.
+    /// The issuer answered before the question and is not asked again yet. A key may be newer than
+    /// that answer.
     AnsweredBefore,
     /// The issuer did not answer in time, or its answer was unusable.
     Unanswered,
@@ -139,8 +142,9 @@ impl RemoteKeys {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when a fetch is due, and marks it as begun. The caller then reports the outcome by
-    /// [`Authenticator::install`](crate::Authenticator::install) or [`RemoteKeys::failed`].
+    /// Resolves when a fetch is due, and marks the fetch as begun. The caller then reports the
+    /// outcome by [`Authenticator::install`](crate::Authenticator::install) or
+    /// [`RemoteKeys::failed`].
     pub async fn due(&self) {
         loop {
             let phase = self.state().phase;
@@ -157,7 +161,8 @@ impl RemoteKeys {
 
     /// Copies the keys that `other` fetched from the same location under another configuration.
     pub(crate) fn take_over(&self, other: &Self) {
-        // Copied before the own lock is taken: two locks of this type are never held together.
+        // The copies are made before `self` is locked, because two locks of this type are never
+        // held together.
         let (fetched_at, set) = {
             let known = other.state();
             (known.fetched_at, known.set.clone())
@@ -207,8 +212,8 @@ impl RemoteKeys {
         state.set = Some(set.into());
         state.failures = 0;
         state.failure = None;
-        // Counted under the lock, so that a later question cannot take this fetch for its own
-        // answer.
+        // The fetch is counted under the lock, so a later question cannot mistake this fetch for
+        // its own answer.
         self.ended.send_modify(|ended| *ended += 1);
     }
 
@@ -226,8 +231,8 @@ impl RemoteKeys {
         state.phase = Phase::Waiting(Instant::now() + pause);
         state.failures = state.failures.saturating_add(1);
         state.failure = Some(why);
-        // Counted under the lock, so that a later question cannot take this fetch for its own
-        // answer.
+        // The fetch is counted under the lock, so a later question cannot mistake this fetch for
+        // its own answer.
         self.ended.send_modify(|ended| *ended += 1);
     }
 
@@ -259,10 +264,10 @@ impl RemoteKeys {
         }
     }
 
-    /// Asks for a token's missing key. Waits for the fetch that is under way, and for one more if
-    /// the fetch under way began before the question. Starts a fetch only if `may_draw` is set and
-    /// the rate of on-demand fetches allows it. `is_unknown` first looks for the key again, because
-    /// an earlier fetch may have brought it.
+    /// Asks the issuer for a token's missing key. Waits for the fetch that is under way, and for
+    /// one more fetch because the fetch under way began before the question. Starts a fetch only if
+    /// `may_draw` is set and the rate of on-demand fetches allows it. Before that, `is_unknown`
+    /// looks for the key again, because an earlier fetch may have brought it.
     pub(crate) async fn ask(&self, may_draw: bool, is_unknown: impl Fn() -> bool) -> Asked {
         let until = Instant::now() + KEY_WAIT;
         let mut ended = self.ended.subscribe();
@@ -270,18 +275,19 @@ impl RemoteKeys {
         loop {
             let begins = {
                 let mut state = self.state();
-                // Marked as seen under the lock, so that `changed` below reports only fetches that
-                // end after this state.
+                // The count is marked as seen under the lock, so `changed` below reports only
+                // fetches that end after this look at the state.
                 ended.borrow_and_update();
                 let phase = state.phase;
                 match phase {
                     Phase::Fetching => false,
                     Phase::Wanted => true,
-                    // A failing provider is retried soon by the schedule.
+                    // The schedule retries a failing provider soon, so this question starts no
+                    // fetch.
                     Phase::Waiting(_) if state.failure.is_some() => return Asked::Unanswered,
                     Phase::Waiting(_) if !looked_again => {
-                        // Unlocked first: `is_unknown` verifies the token again, which locks this
-                        // state.
+                        // The lock is released first, because `is_unknown` verifies the token
+                        // again, which locks this state.
                         drop(state);
                         if !is_unknown() {
                             return Asked::Answered;
@@ -369,7 +375,8 @@ mod tests {
         }
     }
 
-    /// Fails repeatedly; each retry must be due after the given seconds, or a little sooner.
+    /// Reports repeated failures. Each retry must be due after the given number of seconds, or a
+    /// little sooner.
     async fn assert_tried_after(remote: &RemoteKeys, pauses: &[u32]) {
         for expected in pauses.iter().copied().map(f64::from) {
             remote.failed("no".to_owned());
@@ -394,7 +401,7 @@ mod tests {
         assert_eq!(remote.status().failure, None);
     }
 
-    /// Asks, and answers the fetch that the question starts.
+    /// Asks for a key, and answers the fetch that the question starts.
     async fn asked(remote: &RemoteKeys) -> Asked {
         let (asked, ()) = tokio::join!(remote.ask(true, || true), async {
             assert_eq!(until_due(remote).await, Duration::ZERO);

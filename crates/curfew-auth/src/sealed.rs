@@ -1,8 +1,9 @@
 //! Messages for a session that one node sends to another, encrypted.
 //!
-//! The messages may hold tokens, and they pass through a store that others read. Only a holder of
-//! the session's key, such as its client and its node, can make and open them. Each message has the
-//! id of its sender and a number, so that the session's node accepts no message twice.
+//! The messages may hold tokens, and they pass through a store that other programs can read. Only a
+//! holder of the session's key can make and open a message; the session's client and its node hold
+//! the key. Each message has the id of its sender and a number, by which the session's node refuses
+//! a repeated message.
 
 use std::fmt;
 
@@ -32,8 +33,8 @@ pub struct Sealed<'a> {
 
 impl SessionKey {
     /// Encrypts a message of this sender. A sender must use each number once: the number is the
-    /// nonce, and one key must never use a nonce twice (NIST SP 800-38D §8). Each sender has a key
-    /// of its own.
+    /// nonce, and one key must never use a nonce twice (NIST SP 800-38D §8). Two senders may use
+    /// the same number, because each sender has a derived key of its own.
     pub fn seal(&self, sender: NodeId, number: u64, content: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(HEAD_BYTES + content.len() + AES_256_GCM.tag_len());
         sealed.push(VERSION);
@@ -58,7 +59,7 @@ impl SessionKey {
 }
 
 impl<'a> Sealed<'a> {
-    /// Reads a message without opening it; `None` if it has another form.
+    /// Splits a message into its parts without decrypting it; `None` if it has another form.
     pub fn parse(message: &'a [u8]) -> Option<Self> {
         let (version, rest) = message.split_first()?;
         let (key, rest) = rest.split_first_chunk()?;
@@ -76,7 +77,7 @@ impl<'a> Sealed<'a> {
         })
     }
 
-    /// The id of the key that opens it. It is what the message states, unverified.
+    /// The id of the key that decrypts the message, as the message states it. The id is unverified.
     pub fn key(&self) -> SessionKeyId {
         self.key
     }
@@ -146,7 +147,7 @@ mod tests {
         let (key, other) = (SessionKey::generate(), SessionKey::generate());
         let message = key.seal(NodeId::new(), 1, TOKEN);
         assert_eq!(open(&message, &other), None);
-        // The id of the other key in the message does not help.
+        // The other key does not open the message even if the message states that key's id.
         let mut forged = message;
         forged[1..=SessionKeyId::BYTES].copy_from_slice(other.id().as_bytes());
         assert_eq!(open(&forged, &other), None);

@@ -10,18 +10,18 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// Size of a key: 256 random bits cannot be guessed.
 const KEY_BYTES: usize = 32;
 
-/// Size of a key's id: 128 bits are unique.
+/// Size of a key's id: two random ids of 128 bits never collide in practice.
 const ID_BYTES: usize = 16;
 
 /// Purpose of the derived id (the `info` of RFC 5869 §2.3).
 const FOR_ID: &[u8] = b"curfew session key v1: id";
 
-/// The secret that lets a request act for a session whose transport carries messages to the client
-/// only. `Debug` does not show it.
+/// The secret that lets a request act for a session. It is for transports that carry messages only
+/// from the gateway to the client. `Debug` does not show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey([u8; KEY_BYTES]);
 
-/// The id of a session's key. It is a one-way digest of the key, and so no secret.
+/// The id of a session's key. The id is a one-way digest of the key, so it is not a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKeyId([u8; ID_BYTES]);
 
@@ -46,7 +46,7 @@ impl SessionKey {
         Self(key)
     }
 
-    /// Parses a key that a client sent. `None` for a text without the form of a key.
+    /// Parses a key that a client sent; `None` if the text does not have the form of a key.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         bytes.try_into().map(Self).ok()

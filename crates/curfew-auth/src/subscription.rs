@@ -1,4 +1,4 @@
-//! Subscription tokens of the Centrifuge protocol: each opens one channel to one user.
+//! Subscription tokens of the Centrifuge protocol: each lets one user subscribe to one channel.
 
 use std::sync::Arc;
 
@@ -27,21 +27,22 @@ pub struct SubscriptionWish<'a> {
 /// The content of a good subscription token.
 #[derive(Debug, Clone)]
 pub struct SubscriptionGrant {
-    /// The token as a principal: its `jti` and subject for revocations, its `iat`, and its end.
-    /// The end is the earlier of `exp` and `expire_at`.
+    /// The token as a principal. It has the token's `jti` and subject for revocations, its `iat`,
+    /// and its end, which is the earlier of `exp` and `expire_at`.
     pub principal: Arc<Principal>,
     /// The claims that describe the subscription.
     pub claims: SubscriptionClaims,
 }
 
 impl Authenticator {
-    /// Verifies a subscription token for one subscription, as strictly as a token of a connection,
-    /// by the same issuers and keys. Waits like [`Authenticator::verify`] if a key is missing.
+    /// Verifies a subscription token for one subscription. The check is as strict as for a
+    /// connection token, and uses the same issuers and keys. Waits like [`Authenticator::verify`]
+    /// if a key is missing.
     ///
     /// # Errors
     ///
-    /// Like [`Authenticator::verify`]. [`AuthError::is_of_time`] distinguishes a token that is too
-    /// old or too new from one that is refused for another reason, such as another channel, user or
+    /// Like [`Authenticator::verify`]. [`AuthError::is_of_time`] is true for a token that is too
+    /// old or too new. It is false for every other refusal, such as for another channel, user or
     /// session.
     pub async fn verify_subscription(
         &self,
@@ -80,8 +81,8 @@ impl SubscriptionWish<'_> {
         Ok(())
     }
 
-    /// Returns true if the issuer's users are those of the session's issuer. An anonymous user
-    /// belongs to no issuer, so each issuer may let it subscribe.
+    /// Returns true if the issuer has the same users as the session's issuer. An anonymous user
+    /// belongs to no issuer, so a token of any issuer may let it subscribe.
     fn is_of_issuer(&self, issuer: &LoadedIssuer) -> bool {
         let own = self.principal.issuer();
         let mut namesakes = issuer.namesakes.iter();

@@ -1,9 +1,9 @@
 //! Tickets, which stand for tokens in URLs. Proxies and logs record URLs, so a token must not be in
-//! one (RFC 6750 §5.3). A ticket found in a log is useless: it was used, or has expired.
+//! one (RFC 6750 §5.3). A ticket found in a log is useless, because it was used or has expired.
 //!
-//! A ticket is stored encrypted under a key derived from the ticket itself. Reading the store
-//! yields no token. A token planted there must still be a good one, because every redeemed token
-//! is verified.
+//! A ticket is stored encrypted under a key derived from the ticket itself. A reader of the store
+//! thus gets no token. A writer who plants a record gains nothing either, because the token of
+//! every redeemed ticket is verified.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ pub struct NotATicket;
 /// The content behind a ticket. `Debug` does not show the token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticketed {
-    /// The token as sent, which was good when the ticket was made.
+    /// The token as the client sent it. It was good when the ticket was made.
     pub token: String,
     /// The origin of the pages that may use the ticket; `None` for a client that is not a browser.
     pub origin: Option<String>,

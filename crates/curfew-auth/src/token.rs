@@ -1,6 +1,6 @@
 //! The form of a token: its three parts, its header and its claims, read strictly.
 //!
-//! Reading precedes the verification of the signature, so nothing read here is trusted, and
+//! Tokens are read before their signature is verified. Nothing that is read here is trusted, and
 //! `malformed` is the only refusal.
 
 mod claims;
@@ -16,7 +16,7 @@ pub(crate) use claims::{ClaimRules, OtherKind, TokenClaims};
 pub(crate) use header::{Header, TokenType};
 pub(crate) use json::Date;
 
-/// A token cut at its dots into parts of base64url text.
+/// The parts of a token between its dots, as base64url text.
 pub(crate) struct Parts<'a> {
     header: &'a str,
     payload: &'a str,
@@ -80,9 +80,10 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Decodes without padding and refuses unused bits that are set, so that a token has one spelling.
+/// Decodes base64url without padding. Refuses unused bits that are set, so that each token has only
+/// one spelling.
 fn decode(part: &str) -> Option<Vec<u8>> {
-    // Allocated to the exact length, so that a boxed string keeps the result without a copy.
+    // The vector has the exact length, so that a boxed string takes it over without a copy.
     let mut bytes = vec![0; part.len() / 4 * 3 + (part.len() % 4 * 3) / 4];
     let length = URL_SAFE_NO_PAD.decode_slice(part, &mut bytes).ok()?;
     bytes.truncate(length);
@@ -103,7 +104,7 @@ mod tests {
         ClaimRules::of(&crate::AuthConfig::default())
     }
 
-    /// Reads everything that is read before the signature is verified.
+    /// Reads the parts of a token that are read before the signature is verified.
     fn read(token: &str) -> Result<(), AuthError> {
         let parts = Parts::of(token, usize::MAX)?;
         let header = parts.header()?;
@@ -120,7 +121,7 @@ mod tests {
             .is_none_or(|error| error.failure() == curfew_model::AuthFailure::Malformed)
     }
 
-    /// Objects with forms that JSON allows and few programs write.
+    /// Objects in forms that JSON allows but few programs write.
     fn objects() -> impl Strategy<Value = String> {
         let texts = [
             "a",
@@ -201,7 +202,8 @@ mod tests {
             }
         }
 
-        /// Policies, records and the admin API read claims with another parser.
+        /// Policies, records and the admin API read claims with another parser, which must accept
+        /// all that this parser accepts.
         #[test]
         fn what_is_read_can_be_read_elsewhere(text in objects()) {
             if let Ok((_, scanned)) = TokenClaims::parse(&text, &rules()) {

@@ -1,7 +1,8 @@
-//! Recently verified tokens: when all clients reconnect at once, no signature is verified again.
+//! Recently verified tokens. They save the second verification of a signature when all clients
+//! reconnect at once.
 //!
-//! Entries belong to one snapshot of issuers and keys, and are dropped with it. An entry says that
-//! the signature is good; revocations are checked each time.
+//! Entries belong to one snapshot of issuers and keys, and are dropped with that snapshot. An entry
+//! says that the token was good under this snapshot; revocations are checked each time.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +14,7 @@ use curfew_model::Principal;
 
 use crate::issuers::LoadedIssuer;
 
-/// A token's SHA-256, which identifies the token.
+/// A token's SHA-256, by which remembered tokens are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Digest([u8; SHA256_OUTPUT_LEN]);
 
@@ -26,8 +27,8 @@ impl Digest {
 }
 
 /// Remembers up to `auth.verified_tokens` tokens in two generations. A token is stored in the
-/// younger generation, and each use moves it there. A full younger generation replaces the older
-/// one, whose tokens are forgotten.
+/// younger generation, and each use moves it there. When the younger generation is full, it
+/// replaces the older generation, whose tokens are forgotten.
 pub(crate) struct Verified {
     /// The capacity of one generation.
     capacity: usize,

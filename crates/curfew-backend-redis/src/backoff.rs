@@ -5,11 +5,12 @@ use std::time::Duration;
 /// Longest delay after the first failure.
 const FIRST: Duration = Duration::from_millis(50);
 
-/// Longest delay of all. It is short, so that a node returns soon after Redis does.
+/// Longest delay after any number of failures. It is short, so that a node reconnects soon after
+/// Redis returns.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Growing delays with full jitter, so that nodes that lost Redis at the same time do not reconnect
-/// at the same time.
+/// Growing delays with full jitter. Nodes that lost Redis at the same time thus do not reconnect at
+/// the same time.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     /// Failures since the last success.

@@ -1,14 +1,14 @@
 //! Combines the commands of many tasks into one write, because each separate write costs Redis and
 //! this node a system call.
 //!
-//! Tasks queue their commands here. One task takes what is queued, after yielding once to tasks
-//! that are about to add more, and sends it as one pipeline. Several pipelines are under way at a
-//! time. Commands are sent in the order in which they were queued. Adjacent publications are
-//! executed by one call of a script ([`crate::fence`]); in a cluster, by one call for each channel.
+//! Tasks queue their commands here. One task yields once to tasks that are about to add more
+//! commands. It then sends the queued commands as one pipeline. Several pipelines are under way at
+//! a time. Commands are sent in the order in which they were queued. Adjacent publications are
+//! executed by one call of a script ([`crate::fence`]). A cluster needs one call for each channel.
 //!
-//! If Redis has forgotten the script, the call has done nothing. The batcher then waits for every
-//! pipeline under way, loads the script, and sends the unexecuted publications again ahead of
-//! everything else. A publication that would now come after a later one is refused instead.
+//! If Redis has forgotten the script, the call has no effect. The batcher then waits for every
+//! pipeline under way, loads the script, and sends the unexecuted publications again before
+//! anything else. A publication is refused instead if a later one was executed meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,10 +27,11 @@ use crate::fault::Fault;
 use crate::fence::{Fence, Publication, Ran, Run};
 use crate::streams::NewEntry;
 
-/// Commands and publications after which a batch is full. The last item of a batch may exceed it.
+/// Number of commands and publications at which a batch is full. The last item of a batch may
+/// exceed this number.
 const BATCH: usize = 512;
 
-/// Most pipelines under way at once.
+/// Maximum number of pipelines under way at once.
 const UNDER_WAY: usize = 8;
 
 /// An entry of the queue.
@@ -39,7 +40,7 @@ enum Item {
     Publication(Publication),
 }
 
-/// Commands with the sender of their replies.
+/// Commands, and the channel that returns their replies.
 struct Commands {
     commands: Vec<Cmd>,
     reply: oneshot::Sender<Result<Vec<Value>, RedisError>>,
@@ -53,7 +54,7 @@ pub(crate) struct BatchSender(mpsc::UnboundedSender<Item>);
 pub(crate) struct Batcher {
     /// The connection that everything is sent over.
     connection: Connection,
-    /// Groups publications into runs of the script.
+    /// Turns publications into calls of the script.
     fence: Arc<Fence>,
     items: mpsc::UnboundedReceiver<Item>,
 }
@@ -105,9 +106,9 @@ impl BatchSender {
     }
 
     /// Publishes into a channel, given by its name at Redis, unless `until`
-    /// ([`boottime`](curfew_model::boottime)) has passed. With an entry the publication is appended
-    /// to its stream as well; the answer is its position. Publications are sent in the order in
-    /// which these futures are first polled.
+    /// ([`boottime`](curfew_model::boottime)) has passed. With an entry, the publication is also
+    /// appended to the channel's stream, and its position is returned. Publications are sent in the
+    /// order in which these futures are first polled.
     pub(crate) async fn publish(
         &self,
         channel: String,
@@ -116,19 +117,20 @@ impl BatchSender {
         entry: Option<Box<NewEntry>>,
     ) -> Result<Option<Position>, Fault> {
         let (publication, answer) = Publication::new(channel, payload, until, entry);
-        // A publication that cannot be queued is dropped here, and its drop sends the answer.
+        // A publication that cannot be queued is dropped here. Its `Drop` sends the answer.
         drop(self.0.send(Item::Publication(publication)));
         answer.await.map_err(|_| Fault::NotConnected)?
     }
 }
 
 impl Batcher {
-    /// Sends what is queued, for as long as it is polled.
+    /// Sends the queued items, for as long as it is polled.
     pub(crate) async fn run(mut self) {
         let mut under_way = UnderWay::new();
         loop {
             tokio::select! {
-                // Results first: unexecuted publications are sent again before new ones are taken.
+                // Results come first, because unexecuted publications are sent again before new
+                // ones are taken.
                 biased;
                 Some(settled) = under_way.next() => {
                     if !settled.undone.is_empty() {
@@ -136,7 +138,7 @@ impl Batcher {
                     }
                 }
                 item = self.items.recv(), if under_way.len() < UNDER_WAY => {
-                    // Every sender was dropped.
+                    // Every sender was dropped, so nothing can be queued any more.
                     let Some(item) = item else { return };
                     let batch = self.gather(item).await;
                     under_way.push_back(self.send(batch));
@@ -168,12 +170,12 @@ impl Batcher {
 
     /// Loads the script again and sends the publications that Redis did not execute.
     async fn send_again(&mut self, mut undone: Vec<Publication>, under_way: &mut UnderWay) {
-        // All results first: a publication must not be sent again once a later one has been
-        // executed.
+        // All results are read first, because a publication must not be sent again once a later one
+        // has been executed.
         while let Some(settled) = under_way.next().await {
             if settled.has_run {
-                // Another client has loaded the script meanwhile, and later publications were
-                // executed.
+                // Another client has loaded the script meanwhile, so publications that were queued
+                // later were executed.
                 undone.drain(..).for_each(Publication::overtaken);
             }
             undone.extend(settled.undone);
@@ -182,7 +184,8 @@ impl Batcher {
             publications = undone.len(),
             "redis has forgotten the publishing script, which is loaded again"
         );
-        // If loading fails, the connection is broken, and everything sent over it fails.
+        // If the script cannot be loaded, the connection is broken, and the publications fail like
+        // everything that is sent over it.
         if self.fence.load(&mut self.connection).await.is_ok() {
             let batch = undone.into_iter().map(Item::Publication).collect();
             under_way.push_back(self.send(batch));
@@ -200,7 +203,7 @@ impl Item {
     }
 }
 
-/// The receiver of some of a pipeline's replies. Parts are in the order of the replies.
+/// The receiver of consecutive replies of a pipeline. Parts are in the order of the replies.
 enum Part {
     Commands(usize, oneshot::Sender<Result<Vec<Value>, RedisError>>),
     Run(Run),
@@ -220,7 +223,7 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {
-        // Every requester has given up, or its publication is late.
+        // Nothing is left to send: every requester has given up, or its publication is late.
         return Settled::default();
     }
     let until = parts
@@ -240,8 +243,8 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
                     for run in parts.iter_mut().filter_map(Part::run) {
                         run.give_up();
                     }
-                    // The publishers have their answer. The replies are still read, so that
-                    // refusals are counted.
+                    // The publishers already have their answer. The replies are still awaited, so
+                    // that refusals are counted.
                     asking.await
                 }
             },
@@ -310,7 +313,8 @@ fn settle(fence: &Fence, parts: Vec<Part>, replies: Vec<Value>) -> Settled {
                     Ran::NoScript => settled.undone.extend(run.into_publications()),
                     Ran::Answered => {
                         settled.has_run = true;
-                        // Later publications were executed, so the earlier ones are refused.
+                        // Later publications were executed, so the earlier, unexecuted ones are
+                        // refused.
                         let undone = settled.undone.drain(..);
                         undone.for_each(Publication::overtaken);
                     }

@@ -1,4 +1,5 @@
-//! Publications: sent in an envelope, received through [`subscriber`](crate::subscriber).
+//! Publications. They are sent in an envelope, and received through
+//! [`subscriber`](crate::subscriber).
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,8 @@ use crate::{Connections, Redis, span};
 impl Broker for Redis {
     fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            // Added before the command is sent: a connection that is being made must subscribe to
-            // the channel as well.
+            // The channel is added before the command is sent, because a connection that is being
+            // made must subscribe to the channel too.
             self.connections.wanted.lock().insert(channel.clone());
             let told = self
                 .connections
@@ -35,8 +36,8 @@ impl Broker for Redis {
                 .tell(channel, |verbs| verbs.unsubscribe)
                 .await
             {
-                // Without a connection nothing is left to do: a later one does not subscribe to the
-                // channel.
+                // Without a connection nothing is left to do, because the next connection does not
+                // subscribe to the channel.
                 Ok(()) | Err(Fault::NotConnected) => Ok(()),
                 Err(fault) => Err(self.failed(fault)),
             }
@@ -64,7 +65,7 @@ impl Redis {
     }
 
     /// Hands a publication to Redis, which publishes it and, with an entry, appends it to its
-    /// channel's stream. The answer is its position there.
+    /// channel's stream. Returns the publication's position in the stream.
     pub(crate) async fn hand_over(
         &self,
         mut publication: Publication,

@@ -23,9 +23,9 @@ pub(crate) struct ChannelSettings(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    /// The digest of `[[channels]]`; `None` if it has no entry.
+    /// The digest of `[[channels]]`; `None` if there are no `[[channels]]`.
     digest: Option<String>,
-    /// The commands of streams and presence that the user may not send, by server.
+    /// The commands of streams and presence that the Redis user may not send, by server.
     missing: BTreeMap<String, Vec<String>>,
     /// The part of `missing` that was logged.
     told: BTreeMap<String, Vec<String>>,
@@ -42,7 +42,7 @@ impl ChannelSettings {
         state.tell();
     }
 
-    /// Notes the commands of streams and presence that the user may not send to a server.
+    /// Records the commands of streams and presence that the Redis user may not send to a server.
     pub(crate) fn set_missing(&self, address: &RedisAddress, commands: Vec<String>) {
         let mut state = self.0.lock();
         state.missing.insert(address.to_string(), commands);
@@ -67,10 +67,10 @@ impl State {
     }
 }
 
-/// The last comparison of `[[channels]]` with those of other nodes.
+/// The last comparison of this node's `[[channels]]` with the `[[channels]]` of other nodes.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelComparison {
-    /// The digest and the nodes that were compared; `None` if a record was missing.
+    /// The digest and the nodes that were compared; `None` if the record of a node was missing.
     compared: Option<(Option<String>, BTreeSet<NodeId>)>,
     /// The number of searches since that comparison.
     looks: u32,
@@ -79,8 +79,9 @@ pub(crate) struct ChannelComparison {
 }
 
 impl Redis {
-    /// Compares `[[channels]]` with those of other live nodes, and logs a change of the outcome. A
-    /// node with other entries can publish without a position, and can lose publications.
+    /// Compares this node's `[[channels]]` with the `[[channels]]` of other live nodes, and logs a
+    /// change of the outcome. A node with different `[[channels]]` can publish without a position,
+    /// and can lose publications.
     pub(crate) async fn compare_channels(
         &self,
         last: &mut ChannelComparison,

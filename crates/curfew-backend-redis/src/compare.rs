@@ -19,17 +19,17 @@ use crate::nodes::BATCH;
 use crate::presence::Note;
 
 /// Interval between two comparisons. A record is removed, or written again, only if two comparisons
-/// in a row find it wrong. By then every command under way has ended, including the commands of a
-/// broken connection.
+/// in a row find it wrong. When the second comparison begins, every command that was under way has
+/// ended, including the commands of a broken connection.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// Number of comparisons that together read the records of every session once, which takes 30 s.
-/// With 19,000 sessions, one comparison sends 19,000 commands. They cost Redis 27 ms in ten
-/// seconds, or 4.3 µs for each session read.
+/// Number of comparisons that together read the records of every session once, which takes 30 s. On
+/// a node with 19,000 sessions, one comparison sends 19,000 commands. They cost Redis 27 ms in ten
+/// seconds, or 4.3 µs for each session whose records are read.
 const LOOKS: usize = 3;
 
-/// Most sessions whose records are read or written in one pipeline: about a millisecond of Redis'
-/// time.
+/// Maximum number of sessions whose records are read or written in one pipeline, which takes about
+/// a millisecond of Redis' time.
 const COMPARED: usize = 200;
 
 /// The findings of the last comparison.
@@ -39,21 +39,22 @@ struct Comparison {
     ghosts: HashSet<SessionId>,
     /// Sessions of this node whose records are missing or wrong.
     missing: HashSet<SessionId>,
-    /// Presence notes of this node whose session is not present in the channel.
+    /// Notes of this node for sessions that are not present in the note's channel.
     absent: HashSet<Note>,
-    /// Presence entries of this node without their note, or without their value in Redis.
+    /// Presence entries of this node that have no note, or no value in Redis.
     unlisted: HashSet<Note>,
-    /// The third of the presence entries that the last comparison read.
+    /// The third of the presence entries that the last comparison read, as a number.
     look: u64,
-    /// The last session whose records were read. `None`: the next comparison starts with the first.
+    /// The last session whose records were read; `None` if the next comparison starts with the
+    /// first session.
     read_to: Option<SessionId>,
 }
 
 impl Redis {
     /// Compares this node's sessions with their records, in both directions.
     async fn tidy(&self, comparison: &mut Comparison) -> Result<(), Fault> {
-        // The live sessions are read before the listed ones. Otherwise a session that opens in
-        // between would seem to be missing.
+        // The live sessions are read before the sessions that Redis lists. In the other order, a
+        // session that opens in between would seem to be missing from Redis.
         let mut live = self.core.local.sessions();
         live.sort_unstable();
         let noted = self.noted_sessions().await?;
@@ -63,17 +64,18 @@ impl Redis {
         tidied
     }
 
-    /// Compares this node's entries in the presence of channels with their notes and with Redis, in
-    /// both directions. A third of the entries is read in each comparison.
+    /// Compares this node's presence entries with their notes and with Redis, in both directions. A
+    /// third of the entries is read in each comparison.
     async fn tidy_presence(&self, comparison: &mut Comparison) -> Result<(), Fault> {
-        // Read before the notes: a local entry is created before its note, and removed after it.
+        // The entries are read before the notes, because a local entry is created before its note
+        // and removed after its note.
         let entries = self.core.local.presence(&self.core.local.sessions());
         let present: HashSet<Note> = entries.iter().map(Note::of).collect();
         let noted = self.own_notes().await?;
         let absent: Vec<Note> = noted.difference(&present).cloned().collect();
         self.remove_absent(absent, comparison).await?;
         if !self.core.lease.is_held() {
-            // Other nodes clean up after a node without a lease.
+            // This node has no lease, so other nodes may clean up its entries.
             comparison.unlisted.clear();
             return Ok(());
         }
@@ -104,14 +106,15 @@ impl Redis {
         Ok(())
     }
 
-    /// Removes notes of sessions that are no longer present, with the entries that the notes lead
-    /// to.
+    /// Removes the notes of sessions that are no longer present, and the presence entries that
+    /// these notes describe.
     async fn remove_absent(
         &self,
         mut absent: Vec<Note>,
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
-        // Read again after the notes, because sessions may have entered a channel meanwhile.
+        // The local presence is read again after the notes, because sessions may have entered a
+        // channel meanwhile.
         let sessions: Vec<SessionId> = absent.iter().map(Note::session).collect();
         let present = self.core.local.presence(&sessions);
         let present: HashSet<Note> = present.iter().map(Note::of).collect();
@@ -152,7 +155,8 @@ impl Redis {
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
         let mut ghosts = noted.clone();
-        // Read after the listed sessions: a session is live before Redis lists it.
+        // The live sessions are read after the listed sessions, because a session is live before
+        // Redis lists it.
         for live in self.core.local.sessions() {
             ghosts.remove(&live);
         }
@@ -166,15 +170,15 @@ impl Redis {
     }
 
     /// Writes missing records of this node's sessions. A record is missing if another node cleaned
-    /// up after this one while it was disconnected. Redis may execute the last command of that
-    /// clean-up after this node has returned. `live` is sorted, and was read before `noted`.
+    /// up while this node was disconnected. Redis may execute the last command of the clean-up
+    /// after this node has reconnected. `live` is sorted, and was read before `noted`.
     async fn restore_missing(
         &self,
         live: Vec<SessionId>,
         noted: &HashSet<SessionId>,
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
-        // Other nodes clean up after a node without a lease, and would remove the records again.
+        // This node has no lease, so other nodes may clean up and would remove the records again.
         if !self.core.lease.is_held() {
             comparison.missing.clear();
             return Ok(());
@@ -206,13 +210,13 @@ impl Redis {
         Ok(())
     }
 
-    /// The open sessions among these that are missing or wrong in their hash, their user's index or
-    /// the index of all sessions.
+    /// The open sessions among `ids` whose hash, entry in the user's index or entry in the index of
+    /// all sessions is missing or wrong.
     async fn find_missing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Fault> {
         let keys = &self.core.keys;
         let mut records = self.core.local.records(ids);
-        // Sessions that end soon are skipped: Redis' clock may be ahead, and expire their records
-        // first.
+        // Sessions that end soon are skipped, because Redis' clock may be ahead and expire their
+        // records earlier.
         let soon = self.core.clock.now() + MAX_CLOCK_SKEW;
         records.retain(|record| record.principal.ends_at() > soon);
         let commands = records.iter().flat_map(|record| {
@@ -305,7 +309,8 @@ mod tests {
             comparison.next_part(&all[..6]),
             all[..2].iter().copied().collect()
         );
-        // The last session read has closed, and others were added.
+        // The comparison goes on after the session that was read last, although that session has
+        // closed.
         assert_eq!(
             comparison.next_part(&all[2..]),
             all[2..5].iter().copied().collect()

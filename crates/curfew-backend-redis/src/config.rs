@@ -67,19 +67,19 @@ pub struct RedisConfig {
     pub sentinel_password: Option<Secret>,
     /// File that holds the sentinels' password, instead of `sentinel_password`.
     pub sentinel_password_file: Option<PathBuf>,
-    /// Certificates (PEM) of the authorities that Redis' certificate is checked against, with TLS.
+    /// Certificates (PEM) of the authorities that may have signed Redis' certificate, for TLS.
     /// Default: the system's.
     pub ca_file: Option<PathBuf>,
     /// This node's certificate (PEM), for a Redis that asks for one. Needs `key_file`.
     pub cert_file: Option<PathBuf>,
     /// Private key (PEM) of `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// Time that Redis may take to answer. A heartbeat that takes longer ends the node's lease. 50
+    /// Maximum time for an answer of Redis. A heartbeat that takes longer ends the node's lease. 50
     /// ms to 60 s; default `1s`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub timeout: Duration,
-    /// Time that a connection to Redis may take to be made. 50 ms to 60 s; default `1s`.
+    /// Maximum time for making a connection to Redis. 50 ms to 60 s; default `1s`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub connect_timeout: Duration,

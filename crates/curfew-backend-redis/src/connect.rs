@@ -22,7 +22,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::config::{RedisAddress, RedisConfig, RedisServer};
 use crate::fault::Fault;
 
-/// Most commands that wait to be written to one connection.
+/// Maximum number of commands that wait to be written to one connection.
 const PIPELINE_BUFFER: usize = 1024;
 
 /// The credentials of a connection.
@@ -48,7 +48,8 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A connection, shared by its clones. It ends with the last clone, even if replies are pending.
+/// A connection that its clones share. It is closed when the last clone is dropped, even if replies
+/// are pending.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     shared: MultiplexedConnection,
@@ -94,7 +95,7 @@ pub(crate) struct Connector {
     config: RedisConfig,
     /// The server from the URL.
     server: RedisServer,
-    /// Replaces TCP, if it is set.
+    /// A replacement for TCP; `None` uses TCP.
     dial: Option<Arc<dyn Dial>>,
 }
 
@@ -125,7 +126,7 @@ impl Connector {
     /// Makes a connection on which each command must be answered within [`Connector::timeout`].
     ///
     /// The connection's task calls `pushes` for each push, in the order in which pushes and replies
-    /// arrive: once a reply is seen, every push before it has been handled.
+    /// arrive. A caller that has a reply thus knows that every earlier push was handled.
     pub(crate) async fn connect(
         &self,
         address: &RedisAddress,
@@ -236,7 +237,7 @@ impl Connector {
         if let Some(username) = username {
             info = info.set_username(username);
         }
-        // The file is read for each connection: a changed password needs no restart.
+        // The file is read for each connection, so that a changed password needs no restart.
         let read = file.map(read_secret).transpose()?;
         if let Some(password) = read.as_ref().or(password) {
             info = info.set_password(password.expose());

@@ -1,9 +1,9 @@
-//! The connections to each primary: one for commands, one for publications.
+//! The two connections to each primary: one for commands, one for publications.
 //!
-//! Both are made again when they break, and both are tested every second. The test of the
+//! Each connection is made again when it breaks, and is tested every second. The test of the
 //! connection for commands reads Redis' clock for the [fence](crate::fence). The test of the
-//! connection for publications sends a publication and waits for it. The control connection is a
-//! third one: see [`crate::control`].
+//! connection for publications sends a publication and waits for it. A third connection is the
+//! control connection: see [`crate::control`].
 
 mod commands;
 mod keyed;
@@ -53,20 +53,21 @@ pub(crate) struct Connections {
     pub(crate) core: Arc<Core>,
     pub(crate) inbox: Arc<Inbox>,
     current: ArcSwap<Current>,
-    /// Held while `current` is replaced. Two tasks may find a new layout at the same time.
+    /// Held while `current` is replaced, because two tasks may find a new layout at the same time.
     updating: Mutex<()>,
-    /// Held while the connected state is computed and noted.
+    /// Held while the connected state is computed and stored.
     noting: Mutex<()>,
-    /// Held while entries of presence are written again.
+    /// Held while presence entries are written again.
     pub(crate) rewriting_presence: AsyncMutex<()>,
     /// The channels that sessions of this node listen to.
     pub(crate) wanted: Mutex<HashSet<Channel>>,
     /// The channels whose publications were interrupted. Their listeners are notified of the gap
     /// once publications arrive again.
     pub(crate) missed: Mutex<HashSet<Channel>>,
-    /// Asks for a new lookup of the layout, because a server was not the expected one.
+    /// Requests a new lookup of the layout, because a server does not have the expected role or
+    /// slots.
     pub(crate) stale: Notify,
-    /// Tells the control connection that the layout has changed.
+    /// Notifies the control connection that the layout has changed.
     pub(crate) changed: Notify,
 }
 
@@ -85,12 +86,14 @@ pub(crate) struct ServerConnections {
     /// The connection for commands, while there is one.
     commands: ArcSwapOption<Commands>,
     pub(crate) subscriber: ArcSwapOption<Connection>,
-    /// The slots that the connection for publications is subscribed to. Set before the first
-    /// subscription, and cleared when the interruption is noted.
+    /// The slots whose channels the connection for publications is subscribed to. Set before the
+    /// first subscription, and cleared when the loss of the connection is recorded as an
+    /// interruption.
     carries: ArcSwapOption<Shard>,
-    /// Asks for another connection, because a command failed in a way that a retry cannot fix.
+    /// Requests another connection for commands, because a command failed in a way that a retry
+    /// cannot fix.
     broken: Notify,
-    /// The server's slots have changed, and with them the channels to subscribe to.
+    /// Notifies that the server's slots have changed, and with them the channels to subscribe to.
     pub(crate) moved: Notify,
     /// Cancelled when the server is no longer a primary.
     stop: CancellationToken,
@@ -102,7 +105,7 @@ struct Commands {
     connection: Connection,
     /// The queue that combines commands of many tasks into one write on this connection.
     batches: BatchSender,
-    /// The fence, which knows the server's replication id.
+    /// The fence of this connection, with the server's replication id.
     fence: Arc<Fence>,
 }
 
@@ -124,7 +127,7 @@ impl Connections {
 
     /// Keeps connections to exactly these primaries from now on.
     pub(crate) fn update(self: &Arc<Self>, layout: &Layout) {
-        // Held until the end: `current` is read here and replaced below.
+        // The lock is held until the end, because `current` is read here and replaced below.
         let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
         // First: other servers carry the channels as soon as they know that they have the slots.
@@ -180,7 +183,8 @@ impl Connections {
     /// Forgets a channel that no session of this node listens to.
     pub(crate) fn forget(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
-        // Both locks are held, so that a channel that is wanted again keeps its noted interruption.
+        // Both locks are held until the end. A channel that is wanted again meanwhile thus keeps
+        // its recorded interruption.
         wanted.remove(channel);
         self.missed.lock().remove(channel);
     }
@@ -217,9 +221,10 @@ impl Connections {
             .ok_or(Fault::NotConnected)
     }
 
-    /// Notes whether every primary has its connection for commands and for publications.
+    /// Records for each of the two kinds of connection if every primary has one.
     pub(crate) fn note_connected(&self) {
-        // The lock covers the read and the note, so an earlier state never replaces a later one.
+        // The lock covers both the read and the write of the state, so an earlier state never
+        // replaces a later one.
         let _one_at_a_time = self.noting.lock();
         let current = self.current.load();
         let all = |has: fn(&ServerConnections) -> bool| {
@@ -258,8 +263,8 @@ impl Connections {
 
     /// Publishes into a channel, given by its name at Redis, unless `until`
     /// ([`boottime`](curfew_model::boottime)) has passed. With an `entry`, the publication is also
-    /// appended to its stream, and `payload` is the end of its envelope. The answer is then the
-    /// position of the publication.
+    /// appended to the channel's stream, `payload` is only the end of its envelope, and its
+    /// position is returned.
     pub(crate) async fn publish(
         &self,
         channel: String,
@@ -285,8 +290,8 @@ impl Connections {
         commands.map_or_else(String::new, |commands| commands.fence.server_id())
     }
 
-    /// Executes the commands of each slot in one transaction; without a cluster, all commands in
-    /// one. Returns the replies in order.
+    /// Executes the commands of each slot in one transaction. Without a cluster, one transaction
+    /// contains all commands. Returns the replies in order.
     pub(crate) async fn transact(&self, commands: Vec<Keyed>) -> Result<Vec<Value>, Fault> {
         if !self.is_cluster() {
             let slot = commands.first().map_or(Slot::REVOKED, |first| first.slot);
@@ -384,8 +389,8 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault of commands. A missing right to scripts is not reported: only streams and
-    /// presence need it, and the connection works for all other commands.
+    /// Reports a fault of commands. A missing right to run scripts is not reported. Only streams
+    /// and presence need scripts, and the connection works for all other commands.
     fn report_of(&self, server: &ServerConnections, fault: Fault, has_script: bool) -> Fault {
         match fault.code() {
             Some("NOPERM") if has_script => fault,
@@ -393,7 +398,8 @@ impl Connections {
         }
     }
 
-    /// Reports a fault. A fatal fault starts a new connection, a misrouted one a new lookup.
+    /// Reports a fault. A fatal fault causes a new connection. A misrouted command causes a new
+    /// lookup of the layout.
     fn report(&self, server: &ServerConnections, fault: Fault) -> Fault {
         if fault.is_fatal() {
             server.broken.notify_one();
@@ -425,8 +431,8 @@ impl ServerConnections {
         self.shard.load().has(slot)
     }
 
-    /// Notes that the connection for publications is about to carry the server's slots. Returns
-    /// them.
+    /// Records that the connection for publications is about to carry the server's slots. Returns
+    /// these slots.
     pub(crate) fn carry(&self) -> Arc<Shard> {
         let shard = self.shard.load_full();
         self.carries.store(Some(Arc::clone(&shard)));
@@ -452,8 +458,9 @@ impl ServerConnections {
     }
 }
 
-/// Looks up the primaries when a server was not the expected one. If the layout can change, it also
-/// looks them up every few seconds, because a replaced primary that is cut off may keep answering.
+/// Looks up the primaries when a server does not have the expected role or slots. If the layout can
+/// change, it also looks them up every few seconds, because a replaced primary that is cut off may
+/// keep answering.
 pub(crate) async fn watch_layout(connections: Arc<Connections>) {
     let connector = &connections.core.connector;
     let can_change = !matches!(connector.server().target, RedisTarget::Standalone(_));
@@ -466,7 +473,7 @@ pub(crate) async fn watch_layout(connections: Arc<Connections>) {
             Ok(layout) => connections.update(&layout),
             Err(fault) => debug!(error = %fault, "primaries not found"),
         }
-        // Many tasks may notice at once: one lookup serves them all.
+        // Many tasks may request a lookup at once. The pause lets one lookup serve all of them.
         time::sleep(LAYOUT_PAUSE).await;
     }
 }

@@ -1,16 +1,16 @@
-//! The control connection: it lets a node know every revocation in time, and silences the node when
-//! it cannot know.
+//! The control connection, through which a node learns of every revocation in time. It silences the
+//! node while the node cannot learn of revocations.
 //!
-//! One task owns the connection and all knowledge gained through it, and does one thing at a time.
-//! Its states are *down* (no connection, no lease), *setup* (tracking is on, but some sessions have
-//! not been compared with Redis yet) and *synced* (the node holds the delivery lease, renewed by
-//! every heartbeat). A generation is the life of one connection. `tests/model` gives the rules,
-//! with the reason for each and what breaks without it.
+//! One task owns the connection and all state that is read through it. The task does one thing at a
+//! time. The task's states are *down* (no connection, no lease), *setup* (tracking is on, but some
+//! sessions have not been compared with Redis yet) and *synced* (the node holds the delivery lease,
+//! renewed by every heartbeat). A generation is the time from the making of one connection to its
+//! end. `tests/model` states each rule, with its reason and the fault that occurs without it.
 //!
-//! In order: [`setup`] connects and does everything up to the first lease; [`heartbeat`] renews the
-//! lease; [`pushes`] handles the pushes of Redis; [`reconcile`] compares sessions with Redis;
-//! [`compare`] does so after a change of settings, while traffic goes on; [`operations`] executes
-//! the requests of the admin API.
+//! [`setup`] connects and does everything up to the first lease; [`heartbeat`] renews the lease;
+//! [`pushes`] handles the pushes of Redis; [`reconcile`] compares sessions with Redis; [`compare`]
+//! compares them after a change of settings, while traffic continues; [`operations`] executes the
+//! requests of the admin API.
 
 mod compare;
 mod heartbeat;
@@ -56,15 +56,15 @@ use setup::Primary;
 /// Longest interval between two heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
-/// Lifetime of a node's heartbeat in Redis. A node without one counts as dead.
+/// Lifetime of a node's heartbeat in Redis. A node without a heartbeat counts as dead.
 pub(crate) const NODE_LEASE: Duration = Duration::from_secs(10);
 
 /// Interval between two sweeps over every session, varied by a fifth. A sweep finds revocations
-/// that no push has announced, after `SWAPDB` for example.
+/// that no push has announced, for example after `SWAPDB`.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// Shortest interval between two setups on one connection. Without it, a client that keeps emptying
-/// another database would keep the node busy with setups.
+/// Shortest interval between two setups on one connection. Without this interval, a client that
+/// empties another database again and again would keep the node busy with setups.
 const RESETUP: Duration = Duration::from_secs(1);
 
 /// The owner of the control connection.
@@ -75,39 +75,39 @@ pub(crate) struct Control {
     requests: mpsc::Receiver<ControlRequest>,
     /// The number of the current generation, for logs and the protocol log.
     generation: u64,
-    /// The primary that this node was last synced with. It holds every revocation in
+    /// The primary with which this node was last synced. At that time it held every revocation in
     /// `known_revocations`.
     known: Option<Primary>,
     /// The primary whose risks were last logged.
     told_of: Option<Primary>,
-    /// The epoch of the data that this node was last synced with. A new epoch begins when data is
+    /// The epoch of the data with which this node was last synced. A new epoch begins when data is
     /// lost.
     epoch: Option<String>,
     /// Every revocation that this node knows.
     known_revocations: Arc<KnownRevocations>,
-    /// Names of ineffective keys that were noticed.
+    /// Names of the ineffective keys that were found and are not in `known_revocations`.
     nameless: HashSet<Vec<u8>>,
     /// Sessions ended by recent revocations of the admin API, counted for receipts.
     counted: VecDeque<Counted>,
     /// Sessions that are yet to be compared under changed settings.
     comparison: Comparison,
-    /// True if this node's heartbeat existed at the last beat. Without it, other nodes may have
-    /// removed the records of this one.
+    /// True if this node's heartbeat existed in Redis at the last beat. If it did not, other nodes
+    /// may have removed this node's records.
     registered: bool,
     /// Sessions whose records are to be written again. They stay here until that succeeds.
     rewrite: Vec<SessionId>,
-    /// Earliest time of the next attempt to write them.
+    /// Earliest time of the next attempt to write the records of `rewrite`.
     rewrite_at: Instant,
     /// The time when a replica was last seen connected to a primary.
     replicas_seen_at: Option<Instant>,
-    /// True while a clock difference has been warned about.
+    /// True if the last clock difference was large enough for a warning, which was logged.
     warned_of_skew: bool,
 }
 
 /// Sessions ended by the push of a revocation that the admin API wrote.
 #[derive(Debug)]
 struct Counted {
-    /// The id of that revocation.
+    /// The id of the write of that revocation.
     id: String,
     /// The sessions ended by that push.
     ended: Ended,
@@ -130,13 +130,14 @@ struct Generation {
     next_sweep: Instant,
     /// Sessions that the current sweep has not reached yet.
     sweep: Vec<SessionId>,
-    /// Keys that were read and no longer exist. They are forgotten once it is certain that they
-    /// were lifted, and not lost with all the data.
+    /// Known keys that were read and no longer exist. They are forgotten once it is certain that
+    /// they were lifted and not lost together with all data.
     gone: Vec<SpelledKey>,
-    /// Revocations that this node knows and has not found again on this connection. One of them may
-    /// have been lifted while the node was disconnected.
+    /// Revocations that this node knows and has not looked up on this connection yet. Each may have
+    /// been lifted while the node was disconnected.
     recall: Vec<SpelledKey>,
-    /// The index offset at which reading continues; `None` when the whole index is read.
+    /// The offset at which the reading of the index continues; `None` once the whole index was
+    /// read.
     learn: Option<isize>,
     /// True if the last step was a heartbeat.
     others_turn: bool,
@@ -200,14 +201,14 @@ impl Control {
         loop {
             if let Err(fault) = self.work(&mut generation).await {
                 // The lease expires before the generation is dropped, because the drop releases the
-                // sessions held back.
+                // sessions that are held back.
                 self.core.lease.expire();
                 return Err(fault);
             }
         }
     }
 
-    /// Does the next step, in order of urgency.
+    /// Does the most urgent next step.
     async fn work(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let pushes = Arc::clone(&generation.pushes);
         if pushes.is_gone() {
@@ -224,19 +225,19 @@ impl Control {
         if pushes.has_lost_track() {
             return self.set_up_again(generation).await;
         }
-        // A heartbeat goes before waiting pushes, even many of them. The sessions that the waiting
-        // keys may name are held back, so a renewed lease lets nothing through to them (V1 of the
-        // model).
+        // A heartbeat comes before any number of waiting pushes. This is safe: the sessions that
+        // the waiting keys may name are held back, so a renewed lease lets nothing through to these
+        // sessions (V1 of the model).
         //
-        // Every heartbeat is followed by one other step. With round trips longer than half the
-        // interval, a heartbeat would always be due.
+        // Every heartbeat is followed by one other step. Without this rule, a heartbeat would
+        // always be due if a round trip took longer than half the interval.
         let others_turn = mem::take(&mut generation.others_turn);
         if Instant::now() >= generation.next_heartbeat && !others_turn {
             generation.others_turn = true;
             return self.beat(generation).await;
         }
-        // The comparison takes turns with pushes and requests, which may never pause. Receipts wait
-        // for its end.
+        // The comparison takes turns with pushes and requests. It cannot wait for a pause, because
+        // pushes and requests may never pause, and receipts wait for the end of the comparison.
         if self.comparison.is_its_turn() {
             return self.compare(generation).await;
         }
@@ -276,7 +277,8 @@ impl Control {
         self.step("down").reason(fault).log();
         let news = self.core.status.set_down(fault.to_string());
         if news {
-            // Wakes the sessions that wait for the end of a short interruption: this one lasts.
+            // This wakes the sessions that wait for the end of a short interruption, because this
+            // interruption lasts.
             self.core.events.reopened();
             warn!(error = %fault, "out of touch with redis, sessions are silent");
         } else {
@@ -297,14 +299,15 @@ impl Control {
         time::sleep_until(until).await;
     }
 
-    /// Renews the lease until `until`, unless track was lost meanwhile. Returns false if this
-    /// process was paused since `stretch` began; the proof must then be repeated.
+    /// Renews the lease until `until`, unless the node lost track of the revocations meanwhile.
+    /// Returns false if this process was paused since `stretch` began; the caller must then ask for
+    /// proof again.
     fn renew_lease(&mut self, generation: &Generation, until: Duration, stretch: Stretch) -> bool {
         let lease = &self.core.lease;
         let opened = generation
             .pushes
             .unless_lost(|| lease.renew(until, stretch));
-        // Track is lost, so the lease stays expired: the next step is another setup.
+        // The node lost track, so the lease stays expired, and the next step is another setup.
         let Some(opened) = opened else { return true };
         // The process was paused since `stretch` began.
         let Some(reopened) = opened else { return false };
@@ -322,7 +325,7 @@ impl Control {
     }
 
     /// Ends the sessions that a revocation covers. `learned` is the time when the node learned of
-    /// its key.
+    /// the revocation's key.
     fn apply(&self, revoked: &Revoked, learned: Instant) -> Ended {
         let Revoked { key, revocation } = revoked;
         self.core

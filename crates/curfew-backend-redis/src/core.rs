@@ -19,8 +19,8 @@ use crate::connect::Connector;
 use crate::keys::Keys;
 use crate::metrics::{RedisCommand, RedisMetrics};
 
-/// Largest difference between this node's clock and Redis' at which sessions are admitted. With a
-/// larger one, a revocation's cutoff would cover the wrong tokens.
+/// Largest difference between this node's clock and Redis' clock at which sessions are admitted.
+/// With a larger difference, a revocation's cutoff would cover the wrong tokens.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
 /// Value of `Status::skew_ms` before the first comparison.
@@ -39,10 +39,10 @@ pub(crate) struct Core {
     pub(crate) metrics: Arc<RedisMetrics>,
     pub(crate) status: Status,
     pub(crate) channels: ChannelSettings,
-    /// Limits the warnings about entries of streams that cannot be read.
+    /// Limits the warnings about unreadable entries of streams.
     pub(crate) unreadable: Repeats,
     pub(crate) stop: CancellationToken,
-    /// Tells the control connection that this process was paused.
+    /// Notifies the control connection that this process was paused.
     pub(crate) stopped: Notify,
     /// Every task of the backend.
     tasks: TaskTracker,
@@ -119,7 +119,8 @@ impl fmt::Debug for Core {
     }
 }
 
-/// 128 random bits in hexadecimal: the id of a question or a revocation, or the name of an epoch.
+/// Makes 128 random bits in hexadecimal, for the id of a question or of a revocation, or for the
+/// name of an epoch.
 pub(crate) fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
@@ -127,27 +128,27 @@ pub(crate) fn random_id() -> String {
 /// The state of the node's connections to Redis, for `/readyz` and for operations that need them.
 #[derive(Debug)]
 pub(crate) struct Status {
-    /// The reason for which the node is disconnected from Redis; `None` while it is connected.
+    /// The reason why the node is disconnected from Redis; `None` while it is connected.
     down: Mutex<Option<Cow<'static, str>>>,
     /// The end of the last delivery lease, in nanoseconds of the boot clock.
     leased_until: AtomicU64,
-    /// The difference between this node's clock and Redis' at the last comparison, in milliseconds,
-    /// or [`NOT_COMPARED`].
+    /// The difference between this node's clock and Redis' clock at the last comparison, in
+    /// milliseconds, or [`NOT_COMPARED`].
     skew_ms: AtomicU64,
     /// The setting of Redis that fences a replaced primary; `None` without replicas.
     fencing: Mutex<Option<&'static str>>,
     /// True if every primary has a connection for commands.
     commanding: AtomicBool,
-    /// The reason for which the last connection for commands was lost or not made.
+    /// The reason why the last connection for commands was lost or could not be made.
     no_commands: Mutex<Option<String>>,
     /// True if every primary has a connection for publications.
     listening: AtomicBool,
-    /// True once sessions could be admitted.
+    /// True if sessions could be admitted at some moment since the start.
     was_ready: AtomicBool,
-    /// Two numbers: the losses of the node's registration so far, and the losses at the time of its
-    /// latest registration. They are equal while the node is registered.
+    /// Two numbers: how often the node has lost its registration so far, and this count at the time
+    /// of its latest registration. The two are equal while the node is registered.
     registrations: [AtomicU64; 2],
-    /// Asks for the node to be registered.
+    /// Requests that the node registers again.
     pub(crate) unregistered: Notify,
 }
 
@@ -171,7 +172,8 @@ impl Default for Status {
 impl Status {
     /// Records that the node is disconnected. Returns true if the state or the reason is new.
     pub(crate) fn set_down(&self, why: String) -> bool {
-        // Locked until the end: the comparison and the write below must see the same reason.
+        // The lock is held until the end, because the comparison and the write below must see the
+        // same reason.
         let mut down = self.down.lock();
         let news = down.as_deref() != Some(why.as_str());
         *down = Some(why.into());
@@ -196,13 +198,13 @@ impl Status {
         }
     }
 
-    /// Notes the clock difference just measured.
+    /// Records a clock difference that was just measured.
     pub(crate) fn set_skew(&self, skew: Duration) {
         let milliseconds = u64::try_from(skew.as_millis()).unwrap_or(NOT_COMPARED);
         self.skew_ms.store(milliseconds, Ordering::Relaxed);
     }
 
-    /// The clock difference at the last comparison, in either direction.
+    /// The absolute difference of the clocks at the last comparison.
     pub(crate) fn skew(&self) -> Duration {
         Duration::from_millis(self.skew_ms.load(Ordering::Relaxed))
     }
@@ -222,8 +224,8 @@ impl Status {
         *self.fencing.lock()
     }
 
-    /// Notes that the node may be missing from the set of nodes, by which others find and remove
-    /// its records after a crash.
+    /// Records that the node may be missing from the set of nodes. Other nodes need this set to
+    /// find and remove the node's records after a crash.
     pub(crate) fn forget_registration(&self) {
         self.registrations[0].fetch_add(1, Ordering::SeqCst);
         self.unregistered.notify_one();
@@ -235,8 +237,8 @@ impl Status {
         self.registrations[0].load(Ordering::SeqCst)
     }
 
-    /// Records that the node was registered after `registration` was read. A loss after that read
-    /// still counts.
+    /// Records that the node was registered. `registration` is the number that the caller read
+    /// before; a loss since then still counts.
     pub(crate) fn set_registered(&self, registration: u64) {
         self.registrations[1].fetch_max(registration, Ordering::SeqCst);
     }
@@ -246,8 +248,8 @@ impl Status {
         self.registrations[1].load(Ordering::SeqCst) == self.registration()
     }
 
-    /// Notes that a connection for commands was lost or not made. Returns true if the reason is
-    /// new.
+    /// Records that a connection for commands was lost or could not be made. Returns true if the
+    /// reason is new.
     pub(crate) fn set_no_commands(&self, why: String) -> bool {
         let mut no_commands = self.no_commands.lock();
         let news = no_commands.as_deref() != Some(why.as_str());
@@ -255,7 +257,8 @@ impl Status {
         news
     }
 
-    /// Notes whether every primary has both its connections.
+    /// Records if every primary has a connection for commands, and if every primary has a
+    /// connection for publications.
     pub(crate) fn set_connected(&self, commanding: bool, listening: bool) {
         self.commanding.store(commanding, Ordering::Relaxed);
         self.listening.store(listening, Ordering::Relaxed);
@@ -275,7 +278,7 @@ impl Status {
         self.was_ready.load(Ordering::Relaxed)
     }
 
-    /// The reason for which sessions are not admitted; `None` while they are.
+    /// The reason why sessions are not admitted; `None` while they are admitted.
     pub(crate) fn unready(&self) -> Option<Cow<'static, str>> {
         if let Some(why) = &*self.down.lock() {
             return Some(format!("out of touch with redis: {why}").into());

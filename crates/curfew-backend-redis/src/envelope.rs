@@ -2,8 +2,8 @@
 //!
 //! The envelope is a JSON object with these members:
 //!
-//! - `v`: the version of the encoding: 2 if the publication has a position in a stream, else 1.
-//!   Version 3 is not a publication, but a notice of a change of presence.
+//! - `v`: the version of the encoding. It is 2 if the publication has a position in a stream, else
+//!   1. Version 3 is not a publication, but a notice of a presence change.
 //! - `epoch`, `offset` and `at`: the position, and the time in Unix milliseconds. The script that
 //!   appends the publication writes them.
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
@@ -11,15 +11,15 @@
 //!   token; absent unless a protocol of the publishing node shows them.
 //! - `channel_info`: the info of the publishing session's subscription; absent if the subscription
 //!   has none, or if `session` is absent.
-//! - `trace` and `tracestate`: the `traceparent` and the state of the publishing span, if it is
-//!   recorded.
+//! - `trace` and `tracestate`: the `traceparent` and `tracestate` of the publishing span, if the
+//!   span is recorded.
 //! - `data`: the published value, byte for byte.
 //! - `bytes`: instead of `data`, a value that is not JSON, in base64 (RFC 4648 §4). A node that
 //!   does not know this member drops the publication as malformed.
 //!
-//! Unknown members are ignored, so that later versions can add some. [`CLEARED`] is sent on the
-//! same channels and is not a publication. A node that does not know it takes it for a malformed
-//! publication, and reads the stream again.
+//! Unknown members are ignored, so that later versions can add members. The notice [`CLEARED`] is
+//! sent on the same channels and is not a publication. A node of a version without this notice
+//! takes it for a malformed publication, and reads the stream again.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ const PLACED: u32 = 2;
 /// The notice that the publications of a channel's stream were deleted, sent on the channel itself.
 pub(crate) const CLEARED: &[u8] = br#"{"v":2,"cleared":true}"#;
 
-/// Largest envelope that is parsed: larger than any message of a client.
+/// Largest envelope that is parsed. The limit is larger than any message of a client.
 pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The members before `data`.
@@ -66,7 +66,7 @@ struct Head<'a> {
     tracestate: Option<&'a str>,
 }
 
-/// An envelope as it is parsed.
+/// The members of an envelope, as they are parsed.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     v: u32,
@@ -75,14 +75,14 @@ struct Envelope<'a> {
     at: Option<u64>,
     #[serde(borrow)]
     from: Option<Cow<'a, str>>,
-    /// Any JSON value: a bad id is no reason to lose the publication.
+    /// The id may be any JSON value, because a bad id is no reason to lose the publication.
     #[serde(borrow, default)]
     session: Option<&'a RawValue>,
     #[serde(borrow, default)]
     info: Option<&'a RawValue>,
     #[serde(borrow, default)]
     channel_info: Option<&'a RawValue>,
-    /// Any JSON value: a bad trace is no reason to lose the publication.
+    /// The trace may be any JSON value, because a bad trace is no reason to lose the publication.
     #[serde(borrow, default)]
     trace: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -104,10 +104,10 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
 }
 
 /// Encodes an envelope without its beginning. The script that appends to the stream writes the
-/// beginning, which holds the position.
+/// beginning, which contains the position.
 pub(crate) fn encode_end(publication: &Publication) -> Bytes {
     let mut out = members(publication, None);
-    // A comma replaces the opening brace: the script writes members before these.
+    // A comma replaces the opening brace, because the script writes other members before these.
     out[0] = b',';
     if out.len() > 1 {
         out.put_u8(b',');
@@ -128,8 +128,8 @@ fn put_data(publication: &Publication, out: &mut BytesMut) {
     }
 }
 
-/// The JSON that is shown about a session. Text that is not JSON is left out, because it would
-/// break the envelope.
+/// The `info` of a session as JSON. Text that is not JSON is left out, because it would break the
+/// envelope.
 fn raw(info: &Option<Arc<str>>) -> Option<&RawValue> {
     serde_json::from_str(info.as_deref()?).ok()
 }
@@ -207,7 +207,7 @@ pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> 
     })
 }
 
-/// Reads a member of any value, including `null`, as present.
+/// Reads a member with any value, and treats `null` as a value.
 fn present<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'de RawValue>, D::Error> {
@@ -218,7 +218,8 @@ fn read_session(written: &RawValue) -> Option<SessionId> {
     serde_json::from_str(written.get()).ok()
 }
 
-/// Parses a trace. One that is not sampled counts as none, so that no later step checks it again.
+/// Parses a trace. A trace that is not sampled is dropped here, so that no later step has to check
+/// it.
 fn read_trace(written: &RawValue, state: Option<&RawValue>) -> Option<Box<TraceContext>> {
     let text = written.get().strip_prefix('"')?.strip_suffix('"')?;
     let trace = TraceContext::parse(text).filter(TraceContext::is_sampled)?;
@@ -262,7 +263,7 @@ mod tests {
             };
             let decoded = decode(channel(), &encode(&publication));
             assert_eq!(decoded.as_ref(), Some(&publication));
-            // The beginning as the script writes it.
+            // This is the beginning that the script writes.
             let begin = br#"{"v":2,"epoch":"abcdefgh","at":1764000000123,"offset":42"#;
             let placed = [&begin[..], &encode_end(&publication)].concat();
             let entry = StreamEntry {

@@ -5,10 +5,10 @@ use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::metrics::BrokerError;
 
-/// The reason for which an operation on Redis failed.
+/// The reason why an operation on Redis failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
-    /// The connection broke, Redis did not answer in time, or it refused.
+    /// The connection broke, Redis did not answer in time, or Redis refused the command.
     #[error("{0}")]
     Redis(#[from] RedisError),
     /// No connection was made in time.
@@ -19,7 +19,7 @@ pub(crate) enum Fault {
     File {
         /// The file.
         path: String,
-        /// The error of reading it.
+        /// The error from reading the file.
         error: std::io::Error,
     },
     /// The primary is unknown.
@@ -31,7 +31,7 @@ pub(crate) enum Fault {
     /// There is no connection at the moment.
     #[error("not connected to redis")]
     NotConnected,
-    /// The node's clock differs too much from Redis'.
+    /// The node's clock differs too much from Redis' clock.
     #[error("the clocks of this node and of redis differ by more than {0} s")]
     Clock(u64),
     /// Redis lacks a revocation that this node knows.
@@ -52,8 +52,8 @@ pub(crate) enum Fault {
     /// The lease ended before the publication was sent.
     #[error("the lease ended")]
     LeaseOver,
-    /// Redis had forgotten the script that publishes, and later publications were executed
-    /// meanwhile.
+    /// Redis had forgotten the script that publishes, and executed later publications before this
+    /// publication was sent again.
     #[error("redis had forgotten the publishing script, and later publications went first")]
     Overtaken,
     /// Redis executed the script after the end of the publication's lease, and refused it.
@@ -68,8 +68,8 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// True if the server that answered cannot execute the command. Another server must, or no
-    /// server can at the moment.
+    /// True if the server that answered cannot execute the command: another server must execute it,
+    /// or no server can at the moment.
     pub(crate) fn is_misrouted(&self) -> bool {
         let error = match self {
             Self::Unanswered(fault) => return fault.is_misrouted(),
@@ -85,7 +85,8 @@ impl Fault {
                     | ServerErrorKind::ClusterDown
                     | ServerErrorKind::MasterDown
                     | ServerErrorKind::ReadOnly
-                    // The error of an aborted transaction does not name the error that aborted it.
+                    // The error of an aborted transaction does not name its cause, which may be a
+                    // misrouted command.
                     | ServerErrorKind::ExecAbort
             )
         )

@@ -1,15 +1,15 @@
 //! The fence: Redis refuses a publication that it executes after the end of the lease under which
 //! this node accepted it.
 //!
-//! A node that was paused, or whose bytes are delayed, cannot take back what it has sent. The
-//! publishing session may have been revoked meanwhile, and only the server that executes the
-//! publication can still refuse it. So publications are sent as a script, which first compares
-//! Redis' clock with a deadline.
+//! A node that was paused, or whose bytes are delayed, cannot take back a publication that it has
+//! sent. The publishing session may have been revoked meanwhile, and only the server that executes
+//! the publication can still refuse it. Publications are therefore sent as a call of a script,
+//! which first compares Redis' clock with a deadline.
 //!
-//! The deadline is the end of the lease by Redis' clock. It is computed from `TIME`, read every
-//! second, plus the part of the lease left when that answer arrived. The answer took a while to
-//! arrive, so the deadline is early rather than late. Only differences of Redis' clock count, not
-//! its absolute value; the clock must not be set back.
+//! The deadline is the end of the lease by Redis' clock. It is the latest answer to `TIME`, which
+//! is read every second, plus the part of the lease that was left when the answer arrived. The
+//! answer took a while to arrive, so the deadline is early rather than late. Only differences of
+//! Redis' clock count, not its absolute value. The clock must not be set back.
 
 mod publication;
 
@@ -31,34 +31,37 @@ use crate::metrics::RedisMetrics;
 use crate::streams::{APPEND, AppendCall, Appended};
 pub(crate) use publication::{Publication, Run};
 
-/// Bytes of publications after which a run of the script is full. The last publication may exceed
-/// it. Redis does nothing else during a run, and does not stop a run that has begun.
+/// Total size of publications, in bytes, at which a run of the script is full. The last publication
+/// may exceed it. The size is bounded because Redis does nothing else during a run, and does not
+/// stop a run that has begun.
 const RUN_BYTES: usize = 1024 * 1024;
 
 /// Longest sleep between two checks of a lease's end. A timer stops while the machine is suspended,
-/// and may be late by this much after it resumes.
+/// so a check may be late by this much after the machine resumes.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The first word of Redis' refusal of a late run.
 const FENCED: &str = "FENCED";
 
-/// The first word of Redis' answer for a script it does not know.
+/// The first word of Redis' answer to a call of an unknown script.
 const NO_SCRIPT: &str = "NOSCRIPT";
 
-/// The first word of the script's refusal for a missing right. Nothing was executed.
+/// The first word of the script's refusal because of a missing right. The script then has had no
+/// effect.
 const NO_RIGHT: &str = "NORIGHT";
 
-/// The part of an error that Redis adds when it comes from within a script.
+/// The text that Redis adds to an error of a command within a script.
 const WITHIN_SCRIPT: &str = "@user_script";
 
-/// A deadline that never passes, in microseconds; the largest number that Lua holds exactly.
+/// A deadline that never passes, in microseconds. Lua holds integers up to this number exactly.
 const NEVER: u64 = 1 << 53;
 
 /// Publishes, unless the deadline has passed. The answer is the time in microseconds since 1970. If
-/// Redis refused some publications, the answer is the index and the error of each instead.
+/// Redis refused some publications, the answer is instead a list with the index and the error of
+/// each refused publication.
 ///
-/// Redis treats it as a script that writes, so that a replica or a fenced primary refuses it as a
-/// whole.
+/// Redis treats the script as one that writes, so a replica or a fenced primary refuses the whole
+/// call.
 const SCRIPT: &str = include_str!("fence/publish.lua");
 
 /// The fence at one server, for one connection.
@@ -70,10 +73,10 @@ pub(crate) struct Fence {
     /// True for a cluster, where a run belongs to one channel.
     cluster: bool,
     digests: Digests,
-    /// The replication id of the server, from the latest answer of a script; empty before the
-    /// first. A failover changes the id, and ends this connection.
+    /// The replication id of the server, from the latest answer of a script; empty before the first
+    /// answer. A failover changes the id and ends this connection.
     server_id: Mutex<String>,
-    /// The microseconds to add to [`boottime`] to get Redis' time.
+    /// The offset from [`boottime`] to Redis' time, in microseconds.
     ahead: AtomicI64,
     /// Limits the warnings about late publications.
     bursts: Repeats,
@@ -96,7 +99,7 @@ pub(crate) enum Ran {
 }
 
 impl Fence {
-    /// Loads the scripts and reads the clock.
+    /// Creates a fence: loads the scripts and reads Redis' clock.
     pub(crate) async fn raise(
         core: &Core,
         connection: &mut Connection,
@@ -158,13 +161,14 @@ impl Fence {
         microseconds(until).saturating_add(self.ahead.load(Ordering::Relaxed))
     }
 
-    /// Groups publications into runs, in their order; in a cluster, in their order within each
-    /// channel. Publications that are already late are refused. Call it right before the send.
+    /// Groups publications into runs and keeps their order. A cluster keeps the order only within
+    /// each channel. Publications that are already late are refused. Call it right before the send.
     pub(crate) fn runs(&self, publications: Vec<Publication>) -> Vec<Run> {
         let lease = self.lease.held_until();
         let now = boottime();
         let mut runs: Vec<Run> = Vec::new();
-        // Each channel with a stream has runs of its own. In a cluster every channel has.
+        // Publications of a channel with a stream form separate runs. In a cluster, publications of
+        // every channel form separate runs.
         let mut of_channel: HashMap<String, usize> = HashMap::new();
         let mut last_mixed = None;
         for mut publication in publications {
@@ -216,7 +220,7 @@ impl Fence {
 
     /// The command that executes a run.
     pub(crate) fn command(&self, run: &Run) -> Cmd {
-        // Room for the digest, the deadline and the command's own words.
+        // The room that the digest, the deadline and the command's own words take.
         const HEAD_BYTES: usize = 128;
         let per_publication = if self.cluster { 1 } else { 2 };
         let arguments = 5 + run.publications.len() * per_publication;
@@ -281,11 +285,11 @@ impl Fence {
                         run.answer_rest(|| Err(Fault::Fenced));
                     }
                     Some(NO_RIGHT) => run.answer_rest(|| Err(Fault::Redis(error.clone()))),
-                    // Redis also answers this way for a script that failed halfway, so the outcome
+                    // Redis gives this answer for a script that failed halfway too, so the outcome
                     // is unknown.
                     Some("ERR" | "WRONGTYPE") | None => run.leave_open(&error),
                     Some(_) if is_within_script(&error) => run.leave_open(&error),
-                    // Redis gives every other error before the script runs.
+                    // Redis returns every other error before it runs the script.
                     Some(_) => run.answer_rest(|| Err(Fault::Redis(error.clone()))),
                 }
             }
@@ -306,7 +310,7 @@ impl Fence {
         }
     }
 
-    /// Resolves when the lease that ends at `until` is over and has not been renewed.
+    /// Resolves once the lease has ended at `until` without a renewal.
     pub(crate) async fn lease_over(&self, mut until: Duration) {
         loop {
             let left = until.saturating_sub(boottime());
@@ -322,7 +326,8 @@ impl Fence {
     }
 }
 
-/// True if the error comes from a command of a script, which may have done a part of its work.
+/// True if the error comes from a command within a script. The script may have done a part of its
+/// work.
 fn is_within_script(error: &RedisError) -> bool {
     error
         .detail()
@@ -334,7 +339,7 @@ fn unexpected() -> Result<Option<Position>, Fault> {
     Err(Fault::Unanswered(Box::new(Fault::Unexpected("EVALSHA"))))
 }
 
-/// A time in whole microseconds, as Redis counts it.
+/// A time in whole microseconds, the unit of the deadline.
 fn microseconds(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }

@@ -30,15 +30,15 @@ const MAX_CONTROL_BYTES: usize = 16 * 1024;
 /// Interval between two checks that ended sessions have left.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Interval between two checks for the end of a reload. It is longer, because many receipts may
-/// wait.
+/// Interval between two checks for the end of a reload. It is longer than [`LOOK_INTERVAL`],
+/// because many receipts may wait.
 const RELOAD_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A message between nodes on `curfew:control`. It may get lost: no guarantee depends on it.
+/// A message between nodes on `curfew:control`. A message may get lost; no guarantee depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Message {
-    /// A revocation was written. Each node answers once it is in force there.
+    /// A revocation was written. Each node answers once the revocation is in force on it.
     Revoked {
         /// The id of the question.
         id: String,
@@ -53,7 +53,7 @@ pub(crate) enum Message {
         id: String,
         /// The node that answers.
         node: NodeId,
-        /// The number of sessions it ended there.
+        /// The number of sessions that the revocation ended on that node.
         closed: u64,
     },
     /// The node of the session is to end it.
@@ -64,7 +64,7 @@ pub(crate) enum Message {
         session: SessionId,
         /// The node that asks.
         from: NodeId,
-        /// True if a newer session takes its place; false if an operator closes it.
+        /// True if a newer session replaces this session; false if an operator closes it.
         #[serde(default)]
         replaced: bool,
     },
@@ -74,7 +74,7 @@ pub(crate) enum Message {
         id: String,
         /// The node that is to check them.
         node: NodeId,
-        /// The sessions of those clients, all on that node.
+        /// The sessions of these clients.
         sessions: Vec<SessionId>,
     },
     /// The node has checked the clients.
@@ -83,8 +83,8 @@ pub(crate) enum Message {
         id: String,
         /// The node that answers.
         node: NodeId,
-        /// The sessions that are not on that node, or that it ends because their clients did not
-        /// respond.
+        /// The sessions that are not on that node, and the sessions that the node ends because
+        /// their clients did not respond.
         gone: Vec<SessionId>,
     },
     /// The node has told the session to end.
@@ -130,8 +130,8 @@ pub(crate) struct Inbox {
     requests: ControlRequests,
     /// Questions that wait for answers, by id.
     asked: Mutex<HashMap<String, mpsc::Sender<NodeAnswer>>>,
-    /// Permits for questions of other nodes that take a while to answer. They bound the memory that
-    /// such questions take.
+    /// Permits for questions of other nodes that take a while to answer. The permits bound the
+    /// memory that such questions take.
     confirming: Arc<Semaphore>,
     pub(crate) relays: Relays,
 }
@@ -161,7 +161,8 @@ impl Inbox {
         })
     }
 
-    /// Waits for answers to the question `id`. Keeps at most `most` of them at a time.
+    /// Registers the question `id`, so that answers to it are received. At most `most` unread
+    /// answers are queued.
     pub(crate) fn ask(&self, id: String, most: usize) -> Question<'_> {
         let (sender, answers) = mpsc::channel(most.max(1));
         self.asked.lock().insert(id.clone(), sender);
@@ -176,7 +177,7 @@ impl Inbox {
     pub(crate) fn take(&self, connections: &Arc<Connections>, name: &[u8], payload: Vec<u8>) {
         let metrics = &self.core.metrics;
         let Ok(name) = str::from_utf8(name) else {
-            // Every name of this backend is UTF-8.
+            // Every channel name of this backend is UTF-8, so the message is foreign.
             return;
         };
         if payload.len() > envelope::MAX_BYTES {
@@ -192,8 +193,8 @@ impl Inbox {
                 return;
             }
             metrics.broker_messages_received.inc();
-            // Nearly every message is a publication, so other kinds are tried only if decoding
-            // fails.
+            // Nearly every message is a publication, so other kinds of messages are tried only if
+            // decoding fails.
             let payload = Bytes::from(payload);
             match envelope::decode(channel, &payload) {
                 Some(publication) => self.core.events.publication(&publication),
@@ -212,7 +213,7 @@ impl Inbox {
         }
     }
 
-    /// Handles a message of a channel that is not a publication.
+    /// Handles a message on a channel that is not a publication.
     #[cold]
     fn take_other(&self, name: &str, payload: &[u8]) {
         let channel = self.core.keys.parse_channel(name);
@@ -300,10 +301,11 @@ impl Inbox {
         }
     }
 
-    /// Checks that clients respond, and answers with the sessions that did not.
+    /// Checks that the clients of these sessions respond. Answers with the sessions whose clients
+    /// did not respond, and the sessions that are not on this node.
     fn probe(&self, connections: &Arc<Connections>, id: String, sessions: Vec<SessionId>) {
-        // Without a free permit the question is dropped. Otherwise other Redis clients could fill
-        // the memory.
+        // Without a free permit the question is dropped, because other Redis clients could
+        // otherwise fill the memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             return;
         };
@@ -316,11 +318,11 @@ impl Inbox {
         });
     }
 
-    /// Confirms a revocation through the control connection, and answers when its sessions have
-    /// left.
+    /// Confirms a revocation through the control connection, and answers once the ended sessions
+    /// have left.
     fn confirm(&self, connections: &Arc<Connections>, id: String, key: RevocationKey) {
-        // Without a free permit the question is dropped. Otherwise other Redis clients could fill
-        // the memory.
+        // Without a free permit the question is dropped, because other Redis clients could
+        // otherwise fill the memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
             debug!("busy, a revocation is not confirmed");
             return;
@@ -348,12 +350,12 @@ impl Inbox {
             }
             drop(place);
             let Ok(Ok(ended)) = applied.await else {
-                // Without an answer, the asking node counts this one as missing.
+                // Without an answer, the asking node counts this node as missing.
                 return;
             };
             let closed = ended.count() as u64;
             if !left_within(ended, core.config.lease).await {
-                // A session has not left in time: the revocation is not confirmed.
+                // A session has not left in time, so the revocation is not confirmed.
                 return;
             }
             let node = core.node;
@@ -361,7 +363,7 @@ impl Inbox {
         });
     }
 
-    /// Sends a message to the other nodes, without waiting.
+    /// Sends a message to the other nodes in a separate task.
     pub(crate) fn send(&self, connections: &Arc<Connections>, message: Message) {
         let outgoing = self.outgoing(connections);
         self.core
@@ -386,7 +388,7 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    /// Sends the message. A failure is only logged: no guarantee depends on it.
+    /// Sends the message. A failure is only logged, because no guarantee depends on the message.
     async fn send(self, message: &Message) {
         let text = serde_json::to_string(message).expect("a message is JSON");
         if let Err(fault) = self.connections.call::<i64>(self.command.arg(text)).await {
@@ -406,7 +408,7 @@ pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) ->
     time::timeout(patience, found).await.is_ok()
 }
 
-/// Waits until ended sessions have left. Returns false if one takes longer than `patience`.
+/// Waits until ended sessions have left. Returns false if a session takes longer than `patience`.
 pub(crate) async fn left_within(mut ended: Ended, patience: Duration) -> bool {
     let left = async {
         while !ended.has_left() {
@@ -456,7 +458,7 @@ mod tests {
             let text = serde_json::to_string(&message).unwrap();
             assert_eq!(Message::read(text.as_bytes()), Some(message));
         }
-        // An id has only one spelling.
+        // An id without hyphens is refused, because an id has only one spelling.
         let id = session.to_string().replace('-', "");
         let text = format!(r#"{{"type":"disconnected","id":"x","node":"{id}"}}"#);
         assert_eq!(Message::read(text.as_bytes()), None);

@@ -4,7 +4,7 @@ use curfew_model::{Channel, NodeId, PublicationKey, RevocationKey, SessionId, Sp
 
 use crate::slots::{slot_of, tag_in_slot};
 
-/// The hash tag of all revocation state. It puts the state into one slot of a cluster, so that one
+/// The hash tag of all revocation state. It places the state in one slot of a cluster, so that one
 /// tracking connection and one `EXISTS` are enough.
 const TAG: &str = "{revoked}";
 
@@ -32,8 +32,8 @@ impl Keys {
         format!("{}sessions", self.prefix)
     }
 
-    /// A user's sessions, scored by the second in which they end: a sorted set. A long name or one
-    /// with special characters is written as its digest.
+    /// A user's sessions, scored by the second in which they end: a sorted set. A long user name,
+    /// or a user name with special characters, is written as its digest.
     pub(crate) fn user_sessions(&self, user: &str) -> String {
         let user = RevocationKey::user(user);
         format!("{}user:{}:sessions", self.prefix, user.value())
@@ -49,34 +49,35 @@ impl Keys {
         format!("{}node:{node}", self.prefix)
     }
 
-    /// The sessions of a node, used to clean up after it: a set.
+    /// The sessions of a node: a set. Other nodes use it to clean up after the node crashed.
     pub(crate) fn node_sessions(&self, node: NodeId) -> String {
         format!("{}node:{node}:sessions", self.prefix)
     }
 
-    /// Every registered node whose records were not cleaned up yet: a set.
+    /// Every registered node, including dead nodes whose records were not removed yet: a set.
     pub(crate) fn nodes(&self) -> String {
         format!("{}nodes", self.prefix)
     }
 
-    /// The lock of the node that cleans up after a dead one.
+    /// The lock of the node that cleans up after a dead node.
     pub(crate) fn reaping(&self, node: NodeId) -> String {
         format!("{}reap:{node}", self.prefix)
     }
 
-    /// The heartbeat of a node, which is also its lease in the cluster. It shares the revocations'
-    /// slot but not their prefix; otherwise every heartbeat would be pushed to every node.
+    /// The heartbeat of a node, which is also its lease in the cluster. It is in the revocations'
+    /// slot, but does not have their prefix, because Redis would otherwise push every heartbeat to
+    /// every node.
     pub(crate) fn heartbeat(&self, node: NodeId) -> String {
         format!("{}hb:{TAG}:{node}", self.prefix)
     }
 
-    /// The start of every revocation's key: the tracked prefix.
+    /// The prefix of every revocation's key. Redis tracks it.
     pub(crate) fn revoked_prefix(&self) -> String {
         format!("{}{TAG}:", self.prefix)
     }
 
-    /// The start of a revocation's key written without the braces. It is tracked as well, so that
-    /// the mistake is noticed.
+    /// The prefix of a revocation's key that was written without the braces. Redis tracks it too,
+    /// so that the mistake is noticed.
     pub(crate) fn unbraced_prefix(&self) -> String {
         format!("{}revoked:", self.prefix)
     }
@@ -104,8 +105,8 @@ impl Keys {
         format!("{}index:{TAG}", self.prefix)
     }
 
-    /// Keys that look like a revocation's and can match no session: a sorted set of whole names,
-    /// scored by expiry in milliseconds.
+    /// Keys that look like the key of a revocation but can match no session: a sorted set of whole
+    /// names, scored by expiry in milliseconds.
     pub(crate) fn ineffective(&self) -> String {
         format!("{}ineffective:{TAG}", self.prefix)
     }
@@ -121,10 +122,10 @@ impl Keys {
         Channel::parse(name).ok()
     }
 
-    /// The keys of a channel's stream. They lie in the slot of the pub/sub channel's name, so that
+    /// The keys of a channel's stream. They are in the slot of the pub/sub channel's name, so that
     /// one script can append and publish. Their hash tag ends with letters chosen for that slot.
-    /// The tag begins with a hash of the channel's name: otherwise the stream of channel `a:meta`
-    /// could share a key with channel `a`.
+    /// The tag begins with a hash of the channel's name, because otherwise the stream of channel
+    /// `a:meta` could share a key with channel `a`.
     pub(crate) fn stream(&self, channel: &Channel) -> StreamKeys {
         let slot = slot_of(self.channel(channel).as_bytes());
         let tag = tag_in_slot(&format!("{:016x}", channel.digest()), slot);
@@ -134,8 +135,8 @@ impl Keys {
     }
 
     /// The keys of a channel's presence. They share a slot: the second key has a hash tag chosen
-    /// for the slot of the first. The channel's name cannot be the tag of both, because the tag of
-    /// a name that begins with `}` is empty, and Redis then hashes the whole key.
+    /// for the slot of the first. The channel's name cannot be the tag of both keys. For a name
+    /// that begins with `}` the tag would be empty, and Redis would hash the whole key.
     pub(crate) fn presence(&self, channel: &Channel) -> PresenceKeys {
         let sessions = format!("{}presence:{{{channel}}}", self.prefix);
         let slot = slot_of(sessions.as_bytes());
@@ -144,7 +145,7 @@ impl Keys {
         PresenceKeys { sessions, users }
     }
 
-    /// The notes that lead to a node's entries in the presence of channels: a set.
+    /// The notes that tell which presence entries a node has written: a set.
     pub(crate) fn node_presence(&self, node: NodeId) -> String {
         format!("{}node:{node}:presence", self.prefix)
     }
@@ -159,8 +160,8 @@ impl Keys {
         format!("{}relay:{node}", self.prefix)
     }
 
-    /// A pub/sub channel on which a node receives its own test messages. Different numbers lie in
-    /// different slots.
+    /// A pub/sub channel on which a node receives its own test messages. The names of different
+    /// numbers are in different slots.
     pub(crate) fn probe(&self, node: NodeId, number: u32) -> String {
         format!("{}probe:{node}:{number}", self.prefix)
     }
@@ -171,7 +172,7 @@ impl Keys {
 pub(crate) struct StreamKeys {
     /// The publications: a stream.
     pub(crate) stream: String,
-    /// The epoch, the top offset and the server that wrote them: a hash.
+    /// The epoch, the top offset and the id of the server that wrote them: a hash.
     pub(crate) meta: String,
 }
 
@@ -185,7 +186,7 @@ pub(crate) struct PresenceKeys {
 }
 
 impl StreamKeys {
-    /// The key of the position that a publication with this idempotency key was given: a string.
+    /// The position of the publication with this idempotency key: a string.
     pub(crate) fn publication(&self, key: &PublicationKey) -> String {
         let mut name = format!("{}:key:", self.stream);
         let digits = key
@@ -220,7 +221,7 @@ mod tests {
         assert!(keys.epoch().starts_with(&tracked));
         assert!(!keys.heartbeat(node).starts_with(&tracked));
         assert!(!keys.revoked_index().starts_with(&tracked));
-        // Redis refuses two prefixes if one begins with the other.
+        // Redis refuses to track two prefixes if one begins with the other.
         let unbraced = keys.unbraced_prefix();
         assert!(!tracked.starts_with(&unbraced) && !unbraced.starts_with(&tracked));
         assert!(!keys.ineffective().starts_with(&unbraced));

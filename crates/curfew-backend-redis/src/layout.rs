@@ -58,8 +58,8 @@ impl Layout {
 }
 
 impl Connector {
-    /// Looks up the primaries. `known` are nodes of a cluster, which are asked in addition to the
-    /// nodes in the settings.
+    /// Looks up the primaries. `known` are further nodes of a cluster, which are asked in addition
+    /// to the nodes in the settings.
     pub(crate) async fn layout(&self, known: &[RedisAddress]) -> Result<Layout, Fault> {
         match &self.server().target {
             RedisTarget::Standalone(address) => Ok(Layout::single(address.clone())),
@@ -153,8 +153,8 @@ impl Connector {
     }
 }
 
-/// The most frequent answer. A server that is cut off from the others keeps giving an outdated
-/// answer.
+/// The most frequent answer. A server that is cut off from the other servers keeps giving an
+/// outdated answer, which the current answers outnumber.
 fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
     let mut counted: Vec<(Layout, usize)> = Vec::new();
     let mut last = Fault::NotConnected;
@@ -173,7 +173,7 @@ fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
     found.map(|(layout, _)| layout).ok_or(last)
 }
 
-/// Fails unless the answer to `ROLE` is that of a primary.
+/// Fails unless the answer to `ROLE` shows a primary.
 pub(crate) fn check_primary(role: &[Value]) -> Result<(), Fault> {
     let name: String = role
         .first()

@@ -1,9 +1,8 @@
 //! The backend over Redis: any number of nodes share sessions, publications and revocations.
 //!
-//! Owns: all data in Redis, every connection to it, and the protocol by which a node knows every
-//! revocation in time or falls silent.
-//! Knows nothing of: sockets, WebSocket protocols, JWTs, policies.
-//! Start at [`Redis::start`]; the revocation protocol is in `control.rs`.
+//! Owns: all data in Redis, every connection to Redis, and the protocol by which a node learns of
+//! every revocation in time or delivers nothing. Knows nothing of: sockets, WebSocket protocols,
+//! JWTs, policies. Start at [`Redis::start`]; the revocation protocol is in `control.rs`.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -91,13 +90,13 @@ pub struct Parts {
     pub info: NodeInfo,
     /// The receiver of events: publications, revocations, changes of the lease.
     pub events: Arc<dyn Events>,
-    /// The node's sessions, asked for their keys and records.
+    /// The node's sessions. The backend asks it for their keys, records and presence.
     pub local: Arc<dyn LocalSessions>,
     /// The node's delivery lease. It is not held at first.
     pub lease: Arc<DeliveryLease>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
-    /// The metrics that the backend counts into.
+    /// The metrics of the backend.
     pub metrics: Arc<RedisMetrics>,
 }
 
@@ -112,9 +111,10 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Starts to connect, and retries for as long as the backend runs. Until the first connection,
-    /// every operation fails with [`BackendError::Unavailable`](curfew_backend::BackendError). Must
-    /// be called within a runtime.
+    /// Starts the backend, which connects to Redis and reconnects for as long as it runs. Until the
+    /// first connection, every operation fails with
+    /// [`BackendError::Unavailable`](curfew_backend::BackendError). Must be called within a
+    /// runtime.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl Redis {
         Self::start_over(parts, None)
     }
 
-    /// Like [`Redis::start`], over connections that `dial` makes if it is given.
+    /// Like [`Redis::start`]. If `dial` is given, it makes the connections instead of TCP.
     pub fn start_over(
         parts: Parts,
         dial: Option<Arc<dyn Dial>>,

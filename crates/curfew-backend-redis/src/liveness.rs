@@ -1,9 +1,9 @@
 //! Detects pauses of this process, caused by a signal, a hypervisor or a lack of processors.
 //!
-//! A pause longer than the lease ends the lease by itself. After a shorter pause the lease still
-//! holds, but pushes from Redis wait unread in a socket, and a session revoked meanwhile must not
-//! be told `connected`. So the lease stays lost until the control connection has finished another
-//! heartbeat.
+//! During a pause longer than the lease, the lease ends by itself. After a shorter pause the lease
+//! has time left, but pushes from Redis may wait unread in a socket, and a session that was revoked
+//! meanwhile must not get `connected`. The lease is therefore lost until the control connection has
+//! finished another heartbeat.
 
 use std::io;
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// Signs of life in the time after which their absence counts as a pause. There are several, so
-/// that a thread that is late for one sign does not count as paused.
+/// Number of signs of life that are given in the time after which their absence counts as a pause.
+/// There are several, so that a thread that is late for one sign does not count as paused.
 const SIGNS: u32 = 6;
 
-/// Shortest absence of signs that counts as a pause. The limit is a tenth of the lease if that is
-/// longer. A busy machine alone delays a thread by some tens of milliseconds.
+/// Shortest absence of signs that counts as a pause, unless a tenth of the lease is longer. The
+/// load of a busy machine alone delays a thread by some tens of milliseconds.
 const SHORTEST_STOP: Duration = Duration::from_millis(100);
 
 /// Gives signs of life for as long as the backend runs. It uses a thread of its own, because all
@@ -56,7 +56,7 @@ pub(crate) fn keep(core: Arc<Core>) -> io::Result<()> {
 fn beat(core: &Core, patience: Duration) {
     if let Some(stopped) = core.lease.note_alive(patience) {
         core.metrics.node_stops.inc();
-        // The control connection reads waiting pushes first, then sends a heartbeat.
+        // The control connection then reads the waiting pushes and sends a heartbeat.
         core.stopped.notify_one();
         warn!(
             stopped_ms = u64::try_from(stopped.as_millis()).unwrap_or(u64::MAX),

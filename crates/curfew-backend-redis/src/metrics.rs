@@ -3,7 +3,7 @@
 use curfew_telemetry::{Counter, Counters, Gauge, Histogram, Histograms, ROUND_TRIP_SECONDS};
 
 curfew_telemetry::labels! {
-    /// The reason for which data from the backend was not used.
+    /// The reason why data from the backend was not used.
     BackendDropReason = "reason" {
         /// The data is malformed.
         Malformed = "malformed",
@@ -11,7 +11,7 @@ curfew_telemetry::labels! {
         TooLarge = "too_large",
     }
 
-    /// The reason for which an operation of the broker, or its connection, failed.
+    /// The reason why an operation of the broker, or its connection, failed.
     BrokerError = "error" {
         /// There is no connection.
         NotConnected = "not_connected",
@@ -19,9 +19,9 @@ curfew_telemetry::labels! {
         Connection = "connection",
         /// No answer came in time.
         Timeout = "timeout",
-        /// The server is not the right one, or no longer.
+        /// The server does not or no longer serve the command's key.
         Misrouted = "misrouted",
-        /// The server refused.
+        /// The server refused the command.
         Refused = "refused",
         /// The lease under which the operation was accepted had ended.
         Late = "late",
@@ -31,7 +31,8 @@ curfew_telemetry::labels! {
 
     /// A command to Redis.
     RedisCommand = "command" {
-        /// `PUBLISH` or `SPUBLISH`: a publication, within a script, or a message to other nodes.
+        /// `PUBLISH` or `SPUBLISH`: a publication, which is sent within a script, or a message to
+        /// other nodes.
         Publish = "publish",
         /// `SUBSCRIBE` or `SSUBSCRIBE`: the first listener of a channel.
         Subscribe = "subscribe",
@@ -47,7 +48,7 @@ curfew_telemetry::labels! {
         Pipeline = "pipeline",
         /// Several commands between `MULTI` and `EXEC`.
         Transaction = "transaction",
-        /// Any other.
+        /// Any other command.
         Other = "other",
     }
 }
@@ -87,7 +88,7 @@ impl RedisCommand {
     /// The name of several commands in one transaction.
     pub const TRANSACTION: &str = "MULTI";
 
-    /// The label of a command, or of several, by name.
+    /// The label of a command by its name, or of a pipeline or transaction.
     pub fn of(name: &str) -> Self {
         match name {
             "PUBLISH" | "SPUBLISH" => Self::Publish,

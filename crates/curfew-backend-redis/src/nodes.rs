@@ -21,15 +21,15 @@ const REGISTER: Duration = Duration::from_secs(5);
 /// Lifetime of a node's record, in milliseconds. Each write renews it.
 const NODE_RECORD_MS: u64 = 15_000;
 
-/// Interval between two searches for dead nodes. The records of a node are removed if its lease is
-/// missing in two searches in a row.
+/// Interval between two searches for dead nodes. The records of a node are removed if the node's
+/// lease is missing in two searches in a row.
 const REAP: Duration = Duration::from_secs(5);
 
 /// Lifetime of a node's claim to clean up after another node, in milliseconds. Each batch renews
-/// it. If the claiming node crashes too, a third node soon takes over.
+/// the claim. If the claiming node crashes too, a third node soon takes over.
 const REAPING_MS: u64 = 5_000;
 
-/// Most sessions whose records are removed in one pipeline.
+/// Maximum number of sessions whose records are removed in one pipeline.
 pub(crate) const BATCH: usize = 500;
 
 impl Nodes for Redis {
@@ -60,13 +60,14 @@ impl Nodes for Redis {
 
     fn note_channels(&self, digest: Option<String>) {
         self.core.channels.set_digest(digest);
-        // Wakes the task that writes the node's record, which holds the digest.
+        // This wakes the task that writes the node's record, because the record contains the
+        // digest.
         self.core.status.unregistered.notify_one();
     }
 
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            // Records left here are removed by another node a little later.
+            // If this fails, another node removes the remaining records a little later.
             if let Err(fault) = self.unregister().await {
                 debug!(error = %fault, "node not unregistered");
             }
@@ -97,7 +98,7 @@ impl Redis {
         Ok(nodes)
     }
 
-    /// Returns for each node whether it holds a lease.
+    /// Tells for each node if it holds a lease.
     pub(crate) async fn leases(&self, nodes: &[NodeId]) -> Result<Vec<bool>, Fault> {
         let Some((first, rest)) = nodes.split_first() else {
             return Ok(Vec::new());
@@ -134,7 +135,8 @@ impl Redis {
 
     /// Writes this node's record, and adds it to the set of nodes.
     pub(crate) async fn register(&self) -> Result<(), Fault> {
-        // Read before the write: a loss in between makes the node register again.
+        // The number is read before the write, so that a loss in between makes the node register
+        // again.
         let registration = self.core.status.registration();
         let keys = &self.core.keys;
         let node = keys.node(self.core.node);
@@ -158,7 +160,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Removes the node's record and heartbeat, after its sessions have ended.
+    /// Removes this node's record and heartbeat. Its sessions have ended before.
     async fn unregister(&self) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let node = self.core.node;
@@ -171,8 +173,8 @@ impl Redis {
             Keyed::new("DEL", &keys.node(node)),
             Keyed::new("DEL", &keys.heartbeat(node)),
         ];
-        // If records are left, the node stays in the set, so that another node finds and removes
-        // them.
+        // If records of sessions are left, the node stays in the set of nodes, so that another node
+        // finds and removes these records.
         if left.iter().all(|left| *left == Value::Int(0)) {
             commands.push(Keyed::new("SREM", &keys.nodes()).arg(node.to_string()));
         }
@@ -218,15 +220,16 @@ impl Redis {
             )
             .await?;
         if claimed.is_none() {
-            // Another node cleans up after it.
+            // Another node already cleans up after the dead node.
             return Ok(());
         }
         let removed = self.remove_traces_of(dead).await;
-        // Released even after a failure: the next search may try again at once.
+        // The claim is released even after a failure, so that the next search may try again at
+        // once.
         self.connections
             .call::<i64>(Keyed::new("DEL", &keys.reaping(dead)))
             .await?;
-        // The node is back: it keeps its entry in the set of nodes.
+        // The node is back, so it keeps its entry in the set of nodes.
         let Some((sessions, presence)) = removed? else {
             return Ok(());
         };
@@ -241,8 +244,8 @@ impl Redis {
         Ok(())
     }
 
-    /// Removes the records of a dead node's sessions and its entries in the presence of channels.
-    /// Returns the number of each, or `None` if the node is back.
+    /// Removes the records of a dead node's sessions, and its presence entries. Returns the number
+    /// of sessions and the number of entries, or `None` if the node is back.
     async fn remove_traces_of(&self, dead: NodeId) -> Result<Option<(u64, u64)>, Fault> {
         let Some(sessions) = self.remove_sessions_of(dead).await? else {
             return Ok(None);
@@ -267,7 +270,8 @@ impl Redis {
         let mut cursor = 0;
         loop {
             let (next, ids) = self.scan_sessions(&key, cursor).await?;
-            // Checked before each batch: a node that is back must keep its records.
+            // The check is repeated before each batch, because a node that is back must keep its
+            // records.
             if self.may_not_reap(dead).await? {
                 return Ok(None);
             }
@@ -280,8 +284,8 @@ impl Redis {
         }
     }
 
-    /// Reads one batch of the session ids in a node's set. Returns the cursor of the next batch, 0
-    /// after the last one.
+    /// Reads one batch of the session ids in a node's set. Returns the cursor of the next batch, or
+    /// 0 after the last batch.
     pub(crate) async fn scan_sessions(
         &self,
         key: &str,
@@ -293,7 +297,7 @@ impl Redis {
         Ok((next, ids))
     }
 
-    /// Removes the records of these sessions, except those that live on another node now.
+    /// Removes the records of these sessions, except sessions that are on another node now.
     pub(crate) async fn remove_records(
         &self,
         dead: NodeId,
@@ -328,7 +332,7 @@ impl Redis {
     }
 }
 
-/// Parses a node's record. Returns `None` if it is missing or malformed.
+/// Parses a node's record. Returns `None` if the record is missing or malformed.
 fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
     let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
     Some(NodeInfo {
@@ -350,7 +354,7 @@ fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
 
 /// Keeps this node registered for as long as the backend runs.
 pub(crate) async fn keep_registered(redis: Arc<Redis>) {
-    /// Delay before another attempt. It is short, because other nodes ignore an unregistered node.
+    /// Delay before the next attempt. It is short, because other nodes ignore an unregistered node.
     const FIRST: Duration = Duration::from_millis(50);
     loop {
         match redis.register().await {
@@ -366,7 +370,8 @@ pub(crate) async fn keep_registered(redis: Arc<Redis>) {
     }
 }
 
-/// Searches for dead nodes, and for nodes with other settings, for as long as the backend runs.
+/// Searches for dead nodes, and for nodes with different `[[channels]]`, for as long as the backend
+/// runs.
 pub(crate) async fn reap(redis: Arc<Redis>) {
     let mut missing = HashSet::new();
     let mut comparison = ChannelComparison::default();

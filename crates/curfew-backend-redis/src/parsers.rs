@@ -14,7 +14,8 @@ use crate::inbox::Message;
 use crate::keys::Keys;
 use crate::{envelope, records};
 
-/// The meaning of a key's name that Redis reports as touched. `prefix` is `backend.redis.prefix`.
+/// The kind of a key that Redis reports as touched, by its name. `prefix` is
+/// `backend.redis.prefix`.
 pub fn told(prefix: &str, name: &[u8]) -> TouchedKey {
     let keys = Keys::new(prefix);
     TouchedKey::of(name, &keys.revoked_prefix(), &keys.unbraced_prefix())

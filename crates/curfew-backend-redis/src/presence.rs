@@ -1,8 +1,9 @@
 //! Presence in Redis. Each channel has a hash of its sessions and a hash of its users. Each node
-//! has a set of notes, which lead to its entries.
+//! has a set of notes, one for each entry that it has written.
 //!
-//! An entry is not refreshed while it lasts. Its node removes it; if the node has crashed, another
-//! node finds the entry by its note. So the note is written before the entry, and removed after it.
+//! Nothing refreshes an entry. The node that wrote an entry removes it. If that node has crashed,
+//! another node finds the entry by its note. The note is therefore written before the entry, and
+//! removed after the entry.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -28,21 +29,21 @@ const ENTER: &str = concat!(
     include_str!("presence/enter.lua")
 );
 
-/// Removes an entry. It frees memory, so it also runs when the memory of Redis is full.
+/// Removes an entry. The script frees memory, so it also runs when the memory of Redis is full.
 const LEAVE: &str = concat!(
     "#!lua flags=allow-oom\n",
     include_str!("presence/keys.lua"),
     include_str!("presence/leave.lua")
 );
 
-/// Most sessions whose entries are written again before the entries are compared with the sessions
-/// that are still present.
+/// Number of sessions whose entries are written again in one step. Each step ends with a comparison
+/// of these entries with the sessions that are still present.
 const REWRITTEN: usize = 64;
 
-/// The version of an envelope with a change of presence. Publications have the lower versions.
+/// The version of an envelope with a presence change. Publications have lower versions.
 const VERSION: u32 = 3;
 
-/// The value of an entry. The first two members identify the entry: a removal compares them.
+/// The value of an entry. The first two members identify the entry, and a removal compares them.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     node: NodeId,
@@ -105,13 +106,13 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("strings, numbers and JSON are JSON")
 }
 
-/// Parses a message about a change; `None` if it is something else.
+/// Parses a message about a change; `None` if the payload is something else.
 pub(crate) fn read_news(payload: &[u8]) -> Option<(PresenceChange, Present)> {
     let news: News<Stored> = serde_json::from_str(object_text(payload)?).ok()?;
     (news.v == VERSION).then(|| (news.change, news.entry.present(news.session)))
 }
 
-/// The note that leads to an entry. It identifies the entry.
+/// The note of an entry. It identifies the entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Note {
     session: SessionId,
@@ -146,14 +147,14 @@ impl Note {
         format!("{}:{}:{}", self.session, self.number, self.channel)
     }
 
-    /// The beginning of the entry's value, which differs from that of the session's other entries.
+    /// The beginning of the entry's value. No other entry of the session has the same beginning.
     fn beginning(&self, node: NodeId) -> String {
         format!(r#"{{"node":"{node}","number":{},"#, self.number)
     }
 }
 
 impl Presence for Redis {
-    /// Takes one round trip, or two in a cluster, where the node's notes lie in another slot.
+    /// Takes one round trip. A cluster takes two, because the node's notes are in another slot.
     fn enter<'a>(
         &'a self,
         entries: &'a [PresenceEntry],
@@ -193,7 +194,7 @@ impl Presence for Redis {
                 Keyed::new("HLEN", &keys.sessions),
                 Keyed::new("HLEN", &keys.users),
             ];
-            // Read in one transaction, so that the counts match the list.
+            // One transaction reads the list and the counts, so that they match.
             let replies = self.connections.transact(commands).await?;
             let list = read_list(replies).ok_or(Fault::Unexpected("HRANDFIELD"))?;
             Ok(list)
@@ -244,15 +245,16 @@ impl Connections {
                 .arg(present.session.to_string())
                 .arg(stored)
                 .arg(&*present.user)
-                // Redis' clock may be ahead of this node's.
+                // Redis' clock may be ahead of this node's clock.
                 .arg(milliseconds(entry.ends_at + MAX_CLOCK_SKEW));
             match message {
                 Some(message) => self.telling(command, &entry.channel, &[message]),
                 None => command,
             }
         });
-        // The note is in place before the entry. Otherwise a crash in between would leave an entry
-        // that no node removes. Without a cluster, one connection keeps the two in order.
+        // The note is written before the entry. In the other order, a crash in between would leave
+        // an entry that no node removes. Without a cluster, one connection keeps the two writes in
+        // order.
         let notes: Vec<Keyed> = notes.collect();
         let replies = match self.is_cluster() {
             true => {
@@ -282,8 +284,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Removes the entries that these notes of a node lead to, and then the notes. Returns the
-    /// number of entries that were there.
+    /// Removes the entries of these notes, and then the notes. Returns the number of entries that
+    /// existed.
     pub(crate) async fn remove_noted(&self, node: NodeId, notes: &[Note]) -> Result<u64, Fault> {
         let mut removed = 0;
         for batch in notes.chunks(BATCH) {
@@ -305,7 +307,8 @@ impl Connections {
         let forget = notes
             .iter()
             .map(|note| Keyed::new("SREM", &key).arg(note.written()));
-        // Awaited before the notes are removed: a note must outlast its entry.
+        // The removal of the entries is awaited before the notes are removed, because a note must
+        // outlast its entry.
         let replies = self.pipeline(removals.collect()).await?;
         self.pipeline(forget.collect()).await?;
         let entries = replies.into_iter().map(|reply| {
@@ -324,8 +327,8 @@ impl Connections {
         Ok(entries.iter().flatten().count() as u64)
     }
 
-    /// Makes the script publish the message about the change. In a cluster it cannot: the pub/sub
-    /// channel lies in another slot than the entry.
+    /// Makes the script publish the message about the change. In a cluster the script cannot
+    /// publish it, because the pub/sub channel is in another slot than the entry.
     fn telling(&self, command: Keyed, channel: &Channel, message: &[&str]) -> Keyed {
         if self.is_cluster() {
             return command;
@@ -349,7 +352,7 @@ impl Connections {
 
     /// Adds the entries of these sessions of this node again.
     pub(crate) async fn rewrite_presence(&self, sessions: &[SessionId]) -> Result<(), Fault> {
-        // One caller at a time, because a loss of data causes many calls at once.
+        // The lock admits one caller at a time, because a loss of data causes many calls at once.
         let _one_at_a_time = self.rewriting_presence.lock().await;
         for sessions in sessions.chunks(REWRITTEN) {
             let entries = self.core.local.presence(sessions);
@@ -389,7 +392,7 @@ impl Connections {
         Ok(())
     }
 
-    /// The notes of the entries that Redis lacks, among these entries of this node.
+    /// Finds which of these entries of this node are missing in Redis. Returns their notes.
     pub(crate) async fn missing_presence(
         &self,
         entries: &[&PresenceEntry],
@@ -416,8 +419,8 @@ impl Connections {
 }
 
 impl Redis {
-    /// Reads one batch of a node's notes. Returns the cursor of the next batch, 0 after the last
-    /// one.
+    /// Reads one batch of a node's notes. Returns the cursor of the next batch, or 0 after the last
+    /// batch.
     async fn scan_notes(&self, node: NodeId, cursor: u64) -> Result<(u64, Vec<Note>), Fault> {
         let key = self.core.keys.node_presence(node);
         let scan = Keyed::new("SSCAN", &key)
@@ -449,7 +452,8 @@ impl Redis {
         let mut cursor = 0;
         loop {
             let (next, notes) = self.scan_notes(dead, cursor).await?;
-            // Checked before each batch: a node that is back must keep its entries.
+            // The check is repeated before each batch, because a node that is back must keep its
+            // entries.
             if self.may_not_reap(dead).await? {
                 return Ok(None);
             }

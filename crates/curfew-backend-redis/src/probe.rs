@@ -15,7 +15,7 @@ use crate::layout::{NO_PUSHES, Shard};
 pub struct Probed {
     /// The address of the server.
     pub address: String,
-    /// The difference between its clock and this machine's.
+    /// The difference between the server's clock and this machine's clock.
     pub skew: Duration,
 }
 
@@ -24,7 +24,7 @@ pub struct Probed {
 ///
 /// # Errors
 ///
-/// The fault that would keep a node from using Redis, and the server that it concerns.
+/// The fault that would prevent a node from using Redis, and the server with the fault.
 pub async fn probe(config: &RedisBackendConfig, clock: &dyn Clock) -> Result<Vec<Probed>, String> {
     let server = config
         .redis

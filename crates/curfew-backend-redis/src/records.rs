@@ -1,4 +1,5 @@
-//! A session's record, a hash in Redis, and the entries written and removed with it (CONTRACT §7).
+//! A session's record, which is a hash in Redis, and the index entries that are written and removed
+//! with it (CONTRACT §7).
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -20,19 +21,20 @@ fn ends_at_ms(principal: &Principal) -> u64 {
     u64::try_from(principal.ends_at().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The second by which the session is over: its score among its user's sessions.
+/// The second in which the session ends, rounded up. It is the session's score among its user's
+/// sessions.
 fn score(principal: &Principal) -> u64 {
     ends_at_ms(principal).div_ceil(1000)
 }
 
-/// The command that notes a session in its node's set. It comes before every other write, so that a
-/// record is never left without a note that leads to it.
+/// The command that adds a session to its node's set, as a note of the record. It comes before
+/// every other write, so that a record never exists without its note.
 pub(crate) fn note(keys: &Keys, record: &SessionRecord) -> Keyed {
     Keyed::new("SADD", &keys.node_sessions(record.node)).arg(record.session.to_string())
 }
 
-/// The commands that replace a record. The old one is deleted first, since a refresh may leave out
-/// fields of the earlier token.
+/// The commands that replace a record. The old record is deleted first, because the new record may
+/// lack fields of the old one.
 fn replace(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     let mut commands = vec![Keyed::new("DEL", &keys.session(record.session))];
     commands.extend(write(keys, record));
@@ -87,7 +89,7 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
         Keyed::new("ZADD", &user)
             .arg(score(principal))
             .arg(record.session.to_string()),
-        // The key lives until the user's last session ends: NX sets the first expiry, GT only
+        // The key expires when the user's last session ends: NX sets the first expiry, GT only
         // extends it.
         Keyed::new("PEXPIREAT", &user).arg(ends_at_ms).arg("NX"),
         Keyed::new("PEXPIREAT", &user).arg(ends_at_ms).arg("GT"),
@@ -97,9 +99,9 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
     ]
 }
 
-/// The commands that remove every trace of sessions of `node`, in steps. The note goes last,
-/// because it leads other nodes to the session. The record goes before it, because it names the
-/// user.
+/// The commands that remove every trace of sessions of `node`, in steps. The note is removed last,
+/// because other nodes find the session by it. The record is removed just before the note, because
+/// the record names the user.
 fn remove(keys: &Keys, node: NodeId, sessions: &[(SessionId, &str)]) -> [Vec<Keyed>; 3] {
     let mut steps = [Vec::new(), Vec::new(), Vec::new()];
     for (session, user) in sessions {
@@ -112,7 +114,7 @@ fn remove(keys: &Keys, node: NodeId, sessions: &[(SessionId, &str)]) -> [Vec<Key
     steps
 }
 
-/// Parses a record. Returns `None` if there is none, or if a field is missing or invalid.
+/// Parses a record. Returns `None` if there is no record, or if a field is missing or invalid.
 pub(crate) fn read(session: SessionId, hash: Value) -> Option<SessionRecord> {
     let fields: HashMap<String, String> = from_redis_value(hash).ok()?;
     let text = |name: &str| fields.get(name).map(String::as_str);
@@ -159,7 +161,7 @@ impl Connections {
         self.in_steps(remove(&self.core.keys, node, sessions)).await
     }
 
-    /// Writes records that replace others or were lost.
+    /// Writes records that replace earlier records or were lost.
     pub(crate) async fn write(&self, records: &[SessionRecord]) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let notes = records.iter().map(|record| note(keys, record)).collect();
@@ -167,8 +169,8 @@ impl Connections {
         self.in_steps([notes, writes.collect()]).await
     }
 
-    /// Executes the steps in order. In a cluster each step is awaited; otherwise one connection
-    /// keeps them in order.
+    /// Executes the steps in order. In a cluster, each step is awaited before the next. Without a
+    /// cluster, one connection keeps the steps in order.
     async fn in_steps<const N: usize>(&self, steps: [Vec<Keyed>; N]) -> Result<(), Fault> {
         if self.is_cluster() {
             for step in steps {
@@ -183,12 +185,13 @@ impl Connections {
     /// Writes the records of live sessions again.
     pub(crate) async fn rewrite(&self, records: &[SessionRecord]) -> Result<(), Fault> {
         let keys = &self.core.keys;
-        // Without this entry, no other node would clean up after this one.
+        // Without this entry in the set of nodes, no other node would clean up after this node.
         let node = self.core.node.to_string();
         self.call::<i64>(Keyed::new("SADD", &keys.nodes()).arg(node))
             .await?;
         self.write(records).await?;
-        // A session that closed meanwhile may have been removed before this write.
+        // The record of a session that closed meanwhile may have been removed before this write, so
+        // it is removed again.
         let ids: Vec<SessionId> = records.iter().map(|record| record.session).collect();
         let live = self.core.local.records(&ids);
         let gone: Vec<ClosedSession> = records

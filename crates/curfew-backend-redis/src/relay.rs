@@ -1,7 +1,7 @@
 //! Messages to one node. Each node has a pub/sub channel of its own for them.
 //!
 //! The node answers on the channel of the sender. `PUBLISH` returns the number of receivers, so the
-//! sender learns at once if the node has gone away.
+//! sender learns at once if the node no longer receives messages.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,7 +39,7 @@ pub(crate) enum Message {
     Asked {
         /// The node that has sent it.
         from: NodeId,
-        /// The number of its answer.
+        /// The number by which the answer is matched.
         number: u64,
         /// The message itself.
         message: Bytes,
@@ -116,13 +116,13 @@ impl Message {
     }
 }
 
-/// The messages under way from this node and to it.
+/// The messages that this node has sent or received and whose answers are pending.
 pub(crate) struct Relays {
     next: AtomicU64,
     /// The messages of this node that wait for their answers, by number.
     asked: Mutex<HashMap<u64, oneshot::Sender<Relayed>>>,
-    /// Permits for messages of other nodes that are not answered yet. They bound the memory that
-    /// such messages take.
+    /// Permits for messages of other nodes that are not answered yet. The permits bound the memory
+    /// that such messages take.
     taking: Arc<Semaphore>,
 }
 
@@ -183,13 +183,14 @@ impl Relays {
                 number,
                 message,
             } => {
-                // Without a free permit the message is dropped. Otherwise other Redis clients could
-                // fill the memory.
+                // Without a free permit the message is dropped, because other Redis clients could
+                // otherwise fill the memory.
                 let Ok(place) = Arc::clone(&self.taking).try_acquire_owned() else {
                     debug!(node = %from, "busy, a message of another node is not taken");
                     return;
                 };
-                // Called outside of the task, so that messages are read in the order of arrival.
+                // The call is made outside of the task, so that messages are read in the order of
+                // arrival.
                 let taken = connections.core.events.relayed(message);
                 let answering = Arc::clone(connections);
                 connections.core.spawn(async move {
@@ -229,8 +230,8 @@ impl Relay for Redis {
             };
             if self.connections.relay(node, &message).await? == 0 {
                 return match self.is_leased(node).await? {
-                    // The node is alive: it is about to subscribe again, or its version has no
-                    // relay.
+                    // The node is alive, but does not listen: it is about to subscribe again, or
+                    // its version has no relay.
                     true => Err(Fault::NoAnswer.into()),
                     false => Ok(None),
                 };

@@ -36,19 +36,20 @@ pub(crate) struct WriteReceipt {
     /// The id of this write. The key's value contains it, so that nodes can count the sessions that
     /// this write has ended.
     pub(crate) id: String,
-    /// The number of replicas that have it, and the number that should; `None` without replicas.
+    /// The number of replicas that have the write, and the number of replicas that should have it;
+    /// `None` without replicas.
     pub(crate) replicas: Option<(u64, u64)>,
 }
 
 /// The sending side of the requests.
 pub(crate) type ControlRequests = mpsc::Sender<ControlRequest>;
 
-/// Most requests that wait.
+/// Maximum number of requests that wait.
 pub(crate) const MAX_REQUESTS: usize = 4096;
 
 impl ControlRequest {
-    /// True if the requester no longer waits. It has reported a failure, so the request must not be
-    /// executed later.
+    /// True if the requester no longer waits. The requester has reported a failure, so the request
+    /// must not be executed later.
     pub(crate) fn is_given_up(&self) -> bool {
         match self {
             Self::Revoke { reply, .. } => reply.is_closed(),

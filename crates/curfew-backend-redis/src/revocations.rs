@@ -28,15 +28,16 @@ const HEARSAY: Duration = Duration::from_millis(500);
 /// Name of the span around waiting for confirmations.
 const AWAIT: &str = "await confirmations";
 
-/// Most index entries read in one command.
+/// Maximum number of index entries read in one command.
 const BATCH: isize = 1000;
 
 /// Longest wait for the control connection to execute an operation.
 const OPERATION: Duration = Duration::from_secs(5);
 
 impl Revocations for Redis {
-    /// Asks the primary. In a cluster the session's record lies in another slot, so this also
-    /// writes to the revocations' slot: a replaced primary refuses the write.
+    /// Asks the primary. In a cluster, the session's record is in another slot, so its write does
+    /// not show if the primary of the revocations was replaced. This method therefore also writes
+    /// to the revocations' slot, which a replaced primary refuses.
     fn check<'a>(
         &'a self,
         keys: &'a [RevocationKey],
@@ -44,14 +45,14 @@ impl Revocations for Redis {
     ) -> BoxFuture<'a, Result<Option<Revoked>, BackendError>> {
         Box::pin(async move {
             if !self.core.status.clocks_agree() {
-                // With clocks so far apart, a cutoff would cover the wrong tokens.
+                // The clocks differ so much that a cutoff would cover the wrong tokens.
                 return Err(Fault::Clock(MAX_CLOCK_SKEW.as_secs()).into());
             }
             if keys.is_empty() {
                 return Ok(None);
             }
-            // Called before Redis is asked: if a pushed key waits to be read, this session must be
-            // held back for it.
+            // This call comes before the question to Redis. If a pushed key waits to be read, this
+            // session must be held back for it.
             self.known_revocations.hold(keys);
             let written: Vec<SpelledKey> = keys.iter().flat_map(SpelledKey::all).collect();
             let there = self.count(&written).await?;
@@ -130,7 +131,7 @@ impl Revocations for Redis {
         })
     }
 
-    /// Asks the primary of the revocations, because cutoffs are set by its clock too.
+    /// Asks the primary of the revocations, because cutoffs are set by the same clock.
     fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>> {
         Box::pin(async move {
             let time = self.connections.call(Keyed::at(Slot::REVOKED, "TIME"));
@@ -161,9 +162,10 @@ impl Redis {
         }
     }
 
-    /// Waits until this node, too, knows no revocation, after Redis has shown none. A revocation
-    /// that only the node knows was lifted a moment ago, or Redis has just lost it and the node is
-    /// about to write it back. Until that is clear, the session is not admitted.
+    /// Waits until this node knows no revocation for these keys either; Redis has just shown none.
+    /// A revocation that only the node knows was lifted a moment ago, or Redis has just lost it and
+    /// the node is about to write it back. The session is not admitted until it is clear which of
+    /// the two has happened.
     async fn agree_with_memory(
         &self,
         keys: &[RevocationKey],
@@ -184,7 +186,7 @@ impl Redis {
         Ok(())
     }
 
-    /// The number of these keys that exist.
+    /// Counts the existing keys.
     async fn count(&self, written: &[SpelledKey]) -> Result<u64, Fault> {
         let (first, rest) = written.split_first().ok_or(Fault::Unexpected("no keys"))?;
         let mut command = Keyed::new("EXISTS", &first.name(&self.core.keys));
@@ -247,7 +249,7 @@ impl Redis {
         let deadline = time::Instant::now() + self.core.config.lease;
         let mut live: HashSet<NodeId> = self.live_nodes().await?.into_iter().collect();
         live.insert(self.core.node);
-        // Registered before the question is sent: an answer must find it.
+        // The question is registered before it is sent, because an early answer must find it.
         let mut question = self.inbox.ask(id.clone(), live.len() * 2);
         if live.len() > 1 {
             let told = self
@@ -258,7 +260,7 @@ impl Redis {
                 })
                 .await;
             if let Err(fault) = told {
-                // The revocation is in force all the same; only this node can confirm it.
+                // The revocation is in force, but only this node can confirm it.
                 debug!(error = %fault, "other nodes not asked to confirm");
             }
         }
@@ -302,7 +304,7 @@ impl Redis {
         Ok((ReceiptNodes::new(live, &confirmed), closed))
     }
 
-    /// Sends a message to every node.
+    /// Publishes a message to every node.
     pub(crate) async fn tell_all(&self, message: &Message) -> Result<(), Fault> {
         let text = serde_json::to_string(message).map_err(|_| Fault::Unexpected("a message"))?;
         let verb = Verbs::new(self.connections.is_cluster()).publish;
@@ -328,7 +330,7 @@ impl Redis {
         Ok(list)
     }
 
-    /// The existing keys of an index. `name` makes a key's name from an entry of the index.
+    /// Lists the existing keys of an index. `name` makes a key's name from an entry of the index.
     async fn list_index(
         &self,
         index: &str,
@@ -363,7 +365,8 @@ impl Redis {
             .strip_prefix(prefix.as_bytes())
             .or_else(|| name.strip_prefix(unbraced.as_bytes()))
             .unwrap_or(name);
-        // Kinds that the settings do not name are left to the caller, which knows the settings.
+        // Every kind counts as known here. The caller, which knows the settings, reports unknown
+        // kinds.
         let ineffective = why_ineffective(keys, name).or_else(|| {
             let (key, spelling) = RevocationKey::parse_written(written).ok()?;
             key.ineffective(spelling, |_| true)

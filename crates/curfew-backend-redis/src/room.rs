@@ -1,4 +1,4 @@
-//! Room for another session of a user who has reached the limit.
+//! Making room for another session of a user who has reached the session limit.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::core::random_id;
 use crate::fault::Fault;
 use crate::inbox::Message;
 
-/// Longest wait for the node of a session that is to be ended. After it, the next oldest session is
-/// tried.
+/// Longest wait for the node of a session that is to be ended. After this time, the next older
+/// session is tried.
 const REPLACE_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Most sessions tried before the new one is refused.
+/// Maximum number of sessions tried before the new session is refused.
 const MOST_REPLACED: usize = 4;
 
 impl Redis {
@@ -59,7 +59,8 @@ impl Redis {
         Ok(())
     }
 
-    /// The sessions among these that have left the node, or whose clients did not respond.
+    /// Probes sessions of a node. Returns the sessions that are no longer on the node, and the
+    /// sessions whose clients did not respond.
     async fn probe(&self, node: NodeId, sessions: Vec<SessionId>) -> Vec<SessionId> {
         if node == self.core.node {
             return self.core.events.probe(sessions).await;
@@ -78,7 +79,8 @@ impl Redis {
         }
     }
 
-    /// Ends the oldest of a user's sessions, or the next one if its node does not answer.
+    /// Ends the oldest of a user's sessions. If the session's node does not answer, tries the next
+    /// one.
     pub(crate) async fn close_oldest(&self, user: &str) -> Result<(), Fault> {
         for (session, node) in self
             .oldest_of_user(user)

@@ -15,14 +15,14 @@ use crate::connections::Keyed;
 use crate::fault::Fault;
 use crate::{Redis, records};
 
-/// Ids read beyond the size of a page, since some of their records have expired.
+/// Number of ids read beyond the size of a page, because some of the records may have expired.
 const SPARE: usize = 16;
 
 /// Interval between two checks of the record of a session that another node is asked to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Sessions for Redis {
-    /// Takes one round trip, or two in a cluster, where the node's set of sessions lies in another
+    /// Takes one round trip. A cluster takes two, because the node's set of sessions is in another
     /// slot.
     fn open(
         &self,
@@ -37,8 +37,8 @@ impl Sessions for Redis {
                 self.register().await.map_err(unavailable)?;
             }
             let mut commands = Vec::with_capacity(10);
-            // The note is in place before the record. Otherwise a crash in between would leave a
-            // record that no node removes.
+            // The note is written before the record. In the other order, a crash in between would
+            // leave a record that no node removes.
             if self.connections.is_cluster() {
                 self.connections
                     .call::<i64>(note)
@@ -49,8 +49,8 @@ impl Sessions for Redis {
             }
             commands.extend(records::write(keys, &record));
             if max_per_user == 0 {
-                // A pipeline, since a transaction would cost as much again. If the connection
-                // breaks halfway, the partial record is removed with the session.
+                // The commands form a pipeline, because a transaction would double the cost. If the
+                // connection breaks halfway, the partial record is removed with the session.
                 self.connections
                     .pipeline(commands)
                     .await
@@ -66,8 +66,8 @@ impl Sessions for Redis {
                 .transact(commands)
                 .await
                 .map_err(unavailable)?;
-            // The count includes this session: among sessions that open at once, the first ones are
-            // admitted.
+            // The count includes this session. Of sessions that open at once, the first ones up to
+            // the limit are admitted.
             let count: u64 = replies
                 .pop()
                 .and_then(|count| from_redis_value(count).ok())
@@ -92,11 +92,13 @@ impl Sessions for Redis {
 
     fn refresh(&self, record: SessionRecord) -> BoxFuture<'_, Result<(), BackendError>> {
         Box::pin(async move {
-            // A record that another node removed is written again, because the session is alive. If
-            // the session closes meanwhile, its close removes the record after this write.
+            // If another node removed the record of a session that is alive here, the record is
+            // written again. If the session closes meanwhile, its close removes the record after
+            // this write.
             let lives_here = !self.core.local.records(&[record.session]).is_empty();
             if !lives_here && !self.is_recorded(record.session).await? {
-                // Neither alive nor recorded: a write would leave a record without a session.
+                // The session is neither alive nor recorded, so a write would leave a record
+                // without a session.
                 return Ok(());
             }
             self.connections
@@ -142,7 +144,7 @@ impl Sessions for Redis {
 
     fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>> {
         Box::pin(async move {
-            // A session of this node needs no message to others.
+            // The session is on this node, so no message to other nodes is needed.
             if self
                 .core
                 .events
@@ -161,7 +163,8 @@ impl Sessions for Redis {
                     true => Ok(true),
                     false => Err(Fault::NoAnswer.into()),
                 },
-                // The session has ended in another way, unless the answer is still on its way.
+                // The record was removed: the session has ended for another reason, or the answer
+                // is still on its way.
                 gone = self.until_forgotten(session) => {
                     gone?;
                     let ended = time::timeout(LOOK_AGAIN, asked).await;
@@ -193,7 +196,8 @@ impl Redis {
         self.connections.call(Keyed::new("EXISTS", &key)).await
     }
 
-    /// Resolves when a session's record was removed. No node will answer for the session any more.
+    /// Resolves once a session's record was removed. No node will answer for the session after
+    /// that.
     async fn until_forgotten(&self, session: SessionId) -> Result<(), Fault> {
         loop {
             time::sleep(LOOK_AGAIN).await;
@@ -246,7 +250,7 @@ impl Redis {
         }
     }
 
-    /// The existing records of these sessions, in the order of the ids.
+    /// Reads the existing records of these sessions, in the order of the ids.
     async fn records(&self, ids: &[SessionId]) -> Result<Vec<SessionRecord>, Fault> {
         let keys = &self.core.keys;
         let commands = ids
@@ -291,7 +295,7 @@ impl Page {
         self.sessions.len() > self.limit
     }
 
-    /// The page, with the cursor of the next one if there is one.
+    /// The finished page, with the cursor of the next page if there is one.
     fn finish(mut self) -> SessionPage {
         let more = self.is_full();
         self.sessions.truncate(self.limit);

@@ -61,12 +61,12 @@ const TABLE: [u16; 256] = {
     table
 };
 
-/// Extends `begin` with letters, so that a key with this hash tag lies in `slot`.
+/// Extends `begin` with letters to a hash tag whose keys are in `slot`.
 pub(crate) fn tag_in_slot(begin: &str, slot: Slot) -> String {
     /// Three of these letters are enough to reach every slot from any beginning.
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    /// The letters for each change of the slot. The checksum is linear, so the same letters serve
-    /// every beginning.
+    /// The letters by the change of the slot that they cause. The checksum is linear, so the same
+    /// letters work after every beginning.
     static SUFFIXES: LazyLock<Vec<[u8; 3]>> = LazyLock::new(|| {
         let mut suffixes = vec![[0; 3]; usize::from(SLOTS)];
         for a in *LETTERS {
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_redis() {
-        // The check value of the specification, and slots as a real Redis answers them.
+        // The check value is from the specification. The slots are the answers of a real Redis.
         assert_eq!(crc16(b"123456789"), 0x31c3);
         for (key, expect) in [
             ("foo", 12182),

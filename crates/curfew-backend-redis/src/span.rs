@@ -1,6 +1,6 @@
-//! Spans of commands to Redis, by OpenTelemetry's conventions for its clients. Each is a child of
-//! the caller's span, and is recorded only if that span is. Spans never hold keys or values, which
-//! may be personal data.
+//! Spans of commands to Redis, by OpenTelemetry's conventions for clients of Redis. Each span is a
+//! child of the caller's span, and is recorded only if the caller's span is recorded. Spans never
+//! contain keys or values, which may be personal data.
 
 use crate::config::RedisAddress;
 use curfew_model::TraceContext;
@@ -42,10 +42,10 @@ pub(crate) fn begin_below(
     described(span, name, commands, server)
 }
 
-/// Sets the attributes of the conventions.
+/// Sets the attributes that the conventions require.
 fn described(mut span: Span, name: &'static str, commands: usize, server: &RedisAddress) -> Span {
     if !span.is_recorded() {
-        // Attributes of a span that is not recorded would be wasted work.
+        // Setting attributes of a span that is not recorded would be wasted work.
         return span;
     }
     span.set("db.system.name", "redis");
@@ -67,6 +67,6 @@ pub(crate) fn failed(span: &mut Span, fault: &Fault) {
     if let Some(code) = fault.code() {
         span.set("db.response.status_code", code.to_owned());
     }
-    // The same word as in the metric of broker errors.
+    // The word is the same as in the metric of broker errors.
     span.failed(fault.as_broker_error().as_str());
 }

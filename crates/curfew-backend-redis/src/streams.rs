@@ -1,9 +1,11 @@
-//! Streams in Redis. Each channel has a Redis stream with an entry for each publication, whose id
-//! is the offset. A hash beside it holds the epoch and the top offset.
+//! Streams in Redis. Each channel has a Redis stream with an entry for each publication. The
+//! entry's id is the publication's offset. A hash beside the stream holds the epoch and the top
+//! offset.
 //!
-//! Every access is a script of one slot, which first compares the replication id of the server with
-//! the id in the hash. After a failover the two differ, and publications may be missing, so the
-//! stream begins a new epoch. The scripts write, so a replica refuses them.
+//! Every access is a call of a script that uses the keys of one slot. The script first compares the
+//! replication id of the server with the id in the hash. After a failover the two ids differ and
+//! publications may be missing, so the stream begins a new epoch. Redis treats the scripts as
+//! writes, so a replica refuses them.
 
 use std::time::Duration;
 
@@ -39,7 +41,7 @@ const READ: &str = concat!(
 /// Deletes the publications of a stream, and notifies every node that listens.
 const CLEAR: &str = include_str!("streams/clear.lua");
 
-/// Checks the rights to the commands of all these scripts, and to those of presence.
+/// Checks the rights to the commands of all these scripts and of the presence scripts.
 const RIGHTS: &str = include_str!("streams/rights.lua");
 
 /// The commands of streams and presence that the user of a connection may not send. An ACL can
@@ -76,7 +78,7 @@ pub(crate) struct NewEntry {
 }
 
 impl NewEntry {
-    /// True if one call can append both entries.
+    /// True if one call of the script can append this entry and `other`.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.keys == other.keys && self.bounds == other.bounds
     }
@@ -212,8 +214,8 @@ impl Streams for Redis {
 }
 
 impl Redis {
-    /// Reads the answer of the script. An entry that Curfew did not write is skipped, so readers
-    /// see that a publication is missing there.
+    /// Reads the answer of the script. An entry that Curfew did not write is skipped. Readers
+    /// notice the missing offset.
     fn read_page(&self, channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
         let page = parse_page(channel, reply);
         let (page, unreadable) = page.ok_or(Fault::Unexpected("EVAL"))?;
@@ -254,11 +256,11 @@ impl Redis {
 
 /// A call that appends publications to one stream.
 pub(crate) struct AppendCall<'a> {
-    /// Any of the entries: they are [alike](NewEntry::is_like).
+    /// One of the entries; all entries of the call are [alike](NewEntry::is_like).
     pub(crate) entry: &'a NewEntry,
     /// The name of the pub/sub channel.
     pub(crate) channel: &'a str,
-    /// The replication id of the server, empty where it is not known.
+    /// The replication id of the server; empty if it is not known.
     pub(crate) server_id: &'a str,
     /// The end of the lease by Redis' clock, in microseconds since 1970.
     pub(crate) deadline: i64,

@@ -1,9 +1,9 @@
 //! The connection that receives publications, one for each primary.
 //!
-//! Redis does not report missed publications to a subscriber, and an open connection may receive
-//! nothing: its server may no longer be the primary, or the network may have lost the connection.
-//! So each connection sends itself a publication every second. When a connection is lost, the
-//! listeners of every channel it carried are notified of a gap, as soon as the channel is
+//! Redis does not report missed publications to a subscriber. An open connection may receive
+//! nothing, because its server is no longer the primary or the network has lost the connection. A
+//! probe is therefore published to each connection every second. After a connection was lost, the
+//! listeners of each channel that it carried are notified of a gap as soon as the channel is
 //! subscribed again.
 
 use std::convert::Infallible;
@@ -23,13 +23,14 @@ use crate::fault::Fault;
 use crate::layout::check_primary;
 use crate::slots::slot_of;
 
-/// Most channels subscribed to in one pipeline.
+/// Maximum number of channels subscribed to in one pipeline.
 const BATCH: usize = 1000;
 
-/// Most names tried to find a probe channel in the server's slots.
+/// Maximum number of names tried to find a probe channel in the server's slots.
 const PROBE_NUMBERS: u32 = 1 << 20;
 
-/// The commands that publish and subscribe. In a cluster, publications stay in their shard.
+/// The commands that publish and subscribe. A cluster has other commands, whose publications stay
+/// in their shard.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verbs {
     pub(crate) publish: &'static str,
@@ -59,9 +60,9 @@ impl Verbs {
 /// The state shared by the connection's own task and the task that watches it.
 #[derive(Debug, Default)]
 struct Heard {
-    /// The number of the last probe that returned.
+    /// The number of the last probe that was received.
     probe: AtomicU64,
-    /// Notified when a probe returns.
+    /// Notified when a probe is received.
     news: Notify,
     /// Notified when the connection is lost.
     gone: Notify,
@@ -98,7 +99,8 @@ pub(crate) async fn keep(
                 Err(fault) => fault,
             };
             let connected = server.subscriber.swap(None).is_some();
-            // After `subscriber` is cleared, so that no channel counts as carried any more.
+            // The interruption is recorded after `subscriber` is cleared, so that no channel counts
+            // as carried any more.
             connections.note_missed(&server);
             connections.note_connected();
             if fault.is_misrouted() {
@@ -149,8 +151,8 @@ async fn serve(
     let mut connection = connector
         .connect(&server.address, Login::Server, Some(pushes))
         .await?;
-    // Asked before any subscription: a replica would deliver publications, and then fall behind
-    // unnoticed.
+    // The role is checked before any subscription, because a replica would deliver publications and
+    // then fall behind unnoticed.
     ask_role(connections, &mut connection).await?;
     subscribe_all(connections, server, verbs, &probe, &mut connection).await?;
     server.subscriber.store(Some(Arc::new(connection.clone())));
@@ -178,8 +180,8 @@ async fn serve(
             // client library takes what Redis said unasked for the answer to a command.
             return Err(Fault::NoPrimary("subscriptions were dropped".to_owned()));
         }
-        // This connection itself is asked: the server may refuse to publish and still deliver
-        // publications.
+        // The role is asked over this connection itself, because the server may refuse to publish
+        // and still deliver publications.
         ask_role(connections, &mut connection).await?;
     }
 }
@@ -191,8 +193,8 @@ async fn ask_role(connections: &Connections, connection: &mut Connection) -> Res
     check_primary(&role).inspect_err(|_| connections.stale.notify_one())
 }
 
-/// Publishes a number and waits until it returns. A failure to publish is no fault of this
-/// connection.
+/// Publishes a probe with a number and waits until this connection receives it. A failure to
+/// publish is not a fault of this connection.
 async fn hear(
     server: &ServerConnections,
     verbs: Verbs,
@@ -202,10 +204,10 @@ async fn hear(
     patience: std::time::Duration,
 ) -> Result<(), Fault> {
     let Ok(mut commands) = server.commands() else {
-        // Without a connection for commands, nothing can be published to test with.
+        // Without a connection for commands, no probe can be published.
         return Ok(());
     };
-    // Enabled before the send, so that a probe that returns early is not missed.
+    // The wait is enabled before the send, so that a probe that arrives early is not missed.
     let news = heard.news.notified();
     tokio::pin!(news);
     news.as_mut().enable();
@@ -240,8 +242,8 @@ async fn subscribe_all(
     let keys = &connections.core.keys;
     let mut names = vec![probe.to_owned()];
     let of_nodes = [keys.control(), keys.relay(connections.core.node)];
-    // `carry` is called before `wanted` is read. A task that adds a channel in between subscribes
-    // to it itself.
+    // `carry` is called before `wanted` is read. A task that adds a channel in between then
+    // subscribes to the channel itself.
     let carried = server.carry();
     let of_nodes = of_nodes.into_iter();
     names.extend(of_nodes.filter(|name| carried.has(slot_of(name.as_bytes()))));
@@ -271,7 +273,7 @@ fn probe_channel(connections: &Connections, server: &ServerConnections) -> Optio
         .find(|name| server.has(slot_of(name.as_bytes())))
 }
 
-/// Handles a push. The connection's task calls it for each one; it never waits.
+/// Handles a push. The connection's task calls it for each push; it never waits.
 fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushInfo) {
     match push.kind {
         PushKind::Message | PushKind::SMessage => {
@@ -291,7 +293,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
         }
         PushKind::Disconnection => heard.gone.notify_one(),
         // The answer to a subscription arrives before every publication of the channel on this
-        // connection. The gap is reported here, and everything after it is complete.
+        // connection. The gap is therefore reported here, and no publication is missing after it.
         PushKind::Subscribe | PushKind::SSubscribe => {
             let Some(channel) = channel_of(connections, push) else {
                 return;
@@ -310,7 +312,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
             let wanted = connections.wanted.lock();
             if let Some(channel) = channel {
                 if !wanted.contains(&channel) {
-                    // This node has unsubscribed itself.
+                    // This node itself has unsubscribed from the channel.
                     return;
                 }
                 let mut missed = connections.missed.lock();
@@ -324,7 +326,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
     }
 }
 
-/// The channel of a subscription or its end; `None` for a channel between nodes.
+/// The channel that a push about a subscription names; `None` for a pub/sub channel between nodes.
 fn channel_of(connections: &Connections, push: PushInfo) -> Option<Channel> {
     let name: String = from_redis_value(push.data.into_iter().next()?).ok()?;
     connections.core.keys.parse_channel(&name)

@@ -25,7 +25,7 @@ impl Tickets for Redis {
                 .arg(milliseconds);
             match self.connections.call::<Option<String>>(set).await? {
                 Some(_) => Ok(()),
-                // The key exists already.
+                // A ticket with this id exists already.
                 None => Err(Fault::Unexpected("SET").into()),
             }
         })

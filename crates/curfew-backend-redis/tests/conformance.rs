@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use nodes::nodes;
 
-/// A redis-server for this test, killed when dropped.
+/// A redis-server for this test, which is killed when this value is dropped.
 struct Server {
     child: Child,
     port: u16,
@@ -43,7 +43,7 @@ impl Server {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// Repeats the command until its output contains `wanted`.
+    /// Repeats a command of `redis-cli` until its output contains `wanted`.
     fn until(&self, wanted: &str, arguments: &[&str]) {
         let deadline = std::time::Instant::now() + DEADLINE;
         while !self.cli(arguments).contains(wanted) {
@@ -58,7 +58,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if the server has ended already.
+        // The calls fail only if the server has already ended.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -74,7 +74,7 @@ fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let port = listener.local_addr().expect("it has an address").port();
-        // The port of a cluster's bus is 10,000 higher.
+        // The port of a cluster's bus is 10,000 higher, and must be a valid port too.
         if port < 55_000 {
             return port;
         }

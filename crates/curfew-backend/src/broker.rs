@@ -9,8 +9,8 @@ use crate::{BackendError, BoxFuture};
 /// Carries publications to every node that listens.
 ///
 /// Guarantees: a publication arrives at most once. Publications of one publisher in one channel
-/// arrive in the order in which their `publish` futures are first polled, even if one is not ready
-/// before the next is polled. A publication reaches
+/// arrive in the order in which their `publish` futures are first polled. This holds even if a
+/// future is polled before the earlier one is ready. A publication reaches
 /// [`Events::publication`](crate::Events::publication) on every node whose `subscribe` for the
 /// channel completed before `publish` was called, including the publishing node. A node may also
 /// receive publications of channels that it did not subscribe to.
@@ -18,17 +18,17 @@ pub trait Broker: Send + Sync + 'static {
     /// Starts listening to a channel. A node that already listens to it does not call this again.
     fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Stops listening.
+    /// Stops listening to a channel.
     fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Hands a publication to every listening node. It is ready once the backend has the
-    /// publication, or once it is clear that the outcome stays unknown
+    /// Hands a publication to every listening node. The future is ready once the backend has the
+    /// publication, or once it is certain that the outcome stays unknown
     /// ([`BackendError::UnknownOutcome`]).
     ///
     /// `until`, a time of [`boottime`](curfew_model::boottime), is the end of the lease under which
-    /// the publication was accepted. It is read before the last check of the publisher. The
-    /// publication is not executed later, even if this node or its connection to the backend stops
-    /// in between.
+    /// the publication was accepted. The caller reads it before its last check of the publisher's
+    /// access. The publication is not executed after `until`, even if this node or its connection
+    /// to the backend stops in between.
     fn publish(
         &self,
         publication: Publication,

@@ -1,8 +1,8 @@
-//! Checks of every backend: one for each sentence that the traits promise.
+//! Checks that every backend must pass: one check for each promise of the traits.
 //!
-//! A check fails by panicking. The suite's clock starts at the real time and only moves forward.
-//! Some effects take a while in a backend: its events, or an expiry by its own clock. A check waits
-//! for them until [`DEADLINE`].
+//! A check fails by panicking. The suite's clock starts at the real time. Some effects take a while
+//! in a backend, such as its events, or an expiry by its own clock. A check waits for such an
+//! effect at most [`DEADLINE`].
 
 mod broker;
 mod cluster;
@@ -20,8 +20,8 @@ pub use cluster::{Cluster, ManualClock, Member, Recorder};
 /// Longest time that a condition may take to become true.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Runs every check on clusters of `nodes` nodes (at least 1). `make` starts a new, empty cluster
-/// on the given clock, with one node for each recorder.
+/// Runs every check, each on a new cluster of `nodes` nodes (at least 1). `make` starts an empty
+/// cluster on the given clock, with one node for each recorder.
 pub async fn run<F, Fut>(nodes: usize, make: F)
 where
     F: Fn(std::sync::Arc<ManualClock>, Vec<std::sync::Arc<Recorder>>) -> Fut,
@@ -29,7 +29,7 @@ where
 {
     macro_rules! checks {
         ($($module:ident: $($check:ident),+;)+) => {$($(
-            // Shown by the test harness when the check panics.
+            // The test harness shows this line if the check panics.
             eprintln!("conformance: {}", stringify!($check));
             Box::pin($module::$check(Cluster::start(nodes, &make).await)).await;
         )+)+};

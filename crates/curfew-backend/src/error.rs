@@ -5,15 +5,15 @@ use std::error::Error;
 /// A failed operation on the backend. The user is never the cause.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
-    /// The backend cannot be reached or does not answer in time. Another try may succeed later. If
-    /// the operation was a publication, nothing was done.
+    /// The backend cannot be reached or does not answer in time. Another attempt may succeed later.
+    /// A publication with this error was not executed and never will be.
     #[error("the backend is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// The publication may or may not have been delivered. It is not executed after the end of the
-    /// lease under which it was accepted.
+    /// The publication may or may not have been delivered. If it was not, it may still be delivered
+    /// until the end of the lease under which it was accepted, but not later.
     #[error("it is not known whether the backend has it")]
     UnknownOutcome(#[source] Box<dyn Error + Send + Sync>),
-    /// The backend gave a malformed answer. Another try does not help.
+    /// The backend gave a malformed answer. Another attempt does not help.
     #[error("the backend gave an unusable answer")]
     Unusable(#[source] Box<dyn Error + Send + Sync>),
 }

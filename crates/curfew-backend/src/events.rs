@@ -17,15 +17,16 @@ use crate::{BoxFuture, Relayed, SessionRecord};
 /// sessions.
 ///
 /// Every method is synchronous, never blocks and never calls back into the backend; only the
-/// answers of [`probe`](Events::probe) and [`relayed`](Events::relayed) are futures. So a backend
-/// may call it from the task that receives the event: its connection's reader, or the publisher
-/// itself. A queue in between would cost a wake-up for each publication, and could overflow.
+/// answers of [`probe`](Events::probe) and [`relayed`](Events::relayed) are futures. A backend may
+/// therefore call it from the task that receives the event, such as the reader of its connection,
+/// or the publisher's own task. A queue in between would cost a wake-up for each publication, and
+/// could overflow.
 pub trait Events: Send + Sync + 'static {
     /// A publication arrived in a channel.
     fn publication(&self, publication: &Publication);
 
-    /// Publications of a channel may not have reached this node's sessions. From now on they are
-    /// complete again.
+    /// Publications of a channel may not have reached this node's sessions. From now on the
+    /// publications arrive without gaps again.
     fn gap(&self, channel: &Channel, reason: GapReason);
 
     /// Publications of a channel stop arriving, until the next [gap](Events::gap) that a lost link
@@ -43,49 +44,49 @@ pub trait Events: Send + Sync + 'static {
     /// its copies with the streams before it uses them again.
     fn doubt_streams(&self);
 
-    /// A revocation was written. Ends every local session that it names and covers. When the call
-    /// returns, nothing more is queued for these sessions. Once they [have left](Ended::has_left),
-    /// nothing more is delivered to or accepted from them. `learned` is the time when the node
-    /// first learned of the key.
+    /// A revocation was written. Ends every local session that the revocation names and covers.
+    /// When the call returns, nothing more is queued for these sessions. Once the sessions [have
+    /// left](Ended::has_left), nothing more is delivered to them or accepted from them. `learned`
+    /// is the time when the node first learned of the key.
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended;
 
     /// A revocation was written just now, and [`Events::revoked`] has ended no session for it. The
-    /// call serves logs and traces only. It does not happen when a known revocation is read again.
+    /// call serves logs and traces only. It is not made when a known revocation is read again.
     fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation);
 
     /// A revocation key was touched and is about to be read. Until the returned value is dropped,
-    /// nothing is delivered to or accepted from the sessions that the key names. `None` if it names
-    /// no session.
+    /// nothing is delivered to the sessions that the key names or accepted from them. `None` if the
+    /// key names no session.
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension>;
 
     /// True if a revocation of this kind finds every session of this node that it names. It is
-    /// false if the node's settings lack the kind, and while sessions from before a change of
-    /// settings are not yet indexed and compared under the new ones. Until then no revocation is
-    /// confirmed.
+    /// false if the node's settings lack the kind. It is also false after a change of settings,
+    /// until all sessions are indexed and compared under the new settings. While it is false, no
+    /// revocation of this kind is confirmed.
     fn finds(&self, kind: &str) -> bool;
 
     /// Ends one session on request. Returns true if this node has it.
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool;
 
-    /// Checks that the clients of these sessions respond. The answer comes once each has responded,
-    /// or a moment after [`PROBE_PATIENCE`](crate::PROBE_PATIENCE). It holds the sessions that are
-    /// not on this node, and those that were told to end, including sessions whose clients did not
-    /// respond.
+    /// Checks that the clients of these sessions respond, and tells each session to end whose
+    /// client does not. The future is ready once every client has responded, or a moment after
+    /// [`PROBE_PATIENCE`](crate::PROBE_PATIENCE). It returns the sessions that are not on this
+    /// node, and the sessions that were told to end for any reason.
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>>;
 
-    /// Another node has sent this message. It is read before the answer is polled. The answer comes
-    /// within [`RELAY_PATIENCE`](crate::RELAY_PATIENCE).
+    /// Another node has sent this message. The call itself reads the message, before the returned
+    /// future is polled. The future is ready within [`RELAY_PATIENCE`](crate::RELAY_PATIENCE).
     fn relayed(&self, message: Bytes) -> BoxFuture<'static, Relayed>;
 
-    /// The lease is held again after a loss, or its loss lasts: wakes the sessions that hold
-    /// messages back.
+    /// Wakes the sessions that hold messages back. It is called when the lease is held again after
+    /// a loss, and when it is clear that the loss lasts.
     fn reopened(&self);
 
     /// The backend was unreachable for too long. Ends every session, and returns their number.
     fn isolated(&self) -> usize;
 }
 
-/// The questions of a backend to its node about the node's sessions. None of them blocks.
+/// The questions of a backend to its node about the node's sessions. No method blocks.
 pub trait LocalSessions: Send + Sync + 'static {
     /// Every session, including those that are opening, in no particular order.
     fn sessions(&self) -> Vec<SessionId>;
@@ -96,23 +97,23 @@ pub trait LocalSessions: Send + Sync + 'static {
     /// True if sessions can be revoked by the value of the claim `kind`.
     fn is_kind(&self, kind: &str) -> bool;
 
-    /// The records of the open sessions among these.
+    /// The records of those of the given sessions that are open.
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord>;
 
     /// The position up to which the node has received a channel's stream; `None` also while it
     /// delivers. A stream that ends before it has gone back.
     fn reached(&self, channel: &Channel) -> Option<Position>;
 
-    /// The entries of these sessions in the presence of channels.
+    /// The presence entries of these sessions, in all channels.
     fn presence(&self, sessions: &[SessionId]) -> Vec<PresenceEntry>;
 }
 
-/// Holds sessions back until it is dropped.
+/// Suspends sessions until it is dropped.
 pub type Suspension = Box<dyn Any + Send>;
 
 /// A session that was told to end.
 pub trait Leaving: Send + Sync {
-    /// True if its task has dropped everything that was queued for the client.
+    /// True if the session's task has dropped everything that was queued for the client.
     fn has_left(&self) -> bool;
 }
 
@@ -132,8 +133,8 @@ impl Ended {
         }
     }
 
-    /// `count` sessions. `leaving` are the sessions to wait for, including any that were ending
-    /// before.
+    /// `count` ended sessions. `leaving` are the sessions to wait for, including sessions that were
+    /// already ending.
     pub fn new(count: usize, leaving: Vec<Arc<dyn Leaving>>) -> Self {
         Self { count, leaving }
     }

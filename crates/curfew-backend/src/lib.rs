@@ -1,11 +1,10 @@
 //! The data that nodes share: the backend traits, the in-memory implementation, the conformance
 //! suite.
 //!
-//! Owns: eight small traits for the data that nodes share (session records, revocations,
-//! publications, streams, presence, tickets, the list of nodes, messages to one node), as one node
-//! uses them.
-//! Knows nothing of: sockets, protocols, tokens, policies.
-//! Start at [`Backends`]; [`memory`] shows an implementation in full.
+//! Owns: eight small traits through which one node uses the data that nodes share (session records,
+//! revocations, publications, streams, presence, tickets, the list of nodes, messages to one node).
+//! Knows nothing of: sockets, protocols, tokens, policies. Start at [`Backends`]; [`memory`] shows
+//! an implementation in full.
 //!
 //! ```
 //! use std::collections::HashSet;
@@ -52,8 +51,8 @@ pub use streams::{
 };
 pub use tickets::Tickets;
 
-/// A boxed future: one allocation beside a network round trip, and no generics in the types that
-/// hold a backend.
+/// A boxed future. It costs one allocation, which is little compared with a network round trip, and
+/// keeps the types that hold a backend free of generics.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The eight traits of one backend. A clone costs eight reference counts.

@@ -41,8 +41,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Creates an empty backend. It lists `node`, with the backend's own count of sessions.
-    /// `prefix` is `backend.redis.prefix`, for the keys in receipts.
+    /// Creates an empty backend. The list of nodes contains only `node`, with the backend's own
+    /// count of sessions. `prefix` is `backend.redis.prefix`, for the keys in receipts.
     pub fn new(
         node: NodeInfo,
         clock: Arc<dyn Clock>,
@@ -67,7 +67,7 @@ impl Memory {
         Backends::of(self)
     }
 
-    /// Sets the address that the node is listed with, once its listener is bound.
+    /// Sets the node's address in the list of nodes. It is known only once the listener is bound.
     pub fn set_address(&self, address: impl Into<String>) {
         self.node.lock().address = address.into();
     }
@@ -98,7 +98,7 @@ impl Broker for Memory {
 }
 
 impl Relay for Memory {
-    /// There is no other node.
+    /// Only a message to this node itself has a receiver, because there is no other node.
     fn relay(
         &self,
         node: NodeId,
@@ -130,16 +130,16 @@ impl fmt::Debug for Memory {
     }
 }
 
-/// The cause of a refusal after the lease.
+/// The cause in the error of a publication whose lease is over.
 const LEASE_OVER: &str = "the lease is over";
 
-/// True if a lease that ends at `until` ([`boottime`]) is over. The embedded backend's own lease
-/// has no end.
+/// True if a lease that ends at `until` ([`boottime`]) is over. `Duration::MAX` is the lease of
+/// this backend, which never ends.
 fn is_over(until: Duration) -> bool {
     until != Duration::MAX && until <= boottime()
 }
 
-/// Success without a value. It has no size, so boxing it allocates nothing.
+/// A future that is ready with success. The type has no size, so boxing it allocates nothing.
 struct Done;
 
 impl Future for Done {

@@ -13,19 +13,20 @@ use crate::{BackendError, BoxFuture};
 pub struct NodeInfo {
     /// The node's id, new at every start.
     pub node: NodeId,
-    /// Its name, from `server.node_name` or the machine; empty if the node's version has no names.
+    /// The node's name, from `server.node_name` or the machine; empty if the node's version has no
+    /// names.
     pub name: String,
-    /// The address of its public listener: `server.node_address`, or the address that it sees
-    /// itself.
+    /// The address of the node's public listener: `server.node_address`, or the address that the
+    /// node itself finds.
     pub address: String,
     /// Curfew's version.
     pub version: String,
-    /// The time of its start, in Unix seconds.
+    /// The time of the node's start, in Unix seconds.
     pub started_at: u64,
-    /// The number of its sessions.
+    /// The number of the node's sessions.
     pub sessions: u64,
-    /// A digest of its `[[channels]]`: nodes with the same digest store the same streams. Absent if
-    /// it has no `[[channels]]`, or if the node's version has no digest.
+    /// A digest of the node's `[[channels]]`. Nodes with the same digest store the same streams.
+    /// Absent if the node has no `[[channels]]`, or if its version has no digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<String>,
 }
@@ -35,9 +36,9 @@ pub struct NodeInfo {
 pub enum Standing {
     /// Sessions can be admitted.
     InTouch,
-    /// Sessions cannot be admitted, and could not at any time since the start.
+    /// Sessions cannot be admitted, and could not be admitted at any time since the start.
     Starting(Cow<'static, str>),
-    /// Sessions cannot be admitted at the moment, but could before.
+    /// Sessions cannot be admitted at the moment, but could be admitted earlier.
     OutOfTouch(Cow<'static, str>),
 }
 
@@ -47,13 +48,14 @@ pub trait Nodes: Send + Sync + 'static {
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
 
     /// True if this node's wall clock is accurate enough to decide that a token has expired or is
-    /// not yet valid. Without another clock to compare it with, it counts as accurate.
+    /// not yet valid. The clock counts as accurate if there is no other clock to compare it with.
     fn clocks_agree(&self) -> bool {
         true
     }
 
-    /// The setting that keeps a replaced primary from accepting revocations, or `none`. `None` if
-    /// no server could replace the primary.
+    /// The setting of the primary that prevents it from accepting revocations after it was
+    /// replaced. It is `Some("none")` if there is no such setting, and `None` if no server could
+    /// replace the primary.
     fn fencing(&self) -> Option<&'static str> {
         None
     }
@@ -62,13 +64,13 @@ pub trait Nodes: Send + Sync + 'static {
     /// `[[channels]]`.
     fn note_channels(&self, digest: Option<String>);
 
-    /// Leaves the cluster, and removes every record of this node. Call it once no session is left.
-    /// The backend cannot be used afterwards.
+    /// Leaves the cluster, and removes every record of this node. The caller closes every session
+    /// first. The backend cannot be used afterwards.
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
-    /// The ability of this node to admit sessions, with the reason if it has none.
+    /// This node's ability to admit sessions, with the reason if it cannot admit them.
     fn standing(&self) -> Standing {
         Standing::InTouch
     }

@@ -7,11 +7,11 @@ use crate::{BackendError, BoxFuture};
 /// A list of a channel's presence.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PresenceList {
-    /// The sessions, in no particular order: all of them, or the number that was asked for.
+    /// The sessions, in no particular order, at most `limit` of them.
     pub sessions: Vec<Present>,
-    /// The number of sessions.
+    /// The number of all sessions in the channel.
     pub count: u64,
-    /// The number of their users.
+    /// The number of all users in the channel.
     pub users: u64,
 }
 
@@ -22,10 +22,10 @@ pub struct PresenceList {
 ///   session's access ends.
 /// - A session has one entry in a channel. A later entry replaces the earlier one, and a late
 ///   removal of the earlier entry does not remove the later one.
-/// - Nodes that listen to the channel are notified of each entry with
-///   [`is_told`](PresenceEntry::is_told), at most once
-///   ([`Events::presence_changed`](crate::Events::presence_changed)): when a session gets an entry
-///   where it had none, and when its entry is removed.
+/// - Each entry with [`is_told`](PresenceEntry::is_told) is reported to the nodes that listen to
+///   the channel ([`Events::presence_changed`](crate::Events::presence_changed)). They are notified
+///   at most once of a session that had no entry in the channel before, and at most once of an
+///   entry's removal.
 /// - The entries of a node that crashed are removed by another node.
 pub trait Presence: Send + Sync + 'static {
     /// Adds entries. Each replaces the session's earlier entry in the channel.

@@ -7,7 +7,7 @@ use curfew_model::NodeId;
 
 use crate::{BackendError, BoxFuture};
 
-/// Time that a node has to accept a message from another node.
+/// Time within which a node must accept a message from another node.
 pub const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The answer of a node to a message.
@@ -15,7 +15,7 @@ pub const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 pub enum Relayed {
     /// The node has accepted the message.
     Taken,
-    /// The node has nothing that the message is for.
+    /// The session that the message is for is not on the node.
     Unknown,
     /// The node cannot or may not accept the message, and does nothing.
     Refused,
@@ -24,13 +24,13 @@ pub enum Relayed {
 /// Messages to one node.
 ///
 /// Guarantees: a message reaches [`Events::relayed`](crate::Events::relayed) of the named node, at
-/// most once, and no other node. The answer is the result on that node. A message that was answered
-/// is accepted before any message that is sent after the answer, no matter which nodes send them.
-/// The backend neither reads nor protects a message: others may read it in transit, and may send
-/// messages of their own to the node.
+/// most once, and reaches no other node. The answer is the result on that node. The node accepts a
+/// message before it receives any message that is sent after the answer to the first, even if
+/// another node sends it. The backend neither reads nor protects messages: other users of the store
+/// may read a message in transit, and may send messages of their own to the node.
 pub trait Relay: Send + Sync + 'static {
-    /// Sends a message to a node; `None` if there is no such node. After an error the node may have
-    /// accepted the message.
+    /// Sends a message to a node; `None` if there is no such node. If this returns an error, the
+    /// node may nevertheless have accepted the message.
     fn relay(
         &self,
         node: NodeId,

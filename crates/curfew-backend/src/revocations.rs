@@ -14,12 +14,13 @@ use crate::{BackendError, BoxFuture, NodeInfo};
 pub struct Revoked {
     /// The key of the revocation.
     pub key: RevocationKey,
-    /// The tokens that it covers, and its end.
+    /// The tokens that the revocation covers, and its end.
     pub revocation: Revocation,
 }
 
 impl Revoked {
-    /// The disconnect of a session that the revocation covers. Its token was issued at `issued_at`.
+    /// The disconnect of a session that the revocation covers. The session's token was issued at
+    /// `issued_at`.
     pub fn disconnect(&self, issued_at: Option<u64>) -> Disconnect {
         self.revocation.disconnect(&self.key, issued_at)
     }
@@ -32,11 +33,12 @@ pub struct Listed {
     pub key: String,
     /// The kind.
     pub kind: String,
-    /// The value as written; empty for the kinds without one.
+    /// The value as written; empty for a kind without a value.
     pub value: String,
-    /// The tokens that it covers, and its end.
+    /// The tokens that the revocation covers, and its end.
     pub revocation: Revocation,
-    /// The reason for which it can match no session, under any setting of revocable claims.
+    /// The reason why the key can match no session under any setting of revocable claims; `None` if
+    /// it can match a session.
     pub ineffective: Option<Ineffective>,
 }
 
@@ -47,23 +49,23 @@ impl Listed {
     }
 }
 
-/// The effect of a revocation. It is true when given: a node counted as confirmed has closed its
-/// sessions and delivers nothing more to them.
+/// The effect of a revocation. It describes what has happened already: a node that counts as
+/// confirmed has closed the revoked sessions, and delivers nothing more to them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Receipt {
     /// The key written.
     pub key: String,
-    /// Nodes asked and nodes that confirmed.
+    /// The nodes that were asked, and the nodes that confirmed.
     pub nodes: ReceiptNodes,
     /// Sessions closed on the confirming nodes.
     pub closed: u64,
-    /// Its safety from a loss of the primary; absent without replicas.
+    /// The safety of the revocation from a loss of the primary; absent without replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
-    /// The number of replicas that have it; absent without replicas.
+    /// The number of replicas that have the revocation; absent without replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u64>,
-    /// The time it took, in milliseconds.
+    /// The time from the request to this receipt, in milliseconds.
     pub took_ms: u64,
 }
 
@@ -71,10 +73,10 @@ pub struct Receipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
-    /// A replica has it.
+    /// A replica has the revocation.
     Replicated,
-    /// No replica had it in time. If the primary fails now, the revocation is lost unless a
-    /// surviving node has seen it.
+    /// No replica had the revocation in time. If the primary fails now, the revocation is lost
+    /// unless a surviving node has received it.
     PrimaryOnly,
 }
 
@@ -83,10 +85,10 @@ pub enum Durability {
 pub struct ReceiptNodes {
     /// The number of live nodes.
     pub live: u64,
-    /// The number of nodes that have closed their sessions.
+    /// The number of nodes that have closed the revoked sessions.
     pub confirmed: u64,
-    /// The other nodes, ordered by id: disconnected from the backend, too slow, in the middle of a
-    /// reload, or without the kind in their settings.
+    /// The live nodes that have not confirmed, ordered by id. They are disconnected from the
+    /// backend, too slow, in the middle of a reload, or without the kind in their settings.
     pub missing: Vec<NodeId>,
     /// The known names of the missing nodes, by id; absent if no name is known.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -94,8 +96,7 @@ pub struct ReceiptNodes {
 }
 
 impl ReceiptNodes {
-    /// Creates the nodes of a receipt from the `live` nodes and those among them that have
-    /// confirmed.
+    /// Creates the nodes of a receipt from the `live` nodes and the nodes that have confirmed.
     pub fn new(live: impl IntoIterator<Item = NodeId>, confirmed: &HashSet<NodeId>) -> Self {
         let live: BTreeSet<NodeId> = live.into_iter().collect();
         let missing = live.iter().filter(|node| !confirmed.contains(node));
@@ -124,7 +125,7 @@ impl ReceiptNodes {
 /// higher `before` is kept, and covering all tokens counts as the highest. The later expiry is kept
 /// too, and no expiry counts as the latest. To shorten a revocation, call `restore` first.
 pub trait Revocations: Send + Sync + 'static {
-    /// The first of `keys` under which a revocation covers a token issued at `issued_at`.
+    /// Finds the first of `keys` with a revocation that covers a token issued at `issued_at`.
     fn check<'a>(
         &'a self,
         keys: &'a [RevocationKey],
@@ -138,12 +139,14 @@ pub trait Revocations: Send + Sync + 'static {
         revocation: Revocation,
     ) -> BoxFuture<'_, Result<Receipt, BackendError>>;
 
-    /// Lifts the revocation of a key in all its spellings. Returns true if there was one.
+    /// Lifts the revocation of a key in all the key's spellings. Returns true if there was a
+    /// revocation.
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>>;
 
     /// Compares every session of this node with the revocations in force, by the session's current
-    /// keys, and ends the covered sessions. Traffic goes on meanwhile. While the backend is
-    /// unreachable this waits: once it is reachable, every session is compared anyway.
+    /// keys, and ends the covered sessions. Other traffic continues meanwhile. While the backend is
+    /// unreachable, the call waits. Once the backend is reachable again, every session is compared
+    /// in any case, and the call returns.
     ///
     /// # Errors
     ///
@@ -151,8 +154,8 @@ pub trait Revocations: Send + Sync + 'static {
     fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
     /// The time since the Unix epoch by the backend's clock, the same for all nodes. It lies
-    /// between the begin and the end of the call, so a cutoff set before the call is not later than
-    /// it.
+    /// between the begin and the end of the call. A cutoff from the backend's clock before the call
+    /// is thus not later than this time.
     fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>>;
 
     /// Every revocation in force, ordered by kind and value.

@@ -11,57 +11,59 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BackendError, BoxFuture};
 
-/// Time that a client has to respond to a probe.
+/// Time within which a client must respond to a probe.
 pub const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Most sessions of one user that are probed at once, the oldest ones.
+/// Maximum number of one user's sessions that are probed at once. The oldest sessions are probed.
 pub const MAX_PROBED: usize = 256;
 
 /// The treatment of a session beyond the user's limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OverLimit {
-    /// It is refused, after the clients of the user's other sessions were probed.
+    /// The new session is refused, unless the client of another session of the user fails to
+    /// respond to a probe.
     #[default]
     Refuse,
-    /// It replaces the user's oldest session.
+    /// The new session replaces the user's oldest session.
     CloseOldest,
 }
 
 /// The record of a session.
 #[derive(Debug, Clone)]
 pub struct SessionRecord {
-    /// Its id.
+    /// The session's id.
     pub session: SessionId,
     /// The user, with the token's claims and times.
     pub principal: Arc<Principal>,
     /// The node that has the session.
     pub node: NodeId,
-    /// The time of its opening, in Unix seconds.
+    /// The time when the session opened, in Unix seconds.
     pub connected_at: u64,
-    /// Its protocol's name, for example `curfew.v1`.
+    /// The name of the session's protocol, for example `curfew.v1`.
     pub protocol: Cow<'static, str>,
-    /// The address of its client; `None` if it is not known.
+    /// The address of the session's client; `None` if it is not known.
     pub address: Option<IpAddr>,
 }
 
 /// A session that has ended, and whose record is to be removed.
 #[derive(Debug, Clone)]
 pub struct ClosedSession {
-    /// Its id.
+    /// The session's id.
     pub session: SessionId,
-    /// Its principal, by the token last in force.
+    /// The principal of the last token in force.
     pub principal: Arc<Principal>,
 }
 
 /// The sessions to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SessionFilter {
-    /// Only this user's.
+    /// Only sessions of this user; `None` for all users.
     pub user: Option<String>,
-    /// Only sessions after this one: a page's [`cursor`](SessionPage::cursor).
+    /// Only sessions after this session, which is the [`cursor`](SessionPage::cursor) of the
+    /// previous page.
     pub after: Option<SessionId>,
-    /// At most this many; at least 1.
+    /// Maximum number of sessions; at least 1.
     pub limit: usize,
 }
 
@@ -70,14 +72,14 @@ pub struct SessionFilter {
 pub struct SessionPage {
     /// The records.
     pub sessions: Vec<SessionRecord>,
-    /// The start of the next page; `None` if this was the last.
+    /// The position at which the next page starts; `None` if this page is the last.
     pub cursor: Option<SessionId>,
 }
 
-/// The reason for which a session may not be recorded.
+/// The reason why a session cannot be recorded.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The user has as many as are allowed.
+    /// The user has as many sessions as are allowed.
     #[error("the user has {limit} sessions already")]
     SessionLimit {
         /// `session.max_per_user`.
@@ -92,7 +94,7 @@ pub enum OpenError {
 ///
 /// Guarantees: every node sees a record by `get` and `list` from the moment `open` has returned
 /// until `close` is called or access ends, at the token's `exp` plus the leeway. `open` counts and
-/// records in one step: of concurrent calls for one user, never more than `max_per_user` succeed.
+/// records in one step, so concurrent calls never give a user more than `max_per_user` sessions.
 pub trait Sessions: Send + Sync + 'static {
     /// Records a session. A `max_per_user` of 0 means no limit.
     fn open(
@@ -101,11 +103,11 @@ pub trait Sessions: Send + Sync + 'static {
         max_per_user: u32,
     ) -> BoxFuture<'_, Result<(), OpenError>>;
 
-    /// Makes room for one more session of a user, if possible, and removes the records of the
-    /// sessions that it ends. [`OverLimit::Refuse`] ends the sessions, on any node, whose clients
-    /// do not respond within [`PROBE_PATIENCE`]. [`OverLimit::CloseOldest`] ends the oldest
-    /// session, or the next one if its node does not answer. Sessions of nodes that do not answer
-    /// keep counting.
+    /// Makes room for one more session of a user, if possible. Removes the records of the sessions
+    /// that it ends. [`OverLimit::Refuse`] ends the user's sessions, on any node, whose clients do
+    /// not respond within [`PROBE_PATIENCE`]. [`OverLimit::CloseOldest`] ends the oldest session,
+    /// or the next older one if the session's node does not answer. Sessions of nodes that do not
+    /// answer keep counting.
     fn make_room<'a>(
         &'a self,
         user: &'a str,
@@ -132,7 +134,7 @@ pub trait Sessions: Send + Sync + 'static {
         filter: &'a SessionFilter,
     ) -> BoxFuture<'a, Result<SessionPage, BackendError>>;
 
-    /// Ends one session (close 4404) on any node. Returns true if it was found. Fails if its node
-    /// does not answer.
+    /// Ends one session (close 4404) on any node. Returns true if the session was found. Fails if
+    /// the session's node does not answer.
     fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>>;
 }

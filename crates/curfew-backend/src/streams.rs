@@ -16,9 +16,9 @@ pub const POSITION_LIFETIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Bounds of a channel's stream (`history` of `[[channels]]`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StreamBounds {
-    /// Most publications stored; at least 1.
+    /// Maximum number of stored publications; at least 1.
     pub size: u32,
-    /// Time for which publications are stored after the last of them.
+    /// Time for which publications stay stored after the last publication.
     pub ttl: Duration,
 }
 
@@ -31,7 +31,7 @@ pub enum StreamRange {
     After {
         /// The offset before the first publication.
         offset: u64,
-        /// Most publications.
+        /// Maximum number of publications.
         limit: u32,
     },
     /// Publications before an offset, newest first, at most `limit`.
@@ -39,7 +39,7 @@ pub enum StreamRange {
         /// The offset after the newest publication to read. An offset above the top means the end
         /// of the stream.
         offset: u64,
-        /// Most publications.
+        /// Maximum number of publications.
         limit: u32,
     },
 }
@@ -67,11 +67,11 @@ pub struct StreamPage {
 /// - A channel has an epoch, with offset 0, from the first request for it.
 pub trait Streams: Send + Sync + 'static {
     /// Appends a publication to its channel's stream and hands it to every listening node, in one
-    /// step. Answers with its position.
+    /// step. Returns the publication's position.
     ///
     /// A second publication with the same `key` in the same channel, within
-    /// [`PUBLICATION_KEY_LIFETIME`], gets the answer of the first and has no other effect. The
-    /// order and `until` are as for [`Broker::publish`](crate::Broker::publish).
+    /// [`PUBLICATION_KEY_LIFETIME`], returns the position of the first publication and has no other
+    /// effect. The order and `until` are as for [`Broker::publish`](crate::Broker::publish).
     fn append(
         &self,
         publication: Publication,
@@ -94,7 +94,7 @@ pub trait Streams: Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<Vec<Position>, BackendError>>;
 
     /// Deletes every publication of a channel's stream. The stream's position stays, so that
-    /// subscribers miss nothing. Every node that listens is notified
+    /// subscribers do not mistake the deletion for a gap. Every node that listens is notified
     /// ([`Events::cleared`](crate::Events::cleared)) in the same step, before any later
     /// publication.
     fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;

@@ -8,9 +8,9 @@ use crate::{BackendError, BoxFuture};
 
 /// The store of tickets.
 ///
-/// Guarantees: until the lifetime is over, `take` returns on any node what `put` has stored, and to
-/// one caller only, however many call at once. A backend that loses its latest writes, as a
-/// failover does, may return it a second time within its lifetime, or not at all.
+/// Guarantees: until the lifetime is over, `take` returns on any node what `put` has stored. Of any
+/// number of concurrent callers, only one gets the data. A backend that loses its latest writes,
+/// for example in a failover, may return the data a second time within the lifetime, or not at all.
 pub trait Tickets: Send + Sync + 'static {
     /// Stores the sealed data of a new ticket. If the id already exists, the call fails and the
     /// stored data stays.
@@ -21,9 +21,9 @@ pub trait Tickets: Send + Sync + 'static {
         lifetime: Duration,
     ) -> BoxFuture<'a, Result<(), BackendError>>;
 
-    /// Removes the data stored for a ticket, and returns it; `None` if there is none, or none any
-    /// more. A call that fails or is cancelled may have removed the data all the same, so the
-    /// ticket must not be used again.
+    /// Removes the data stored for a ticket, and returns it; `None` if no data is stored. A call
+    /// that fails or is cancelled may nevertheless have removed the data, so the caller must not
+    /// try again.
     fn take<'a>(&'a self, id: &'a TicketId)
     -> BoxFuture<'a, Result<Option<Vec<u8>>, BackendError>>;
 }

@@ -45,7 +45,7 @@ pub enum ProviderError {
     OtherIssuer {
         /// The document's URL.
         url: String,
-        /// Its issuer, cut to fit a log line.
+        /// The issuer that the document names, cut to fit a log line.
         theirs: String,
         /// The configured issuer.
         ours: String,
@@ -68,7 +68,7 @@ impl From<KeyError> for ProviderError {
 }
 
 impl ProviderError {
-    /// A name for the fault, from a fixed list: it contains nothing of the provider's.
+    /// A name for the fault, from a fixed list. It contains no text that the provider sent.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Fetch { error, .. } => error.error_type(),
@@ -80,7 +80,7 @@ impl ProviderError {
     }
 }
 
-/// The members that matter here; the others are ignored (§3).
+/// The members that are used. All other members are ignored (§3).
 #[derive(Deserialize)]
 struct Configuration {
     issuer: String,
@@ -100,7 +100,8 @@ impl Fetcher {
         }
     }
 
-    /// Fetches the URL of the key set. Asks the issuer each time, because it may move its keys.
+    /// Fetches the URL of the key set. Asks the issuer each time, because the issuer may move its
+    /// keys.
     async fn key_set_url(&self, issuer: &str, trust: &Trust) -> Result<String, ProviderError> {
         // §4.1 removes a trailing slash.
         let at = found_at(issuer);

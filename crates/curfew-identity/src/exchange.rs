@@ -1,5 +1,5 @@
 //! One HTTP/1.1 exchange over a connection of its own, for identity providers and for the command
-//! line. It has no redirects, no cookies and no proxies, and does not reuse the connection.
+//! line. Redirects, cookies, proxies and reuse of the connection are not supported.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::net::{self, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time;
 
-/// Head start of each address of a host before the next one, and the number of addresses tried.
+/// Head start of each address of a host before the next address is tried.
 const HEAD_START: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: u32 = 8;
 
@@ -57,17 +57,17 @@ pub async fn roots(file: &Path) -> io::Result<RootCertStore> {
 }
 
 /// Connects to `address`: a name, an IPv4 address or an IPv6 address in brackets, with a port. The
-/// addresses of a name are tried together, each with a head start before the next (RFC 8305 §5).
+/// attempts on a name's addresses overlap, each with a head start before the next (RFC 8305 §5).
 ///
 /// # Errors
 ///
-/// The name has no address, or none accepts the connection. There is no deadline.
+/// The name has no address, or no address accepts the connection. There is no deadline.
 pub async fn connect(address: &str) -> io::Result<TcpStream> {
     connect_first(net::lookup_host(address).await?).await
 }
 
 /// Connects to the address that answers first. An address that never answers must not use up the
-/// time of the others.
+/// time of the other addresses.
 async fn connect_first(addresses: impl Iterator<Item = SocketAddr>) -> io::Result<TcpStream> {
     let mut attempts = JoinSet::new();
     for (nth, address) in (0..MAX_ADDRESSES).zip(addresses) {
@@ -120,7 +120,7 @@ where
             Err(_) => Err(ExchangeError::Broken.into()),
         }
     };
-    // Driven here instead of in a task, so that nothing of the connection outlives the call.
+    // The connection is driven here instead of in a task, so that it does not outlive the call.
     tokio::pin!(connection, answer);
     tokio::select! {
         biased;
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(none.kind(), io::ErrorKind::NotFound);
     }
 
-    /// A full accept queue drops further attempts without an answer.
+    /// A listener with a full accept queue drops further connection attempts without an answer.
     #[tokio::test]
     async fn an_address_that_swallows_everything_keeps_nobody_from_the_next() {
         let socket = net::TcpSocket::new_v4().unwrap();

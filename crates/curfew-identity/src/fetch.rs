@@ -49,7 +49,7 @@ pub enum FetchError {
     /// source of keys.
     #[error("redirects with {0}: configure the URL that it leads to")]
     Redirect(StatusCode),
-    /// The status is another than 200.
+    /// The status is neither 200 nor a redirect.
     #[error("answers {0}")]
     Status(StatusCode),
     /// The fetch exceeded its timeout.
@@ -75,7 +75,7 @@ impl FetchError {
     }
 }
 
-/// The remedy for a TLS fault whose own text does not reveal it; empty for other faults.
+/// The remedy for a TLS fault whose own text does not state the remedy; empty for other faults.
 fn advice(error: &io::Error) -> &'static str {
     match error.to_string().contains("CaUsedAsEndEntity") {
         true => {
@@ -97,7 +97,7 @@ struct Inner {
 
 impl Fetcher {
     /// Makes a fetcher with this `timeout` per document. `tls` makes the client's TLS
-    /// configuration, and is called at the first https URL.
+    /// configuration. It is called when the first https URL is fetched.
     pub fn new(timeout: Duration, tls: fn() -> Arc<ClientConfig>) -> Self {
         Self(Arc::new(Inner {
             timeout,
@@ -173,7 +173,8 @@ where
         .expect("a path and a host of a URL are good in a request");
     let (_, body) = exchange(stream, request, MAX_BYTES, |status| match status {
         StatusCode::OK => Ok(()),
-        // Not a redirect: the request had no condition, so this answer has no document.
+        // 304 is not a redirect. The request had no condition, so the answer is a fault of the
+        // server.
         StatusCode::NOT_MODIFIED => Err(FetchError::Status(status)),
         _ if status.is_redirection() => Err(FetchError::Redirect(status)),
         _ => Err(FetchError::Status(status)),

@@ -1,4 +1,5 @@
-//! Upkeep of fetched keys: one task per issuer, so that each has one fetch at a time.
+//! Upkeep of fetched keys. One task per issuer ensures that each issuer has at most one fetch at a
+//! time.
 
 use std::fmt;
 use std::future::Future;
@@ -27,7 +28,7 @@ pub struct Fetched<'a> {
     pub issuer: &'a str,
     /// The duration of the fetch, including the OpenID configuration.
     pub took: Duration,
-    /// The number of keys it put in force, or the name of the fault.
+    /// The number of keys that the fetch put in force, or the name of the fault.
     pub keys: Result<usize, &'static str>,
 }
 
@@ -62,8 +63,8 @@ impl Keepers {
     /// Starts and stops tasks so that they match the issuers in force. Call it after each change of
     /// issuers.
     pub fn update(&self) {
-        // Held throughout, so that concurrent updates start one task per issuer. Nothing is awaited
-        // meanwhile.
+        // The lock is held throughout, so that concurrent updates start only one task per issuer.
+        // Nothing is awaited meanwhile.
         let mut kept = self.kept.lock();
         let remotes = self.authenticator.remotes();
         kept.retain(|(old, stop)| {

@@ -2,8 +2,7 @@
 //! keys.
 //!
 //! Owns: the HTTP client with its bounds, OpenID Connect discovery, and the tasks that keep fetched
-//! keys current.
-//! Knows nothing of: tokens, which [`curfew_auth`] verifies with the keys; sessions; the listeners.
+//! keys current. Knows nothing of: tokens, which [`curfew_auth`] verifies; sessions; the listeners.
 //! Start at [`Keepers`].
 
 mod discovery;

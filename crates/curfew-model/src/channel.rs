@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 255;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel(Arc<str>);
 
-/// The reason for which a string is not a channel name.
+/// The reason why a string is not a channel name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelError {
     /// The name is empty.
@@ -50,7 +50,7 @@ impl Channel {
         Ok(Self(name.into()))
     }
 
-    /// The first bytes of the name's SHA-256. Two names hardly ever share it.
+    /// The first eight bytes of the name's SHA-256. Two names hardly ever have the same digest.
     pub fn digest(&self) -> u64 {
         digest(self.0.as_bytes())
     }
@@ -79,7 +79,7 @@ impl fmt::Debug for Channel {
     }
 }
 
-/// The first bytes of a text's SHA-256. Two texts hardly ever share it.
+/// The first eight bytes of a text's SHA-256. Two texts hardly ever have the same digest.
 pub fn digest(text: &[u8]) -> u64 {
     let digest = Sha256::digest(text);
     digest[..8]

@@ -1,12 +1,13 @@
-//! The clocks that measure access. They are passed in, so that tests can set them.
+//! The clocks that measure access. Callers pass them in, so that tests can set them.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::boottime;
 
-/// Two clocks. The wall clock is compared with `exp`, `iat` and `nbf`, and may be set at any time.
-/// The boot clock is never set, and measures durations. Waits use the runtime's monotonic clock.
+/// A wall clock and a boot clock. The wall clock is compared with `exp`, `iat` and `nbf`; an
+/// administrator may set it at any time. The boot clock measures durations, and nothing can set it.
+/// Waits use the runtime's monotonic clock instead of these two.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Time since the Unix epoch.
     fn now(&self) -> Duration;

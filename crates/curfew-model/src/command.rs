@@ -8,8 +8,8 @@ use crate::{
     Publication, SessionId, TraceContext, TraceId,
 };
 
-/// The client's own name for a command, echoed in the reply. It is a JSON number or string, kept as
-/// the JSON text that was sent.
+/// The client's own name for a command, echoed in the reply. It is a JSON number or string, stored
+/// as the JSON text that the client sent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CommandId(Box<str>);
 
@@ -56,9 +56,11 @@ pub enum ClientRequest<'a> {
 pub enum Command<'a> {
     /// Authenticates a connection. It must be the first command.
     Auth {
-        /// The JWT, unverified; `None` if the client has none, or if the request carried it.
+        /// The JWT, unverified; `None` if the client has no token, or sent it in the upgrade
+        /// request.
         token: Option<Cow<'a, str>>,
-        /// Channels that the client asks the server to subscribe it to, with its positions in them.
+        /// Channels to which the server should subscribe the client, each with the client's
+        /// position.
         subscriptions: Vec<(Cow<'a, str>, SubscribeOptions<'a>)>,
     },
     /// Subscribes to a channel.
@@ -89,14 +91,14 @@ pub enum Command<'a> {
     History {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
-        /// Most publications in the answer.
+        /// Maximum number of publications in the answer.
         limit: u64,
         /// The part to read.
         range: HistoryRange,
-        /// The epoch of the client's position, if any other epoch is an error.
+        /// The epoch that the stream must have; in any other epoch, the answer is an error.
         epoch: Option<Epoch>,
     },
-    /// Reads which sessions are subscribed to a channel.
+    /// Lists the sessions that are subscribed to a channel.
     Presence {
         /// The channel's name, unchecked.
         channel: Cow<'a, str>,
@@ -115,9 +117,9 @@ pub enum Command<'a> {
         /// The JWT, unverified.
         token: Cow<'a, str>,
     },
-    /// Calls a procedure of the server. There are none.
+    /// Calls a procedure of the server. The server has no procedures, so the answer is an error.
     Call,
-    /// Sends a message to the server itself, which accepts none and does not answer.
+    /// Sends a message to the server itself. The server discards it without an answer.
     Send,
     /// Asks for a `pong` reply.
     Ping,
@@ -126,14 +128,15 @@ pub enum Command<'a> {
 /// The options of a subscription.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SubscribeOptions<'a> {
-    /// The client's position in the channel's stream. It asks for the publications after it.
+    /// The client's position in the channel's stream. The client asks for the publications after
+    /// this position.
     pub since: Option<Position>,
     /// True if the client asks for notices of sessions that enter or leave the channel.
     pub join_leave: bool,
     /// True if the client wants no subscription unless every publication after `since` is
     /// available.
     pub must_recover: bool,
-    /// True if the client accepts a publication as its difference to the one before it.
+    /// True if the client accepts a publication as its difference to the publication before it.
     pub delta: bool,
     /// A JWT for this channel, unverified.
     pub token: Option<Cow<'a, str>>,
@@ -239,8 +242,8 @@ impl fmt::Debug for Command<'_> {
     }
 }
 
-/// The means to send commands to a session whose transport carries messages to the client only.
-/// Each command then arrives in a request of its own.
+/// The means to send commands to a session whose transport carries messages only to the client. The
+/// client then sends each command in a separate request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CommandsBy<'a> {
     /// The secret that authorizes a request to act for the session.
@@ -300,7 +303,7 @@ pub enum Reply<'a> {
     Unsubscribed,
     /// The publication was accepted.
     Published {
-        /// Its position, if the channel has a stream.
+        /// The publication's position, if the channel has a stream.
         position: Option<Position>,
     },
     /// A part of a channel's stream.
@@ -309,14 +312,14 @@ pub enum Reply<'a> {
         position: Position,
         /// The publications, in the order of the range that was asked for.
         publications: &'a [Publication],
-        /// True if the answer was cut, because the whole would have been too large.
+        /// True if publications were left out because the answer would have been too large.
         truncated: bool,
     },
     /// The sessions that are subscribed to a channel.
     Presence {
         /// The sessions, at most [`MAX_PRESENCE_SESSIONS`](crate::MAX_PRESENCE_SESSIONS).
         sessions: &'a [Present],
-        /// The number of their users, including users whose sessions the list leaves out.
+        /// The number of users in the channel, including users whose sessions the list leaves out.
         users: u64,
         /// True if the list leaves sessions out.
         truncated: bool,
@@ -328,9 +331,9 @@ pub enum Reply<'a> {
         /// Users.
         users: u64,
     },
-    /// The client's position is not one of the stream, or publications after it are not available.
+    /// The client's position is not in the stream, or some publications after it are not available.
     Unrecoverable,
-    /// The token of a subscription has expired, or is not valid yet.
+    /// The token of the subscription has expired or is not valid yet.
     SubscriptionExpired,
     /// The command was not executed.
     Error {
@@ -350,10 +353,11 @@ pub enum Reply<'a> {
     },
     /// The token of a subscription was replaced.
     SubscriptionRefreshed {
-        /// Seconds until the client should renew it; `None` if it does not expire.
+        /// Seconds until the client should renew the new token; `None` if the token does not
+        /// expire.
         renew_in: Option<u64>,
     },
-    /// The reply to `ping`. It is sent without an id as well.
+    /// The reply to `ping`. It is sent even if the command had no id.
     Pong,
 }
 
@@ -362,9 +366,10 @@ pub enum Reply<'a> {
 pub struct Subscribed<'a> {
     /// The position after which publications follow live, if the channel has a stream.
     pub position: Option<Position>,
-    /// The subscriber's own position, if it named one.
+    /// The position from which the subscriber asked to recover; `None` if it named no position.
     pub since: Option<Position>,
-    /// True if everything after `since` is in `publications` or follows; `None` without `since`.
+    /// True if every publication after `since` is in `publications` or is delivered later; `None`
+    /// without `since`.
     pub recovered: Option<bool>,
     /// True if a subscription that ends can be resumed.
     pub is_recoverable: bool,
@@ -391,13 +396,13 @@ pub enum Push<'a> {
         from: Option<&'a str>,
         /// The publishing session; `None` for the admin API, or if no protocol shows it.
         sender: Option<&'a Present>,
-        /// Its position in the channel's stream, if the channel has one.
+        /// The publication's position, if the channel has a stream.
         position: Option<Position>,
         /// The form of the data. A subscriber that accepts differences gets another form.
         form: DataForm<'a>,
     },
-    /// A gap: earlier publications of the channel may be missing, later ones are complete. It is
-    /// encoded once for all receivers.
+    /// A gap: publications before this message may be missing. From this message on, the
+    /// publications are complete. It is encoded once for all receivers.
     Gap {
         /// The channel.
         channel: &'a Channel,
@@ -444,7 +449,7 @@ pub enum DataForm<'a> {
     Plain,
     /// The data itself, for a subscriber that accepts differences.
     Whole,
-    /// The difference to the publication before it.
+    /// The difference to the publication before this one.
     Difference(&'a [u8]),
 }
 
@@ -457,7 +462,7 @@ pub enum MessageKind {
     Binary,
 }
 
-/// A whole message, or the rest of one, borrowed from the read buffer.
+/// A whole message, or the part of it that is not decoded yet, borrowed from the read buffer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Message<'a> {
     /// Valid UTF-8 text.

@@ -3,7 +3,7 @@
 /// The advice to a client after a close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advice {
-    /// Do not reconnect: an unchanged client meets the same close.
+    /// Do not reconnect: the connection of an unchanged client would be closed for the same reason.
     No,
     /// Reconnect, with backoff.
     Yes,
@@ -30,8 +30,8 @@ impl Advice {
     }
 }
 
-/// The reason for which the server ends a connection: a close code with its name and advice. Two
-/// disconnects are equal if their codes and names are, even if their messages differ.
+/// The reason why the server ends a connection: a close code with its name and advice. Two
+/// disconnects are equal if they have the same code and name, even if their messages differ.
 #[derive(Debug, Clone, Copy)]
 pub struct Disconnect {
     /// The WebSocket close code.
@@ -105,7 +105,7 @@ impl PartialEq for Disconnect {
 impl Eq for Disconnect {}
 
 impl Disconnect {
-    /// A copy with a message that names the rule or the bound.
+    /// A copy with another message, which names the rule or the bound that was broken.
     pub const fn because(self, message: &'static str) -> Self {
         Self { message, ..self }
     }
@@ -120,8 +120,8 @@ impl Disconnect {
         advice: Advice::WithNewToken,
     };
 
-    /// Publications may be missing in a channel that the server has subscribed the session to. The
-    /// client recovers them over a new connection. The code is that of the Centrifuge protocol, and
+    /// Publications may be missing in a channel to which the server has subscribed the session. The
+    /// client recovers them over a new connection. The code comes from the Centrifuge protocol, and
     /// no other protocol ends a session for this reason.
     pub const INSUFFICIENT_STATE: Self = Self {
         code: 3010,
@@ -139,7 +139,8 @@ impl Disconnect {
         advice: Advice::No,
     };
 
-    /// True if access is over or no lease covers it. Then no more data may be sent to the client.
+    /// True if the session's access has ended or is not covered by a lease. No more data may then
+    /// be sent to the client.
     pub fn withdraws_access(self) -> bool {
         [
             Self::REVOKED,

@@ -1,9 +1,9 @@
-//! The seam between a node and its machine: the tasks.
+//! The seam between a node and its machine, which consists of the node's tasks.
 //!
-//! `tests/simulation` runs several nodes in one process on virtual time. It must know which node's
-//! code runs, because each node has its own clocks, and it must be able to pause a node. Clocks and
-//! randomness need no seam, because the simulation replaces those of the C library. Sockets are
-//! passed in through [`Transport::Memory`] and `Dial`.
+//! `tests/simulation` runs several nodes in one process on virtual time. The simulation must know
+//! which node's code runs, because each node has its own clocks. It must also be able to pause a
+//! node. Clocks and randomness need no seam, because the simulation replaces the functions of the C
+//! library. Sockets are passed in through [`Transport::Memory`] and `Dial`.
 //!
 //! Without the feature `simulation`, as in a release, this module does nothing.
 //!
@@ -40,11 +40,13 @@ mod simulated {
         /// The node whose code runs now.
         fn node(&self) -> Option<usize>;
 
-        /// Called before a task of `node` runs. Ready with `false` ends the task. While the node is
-        /// paused the result is pending, and the task is woken when the node resumes.
+        /// Called before a task of `node` runs. `Ready(true)` lets the task run, and `Ready(false)`
+        /// ends it. While the node is paused, the result is pending; the task is woken when the
+        /// node resumes.
         fn begin(&self, node: usize, cx: &mut Context<'_>) -> Poll<bool>;
 
-        /// Called after a task of a node has run; `before` is the node whose code ran before.
+        /// Called after a task of a node has run. `before` is the node whose code ran before this
+        /// task.
         fn end(&self, before: Option<usize>);
     }
 
@@ -91,7 +93,7 @@ mod simulated {
             };
             let before = env.node();
             if !ready!(env.begin(node, cx)) {
-                // The node has stopped, and its tasks end with it.
+                // The node has stopped, so its tasks end.
                 return Poll::Ready(());
             }
             let polled = self.future.as_mut().poll(cx);

@@ -8,7 +8,7 @@ pub enum GapReason {
     LinkLost,
     /// The node held no delivery lease and delivered nothing.
     NoLease,
-    /// A publication exceeds the largest size that is read.
+    /// A publication exceeds the maximum size that a node reads.
     TooLarge,
     /// A publication is malformed.
     Malformed,

@@ -20,8 +20,8 @@ pub struct SessionId(Uuid);
 #[serde(transparent)]
 pub struct NodeId(Uuid);
 
-/// The id under which a ticket is stored. It is a one-way digest of the ticket, and so no secret.
-/// It is shown as 43 characters of base64url.
+/// The id under which a ticket is stored. It is a one-way digest of the ticket, so it is not a
+/// secret. It is shown as 43 characters of base64url.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TicketId([u8; 32]);
 
@@ -49,7 +49,7 @@ impl fmt::Debug for TicketId {
 #[error("not an id: expected 36 characters such as 01980000-0000-7000-8000-000000000000")]
 pub struct ParseIdError;
 
-/// The name of the machine, for display: ids change at every start.
+/// The name of the machine. It is displayed beside node ids, which change at every start.
 pub fn host_name() -> String {
     let names = rustix::system::uname();
     names.nodename().to_string_lossy().into_owned()

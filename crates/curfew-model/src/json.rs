@@ -1,16 +1,16 @@
 //! A single pass over a JSON text (RFC 8259). It checks the text, bounds its depth, and finds the
 //! members of the outermost object. It builds and copies nothing.
 //!
-//! serde_json does not fit: its depth limit is fixed, it refuses numbers that no double holds, and
-//! when it stops early, it cannot tell a text that is not JSON from JSON that Curfew refuses.
+//! serde_json does not fit. Its depth limit is fixed, and it refuses numbers that no double holds.
+//! When it stops early, it does not tell if the text is JSON.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Most digits of a number without an exponent that a double always holds.
+/// Maximum digits with which a number without an exponent is certain to fit into a double.
 const DOUBLE_DIGITS: usize = 308;
 
-/// The reason for which a scan ended early.
+/// The reason why a scan ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The text is not JSON.
@@ -24,10 +24,10 @@ pub enum Fault {
 /// The rules for a text beyond those of JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
-    /// Most levels of arrays and objects, including the outermost.
+    /// Maximum number of nested arrays and objects, the outermost included.
     pub max_depth: usize,
-    /// A name may occur only once in an object, at every level. [`Scanned::plain`] then knows the
-    /// parts that other readers refuse.
+    /// True if objects at every level must not repeat a name. The scan then also notes the parts
+    /// that other readers refuse, for [`Scanned::plain`].
     pub strict: bool,
 }
 
@@ -39,7 +39,7 @@ pub struct Scanned {
     odd: Vec<Odd>,
 }
 
-/// A part that is valid JSON, but that readers into Unicode texts and doubles refuse.
+/// A valid JSON text or number that does not fit into Unicode or into a double.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
@@ -141,7 +141,7 @@ impl Scanned {
     }
 }
 
-/// The text, if it may be an object. A derived reader would also accept an array of members.
+/// The text, if it begins like an object; a derived reader would also accept an array.
 pub fn object_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.trim_ascii_start().starts_with('{').then_some(text)
@@ -284,7 +284,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Skips the opening bracket. The bound on the depth bounds this recursion as well.
+    /// Skips the opening bracket. The check of the depth here bounds the scanner's recursion too.
     fn open(&mut self, depth: usize) -> Result<(), Fault> {
         if depth > self.rules.max_depth {
             return Err(Fault::TooDeep);
@@ -300,7 +300,7 @@ impl<'a> Scanner<'a> {
         closes
     }
 
-    /// Skips a comma (true) or the closing bracket (false).
+    /// Skips a comma or the closing bracket. Returns true for a comma.
     fn goes_on(&mut self, bracket: u8) -> Result<bool, Fault> {
         self.space();
         match self.next() {
@@ -396,7 +396,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Notes a surrogate without its other half: high before low.
+    /// Notes a surrogate without its other half. A pair is a high and then a low surrogate.
     fn surrogates(&mut self, unit: u16) -> Result<(), Fault> {
         match unit {
             0xD800..=0xDBFF => {

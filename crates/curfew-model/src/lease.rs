@@ -1,4 +1,5 @@
-//! The delivery lease: the right of a node to deliver, and to execute commands, at this moment.
+//! The delivery lease: the right of a node to deliver publications and to execute commands at this
+//! moment.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,14 +11,16 @@ use rustix::time::{ClockId, clock_gettime};
 /// Value of a lease that is not held.
 const NOT_HELD: u64 = 0;
 
-/// Value of a lease that never ends, because its sessions depend on no remote backend.
+/// Value of a lease that never ends, for a node without a remote backend.
 const PERPETUAL: u64 = u64::MAX;
 
 /// Time since the system started, including the time in suspend (`CLOCK_BOOTTIME`). Leases are
-/// measured by it, because it continues while a process is paused or the machine suspended.
+/// measured by this clock, because it continues while a process is paused or the machine is
+/// suspended.
 pub fn boottime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
-    // Neither part of a time since the start is negative, and the nanoseconds stay below a second.
+    // The conversions cannot fail: a time since the start has no negative part, and its nanoseconds
+    // stay below a second.
     Duration::new(
         u64::try_from(now.tv_sec).unwrap_or_default(),
         u32::try_from(now.tv_nsec).unwrap_or_default(),
@@ -30,17 +33,18 @@ pub fn boottime() -> Duration {
 /// A remote backend renews the lease for a limited time whenever it has proof that the node knows
 /// every revocation. The lease ends by itself after that time, even while the process is paused.
 ///
-/// A process paused for less than the lease has unread revocations in its sockets. If [signs of
-/// life](DeliveryLease::note_alive) are given, the lease is lost from the moment the process
-/// resumes until the backend has been asked once more.
+/// A process that was paused for less than the lease may have unread revocations in its sockets. If
+/// the process gives [signs of life](DeliveryLease::note_alive), the pause is detected: the lease
+/// is lost from the moment the process resumes until the backend has answered once more.
 pub struct DeliveryLease {
     /// The end of the lease, in nanoseconds of [`boottime`].
     held_until: AtomicU64,
-    /// The time until which this process counts as running, in the same unit. [`PERPETUAL`] if no
-    /// signs of life are given; [`NOT_HELD`] from a pause until the next renewal.
+    /// The time until which this process counts as running, in nanoseconds of [`boottime`]. It is
+    /// [`PERPETUAL`] if no signs of life are given, and [`NOT_HELD`] from the end of a pause until
+    /// the next renewal.
     running_until: AtomicU64,
-    /// Locked while the lease is renewed and while a pause is detected: a renewal must not use
-    /// proof from before the pause.
+    /// Locked while the lease is renewed and while a pause is detected, because a renewal must not
+    /// use proof from before a pause.
     liveness: Mutex<Liveness>,
 }
 
@@ -54,8 +58,8 @@ struct Liveness {
 }
 
 /// The lease at one moment. Load it first, then read the session's state, then call
-/// [`holds`](Self::holds). The state is then at least as new as the proof behind the lease, and a
-/// process that was paused in between finds that the lease does not hold.
+/// [`holds`](Self::holds). The state is then at least as new as the proof behind the lease. A
+/// process that was paused in between finds that the lease no longer holds.
 #[derive(Debug, Clone, Copy)]
 pub struct LeaseSnapshot(u64);
 
@@ -117,24 +121,24 @@ impl DeliveryLease {
         }
     }
 
-    /// True if the lease is lost only because this process was paused. After a round trip to the
-    /// backend it is held again, or lost for longer.
+    /// True if the lease is lost only because this process was paused. The next round trip to the
+    /// backend shows if the lease is held again.
     pub fn is_catching_up(&self) -> bool {
         !self.is_held() && LeaseSnapshot(self.held_until.load(Ordering::SeqCst)).holds()
     }
 
-    /// The current stretch. Take it before the backend is asked for proof.
+    /// The current stretch. The caller reads it before it asks the backend for proof.
     pub fn stretch(&self) -> Stretch {
         Stretch(self.liveness_state().stops)
     }
 
     /// Renews the lease until `until` (as [`boottime`]), on proof that was asked for in `stretch`.
-    /// Returns `None`, without renewing, if the process was paused since; otherwise true if the
-    /// lease was not held before.
+    /// Returns `None`, without renewing, if the process was paused since then. Otherwise returns
+    /// true if the lease was not held before.
     pub fn renew(&self, until: Duration, stretch: Stretch) -> Option<bool> {
         let liveness = self.liveness_state();
         if Stretch(liveness.stops) != stretch {
-            // The proof may be older than the pause, and revocations since then unread.
+            // The proof may be older than the pause, so there may be unread revocations.
             return None;
         }
         let before = self.snapshot();
@@ -143,8 +147,8 @@ impl DeliveryLease {
             self.running_until
                 .store(nanoseconds(until), Ordering::SeqCst);
         }
-        // The clock is read after the stores, so that every check that found the lease lost is over
-        // by now.
+        // `holds` reads the clock after the stores above. Every check that found the lease lost is
+        // over by then.
         Some(!before.holds())
     }
 
@@ -153,10 +157,12 @@ impl DeliveryLease {
         self.held_until.store(NOT_HELD, Ordering::SeqCst);
     }
 
-    /// Gives a sign of life, which counts for `patience`. Call it at intervals well below that.
+    /// Gives a sign of life, which counts for `patience`. Call it at intervals well below
+    /// `patience`.
     ///
-    /// If the last sign has run out, the process was paused. Then the lease stays lost until it is
-    /// renewed on proof asked for from now on, and the time since the last call is returned.
+    /// If the last sign no longer counts, the process was paused, and the time since the last call
+    /// is returned. The lease then stays lost until it is renewed on proof that is asked for from
+    /// now on.
     pub fn note_alive(&self, patience: Duration) -> Option<Duration> {
         let mut liveness = self.liveness_state();
         let now = boottime();
@@ -186,7 +192,7 @@ impl DeliveryLease {
 
 /// Whole nanoseconds, below [`PERPETUAL`].
 fn nanoseconds(time: Duration) -> u64 {
-    // Enough for 584 years.
+    // 64 bits hold 584 years.
     u64::try_from(time.as_nanos()).unwrap_or(PERPETUAL - 1)
 }
 

@@ -91,11 +91,11 @@ pub use trace::{TraceContext, TraceId};
 pub enum Action {
     /// Listen to the channel.
     Subscribe,
-    /// Send into the channel.
+    /// Publish into the channel.
     Publish,
-    /// Read what was sent into the channel.
+    /// Read the stored publications of the channel.
     History,
-    /// Read who is subscribed to the channel.
+    /// List the sessions that are subscribed to the channel.
     Presence,
 }
 

@@ -3,14 +3,14 @@
 //! Segments are separated by `:`. A segment is a literal, a `{name}`, or a `*` in last place.
 //! `{name}` takes exactly one non-empty segment. `*` takes the rest of the name: one or more
 //! segments, at least one byte. So `room:*` matches `room:1`, `room:1:x` and `room::x`, but neither
-//! `room:` nor `room`; `*` alone matches every channel. No other character is special, and none in
-//! a channel's name is.
+//! `room:` nor `room`; `*` alone matches every channel. No other character is special, and no
+//! character of a channel's name is.
 
 /// A well-formed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Box<str>);
 
-/// The reason for which a text is not a pattern.
+/// The reason why a text is not a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// The text is empty.
@@ -70,8 +70,8 @@ impl Pattern {
         let mut others = other.0.split(':');
         for part in self.0.split(':') {
             if part == "*" {
-                // `*` needs at least one byte. So the rest of the other pattern must not be
-                // missing, and must not be a single empty segment.
+                // `*` matches at least one byte. The rest of `other` must thus not be missing, and
+                // must not be a single empty segment.
                 let rest: Vec<_> = others.collect();
                 return !matches!(rest[..], [] | [""]);
             }
@@ -124,7 +124,8 @@ pub fn check(text: &str) -> Result<(), PatternError> {
     Ok(())
 }
 
-/// Returns true if `pattern`, which must be well formed, matches `channel`. It reads both once.
+/// Returns true if `pattern`, which must be well formed, matches `channel`. Takes time in
+/// proportion to the length of both texts.
 pub fn matches<'a>(
     pattern: &'a str,
     channel: &'a str,

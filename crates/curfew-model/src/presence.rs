@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Channel, NodeId, SessionId};
 
-/// Most sessions in a list of presence. The counts beside the list include all sessions.
+/// Maximum number of sessions in a presence list. The counts beside the list include all sessions.
 pub const MAX_PRESENCE_SESSIONS: usize = 1_000;
 
 /// A session that is present in a channel, as other sessions see it.
@@ -19,7 +19,8 @@ pub struct Present {
     pub user: Arc<str>,
     /// The value of the claim `session.info_claim`, as JSON; `None` if the token has none.
     pub info: Option<Arc<str>>,
-    /// The `info` of its subscription's token, as JSON. Only the Centrifuge protocol has it.
+    /// The `info` of the subscription's token, as JSON. Only the Centrifuge protocol has
+    /// subscription tokens.
     pub channel_info: Option<Arc<str>>,
 }
 
@@ -32,11 +33,11 @@ pub struct PresenceEntry {
     pub present: Present,
     /// The session's node.
     pub node: NodeId,
-    /// A number that the node gives each entry, so that a late removal of an earlier entry of the
-    /// same session does not remove this one.
+    /// A number that the node gives each entry. It prevents the late removal of an earlier entry of
+    /// the same session from removing this entry.
     pub number: u64,
-    /// True if sessions that ask for notices receive one when the entry is added, and one when it
-    /// is removed.
+    /// True if the addition and the removal of the entry are reported to the sessions that ask for
+    /// notices.
     pub is_told: bool,
     /// The time at which the session's access ends, since the Unix epoch.
     pub ends_at: Duration,

@@ -9,25 +9,26 @@ use serde_json::value::RawValue;
 
 use crate::{RevocationKey, SessionId};
 
-/// A kind of revocation that names a user of one issuer, for setups with several issuers, which may
-/// have different users of the same name. Settings list it among the revocable claims, although it
-/// is no claim. See [`of_issuer`].
+/// A kind of revocation that names a user of one issuer. Two issuers may have different users of
+/// the same name. Settings list this kind among the revocable claims, although it is not a claim.
+/// See [`of_issuer`].
 pub const ISSUER_USER: &str = "issuer_user";
 /// A kind of revocation that names a token of one issuer, like [`ISSUER_USER`].
 pub const ISSUER_TOKEN: &str = "issuer_token";
 
-/// The issuer of principals without a token. No configured issuer may use this name beside them.
+/// The issuer of principals without a token. A configured issuer must not have this name while such
+/// principals are allowed.
 pub const ANONYMOUS_ISSUER: &str = "anonymous";
 
 /// The value of a key of kind [`ISSUER_USER`] or [`ISSUER_TOKEN`]: the issuer's configured name,
 /// with the user or the token id.
 pub fn of_issuer(issuer: &str, name: &str) -> String {
-    // The length comes first, so that no other pair gives the same value.
+    // The length comes first, so that no other pair of issuer and name gives the same value.
     format!("{}:{issuer}:{name}", issuer.len())
 }
 
-/// A token's claims: the JSON object that was signed. The text is the most compact form and the one
-/// that Redis stores; it is parsed when a decision needs it.
+/// A token's claims: the JSON object that was signed. They are stored as text, because the text is
+/// compact and Redis stores the same text. A decision that needs the claims parses it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Claims(Box<str>);
 
@@ -67,7 +68,7 @@ pub struct PrincipalParts {
     pub user: Box<str>,
     /// The configured issuer's name (`auth.issuers.name`), not the token's `iss`.
     pub issuer: Arc<str>,
-    /// The identity of the key that verified the token; `None` for a principal of another node.
+    /// The fingerprint of the key that verified the token; `None` if another node verified it.
     pub key_id: Option<Arc<str>>,
     /// `jti`.
     pub token_id: Option<Box<str>>,
@@ -121,7 +122,7 @@ impl Principal {
         &self.0.issuer
     }
 
-    /// The identity of the key that verified the token, if this node verified it.
+    /// The fingerprint of the key that verified the token, if this node verified it.
     pub fn key_id(&self) -> Option<&str> {
         self.0.key_id.as_deref()
     }
@@ -131,7 +132,8 @@ impl Principal {
         self.0.token_id.as_deref()
     }
 
-    /// The time when the token was issued, in Unix seconds, if it says so.
+    /// The time when the token was issued (`iat`), in Unix seconds; `None` if the token does not
+    /// state it.
     pub fn issued_at(&self) -> Option<u64> {
         self.0.issued_at
     }
@@ -163,9 +165,9 @@ impl Principal {
     ///
     /// - An array gives one key for each element; objects and `null` give none.
     /// - A claim that looks like an email address gives a second key in lower case, because a
-    ///   revocation may spell it in either way.
-    /// - A value that has the form of a digest gives a second key, because a written key with it
-    ///   means a digest.
+    ///   revocation may have the address as written or in lower case.
+    /// - A value that has the form of a digest gives a second key, because in a written key such a
+    ///   value counts as a digest.
     pub fn revocation_keys(
         &self,
         session: SessionId,
@@ -223,7 +225,7 @@ impl Principal {
     }
 }
 
-/// Adds the keys of one value; none for an array in an array, an object or `null`.
+/// Adds the keys of one value. An object, `null` and an array within an array give no keys.
 fn add_claim(keys: &mut Vec<RevocationKey>, name: &str, value: &serde_json::Value) {
     let text = match value {
         serde_json::Value::String(text) => Cow::Borrowed(text.as_str()),

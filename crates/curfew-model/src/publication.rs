@@ -21,7 +21,8 @@ pub struct Publication {
     pub sender: Option<Arc<Present>>,
     /// True if the data is not JSON. Protocols that carry JSON alone do not deliver it.
     pub is_binary: bool,
-    /// Its entry in the channel's stream; `None` if it has none, or none yet.
+    /// The publication's entry in the channel's stream; `None` if the channel has no stream, or has
+    /// not accepted the publication yet.
     pub entry: Option<StreamEntry>,
     /// The publishing span, if the publication is traced.
     pub trace: Option<Box<TraceContext>>,

@@ -1,12 +1,12 @@
-//! Limits log lines that a client or an outage would repeat: one line in an interval, with the
-//! number of events it stands for.
+//! Limits log lines that a client or an outage would repeat. Each cause gets one line in an
+//! interval, with the number of events that the line stands for.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::boottime;
 
-/// Interval between two lines of one cause.
+/// Interval between two log lines of one cause.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// One cause of a log line. `T` describes its latest event.
@@ -72,9 +72,9 @@ impl<T> Repeats<T> {
         }
     }
 
-    /// The number of events without a line, and the latest of them, once the interval of the last
-    /// line is over. Poll it about every second. Otherwise those events get a line only with the
-    /// next event, which may never occur.
+    /// The number of events without a line, and the latest of these events, once the interval of
+    /// the last line is over. Poll it about every second. Without polling, these events get a line
+    /// only with the next event, which may never occur.
     pub fn rest(&self) -> Option<(u64, T)> {
         self.rest_at(boottime())
     }

@@ -1,18 +1,20 @@
-//! Revocations: the tokens that they cover. [`RevocationKey`] says which sessions they name.
+//! Revocations, which cover tokens by their time of issue. [`RevocationKey`] tells which sessions a
+//! revocation names.
 
 use serde::Deserialize;
 
 use crate::json::object_text;
 use crate::{Disconnect, RevocationKey, TraceContext};
 
-/// The reason of the revocation that follows a loss of data. It covers every earlier token.
+/// The reason of the revocation that follows a loss of data. This revocation covers every earlier
+/// token.
 const REAUTH: &str = "reauth_required";
 
 /// The message for a session whose token may have been issued before a revocation or after it.
 const AS_OLD: &str =
     "the token is from the second in which access was revoked: a later one is needed";
 
-/// A revocation. It says which of the tokens that its key names are covered.
+/// A revocation. It tells which tokens of the sessions that its key names are covered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocation {
     /// The latest covered `iat`, in Unix seconds. Tokens without `iat` are covered as well. `None`
@@ -20,9 +22,9 @@ pub struct Revocation {
     pub before: Option<u64>,
     /// The reason, for the operator. Clients do not see it.
     pub reason: Option<Box<str>>,
-    /// The end of the revocation, in Unix seconds. `None`: it lasts until it is lifted.
+    /// The end of the revocation, in Unix seconds; `None` if it lasts until an operator lifts it.
     pub expires_at: Option<u64>,
-    /// The span that wrote it, if the span is recorded.
+    /// The span that wrote the revocation, if that span is recorded.
     pub trace: Option<Box<TraceContext>>,
 }
 
@@ -35,8 +37,8 @@ impl Revocation {
         }
     }
 
-    /// A revocation of every token issued at or before `before`, because the revocations up to that
-    /// time may be lost.
+    /// A revocation of every token issued at or before `before`. It is needed if the revocations up
+    /// to that time may be lost.
     pub fn reauth(before: u64) -> Self {
         Self {
             before: Some(before),
@@ -51,11 +53,11 @@ impl Revocation {
         *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH)
     }
 
-    /// The disconnect of a session that this revocation of `key` covers. Its token was issued at
-    /// `issued_at`.
+    /// The disconnect of a session that this revocation of `key` covers. The session's token was
+    /// issued at `issued_at`.
     pub fn disconnect(&self, key: &RevocationKey, issued_at: Option<u64>) -> Disconnect {
-        // Times are in whole seconds, so such a token may have been issued before or after the
-        // revocation.
+        // Times are in whole seconds, so a token of the revocation's own second may have been
+        // issued before or after the revocation.
         let is_as_old = self.before.is_some() && self.before == issued_at;
         match (self.is_floor(key), is_as_old) {
             (true, _) => Disconnect::REAUTH_REQUIRED,
@@ -64,8 +66,8 @@ impl Revocation {
         }
     }
 
-    /// Merges this revocation with a later one of the same key. The result is the wider of the two
-    /// in `before` and in `expires_at`, where `None` is the widest.
+    /// Merges this revocation with a later one of the same key. The result has the later `before`
+    /// and the later `expires_at` of the two, where `None` counts as the latest.
     pub fn merge(&self, later: Self) -> Self {
         let highest = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
         Self {
@@ -76,7 +78,7 @@ impl Revocation {
         }
     }
 
-    /// True if this revocation covers every token that `other` covers, and for as long.
+    /// True if this revocation covers every token that `other` covers, and does not end earlier.
     pub fn covers_as_much_as(&self, other: &Self) -> bool {
         let wider = self.merge(other.clone());
         (wider.before, wider.expires_at) == (self.before, self.expires_at)

@@ -1,11 +1,13 @@
 //! Revocation keys: the sessions that a revocation names, and the spellings of a key in Redis.
 //!
-//! A value is written plainly, byte for byte, or as its digest: `~` and the base64url SHA-256 of
-//! it. A session's id may also be written in upper case. All spellings are one key, because a key
-//! is its kind and the digest of its value. The key keeps the plain value if it is known.
+//! A value is written plainly, byte for byte, or as its digest: `~` and the value's SHA-256 in
+//! base64url. A session's id may also be written in upper case. All spellings of a value give the
+//! same key, because keys are compared by their kind and the digest of their value. The key stores
+//! the plain value too if it is known.
 //!
-//! A value that has the form of a digest counts as one. If it is a claim's own value, the claim has
-//! two keys: one for the digest that the text denotes, and one for the digest of the text.
+//! A written value that has the form of a digest counts as a digest. If a claim's value has this
+//! form, the claim has two keys: one for the digest that the text denotes, and one for the digest
+//! of the text.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::SessionId;
 use crate::principal::{ISSUER_TOKEN, ISSUER_USER};
 
-/// Longest value that Curfew itself writes plainly, in bytes. A longer one is written as its
+/// Longest value that Curfew itself writes plainly, in bytes. A longer value is written as its
 /// digest.
 const MAX_PLAIN_BYTES: usize = 200;
 
@@ -83,7 +85,7 @@ pub enum Spelling {
     Digest,
 }
 
-/// The reason for which a kind and a value make no key.
+/// The reason why a kind and a value make no key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationKeyError {
     /// The kind is neither built in nor in `session.revocable_claims`.
@@ -91,7 +93,7 @@ pub enum RevocationKeyError {
         "unknown kind {0:?}: use user, session, token, anonymous, all or a claim listed in session.revocable_claims"
     )]
     UnknownKind(String),
-    /// The value is empty and names no session.
+    /// The value is empty, so it names no session.
     #[error("the value must not be empty")]
     EmptyValue,
     /// The value is not a session id.
@@ -99,7 +101,7 @@ pub enum RevocationKeyError {
     NotASession,
 }
 
-/// The reason for which a key matches no session.
+/// The reason why a key matches no session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ineffective {
     /// The kind is neither built in nor in `session.revocable_claims`.
@@ -110,14 +112,14 @@ pub enum Ineffective {
     AnonymousWithValue,
     /// The value is empty.
     EmptyValue,
-    /// The value begins with `~` and looks like a digest, but is none. It is still matched as a
+    /// The value begins with `~` and looks like a digest, but is not one. It is still matched as a
     /// plain value.
     WrongDigest,
     /// A session's id is partly in upper and partly in lower case.
     MixedCase,
     /// The value is not a session id.
     NotASession,
-    /// The key is not UTF-8, as every claim is.
+    /// The key is not UTF-8, so it equals no claim.
     NotUtf8,
     /// `revoked` is written without its braces.
     MissingBraces,
@@ -150,7 +152,7 @@ impl Value {
         }
     }
 
-    /// Reads a value as it is written in a key.
+    /// Reads a value that is written plainly or as a digest.
     fn written(text: &str) -> Self {
         match parse_digest(text) {
             Some(digest) => Self {
@@ -176,7 +178,7 @@ fn parse_digest(text: &str) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(digits).ok()?.try_into().ok()
 }
 
-/// True if a value that is no digest looks like an attempt at one.
+/// True if a value that is not a digest looks like a miswritten digest.
 fn looks_like_a_digest(text: &str) -> bool {
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+/-_=".contains(c);
     text.strip_prefix(DIGEST_MARK)
@@ -223,7 +225,7 @@ impl RevocationKey {
     }
 
     /// Checks a kind and a value from outside, such as the admin API. The value may have any
-    /// spelling. For `all` and `anonymous` it is ignored.
+    /// spelling. It is ignored for `all` and `anonymous`.
     pub fn parse(
         kind: &str,
         value: &str,
@@ -285,7 +287,7 @@ impl RevocationKey {
             return parsed(Value::written(value), Spelling::Digest);
         }
         if kind != "session" {
-            // Only a session's id has other spellings than these two.
+            // Only a session's id has a third spelling.
             return parsed(Value::of(value), Spelling::Plain);
         }
         let id: SessionId = value.parse().map_err(|_| Ineffective::NotASession)?;
@@ -295,7 +297,7 @@ impl RevocationKey {
         } else if value == lower.to_ascii_uppercase() {
             Spelling::Upper
         } else {
-            // Nodes look up ids in lower or in upper case only.
+            // Nodes look up an id in lower case and in upper case, but not in mixed case.
             return Err(Ineffective::MixedCase);
         };
         parsed(Value::of(&lower), spelling)
@@ -306,8 +308,8 @@ impl RevocationKey {
         RESERVED_KINDS.contains(&kind) || revocable_claims.iter().any(|claim| claim == kind)
     }
 
-    /// The reason for which this key in this spelling matches no session, if there is one.
-    /// `is_kind` returns true if the name of a claim is a kind.
+    /// The reason why this key in this spelling matches no session; `None` if it can match a
+    /// session. `is_kind` returns true if the name of a claim is a kind.
     pub fn ineffective(
         &self,
         spelling: Spelling,
@@ -317,7 +319,7 @@ impl RevocationKey {
             return None;
         };
         if !RESERVED_KINDS.contains(&&**kind) && !is_kind(kind) {
-            // The claim may become a kind after a reload.
+            // No kind has this name at present. A reload may make the claim a kind.
             return Some(Ineffective::UnknownKind);
         }
         let plain = value.plain.as_deref()?;
@@ -333,7 +335,7 @@ impl RevocationKey {
         };
         match &own.plain {
             Some(plain) if **plain == *value => true,
-            // The plain value differs. The written value may still denote this key's digest.
+            // The plain value differs, but `value` may be the written form of this key's digest.
             Some(_) => parse_digest(value) == Some(own.digest),
             None => own.digest == *Sha256::digest(value) || parse_digest(value) == Some(own.digest),
         }
@@ -348,7 +350,7 @@ impl RevocationKey {
         }
     }
 
-    /// The plain value. `None` for the kinds without one, and if only the digest is known.
+    /// The plain value; `None` for a kind without a value, and if only the digest is known.
     pub fn plain_value(&self) -> Option<&str> {
         match self {
             Self::All | Self::Anonymous => None,
@@ -357,7 +359,7 @@ impl RevocationKey {
     }
 
     /// The value in Curfew's own spelling. It is a digest if the value has more than 200 bytes,
-    /// begins with `~` or is not printable ASCII. Empty for the kinds without one.
+    /// begins with `~` or is not printable ASCII. It is empty for a kind without a value.
     pub fn value(&self) -> Cow<'_, str> {
         match self {
             Self::All | Self::Anonymous => Cow::Borrowed(""),
@@ -378,7 +380,7 @@ impl RevocationKey {
         }
     }
 
-    /// The spellings that can be derived from what is known of the value.
+    /// The spellings that are known: a key made from a digest has no plain spelling.
     pub fn spellings(&self) -> impl Iterator<Item = Spelling> {
         let (plain, upper, digest) = match self {
             Self::All | Self::Anonymous => (true, false, false),

@@ -10,34 +10,37 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// Largest offset: clients read JSON numbers as doubles, which are exact up to here (RFC 8259 §6).
+/// Largest offset. Clients read JSON numbers as doubles, which are exact up to this number (RFC
+/// 8259 §6).
 pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 
-/// The limit of a history that names none.
+/// The limit of a history request that names no limit.
 pub const DEFAULT_HISTORY_LIMIT: u64 = 100;
 
-/// Most publications in a history. A larger limit is reduced to this one.
+/// Maximum number of publications in the answer to a history request. A larger limit is reduced to
+/// this one.
 pub const MAX_HISTORY_LIMIT: u64 = 300;
 
 /// Longest idempotency key of a publication, in bytes of UTF-8.
 pub const MAX_PUBLICATION_KEY_BYTES: usize = 64;
 
-/// Letters of an epoch.
+/// Number of letters of an epoch.
 const EPOCH_LETTERS: usize = 8;
 
-/// The name of one life of a stream: eight ASCII letters or digits, chosen at random when the
-/// stream begins. Offsets of two epochs cannot be compared.
+/// The name that a stream has from its beginning until its data is lost or removed: eight ASCII
+/// letters or digits, chosen at random. Offsets of two epochs cannot be compared.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch([u8; EPOCH_LETTERS]);
 
 impl Epoch {
-    /// The letters of an epoch. There are 64, so that each holds six random bits; two occur twice.
+    /// The letters of an epoch. The table has 64 entries, so that each letter holds six random
+    /// bits; `A` and `Z` occur twice.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789AZ";
 
     /// The epoch of no stream. It replaces a client's text that cannot be an epoch.
     pub const NONE: Self = Self(*b"--------");
 
-    /// The epoch of a reader that names none. The stream's current epoch takes its place.
+    /// The epoch of a reader that names no epoch. It stands for the stream's current epoch.
     pub const ANY: Self = Self(*b"????????");
 
     /// The epoch that these random bits make.
@@ -100,7 +103,7 @@ impl<'de> Deserialize<'de> for Epoch {
 /// A position in a stream. Offset 0 is the position before the first publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
-    /// The epoch that the offset counts in.
+    /// The epoch to which the offset belongs.
     pub epoch: Epoch,
     /// The number of publications up to and including this position.
     pub offset: u64,
@@ -136,14 +139,15 @@ impl fmt::Display for Position {
 /// The entry of a publication in its channel's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamEntry {
-    /// Its position.
+    /// The publication's position.
     pub position: Position,
-    /// The time at which the stream accepted it, in Unix milliseconds of the backend's clock.
+    /// The time at which the stream accepted the publication, in Unix milliseconds of the backend's
+    /// clock.
     pub at: u64,
 }
 
-/// An idempotency key, as backends know it: a digest of the publisher and of the name that the
-/// publisher gave the publication. Two publishers with one name have two keys.
+/// An idempotency key, as backends store it: a digest of the publisher and of the name that the
+/// publisher gave the publication. If two publishers choose the same name, the keys differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicationKey([u8; 32]);
 

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-/// The tokens that a bucket earns in each second, and the most it holds.
+/// The rate at which a bucket earns tokens, and its capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// Tokens earned each second.
     pub per_second: u32,
-    /// The most tokens held.
+    /// Maximum number of tokens that the bucket holds.
     pub burst: u32,
 }
 
 impl Quota {
-    /// A quota whose burst is the tokens of one second.
+    /// A quota whose burst equals the tokens that one second earns.
     pub fn of_a_second(per_second: u32) -> Self {
         Self {
             per_second,
@@ -25,8 +25,8 @@ impl Quota {
     }
 }
 
-/// Tokens that refill steadily. The bucket reads no clock and stores no quota: each call passes
-/// both, so that changed settings apply at once and tests control the time.
+/// Tokens that refill steadily. The bucket reads no clock and stores no quota: each call passes the
+/// quota and the time, so that changed settings apply at once and tests control the time.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -46,7 +46,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A bucket that holds its burst.
+    /// A full bucket, which holds `burst` tokens.
     pub fn full(quota: Quota, now: Instant) -> Self {
         Self {
             tokens: f64::from(quota.burst),
@@ -69,13 +69,13 @@ impl TokenBucket {
         self.tokens >= 1.0
     }
 
-    /// True if the bucket holds its burst.
+    /// True if the bucket holds `burst` tokens.
     pub fn is_full(&mut self, quota: Quota, now: Instant) -> bool {
         self.fill(quota, now);
         self.tokens >= f64::from(quota.burst)
     }
 
-    /// Takes a token even if there is none. The debt is at most one burst.
+    /// Takes a token even if the bucket has none. The debt is at most `burst` tokens.
     pub fn charge(&mut self, quota: Quota, now: Instant) {
         self.fill(quota, now);
         self.tokens = (self.tokens - 1.0).max(-f64::from(quota.burst));

@@ -13,7 +13,7 @@ const SAMPLED: u8 = 1;
 /// length.
 const MAX_STATE_BYTES: usize = 512;
 
-/// Most members of a `tracestate`.
+/// Maximum number of members of a `tracestate`.
 const MAX_STATE_MEMBERS: usize = 32;
 
 /// A span that other spans may have as their parent.
@@ -37,8 +37,8 @@ impl TraceContext {
         })
     }
 
-    /// Adds a `tracestate`, which the members of a trace pass on unchanged. An empty or malformed
-    /// `tracestate` is left out.
+    /// Adds a `tracestate`, which every participant of a trace passes on unchanged. An empty or
+    /// malformed `tracestate` is left out.
     pub fn with_state(self, tracestate: &str) -> Self {
         Self {
             state: is_state(tracestate).then(|| tracestate.into()),
@@ -59,8 +59,9 @@ impl TraceContext {
         }
     }
 
-    /// Parses a `traceparent` of version 00 in lower-case hexadecimal. Any other text is `None`:
-    /// any client may send one, and a bad one is no reason to refuse the message it came with.
+    /// Parses a `traceparent` of version 00 in lower-case hexadecimal. Any other text gives `None`.
+    /// A client may send any text, and a bad `traceparent` is no reason to refuse the message that
+    /// it came with.
     pub fn parse(traceparent: &str) -> Option<Self> {
         let text = traceparent.as_bytes();
         if text.len() != TRACEPARENT_BYTES || !text.starts_with(b"00-") {
@@ -127,7 +128,7 @@ impl fmt::Debug for TraceContext {
     }
 }
 
-/// True for a list of `key=value` that is short enough to be passed on.
+/// True if the text is a list of `key=value` members that is short enough to be passed on.
 fn is_state(text: &str) -> bool {
     let mut members = 0;
     let mut is_good = !text.is_empty() && text.len() <= MAX_STATE_BYTES;

@@ -4,13 +4,13 @@ use curfew_model::Channel;
 
 use curfew_model::pattern::Pattern;
 
-/// The channels that match some of a list of patterns. Patterns are those of rules: `{x}` takes one
-/// segment, a last `*` the rest.
+/// The channels that match at least one pattern of a list. The patterns are written as in rules:
+/// `{x}` matches one segment, a last `*` matches the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Channels(Vec<Pattern>);
 
 impl Channels {
-    /// Parses patterns. The error lists the index and the problem of every bad one.
+    /// Parses patterns. The error lists every bad pattern by its index, with the problem.
     pub fn parse(patterns: &[String]) -> Result<Self, Vec<(usize, String)>> {
         let mut parsed = Vec::with_capacity(patterns.len());
         let mut problems = Vec::new();

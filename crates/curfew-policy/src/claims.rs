@@ -10,7 +10,7 @@ use cel::common::value::Val;
 use curfew_model::Claims;
 use serde_json::{Map, Value};
 
-/// Claims as text or JSON, with the forms computed from them on demand.
+/// Claims as text or parsed JSON, and other forms of them that are computed on demand.
 pub(crate) struct LazyClaims<'a> {
     source: Source<'a>,
     parsed: OnceLock<Map<String, Value>>,
@@ -20,8 +20,8 @@ pub(crate) struct LazyClaims<'a> {
 /// Claims in the form that conditions read.
 pub(crate) struct Converted {
     pub(crate) map: CelMap<'static>,
-    /// The number of values in the map at every depth, which bounds the work of one operation on
-    /// claims.
+    /// The number of values in the map, counted at every depth. One operation on claims does at
+    /// most work in proportion to this number.
     pub(crate) values: usize,
 }
 
@@ -78,8 +78,8 @@ fn convert_object(object: &Map<String, Value>, values: &mut usize) -> CelMap<'st
     CelMap::from(entries)
 }
 
-/// Converts a JSON value. Whole numbers become `int` if they fit, like literals in a condition. The
-/// JSON parser limits the depth of the recursion.
+/// Converts a JSON value. A whole number becomes `int` if it fits, like a literal in a condition.
+/// The JSON parser limits the depth of the recursion.
 fn convert(value: &Value, values: &mut usize) -> Box<dyn Val> {
     *values += 1;
     match value {

@@ -1,8 +1,8 @@
 //! Conditions: the CEL expression in a rule's `when`.
 //!
-//! The CEL library limits neither time nor stack. Compilation therefore bounds the length of the
-//! source and the depth of the syntax tree, into which evaluation recurses, and refuses loops.
-//! Evaluation bounds how often it reads claims, by their size.
+//! The CEL library limits neither time nor stack. Compilation therefore refuses loops, and bounds
+//! the length of the source and the depth of the syntax tree, because evaluation recurses into the
+//! tree. Evaluation limits the number of claim values that it reads.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,19 +21,20 @@ use crate::claims::LazyClaims;
 /// Longest source, in bytes.
 const MAX_SOURCE: usize = 2048;
 
-/// Deepest syntax tree. Evaluation takes up to 30 KiB of stack per level in a debug build (64
-/// levels need 1.5 to 2 MiB), and a worker of the runtime has 2 MiB in total. `&&` and `||` add
-/// little depth, because the parser balances them.
+/// Maximum depth of the syntax tree. Evaluation takes up to 30 KiB of stack per level in a debug
+/// build (64 levels need 1.5 to 2 MiB), and a worker of the runtime has 2 MiB in total. `&&` and
+/// `||` add little depth, because the parser balances them.
 const MAX_DEPTH: usize = 24;
 
-/// Stack of the compiler's thread. The parser recurses for every operator of a chain before depth
-/// can be measured; the longest source needs up to 1.5 MiB in a debug build.
+/// Stack of the compiler's thread. The parser recurses for every operator of a chain before the
+/// depth of the tree can be measured. The longest source needs up to 1.5 MiB in a debug build.
 const COMPILER_STACK: usize = 16 * 1024 * 1024;
 
-/// Limit on the values read by one evaluation. Each use of `claims` counts all values in them,
-/// because an operation takes at most linear time in their number. Conditions on ordinary claims
-/// stay far below. The most expensive condition found, on 3,500 values, took 360 ms in a debug
-/// build without this limit, and fails after 15 ms with it.
+/// Limit on the values read by one evaluation. Each use of `claims` counts as a read of all its
+/// values, because the time of one operation grows at most in proportion to their number.
+/// Conditions on ordinary claims stay far below. The most expensive condition that was found took
+/// 360 ms on 3,500 values in a debug build without this limit. With the limit, this condition fails
+/// after 15 ms.
 const BUDGET: usize = 100_000;
 
 /// The variables of a condition.
@@ -90,7 +91,8 @@ const TYPES: [&str; 10] = [
     "uint",
 ];
 
-/// The operators and functions of CEL's standard library. Immutable, so all conditions share it.
+/// The operators and functions of CEL's standard library. All conditions share this environment,
+/// because it is immutable.
 static STANDARD_LIBRARY: LazyLock<Arc<Env>> =
     LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
 
@@ -99,8 +101,8 @@ static STANDARD_LIBRARY: LazyLock<Arc<Env>> =
 pub(crate) struct Condition {
     expression: IdedExpr,
     params: Vec<Box<str>>,
-    /// True if the source spells out every `[…]` and every field. An error can then name a missing
-    /// key without showing a claim.
+    /// True if the source has a literal in every `[…]`. An error can then name a missing key
+    /// without showing a claim.
     keys_are_literal: bool,
 }
 
@@ -209,7 +211,8 @@ impl Condition {
         let mut context = Context::with_env(Arc::clone(&STANDARD_LIBRARY));
         context.set_variable_resolver(&variables);
         let result = Value::resolve_val(&self.expression, &context);
-        // Checked even if there is a result: `||` turns a refused look-up into true.
+        // The budget is checked even if there is a result, because `||` can turn a refused look-up
+        // into true.
         if variables.spent.load(Ordering::Relaxed) > BUDGET {
             return Err(EvaluationError::TooLong);
         }
@@ -222,7 +225,7 @@ impl Condition {
         }
     }
 
-    /// Converts an error of CEL, which may quote values, into one that does not.
+    /// Converts an error of CEL, which may quote claim values, into an error without values.
     fn without_values(&self, error: ExecutionError) -> EvaluationError {
         match error {
             ExecutionError::NoSuchKey(key) if self.keys_are_literal => {
@@ -280,8 +283,8 @@ fn text<'b>(text: &'b str) -> CowVal<'b, 'b> {
     CowVal::owned(CelString::from(text))
 }
 
-/// Parses and checks a source. A refused syntax tree is dropped here, on the large stack, because
-/// dropping recurses.
+/// Parses and checks a source. A refused syntax tree is dropped here, on the thread with the large
+/// stack, because dropping a tree recurses.
 fn compile_here(source: &str) -> Result<Condition, ConditionError> {
     let expression = STANDARD_LIBRARY
         .parser()
@@ -303,13 +306,14 @@ fn explained(source: &str, message: &str) -> String {
     if message.contains("token recognition error at: '=") {
         return format!("{message}; values are compared by ==");
     }
-    // The parser takes a leading `not` for a name, and complains about the text after it.
+    // The parser takes a leading `not` for a name, and its message is about the text after `not`.
     let begins = |word: &str| word == "not" && source.trim_start().starts_with("not ");
     let word = OTHER_WORDS
         .iter()
         .find(|(word, _)| begins(word) || message.contains(&format!("input '{word}'")));
     match word {
-        // The rest of the message lists what the grammar accepts.
+        // The rest of the parser's message is left out, because it only lists the tokens of the
+        // grammar.
         Some((word, right)) => {
             let place = message.split(": ").next().unwrap_or_default();
             format!("{place}: '{word}' is no word of CEL: {right}")
@@ -344,7 +348,7 @@ fn first_error(source: &str, errors: &cel::ParseErrors) -> ConditionError {
 }
 
 impl Condition {
-    /// Checks the syntax tree from `node` down, and collects the keys that it uses.
+    /// Checks the syntax tree below `node`, and collects the names of the parameters that it uses.
     fn inspect(&mut self, node: &IdedExpr, depth: usize) -> Result<(), ConditionError> {
         if depth > MAX_DEPTH {
             return Err(ConditionError::TooDeep);

@@ -120,7 +120,8 @@ impl Rule {
             Some(Ok(condition)) => condition,
             Some(Err(error)) => return problems.report("when", error.to_string()),
         };
-        // A bad pattern may have been the one that captures the name.
+        // The check of `params` is skipped: the pattern that captures the name may be one of the
+        // bad patterns.
         if patterns.len() < self.channels.len() {
             return;
         }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use curfew_model::{Action, Channel};
 
-/// A decision with its reason. `Display` writes one sentence, composed only on demand.
+/// A decision with its reason. `Display` writes the decision as one sentence, which is composed
+/// only on demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Decision {
@@ -25,17 +26,17 @@ pub struct Decision {
 /// Reason of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// A rule allows it.
+    /// A rule allows the action.
     Allowed,
-    /// The token's own grants allow it.
+    /// The token's own grants allow the action.
     Granted,
-    /// A rule denies it.
+    /// A rule denies the action.
     Denied,
     /// The condition of a rule that denies failed.
     ConditionFailed,
-    /// A rule that does not compile denies every action that it would decide on.
+    /// The rule does not compile, so it denies every action that it matches.
     DoesNotCompile,
-    /// Neither a rule nor a grant allows it.
+    /// Neither a rule nor a grant allows the action.
     NoRule,
 }
 

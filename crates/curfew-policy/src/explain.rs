@@ -10,8 +10,8 @@ use crate::config::Effect;
 use crate::grants;
 use crate::rules::{Ruleset, Verdict};
 
-/// A decision explained. Shows names from the rules, the action and the channel, but no claim's
-/// value.
+/// The explanation of a decision. It shows names from the rules, the action and the channel, but no
+/// claim's value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Explanation {
     /// True if the action is allowed.

@@ -6,8 +6,9 @@ use serde_json::Value;
 use curfew_model::pattern;
 
 /// Returns true if `grants`, the claim's value, allows `action` on `channel`. Malformed parts grant
-/// nothing: a claim that is not an object, an action without a list, an entry that is not a string
-/// or not a pattern, or an entry with braces, because a capture has nothing to be compared with.
+/// nothing: a claim that is not an object, an action without a list, or an entry that is not a
+/// string or not a pattern. An entry with braces grants nothing either, because no condition could
+/// compare its captures.
 pub(crate) fn allow(grants: &Value, action: Action, channel: &Channel) -> bool {
     let Some(entries) = grants.get(action.as_str()).and_then(Value::as_array) else {
         return false;

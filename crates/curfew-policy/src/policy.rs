@@ -1,4 +1,5 @@
-//! The policy: the rules in force, replaced as a whole and asked at every command.
+//! The policy: the rules in force. A reload replaces it as a whole. Every command on a channel asks
+//! it for a decision.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,14 +14,14 @@ use crate::explain::{self, Explanation};
 use crate::grants;
 use crate::rules::{Ruleset, Verdict};
 
-/// Decides on actions. Denies unless a rule or a grant in the token allows; a rule that denies wins
-/// over both. Decisions are synchronous, and use the rules in force at that moment.
+/// Decides on actions. Denies unless a rule or a grant in the token allows the action. A rule that
+/// denies wins over every rule and grant that allows. Decisions are synchronous.
 pub struct Policy {
     rules: Ruleset,
 }
 
-/// A principal, with the rules that were in force when this value was made. Claims are parsed at
-/// most once for any number of decisions, and a reload in between has no effect. Make a new one for
+/// A principal, bound to the rules that were in force when this value was made. All its decisions
+/// share one parse of the claims, and a reload in between has no effect. Make a new `Subject` for
 /// each batch of decisions.
 pub struct Subject<'a> {
     rules: &'a Ruleset,

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A failing condition is evaluated at every command, and one line a minute is enough for the
-/// operator.
+/// The interval between two reports. A failing condition may fail at every command, and one log
+/// line a minute is enough for the operator.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Permits one report per [`INTERVAL`].

@@ -16,7 +16,7 @@ use curfew_model::pattern::Pattern;
 /// Everything a decision needs.
 #[derive(Debug)]
 pub(crate) struct Ruleset {
-    /// Rules that deny come first, because the first rule that applies decides.
+    /// The rules; those that deny come first, because the first rule that applies decides.
     pub(crate) rules: Vec<Rule>,
     /// `None` if grants in tokens are ignored.
     pub(crate) grants_claim: Option<Box<str>>,
@@ -135,8 +135,8 @@ impl Rule {
         }
     }
 
-    /// Evaluates the rule. Patterns are alternatives: the condition is evaluated for each one that
-    /// matches, until it is true. A failure takes precedence over false.
+    /// Evaluates the rule. The condition is evaluated for each pattern that matches, until it is
+    /// true. If it is never true, a failure takes precedence over false.
     pub(crate) fn judge(
         &self,
         claims: &LazyClaims<'_>,

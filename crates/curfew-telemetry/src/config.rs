@@ -20,8 +20,8 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
     /// The least severe level to log: `error`, `warn`, `info`, `debug` or `trace`, optionally by
     /// module: `info,curfew_session=debug`. `debug` and `trace` apply to Curfew's own lines, and
-    /// libraries stay at `info`. To see those of libraries too, name one, `debug,h2=debug`, or all,
-    /// `debug,*=debug`. Default `info`. Takes effect on reload.
+    /// libraries stay at `info`. To include the lines of libraries, name a library
+    /// (`debug,h2=debug`) or all (`debug,*=debug`). Default `info`. Takes effect on reload.
     pub log_level: String,
     /// The URL, with port, of the OTLP/gRPC collector for traces, for example `http://jaeger:4317`
     /// (4318 is OTLP over HTTP, which is not supported). TLS is not supported: reach a distant
@@ -29,9 +29,9 @@ pub struct TelemetryConfig {
     /// at start.
     pub otlp_endpoint: Option<String>,
     /// The share of connects, publications and calls of the admin API to trace, 0 to 1. The flag of
-    /// a `traceparent` in a call of the admin API overrides it. Revocations are always traced.
-    /// Refusals, errors and ends of sessions are also always traced, up to 100 of each kind a
-    /// second, 10 of them per client (address and user). Default 0.01. Takes effect at start.
+    /// a `traceparent` in a call of the admin API overrides this share. Revocations are always
+    /// traced. Refusals, errors and ends of sessions are also always traced, up to 100 of each kind
+    /// a second, 10 of them per client (address and user). Default 0.01. Takes effect at start.
     pub trace_sample_ratio: f64,
     /// Joins the trace of a client's `traceparent` and obeys its flag, for up to 10 traces a
     /// second; `tracestate` is passed on. Default `false`: a span recorded by the node's own ratio
@@ -132,7 +132,7 @@ impl TracePages {
 impl FromStr for TracePages {
     type Err = NoTracePages;
 
-    /// Accepts `http://` or `https://`, a host, and `{trace_id}` somewhere, without blanks and
+    /// Accepts a URL with `http://` or `https://`, a host and `{trace_id}`, and without blanks and
     /// quotes.
     fn from_str(url: &str) -> Result<Self, NoTracePages> {
         let rest = url

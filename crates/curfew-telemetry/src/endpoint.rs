@@ -12,7 +12,7 @@ pub(crate) const HTTP_PORT: u16 = 4318;
 const SCHEME: &str = "http://";
 
 /// Checks that `endpoint` is a usable address of a collector for OTLP over gRPC without TLS, and
-/// returns its port. The error says how to write it, and quotes no part that may be a password.
+/// returns its port. The error states the right form, and quotes no part that may be a password.
 pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     let Some(rest) = strip_scheme(endpoint) else {
         return Err(match endpoint.split_once("://") {
@@ -63,7 +63,7 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     Ok(number)
 }
 
-/// Hint about the probable mistake if `port` does not answer like a collector.
+/// Describes the probable mistake if the server at `port` does not answer like a collector.
 pub(crate) fn doubt(port: u16) -> String {
     match port {
         HTTP_PORT => format!(
@@ -75,7 +75,7 @@ pub(crate) fn doubt(port: u16) -> String {
     }
 }
 
-/// Removes the scheme; its case does not matter.
+/// Removes the scheme, in upper or lower case.
 fn strip_scheme(endpoint: &str) -> Option<&str> {
     let (scheme, rest) = endpoint.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)

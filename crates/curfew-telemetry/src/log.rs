@@ -34,10 +34,11 @@ pub enum InitError {
 /// Reason why a text is not a log level.
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
-    /// The text has no directive.
+    /// The text is empty.
     #[error("the log level is empty")]
     Empty,
-    /// A word is not a level. Alone, it would select a module at every level.
+    /// A bare word is not a level. The filter would take it for a module to be logged at every
+    /// level.
     #[error("{0:?} is not a log level")]
     Unknown(String),
     /// A directive is neither a level nor `module=level`.
@@ -57,12 +58,13 @@ pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + 
 pub struct Installed {
     /// Changes the level of the log.
     pub log_level: LogLevel,
-    /// The exit of recorded spans, closed until [`Registry::start`](crate::Registry::start).
+    /// The path of recorded spans to the export queue. It leads nowhere until
+    /// [`Registry::start`](crate::Registry::start).
     pub spans: Spans,
 }
 
-/// Starts the process's log on standard error in the form and with the level of `config`, and the
-/// recording of spans if they are exported. Call it once, before anything logs.
+/// Starts the process's log on standard error, in the form and with the level of `config`. Starts
+/// the recording of spans if they are exported. Call it once, before anything logs.
 pub fn init(config: &TelemetryConfig) -> Result<Installed, InitError> {
     let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
     let (subscriber, installed) = subscriber(config, ansi, io::stderr)?;
@@ -70,15 +72,15 @@ pub fn init(config: &TelemetryConfig) -> Result<Installed, InitError> {
     Ok(installed)
 }
 
-/// Prefix of the targets of Curfew's own lines.
+/// Prefix of the targets of Curfew's own log lines.
 const OURS: &str = "curfew";
 
-/// Directive for every module of other crates.
+/// Name in a directive that stands for every module of other crates.
 const OTHERS: &str = "*";
 
-/// Parses directives such as `info,curfew_hub=debug`. A bare level above `info` applies only to
-/// Curfew's own lines, because libraries log every frame and would hide them. `*=debug` applies to
-/// libraries.
+/// Parses directives such as `info,curfew_hub=debug`. A bare `debug` or `trace` applies only to
+/// Curfew's own lines, because libraries log every frame and would hide Curfew's lines. `*=debug`
+/// applies to libraries.
 pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
     if directives.trim().is_empty() {
         return Err(LevelError::Empty);
@@ -97,7 +99,8 @@ pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
         .map_err(LevelError::Unreadable)
 }
 
-/// Splits a bare level into a directive for Curfew's own lines and one for others.
+/// Splits a bare level into a directive for Curfew's own lines and a directive for the lines of
+/// libraries.
 fn separate(directives: &str) -> Result<String, LevelError> {
     let unknown = |word: &str| LevelError::Unknown(word.to_owned());
     let (mut alone, mut others, mut named) = (None, None, Vec::new());
@@ -149,8 +152,8 @@ where
 }
 
 impl LogLevel {
-    /// Sets the level to `directives`, see [`TelemetryConfig::log_level`]. Changes nothing on
-    /// error.
+    /// Sets the level to `directives`, see [`TelemetryConfig::log_level`]. An error changes
+    /// nothing.
     pub fn set_level(&self, directives: &str) -> Result<(), LevelError> {
         (self.0)(parse_level(directives)?).map_err(LevelError::Gone)
     }

@@ -1,4 +1,5 @@
-//! Metrics. The crates that count declare them; this module holds them.
+//! Metrics. The crates that count something declare its metrics. This module has the types and the
+//! registry.
 
 mod declare;
 mod exemplar;

@@ -1,8 +1,9 @@
-//! The accepted and the refused standard variables of OpenTelemetry, and their meaning.
+//! OpenTelemetry's standard environment variables: the accepted ones, the refused ones, and their
+//! meaning.
 //!
-//! Curfew's settings override their values: a key from a file, a variable `CURFEW__…` or `--set`
-//! wins. A variable that would have no effect is refused by name, so that nothing is ignored
-//! silently.
+//! Curfew's settings take precedence over these variables, if they are set in the file, by a
+//! variable `CURFEW__…` or by `--set`. A variable that would have no effect is refused by name, so
+//! that nothing is ignored silently.
 
 mod table;
 
@@ -35,7 +36,7 @@ pub struct GivenSetting {
     pub variable: &'static str,
     /// The key below `telemetry`.
     pub key: &'static str,
-    /// Its value, as text.
+    /// The value, as text.
     pub value: String,
 }
 
@@ -44,9 +45,9 @@ pub struct GivenSetting {
 pub struct Given {
     /// Values that no setting covers.
     pub standard: Standard,
-    /// Values that settings cover; of several for one key, the last wins.
+    /// Values that settings cover. If several values have the same key, the last one counts.
     pub settings: Vec<GivenSetting>,
-    /// Refused variables: name and reason. Never the value, which may be secret.
+    /// Refused variables: name and reason. The value is never included, because it may be secret.
     pub problems: Vec<(String, String)>,
     /// Accepted variables without full effect: name and the part without effect.
     pub warnings: Vec<(String, String)>,
@@ -71,8 +72,8 @@ impl Given {
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
         let mut read = Self::default();
-        // In the table's order: variables for traces follow those for all signals, and so override
-        // them.
+        // The variables are read in the order of the table. Variables for traces come after
+        // variables for all signals, and so override them.
         for variable in VARIABLES {
             let Some(value) = given.get(variable.name) else {
                 continue;

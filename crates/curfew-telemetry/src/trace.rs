@@ -1,8 +1,9 @@
-//! Spans: the choice of those to record, the trace they join, and their path to a collector.
+//! Spans: the choice of the spans to record, the traces that spans join, and the path of spans to a
+//! collector.
 //!
-//! The choice precedes the span, and a span that is not recorded is a null pointer. A recorded span
-//! is one of `tracing`, which `tracing-opentelemetry` converts to OpenTelemetry. Spans dropped
-//! before the collector are counted.
+//! The choice is made before the span exists, and a span that is not recorded is a null pointer. A
+//! recorded span is a span of the crate `tracing`, which `tracing-opentelemetry` converts to
+//! OpenTelemetry. Spans that are dropped before they reach the collector are counted.
 
 mod budget;
 mod export;
@@ -34,7 +35,7 @@ use budget::{Budget, Budgets, UNASKED_OF_ONE_PER_SECOND, UNASKED_PER_SECOND};
 use export::{Counted, Export};
 use layer::Queue;
 
-/// Capacity of the export queue, in spans; more are dropped and counted.
+/// Capacity of the export queue, in spans. Spans that do not fit are dropped and counted.
 pub(crate) const QUEUE: usize = 4096;
 
 /// Rate at which trusted clients may have traces recorded.
@@ -43,14 +44,16 @@ const CLIENT_TRACES_PER_SECOND: u32 = 10;
 /// A span's name: the operation, never its user or channel.
 pub(crate) type Name = Cow<'static, str>;
 
-/// The trace that a request states it belongs to.
+/// The trace to which a request belongs, as the request states it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// The request states none.
+    /// The request states no trace.
     Unknown,
-    /// Stated by a client: linked, or joined if `telemetry.trust_client_traces` is set.
+    /// A client states the trace. Spans link to it, or join it if `telemetry.trust_client_traces`
+    /// is set.
     Client(TraceContext),
-    /// Stated by a holder of the admin key: joined, and recorded if its flag is set.
+    /// A holder of the admin key states the trace. Spans join it, and are recorded if its flag is
+    /// set.
     Operator(TraceContext),
 }
 
@@ -66,8 +69,8 @@ impl Origin {
     }
 }
 
-/// Begins spans. Without `telemetry.otlp_endpoint` it is off, and every span is empty. Cloning is
-/// cheap.
+/// Begins spans. Without `telemetry.otlp_endpoint` the tracer is off, and every span is empty.
+/// Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Tracer(Option<Arc<Recorder>>);
 
@@ -88,8 +91,8 @@ impl Tracer {
     /// A tracer that records nothing.
     pub(crate) const OFF: Self = Self(None);
 
-    /// Starts the export of spans that arrive through `spans`, as node `instance`, if `config` has
-    /// a collector.
+    /// If `config` has a collector, starts the export of the spans that arrive through `spans`. The
+    /// exported spans name `instance` as their node.
     pub(crate) fn start(
         config: &TelemetryConfig,
         spans: &Spans,
@@ -136,8 +139,8 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// The current time, for a span that may be recorded later. Skips the clock if the tracer is
-    /// off.
+    /// The current time, for a span that may be recorded later. The clock is not read if the tracer
+    /// is off.
     pub fn now(&self) -> SystemTime {
         if self.is_on() {
             span::now()
@@ -146,8 +149,8 @@ impl Tracer {
         }
     }
 
-    /// Returns true if spans may contain users' ids, and channels' names, which may contain users'
-    /// ids.
+    /// Returns true if spans may contain users' ids. They may then contain channels' names too,
+    /// which may contain users' ids.
     pub fn names_users(&self) -> bool {
         self.0.as_ref().is_some_and(|recorder| recorder.user_ids)
     }
@@ -179,9 +182,9 @@ impl Tracer {
         }
     }
 
-    /// The span of a request that was refused or, if `is_ours`, failed through a fault of the node.
-    /// It began at `started`. Recorded regardless of the ratio, up to 100 of each kind a second, 10
-    /// of them per client.
+    /// The span of a request that began at `started` and was refused or, if `is_ours`, failed
+    /// through a fault of the node. It is recorded regardless of the ratio, up to 100 spans of each
+    /// kind a second and 10 of them per client.
     pub fn fault(
         &self,
         is_ours: bool,
@@ -199,8 +202,8 @@ impl Tracer {
         })
     }
 
-    /// The span of a session's end, which began at `started`. Always recorded if the session's
-    /// `upgrade` was recorded; otherwise limited like a refusal.
+    /// The span of a session's end, which began at `started`. The span is always recorded if the
+    /// session's `upgrade` span was recorded. Otherwise it is limited like the span of a refusal.
     pub fn session_end(
         &self,
         name: &'static str,
@@ -235,8 +238,8 @@ impl Tracer {
         }
     }
 
-    /// The recorded span in which the caller runs, for adding attributes. It stays open until its
-    /// creator and this handle are dropped.
+    /// The recorded span in which the caller runs, for adding attributes. The span ends only once
+    /// its creator and this handle have dropped it.
     pub fn here(&self) -> Span {
         match &self.0 {
             Some(recorder) => Span::of(recorder, tracing::Span::current()),
@@ -244,8 +247,8 @@ impl Tracer {
         }
     }
 
-    /// Assigns the recorded span in which the caller runs, and its future children, to this
-    /// session.
+    /// Assigns the recorded span in which the caller runs, and each child that begins later, to
+    /// this session.
     pub fn of_session(&self, session: SessionId) {
         if self.is_on() {
             span::mark(&tracing::Span::current(), session);
@@ -286,9 +289,10 @@ impl Tracer {
         }
     }
 
-    /// The span of a revocation that takes effect on this node. It is a child of the call that
-    /// wrote the revocation, if that call was recorded. It is always recorded, unless the
-    /// revocation closed no session (`is_vain`): such spans are limited to 100 a second.
+    /// The span of a revocation that takes effect on this node. It is a child of the span of the
+    /// call that wrote the revocation, if that span was recorded. It is always recorded if the
+    /// revocation closed a session. Spans of revocations that closed no session (`is_vain`) are
+    /// limited to 100 a second.
     pub fn revocation(
         &self,
         name: &'static str,
@@ -305,7 +309,7 @@ impl Tracer {
         }
     }
 
-    /// Begins a span without a parent, always recorded.
+    /// Begins a span without a parent, which is always recorded.
     pub fn root(&self, name: &'static str, kind: SpanKind) -> Span {
         match &self.0 {
             Some(recorder) => Span::begin(recorder, name.into(), kind, None),

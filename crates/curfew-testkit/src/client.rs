@@ -33,7 +33,7 @@ pub struct WsClient {
     buffer: BytesMut,
     response: Response,
     answers_pings: bool,
-    /// Frames that [`WsClient::attend`] has read for the next reader.
+    /// Frames that [`WsClient::attend`] has read and stored for the next reader.
     attended: VecDeque<Frame>,
 }
 
@@ -48,7 +48,7 @@ impl WsClient {
         }
     }
 
-    /// The 101 response that opened it.
+    /// The 101 response that opened the WebSocket.
     pub fn response(&self) -> &Response {
         &self.response
     }
@@ -101,13 +101,13 @@ impl WsClient {
         .await?
     }
 
-    /// Ends the sending half and keeps reading.
+    /// Shuts down the sending half. The client can still read.
     pub async fn half_close(&mut self) {
         drop(self.stream.shutdown().await);
     }
 
     /// The underlying socket, and the bytes that were read from it but not consumed. It is for a
-    /// test that reads in its own way. The client must be without TLS. The socket does not block.
+    /// test that reads in its own way. The client must not use TLS. The socket is non-blocking.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl WsClient {
         }
     }
 
-    /// The next frame, or the reason for its absence. Pings are answered, and returned too.
+    /// The next frame, or the reason for its absence. A ping is answered, and is also returned.
     pub async fn incoming(&mut self, patience: Duration) -> Incoming {
         match self.attended.pop_front() {
             Some(frame) => Incoming::Frame(frame),
@@ -159,7 +159,7 @@ impl WsClient {
                 match self.stream.read_buf(&mut self.buffer).await {
                     Ok(0) => return Incoming::End,
                     Ok(_) => {}
-                    // rustls reports an end without close_notify in this way.
+                    // rustls reports the end of a stream without close_notify by this error.
                     Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                         return Incoming::End;
                     }
@@ -234,7 +234,8 @@ impl WsClient {
         self.expect_json(serde_json::json!({"type":"pong"})).await;
     }
 
-    /// Skips text messages until one has at least the members of `expect`, and returns it.
+    /// Skips text messages until a message has at least the members of `expect`. Returns this
+    /// message.
     pub async fn until_json(&mut self, expect: Value) -> Value {
         loop {
             let value = self.next_json().await;
@@ -244,8 +245,8 @@ impl WsClient {
         }
     }
 
-    /// Skips frames up to the server's close, answers it as a client should, and waits for the end
-    /// of the stream. Returns the code and the reason.
+    /// Skips frames up to the server's close frame, answers the close frame as a client should, and
+    /// waits for the end of the stream. Returns the code and the reason of the close frame.
     pub async fn closed(&mut self) -> (u16, String) {
         loop {
             let frame = self.next_frame().await;
@@ -256,8 +257,9 @@ impl WsClient {
         }
     }
 
-    /// Expects the `closing` message with this code and reason, then the same close frame, then the
-    /// end of the stream. Other messages may come first. Returns the `closing` message.
+    /// Expects the `closing` message with this code and reason, then a close frame with the same
+    /// code and reason, then the end of the stream. Other messages may come first. Returns the
+    /// `closing` message.
     pub async fn expect_close(&mut self, code: u16, reason: &str) -> Value {
         let closing = loop {
             let frame = self.next_message().await;
@@ -336,7 +338,8 @@ impl WsClient {
         ))
         .await;
         match self.incoming(PATIENCE).await {
-            // A reset is fine: the server may close with bytes of ours unread.
+            // A reset is accepted, because the server may close before it has read all bytes of
+            // this client.
             Incoming::End | Incoming::Cut(_) => {}
             other => panic!("after the close frame came {other:?}"),
         }

@@ -1,11 +1,11 @@
-//! A clock that is set by hand.
+//! A clock that tests set.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use curfew_model::{Clock, SystemClock};
 
-/// A [`Clock`] that stands still until it is moved. Share it as an `Arc`.
+/// A [`Clock`] that stands still until a test moves it. Share it as an `Arc`.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     millis: AtomicU64,
@@ -27,7 +27,7 @@ impl ManualClock {
         self.millis.store(unix * 1000, Ordering::SeqCst);
     }
 
-    /// Lets time pass, also on the wall clock.
+    /// Lets time pass on the boot clock and on the wall clock.
     pub fn advance(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).expect("tests advance by less than an aeon");
         self.millis.fetch_add(by, Ordering::SeqCst);

@@ -1,4 +1,4 @@
-//! Opening a WebSocket: the request, byte for byte as the test wants it, and the answer.
+//! Opening a WebSocket: the request, whose bytes the test chooses, and the answer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::http::{Response, read_response};
 use crate::{OutFrame, PATIENCE, Stream, WsClient};
 
-/// The nonce of RFC 6455 §1.3, and the answer that it requires.
+/// The nonce of the example in RFC 6455 §1.3, and the `Sec-WebSocket-Accept` that it requires.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -55,19 +55,19 @@ impl Connect {
         }
     }
 
-    /// Uses another method than GET.
+    /// Uses this method instead of GET.
     pub fn method(mut self, method: &str) -> Self {
         self.method = method.to_owned();
         self
     }
 
-    /// Uses another path than `/ws`, with its query.
+    /// Uses this path, with its query, instead of `/ws`.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
-    /// Uses another version than `HTTP/1.1`.
+    /// Uses this version instead of `HTTP/1.1`.
     pub fn version(mut self, version: &str) -> Self {
         self.version = version.to_owned();
         self
@@ -80,13 +80,13 @@ impl Connect {
         self
     }
 
-    /// Leaves out every header of that name.
+    /// Leaves out every header with this name.
     pub fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(header, _)| header != name);
         self
     }
 
-    /// `Authorization: Bearer <token>`.
+    /// Adds `Authorization: Bearer <token>`.
     pub fn bearer(self, token: &str) -> Self {
         self.header("Authorization", format!("Bearer {token}"))
     }
@@ -143,14 +143,15 @@ impl Connect {
         timeout(PATIENCE, connecting).await?
     }
 
-    /// Sends the request; `Err` is an answer other than 101.
+    /// Sends the request. An answer other than 101 is the `Err`.
     pub async fn attempt(self) -> Result<WsClient, RefusedUpgrade> {
         self.try_attempt()
             .await
             .unwrap_or_else(|error| panic!("the handshake had no answer: {error}"))
     }
 
-    /// Like [`Connect::attempt`]. A connection that is refused, cut or silent is the outer `Err`.
+    /// Like [`Connect::attempt`]. The outer `Err` reports a connection that is refused, cut or
+    /// silent.
     pub async fn try_attempt(self) -> io::Result<Result<WsClient, RefusedUpgrade>> {
         let mut stream = self.stream().await?;
         // The server may refuse before it has read everything.

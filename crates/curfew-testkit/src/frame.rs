@@ -27,7 +27,7 @@ pub struct Frame {
     pub rsv: u8,
     /// See [`opcode`].
     pub opcode: u8,
-    /// Its content.
+    /// The payload, unmasked.
     pub payload: Bytes,
 }
 
@@ -63,7 +63,7 @@ impl Frame {
         std::str::from_utf8(&self.payload).expect("the server sends UTF-8")
     }
 
-    /// Code and reason of a close frame; 1005 when it has none.
+    /// Code and reason of a close frame. The code is 1005 if the frame has no code.
     pub fn close(&self) -> (u16, String) {
         match self.payload.split_first_chunk::<2>() {
             None => (1005, String::new()),
@@ -75,7 +75,7 @@ impl Frame {
     }
 }
 
-/// Form of an [`OutFrame`]'s length.
+/// The form in which an [`OutFrame`] writes its length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LengthForm {
     Shortest,
@@ -121,7 +121,7 @@ impl OutFrame {
         Self::new(opcode::CLOSE, payload)
     }
 
-    /// Sets the bit that marks the last frame of a message.
+    /// Sets the FIN bit, which marks the last frame of a message.
     pub fn fin(mut self, fin: bool) -> Self {
         self.fin = fin;
         self
@@ -139,19 +139,19 @@ impl OutFrame {
         self
     }
 
-    /// Claims to have `length` bytes, regardless of the payload.
+    /// Writes `length` as the payload length, regardless of the payload.
     pub fn declaring(mut self, length: u64) -> Self {
         self.declared = Some(length);
         self
     }
 
-    /// Writes the length in two bytes although fewer would do.
+    /// Writes the length in two bytes, although a shorter form would suffice.
     pub fn in_two_bytes(mut self) -> Self {
         self.form = LengthForm::TwoBytes;
         self
     }
 
-    /// Writes the length in eight bytes although fewer would do.
+    /// Writes the length in eight bytes, although a shorter form would suffice.
     pub fn in_eight_bytes(mut self) -> Self {
         self.form = LengthForm::EightBytes;
         self
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn frames_are_written_as_the_rfc_shows_them() {
-        // RFC 6455 §5.7.
+        // The expected bytes are from RFC 6455 §5.7.
         assert_eq!(
             OutFrame::text("Hello").to_bytes(),
             [

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: requests as bytes, and answers as received.
+//! HTTP/1.1 without a library: requests as bytes, and answers as received.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,7 @@ pub struct Response {
 }
 
 impl Response {
-    /// The first header of that name (lower case).
+    /// The value of the first header with this name (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         headers
@@ -37,7 +37,7 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; `null` when there is none.
+    /// The body as JSON; `null` if the body is empty.
     pub fn json(&self) -> Value {
         if self.body.is_empty() {
             return Value::Null;
@@ -47,7 +47,7 @@ impl Response {
     }
 }
 
-/// Sends one request on a connection of its own and reads the answer.
+/// Sends one request over a new connection and reads the answer.
 pub async fn request(
     address: SocketAddr,
     method: &str,
@@ -82,7 +82,7 @@ pub async fn request_within(
         .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
 }
 
-/// Sends bytes on a connection of their own and reads one answer.
+/// Sends bytes over a new connection and reads one answer.
 pub async fn exchange(address: SocketAddr, bytes: &[u8]) -> io::Result<Response> {
     exchange_within(PATIENCE, address, bytes).await
 }
@@ -99,7 +99,7 @@ async fn exchange_within(
     read_response_within(patience, &mut stream, &mut buffer).await
 }
 
-/// Reads one answer; bytes after it stay in `buffer`.
+/// Reads one answer. Bytes that follow the answer stay in `buffer`.
 pub async fn read_response(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut BytesMut,

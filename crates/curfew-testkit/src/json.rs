@@ -1,7 +1,8 @@
 //! Comparison of JSON with an expectation.
 //!
-//! In the expectation, `"<any>"` stands for any value, and `"<string>"`, `"<number>"` and
-//! `"<bool>"` for any value of that type. A member named `"*"` allows more members.
+//! In the expectation, `"<any>"` stands for any value. `"<string>"`, `"<number>"` and `"<bool>"`
+//! stand for any value of the named type. A member named `"*"` in an object of the expectation
+//! allows the compared object to have further members.
 
 use serde_json::Value;
 

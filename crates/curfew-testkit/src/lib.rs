@@ -1,10 +1,10 @@
 //! Tools of the tests.
 //!
 //! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a
-//! clock that is set by hand, and the runner of transcripts.
-//! Knows nothing of: the gateway's own WebSocket code. It parses frames by code of its own, because
-//! shared code would hide the gateway's mistakes.
-//! Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens, [`transcript`] replays files.
+//! clock that tests set, and the runner of transcripts. Knows nothing of: the gateway's own
+//! WebSocket code. The client has its own parser of frames, because shared code would hide the
+//! gateway's mistakes. Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens,
+//! [`transcript`] replays files.
 //!
 //! Every function panics if an expectation is not met, and the message shows the received value. A
 //! panic fails the test.
@@ -27,6 +27,6 @@ pub use stream::{Stream, trusting};
 
 use std::time::Duration;
 
-/// Time a test waits for an expected event. Generous: the machine may be busy, and a test that
-/// passes never waits for it.
+/// Longest wait of a test for an expected event. It is long, because the machine may be busy and a
+/// test that passes never waits for so long.
 pub const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,8 +1,8 @@
-//! Tokens, good and bad.
+//! Good and bad tokens.
 //!
 //! A [`Key`] signs any text as header and claims, so that tests can try duplicate members, wrong
-//! types and texts that are not JSON. Asymmetric keys are made anew in every test process, so no
-//! private key is in the repository.
+//! types and texts that are not JSON. Every test process makes new asymmetric keys, so no private
+//! key is in the repository.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -46,7 +46,7 @@ impl Key {
         }
     }
 
-    /// The HMAC key the tests' default configuration verifies with.
+    /// The HMAC key with which the tests' default configuration verifies tokens.
     pub fn default_secret() -> Self {
         Self::hmac("HS256", SECRET.as_bytes())
     }
@@ -78,13 +78,13 @@ impl Key {
         }
     }
 
-    /// An RS256 key, the same one throughout the process: making one takes a while.
+    /// An RS256 key. The process makes it once, because making an RSA key takes a while.
     pub fn rsa() -> Self {
         static KEY: OnceLock<Key> = OnceLock::new();
         KEY.get_or_init(|| Self::generate("RS256")).clone()
     }
 
-    /// Another RS256 key than [`Key::rsa`].
+    /// An RS256 key that differs from [`Key::rsa`].
     pub fn other_rsa() -> Self {
         static KEY: OnceLock<Key> = OnceLock::new();
         KEY.get_or_init(|| Self::generate("RS256")).clone()
@@ -97,7 +97,7 @@ impl Key {
         self
     }
 
-    /// Names the key, in the header of its tokens and in its JWK.
+    /// Sets the key's `kid`, in the header of the key's tokens and in its JWK.
     pub fn with_kid(mut self, kid: &str) -> Self {
         self.kid = Some(kid.to_owned());
         self
@@ -111,7 +111,7 @@ impl Key {
         }
     }
 
-    /// The public key as a JWK, with `use`, `alg` and, if named, `kid`.
+    /// The public key as a JWK, with `use`, `alg` and, if it is set, `kid`.
     pub fn jwk(&self) -> Value {
         let Public::Raw { raw, .. } = &self.public else {
             panic!("an HMAC key has no public part");
@@ -120,7 +120,7 @@ impl Key {
         let mut jwk = match self.name {
             "EdDSA" => json!({"kty":"OKP","crv":"Ed25519","x":encode(raw)}),
             "ES256" | "ES384" => {
-                // An uncompressed point: 4, x, y.
+                // The bytes are an uncompressed point: 4, x, y.
                 let (x, y) = raw[1..].split_at(raw.len() / 2);
                 let curve = if self.name == "ES256" {
                     "P-256"
@@ -142,7 +142,7 @@ impl Key {
         jwk
     }
 
-    /// The header this key's tokens have, as JSON.
+    /// The header of this key's tokens, as JSON.
     pub fn header(&self) -> Value {
         let mut header = json!({"alg":self.name,"typ":"JWT"});
         if let Some(kid) = &self.kid {
@@ -174,13 +174,13 @@ impl Key {
         self.sign(&self.header().to_string(), &claims.to_string())
     }
 
-    /// A token with `sub`, `iat` and an `exp` in an hour.
+    /// A token with `sub`, `iat` and an `exp` one hour from now.
     pub fn user(&self, user: &str) -> String {
         self.token(&claims(user))
     }
 
-    /// A token with `sub`, `iat`, an `exp` in an hour, and `more`, which may replace those. A
-    /// member that is `null` in `more` is left out.
+    /// A token with `sub`, `iat`, an `exp` one hour from now, and the members of `more`, which may
+    /// replace the first three. A member that is `null` in `more` is left out.
     pub fn user_with(&self, user: &str, more: Value) -> String {
         self.token(&claims_with(user, more))
     }
@@ -192,14 +192,14 @@ impl fmt::Debug for Key {
     }
 }
 
-/// `sub`, `iat` and `exp` in an hour. The token was issued a second ago, so a revocation of this
-/// moment covers it for certain.
+/// The claims `sub`, `iat` and an `exp` one hour from now. `iat` is a second ago, so a revocation
+/// whose cutoff is the present certainly covers the token.
 pub fn claims(user: &str) -> Value {
     let now = unix_now();
     json!({"sub":user,"iat":now - 1,"exp":now + 3600})
 }
 
-/// [`claims`] with more or other members. A member that is `null` in `more` is left out.
+/// [`claims`] with additional or replaced members. A member that is `null` in `more` is left out.
 pub fn claims_with(user: &str, more: Value) -> Value {
     let mut claims = claims(user);
     let Value::Object(more) = more else {
@@ -224,7 +224,7 @@ pub fn jwks(keys: &[&Key]) -> String {
     json!({ "keys": keys }).to_string()
 }
 
-/// A JWT's part: base64url without padding.
+/// Encodes a part of a JWT: base64url without padding.
 pub fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -236,7 +236,7 @@ pub fn part(token: &str, at: usize) -> Value {
     serde_json::from_slice(&part).expect("a part is JSON")
 }
 
-/// Modulus and exponent out of an `RSAPublicKey` (RFC 8017 §A.1.1), without leading zeros.
+/// Modulus and exponent of an `RSAPublicKey` (RFC 8017 §A.1.1), without leading zeros.
 fn rsa_numbers(der: &[u8]) -> (&[u8], &[u8]) {
     fn element(der: &[u8]) -> (&[u8], &[u8]) {
         let (length, head) = match der[1] {

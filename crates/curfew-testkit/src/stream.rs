@@ -50,7 +50,7 @@ impl Stream {
         }
     }
 
-    /// The TCP stream at the bottom.
+    /// The underlying TCP stream.
     pub fn tcp(&self) -> &TcpStream {
         match self {
             Self::Tcp(tcp) => tcp,
@@ -58,7 +58,7 @@ impl Stream {
         }
     }
 
-    /// The certificate the server showed, in DER; `None` without TLS.
+    /// The certificate that the server presented, in DER; `None` without TLS.
     pub fn peer_certificate(&self) -> Option<Vec<u8>> {
         match self {
             Self::Tcp(_) => None,
@@ -69,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// The protocol agreed on by ALPN.
+    /// The protocol that ALPN selected.
     pub fn alpn(&self) -> Option<Vec<u8>> {
         match self {
             Self::Tcp(_) => None,

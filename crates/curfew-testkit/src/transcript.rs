@@ -1,4 +1,5 @@
-//! Transcripts: conversations written down line by line, and replayed against a gateway.
+//! Transcripts: files that describe conversations line by line, and that are replayed against a
+//! gateway.
 //!
 //! The format is described in `tests/transcripts/README.md`.
 
@@ -13,15 +14,15 @@ use serde_json::Value;
 use crate::mint::{Key, claims};
 use crate::{Connect, OutFrame, WsClient, json, opcode, unix_now};
 
-/// The name of the client in a line that names none.
+/// The name of the client in a line that names no client.
 const UNNAMED: &str = "";
 
 /// A parsed transcript.
 #[derive(Debug, Default)]
 pub struct Script {
-    /// Settings the gateway needs, as `section.key = value`.
+    /// Settings that the gateway needs, as `section.key = value`.
     pub settings: Vec<String>,
-    /// Configuration text (TOML) that takes the place of the default rules; empty: the default.
+    /// Configuration text (TOML) that replaces the default rules; empty for the default rules.
     pub rules: String,
     steps: Vec<(usize, Step)>,
 }
@@ -60,7 +61,7 @@ enum Step {
 }
 
 impl Script {
-    /// Reads a transcript; the error names the line.
+    /// Reads a transcript. The error names the line of the fault.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut script = Self::default();
         for (number, line) in text
@@ -92,7 +93,8 @@ impl Script {
     }
 
     /// Replays the transcript against the gateway at `address`. `key` signs the tokens that the
-    /// gateway accepts. Panics at the first line that does not come true, and names it.
+    /// gateway accepts. Panics at the first line that the gateway's behaviour does not match, and
+    /// names this line.
     pub async fn run(&self, address: SocketAddr, key: &Key) {
         let mut stage = Stage {
             address,
@@ -238,7 +240,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Does `work` while all clients stay connected and answer pings.
+    /// Does `work`. All clients stay connected and answer pings meanwhile.
     async fn beside_others<T>(&mut self, work: impl Future<Output = T>) -> T {
         let others = self.clients.values_mut().map(WsClient::attend);
         tokio::select! {

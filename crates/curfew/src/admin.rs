@@ -37,7 +37,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer, in bytes: a page of sessions is far smaller.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// The characters that a segment of a path escapes: all but the unreserved ones (RFC 3986 §2.3).
+/// The characters that are escaped in a segment of a path: all except the unreserved characters
+/// (RFC 3986 §2.3).
 const ENCODED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -140,7 +141,7 @@ impl AdminAnswer {
         Ok(serde_json::from_slice(&self.body).context("read the admin API's answer")?)
     }
 
-    /// Prints the answer as it came, on a line of its own.
+    /// Prints the answer as it was received, with a line break at its end.
     pub(crate) fn print(&self) -> Result<(), Failure> {
         let text = String::from_utf8_lossy(&self.body);
         Ok(output::print(&format!("{}\n", text.trim_end()))?)
@@ -162,7 +163,7 @@ fn parse_url(url: &str) -> Result<(String, String, String), String> {
     if authority.as_str().contains('@') || uri.query().is_some() {
         return Err(wrong());
     }
-    // `port_u16` gives `None` for an invalid port, as for no port.
+    // `port_u16` returns `None` for an invalid port and for an absent port.
     if authority.port_u16().is_none() && authority.as_str() != authority.host() {
         return Err(format!(
             "{}: its port is no number from 1 to 65535",
@@ -205,7 +206,7 @@ pub(crate) fn trace_line(answer: &Value) -> String {
     }
 }
 
-/// The refusal of the API as a sentence, with the remedy if one is known.
+/// The API's refusal as a sentence, with the remedy if a remedy is known.
 fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut text = format!("the admin API answered {status}");
@@ -245,7 +246,7 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
 
 /// `text` as one segment of a path (RFC 3986 §2.3).
 pub(crate) fn segment(text: &str) -> String {
-    // A segment of dots only would be taken for a relative path.
+    // A segment that consists of dots would be taken for a relative path.
     let encoded = match text.bytes().all(|byte| byte == b'.') {
         true => &const { ENCODED.add(b'.') },
         false => &ENCODED,

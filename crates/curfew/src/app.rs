@@ -48,8 +48,8 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Builds a node and opens both listeners. Reads key and certificate files. `extra` makes the
-    /// handler of paths of the public listener that have no endpoint.
+    /// Builds a node and opens its public and its admin listener. Reads key and certificate files.
+    /// `extra` makes the handler for requests to the public listener whose path has no endpoint.
     pub(crate) fn build(
         config: &Config,
         telemetry: Installed,
@@ -162,7 +162,8 @@ impl App {
         Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
     }
 
-    /// Answers on both listeners, each until its token is cancelled. Logs their addresses.
+    /// Answers on both listeners, and logs their addresses. Each listener answers until its token
+    /// is cancelled.
     pub(crate) fn listen(
         self,
         stop_public: CancellationToken,
@@ -208,20 +209,21 @@ pub(crate) struct Running {
 
 impl Running {
     /// Puts another configuration in force, as far as possible without a restart. On an error,
-    /// nothing changes. Existing sessions are found by the keys of the new configuration after
-    /// [`Node::until_settled`] has returned.
+    /// nothing changes. Revocations find existing sessions by the keys of the new configuration
+    /// once [`Node::until_settled`] has returned.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
         let prepared = Prepared::read(config)?;
-        // This step alone can fail, and then changes nothing, so it comes before all others.
+        // The change of the log level comes first. It is the only step from here on that can fail,
+        // and a failure must change nothing.
         self.log_level.set_level(&config.telemetry.log_level)?;
         self.put_in_force(prepared);
         Ok(())
     }
 
-    /// Cannot fail, so that a reload takes effect as a whole. [`Prepared::read`] has all steps that
-    /// can fail.
+    /// Puts all parts in force. This cannot fail, so a reload takes effect as a whole.
+    /// [`Prepared::read`] does the steps that can fail.
     fn put_in_force(&self, prepared: Prepared) {
-        // Every part is named, so that a forgotten one is an error of the compiler.
+        // Every part is named, so that a forgotten part is an error of the compiler.
         let Prepared {
             issuers,
             settings,
@@ -242,8 +244,8 @@ impl Running {
         context.node.hub().reconsider_all();
     }
 
-    /// Logs the repeated events that no line has mentioned yet, once the interval since the last
-    /// line is over.
+    /// Logs the repeated events that were not logged yet, once the interval since the last log line
+    /// of their cause is over.
     pub(crate) fn tell_rest(&self) {
         self.context.node.tell_rest();
         self.context.authenticator.tell_rest();
@@ -257,7 +259,8 @@ impl Running {
     }
 }
 
-/// All parts that a reload puts in force. Steps that can fail, such as reading files, are done.
+/// All parts that a reload puts in force. The steps that can fail, such as reading files, are
+/// already done.
 struct Prepared {
     issuers: PreparedIssuers,
     settings: Arc<SessionSettings>,
@@ -315,7 +318,7 @@ fn keys_read(context: &Context, metrics: &ReloadMetrics) {
     }
 }
 
-/// The tasks that fetch keys. They hold only a weak reference to the context.
+/// The tasks that fetch keys. The tasks hold only a weak reference to the context.
 fn keepers(context: &Arc<Context>, metrics: &Arc<ReloadMetrics>, timeout: Duration) -> Keepers {
     let fetcher = Fetcher::new(timeout, || trust::client(trust::system_roots()));
     let node = Arc::clone(&context.node);
@@ -350,7 +353,7 @@ fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
     }
 }
 
-/// The wires that the node speaks. The first is the default for clients that request none.
+/// The wires that the node speaks. The first wire is the default for clients that request none.
 fn wires(config: &Config) -> Wires {
     let websocket = |encoding| {
         Wire::websocket(Centrifuge {
@@ -389,8 +392,8 @@ fn hub_limits(config: &Config) -> HubLimits {
     }
 }
 
-/// The claims by which sessions can be revoked: the configured ones, and the ones that reports and
-/// revocations of tokens use.
+/// The claims by which sessions can be revoked: the configured claims, and the claims that reports
+/// and revocations of tokens use.
 fn revocable_claims(config: &Config) -> Vec<String> {
     let mut claims = config.session.revocable_claims.clone();
     let auth = &config.auth;
@@ -399,8 +402,8 @@ fn revocable_claims(config: &Config) -> Vec<String> {
             claims.push(claim.to_owned());
         }
     }
-    // This applies to a single issuer too: another may be added while earlier revocations are in
-    // force.
+    // This applies to a single issuer too, because another issuer may be added while earlier
+    // revocations are in force.
     if auth.token_revocation || auth.reports_users() {
         claims.extend([ISSUER_USER, ISSUER_TOKEN].map(str::to_owned));
     }
@@ -428,8 +431,9 @@ fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
     })
 }
 
-/// A digest of `[[channels]]`, for other nodes to compare; `None` without entries. Settings at
-/// their default are left out, so that a setting which a later version adds makes no difference.
+/// A digest of `[[channels]]`, which other nodes compare with their own; `None` without entries.
+/// Settings with their default value are left out, so that a setting of a later version does not
+/// change the digest.
 fn channels_digest(config: &Config) -> Option<String> {
     if config.channels.is_empty() {
         return None;

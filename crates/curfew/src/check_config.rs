@@ -1,5 +1,5 @@
 //! `curfew check-config`: reports every problem of a configuration at once. With `--probe`, it also
-//! checks that the dependencies which the configuration names can be used.
+//! checks that the node could use the dependencies that the configuration names.
 
 mod certificate;
 
@@ -24,7 +24,8 @@ const INVALID: u8 = 2;
 /// Exit code if a dependency cannot be used.
 const NOT_THERE: u8 = 1;
 
-/// A clock that is off by more is reported as a fault. Nodes warn from here on.
+/// Largest difference of the clocks that is not reported as a fault. Nodes warn of larger
+/// differences too.
 const MAX_SKEW: Duration = Duration::from_secs(1);
 
 /// Arguments of `curfew check-config`.
@@ -55,14 +56,14 @@ pub(crate) struct CheckConfigArgs {
 /// The result of asking one dependency that the configuration names.
 #[derive(Debug, Serialize)]
 struct Probe {
-    /// The key that names it.
+    /// The key that names the dependency.
     key: String,
-    /// True if the dependency answered as a node needs it.
+    /// True if a node could use the dependency.
     there: bool,
     message: String,
 }
 
-/// Checks values and the files they name.
+/// Checks the values, and the files that they name.
 pub(crate) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
     let check = match args.offline {
         true => Check::Offline,
@@ -143,7 +144,7 @@ fn probe(config: &Config) -> Result<Vec<Probe>, Failure> {
     })
 }
 
-/// Probes every primary. Returns one entry if they cannot be found.
+/// Probes every primary of Redis. Returns a single entry if the primaries cannot be found.
 async fn probe_redis(config: &Config) -> Vec<Probe> {
     let key = || "backend.redis.url".to_owned();
     match curfew_backend_redis::probe(&config.backend.of_redis(), &SystemClock).await {

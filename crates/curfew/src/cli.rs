@@ -11,7 +11,7 @@ use crate::{
     admin, check_config, completions, connect, dev, doctor, explain, man, print_config, token,
 };
 
-/// Version and commit: `0.1.0 (0123456789ab)`, or the version alone if the build knew no commit.
+/// Version and commit: `0.1.0 (0123456789ab)`; only the version if the build knew no commit.
 const VERSION: &str = env!("CURFEW_VERSION");
 
 /// WebSocket sessions that end when access does.

@@ -30,7 +30,7 @@ use layers::File;
 use path::KeyPath;
 use schema::Schema;
 
-/// Everything that can be configured, section by section.
+/// The whole configuration, section by section.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Config {
@@ -127,10 +127,10 @@ impl Config {
 /// The extent of a check of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// Checks that every key exists and every value has the right form.
+    /// Checks that every key is known and every value has the right form.
     Form,
-    /// Also checks that the values make sense together, and that the named files can be used, as
-    /// far as they are on this machine.
+    /// Also checks that the values make sense together, and that the named files can be used. Files
+    /// that are not on this machine are skipped.
     Offline,
     /// Also checks that all named files exist and can be used.
     Everything,
@@ -141,7 +141,7 @@ pub(crate) enum Check {
 pub(crate) struct Loaded {
     /// The effective configuration.
     pub(crate) config: Config,
-    /// The file that it was read from, to be read again on reload.
+    /// The file of the configuration, which a reload reads again.
     pub(crate) file: Option<PathBuf>,
     /// Warnings about valid settings that may not have the intended effect.
     pub(crate) warnings: Vec<ConfigProblem>,
@@ -149,7 +149,7 @@ pub(crate) struct Loaded {
     merged: Merged,
 }
 
-/// A problem of the configuration, with the place where it was written.
+/// A problem of the configuration, with its source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct ConfigProblem {
     /// A file's path, an environment variable's name, `--set` or `defaults`.
@@ -177,7 +177,7 @@ impl fmt::Display for ConfigProblem {
 }
 
 /// Loads the configuration: defaults, then the standard variables of OpenTelemetry, then `file`,
-/// then the rest of the environment, then `sets` (`section.key=value`). The error has every
+/// then the other environment variables, then `sets` (`section.key=value`). The error has every
 /// problem.
 pub(crate) fn load(
     file: Option<&Path>,
@@ -188,7 +188,7 @@ pub(crate) fn load(
 }
 
 /// Loads the telemetry settings from the environment, for a node that takes no other settings from
-/// it. The error has every problem.
+/// the environment. The error has every problem.
 pub(crate) fn telemetry() -> Result<Loaded, Vec<ConfigProblem>> {
     let section = format!("{}TELEMETRY__", layers::ENV_PREFIX);
     let env = std::env::vars_os().filter(|(name, _)| {
@@ -230,8 +230,8 @@ fn load_from(
             None
         }
     };
-    // If the file cannot be read, its settings are missing. Only problems that do not depend on
-    // them are reported then.
+    // If the file cannot be read, its settings are missing. Only problems that do not depend on the
+    // file's settings are then reported.
     let whole = found.is_empty();
     let environment: Vec<_> = env.into_iter().collect();
     let mut given = Given::from(environment.iter().cloned());
@@ -358,7 +358,7 @@ impl Merged {
         Some((source, file.and_then(|file| file.line(path))))
     }
 
-    /// A problem of the key at `path`. If no layer has the key, it is missing in the file.
+    /// A problem of the key at `path`. A key that no layer has is reported as missing in the file.
     fn problem(&self, path: &KeyPath, message: String) -> ConfigProblem {
         let (source, line) = self.exact(path).unwrap_or_else(|| match &self.file {
             Some(file) => (file.path.display().to_string(), file.line(path)),

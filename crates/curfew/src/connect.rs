@@ -109,7 +109,7 @@ enum End {
     Broken(ClientError),
 }
 
-/// Connects, and stays until either side closes.
+/// Connects, and stays connected until the server or this client closes the connection.
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
     // A position belongs to one channel.
     if args.since.is_some() && args.subscribe.len() != 1 {
@@ -123,7 +123,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let result = runtime.block_on(talk(args, token));
-    // A thread may still wait for input. The process does not wait for that thread.
+    // A thread may still wait for input. The process ends without waiting for that thread.
     runtime.shutdown_background();
     result
 }
@@ -186,7 +186,7 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
     }
 }
 
-/// Lines from stdin, read on a thread of their own, because reading a terminal blocks.
+/// The lines from stdin. A separate thread reads them, because reading a terminal blocks.
 fn keyboard() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(TYPED_AHEAD);
     std::thread::spawn(move || {
@@ -210,8 +210,8 @@ struct Conversation {
     subscribe: Vec<String>,
     /// The position in the first of these channels, if one is known.
     since: Option<Position>,
-    /// True if lines may be sent. With a token they wait for the server's first frame, so that
-    /// piped input does not overtake the subscriptions.
+    /// True if lines from stdin may be sent. With a token, lines wait for the server's first frame,
+    /// so that piped input does not overtake the subscriptions.
     ready: bool,
     /// True if anything came from stdin.
     typed: bool,
@@ -223,7 +223,7 @@ struct Conversation {
 enum Phase {
     /// stdin is read and the connection is open.
     Open,
-    /// stdin has ended. The answers to its lines are awaited until this time.
+    /// stdin has ended. The answers to the lines from stdin are awaited until this time.
     Settling(Instant),
     /// A close frame was sent. The server's close frame is awaited until this time.
     Closing(Instant),
@@ -271,8 +271,8 @@ impl Conversation {
         }
     }
 
-    /// Handles the end of stdin. A person who ends the input wants to leave. Piped input is
-    /// answered first. If there was none, the client continues to receive.
+    /// Handles the end of stdin. A person who ends the input wants to leave. The answers to piped
+    /// input are awaited first. If there was no input, the client continues to receive.
     async fn end_of_input(&mut self) {
         if std::io::stdin().is_terminal() {
             self.close().await;
@@ -295,7 +295,7 @@ impl Conversation {
     /// Prints a received message. The first `connected` frame triggers the subscriptions.
     async fn show(&mut self, incoming: Incoming) -> Result<(), Failure> {
         match incoming {
-            // The answer to this client's last ping follows all other answers.
+            // The answer to this client's last ping is the last of all answers.
             Incoming::Text(text) if self.is_last_answer(&text) => self.close().await,
             Incoming::Text(text) => {
                 let kind = paint::kind(&text);
@@ -316,7 +316,7 @@ impl Conversation {
                 self.paint
                     .note(&format!("a binary message of {} bytes", data.len()));
             }
-            // Control frames are handled already, and do not concern the session.
+            // Control frames were handled already, and do not concern the session.
             Incoming::Ping(_) | Incoming::Pong(_) | Incoming::Close { .. } => {}
         }
         Ok(())

@@ -38,10 +38,11 @@ const TOKEN_TTL_SECS: u64 = 3600;
 const KEY_BYTES: usize = 32;
 
 /// The node's `session.expiring_notice`. It is short, so that a token of half a minute is not
-/// announced as expiring at once.
+/// announced as expiring as soon as the session opens.
 const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
 
-/// The history of every channel. It holds more than a person types while a tab is disconnected.
+/// The history of every channel. It stores more publications than a person types while a tab is
+/// disconnected.
 const HISTORY: HistoryConfig = HistoryConfig {
     size: 100,
     ttl: Duration::from_secs(10 * 60),
@@ -187,7 +188,8 @@ impl Dev {
         })
     }
 
-    /// The node's addresses and keys, as the variables of a back end beside it.
+    /// The node's addresses and keys, as environment variables for a back end that runs beside the
+    /// node.
     fn variables(&self, public: &Listen, admin: &Listen) -> [(&'static str, String); 4] {
         [
             ("CURFEW_URL", format!("http://{public}")),
@@ -278,7 +280,8 @@ Ctrl-C ends it.
     }
 }
 
-/// The name to call this program by from a shell: `curfew` where that finds it, else its path.
+/// The command that runs this program in a shell: `curfew` if the shell finds the program by this
+/// name, else the program's path.
 pub(crate) fn program() -> String {
     let Ok(this) = std::env::current_exe() else {
         return "curfew".to_owned();

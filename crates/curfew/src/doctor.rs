@@ -1,5 +1,6 @@
-//! `curfew doctor`: compares an identity provider's tokens with the configuration, and reports what
-//! would happen and what to change. It works offline, except for keys that are configured by URL.
+//! `curfew doctor`: compares an identity provider's tokens with the configuration, and reports
+//! their effect and the necessary changes. The command works offline, except for keys that are
+//! configured by URL.
 
 mod findings;
 mod logout;
@@ -95,7 +96,8 @@ impl Shown {
         self.claims.get(claim)?.as_str()
     }
 
-    /// True if it has a claim that only ID tokens have (OpenID Connect Core 1.0 §2, §3.3.2.11).
+    /// True if the token has a claim that only ID tokens have (OpenID Connect Core 1.0 §2,
+    /// §3.3.2.11).
     fn is_id_token(&self) -> bool {
         let only_theirs = ["nonce", "at_hash", "c_hash"];
         only_theirs
@@ -103,7 +105,7 @@ impl Shown {
             .any(|claim| self.claims.contains_key(*claim))
     }
 
-    /// The values of `aud`, one or several.
+    /// The values of `aud`, which may be a text or a list.
     fn audience(&self) -> Vec<&str> {
         match self.claims.get("aud") {
             Some(Value::String(one)) => vec![one],
@@ -112,7 +114,7 @@ impl Shown {
         }
     }
 
-    /// The configured issuer that its `iss` names, with its index.
+    /// The configured issuer that the token's `iss` names, with the issuer's index.
     fn issuer<'c>(&self, config: &'c AuthConfig) -> Option<(usize, &'c Issuer)> {
         let named = self.text_of("iss");
         let mut issuers = config.issuers.iter().enumerate();
@@ -147,7 +149,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     fetch_keys(&authenticator, &config)?;
     let mut findings = Findings::default();
     match (&access, &id) {
-        // All other findings would compare the wrong tokens.
+        // The tokens are swapped, so any other finding would compare the wrong tokens.
         (Some(access), Some(id)) if access.is_id_token() && !id.is_id_token() => findings.bad(
             "the tokens are swapped: the access token has a nonce or at_hash, as ID tokens have, and the ID token has none",
             "give each by its own option",
@@ -216,8 +218,8 @@ fn judge_access(
     }
 }
 
-/// The change in the configuration or at the provider that would prevent a refusal, if one is
-/// known.
+/// The change in the configuration or at the provider that would prevent the refusal. If no change
+/// is known, the members of the token that may explain the refusal.
 fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     match error.failure() {
         AuthFailure::WrongIssuer => unknown_issuer(token, config),
@@ -251,7 +253,8 @@ fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     }
 }
 
-/// A hint about a token whose `iss` is not configured. It names a similar `iss`, if there is one.
+/// A hint about a token whose `iss` is not configured. It names a similar configured `iss`, if
+/// there is one.
 fn unknown_issuer(token: &Shown, config: &AuthConfig) -> String {
     let named = token.text_of("iss").unwrap_or_default();
     let alike = |one: &&str| {

@@ -1,5 +1,5 @@
-//! `curfew explain`: which rule decides, and why. It works offline, except for keys that are
-//! configured by URL.
+//! `curfew explain`: shows which rule decides, and why. The command works offline, except for keys
+//! that are configured by URL.
 
 mod refusal;
 
@@ -57,11 +57,11 @@ pub(crate) struct ExplainArgs {
     json: bool,
 }
 
-/// The claims that the decision is about, and their user.
+/// The claims on which the decision is made, and their user.
 struct Subject {
     claims: Map<String, Value>,
     user: String,
-    /// The refusal of the token, if it is refused.
+    /// The refusal of the token; `None` if the token is accepted.
     refused: Option<Refusal>,
 }
 
@@ -113,7 +113,8 @@ pub(crate) fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Resu
     Ok(())
 }
 
-/// Asks every provider for its keys once. Returns the issuers whose keys were not fetched, and why.
+/// Asks every provider for its keys once. Returns the issuers whose keys could not be fetched, each
+/// with the reason.
 pub(crate) async fn fetch_once(
     authenticator: &Authenticator,
     config: &Config,

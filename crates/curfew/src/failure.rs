@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use crate::config::ConfigProblem;
 
-/// Exit code for wrong usage and invalid configuration; clap uses the same.
+/// Exit code for wrong usage and invalid configuration. clap uses the same code.
 const USAGE: u8 = 2;
 
 /// The failure of a command.
@@ -49,7 +49,7 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
-/// All problems, one a line.
+/// All problems, each on its own line.
 fn list(problems: &[ConfigProblem]) -> String {
     let mut text = match problems.len() {
         1 => "curfew: the configuration has a problem\n".to_owned(),
@@ -61,8 +61,8 @@ fn list(problems: &[ConfigProblem]) -> String {
     text
 }
 
-/// True if the reader of the output has closed it, as in `curfew sessions | head`. That is no
-/// failure.
+/// True if the reader of the output has closed the pipe, as in `curfew sessions | head`. This does
+/// not count as a failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

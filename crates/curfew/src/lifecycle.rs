@@ -20,13 +20,13 @@ use crate::failure::Failure;
 /// The interval at which files are checked for changes.
 const POLL: Duration = Duration::from_secs(1);
 
-/// The rest of the drain after a second signal.
+/// The time that is left for the drain after a second signal.
 const HURRIED: Duration = Duration::from_millis(500);
 
 /// Longest wait for the backend to remove this node.
 const LEAVE: Duration = Duration::from_secs(3);
 
-/// Longest wait for the collector to take the last spans.
+/// Longest wait for the collector to accept the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(1);
 
 /// The sources of a configuration, to be read again.
@@ -34,8 +34,8 @@ const LAST_SPANS: Duration = Duration::from_secs(1);
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
     pub(crate) sets: Vec<String>,
-    /// The file and the files that it names, as they were before they were loaded. A change since
-    /// then is not missed.
+    /// The configuration file and the files that it names, as they were just before the load. A
+    /// change since then is thus noticed.
     pub(crate) seen: LastRead,
 }
 
@@ -44,8 +44,8 @@ pub(crate) struct Source {
 pub(crate) struct LastRead {
     /// The contents of the configuration file.
     file: Option<Vec<u8>>,
-    /// The files that the configuration names. If the configuration cannot be parsed, they are not
-    /// known, and the files of the one before it stay.
+    /// The files that the configuration names. If the configuration cannot be parsed, its files are
+    /// not known, and the files of the last valid configuration stay.
     named: Files,
 }
 
@@ -59,7 +59,8 @@ impl LastRead {
     }
 }
 
-/// Runs a node until a signal stops it. Changes are read from `source`; without one there are none.
+/// Runs a node until a signal stops it. The node reloads changes from `source`; without a source it
+/// never reloads.
 pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Result<(), Failure> {
     let stop_public = CancellationToken::new();
     let stop_admin = CancellationToken::new();
@@ -76,7 +77,7 @@ pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Res
         reload_until(stop.asked(), &mut reloader, &mut hangup).await;
         drain(&reloader, &stop_public, stop.asked()).await;
     };
-    // Both run on one task: if one of them blocks it, the beat stops.
+    // Both futures run in one task. If the node's life blocks the task, the beat stops too.
     tokio::select! {
         () = life => {}
         never = node.beat() => match never {},
@@ -95,7 +96,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// Waits for the next of these signals.
+    /// Waits for the next signal of either kind.
     async fn asked(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
@@ -123,8 +124,9 @@ async fn reload_until(
     }
 }
 
-/// Leaves service. The node reports that it is not ready, accepts connections for a while, and then
-/// closes its sessions over the window. A second signal shortens the drain.
+/// Leaves service. The node first reports that it is not ready, but still accepts connections for a
+/// while. It then closes its sessions, spread over the drain window. A second signal shortens the
+/// drain.
 async fn drain(
     reloader: &Reloader,
     stop_public: &CancellationToken,
@@ -148,8 +150,8 @@ async fn drain(
         }
     }
     stop_public.cancel();
-    // Both waits are bounded: the first by `Public::serve`, the second by its timeout, which is
-    // short because a supervisor kills a node that takes too long.
+    // Both waits are bounded. `Public::serve` bounds the first. The timeout bounds the second, and
+    // is short because a supervisor kills a node that takes too long.
     let (_, left) = tokio::join!(
         reloader.running.answered.cancelled(),
         time::timeout(LEAVE, node.backends().nodes.leave()),
@@ -172,7 +174,8 @@ struct Reloader {
     seen: LastRead,
     /// True if key files had changed at the last check.
     keys_changed: Cell<bool>,
-    /// The time of the last change of configuration, until all sessions are found by its keys.
+    /// The time of the last change of configuration; `None` once revocations find all sessions by
+    /// the keys of this configuration.
     unsettled: Option<Instant>,
 }
 
@@ -199,7 +202,7 @@ impl Reloader {
     fn poll(&mut self) {
         self.running.tell_rest();
         let now = self.read_file();
-        // A file that is missing for a moment is being replaced.
+        // A missing file is being replaced, so it does not count as a change.
         let is_new = now.is_some() && now != self.seen.file;
         let changed = self.seen.named.changed();
         if !changed.keys.is_empty() {
@@ -216,7 +219,8 @@ impl Reloader {
         let authenticator = &self.running.context.authenticator;
         let changed = !authenticator.reload_changed_files().is_empty();
         let changed_before = self.keys_changed.replace(changed);
-        // The next check does this again, for sessions that were being admitted with the old keys.
+        // The check after a change does this once more, for sessions that were being admitted with
+        // the old keys.
         if changed || changed_before {
             self.running.keys_read();
         }
@@ -229,16 +233,18 @@ impl Reloader {
         }
     }
 
-    /// Reads the configuration again and puts it in force. An invalid one is reported, and the old
-    /// one stays. The reload is complete when every session is found by it: see
-    /// [`Reloader::complete`].
+    /// Reads the configuration again and puts it in force. An invalid configuration is reported,
+    /// and the old one stays in force. The reload is complete once revocations find every session
+    /// by the new configuration: see [`Reloader::complete`].
     fn reload(&mut self) {
         let Some(source) = &self.source else { return };
-        // Read before the load, so that a change during the load causes another reload.
+        // The files are looked at before the load, so that a change during the load causes another
+        // reload.
         self.seen.look(source.file.as_deref(), &source.sets);
         let node = &self.running.context.node;
         let metrics = &self.running.metrics;
-        // From here on this reload is the last one, even if an earlier one is not complete.
+        // From here on the metrics are about this reload, even if an earlier reload is not
+        // complete.
         metrics.config_last_reload_successful.set(0);
         self.unsettled = None;
         let file = source.file.as_deref();
@@ -279,7 +285,7 @@ impl Reloader {
         self.poll_keys();
     }
 
-    /// Waits until every session is found by the configuration in force.
+    /// Waits until revocations find every session by the configuration in force.
     async fn settled(&self) {
         match self.unsettled {
             Some(_) => self.running.context.node.until_settled().await,
@@ -301,7 +307,7 @@ impl Reloader {
     }
 }
 
-/// A setting that a running node cannot take over.
+/// A setting that takes effect only at start.
 struct BootSetting {
     key: &'static str,
     differs: fn(&Config, &Config) -> bool,
@@ -336,7 +342,7 @@ const BOOT_SETTINGS: &[BootSetting] = boot_settings![
     "telemetry.trace_url" => telemetry.trace_url,
 ];
 
-/// Gives `new` the settings of the running node that take effect only at start. Returns the keys of
+/// Copies the settings that take effect only at start from `running` to `new`. Returns the keys of
 /// the settings that differed.
 fn keep_boot_settings(new: &mut Config, running: &Config) -> Vec<&'static str> {
     let mut kept = Vec::new();
@@ -356,7 +362,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> R
         .build()
         .context("start the runtime")?;
     let result = runtime.block_on(future);
-    // Only connections that did not end in time are left.
+    // Only connections that did not end in time still have tasks here.
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }

@@ -32,9 +32,10 @@ use clap::Parser as _;
 use cli::{Cli, Command};
 use failure::Failure;
 
-/// With jemalloc, an idle connection takes a third less memory than with glibc's allocator, which
-/// keeps the holes that handshakes leave. jemalloc also gives back the memory of a storm of
-/// connections. Its settings, which make it do so within a second, are in `.cargo/config.toml`.
+/// With jemalloc, an idle connection takes a third less memory than with glibc's allocator, whose
+/// heap stays fragmented after handshakes. jemalloc also returns the memory of a storm of
+/// connections to the system. Its settings in `.cargo/config.toml` make it return memory within a
+/// second.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

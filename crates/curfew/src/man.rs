@@ -1,5 +1,5 @@
-//! `curfew man`: the manual, made from the help texts. It is for packages; `curfew help` says the
-//! same.
+//! `curfew man`: writes the manual, for packages. The manual is made from the help texts, which
+//! `curfew help` shows too.
 
 use std::fs;
 use std::path::PathBuf;

@@ -25,14 +25,14 @@ impl ReloadMetrics {
         metrics
     }
 
-    /// Notes that keys were read successfully at the time `now`, in Unix seconds.
+    /// Records that keys were read successfully at the time `now`, in Unix seconds.
     pub(crate) fn keys_reloaded(&self, now: u64) {
         self.jwt_keys_last_reload_successful.set(1);
         self.jwt_keys_last_reload_success_timestamp
             .set(i64::try_from(now).unwrap_or(i64::MAX));
     }
 
-    /// Notes that keys could not be read again.
+    /// Records that keys could not be read again.
     pub(crate) fn keys_not_reloaded(&self) {
         self.jwt_keys_last_reload_successful.set(0);
     }

@@ -16,7 +16,7 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<(), crate::fai
     Ok(print(&text)?)
 }
 
-/// Lays `rows` out under `heads` in aligned columns, one row a line.
+/// Formats `rows` as lines with aligned columns under `heads`.
 pub(crate) fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |row: &[String]| row.iter().map(|cell| clean(cell)).collect::<Vec<_>>();
     let mut lines = vec![
@@ -59,8 +59,8 @@ pub(crate) fn verdict(well: bool, text: &str) -> String {
     format!("{mark}  {}\n", clean(text))
 }
 
-/// Escapes control characters, of a user's name for example, which could control the terminal.
-/// Characters that change the direction of text are escaped too.
+/// Escapes control characters, because text from outside, such as a user's name, could otherwise
+/// control the terminal. Characters that change the direction of text are escaped too.
 pub(crate) fn clean(text: &str) -> String {
     text.chars()
         .flat_map(|c| {

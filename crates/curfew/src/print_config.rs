@@ -36,7 +36,7 @@ pub(crate) fn run(args: &PrintConfigArgs) -> Result<(), Failure> {
     } else {
         output::print(&toml(&loaded)?)?;
     }
-    // The problems follow the output, where an operator can compare the two.
+    // The problems are reported after the output, so that an operator can compare them with it.
     args.config.load(Check::Everything).map(drop)
 }
 
@@ -61,7 +61,7 @@ fn annotate(table: &mut Table, path: &str, loaded: &Loaded) {
         };
         match item {
             Item::Value(value) => {
-                // An inline list of tables gets one comment for all its keys.
+                // An inline list of tables gets one comment with the source of the whole list.
                 if let Some(source) = loaded.source(&path) {
                     comment(value, &source);
                 }

@@ -66,7 +66,7 @@ pub(crate) fn markdown() -> String {
             continue;
         };
         let (node, defaults, title) = match schema.shape(found) {
-            // Entries of a list have the defaults of their type.
+            // The schema has the defaults of a list's entries.
             Shape::List(items) => (items, &Value::Null, format!("`[[{section}]]`")),
             _ => (found, &defaults[section], format!("`[{section}]`")),
         };
@@ -103,7 +103,7 @@ struct Table<'a> {
 }
 
 impl Table<'_> {
-    /// Writes the table's keys, and after them the tables in it.
+    /// Writes the table's keys, and then the tables inside the table.
     fn write(self, text: &mut String, path: &str, title: &str) {
         let level = if path.contains(['.', '[']) {
             "###"
@@ -192,9 +192,9 @@ fn is_duration(default: &str) -> bool {
     duration::parse(default.trim_matches(['`', '"'])).is_ok()
 }
 
-/// The description without its statement of the default, which has a column of its own. The meaning
-/// of the default stays: "Default: 0s, no limit." becomes "`0s`: no limit.", and the sentence of a
-/// key without a default begins with "Absent".
+/// The description without its statement of the default, because the default has a separate column.
+/// The meaning of the default stays: "Default: 0s, no limit." becomes "`0s`: no limit.". The
+/// sentence of a key without a default begins with "Absent".
 fn without_default(about: &str, absent: bool) -> String {
     let mut kept: Vec<String> = Vec::new();
     for sentence in about.split_inclusive(". ").map(str::trim) {

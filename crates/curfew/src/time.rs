@@ -1,11 +1,11 @@
-//! Points in time as people type and read them.
+//! Points in time, in the forms that people type and read.
 
 use std::time::Duration;
 
 use curfew_model::setting::duration;
 
 /// Reads `now`, Unix seconds, RFC 3339 (`2026-11-23T12:00:00Z`), or a duration from now: `+5m`,
-/// `-1h`. Gives Unix seconds.
+/// `-1h`. Returns Unix seconds.
 pub(crate) fn parse(text: &str, now: u64) -> Result<u64, String> {
     let offset = |text: &str| duration::parse(text).map(|d| d.as_secs());
     if text == "now" {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rustls::{ClientConfig, RootCertStore};
 
-/// The machine's root certificates: those of the system's store, or of `SSL_CERT_FILE` and
-/// `SSL_CERT_DIR`. If there are none, no server is trusted.
+/// The machine's root certificates: the certificates of the system's store, or of `SSL_CERT_FILE`
+/// and `SSL_CERT_DIR`. If there are no root certificates, no server is trusted.
 pub(crate) fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

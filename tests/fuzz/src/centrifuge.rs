@@ -1,5 +1,6 @@
-//! Commands of the Centrifuge protocol in both encodings. serde_json and prost parse them a second
-//! time, and the table of commands here judges their result.
+//! Commands of the Centrifuge protocol, in JSON and in Protobuf. serde_json and prost give the
+//! second opinion: they parse the commands too, and the table of commands in `opinion` judges their
+//! result.
 
 mod opinion;
 mod text;
@@ -32,7 +33,7 @@ fn size(message: &Message<'_>) -> usize {
     }
 }
 
-/// Checks that both sides decode each line to the same command, error or refusal.
+/// Checks that the reader and serde_json decode each line to the same command, error or refusal.
 ///
 /// # Panics
 ///
@@ -49,8 +50,8 @@ pub fn check_json(bytes: &[u8]) -> bool {
         let text = str::from_utf8(line).ok();
         let is_deep = matches!(&decoded, Err(DecodeError::Form { message, .. }) if message.contains("deeper"));
         match text.map(text::verdict) {
-            // The readers may differ on half of a surrogate pair in an unused text, which
-            // serde_json refuses, and on nesting.
+            // The reader and serde_json may differ on nesting, and on half of a surrogate pair in
+            // an unused text, which serde_json refuses.
             _ if shown.contains("\\ud") || shown.contains("\\uD") => {}
             _ if is_deep || deep(line) => {}
             opinion => compare(&decoded, opinion.unwrap_or(Verdict::Refused), &shown),
@@ -66,8 +67,8 @@ fn deep(line: &[u8]) -> bool {
     line.iter().filter(|byte| b"[{".contains(byte)).count() > 34
 }
 
-/// Checks that the reader and prost decode each message to the same command. They must agree on
-/// messages in the form that prost itself writes.
+/// Checks that the reader and prost decode each message to the same command. They may differ only
+/// on messages in another form than prost itself writes.
 ///
 /// # Panics
 ///
@@ -94,9 +95,9 @@ pub fn check_protobuf(bytes: &[u8]) -> bool {
     }
 }
 
-/// Checks a request that carries commands, in either encoding: both readers must find the same
-/// node, session and message. The reader may refuse a Protobuf body that prost would write in other
-/// bytes.
+/// Checks a request that carries commands, in JSON and in Protobuf. The reader and the second
+/// opinion must find the same node, session and message. The reader may refuse a Protobuf body that
+/// prost would write in other bytes.
 ///
 /// # Panics
 ///

@@ -10,7 +10,7 @@ use serde_json::json;
 /// Longest name, in bytes.
 const MOST_BYTES: usize = 255;
 
-/// White space by Unicode's property of that name, without control characters.
+/// The characters with Unicode's property White_Space, except control characters.
 const WHITE_SPACE: &str = " \u{a0}\u{1680}\u{2000}\u{2001}\u{2002}\u{2003}\u{2004}\u{2005}\u{2006}\
     \u{2007}\u{2008}\u{2009}\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}";
 
@@ -22,9 +22,9 @@ enum Part<'a> {
     Rest,
 }
 
-/// Checks a channel, the first line, with patterns, the other lines. Both sides must agree on which
-/// are valid, which patterns match with which captures, and what a rule, a key's list and a grant
-/// allow.
+/// Checks a channel with patterns. The first line is the channel, the other lines are the patterns.
+/// The reader and the second opinion must agree about the valid names and patterns, the matching
+/// patterns with their captures, and the permissions by a rule, by a key's list and by a grant.
 ///
 /// # Panics
 ///
@@ -86,7 +86,7 @@ pub fn check(bytes: &[u8]) -> bool {
     let subject = rules.subject(&granted);
     let allowed = subject.decide(Action::Subscribe, &channel).allowed;
     assert_eq!(allowed, bad.is_empty() && matches, "{name:?} {patterns:?}");
-    // A grant cannot compare a capture with anything.
+    // Patterns with captures are left out for grants, which cannot compare a capture with anything.
     let grants = |(at, captured): (usize, &Option<_>)| {
         captured.is_some() && !patterns[at].contains(['{', '}'])
     };
@@ -133,7 +133,7 @@ fn principal(claims: String) -> Principal {
     })
 }
 
-/// True for text without control characters (C0 and C1) and white space that is not reserved.
+/// True if the text has no control characters (C0 and C1) and no white space, and is not reserved.
 fn is_plain(text: &str) -> bool {
     let is_control = |c: char| matches!(u32::from(c), 0..=0x1f | 0x7f..=0x9f);
     !text.starts_with('$') && !text.contains(|c| is_control(c) || WHITE_SPACE.contains(c))
@@ -168,7 +168,8 @@ fn parts(pattern: &str) -> Option<Vec<Part<'_>>> {
     Some(parts)
 }
 
-/// The captures, if the segments match. They are matched from the end to the beginning.
+/// The captures; `None` if the segments do not match. Segments are matched from the end to the
+/// beginning.
 fn captures<'a>(parts: &[Part<'a>], segments: &[&'a str]) -> Option<Vec<(&'a str, &'a str)>> {
     let Some((last, before)) = parts.split_last() else {
         return segments.is_empty().then(Vec::new);

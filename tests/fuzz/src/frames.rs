@@ -1,23 +1,23 @@
-//! WebSocket frames: decoding a client's bytes, cut at any point.
+//! WebSocket frames: the decoding of a client's bytes, which are cut at arbitrary points.
 
 mod opinion;
 
 use curfew_model::Message;
 use curfew_ws::{Decoder, Event, Input, Limits, ProtocolError};
 
-/// Limits so small that few bytes reach them.
+/// Limits that are so small that short inputs reach them.
 const LIMITS: Limits = Limits {
     message_bytes: 300,
     fragments: 4,
 };
 
-/// Limit on the sizes that an input can specify.
+/// Maximum number of sizes that an input can specify.
 const MOST_SIZES: u8 = 15;
 
-/// Bit of a size: the caller stops after one event, and saves the remaining bytes.
+/// Flag in a size: the caller stops after one event, and saves the remaining bytes.
 const STOPS: u8 = 0x80;
 
-/// An event as the caller sees it.
+/// An event that the decoder reports to its caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum DecodedEvent {
     Text(Vec<u8>),
@@ -32,7 +32,7 @@ enum DecodedEvent {
 #[derive(Debug, PartialEq, Eq)]
 struct Decoded {
     told: Vec<DecodedEvent>,
-    /// True if the rest of a message is missing.
+    /// True if the decoder waits for the rest of a message.
     owed: bool,
 }
 
@@ -63,7 +63,7 @@ pub fn check(bytes: &[u8]) -> bool {
     told.any(|told| matches!(told, DecodedEvent::Text(_) | DecodedEvent::Binary(_)))
 }
 
-/// Decodes as a connection does. Without sizes there is one part.
+/// Decodes the bytes as a connection does. Without sizes, all bytes form one part.
 fn decode(bytes: &[u8], sizes: &[u8], early: bool) -> Decoded {
     let mut decoder = Decoder::new();
     let mut told = Vec::new();

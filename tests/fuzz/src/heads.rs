@@ -1,5 +1,5 @@
-//! The first request of a connection, as it is read before the client is known: its head within
-//! bounds, with or without an upgrade.
+//! The first request of a connection, which is read before the client is authenticated: its head,
+//! which has bounds, with or without an upgrade.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use tokio::runtime::Runtime;
 /// `limits.head_bytes` at its minimum, and `limits.headers`.
 const BOUNDS: (usize, usize) = (8 * 1024, 12);
 
-/// This byte, which no valid head has, stands for a thousand others, so that short inputs reach the
-/// bound.
+/// This byte stands for a thousand other bytes, so that short inputs reach the bound. No valid head
+/// contains it.
 const MANY: u8 = 1;
 
 thread_local! {
@@ -38,9 +38,9 @@ struct Head {
     bytes: usize,
 }
 
-/// Checks the reader. The rest of the input is cut into parts whose size is the first byte less
-/// `0`. An accepted request must follow the grammar and be within bounds, and its upgrade must
-/// follow RFC
+/// Checks the reader. The first byte of the input, minus the character `0`, is a size. The
+/// remaining input is cut into parts of this size. An accepted request must follow the grammar and
+/// be within bounds, and its upgrade must follow RFC
 /// 6455. A plain request within bounds must be accepted. No bytes after an upgrade may be lost.
 ///
 /// # Panics
@@ -84,7 +84,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
         }
         match heard.refused {
             Some((_, "head_too_large")) => {
-                // A head without an end needs at least one more byte.
+                // A head without an end has at least one byte more than the input.
                 let length = opinion.map_or(bytes.len() + 1, |head| head.bytes);
                 assert!(length > BOUNDS.0, "{length} bytes are too large");
             }
@@ -95,7 +95,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
             Some((status, _)) => {
                 assert!(status.is_client_error() || status == 505, "{status}");
             }
-            // Only empty lines begin no request.
+            // An input of empty lines begins no request.
             None => {
                 let begins = |byte: &u8| !b"\r\n".contains(byte);
                 assert!(!bytes.iter().any(begins), "no answer to {bytes:?}");
@@ -107,7 +107,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
     assert!(fits(&head), "beyond the bounds: {head:?}");
     assert_eq!(request.method().as_str(), head.method);
     assert_eq!(format!("{:?}", request.version()), head.version);
-    // A path is used unchanged, without a fragment, which it must not have.
+    // A path is used unchanged, except that a fragment, which is not allowed, is cut.
     if head.target.starts_with('/') {
         let target = head.target.split('#').next().unwrap_or_default();
         assert_eq!(request.uri().to_string(), target);
@@ -118,7 +118,7 @@ fn judge(bytes: &[u8], heard: &Heard) {
         values.push(value.as_bytes().to_vec());
     }
     let mut written = head.headers.clone();
-    // RFC 9110 §8.6: a repeated `Content-Length` must have the same number, and counts once.
+    // RFC 9110 §8.6: repeated `Content-Length` headers must have the same number, and count as one.
     if let Some(lengths) = written.get_mut("content-length") {
         lengths.truncate(1);
     }
@@ -130,7 +130,8 @@ fn judge(bytes: &[u8], heard: &Heard) {
             assert_eq!(heard.early, bytes[head.bytes..], "behind the head");
         }
         (Some(opinion), Err(error)) => {
-            // The second opinion knows only a part of valid hosts.
+            // The comparison is limited to plain requests, because the second opinion knows only
+            // some of the valid hosts.
             assert!(!is_plain(&head), "{opinion:?} is refused: {error}");
         }
         (None, Ok(handshake)) => panic!("{handshake:?} of {head:?}"),
@@ -197,7 +198,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// True for a request that is certainly valid: a plain path and host, and no body.
+/// True if the request is certainly valid: it has a plain path, a plain host and no body.
 fn is_plain(head: &Head) -> bool {
     let is_of = |more: &'static str| move |c: char| c.is_ascii_alphanumeric() || more.contains(c);
     let path = head.target.strip_prefix('/');

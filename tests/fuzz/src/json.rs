@@ -1,4 +1,5 @@
-//! The JSON scanner, and native commands, which it parses. serde_json gives the second opinion.
+//! The JSON scanner, and the native commands that are parsed with it. serde_json gives the second
+//! opinion.
 
 use curfew_model::json::{Fault, Rules, scan};
 use curfew_model::{ClientRequest, Command, Message, Payload};
@@ -9,12 +10,12 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Limit on depth, below serde_json's own.
+/// Maximum depth of nesting. It is below serde_json's own limit.
 const DEPTH: usize = 100;
 
-/// Checks that both sides accept the text or both refuse it. They may differ on nesting, duplicate
-/// names, half surrogate pairs and numbers beyond doubles, which [`scan`] reports and serde_json
-/// refuses.
+/// Checks that the scanner and serde_json either both accept the text or both refuse it. They may
+/// differ on nesting and on duplicate names, and on half surrogate pairs and numbers beyond
+/// doubles, which [`scan`] reports and serde_json refuses.
 pub fn check(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;
@@ -62,8 +63,8 @@ pub fn check(bytes: &[u8]) -> bool {
     accepted
 }
 
-/// The opinion of serde_json. If it builds no value, it checks neither half surrogate pairs nor the
-/// size of numbers.
+/// The opinion of serde_json. It builds no value here, so it checks neither half surrogate pairs
+/// nor the size of numbers.
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
@@ -75,7 +76,8 @@ struct Publish<'a> {
     data: &'a RawValue,
 }
 
-/// Checks that an accepted command is JSON, and that its data equals the member byte for byte.
+/// Checks that an accepted command is JSON, and that its data equals the text of the member `data`
+/// byte for byte.
 pub fn check_command(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;

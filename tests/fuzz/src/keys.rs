@@ -11,13 +11,13 @@ use serde_json::value::RawValue;
 use crate::members::Members;
 use crate::signed::Fixed;
 
-/// Limit on the keys of a set.
+/// Maximum number of keys in a set.
 const MOST_KEYS: usize = 100;
 
 /// Accepted size of a modulus, in bits.
 const MODULUS_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The names of algorithms, and those of each kind of key.
+/// The names of the algorithms of RSA keys.
 const RSA: &[&str] = &["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"];
 
 static AUTHENTICATOR: LazyLock<(Authenticator, Arc<RemoteKeys>)> = LazyLock::new(|| {
@@ -43,8 +43,8 @@ struct Taken {
 }
 
 /// Checks that the reader accepts the same keys as the second opinion, each for the same
-/// algorithms. A set without keys leaves none in force. An invalid set leaves the previous keys in
-/// force.
+/// algorithms. After a set without usable keys, no key is in force. After an invalid set, the
+/// previous keys stay in force.
 ///
 /// # Panics
 ///
@@ -111,7 +111,7 @@ fn read(key: &Members) -> Option<Taken> {
         _ => None,
     };
     for name in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
-        // The member belongs to a private or a shared key.
+        // The key has a member of a private or a shared key, so it is not accepted.
         if key.raw(name)?.is_some_and(|raw| raw != "null") {
             return None;
         }
@@ -158,7 +158,7 @@ fn is_rsa(n: &[u8], e: &[u8]) -> bool {
     MODULUS_BITS.contains(&bits(n)) && is_odd(n) && is_odd(e) && (2..=32).contains(&bits(e))
 }
 
-/// Decodes RFC 4648 §5 without padding, bit by bit. Leftover bits must be zero.
+/// Decodes base64url (RFC 4648 §5) without padding, bit by bit. Leftover bits must be zero.
 fn base64url(text: &str) -> Option<Vec<u8>> {
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (mut bytes, mut held, mut bits) = (Vec::new(), 0_u32, 0);

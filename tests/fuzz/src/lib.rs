@@ -1,5 +1,5 @@
-//! Parsers of untrusted bytes, each with one function. The function panics if the parser and a
-//! second opinion differ.
+//! Checks of parsers of untrusted bytes. Each parser has one function, which panics if the parser
+//! and a second opinion differ.
 //!
 //! Owns: the properties of each parser that hold for any bytes.
 //! Knows nothing of: the source of the bytes (`tests/corpus.rs`, `guided`).
@@ -23,7 +23,8 @@ pub mod tokens;
 pub struct Target {
     /// The target's name, and the name of its folder in `corpus`.
     pub name: &'static str,
-    /// Panics if the reader is wrong about these bytes. Returns true if it has accepted them.
+    /// Panics if the reader is wrong about these bytes. Returns true if the reader has accepted
+    /// them.
     pub check: fn(&[u8]) -> bool,
 }
 

@@ -1,5 +1,5 @@
-//! The members of a JSON object in their original text. serde_json would keep only the last of
-//! duplicate members, and parse all of them.
+//! The members of a JSON object in their original text. A map of serde_json does not suffice,
+//! because it stores only the last of duplicate members, and parses all values.
 
 use std::fmt;
 
@@ -18,8 +18,8 @@ impl Members {
         serde_json::from_str(str::from_utf8(text).ok()?).ok()
     }
 
-    /// A member as a value; null if it is missing; `None` if it is repeated, or does not fit into a
-    /// value.
+    /// A member as a value: null if it is missing, and `None` if it is repeated or does not fit
+    /// into a value.
     pub(crate) fn value(&self, name: &str) -> Option<Value> {
         match self.raw(name)? {
             Some(raw) => serde_json::from_str(raw).ok(),
@@ -27,7 +27,7 @@ impl Members {
         }
     }
 
-    /// A member in its original text, if it exists; `None` if it is repeated.
+    /// A member in its original text: `Some(None)` if it is missing, and `None` if it is repeated.
     pub(crate) fn raw(&self, name: &str) -> Option<Option<&str>> {
         let mut all = self.0.iter().filter(|(known, _)| known == name);
         let raw = all.next().map(|(_, raw)| raw.get());

@@ -1,4 +1,4 @@
-//! Headers that load balancers write before a client's bytes, or strangers in their place.
+//! Headers that load balancers write before a client's bytes, and that strangers may forge.
 
 mod forwarded;
 
@@ -6,8 +6,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use curfew_server::parsers::{Unparsed, addresses, nodes, parse};
 
-/// Checks that bytes after a header do not change its meaning, and that it is not accepted before
-/// it is complete. For version 1 the standard library gives the second opinion on the address.
+/// Checks that bytes after a header do not change the header's meaning, and that a header is not
+/// accepted before it is complete. The standard library gives the second opinion on the address in
+/// version 1.
 ///
 /// # Panics
 ///
@@ -38,7 +39,7 @@ pub fn check_header(bytes: &[u8]) -> bool {
         Err(Unparsed::Incomplete) => assert!(bytes.len() < 4096, "more is never enough"),
         Err(Unparsed::Malformed(why)) => {
             assert!(!why.is_empty());
-            // Further bytes must not make it a header.
+            // Bytes that are refused must not become a header by further bytes.
             let more = [bytes, &b"\r\n"[..]].concat();
             assert!(
                 parse(&more) != Err(Unparsed::Incomplete),
@@ -49,8 +50,8 @@ pub fn check_header(bytes: &[u8]) -> bool {
     parsed.is_ok()
 }
 
-/// Checks that each entry of `X-Forwarded-For` gives one address that it contains. For `Forwarded`
-/// the addresses must be those of a parser by the grammar.
+/// Checks that each entry of `X-Forwarded-For` gives one address that the entry contains. For
+/// `Forwarded`, the addresses must be the same as by a parser that follows the grammar.
 ///
 /// # Panics
 ///

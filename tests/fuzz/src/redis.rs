@@ -1,4 +1,4 @@
-//! Bytes from Redis, where other programs may write: envelopes, records, pushed names, and
+//! Bytes from Redis, where other programs may write too: envelopes, records, pushed names, and
 //! messages between nodes.
 
 use std::borrow::Cow;
@@ -17,8 +17,8 @@ const PREFIX: &str = "c:";
 /// Longest message between nodes, in bytes.
 const MOST_MESSAGE_BYTES: usize = 16 * 1024;
 
-/// Checks that an envelope has the content of its members, with the data byte for byte, and that
-/// writing and reading it again gives the same.
+/// Checks that a decoded envelope has the content of its members, with the data byte for byte. If
+/// it is written and read again, it must be the same.
 ///
 /// # Panics
 ///
@@ -59,7 +59,7 @@ fn publication(bytes: &[u8]) -> Option<Published> {
         _ => return None,
     };
     let trace = members.raw("trace")?;
-    // The original text counts: one with escapes is no trace.
+    // The original text of the member counts. A text with escapes is not a trace.
     let trace = trace.and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'));
     Some((
         from,
@@ -68,8 +68,8 @@ fn publication(bytes: &[u8]) -> Option<Published> {
     ))
 }
 
-/// Checks a session's record, with a field `name=value` in each line. A record that is read must be
-/// written with the same known fields.
+/// Checks a session's record. Each line of the input is a field `name=value`. A record that was
+/// read must be written with the same known fields.
 ///
 /// # Panics
 ///
@@ -79,7 +79,7 @@ pub fn check_record(bytes: &[u8]) -> bool {
     for line in bytes.split(|byte| *byte == b'\n') {
         let at = line.iter().position(|byte| *byte == b'=');
         let (name, value) = line.split_at(at.unwrap_or(line.len()));
-        // A hash has each field once.
+        // A hash has each field only once, so repeated fields are left out.
         if fields.iter().all(|(known, _)| *known != name) {
             fields.push((name, value.get(1..).unwrap_or_default()));
         }
@@ -109,7 +109,7 @@ pub fn check_record(bytes: &[u8]) -> bool {
     true
 }
 
-/// The known fields in order, if all required ones are there with the correct type.
+/// The known fields in order; `None` if a required field is missing or has the wrong type.
 fn record<'a>(fields: &[(&'a [u8], &'a [u8])]) -> Option<Vec<(&'static str, Cow<'a, str>)>> {
     let texts = fields.iter().map(|(name, value)| {
         let value = str::from_utf8(value).ok()?;
@@ -160,7 +160,7 @@ fn record<'a>(fields: &[(&'a [u8], &'a [u8])]) -> Option<Vec<(&'static str, Cow<
     Some(known)
 }
 
-/// A UUID (RFC 9562 §4) in lower case.
+/// The UUID (RFC 9562 §4) in `text`, in lower case; `None` if the text is not a UUID.
 fn uuid(text: &str) -> Option<String> {
     let groups: Vec<&str> = text.split('-').collect();
     let sizes: Vec<usize> = groups.iter().map(|group| group.len()).collect();
@@ -169,8 +169,8 @@ fn uuid(text: &str) -> Option<String> {
     is_id.then(|| text.to_ascii_lowercase())
 }
 
-/// Checks names. The name of a pushed key is that of a revocation, in one of its spellings, or of
-/// no revocation. The name of a pub/sub channel contains the channel's name.
+/// Checks names. The name of a pushed key must be recognised as the key of a revocation in one of
+/// its spellings, or as another key. The name of a pub/sub channel must contain the channel's name.
 ///
 /// # Panics
 ///
@@ -232,7 +232,8 @@ pub fn check_name(bytes: &[u8]) -> bool {
     channel.is_some() || matches!(told, TouchedKey::Key(_))
 }
 
-/// Checks that a message between nodes is one of six types and has the content of its members.
+/// Checks that a decoded message between nodes has one of six types, and has the content of its
+/// members.
 ///
 /// # Panics
 ///
@@ -252,7 +253,8 @@ pub fn check_message(bytes: &[u8]) -> bool {
 }
 
 fn message(bytes: &[u8]) -> Option<Value> {
-    // All members must be valid, because the type is known only at the end.
+    // All members must be valid, because the type may be the last member, so they are parsed before
+    // it is known.
     let members = Members::of(bytes).filter(Members::are_values)?;
     if bytes.len() > MOST_MESSAGE_BYTES {
         return None;

@@ -17,7 +17,7 @@ const ISSUER: &str = "https://id.example";
 const EVENTS_AUDIENCE: &str = "curfew-events";
 const REVOCATION_AUDIENCE: &str = "https://gateway.example/v1/global-token-revocation";
 
-/// The one critical member of complex subjects.
+/// The only critical member of complex subjects.
 const CRITICAL: &str = "group";
 
 /// Longest validity of an assertion, in seconds: an hour.
@@ -57,8 +57,9 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
 });
 
-/// Checks that an accepted event is signed, for this audience, and no other kind of token. Its
-/// subject, its type and its times must decide whose access ends, and from when.
+/// Checks that an accepted event is signed, is for this audience, and is not a token of another
+/// type. Its subject, its type and its times must determine whose access ends, and for which
+/// tokens.
 ///
 /// # Panics
 ///
@@ -82,8 +83,8 @@ pub fn check_event(bytes: &[u8]) -> bool {
     }
     let id = claim("jti");
     assert!(id.as_str().is_some_and(|id| (1..=256).contains(&id.len())));
-    // A number beyond a double is null for the other library. The reader accepts it as a time if it
-    // is negative.
+    // A number beyond a double is null for the other library. The reader accepts such a number as a
+    // time if it is negative.
     let issued_at = seconds(&claims, "iat").unwrap_or(0.0);
     let latest = (NOW + LEEWAY).as_secs_f64();
     assert!(issued_at <= latest, "issued at {issued_at}");
@@ -91,7 +92,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
     let Some(Value::Object(events)) = plain(claims.raw("events")) else {
         panic!("no events: {claims:?}");
     };
-    // Several events count as names of one.
+    // Several events count as several names of one event.
     let [(uri, members)] = events.iter().collect::<Vec<_>>()[..] else {
         return true;
     };
@@ -112,7 +113,8 @@ pub fn check_event(bytes: &[u8]) -> bool {
                 .or_else(|| seconds(&claims, "toe"))
                 .unwrap_or(issued_at);
             let expect = happened_at.ceil().max(EARLIEST).min(latest.floor());
-            // The sum may be one higher, because a fraction too small for a double also rounds up.
+            // The time may be one second higher, because a fraction that is too small for a double
+            // also rounds up.
             let differs = at as f64 - expect;
             assert!((0.0..=1.0).contains(&differs), "{at}, not {expect}");
         }
@@ -130,7 +132,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
     true
 }
 
-/// The member as a value, if parsers that build texts and numbers can read it.
+/// The member as a value; `None` if parsers that build texts and numbers cannot read it.
 fn plain(member: Option<Option<&str>>) -> Option<Value> {
     use curfew_model::json::{Rules, scan};
     let raw = member??;
@@ -142,7 +144,7 @@ fn plain(member: Option<Option<&str>>) -> Option<Value> {
     serde_json::from_str(&scanned.plain(raw)).ok()
 }
 
-/// True for a type of event that ends access, if the event has the members it needs.
+/// True if an event of this type with these members ends access.
 fn ends_access(uri: &str, members: &Value) -> bool {
     let says = |name: &str| {
         members[name]
@@ -239,7 +241,7 @@ fn simple(subject: &Value) -> Option<Vec<Subject>> {
     })
 }
 
-/// A claim's time. Times before 1970 count as 0, also those beyond a double.
+/// A claim's time. Times before 1970 count as 0, even if they are beyond a double.
 fn seconds(claims: &Members, name: &str) -> Option<f64> {
     let raw = claims.raw(name).flatten()?;
     match raw.strip_prefix('-') {
@@ -265,8 +267,9 @@ fn text(subject: &Value, name: &str) -> Option<String> {
     (!text.is_empty() && text.len() <= 1024).then(|| text.to_owned())
 }
 
-/// Checks that an accepted assertion is signed, for this audience, valid for at most an hour, and
-/// no event. It revokes the subject after the second line break.
+/// Checks that an accepted assertion is signed, is for this audience, is valid for at most an hour,
+/// and is not an event. The text after the second line break of the input is the subject that the
+/// assertion revokes.
 ///
 /// # Panics
 ///
@@ -306,7 +309,7 @@ pub fn check_assertion(bytes: &[u8]) -> bool {
             let raw = claims.raw("iat").flatten().unwrap_or_default();
             assert!(is_rounded_up(written, raw, at), "{at} is not {raw}");
         }
-        // A negative number beyond a double, as above.
+        // This is a negative number beyond a double, which only the reader accepts.
         (Some(0), None) => {}
         (read, written) => assert_eq!((read, written), (None, None)),
     }

@@ -5,8 +5,8 @@ use curfew_model::{Revocation, RevocationKey, TraceContext};
 
 use crate::members::Members;
 
-/// Checks that a value covers everyone or tokens up to a time, and that all spellings of a name are
-/// equal.
+/// Checks that a value covers every token or the tokens up to a time, and that all spellings of a
+/// name give the same key.
 ///
 /// # Panics
 ///
@@ -15,7 +15,7 @@ pub fn check(bytes: &[u8]) -> bool {
     let read = Revocation::parse(bytes);
     let opinion = cutoff(bytes).unwrap_or_else(|| members(bytes).unwrap_or_default());
     assert_eq!(read, opinion, "{:?}", String::from_utf8_lossy(bytes));
-    // The value as the node reads it from Redis, which returns at most 4 KiB.
+    // The second value is what the node reads from Redis, which returns at most 4 KiB.
     let known = parsers::revocation(Some(bytes.to_vec()), -1);
     let known = known.expect("a key without an expiry is one");
     match bytes.len() {
@@ -64,13 +64,13 @@ fn cutoff(value: &[u8]) -> Option<Revocation> {
     })
 }
 
-/// The members of an object that belong to a revocation, without others. `None` for other values.
+/// The revocation by the members of an object. `None` if the value is not such an object.
 fn members(value: &[u8]) -> Option<Revocation> {
     let members = Members::of(value)?;
-    // A repeated member is ambiguous.
+    // A repeated member is ambiguous, so the value then does not count as an object.
     let member = |name| members.value(name);
     let (before, reason, trace) = (member("before")?, member("reason")?, member("trace")?);
-    // Uses the number's value instead of its digits.
+    // The second opinion uses the number's value, while the reader uses its digits.
     let before = before.as_f64().map(|before| before.ceil() as u64);
     Some(Revocation {
         before: before.and_then(|before| match before {

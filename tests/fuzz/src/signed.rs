@@ -1,4 +1,4 @@
-//! Tokens that a target signs, and another library's opinion on them.
+//! Tokens that a target signs, and another library's opinion on these tokens.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::members::Members;
 /// The secret of the only issuer, which also signs tokens of the corpus.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// The time of every run, a moment after the corpus was made.
+/// The time of every run. It is shortly after the corpus was made.
 pub(crate) const NOW: Duration = Duration::from_secs(1_764_000_050);
 
 /// `auth.leeway`.
@@ -32,8 +32,9 @@ impl Clock for Fixed {
     }
 }
 
-/// The token in the input. Bytes with a line break are a header and claims, which are signed here,
-/// because a changed signed token would only be refused for its signature.
+/// The token in the input. An input with a line break consists of a header and claims, which are
+/// signed here. If the input were a signed token, a change of it would only be refused for its
+/// signature.
 pub(crate) fn token(bytes: &[u8]) -> Option<String> {
     let text = str::from_utf8(bytes).ok()?;
     let Some((header, claims)) = text.split_once('\n') else {
@@ -49,7 +50,7 @@ pub(crate) fn token(bytes: &[u8]) -> Option<String> {
     Some(format!("{signed}.{signature}"))
 }
 
-/// The claims, if another library accepts the signature by the header's algorithm.
+/// The claims; `None` if another library refuses the signature by the header's algorithm.
 pub(crate) fn opinion<T: DeserializeOwned>(token: &str) -> Option<T> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
@@ -64,7 +65,7 @@ pub(crate) fn opinion<T: DeserializeOwned>(token: &str) -> Option<T> {
     is_good.then(|| part(claims)).flatten()
 }
 
-/// A part of a token, without texts and numbers that another library cannot hold.
+/// Parses a part of a token. Texts and numbers that another library cannot hold are replaced.
 fn part<T: DeserializeOwned>(part: &str) -> Option<T> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
     let rules = Rules {
@@ -75,7 +76,7 @@ fn part<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_str(&scanned.plain(&text)).ok()
 }
 
-/// True if an `aud` is this name, or a list with it.
+/// True if an `aud` is this name, or a list that contains it.
 pub(crate) fn is_for(audience: &Value, name: &str) -> bool {
     let is_in = |all: &Vec<Value>| all.iter().any(|one| one == name);
     audience == name || audience.as_array().is_some_and(is_in)

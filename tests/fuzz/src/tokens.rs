@@ -1,4 +1,4 @@
-//! Tokens. jsonwebtoken gives the second opinion on each accepted one.
+//! Tokens. jsonwebtoken gives the second opinion on each accepted token.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::signed::{Fixed, LEEWAY, NOW, SECRET, is_for, opinion, token};
 
-/// Longest age of a logout token, in seconds: ten minutes, and one second for rounding.
+/// Maximum age of a logout token, in seconds: ten minutes, and one second for rounding.
 const MAX_AGE_SECONDS: f64 = 601.0;
 
 static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
@@ -30,7 +30,8 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
 });
 
-/// The claims that are checked. Other claims may hold what no double and no Unicode text can.
+/// The claims that are checked. Other claims may have values that fit into no double and no Unicode
+/// text.
 #[derive(Debug, Clone, Deserialize)]
 struct Claims {
     iss: String,
@@ -44,8 +45,8 @@ struct Claims {
     nonce: Option<IgnoredAny>,
 }
 
-/// Checks that a token that opens a session is signed, for this audience, has a user, and is not
-/// over.
+/// Checks that a token that opens a session is signed, is for this audience, has a user, and has
+/// not expired.
 pub fn check(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;

@@ -1,21 +1,23 @@
-//! Runs every target over its corpus, and over thousands of changes of it, which are the same in
-//! each run. The fuzzers guided by coverage (`guided`) have the same targets.
+//! Runs every target over its corpus, and over thousands of changed inputs, which are the same in
+//! each run. The coverage-guided fuzzers in `guided` have the same targets.
 
 use std::path::Path;
 
 use curfew_fuzz::{TARGETS, Target};
 use fastrand::Rng;
 
-/// Number of changes of each target's corpus.
+/// Number of changed inputs for each target.
 const CHANGES: usize = 10_000;
 
 /// Longest input, in bytes.
 const MOST_BYTES: usize = 4 * 1024;
 
-/// Limit on the memory of a check, in bytes: a fixed part, and a part for each byte of its input.
+/// Limit on the memory that a check may hold, in bytes: a fixed part, and a part for each byte of
+/// the input.
 const MOST_HELD: (u64, u64) = (256 * 1024, 128);
 
-/// Runs a check within the bounds on memory. Caches for later runs are filled before.
+/// Runs a check and verifies the bounds on its memory. An earlier run fills the caches, so that
+/// they do not count.
 fn bounded(target: &Target, bytes: &[u8]) -> bool {
     let mut accepted = false;
     let used = allocation_counter::measure(|| accepted = (target.check)(bytes));
@@ -45,7 +47,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
         .collect()
 }
 
-/// Makes one change: flips, removes or repeats bytes, or inserts those of another input.
+/// Makes one change: flips, removes or repeats bytes, or inserts bytes of another input.
 fn change(random: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
     let at = random.usize(..=bytes.len());
     match random.u8(..6) {

@@ -11,7 +11,7 @@ use crate::session::Stage;
 use crate::stall::Stall;
 use crate::state::{Bounds, Peer, State};
 
-/// One step of the model. Numbers are those of nodes.
+/// One step of the model. A number is the index of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The revocation's key is written to the primary.
@@ -30,7 +30,7 @@ pub enum Action {
     FlushAll,
     /// The primary restarts without data.
     RestartEmpty,
-    /// The primary restarts from an old snapshot, which has the epoch.
+    /// The primary restarts from an old snapshot, which has the epoch but lacks the revocation.
     RestartStale,
     /// Time passes.
     Tick,
@@ -40,17 +40,17 @@ pub enum Action {
     Connect(usize),
     /// The server executes the node's next request.
     Execute(usize),
-    /// The iteration of the server's event loop ends, as far as this connection can see.
+    /// The iteration of the server's event loop ends for this connection.
     EndIteration(usize),
     /// The node reads the next message.
     Receive(usize),
-    /// The node asks for the keys that were pushed.
+    /// The node sends the request for the keys that were pushed.
     Ask(usize),
     /// The node sends a heartbeat.
     Beat(usize),
-    /// A heartbeat over another connection; only without M9.
+    /// The node sends a heartbeat over another connection; only without M9.
     BeatApart(usize),
-    /// The node stops running.
+    /// The node stops running for a while.
     Stop(usize),
     /// The node runs again.
     Resume(usize),
@@ -58,19 +58,19 @@ pub enum Action {
     Reload(usize),
     /// The node indexes its sessions by the new settings.
     Index(usize),
-    /// The node asks for the keys of every session.
+    /// The node sends the request for the keys of every session.
     Compare(usize),
-    /// The node asks for a key to answer a receipt.
+    /// The node sends the request for a key, to answer a receipt.
     Confirm(usize),
-    /// The frame or publication on its way out takes a step.
+    /// The node's outgoing frame or publication takes a step.
     Go(usize, Way),
-    /// A session arrives and its token is verified: A1; only in searches whose settings change.
+    /// A session arrives and its token is verified (A1); only in searches whose settings change.
     Verify(usize),
-    /// The session is registered: A3.
+    /// The session is registered (A3).
     Register(usize),
-    /// The session's keys are read and its record is written: A4 and A6.
+    /// The session's keys are read and its record is written (A4 and A6).
     Read(usize),
-    /// The session is activated, or denied: A7.
+    /// The session is activated or denied (A7).
     Activate(usize),
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &m
     }
 }
 
-/// The steps that Redis takes for a connection.
+/// Adds the possible steps of Redis for a connection.
 fn enabled_at_redis(
     connection: &Connection,
     node: usize,
@@ -441,8 +441,8 @@ impl State {
         let refused = server.fenced && rules.admission_writes;
         let node = &mut self.nodes[node].node;
         let remembered = node.seen && rules.admission_remembers;
-        // In searches whose settings change, a registered session is one under the revocation's
-        // key.
+        // In searches whose settings change, `registered` means that the session is indexed under
+        // the revocation's key.
         let asks = node.reload.is_none() || node.session.registered;
         let revoked = asks && server.revokes_by(rules.compare_both_spellings);
         let denied = revoked || refused || remembered;

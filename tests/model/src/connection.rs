@@ -2,7 +2,7 @@
 
 use crate::message::{Message, Primary, Request};
 
-/// Limit on messages that a node has not read. States with longer queues are not searched.
+/// Maximum number of messages that a node has not read. States with longer queues are not searched.
 const MOST_UNREAD: usize = 4;
 
 /// A control connection. Redis executes requests one by one. At the end of an iteration of its
@@ -11,9 +11,9 @@ const MOST_UNREAD: usize = 4;
 pub struct Connection {
     /// The primary at the other end.
     pub primary: Primary,
-    /// True if pushes come on it.
+    /// True if Redis sends pushes on the connection.
     pub tracking: bool,
-    /// Requests that are sent and not yet executed.
+    /// Requests that were sent and are not yet executed.
     pub requests: Vec<Request>,
     /// Answers of this iteration of the event loop.
     pub answers: Vec<Message>,
@@ -23,7 +23,8 @@ pub struct Connection {
     pub push_due: bool,
     /// True if this iteration ends with a null push.
     pub null_push_due: bool,
-    /// Ticks since Redis sent its time on the connection; only in searches with a publication.
+    /// Number of ticks since Redis sent its time on the connection; only in searches with a
+    /// publication.
     pub told_time_for: Option<u8>,
 }
 
@@ -42,7 +43,7 @@ impl Connection {
         }
     }
 
-    /// The requests the node has no answer to yet.
+    /// The requests to which the node has no answer yet.
     pub(crate) fn awaited(&self) -> Vec<Request> {
         let answered = self.unread.iter().chain(&self.answers);
         let answered = answered.filter_map(|message| message.answers());

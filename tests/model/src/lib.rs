@@ -1,12 +1,11 @@
 //! The revocation protocol as a model that is searched exhaustively. The model's node also judges
-//! the logs of real nodes. A second model has a channel with a stream ([`streams`]), whose recovery
-//! is a second path for bytes to a session.
+//! the logs of real nodes. A second model describes a channel with a stream ([`streams`]), because
+//! the recovery of a stream is a second path on which bytes reach a session.
 //!
-//! Owns: the requests that a node may send next ([`Node`]), the rules behind them ([`Rules`],
-//! [`streams::StreamRules`]), the invariants, and the table of searches ([`runs::all`]).
-//! Knows nothing of: the gateway's code. Tests connect the two: [`replay::check`] compares the log
-//! of a real node with the model.
-//! Start at [`Rules`], then [`Node::receive`].
+//! Owns: the requests that a node may send next ([`Node`]), the rules for them ([`Rules`],
+//! [`streams::StreamRules`]), the invariants, and the table of searches ([`runs::all`]). Knows
+//! nothing of: the gateway's code. Tests connect the two: [`replay::check`] compares the log of a
+//! real node with the model. Start at [`Rules`], then [`Node::receive`].
 //!
 //! ```sh
 //! cargo test -p curfew-model-check                                            # one node, and streams
@@ -19,29 +18,30 @@
 //! # Inside the model
 //!
 //! The model has two Redis servers, the first primary and its asynchronous replica, and one or two
-//! nodes. Each node has a control connection with its two directions and the event loop at its end,
-//! which sends answers before pushes. Each node has one session, whose token was issued before the
-//! one revocation. Time is a global tick, and a delivery lease lasts two. Each step of each part
-//! can come in any order with the others.
+//! nodes. Each node has a control connection with two directions. The server's event loop sends
+//! answers before pushes. Each node has one session, whose token was issued before the one
+//! revocation. Time is counted in global ticks, and a delivery lease lasts two ticks. The steps of
+//! all parts can be interleaved in any order.
 //!
-//! Some searches have additional parts of state ([`Extras`]), which the others lack entirely:
+//! Some searches have additional parts of state ([`Extras`]), which the other searches lack
+//! entirely:
 //!
-//! * [`outgoing`](Outgoing): one frame for the client, or one publication, from its queue to the
-//!   system call, and through the network to Redis;
+//! * [`outgoing`](Outgoing): one frame for the client, on its path from the queue to the system
+//!   call, or one publication, whose path continues through the network to Redis;
 //! * [`stall`](Stall): a node that does not run for a while, on a network without delays;
 //! * [`reload`](Reload): settings that change, which give the session the revocation's key;
 //! * a revocation's key in two spellings, each written and deleted separately.
 //!
 //! # Outside the model
 //!
-//! Each search has at most two nodes and three or four connections of each; one revocation, written
-//! once by an operator and deleted at most once; one failover, wipe or restart, never two of them;
-//! two cuts; three ticks of age. All nodes' clocks run at the same rate. The model leaves out
-//! values of revocations, several keys of a session, refresh, the sweep, node leases and the
-//! reaper, expiry of revocations and the move of a cluster slot. Redis' clocks do not step back,
-//! and one is ahead of another by two ticks. A system call is over as soon as it has begun.
-//! Settings change once, and only add a key. A node has one known primary, not a set, and a crash
-//! of the node is a new node.
+//! Each search has at most two nodes with three or four connections each. It has one revocation,
+//! which an operator writes once and deletes at most once; one failover, wipe or restart, never two
+//! of these; and two cuts. Ages are counted up to three ticks. All nodes' clocks run at the same
+//! rate. The model leaves out values of revocations, several keys of a session, refresh, the sweep,
+//! node leases and the reaper, expiry of revocations and the move of a cluster slot. Redis' clocks
+//! do not step back, and the clock of one server is two ticks ahead of the other's. A system call
+//! is over as soon as it has begun. Settings change once, and only add a key. A node has one known
+//! primary, not a set, and a crash of the node is a new node.
 
 mod actions;
 mod connection;

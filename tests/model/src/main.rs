@@ -1,8 +1,8 @@
 //! `protocol-model`: searches the model and prints the findings.
 //!
-//! Without arguments it runs the searches of CI; with `--all` all of them; with ids (`M14 S6`) only
-//! those. `--trace` prints the steps to each violation. Exits with 1 if a search does not end as
-//! expected.
+//! Without arguments it runs the searches of CI, with `--all` all searches, and with ids (`M14 S6`)
+//! only the searches with these ids. `--trace` prints the steps to each violation. Exits with 1 if
+//! a search does not end as expected.
 
 use std::env;
 use std::process::ExitCode;
@@ -45,7 +45,7 @@ fn search(runs: &[Run], trace: bool) -> bool {
             println!("-- {}", run.part.heading());
             part = Some(run.part);
         }
-        // A search of streams is so small that the shortest violation costs no time.
+        // Searches of streams are so small that they always look for the shortest violation.
         let depth = match (trace, &run.searched) {
             (false, Searched::Protocol(_)) => Depth::All,
             _ => Depth::Shortest,

@@ -3,7 +3,7 @@
 /// A node's request to the primary. A node sends one at a time unless a liberty allows more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// `CLIENT TRACKING ON BCAST`: from here on pushes count.
+    /// `CLIENT TRACKING ON BCAST`. From here on Redis sends pushes.
     Track,
     /// `GET` of the epoch.
     Epoch,
@@ -36,8 +36,8 @@ pub enum Reply {
     Epoch(Option<Epoch>),
     /// The answer to [`Request::Floor`], with the epoch that is now in force.
     FloorRaised(Option<Epoch>),
-    /// The answer to [`Request::NewEpoch`], with the epoch that is now in force: ours, or another
-    /// node's.
+    /// The answer to [`Request::NewEpoch`], with the epoch that is now in force: this node's, or
+    /// another node's.
     EpochRenewed(Option<Epoch>),
     /// The answer to [`Request::Reassert`].
     Reasserted,
@@ -85,7 +85,7 @@ pub enum Message {
 pub enum Epoch {
     /// The epoch before a loss.
     First,
-    /// The epoch after it.
+    /// The epoch after the loss.
     Second,
 }
 
@@ -94,12 +94,12 @@ pub enum Epoch {
 pub struct Primary {
     /// Index of the server.
     pub server: usize,
-    /// Grows when it restarts.
+    /// Number of the server's starts. A restart increases it.
     pub incarnation: u8,
 }
 
 impl Reply {
-    /// The request that this answers.
+    /// The request that this reply answers.
     pub fn request(self) -> Request {
         match self {
             Self::Tracking => Request::Track,
@@ -118,7 +118,7 @@ impl Reply {
 }
 
 impl Message {
-    /// The request that this ends; `None` for a push.
+    /// The request whose wait this message ends; `None` for a push.
     pub fn answers(self) -> Option<Request> {
         match self {
             Self::Reply(reply) => Some(reply.request()),

@@ -12,7 +12,7 @@ use crate::state::{Bounds, State};
 pub struct Protocol {
     /// Rules of the nodes.
     pub rules: Rules,
-    /// Bounds of the events around them.
+    /// Bounds of the events around the nodes.
     pub bounds: Bounds,
     /// A property to check beside the invariants.
     pub asked: Option<Asked>,
@@ -26,14 +26,16 @@ pub enum Asked {
     /// A node never delivers to a session that it has seen revoked, even while messages about a
     /// loss are on their way to it.
     NeverForget,
-    /// Every revocation a node has ever seen is on the primary it is synced with.
+    /// Every revocation that a node has ever seen is on the primary with which it is synced.
     NeverLose,
-    /// Nothing of a session takes effect once a receipt has reported that the session is closed.
+    /// Once a receipt has reported that a session is closed, none of the session's frames and
+    /// publications takes effect.
     NothingAfterReceipt,
 }
 
 impl Protocol {
-    /// True if the revocation may be lifted; then a node's knowledge may be outdated.
+    /// True if the revocation may be lifted. A node's knowledge of the revocation may then be
+    /// outdated.
     pub(crate) fn lifts(&self) -> bool {
         self.bounds.events.lifts > 0
     }

@@ -1,8 +1,8 @@
 //! A node: its next message, given the messages it has received.
 //!
-//! The search of the model and the check of a real node's log both use these functions, so that
-//! there is one description of a node's permitted steps. Steps have the names of the specification
-//! (C2 to C6, P, L).
+//! The search of the model and the check of a real node's log use the same functions, so that there
+//! is only one description of a node's permitted steps. The steps have the names of the
+//! specification (C2 to C6, P, L).
 
 use crate::message::{Epoch, Message, Primary, Reply, Request};
 use crate::reload::Reload;
@@ -20,9 +20,9 @@ pub struct Node {
     pub phase: Phase,
     /// Number of control connections so far.
     pub generation: u64,
-    /// Ticks for which the node may still deliver.
+    /// Number of ticks for which the node may still deliver.
     pub lease: u8,
-    /// Ticks since the last heartbeat was sent.
+    /// Number of ticks since the last heartbeat was sent.
     pub heartbeat_age: u8,
     /// The epoch that the node has stored.
     pub epoch: Option<Epoch>,
@@ -32,21 +32,21 @@ pub struct Node {
     pub known_primary: Option<Primary>,
     /// True if the node knows of the revocation.
     pub seen: bool,
-    /// True if the node has ever known of it.
+    /// True if the node has ever known of the revocation.
     pub ever_seen: bool,
-    /// True if the answer to the next heartbeat makes the node forget it; only with V8.
+    /// True if the answer to the next heartbeat makes the node forget the revocation; only with V8.
     pub forget_due: bool,
-    /// True if a push waits for its GET to be sent.
+    /// True if a key was pushed and the GET for it is not sent yet.
     pub get_due: bool,
     /// True if tracking is still to be turned on; only without M5.
     pub tracking_due: bool,
     /// True if the node starts over once the awaited answers have arrived; only with V2.
     pub restarting: bool,
-    /// The node's session, present or future.
+    /// The node's session, which may not have arrived yet.
     pub session: Session,
-    /// The state of its reload; only in searches whose settings change.
+    /// The state of the node's reload; only in searches whose settings change.
     pub reload: Option<Reload>,
-    /// A stall that the node has not recovered from.
+    /// The stall from which the node has not recovered yet.
     pub stall: Option<Stall>,
 }
 
@@ -95,7 +95,7 @@ impl Node {
         }
     }
 
-    /// True if the node holds its lease, regardless of sessions.
+    /// True if the node may deliver to open sessions: it is synced and holds its lease.
     pub fn is_open(&self, rules: &Rules) -> bool {
         let leased = !rules.lease || self.lease > 0;
         self.phase == Phase::Synced && leased && self.stall.is_none()
@@ -128,7 +128,8 @@ impl Node {
         self.heartbeat_age = 0;
     }
 
-    /// True if the node may send `request` on its own while `awaited` are unanswered.
+    /// True if the node may send `request`, which no message has triggered, while `awaited` are
+    /// unanswered.
     pub fn may_send(&self, request: Request, awaited: &[Request], rules: &Rules) -> bool {
         let free = |kinds: &[Request]| {
             let blocks = |request| rules.heartbeat_waits || kinds.contains(request);
@@ -162,7 +163,7 @@ impl Node {
         request
     }
 
-    /// Reads a message from the connection to `primary`, where `awaited` are unanswered.
+    /// Reads a message from the connection to `primary`. The requests in `awaited` are unanswered.
     pub fn receive(
         &mut self,
         message: Message,
@@ -184,7 +185,7 @@ impl Node {
         }
     }
 
-    /// Clears the waits of a closed session.
+    /// Clears the requests that a closed session waits for.
     pub(crate) fn let_go_of_closed_session(&mut self) {
         if self.session.stage == Stage::Closed {
             self.session.suspended = false;
@@ -383,7 +384,7 @@ impl Node {
         }
     }
 
-    /// Notes that the node has read the revocation.
+    /// Records that the node has read the revocation.
     pub(crate) fn know(&mut self) {
         self.seen = true;
         self.ever_seen = true;

@@ -1,53 +1,52 @@
-//! One item of the session on its way out of a node: a frame for the client, or a publication for
-//! Redis.
+//! One outgoing item of the session: a frame for the client, or a publication for Redis.
 //!
-//! Time passes between the check of a session's access and the effect: in a queue, in a process
-//! that does not run, in a socket, in a network. The result of the check may be outdated by then.
-//! So a node checks in a certain order, immediately before it writes, and a publication carries the
-//! time until which the check is valid.
+//! Time passes between the check of a session's access and the item's effect: in a queue, in a
+//! process that does not run, in a socket, in a network. The result of the check may be outdated by
+//! then. A node therefore checks in a certain order, immediately before it writes, and a
+//! publication carries the time until which the check is valid.
 //!
-//! Only some searches have this in their state.
+//! Only some searches have an outgoing item in their state.
 
 use crate::node::LEASE;
 use crate::rules::Rules;
 use crate::state::{Bounds, Peer, State};
 
-/// Ticks by which a server's clock may be behind another's.
+/// Maximum number of ticks by which one server's clock is behind the other's.
 const SKEW: u8 = 2;
 
 /// The kinds of outgoing items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// A frame for the client: its effect is the write.
+    /// A frame for the client. Its effect is the write.
     Frame,
-    /// A publication of the client: written to Redis' socket, and executed by Redis later.
+    /// A publication of the client. It is written to Redis' socket, and Redis executes it later.
     Publication,
 }
 
 /// An outgoing item, and its progress.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Outgoing {
-    /// Its kind.
+    /// The item's kind.
     pub kind: Kind,
-    /// Its position on the way.
+    /// The item's position on its path.
     pub place: Place,
 }
 
-/// A position on the way out. Ticks count down with time.
+/// A position on the path out of the node. Numbers of ticks count down with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
     /// The item waits for its turn.
     Queued,
-    /// The node has loaded its lease, which lasts for so many ticks.
+    /// The node has loaded its lease, which lasts for this number of ticks.
     Leased(u8),
-    /// After that, the node has found the session open. It writes the item next. Frames that are
-    /// set aside and batches of publications wait here.
+    /// The node has loaded its lease and then found the session open. It writes the item next.
+    /// Frames that are set aside and batches of publications wait in this position.
     Cleared(u8),
     /// The publication is in the socket towards Redis.
     Sent {
         /// Index of the server that will execute it.
         server: usize,
-        /// Ticks until its deadline, as that server sees it.
+        /// Number of ticks until the publication's deadline, by the clock of that server.
         deadline: u8,
         /// True once the publisher was told `unavailable`; only without M26.
         called_off: bool,
@@ -56,7 +55,8 @@ pub enum Place {
     Done,
     /// Redis refused the publication as late.
     Refused,
-    /// The node dropped the item, because its session has ended or its publisher was told so.
+    /// The node dropped the item, because its session has ended or its publisher was told that it
+    /// failed.
     Dropped,
 }
 
@@ -65,13 +65,14 @@ pub enum Place {
 pub struct Clock {
     /// Index of the server with the clock.
     pub server: usize,
-    /// Ticks by which a deadline computed with this clock is late; negative if it is early.
+    /// Number of ticks by which a deadline is late if it is computed with this clock; negative if
+    /// the deadline is early.
     pub late_by: i8,
 }
 
 impl Clock {
-    /// The clock after a server has sent its time so many ticks ago, in answer to a
-    /// round trip that was sent so many ticks ago.
+    /// The node's knowledge of a server's clock. The server sent its time `told_for` ticks ago, in
+    /// answer to a request that was sent `sent_for` ticks ago.
     pub(crate) fn told(server: usize, told_for: u8, sent_for: u8, rules: &Rules) -> Self {
         let told_for = told_for.cast_signed();
         let late_by = if rules.fence_from_receipt {
@@ -101,7 +102,7 @@ impl Outgoing {
         }
     }
 
-    /// True if the node is about to write the item.
+    /// True if the node has begun the checks before the write.
     pub(crate) fn is_in_hand(&self) -> bool {
         matches!(self.place, Place::Leased(_) | Place::Cleared(_))
     }
@@ -191,7 +192,7 @@ impl State {
         let session = &peer.node.session;
         Some(match peer.outgoing.as_ref()?.place {
             Place::Leased(lease) if session.is_open() => Place::Cleared(lease),
-            // Without M20 the lease is loaded after the check of the session.
+            // Without M20 the session is checked before the lease is loaded.
             Place::Queued if session.is_open() => Place::Cleared(0),
             _ if session.revoked => Place::Dropped,
             _ => Place::Queued,
@@ -269,7 +270,7 @@ impl State {
         })
     }
 
-    /// True if nothing of the session should take effect any more.
+    /// True if no item of the session should take effect any more.
     fn is_late(&self, bounds: &Bounds) -> bool {
         let patience = if bounds.extras.timely { 1 } else { LEASE };
         self.revoked_for.is_some_and(|age| age >= patience)

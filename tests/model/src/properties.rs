@@ -1,4 +1,4 @@
-//! Properties that hold in every state, or in some state.
+//! Properties that must hold in every state or in at least one state.
 
 use stateright::Property;
 
@@ -9,7 +9,7 @@ use crate::state::{Peer, State};
 
 mod extras;
 
-/// The one property that small configurations cannot reach, because their nodes connect too rarely.
+/// The only property that small searches cannot reach, because their nodes connect too rarely.
 pub(crate) const RESUMED: &str = "a session is delivered to again after a reconnect";
 
 /// Every property of `protocol`. Names begin with the invariant's number in the specification.
@@ -103,8 +103,9 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     properties
 }
 
-/// True if a node delivers to its session, which the revocation covers. In searches whose settings
-/// change it may not cover the session: there C1 and C2 are the properties.
+/// True if a node delivers to its session although the revocation covers it. Always false in
+/// searches whose settings change, because the revocation may not cover the session there. C1 and
+/// C2 are the properties of these searches.
 fn delivers(node: &Node, protocol: &Protocol) -> bool {
     node.reload.is_none() && node.delivers(&protocol.rules)
 }
@@ -128,7 +129,7 @@ fn is_up_to_date(peer: &Peer, state: &State) -> bool {
     node.phase == Phase::Synced && drained && !node.get_due
 }
 
-/// True if a node's knowledge is on the primary that it is synced with.
+/// True if every revocation that a node knows is on the primary with which the node is synced.
 fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
     let (node, Some(connection)) = (&peer.node, &peer.connection) else {
         return true;
@@ -142,7 +143,7 @@ fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
         && node.known_primary == Some(connection.primary)
         && state.is_current(connection)
         && !connection.brings_null_push();
-    // With `reauth` the floor covers lost revocations, and I6 says by when.
+    // With `reauth` the floor covers lost revocations. I6 tells by when.
     let excused = protocol.rules.on_data_loss == OnDataLoss::Reauth && state.lost_for.is_some();
     !bound || state.servers[state.current].revokes() || excused
 }

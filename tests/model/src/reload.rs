@@ -2,11 +2,11 @@
 //! example, `tenant` becomes a revocable claim.
 //!
 //! By the old settings the revocation does not cover the session: no push finds the session, and
-//! neither a comparison nor an admission asks for the key. By the new settings it does. In between
-//! the node has to index and compare every session, so that no revocation is missed. It must not
-//! hold a lease while a session is not compared.
+//! neither a comparison nor an admission asks for the key. By the new settings the revocation
+//! covers the session. After the change the node has to index and then compare every session, so
+//! that no revocation is missed.
 //!
-//! Only some searches have this in their state.
+//! Only some searches have a reload in their state.
 
 use crate::message::Request;
 use crate::node::{Node, Phase};
@@ -16,11 +16,11 @@ use crate::session::{Session, Stage};
 /// A node's reload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Reload {
-    /// The stage it has reached.
+    /// The stage that the reload has reached.
     pub progress: Progress,
     /// True if the comparison under way asks for the revocation's key.
     pub asks: bool,
-    /// True if that comparison was begun after every session had been indexed.
+    /// True if the comparison under way was begun after every session had been indexed.
     pub counts: bool,
     /// True if the node has confirmed to a receipt that it has no session left that the
     /// revocation names.
@@ -36,7 +36,7 @@ pub enum Progress {
     InForce,
     /// Every session is indexed by the new settings.
     Indexed,
-    /// Every session was compared with Redis under the new settings: the reload counts as
+    /// Every session was compared with Redis under the new settings. The reload now counts as
     /// successful.
     Compared,
 }
@@ -102,8 +102,8 @@ impl Node {
         self.reload.is_some_and(|reload| reload.progress == from)
     }
 
-    /// Sends `request`, which may be a comparison. Its keys are those that sessions are indexed
-    /// by now.
+    /// Records that `request` is sent, which may be a comparison. A comparison asks for the keys by
+    /// which sessions are indexed at this moment.
     pub(crate) fn asks_by_index(&mut self, request: Request, rules: &Rules) {
         let due = self.is_comparison_due(rules);
         let indexed = self.session.registered;
@@ -116,7 +116,8 @@ impl Node {
         }
     }
 
-    /// Handles the answer to a comparison. Returns true if it found the session revoked.
+    /// Handles the answer to a comparison. Returns true if the comparison found the session
+    /// revoked.
     pub(crate) fn compared(&mut self, revoked: bool, rules: &Rules) -> bool {
         let Some(reload) = &mut self.reload else {
             return revoked;
@@ -131,7 +132,8 @@ impl Node {
         found
     }
 
-    /// True if the node confirms to a receipt that no session is left that a revocation names.
+    /// True if the node may confirm to a receipt that it has no session left that the revocation
+    /// names.
     pub fn confirms(&self, rules: &Rules) -> bool {
         self.reload.is_none_or(|reload| match reload.progress {
             Progress::Old => !rules.confirm_known_kinds,
@@ -159,14 +161,14 @@ impl Node {
         self.reload.is_none_or(Reload::names)
     }
 
-    /// A session arrives with a verified token. Its keys are those of the settings in force.
+    /// A session arrives with a verified token. The settings in force determine its keys.
     pub(crate) fn verify(&mut self) {
         self.session.stage = Stage::Verified {
             named: self.names(),
         };
     }
 
-    /// Registers the session under its keys: A3.
+    /// Registers the session under its keys (A3).
     pub(crate) fn register(&mut self, rules: &Rules) {
         let named = match self.session.stage {
             Stage::Verified { named } if !rules.register_by_settings_in_force => named,

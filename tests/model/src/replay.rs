@@ -1,9 +1,10 @@
-//! The log of a real node, compared with the model's.
+//! Comparison of a real node's log with the model.
 //!
 //! In tests a node logs its steps on its control connection, one JSON object a line:
 //! `"message":"protocol"`, the `step`, its `generation`, and for some steps more fields. A step
 //! that sends Redis a request is logged when the answer has been processed. Other steps are logged
-//! when they happen, or when the node handles them. Other lines are skipped.
+//! when they happen, or when the node handles them. Lines that are not about the protocol are
+//! skipped.
 //!
 //! | step | fields | |
 //! | --- | --- | --- |
@@ -27,14 +28,14 @@
 //! an `index` and a comparison |
 //! | `down` | | the connection is gone, or could not be made |
 //!
-//! A log does not say everything: it lacks the primary of a connection, and the time at which an
-//! answered request was sent. So the checker follows every node of the model that could have
-//! written the lines so far, under any of [`Rules::allowed`]. A line that none of them can write is
-//! a violation. The model's one session stands for any session that stays open, so no key that the
+//! A log is incomplete: it lacks the primary of a connection, and the time at which an answered
+//! request was sent. The checker therefore follows every node of the model that could have written
+//! the lines so far, under any of [`Rules::allowed`]. A line that none of these nodes can write is
+//! a violation. The model's one session stands for a session that stays open, so no key that the
 //! node reads covers it.
 //!
 //! The checker assumes one thing: if the set-up with a new primary is interrupted, the node does
-//! not return to the previous one. It cannot see rules that leave no trace in the order of steps:
+//! not return to the previous one. It cannot check rules that leave no trace in the order of steps:
 //! M1, M3, M4, M6, M12, M15, M16, M19 to M30, M33, M34 and M36 to M38.
 
 use std::collections::HashSet;
@@ -49,29 +50,29 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-/// Number of steps to print before a violation.
+/// Number of steps before a violation that are printed.
 const TOLD: usize = 8;
 
 /// Summary of a log that the model allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Summary {
-    /// Lines of the protocol.
+    /// Number of lines about the protocol.
     pub steps: usize,
-    /// Control connections.
+    /// Number of control connections.
     pub connections: usize,
     /// Number of times the node became synced.
     pub synced: usize,
-    /// Pushes, without null pushes.
+    /// Number of pushes, without null pushes.
     pub pushes: usize,
-    /// Null pushes.
+    /// Number of null pushes.
     pub null_pushes: usize,
-    /// Epochs that the node found lost.
+    /// Number of times that the node found the epoch lost.
     pub losses: usize,
-    /// Re-assertions.
+    /// Number of re-assertions.
     pub reassertions: usize,
-    /// Comparisons after a reload, without those of set-ups.
+    /// Number of comparisons after a reload. Comparisons in a set-up do not count.
     pub comparisons: usize,
-    /// Confirmations of revocations.
+    /// Number of confirmed revocations.
     pub confirmations: usize,
 }
 
@@ -85,7 +86,7 @@ pub struct Violation {
     pub line: String,
     /// The violation.
     pub problem: String,
-    /// The last steps before it.
+    /// The last steps before the line.
     pub before: Vec<String>,
 }
 
@@ -179,7 +180,8 @@ struct Candidate {
     unannounced: bool,
 }
 
-/// Primary of a candidate's connection. A different value stands for an unknown primary.
+/// The primary of a candidate's connection. A known primary with a different value stands for any
+/// other primary.
 const PRIMARY: Primary = Primary {
     server: 0,
     incarnation: 0,
@@ -200,7 +202,7 @@ impl Candidate {
         }
     }
 
-    /// The candidates after a step; empty if this one cannot take it.
+    /// The candidates after a step; empty if this candidate cannot take the step.
     fn after(&self, step: Step, generation: u64) -> Vec<Self> {
         if self.unannounced && !step.may_come_unasked() && step != Step::Synced {
             return Vec::new();
@@ -228,7 +230,7 @@ impl Candidate {
         }
     }
 
-    /// The names of the steps it can take.
+    /// The names of the steps that the candidate can take.
     fn possible(&self) -> Vec<&'static str> {
         let takes = |step: &Step| {
             let generation = self.node.generation + u64::from(*step == Step::Connect);
@@ -241,7 +243,7 @@ impl Candidate {
             .collect()
     }
 
-    /// This candidate, and those that it can turn into without a line in the log.
+    /// This candidate, and the candidates that it can turn into without a line in the log.
     fn unlogged(self) -> Vec<Self> {
         let mut all = vec![self];
         let mut at = 0;
@@ -258,7 +260,7 @@ impl Candidate {
                     all.push(sent);
                 }
             }
-            // A dropped answer need not be logged.
+            // The node may drop an answer without a line in the log.
             if all[at].node.restarting {
                 let mut dropped = all[at].clone();
                 dropped.awaited.remove(0);
@@ -324,7 +326,7 @@ impl Candidate {
         }
         let pushed = pushed.settled();
         if self.unannounced && message == Some(Message::NullPush) {
-            // The push came before the barrier's answer, and the node was never synced.
+            // In this case the push came before the barrier's answer, so the node was never synced.
             let mut unknown = pushed.clone();
             unknown.node.known_primary = None;
             return vec![pushed, unknown];
@@ -332,8 +334,8 @@ impl Candidate {
         vec![pushed]
     }
 
-    /// The candidates after a step outside the protocol. A node takes it while it is synced, and
-    /// its answer may come after a null push.
+    /// The candidates after a step outside the protocol. A node takes such a step while it is
+    /// synced. The answer may arrive after a null push.
     fn unchanged(&self) -> Vec<Self> {
         let answered = self.node.phase == Phase::Synced || self.node.restarting;
         answered.then(|| self.clone()).into_iter().collect()
@@ -377,7 +379,7 @@ impl Candidate {
         {
             Next::Send(request) => self.awaited.push(request),
             Next::Wait => {}
-            // Only `down` is possible now.
+            // The node closes the connection, so only `down` can follow.
             Next::Disconnect => self.awaited.clear(),
         }
         let is_synced = self.node.phase == Phase::Synced;

@@ -1,7 +1,7 @@
-//! The rules of the protocol, one switch each.
+//! The rules of the protocol. Each rule is a switch.
 
-/// Rules of the protocol. [`Rules::specified`] is the protocol. Every other value removes a rule,
-/// or takes a liberty whose safety is in question.
+/// Rules of the protocol. [`Rules::specified`] is the protocol. Every other value removes rules, or
+/// takes liberties whose safety is to be examined.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Rules {
     /// A node's reaction to data loss in Redis: `backend.on_data_loss`.
@@ -30,11 +30,11 @@ pub struct Rules {
     /// M12: the node writes every revocation that it knows to a primary that it was not synced
     /// with.
     pub reassert: bool,
-    /// M13: a null push makes the node read the epoch again.
+    /// M13: after a null push the node reads the epoch again.
     pub heed_null_push: bool,
     /// M14: a primary counts as known only when the node is synced with it.
     pub known_when_synced: bool,
-    /// M15: an admission writes to the primary it has read from.
+    /// M15: an admission writes to the primary from which it has read.
     pub admission_writes: bool,
     /// M16: a session that a push may concern is suspended until its key has been read.
     pub suspend_on_push: bool,
@@ -44,60 +44,62 @@ pub struct Rules {
     /// M18: after a loss no primary is known, so that the next connection completes an interrupted
     /// re-assertion.
     pub forget_primaries: bool,
-    /// M19: a key that an admission has read before a null push does not count as known after it.
-    /// Otherwise the node would never re-assert it.
+    /// M19: a key that an admission has read before a null push does not count as known after the
+    /// null push. Otherwise the node would never re-assert the key.
     pub forget_reads: bool,
 
     /// M20: before a write for a session, to its client or to Redis, the node first loads the lease
-    /// and then checks the session. In the other order the lease may be newer than
-    /// the check: a frame was set aside without a lease, its session found open. It is then written
-    /// when the heartbeat brings the lease back, although the push that revokes the session came
-    /// before.
+    /// and then checks the session. In the other order the lease may be newer than the check: a
+    /// session is found open, and its frame is set aside because there is no lease. When a
+    /// heartbeat renews the lease, the frame is written, although the push that revokes the session
+    /// has already arrived.
     pub lease_before_session: bool,
-    /// M21: the loaded lease must still hold when the system call begins. Otherwise a
-    /// process that is stopped between the check and the write writes when it continues, however
+    /// M21: the loaded lease must still hold when the system call begins. Otherwise a process that
+    /// is stopped between the check and the write still writes when it continues, even if this is
     /// much later.
     pub lease_at_write: bool,
     /// M22: a publication carries a deadline, after which Redis does not execute it. Otherwise a
     /// publication in a socket or in the network takes effect at any later time.
     pub fence: bool,
-    /// M23: that deadline is the end of the lease at its acceptance, not of the lease at the
-    /// write. The later lease may have a heartbeat from after the revocation.
+    /// M23: a publication's deadline is the end of the lease under which it was accepted, not the
+    /// end of the lease at the write. A heartbeat after the revocation may have renewed the later
+    /// lease.
     pub fence_from_acceptance: bool,
-    /// M24: Redis' time counts from the receipt of its answer, not from the question.
-    /// Otherwise a deadline is late by the time that the question took.
+    /// M24: Redis' time counts from the receipt of its answer, not from the sending of the
+    /// question. Otherwise a deadline is late by the duration of the round trip.
     pub fence_from_receipt: bool,
-    /// M25: the deadline is computed with the clock of the server that executes the publication.
-    /// Another server's clock may be ahead, and then the deadline is late by the difference.
+    /// M25: the deadline is computed with the clock of the server that executes the publication. If
+    /// the clock of another server is used and is ahead, the deadline is late by the difference.
     pub fence_by_executing_clock: bool,
     /// M26: the publisher is told `unavailable` only if the publication was never written. If it
-    /// was written and not answered, the answer is `unknown_outcome`. Otherwise a reported failure
-    /// may still take effect.
+    /// was written and Redis did not answer, the publisher gets `unknown_outcome`. Otherwise a
+    /// publication that was reported as failed may still take effect.
     pub unknown_outcome: bool,
 
     /// M27: a node that finds that it did not run for a while does not trust its lease, even if the
     /// lease still holds. Otherwise one of its tasks may send `connected` to a session while the
     /// push that revokes it lies unread in another task's socket.
     pub distrust_after_stall: bool,
-    /// M28: the node trusts its lease again after the answer to a heartbeat and barrier that it
-    /// sent after it noticed the stall. The answer to an earlier one may lie in the socket before
-    /// the push.
+    /// M28: the node trusts its lease again after the answers to a heartbeat and a barrier that it
+    /// sent after it had noticed the stall. The answer to an earlier heartbeat may be in the socket
+    /// before the push.
     pub prove_after_stall: bool,
     /// M29: a lease that was loaded before a stall is void after it. Otherwise a frame that was
     /// about to be written is written when the node continues, before it has noticed anything.
     pub void_loaded_leases: bool,
 
     /// M30: when settings change, open sessions are indexed by their new keys. Otherwise neither a
-    /// push nor a comparison finds them by these.
+    /// push nor a comparison finds the sessions by the new keys.
     pub index_after_reload: bool,
-    /// M31: after that, sessions are compared with Redis. Otherwise a revocation that was written
-    /// before the change, or during the indexing, is never found.
+    /// M31: after the indexing, sessions are compared with Redis. Otherwise a revocation that was
+    /// written before the change, or during the indexing, is never found.
     pub compare_after_reload: bool,
-    /// M32: indexing comes first, comparing second. A revocation that is written between a
-    /// comparison and the indexing is found by neither, because its push concerns no session yet.
+    /// M32: indexing comes first, comparing second. In the other order, a revocation that is
+    /// written between the two is never found: the comparison is over, and the push of the
+    /// revocation finds no session yet.
     pub index_before_comparing: bool,
-    /// M33: sessions that are being admitted are indexed and compared as well. Otherwise one that
-    /// has read its old keys becomes active, and the new keys do not find it.
+    /// M33: sessions that are being admitted are indexed and compared too. Otherwise a session
+    /// whose old keys were read becomes active, and is not found by its new keys.
     pub index_pending: bool,
     /// M34: a session is registered under the keys of the settings in force at that moment.
     /// Otherwise a session whose token was verified before the change is registered under its old
@@ -107,22 +109,22 @@ pub struct Rules {
     /// it may have sessions that the revocation names and that it does not find.
     pub confirm_when_compared: bool,
     /// M36: a node does not confirm a revocation of a kind that its settings lack. Otherwise the
-    /// receipt counts the node, and once its settings know the kind, it has sessions of that kind
-    /// open.
+    /// receipt counts the node as confirmed, although the node has open sessions that the
+    /// revocation names once the settings include the kind.
     pub confirm_known_kinds: bool,
 
-    /// M37: for a pushed key, the node asks for both spellings of its name. Otherwise the
-    /// revocation in the other spelling, readable or digest, seems lifted.
+    /// M37: for a pushed key, the node asks for both spellings of its name. Otherwise a revocation
+    /// in the other spelling (readable or digest) seems lifted.
     pub get_both_spellings: bool,
     /// M38: admissions and comparisons ask for both spellings too. Otherwise a session is admitted
-    /// once one of the two is deleted.
+    /// once one of the two spellings is deleted.
     pub compare_both_spellings: bool,
 
     /// R1: the node's generation is compared again when a session is activated.
     pub recheck_generation: bool,
 
-    /// V1, if off: the node may send a heartbeat while a pushed key waits for its GET, or for that
-    /// GET's answer. The sessions that the key may concern are suspended.
+    /// V1 if this is off: the node may send a heartbeat while the GET for a pushed key is not sent
+    /// or not answered yet. The sessions that the key may concern are suspended meanwhile.
     pub heartbeat_waits: bool,
     /// V2: a null push during the wait for an answer does not end the connection: the node drops
     /// the answer and reads the epoch again.
@@ -131,15 +133,15 @@ pub struct Rules {
     pub pushed_in_setup: PushedInSetup,
     /// V4: the node stores a new epoch when it is synced, not when it reads the epoch.
     pub epoch_when_synced: bool,
-    /// V5: with `reauth` too, every known revocation is re-asserted after a loss, despite the
-    /// floor.
+    /// V5: every known revocation is re-asserted after a loss even with `reauth`, although the
+    /// floor covers it.
     pub reassert_with_floor: bool,
     /// V6: an admission uses its own connection, which may lead to another
     /// primary than the one that the node is synced with.
     pub admission_apart: bool,
     /// V7: an admission is also denied by revocations that the node knows, not only by Redis.
     pub admission_remembers: bool,
-    /// V8: the time at which a pushed key that is not found is forgotten.
+    /// V8: the time at which a node forgets a pushed key that no longer exists.
     pub forgetting: Forgetting,
 }
 
@@ -152,21 +154,22 @@ pub enum OnDataLoss {
     Reauth,
 }
 
-/// Time at which a revocation is forgotten whose key was pushed and is missing: lifted, or lost.
+/// The time at which a node forgets a revocation whose key was pushed and is missing, because it
+/// was lifted or lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Forgetting {
-    /// Never. A node of the model has the memory for it.
+    /// Never. The model does not limit a node's memory.
     Never,
-    /// With the answer that shows it missing.
+    /// With the answer that shows that the key is missing.
     AtOnce,
-    /// With a later answer to a heartbeat, before which no null push has come.
+    /// With the answer to a later heartbeat, if no null push has arrived before it.
     AfterHeartbeat,
 }
 
 /// Treatment of keys that are pushed during set-up, before sessions were compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PushedInSetup {
-    /// The comparison covers them.
+    /// The comparison answers for them, so the node sends no separate request.
     Answered,
     /// The node asks for them after the comparison, before the heartbeat.
     AskedFirst,
@@ -228,8 +231,8 @@ impl Rules {
         }
     }
 
-    /// Every protocol that a node may use: the specified one under either policy, and each with the
-    /// liberties V2 to V5, alone and together.
+    /// Every protocol that a node may use: the specified protocol under each policy, and the same
+    /// with every combination of the liberties V2 to V5.
     pub fn allowed() -> Vec<Self> {
         let mut allowed = Vec::new();
         for on_data_loss in [OnDataLoss::Reassert, OnDataLoss::Reauth] {

@@ -22,7 +22,7 @@ mod table;
 /// One search.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// The search's short name: the rule's number, if it removes one.
+    /// The search's short name. It is the number of the removed rule if the search removes one.
     pub id: &'static str,
     /// Title of the search.
     pub title: &'static str,
@@ -50,7 +50,7 @@ pub enum Part {
     Reauth,
     /// The protocol as specified, `on_data_loss = "reassert"`.
     Reassert,
-    /// The protocol as specified, with the state that only some searches have.
+    /// The protocol as specified, with additional state.
     Extras,
     /// One rule removed at a time.
     Removals,
@@ -75,13 +75,13 @@ pub enum Part {
 /// Expected result of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Every invariant holds, and every event that should be possible is.
+    /// Every invariant holds, and every event that should be possible is possible.
     Holds,
-    /// Every invariant holds, but no node connects often enough to deliver again.
+    /// Every invariant holds, but no node connects often enough to deliver again after a reconnect.
     HoldsWithoutResuming,
     /// An invariant is violated.
     Breaks,
-    /// Some of these invariants are violated, and no others.
+    /// At least one of these invariants is violated, and no other invariant.
     BreaksOnly(&'static [&'static str]),
 }
 
@@ -92,7 +92,7 @@ pub enum Depth {
     All,
     /// Until the first violation.
     FirstViolation,
-    /// All states, and then for each violation the fewest steps that lead to one.
+    /// All states, and then for each violated invariant the fewest steps that lead to a violation.
     Shortest,
 }
 
@@ -103,9 +103,9 @@ pub struct Findings {
     pub states: usize,
     /// Duration of the search.
     pub elapsed: Duration,
-    /// Invariants that do not hold, each with the steps that lead there.
+    /// The violated invariants, each with the steps that lead to the violation.
     pub violations: Vec<(&'static str, Vec<String>)>,
-    /// Events that should be possible, and are not.
+    /// The events that should be possible but are not.
     pub unreached: Vec<&'static str>,
     /// True if the findings are as expected.
     pub as_expected: bool,
@@ -136,7 +136,8 @@ impl Part {
 }
 
 impl Run {
-    /// True if CI runs the search: it takes seconds, and concerns the protocol as it is.
+    /// True if CI runs the search: it takes only seconds, and is about the protocol as specified or
+    /// about a single removed rule.
     pub fn is_in_ci(&self) -> bool {
         let about_others = matches!(self.part, Part::Liberties | Part::NotPromised);
         let takes_long = self.part == Part::StreamsInDepth;
@@ -217,8 +218,8 @@ impl Run {
     }
 }
 
-/// The fewest steps to a state in which `property` does not hold, given some steps to one. The
-/// checker keeps the last ones found.
+/// The fewest steps to a state in which `property` does not hold. `steps` leads to such a state,
+/// but the checker stores the last found steps, not the fewest.
 fn shortest<M>(
     model: &M,
     threads: usize,
@@ -233,7 +234,7 @@ where
     let mut too_few = 0;
     while too_few + 1 < steps.len() {
         let most = too_few.midpoint(steps.len());
-        // The bound counts states, and the checker stops before the last.
+        // The bound counts states instead of steps, and the checker stops before the last state.
         let checker = model.clone().checker().threads(threads);
         let checker = checker.target_max_depth(most + 2).spawn_bfs().join();
         match checker.discoveries().remove(property) {

@@ -8,9 +8,9 @@ use crate::rules::Rules;
 pub struct Server {
     /// True if the revocation's key exists.
     pub revoked: bool,
-    /// True if the key exists in another spelling: readable or as a digest.
+    /// True if the key exists in its other spelling. A key is spelled readably or as a digest.
     pub respelt: bool,
-    /// True if the floor exists, which covers every token of the model.
+    /// True if the floor exists. It covers every token of the model.
     pub floor: bool,
     /// The epoch.
     pub epoch: Option<Epoch>,
@@ -23,7 +23,7 @@ pub struct Server {
 /// Effect of a request besides its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// None that others notice.
+    /// No effect that other nodes notice.
     None,
     /// Tracking is on for the connection that asked.
     TrackingOn,
@@ -49,7 +49,8 @@ impl Server {
         self.revoked || self.respelt || self.floor
     }
 
-    /// The same for a reader that asks for one spelling of a key, or for both.
+    /// The same as [`Server::revokes`] for a reader that asks for only one spelling of a key unless
+    /// `both_spellings` is true.
     pub(crate) fn revokes_by(&self, both_spellings: bool) -> bool {
         self.revoked || self.floor || both_spellings && self.respelt
     }
@@ -59,7 +60,7 @@ impl Server {
         self.revoked || self.respelt
     }
 
-    /// Deletes the key.
+    /// Deletes the key in all spellings.
     pub(crate) fn lose_key(&mut self) {
         (self.revoked, self.respelt) = (false, false);
     }
@@ -80,7 +81,8 @@ impl Server {
         self.lose_key();
     }
 
-    /// Executes a request of a node, which may know of the revocation.
+    /// Executes a request of a node. The effect of some requests depends on the node's knowledge of
+    /// the revocation.
     pub(crate) fn execute(
         &mut self,
         request: Request,

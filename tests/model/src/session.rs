@@ -1,9 +1,9 @@
-//! The one session of a model's node.
+//! The only session of a node in the model.
 
 /// A session whose token was issued before the revocation.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Session {
-    /// Stage of its admission.
+    /// The stage of the session's admission.
     pub stage: Stage,
     /// The node's generation when the session's keys were last read.
     pub generation: u64,
@@ -23,19 +23,20 @@ pub enum Stage {
     /// The admission has not begun.
     Absent,
     /// The token has been verified. Only searches with changing settings have this stage, because
-    /// the settings at this moment matter.
+    /// the settings at the time of the verification matter.
     Verified {
-        /// True if the session has the revocation's key by the settings of that moment.
+        /// True if the session has the revocation's key by the settings at the time of the
+        /// verification.
         named: bool,
     },
-    /// Registered, or about to be: A3.
+    /// The session is registered, or is about to be registered (A3).
     Pending,
-    /// The session's keys have been read and its record written: A6.
+    /// The session's keys have been read, and its record has been written (A6).
     Read {
-        /// True if these keys deny it.
+        /// True if these keys deny the session.
         denied: bool,
     },
-    /// The session is delivered to: A7.
+    /// The session is active, so the node delivers to it (A7).
     Active,
     /// The session has ended, for good.
     Closed,
@@ -64,7 +65,7 @@ impl Session {
         }
     }
 
-    /// Handles that the session was found revoked.
+    /// Ends the session, because it was found revoked.
     pub(crate) fn revoke(&mut self) {
         self.revoked = true;
         if self.stage != Stage::Absent {
@@ -72,15 +73,15 @@ impl Session {
         }
     }
 
-    /// Drops the keys that the admission has read, because they no longer say anything about the
-    /// primary.
+    /// Drops the denial that the admission has read, because the data of the primary may have
+    /// changed since.
     pub(crate) fn forget_denial(&mut self) {
         if self.stage == (Stage::Read { denied: true }) {
             self.generation = 0;
         }
     }
 
-    /// True if the session itself allows delivery.
+    /// True if the session's own state allows delivery.
     pub fn is_open(&self) -> bool {
         self.stage == Stage::Active && !self.revoked && !self.suspended
     }

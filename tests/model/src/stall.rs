@@ -1,12 +1,13 @@
-//! A process that does not run for a while, less than the lease, and then continues without notice.
+//! Stalls: a process does not run for a while, less than the lease, and then continues without
+//! notice.
 //!
-//! Pushes that arrived meanwhile wait in its socket, and the node may not read them first: another
-//! of its tasks may write `connected` to a session whose revocation lies there, well within the
-//! lease. So a node that finds that it did not run gives up its lease. It waits until Redis has
-//! answered a heartbeat with its barrier that the node began after this finding. Every earlier push
-//! comes before that answer.
+//! Pushes that arrived meanwhile wait in its socket. The node may do something else before it reads
+//! them: another task may write `connected` to a session whose revocation is in the socket, while
+//! the lease still lasts. A node that notices that it did not run therefore gives up its lease. It
+//! waits until Redis has answered a heartbeat and a barrier that the node sent after it noticed the
+//! stall. Every earlier push arrives before these answers.
 //!
-//! Only some searches have this in their state.
+//! Only some searches have stalls in their state.
 
 use crate::message::Request;
 use crate::node::Node;
@@ -17,9 +18,10 @@ use crate::rules::Rules;
 pub enum Stall {
     /// The node does not run.
     Stopped,
-    /// The node runs again, and has noticed the stall. Earlier heartbeats prove nothing.
+    /// The node runs again, and has noticed the stall. Heartbeats that were sent earlier prove
+    /// nothing.
     Found,
-    /// The node has sent a heartbeat since.
+    /// The node has sent a heartbeat since it noticed the stall.
     Asked,
 }
 
@@ -34,15 +36,15 @@ impl Node {
         self.stall = rules.distrust_after_stall.then_some(Stall::Found);
     }
 
-    /// Notes `request`, which may be the heartbeat that the stall waits for.
+    /// Records that `request` is sent, which may be the heartbeat that ends the stall.
     pub(crate) fn asks_after_stall(&mut self, request: Request) {
         if request == Request::Heartbeat && self.stall == Some(Stall::Found) {
             self.stall = Some(Stall::Asked);
         }
     }
 
-    /// Handles the answers to a heartbeat and its barrier. Returns `false` if they prove nothing,
-    /// because they were sent before the node noticed the stall.
+    /// Handles the answers to a heartbeat and its barrier. Returns `false` if the answers prove
+    /// nothing, because the requests were sent before the node noticed the stall.
     pub(crate) fn has_caught_up(&mut self, rules: &Rules) -> bool {
         if self.stall == Some(Stall::Found) && rules.prove_after_stall {
             return false;

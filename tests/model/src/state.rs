@@ -18,11 +18,11 @@ pub struct State {
     pub nodes: Vec<Peer>,
     /// Number of each event so far, for events with a bound.
     pub happened: Events,
-    /// Ticks since the revocation was committed for good on the primary.
+    /// Number of ticks since the revocation was committed permanently on the primary.
     pub revoked_for: Option<u8>,
-    /// Ticks since a committed revocation was lost with the data.
+    /// Number of ticks since a committed revocation was lost with the data.
     pub lost_for: Option<u8>,
-    /// True if a session became active whose keys were read after the revocation.
+    /// True if a session became active although its keys were read after the revocation.
     pub admitted_late: bool,
     /// True once an item of a session took effect later than a lease after the revocation.
     pub took_effect_late: bool,
@@ -71,13 +71,13 @@ pub struct Events {
 pub struct Bounds {
     /// Number of nodes.
     pub nodes: usize,
-    /// Largest number of each event.
+    /// Maximum number of each event.
     pub events: Events,
-    /// A node with this many connections so far makes one more, and then none.
+    /// A node that has made this number of connections makes one more, and then none.
     pub generations: u64,
     /// Start of the search.
     pub start: Start,
-    /// State beside the protocol's core.
+    /// State in addition to the protocol's core.
     pub extras: Extras,
 }
 
@@ -86,10 +86,11 @@ pub struct Bounds {
 pub struct Extras {
     /// An outgoing item of the session.
     pub outgoing: Option<Kind>,
-    /// Settings change once, and the revocation covers the session only by the new ones.
+    /// True if settings change once, and the revocation covers the session only by the new
+    /// settings.
     pub reload: bool,
-    /// The network and every running node have no delay: no tick passes while something waits for
-    /// them.
+    /// True if the network and every running node have no delay: no tick passes while something
+    /// waits for them.
     pub timely: bool,
 }
 
@@ -100,9 +101,9 @@ pub enum Start {
     Down,
     /// Nodes are down and have stored nothing, and Redis is new.
     New,
-    /// Nodes are synced, with a session each.
+    /// Nodes are synced, and each has a session.
     Synced,
-    /// Nodes are synced, with a session each, and the revocation has just been written.
+    /// Nodes are synced, each has a session, and the revocation has just been written.
     SyncedAndRevoked,
 }
 
@@ -129,7 +130,7 @@ impl State {
         }
     }
 
-    /// The primary that a new connection leads to.
+    /// The primary to which a new connection leads.
     pub(crate) fn primary(&self) -> Primary {
         Primary {
             server: self.current,

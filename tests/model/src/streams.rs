@@ -1,21 +1,22 @@
 //! A channel with a stream: the interplay of recovery and live delivery.
 //!
 //! The model has two servers, the first primary and its asynchronous replica, each with the
-//! channel's stream. It has one node with its link, its window, one read under way and its
-//! sessions' subscriptions, and clients that come with any position that some client was told. The
-//! control protocol belongs to the other model. Here a heartbeat renews the lease and finds the
-//! revocation that was written before it, a push finds it sooner, and a new generation or a null
-//! push notifies the node of a loss.
+//! channel's stream. It has one node, with a link, a window, at most one read under way and the
+//! subscriptions of its sessions. Clients subscribe with any position that some client has
+//! received. The control protocol belongs to the other model. In this model a heartbeat renews the
+//! lease, and finds the revocation if it was written before the heartbeat. A push finds the
+//! revocation sooner. A new generation or a null push notifies the node of a loss.
 //!
-//! A search has at most three publications and two sessions, one cut, one loss on a link that stays
-//! up, one `FLUSHALL`, failover, deletion, eviction and late answer, but not all of them at once;
-//! one revocation; a policy that allows all sessions or none. The model leaves out the fence and
-//! the keys of publications, presence, TTLs, resharding, a `since` that no client was told, and two
-//! calls that publish on one connection. A read returns all stored publications.
+//! A search has at most three publications and two sessions. Each of these events occurs at most
+//! once, and no search has all of them: a cut, a loss on a link that stays up, a `FLUSHALL`, a
+//! failover, a deletion, an eviction, a late answer, a revocation. A policy allows all sessions or
+//! none. The model leaves out the fence and the idempotency keys of publications, presence, TTLs,
+//! resharding, a `since` that no client has received, and two calls that publish on one connection.
+//! A read returns all stored publications.
 //!
-//! The checks compare a client's frames with its publications when the frames are written. Each
-//! position has its line of history, which no part of the system sees. It shows if two positions of
-//! the same name are the same.
+//! The checks compare the frames of a client with the channel's publications when the frames are
+//! written. Each position has a line of history, which no part of the system can read. The line
+//! shows if two positions with the same epoch and offset are the same position.
 
 mod actions;
 mod events;

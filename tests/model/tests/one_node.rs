@@ -1,11 +1,11 @@
-//! The searches that take seconds, each with the expected result of its row.
+//! The searches that take only seconds. Each must have the expected result in its row.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use curfew_model_check::runs::{self, Depth, Expect, Part, Run};
 
-/// Runs the searches of CI in these parts, one on each core.
+/// Runs the searches of CI in these parts, one search on each core at a time.
 fn search(parts: &[Part]) {
     let chosen = |run: &Run| run.is_in_ci() && parts.contains(&run.part);
     let runs: Vec<Run> = runs::all().into_iter().filter(chosen).collect();

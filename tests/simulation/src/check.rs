@@ -1,4 +1,4 @@
-//! Comparison of the promise (README, "What is guaranteed"; CONTRACT §8) with a run.
+//! Comparison of a run with the gateway's promises (README, "What is guaranteed"; CONTRACT §8).
 //!
 //! The check uses the bytes written to sockets, the commands that Redis executed and the keys that
 //! operators wrote. It never uses the state of a node.
@@ -29,7 +29,7 @@ pub struct Violation {
     pub promise: &'static str,
     /// Time of the violation.
     pub at: Duration,
-    /// The event.
+    /// A description of the violation.
     pub what: String,
 }
 
@@ -39,31 +39,31 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Time in which a running node that reaches Redis must end a revoked session.
+/// Time within which a running node with a working link to Redis must end a revoked session.
 const PROMPTLY: Duration = Duration::from_millis(700);
 
-/// Shortest stop that a node must notice: a tenth of the lease plus the interval of the signs of
-/// life.
+/// Shortest stop that a node must notice. It is a tenth of the lease plus the interval of the signs
+/// of life.
 const NOTICED: Duration = Duration::from_millis(400);
 
-/// Longest time that a push is on its way.
+/// Longest time for which a push is in flight.
 const ON_ITS_WAY: Duration = Duration::from_millis(60);
 
-/// Time after which every node must know that a wall clock is off.
+/// Time after which every node must know that a wall clock is wrong.
 const COMPARED: Duration = Duration::from_secs(4);
 
-/// Longest time between the end of the grace and the end of a session.
+/// Longest time between the end of `backend.grace` and the end of a session.
 const CLOSED: Duration = Duration::from_secs(2);
 
 /// Largest difference between clocks that nodes tolerate.
 const MAX_CLOCK_SKEW_MICROS: u64 = 30_000_000;
 
-/// The session of a connection, from the moment its client was told.
+/// The session of a connection; `None` until its client has received the session's id.
 pub fn session_of(wire: &Wire) -> Option<SessionId> {
     Timeline::of(wire).session
 }
 
-/// Checks the promises about events that must never happen.
+/// Finds events that the promises exclude.
 pub fn safety(record: &Record) -> Vec<Violation> {
     let lines: BTreeMap<ConnectionId, Timeline<'_>> = record
         .wires
@@ -176,7 +176,7 @@ impl Check<'_> {
     }
 
     /// The period in which a ban covered a session with these tokens on its node, by the settings
-    /// that are in force at `at`.
+    /// in force at `at`.
     fn in_force(
         &self,
         ban: &Ban,
@@ -220,8 +220,8 @@ impl Check<'_> {
         (from <= at).then_some((from, until))
     }
 
-    /// Time by which a running node must have ended a session that was revoked at `from`; `None` if
-    /// there was trouble meanwhile.
+    /// The time by which a running node must have ended a session that was revoked at `from`;
+    /// `None` if the node had trouble in between.
     fn promptly(&self, node: usize, from: Duration) -> Option<Duration> {
         let mut by = from + PROMPTLY;
         let concerned = |of: Option<usize>| of.is_none_or(|of| of == node);
@@ -236,13 +236,14 @@ impl Check<'_> {
             }
             let noticed = trouble.until - trouble.from >= NOTICED;
             by = if noticed && trouble.until >= from + ON_ITS_WAY {
-                // The stop ends at that very moment, and the node's first write may follow at once.
+                // The stop ends at `until`, and the node's first write may follow in the same
+                // instant, which must not count.
                 trouble.until.saturating_sub(Duration::from_nanos(1))
             } else {
                 trouble.until + PROMPTLY
             };
         }
-        // A link with trouble a moment ago may have delayed earlier bytes.
+        // A link that had trouble shortly before may have delayed earlier bytes.
         let since = from.saturating_sub(Duration::from_secs(5));
         let bad = self.record.troubles.iter().any(|trouble| {
             !trouble.stopped
@@ -253,7 +254,8 @@ impl Check<'_> {
         (!bad).then_some(by)
     }
 
-    /// Nothing is delivered once every token in force is over, by the wall clock or by elapsed time.
+    /// Finds deliveries after the end of every token in force, by the wall clock or by elapsed
+    /// time.
     fn expiry(
         &self,
         timeline: &Timeline<'_>,
@@ -276,8 +278,8 @@ impl Check<'_> {
                 format!("the token ended at {ends:?}, the clock shows {wall:?}"),
             );
         }
-        // The longest remaining time at the token's acceptance: by the earliest clock reading since
-        // the token was sent.
+        // The longest time that the token could have left when it was accepted. It follows from the
+        // earliest clock reading since the token was sent.
         let accepted_by = timeline.accepted(last).unwrap_or(line.at);
         let clocks = self.record.clocks.iter().filter(|(of, ..)| *of == node);
         let set = clocks
@@ -321,7 +323,8 @@ impl Check<'_> {
                 let covers = self
                     .in_force(ban, timeline, std::slice::from_ref(token), line.at)
                     .is_some();
-                // The settings in force may have changed a moment ago.
+                // The settings in force may have changed shortly before, so a ban of the tenant
+                // counts in any case.
                 covers || matches!(&ban.target, Target::Tenant(tenant) if *tenant == token.tenant)
             };
             if !self.record.bans.iter().any(named) {
@@ -352,7 +355,7 @@ impl Check<'_> {
         }
     }
 
-    /// R2: a session is closed when its node was disconnected for the grace.
+    /// R2: a session is closed once its node was disconnected for `backend.grace`.
     fn grace(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
         let node = timeline.wire.node;
         let beats = self.beats.get(&node).map_or(&[][..], Vec::as_slice);
@@ -382,8 +385,8 @@ impl Check<'_> {
         }
     }
 
-    /// Each publisher's messages come in order, once. An exception are publications without the
-    /// answer `ok`, which may come after newer ones.
+    /// Each publisher's messages arrive in order, and each once. Publications without the answer
+    /// `ok` are an exception: they may arrive after newer ones.
     fn order(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
         let mut last: BTreeMap<(ConnectionId, usize), u64> = BTreeMap::new();
         for line in timeline

@@ -1,4 +1,4 @@
-//! Clients: they connect, send a token, subscribe, publish without waiting, stop reading, and
+//! Clients. They connect, send a token, subscribe, publish without waiting, stop reading, and
 //! reconnect.
 
 mod stream;
@@ -33,7 +33,7 @@ pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 /// Time after which a session counts as established.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// Time in which a client must be served again after an established session.
+/// Time within which a client must have service again after an established session.
 const BACK: Duration = Duration::from_secs(2);
 
 /// The start of a publication, as nodes write it.
@@ -50,7 +50,7 @@ pub struct Client {
     /// The user's tenant.
     pub tenant: String,
     state: State,
-    /// Bytes of an incomplete frame.
+    /// The bytes of an incomplete frame.
     buffer: Vec<u8>,
     /// The channels with a confirmed subscription.
     pub subscribed: Vec<usize>,
@@ -67,11 +67,11 @@ pub struct Client {
     pub heard: Vec<(ConnectionId, u64)>,
     /// The client's position in the channel with a stream.
     pub place: Option<Place>,
-    /// Publications with a key that may or may not have been accepted.
+    /// Numbers of publications with an idempotency key that may or may not have been accepted.
     unsure: Vec<u64>,
     /// Time at which the session was opened.
     opened_at: Duration,
-    /// Time by which the client must be served again after an established session.
+    /// Time by which the client must have service again after an established session.
     back_by: Duration,
     /// Time of the client's next event. Events for other times are outdated.
     due: Duration,
@@ -92,7 +92,7 @@ enum Asked {
 }
 
 impl Client {
-    /// A client that will connect.
+    /// A new client, which will connect.
     pub fn new(number: usize, lifetime: u64) -> Self {
         let user = number % USERS.len();
         Self {
@@ -131,12 +131,12 @@ impl Client {
         }
     }
 
-    /// True if the connection has been an established session.
+    /// True if the connection is this client's and its session is established.
     fn lasted(&self, connection: ConnectionId) -> bool {
         self.open() == Some(connection) && elapsed() >= self.opened_at + LASTED
     }
 
-    /// True while the client reconnects after an established session.
+    /// True while the client has time to reconnect after an established session.
     pub fn comes_back(&self) -> bool {
         elapsed() < self.back_by
     }
@@ -333,7 +333,7 @@ impl Client {
         );
     }
 
-    /// Handles received bytes. No bytes mean the end.
+    /// Handles received bytes. An empty slice means the end of the stream.
     pub fn hear(world: &mut World, client: usize, connection: ConnectionId, bytes: &[u8]) {
         let this = &mut world.clients[client];
         if !this.is_on(connection) {
@@ -434,8 +434,8 @@ impl Client {
 
     /// Handles the end of the client's connection.
     pub fn lost(world: &mut World, client: usize, connection: ConnectionId) {
-        // A client without access tries again, seldom once nothing else happens. An established
-        // session may end by its token, and soon has another.
+        // A client without access tries again, but rarely if it is quiet. An established session
+        // may have ended with its token, so its client soon reconnects with another token.
         let lasted = world.clients[client].lasted(connection);
         let slow = if world.clients[client].quiet && !lasted {
             4

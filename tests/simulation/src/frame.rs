@@ -3,9 +3,9 @@
 /// A frame from a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Its opcode.
+    /// The frame's opcode.
     pub opcode: u8,
-    /// The payload; the available part if the frame is incomplete.
+    /// The payload, or its available part if the frame is incomplete.
     pub payload: &'a [u8],
     /// The length of the frame in bytes, including its head.
     pub size: usize,

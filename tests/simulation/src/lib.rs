@@ -1,11 +1,10 @@
-//! The gateway's own code on virtual time, with faults chosen by a seed, and a checker of its
-//! promises.
+//! Simulation: the gateway's own code runs on virtual time, with faults that a seed chooses, and a
+//! checker compares the run with the gateway's promises.
 //!
 //! Owns: the machines, the network, Redis and the clients around the nodes, the plan of faults, and
-//! the comparison of a run with the promises.
-//! Knows nothing of: HTTP, configuration files, a cluster of Redis. Every crate from `curfew-ws` to
-//! `curfew-backend-redis` is real, including the code that speaks RESP.
-//! Start at [`run::run`].
+//! the comparison of a run with the promises. Knows nothing of: HTTP, configuration files, a
+//! cluster of Redis. The crates from `curfew-ws` to `curfew-backend-redis` are the real ones,
+//! including the code that speaks RESP. Start at [`run::run`].
 
 pub mod check;
 pub mod client;

@@ -3,8 +3,9 @@
 //! Owns: the results of the C library's clocks and randomness on a simulated thread.
 //! Knows nothing of: nodes, networks.
 //!
-//! Virtual time is tokio's paused clock: when every task waits, it moves to the next timer. Code
-//! that asks the C library for the time gets that time, by the clocks of the node whose code runs.
+//! Virtual time is tokio's paused clock, which moves to the next timer when every task waits. Code
+//! that asks the C library for the time gets the virtual time, as the clocks of the running node
+//! show it.
 
 mod libc;
 
@@ -18,10 +19,10 @@ use tokio::time;
 
 pub use libc::{Child, run_apart};
 
-/// Time on monotonic clocks at the beginning of a run.
+/// Reading of monotonic clocks at the beginning of a run.
 const UPTIME: Duration = Duration::from_secs(5_000);
 
-/// Time on a correct wall clock at the beginning of a run: 2027-01-15.
+/// Reading of a correct wall clock at the beginning of a run: 2027-01-15.
 pub const EPOCH: Duration = Duration::from_secs(1_800_000_000);
 
 /// A point in a node's code at which the code uses its machine.
@@ -38,7 +39,7 @@ pub trait Watch {
     /// Microseconds by which the running node's wall clock is ahead; negative if it is behind.
     fn wall_ahead(&self) -> i64;
 
-    /// Called at each point of a node's code. That code stops while this runs.
+    /// Called at each point of a node's code. The node's code stands still until the call returns.
     fn at(&self, point: Point);
 }
 
@@ -47,13 +48,13 @@ thread_local! {
     static RANDOM: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Takes this thread's randomness from the seed from now on.
+/// From now on, derives this thread's randomness from the seed.
 pub fn seed(seed: u64) {
     RANDOM.set(Some(seed));
     fastrand::seed(seed);
 }
 
-/// Makes this thread's clocks virtual from now on. The caller must be in a runtime whose clock is
+/// From now on, makes this thread's clocks virtual. The caller must be in a runtime whose clock is
 /// paused.
 pub fn start(watch: Rc<dyn Watch>) {
     WATCH.set(Some(watch));
@@ -75,12 +76,12 @@ pub fn elapsed() -> Duration {
 /// Lets time pass while the caller stands still.
 pub fn pass(time: Duration) {
     let advance = pin!(time::advance(time));
-    // The first poll moves the clock. A second one would only report completion.
+    // The first poll moves the clock. A second poll would only report completion.
     let said = advance.poll(&mut Context::from_waker(Waker::noop()));
     debug_assert!(said.is_pending(), "it yields once");
 }
 
-/// Gives the watch a chance to stop the running node.
+/// Gives the watch the opportunity to stop the running node.
 pub fn at(point: Point) {
     let watch = WATCH.with_borrow(Clone::clone);
     if let Some(watch) = watch {
@@ -88,7 +89,7 @@ pub fn at(point: Point) {
     }
 }
 
-/// The time by a clock of this thread; `None` if the system's clock applies.
+/// The virtual time on a clock of this thread; `None` if the system's clock applies.
 fn shows(clock: Clock) -> Option<Duration> {
     // There is no watch before the run and while the thread ends.
     let watch = WATCH.try_with(|watch| watch.try_borrow().ok()?.clone());
@@ -117,7 +118,7 @@ fn fill(bytes: &mut [u8]) -> bool {
         return false;
     };
     for chunk in bytes.chunks_mut(8) {
-        // SplitMix64 (Steele, Lea, Flood 2014).
+        // The generator is SplitMix64 (Steele, Lea, Flood 2014).
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = state;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! `simulate`: runs seeds, and names those that broke a promise.
+//! `simulate`: runs seeds, and prints the seeds whose runs broke a promise.
 
 use std::collections::VecDeque;
 use std::env::args;
@@ -39,7 +39,7 @@ fn number(text: &str) -> u64 {
         .unwrap_or_else(|_| panic!("{text:?} is not a number"))
 }
 
-/// Runs seeds, two at a time. With `find`, stops at the first that breaks a promise.
+/// Runs seeds, two at a time. With `find`, stops at the first seed whose run breaks a promise.
 fn seeds(from: u64, count: u64, find: bool) -> ExitCode {
     let began = Instant::now();
     let jobs = thread::available_parallelism().map_or(1, usize::from);
@@ -170,7 +170,7 @@ fn without_acts(mut plan: Plan, without: &[usize]) -> Plan {
     plan
 }
 
-/// Removes the acts that a violation does not need.
+/// Prints the seed's plan without the acts that a violation does not need.
 fn shrink(seed: u64) -> ExitCode {
     let whole = Plan::of(seed);
     let broken = |without: &[usize]| {

@@ -39,13 +39,13 @@ pub const GRACE: Duration = Duration::from_secs(4);
 /// `auth.leeway`.
 pub const LEEWAY: Duration = Duration::from_secs(5);
 
-/// The `ttl` of a channel's publications, short enough that some expire.
+/// The `ttl` of a channel's publications. It is so short that some publications expire.
 const HISTORY_TTL: Duration = Duration::from_secs(20);
 
-/// `limits.outbound_bytes`, small enough that some queues overflow.
+/// `limits.outbound_bytes`. It is so small that some queues overflow.
 const OUTBOUND_BYTES: usize = 96 * 1024;
 
-/// A process of a node.
+/// The process of a node.
 #[derive(Debug)]
 pub struct Process {
     context: Arc<Context>,
@@ -55,7 +55,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a node. The caller must run as that process, in the runtime.
+    /// Starts a node. The caller must run as the process `machine`, in the runtime.
     pub fn start(machine: usize, plan: &Plan) -> Self {
         let tenants = plan.tenants;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -190,7 +190,7 @@ impl Process {
     }
 
     /// Revokes through this node, as its admin API does. The caller must run as this process.
-    /// `nodes` maps ids to the numbers of nodes.
+    /// `nodes` maps the ids of nodes to their numbers.
     pub fn revoke(
         &self,
         key: RevocationKey,

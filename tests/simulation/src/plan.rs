@@ -8,7 +8,7 @@ use fastrand::Rng;
 use crate::client::{TENANTS, USERS};
 use crate::world::Comeback;
 
-/// A run, except for the choices that chance makes within it.
+/// The plan of a run. Chance makes the remaining choices during the run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The seed of the remaining choices.
@@ -23,16 +23,16 @@ pub struct Plan {
     pub tenants: bool,
     /// `backend.max_admissions`.
     pub max_admissions: usize,
-    /// Time by which Redis' clock is ahead of the correct time.
+    /// How far Redis' clock is ahead of the correct time.
     pub redis_ahead: Duration,
-    /// Milliseconds by which each node's wall clock is ahead at first.
+    /// How far each node's wall clock is ahead at the beginning, in milliseconds.
     pub ahead: Vec<i64>,
     /// The acts, in order of time.
     pub acts: Vec<(Duration, Act)>,
     /// End of the last trouble.
     pub troubled_until: Duration,
-    /// True if the run continues until the list in Redis must be exact again. That takes most of a
-    /// run's time.
+    /// True if the run continues until the records in Redis must be exact again. This wait takes
+    /// most of a run's time.
     pub tidied: bool,
     /// The number of publications that the stream of one channel stores. 0: no channel has a
     /// stream.
@@ -42,7 +42,7 @@ pub struct Plan {
 }
 
 impl fmt::Display for Plan {
-    /// As a scenario writes it.
+    /// The plan's text, as a scenario contains it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "let plan = Plan {{")?;
         writeln!(
@@ -81,16 +81,16 @@ fn written(time: Duration) -> String {
 /// An event of the plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
-    /// The link between a node and Redis holds bytes back, in some directions (to the node, from
-    /// it).
+    /// The link between a node and Redis holds bytes back. The flags select the directions: to the
+    /// node, and from the node.
     Cut(usize, [bool; 2], Duration),
-    /// The same for one of the node's connections to Redis.
+    /// One of the node's connections to Redis holds bytes back.
     Stall(usize, usize, [bool; 2], Duration),
     /// One of the node's connections to Redis breaks.
     Break(usize, usize),
-    /// A node's code does not run, while that of others does.
+    /// A node's code does not run, while the code of other nodes does.
     Stop(usize, Duration),
-    /// A node's code stops in the middle, so many points from here.
+    /// A node's code stops in the middle, after it has passed this number of points.
     Trap(usize, u32, Duration),
     /// A node crashes, and another process starts in its place.
     Crash(usize, Duration),
@@ -104,15 +104,15 @@ pub enum Act {
     OutOfMemory(Duration),
     /// Redis loses its data while it runs: `FLUSHALL`.
     Flush,
-    /// A node's wall clock is set to be so many milliseconds ahead.
+    /// A node's wall clock is set to be this number of milliseconds ahead.
     Clock(usize, i64),
     /// An operator writes a key.
     Ban(Whom, Written),
-    /// An operator deletes the keys of such a ban, in every spelling.
+    /// An operator deletes the keys of a ban of this target, in every spelling.
     Lift(Whom),
-    /// A ban is written through a node's API.
+    /// A ban is written through a node's admin API.
     Revoke(usize, Whom),
-    /// A node gets other settings: sessions are revocable by tenant, or not.
+    /// A node gets other settings. The flag tells if sessions are revocable by tenant.
     Reload(usize, bool),
 }
 
@@ -123,11 +123,11 @@ pub enum Whom {
     User(usize),
     /// A tenant, by number.
     Tenant(usize),
-    /// The session that a client has at that time, by the client's number.
+    /// The session that a client has at the time of the act, by the client's number.
     Session(usize),
-    /// The token of that session.
+    /// The token of the session that a client has at the time of the act, by the client's number.
     Token(usize),
-    /// Everyone whose token was issued before that time.
+    /// Everyone whose token was issued before the time of the act.
     AllUntilNow,
 }
 
@@ -136,24 +136,24 @@ pub enum Whom {
 pub enum Written {
     /// `SET key 1`, with the raw value in the name.
     Plain,
-    /// The same with the value's digest in the name.
+    /// `SET key 1`, with the value's digest in the name.
     Digest,
-    /// Both keys.
+    /// The keys of `Plain` and of `Digest`.
     Both,
-    /// With the current time as cutoff.
+    /// `SET`, with the current time as cutoff.
     Cutoff,
     /// The key holds a hash.
     Hash,
     /// By `RENAME` of another key.
     Rename,
-    /// Repeatedly.
+    /// `SET`, repeatedly.
     Often,
 }
 
 /// Shortest time for which clients publish.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// One seed in so many has a channel with a stream.
+/// One seed of this number of seeds has a channel with a stream.
 const WITH_STREAMS: u64 = 3;
 
 /// The default of `limits.window_bytes`.
@@ -169,8 +169,8 @@ impl Plan {
         let nodes = random.usize(1..=3);
         let troubled_for = random.u64(4_000..14_000);
         let count = random.usize(2..=9);
-        // Most runs have few kinds of faults, so that events that need one thing to work can
-        // happen.
+        // Most runs have few kinds of faults, so that events can happen that need some part to
+        // work.
         let kinds: Vec<u8> = (0..random.usize(1..=4))
             .map(|_| random.u8(..FAULTS))
             .collect();
@@ -179,7 +179,7 @@ impl Plan {
             let at = FIRST + millis(random.u64(0..troubled_for));
             let kind = kinds[random.usize(..kinds.len())];
             acts.push((at, fault(&mut random, nodes, kind)));
-            // Operators' acts test most in the middle of a fault.
+            // Operators' acts reveal most in the middle of a fault.
             if random.u8(..) < 200 {
                 let near = millis(random.u64(0..3_000));
                 let at = if random.bool() {
@@ -217,7 +217,8 @@ impl Plan {
             window_bytes: WINDOW_BYTES,
         };
         if seed % WITH_STREAMS == 2 {
-            // A separate generator, so that other seeds keep the runs that they had before streams.
+            // The choices for streams use a separate generator, so that seeds without a stream keep
+            // the runs that they had before streams existed.
             let mut random = Rng::with_seed(seed);
             plan.history = [3, 20, 200][random.usize(..3)];
             plan.window_bytes = [256, 4_096, WINDOW_BYTES][random.usize(..3)];
@@ -247,7 +248,7 @@ impl Plan {
         plan
     }
 
-    /// The same plan with this act.
+    /// The same plan with these additional acts.
     #[must_use]
     pub fn with(mut self, acts: &[(Duration, Act)]) -> Self {
         self.acts.extend_from_slice(acts);
@@ -255,7 +256,7 @@ impl Plan {
         self
     }
 
-    /// Sorts the acts, and computes when the last one is over.
+    /// Sorts the acts, and computes the time at which the last act is over.
     pub fn settle(&mut self) {
         self.acts.sort_by_key(|(at, _)| *at);
         let ends = self.acts.iter().map(|(at, act)| *at + act.lasts());
@@ -264,7 +265,7 @@ impl Plan {
 }
 
 impl Act {
-    /// As a scenario writes it.
+    /// The plan's text, as a scenario contains it.
     fn written(&self) -> String {
         let mut text = format!("{self:?}");
         for time in self.times().into_iter().filter(|time| !time.is_zero()) {
@@ -302,7 +303,7 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A duration: some are close to the lease, most are well below or above.
+/// A random duration. Some durations are close to the lease, most are well below or above it.
 fn a_while(random: &mut Rng) -> Duration {
     millis(match random.u8(..) {
         0..=69 => random.u64(20..400),

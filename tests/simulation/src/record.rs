@@ -1,5 +1,5 @@
-//! The record for the checker: the bytes written to each client with their times, the commands that
-//! Redis executed, the answers that were given, and the periods of trouble.
+//! The record of a run, for the checker: the bytes written to each client with their times, the
+//! commands that Redis executed, the answers to requests, and the periods of trouble.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,7 +19,8 @@ pub struct Record {
     pub effects: Vec<(Duration, Option<usize>, Effect)>,
     /// Revocations that operators wrote.
     pub bans: Vec<Ban>,
-    /// Revocations that a node's API was asked for and that are not written yet: keys and targets.
+    /// Revocations that were requested from a node's admin API and that are not written yet: their
+    /// keys and targets.
     pub asked: Vec<(Vec<u8>, Target)>,
     /// Publications of clients.
     pub publications: BTreeMap<u64, Published>,
@@ -30,12 +31,11 @@ pub struct Record {
     pub placed: Vec<(Duration, Place, u64)>,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
-    /// Returns of Redis: its time, and the time from which the data are.
+    /// The losses of data: the time at which Redis returned, and the time from which its data is.
     pub losses: Vec<(Duration, Duration)>,
     /// Answers to revocations through a node.
     pub receipts: Vec<Receipt>,
-    /// Changes of settings: the time, if sessions are revocable by tenant from then on, and the
-    /// time at which the node reported that the reload is done.
+    /// Changes of settings, with their times and results.
     pub reloads: Vec<Reload>,
     /// The process behind each node id.
     pub ids: BTreeMap<String, usize>,
@@ -47,17 +47,17 @@ pub struct Record {
     pub ended_at: Duration,
     /// The keys that Redis has at the end.
     pub left: BTreeSet<Vec<u8>>,
-    /// A readable story of the run.
+    /// The story of the run, for people.
     pub story: Vec<(Duration, String)>,
 }
 
 /// A position in a stream: its epoch and offset.
 pub type Place = (String, u64);
 
-/// Everything written to one client.
+/// The bytes written to one client, and the facts about its connection.
 #[derive(Debug, Default)]
 pub struct Wire {
-    /// The process that wrote it.
+    /// The process that wrote the bytes.
     pub node: usize,
     /// The client.
     pub client: usize,
@@ -67,7 +67,7 @@ pub struct Wire {
     pub writes: Vec<(usize, Duration)>,
     /// Time at which either end closed the connection.
     pub ended_at: Option<Duration>,
-    /// Tokens that the client sent, in order.
+    /// The tokens that the client sent, in order.
     pub tokens: Vec<Token>,
     /// The position with which the client subscribed to the channel with a stream.
     pub since: Option<Place>,
@@ -84,9 +84,9 @@ pub struct Token {
     pub tenant: String,
     /// The token's `jti`.
     pub id: String,
-    /// The token's `iat`, since 1970.
+    /// The token's `iat`, in seconds since 1970.
     pub issued_at: u64,
-    /// The token's `exp`, since 1970.
+    /// The token's `exp`, in seconds since 1970.
     pub expires_at: u64,
 }
 
@@ -114,7 +114,7 @@ pub struct Ban {
     pub key: Vec<u8>,
     /// The key's target.
     pub target: Target,
-    /// Cutoff for the time of issue, since 1970; `None`: all tokens.
+    /// Cutoff for the time of issue, in seconds since 1970; `None` covers all tokens.
     pub before: Option<u64>,
     /// Time at which an operator deleted the key.
     pub lifted_at: Option<Duration>,
@@ -123,24 +123,25 @@ pub struct Ban {
 /// A publication of a client.
 #[derive(Debug)]
 pub struct Published {
-    /// The connection that it was sent on.
+    /// The connection on which the publication was sent.
     pub connection: ConnectionId,
     /// The channel's index.
     pub channel: usize,
-    /// Time at which it was sent.
+    /// Time at which the publication was sent.
     pub sent_at: Duration,
     /// `ok` or the code of the error.
     pub answer: Option<String>,
-    /// Times at which Redis executed it.
+    /// Times at which Redis executed the publication.
     pub executed: Vec<Duration>,
-    /// The number of attempts: it is sent again, with its key, if it may not have been accepted.
+    /// The number of attempts. The client sends the publication again, with its key, if it may not
+    /// have been accepted.
     pub attempts: u32,
 }
 
 /// A period of trouble.
 #[derive(Debug, Clone, Copy)]
 pub struct Trouble {
-    /// The process concerned; `None`: all of them.
+    /// The process that had the trouble; `None` if all had it.
     pub node: Option<usize>,
     /// Start of the period.
     pub from: Duration,
@@ -177,21 +178,21 @@ pub struct Reload {
 }
 
 impl Record {
-    /// Notes a node's write to a client.
+    /// Records a node's write to a client.
     pub fn wrote(&mut self, connection: ConnectionId, bytes: &[u8], began: Duration) {
         let wire = self.wires.entry(connection).or_default();
         wire.bytes.extend_from_slice(bytes);
         wire.writes.push((wire.bytes.len(), began));
     }
 
-    /// Notes that an end of a connection closed it.
+    /// Records that one end of a connection closed the connection.
     pub fn wire_ended(&mut self, connection: ConnectionId, at: Duration) {
         if let Some(wire) = self.wires.get_mut(&connection) {
             wire.ended_at.get_or_insert(at);
         }
     }
 
-    /// Notes an effect that Redis executed.
+    /// Records an effect that Redis executed.
     pub fn executed(&mut self, at: Duration, node: Option<usize>, effect: Effect) {
         if let Effect::Published { payload, .. } = &effect
             && let Some(number) = marker(payload)
@@ -202,7 +203,8 @@ impl Record {
                 self.placed.push((at, place, number));
             }
         }
-        // A revocation that a node writes back has no id.
+        // Only a revocation by a node's admin API has an id. A revocation that a node writes back
+        // has none.
         if let Effect::Set { key, value } = &effect
             && value.windows(4).any(|part| part == b"\"id\"")
             && let Some(asked) = self.asked.iter().position(|(asked, _)| asked == key)
@@ -233,12 +235,13 @@ impl Record {
         self.effects.push((at, node, effect));
     }
 
-    /// Notes a period in which a process's code did not run.
+    /// Records a period in which a process's code did not run.
     pub fn stopped(&mut self, node: usize, from: Duration, until: Duration) {
         self.trouble(Some(node), from, until, true);
     }
 
-    /// Notes a period in which all code stood still, that of one process in the middle.
+    /// Records a period in which all code stood still, because the code of one process was stopped
+    /// in the middle.
     pub fn held_up(&mut self, from: Duration, until: Duration) {
         self.trouble(None, from, until, true);
     }
@@ -249,7 +252,7 @@ impl Record {
         reloads.next_back().is_some_and(|reload| reload.tenants)
     }
 
-    /// Notes the start of a process, with its settings.
+    /// Records the start of a process, with its settings.
     pub fn began(&mut self, node: usize, at: Duration, tenants: bool) {
         self.reloads.push(Reload {
             node,
@@ -259,13 +262,13 @@ impl Record {
         });
     }
 
-    /// Notes a key that an operator wrote. It replaces the key's earlier meaning.
+    /// Records a key that an operator wrote. The new value replaces an earlier ban of the same key.
     pub fn banned(&mut self, ban: Ban) {
         self.lifted(&ban.key, ban.at);
         self.bans.push(ban);
     }
 
-    /// Notes that an operator deleted a key.
+    /// Records that an operator deleted a key.
     pub fn lifted(&mut self, key: &[u8], at: Duration) {
         for ban in &mut self.bans {
             if ban.key == key && ban.lifted_at.is_none() {
@@ -274,7 +277,7 @@ impl Record {
         }
     }
 
-    /// Notes a period of trouble.
+    /// Records a period of trouble.
     pub fn trouble(&mut self, node: Option<usize>, from: Duration, until: Duration, stopped: bool) {
         self.troubles.push(Trouble {
             node,
@@ -284,12 +287,12 @@ impl Record {
         });
     }
 
-    /// Notes the end of a process.
+    /// Records the end of a process.
     pub fn ended(&mut self, node: usize, at: Duration) {
         self.crashed.insert(node, at);
     }
 
-    /// Notes that Redis returned with the data of an earlier time.
+    /// Records that Redis returned with the data of an earlier time.
     pub fn lost_data(&mut self, at: Duration, data_of: Duration) {
         self.losses.push((at, data_of));
     }

@@ -1,13 +1,14 @@
-//! A Redis server as a pure state machine: bytes of clients in, replies and pushes out.
+//! A Redis server as a pure state machine. Its input is the bytes of clients, its output is replies
+//! and pushes.
 //!
-//! Owns: the data, the connections, and the order of replies and pushes, which is that
-//! of Redis 7.0. It has the commands that the gateway uses or that an operator would type.
+//! Owns: the data, the connections, and the order of replies and pushes, which is the same as in
+//! Redis 7.0. It implements the commands that the gateway uses or that an operator would type.
 //! Knows nothing of: sockets, clocks, threads. The caller passes the time and carries the bytes.
 //! Start at [`Server::receive`].
 //!
 //! A turn of Redis' event loop is the time between two calls of [`Server::take_output`]. Commands
-//! of several connections may run in it. Connections that track keys by prefix get their
-//! invalidations at its end, after every reply.
+//! of several connections may run in one turn. Connections that track keys by prefix get their
+//! invalidations at the end of the turn, after every reply.
 
 mod call;
 mod client;
@@ -63,7 +64,7 @@ pub struct Server {
     tracked: Tracked,
     watchers: BTreeMap<Vec<u8>, Vec<ConnectionId>>,
     scripts: Scripts,
-    /// The connection of the running command.
+    /// The connection whose command runs.
     executing: Option<ConnectionId>,
     /// Pushes to the connection whose command runs, after its reply.
     deferred: Vec<u8>,
@@ -92,7 +93,8 @@ pub struct Snapshot(Data);
 pub struct Executed {
     /// Time of execution by Redis' clock.
     pub at: Duration,
-    /// The connection that asked for it; `None` if an operator did, or a key expired.
+    /// The connection whose command had the effect; `None` if an operator's command had it, or a
+    /// key expired.
     pub by: Option<ConnectionId>,
     /// The effect.
     pub what: Effect,
@@ -112,7 +114,7 @@ pub enum Effect {
     },
     /// A string has a new value.
     Set {
-        /// Its key.
+        /// The string's key.
         key: Vec<u8>,
         /// The whole value.
         value: Vec<u8>,
@@ -132,7 +134,7 @@ pub enum Effect {
 }
 
 impl Server {
-    /// An empty server. Its ids derive from this seed.
+    /// An empty server. Its ids are derived from this seed.
     pub fn new(run_id_seed: u64) -> Self {
         let mut server = Self {
             data: Data::default(),
@@ -174,8 +176,8 @@ impl Server {
         self.clients.remove(&id);
     }
 
-    /// Executes each complete command in a client's bytes, in order, at this moment of
-    /// Redis' clock, which counts since 1970.
+    /// Executes each complete command in a client's bytes, in order. `now` is the time of Redis'
+    /// clock since 1970.
     pub fn receive(&mut self, id: ConnectionId, bytes: &[u8], now: Duration) {
         self.take_input(id, bytes, now);
     }
@@ -214,8 +216,8 @@ impl Server {
         all
     }
 
-    /// Connections that the server has closed. Each call returns those closed after the last
-    /// output.
+    /// Returns the connections that the server has closed since the last call. Call it after
+    /// [`Server::take_output`], which returns their last output.
     pub fn take_closed(&mut self) -> Vec<ConnectionId> {
         std::mem::take(&mut self.closed)
     }
@@ -248,8 +250,8 @@ impl Server {
         Snapshot(self.data.clone())
     }
 
-    /// Restarts the process: it closes every connection, has new ids and no scripts, and has this
-    /// data or none.
+    /// Restarts the process. Every connection is closed, the server has new ids and no scripts, and
+    /// its data is `data` or nothing.
     pub fn restart(&mut self, data: Option<Snapshot>, now: Duration) {
         self.farewells.clear();
         self.noted.clear();
@@ -270,8 +272,8 @@ impl Server {
         self.out_of_memory = out;
     }
 
-    /// Makes the server a replica, which accepts no writes and expires nothing by itself; or makes
-    /// it a primary again, with a new history.
+    /// Makes the server a replica, which accepts no writes and expires nothing by itself. `false`
+    /// makes it a primary again, with a new replication history.
     pub fn set_replica(&mut self, replica: bool) {
         if self.replica && !replica {
             self.replication_id = self.random_id();
@@ -279,7 +281,7 @@ impl Server {
         self.replica = replica;
     }
 
-    // For those who check.
+    // For checks.
 
     /// The effects since the last call: changes of data, and publications.
     pub fn take_log(&mut self) -> Vec<Executed> {
@@ -301,7 +303,7 @@ impl Server {
             .collect()
     }
 
-    /// Forty hexadecimal digits (splitmix64).
+    /// A random id of forty hexadecimal digits (splitmix64).
     fn random_id(&mut self) -> String {
         let mut id = String::new();
         while id.len() < 40 {

@@ -18,11 +18,11 @@ use crate::plan::{Act, Plan, Whom, Written};
 use crate::record::{Ban, Target};
 use crate::world::{ConnectionId, Event, Machine, Shared, World};
 
-/// Time in which everything works again after the last fault: a node finds Redis, closed sessions
-/// reconnect, and a process that ended is forgotten.
+/// Time within which everything must work again after the last fault: a node finds Redis, clients
+/// of closed sessions reconnect, and a process that ended is forgotten.
 pub const RECOVERY: Duration = Duration::from_secs(14);
 
-/// Time in which the records in Redis are exact again.
+/// Time within which the records in Redis must be exact again.
 pub const TIDY: Duration = Duration::from_secs(45);
 
 /// The prefix of every key.
@@ -35,18 +35,18 @@ pub struct Outcome {
     pub violations: Vec<Violation>,
     /// A digest that is equal for two identical runs.
     pub digest: u64,
-    /// The readable story.
+    /// The story of the run, for people.
     pub story: Vec<(Duration, String)>,
     /// The number of frames that nodes wrote.
     pub frames: usize,
-    /// Publications that Redis executed.
+    /// The number of publications that Redis executed.
     pub publications: usize,
 }
 
 /// The processes of all nodes.
 type Processes = Rc<RefCell<Vec<Rc<Process>>>>;
 
-/// Runs a plan, on a thread that has run nothing else.
+/// Runs a plan. The thread must not have run anything before.
 pub fn run(plan: &Plan) -> Outcome {
     machine::seed(plan.seed);
     let runtime = Builder::new_current_thread()
@@ -55,7 +55,7 @@ pub fn run(plan: &Plan) -> Outcome {
         .build()
         .expect("a runtime without I/O needs nothing");
     let outcome = runtime.block_on(play(plan));
-    // The remaining parts of the nodes end with the process.
+    // The runtime is not dropped. The remaining parts of the nodes end with the process.
     std::mem::forget(runtime);
     outcome
 }
@@ -85,7 +85,7 @@ async fn play(plan: &Plan) -> Outcome {
     shared.set_plan(move |shared| stage.go_on(shared));
 
     shared.run_until(plan.troubled_until).await;
-    // Later than planned if everything was stopped.
+    // This time is later than planned if everything was stopped.
     let calm_at = elapsed();
     calm(&shared);
     shared.run_until(calm_at + RECOVERY).await;
@@ -125,7 +125,7 @@ async fn play(plan: &Plan) -> Outcome {
     }
 }
 
-/// Makes clients only ask for service, and every clock correct.
+/// Ends all disturbances: clients only ask for service from now on, and every clock is correct.
 fn calm(shared: &Shared) {
     let mut world = shared.world();
     for client in 0..world.clients.len() {

@@ -1,5 +1,5 @@
-//! Everything outside the nodes' own code: the network, Redis, the clients, and the choice of code
-//! that may run.
+//! Everything outside the nodes' own code: the network, Redis, the clients, and the decision about
+//! which code may run.
 //!
 //! Owns: the next event and its time, the bytes in flight, and the record of everything.
 //! Knows nothing of: the planned faults (`plan.rs`), the promises (`check.rs`).
@@ -31,7 +31,8 @@ pub use server::{Comeback, Host, RedisDial};
 pub enum Event {
     /// Bytes may have arrived at one end of a connection.
     Arrive(ConnectionId, Direction),
-    /// A turn of Redis' event loop ends. It has executed everything that came at the same time.
+    /// A turn of Redis' event loop ends. In it Redis has executed every command that arrived at the
+    /// same time.
     Turn,
     /// A key of Redis may have expired.
     Expire,
@@ -43,18 +44,19 @@ pub enum Event {
     Resume(usize),
 }
 
-/// A node, as its machine sees it.
+/// The machine of a node's process.
 #[derive(Debug, Default)]
 pub struct Machine {
     /// True if the process's code may run. A crashed process never runs again.
     pub alive: bool,
-    /// Time until which the process's code does not run.
+    /// The time until which the process's code does not run.
     pub stopped_until: Duration,
-    /// Tasks that wait for that time.
+    /// The tasks that wait for `stopped_until`.
     wakers: Vec<Waker>,
-    /// Microseconds by which the machine's wall clock is ahead.
+    /// How far the machine's wall clock is ahead, in microseconds.
     pub wall_ahead: i64,
-    /// A stop in the middle of the code: the number of points from here, and the duration.
+    /// A planned stop in the middle of the code: the number of points that the code still passes,
+    /// and the duration of the stop.
     pub trap: Option<(u32, Duration)>,
 }
 
@@ -79,7 +81,7 @@ pub struct World {
     waker: Option<Waker>,
     /// The machines by number of the process. A restarted process has a new number.
     pub machines: Vec<Machine>,
-    /// Every connection there ever was.
+    /// Every connection of the run, including closed ones.
     pub network: Network,
     /// Redis.
     pub host: Host,
@@ -89,7 +91,8 @@ pub struct World {
     pub arrivals: Vec<(usize, ConnectionId)>,
     /// The number of the last publication.
     pub published: u64,
-    /// The process in each slot. A load balancer would know a slot by an address.
+    /// The process in each slot. A slot is the place of one node, which a load balancer would know
+    /// by an address.
     pub slots: Vec<usize>,
     /// The record for the checker.
     pub record: Record,
@@ -99,7 +102,7 @@ pub struct World {
 #[derive(Debug, Clone)]
 pub struct Shared(Rc<Inner>);
 
-/// A function that accepts a process's connection.
+/// A function that lets a process accept a connection.
 type Door = Box<dyn FnMut(usize, ConnectionId)>;
 
 /// A function that executes the due acts of a plan.
@@ -136,7 +139,7 @@ impl Shared {
             .expect("a run has been begun on this thread")
     }
 
-    /// Begins a run on this thread, in a runtime whose clock is paused.
+    /// Begins a run on this thread. The caller must be in a runtime whose clock is paused.
     pub fn begin(random: Rng) -> Self {
         elapsed();
         let shared = Self(Rc::new(Inner {
@@ -166,7 +169,7 @@ impl Shared {
         shared
     }
 
-    /// Borrows the world. Code that runs during the borrow must not ask for it.
+    /// Borrows the world. Code that runs during the borrow must not borrow the world again.
     pub fn world(&self) -> RefMut<'_, World> {
         self.0.world.borrow_mut()
     }
@@ -278,7 +281,7 @@ impl Shared {
         }
     }
 
-    /// Lets time pass for everything except the running code.
+    /// Lets time pass while the running code stands still.
     fn stand_still(&self, time: Duration) {
         let end = elapsed() + time;
         loop {
@@ -326,7 +329,7 @@ impl World {
         self.at(until, Event::Resume(node));
     }
 
-    /// Crashes a process: its code never runs again, and its connections break.
+    /// Crashes a process. Its code never runs again, and its connections break.
     pub fn crash(&mut self, node: usize) {
         self.machines[node].alive = false;
         self.record.ended(node, elapsed());
@@ -339,9 +342,10 @@ impl World {
 }
 
 impl Inner {
-    /// Caches the state that every point in the running process's code checks.
+    /// Caches the state that is checked at every point in the running process's code.
     fn look(&self, node: Option<usize>) {
-        // The world is borrowed while it starts a node itself.
+        // The world is borrowed only while the world itself starts a node. That code is not
+        // stopped.
         let Ok(world) = self.world.try_borrow() else {
             return;
         };
@@ -399,7 +403,7 @@ impl Watch for Inner {
                 let now = elapsed();
                 world.record.held_up(now, now + time);
                 drop(world);
-                // Events run outside any process, so that they read no node's clock.
+                // Events run outside of any process, so that they read no node's clock.
                 let node = self.node.take();
                 Shared::get().stand_still(time);
                 self.node.set(node);

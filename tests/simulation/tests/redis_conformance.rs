@@ -24,7 +24,7 @@ use tokio::time;
 
 use nodes::nodes;
 
-/// Interval between two checks for due keys, Redis' default.
+/// Interval between two checks for due keys. It is Redis' default.
 const EXPIRY: Duration = Duration::from_millis(100);
 
 /// The server, and the channels for the bytes of each connection.
@@ -35,11 +35,11 @@ struct Behind {
     next: ConnectionId,
 }
 
-/// The server behind a port.
+/// The adapter between a TCP port and the server.
 #[derive(Debug)]
 struct Adapter(Mutex<Behind>);
 
-/// The time for Redis' clock.
+/// The time that Redis' clock shows.
 fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

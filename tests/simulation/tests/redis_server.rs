@@ -1,5 +1,5 @@
-//! The simulated Redis in situations that a real one does not enter on demand: turns, restarts,
-//! faults and the log.
+//! Tests of the simulated Redis in situations that a real Redis does not enter on demand: turns,
+//! restarts and faults. The log of effects is tested too.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ fn told(server: &mut Server, id: ConnectionId) -> String {
     String::from_utf8(own.collect::<Vec<_>>().concat()).expect("it is text")
 }
 
-/// A connection that tracks revocations.
+/// A server with a connection that tracks revocations.
 fn tracking(id: ConnectionId) -> Server {
     let mut server = Server::new(1);
     server.connect(id);

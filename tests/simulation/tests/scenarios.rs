@@ -1,5 +1,5 @@
-//! Hand-written runs, and shortened runs that seeds have found. `simulate shrink SEED` prints a
-//! plan in the form used here.
+//! Hand-written runs, and shortened runs of seeds that found a fault. `simulate shrink SEED` prints
+//! a plan in the form that is used here.
 
 use std::thread;
 use std::time::Duration;
@@ -15,8 +15,8 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Runs a plan with these acts, on a new thread, because virtual time belongs to a thread. Fails
-/// if a promise is broken, or little happens. Returns the story.
+/// Runs a plan with these acts on a new thread, because virtual time belongs to a thread. Fails if
+/// a promise is broken or if too little happens. Returns the story of the run.
 fn kept(plan: Plan, acts: &[(Duration, Act)]) -> Vec<(Duration, String)> {
     let plan = plan.with(acts);
     let outcome = thread::spawn(move || run(&plan)).join();
@@ -82,8 +82,8 @@ fn a_crashed_node_leaves_nothing_behind() {
     kept(Plan::quiet(6), &acts);
 }
 
-/// Found by seed 36 of the first ten thousand: two round trips took longer than the interval of
-/// heartbeats. So a heartbeat was always due, and no other work had its turn.
+/// Seed 36 found this fault: two round trips took longer than the interval of heartbeats. A
+/// heartbeat was therefore always due, and no other work had its turn.
 #[test]
 fn over_a_slow_link_what_is_revoked_is_read_and_confirmed() {
     let acts = [
@@ -92,7 +92,7 @@ fn over_a_slow_link_what_is_revoked_is_read_and_confirmed() {
         (ms(3_500), Revoke(0, User(2))),
     ];
     let story = kept(Plan::quiet(8), &acts);
-    // Both clients of bob, which get the close while the link is slow.
+    // Clients 1 and 7 are bob's. They get the close while the link is slow.
     for client in [1, 7] {
         let closed = format!("client {client} is closed with 4403");
         let told = story.iter().find(|(_, what)| *what == closed);
@@ -101,8 +101,8 @@ fn over_a_slow_link_what_is_revoked_is_read_and_confirmed() {
     }
 }
 
-/// Found by seed 6103: a node that crashed between its first session and its registration left that
-/// session's record for as long as the token lived.
+/// Seed 6103 found this fault: if a node crashed between its first session and its registration,
+/// the record of this session stayed until the token's end.
 #[test]
 fn a_node_that_crashes_as_it_begins_leaves_nothing_behind() {
     for lived in [20, 24, 28, 32, 36, 40, 60] {
@@ -130,8 +130,9 @@ fn clients_of_a_stream_come_back_to_everything() {
     kept(plan, &acts);
 }
 
-/// Found by seed 251: a lease ended between the feed's check and the broadcast's. The feed counted
-/// the publication as delivered, and listeners got a gap without a position.
+/// Seed 251 found this fault: a lease ended after the feed's check and before the broadcast's
+/// check. The feed counted the publication as delivered, although listeners got a gap without a
+/// position.
 #[test]
 fn a_stop_in_the_middle_of_a_delivery_loses_nothing_of_a_stream() {
     let plan = Plan {

@@ -29,7 +29,7 @@ pub(super) fn make() -> PathBuf {
         .prefix("curfew-keycloak-")
         .tempdir()
         .expect("a directory")
-        // The keeper removes it.
+        // The folder stays, because the keeper script removes it.
         .keep();
     for name in ["conf", "providers", "themes"] {
         symlink(distribution.join(name), home.join(name)).expect("a link can be made");
@@ -41,7 +41,8 @@ pub(super) fn make() -> PathBuf {
     for name in ["lib", "app"] {
         symlink(from.join(name), to.join(name)).expect("a link can be made");
     }
-    // Keycloak derives its home from the location of these two files, so links would not do.
+    // These two files are copied, because Keycloak derives its home from their location and would
+    // follow links.
     for (from, to) in [
         (distribution.join("bin/kc.sh"), home.join("bin/kc.sh")),
         (from.join("quarkus-run.jar"), to.join("quarkus-run.jar")),

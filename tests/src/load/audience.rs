@@ -17,7 +17,7 @@ use super::{Moment, Queues};
 /// Size of one read.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Reads of one client before the next client has its turn.
+/// Maximum number of reads of one client before the next client has its turn.
 const READS: usize = 4;
 
 /// Pause after a turn in which no client had data.
@@ -26,7 +26,7 @@ const TURN: Duration = Duration::from_millis(1);
 /// Start of a publication's frame.
 const MESSAGE: &[u8] = br#"{"type":"message""#;
 
-/// The node's progress with each client at a moment.
+/// The node's progress in writing to each client, at one moment.
 #[derive(Debug, Clone)]
 pub struct Mark {
     at: Moment,
@@ -35,21 +35,21 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The moment of the mark: bytes behind it were written later.
+    /// The moment of the mark. Bytes behind the mark were written after this moment.
     pub fn at(&self) -> Moment {
         self.at
     }
 }
 
-/// Frames behind a mark.
+/// The frames that were written behind a mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Late {
-    /// Publications.
+    /// Number of publications.
     pub frames: usize,
-    /// Bytes of these frames, and of an incomplete one.
+    /// Number of bytes of these frames and of an incomplete frame after them.
     pub bytes: usize,
-    /// Times at which the first and the last of these frames were read. They may have been written
-    /// long before.
+    /// Times at which the first and the last of these frames were read. The frames may have been
+    /// written long before.
     pub read: Option<[Moment; 2]>,
 }
 
@@ -60,7 +60,7 @@ impl Late {
     }
 }
 
-/// Sessions whose frames a separate thread reads and notes.
+/// Sessions whose frames a separate thread reads and records.
 #[derive(Debug)]
 pub struct Audience {
     clients: Vec<Arc<Client>>,
@@ -86,18 +86,18 @@ struct Client {
 #[derive(Debug, Default)]
 struct Heard {
     publications: Vec<Publication>,
-    /// All other text frames. A close frame is `{"close":code}`, the end of the stream
-    /// `{"end":true}`.
+    /// All frames other than publications. A close frame is recorded as `{"close":code}`, the end
+    /// of the stream as `{"end":true}`.
     others: Vec<Value>,
     /// Bytes read so far.
     read: u64,
-    /// Number of bytes of an incomplete frame, and time at which the last was read.
+    /// The number of bytes of an incomplete frame, and the time at which its last byte was read.
     fragment: Option<(usize, Moment)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Publication {
-    /// Position in the stream after the frame.
+    /// Offset in the stream at which the frame ends.
     end: u64,
     bytes: u32,
     published: Moment,
@@ -105,7 +105,7 @@ struct Publication {
 }
 
 impl Audience {
-    /// Reads what these clients receive from now on. Pings are answered.
+    /// Records the frames that these clients receive from now on. Answers pings.
     pub fn of(clients: Vec<WsClient>) -> Self {
         let mut seats = Vec::new();
         for client in clients {
@@ -140,17 +140,17 @@ impl Audience {
         self.clients[client].paused.store(false, Ordering::SeqCst);
     }
 
-    /// Marks how far the node has come with each client. Its count of written bytes adds up the
-    /// bytes that were read, those in the client's socket and those in the node's socket. It counts
-    /// bytes that move meanwhile twice rather than not at all.
+    /// Marks how far the node's writes to each client have come. The number of written bytes is the
+    /// sum of the bytes that were read, the bytes in the client's socket and the bytes in the
+    /// node's socket. Bytes that move during the count may be counted twice, but are never missed.
     pub async fn mark(&self) -> Mark {
         let (marking, marked) = oneshot::channel();
         self.shared.marks.lock().push(marking);
         marked.await.expect("the reading thread runs")
     }
 
-    /// The longest time without a look at the clients between the two moments. The machine kept
-    /// this busy thread from running for at most so long.
+    /// The longest time between the two moments without a look at the clients. The machine
+    /// prevented this thread from running for at most this time.
     pub fn longest_gap(&self, from: Moment, to: Moment) -> Duration {
         let looks = self.shared.looks.lock();
         let looks = looks.iter().copied();
@@ -163,7 +163,7 @@ impl Audience {
         longest
     }
 
-    /// Frames to the client behind the mark, without notices.
+    /// The frames to the client behind the mark. Notices do not count.
     pub fn late(&self, client: usize, mark: &Mark) -> Late {
         let heard = self.clients[client].heard.lock();
         let written = mark.written[client];
@@ -196,7 +196,7 @@ impl Audience {
         last.is_some_and(|publication| publication.published > since)
     }
 
-    /// The first frame, other than publications, that has at least the members of `expect`.
+    /// The first frame that is not a publication and has at least the members of `expect`.
     pub fn found(&self, client: usize, expect: &Value) -> Option<Value> {
         let heard = self.clients[client].heard.lock();
         let mut others = heard.others.iter();
@@ -234,9 +234,9 @@ fn read(mut seats: Vec<Seat>, shared: &Shared) {
         for seat in &mut seats {
             idle &= !seat.look(&mut buffer);
         }
-        // The thread makes marks itself, so it reads nothing meanwhile.
+        // This thread itself makes the marks, so nothing is read meanwhile.
         for waiting in shared.marks.lock().drain(..) {
-            // The send fails if the caller no longer waits, and then needs no mark.
+            // The send fails if the caller no longer waits, and the mark is then not needed.
             drop(waiting.send(mark(&seats)));
         }
         if idle {
@@ -247,15 +247,16 @@ fn read(mut seats: Vec<Seat>, shared: &Shared) {
 
 fn mark(seats: &[Seat]) -> Mark {
     let at = Moment::now();
-    // Sending queues first, in the direction in which bytes move, so that no byte is missed.
+    // The sending queues are read before the receiving queues. Bytes move in this direction, so no
+    // byte is missed.
     let (unsent, unread) = (Queues::now(), Queues::now());
     let written = seats.iter().map(|seat| {
         let [client, node] = seat.ports;
         let read = seat.client.heard.lock().read;
         match unread.received(client, node) {
             Some(received) => read + unsent.sending(node, client) + received,
-            // The kernel has dropped the connection, which was reset. All bytes that the client can
-            // still read were written before.
+            // The connection was reset, so the kernel has no queue for it. All bytes that the
+            // client can still read were written before this mark.
             None => u64::MAX,
         }
     });
@@ -265,7 +266,7 @@ fn mark(seats: &[Seat]) -> Mark {
     }
 }
 
-/// A client, as its reading thread sees it.
+/// A client in the reading thread.
 #[derive(Debug)]
 struct Seat {
     stream: TcpStream,
@@ -274,7 +275,7 @@ struct Seat {
     client: Arc<Client>,
     /// The start of an incomplete frame.
     partial: Vec<u8>,
-    /// Offset of the moment in a publication's text.
+    /// Offset of the moment in the last publication's text.
     moment_at: usize,
     ended: bool,
 }
@@ -344,7 +345,8 @@ impl Seat {
                 }
                 opcode::PING => {
                     let pong = OutFrame::new(opcode::PONG, payload).to_bytes();
-                    // A node that reads nothing will notice without this pong.
+                    // A failed write is ignored: it concerns only a node that does not read, and
+                    // such a node does not miss this pong.
                     drop::<io::Result<usize>>(self.stream.write(&pong));
                 }
                 _ => {}
@@ -359,7 +361,7 @@ impl Seat {
     }
 }
 
-/// The complete frame at `at`: its opcode, and the start and end of its content.
+/// Finds the complete frame at `at`. Returns its opcode, and the start and the end of its content.
 pub(super) fn frame(bytes: &[u8], at: usize) -> Option<(u8, usize, usize)> {
     let (first, second) = (*bytes.get(at)?, *bytes.get(at + 1)?);
     assert!(second & 0x80 == 0, "the server sent a masked frame");

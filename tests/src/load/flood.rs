@@ -1,4 +1,4 @@
-//! Publishers that never wait.
+//! Publishers that never wait for answers.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::Moment;
 
-/// Publications that one client writes at once.
+/// Number of publications that one client writes at once.
 const BATCH: usize = 16;
 
 /// Pause after a turn in which no socket accepted bytes.
@@ -23,8 +23,9 @@ const TURN: Duration = Duration::from_micros(500);
 /// Size of one read of answers.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Sessions that publish to a channel without end, each as fast as its node accepts. They wait for
-/// no answer. The data is an object with the time of publication. Dropping this ends them.
+/// Sessions that publish to a channel without end, each as fast as its node accepts. They do not
+/// wait for answers. The data is an object with the time of publication. The sessions end when this
+/// value is dropped.
 #[derive(Debug)]
 pub struct Flood {
     shared: Arc<Shared>,
@@ -34,11 +35,11 @@ pub struct Flood {
 #[derive(Debug, Default)]
 struct Shared {
     ended: AtomicBool,
-    /// Publications a second of all clients together. 0 means no limit.
+    /// Maximum number of publications per second of all clients together; 0 for no limit.
     pace: AtomicU64,
     published: AtomicU64,
     told: Mutex<BTreeMap<String, u64>>,
-    /// Clients whose connection has ended.
+    /// Number of clients whose connection has ended.
     gone: AtomicU64,
 }
 
@@ -61,8 +62,7 @@ impl Flood {
         }
     }
 
-    /// Limits the publications a second of all clients together. 0 means as many as their nodes
-    /// accept.
+    /// Sets the maximum number of publications per second of all clients together; 0 for no limit.
     pub fn pace(&self, per_second: u64) {
         self.shared.pace.store(per_second, Ordering::SeqCst);
     }
@@ -77,7 +77,8 @@ impl Flood {
         self.shared.gone.load(Ordering::SeqCst)
     }
 
-    /// The error and close codes that the clients received, with the number of each.
+    /// The error codes and close codes that the clients received. Each has the number of times that
+    /// it was received.
     pub fn told(&self) -> BTreeMap<String, u64> {
         self.shared.told.lock().clone()
     }
@@ -126,7 +127,7 @@ fn flood(mut sources: Vec<Source>, mut command: Command, shared: &Shared) {
 #[derive(Debug)]
 struct Command {
     frame: Vec<u8>,
-    /// Range of the time of publication in the frame.
+    /// The part of the frame that holds the time of publication.
     moment: Range<usize>,
 }
 
@@ -189,12 +190,12 @@ impl Source {
                 self.unsent.drain(..written);
                 true
             }
-            // The peer closed the connection; `listen` notes the reason.
+            // The peer closed the connection. `listen` records the reason.
             Err(_) => false,
         }
     }
 
-    /// Notes the codes that the client receives.
+    /// Records the codes that the client receives.
     fn listen(&mut self, buffer: &mut [u8], shared: &Shared) {
         if self.ended {
             return;

@@ -4,16 +4,18 @@ use std::ops::Add;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-/// Digits of a moment in a publication. They hold the microseconds of three hours.
+/// Number of digits of a moment in a publication. They suffice for nearly three hours in
+/// microseconds.
 const DIGITS: usize = 10;
 
 /// Text before the moment in a publication's data.
 const MARK: &[u8] = br#""t":""#;
 
-/// Latest start of the mark, after the names of channel and user.
+/// Largest offset at which the mark may start. The names of the channel and the user come before
+/// it.
 const MARK_WITHIN: usize = 192;
 
-/// Microseconds since the test process first asked for a moment.
+/// A time, in microseconds since the test process first made a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Moment(u64);
 
@@ -29,7 +31,7 @@ impl Moment {
         (epoch() + Duration::from_micros(self.0)).into()
     }
 
-    /// Time from `earlier` to this moment; zero if this is not later.
+    /// Time from `earlier` to this moment; zero if this moment is not later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
@@ -39,8 +41,9 @@ impl Moment {
         format!(r#""t":"{}""#, self.digits())
     }
 
-    /// The moment in a publication's text. `at` is its offset in the last text, and is updated: all
-    /// publications of one channel have the same offset.
+    /// The moment in a publication's text. `at` is the moment's offset in the last text, where it
+    /// is looked for first, because all publications of one channel have the same offset. `at` is
+    /// updated.
     pub(super) fn found_in(text: &[u8], at: &mut usize) -> Option<Self> {
         let is_here = |at: usize| text.get(at..at + MARK.len()) == Some(MARK);
         if !is_here(*at) {

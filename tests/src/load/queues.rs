@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 
-/// Bytes in the sockets of this machine, by local and remote port.
+/// The number of bytes in the queues of this machine's sockets, by local and remote port.
 #[derive(Debug)]
 pub struct Queues(HashMap<[u16; 2], [u64; 2]>);
 
@@ -11,7 +11,8 @@ impl Queues {
     /// Reads the current state from `/proc/net/tcp`.
     pub fn now() -> Self {
         let table = fs::read_to_string("/proc/net/tcp").expect("this is Linux");
-        // sl local_address rem_address st tx_queue:rx_queue, all in hexadecimal.
+        // The columns are sl, local_address, rem_address, st and tx_queue:rx_queue. Numbers are
+        // hexadecimal.
         let sockets = table.lines().skip(1).filter_map(|line| {
             let mut words = line.split_whitespace().skip(1);
             let mut port = || u16::from_str_radix(words.next()?.rsplit_once(':')?.1, 16).ok();
@@ -23,18 +24,18 @@ impl Queues {
         Self(sockets.collect())
     }
 
-    /// Bytes that a socket has accepted and its peer has not received.
+    /// Number of bytes that a socket has accepted and its peer has not received.
     pub(super) fn sending(&self, local: u16, remote: u16) -> u64 {
         self.0.get(&[local, remote]).map_or(0, |bytes| bytes[0])
     }
 
-    /// Bytes that a socket has received and the process has not read; `None` if the connection is
-    /// closed.
+    /// Number of bytes that a socket has received and its process has not read; `None` if the
+    /// connection is closed.
     pub(super) fn received(&self, local: u16, remote: u16) -> Option<u64> {
         self.0.get(&[local, remote]).map(|bytes| bytes[1])
     }
 
-    /// Unread bytes from a listener on this port.
+    /// Number of bytes from a listener on this port that its clients have not read.
     pub fn unread_from(&self, port: u16) -> u64 {
         let of_it = self.0.iter().filter(|(ports, _)| ports[1] == port);
         of_it.map(|(_, bytes)| bytes[1]).sum()

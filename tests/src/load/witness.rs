@@ -1,4 +1,5 @@
-//! A subscriber directly at Redis that notes the executed publications, with times.
+//! A subscriber directly at Redis, which records the executed publications with bounds of their
+//! times.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -14,10 +15,10 @@ use super::Moment;
 /// Channel of the ticks.
 const TICKS: &str = "curfew-tests:ticks";
 
-/// Name of the witness' connections at Redis, for tests that kill other connections.
+/// Name of the witness' connections at Redis. Tests that kill other connections need it.
 pub const WITNESS: &str = "witness";
 
-/// Interval between two ticks, and so the precision of the time of execution.
+/// Interval between two ticks. It is the precision of the time of execution.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Text before the publishing user in an envelope.
@@ -26,12 +27,12 @@ const FROM: &[u8] = br#""from":""#;
 /// A publication that Redis executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Executed {
-    /// Lower bound of the time of execution: Redis executed it after a tick that was sent at this
-    /// moment.
+    /// Lower bound of the time of execution: Redis executed the publication after a tick that was
+    /// sent at this moment.
     pub after: Moment,
-    /// Time of publication, if the data has one.
+    /// Time of publication, from the publication's data.
     pub published: Moment,
-    /// The user who published it; empty for the admin API.
+    /// The publishing user; empty for the admin API.
     pub from: Arc<str>,
 }
 
@@ -42,9 +43,9 @@ struct WitnessRecord {
     tick: Moment,
 }
 
-/// Subscribes at a Redis server, without a node, and notes the publications. Redis pushes to one
-/// connection in the order of execution. So a publication behind a tick was executed after the tick
-/// was sent, no matter when the two are read.
+/// Subscribes at a Redis server, without a node, and records the publications. Redis sends messages
+/// to one connection in the order of execution. A publication behind a tick was therefore executed
+/// after the tick was sent, no matter when the publication and the tick are read.
 #[derive(Debug)]
 pub struct Witness {
     seen: Arc<Mutex<WitnessRecord>>,
@@ -76,7 +77,7 @@ impl Witness {
             .expect("the server reads");
         let mut lines = BufReader::new(clone(&subscriber));
         for _ in 1..words.len() {
-            // One confirmation for each channel.
+            // Redis sends one confirmation for each channel.
             message(&mut lines).expect("the server subscribes");
         }
         let seen = Arc::default();
@@ -103,8 +104,8 @@ impl Witness {
         self.seen.lock().executed.len()
     }
 
-    /// Time of sending of the last tick that has come back. Everything that Redis executed before
-    /// this time has been noted.
+    /// The time at which the last received tick was sent. Everything that Redis executed before
+    /// this time has been recorded.
     pub fn last_tick(&self) -> Moment {
         self.seen.lock().tick
     }
@@ -124,11 +125,11 @@ impl Drop for Witness {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
         for stream in &self.streams {
-            // Fails only if the server has ended the connection.
+            // This fails only if the server has ended the connection.
             drop(stream.shutdown(Shutdown::Both));
         }
         for thread in self.threads.drain(..) {
-            // If the thread has panicked, its notes are still there.
+            // A panic of the thread is ignored. The thread's records remain available.
             drop(thread.join());
         }
     }
@@ -138,7 +139,7 @@ fn clone(stream: &TcpStream) -> TcpStream {
     stream.try_clone().expect("a socket can be shared")
 }
 
-/// Publishes the time until the witness is dropped.
+/// Publishes ticks until the witness is dropped.
 fn tick(mut stream: TcpStream, ended: &AtomicBool) {
     let mut answers = BufReader::new(clone(&stream));
     let mut answer = String::new();
@@ -152,7 +153,7 @@ fn tick(mut stream: TcpStream, ended: &AtomicBool) {
     }
 }
 
-/// Notes publications until the connection ends.
+/// Records publications until the connection ends.
 fn listen(mut lines: BufReader<TcpStream>, seen: &Mutex<WitnessRecord>) {
     let (mut after, mut moment_at) = (Moment::default(), 0);
     let mut users: Vec<Arc<str>> = Vec::new();

@@ -13,8 +13,8 @@ use crate::token::{Date, Header, Parts, TokenClaims, TokenType};
 use crate::verified::Digest;
 
 impl Authenticator {
-    /// Verifies a token: a connection token or, with a `wish`, a subscription token. The two differ
-    /// in a few claims, and only connection tokens are remembered.
+    /// Verifies a token: a connection token or, with a `wish`, a subscription token. The two types
+    /// differ in a few claims. Only connection tokens are remembered.
     pub(crate) fn attempt(
         &self,
         token: &str,
@@ -29,8 +29,8 @@ impl Authenticator {
         let remembered =
             wish.is_none() && !header.algorithm.is_hmac() && !issuers.verified.is_off();
         let digest = remembered.then(|| Digest::of(token));
-        // The claims of a remembered token are not checked again: `find` checks its end, and a new
-        // snapshot forgets all tokens.
+        // The claims of a remembered token are not checked again. `find` checks the token's end,
+        // and each new snapshot of issuers starts without remembered tokens.
         let known = digest.and_then(|digest| issuers.verified.find(&digest, now));
         if let Some(principal) = known {
             return Ok(principal);

@@ -113,7 +113,7 @@ fn raw_token(header: &str, payload: &str) -> String {
     mint_text(header, payload.as_bytes(), Algorithm::HS256, &hmac_key()).unwrap()
 }
 
-/// The reason for which one issuer with [`SECRET`] refuses `token`; `None` if it accepts.
+/// The reason why an issuer with [`SECRET`] refuses `token`; `None` if the issuer accepts it.
 fn refusal(token: &str) -> Option<AuthFailure> {
     refusal_by(&config([secret_issuer()]), token)
 }

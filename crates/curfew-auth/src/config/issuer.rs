@@ -26,25 +26,26 @@ const NOT_REQUIRED: &[&str] = &[
 pub struct Issuer {
     /// The issuer's unique name in logs, metrics and sessions.
     pub name: String,
-    /// The exact `iss` of its tokens. Two issuers may share one, for example for people and for
-    /// services. A token then belongs to the first whose `audience` its `aud` names. Only one of
-    /// them may send reports, and a report about a user ends sessions at both. Absent: `iss` is not
-    /// checked; beside other issuers this needs keys in a file, each with a `kid`.
+    /// The exact `iss` of its tokens. Two issuers may have the same `iss`, for example for people
+    /// and for services. A token then belongs to the first issuer whose `audience` is in the
+    /// token's `aud`. Only one of the two may send reports, and a report about a user ends the
+    /// user's sessions at both. Absent: `iss` is not checked; beside other issuers this needs keys
+    /// in a file, each with a `kid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     /// The accepted audiences: a token's `aud` must be one of these, or a list with one. Absent:
     /// `aud` is not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<Vec<String>>,
-    /// Other claims that its access tokens must have, each with a list of accepted values: for
-    /// issuers that name a token's audience by another claim than `aud`. The claim must be one of
-    /// the values, or a list with one. A token without the claim is refused with `missing_claim`,
-    /// one with another value with `wrong_audience`.
+    /// Other claims that the issuer's access tokens must have, each with a list of accepted values.
+    /// It is for issuers that name a token's audience by another claim than `aud`. The claim must
+    /// be one of the values, or a list with one. A token without the claim is refused with
+    /// `missing_claim`, a token with another value with `wrong_audience`.
     pub required_claims: BTreeMap<String, Vec<String>>,
-    /// Accepts its ID tokens as access tokens. ID tokens are meant for the client that signed the
-    /// user in; the access token is the better choice for a server. Needed for issuers whose access
-    /// tokens look like ID tokens, such as Dex and authentik. Default: `false`, tokens that look
-    /// like ID tokens are refused.
+    /// Accepts the issuer's ID tokens as access tokens. ID tokens are meant for the client that
+    /// signed the user in; the access token is the better choice for a server. Needed for issuers
+    /// whose access tokens look like ID tokens, such as Dex and authentik. Default: `false`, tokens
+    /// that look like ID tokens are refused.
     pub accept_id_tokens: bool,
     /// The algorithms accepted from this issuer; `"EdDSA"` may be written `"Ed25519"`. Absent: all
     /// that fit its keys.
@@ -72,12 +73,12 @@ pub struct Issuer {
     /// `issuer` must then be a URL. Default: false.
     pub discovery: bool,
     /// Allows http to other machines for `jwks_url`, for `issuer` with `discovery`, and for the
-    /// URLs found there: for a provider in the same cluster, on a network of your own. A host that
-    /// answers in the provider's place can make tokens of any user. Default: `false`.
+    /// URLs found there: for a provider in the same cluster, on a network of your own. An attacker
+    /// who can answer in the provider's place can then make tokens of any user. Default: `false`.
     pub allow_http: bool,
-    /// A file with PEM certificates, the only ones trusted for this issuer's URLs. Read for each
-    /// fetch. Absent: those of the system's store, or of the environment's `SSL_CERT_FILE` and
-    /// `SSL_CERT_DIR`.
+    /// A file with PEM certificates, the only ones trusted for this issuer's URLs. The file is read
+    /// for each fetch. Absent: the certificates of the system's store, or of the environment's
+    /// `SSL_CERT_FILE` and `SSL_CERT_DIR`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// The tenants of an `issuer` with `{tenantid}`: a token's `iss` must be `issuer` with one of
@@ -90,19 +91,20 @@ pub struct Issuer {
     /// Lets this issuer end sessions by OpenID Connect Back-Channel Logout, at
     /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
     pub backchannel_logout: bool,
-    /// The sessions that a logout token with a login (`sid`) ends. `login`: those of that login;
-    /// every access token of this issuer must then have the claim `auth.login_claim`. `user`: all
-    /// sessions of the user that began before; for issuers whose access tokens name no login.
-    /// Sessions from before this was configured end too, if their tokens name the login. Access
-    /// tokens must have an `iat`. Default: `login`.
+    /// The sessions that a logout token with a login (`sid`) ends. `login`: the sessions of that
+    /// login; every access token of this issuer must then have the claim `auth.login_claim`.
+    /// `user`: all sessions of the user that began before the logout; for issuers whose access
+    /// tokens name no login. Sessions that opened before the logout was configured end too, if
+    /// their tokens name the login. Access tokens must have an `iat`. Default: `login`.
     pub logout_scope: LogoutScope,
-    /// The accepted audiences of its logout tokens, usually the id of a client registered there:
-    /// `aud` must be one of these, or a list with one. A token whose `aud` has only these, and none
-    /// of `audience`, is treated as an ID token. Absent: `audience`.
+    /// The accepted audiences of the issuer's logout tokens, usually the id of a client registered
+    /// there: `aud` must be one of these, or a list with one. A token whose `aud` has only such
+    /// audiences, and none of `audience`, is treated as an ID token. Absent: `audience`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logout_audience: Option<Vec<String>>,
-    /// The stream of security events it may push to `POST /events/<name>` of the public listener.
-    /// Such events end the sessions of their subject. Needs `issuer`. Absent: none.
+    /// The stream of security events that the issuer may push to `POST /events/<name>` of the
+    /// public listener. Such events end the sessions of their subject. Needs `issuer`. Absent:
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub event_stream: Option<EventStream>,
     /// Lets this issuer end all of a user's sessions by Global Token Revocation (Okta's Universal
@@ -113,8 +115,8 @@ pub struct Issuer {
     pub global_token_revocation: Option<Vec<String>>,
     /// The claims of access tokens by which such reports name users.
     pub subjects: ReportedSubjects,
-    /// The name of the issuer whose users it reports on; its own tokens then open no sessions.
-    /// Absent: it reports on its own users.
+    /// The name of another issuer, on whose users this issuer reports; tokens of this issuer then
+    /// open no sessions. Absent: the issuer reports on its own users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reports_on: Option<String>,
 }
@@ -126,7 +128,7 @@ pub enum LogoutScope {
     /// The sessions of that login.
     #[default]
     Login,
-    /// All sessions of the user that began before.
+    /// All sessions of the user that began before the logout.
     User,
 }
 
@@ -444,12 +446,14 @@ pub struct Trust {
     pub ca_file: Option<PathBuf>,
 }
 
-/// Parses a URL to fetch keys from. It must be https, or http on this machine or with `allow_http`.
-/// No part of the URL comes from a token, so braces are a mistake.
+/// Parses a URL to fetch keys from. The scheme must be https, or http on this machine or with
+/// `allow_http`. Braces are refused: no part of the URL comes from a token, so a placeholder in it
+/// would never be replaced.
 ///
 /// # Errors
 ///
-/// A description of the required form, worded to follow "it" or the setting's name.
+/// The error describes the required form. It is the predicate of a sentence whose subject is "it"
+/// or the setting's name.
 pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
     const FORM: &str = "must be a URL with https, or with http on this machine or with allow_http = true, without user, fragment or braces";
     if url.contains(['#', '{', '}']) {
@@ -460,7 +464,7 @@ pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(FORM);
     }
-    // A port that is not a number would be read as absent, and the default port used.
+    // The parser reads a port that is not a number as absent, which would select the default port.
     if authority.port_u16().is_none() && authority.as_str() != authority.host() {
         return Err("must have a port from 1 to 65535, or none");
     }

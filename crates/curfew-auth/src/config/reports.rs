@@ -46,9 +46,9 @@ pub struct ReportedSubjects {
 pub struct EventStream {
     /// The accepted audiences of its events: `aud` must be one of these, or a list with one.
     pub audience: Vec<String>,
-    /// The required `Authorization` of each request, with its scheme, such as `Bearer`: the value
-    /// given to the transmitter as `authorization_header`. Absent: any; only the signature
-    /// identifies the sender.
+    /// The required value of each request's `Authorization` header, with its scheme, such as
+    /// `Bearer`. The transmitter gets it as `authorization_header`. Absent: any value is accepted,
+    /// and only the signature identifies the sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Secret>,
     /// A file with that value. One line break at its end is ignored. Read for each request.
@@ -151,18 +151,20 @@ impl EventStream {
         }
     }
 
-    /// The required `Authorization` of each request; `None` accepts any. Blocks on reading a file.
+    /// The required value of each request's `Authorization` header; `None` accepts any value.
+    /// Blocks on reading a file.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or has fewer than 16 bytes.
+    /// The file cannot be read, or has less than 16 bytes.
     pub fn expected_authorization(&self) -> std::io::Result<Option<Secret>> {
         match &self.authorization_file {
             None => Ok(self.authorization.clone()),
             Some(path) => {
                 let text = std::fs::read_to_string(path)?;
                 let text = without_line_break(&text);
-                // A file that is being replaced may be empty, and must not open the endpoint.
+                // A file that is being replaced may be empty for a moment. An empty value must not
+                // open the endpoint to everyone.
                 match text.len() >= MIN_AUTHORIZATION_BYTES {
                     true => Ok(Some(Secret::new(text))),
                     false => Err(std::io::Error::other("must have at least 16 bytes")),

@@ -328,7 +328,7 @@ fn a_token_without_its_scheme_is_told_what_would_be_right() {
             "{message}"
         );
         assert!(!message.contains("a.b.c"), "{message}");
-        // A token from another source is accepted all the same.
+        // A token from another source is accepted despite the header.
         let both = request().authorization(value).query("token=d.e.f");
         assert_eq!(both.bearer().token(), "d.e.f");
     }

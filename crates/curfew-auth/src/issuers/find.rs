@@ -9,9 +9,9 @@ use crate::AuthError;
 use crate::token::TokenClaims;
 
 impl Issuers {
-    /// Finds the issuer that must verify an access token: the issuer that `iss` names or, if
-    /// several have that `iss`, the first whose audience `aud` names. Without `iss`, `kid` decides.
-    /// Nothing is verified yet.
+    /// Finds the issuer that must verify an access token: the issuer that `iss` names. If several
+    /// issuers have this `iss`, the first whose audience is in `aud` is chosen. A token without
+    /// `iss` is matched by `kid`. Nothing is verified yet.
     pub(crate) fn find(
         &self,
         claims: &TokenClaims<'_>,
@@ -29,7 +29,7 @@ impl Issuers {
                 let all = self.opening.iter();
                 all.filter(|issuer| issuer.issuer.is_some() && issuer.accepts(iss))
             };
-            // If no audience fits, the first issuer gives the refusal.
+            // If no audience fits, the first issuer with this `iss` refuses the token.
             let one = named().find(|issuer| issuer.is_for(claims));
             if let Some(one) = one.or_else(|| named().next()) {
                 return Ok(one);

@@ -28,7 +28,7 @@ pub struct IssuerSummary {
     /// The source and state of fetched keys; absent for keys in files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteStatus>,
-    /// True if its access tokens open sessions; `false` for one that only reports.
+    /// True if its access tokens open sessions; `false` if the issuer only reports.
     pub opens_sessions: bool,
     /// The last report that it sent to this node; absent if there was none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,10 +37,11 @@ pub struct IssuerSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastReport>,
     /// The number of reports on this node that wait for the issuer's keys. A stranger may have sent
-    /// some in its name.
+    /// some in the issuer's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting_reports: usize,
-    /// The last state of its event stream reported to this node; absent if none was.
+    /// The last state of the issuer's event stream that was reported to this node; absent if none
+    /// was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamStatus>,
 }
@@ -48,9 +49,9 @@ pub struct IssuerSummary {
 /// One key, without its material.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeySummary {
-    /// Its id; absent for a secret or a PEM file, which fits any `kid`.
+    /// The key's `kid`; absent for a secret or a PEM file, which fits any `kid`.
     pub kid: Option<String>,
-    /// The algorithms it can be used with.
+    /// The algorithms that can use the key.
     pub algorithms: Vec<Algorithm>,
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn jwks(keys: impl IntoIterator<Item = Value>) -> Value {
     json!({ "keys": keys.into_iter().collect::<Vec<_>>() })
 }
 
-/// `key` with changed members; `null` removes one.
+/// `key` with the members of `changes`; `null` removes a member.
 fn with(mut key: Value, changes: Value) -> Value {
     for (name, value) in changes.as_object().unwrap() {
         match value {

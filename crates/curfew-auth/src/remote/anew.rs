@@ -1,4 +1,5 @@
-//! Waiting for the next answer of an issuer that may not be asked at the moment.
+//! Waiting for the next answer of an issuer while the rate of on-demand fetches allows no new
+//! fetch.
 
 use std::future;
 use std::time::Duration;
@@ -20,8 +21,8 @@ impl RemoteKeys {
         at.saturating_duration_since(now)
     }
 
-    /// Resolves when a fetch that begins after this call has succeeded. Starts one as soon as the
-    /// rate of on-demand fetches allows it.
+    /// Resolves when a fetch that begins after this call has succeeded. Starts a fetch as soon as
+    /// the rate of on-demand fetches allows it.
     pub(crate) async fn answers_anew(&self) {
         let mut ended = self.ended.subscribe();
         let mut is_new = !matches!(self.state().phase, Phase::Fetching);
@@ -29,7 +30,7 @@ impl RemoteKeys {
             let in_hand_at = {
                 let mut state = self.state();
                 match state.phase {
-                    // A failing provider is retried soon by the schedule.
+                    // The schedule retries a failing provider soon, so no fetch is started here.
                     Phase::Waiting(_) if state.failure.is_none() => match state.draw() {
                         true => {
                             state.phase = Phase::Wanted;

@@ -15,21 +15,21 @@ use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, VerifyError};
 
-/// Longest remaining lifetime. An assertion is made for one request; a longer lifetime means
-/// another type of token.
+/// Maximum remaining lifetime of an assertion. An assertion is made for one request, so a token
+/// with a longer lifetime is of another type.
 const MAX_REMAINING: Duration = Duration::from_secs(3600);
 
 /// An authenticated issuer that may end its users' sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revoker {
-    /// Its configured name.
+    /// The issuer's configured name.
     pub issuer: Arc<str>,
-    /// The time of issue of its assertion, in Unix seconds, rounded up. The issuer's clock sets it,
-    /// as it does for access tokens.
+    /// The time of issue of the issuer's assertion, in Unix seconds, rounded up. The issuer's clock
+    /// sets it, as it does for access tokens.
     pub issued_at: Option<u64>,
 }
 
-/// Reason why a request names no user whose access could end.
+/// Reason why no user can be found for a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationError {
     /// The request does not have the required form.
@@ -104,7 +104,7 @@ impl Authenticator {
     }
 }
 
-/// The claims that an assertion has beside those of all reports.
+/// The claims of an assertion, beyond the common claims of all reports.
 #[derive(Debug, Default)]
 struct AssertionClaims {
     not_before: Option<Date>,

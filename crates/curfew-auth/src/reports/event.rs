@@ -59,7 +59,8 @@ event_types! {
     AccountPurged = "account_purged", "risc/event-type/account-purged";
     /// RISC 1.0 §2.3.
     AccountDisabled = "account_disabled", "risc/event-type/account-disabled";
-    /// RISC 1.0 §2.4. The event ends no access. Later tokens do not need the event.
+    /// RISC 1.0 §2.4. The event ends no access. An enabled account needs nothing here, because its
+    /// new tokens are accepted anyway.
     AccountEnabled = "account_enabled", "risc/event-type/account-enabled";
     /// RISC 1.0 §2.7.
     CredentialCompromise = "credential_compromise", "risc/event-type/credential-compromise";
@@ -88,7 +89,8 @@ impl EventType {
             | Self::AccountPurged
             | Self::AccountDisabled
             | Self::TokensRevoked => true,
-            // A new credential is no reason to end an earlier session.
+            // Only these changes end access: the creation of a credential is no reason to end an
+            // earlier session.
             Self::CredentialChange => {
                 says("change_type", &["revoke", "update", "delete"])
                     && (says("credential_type", &["password", "pin"])

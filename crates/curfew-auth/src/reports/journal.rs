@@ -1,4 +1,4 @@
-//! The last reports of each issuer, for operators who ask why a user was logged out or was not.
+//! The last reports of each issuer. They show operators why a user was or was not logged out.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ pub struct LastReport {
     pub report: &'static str,
     /// The outcome, as in the metrics.
     pub outcome: &'static str,
-    /// The reason why it had no effect; absent if it had one.
+    /// The reason why the report had no effect; absent if it had an effect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Seconds since the report.
@@ -72,7 +72,7 @@ pub(crate) struct Reported {
 }
 
 impl Journal {
-    /// Locks the entries, for a few map operations at a time and never across an await.
+    /// Locks the entries. Callers hold the lock for a few map operations, never across an await.
     fn entries(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,7 +118,7 @@ impl Authenticator {
         }
     }
 
-    /// Logs the suppressed reports without effect whose interval has ended. The caller calls this
+    /// Logs the number of suppressed warnings once their interval has ended. The caller calls this
     /// about once a second.
     pub fn tell_rest(&self) {
         for (issuer, entry) in &*self.journal().entries() {
@@ -179,7 +179,7 @@ impl Authenticator {
     }
 }
 
-/// Logs a warning. `times` counts the reports since the last one, this one included.
+/// Logs a warning. `times` counts the reports since the last warning, this report included.
 fn warn_of(issuer: &str, (report, outcome): (&str, &str), times: u64, why: &str) {
     warn!(
         issuer,

@@ -17,9 +17,9 @@ use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, EventStream, VerifyError};
 
-/// Earliest time of an event, in Unix seconds. An earlier time has too few digits to be recognised
-/// as a time in a revocation's value, so the revocation would end newer access too. Such times come
-/// only from clocks that were never set.
+/// Earliest time of an event, in Unix seconds. An earlier time has less than ten digits, which a
+/// revocation's value does not recognise as a time. Such a revocation would end newer access too.
+/// Only clocks that were never set send such times.
 const EARLIEST: u64 = 1_000_000_000;
 
 /// The content of a good security event token.
@@ -57,7 +57,7 @@ pub enum Effect {
 }
 
 impl Authenticator {
-    /// The stream of the issuer named `name`; `None` if it may push none.
+    /// The event stream of the issuer named `name`; `None` if this issuer may push no events.
     pub fn event_stream(&self, name: &str) -> Option<EventStream> {
         let issuers = self.snapshot();
         let mut all = issuers.all.iter();
@@ -113,7 +113,7 @@ impl Authenticator {
     }
 }
 
-/// The claims that a security event token has beside those of all reports.
+/// The claims of a security event token, beyond the common claims of all reports.
 #[derive(Debug, Default)]
 struct SecurityEventClaims {
     happened_at: Option<Date>,
@@ -187,8 +187,8 @@ fn judge(
     })
 }
 
-/// Finds the type and members of the token's event. A token may have several events only if all
-/// describe the same one (§4.2.1).
+/// Finds the type and members of the token's event. `events` may have several members only if all
+/// describe the same event (§4.2.1).
 fn only_event(events: &Map<String, Value>) -> Result<(EventType, &Map<String, Value>), AuthError> {
     let mut only: Option<(EventType, &Map<String, Value>)> = None;
     for (uri, members) in events {
@@ -228,8 +228,8 @@ fn stream_status(members: &Map<String, Value>) -> Result<StreamStatus, AuthError
     }
 }
 
-/// CAEP 1.0 §2: seconds, as any JSON number. Rounded up, so that no token from before the event
-/// survives it.
+/// Reads a time: CAEP 1.0 §2 allows any JSON number of seconds. The time is rounded up, so that no
+/// token from before the event survives the event.
 fn seconds(value: Option<&Value>) -> Option<u64> {
     let seconds = value?.as_f64()?;
     // The cast clamps numbers beyond the range of `u64`.
@@ -248,8 +248,8 @@ impl ReportClaims for SecurityEventClaims {
             "toe" => self.happened_at = Some(Date::read(name, value)?),
             "sub_id" => self.subject = Some(json::exact(name, value)?),
             "events" => self.events = Some(json::object(name, value)?),
-            // An event token has neither `sub` nor `exp` (§4.1.2, §4.1.7), so that it is not
-            // mistaken for a token of another type.
+            // An event token has neither `sub` nor `exp` (§4.1.2, §4.1.7). A token with one of
+            // these claims is of another type, and is refused.
             "sub" => self.foreign = Some("sub"),
             "exp" => self.foreign = Some("exp"),
             _ => {}

@@ -1,5 +1,5 @@
-//! Common steps for the tokens of all reports, logout tokens included: reading, and verification of
-//! the signature.
+//! Steps that the tokens of all reports share, logout tokens included: reading the token, and
+//! verifying its signature.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use crate::token::{Header, Parts, TokenType};
 /// Longest `jti` of logouts and events, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 256;
 
-/// The claims of one report type, beyond the common ones.
+/// The claims of one report type, beyond the common claims.
 pub(crate) trait ReportClaims: Default {
     /// The refusal of a token whose claims cannot be read.
     const UNREADABLE: &'static str;
@@ -64,11 +64,11 @@ impl<'a, C: ReportClaims> Members<'a> for SignedClaims<C> {
 }
 
 impl Issuers {
-    /// Reads a token, finds its issuer by `iss`, and verifies its signature. `rules` gives the
-    /// issuer's rules for such tokens, or `None` if it may send none. `judge` checks the claims. A
-    /// refusal by `judge` names the issuer as signer only after the signature is verified. If the
-    /// key is missing, the verdict stays secret and the sender should repeat the report, because
-    /// the issuer may have a newer key.
+    /// Reads a token, finds its issuer by `iss`, and verifies its signature. `rules` returns the
+    /// issuer's rules for tokens of this type, or `None` if the issuer may not send them. `judge`
+    /// checks the claims. A refusal by `judge` names the issuer as signer only after the signature
+    /// is verified. If the key is missing, the verdict stays secret. The sender should then repeat
+    /// the report, because the issuer may have a newer key.
     pub(crate) fn signed_report<'i, C: ReportClaims, R, T>(
         &'i self,
         token: &str,
@@ -101,8 +101,8 @@ impl Issuers {
         }
     }
 
-    /// Finds the issuer that validly signed a token with a faulty header or faulty claims. That
-    /// issuer is misconfigured, and the refusal names it like for any other fault. Fetches no keys.
+    /// Finds the issuer whose key signed a token with a faulty header or faulty claims. The refusal
+    /// names this issuer, because its operators must correct the fault. Fetches no keys.
     fn signer_of_flawed<'i, R>(
         &'i self,
         parts: &Parts<'_>,
@@ -118,7 +118,7 @@ impl Issuers {
     }
 }
 
-/// A reader of `iss` alone.
+/// Reads only `iss`.
 #[derive(Default)]
 struct Named {
     issuer: Option<String>,

@@ -13,7 +13,7 @@ use crate::issuers::ReportRules;
 /// Longest text of a subject, in bytes.
 const MAX_TEXT_BYTES: usize = 1024;
 
-/// Most identifiers of one subject (RFC 9493 §3.2.8).
+/// Maximum number of identifiers of one subject (RFC 9493 §3.2.8).
 const MAX_ALIASES: usize = 16;
 
 /// A user, token or login whose access is to end.
@@ -30,28 +30,28 @@ pub enum Subject {
     Token {
         /// The issuer of the token.
         issuer: Arc<str>,
-        /// Its `jti`.
+        /// The token's `jti`.
         id: String,
     },
     /// A login: all tokens with this value of the claim.
     Login {
         /// The claim.
         claim: String,
-        /// Its value.
+        /// The value of the claim.
         value: String,
     },
     /// All tokens with this value of the claim.
     Claim {
         /// The claim.
         claim: String,
-        /// Its value.
+        /// The value of the claim.
         value: String,
     },
 }
 
 impl Subject {
-    /// The revocation key by which sessions are found. It includes the issuer for users and token
-    /// ids, because another issuer may have the same ones, now or after a reload.
+    /// The revocation key by which sessions are found. The key of a user or a token id includes the
+    /// issuer, because another issuer may have the same user or token id, now or after a reload.
     pub fn key(&self) -> RevocationKey {
         match self {
             Self::User { issuer, user } => {
@@ -66,8 +66,8 @@ impl Subject {
         }
     }
 
-    /// Returns true if the subject can get new tokens by a new sign-in, so that only older tokens
-    /// are to end. An ended login gets no new tokens, and a single token has no newer one.
+    /// Returns true if the subject can get new tokens by a new sign-in. Only its older tokens must
+    /// then end. An ended login gets no new tokens, and a single token has no successor.
     pub fn can_return(&self) -> bool {
         matches!(self, Self::User { .. } | Self::Claim { .. })
     }
@@ -76,7 +76,7 @@ impl Subject {
 /// Result of looking for a subject.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SubjectMatch {
-    /// The subjects by which sessions can be found; all name the same one.
+    /// The subjects by which sessions can be found. All of them name the same user, token or login.
     Subjects(Vec<Subject>),
     /// A well-formed subject by which no session can be found. The reason is for operators.
     Nowhere(&'static str),
@@ -85,8 +85,8 @@ pub(super) enum SubjectMatch {
 }
 
 impl ReportRules {
-    /// Finds the subjects of a report. A complex subject with other `critical` members than the one
-    /// used is not found.
+    /// Finds the subjects of a report. One member of a complex subject is used; if the subject has
+    /// any other `critical` member, nothing is found.
     ///
     /// # Errors
     ///
@@ -199,7 +199,7 @@ impl ReportRules {
         members: &Map<String, Value>,
         critical: &[String],
     ) -> Result<SubjectMatch, AuthError> {
-        // §3.6: a receiver must understand every critical member, not only the one it uses.
+        // §3.6: a receiver must understand every critical member, not only the member that it uses.
         let only = |member: &str, found: SubjectMatch| {
             let mut others = critical.iter().filter(|name| **name != *member);
             match others.any(|name| members.contains_key(name)) {
@@ -255,8 +255,8 @@ impl ReportRules {
         }
     }
 
-    /// The `sub` of a subject: a text or, with `auth.numeric_subjects`, an integer, as in the
-    /// tokens of providers that number their users.
+    /// The `sub` of a subject: a text or, with `auth.numeric_subjects`, an integer. Tokens of
+    /// providers that number their users have integers too.
     fn user<'a>(&self, members: &'a Map<String, Value>) -> Result<Cow<'a, str>, AuthError> {
         match members.get("sub") {
             Some(Value::Number(number)) if self.numeric_subjects && !number.is_f64() => {
@@ -283,8 +283,8 @@ impl ReportRules {
         SubjectMatch::Subjects(self.subjects(claim, value))
     }
 
-    /// Finds an address as written and in lower case. Sessions are indexed under the address in
-    /// lower case too.
+    /// Finds an address as written and in lower case, because sessions are indexed under the
+    /// lower-case address too.
     fn by_email(&self, claim: &str, email: &str) -> SubjectMatch {
         let mut subjects = self.subjects(claim, email);
         let lower = email.to_lowercase();
@@ -309,7 +309,7 @@ impl ReportRules {
         }]
     }
 
-    /// The issuer that is reported on, and those with the same `iss`.
+    /// The issuer whose users are reported, and the other issuers with the same `iss`.
     fn issuers(&self) -> impl Iterator<Item = &Arc<str>> {
         [&self.about].into_iter().chain(&self.namesakes)
     }

@@ -1,4 +1,5 @@
-//! A token's claims. Their types are checked here; their values are checked after the signature.
+//! A token's claims. Their types are checked here. Their values are checked once the signature is
+//! verified.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -51,7 +52,8 @@ pub(crate) struct ClaimRules {
 /// The Centrifuge claims that are read beside the registered ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Centrifuge {
-    /// None: the protocol is not spoken here, and the names are free.
+    /// No Centrifuge claim, because the protocol is disabled. Applications may use the names for
+    /// other claims.
     None,
     /// The claims of a token that opens a session.
     Connection,
@@ -73,7 +75,8 @@ impl ClaimRules {
         }
     }
 
-    /// The rules for tokens that open subscriptions. Their user may be an anonymous one.
+    /// The rules for tokens that open subscriptions. Such a token may name no user, for an
+    /// anonymous session.
     pub(crate) fn of_subscriptions(&self) -> Self {
         Self {
             allows_no_user: true,
@@ -86,13 +89,15 @@ impl ClaimRules {
 /// Claims that distinguish other types of tokens from access tokens.
 #[derive(Default)]
 struct Kind<'a> {
-    /// True for `at_hash` or `c_hash`, the hashes in an ID token of the access token and the code
-    /// issued with it (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11). Dex's access tokens have an
-    /// `at_hash` too, so they cannot be distinguished from its ID tokens.
+    /// True if the token has `at_hash` or `c_hash`. An ID token has them: they are the hashes of
+    /// the access token and of the code issued with it (OpenID Connect Core 1.0 §3.1.3.6,
+    /// §3.3.2.11). Dex's access tokens have an `at_hash` too, so they cannot be distinguished from
+    /// Dex's ID tokens.
     has_hash: bool,
-    /// True for the `nonce` of the request for an ID token (§2). Keycloak's access tokens have it
-    /// too before version 25, and later with its mapper for older clients, but their `typ` is
-    /// `Bearer`. Dex and authentik put it in both kinds of token, and mark neither kind.
+    /// True if the token has `nonce`, which an ID token copies from its request (§2). Keycloak's
+    /// access tokens have it too before version 25, and later with the mapper for older clients,
+    /// but their `typ` is `Bearer`. Dex and authentik put `nonce` in access tokens and ID tokens,
+    /// and mark neither type.
     has_nonce: bool,
     /// Keycloak's type: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
     typ: Option<Cow<'a, str>>,
@@ -142,8 +147,8 @@ impl<'a> TokenClaims<'a> {
 }
 
 impl TokenClaims<'_> {
-    /// The type of this token, if it is plainly not an access token. If the header states an access
-    /// token (RFC 9068 §2.1), a `nonce` is allowed.
+    /// The type of this token if its claims show that it is not an access token. `says_access` is
+    /// true if the header states an access token (RFC 9068 §2.1); a `nonce` is then allowed.
     pub(crate) fn other_kind(&self, says_access: bool) -> Option<OtherKind> {
         let kind = &self.kind;
         let typ = kind.typ.as_deref();
@@ -180,8 +185,8 @@ impl<'a> Members<'a> for Reading<'a, '_> {
             }
             "sub" => drop(json::subject(name, value, rules.numeric_subjects)?),
             "expire_at" if rules.centrifuge != Centrifuge::None => {
-                // In the upstream protocol, 0 means "never". No claim may say so here, so 0 is left
-                // out.
+                // In the upstream protocol, 0 means "never". Here no claim can make a token valid
+                // forever, so 0 counts as absent.
                 claims.ends_at = Some(Date::read(name, value)?).filter(|date| date.up() > 0);
             }
             "channel" if rules.centrifuge == Centrifuge::Connection => {

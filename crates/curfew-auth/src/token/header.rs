@@ -13,7 +13,7 @@ const MAX_KID_BYTES: usize = 256;
 
 /// The signature parameters of a header. `jwk`, `jku`, `x5u` and `x5c` are never read.
 pub(crate) struct Header<'a> {
-    /// The algorithm that the token claims; the key decides if it may be used.
+    /// The algorithm that the token states. The key decides if this algorithm may be used.
     pub(crate) algorithm: Algorithm,
     /// The key's id, used only for look-up.
     pub(crate) kid: Option<Cow<'a, str>>,
@@ -21,8 +21,8 @@ pub(crate) struct Header<'a> {
     pub(crate) says_access: bool,
 }
 
-/// The purpose for which a token is used. Its `typ`, if present, must not be that of another
-/// purpose (RFC 8725 §3.11).
+/// The purpose for which a token is used. The token's `typ`, if present, must not be the `typ` of
+/// another purpose (RFC 8725 §3.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenType {
     /// Open a session.
@@ -85,7 +85,7 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The signature parameters of a header, without any other check.
+/// The signature parameters of a header. Other members are not checked.
 #[derive(Default)]
 struct Signature<'a> {
     algorithm: Option<Algorithm>,
@@ -132,13 +132,13 @@ impl<'a> Members<'a> for Reading<'a> {
 
 impl TokenType {
     /// Returns true if `typ` fits this purpose: RFC 7519 §5.1, RFC 9068 §2.1, Back-Channel Logout
-    /// 1.0 §2.4, Shared Signals Framework 1.0 §4.1.1 (which requires one).
+    /// 1.0 §2.4, Shared Signals Framework 1.0 §4.1.1 (which requires a `typ`).
     fn has(self, typ: &str) -> bool {
         match self {
             Self::Access => matches!(typ, "jwt" | "at+jwt"),
             Self::Logout => matches!(typ, "jwt" | "logout+jwt"),
             Self::Event => typ == "secevent+jwt",
-            // The draft defines no `typ`; the second one is Okta's.
+            // The draft defines no `typ`. Okta sends `global-token-revocation+jwt`.
             Self::Revocation => matches!(typ, "jwt" | "global-token-revocation+jwt"),
         }
     }

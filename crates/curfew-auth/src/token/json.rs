@@ -1,5 +1,5 @@
-//! JSON as tokens may have it: an object, without repeated names at any level, nested at most 16
-//! deep. Read completely, in one pass.
+//! JSON as tokens may have it: one object, without repeated names at any level, nested at most 16
+//! deep. The text is read completely, in one pass.
 
 use std::borrow::Cow;
 
@@ -37,7 +37,7 @@ pub(crate) fn read<'a>(
 ) -> Result<Scanned, Option<Flaw>> {
     let mut flaw = None;
     let scanned = scan(text, RULES, |name, value| {
-        // A name that is not valid Unicode is not one of the known names.
+        // A name that is not valid Unicode cannot be a known name, so the member is skipped.
         if let (None, Some(name)) = (&flaw, name.as_str()) {
             flaw = members.member(&name, value).err();
         }
@@ -64,7 +64,7 @@ pub(crate) fn subject<'a>(
     numeric: bool,
 ) -> Result<Cow<'a, str>, Flaw> {
     match integer(value) {
-        // Reports read the same user as a 64-bit number, so tokens are limited to those too.
+        // Reports read a user as a 64-bit number, so tokens are limited to 64-bit numbers too.
         Some(digits) if numeric && is_of_64_bits(digits) => Ok(Cow::Borrowed(digits)),
         Some(_) if numeric => {
             Err(format!("the {name} claim is an integer of more than 64 bits").into())
@@ -108,7 +108,7 @@ pub(crate) fn texts<'a>(name: &str, value: Value<'a>) -> Result<Vec<Cow<'a, str>
     Ok(texts)
 }
 
-/// The complete value of the member named `name`.
+/// The value of the member named `name`. Refuses a value that would lose information.
 pub(crate) fn exact(name: &str, value: Value<'_>) -> Result<serde_json::Value, Flaw> {
     serde_json::from_str(value.raw).map_err(|_| {
         format!("the {name} claim has half of a surrogate pair, or a number that is too large")
@@ -116,8 +116,7 @@ pub(crate) fn exact(name: &str, value: Value<'_>) -> Result<serde_json::Value, F
     })
 }
 
-/// The object that the member named `name` holds. Texts in it that are not valid Unicode are
-/// replaced.
+/// The object that the member named `name` holds. Texts that are not valid Unicode are replaced.
 pub(crate) fn object(name: &str, value: Value<'_>) -> Result<Map<String, serde_json::Value>, Flaw> {
     let scanned = scan(value.raw, RULES, |_, _| {}).ok();
     let plain = scanned.map(|scanned| scanned.plain(value.raw));
@@ -155,7 +154,7 @@ impl Date {
     }
 
     /// Reads the text of a JSON number to the last digit, because a lost fraction could let a token
-    /// outlive a revocation. Numbers that are too large become the largest value.
+    /// outlive a revocation. A number that is too large becomes the largest value.
     fn parse(number: &str) -> Self {
         if number.starts_with('-') {
             return Self {
@@ -201,12 +200,12 @@ impl Date {
         self.whole = self.whole.saturating_mul(10).saturating_add(digit);
     }
 
-    /// The second that contains it.
+    /// The date in whole seconds, rounded down.
     pub(crate) fn down(self) -> u64 {
         self.whole
     }
 
-    /// The first second that is not before it.
+    /// The date in whole seconds, rounded up.
     pub(crate) fn up(self) -> u64 {
         self.whole + u64::from(self.has_fraction)
     }

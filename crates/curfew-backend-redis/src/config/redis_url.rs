@@ -22,7 +22,7 @@ pub struct RedisUrl(String);
 /// A server's host name or address, and its port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RedisAddress {
-    /// The host. An IPv6 address has no brackets. A Unix socket has its absolute path here.
+    /// The host: a name, an IP address without brackets, or the absolute path of a Unix socket.
     pub host: String,
     /// The port; 0 for a Unix socket.
     pub port: u16,
@@ -66,7 +66,7 @@ pub struct RedisServer {
     pub password: Option<Secret>,
 }
 
-/// The reason for which a URL is invalid. It discloses no secret.
+/// The reason why a URL is invalid. It contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
     /// The scheme is unknown.
@@ -126,7 +126,7 @@ impl RedisUrl {
             Some(_) => return Err(RedisUrlError::Query),
             None => {}
         }
-        // Split at the last @: a password may hold one unescaped.
+        // The split is at the last `@`, because a password may contain an unescaped `@`.
         let (credentials, rest) = match rest.rsplit_once('@') {
             Some((credentials, rest)) => (Some(credentials), rest),
             None => (None, rest),
@@ -190,7 +190,7 @@ impl RedisUrl {
             Some((rest, _)) => (rest, "?[redacted]"),
             None => (rest, ""),
         };
-        // Split at the last @: a password may hold one unescaped.
+        // The split is at the last `@`, because a password may contain an unescaped `@`.
         match rest.rsplit_once('@') {
             Some((_, host)) => format!("{scheme}://[redacted]@{host}{query}"),
             None => format!("{scheme}://{rest}{query}"),

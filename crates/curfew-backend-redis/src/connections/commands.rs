@@ -36,8 +36,8 @@ pub(super) async fn keep(
                 connections.stale.notify_one();
             }
             let news = connections.core.status.set_no_commands(fault.to_string());
-            // Logged as a warning: nothing else shows the operator that this user lacks a
-            // permission.
+            // This fault is a warning, because nothing else shows the operator that the Redis user
+            // lacks a permission.
             if news && fault.code() == Some("NOPERM") {
                 warn!(redis = %server.address, error = %fault, "no connection for commands");
             } else {
@@ -61,7 +61,8 @@ async fn serve(
     backoff: &mut Backoff,
 ) -> Result<Infallible, Fault> {
     let connector = &connections.core.connector;
-    // Redis pushes nothing here, but a lost connection is reported as a push at once.
+    // Redis sends no pushes here, but the client library reports a lost connection at once, as a
+    // push.
     let gone = Arc::new(Notify::new());
     let pushes = {
         let gone = Arc::clone(&gone);
@@ -75,13 +76,13 @@ async fn serve(
     let mut connection = connector
         .connect(&server.address, Login::Server, Some(pushes))
         .await?;
-    // Notifications before this point were about an earlier connection.
+    // A notification from before this point is about an earlier connection, so it is consumed here.
     let mut broken = pin!(server.broken.notified());
     if broken.as_mut().enable() {
         broken.set(server.broken.notified());
         broken.as_mut().enable();
     }
-    // The fence comes first: nothing can be published before `commands` is stored.
+    // The fence is raised first. Nothing can be published until `commands` is stored below.
     let fence = Arc::new(Fence::raise(&connections.core, &mut connection, cluster).await?);
     let (batches, batcher) = batcher(connection.clone(), Arc::clone(&fence));
     let commands = Commands {
@@ -99,13 +100,14 @@ async fn serve(
         let core = &connections.core;
         match missing_rights(&core.keys, &mut connection, cluster).await {
             Ok(commands) => core.channels.set_missing(&server.address, commands),
-            // The connection works without this check: only its log line is missing.
+            // The connection works without this check. Only the log line about missing rights is
+            // lost.
             Err(fault) => debug!(redis = %server.address, error = %fault, "rights not asked for"),
         }
         loop {
             probes.tick().await;
             if let Err(fault) = fence.probe(&mut connection).await {
-                // A failed probe shows that the connection is of no further use.
+                // A failed probe shows that the connection is broken.
                 return fault;
             }
         }

@@ -1,10 +1,10 @@
-//! A command and the server that it goes to.
+//! A command, and the slot that decides to which server it is sent.
 
 use redis::{Cmd, cmd};
 
 use crate::slots::{Slot, slot_of};
 
-/// A command with its key, which decides the server it goes to.
+/// A command with the slot of its key. The primary of the slot executes the command.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed {
     pub(super) name: &'static str,
@@ -13,7 +13,7 @@ pub(crate) struct Keyed {
 }
 
 impl Keyed {
-    /// The name of a call of a script.
+    /// The name of the command that calls a script.
     pub(super) const SCRIPT: &str = "EVAL";
 
     /// Creates the command `name key`. More arguments may be added.

@@ -1,5 +1,5 @@
 //! The comparison of every session with Redis while the lease is held. A change of settings starts
-//! it, because it changes the sessions' keys.
+//! the comparison, because it changes the sessions' keys.
 
 use curfew_model::SessionId;
 use tokio::sync::oneshot;
@@ -9,13 +9,13 @@ use super::reconcile::CHUNK;
 use super::{Control, Generation, read};
 use crate::fault::Fault;
 
-/// The sessions yet to be compared, and the tasks that wait for the end. They survive a lost
-/// connection. The next setup compares every session, and then answers the tasks.
+/// The state of the comparison. It survives a lost connection: the next setup compares every
+/// session, and then answers the waiting tasks.
 #[derive(Debug, Default)]
 pub(super) struct Comparison {
     /// The sessions yet to be compared.
     left: Vec<SessionId>,
-    /// The tasks that wait for the end.
+    /// The tasks that wait for the end of the comparison.
     waiting: Vec<oneshot::Sender<()>>,
     /// True if the last step was a chunk of the comparison.
     had_its_turn: bool,
@@ -28,7 +28,8 @@ impl Comparison {
         self.waiting.push(reply);
     }
 
-    /// True if a chunk is to be compared now: work waits, and another step was done last.
+    /// True if a chunk is to be compared now, because sessions are left and the last step was of
+    /// another kind.
     pub(super) fn is_its_turn(&mut self) -> bool {
         self.had_its_turn = !self.left.is_empty() && !self.had_its_turn;
         self.had_its_turn
@@ -43,7 +44,7 @@ impl Comparison {
     pub(super) fn is_done(&mut self) {
         self.left = Vec::new();
         for waiting in self.waiting.drain(..) {
-            // A later reload may have dropped the receiver.
+            // The send fails if a later reload has dropped the receiver.
             waiting.send(()).ok();
         }
     }
@@ -51,7 +52,7 @@ impl Comparison {
 
 impl Control {
     /// Begins to compare every session, including those that are opening. It replaces an unfinished
-    /// comparison, whose tasks keep waiting.
+    /// comparison. The tasks that wait for the unfinished one wait for the new one.
     pub(super) fn start_comparison(
         &mut self,
         generation: &mut Generation,
@@ -60,7 +61,7 @@ impl Control {
         self.step("index").log();
         self.comparison.wait(reply);
         self.comparison.left = self.core.local.sessions();
-        // The comparison covers the rest of the sweep.
+        // The sweep under way is dropped, because the comparison reads the same sessions.
         generation.sweep = Vec::new();
         if self.comparison.left.is_empty() {
             self.end_comparison();
@@ -88,7 +89,7 @@ impl Control {
                 self.count_for(id, sessions);
             }
         }
-        // Logged as a sweep: the model has no step of its own for a chunk.
+        // The step is logged as a sweep, because the model has no separate step for a chunk.
         self.step("sweep")
             .sessions(chunk.len())
             .revoked(ended)

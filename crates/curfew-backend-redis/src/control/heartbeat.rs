@@ -1,5 +1,5 @@
-//! The heartbeat: a write that a stale primary refuses, followed by a second round trip. The lease
-//! is counted from the time before the write was sent.
+//! The heartbeat: a write that a stale primary refuses, and then a second round trip. The lease
+//! begins at the time just before the write was sent.
 
 use std::time::Duration;
 
@@ -16,15 +16,16 @@ use crate::fault::Fault;
 const NOTABLE_SKEW: Duration = Duration::from_secs(1);
 
 impl Control {
-    /// Renews the lease, unless track is lost meanwhile.
+    /// Sends a heartbeat and renews the lease, unless the node loses track of the revocations
+    /// meanwhile.
     pub(super) async fn beat(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let started = Instant::now();
-        // Read before the send: the answer says nothing about changes that Redis executes after it,
-        // so the lease must count from here.
+        // The clock is read before the send. The answer proves nothing about changes that Redis
+        // executes after it, so the lease must count from here.
         let (sent_at, stretch) = (boottime(), self.core.lease.stretch());
         let connection = &mut generation.connection;
         let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
-        // `GET` returns the earlier value, which shows whether other nodes may have taken this one
+        // `GET` returns the earlier value. If there was none, other nodes may have taken this node
         // for dead.
         let before: Option<String> = cmd("SET")
             .arg(self.core.keys.heartbeat(self.core.node))
@@ -39,14 +40,16 @@ impl Control {
             .backend_heartbeat_duration
             .observe(started.elapsed().as_secs_f64());
         self.step("heartbeat").log();
-        // Redis may execute the heartbeat and a revocation in one iteration, and then sends the
-        // push after the answer. An answer to a command sent now arrives after that push.
+        // Redis may execute the heartbeat and a revocation in one iteration of its event loop, and
+        // then sends the push after the heartbeat's answer. The answer to a command that is sent
+        // now arrives after this push.
         let time: (u64, u64) = cmd("TIME").query_async(connection).await?;
         self.step("barrier").log();
         self.compare_clocks(time, sent_at);
         if before.is_none() && self.registered {
-            // The node was disconnected for longer than its heartbeat lasts, and others have
-            // removed its records; or the data was replaced without a push, as `SWAPDB` does.
+            // The node was disconnected for longer than its heartbeat lasts, so other nodes may
+            // have removed its records. Another cause is that the data was replaced without a push,
+            // as by `SWAPDB`.
             warn!(
                 "this node's lease was missing in redis; sessions are compared and records written again"
             );
@@ -60,7 +63,7 @@ impl Control {
         // A third of the lease at most, so that two lost heartbeats do not end it.
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
         if !self.renew_lease(generation, sent_at + self.core.config.lease, stretch) {
-            // This process was paused meanwhile: the answers may be older than the pause.
+            // This process was paused meanwhile, so the answers may be older than the pause.
             generation.beat_next();
         }
         Ok(())

@@ -14,16 +14,16 @@ use super::read::{SpelledKey, groups};
 use super::{Control, Generation};
 use crate::fault::Fault;
 
-/// Most index entries read in one step.
+/// Maximum number of index entries read in one step.
 const BATCH: isize = 1000;
 
-/// Most known revocations looked up in one step.
+/// Maximum number of known revocations looked up in one step.
 const RECALLS: usize = 1000;
 
-/// Most records written again in one step.
+/// Maximum number of records written again in one step.
 const REWRITES: usize = 256;
 
-/// Delay after records could not be written.
+/// Delay before the next attempt after records could not be written.
 const REWRITE_DELAY: Duration = Duration::from_millis(200);
 
 /// A revocation's score in the index: its expiry.
@@ -49,7 +49,7 @@ impl Control {
         !self.rewrite.is_empty() && Instant::now() >= self.rewrite_at
     }
 
-    /// Does one step of the work of low urgency.
+    /// Does one step of the low-urgency work.
     pub(super) async fn do_chore(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         if self.can_rewrite() {
             self.rewrite(generation.next_heartbeat).await;
@@ -77,8 +77,8 @@ impl Control {
             return Ok(());
         }
         let mut new = Vec::new();
-        // This node is updated first. If the connection then breaks and the data is lost with it,
-        // the node still knows the revocations.
+        // This node's memory is updated before the index. If the connection then breaks and Redis
+        // loses its data, the node still knows the revocations.
         for (written, known) in found {
             generation.gone.retain(|gone| gone != written);
             if self.known_revocations.insert(written, known.clone()) {
@@ -99,8 +99,8 @@ impl Control {
         Ok(())
     }
 
-    /// Removes keys that no longer exist from the index. The node forgets them one round trip
-    /// later, when it knows that not all data was lost.
+    /// Removes keys that no longer exist from the index. The node itself forgets these keys one
+    /// round trip later, when it knows that Redis did not lose all data.
     pub(super) async fn note_gone(
         &mut self,
         generation: &mut Generation,
@@ -123,11 +123,12 @@ impl Control {
         Ok(())
     }
 
-    /// Forgets the keys that were found missing. Call it after a round trip that began later.
+    /// Forgets the keys that were found missing. Call it after a round trip that began after they
+    /// were found missing.
     pub(super) fn forget_gone(&mut self, generation: &mut Generation) {
         let gone = std::mem::take(&mut generation.gone);
         if generation.pushes.has_lost_track() {
-            // The keys may have been lost, not lifted: this node must write them back.
+            // The keys may have been lost instead of lifted, so this node must write them back.
             return;
         }
         for written in &gone {
@@ -174,7 +175,7 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Looks up revocations that this node knows. One that was lifted while the node was
+    /// Looks up known revocations in Redis. A revocation that was lifted while the node was
     /// disconnected must not keep refusing sessions.
     async fn recall(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let from = generation.recall.len().saturating_sub(RECALLS);
@@ -187,7 +188,7 @@ impl Control {
         self.note_gone(generation, gone.collect()).await
     }
 
-    /// Reads one batch of the index, to learn of revocations from the time before this connection.
+    /// Reads one batch of the index, to learn of revocations from before this connection.
     async fn learn(&mut self, generation: &mut Generation, from: isize) -> Result<(), Fault> {
         if from == 0 {
             self.learn_nameless(generation).await?;
@@ -216,15 +217,15 @@ impl Control {
             }
         }
         self.tell_of_new(new.iter());
-        // Entries removed here move the later ones up.
+        // The removal of entries moves the later entries up.
         let next = from + BATCH - gone.len() as isize;
         generation.learn = (!last).then_some(next);
         self.note_gone(generation, gone).await
     }
 
-    /// Rewrites these sessions' entries in channel presence. The heartbeat does not wait for them,
-    /// because a session may have many. The regular comparison with the node's notes finds entries
-    /// that were not rewritten.
+    /// Rewrites these sessions' entries in channel presence. The rewriting is a separate task,
+    /// because a session may have many entries and the heartbeat must not wait for them. The
+    /// regular comparison with the node's notes finds entries that were not rewritten.
     fn rewrite_presence(&self, sessions: Vec<SessionId>) {
         let connections = Arc::clone(&self.connections);
         self.core.spawn(async move {
@@ -238,8 +239,8 @@ impl Control {
     async fn rewrite(&mut self, until: Instant) {
         let from = self.rewrite.len().saturating_sub(REWRITES);
         let records = self.core.local.records(&self.rewrite[from..]);
-        // Bounded in time: the connections for commands may be missing or slow, and the heartbeat
-        // must not wait for them.
+        // The rewriting is bounded in time. The connections for commands may be missing or slow,
+        // and the heartbeat must not wait for them.
         let rewriting = time::timeout_at(until, self.connections.rewrite(&records));
         match rewriting.await.unwrap_or(Err(Fault::NotConnected)) {
             Ok(()) => {

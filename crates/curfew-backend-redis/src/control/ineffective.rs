@@ -1,9 +1,9 @@
-//! Ineffective keys: keys that look like a revocation's but match no session. They are logged once,
-//! listed, and counted.
+//! Ineffective keys: keys that look like the key of a revocation but match no session. Each is
+//! logged once, listed, and counted.
 //!
 //! A key that parses is stored like any other known revocation, because a reload may make its kind
-//! effective; this module only logs it. Other keys, and keys without the braces, are remembered by
-//! their whole name.
+//! effective. This module only logs such a key. A key that does not parse or lacks the braces is
+//! remembered by its whole name.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -16,14 +16,14 @@ use super::{Control, Generation};
 use crate::fault::Fault;
 use crate::keys::Keys;
 
-/// Most names that are remembered, so that each is logged once.
+/// Maximum number of names that are remembered, so that each is logged once.
 const MAX_REMEMBERED: usize = 100_000;
 
-/// Most index entries read in one command.
+/// Maximum number of index entries read in one command.
 const BATCH: isize = 1000;
 
-/// The reason for which a key of this name matches no session under any settings; `None` if it may
-/// match one.
+/// The reason why a key of this name matches no session under any settings; `None` if it may match
+/// a session.
 pub(crate) fn why(keys: &Keys, name: &[u8]) -> Option<Ineffective> {
     match name.strip_prefix(keys.revoked_prefix().as_bytes()) {
         Some(written) => RevocationKey::parse_written(written).err(),
@@ -32,7 +32,8 @@ pub(crate) fn why(keys: &Keys, name: &[u8]) -> Option<Ineffective> {
 }
 
 impl Control {
-    /// Checks ineffective keys that were touched: each is added to the index, or removed from it.
+    /// Checks ineffective keys that were touched. Each is added to the index if it exists, and
+    /// removed from the index otherwise.
     pub(super) async fn look_at_nameless(
         &mut self,
         generation: &mut Generation,
@@ -106,7 +107,8 @@ impl Control {
                 }
                 remove.query_async::<()>(&mut generation.connection).await?;
             }
-            // Removed entries have moved the later ones up, so only the kept ones count.
+            // The removal of entries has moved the later entries up, so only the remaining entries
+            // count.
             from += kept.len() as isize;
             there.extend(kept.into_iter().map(|(name, _)| name));
             if last || there.len() >= MAX_REMEMBERED {
@@ -143,7 +145,7 @@ impl Control {
         Ok(ends.into_iter().map(score).collect())
     }
 
-    /// True if this server holds the key. In a cluster, a key without the braces may lie on any
+    /// True if this server holds the key. In a cluster, a key without the braces may be on any
     /// server.
     fn is_here(&self, name: &[u8]) -> bool {
         !self.connections.is_cluster()
@@ -155,7 +157,7 @@ impl Control {
         self.nameless.len() < MAX_REMEMBERED && self.nameless.insert(name.to_vec())
     }
 
-    /// Logs the keys that can match no session, among keys that have just become known.
+    /// Logs which of the newly known keys can match no session.
     pub(super) fn tell_of_new<'a>(&self, new: impl Iterator<Item = &'a SpelledKey>) {
         let is_kind = |kind: &str| self.core.local.is_kind(kind);
         let reasons = new.filter_map(|written| written.key.ineffective(written.spelling, is_kind));

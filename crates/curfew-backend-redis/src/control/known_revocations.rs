@@ -1,4 +1,4 @@
-//! The revocations that a node knows, and writes back when Redis has lost them.
+//! The revocations that a node knows. The node writes them back if Redis has lost them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Weak;
@@ -11,17 +11,17 @@ use tokio::sync::Notify;
 use super::pushes::Pushes;
 use super::read::SpelledKey;
 
-/// Value stored in place of one that is too long or not a string. It covers everyone.
+/// Value stored for a key whose own value is too long or is not a string. It covers every token.
 const EVERYONE: &[u8] = b"1";
 
-/// Longest value that is parsed, in bytes. A longer one covers everyone.
+/// Longest value that is parsed, in bytes. A longer value covers every token.
 pub(super) const MAX_VALUE_BYTES: usize = 4096;
 
-/// Most keys reported by admissions that wait to be read. A key that finds no room is reported
-/// again by the next admission that it covers.
+/// Maximum number of keys that admissions have reported and that wait to be read. A key that finds
+/// no room is reported again by the next admission that it covers.
 const MAX_MET: usize = 100_000;
 
-/// A revocation as Redis holds it.
+/// A revocation as Redis stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
     /// The value of the key, or [`EVERYONE`] if the key is not a string or its value too long.
@@ -31,8 +31,8 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// Creates one from the answers to `GETRANGE` and `PEXPIRETIME`. Returns `None` if the key does
-    /// not exist. `value` is `None` for a key that is not a string.
+    /// Creates a revocation from the answers to `GETRANGE` and `PEXPIRETIME`. Returns `None` if the
+    /// key does not exist. `value` is `None` for a key that is not a string.
     pub(crate) fn new(value: Option<Vec<u8>>, expires_at_ms: i64) -> Option<Self> {
         /// The answer of `PEXPIRETIME` for a key that does not exist.
         const NO_KEY: i64 = -2;
@@ -54,7 +54,7 @@ impl Known {
     /// The revocation that the value describes.
     pub(crate) fn revocation(&self) -> Revocation {
         Revocation {
-            // Rounded up: the revocation must not seem to end before it does.
+            // The end is rounded up, because the revocation must not appear to end too early.
             expires_at: self
                 .expires_at_ms
                 .map(|end| end.max(0).unsigned_abs().div_ceil(1000)),
@@ -93,8 +93,8 @@ pub(crate) struct KnownRevocations {
 #[derive(Debug, Default)]
 struct Book {
     known: HashMap<RevocationKey, Vec<(Spelling, Known)>>,
-    /// The number of keys of each kind, and of keys that may be malformed digests. They give the
-    /// number of ineffective keys without a walk over all of them.
+    /// The number of keys of each kind. With `wrong_digests`, it gives the number of ineffective
+    /// keys without a walk over all keys.
     kinds: HashMap<Box<str>, usize>,
     wrong_digests: usize,
 }
@@ -144,7 +144,7 @@ impl Book {
         if removed {
             self.count(written, false);
         }
-        // A new map, because an emptied one does not release its memory.
+        // The map is replaced by a new map, because an emptied map does not release its memory.
         if self.known.is_empty() {
             self.known = HashMap::new();
         }
@@ -152,12 +152,13 @@ impl Book {
 }
 
 impl KnownRevocations {
-    /// Adds a revocation or changes its value. Returns true if its spelling was not known.
+    /// Adds a revocation or changes its value. Returns true if the key was not known in this
+    /// spelling.
     pub(super) fn insert(&self, written: &SpelledKey, known: Known) -> bool {
         let SpelledKey { key, spelling } = written;
         let mut book = self.book.write();
         let earlier = book.known.remove_entry(key);
-        // The new key may be the first to show the plain value.
+        // The new spelling may be the first that reveals the plain value.
         let (key, mut spellings) = match earlier {
             Some((earlier, spellings)) if key.plain_value().is_none() => (earlier, spellings),
             Some((_, spellings)) => (key.clone(), spellings),
@@ -181,7 +182,7 @@ impl KnownRevocations {
         self.book.write().remove(written);
     }
 
-    /// The same key, with its plain value if that is known.
+    /// The same key, with its plain value if this node knows it.
     pub(super) fn complete(&self, key: &RevocationKey) -> RevocationKey {
         let book = self.book.read();
         match book.known.get_key_value(key) {
@@ -234,7 +235,7 @@ impl KnownRevocations {
         unknown + book.wrong_digests
     }
 
-    /// The revocations that have not expired at `now_ms` of Redis' clock. Expired ones are
+    /// The revocations that have not expired at `now_ms` of Redis' clock. Expired revocations are
     /// forgotten.
     pub(super) fn in_force(&self, now_ms: i64) -> Vec<(SpelledKey, Known)> {
         let mut book = self.book.write();
@@ -277,8 +278,8 @@ impl KnownRevocations {
     }
 
     /// Reports a key that an admission has found in Redis. If the node does not know the key with
-    /// this value, the control task reads the key itself. Redis may have lost the value since the
-    /// admission, so the node does not take it from the admission (M19 of the model).
+    /// this value, the control task reads the key itself. The node does not store the value that
+    /// the admission found, because Redis may have lost it since then (M19 of the model).
     pub(crate) fn meet(&self, written: &SpelledKey, found: &Known) {
         if self.known(written, |known| known == found) {
             return;
@@ -320,10 +321,10 @@ impl KnownRevocations {
         *self.pushes.lock() = pushes;
     }
 
-    /// Holds back the session with these keys, as long as one of them waits to be read.
+    /// Holds back the session with these keys as long as at least one of the keys waits to be read.
     pub(crate) fn hold(&self, keys: &[RevocationKey]) {
-        // The lock is released before the call: `hold` takes the locks of the pushes and of the
-        // hub.
+        // The lock is released before the call, because `hold` takes the locks of the pushes and of
+        // the hub.
         let pushes = self.pushes.lock().upgrade();
         if let Some(pushes) = pushes {
             pushes.hold(keys);

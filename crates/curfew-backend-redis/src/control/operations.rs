@@ -18,13 +18,13 @@ use crate::fault::Fault;
 use crate::request::{ControlRequest, WriteReceipt};
 use crate::span;
 
-/// Most attempts to write a revocation while others write the same key.
+/// Maximum number of attempts to write a revocation while other clients write the same key.
 const ATTEMPTS: usize = 10;
 
 /// The number of commands that write a revocation: one for the key, one for the index.
 const WRITES: usize = 2;
 
-/// Most revocations whose ended sessions are counted for a receipt at a time.
+/// Maximum number of revocations whose ended sessions are stored for receipts at a time.
 const MAX_COUNTED: usize = 4096;
 
 /// Time after which a disconnected replica no longer counts as expected.
@@ -44,7 +44,7 @@ pub(super) fn value_of(revocation: &Revocation, id: Option<&str>) -> String {
         /// The id of this write, for receipts.
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<&'a str>,
-        /// The span that wrote it.
+        /// The span that wrote the revocation.
         #[serde(skip_serializing_if = "Option::is_none")]
         trace: Option<String>,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +96,7 @@ impl Control {
         }
     }
 
-    /// Writes a revocation. It never replaces one that covers more.
+    /// Writes a revocation. It never replaces a revocation that covers more tokens.
     async fn revoke(
         &mut self,
         generation: &mut Generation,
@@ -122,8 +122,8 @@ impl Control {
         Ok(WriteReceipt { id, replicas })
     }
 
-    /// Writes a revocation that this node knows over one that covers less. Returns true if it
-    /// wrote.
+    /// Replaces the revocation in Redis by the revocation that this node knows, if the one in Redis
+    /// covers less. Returns true if it wrote.
     pub(super) async fn widen(
         &mut self,
         generation: &mut Generation,
@@ -133,8 +133,8 @@ impl Control {
         self.write(generation, written, revocation, None).await
     }
 
-    /// Writes a revocation, merged with the one in Redis. Without an `id`, it writes only if the
-    /// one in Redis covers less. Returns true if it wrote.
+    /// Merges a revocation with the revocation in Redis, and writes the result. Without an `id`, it
+    /// writes only if the revocation in Redis covers less. Returns true if it wrote.
     async fn write(
         &mut self,
         generation: &mut Generation,
@@ -144,8 +144,8 @@ impl Control {
     ) -> Result<bool, Fault> {
         let name = spelled.name(&self.core.keys);
         for _ in 0..ATTEMPTS {
-            // Watched before the read: the transaction below fails if another client writes the key
-            // in between.
+            // The key is watched before it is read. The transaction below fails if another client
+            // writes the key in between.
             cmd("WATCH")
                 .arg(&name)
                 .query_async::<()>(&mut generation.connection)
@@ -161,7 +161,7 @@ impl Control {
                 cmd("UNWATCH")
                     .query_async::<()>(&mut generation.connection)
                     .await?;
-                // Redis already covers as much.
+                // The revocation in Redis already covers as much.
                 return Ok(false);
             }
             let value = value_of(&revocation, id);
@@ -189,8 +189,8 @@ impl Control {
             let written: Option<Vec<Value>> =
                 transaction.query_async(&mut generation.connection).await?;
             if written.is_some() {
-                // Remembered at once, not at the push: the data may be lost before the push
-                // arrives.
+                // The revocation is remembered at once and not at the push, because Redis may lose
+                // the data before the push arrives.
                 generation.gone.retain(|gone| gone != spelled);
                 self.known_revocations.insert(spelled, known);
                 return Ok(true);
@@ -200,13 +200,14 @@ impl Control {
         Err(Fault::Contended)
     }
 
-    /// Waits for a replica to receive the write. Returns the replicas that have it and the replicas
-    /// that should, or `None` without replicas.
+    /// Waits for a replica to receive the write. Returns the number of replicas that have the write
+    /// and the number of replicas that should have it, or `None` without replicas.
     async fn replicate(
         &mut self,
         generation: &mut Generation,
     ) -> Result<Option<(u64, u64)>, Fault> {
-        // Replicas disconnect and return: one that was here a while ago still counts as expected.
+        // Replicas disconnect and return, so a replica that was connected recently still counts as
+        // expected.
         let role: Vec<Value> = cmd("ROLE").query_async(&mut generation.connection).await?;
         self.check_role(&role)?;
         let missed = self
@@ -216,7 +217,7 @@ impl Control {
             return Ok(None);
         }
         let wanted = 1;
-        // Shorter than the connection's own timeout, which would break the connection.
+        // The wait is shorter than the connection's own timeout, which would break the connection.
         let patience = REPLICATION.min(self.core.connector.timeout() / 2);
         let have: u64 = cmd("WAIT")
             .arg(wanted)
@@ -252,8 +253,9 @@ impl Control {
         Ok(removed > 0)
     }
 
-    /// Reads a revocation that was just written, and ends the sessions it covers, unless its push
-    /// has done so already. Fails if the revocation may not find every session that it names.
+    /// Reads a revocation that was just written, and ends the sessions that it covers, unless its
+    /// push has already ended them. Fails if the revocation may not find every session that it
+    /// names.
     async fn confirm(
         &mut self,
         generation: &mut Generation,
@@ -270,15 +272,15 @@ impl Control {
             .filter_map(|(written, known)| Some((written, known?)))
             .collect();
         if found.is_empty() {
-            // Lifted again, or lost: there is nothing to confirm.
+            // The revocation was lifted again or lost, so there is nothing to confirm.
             return Err(Fault::NotThere);
         }
         let mut ended = Ended::default();
         for (written, known) in &found {
             ended.join(self.apply(&written.revoked(known), learned));
         }
-        // Asked after the revocation is applied: a reload in between may have hidden sessions from
-        // it.
+        // The question comes after the revocation was applied, because a reload in between may have
+        // hidden sessions from the revocation.
         let finds = self.core.events.finds(key.kind());
         self.note_found(generation, &found).await?;
         if !finds {
@@ -292,7 +294,8 @@ impl Control {
         Ok(ended)
     }
 
-    /// Remembers the sessions that the push of an API revocation has ended, for its receipt.
+    /// Remembers the sessions that the push of an API revocation has ended, for the revocation's
+    /// receipt.
     pub(super) fn count_for(&mut self, id: String, ended: Ended) {
         if self.counted.len() >= MAX_COUNTED {
             self.counted.pop_front();
@@ -316,7 +319,7 @@ impl Control {
     }
 }
 
-/// Answers the requester, who may have given up. Returns the fault, if there was one.
+/// Answers the requester, who may have given up. Returns the fault if there was a fault.
 fn answer<T>(
     reply: tokio::sync::oneshot::Sender<Result<T, BackendError>>,
     result: Result<T, Fault>,

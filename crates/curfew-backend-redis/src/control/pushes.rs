@@ -2,7 +2,8 @@
 //!
 //! The connection's own task calls [`Pushes::take`] for each push, before it delivers any later
 //! reply. The sessions that a key may name are held back at once, until the control task has read
-//! the key. A further push of a key that waits costs nothing, because its sessions are held back.
+//! the key. A further push of a waiting key costs nothing, because the key's sessions are held back
+//! already.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -21,13 +22,15 @@ use super::{Control, Generation};
 use crate::core::Core;
 use crate::fault::Fault;
 
-/// Most keys that wait to be read. With more, every session is compared with Redis instead.
+/// Maximum number of keys that wait to be read. Above this number, every session is compared with
+/// Redis instead.
 const MAX_KEYS: usize = 1_000_000;
 
-/// Most keys read in one step.
+/// Maximum number of keys read in one step.
 pub(super) const BATCH: usize = 1024;
 
-/// Most ineffective keys that wait to be looked at. Further ones are ignored: they end no session.
+/// Maximum number of ineffective keys that wait to be looked at. Further ineffective keys are
+/// ignored, because they end no session.
 const MAX_NAMELESS: usize = 10_000;
 
 /// The epoch's key name, after the tracked prefix.
@@ -36,9 +39,9 @@ const EPOCH: &str = "epoch";
 /// The pushes that the control task has not handled yet.
 pub(super) struct Pushes {
     core: Arc<Core>,
-    /// The start of revocations' keys.
+    /// The prefix of the keys of revocations.
     prefix: String,
-    /// The same without the braces.
+    /// The prefix of such a key that was written without the braces.
     unbraced_prefix: String,
     state: Mutex<PendingPushes>,
     /// Notified by each push.
@@ -52,8 +55,8 @@ struct PendingPushes {
     keys: HashMap<RevocationKey, Touched>,
     /// Names of ineffective keys.
     nameless: HashSet<Vec<u8>>,
-    /// True if track is lost: any revocation may have changed, because the database was emptied or
-    /// more keys were touched than may wait.
+    /// True if the node lost track of the revocations: any revocation may have changed, because the
+    /// database was emptied or more keys were touched than may wait.
     lost_track: bool,
     /// True if the epoch was touched.
     epoch: bool,
@@ -69,22 +72,22 @@ struct Touched {
     suspensions: Vec<Suspension>,
 }
 
-/// The meaning of the name of a touched key.
+/// The kind of a touched key, by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TouchedKey {
     /// The key of a revocation.
     Key(RevocationKey),
     /// The key of the epoch.
     Epoch,
-    /// A key that looks like a revocation's and names no session.
+    /// A key that looks like the key of a revocation but names no session.
     Nameless,
-    /// A key of something else.
+    /// Any other key.
     Foreign,
 }
 
 impl TouchedKey {
-    /// Parses a name. `prefix` is the start of revocations' keys, `unbraced` the same without the
-    /// braces.
+    /// Parses a name. `prefix` is the prefix of the keys of revocations, and `unbraced` is this
+    /// prefix without the braces.
     pub(crate) fn of(name: &[u8], prefix: &str, unbraced: &str) -> Self {
         let Some(written) = name.strip_prefix(prefix.as_bytes()) else {
             return match name.starts_with(unbraced.as_bytes()) {
@@ -102,7 +105,8 @@ impl TouchedKey {
     }
 }
 
-/// Keys taken to be read. Dropping the value releases the sessions held back for them.
+/// Keys that are taken to be read. Dropping the value releases the sessions that are held back for
+/// these keys.
 struct Taken {
     keys: Vec<RevocationKey>,
     /// The time of the first push of each key.
@@ -167,9 +171,9 @@ impl Pushes {
     fn named(&self, key: RevocationKey, at: Instant) {
         let mut state = self.state.lock();
         if let Some((waiting, touched)) = state.keys.remove_entry(&key) {
-            // The sessions stay held back until the key is read, which happens after this push.
-            // That includes sessions registered since: see [`Pushes::hold`]. The spelling that
-            // shows the plain value is kept.
+            // The key's sessions are held back already, including sessions registered after the
+            // earlier push: see [`Pushes::hold`]. They stay held back until the key is read. Of the
+            // two keys, one that shows the plain value is stored.
             let known = waiting.plain_value().is_some();
             state
                 .keys
@@ -178,37 +182,37 @@ impl Pushes {
         }
         // The lock is released, because `suspend` takes the locks of the hub.
         drop(state);
-        // The sessions are held back first: a heartbeat on its way must not release them.
+        // The sessions are held back before the key is queued. If the key were queued first, a
+        // heartbeat on its way could let messages through to them.
         let suspension = self.core.events.suspend(&key);
         let mut state = self.state.lock();
-        // Only this task adds keys, so the key is still missing.
+        // Only this task adds keys, so the key is still not queued.
         let suspensions = suspension.into_iter().collect();
         state.keys.insert(key, Touched { at, suspensions });
         if state.keys.len() > MAX_KEYS {
-            // All sessions are compared instead. Touched keys without a session on this node are
-            // forgotten.
+            // All sessions are compared instead. The touched keys are dropped, even the keys
+            // without a session on this node.
             let forgotten = std::mem::take(&mut state.keys);
             drop(state);
-            // The lease ends before the sessions held back for these keys are released.
+            // The lease ends before the sessions that are held back for these keys are released.
             self.lose_track();
             drop(forgotten);
         }
     }
 
-    /// Holds back a session that was registered a moment ago, until those of its keys that wait
-    /// have been read.
+    /// Holds back a session that was just registered until all its waiting keys have been read.
     ///
-    /// A key that waits may have been pushed before this session was registered. A later push of
-    /// the key holds back no further session. The session's own check at Redis is not enough,
-    /// because the key may be written with another value after the check. Heartbeats renew the
-    /// lease while keys wait. A key that does not wait holds the session back when it is pushed.
+    /// A waiting key may have been pushed before this session was registered, and a later push of
+    /// the key would not hold the session back. The session's own check at Redis is not enough,
+    /// because the key may be written with another value after the check while heartbeats renew the
+    /// lease. Keys that do not wait need no action: their next push holds the session back.
     pub(super) fn hold(&self, keys: &[RevocationKey]) {
-        // Nearly every registration ends here.
+        // Nearly every registration ends here, because keys rarely wait.
         if self.state.lock().keys.is_empty() {
             return;
         }
         let Some(session) = keys.iter().find(|key| key.kind() == "session") else {
-            // A session always has this key; without it there is nothing to hold back.
+            // Every session has a key of this kind. Without it there is nothing to hold back.
             return;
         };
         for key in keys {
@@ -225,8 +229,8 @@ impl Pushes {
         }
     }
 
-    /// Ends the lease, because any revocation may have changed. Waiting keys are kept, and read
-    /// after every session was compared.
+    /// Ends the lease, because any revocation may have changed. Waiting keys stay queued, and are
+    /// read after every session was compared.
     pub(super) fn lose_track(&self) {
         let mut state = self.state.lock();
         state.lost_track = true;
@@ -235,10 +239,10 @@ impl Pushes {
         self.arrived.notify_one();
     }
 
-    /// Runs `act` unless track is lost. Track is not lost during the run.
+    /// Runs `act` unless the node has lost track. The node cannot lose track while `act` runs.
     pub(super) fn unless_lost<T>(&self, act: impl FnOnce() -> T) -> Option<T> {
-        // The lock is held during `act`. `lose_track` ends the lease under the same lock, so no
-        // renewal can come after it.
+        // The lock is held during `act`. `lose_track` ends the lease under the same lock, so the
+        // renewal in `act` cannot undo that end.
         let state = self.state.lock();
         (!state.lost_track).then(act)
     }
@@ -253,12 +257,13 @@ impl Pushes {
         self.state.lock().gone
     }
 
-    /// True if track is lost.
+    /// True if the node has lost track.
     pub(super) fn has_lost_track(&self) -> bool {
         self.state.lock().lost_track
     }
 
-    /// Declares that track is no longer lost. The caller compares every session from here on.
+    /// Records that the node has track again. The caller must call it before it compares every
+    /// session.
     pub(super) fn find_track(&self) {
         self.state.lock().lost_track = false;
     }
@@ -310,7 +315,8 @@ impl Taken {
 }
 
 impl Control {
-    /// Reads the keys that were pushed, ends the sessions they cover, and releases the others.
+    /// Reads the keys that were pushed, ends the sessions that the revocations cover, and releases
+    /// the other sessions.
     pub(super) async fn read_pushed(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let taken = generation.pushes.batch();
         let Taken {
@@ -322,7 +328,7 @@ impl Control {
         } = taken;
         let read = self.read_taken(generation, &keys, &touched_at, epoch).await;
         if read.is_err() {
-            // The lease ends before the sessions held back for these keys are released.
+            // The lease ends before the sessions that are held back for these keys are released.
             self.core.lease.expire();
         }
         read?;
@@ -330,7 +336,7 @@ impl Control {
         self.look_at_nameless(generation, nameless).await
     }
 
-    /// Reads taken keys. The caller holds the suspensions meanwhile.
+    /// Reads taken keys. Meanwhile the caller keeps the suspensions of the keys' sessions.
     async fn read_taken(
         &mut self,
         generation: &mut Generation,
@@ -343,7 +349,7 @@ impl Control {
             if epoch != self.epoch {
                 debug!("the epoch is another");
                 generation.pushes.lose_track();
-                // The new epoch means lost data: the next setup reads everything.
+                // A new epoch means that data was lost. The next setup reads everything.
                 return Ok(());
             }
         }
@@ -351,7 +357,7 @@ impl Control {
             return Ok(());
         }
         self.step("push").count(keys.len()).log();
-        // Each key is read in every spelling, not only the one that was touched.
+        // Each key is read in every spelling, not only in the spelling that was touched.
         let mut written = Vec::with_capacity(keys.len() * 2);
         let mut learned_at = Vec::with_capacity(keys.len() * 2);
         for (key, at) in keys.iter().zip(touched_at) {
@@ -379,8 +385,8 @@ impl Control {
             found.push((written, known));
         }
         self.step("get").count(keys.len()).revoked(ended).log();
-        // A missing spelling of a key that exists was usually never written. It counts as removed
-        // only if this node knew it.
+        // If a key exists in one spelling, its missing spellings were usually never written. A
+        // missing spelling counts as removed only if this node knew it.
         let there: HashSet<&RevocationKey> = found.iter().map(|(there, _)| &there.key).collect();
         gone.retain(|gone| !there.contains(&gone.key) || self.known_revocations.has(gone));
         self.note_found(generation, &found).await?;

@@ -10,16 +10,17 @@ use crate::connect::Connection;
 use crate::fault::Fault;
 use crate::keys::Keys;
 
-/// Most keys read in one transaction. With their values they take a mebibyte at most.
+/// Maximum number of keys read in one transaction. Their values take at most one mebibyte.
 const AT_ONCE: usize = 256;
 
-/// Most bytes of names in one command. A longer name goes alone.
+/// Maximum total size of the names in one command, in bytes. A longer name gets a command of its
+/// own.
 const NAMES_AT_ONCE: usize = 256 * 1024;
 
-/// Most reads under way at once.
+/// Maximum number of reads under way at once.
 const READS_AT_ONCE: usize = 4;
 
-/// Most names in one `EXISTS`: those of 512 sessions.
+/// Maximum number of names in one `EXISTS`, which suffice for 512 sessions.
 const EXISTS_AT_ONCE: usize = 4096;
 
 /// A key in one spelling.
@@ -30,7 +31,7 @@ pub(crate) struct SpelledKey {
 }
 
 impl SpelledKey {
-    /// A key in each spelling that can be derived from what is known of its value.
+    /// The key in each of its known [`spellings`](RevocationKey::spellings).
     pub(crate) fn all(key: &RevocationKey) -> impl Iterator<Item = Self> {
         key.spellings().map(|spelling| Self {
             key: key.clone(),
@@ -38,7 +39,7 @@ impl SpelledKey {
         })
     }
 
-    /// The entry of the index for this spelling.
+    /// The entry of this key and spelling in the index.
     pub(super) fn member(&self) -> String {
         self.key.written(self.spelling)
     }
@@ -83,8 +84,8 @@ fn name_groups(names: &[Vec<u8>], count: usize) -> impl Iterator<Item = &[Vec<u8
     groups(names, count, Vec::len)
 }
 
-/// Reads the keys of these names. Returns the value and expiry of each, or `None` if it does not
-/// exist.
+/// Reads the keys of these names. Returns the value and expiry of each key, or `None` for a key
+/// that does not exist.
 pub(super) async fn read_names(
     connection: &Connection,
     names: &[Vec<u8>],
@@ -102,7 +103,7 @@ pub(super) async fn read_names(
     Ok(known)
 }
 
-/// Like [`read_names`], for one key that is watched.
+/// Like [`read_names`], for one key that the connection watches.
 pub(super) async fn read_watched(
     connection: &Connection,
     name: &str,
@@ -113,9 +114,9 @@ pub(super) async fn read_watched(
 }
 
 /// Reads a group of keys, in a transaction if `atomic`. Without a transaction, a key could be
-/// written or lifted between the two commands. `GETRANGE` answers for a missing key as for an empty
-/// value, and an empty value covers everyone. A watched key needs no transaction, which would end
-/// the watch.
+/// written or lifted between the two commands. `GETRANGE` gives the same answer for a missing key
+/// and for an empty value, and an empty value covers every token. A watched key is read without a
+/// transaction, which would end the watch.
 async fn read_group(
     mut connection: Connection,
     names: &[Vec<u8>],
@@ -126,7 +127,7 @@ async fn read_group(
         pipeline.atomic();
     }
     for name in names {
-        // One byte more than the limit shows that the value is longer.
+        // One byte more than the limit is read, which shows if the value is longer than the limit.
         pipeline
             .cmd("GETRANGE")
             .arg(name)
@@ -157,7 +158,7 @@ async fn read_group(
     Ok(known)
 }
 
-/// The existing keys among these names, each with its index in the list.
+/// Finds which of these names exist as keys. Returns each with the index of its name in the list.
 pub(crate) async fn find_names(
     connection: &mut Connection,
     names: &[Vec<u8>],
@@ -165,7 +166,8 @@ pub(crate) async fn find_names(
     let mut there = Vec::new();
     let mut first = 0;
     for group in name_groups(names, EXISTS_AT_ONCE) {
-        // Counted first: nearly always no key exists. The count includes keys of any type.
+        // The keys are counted first, because nearly always no key exists. The count includes keys
+        // of any type.
         let count: u64 = cmd("EXISTS").arg(group).query_async(connection).await?;
         if count > 0 {
             let mut pipeline = pipe();
@@ -184,7 +186,7 @@ pub(crate) async fn find_names(
     Ok(found.filter_map(|(at, known)| Some((at, known?))).collect())
 }
 
-/// The existing keys among these, in every spelling.
+/// Finds which of these keys exist, in every spelling.
 pub(super) async fn find(
     connection: &mut Connection,
     keys: &Keys,
@@ -207,7 +209,8 @@ pub(super) async fn find(
     Ok(found.collect())
 }
 
-/// Reads these keys. Returns the value and expiry of each, or `None` if it does not exist.
+/// Reads these keys. Returns the value and expiry of each key, or `None` for a key that does not
+/// exist.
 pub(crate) async fn read(
     connection: &Connection,
     keys: &Keys,

@@ -1,5 +1,5 @@
-//! Comparisons of sessions with Redis: all of them before the first lease, and a sweep over all of
-//! them every half minute.
+//! Comparisons of sessions with Redis. Every session is compared before the first lease, and a
+//! sweep compares every session again each half minute.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use super::{Control, Generation, SWEEP};
 use crate::connect::Connection;
 use crate::fault::Fault;
 
-/// Most sessions compared in one step.
+/// Maximum number of sessions compared in one step.
 pub(super) const CHUNK: usize = 512;
 
-/// Most chunks under way at once.
+/// Maximum number of chunks under way at once.
 const CHUNKS_AT_ONCE: usize = 4;
 
 impl Control {
@@ -46,7 +46,7 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Finds the existing keys among these, over a clone of the connection.
+    /// Finds which of the sessions' keys exist, over a clone of the connection.
     async fn find_over(
         &self,
         mut connection: Connection,
@@ -57,7 +57,7 @@ impl Control {
 
     /// Starts a sweep over every session.
     pub(super) fn start_sweep(&mut self, generation: &mut Generation) {
-        // A comparison under way covers every session anyway.
+        // No sweep is needed during a comparison, which covers every session.
         if !self.comparison.is_under_way() {
             generation.sweep = self.core.local.sessions();
         }
@@ -79,9 +79,9 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Ends the sessions covered by revocations that were found without a push. A key whose push
-    /// has arrived meanwhile is left to the handling of that push. Returns the number of sessions
-    /// ended.
+    /// Ends the sessions covered by revocations that were found without a push. If a push of the
+    /// key has arrived meanwhile, the handling of the push ends the sessions instead. Returns the
+    /// number of sessions ended.
     pub(super) async fn apply_unpushed(
         &mut self,
         generation: &mut Generation,
@@ -92,7 +92,7 @@ impl Control {
             return Ok(0);
         }
         // Redis sends a push after the answers of the same iteration of its event loop. The answer
-        // to PING comes later than such a push, which therefore does not count as missed.
+        // to PING arrives after such a push, so the revocation does not count as missed.
         cmd("PING")
             .query_async::<()>(&mut generation.connection)
             .await?;
@@ -103,8 +103,8 @@ impl Control {
             }
             let count = self.apply(&written.revoked(known), began).count();
             ended += count;
-            // A push finds no session by a kind until the session is indexed by it. Such a session
-            // does not count as missed.
+            // While a session is not indexed by a kind, no push of this kind finds the session.
+            // Such a session does not count as missed.
             if self.core.events.finds(written.key.kind()) {
                 missed += count;
             }
@@ -130,7 +130,7 @@ impl Control {
     }
 }
 
-/// The delay until the next sweep. It varies, so that nodes that started together do not sweep
+/// The delay until the next sweep. It is random, so that nodes that started together do not sweep
 /// together.
 pub(super) fn sweep_interval() -> Duration {
     SWEEP.mul_f64(0.8 + 0.4 * fastrand::f64())

@@ -1,5 +1,5 @@
-//! From a connection to the first lease: turn tracking on, read the epoch, write back missing
-//! revocations, compare every session, and only then take the lease.
+//! From connection to lease: turn tracking on, read the epoch, write revocations back, compare
+//! sessions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,26 +22,26 @@ use crate::fault::Fault;
 use crate::layout::check_primary;
 use crate::slots::Slot;
 
-/// Oldest version of Redis with every command used (`PEXPIREAT` with `GT`, `PEXPIRETIME`, sharded
-/// publications).
+/// Oldest version of Redis that has every command that Curfew uses (`PEXPIREAT` with `GT`,
+/// `PEXPIRETIME`, sharded publications).
 const OLDEST: (u32, u32) = (7, 0);
 
-/// Most revocations written back in one pipeline.
+/// Maximum number of revocations written back in one pipeline.
 const BATCH: usize = 1000;
 
 /// Time for which tokens issued before a loss of data are refused (`on_data_loss = "reauth"`). It
-/// is longer than any sensible token lives.
+/// is longer than the lifetime of any sensible token.
 const REAUTH_FOR: Duration = Duration::from_secs(400 * 24 * 3600);
 
-/// Delay after a loss of data before sessions are compared and admitted. By then every connected
-/// node has noticed the loss, and has written back the revocations it knows.
+/// Delay after a loss of data before sessions are compared and admitted. It gives every connected
+/// node time to notice the loss and to write back the revocations that it knows.
 const OTHERS_WRITE_BACK: Duration = Duration::from_secs(1);
 
-/// Most attempts to write a new epoch while others write one.
+/// Maximum number of attempts to write a new epoch while other nodes write one.
 const EPOCH_ATTEMPTS: usize = 5;
 
-/// Identifies one run of one server with one replication history. A promoted replica is another
-/// primary, and so is the same server after a restart.
+/// Identifies one run of one server with one replication history. A promoted replica counts as
+/// another primary. The same server after a restart counts as another primary too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Primary {
     run_id: String,
@@ -93,7 +93,7 @@ impl Control {
         self.compare_clocks(time, sent_at);
         self.check_role(&role)?;
         let server = check_server(&info)?;
-        // Logged once in each run of a server, because connections to it may break often.
+        // The risks are logged once in each run of a server, because connections may break often.
         if self.told_of.as_ref() != Some(&server.primary) {
             for risk in &server.risks {
                 warn!(redis = %address, "{risk}");
@@ -105,15 +105,15 @@ impl Control {
                 "fencing: none; set min-replicas-to-write, or a replaced primary keeps accepting revocations for a while"
             );
         }
-        // From here on every touched revocation key is pushed. Tracking comes before any read: a
-        // key touched in between must not be missed.
+        // From here on Redis pushes the name of every touched revocation key. Tracking starts
+        // before any read, because a key that is touched in between must not be missed.
         cmd("CLIENT")
             .arg("TRACKING")
             .arg("ON")
             .arg("BCAST")
             .arg("PREFIX")
             .arg(core.keys.revoked_prefix())
-            // Keys written without the braces. In a cluster such a key lies on any server.
+            // This prefix tracks keys without the braces. In a cluster, any server may have one.
             .arg("PREFIX")
             .arg(core.keys.unbraced_prefix())
             .query_async::<()>(&mut connection)
@@ -137,7 +137,7 @@ impl Control {
         })
     }
 
-    /// Fails if the server is not a primary. Notes whether it has replicas.
+    /// Fails if the server is not a primary. Records the time if the server has replicas.
     pub(super) fn check_role(&mut self, role: &[Value]) -> Result<(), Fault> {
         check_primary(role)?;
         if matches!(role.get(2), Some(Value::Array(replicas)) if !replicas.is_empty()) {
@@ -149,17 +149,17 @@ impl Control {
     /// Does everything up to the first lease on this connection.
     pub(super) async fn set_up(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         generation.set_up_at = Instant::now();
-        // Before the first read: a loss of track from here on belongs to this setup.
+        // Called before the first read: this setup must notice each loss of track from here on.
         generation.pushes.find_track();
         let lost = self.settle_epoch(generation).await?;
-        // The data may be lost, or belong to another server. So the node checks what it remembers
-        // of streams before it uses that again.
+        // The data may be lost, or belong to another server. The node must check its copies of
+        // streams before it uses them again.
         self.core.events.doubt_streams();
         // `known` is set only at the end, when the node is synced with the primary. If the
-        // connection breaks before, the primary must count as unknown again.
+        // connection breaks before the end, the primary must count as unknown in the next setup.
         let is_known = self.known.as_ref() == Some(&generation.primary);
         if !is_known {
-            // The heartbeat and the node's registration may be lost with the data.
+            // The heartbeat and the node's registration may be lost together with the data.
             self.registered = false;
             self.core.status.forget_registration();
             self.reassert(generation).await?;
@@ -168,11 +168,11 @@ impl Control {
             // Other nodes may know revocations that this node does not.
             time::sleep(OTHERS_WRITE_BACK).await;
         }
-        // Compared before the first heartbeat: the lease vouches for every session.
+        // Sessions are compared before the heartbeat: its lease permits delivery to all of them.
         self.reconcile(generation).await?;
         self.beat(generation).await?;
         if generation.pushes.has_lost_track() {
-            // Revocations may have changed again: the next step is another setup.
+            // Revocations may have changed again, so the next step is another setup.
             return Ok(());
         }
         self.step("synced").log();
@@ -197,7 +197,7 @@ impl Control {
         self.step("null_push").log();
         // Keys touched meanwhile may be found only in the index.
         generation.learn = Some(0);
-        // Delayed, so that repeated losses of track do not keep the node busy.
+        // The setup is delayed, so that repeated losses of track do not keep the node busy.
         let earliest = generation.set_up_at + RESETUP;
         if earliest > Instant::now() {
             time::sleep_until(earliest).await;
@@ -216,8 +216,8 @@ impl Control {
         Ok(epoch)
     }
 
-    /// Reads the epoch of the data, and begins a new one if there is none. If data known to this
-    /// node may be lost, the primary counts as unknown again. Returns true in that case.
+    /// Reads the epoch of the data, and begins a new one if there is none. Returns true if data
+    /// that this node knows may be lost. The primary then counts as unknown again.
     async fn settle_epoch(&mut self, generation: &mut Generation) -> Result<bool, Fault> {
         let found = self.read_epoch(generation).await?;
         let lost = self.epoch.is_some() && found != self.epoch;
@@ -234,8 +234,8 @@ impl Control {
                 revocations = self.known_revocations.len(),
                 "redis has lost its data"
             );
-            // Reset before the new epoch is remembered: if the connection breaks from here on, the
-            // next connection must still write the revocations back.
+            // `known` is reset before the new epoch is remembered. If the connection breaks from
+            // here on, the next connection must still write the revocations back.
             self.known = None;
             generation.gone.clear();
         }
@@ -253,7 +253,7 @@ impl Control {
         Ok(lost)
     }
 
-    /// Begins a new epoch. If two nodes try, the first one's stays.
+    /// Begins a new epoch. If two nodes try at once, the epoch of the first node stays.
     async fn begin_epoch(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let key = self.core.keys.epoch();
         cmd("SET")
@@ -269,8 +269,8 @@ impl Control {
         }
     }
 
-    /// Raises the floor, which refuses every token issued until now, and begins a new epoch. Both
-    /// happen in one transaction: another node must not see the new epoch without the floor.
+    /// Raises the floor, which refuses every token issued until now, and begins a new epoch. One
+    /// transaction does both, because another node must not see the new epoch without the floor.
     async fn raise_floor(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let (epoch, all) = (
             self.core.keys.epoch(),
@@ -286,7 +286,7 @@ impl Control {
                 .await?;
             let found: Option<String> = cmd("GET").arg(&epoch).query_async(connection).await?;
             if found.is_some() && found != self.epoch {
-                // Another node has done it already.
+                // Another node has already raised the floor and begun the epoch.
                 cmd("UNWATCH").query_async::<()>(connection).await?;
                 self.epoch = found;
                 return Ok(());
@@ -295,10 +295,10 @@ impl Control {
             let floor = Revocation::reauth(now);
             let there = there.map(|known| known.revocation());
             let floor = match &there {
-                // A ban of everyone covers more than a floor, and must not be extended to the
-                // floor's duration.
+                // A revocation of every token covers more than a floor, and must not be extended to
+                // the floor's duration.
                 Some(there) if there.before.is_none() => None,
-                // The floor only moves up.
+                // The merge never lowers the floor.
                 Some(there) => Some(there.merge(floor)),
                 None => Some(floor),
             };
@@ -385,8 +385,8 @@ impl Control {
                 && known.before.is_none()
                 && known.expires_at.is_some();
             if ban_over_floor {
-                // Merged, the two would ban everyone for the duration of the floor, which no
-                // operator asked for.
+                // The merge of the two would refuse every token for the duration of the floor,
+                // which no operator has requested.
                 warn!(
                     "an expiring ban of all tokens is not written back over the longer floor of a data loss"
                 );
@@ -436,7 +436,7 @@ fn check_server(info: &str) -> Result<Server, Fault> {
     }
     let fencing = match field("connected_slaves") {
         "0" | "" => None,
-        // The field is present only if min-replicas-to-write is set.
+        // `INFO` has this field only if `min-replicas-to-write` is set.
         _ if fields.contains_key("min_slaves_good_slaves") => Some("min-replicas-to-write"),
         _ => Some(UNFENCED),
     };

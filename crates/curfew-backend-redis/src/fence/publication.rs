@@ -10,17 +10,18 @@ use tokio::sync::oneshot;
 use crate::fault::Fault;
 use crate::streams::NewEntry;
 
-/// A publication on its way to Redis, with the publisher that waits for its answer. Dropping it
-/// answers that it was not sent, or that its outcome is unknown.
+/// A publication on its way to Redis, with the sender of the answer to its publisher. A publication
+/// that is dropped without an answer answers that it was not sent, or that its outcome is unknown.
 pub(crate) struct Publication {
     /// The channel's name at Redis.
     pub(super) channel: String,
     pub(super) payload: Bytes,
-    /// The end of the lease under which it was accepted, as [`boottime`](curfew_model::boottime).
+    /// The end of the lease under which the publication was accepted, as
+    /// [`boottime`](curfew_model::boottime).
     pub(super) until: Duration,
-    /// True if Redis may have received it.
+    /// True if Redis may have received the publication.
     pub(super) sent: bool,
-    /// The entry that it becomes, if its channel has a stream.
+    /// The stream entry that the publication becomes, if its channel has a stream.
     pub(super) entry: Option<Box<NewEntry>>,
     answer: Option<oneshot::Sender<Result<Option<Position>, Fault>>>,
 }
@@ -52,7 +53,7 @@ impl Publication {
         (publication, answered)
     }
 
-    /// Refuses a publication that was not executed before later ones were.
+    /// Refuses the publication, because later publications were executed before it.
     pub(crate) fn overtaken(mut self) {
         self.answer(Err(Fault::Overtaken));
     }
@@ -62,7 +63,7 @@ impl Publication {
         self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 
-    /// Sends the answer. Only the first one counts.
+    /// Sends the answer. Later answers are ignored.
     pub(super) fn answer(&mut self, result: Result<Option<Position>, Fault>) {
         if let Some(answer) = self.answer.take() {
             // The publisher may have given up.
@@ -93,12 +94,12 @@ impl Run {
         self.until
     }
 
-    /// Answers the publishers that still wait with an unknown outcome.
+    /// Answers every publisher that still waits: the outcome is unknown, because of `error`.
     pub(crate) fn leave_open(&mut self, error: &RedisError) {
         self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::Redis(error.clone())))));
     }
 
-    /// Like [`Run::leave_open`], because the lease is over.
+    /// Answers every publisher that still waits: the outcome is unknown, because the lease is over.
     pub(crate) fn give_up(&mut self) {
         self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::LeaseOver))));
     }
@@ -132,14 +133,14 @@ impl Run {
         }
     }
 
-    /// True if the run's publications go into a stream.
+    /// True if the run's publications are appended to a stream.
     pub(super) fn appends(&self) -> bool {
         self.publications
             .first()
             .is_some_and(|first| first.entry.is_some())
     }
 
-    /// The run's entries with their envelopes, if its publications go into a stream.
+    /// The run's entries with their envelopes, if its publications are appended to a stream.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&NewEntry, &[u8])> + Clone {
         self.publications.iter().filter_map(|publication| {
             let entry = publication.entry.as_deref()?;

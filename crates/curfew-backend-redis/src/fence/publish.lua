@@ -1,6 +1,6 @@
 #!lua
--- ARGV: a deadline in microseconds since 1970, then channels and payloads in turn. In a cluster,
--- KEYS[1] is the channel, and ARGV holds the deadline and then payloads only.
+-- ARGV: a deadline in microseconds since 1970, then each publication's channel and payload. In a
+-- cluster, KEYS[1] is the channel of all publications, and only payloads follow the deadline.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[1]) then

@@ -8,7 +8,7 @@ const LEASE: Duration = Duration::from_secs(3);
 
 type PublishAnswer = oneshot::Receiver<Result<Option<Position>, Fault>>;
 
-/// A fence at a Redis whose clock is `ahead` of [`boottime`].
+/// A fence at a Redis whose clock is `ahead` microseconds ahead of [`boottime`].
 fn fence(cluster: bool, ahead: i64) -> Fence {
     let lease = Arc::new(DeliveryLease::not_held());
     lease.renew(boottime() + LEASE, lease.stretch());
@@ -23,7 +23,8 @@ fn fence(cluster: bool, ahead: i64) -> Fence {
     }
 }
 
-/// Publications in these channels, of `bytes` bytes each, under a lease that lasts.
+/// One publication of `bytes` bytes in each of these channels, under a lease that does not end
+/// during the test.
 fn publications(channels: &[&str], bytes: usize) -> (Vec<Publication>, Vec<PublishAnswer>) {
     let until = boottime() + LEASE * 2;
     channels
@@ -139,7 +140,7 @@ fn each_publication_has_the_answer_that_redis_gave() {
         // The script may have failed halfway.
         (error("ERR"), ["unknown_outcome"; 4]),
         (error(WITHIN), ["unknown_outcome"; 4]),
-        // The script answers so before it does anything.
+        // The script gives this answer before it does anything.
         (error(NORIGHT), ["unavailable"; 4]),
         (error("NOPERM"), ["unavailable"; 4]),
         (Value::Okay, ["unknown_outcome"; 4]),

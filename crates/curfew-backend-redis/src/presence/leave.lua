@@ -1,7 +1,8 @@
 -- ARGV: the session, and the beginning of its entry; then PUBLISH and a pub/sub channel for the
--- message about the removal, or nothing. The message is sent only if the entry asks for it.
+-- message about the removal. The last two are absent if no message is to be sent. The message is
+-- sent only if the entry requests it.
 --
--- Removes the session's entry if it has this beginning, and answers with it.
+-- Removes the session's entry if the entry has this beginning, and answers with the entry.
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if not entry or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
   return false

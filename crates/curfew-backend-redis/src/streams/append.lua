@@ -14,8 +14,8 @@ local now = time[1] * 1000000 + time[2]
 if now > tonumber(ARGV[1]) then
   return redis.error_reply('FENCED the lease of the node that has sent this is over')
 end
--- The rights to these commands are checked before the first write. Other commands are tried in a
--- harmless form instead, because `demand` costs more.
+-- The rights to these commands are checked before the first write. The other commands are not
+-- checked by `demand`, which costs more: they run in a harmless form before the first write.
 demand(ARGV[8], KEYS[3], '')
 demand('XADD', KEYS[1], '1-0', 'e', '')
 if KEYS[4] then
@@ -25,12 +25,13 @@ local at = string.format('%d', math.floor(now / 1000))
 local epoch, top, server = position(ARGV[2], ARGV[3], ARGV[4], ARGV[9])
 redis.call('PEXPIRE', KEYS[2], ARGV[4])
 local before, answer = top, { server, epoch }
--- The indexes in ARGV of new publications, and the positions of their keys.
+-- `new` holds the indexes in ARGV of the new publications; `positions` holds the positions of their
+-- idempotency keys.
 local new, positions = {}, {}
 for i = 10, #ARGV, 2 do
   local key = KEYS[tonumber(ARGV[i])]
   local known = key and (positions[key] or redis.call('GET', key))
-  -- A position of an earlier epoch does not count: its publication may be lost.
+  -- A position of an earlier epoch does not count, because its publication may be lost.
   if known and string.sub(known, 1, #epoch + 1) == epoch .. ':' then
     answer[#answer + 1] = known
   else
@@ -46,14 +47,14 @@ end
 -- incomplete, and begins a new epoch.
 redis.call('HSET', KEYS[2], 'top', string.format('%d', top))
 local begin = '{"v":2,"epoch":"' .. epoch .. '","at":' .. at .. ',"offset":'
--- Locals, because Lua looks up a global by name at each use, and one call carries hundreds of
--- publications.
+-- These are locals, because Lua looks up a global by name at each use and one call carries hundreds
+-- of publications.
 local call, format, args = redis.call, string.format, ARGV
 local stream, channel, size, publish = KEYS[1], KEYS[3], ARGV[7], ARGV[8]
 for n, i in ipairs(new) do
   local offset = format('%d', before + n)
   local envelope = begin .. offset .. args[i + 1]
-  -- Only the last append trims the stream: a trim costs as much as an append.
+  -- Only the last append trims the stream, because a trim costs as much as an append.
   if n < #new then
     call('XADD', stream, offset, 'e', envelope)
   else

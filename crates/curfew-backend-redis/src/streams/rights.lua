@@ -1,6 +1,7 @@
 #!lua flags=no-writes
 -- ARGV: the names of a stream, its hash, an idempotency key, a channel's presence and a pub/sub
--- channel; PUBLISH or SPUBLISH. The names are not in KEYS, so that any server of a cluster answers.
+-- channel; PUBLISH or SPUBLISH. The names are not in KEYS, so that any server of a cluster can
+-- answer.
 --
 -- Answers with the commands of streams and presence that this user may not send.
 local stream, meta, key, presence, channel, publish = unpack(ARGV)

@@ -1,6 +1,7 @@
 #!lua
--- KEYS[1] is a stream with an entry for each publication, whose id is the offset. KEYS[2] is a hash
--- with the epoch, the top offset, and the replication id of the server that last wrote it.
+-- KEYS[1] is a stream with an entry for each publication. The entry's id is the publication's
+-- offset. KEYS[2] is a hash with the epoch, the top offset, and the replication id of the server
+-- that last wrote it.
 
 -- Returns the reply, or nil if the key has another type. Any other error, such as a missing right,
 -- ends the script, because it does not show that the stream is damaged.
@@ -13,8 +14,8 @@ local function of_type(reply)
   end
 end
 
--- Fails unless the user may send this command. Redis does not undo the earlier commands of a script
--- if a later command fails for a missing right, so rights are checked first.
+-- Fails unless the user may send this command. If a command of a script fails because of a missing
+-- right, Redis does not undo the earlier commands, so rights are checked first.
 local function demand(...)
   if not redis.acl_check_cmd(...) then
     error({ err = 'NORIGHT this user may not ' .. (...) })
@@ -23,7 +24,8 @@ end
 
 -- Returns the epoch, the top and the server's id. The stream begins the epoch `fresh` if it may be
 -- incomplete: another server wrote it last, its hash is missing, its last entry is not the top of
--- the hash, or its top is below `seen`, the caller's position in the stream as 'epoch:offset' or ''. `known` is the server's id that the caller knows, or '' if it knows none.
+-- the hash, or its top is below `seen`, the caller's position in the stream as 'epoch:offset' or
+-- ''. `known` is the server's id that the caller knows, or '' if it knows none.
 local function position(known, fresh, lifetime, seen)
   local meta = of_type(redis.pcall('HMGET', KEYS[2], 'epoch', 'top', 'server'))
   if not meta then
@@ -32,7 +34,7 @@ local function position(known, fresh, lifetime, seen)
   end
   local epoch, top, server = meta[1], tonumber(meta[2] or ''), meta[3]
   if known == '' or (epoch and server ~= known) then
-    -- The id that the caller knows may be outdated, so the server is asked for its own.
+    -- The id that the caller knows may be outdated, so the server is asked for its current id.
     local info = redis.pcall('INFO', 'replication')
     known = type(info) == 'string' and string.match(info, 'master_replid:(%w+)') or known
   end

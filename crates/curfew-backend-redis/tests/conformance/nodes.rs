@@ -9,7 +9,7 @@ use curfew_backend_redis::{Parts, Redis, RedisBackendConfig, RedisConfig, RedisM
 use curfew_model::{Clock, DeliveryLease, NodeId, SystemClock};
 use curfew_telemetry::Registry;
 
-/// Nodes on the Redis at `url`. Each cluster has a prefix of its own.
+/// Starts nodes on the Redis at `url`. Each cluster has its own prefix.
 pub(crate) async fn nodes(
     url: String,
     clock: Arc<conformance::ManualClock>,
@@ -50,7 +50,7 @@ pub(crate) async fn nodes(
             backends: redis.backends(),
         });
     }
-    // Waits until each node is ready and knows the others.
+    // This waits until each node is ready and lists all nodes.
     for member in &members {
         let ready = async {
             loop {

@@ -11,7 +11,7 @@ use curfew_model::{Channel, Publication, boottime};
 use super::cluster::{Cluster, Recorder, eventually};
 use crate::Backends;
 
-/// The end of a lease that never ends. Only the backend's own lease then counts.
+/// The `until` of a publication whose lease never ends. Only the backend's own lease then counts.
 pub(super) const NO_END: Duration = Duration::MAX;
 
 pub(super) fn channel(name: &str) -> Channel {
@@ -43,7 +43,7 @@ async fn publish(backends: &Backends, publication: Publication) {
     published.expect("publish");
 }
 
-/// Begins every publication before the first of them has completed.
+/// Polls every publication once before it waits for any of them.
 async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
     let mut under_way: Vec<_> = publications
         .into_iter()
@@ -66,7 +66,8 @@ async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
     .await;
 }
 
-/// The publications of one channel that arrived. A node may also receive other channels.
+/// The received publications of one channel. A node may also receive publications of other
+/// channels.
 pub(super) fn arrived(recorder: &Recorder, name: &str) -> Vec<Publication> {
     let mut publications = recorder.publications();
     publications.retain(|publication| publication.channel.as_str() == name);

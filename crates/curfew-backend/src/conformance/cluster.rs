@@ -26,13 +26,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 /// One node of a cluster under test.
 #[derive(Debug)]
 pub struct Member {
-    /// Its id.
+    /// The node's id.
     pub node: NodeId,
-    /// Its backend.
+    /// The node's backend.
     pub backends: Backends,
 }
 
-/// A cluster under test. Checks act on the first node, and observe the last node or all of them.
+/// A cluster under test. Checks act on the first node, and observe the last node or all nodes.
 #[derive(Debug)]
 pub struct Cluster {
     pub(super) clock: Arc<ManualClock>,
@@ -69,7 +69,8 @@ impl Cluster {
         &self.recorders[self.recorders.len() - 1]
     }
 
-    /// The record of a new session on the first node. Its token is valid for `ttl` seconds.
+    /// The record of a new session on the first node. The session's token is valid for `ttl`
+    /// seconds.
     pub(super) fn record(&self, user: &str, ttl: u64) -> SessionRecord {
         let now = self.clock.unix();
         SessionRecord {
@@ -92,7 +93,7 @@ impl Cluster {
     }
 }
 
-/// Waits until `condition` holds. Panics with `what` if it does not in time.
+/// Waits until `condition` holds. Panics with `what` if it does not hold in time.
 pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !condition().await {
@@ -106,7 +107,7 @@ pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
 }
 
 /// A clock that tests move. It starts at the real time, so that it agrees with a backend's own
-/// clock until a test moves it. The backend's clock reaches the same time later.
+/// clock until a test moves it. After a move, the backend's clock reaches the new time later.
 #[derive(Debug)]
 pub struct ManualClock {
     wall: Mutex<Duration>,
@@ -163,10 +164,10 @@ struct Heard {
     sessions: HashSet<SessionId>,
     /// The number of sessions that a revocation of the key ends.
     named: HashMap<RevocationKey, usize>,
-    /// Kinds by which this node does not find every session.
+    /// Kinds by which a revocation does not find every session of this node.
     unfound: HashSet<String>,
     relayed: Vec<Bytes>,
-    /// The answer to messages, if not [`Relayed::Taken`].
+    /// The answer to messages; `None` answers [`Relayed::Taken`].
     answer: Option<Relayed>,
 }
 
@@ -221,7 +222,7 @@ impl Recorder {
         self.heard.lock().relayed.clone()
     }
 
-    /// Answers messages with this from now on.
+    /// Answers messages with `answer` from now on.
     pub fn answer_relayed(&self, answer: Relayed) {
         self.heard.lock().answer = Some(answer);
     }
@@ -279,7 +280,7 @@ impl Events for Recorder {
         found
     }
 
-    /// The sessions of this node count as responding.
+    /// Answers as if the client of every session of this node responded.
     fn probe(&self, mut sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>> {
         let heard = self.heard.lock();
         sessions.retain(|session| !heard.sessions.contains(session));
@@ -299,7 +300,8 @@ impl Events for Recorder {
     }
 }
 
-/// The sessions that this node pretends to have. None has a record: only the checks write records.
+/// The sessions that this node pretends to have. It reports no records for them, because only the
+/// checks write records.
 impl LocalSessions for Recorder {
     fn sessions(&self) -> Vec<SessionId> {
         self.heard.lock().sessions.iter().copied().collect()

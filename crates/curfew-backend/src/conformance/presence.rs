@@ -9,7 +9,7 @@ use super::broker::{channel, subscribe};
 use super::cluster::{Cluster, eventually};
 use crate::{Backends, PresenceList};
 
-/// An entry of the first node, whose changes are announced.
+/// An entry of the first node. Its join and leave are announced.
 fn entry(cluster: &Cluster, name: &str, user: &str, number: u64) -> PresenceEntry {
     PresenceEntry {
         channel: channel(name),
@@ -47,7 +47,7 @@ fn sessions(list: &PresenceList) -> BTreeSet<SessionId> {
 }
 
 pub(super) async fn an_entry_is_listed_everywhere_until_it_leaves(cluster: Cluster) {
-    // Names that an implementation may confuse with parts of its own keys.
+    // These are names that an implementation may confuse with parts of its own keys.
     for name in ["a", "räume:ä", "}{", "}", "{x}:a", "a:users"] {
         let (first, last) = (cluster.first(), cluster.last());
         assert_eq!(list(last, name, 10).await, PresenceList::default());

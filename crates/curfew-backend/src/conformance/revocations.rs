@@ -157,7 +157,7 @@ pub(super) async fn the_receipt_counts_nodes_and_sessions(cluster: Cluster) {
     assert_eq!(receipt.nodes, all);
     assert_eq!(receipt.closed, 3 * nodes);
     assert!(receipt.key.ends_with(&key.redis_key("")), "{}", receipt.key);
-    // Each node that the receipt counts has received the revocation before the receipt.
+    // Each node that the receipt counts received the revocation before the receipt was returned.
     for recorder in &cluster.recorders {
         assert!(!recorder.revoked().is_empty());
     }
@@ -187,7 +187,7 @@ pub(super) async fn the_receipt_names_nodes_that_do_not_find_the_sessions(cluste
 }
 
 pub(super) async fn a_comparison_finds_what_was_revoked_before(cluster: Cluster) {
-    /// More than a backend should compare in one go.
+    /// Number of other sessions: more than a backend should compare in one step.
     const OTHERS: usize = 20_000;
     let session = SessionId::new();
     let (recorder, key) = (cluster.last_recorder(), RevocationKey::session(session));
@@ -333,7 +333,7 @@ pub(super) async fn the_time_is_one_for_all_nodes(cluster: Cluster) {
         began <= between && between <= ended,
         "{began:?} {between:?} {ended:?}"
     );
-    // The suite's clock starts at the real time.
+    // The comparison is possible because the suite's clock starts at the real time.
     let apart = began.abs_diff(cluster.clock.now());
     assert!(apart < DEADLINE, "{apart:?}");
 }

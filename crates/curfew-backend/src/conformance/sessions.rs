@@ -100,7 +100,7 @@ pub(super) async fn a_record_is_gone_when_the_token_has_expired(cluster: Cluster
             && list(cluster.last(), Some("alice")).await.is_empty()
     })
     .await;
-    // The record no longer counts for the limit.
+    // The closed session's record no longer counts for the limit.
     open(cluster.first(), &cluster.record("alice", 60), 1)
         .await
         .expect("open in its place");

@@ -65,7 +65,7 @@ fn entry(publication: &Publication) -> StreamEntry {
 }
 
 pub(super) async fn an_unused_stream_has_one_epoch(cluster: Cluster) {
-    // Names that an implementation may confuse with parts of its own keys.
+    // These are names that an implementation may confuse with parts of its own keys.
     for name in ["a", "räume:ä", "}{", "}", "{x}:a", "*"] {
         let first = position(cluster.first(), name).await;
         assert_eq!(first.offset, 0, "{name}");

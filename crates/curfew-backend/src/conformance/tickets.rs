@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::cluster::{Cluster, eventually};
 use crate::{BackendError, Backends};
 
-/// Longer than a check takes.
+/// A lifetime that no check outlasts.
 const LONG: Duration = Duration::from_secs(30);
 
 /// Any bytes may be stored, including bytes that are not text.
@@ -59,8 +59,8 @@ pub(super) async fn a_ticket_is_gone_when_its_lifetime_is_over(cluster: Cluster)
     put(cluster.first(), 1, SHORT).await;
     put(cluster.first(), 2, SHORT).await;
     cluster.clock.advance(SHORT);
-    // A read would remove the ticket. So the check stores another one under the same id, which
-    // succeeds only if the first has expired.
+    // A read would remove the ticket. The check instead stores another ticket under the same id,
+    // which succeeds only if the first ticket has expired.
     eventually("the ticket is gone", async || {
         cluster
             .first()

@@ -23,7 +23,7 @@ struct Entries {
 }
 
 impl Entries {
-    /// Adds an entry. Returns true if the session had none.
+    /// Adds an entry. Returns true if the session had no entry in the channel.
     fn insert(&mut self, entry: PresenceEntry) -> bool {
         let user = Arc::clone(&entry.present.user);
         let is_new = self.sessions.insert(entry.present.session, entry).is_none();
@@ -33,7 +33,7 @@ impl Entries {
         is_new
     }
 
-    /// Removes an entry. Returns false if it is not there.
+    /// Removes an entry. Returns false if it was already removed or replaced.
     fn remove(&mut self, entry: &PresenceEntry) -> bool {
         let session = entry.present.session;
         let known = self.sessions.get(&session).map(|known| known.number);
@@ -62,8 +62,8 @@ impl Memory {
 }
 
 impl Presence for Memory {
-    /// Notifies the node before it returns, under the lock, so that a leave never overtakes its
-    /// join.
+    /// Notifies the node before it returns. The lock is held meanwhile, so that a leave never
+    /// overtakes its join.
     fn enter<'a>(
         &'a self,
         entries: &'a [PresenceEntry],

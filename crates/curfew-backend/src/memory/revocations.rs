@@ -11,16 +11,16 @@ use parking_lot::RwLock;
 use super::Memory;
 use crate::{BackendError, BoxFuture, Listed, Receipt, ReceiptNodes, Revocations, Revoked};
 
-/// Fewest revocations between two purges of expired ones.
+/// Minimum number of stored revocations at which expired revocations are purged.
 const MIN_PURGE_SIZE: usize = 1024;
 
-/// Every revocation written. Expired ones stay until a purge.
+/// Every revocation that was written. Expired revocations stay until a purge.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     entries: RwLock<Entries>,
-    /// The number of entries, so that a check without any takes no lock. Raised before
-    /// [`Events::revoked`](crate::Events::revoked) is called: a session that registers and then
-    /// reads 0 here is found by that call.
+    /// The number of entries, so that a check takes no lock if there are no entries. The number is
+    /// raised before [`Events::revoked`](crate::Events::revoked) is called. A session that
+    /// registers and then reads 0 here is thus found by that call.
     count: AtomicUsize,
 }
 
@@ -55,8 +55,8 @@ impl Revocations for Memory {
             self.events.revoked_nobody(&key, &revocation);
         }
         let node = self.node.lock().node;
-        // Asked after the revocation is applied: a reload in between may have hidden sessions from
-        // it.
+        // The question comes after the revocation was applied, because a reload in between may have
+        // hidden sessions from the revocation.
         let found = self.events.finds(key.kind());
         let confirmed: HashSet<_> = found.then_some(node).into_iter().collect();
         let receipt = Receipt {
@@ -78,7 +78,8 @@ impl Revocations for Memory {
         Box::pin(ready(Ok(self.clock.now())))
     }
 
-    /// Applies every revocation again, because there are fewer revocations than sessions.
+    /// Applies every revocation again. This is cheaper than a walk over the sessions, which
+    /// outnumber the revocations.
     fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>> {
         let began = Instant::now();
         for (key, revocation) in self.book.in_force(self.clock.unix()) {
@@ -107,7 +108,8 @@ impl Book {
         })
     }
 
-    /// Writes a revocation, merged with the one in force. Returns the merged revocation.
+    /// Merges a revocation with the revocation of the same key in force, and writes the result.
+    /// Returns the result.
     fn write(&self, key: &RevocationKey, revocation: Revocation, now: u64) -> Revocation {
         let mut entries = self.entries.write();
         if entries.by_key.len() >= entries.purge_at.max(MIN_PURGE_SIZE) {

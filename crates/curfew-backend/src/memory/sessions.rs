@@ -14,19 +14,19 @@ use crate::{
     SessionPage, SessionRecord, Sessions,
 };
 
-/// Fewest sessions opened between two sweeps for expired records. With more records the interval is
-/// longer, so that a session's share of the sweeps is constant.
+/// Minimum number of sessions that open between two sweeps for expired records. With more records
+/// the interval is longer, so that a session's share of the sweeps is constant.
 const MIN_SWEEP_INTERVAL: usize = 1024;
 
-/// Every record, under one lock. Sessions open and close rarely compared with messages, which need
-/// no lock.
+/// Every record, under one lock. The lock is no bottleneck: sessions open and close rarely compared
+/// with messages, which do not take it.
 #[derive(Debug, Default)]
 pub(super) struct Inventory(Mutex<Records>);
 
 #[derive(Debug, Default)]
 struct Records {
     by_id: BTreeMap<SessionId, SessionRecord>,
-    /// Ids in order. No list is empty.
+    /// The session ids of each user, sorted. No list is empty.
     by_user: HashMap<Box<str>, Vec<SessionId>>,
     until_sweep: usize,
 }
@@ -143,7 +143,7 @@ impl Records {
                 }
             }
             None => {
-                // Most users have one session, so no room for more is allocated.
+                // Most users have one session, so the list is allocated for one id only.
                 self.by_user.insert(user.into(), Vec::from([session]));
             }
         }
@@ -164,8 +164,8 @@ impl Records {
         Some(record)
     }
 
-    /// Sweeps if it is time. A node closes its sessions when they end, so a sweep finds little: it
-    /// removes records that a fault has left behind.
+    /// Sweeps if a sweep is due. A node closes its sessions when they end, so a sweep removes only
+    /// records that a fault has left behind.
     fn sweep_when_due(&mut self, now: Duration) {
         match self.until_sweep.checked_sub(1) {
             Some(left) => self.until_sweep = left,

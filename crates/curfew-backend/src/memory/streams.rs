@@ -14,14 +14,15 @@ use crate::{
     StreamRange, Streams,
 };
 
-/// Most bytes of all streams. Beyond that, the streams that were unused for the longest time are
-/// removed.
+/// Maximum bytes of all streams together. Above this limit, the streams that were unused for the
+/// longest time are removed.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 
 /// Approximate bytes of a stream beside its publications, or of a publication beside its data.
 const OVERHEAD_BYTES: usize = 128;
 
-/// Idempotency keys remembered for one channel. Beyond that, the oldest is forgotten early.
+/// Maximum number of idempotency keys that are remembered for one channel. Above this limit, the
+/// oldest key is forgotten early.
 const MAX_KEYS: usize = 10_000;
 
 /// Streams by channel. The map's lock is never held while a task waits for a stream's lock, because
@@ -37,7 +38,7 @@ struct Shelves {
     bytes: usize,
 }
 
-/// A stream, with the figures by which the store makes room.
+/// A stream, with its size and its last use, by which the store makes room.
 #[derive(Debug)]
 struct Shelf {
     stream: Arc<Mutex<Stream>>,
@@ -50,13 +51,15 @@ struct Shelf {
 #[derive(Debug)]
 struct Stream {
     position: Position,
-    /// Without gaps. The last has the offset of `position`, unless the stream was cleared.
+    /// The stored publications, without gaps. The last publication has the offset of `position`,
+    /// unless the stream was cleared.
     publications: VecDeque<Publication>,
     bytes: usize,
     /// The time at which the publications expire.
     ends_at: Duration,
     keys: Keys,
-    /// True if the store has forgotten the stream: the channel has another one, or will get one.
+    /// True if the store has forgotten the stream. The channel then has another stream, or gets one
+    /// at its next use.
     is_forgotten: bool,
 }
 
@@ -162,12 +165,13 @@ fn size(publication: &Publication) -> usize {
 }
 
 impl StreamStore {
-    /// Runs `act` on the stream of a channel, which is created if there is none.
+    /// Runs `act` on the stream of a channel. Creates the stream if the channel has none.
     fn with<T>(&self, channel: &Channel, now: Duration, act: impl FnOnce(&mut Stream) -> T) -> T {
         loop {
             let shelved = self.get(channel, now);
             let mut stream = shelved.lock();
-            // The stream may have been forgotten between the two locks.
+            // The stream may have been forgotten after the map was unlocked and before the stream
+            // was locked.
             if !stream.is_forgotten {
                 return act(&mut stream);
             }
@@ -193,8 +197,8 @@ impl StreamStore {
         stream
     }
 
-    /// Records the size of a stream that was published into. Makes room if all streams together are
-    /// too large.
+    /// Records a stream's size after a publication. Makes room if all streams together are too
+    /// large.
     fn note(&self, channel: &Channel, bytes: usize, now: Duration) {
         let mut shelves = self.by_channel.lock();
         let Some(shelf) = shelves.streams.get_mut(channel) else {
@@ -212,7 +216,7 @@ impl StreamStore {
 impl Shelf {
     /// Marks the stream as forgotten. Returns false while it is in use.
     fn forget(&self) -> bool {
-        // Never waits, because the lock of the map is held.
+        // `try_lock` never waits. Waiting is forbidden here, because the lock of the map is held.
         let stream = self.stream.try_lock();
         stream.is_some_and(|mut stream| {
             stream.is_forgotten = true;
@@ -222,9 +226,9 @@ impl Shelf {
 }
 
 impl Shelves {
-    /// Forgets streams, the least recently used first, until they use half of the allowed bytes. A
-    /// sweep looks at each stream, so sweeps must be rare. Subscribers of a forgotten stream find a
-    /// new epoch.
+    /// Forgets streams, the least recently used first, until they use half of the allowed bytes.
+    /// Half of the room is freed at once, because this method looks at every stream and must run
+    /// rarely. Subscribers of a forgotten stream find a new epoch.
     fn make_room(&mut self) {
         let mut by_use: Vec<_> = self
             .streams
@@ -232,7 +236,8 @@ impl Shelves {
             .map(|(channel, shelf)| (shelf.used_at, channel.clone()))
             .collect();
         by_use.sort_by_key(|(used_at, _)| *used_at);
-        // The newest is not forgotten, because its publication was just answered.
+        // The stream that was used last is not forgotten, because the publication into it was just
+        // answered.
         by_use.pop();
         for (_, channel) in by_use {
             if self.bytes <= MAX_BYTES / 2 {
@@ -247,8 +252,8 @@ impl Shelves {
 }
 
 impl Streams for Memory {
-    /// Fans out before it returns, under the stream's lock, so that publications arrive in the
-    /// order of their offsets.
+    /// Fans out before it returns. The stream's lock is held meanwhile, so that publications arrive
+    /// in the order of their offsets.
     fn append(
         &self,
         mut publication: Publication,
@@ -315,8 +320,8 @@ impl Streams for Memory {
         let now = self.clock.boottime();
         self.streams.with(channel, now, |stream| {
             stream.clear();
-            // Called under the lock, so that the node receives the event before any later
-            // publication.
+            // The call is made under the stream's lock, so that the node receives the event before
+            // any later publication.
             self.events.cleared(channel);
         });
         Box::pin(super::Done)

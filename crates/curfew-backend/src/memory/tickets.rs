@@ -10,14 +10,13 @@ use parking_lot::Mutex;
 use super::{Done, Memory};
 use crate::{BackendError, BoxFuture, Tickets};
 
-/// Most bytes stored. They suffice for about 100,000 tickets with tokens of the usual size, issued
-/// within one lifetime of a ticket.
+/// Maximum bytes stored. They suffice for about 100,000 live tickets with tokens of the usual size.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// The size of an entry without its content, in bytes.
 const ENTRY_BYTES: usize = 128;
 
-/// Fewest bytes between two sweeps for expired tickets.
+/// Minimum size of the store, in bytes, at which expired tickets are swept.
 const MIN_SWEEP_BYTES: usize = 64 * 1024;
 
 /// Every ticket stored. Expired tickets stay until they are taken, replaced or swept.
@@ -34,7 +33,8 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     sealed: Vec<u8>,
-    /// By the monotonic clock, because Curfew sets a ticket's lifetime and no token contains it.
+    /// The end of the ticket, by the boot clock. The wall clock is not needed, because no token
+    /// contains a ticket's lifetime.
     ends_at: Duration,
 }
 

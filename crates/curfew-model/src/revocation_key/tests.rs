@@ -86,7 +86,7 @@ fn a_value_that_has_the_form_of_a_digest_is_found_by_both() {
     assert_eq!(keys, [own.clone(), RevocationKey::user("zoë")]);
     assert_eq!(own.spellings().collect::<Vec<_>>(), [Spelling::Digest]);
     assert_ne!(own, RevocationKey::user("zoë"));
-    // Found by its plain spelling, and by its own digest.
+    // A key with this value is found by its plain spelling and by its own digest.
     assert!(parse(&format!("user:{digest}")).0.names(&digest));
     assert!(parse(&own.to_string()).0.names(&digest));
     assert!(!own.names("zoë"));
@@ -112,7 +112,8 @@ fn curfew_writes_plain_values_or_digests() {
         };
         assert_eq!(key.len(), expect.len() + digits, "{key}");
     }
-    // Computed with `printf %s zoë | openssl dgst -sha256 -binary | basenc --base64url`.
+    // The digest was computed with `printf %s zoë | openssl dgst -sha256 -binary | basenc
+    // --base64url`.
     let zoe = "~J1K4hoaEf6XIb0e5TOZSt7PyKpHDdhfUUaTbmvpDFFA";
     assert_eq!(RevocationKey::user("zoë").value(), zoe);
 }

@@ -166,7 +166,8 @@ fn what_is_not_bounded_or_not_known_does_not_compile() {
     }
 }
 
-/// Chains of `n` links. Each link nests one level deeper in the syntax tree.
+/// Expressions that chain one operator `n` times. Each link nests one level deeper in the syntax
+/// tree.
 fn chains(n: usize) -> [String; 6] {
     [
         format!("1{} > 0", "+1".repeat(n)),

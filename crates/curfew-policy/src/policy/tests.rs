@@ -174,7 +174,7 @@ fn every_combination_of_allow_deny_and_grant_decides_as_the_table_says() {
                     let case = format!("allow {allow}, deny {deny}, granted {granted}");
                     let expect = !denied && (granted || matches!(allow, "always" | "true"));
                     assert_eq!(decision.allowed, expect, "{case}");
-                    // If two rules deny, the decision may name either.
+                    // If both rules deny, the decision may name either rule.
                     if !(allow == "broken" && denied && deny != "absent") {
                         assert_eq!(decision.why, why, "{case}");
                         assert_eq!(decision.rule.as_deref(), rule, "{case}");
@@ -407,12 +407,12 @@ fn debug_shows_no_claim_and_no_user() {
     );
 }
 
-/// Names made of the characters that separate, capture and join.
+/// Names made of the special characters of patterns, and a few others.
 fn awkward_name() -> impl Strategy<Value = String> {
     "[ab_:.*{}/|+#-]{1,8}"
 }
 
-/// An independent implementation of matching: splits both into vectors and compares.
+/// An independent implementation of matching: compares the segments as vectors.
 fn matches_naively(pattern: &str, name: &str) -> bool {
     let pattern: Vec<&str> = pattern.split(':').collect();
     let name: Vec<&str> = name.split(':').collect();

@@ -1,13 +1,13 @@
-//! Escaping of text, so that a client's words can neither end a line nor control a terminal.
+//! Escaping of text, so that text from a client can neither end a line nor control a terminal.
 
 use std::fmt::{self, Write};
 
-/// Longest value of a field, in bytes before escaping; the rest is cut, so that one client cannot
-/// fill the log.
+/// Longest value of a field, in bytes before escaping. The rest of the value is cut, so that one
+/// client cannot fill the log.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// Longest message. Messages are Curfew's own sentences, but those of panics and libraries may be
-/// long.
+/// Longest message, in bytes. Most messages are Curfew's own sentences, but messages of panics and
+/// libraries may be long.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// Form of an escaped control character.
@@ -15,7 +15,7 @@ const MAX_MESSAGE_BYTES: usize = 4096;
 pub(super) enum Escapes {
     /// Inside a JSON string (RFC 8259 §7).
     Json,
-    /// Inside a quoted value for people: like JSON, but `\u{1b}`.
+    /// Inside a quoted value for people: like JSON, but control characters have the form `\u{1b}`.
     Quoted,
     /// Running text for people: like `Quoted`, but quotation marks and backslashes stay.
     Text,
@@ -30,7 +30,7 @@ pub(super) struct Escaped<'a, W> {
 }
 
 impl<'a, W: Write> Escaped<'a, W> {
-    /// A writer for the value of `field`; `message` may be longer than the others.
+    /// A writer for the value of `field`. The field `message` may be longer than the other fields.
     pub(super) fn new(out: &'a mut W, escapes: Escapes, field: &str) -> Self {
         let left = match field {
             "message" => MAX_MESSAGE_BYTES,

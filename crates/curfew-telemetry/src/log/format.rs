@@ -18,8 +18,9 @@ use crate::config::LogFormat;
 /// Name of the span that carries the recorded trace's ids, see [`Span::scope`](crate::Span::scope).
 pub(crate) const TRACED: &str = "traced";
 
-/// Writes one line per event. JSON has `timestamp`, `level`, `target`, the event's fields,
-/// `trace_id` if a trace is recorded, and `spans`, outermost first. Text has the same, for people.
+/// Writes one line per event. A JSON line has `timestamp`, `level`, `target`, the event's fields,
+/// `trace_id` if a trace is recorded, and `spans`, the outermost first. A text line has the same
+/// content in a form for people.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines(LogFormat);
 
@@ -156,12 +157,12 @@ impl FieldWriter<'_> {
         }
     }
 
-    /// Returns true for fields meant for the layer that records spans.
+    /// Returns true if only the layer that records spans uses the field.
     fn is_silent(field: &Field) -> bool {
         field.name().starts_with("otel.")
     }
 
-    /// Writes a number or a boolean, which both formats write alike.
+    /// Writes a number or a boolean, which JSON and text write in the same form.
     fn bare(&mut self, field: &Field, value: impl fmt::Display) {
         if self.result.is_ok() {
             self.result = self.name(field).and_then(|()| write!(self.out, "{value}"));

@@ -1,7 +1,7 @@
 //! Declaration of metrics: one table per crate.
 
-/// Declares a crate's metrics: a type with a field for each, all starting at 0, which appear in
-/// `/metrics` once registered. A row is a metric's only declaration:
+/// Declares a crate's metrics: a type with a field for each metric. All metrics start at 0, and
+/// appear in `/metrics` once the type is registered. A row is a metric's only declaration:
 ///
 /// ```
 /// # use curfew_telemetry::{Counter, Counters, Histogram, ROUND_TRIP_SECONDS, Registry};
@@ -33,11 +33,11 @@
 /// assert!(text.contains("curfew_order_duration_seconds_count 0\n"));
 /// ```
 ///
-/// A row is `name: Type = value, Unit, "help";`. The name is the public one without `curfew_` and
-/// `_total`; the unit may be left out of it. The type determines the labels. The value, which may
-/// be left out, gives buckets or names known only at start. The unit, which may be left out too, is
-/// `Seconds` or `Bytes`. Parameters for the values follow the type's name:
-/// `struct BakeryMetrics(shops: Vec<&'static str>)`.
+/// A row is `name: Type = value, Unit, "help";`. The name is the public name without `curfew_` and
+/// `_total`, and with or without the unit. The type determines the labels. The optional value gives
+/// buckets, or names that are known only at start. The optional unit is `Seconds` or `Bytes`.
+/// Parameters for the values follow the name of the declared type: `struct BakeryMetrics(shops:
+/// Vec<&'static str>)`.
 #[macro_export]
 macro_rules! metrics {
     (
@@ -54,7 +54,8 @@ macro_rules! metrics {
         }
 
         impl $name {
-            /// Makes all metrics at 0 and adds them to `registry`. Call it once per registry.
+            /// Creates all metrics with the value 0 and adds them to `registry`. Call it once per
+            /// registry.
             $visible fn register(
                 registry: &$crate::Registry $($(, $given: $of)+)?
             ) -> ::std::sync::Arc<Self> {

@@ -1,8 +1,8 @@
 //! Exemplars: for each bucket, the trace of one observation in it.
 //!
-//! prometheus-client (0.25) writes only exemplars of its own histogram, which locks for every
-//! observation, and other crates cannot construct them. They are therefore inserted into the text
-//! that it has written.
+//! prometheus-client (0.25) writes exemplars only for its own histogram, which takes a lock for
+//! every observation. Other crates cannot construct its exemplars. This module therefore inserts
+//! exemplars into the text that prometheus-client has written.
 
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -32,7 +32,7 @@ impl Exemplar {
     }
 }
 
-/// Writes the part that follows the bucket's value on its line.
+/// Writes the text that follows the bucket's value on the bucket's line.
 impl fmt::Display for Exemplar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let trace_id = self.trace_id;
@@ -54,7 +54,7 @@ pub(super) struct OfHistogram {
 }
 
 impl OfHistogram {
-    /// The exemplars of the histogram that is written as `name`.
+    /// The exemplars of the histogram that the output calls `name`.
     pub(super) fn new(name: &str, exemplars: impl Iterator<Item = Option<Exemplar>>) -> Self {
         let exemplars: Vec<_> = exemplars.collect();
         Self {
@@ -64,7 +64,7 @@ impl OfHistogram {
     }
 }
 
-/// Inserts exemplars after the buckets that have one.
+/// Inserts each exemplar into the line of its bucket.
 pub(super) fn add(text: String, mut histograms: Vec<OfHistogram>) -> String {
     histograms.retain(|histogram| histogram.exemplars.as_slice().iter().any(Option::is_some));
     if histograms.is_empty() {

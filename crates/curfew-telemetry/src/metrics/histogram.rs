@@ -16,26 +16,26 @@ use super::labels::LabelSet;
 use super::registry::Metric;
 use super::table::OTHER;
 
-/// Number of steps in one unit. The sum is a whole number of such steps.
+/// Number of steps in one unit of the metric. The sum is stored as a whole number of steps.
 const SUM_PER_UNIT: f64 = 1e6;
 
-/// Buckets for a round trip to the backend: from 0.05 ms to beyond its deadline.
+/// Buckets for a round trip to the backend, from 0.05 ms to more than the backend's timeout.
 pub const ROUND_TRIP_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5,
 ];
 
-/// Counts observations by size. A clone shares the counts.
+/// Counts observations by their size. A clone shares the counts.
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Upper bounds, ascending; one more bucket holds larger values.
+    /// Upper bounds of the buckets, ascending. One more bucket counts larger values.
     bounds: &'static [f64],
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
-    /// The latest exemplar of each bucket. Locked only by traced observations and by a scrape.
+    /// The latest exemplar of each bucket. Only traced observations and scrapes take the lock.
     exemplars: Mutex<Vec<Option<Exemplar>>>,
 }
 
@@ -73,7 +73,8 @@ impl Histogram {
     fn count(&self, value: f64) -> usize {
         let bucket = self.0.bounds.partition_point(|bound| *bound < value);
         self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        // Rounded to the nearest, because many values are only a few microseconds.
+        // The value is rounded to the nearest step, because many values are only a few
+        // microseconds.
         let sum = (value * SUM_PER_UNIT + 0.5) as u64;
         self.0.sum.fetch_add(sum, Ordering::Relaxed);
         bucket
@@ -86,12 +87,12 @@ impl Histogram {
         }
         let exemplar = Exemplar::new(trace, value);
         let mut exemplars = self.0.exemplars.lock();
-        // The list is allocated by the first exemplar.
+        // The first exemplar allocates the list.
         exemplars.resize(self.0.buckets.len(), None);
         exemplars[bucket] = Some(exemplar);
     }
 
-    /// One exemplar per bucket.
+    /// The exemplar of each bucket; `None` for a bucket without one.
     pub(super) fn exemplars(&self) -> Vec<Option<Exemplar>> {
         let mut exemplars = self.0.exemplars.lock().clone();
         exemplars.resize(self.0.buckets.len(), None);
@@ -102,8 +103,8 @@ impl Histogram {
         let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
         let counts = self.0.buckets.iter().map(|n| n.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        // The count is computed from the buckets. A counter of its own could differ from their sum
-        // during concurrent observations.
+        // The count is computed from the buckets. A separate counter could differ from the sum of
+        // the buckets during concurrent observations.
         let count = buckets.iter().map(|(_, n)| n).sum();
         let sum = self.0.sum.load(Ordering::Relaxed) as f64 / SUM_PER_UNIT;
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
@@ -152,8 +153,8 @@ pub struct Histograms<L> {
     labels: PhantomData<fn(L)>,
 }
 
-/// A histogram for each of a list of names given at start; other names count as `other`. A clone
-/// shares the counts.
+/// A histogram for each name in a list that is given at start, and one for all other names, as
+/// `other`. A clone shares the counts.
 #[derive(Debug, Clone)]
 pub struct NamedHistograms {
     names: Arc<[&'static str]>,

@@ -1,4 +1,4 @@
-//! Labels as closed sets of values, so that no client can add a series.
+//! Labels with a fixed set of values, so that no client can add a series.
 
 use std::fmt;
 

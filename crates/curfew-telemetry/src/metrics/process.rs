@@ -71,7 +71,7 @@ impl Collector for Process {
 }
 
 /// The field at `at` of `/proc/self/stat`, counted from 1 as in proc(5). Only fields after the
-/// command work, because the command may contain spaces and parentheses.
+/// command can be read, because the command may contain spaces and parentheses.
 fn stat_field(at: usize) -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, after_command) = stat.rsplit_once(')')?;
@@ -100,8 +100,8 @@ fn max_fds() -> Option<f64> {
 }
 
 fn open_fds() -> Option<f64> {
-    // Since Linux 6.2 the directory's size is the number of files. Before, it is 0 and the entries
-    // are counted.
+    // Since Linux 6.2 the directory's size is the number of open files. In earlier versions the
+    // size is 0, so the entries are counted.
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as f64),
         count => Some(count as f64),

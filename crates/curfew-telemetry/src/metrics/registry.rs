@@ -30,15 +30,15 @@ const PREFIX: &str = "curfew_";
 pub struct Build {
     /// Curfew's version.
     pub version: &'static str,
-    /// The commit it was built from.
+    /// The commit of the build.
     pub revision: &'static str,
     /// The compiler's version.
     pub rustc: &'static str,
 }
 
 /// All metrics of a node, each declared by the crate that counts it, see
-/// [`metrics!`](crate::metrics!). It holds the tracer too, because the code that counts also
-/// traces. A clone is the same registry.
+/// [`metrics!`](crate::metrics!). It also has the tracer, because the code that counts also traces.
+/// A clone is the same registry.
 #[derive(Debug, Clone)]
 pub struct Registry {
     tracer: Tracer,
@@ -70,9 +70,9 @@ impl Registry {
         Self::with_traces(build).0
     }
 
-    /// Makes a registry whose tracer exports spans if `config` has a collector. Call it once,
-    /// within a runtime. The subscriber delivers the spans through `spans`; `instance` is the
-    /// node's id.
+    /// Creates a registry whose tracer exports spans if `config` has a collector. Call it once,
+    /// within a runtime. `spans` comes from [`init`](crate::init): ended spans arrive through it.
+    /// `instance` is the node's id.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ impl Registry {
     ///
     /// # Panics
     ///
-    /// If the name is taken: two declarations would form one series.
+    /// If the name is taken, because two declarations would form one series.
     #[doc(hidden)]
     pub fn add<M: Metric>(&self, field: &str, help: &str, unit: Option<Unit>, metric: &M) {
         let suffix = unit.as_ref().map(|unit| format!("_{}", unit.as_str()));
@@ -143,9 +143,10 @@ impl Registry {
 
     /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
-        // The lock covers only the list of families; observations go on meanwhile.
+        // The lock covers only the list of families. Observations do not wait for it.
         let families = self.families.lock();
-        // Read before the buckets, so that every exemplar has its observation in the counts.
+        // The exemplars are read before the buckets, so that the observation of every exemplar is
+        // in the counts.
         let exemplars = families.histograms.iter();
         let exemplars = exemplars
             .map(|(name, of)| OfHistogram::new(name, of.iter().flat_map(Histogram::exemplars)))

@@ -12,8 +12,8 @@ use super::histogram::Histogram;
 /// Interval of the measurement, short enough to catch a stall that a client would feel.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Buckets from 1 ms, the resolution of the runtime's timers, to 5 s, the stall of a node that
-/// stands still.
+/// Buckets from 1 ms, the resolution of the runtime's timers, to 5 s, a stall at which the node is
+/// practically unusable.
 const STALL_SECONDS: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
@@ -28,8 +28,8 @@ crate::metrics! {
 }
 
 impl RuntimeMetrics {
-    /// Measures the runtime until dropped. Must be a spawned task of its own, because it measures
-    /// the delay of such a task.
+    /// Measures the runtime until the future is dropped. Spawn it as a separate task, because it
+    /// measures the delay with which the runtime polls a task.
     pub async fn watch(self: Arc<Self>) {
         let runtime = Handle::current().metrics();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

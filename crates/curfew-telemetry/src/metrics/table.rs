@@ -1,5 +1,5 @@
-//! Counters with labels. All combinations exist from the start, so that counting is one atomic
-//! addition, without a lock and without hashing.
+//! Counters with labels. Every combination of labels has its counter from the start, so counting is
+//! one atomic addition, without a lock and without hashing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,8 +22,8 @@ pub struct Counters<L> {
     labels: PhantomData<fn(L)>,
 }
 
-/// A counter for each of a list of names given at start, and each combination of the labels `L`.
-/// Names outside the list count as `other`. A clone shares the counts.
+/// A counter for each name in a list that is given at start, combined with each combination of the
+/// labels `L`. Names outside the list count as `other`. A clone shares the counts.
 #[derive(Debug)]
 pub struct Named<K, L = ()> {
     keys: Arc<[K]>,
@@ -31,15 +31,16 @@ pub struct Named<K, L = ()> {
     labels: PhantomData<fn(L)>,
 }
 
-/// Counts authentications: accepted, or refused by one of a list of reasons.
+/// Counts authentications: the accepted ones, and the refused ones by reason.
 #[derive(Debug, Clone)]
 pub struct Authentications {
     reasons: Arc<[&'static str]>,
-    /// Accepted first, then refused by reason, then refused for another reason.
+    /// The first slot counts accepted tokens, the following slots count refused tokens by reason,
+    /// and the last slot counts refused tokens for all other reasons.
     slots: Arc<[Slot]>,
 }
 
-/// A gauge for each of a list of names given at start. A clone shares the values.
+/// A gauge for each name in a list that is given at start. A clone shares the values.
 #[derive(Debug, Clone)]
 pub struct NamedGauges(Arc<[NamedGauge]>);
 

@@ -39,7 +39,8 @@ fn bakery() -> std::sync::Arc<BakeryMetrics> {
     BakeryMetrics::register(&registry, vec!["rye", "oat"])
 }
 
-/// Parses sample lines by name and labels, after checking that the text is OpenMetrics.
+/// Parses the sample lines into a map from name and labels to value. First checks that the text is
+/// OpenMetrics.
 fn parse(text: &str) -> BTreeMap<String, f64> {
     let body = text.strip_suffix("# EOF\n").expect("ends with # EOF");
     let mut helped = BTreeSet::new();
@@ -108,7 +109,7 @@ fn every_series_is_there_from_the_start_at_zero() {
     assert_eq!(samples.get(build), Some(&1.0));
 }
 
-/// The duplicate stands for two crates that count under one name.
+/// The second registration stands for another crate that declares the same name.
 #[test]
 #[should_panic(expected = "curfew_runtime_workers is declared twice")]
 fn a_name_is_declared_once() {

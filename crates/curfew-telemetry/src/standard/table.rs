@@ -1,4 +1,4 @@
-//! The table of the standard variables, one row each, from which the documentation is made.
+//! The table of the standard variables, with one row for each. The documentation is made from it.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,25 +12,25 @@ pub(super) const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 pub(super) const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 pub(super) const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
 
-/// Longest timeout of one export, in milliseconds.
+/// Maximum timeout of one export, in milliseconds.
 const MAX_TIMEOUT_MS: u64 = 600_000;
 
-/// Longest delay of a span before export, in milliseconds.
+/// Maximum delay of a span before its export, in milliseconds.
 const MAX_DELAY_MS: u64 = 60_000;
 
-/// Largest queue, in spans of about 1 KiB each.
+/// Maximum capacity of the export queue, in spans of about 1 KiB each.
 const MAX_QUEUE: u64 = 1_000_000;
 
 /// One standard variable.
 #[derive(Debug)]
 pub struct Variable {
-    /// Its name.
+    /// The variable's name.
     pub name: &'static str,
     /// The accepted values, in Markdown; empty if every value is refused.
     pub takes: &'static str,
-    /// Its effect, in Markdown.
+    /// The variable's effect, in Markdown.
     pub effect: &'static str,
-    /// Stores the value; the error is the reason of a refusal, without the value.
+    /// Stores the value. The error is the reason of a refusal, and does not contain the value.
     pub(super) read: fn(&mut Given, &'static str, &str) -> Result<(), String>,
 }
 
@@ -46,8 +46,8 @@ const TIMEOUT: &str = "The timeout of one export, including its retries. Default
 const ENDPOINT: &str =
     "`telemetry.otlp_endpoint`, unless a setting gives it; the rules are the same.";
 
-/// Every standard variable that is accepted or refused. Variables for traces follow the ones for
-/// all signals, which they override.
+/// Every standard variable that is accepted or refused. Variables for traces come after variables
+/// for all signals, because they override these.
 pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_SDK_DISABLED",
@@ -279,7 +279,8 @@ fn endpoint(read: &mut Given, variable: &'static str, value: &str) -> Result<(),
 
 fn headers(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
     const FORM: &str = "must be name=value pairs separated by commas, values percent-encoded";
-    // Checked here, because the exporter reads the variable itself and ignores malformed parts.
+    // The pairs are checked here, because the exporter reads the variable itself and ignores
+    // malformed pairs.
     for (name, value) in pairs(value).map_err(|_| FORM.to_owned())? {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !name.bytes().all(is_name) || value.is_empty() {

@@ -1,5 +1,6 @@
 //! Limits on the spans that are recorded regardless of the sampled share: refusals, failures, ends
-//! of sessions. Clients can cause any number of them, and one client must not crowd out the others.
+//! of sessions. Clients can cause any number of such spans, and one client must not crowd out the
+//! spans of other clients.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,19 +12,20 @@ use parking_lot::Mutex;
 use crate::metrics::labels::Unasked;
 use crate::metrics::table::Counters;
 
-/// Rate of such spans, per kind.
+/// Maximum number of such spans per second, for each kind.
 pub(super) const UNASKED_PER_SECOND: u32 = 100;
 
-/// Rate of such spans per client. They count in the rate of their kind too.
+/// Maximum number of such spans per second for each kind and client. They also count against the
+/// limit of their kind.
 pub(super) const UNASKED_OF_ONE_PER_SECOND: u32 = 10;
 
-/// The client that causes a span, as far as it is known. Address and user together identify it,
-/// because clients behind a load balancer may share one address.
+/// The client that causes a span, as far as the client is known. Address and user together identify
+/// it, because clients behind a load balancer may share one address.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Whose<'a> {
     /// The client's address.
     pub address: Option<IpAddr>,
-    /// The user, once a token is verified.
+    /// The user; `None` until a token is verified.
     pub user: Option<&'a str>,
 }
 
@@ -49,7 +51,8 @@ pub(super) struct Budget {
     each_second: u32,
     of_one: u32,
     state: Mutex<BudgetState>,
-    /// Seeded randomly, so that no client can choose values that collide with another's.
+    /// The hasher is seeded randomly, so that no client can choose values that collide with another
+    /// client's values.
     hasher: RandomState,
 }
 
@@ -57,7 +60,8 @@ pub(super) struct Budget {
 struct BudgetState {
     since: Instant,
     taken: u32,
-    /// The number of spans of each client in this second. At most `each_second` clients have one.
+    /// The number of spans of each client in this second. The map has at most `each_second`
+    /// entries.
     by_client: HashMap<u64, u32>,
 }
 
@@ -75,7 +79,7 @@ impl Budget {
         }
     }
 
-    /// Counts a span; returns false if none is left for this client or in total.
+    /// Counts a span. Returns false if the limit of this client or the total limit is reached.
     pub(super) fn take(&self, whose: Whose<'_>) -> bool {
         let client = self.hasher.hash_one((whose.address, whose.user));
         // The lock is held for a few instructions, and only while a span of these kinds is about to
@@ -99,7 +103,7 @@ impl Budget {
     }
 }
 
-/// The budgets of the kinds, and the count of spans that were suppressed.
+/// The budget of each kind, and the number of suppressed spans.
 #[derive(Debug)]
 pub(super) struct Budgets {
     refusals: Budget,

@@ -16,18 +16,19 @@ use super::outage::{Fault, Outage};
 use crate::Counter;
 use crate::standard::Standard;
 
-/// Largest number of spans per export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` is set.
+/// Maximum number of spans per export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` is set.
 const BATCH: usize = 512;
 
-/// Longest wait of a span for others, unless `OTEL_BSP_SCHEDULE_DELAY` is set.
+/// Longest time for which a span waits until its batch is full, unless `OTEL_BSP_SCHEDULE_DELAY` is
+/// set.
 const DELAY: Duration = Duration::from_millis(500);
 
 /// Timeout of an export, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or `OTEL_BSP_EXPORT_TIMEOUT` is set.
-/// Meanwhile spans wait in the queue, and are dropped when it is full.
+/// During an export, ended spans wait in the queue, and are dropped when the queue is full.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Interval at which dropped spans are checked during an export. It is longer than the default
-/// timeout, because the end of the export gives the reason.
+/// Interval at which dropped spans are looked for during an export. It is longer than the default
+/// timeout, because the end of the export gives the reason of the losses.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The resource attribute that identifies a service.
@@ -48,7 +49,7 @@ pub(super) struct Export {
     delay: Duration,
     /// Longest time of one attempt.
     timeout: Duration,
-    /// Longest time of one export with its retries.
+    /// Longest time of one export, retries included.
     patience: Duration,
 }
 
@@ -89,7 +90,7 @@ impl Export {
         Ok(exporter)
     }
 
-    /// Exports in a task of its own, for which only the end of the process waits. `port` is the
+    /// Exports in a separate task. Only the end of the process waits for this task. `port` is the
     /// port of the collector.
     #[expect(
         clippy::disallowed_methods,
@@ -122,7 +123,7 @@ struct Exporting {
     spans: mpsc::Receiver<SpanData>,
     counted: Counted,
     outage: Outage,
-    /// True once the queue is closed; the spans in it are still exported.
+    /// True once the queue is closed. The spans that are in it are still exported.
     stopping: bool,
 }
 
@@ -152,8 +153,8 @@ impl Exporting {
         self.outage.end();
     }
 
-    /// Exports a batch and returns the number of spans that the collector accepted. Keeps checking
-    /// for dropped spans meanwhile.
+    /// Exports a batch and returns the number of spans that the collector accepted. Meanwhile
+    /// checks regularly for dropped spans.
     async fn export(
         &mut self,
         exporter: &SpanExporter,
@@ -185,9 +186,9 @@ impl Exporting {
         Err(fault)
     }
 
-    /// Collects spans: waits for the first, then until the batch is full or its delay has passed.
-    /// Without spans, returns when an outage may be over. Returns true if the queue is closed and
-    /// empty.
+    /// Collects spans: waits for the first span, then until the batch is full or its delay has
+    /// passed. If no span arrives, returns when an outage may be over. Returns true if the queue is
+    /// closed and empty.
     async fn collect(&mut self, batch: &mut Vec<SpanData>) -> bool {
         let recorder = Arc::clone(&self.recorder);
         let mut deadline = self.outage.may_be_over_at();

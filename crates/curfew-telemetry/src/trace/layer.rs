@@ -20,8 +20,8 @@ use crate::Counter;
 /// The instrumentation scope of every span.
 const SCOPE: &str = "curfew";
 
-/// The exit of ended spans: the queue of the [`Tracer`](crate::Tracer), once that exists. A clone
-/// leads to the same queue.
+/// The path of ended spans to the queue of the [`Tracer`](crate::Tracer), once the tracer exists. A
+/// clone leads to the same queue.
 #[derive(Clone, Default)]
 pub struct Spans(Arc<OnceLock<Queue>>);
 
@@ -70,17 +70,18 @@ where
         .with_context_activation(false)
         .with_filter(
             filter_fn(|meta| meta.is_span() && meta.target() == TARGET)
-                // Without this hint the filter would be asked about every event of every level.
+                // Without this hint, `tracing` would ask the filter about every event of every
+                // level.
                 .with_max_level_hint(LevelFilter::ERROR),
         )
 }
 
-/// Replaces the SDK's batch processor, which does not report how many spans it loses.
+/// This replaces the SDK's batch processor, which does not report how many spans it loses.
 impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &Context) {}
 
     fn on_end(&self, mut span: SpanData) {
-        // Before the tracer starts there is no queue, and spans are not exported.
+        // Before the tracer starts there is no queue, so the span is not exported.
         let Some(queue) = self.0.get() else { return };
         span.attributes.retain(|attribute| {
             let name = attribute.key.as_str();

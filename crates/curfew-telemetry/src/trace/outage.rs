@@ -1,4 +1,4 @@
-//! Outages, in which spans are dropped: each is logged at its beginning and at its end.
+//! Outages: times in which spans are dropped. The beginning and the end of each outage are logged.
 
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use tracing::{info, warn};
 use crate::endpoint;
 
 /// Time without a dropped span after which an outage is over, once the collector accepts spans
-/// again. A slow collector loses some in every burst, and must not end the outage each time.
+/// again. With a slow collector, spans are lost in every burst. The time between two bursts must
+/// not count as the end of the outage.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Reason why an export failed.
@@ -52,14 +53,15 @@ impl Outage {
         }
     }
 
-    /// The time of the next check, even without spans to export.
+    /// The time at which the outage may be over; `None` without an outage or while the collector
+    /// accepts nothing.
     pub(super) fn may_be_over_at(&self) -> Option<Instant> {
         let current = self.now.as_ref()?;
         (current.taken_since > 0).then(|| current.last_drop + QUIET)
     }
 
-    /// Checks the total of `dropped` spans, with the `result` of the last export: the number of
-    /// accepted spans.
+    /// Compares the total number of `dropped` spans with the last check. `result` is the number of
+    /// spans that the collector accepted in the last export.
     pub(super) fn look(&mut self, dropped: u64, result: Result<u64, Fault>, at: Instant) {
         let (before, lost) = (self.seen, dropped.saturating_sub(self.seen));
         self.seen = dropped;
@@ -103,7 +105,7 @@ impl Outage {
             return;
         };
         let error = fault.to_string();
-        // Another port than the usual one may serve another protocol, which fails with arbitrary
+        // A port other than the usual one may serve another protocol, which fails with arbitrary
         // errors.
         match self.port.filter(|port| *port != endpoint::GRPC_PORT) {
             Some(port) => warn!(

@@ -18,21 +18,21 @@ use crate::log::TRACED;
 
 pub use opentelemetry::trace::SpanKind;
 
-/// Target of Curfew's own spans, by which the layer selects them.
+/// Target of Curfew's own spans. The layer selects spans by it.
 pub(super) const TARGET: &str = "curfew::span";
 
-/// Attribute with the start of a span that began before it was made, in nanoseconds of Unix time.
-/// Removed before export.
+/// Attribute with the start time of a span whose start precedes its creation, in nanoseconds of
+/// Unix time. The attribute is removed before the export.
 pub(super) const BEGAN: &str = "curfew.began";
 
-/// Attribute with the end of a span that is dropped later than it ended, in the same form. Removed
-/// before export.
+/// Attribute with the end time of a span whose end precedes its drop, in nanoseconds of Unix time.
+/// The attribute is removed before the export.
 pub(super) const ENDED: &str = "curfew.ended";
 
 /// Attribute with the session's id, by which all spans of a session are found.
 const SESSION: &str = "curfew.session.id";
 
-/// Fields only for the log; an exported span has them in its context.
+/// Fields that only the log needs. An exported span has these ids in its context.
 pub(super) const IN_THE_LOG: [&str; 2] = ["trace_id", "span_id"];
 
 /// A recorded span, or nothing. It ends when it is dropped.
@@ -50,14 +50,16 @@ impl Span {
     /// A span that is not recorded.
     pub const NONE: Self = Self(None);
 
-    /// Begins a span now. The flag beside `parent` is true if another process may own the parent.
+    /// Begins a span now. The flag beside `parent` is true if the parent may be a span of another
+    /// process.
     pub(super) fn begin(
         recorder: &Arc<Recorder>,
         name: Name,
         kind: SpanKind,
         parent: Option<(TraceContext, bool)>,
     ) -> Self {
-        // At the highest level, so that every log line within it carries its ids.
+        // The span has the level `error`, so that no log level disables it and every log line
+        // within it carries its ids.
         let span = tracing::error_span!(
             target: TARGET,
             parent: None,
@@ -69,7 +71,7 @@ impl Span {
         );
         if let Some((parent, remote)) = &parent {
             let parent = Context::new().with_remote_span_context(foreign(parent, *remote));
-            // Fails if the subscriber records nothing; `context_of` then returns `None`.
+            // This fails if the subscriber records nothing. `context_of` below then returns `None`.
             drop(span.set_parent(parent));
         }
         let Some(context) = context_of(&span) else {
@@ -89,7 +91,7 @@ impl Span {
         })))
     }
 
-    /// Wraps a span of `tracing`; empty if it is not one of Curfew's.
+    /// Wraps a span of `tracing`. The result is empty if the span is not one of Curfew's spans.
     pub(super) fn of(recorder: &Arc<Recorder>, span: tracing::Span) -> Self {
         if !is_ours(&span) {
             return Self::NONE;
@@ -104,7 +106,8 @@ impl Span {
         }))
     }
 
-    /// Begins a child of `whole`, whose context is `parent`, in the session of `whole`.
+    /// Begins a child of `whole`, and assigns it to the session of `whole`. `parent` is the context
+    /// of `whole`.
     pub(super) fn part_of(
         whole: &tracing::Span,
         recorder: &Arc<Recorder>,
@@ -121,7 +124,7 @@ impl Span {
         part
     }
 
-    /// Returns true if the span is recorded. Skip costly attributes if it is not.
+    /// Returns true if the span is recorded. Callers skip costly attributes if it is not recorded.
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
     }
@@ -157,7 +160,7 @@ impl Span {
         }
     }
 
-    /// Assigns the span and its future children to this session.
+    /// Assigns the span, and each child that begins later, to this session.
     pub fn of_session(&mut self, session: SessionId) {
         if let Some(span) = &self.0 {
             mark(&span.span, session);
@@ -171,7 +174,7 @@ impl Span {
         }
     }
 
-    /// Marks the span as refused, which is no fault of the node.
+    /// Marks the span as refused. A refusal is not a fault of the node.
     pub fn refused(&mut self, error_type: &'static str) {
         self.set("error.type", error_type);
     }
@@ -184,12 +187,12 @@ impl Span {
         }
     }
 
-    /// Sets the start to `at`, before the span was made.
+    /// Sets the start to `at`, a time before the creation of the span.
     pub fn began(&mut self, at: SystemTime) {
         self.set(BEGAN, nanos(at));
     }
 
-    /// Sets the end to `at`, before the span is dropped.
+    /// Sets the end to `at`, a time before the drop of the span.
     pub fn ended(&mut self, at: SystemTime) {
         self.set(ENDED, nanos(at));
     }
@@ -257,8 +260,8 @@ fn nanos(at: SystemTime) -> i64 {
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The machine's own clock, because collectors compare the times of several processes. Nothing is
-/// decided by it.
+/// The time of the machine's own clock, because collectors compare the times of several processes.
+/// No decision depends on this time.
 #[expect(
     clippy::disallowed_methods,
     reason = "a span's times are about this machine, whatever time a test pretends it is"
@@ -267,7 +270,7 @@ pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The kind in the layer's spelling.
+/// The name by which the layer knows the kind.
 fn kind_name(kind: &SpanKind) -> &'static str {
     match kind {
         SpanKind::Client => "client",

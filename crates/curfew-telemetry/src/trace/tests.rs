@@ -127,7 +127,7 @@ fn one_clients_refusals_leave_room_for_those_of_others() {
     rig.next();
     rig.assert_no_more();
     assert_eq!(rig.suppressed.get(Unasked::Refusal), 48);
-    // Another user at the same address, and a client at another address.
+    // These are another user at the same address, and a client at another address.
     refuse(&rig, 1, Some("alice"));
     refuse(&rig, 2, None);
     rig.next();
@@ -229,7 +229,7 @@ fn what_runs_within_a_span_is_a_part_of_it() {
     let span = rig.tracer.request("a", Origin::Unknown);
     span.scope().in_scope(|| drop(part(&rig)));
     let context = span.context().unwrap();
-    // Within another library's span nothing is recorded, although ours surrounds it.
+    // Within a span of a library nothing is recorded, although one of Curfew's spans surrounds it.
     let other = tracing::error_span!("other");
     other.in_scope(|| assert!(!part(&rig).is_recorded()));
     let child = rig.next();

@@ -30,7 +30,7 @@ struct WriteState {
 }
 
 impl Tracer {
-    /// Follows the writes of a publication whose span on this node is `parent`; `None` if that span
+    /// Tracks the writes of a publication whose span on this node is `parent`; `None` if `parent`
     /// is not recorded.
     pub fn writes(&self, parent: &Span) -> Option<Arc<Writes>> {
         let recorder = Arc::clone(self.0.as_ref()?);
@@ -73,7 +73,8 @@ impl Drop for Writes {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let parent = Some((self.parent.clone(), false));
         let mut span = Span::begin(&self.recorder, SPAN.into(), SpanKind::Internal, parent);
-        // Without any write, the span covers the moment at which the last session gave up.
+        // If no session has written the publication, the span covers the moment at which the last
+        // session gave up.
         if let Some((first, last)) = state.at {
             span.began(first);
             span.ended(last);

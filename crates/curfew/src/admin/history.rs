@@ -55,7 +55,8 @@ struct Entry {
     at: u64,
 }
 
-/// Lists the stored publications of the channel, and reports the ones that are no longer stored.
+/// Lists the stored publications of the channel. Reports if publications after `--since` are no
+/// longer stored.
 pub(crate) fn run(args: HistoryArgs) -> Result<(), Failure> {
     let mut path = format!("/v1/channels/{}/history", segment(&args.channel));
     let parameters = [
@@ -79,7 +80,7 @@ pub(crate) fn run(args: HistoryArgs) -> Result<(), Failure> {
     if !history.publications.is_empty() {
         shown = table(&history.publications);
     }
-    // With a limit of 0 no publication is listed, so a missing one proves nothing.
+    // With a limit of 0 no publication is listed, so a missing publication proves nothing.
     let since = args.since.filter(|_| args.limit != Some(0));
     if let Some(lost) = since.and_then(|since| history.lost(since)) {
         shown.push_str(&lost);

@@ -35,8 +35,8 @@ pub(crate) struct PublishArgs {
     json: bool,
 }
 
-/// Publishes. Prints the publication's offset if the channel has history, and the page of its trace
-/// if one is recorded. The data is sent byte for byte as given.
+/// Publishes. Prints the publication's offset if the channel has history, and the page of the
+/// publication's trace if a trace is recorded. The data is sent byte for byte as given.
 pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     let mut data = args.data;
     if data == "-" {

@@ -96,7 +96,7 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
     Ok(output::print(&text)?)
 }
 
-/// The sessions that would be closed, one a line.
+/// The sessions that would be closed, each on its own line.
 fn preview(answer: &Value) -> String {
     let mut lines = format!(
         "{} would close {}; nothing was changed\n",
@@ -166,7 +166,8 @@ fn named(id: &str, names: &Value) -> String {
     }
 }
 
-/// The likely reason that a user has no session. Empty if there is one, or if it is not known.
+/// The likely reason why a user has no session. Empty if the user has a session, or if it is
+/// unknown whether the user has one.
 fn nobody(kind: &str, answer: &Value) -> &'static str {
     let found = [&answer["closed"], &answer["would_close"]];
     let is_known = answer["nodes"]["missing"]
@@ -217,7 +218,8 @@ mod tests {
         assert!(text.contains("s1") && text.contains("n1") && !text.contains('\u{1b}'));
     }
 
-    /// Fault: revoking a name that no token has looks like success.
+    /// The fault that this test prevents: the revocation of a name that no token has looks like
+    /// success.
     #[test]
     fn nobody_is_told_where_a_user_has_no_session() {
         let none = json!({"closed":0,"nodes":{"missing":[]}});

@@ -11,8 +11,8 @@ use tokio::task;
 use super::*;
 use crate::config::{self, Check};
 
-/// The configuration of all tests here, without a test's own settings. All its sessions come from
-/// one address.
+/// The configuration that all tests here share. Its limits allow that all sessions come from one
+/// address.
 const BASE: &str = r#"
 [server]
 listen = "127.0.0.1:0"
@@ -31,8 +31,8 @@ unauthenticated = 65536
 log_level = "off"
 "#;
 
-/// The number of requests whose answer differs from the one before. They show that settings are
-/// swapped while requests are answered.
+/// The number of times that an answer must differ from the answer before it. The differences show
+/// that settings are swapped while requests are answered.
 const CHANGES: usize = 500;
 
 fn configured(sets: &[&str]) -> Config {
@@ -111,9 +111,9 @@ async fn status(mut stream: TcpStream) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
-    // Neither configuration upgrades the request: one allows another origin, the other requires a
-    // token in a header. A request that used the origins of one and the token sources of the other
-    // would be upgraded.
+    // Neither configuration upgrades the request: the first allows only another origin, the second
+    // requires a token in a header. A node that mixed the origins of the second with the token
+    // sources of the first would upgrade it.
     let configs = [
         configured(&[
             r#"server.allowed_origins=["https://other.example"]"#,
@@ -134,8 +134,9 @@ async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_of_the_admin_api_sees_keys_and_limits_of_one_snapshot() {
-    // Neither configuration publishes: in one the key may not, in the other the data is too large.
-    // A call that used the keys of one and the limits of the other would publish.
+    // Neither configuration publishes: in the first the key has no right to publish, in the second
+    // the data is too large. A node that mixed the keys of the second with the limits of the first
+    // would publish.
     let key = "a key of the admin API with 32 bytes or more";
     let keys = |may: &str| format!(r#"admin.keys=[{{name="back-end",key="{key}",may=["{may}"]}}]"#);
     let configs = [

@@ -26,7 +26,7 @@ pub(super) fn probe(file: &Path, now: Duration) -> Probe {
     }
 }
 
-/// Describes a usable certificate. Fails with the reason that a certificate cannot be used.
+/// Describes a usable certificate. The error is the reason why a certificate cannot be used.
 fn judge(file: &Path, now: Duration) -> Result<String, String> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
@@ -57,12 +57,13 @@ enum Validity {
     Valid,
     NotYet,
     Over,
-    /// No chain leads to an issuer that is known here, so the times are not judged.
+    /// No chain leads to an issuer that this machine knows, so the times are not judged.
     Unknown,
 }
 
-/// Judges the times of a chain. Its last certificate is trusted, since clients may know an issuer
-/// that this machine does not. The name is not judged: only clients know the name that they use.
+/// Judges the times of a chain. The last certificate of the chain is trusted, because clients may
+/// know an issuer that this machine does not know. The name is not judged, because only clients
+/// know the name that they use.
 fn valid_at(chain: &[CertificateDer<'_>], now: Duration) -> Result<Validity, String> {
     let [certificate, intermediates @ ..] = chain else {
         return Err("no PEM certificate in the file".to_owned());
@@ -97,8 +98,8 @@ fn valid_at(chain: &[CertificateDer<'_>], now: Duration) -> Result<Validity, Str
 mod tests {
     use super::*;
 
-    /// Writes a certificate of 2020. It is self-signed, or its issuer's certificate is not in the
-    /// file.
+    /// Writes a certificate that is valid in 2020. The certificate is self-signed, or the file
+    /// lacks its issuer's certificate.
     fn certificate(directory: &Path, is_self_signed: bool) -> std::path::PathBuf {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["gateway.example".to_owned()]).unwrap();
@@ -122,7 +123,7 @@ mod tests {
         file
     }
 
-    /// Seconds from the Unix epoch to a day of 2020.
+    /// The time from the Unix epoch to a day of 2020.
     fn day(of_2020: u64) -> Duration {
         Duration::from_secs(1_577_836_800 + of_2020 * 86_400)
     }

@@ -7,11 +7,11 @@ use curfew_model::Problems;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Bounds of `backend.lease`. With a shorter one, a slow round trip stops delivery. With a longer
-/// one, revoked sessions stay alive for too long behind a broken network.
+/// Bounds of `backend.lease`. With a shorter lease, a slow round trip stops delivery. With a longer
+/// lease, a revoked session continues for too long while the node is cut off from Redis.
 const LEASE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Longest `backend.grace`: clients that receive nothing for longer have given up.
+/// Longest `backend.grace`. Clients that receive nothing for a longer time have given up.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
 
 /// Largest value of `backend.max_admissions`.
@@ -24,24 +24,25 @@ pub(crate) struct Backend {
     /// The backend: `redis`, shared by all nodes, or `memory`, for one node alone, whose sessions,
     /// revocations and publications end with the process. Default `redis`.
     pub(crate) kind: BackendKind,
-    /// Time that a node continues to deliver and accept after its last proof of having every
-    /// revocation: a revoked session outlives its revocation by this at most. 1 s to 60 s; default
-    /// `3s`. Has no effect on `memory`.
+    /// Time for which a node continues to deliver and to accept commands after its last proof that
+    /// it knows every revocation. A revoked session outlives its revocation by at most this time. 1
+    /// s to 60 s; default `3s`. Has no effect on `memory`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub(crate) lease: Duration,
-    /// Time that a node without its backend keeps its connections, silent, before it closes them
-    /// with 4503. From `backend.lease` to 1 h; default `30s`. Has no effect on `memory`.
+    /// Time for which a node without its backend keeps its connections open, without delivering,
+    /// before it closes them with 4503. From `backend.lease` to 1 h; default `30s`. Has no effect
+    /// on `memory`.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub(crate) grace: Duration,
-    /// Reaction to a backend that comes back without its data. `reassert`: live nodes write back
-    /// the revocations that they know. `reauth`: every token issued before must be renewed as well.
-    /// Default `reassert`. Has no effect on `memory`.
+    /// Reaction to a backend that returns without its data. `reassert`: live nodes write back the
+    /// revocations that they know. `reauth`: in addition, every token issued before the loss must
+    /// be renewed. Default `reassert`. Has no effect on `memory`.
     pub(crate) on_data_loss: OnDataLoss,
-    /// Sessions that may wait for the backend's answers at once while they open. More wait up to a
-    /// second for their turn and are then answered 503 with `Retry-After`. 0: no limit; at most
-    /// 1000000; default `1000`. Takes effect at the next start.
+    /// Maximum number of opening sessions that wait for the backend's answers at the same time.
+    /// Further sessions wait up to a second for their turn and are then answered 503 with
+    /// `Retry-After`. 0: no limit; at most 1000000; default `1000`. Takes effect at the next start.
     pub(crate) max_admissions: usize,
     /// The Redis server.
     pub(crate) redis: RedisConfig,

@@ -13,10 +13,10 @@ const MOST_PROBLEMS: usize = 200;
 /// The result of reading the values.
 #[derive(Debug)]
 pub(crate) struct Extracted<T> {
-    /// The configuration, with every key that is in `problems` at its default. `None` if it could
-    /// not be read even then.
+    /// The configuration, in which every key of `problems` has its default. `None` if the
+    /// configuration cannot be read even so.
     pub(crate) config: Option<T>,
-    /// Keys that are unknown, or whose value is not of their type.
+    /// Keys that are unknown, or whose value has the wrong type.
     pub(crate) problems: Vec<Misfit>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct Extracted<T> {
 pub(crate) struct Misfit {
     /// The key's path.
     pub(crate) path: KeyPath,
-    /// True if there is no such key; false if the key does not take its value.
+    /// True if the key is unknown; false if its value has the wrong type.
     pub(crate) unknown: bool,
     /// The fault.
     pub(crate) message: String,
@@ -39,8 +39,8 @@ impl Misfit {
     }
 }
 
-/// Reads a `T` from `root`. Serde stops at the first problem. So that problem is noted, its key
-/// removed, and the rest read again, until no problem is left.
+/// Reads a `T` from `root`. Serde stops at the first problem. This function therefore records the
+/// problem, removes its key and reads the remaining values again, until no problem is left.
 pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Extracted<T> {
     let mut rest = root.clone();
     let mut problems: Vec<Misfit> = Vec::new();
@@ -72,7 +72,7 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
         let now = misfit.path.clone();
         misfit.path = original(&now, problems.iter().map(|problem| &problem.path));
         problems.push(misfit);
-        // A key that cannot be removed would be found again each time.
+        // The same problem would be found forever if its key cannot be removed.
         if !now.remove(&mut rest) {
             break;
         }
@@ -83,7 +83,7 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
     }
 }
 
-/// A hint about writing a list, if something else is in its place; empty otherwise.
+/// A hint about the form of a list, if the key takes a list but has another value; empty otherwise.
 fn as_list(schema: &Schema, path: &KeyPath, kind: &Kind) -> String {
     let Some(Shape::List(items)) = schema.find(path).map(|found| schema.shape(found)) else {
         return String::new();
@@ -127,7 +127,8 @@ fn number_for_text(schema: &Schema, value: &Value, path: &KeyPath) -> Option<(Ke
     }
 }
 
-/// Converts a path in the rest to the path before elements of lists were `removed`, in that order.
+/// Converts a path in the remaining values to the path in the original values. `removed` are the
+/// removed paths, in the order of their removal.
 fn original<'p>(path: &KeyPath, removed: impl Iterator<Item = &'p KeyPath>) -> KeyPath {
     let mut removed: Vec<&KeyPath> = removed.collect();
     removed.sort_by_key(|path| match path.segments().last() {

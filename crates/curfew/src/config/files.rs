@@ -12,9 +12,9 @@ use super::Config;
 /// The suffix of every key whose value is the path of a file.
 const SUFFIX: &str = "_file";
 
-/// Keys of files that take effect without a reload: the code that uses them reads them again, on
-/// each use or when notified. A change of any other file takes effect when the whole configuration
-/// is read again.
+/// Keys of files that take effect without a reload. The code that uses such a file reads it again,
+/// at each use or when it is notified. A change of any other file takes effect when the whole
+/// configuration is read again.
 const READ_WHERE_NEEDED: [&str; 12] = [
     "auth.issuers.ca_file",
     "auth.issuers.event_stream.authorization_file",
@@ -30,12 +30,12 @@ const READ_WHERE_NEEDED: [&str; 12] = [
     "server.tls_key_file",
 ];
 
-/// A file that the configuration names, as it was last seen.
+/// A file that the configuration names, with its last seen contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct WatchedFile {
     path: PathBuf,
-    /// The hash of its contents; `None` if unreadable. The contents are not stored: they may be
-    /// secret.
+    /// The hash of the file's contents; `None` if the file cannot be read. The contents are not
+    /// stored, because they may be secret.
     digest: Option<u64>,
 }
 
@@ -46,17 +46,17 @@ pub(crate) struct Files(BTreeMap<String, WatchedFile>);
 /// Files that changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changed {
-    /// Their keys.
+    /// The keys of the files.
     pub(crate) keys: Vec<String>,
-    /// True if one of them takes effect only when the configuration is read again.
+    /// True if at least one of the files takes effect only when the configuration is read again.
     pub(crate) needs_reload: bool,
 }
 
 impl Files {
-    /// The files that `config` names, as they are now.
+    /// The files that `config` names, with their present contents.
     pub(crate) fn of(config: &Config) -> Self {
         let mut files = Self::default();
-        // The configuration is plain data, which JSON can hold.
+        // The conversion does not fail, because the configuration is plain data.
         let value = serde_json::to_value(config).unwrap_or_default();
         files.collect("", &value);
         files
@@ -93,8 +93,8 @@ impl Files {
         absent.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The files whose contents have changed since the last check. A missing file that only a
-    /// reload reads does not count, because it is being replaced.
+    /// The files whose contents have changed since the last check. If only a reload reads a file
+    /// and the file is missing, it does not count as changed, because it is being replaced.
     pub(crate) fn changed(&mut self) -> Changed {
         let mut changed = Changed::default();
         for (key, seen) in &mut self.0 {
@@ -183,7 +183,7 @@ mod tests {
         keys
     }
 
-    /// Guards against files that are read only once.
+    /// The test prevents files that are read only once.
     #[test]
     fn every_file_that_can_be_named_is_watched() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-//! The layers a configuration is merged from: the standard variables of OpenTelemetry, then the
-//! file, then the rest of the environment, then `--set`. Defaults are not a layer: they belong to
-//! the sections' types.
+//! The layers of a configuration, which are merged in this order: the standard variables of
+//! OpenTelemetry, the file, the other environment variables, and `--set`. Defaults are not a layer,
+//! because they belong to the sections' types.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,8 @@ impl File {
         }
     }
 
-    /// The line on which the key at `path`, or the nearest above it, is written.
+    /// The line on which the key at `path` is written, or else the line of the nearest key above
+    /// it.
     pub(crate) fn line(&self, path: &KeyPath) -> Option<usize> {
         use super::path::Segment;
         let mut at = self.positions.as_item();
@@ -132,8 +133,8 @@ pub(crate) fn merge(
         Some(Err(problem)) => problems.push(problem),
         None => {}
     }
-    // Sorted, so that a variable for a whole table comes before the variables for its keys,
-    // regardless of the environment's order.
+    // The variables are sorted, so that a variable for a whole table comes before the variables for
+    // its keys, regardless of the environment's order.
     let mut variables: Vec<_> = env.into_iter().collect();
     variables.sort();
     for (name, value) in variables {
@@ -152,7 +153,7 @@ pub(crate) fn merge(
     layers.into_iter().fold(Figment::new(), Figment::merge)
 }
 
-/// A variable `CURFEW__SECTION__KEY`; `None` for any other.
+/// Reads a variable `CURFEW__SECTION__KEY`; `None` for any other variable.
 fn from_variable(
     schema: &Schema,
     name: &OsString,
@@ -182,8 +183,9 @@ fn from_variable(
 /// Variables of the command line that could be mistaken for settings.
 const OTHER_VARIABLES: [&str; 2] = ["CURFEW_ADMIN_KEY", "CURFEW_ADMIN_KEY_FILE"];
 
-/// The problem of a variable that names an existing key with an underscore too few or in lower
-/// case. Without this problem, the variable would silently have no effect.
+/// The problem of a variable whose name differs from that of an existing key only by single
+/// underscores or lower case. If no problem were reported, the variable would silently have no
+/// effect.
 fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
     let upper = name.to_ascii_uppercase();
     let keys = upper.strip_prefix("CURFEW_")?;
@@ -203,7 +205,8 @@ fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
     })
 }
 
-/// The key below `above` that `name` may mean, with any number of underscores between its parts.
+/// The key below `above` that `name` may mean. The parts of `name` may be separated by any number
+/// of underscores.
 fn named(schema: &Schema, above: &KeyPath, name: &str) -> Option<KeyPath> {
     let whole = above.key(name);
     if schema
@@ -222,7 +225,7 @@ fn named(schema: &Schema, above: &KeyPath, name: &str) -> Option<KeyPath> {
     })
 }
 
-/// An argument `section.key=value`.
+/// Reads an argument `section.key=value`.
 fn from_set(schema: &Schema, set: &str) -> Result<Layer, ConfigProblem> {
     let parts = set.split_once('=').map(|(keys, value)| {
         (
@@ -237,7 +240,8 @@ fn from_set(schema: &Schema, set: &str) -> Result<Layer, ConfigProblem> {
         Some((keys, value)) if keys.iter().all(|key| !key.is_empty()) => {
             layer(schema, "--set".to_owned(), &keys, value)
         }
-        // The text is not repeated, because it may be a secret whose key was forgotten.
+        // The message does not repeat the text, because the text may be a secret whose key was
+        // forgotten.
         _ => Err(ConfigProblem {
             source: "--set".to_owned(),
             line: None,
@@ -274,7 +278,8 @@ fn layer(
 }
 
 /// Reads text as the type that the key takes. Text of another type stays a string, and is reported
-/// later. A key for text takes it unchanged, so that a secret `0123456` does not become a number.
+/// later. A key of type text takes the text unchanged, so that a secret `0123456` does not become a
+/// number.
 fn read(schema: &Schema, shape: Shape<'_>, text: &str) -> Result<Value, String> {
     Ok(match shape {
         Shape::Text => Value::from(text),
@@ -305,7 +310,7 @@ fn read(schema: &Schema, shape: Shape<'_>, text: &str) -> Result<Value, String> 
     })
 }
 
-/// Reads one TOML value. The parser's message is not repeated, because it quotes the text.
+/// Reads one TOML value. The error does not repeat the parser's message, which quotes the text.
 fn toml(text: &str) -> Result<Value, String> {
     Toml::from_str::<Dict>(&format!("value = {}", text.trim()))
         .ok()
@@ -313,7 +318,7 @@ fn toml(text: &str) -> Result<Value, String> {
         .ok_or_else(|| "starts like a TOML value but is not a valid one".to_owned())
 }
 
-/// Line and column, from 1, of a byte.
+/// The line and the column of a byte, each counted from 1.
 fn position(text: &str, byte: usize) -> (usize, usize) {
     let before = text.get(..byte).unwrap_or(text);
     let line = before.matches('\n').count() + 1;

@@ -18,7 +18,7 @@ pub(crate) enum Segment {
 }
 
 impl KeyPath {
-    /// Parses the form in which [`KeyPath`] is displayed.
+    /// Parses the displayed form of a [`KeyPath`].
     pub(crate) fn parse(text: &str) -> Self {
         let mut segments = Vec::new();
         for part in text.split('.').filter(|part| !part.is_empty()) {
@@ -31,7 +31,8 @@ impl KeyPath {
         Self(segments)
     }
 
-    /// Converts the path of a figment error in `root`, in which an index looks like a key.
+    /// Converts the path of a figment error. In such a path, an index looks like a key, so the
+    /// values in `root` show which it is.
     pub(crate) fn resolve(root: &Value, parts: &[String]) -> Self {
         let mut at = Some(root);
         let mut segments = Vec::with_capacity(parts.len());
@@ -46,14 +47,14 @@ impl KeyPath {
         Self(segments)
     }
 
-    /// This path and one more key.
+    /// This path, extended by one key.
     pub(crate) fn key(&self, key: &str) -> Self {
         let mut path = self.clone();
         path.0.push(Segment::Key(key.to_owned()));
         path
     }
 
-    /// This path and an element.
+    /// This path, extended by the index of an element.
     pub(crate) fn index(&self, index: usize) -> Self {
         let mut path = self.clone();
         path.0.push(Segment::Index(index));
@@ -70,8 +71,8 @@ impl KeyPath {
         self.0.iter().try_fold(root, step)
     }
 
-    /// Removes the value at this path from `root`. Returns true if there was one. The elements
-    /// after a removed element of a list move up by one.
+    /// Removes the value at this path from `root`. Returns true if there was one. If an element of
+    /// a list is removed, the elements after it move up by one.
     pub(crate) fn remove(&self, root: &mut Value) -> bool {
         let Some((last, above)) = self.0.split_last() else {
             return false;

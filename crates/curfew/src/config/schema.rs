@@ -1,4 +1,5 @@
-//! Facts about a key from the sections' JSON schemas: its type, text and default.
+//! Facts about keys from the sections' JSON schemas: the type, the description and the default of
+//! each key.
 
 use curfew_model::setting::duration;
 use schemars::JsonSchema;
@@ -43,7 +44,7 @@ impl Schema {
         }
     }
 
-    /// True for a key that takes a duration. Its default shows that.
+    /// True for a key that takes a duration. The key's default shows this.
     pub(crate) fn is_duration(&self, path: &KeyPath) -> bool {
         let default =
             path.segments()
@@ -156,7 +157,7 @@ impl Schema {
     /// The schema behind references and `Option`.
     fn deref<'s>(&'s self, schema: &'s Value) -> &'s Value {
         let mut schema = schema;
-        // A bound for the loop. References do not nest deeper than types do.
+        // The loop is bounded. References do not nest deeper than types do.
         for _ in 0..16 {
             if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
                 match self.root.pointer(name.trim_start_matches('#')) {
@@ -183,7 +184,8 @@ fn variants(schema: &Value) -> Vec<&Value> {
         .collect()
 }
 
-/// A schema's type. If it is a list, such as `["string", "null"]`, the first that is not `null`.
+/// A schema's type. If the schema has a list of types, such as `["string", "null"]`, the first type
+/// that is not `null`.
 fn type_name(schema: &Value) -> Option<&str> {
     match schema.get("type")? {
         Value::String(name) => Some(name),

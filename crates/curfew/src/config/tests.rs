@@ -256,7 +256,8 @@ fn what_is_often_mistaken_is_told_with_what_is_right() {
             "{text}: {found:#?}"
         );
     }
-    // Kubernetes sets such variables for a Service. Variables that are not settings are ignored.
+    // Variables that are not settings are ignored, such as those that Kubernetes sets for a
+    // Service.
     let others = [("CURFEW_PORT", "1"), ("CURFEW_A__B", "1")];
     assert!(problems(VALID, &others, &[]).is_empty());
 }
@@ -327,7 +328,7 @@ fn values_from_the_environment_are_taken_as_their_key_takes_them() {
 
 #[test]
 fn variables_that_are_not_ours_are_left_alone() {
-    // The variables that Kubernetes sets in every pod beside a Service named curfew.
+    // These are the variables that Kubernetes sets in every pod if there is a Service named curfew.
     let env = [
         ("CURFEW_PORT", "tcp://10.0.0.1:8080"),
         ("CURFEW_SERVICE_HOST", "10.0.0.1"),
@@ -367,7 +368,8 @@ fn sections_are_checked_against_each_other() {
     );
 }
 
-/// Kind of fault: a bound follows another one only in some of the places where both matter.
+/// The fault that this test prevents: a token fits the bounds for opening a session, but not the
+/// bound for a refresh, and no warning says so.
 #[test]
 fn tokens_that_can_open_a_session_and_not_refresh_it_are_told() {
     let warned = |sets: &[&str]| {

@@ -34,7 +34,7 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// A URL taken apart.
+/// The parts of a URL.
 #[derive(Debug, PartialEq, Eq)]
 struct Target {
     tls: bool,
@@ -106,7 +106,7 @@ pub(super) async fn connect(
 
 impl Target {
     fn parse(url: &str) -> Result<Self, String> {
-        // The URL is not repeated: its query may hold a token.
+        // The message does not repeat the URL, because the query may hold a token.
         let wrong = || "the URL is not of the form ws://127.0.0.1:8080/ws".to_owned();
         let url = url.split('#').next().unwrap_or_default();
         let uri: Uri = url.parse().map_err(|_| wrong())?;
@@ -121,7 +121,7 @@ impl Target {
             .authority()
             .filter(|authority| !authority.as_str().contains('@'));
         let authority = authority.ok_or_else(wrong)?;
-        // `port_u16` gives `None` for an invalid port, as for no port.
+        // `port_u16` returns `None` for an invalid port and for an absent port.
         if authority.port_u16().is_none() && authority.as_str() != authority.host() {
             return Err(format!(
                 "{}: its port is no number from 1 to 65535",

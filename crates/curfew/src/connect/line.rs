@@ -1,4 +1,4 @@
-//! The meaning of a typed line: a frame to send unchanged, or the short form of one.
+//! The meaning of a typed line: a frame to send unchanged, or the short form of a frame.
 
 use curfew_model::Position;
 use serde::de::IgnoredAny;
@@ -56,7 +56,7 @@ impl Lines {
         if !line.starts_with('/') {
             return match serde_json::from_str::<IgnoredAny>(line) {
                 Ok(_) => Input::Send(line.to_owned()),
-                // It may be a command with a token, which must not be published as text.
+                // The line may be a command with a token, which must not be published as text.
                 Err(error) if line.starts_with(['{', '[', '"']) => Input::Wrong(format!(
                     "this is no JSON and is not sent: {error}; to publish it as a text, put it in quotes: /pub CHANNEL \"...\""
                 )),
@@ -89,7 +89,7 @@ impl Lines {
         }
     }
 
-    /// Publishes text that is not JSON. Sent unchanged, it would end the session.
+    /// Publishes text that is not JSON. If it were sent unchanged, it would end the session.
     fn say(&mut self, text: &str) -> Input {
         let Some(channel) = self.channel.clone() else {
             return Input::Wrong(
@@ -158,7 +158,8 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// Kind of fault: a mistyped command is published to everyone in the channel.
+    /// The fault that this test prevents: a mistyped command is published to everyone in the
+    /// channel.
     #[test]
     fn what_begins_like_json_is_never_published_as_a_text() {
         let mut lines = Lines::new();

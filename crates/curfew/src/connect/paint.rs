@@ -55,12 +55,12 @@ impl Paint {
         } else {
             format!("{text}\n")
         };
-        // A failed write is ignored: no other place could show the note.
+        // A failed write is ignored, because no other place could show the note.
         io::stderr().write_all(line.as_bytes()).ok();
     }
 }
 
-/// A frame's type; empty when it has none.
+/// A frame's type; empty if the frame has no type.
 pub(super) fn kind(text: &str) -> String {
     #[derive(serde::Deserialize)]
     struct Typed {

@@ -1,5 +1,5 @@
-//! Positions of subscriptions in their channels' streams, tracked as by a client that will
-//! reconnect.
+//! Positions of subscriptions in their channels' streams. They are tracked as a client does that
+//! will reconnect.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -43,7 +43,7 @@ impl Frame {
 }
 
 impl Places {
-    /// Notes a frame that is sent.
+    /// Records a frame that is sent.
     pub(super) fn sent(&mut self, text: &str) {
         let Ok(frame) = serde_json::from_str::<Frame>(text) else {
             return;
@@ -61,7 +61,7 @@ impl Places {
         }
     }
 
-    /// Notes a received frame. Returns a remark if the frame says which messages were missed.
+    /// Records a received frame. Returns a remark if the frame tells which messages were missed.
     pub(super) fn received(&mut self, text: &str) -> Option<String> {
         let frame: Frame = serde_json::from_str(text).ok()?;
         match frame.r#type.as_str() {
@@ -91,8 +91,8 @@ impl Places {
         }
     }
 
-    /// Notes the answer to a subscription. After a recovery, the messages that follow move the
-    /// position.
+    /// Records the answer to a subscription. After a recovery, the position moves with the messages
+    /// that follow.
     fn subscribed(&mut self, asked: Asked, answer: &Frame) -> Option<String> {
         let channel = asked.channel;
         let Some(position) = answer.position() else {
@@ -176,8 +176,8 @@ mod tests {
                 None,
                 None,
             ),
-            // The connection ended before all messages were recovered. The next one asks for the
-            // rest.
+            // The connection ended before all messages were recovered. The next connection asks for
+            // the remaining messages.
             (
                 SINCE,
                 vec![recovered, &first],

@@ -3,7 +3,7 @@
 use curfew_telemetry::TracePages;
 use serde_json::Value;
 
-/// Digits of a trace's id.
+/// Number of digits of a trace's id.
 const ID_DIGITS: usize = 32;
 
 /// The URL of traces' pages, and the trace that was named last.
@@ -18,8 +18,8 @@ impl Traces {
         Self { pages, last: None }
     }
 
-    /// A line with the page of the trace that this frame or refusal names. `None` if the line
-    /// before named the same trace.
+    /// A line with the page of the trace that this frame or refusal names. `None` if the last line
+    /// named the same trace.
     pub(super) fn line(&mut self, told: &str) -> Option<String> {
         // Most frames name no trace.
         let pages = self.pages.as_ref().filter(|_| told.contains("\"trace\""))?;

@@ -15,14 +15,14 @@ use crate::failure::Failure;
 /// The interval at which the program is checked for its end.
 const POLL: Duration = Duration::from_millis(200);
 
-/// A running program, killed when dropped; or none, if none is given.
+/// A running program, which is killed when this value is dropped; `None` if no program is given.
 #[derive(Debug)]
 pub(super) struct Backend(Option<Child>);
 
 impl Backend {
-    /// Starts the program that `command` names, with its other words as arguments. The program gets
-    /// the environment of this process and these variables. Nothing is started if `command` is
-    /// empty.
+    /// Starts the program that the first word of `command` names, with the other words as
+    /// arguments. The program gets the environment of this process and `variables`. Nothing is
+    /// started if `command` is empty.
     pub(super) fn start(
         command: &[OsString],
         variables: [(&str, String); 4],
@@ -43,7 +43,7 @@ impl Backend {
         Ok(Self(Some(child)))
     }
 
-    /// Logs the end of the program, once. The node outlives it.
+    /// Logs the end of the program, once. The node continues without the program.
     pub(super) async fn watch(&mut self) -> Infallible {
         let Some(child) = &mut self.0 else {
             return future::pending().await;

@@ -10,7 +10,7 @@ use curfew_policy::{Effect, Rule};
 
 use crate::config::Config;
 
-/// The secret that the suites sign with.
+/// The secret with which the suites sign tokens.
 pub(super) const SECRET: &str = "secret";
 
 /// What is lax on such a node, in its log and in the text that it prints.
@@ -19,7 +19,7 @@ pub(super) const WARNING: &str = "--centrifuge is for test suites alone: everyon
 /// The channels whose history is too short for some recoveries.
 const SMALL_HISTORY: &str = "smallhistory:*";
 
-/// The history of those channels.
+/// The history of the channels in [`SMALL_HISTORY`].
 const SMALL: HistoryConfig = HistoryConfig {
     size: 2,
     ttl: Duration::from_secs(300),

@@ -1,9 +1,9 @@
-//! The demo page and the few routes it needs, on the public listener of `curfew dev` only.
+//! The demo page and the few routes that it needs, on the public listener of `curfew dev` only.
 //!
-//! They mint tokens and revoke without a key. So they answer only requests that carry a secret
-//! value from the page, which other sites cannot read. The `Host` of a request must also name this
-//! machine, which excludes names of other sites that resolve to it. The page has the admin key too,
-//! for a command to paste into a terminal.
+//! The routes mint tokens and revoke without a key. They therefore answer only requests that carry
+//! a secret value from the page, which other sites cannot read. The `Host` of a request must also
+//! name this machine, which excludes other sites whose names resolve to it. The page also has the
+//! admin key, for a command to paste into a terminal.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,13 +22,14 @@ use serde_json::{Map, Value, json};
 
 use super::{Dev, sdk};
 
-/// The page; `{{nonce}}` and `{{config}}` are filled in for each answer, the others once.
+/// The page. Its placeholders `{{nonce}}` and `{{config}}` are filled in for each answer, the other
+/// placeholders once.
 const PAGE: &str = include_str!("../../assets/demo.html");
 
-/// Its style, in the place of `{{demo.css}}`.
+/// The page's style, which replaces `{{demo.css}}`.
 const STYLE: &str = include_str!("../../assets/demo.css");
 
-/// Its scripts, one module in the place of `{{scripts}}`.
+/// The page's scripts, which replace `{{scripts}}` as one module.
 const SCRIPTS: &str = concat!(
     include_str!("../../assets/node.js"),
     include_str!("../../assets/log.js"),
@@ -38,7 +39,7 @@ const SCRIPTS: &str = concat!(
     include_str!("../../assets/page.js"),
 );
 
-/// The header that carries the page's value.
+/// The header that carries the page's secret value.
 const GUARD_HEADER: &str = "x-curfew-dev";
 
 /// Largest body of a request, in bytes.
@@ -161,7 +162,8 @@ impl Page {
             "address": self.public.to_string(),
             "admin": self.admin.to_string(),
         });
-        // The SDK's script has the nonce too, so that the policy need not allow its host.
+        // The SDK's script has the nonce too, so that the Content-Security-Policy need not allow
+        // the script's host.
         let html = self
             .html
             .replace("{{nonce}}", &nonce)

@@ -1,4 +1,5 @@
-//! The Centrifuge SDK of the demo page: a file that is given, or the address of the published one.
+//! The Centrifuge SDK of the demo page: the file of `--centrifuge-sdk`, or the address of the
+//! published file.
 
 use std::fs;
 use std::path::Path;
@@ -12,13 +13,13 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
-/// The path of the file that is given.
+/// The path at which the node serves the file of `--centrifuge-sdk`.
 pub(super) const PATH: &str = "/centrifuge.js";
 
-/// The npm package and its file, as it is published.
+/// The address of the file in the published npm package.
 const PUBLISHED: &str = "https://unpkg.com/centrifuge@5.8.0/dist/centrifuge.js";
 
-/// The digest of that file. A browser runs no other file.
+/// The digest of the published file. A browser refuses to run a file with another digest.
 const INTEGRITY: &str = "sha384-Hc/rqOA60dxGHNnO+nCm7KQ1yc4I121B7eeuuZ9vJMHEq6vVV4onLLtrwG8L79xQ";
 
 /// A source of `centrifuge-js` for the page.

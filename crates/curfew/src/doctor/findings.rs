@@ -1,4 +1,4 @@
-//! Findings, and their text.
+//! The findings of the command, and their text.
 
 use serde::Serialize;
 
@@ -54,7 +54,7 @@ impl Findings {
         &self.0
     }
 
-    /// One finding a line, with its change below it.
+    /// Each finding on its own line, with its change below it.
     pub(super) fn to_text(&self) -> String {
         let mut text = String::new();
         for finding in &self.0 {

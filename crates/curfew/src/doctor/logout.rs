@@ -1,4 +1,5 @@
-//! Compares a logout with sessions: OpenID Connect Back-Channel Logout 1.0 §2.4 and §2.6.
+//! Compares a logout with the sessions that it should end: OpenID Connect Back-Channel Logout 1.0
+//! §2.4 and §2.6.
 
 use curfew_auth::{AuthConfig, AuthError, Issuer, Logout, LogoutScope};
 
@@ -104,7 +105,9 @@ fn is_keycloak(issuer: &Issuer) -> bool {
     path.is_some_and(|(above, realm)| above.ends_with("/realms") && !realm.is_empty())
 }
 
-/// Explains the two cases of a realm's logouts, which depend on #49949 of Keycloak.
+/// Explains the two cases of a Keycloak realm. If several logins end at once, a Keycloak with
+/// #49949 sends a logout token for each; a Keycloak without it sends one token for only one of the
+/// logins.
 fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
     match scope {
         LogoutScope::User => findings.note(
@@ -118,7 +121,7 @@ fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
     }
 }
 
-/// Logout tokens have the `aud` of ID tokens, which is the client.
+/// Checks that the `aud` of logout tokens is accepted. It is the same as in ID tokens: the client.
 fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Findings) {
     let accepted = issuer.accepted_logouts().unwrap_or_default();
     let clients = id.audience();
@@ -187,7 +190,7 @@ fn by_secret(token: &Shown) -> String {
     )
 }
 
-/// True if the token is signed with a secret, as by HS256.
+/// True if the token is signed with a secret, for example by HS256.
 fn is_shared_secret(token: &Shown) -> bool {
     let algorithm = token.header.get("alg").and_then(|alg| alg.as_str());
     algorithm.is_some_and(|alg| alg.starts_with("HS"))

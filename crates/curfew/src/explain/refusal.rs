@@ -10,7 +10,7 @@ use crate::output;
 /// A refusal, and the data to understand it.
 pub(super) struct Refusal {
     pub(super) error: AuthError,
-    /// The members of the token, unverified; `null` for absent ones.
+    /// The members of the token, unverified; `null` for absent members.
     says: Value,
     issuers: Vec<IssuerSummary>,
 }
@@ -29,7 +29,8 @@ impl Refusal {
             "iss": said(&claims, "iss"),
             "aud": said(&claims, "aud"),
         });
-        // In an object of its own, because the header's members may have the same names.
+        // These claims are in a separate object, because the header's members may have the same
+        // names.
         let required = issuers
             .iter()
             .flat_map(|issuer| issuer.required_claims.keys());

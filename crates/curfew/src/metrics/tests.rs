@@ -16,7 +16,8 @@ fn value(text: &str, series: &str) -> Option<f64> {
     value?.parse().ok()
 }
 
-/// Kind of fault: a series is missing until something happens, so that its first rise is not seen.
+/// The fault that this test prevents: a series is missing until its first event, so a monitor does
+/// not notice the first rise.
 #[test]
 fn every_series_is_there_from_the_start_at_zero() {
     let registry = Registry::default();

@@ -1,4 +1,4 @@
-//! The commands of the admin API, against a server with prepared answers.
+//! The commands that use the admin API, tested with a server that gives prepared answers.
 
 use serde_json::{Value, json};
 

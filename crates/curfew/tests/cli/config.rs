@@ -134,7 +134,7 @@ fn print_config_shows_what_is_invalid_and_says_so() {
     );
 }
 
-/// Fault: a variable that nothing reads is ignored silently.
+/// The fault that this test prevents: a variable that nothing reads is ignored silently.
 #[test]
 fn a_variable_by_another_name_is_told_with_the_right_one() {
     let folder = Folder::new();
@@ -154,8 +154,8 @@ fn a_variable_by_another_name_is_told_with_the_right_one() {
         let told = format!("is not read by this name: write {right},");
         assert!(output.stderr.contains(&told), "{name}: {}", output.stderr);
     }
-    // Variables that the command line reads, and variables that Kubernetes sets for a Service named
-    // curfew.
+    // These are variables that the command line reads, and variables that Kubernetes sets for a
+    // Service named curfew.
     let others = [
         ("CURFEW_ADMIN_KEY", "x"),
         ("CURFEW_ADMIN_URL", "http://127.0.0.1:9090"),
@@ -166,7 +166,7 @@ fn a_variable_by_another_name_is_told_with_the_right_one() {
     assert_eq!(output.code, 0, "{}", output.stderr);
 }
 
-/// Fault: a value of a wrong form is reported in the words of a parser.
+/// The fault that this test prevents: a value of a wrong form is reported in the words of a parser.
 #[test]
 fn what_is_written_in_another_way_is_told_with_the_right_one() {
     let rule = |when: &str| {

@@ -195,7 +195,8 @@ fn tls_is_spoken_with_servers_whose_certificate_is_trusted() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A client that does not trust the certificate ends before it reads this.
+        // A client that does not trust the certificate ends before it reads this line, so a failed
+        // write is ignored.
         client.stdin.take().unwrap().write_all(b"/quit\n").ok();
         let output = client.wait_with_output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
@@ -204,7 +205,7 @@ fn tls_is_spoken_with_servers_whose_certificate_is_trusted() {
     }
 }
 
-/// The commands of a user whose client is disconnected for a while.
+/// The test runs the commands of a user whose client is disconnected for a while.
 #[test]
 fn a_position_leads_connect_back_to_what_was_missed() {
     let dev = Dev::start();
@@ -250,8 +251,8 @@ fn a_position_leads_connect_back_to_what_was_missed() {
     let place = position(&told);
     assert!(place.ends_with(":1"), "{place}");
 
-    // The client is disconnected now. The last publication is sent twice, as by a program that got
-    // no answer.
+    // The client is disconnected now. The last publication is sent twice, as a program does that
+    // got no answer.
     publish("2", &[]);
     let first = publish("3", &["--key", "three"]);
     let again = publish("3", &["--key", "three"]);

@@ -1,4 +1,4 @@
-//! Texts that packages are made of: the version, completions and the manual.
+//! Texts that packages contain: the version, completions and the manual.
 
 use std::fs;
 

@@ -74,7 +74,8 @@ impl Folder {
         path.to_str().unwrap().to_owned()
     }
 
-    /// A valid configuration that verifies with [`SECRET`], and `more`.
+    /// Writes a valid configuration that verifies tokens with [`SECRET`], followed by the settings
+    /// in `more`. Returns its path.
     pub(crate) fn config(&self, more: &str) -> String {
         let text = format!(
             "[backend]\nkind = \"memory\"\n[[auth.issuers]]\nname = \"main\"\nsecret = \"{SECRET}\"\n{more}"
@@ -99,7 +100,7 @@ impl RecordedRequest {
     }
 }
 
-/// A server that answers one request with each of these answers (status and body).
+/// Starts a server that gives each of these answers (status and body) to one request.
 pub(crate) fn answering(
     answers: Vec<(&'static str, String)>,
 ) -> (SocketAddr, JoinHandle<Vec<RecordedRequest>>) {
@@ -138,10 +139,10 @@ pub(crate) fn answering(
     (address, served)
 }
 
-/// A running `curfew dev`, ended with the test.
+/// A running `curfew dev`, which ends with the test.
 pub(crate) struct Dev {
     child: std::process::Child,
-    /// The text that it printed at its start.
+    /// The text that the program printed at its start.
     banner: String,
 }
 
@@ -184,10 +185,10 @@ impl Drop for Dev {
     }
 }
 
-/// A running `curfew serve`, ended with the test.
+/// A running `curfew serve`, which ends with the test.
 pub(crate) struct Node {
     child: std::process::Child,
-    /// The address of its public listener.
+    /// The address of the node's public listener.
     pub(crate) address: String,
 }
 

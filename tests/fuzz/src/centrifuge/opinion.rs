@@ -1,4 +1,4 @@
-//! The table of commands, applied to the result of another parser.
+//! The table of commands. It judges commands that another parser has parsed.
 
 use curfew_model::{Command, Epoch, HistoryRange, MAX_OFFSET, SubscribeOptions};
 
@@ -8,13 +8,13 @@ pub(super) enum Verdict {
     Pong,
     /// The connection closes.
     Refused,
-    /// The command is answered with the error of this number.
+    /// The command is answered with the error that has this number.
     Form(u32),
-    /// The command's id, and the command in the words of [`told`].
+    /// The command is accepted. The fields are its id, and the command in the words of [`told`].
     Command(u32, String),
 }
 
-/// A request in the form in which it was sent.
+/// A request with the values that the client sent.
 pub(super) enum Request {
     Connect {
         token: String,
@@ -111,7 +111,7 @@ fn position(epoch: Epoch, offset: u64) -> String {
     format!("{epoch}:{offset}")
 }
 
-/// A decoded command in words. Equal commands have the same words.
+/// Describes a decoded command in words. Equal commands have the same words.
 pub(super) fn told(command: &Command<'_>) -> String {
     let name = command.name();
     match command {
@@ -161,7 +161,8 @@ pub(super) fn told(command: &Command<'_>) -> String {
     }
 }
 
-/// The verdict on a command with this id and request. Only the first request of a command counts.
+/// The verdict on a command with this id and request. If a command has several requests, only the
+/// first one counts.
 pub(super) fn verdict(id: u32, has_send: bool, request: Option<Request>) -> Verdict {
     if id == 0 && !has_send {
         return Verdict::Pong;
@@ -180,7 +181,8 @@ pub(super) fn verdict(id: u32, has_send: bool, request: Option<Request>) -> Verd
 }
 
 impl Request {
-    /// The command in the words of [`told`], or the number of its error. 0 closes the connection.
+    /// The command in the words of [`told`], or the number of its error. The number 0 means that
+    /// the connection closes.
     fn judge(self) -> Result<String, u32> {
         let (needs_channel, channel) = match &self {
             Self::Subscribe(Subscribe { channel, .. })
@@ -258,7 +260,7 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// The content; `None` without a message, which a request must have.
+    /// Returns the content; `None` if it lacks the message that a request must have.
     pub(super) fn checked(self) -> Option<Self> {
         (!self.data.is_empty()).then_some(self)
     }

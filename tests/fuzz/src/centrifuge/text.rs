@@ -1,4 +1,4 @@
-//! The messages in JSON, parsed by serde_json.
+//! Messages in JSON, parsed by serde_json.
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -107,7 +107,7 @@ struct Publish<'a> {
     removed: Option<bool>,
 }
 
-/// The other members of [`Publish`]. Of all members, only data may be `null`.
+/// The data of [`Publish`]. It is parsed separately, because only this member may be `null`.
 #[derive(Deserialize)]
 struct Data<'a> {
     #[serde(borrow)]
@@ -155,7 +155,7 @@ fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     serde_json::from_str(text).ok()
 }
 
-/// Parses an integer from its digits.
+/// Parses an integer from its text.
 fn number<T: TryFrom<i128> + Default>(raw: Option<&RawValue>) -> Option<T> {
     let Some(raw) = raw else {
         return Some(T::default());
@@ -222,13 +222,13 @@ fn request(name: &'static str, raw: &str) -> Option<Request> {
         "publish" => {
             let publish: Publish<'_> = object(raw)?;
             let data = serde_json::from_str::<Data<'_>>(raw);
-            // A duplicate member is the only remaining fault.
+            // At this point, a duplicate member is the only possible fault.
             let data = match data {
                 Ok(data) => data.data.get().into(),
                 Err(error) if error.to_string().contains("missing field") => Vec::new(),
                 Err(_) => return None,
             };
-            // These belong to maps, and are parsed only to check their types.
+            // These members belong to maps, and are parsed only to check their types.
             drop((publish.key, publish.removed));
             Request::Publish {
                 channel: publish.channel.unwrap_or_default(),

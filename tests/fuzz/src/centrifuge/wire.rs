@@ -1,4 +1,4 @@
-//! The messages in Protobuf, parsed by prost.
+//! Messages in Protobuf, parsed by prost.
 
 use prost::Message;
 
@@ -14,7 +14,7 @@ macro_rules! messages {
 }
 
 messages! {
-    // Requests are parsed where they are used.
+    // The requests stay bytes, and are parsed where they are used.
     Command {
         #[prost(uint32, tag = "1")] id: u32,
         #[prost(bytes = "vec", optional, tag = "4")] connect: Option<Vec<u8>>,
@@ -88,7 +88,7 @@ messages! {
 /// The opinion of prost on a message.
 pub(super) struct Opinion {
     pub(super) verdict: Verdict,
-    /// True if prost writes the message in the same bytes, so nothing in it is repeated.
+    /// True if prost writes the message in the same bytes. The message then has no repeated fields.
     pub(super) is_plain: bool,
 }
 
@@ -98,7 +98,7 @@ pub(super) fn take(rest: &mut &[u8]) -> Option<Opinion> {
     let (bytes, after) = rest.split_at_checked(length)?;
     *rest = after;
     let Ok(command) = Command::decode(bytes) else {
-        // Only prost accepts groups as fields.
+        // A difference here is allowed, because only prost accepts groups as fields.
         return None;
     };
     let mut is_plain = command.encode_to_vec() == bytes;
@@ -135,8 +135,8 @@ pub(super) fn take(rest: &mut &[u8]) -> Option<Opinion> {
     Some(Opinion { verdict, is_plain })
 }
 
-/// The content of a request that carries commands, and true if prost writes it in the same bytes;
-/// `None` for any other body.
+/// The content of a request that carries commands, and a flag that is true if prost writes the
+/// request in the same bytes; `None` for any other body.
 pub(super) fn carried(body: &[u8]) -> Option<(opinion::Carried, bool)> {
     let mut is_plain = true;
     let read: Emulation = read(body, &mut is_plain)?;

@@ -1,4 +1,5 @@
-//! A second decoder for RFC 6455 that takes one byte after the other, with only a state in between.
+//! A second decoder for RFC 6455. It reads one byte after the other, and keeps only its state in
+//! between.
 
 use curfew_ws::ProtocolError;
 
@@ -16,7 +17,7 @@ const PONG: u8 = 10;
 enum Awaited {
     First,
     Length,
-    /// A byte of a multi-byte length, with the number of bytes that remain.
+    /// A byte of a multi-byte length. The number counts the bytes of the length that remain.
     Extended(u8),
     /// The byte of the masking key at this index.
     Mask(usize),
@@ -28,7 +29,7 @@ struct Reader {
     awaited: Awaited,
     last: bool,
     opcode: u8,
-    /// Number of length bytes after the second byte of the head: none, 2 or 8.
+    /// Number of length bytes after the second byte of the head: 0, 2 or 8.
     extended: u8,
     length: u64,
     mask: [u8; 4],
@@ -39,7 +40,7 @@ struct Reader {
     over: bool,
 }
 
-/// The frames in a client's bytes.
+/// Decodes the frames in a client's bytes.
 pub(super) fn decode(bytes: &[u8]) -> Decoded {
     let mut reader = Reader {
         awaited: Awaited::First,
@@ -140,7 +141,7 @@ impl Reader {
         self.opcode & 0b1000 != 0
     }
 
-    /// Checks if a frame with this head may come now. The length is known.
+    /// Checks that a frame with this head is allowed at this point. The length is already known.
     fn admit(&mut self) -> Result<(), ProtocolError> {
         let already = match (&self.open, self.opcode) {
             _ if self.is_control() => 0,
@@ -205,7 +206,7 @@ impl Reader {
     }
 }
 
-/// Checks UTF-8 by RFC 3629, with the numbers of the code points.
+/// Checks UTF-8 by RFC 3629, by computing the number of each code point.
 fn is_utf8(bytes: &[u8]) -> bool {
     let mut bytes = bytes.iter().copied();
     while let Some(first) = bytes.next() {

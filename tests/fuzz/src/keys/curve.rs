@@ -1,13 +1,13 @@
 //! Checks if a point satisfies the curve's equation. Products of field elements are computed by
 //! additions modulo the prime.
 
-/// A number in limbs of 64 bits, the lowest first. Numbers of P-256 fill four.
+/// A number in limbs of 64 bits, the lowest first. Numbers of P-256 fill four limbs.
 type Number = [u64; 6];
 
 /// A curve `y² = x³ - 3x + b` over a prime field (FIPS 186-4 D.1.2).
 #[derive(Debug)]
 pub(super) struct Curve {
-    /// Bytes of a coordinate.
+    /// Number of bytes of a coordinate.
     bytes: usize,
     prime: Number,
     b: Number,
@@ -54,7 +54,7 @@ pub(super) const P384: Curve = Curve {
 };
 
 impl Curve {
-    /// True if these are the coordinates of a point, each with the size of the field.
+    /// True if `x` and `y` are the coordinates of a point, each with the size of the field.
     pub(super) fn has(&self, x: &[u8], y: &[u8]) -> bool {
         if x.len() != self.bytes || y.len() != self.bytes {
             return false;
@@ -65,7 +65,7 @@ impl Curve {
         }
         let cube = self.times(&self.times(&x, &x), &x);
         let three = self.plus(&self.plus(&x, &x), &x);
-        // y² + 3x = x³ + b
+        // The equation is compared in the form y² + 3x = x³ + b.
         self.plus(&self.times(&y, &y), &three) == self.plus(&cube, &self.b)
     }
 

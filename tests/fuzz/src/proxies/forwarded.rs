@@ -1,4 +1,5 @@
-//! `Forwarded` by the grammar of RFC 7239 §4 and RFC 9110 §5.6, read from left to right.
+//! A parser of `Forwarded` that follows the grammar of RFC 7239 §4 and RFC 9110 §5.6, and reads
+//! from left to right.
 
 use std::iter::Peekable;
 use std::net::IpAddr;
@@ -29,7 +30,7 @@ fn space(bytes: &mut Bytes<'_>) {
     while bytes.next_if(|byte| b" \t".contains(byte)).is_some() {}
 }
 
-/// An element: pairs with semicolons between them.
+/// Reads an element: pairs with semicolons between them.
 fn element(bytes: &mut Bytes<'_>) -> Option<Option<IpAddr>> {
     let mut named = Vec::new();
     loop {
@@ -46,7 +47,7 @@ fn element(bytes: &mut Bytes<'_>) -> Option<Option<IpAddr>> {
             break;
         }
     }
-    // A repeated parameter gives no address.
+    // A repeated `for` parameter gives no address.
     Some(match named.as_slice() {
         [one] => address(one),
         _ => None,
@@ -62,7 +63,7 @@ fn token(bytes: &mut Bytes<'_>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The rest of a quoted string. Only ASCII is accepted, because addresses are ASCII.
+/// Reads the rest of a quoted string. Only ASCII is accepted, because addresses are ASCII.
 fn quoted(bytes: &mut Bytes<'_>) -> Option<String> {
     let mut text = String::new();
     loop {
@@ -75,8 +76,9 @@ fn quoted(bytes: &mut Bytes<'_>) -> Option<String> {
     }
 }
 
-/// `192.0.2.43`, `192.0.2.43:47011`, `[2001:db8::1]` and `[2001:db8::1]:4711`. IPv6 without
-/// brackets is accepted although the grammar does not allow it.
+/// Reads an address in one of the forms `192.0.2.43`, `192.0.2.43:47011`, `[2001:db8::1]` and
+/// `[2001:db8::1]:4711`. An IPv6 address without brackets is accepted, although the grammar does
+/// not allow it.
 fn address(node: &str) -> Option<IpAddr> {
     let (address, port) = match node.rfind(':').filter(|at| !node[*at..].contains(']')) {
         Some(at) if node.starts_with('[') || node.matches(':').count() == 1 => {

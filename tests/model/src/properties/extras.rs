@@ -23,7 +23,8 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let timely = protocol.bounds.extras.timely;
     match protocol.bounds.extras.outgoing {
         None => Vec::new(),
-        // By the old settings the revocation does not cover the session.
+        // There is no such property here, because by the old settings the revocation does not cover
+        // the session.
         Some(_) if protocol.bounds.extras.reload => Vec::new(),
         Some(Kind::Frame) if timely => vec![
             Property::always(
@@ -160,8 +161,8 @@ fn is_done(node: &Node) -> bool {
     node.reload.is_some_and(is_done)
 }
 
-/// True if a session that was confirmed as closed has a publication on its way to Redis that is
-/// still within its deadline.
+/// True if a session was confirmed as closed, but has a publication in flight to Redis whose
+/// deadline has not passed.
 pub(super) fn may_publish_after_receipt(peer: &Peer) -> bool {
     let confirmed = peer.node.reload.is_some_and(|reload| reload.confirmed);
     let place = peer.outgoing.as_ref().map(|outgoing| outgoing.place);

@@ -31,9 +31,9 @@ pub(super) enum Step {
 pub(super) enum Outcome {
     /// The epoch is the stored one.
     Same,
-    /// The node has stored none.
+    /// The node has stored no epoch.
     First,
-    /// The epoch is missing, or another one.
+    /// The epoch is missing, or differs from the stored epoch.
     Lost,
 }
 
@@ -90,7 +90,7 @@ impl Step {
         }
     }
 
-    /// True if the step happens to the node, without an action of its own.
+    /// True if the step is not an action of the node itself.
     pub(super) fn may_come_unasked(self) -> bool {
         matches!(
             self,

@@ -4,8 +4,8 @@ mod walks;
 
 use super::{Summary, Violation, check};
 
-/// The log of a node in which each word is a step, in generation 1 unless `connect 3` names
-/// another.
+/// The log of a node with these steps. The generation is 1 until a step such as `connect 3` names
+/// another one.
 fn log(steps: &str) -> Vec<String> {
     let mut generation = 1_u64;
     let mut entries = Vec::new();
@@ -39,7 +39,8 @@ fn accept(steps: &str) -> Summary {
     checked(steps).unwrap_or_else(|violation| panic!("{steps}\n{violation}"))
 }
 
-/// Fails unless the violation is at the last step.
+/// Returns the violation in the log with these steps. Fails unless the violation is at the last
+/// step.
 fn refuse(steps: &str) -> Violation {
     let violation = checked(steps).expect_err(steps);
     assert_eq!(violation.number, steps.split(',').count(), "{violation}");
@@ -57,12 +58,13 @@ fn up(more: &str) -> String {
     format!("{UP}, {more}")
 }
 
-/// A second connection to the same primary up to its epoch, and these further steps.
+/// A first connection, and a second connection to the same primary up to the reading of its epoch.
+/// The steps in `more` follow.
 fn again(more: &str) -> String {
     up(&format!("down, connect 2, track, epoch same, {more}"))
 }
 
-/// The beginning of a first connection, and these further steps.
+/// The beginning of a first connection. The steps in `more` follow.
 fn begun(more: &str) -> String {
     format!("connect 1, track, epoch same, reassert, {more}")
 }

@@ -1,5 +1,5 @@
-//! The searches with additional state: an outgoing item, stalls, reload, two
-//! spellings. They run as specified, and without each rule about these.
+//! The searches with additional state: an outgoing item, stalls, reload, two spellings. They run as
+//! specified, and without each rule about this state.
 
 use super::table::{CUT, FAILOVER, REVOKE, one, run};
 use super::{Expect, Part, Run};
@@ -135,7 +135,7 @@ pub(super) fn specified() -> Vec<Run> {
     ]
 }
 
-/// The rules about these, removed one at a time.
+/// The searches in which one rule about the additional state is removed.
 pub(super) fn removals() -> Vec<Run> {
     let mut runs = Vec::new();
     let mut remove = |id, title, bounds: fn() -> Bounds, off: fn(&mut Rules), invariants| {
@@ -295,7 +295,7 @@ pub(super) fn removals() -> Vec<Run> {
     runs
 }
 
-/// A liberty that a node may take.
+/// The search with a liberty that a node may take.
 pub(super) fn liberties() -> Vec<Run> {
     let rules = Rules {
         lease_at_write: false,
@@ -306,7 +306,7 @@ pub(super) fn liberties() -> Vec<Run> {
     vec![run(Part::Liberties, "V9", title, searched, Expect::Holds)]
 }
 
-/// A property that is not promised.
+/// The search for a property that is not promised.
 pub(super) fn not_promised() -> Vec<Run> {
     let extras = Extras {
         outgoing: Some(Kind::Publication),

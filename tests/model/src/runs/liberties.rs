@@ -1,4 +1,4 @@
-//! Liberties: some that a node may take, and some that it may not.
+//! Searches with liberties. A node may take some of them, and may not take others.
 
 use super::table::{FAILOVER, FAILOVER_AND_LIFT, RESTART, WIPE, WIPE_AND_AGAIN, one, run};
 use super::{Expect, Part, Run};

@@ -1,4 +1,4 @@
-//! Rules removed one at a time.
+//! Searches in which one rule is removed.
 
 use super::table::{CUT, FAILOVER, RESTART, WIPE, one, run, two};
 use super::{Expect, Part, Run};
@@ -126,7 +126,7 @@ fn with_reauth() -> Vec<Run> {
     runs
 }
 
-/// Removals that only data loss shows, under the policy without a floor.
+/// Searches whose removed rule matters only after a data loss, under the policy without a floor.
 fn with_reassert() -> Vec<Run> {
     let mut runs = Vec::new();
     let mut remove = |id, title, events, off: fn(&mut Rules)| {

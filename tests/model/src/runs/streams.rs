@@ -1,4 +1,4 @@
-//! The searches of streams as specified. Those with one check removed are in [`removals`].
+//! The searches of streams as specified. The searches with one check removed are in [`removals`].
 
 use super::{Expect, Part, Run, Searched};
 use crate::streams::{StreamBounds, StreamEvents, StreamRules, Streams};
@@ -350,7 +350,8 @@ fn specified() -> Vec<Run> {
     ]
 }
 
-/// Clients that name their position find it at or before the top, or in another epoch.
+/// The search without a check that is redundant: a client's position is at or before the top, or in
+/// another epoch.
 fn redundant() -> Run {
     let rules = StreamRules {
         compare_top: false,

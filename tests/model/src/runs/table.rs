@@ -1,4 +1,4 @@
-//! The rows of the table, and their common bounds.
+//! The rows of the table, and the bounds that rows share.
 
 use super::{Expect, Part, Run, Searched, extras, liberties, removals, streams};
 use crate::model::{Asked, Protocol};
@@ -66,8 +66,8 @@ pub(super) fn one(events: Events) -> Bounds {
     }
 }
 
-/// Two nodes, which are synced when the search starts, because the steps up to there are known to
-/// be safe. Neither's connection is cut unless its server ends.
+/// Two nodes. They are synced when the search starts, because the steps up to this state are known
+/// to be safe. A connection is cut only if its server ends.
 pub(super) fn two(events: Events, start: Start) -> Bounds {
     Bounds {
         nodes: 2,

@@ -5,7 +5,7 @@ use super::server::{Position, Push};
 use super::state::{StreamBounds, StreamState};
 use super::subscription::{Faults, Stage};
 
-/// One step. Numbers are those of sessions.
+/// One step. A number is the index of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamAction {
     /// A server executes another node's publication.
@@ -58,13 +58,13 @@ pub enum StreamAction {
     GiveUp,
     /// The node drops its window for lack of memory.
     Evict,
-    /// A client subscribes, and has everything up to this position.
+    /// A client subscribes. It has every publication up to this position.
     Subscribe(usize, Option<Position>),
     /// The client unsubscribes.
     Unsubscribe(usize),
     /// The window serves the subscription.
     Serve(usize),
-    /// The channel has received nothing for a while, and is compared.
+    /// The channel has received nothing for a while, and its position is compared with Redis.
     CompareIdle(usize),
     /// The first frame in the session's queue is written.
     Write(usize),
@@ -78,7 +78,7 @@ pub(super) fn enabled(
     actions: &mut Vec<StreamAction>,
 ) {
     if state.faults != Faults::default() {
-        // A fault has been found, and later states add nothing.
+        // A fault has been found, so later states add nothing.
         return;
     }
     let (happened, most) = (&state.happened, &bounds.events);
@@ -92,7 +92,8 @@ pub(super) fn enabled(
     let shared = [
         (may_publish, StreamAction::Publish),
         (
-            // Otherwise both servers would continue with one history.
+            // The old primary publishes only if its history differs, because otherwise both servers
+            // would continue the same history.
             may_publish && failed_over && primary.line != replica.line,
             StreamAction::PublishAtOld,
         ),

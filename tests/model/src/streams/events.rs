@@ -14,7 +14,7 @@ impl StreamState {
         self.push(server, Push::Frame(frame));
     }
 
-    /// Deletes the history, which the same script reports on the link.
+    /// Deletes the history. The same script reports the deletion on the link.
     pub(super) fn delete(&mut self, rules: &StreamRules) {
         self.happened.deletions += 1;
         let at = self.servers[self.current].delete(&mut self.epochs, rules);
@@ -82,7 +82,7 @@ impl StreamState {
         self.revoked_for = self.revoked_for.map(|age| (age + 1).min(LEASE));
     }
 
-    /// The stream as the scripts see it; `None` if the next script begins another.
+    /// The stream, as a script finds it; `None` if the next script begins another stream.
     pub(super) fn truth(&self) -> Option<Stream> {
         let server = &self.servers[self.current];
         let known = |stream: &Stream| stream.replid == server.replid;
@@ -127,12 +127,13 @@ impl StreamState {
         !(answer.top.offset + 1..=stream.top).all(comes)
     }
 
-    /// True if the data behind `since` is lost, and the node was notified.
+    /// True if the data of `since` is lost, and the node was notified of the loss.
     pub(super) fn is_across_loss(&self, since: Position) -> bool {
         self.is_told() && self.servers[self.current].line != since.line
     }
 
-    /// True if `answer` gives a client at `since` publications that the node was told are deleted.
+    /// True if a client at `since` gets publications by `answer` whose deletion was reported to the
+    /// node.
     pub(super) fn is_deleted(&self, since: Position, answer: Answer) -> bool {
         self.deleted.is_some_and(|deleted| {
             let first = answer.first.max(since.offset + 1);
@@ -152,8 +153,8 @@ impl StreamState {
             })
     }
 
-    /// True if a subscription is open, nothing is on its way to it, and it is behind the stream.
-    /// A loss that nothing shows is excused if the channel will be compared.
+    /// True if a subscription is open and behind the stream, although nothing is in flight to it. A
+    /// loss that the node cannot notice is excused if the channel will be compared.
     pub(super) fn is_left_behind(&self, subscription: &Subscription, rules: &StreamRules) -> bool {
         let link = self.node.link.as_ref();
         let drained = link.is_some_and(super::server::Link::is_drained);

@@ -7,12 +7,12 @@ use super::properties;
 use super::rules::StreamRules;
 use super::state::{StreamBounds, StreamState};
 
-/// The rules of a node for a stream, and the part of its state space that is searched.
+/// The rules of a node for a stream, and the bounds of the searched state space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Streams {
     /// The rules of the node.
     pub rules: StreamRules,
-    /// The events that may happen to it.
+    /// The bounds of the search, with the possible events.
     pub bounds: StreamBounds,
 }
 

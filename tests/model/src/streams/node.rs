@@ -27,7 +27,7 @@ impl ChannelNode {
         self.read.is_none() && listens && self.subscriptions.iter().any(waits)
     }
 
-    /// The entries of the window for a subscription.
+    /// The window's answer for a subscription; `None` if only Redis can answer.
     pub(super) fn serves(
         &self,
         subscription: &Subscription,
@@ -37,7 +37,7 @@ impl ChannelNode {
         window.serve(subscription.at, rules)
     }
 
-    /// True if the push that revokes the first session can come.
+    /// True if the push that revokes the first session can arrive.
     pub(super) fn may_find_revoked(&self, state: &StreamState) -> bool {
         let found = self.subscriptions.iter().any(|first| first.revoked);
         state.revoked_for.is_some() && self.primary == state.current && !found
@@ -52,7 +52,7 @@ impl ChannelNode {
         !subscription.queue.is_empty() && (access || !asked)
     }
 
-    /// Begins to listen to the server of the node's generation.
+    /// Begins to listen to the channel at the server of the node's generation.
     pub(super) fn listen(&mut self) {
         self.link = Some(Link::new(self.primary));
     }
@@ -86,7 +86,8 @@ impl ChannelNode {
         }
     }
 
-    /// Reads that the history was deleted. Open subscriptions keep their publications.
+    /// Handles the report that the history was deleted. Open subscriptions keep their queued
+    /// publications.
     fn forget(&mut self, rules: &StreamRules) {
         if rules.empty_on_deletion {
             self.window = None;
@@ -101,7 +102,7 @@ impl ChannelNode {
         }
     }
 
-    /// Voids the reads under way, and lets open subscriptions wait if `open_wait` is true.
+    /// Voids the read under way. If `open_wait` is true, open subscriptions wait for a new read.
     fn start_over(&mut self, open_wait: bool, rules: &StreamRules) {
         if let Some(read) = &mut self.read {
             read.valid = false;
@@ -215,7 +216,7 @@ impl StreamState {
         Some(())
     }
 
-    /// Lets the server execute the second half.
+    /// Lets the server execute the second half of the read.
     pub(super) fn execute_top(&mut self, rules: &StreamRules) -> Option<()> {
         let read = self.node.read.as_mut()?;
         let entries = read.entries.take()?;
@@ -260,7 +261,7 @@ impl StreamState {
         }
     }
 
-    /// Opens a subscription with the result of a read or of the window.
+    /// Opens a subscription with the answer of a read or of the window.
     pub(super) fn open(
         &mut self,
         session: usize,

@@ -1,4 +1,4 @@
-//! Properties of streams that hold in every state, or in some.
+//! Properties of streams that must hold in every state or in at least one state.
 
 use stateright::Property;
 

@@ -1,10 +1,11 @@
-//! The rules of streams, one switch each. Their numbers are those of the README's table.
+//! The rules of streams. Each rule is a switch. Their numbers are the numbers in the README's
+//! table.
 
-/// The rules of a node for a channel with a stream. [`StreamRules::specified`] has all of them;
-/// every other value removes a check.
+/// The rules of a node for a channel with a stream. [`StreamRules::specified`] has all rules. Every
+/// other value removes a check.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct StreamRules {
-    /// SR1: frames that come while a subscription waits are buffered for it.
+    /// SR1: frames that arrive while a subscription waits are buffered for the subscription.
     pub buffer: bool,
     /// SR1: the read is sent when the broker has confirmed that the node listens.
     pub listen_first: bool,
@@ -24,29 +25,31 @@ pub struct StreamRules {
     pub dedupe: bool,
     /// SR6: an open subscription accepts only the next frame.
     pub check_gap: bool,
-    /// SR7: a frame of another epoch is not the next one, with any offset.
+    /// SR7: a frame of another epoch is never the next frame, regardless of its offset.
     pub compare_live_epoch: bool,
     /// SR8: a subscription from which a frame is withheld waits.
     pub withheld_waits: bool,
     /// SR9: a read serves only subscriptions that waited before it was sent.
     pub share_only_earlier: bool,
-    /// SR9: a read that a subscription waited for does not serve the session's next subscription.
+    /// SR9: if a session subscribes again, a read that was sent for its earlier subscription does
+    /// not serve the new one.
     pub read_of_incarnation: bool,
-    /// SR9: frames from before the read was sent are covered by it and dropped.
+    /// SR9: a read covers the frames that arrived before the read was sent, so these frames are
+    /// dropped.
     pub drop_covered: bool,
     /// SR10: a loss of the link, or of the generation, voids the read under way.
     pub void_reads: bool,
     /// SR11: after a loss of the link open subscriptions wait.
     pub wait_after_link_loss: bool,
-    /// SR12: a new generation connects the link again, to its own server.
+    /// SR12: a new generation connects the link again, to the server of the generation.
     pub relink: bool,
     /// SR12: a null push voids reads and makes open subscriptions wait.
     pub heed_null_push: bool,
     /// SR13: a loss of the link empties the window.
     pub empty_on_link_loss: bool,
-    /// SR13: a new generation and a null push empty it.
+    /// SR13: a new generation and a null push empty the window.
     pub empty_on_generation: bool,
-    /// SR13: an entry that is not the next one restarts the window.
+    /// SR13: an entry that is not the next entry restarts the window.
     pub window_without_holes: bool,
     /// SR14: a void read does not fill the window.
     pub fill_by_valid_reads: bool,
@@ -65,13 +68,13 @@ pub struct StreamRules {
     pub window_confirmed: bool,
     /// SR16: a stream of another `master_replid` is a new stream.
     pub compare_replid: bool,
-    /// SR16: the id that a connection passes was read from a primary.
+    /// SR16: the `master_replid` that a connection passes was read from a primary.
     pub replid_of_primary: bool,
     /// SR17: reads go to the primary.
     pub read_primary: bool,
     /// SR18: access is checked when recovered frames are written.
     pub gate_at_write: bool,
-    /// SR18: that check includes the lease.
+    /// SR18: the check of access at the write includes the lease.
     pub lease_at_write: bool,
     /// SR19: a reload reconsiders the subscriptions that wait for their answer.
     pub reconsider_waiting: bool,
@@ -79,13 +82,13 @@ pub struct StreamRules {
     pub reconsider_queued: bool,
     /// SR20: a channel that receives nothing is compared from time to time.
     pub compare_idle: bool,
-    /// SR21: when a read is given up, the gap stands before the first frame beyond the
-    /// position. There is no gap if that frame is the next one.
+    /// SR21: when a read is given up, a gap is sent before the first frame beyond the position,
+    /// unless this frame is the next frame.
     pub give_up_compares: bool,
-    /// SR21: a frame of another epoch does not end the wait either.
+    /// SR21: a frame of another epoch does not end the wait of a given-up read.
     pub give_up_in_epoch: bool,
-    /// SR21: only the wait for a hole is given up. After a loss of the link or of data, the
-    /// subscription waits for a read without limit.
+    /// SR21: only the wait for a missing frame is given up. After a loss of the link or of data,
+    /// the subscription waits for a read without limit.
     pub give_up_holes_only: bool,
     /// SR22: a deletion of the history empties the window.
     pub empty_on_deletion: bool,

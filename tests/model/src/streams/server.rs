@@ -2,15 +2,16 @@
 
 use super::rules::StreamRules;
 
-/// A publication's position; as a reader's position, everything up to it.
+/// The position of a publication. As a reader's position, it means that the reader has everything
+/// up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The stream's epoch.
     pub epoch: u8,
-    /// The offset in the epoch, from 1; 0 is before the first.
+    /// The offset in the epoch, counted from 1; 0 is before the first publication.
     pub offset: u8,
-    /// The history that the position belongs to, unseen by the node. A loss of data begins a new
-    /// one.
+    /// The history to which the position belongs, which the node cannot read. A loss of data begins
+    /// a new history.
     pub line: u8,
 }
 
@@ -23,7 +24,7 @@ impl Position {
         }
     }
 
-    /// True if a reader considers `other` to be of the same epoch.
+    /// True if a reader considers `self` and `other` to be of the same epoch.
     pub(super) fn is_of_epoch(self, other: Self) -> bool {
         self.epoch == other.epoch
     }
@@ -60,9 +61,9 @@ pub struct Answer {
     pub top: Position,
     /// The first entry; beyond the top if there is none.
     pub first: u8,
-    /// The last entry. It is the top if both are read at once.
+    /// The last entry. It is the top if the top and the entries are read at once.
     pub last: u8,
-    /// A missing entry in between; only without SR13.
+    /// A missing entry between the first and the last; only without SR13.
     pub hole: Option<u8>,
 }
 
@@ -73,7 +74,7 @@ pub enum Push {
     Confirmed,
     /// A publication.
     Frame(Position),
-    /// The history up to here has been deleted.
+    /// The history up to this position was deleted.
     Deleted(Position),
 }
 
@@ -84,9 +85,9 @@ pub struct Link {
     pub server: usize,
     /// True once the node has read the confirmation.
     pub confirmed: bool,
-    /// True if nothing more arrives, and the node has not noticed yet.
+    /// True if nothing more arrives and the node has not noticed this yet.
     pub broken: bool,
-    /// The messages on their way, in order.
+    /// The messages in flight, in order.
     pub queue: Vec<Push>,
 }
 
@@ -101,7 +102,7 @@ impl Link {
         }
     }
 
-    /// True if the node may rely on the link, as far as it knows.
+    /// True if the node considers the link reliable.
     pub(super) fn is_confirmed(&self) -> bool {
         self.confirmed
     }

@@ -16,13 +16,14 @@ pub struct StreamState {
     pub node: ChannelNode,
     /// Position up to which the history has been deleted, if the node was notified.
     pub deleted: Option<Position>,
-    /// Last position that clients have from a stream that no longer exists.
+    /// The last position that clients have received from a stream that no longer exists.
     pub gone: Option<Position>,
     /// The number of epochs so far.
     pub epochs: u8,
     /// The number of histories so far.
     pub lines: u8,
-    /// Ticks since the revocation of the first session; only in searches with a revocation.
+    /// Number of ticks since the revocation of the first session; only in searches with a
+    /// revocation.
     pub revoked_for: Option<u8>,
     /// The number of times that each event has happened.
     pub happened: StreamEvents,
@@ -39,13 +40,13 @@ pub struct ChannelNode {
     pub replid: u8,
     /// True while a null push is on its way to the node.
     pub null_push_due: bool,
-    /// Its link.
+    /// The node's link.
     pub link: Option<Link>,
-    /// Its window.
+    /// The node's window.
     pub window: Option<Window>,
     /// The read under way.
     pub read: Option<Read>,
-    /// Ticks for which the node may deliver.
+    /// Number of ticks for which the node may deliver.
     pub lease: u8,
     /// True once the node's policy allows no session to subscribe.
     pub denies: bool,
@@ -56,11 +57,11 @@ pub struct ChannelNode {
 /// A read under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Read {
-    /// The server that executes it.
+    /// The server that executes the read.
     pub server: usize,
     /// The `master_replid` that the read passes.
     pub replid: u8,
-    /// Unseen by the node: a frame was lost on the link after the read was sent.
+    /// True if a frame was lost on the link after the read was sent. The node does not know this.
     pub behind: bool,
     /// False once the read's answer must not fill the window.
     pub valid: bool,
@@ -102,7 +103,7 @@ pub struct StreamEvents {
 pub struct StreamBounds {
     /// Number of sessions.
     pub sessions: usize,
-    /// Largest number of each event.
+    /// Maximum number of each event.
     pub events: StreamEvents,
     /// Number of entries that a stream stores.
     pub size: u8,
@@ -113,7 +114,8 @@ pub struct StreamBounds {
 }
 
 impl StreamBounds {
-    /// True if access may end. Otherwise time does not pass, and queued frames are written at once.
+    /// True if the search has events that end access. In other searches time does not pass, and
+    /// queued frames are written at once.
     pub(super) fn access_may_end(&self) -> bool {
         self.events.revocations + self.events.reloads > 0
     }
@@ -151,7 +153,7 @@ impl StreamState {
         self.node.primary == self.current && !self.node.null_push_due
     }
 
-    /// The positions that a client may come with, from this node or another.
+    /// The positions with which a client may subscribe, received from this node or another.
     pub(super) fn positions(&self) -> Vec<Position> {
         let mut tops: Vec<Position> = self.gone.into_iter().collect();
         for (index, server) in self.servers.iter().enumerate() {

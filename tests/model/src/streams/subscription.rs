@@ -8,7 +8,7 @@ use super::server::{Answer, Position};
 pub struct Subscription {
     /// Stage of the subscription.
     pub stage: Stage,
-    /// The client's position; later, that of the last queued frame.
+    /// The client's position at first; later, the position of the last queued frame.
     pub at: Option<Position>,
     /// True until the answer to `subscribe` is queued.
     pub answer_due: bool,
@@ -16,15 +16,16 @@ pub struct Subscription {
     pub asked: bool,
     /// True if the subscription waits because of a loss of the link or of data.
     pub lost: bool,
-    /// True if a frame came on the link after that read was sent.
+    /// True if a frame arrived on the link after the read under way was sent.
     pub heard: bool,
-    /// The frames that came while the subscription waited.
+    /// The frames that arrived while the subscription waited.
     pub buffer: Vec<Position>,
     /// The frames queued for the client.
     pub queue: Vec<Queued>,
     /// True if the node has found that the session is revoked.
     pub revoked: bool,
-    /// Unseen by the node: a frame for the subscription was lost on a link that stays up.
+    /// True if a frame for the subscription was lost on a link that stays up. The node does not
+    /// know this.
     pub behind: bool,
     /// The client at the other end.
     pub client: Client,
@@ -33,9 +34,9 @@ pub struct Subscription {
 /// The stage of a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// The client has not asked for it.
+    /// The client has not subscribed.
     Absent,
-    /// The subscription waits for a read, and buffers.
+    /// The subscription waits for a read, and buffers live frames.
     Waiting,
     /// Live frames are queued.
     Open,
@@ -78,7 +79,7 @@ pub struct Client {
 /// The faults so far. A fault is never reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Faults {
-    /// ST1: a message is not the one after the client's position.
+    /// ST1: a message does not directly follow the client's position.
     pub out_of_order: bool,
     /// ST1: a gap was sent although nothing is missing.
     pub false_gap: bool,
@@ -86,15 +87,15 @@ pub struct Faults {
     pub missing: bool,
     /// ST2: `recovered:false`, but nothing is missing.
     pub given_up: bool,
-    /// ST4: a publication is written although its session had lost access.
+    /// ST4: a publication is written although its session has lost access.
     pub without_access: bool,
-    /// ST5: `recovered:true` across a loss that the node was notified of.
+    /// ST5: `recovered:true` across a loss of which the node was notified.
     pub across_loss: bool,
     /// SR22: a publication was recovered although the node was told that it is deleted.
     pub deleted: bool,
     /// ST7: a message came before the answer.
     pub before_answer: bool,
-    /// ST1: a read without other events does not open the subscription that waited for it.
+    /// ST1: a read that no event disturbed does not open the subscription that waited for it.
     pub stuck: bool,
 }
 
@@ -138,7 +139,7 @@ impl Subscription {
         }
     }
 
-    /// Notes that the read that is sent now will serve the subscription.
+    /// Records that the read that is sent now will serve the subscription.
     pub(super) fn ask(&mut self, rules: &StreamRules) {
         self.asked = true;
         (self.behind, self.heard) = (false, false);
@@ -205,8 +206,9 @@ impl Subscription {
         self.at = Some(frame);
     }
 
-    /// Opens the subscription after the read's answer, or from the window. The answer, the missed
-    /// and the buffered frames and the opening are one step. Returns its `recovered`, if it is due.
+    /// Opens the subscription with the answer of a read or of the window. One step queues the
+    /// answer, the missed frames and the buffered frames, and opens the subscription. Returns the
+    /// `recovered` of the answer to `subscribe` if that answer was due.
     pub(super) fn open(
         &mut self,
         answer: Answer,

@@ -8,18 +8,20 @@ use super::server::{Answer, Position};
 pub struct Window {
     /// The first entry; beyond the top if there is none.
     pub from: u8,
-    /// The last entry, with the epoch.
+    /// The position of the last entry.
     pub top: Position,
     /// True if a read of this generation has found this epoch.
     pub confirmed: bool,
-    /// Unseen by the node: an entry beyond the top was lost on a link that stays up.
+    /// True if an entry beyond the top was lost on a link that stays up. The node does not know
+    /// this.
     pub behind: bool,
-    /// Unseen by the node: an entry that is missing although its offset is within.
+    /// An entry that is missing although its offset is within the window. The node does not know
+    /// this.
     pub hole: Option<u8>,
 }
 
 impl Window {
-    /// A window with only the entry that has just come.
+    /// A window with only the entry that has just arrived.
     fn of(frame: Position) -> Self {
         Self {
             from: frame.offset,
@@ -49,7 +51,8 @@ impl Window {
         }
         let is_next = frame.offset == held.top.offset + 1;
         if !is_next && rules.window_without_holes {
-            // A read has found the epoch, and the new window stays in that epoch.
+            // The new window stays in the same epoch, so it stays confirmed if a read has found
+            // this epoch.
             *held = Self {
                 confirmed: held.confirmed,
                 ..Self::of(frame)
@@ -64,7 +67,7 @@ impl Window {
     }
 
     /// Handles the answer to a read that was sent under the current state of the link. `behind` is
-    /// true if a frame was lost on the link since.
+    /// true if a frame was lost on the link after the read was sent.
     pub(super) fn fill(
         window: &mut Option<Self>,
         (answer, behind): (Answer, bool),
@@ -102,7 +105,7 @@ impl Window {
                     false => held,
                 }
             }
-            // One of the two epochs has ended, and it is unknown which.
+            // One of the two epochs has ended, but the node does not know which one.
             Some(_) if rules.fill_same_epoch => {
                 *window = None;
                 return;

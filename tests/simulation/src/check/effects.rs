@@ -1,4 +1,4 @@
-//! Effects of publications and revocations, the answers about them, and losses.
+//! Checks of the effects of publications and revocations, of the answers about them, and of losses.
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ impl Check<'_> {
             };
             let times = &published.executed;
             let last = times.last().copied().unwrap_or(published.sent_at);
-            // A key may execute again in a new epoch, because a stream forgets its keys there.
+            // A publication with an idempotency key may be executed again in a new epoch, because
+            // the stream has then forgotten its keys.
             if times.len() > 1 && (published.attempts == 1 || self.is_doubled(*number)) {
                 report("once", last, format!("executed at {times:?}"));
             }
@@ -61,13 +62,14 @@ impl Check<'_> {
         }
     }
 
-    /// R5: a node that has confirmed a revocation delivers nothing more to its sessions.
+    /// R5: a node that has confirmed a revocation delivers nothing more to the revoked sessions.
     pub(super) fn receipts(&self, found: &mut Vec<Violation>) {
         for receipt in &self.record.receipts {
             let ban = self.record.bans.iter().find(|ban| {
                 ban.target == receipt.target && ban.at >= receipt.asked_at && ban.at <= receipt.at
             });
-            // A node wrote the key, not an operator, so the comparison uses the target.
+            // The key was written by a node instead of an operator, so bans are compared by their
+            // target.
             let until = ban.and_then(|ban| ban.lifted_at).unwrap_or(Duration::MAX);
             let until = self.lifted_after(receipt.at, &receipt.target).min(until);
             let lost = self
@@ -88,7 +90,8 @@ impl Check<'_> {
                         && receipt.asked_at < *beat + LISTED
                         && forgotten.is_none_or(|lost| *beat > lost)
                 });
-                // The node may read the list of nodes as late as just before the answer.
+                // The node may have read the list of nodes at any time until just before the
+                // answer.
                 let meanwhile = beats
                     .iter()
                     .filter(|beat| **beat + LISTED >= receipt.asked_at && **beat <= receipt.at);
@@ -133,7 +136,7 @@ impl Check<'_> {
         }
     }
 
-    /// Time of the next deletion of a key that names this target.
+    /// The time of the next deletion of a key that names this target.
     fn lifted_after(&self, at: Duration, target: &Target) -> Duration {
         let removed = self
             .record
@@ -146,8 +149,9 @@ impl Check<'_> {
         removed.min().unwrap_or(Duration::MAX)
     }
 
-    /// True if a reload in this period made sessions of a node no longer revocable by tenant. A node
-    /// without that kind all the time, or with a reload in progress, confirms nothing.
+    /// True if a reload in this period made sessions of a node no longer revocable by tenant. A
+    /// node that lacks this kind during the whole period, or whose reload is in progress, confirms
+    /// nothing.
     fn took_tenants_away(&self, node: usize, since: Duration, until: Duration) -> bool {
         self.record.reloads.iter().any(|reload| {
             reload.node == node && !reload.tenants && reload.at > since && reload.at <= until
@@ -167,8 +171,8 @@ impl Check<'_> {
             let (Some(first), None) = (lost.first(), ban.lifted_at) else {
                 continue;
             };
-            // A key that is written during a broken link, and names no session that exists, is
-            // known only once the node has refused a token for it.
+            // A node may learn of a key only by a refusal, if the key was written while the link
+            // was broken and names no existing session.
             let since = ban.at.saturating_sub(LEASE);
             let clean = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {

@@ -1,4 +1,4 @@
-//! Events that must happen once there is no trouble any more.
+//! Checks of events that must happen once all trouble is over.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use crate::machine::elapsed;
 use crate::record::{Place, Token};
 use crate::world::{ConnectionId, World};
 
-/// A publication that every client must receive that is served when it is made.
+/// A publication that every client must receive that has service at the time of the publication.
 #[derive(Debug)]
 pub struct Probe {
     number: u64,
@@ -18,7 +18,7 @@ pub struct Probe {
     hearers: Vec<(usize, ConnectionId)>,
 }
 
-/// Lets one client that may publish do so.
+/// Lets one client publish that is able to.
 pub fn begin_probe(world: &mut World) -> Option<Probe> {
     let clients = 0..world.clients.len();
     let served = clients.filter(|client| is_served(world, *client));
@@ -38,7 +38,7 @@ fn is_served(world: &World, client: usize) -> bool {
     client.open().is_some() && client.subscribed.len() == CHANNELS.len()
 }
 
-/// Users with access are served, and no others.
+/// Checks that users with access have service, and other users do not.
 pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report = |what: String| {
@@ -93,15 +93,16 @@ pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
     found
 }
 
-/// The position of the last publication; `None` if a publication is still on its way, or Redis has
-/// lost its data since.
+/// The position of the last publication; `None` if a publication is still in flight, or if Redis
+/// has lost its data since.
 fn top(world: &World) -> Option<&Place> {
     let (at, place, _) = world.record.placed.last()?;
     let is_lost = world.record.losses.iter().any(|(lost_at, _)| lost_at >= at);
     (!is_lost && elapsed() > *at + ON_ITS_WAY).then_some(place)
 }
 
-/// True if Redis has a key that names a user; `None` if nodes differ about it.
+/// True if Redis has a key that bans the user of a token; `None` if the nodes' settings give
+/// different answers.
 fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<bool> {
     let now = world.host.now();
     let server = world.host.server();
@@ -134,7 +135,7 @@ fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<b
     }
 }
 
-/// True if a key's name holds this value, in either spelling.
+/// True if a key's name contains this value as plain text or as digest.
 fn names(name: &str, kind: &str, value: &str) -> bool {
     let Some(written) = name
         .strip_prefix(kind)
@@ -152,7 +153,7 @@ fn names(name: &str, kind: &str, value: &str) -> bool {
     written == value || digest.ends_with(written) && written.starts_with('~')
 }
 
-/// R4 and the inventory: the records in Redis are those of the existing sessions.
+/// R4 and the inventory: Redis has exactly the records of the existing sessions.
 pub fn records(world: &World) -> Vec<Violation> {
     let now = world.host.now();
     let keys = world.host.server().keys(now);

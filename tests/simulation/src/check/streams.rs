@@ -1,5 +1,5 @@
-//! ST1, ST2, ST3, ST5 and ST7 of streams: every frame of a subscription has a reason. ST4 is R1 and
-//! R2, which cover all frames.
+//! Checks of ST1, ST2, ST3, ST5 and ST7: every frame of a subscription must have a reason. ST4
+//! follows from R1 and R2, which cover all frames.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Check, Violation};
 use crate::node::LEASE;
 use crate::record::{Place, marker, place};
 
-/// The publications by their positions, and the first of each epoch.
+/// The publications by their positions, and the first position of each epoch.
 struct Placed {
     numbers: BTreeMap<Place, u64>,
     begun: BTreeMap<String, Duration>,
@@ -20,14 +20,14 @@ struct Placed {
 /// The state of a subscription, derived from its frames.
 struct Told<'a> {
     timeline: &'a Timeline<'a>,
-    /// The last position that the client was told; `None` before the answer.
+    /// The last position that the client has received; `None` before the answer.
     at: Option<Place>,
-    /// The offset up to which the answer promised all publications.
+    /// The offset up to which the answer has promised all publications.
     recovers: u64,
 }
 
 impl Check<'_> {
-    /// True if an epoch has the publication twice.
+    /// True if one epoch has the publication twice.
     pub(super) fn is_doubled(&self, number: u64) -> bool {
         let of_number = self.record.placed.iter().filter(|(.., of)| *of == number);
         let mut epochs: Vec<&str> = of_number.map(|(_, (epoch, _), _)| epoch.as_str()).collect();
@@ -62,14 +62,15 @@ impl Check<'_> {
                             line.shown()
                         ),
                     });
-                    // Later frames would be wrong because of this one.
+                    // Later frames would only repeat this fault.
                     break;
                 }
             }
         }
     }
 
-    /// The positions of all publications: none is given twice, and none is skipped.
+    /// Collects the positions of all publications. Reports positions that are given twice or
+    /// skipped.
     fn placed(&self, found: &mut Vec<Violation>) -> Placed {
         let (mut numbers, mut begun) = (BTreeMap::new(), BTreeMap::new());
         let mut tops: BTreeMap<&str, u64> = BTreeMap::new();
@@ -124,7 +125,7 @@ impl Check<'_> {
             }
             _ => {
                 let Some((epoch, offset)) = of else {
-                    // The other channel has no positions.
+                    // Frames of the channel without a stream have no positions.
                     let is_other =
                         frame["channel"] != crate::client::CHANNELS[crate::client::STREAM];
                     return (!is_other).then(|| ("ST1", "a gap without a place".to_owned()));

@@ -1,4 +1,4 @@
-//! The bytes of one connection as frames, and the tokens in force at each.
+//! The bytes of one connection as frames, and the tokens in force at each frame.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::client::MESSAGE;
 use crate::frame::{self, Frame, TEXT};
 use crate::record::{Token, Wire};
 
-/// A kind of frame, as far as promises distinguish it.
+/// The kinds of frames that promises distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `connected`.
@@ -31,7 +31,7 @@ impl Kind {
     }
 }
 
-/// A frame, or the first part of one.
+/// A frame, or the first part of a frame.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
     /// Start of the call that wrote the frame's last byte.
@@ -45,7 +45,7 @@ pub(super) struct Line<'a> {
 impl Line<'_> {
     /// True for the refusal of a revoked token.
     pub(super) fn is_revoked(&self) -> bool {
-        // The second reason is for a token from the very second of a cutoff.
+        // The second reason is for a token that was issued in the same second as a cutoff.
         let reasons = ["\"revoked\"", "\"reauth_required\""];
         let shown = self.shown();
         self.kind == Kind::Refused && reasons.iter().any(|reason| shown.contains(reason))
@@ -64,8 +64,8 @@ pub(super) struct Timeline<'a> {
     pub(super) wire: &'a Wire,
     pub(super) session: Option<SessionId>,
     pub(super) lines: Vec<Line<'a>>,
-    /// The numbers of the tokens that the client was told are in force, with the times: the first
-    /// by `connected`, later ones by `refreshed`.
+    /// The numbers of the tokens that a node has confirmed to the client, with the times.
+    /// `connected` confirms the first token, `refreshed` each later one.
     told: Vec<(usize, Duration)>,
 }
 
@@ -101,7 +101,7 @@ impl<'a> Timeline<'a> {
             _ if payload.starts_with(br#"{"type":"ok""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"pong""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"refreshed""#) => Kind::Answer,
-            // A gap is about a channel, so it needs access like a message.
+            // A gap is about a channel, so it needs access just like a message.
             _ if payload.starts_with(br#"{"type":"gap""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"auth_failed""#) => Kind::Refused,
             _ => Kind::Notice,
@@ -129,8 +129,8 @@ impl<'a> Timeline<'a> {
         self.told.first().map(|(_, at)| *at)
     }
 
-    /// The tokens that may be in force: the last confirmed one, and those that the client sent
-    /// since.
+    /// The tokens that may be in force: the last confirmed token, and the tokens that the client
+    /// has sent since.
     pub(super) fn in_force(&self, at: Duration) -> &'a [Token] {
         let told = self.told.partition_point(|(_, told)| *told < at);
         let first = self.told[..told].last().map_or(0, |(number, _)| *number);
@@ -147,7 +147,7 @@ impl<'a> Timeline<'a> {
         self.shown_by(at).last()
     }
 
-    /// Time at which the client was told that a token is in force.
+    /// The time at which a node confirmed the token to the client.
     pub(super) fn accepted(&self, token: &Token) -> Option<Duration> {
         let number = self
             .wire

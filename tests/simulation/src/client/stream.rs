@@ -1,4 +1,5 @@
-//! The part of a client that concerns streams: its position, and publications with a key.
+//! The part of a client that concerns streams: its position, and its publications with an
+//! idempotency key.
 
 use serde_json::{Value, json};
 
@@ -6,10 +7,11 @@ use super::{Asked, CHANNELS, Client, STREAM};
 use crate::record::place;
 use crate::world::{ConnectionId, World};
 
-/// Limit on attempts to send a publication.
+/// Maximum number of attempts to send a publication.
 const MOST_ATTEMPTS: u32 = 4;
 
-/// True for publications with a key, which allows sending them again: every second one.
+/// True if the publication has an idempotency key, which allows sending it again. Every second
+/// publication in the channel with a stream has a key.
 pub(super) fn is_keyed(channel: usize, number: u64) -> bool {
     channel == STREAM && number.is_multiple_of(2)
 }
@@ -49,15 +51,16 @@ impl Client {
         }
     }
 
-    /// Notes that the answer to a publication was lost, or does not say if it was accepted.
+    /// Records that it is unknown if a publication was accepted: the answer was lost or does not
+    /// tell.
     pub(super) fn doubt(&mut self, channel: usize, number: u64) {
         if is_keyed(channel, number) {
             self.unsure.push(number);
         }
     }
 
-    /// Notes the publications without an answer when a connection ends: they may or may not have
-    /// been accepted.
+    /// Records the publications without an answer when a connection ends, because they may or may
+    /// not have been accepted.
     pub(super) fn doubt_unanswered(world: &mut World, client: usize) {
         if !world.record.streams {
             return;
@@ -72,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Publishes again, with the same key.
+    /// Sends a publication again, with the same key.
     pub(super) fn publish_again(
         world: &mut World,
         client: usize,

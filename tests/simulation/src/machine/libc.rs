@@ -1,9 +1,10 @@
 //! Replacements for functions of the C library, and processes.
 //!
-//! This is the only unsafe code of the project. The linker prefers a function of the program to one
-//! of a shared library. So all code that asks for time or randomness by these names asks here,
-//! including the standard library and the gateway's dependencies. On threads that are not
-//! simulated, the functions ask the kernel, as the C library would.
+//! This is the only unsafe code of the project. The linker prefers a function of the program to a
+//! function of a shared library with the same name. All code that asks for time or randomness by
+//! these names therefore calls the functions here, including the standard library and the gateway's
+//! dependencies. On threads that are not simulated, the functions ask the kernel, as the C library
+//! would.
 
 #![expect(unsafe_code, reason = "functions with the C library's names, and fork")]
 
@@ -29,7 +30,7 @@ extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
         _ => None,
     };
     let Some(shown) = which.and_then(shows) else {
-        // SAFETY: the caller's own arguments.
+        // SAFETY: the arguments are the caller's own.
         return unsafe { libc::syscall(libc::SYS_clock_gettime, clock as c_long, time) as c_int };
     };
     // SAFETY: the caller passes memory for the time, as POSIX requires.
@@ -44,11 +45,11 @@ extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn getrandom(bytes: *mut c_void, count: size_t, flags: c_uint) -> ssize_t {
-    // SAFETY: the caller passes memory for so many bytes.
+    // SAFETY: the caller passes memory for `count` bytes.
     if count > 0 && fill(unsafe { slice::from_raw_parts_mut(bytes.cast::<u8>(), count) }) {
         return count.try_into().unwrap_or(ssize_t::MAX);
     }
-    // SAFETY: the caller's own arguments.
+    // SAFETY: the arguments are the caller's own.
     unsafe { libc::syscall(libc::SYS_getrandom, bytes, count, flags) as ssize_t }
 }
 
@@ -59,15 +60,15 @@ pub struct Child {
     result: File,
 }
 
-/// Runs `work` in a copy of this process. So each run begins with the same global state, and a run
-/// cannot damage the next. This process must have a single thread.
+/// Runs `work` in a copy of this process. Each run thus begins with the same global state, and a
+/// run cannot damage the next. This process must have only one thread.
 pub fn run_apart(work: impl FnOnce() -> Vec<u8>) -> io::Result<Child> {
     let mut ends = [0; 2];
     // SAFETY: the array has room for two descriptors.
     if unsafe { libc::pipe(ends.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: both were opened just now, and nothing else owns them.
+    // SAFETY: both descriptors were opened just now, and nothing else owns them.
     let [read, write] = ends.map(|end| unsafe { OwnedFd::from_raw_fd(end) });
     // SAFETY: there is no other thread that could hold a lock.
     match unsafe { libc::fork() } {
@@ -86,7 +87,7 @@ pub fn run_apart(work: impl FnOnce() -> Vec<u8>) -> io::Result<Child> {
 }
 
 impl Child {
-    /// The function's result; `None` if the process ended in another way, or ran for longer than
+    /// The function's result; `None` if the process ended without a result, or ran for longer than
     /// `patience`.
     pub fn result(mut self, patience: Duration) -> io::Result<Option<Vec<u8>>> {
         let mut waited = libc::pollfd {
@@ -95,7 +96,7 @@ impl Child {
             revents: 0,
         };
         let patience = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
-        // SAFETY: one descriptor, which is open.
+        // SAFETY: the list has one descriptor, which is open.
         let ready = unsafe { libc::poll(&raw mut waited, 1, patience) };
         if ready == 0 {
             // SAFETY: the child has not been waited for, so its id is still its own.

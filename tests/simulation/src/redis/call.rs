@@ -15,7 +15,7 @@ use super::{ConnectionId, Effect, Executed, OPERATOR, Server};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure(pub(super) Cow<'static, str>);
 
-/// Result of a command that has written its reply, or is refused.
+/// Result of a command that has written its reply or was refused.
 pub(super) type Done = Result<(), Failure>;
 
 /// A running command.
@@ -29,7 +29,7 @@ pub(super) struct Call<'a> {
     pub(super) name: &'static str,
     /// True if `EXEC` runs the command.
     pub(super) is_queued: bool,
-    /// End of the output, if the connection is to be closed.
+    /// The length of the output after which the connection is to be closed.
     pub(super) end: Option<usize>,
 }
 
@@ -56,7 +56,7 @@ impl Call<'_> {
         milliseconds(self.now)
     }
 
-    /// The connection that asks.
+    /// The connection whose command runs.
     pub(super) fn client(&mut self) -> &mut Client {
         self.server.clients.entry(self.id).or_default()
     }
@@ -74,12 +74,12 @@ impl Call<'_> {
         }
     }
 
-    /// Notes that a key has changed.
+    /// Reports that a key has changed.
     pub(super) fn touched(&mut self, key: &[u8]) {
         self.server.touched(key, Some(self.id), self.now);
     }
 
-    /// Notes that a string has a new value.
+    /// Logs that a string has a new value.
     pub(super) fn note_set(&mut self, key: &[u8], value: &[u8]) {
         self.note(Effect::Set {
             key: key.to_vec(),
@@ -91,7 +91,7 @@ impl Call<'_> {
         self.note(Effect::Removed { key: key.to_vec() });
     }
 
-    /// Notes that a key has changed in another way.
+    /// Logs that a key has changed in another way.
     pub(super) fn note_other(&mut self, key: &[u8]) {
         let command = self.name.to_ascii_uppercase();
         self.note(Effect::Other {
@@ -119,7 +119,7 @@ impl Call<'_> {
 }
 
 impl Server {
-    /// Removes a due key. A replica waits for its primary to do so.
+    /// Removes a due key. A replica does not, because it waits for its primary to remove the key.
     pub(super) fn lapse(&mut self, key: &[u8], now: Duration) {
         if self.replica {
             return;
@@ -139,8 +139,8 @@ impl Server {
         self.invalidate(key, by);
     }
 
-    /// Adds to the output of a connection. A push of a command to its own connection comes after
-    /// its reply.
+    /// Adds to the output of a connection. A push that a command causes to its own connection comes
+    /// after the command's reply.
     pub(super) fn push_to(&mut self, id: ConnectionId, write: impl FnOnce(&mut Writer)) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;
@@ -162,7 +162,7 @@ impl Server {
         }
     }
 
-    /// Notes that a connection has output.
+    /// Records that a connection has output.
     pub(super) fn note_output(&mut self, id: ConnectionId) {
         if let Some(client) = self.clients.get_mut(&id)
             && !client.is_noted

@@ -9,10 +9,10 @@ use super::transactions::{Transaction, Watched};
 pub(super) struct Client {
     pub(super) resp3: bool,
     pub(super) name: Vec<u8>,
-    /// The start of an incomplete command.
+    /// The received part of an incomplete command.
     pub(super) input: Vec<u8>,
     pub(super) output: Vec<u8>,
-    /// True if the connection is in the list of those with output.
+    /// True if the connection is in the list of connections with output.
     pub(super) is_noted: bool,
     /// True if the connection closes once its output is taken.
     pub(super) is_closing: bool,
@@ -30,9 +30,9 @@ pub(super) struct Client {
 /// Settings of `CLIENT TRACKING`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tracking {
-    /// The prefixes of tracked keys; `None`: the keys that the connection has read.
+    /// The prefixes of tracked keys; `None` if the keys that the connection has read are tracked.
     pub(super) prefixes: Option<BTreeSet<Vec<u8>>>,
-    /// True if the connection is not notified of its own changes.
+    /// True if the connection is not notified of changes by its own commands.
     pub(super) no_loop: bool,
 }
 

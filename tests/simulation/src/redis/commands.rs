@@ -9,7 +9,7 @@ use super::{
 /// One command.
 #[derive(Debug)]
 pub(super) struct Command {
-    /// The name in lower case; a subcommand's name follows that of its container.
+    /// The name in lower case. A subcommand has its container's name before its own.
     pub(super) name: &'static str,
     /// The number of arguments, including the name. A negative number is a minimum.
     arity: i8,
@@ -18,7 +18,7 @@ pub(super) struct Command {
     pub(super) run: fn(&mut Call<'_>, &[&[u8]]) -> Done,
 }
 
-/// Position of a command's keys.
+/// Positions of the keys among a command's arguments.
 #[derive(Debug, Clone, Copy)]
 enum Keys {
     None,
@@ -29,14 +29,14 @@ enum Keys {
 }
 
 const WRITE: u8 = 1;
-/// Flag: refused while there is no memory.
+/// Flag of commands that are refused while there is no memory.
 const MEMORY: u8 = 2;
 const READ: u8 = 4;
-/// Flag: executed at once within `MULTI`.
+/// Flag of commands that are executed at once within `MULTI`.
 const UNQUEUED: u8 = 8;
-/// Flag: allowed on a subscribed connection in RESP2.
+/// Flag of commands that are allowed on a subscribed connection in RESP2.
 const LISTENING: u8 = 16;
-/// Flag: has subcommands.
+/// Flag of commands with subcommands.
 const CONTAINER: u8 = 32;
 const GROW: u8 = WRITE | MEMORY;
 
@@ -159,7 +159,7 @@ fn container(_: &mut Call<'_>, _: &[&[u8]]) -> Done {
 
 use Keys::{All, EverySecond, First, FirstTwo, None as NoKeys};
 
-/// Sorted by name.
+/// The commands, sorted by name.
 #[rustfmt::skip]
 static COMMANDS: [Command; 125] = [
     c("append", 3, GROW, First, strings::append),

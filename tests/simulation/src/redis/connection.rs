@@ -1,4 +1,4 @@
-//! Commands about connections: protocol, name, and the end of this one or another.
+//! Commands about connections: protocol, name, and the closing of the own or another connection.
 
 use std::fmt::Write as _;
 
@@ -232,7 +232,8 @@ fn describe(id: ConnectionId, client: &Client) -> String {
     line
 }
 
-/// A made-up address: connections have no real one, so it holds the connection's number.
+/// An invented address, because connections have no real address. It contains the connection's
+/// number.
 fn address(id: ConnectionId) -> String {
     format!("127.0.0.1:{}", number_of(id))
 }
@@ -268,7 +269,7 @@ pub(super) fn client_kill(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Closes a connection: its own after the reply, another at once.
+    /// Closes a connection. The own connection is closed after the reply, another one at once.
     fn kill(&mut self, id: ConnectionId) {
         if id == self.id {
             self.close();
@@ -283,7 +284,7 @@ impl Call<'_> {
 struct Filter<'a> {
     id: Option<i64>,
     address: Option<&'a [u8]>,
-    /// Filter for subscribed connections, or for those that are not.
+    /// `Some(true)` selects only subscribed connections, `Some(false)` only other connections.
     listens: Option<bool>,
     none: bool,
     skip_me: bool,

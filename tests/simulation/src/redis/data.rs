@@ -27,11 +27,11 @@ pub(super) struct Entry {
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     String(Vec<u8>),
-    /// Fields in the order of their first setting, as Redis keeps small hashes.
+    /// Fields in the order in which they were first set, as Redis stores small hashes.
     Hash(Fields),
     Set(Set),
     Sorted(SortedSet),
-    /// Entries by the first number of their id, each with one field.
+    /// Entries by the first number of their id. Each entry has one field.
     Stream(Entries),
 }
 
@@ -41,8 +41,8 @@ pub(super) type Entries = BTreeMap<u64, Vec<u8>>;
 /// Names and values of fields.
 pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Members in the order of their digests. The order has no meaning. It lets a scan continue at its
-/// position even if earlier members were removed.
+/// Members in the order of their digests. With this order, a scan can continue at its position even
+/// if earlier members were removed. Otherwise the order has no meaning.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Set(pub(super) BTreeSet<(u64, Vec<u8>)>);
 
@@ -128,7 +128,7 @@ impl Data {
     }
 
     pub(super) fn is_due(&self, key: &[u8], now: i64) -> bool {
-        // Usually no key is due, which is cheaper to check.
+        // The first check is cheaper and usually suffices, because usually no key is due.
         self.first_expiry().is_some_and(|end| now > end)
             && self.entries.get(key).is_some_and(|entry| entry.is_due(now))
     }
@@ -191,7 +191,7 @@ impl Data {
     }
 }
 
-/// The value as a string. An error if it has another type.
+/// The value as a string. A value of another type is an error.
 pub(super) fn string(entry: Option<&Entry>) -> Result<Option<&[u8]>, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(None),
@@ -200,7 +200,7 @@ pub(super) fn string(entry: Option<&Entry>) -> Result<Option<&[u8]>, Failure> {
     }
 }
 
-/// The value as a hash. An error if it has another type.
+/// The value as a hash. A value of another type is an error.
 pub(super) fn hash(entry: Option<&Entry>) -> Result<&Fields, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(const { &Vec::new() }),
@@ -209,7 +209,7 @@ pub(super) fn hash(entry: Option<&Entry>) -> Result<&Fields, Failure> {
     }
 }
 
-/// The value as a stream. An error if it has another type.
+/// The value as a stream. A value of another type is an error.
 pub(super) fn stream(entry: Option<&Entry>) -> Result<&Entries, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(const { &Entries::new() }),
@@ -218,7 +218,7 @@ pub(super) fn stream(entry: Option<&Entry>) -> Result<&Entries, Failure> {
     }
 }
 
-/// The value as a set. An error if it has another type.
+/// The value as a set. A value of another type is an error.
 pub(super) fn set(entry: Option<&Entry>) -> Result<Option<&Set>, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(None),
@@ -227,7 +227,7 @@ pub(super) fn set(entry: Option<&Entry>) -> Result<Option<&Set>, Failure> {
     }
 }
 
-/// The value as a sorted set. An error if it has another type.
+/// The value as a sorted set. A value of another type is an error.
 pub(super) fn sorted(entry: Option<&Entry>) -> Result<Option<&SortedSet>, Failure> {
     match entry.map(|entry| &entry.value) {
         None => Ok(None),

@@ -1,4 +1,4 @@
-//! From a connection's bytes to a command that runs, is refused, or waits for `EXEC`.
+//! Dispatch of commands: a command in a connection's bytes runs, is refused, or waits for `EXEC`.
 //!
 //! Owns: the order of Redis' checks before a command runs.
 //! Knows nothing of: what a command does.
@@ -105,7 +105,8 @@ impl Server {
         self.closed.push(id);
     }
 
-    /// Resets a connection to the state of a new one: it watches, tracks and subscribes to nothing.
+    /// Resets a connection to the state of a new connection, which watches, tracks and subscribes
+    /// to nothing.
     pub(super) fn forget(&mut self, id: ConnectionId) {
         self.unwatch(id);
         self.stop_tracking(id);
@@ -160,7 +161,7 @@ impl Call<'_> {
         self.run(command, args);
     }
 
-    /// Runs a command immediately, even if others wait.
+    /// Runs a command immediately, even if commands are queued for `EXEC`.
     pub(super) fn run(&mut self, command: &'static Command, args: &[&[u8]]) {
         self.name = command.name;
         if let Err(Failure(text)) = (command.run)(self, args) {
@@ -188,7 +189,8 @@ impl Call<'_> {
         Ok(())
     }
 
-    /// Returns if the command takes memory, and if it writes. For `EXEC` the queued commands count.
+    /// Returns two flags: if the command takes memory, and if it writes. For `EXEC` the queued
+    /// commands count.
     fn needs(&mut self, command: &Command, args: &[&[u8]]) -> (bool, bool) {
         if command.name == "exec" {
             let queued = self

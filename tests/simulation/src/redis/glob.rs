@@ -4,7 +4,7 @@
 /// `\` makes the next byte literal.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Position to continue from if the rest after the last star does not match.
+    // The positions from which to try again if the text after the last star does not match.
     let mut star: Option<(usize, usize)> = None;
     loop {
         let step = match pattern.get(p) {
@@ -32,7 +32,7 @@ pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// The length of the pattern's head, if it matches this byte.
+/// The length of the pattern's first element, if the element matches this byte.
 fn one(pattern: &[u8], byte: u8) -> Option<usize> {
     match pattern {
         [b'?', ..] => Some(1),

@@ -156,8 +156,8 @@ pub(super) fn hgetall(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// The fields of a hash that is to be changed; no fields if the key does not exist, which
-    /// creates the hash if `created` is true.
+    /// The fields of a hash that is to be changed. If the key does not exist, there are no fields,
+    /// and the hash is created if `created` is true.
     fn fields(&mut self, key: &[u8], created: bool) -> Result<&mut Fields, super::call::Failure> {
         self.lapse(key);
         let ms = self.ms();

@@ -40,7 +40,7 @@ pub(super) fn role(call: &mut Call<'_>, _: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// `WAIT`: there are no replicas, so the answer comes at once.
+/// `WAIT`. There are no replicas, so the command answers at once.
 pub(super) fn wait(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     if call.server.replica {
         return Err("ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured to be writable (which is not the default) writes to replicas are just local and are not propagated.".into());
@@ -68,7 +68,7 @@ pub(super) fn config_get(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// `COMMAND`: `redis-cli` asks for the table of commands and works without it.
+/// `COMMAND`. `redis-cli` asks for the table of commands, but works without it.
 pub(super) fn command(call: &mut Call<'_>, _: &[&[u8]]) -> Done {
     call.out.array(0);
     Ok(())

@@ -78,7 +78,7 @@ pub(super) fn expire(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// The time that `EXPIRE` and similar commands name, in milliseconds since 1970.
+/// The expiry that `EXPIRE` or a similar command sets, in milliseconds since 1970.
 fn expiry(call: &Call<'_>, text: &[u8]) -> Result<i64, Failure> {
     let number = number::integer(text).ok_or(NOT_AN_INTEGER)?;
     let unit = if call.name.starts_with('p') { 1 } else { 1000 };
@@ -192,7 +192,7 @@ pub(super) fn copy(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Stores the value of another key, with its expiry, under a key.
+    /// Stores the entry of another key, with its expiry, under this key.
     fn place(&mut self, key: &[u8], entry: super::data::Entry) {
         match &entry.value {
             super::data::Value::String(value) => self.note_set(key, value),
@@ -322,7 +322,7 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
-    /// Some of these sorted items, and the cursor to continue from.
+    /// The next of these sorted items, and the cursor from which to continue.
     pub(super) fn walk<'k>(
         &self,
         all: impl Iterator<Item = (u64, &'k [u8])>,
@@ -331,7 +331,8 @@ impl<'a> Scan<'a> {
         let mut last = 0;
         let rest = all.skip_while(|(at, _)| *at < self.cursor);
         for (seen, (at, name)) in rest.enumerate() {
-            // Items with one digest are returned together; otherwise the cursor would skip some.
+            // Items with the same digest are returned together, because the cursor would otherwise
+            // skip some of them.
             if seen >= self.count && at != last {
                 return (at, found);
             }

@@ -1,7 +1,6 @@
 //! Numbers as Redis parses and prints them.
 //!
-//! Owns: which texts are integers and floats, and `%.17g`.
-//! Knows nothing of: replies, keys.
+//! Owns: the rules for texts of integers and floats, and `%.17g`. Knows nothing of: replies, keys.
 
 /// An integer in its canonical spelling: no plus sign, no leading zeros, no space.
 pub(super) fn integer(text: &[u8]) -> Option<i64> {

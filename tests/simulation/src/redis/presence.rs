@@ -15,7 +15,7 @@ pub(super) const ENTER: &[u8] = concat!(
 )
 .as_bytes();
 
-/// The text of the script that removes one.
+/// The text of the script that removes an entry.
 pub(super) const LEAVE: &[u8] = concat!(
     "#!lua flags=allow-oom\n",
     include_str!("../../../../crates/curfew-backend-redis/src/presence/keys.lua"),
@@ -117,7 +117,7 @@ fn set_field(call: &mut Call<'_>, key: &[u8], name: &[u8], value: &[u8]) {
     call.note_other(key);
 }
 
-/// `HDEL` on such a key.
+/// `HDEL` on a key that is a hash or does not exist.
 fn remove_field(call: &mut Call<'_>, key: &[u8], name: &[u8]) {
     let mut fields = hash(call.server.data.live(key, call.ms()))
         .cloned()

@@ -139,8 +139,8 @@ pub(super) fn publish(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Sends a message to the subscribers. Returns their number. The own connection's message comes
-    /// before the reply.
+    /// Sends a message to the subscribers. Returns their number. If the publishing connection is
+    /// itself a subscriber, its message comes before the reply.
     pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8], sharded: bool) -> usize {
         let listeners = &self.server.listeners;
         let (of_channel, word) = match sharded {

@@ -1,7 +1,6 @@
 //! A reply as a value, for tests and operators that run single commands.
 //!
-//! Owns: the type and its reading from RESP.
-//! Knows nothing of: commands, connections.
+//! Owns: the type of replies, and their parsing from RESP. Knows nothing of: commands, connections.
 
 /// A reply, or a push, of RESP2 or RESP3.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,13 +25,13 @@ pub enum Reply {
     Double(f64),
     /// A boolean.
     Boolean(bool),
-    /// A push, which no command asked for.
+    /// A push, which answers no command.
     Push(Vec<Reply>),
 }
 
 impl Reply {
-    /// Reads one reply from the head of these bytes. Returns it with the number of its bytes;
-    /// `None` if the reply is incomplete or the bytes are not RESP.
+    /// Reads one reply from the start of these bytes. Returns the reply and the number of its
+    /// bytes; `None` if the reply is incomplete or the bytes are not RESP.
     pub fn parse(bytes: &[u8]) -> Option<(Self, usize)> {
         let end = bytes.windows(2).position(|two| two == b"\r\n")?;
         let (kind, text) = bytes[..end].split_first()?;

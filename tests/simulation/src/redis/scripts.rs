@@ -1,4 +1,5 @@
-//! Scripts: only the gateway's own, implemented in Rust after their text.
+//! Scripts. Only the gateway's own scripts are known; they are implemented in Rust after their
+//! text.
 //!
 //! Owns: the loaded scripts, and the effect of each.
 //! Knows nothing of: Lua.
@@ -38,7 +39,8 @@ impl Scripts {
         self.loaded = [false; SCRIPTS.len()];
     }
 
-    /// True if this runs a script that may write. Every script may, unless it says otherwise.
+    /// True if the command runs a script that may write. Every script may write unless its flags
+    /// exclude it.
     pub(super) fn writes(&self, command: &str, args: &[&[u8]]) -> bool {
         let Some(script) = args.get(1) else {
             return false;

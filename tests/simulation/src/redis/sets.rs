@@ -90,7 +90,8 @@ pub(super) fn sscan(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// Removes members of a set and returns them. Always takes the first ones.
+/// `SPOP`: removes members of a set and returns them. Unlike Redis, it always takes the first
+/// members.
 pub(super) fn spop(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     let count = match args.get(2) {
         None => 1,

@@ -124,7 +124,7 @@ impl Add {
         Ok((add, pairs))
     }
 
-    /// The score of a member afterwards, if the options allow it to have one.
+    /// The new score of a member; `None` if the options forbid the change.
     fn apply(&self, before: Option<f64>, score: f64) -> Result<Option<f64>, Failure> {
         let Some(before) = before else {
             return Ok((!self.xx).then_some(score));
@@ -249,7 +249,7 @@ pub(super) fn zrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     if with_scores && by == By::Name {
         return Err("ERR syntax error, WITHSCORES not supported in combination with BYLEX".into());
     }
-    // Only a range by index has its ends in the order of the walk.
+    // A reversed range has its ends in reverse order too, unless it is a range by index.
     let (from, to) = match reversed && by != By::Place {
         true => (args[3], args[2]),
         false => (args[2], args[3]),

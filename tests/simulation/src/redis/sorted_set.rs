@@ -1,7 +1,6 @@
-//! A sorted set: members by score, then by name.
+//! A sorted set: its members are ordered by score, then by name.
 //!
-//! Owns: the order, and ranges of it.
-//! Knows nothing of: commands, keys.
+//! Owns: the order of members, and ranges in this order. Knows nothing of: commands, keys.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,7 +72,7 @@ impl SortedSet {
             .map(|placed| (&placed.member[..], placed.score))
     }
 
-    /// Members within both scores, in order.
+    /// Members whose score is between the two ends, in order.
     pub(super) fn by_score(&self, min: Score, max: Score) -> impl Iterator<Item = (&[u8], f64)> {
         let from = Placed {
             score: min.at,
@@ -86,7 +85,7 @@ impl SortedSet {
             .take_while(move |(_, score)| max.is_above(*score))
     }
 
-    /// Members within both names, in order. Useful only if all scores are equal.
+    /// Members whose name is between the two ends, in order. Useful only if all scores are equal.
     pub(super) fn by_name<'a>(
         &'a self,
         min: Name<'a>,

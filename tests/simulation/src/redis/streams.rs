@@ -1,7 +1,7 @@
 //! The scripts of streams, implemented in Rust after their text.
 //!
-//! Owns: the epoch and the top of a stream, and its entries.
-//! Knows nothing of: the commands on streams, because only these scripts use any.
+//! Owns: the epoch and the top of a stream, and its entries. Knows nothing of: the commands on
+//! streams. Only these scripts use them.
 
 use super::call::{Call, Done, Failure, NOT_AN_INTEGER};
 use super::data::{Value, hash, stream, string};
@@ -25,7 +25,7 @@ pub(super) const READ: &[u8] = concat!(
 pub(super) const CLEAR: &[u8] =
     include_bytes!("../../../../crates/curfew-backend-redis/src/streams/clear.lua");
 
-/// The text of the script that asks for rights.
+/// The text of the script that checks rights.
 pub(super) const RIGHTS: &[u8] =
     include_bytes!("../../../../crates/curfew-backend-redis/src/streams/rights.lua");
 
@@ -187,7 +187,7 @@ pub(super) fn clear(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done
     Ok(())
 }
 
-/// Does the same as `rights.lua`: the simulation's user may do everything.
+/// Does the same as `rights.lua`. The simulation's user may do everything.
 pub(super) fn rights(call: &mut Call<'_>) -> Done {
     call.out.array(0);
     Ok(())

@@ -15,13 +15,13 @@ struct Options<'a> {
     end: Option<End<'a>>,
 }
 
-/// Expiry given with a write.
+/// An expiry in the options of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End<'a> {
     number: &'a [u8],
     /// Unit in milliseconds.
     unit: i64,
-    /// True if the time counts from now rather than from 1970.
+    /// True if the time counts from now instead of from 1970.
     is_relative: bool,
 }
 
@@ -207,7 +207,7 @@ pub(super) fn getrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     let length = i64::try_from(value.len()).unwrap_or(i64::MAX);
     let range = match start < 0 && end < 0 && start > end {
         true => 0..0,
-        // An end before the first byte means the first byte.
+        // An end before the first byte counts as the first byte.
         false if end.saturating_add(length) < 0 => range(start, 0, value.len()),
         false => range(start, end, value.len()),
     };
@@ -215,7 +215,7 @@ pub(super) fn getrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// The indices between two; negative ones count from the end.
+/// The range of indexes from `start` to `end`. Negative indexes count from the end of the string.
 pub(super) fn range(start: i64, end: i64, length: usize) -> std::ops::Range<usize> {
     let length = i64::try_from(length).unwrap_or(i64::MAX);
     let from_end = |place: i64| match place < 0 {

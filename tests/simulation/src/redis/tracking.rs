@@ -1,10 +1,11 @@
-//! Client-side caching: notifications of changed keys, and their time.
+//! Client-side caching: notifications of changed keys, and the time at which they are sent.
 //!
 //! Owns: `CLIENT TRACKING`, the keys that were read, the prefixes and the pending notifications.
 //! Knows nothing of: the cause of a change.
 //!
-//! With `BCAST`, notifications wait for the end of the event loop's turn, after every reply of that
-//! turn. Otherwise they are sent at once, and to the command's own connection after its reply.
+//! With `BCAST`, notifications wait for the end of the event loop's turn, and are sent after every
+//! reply of the turn. Without `BCAST` they are sent at once, but to the command's own connection
+//! only after the reply.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,7 @@ use super::{ConnectionId, Server};
 /// The keys that connections track.
 #[derive(Debug, Default)]
 pub(super) struct Tracked {
-    /// Connections that have read a key, by key.
+    /// The connections that have read each key.
     readers: BTreeMap<Vec<u8>, BTreeSet<ConnectionId>>,
     prefixes: BTreeMap<Vec<u8>, Prefix>,
     /// The number of tracking connections.
@@ -32,7 +33,7 @@ struct Prefix {
 }
 
 impl Server {
-    /// Notes that a key has changed.
+    /// Handles the change of a key.
     pub(super) fn invalidate(&mut self, key: &[u8], by: Option<ConnectionId>) {
         if self.tracked.clients == 0 {
             return;
@@ -143,7 +144,7 @@ impl Server {
 }
 
 impl Call<'_> {
-    /// Notes the keys that a connection has read, to notify it when they change.
+    /// Records the keys that a connection has read, to notify the connection when they change.
     pub(super) fn remember_keys(&mut self, command: &Command, args: &[&[u8]]) {
         let tracks = self.server.tracked.clients > 0
             && command.is_read()

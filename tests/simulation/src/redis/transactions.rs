@@ -13,7 +13,7 @@ use super::commands::Command;
 #[derive(Debug, Default)]
 pub(super) struct Transaction {
     pub(super) queued: Vec<Queued>,
-    /// True if a command was refused, so `EXEC` is refused as well.
+    /// True if a command was refused. `EXEC` is then refused too.
     pub(super) is_aborted: bool,
 }
 
@@ -30,12 +30,12 @@ pub(super) struct Queued {
 #[derive(Debug)]
 pub(super) struct Watched {
     key: Vec<u8>,
-    /// True if the key was due when it was watched; its removal then counts as no change.
+    /// True if the key was due when it was watched. Its removal then does not count as a change.
     was_due: bool,
 }
 
 impl Server {
-    /// Notes a change of a key: connections that watch it may not execute.
+    /// Handles the change of a key: `EXEC` of the connections that watch the key will fail.
     pub(super) fn touch_watched(&mut self, key: &[u8], now: Duration) {
         let Some(watchers) = self.watchers.get(key) else {
             return;
@@ -60,7 +60,7 @@ impl Server {
         }
     }
 
-    /// Notes that every key was removed.
+    /// Handles the removal of every key.
     pub(super) fn touch_all_watched(&mut self, now: Duration) {
         let ms = milliseconds(now);
         let there = self

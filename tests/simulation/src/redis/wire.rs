@@ -5,16 +5,17 @@
 
 use std::io::Write as _;
 
-/// The longest bulk string that a client may send.
+/// Maximum length of a bulk string that a client may send.
 const MAX_BULK: i64 = 512 * 1024 * 1024;
 
-/// The most arguments of one command.
+/// Maximum number of arguments of one command.
 const MAX_ARGUMENTS: i64 = 1024 * 1024;
 
 /// Result of parsing the head of an input.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
-    /// A command of so many bytes. An empty line has no arguments.
+    /// A complete command, with the number of its bytes. An empty line is a command without
+    /// arguments.
     Command(usize),
     /// The command is incomplete.
     Partial,
@@ -22,7 +23,7 @@ pub(super) enum Parsed {
     Invalid(String),
 }
 
-/// Reads one command from the head of `input` into `arguments`.
+/// Reads one command from the start of `input` into `arguments`.
 pub(super) fn parse<'a>(input: &'a [u8], arguments: &mut Vec<&'a [u8]>) -> Parsed {
     arguments.clear();
     match input.first() {
@@ -74,7 +75,7 @@ fn parse_inline<'a>(input: &'a [u8], arguments: &mut Vec<&'a [u8]>) -> Parsed {
     Parsed::Command(end + 1)
 }
 
-/// The rest of the line from `from` on, and the start of the next line.
+/// The line from `from` on, and the index at which the next line starts.
 fn line(input: &[u8], from: usize) -> Option<(&[u8], usize)> {
     let rest = &input[from..];
     let end = rest.iter().position(|byte| *byte == b'\r')?;
@@ -125,7 +126,7 @@ impl Writer {
         self.end();
     }
 
-    /// A text that RESP3 marks as such.
+    /// Writes a text, which RESP3 marks as a verbatim string.
     pub(super) fn verbatim(&mut self, text: &str) {
         if self.resp3 {
             self.length(b'=', text.len() + 4);

@@ -18,7 +18,7 @@ use crate::machine::{self, Point, elapsed};
 /// The number of a connection.
 pub type ConnectionId = usize;
 
-/// The most that a node's socket holds for a client that does not read, in bytes.
+/// Maximum number of bytes that a node's socket holds for a client that does not read.
 const SOCKET_ROOM: usize = 16 * 1024;
 
 /// The peer of a node's connection.
@@ -30,7 +30,7 @@ pub enum End {
     Client(usize),
 }
 
-/// Direction of bytes.
+/// The direction in which bytes move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// To the node.
@@ -42,12 +42,13 @@ pub enum Direction {
 /// One direction of a connection.
 #[derive(Debug, Default)]
 struct Lane {
-    /// Pieces with their time of arrival on a link without faults. An empty piece is the end.
+    /// The pieces in flight, each with its time of arrival on a link without faults. An empty piece
+    /// is the end of the stream.
     under_way: VecDeque<(Duration, Bytes)>,
     bytes: usize,
     /// True if the link holds everything back.
     stalled: bool,
-    /// Waker of the task that waits for bytes to read, or for space to write.
+    /// The waker of the task that waits for bytes to read or for space to write.
     waker: Option<Waker>,
 }
 
@@ -60,7 +61,7 @@ pub struct Connection {
     pub end: End,
     inwards: Lane,
     outwards: Lane,
-    /// Bytes that the node may read.
+    /// The bytes that have arrived and the node has not read yet.
     arrived: VecDeque<u8>,
     arrived_end: bool,
     /// True after a reset.
@@ -69,11 +70,11 @@ pub struct Connection {
     pub closed: bool,
     /// True once the peer has closed its end.
     pub left: bool,
-    /// True while the peer does not read; the node's socket then holds its bytes.
+    /// True while the peer does not read. The node's socket then holds the bytes.
     pub unread: bool,
 }
 
-/// Every connection there ever was, and the links that they go over.
+/// Every connection of the run, including closed ones, and the links to Redis.
 #[derive(Debug, Default)]
 pub struct Network {
     connections: Vec<Connection>,
@@ -168,12 +169,12 @@ impl World {
         }
     }
 
-    /// Sends bytes. No bytes mean the end.
+    /// Sends bytes. An empty piece means the end of the stream.
     pub fn send(&mut self, connection: ConnectionId, direction: Direction, bytes: Bytes) {
         self.send_late(connection, direction, bytes, Duration::ZERO);
     }
 
-    /// Sends as [`Self::send`], with arrival `late` after now.
+    /// Like [`Self::send`], but the bytes leave only after the delay `late`.
     pub fn send_late(
         &mut self,
         connection: ConnectionId,
@@ -200,7 +201,7 @@ impl World {
         Duration::from_millis(millis)
     }
 
-    /// Delivers the due bytes to their end, unless something holds them back.
+    /// Delivers the due bytes to the receiving end, unless something holds them back.
     pub fn arrive(&mut self, id: ConnectionId, direction: Direction) {
         let now = elapsed();
         loop {
@@ -265,7 +266,7 @@ impl World {
         }
     }
 
-    /// Sets if the peer of a connection reads.
+    /// Makes the peer of a connection read, or stop reading.
     pub fn read(&mut self, id: ConnectionId, reads: bool) {
         self.network.connections[id].unread = !reads;
         if reads {
@@ -301,7 +302,8 @@ pub struct Socket(pub ConnectionId);
 
 impl Socket {
     fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize> {
-        // The call begins here. A node may be stopped within the call, after its own check.
+        // The system call begins here. A node may be stopped within the call, after the node's own
+        // check.
         let began = elapsed();
         machine::at(Point::Write);
         let shared = Shared::get();
@@ -414,7 +416,7 @@ impl Pipe for Socket {
     }
 }
 
-/// Writes to a [`Socket`] from outside its own task.
+/// A writer to a [`Socket`] from outside the task that owns the socket.
 #[derive(Debug)]
 struct DirectWriter(ConnectionId);
 

@@ -1,4 +1,4 @@
-//! Redis, on its own machine, at one address.
+//! Redis on its own machine, with one address.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,7 +21,7 @@ pub enum Comeback {
     Whole,
     /// Nothing.
     Empty,
-    /// The data of an earlier time, like those of a replica that was behind.
+    /// The data of an earlier time, like the data of a replica that was behind.
     Behind,
 }
 
@@ -29,12 +29,12 @@ pub enum Comeback {
 #[derive(Debug)]
 pub struct Host {
     server: Server,
-    /// Time by which its clock is ahead. The clock is never set back (an assumption of the
+    /// How far the machine's clock is ahead. The clock is never set back (an assumption of the
     /// protocol).
     pub ahead: Duration,
     /// True while the process is stopped.
     frozen: bool,
-    /// True while there is no process: connections are refused.
+    /// True while there is no process. Connections are then refused.
     down: bool,
     /// Delay between the execution of a command and its answer.
     pub slow: Duration,
@@ -58,7 +58,7 @@ impl Host {
         }
     }
 
-    /// True while it reads nothing.
+    /// True while Redis reads nothing.
     pub(super) fn is_held(&self) -> bool {
         self.frozen || self.down
     }
@@ -94,8 +94,9 @@ impl World {
         self.host.server.disconnect(id as u64);
     }
 
-    /// Processes the log. Answers are sent at the end of the turn, and then the pushes: Redis
-    /// answers a heartbeat before it pushes a revocation of the same turn (K5 of REVOCATION.md).
+    /// Records the effects of the executed commands. The end of the turn sends the answers and then
+    /// the pushes, because Redis answers a heartbeat before it pushes a revocation of the same turn
+    /// (K5 of REVOCATION.md).
     fn redis_done(&mut self) {
         let at = elapsed();
         for executed in self.host.server.take_log() {
@@ -156,8 +157,8 @@ impl World {
         COPY_INTERVAL
     }
 
-    /// Runs a command as an operator, next to the server. Returns `None` if it is refused, or while
-    /// the server does not run.
+    /// Runs a command as an operator on Redis' machine. Returns `None` if the command is refused,
+    /// or while the server does not run.
     pub fn operate(&mut self, command: &[&[u8]]) -> Option<Reply> {
         if self.host.is_held() {
             return None;
@@ -185,7 +186,7 @@ impl World {
         self.after(Duration::ZERO, Event::Expire);
     }
 
-    /// Ends the process.
+    /// Ends the process of Redis.
     pub fn stop_redis(&mut self) {
         self.host.down = true;
         for node in 0..self.machines.len() {
@@ -195,7 +196,7 @@ impl World {
         }
     }
 
-    /// Starts another.
+    /// Starts another process of Redis.
     pub fn start_redis(&mut self, comeback: Comeback) {
         let copy = match comeback {
             Comeback::Whole => Some((elapsed(), self.host.server.snapshot())),
@@ -223,7 +224,7 @@ impl Dial for RedisDial {
         Box::pin(async {
             let node = Shared::get().node().expect("a node dials");
             loop {
-                // The time of a round trip.
+                // The delay stands for a round trip.
                 time::sleep(Duration::from_millis(2)).await;
                 let shared = Shared::get();
                 let mut world = shared.world();

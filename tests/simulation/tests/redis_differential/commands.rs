@@ -1,4 +1,4 @@
-//! Random commands, most of them meaningful.
+//! Random commands. Most of them are meaningful.
 //!
 //! `@0` stands for the id of the first connection, and `@script` for the digest of the script.
 
@@ -23,7 +23,7 @@ pub(crate) fn key(random: &mut Rng) -> String {
     .to_owned()
 }
 
-/// A key. Now and then one of another type than the command expects.
+/// One of the `usual` keys, or now and then a key whose type the command does not expect.
 fn key_of(random: &mut Rng, usual: &[&str]) -> String {
     match random.u8(..12) {
         0 => key(random),
@@ -70,7 +70,7 @@ fn value(random: &mut Rng) -> String {
     pick(random, &["a", "b", "1", "17", "some-longer-value", "-5"]).to_owned()
 }
 
-/// Options of `SET`. Their times are long ago or far away.
+/// Options of `SET`. Their times are long past or far in the future.
 fn set_options(random: &mut Rng) -> String {
     let mut options = String::new();
     for _ in 0..random.usize(..3) {
@@ -220,7 +220,8 @@ fn set_command(random: &mut Rng) -> String {
     match random.u8(..6) {
         0 | 1 => format!("SADD {key} {member} a"),
         2 => format!("SREM {key} {member}"),
-        // In RESP2 the order of members would count, and it is undefined.
+        // `SMEMBERS` is left out, because the order of members is undefined and would count in
+        // RESP2.
         3 => format!("SCARD {key}"),
         4 => format!("SISMEMBER {key} {member}"),
         _ => format!("SMISMEMBER {key} {member} a"),

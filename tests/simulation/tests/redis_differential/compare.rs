@@ -4,8 +4,8 @@ use curfew_simulation::redis::Reply;
 
 pub(crate) type Frames = Vec<Vec<u8>>;
 
-/// Replies and pushes, one after the other. An incomplete one at the end, as a closed connection
-/// may have, is left out.
+/// Splits output into replies and pushes. An incomplete reply or push at the end, which a closed
+/// connection may have, is left out.
 pub(crate) fn split(mut bytes: &[u8]) -> Frames {
     let mut frames = Vec::new();
     while let Some((_, length)) = Reply::parse(bytes) {
@@ -42,7 +42,8 @@ fn alike(real: &Reply, simulated: &Reply) -> bool {
     match (real, simulated) {
         (Reply::Integer(real), Reply::Integer(simulated)) => close(*real, *simulated),
         (Reply::Array(real), Reply::Array(simulated)) => {
-            // An id within a map of RESP2.
+            // In RESP2 a map is an array. In a map with an id, the items after the id's name differ
+            // between the servers.
             let (mut real, mut simulated) = (real.clone(), simulated.clone());
             for reply in [&mut real, &mut simulated] {
                 if let Some(at) = reply.iter().position(|item| *item == id()) {
@@ -82,8 +83,8 @@ fn all_alike(real: &[Reply], simulated: &[Reply]) -> bool {
             .all(|(real, simulated)| alike(real, simulated))
 }
 
-/// True if both are the same number, or nearly the same time: in microseconds, milliseconds or
-/// seconds since 1970, or milliseconds from now. Other numbers are small.
+/// True if both numbers are equal, or are nearly the same time: in microseconds, milliseconds or
+/// seconds since 1970, or in milliseconds from now. Numbers that are not times are small.
 fn close(real: i64, simulated: i64) -> bool {
     let apart = match real {
         100_000_000_000_000.. => 5_000_000,

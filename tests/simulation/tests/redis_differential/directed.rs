@@ -9,7 +9,7 @@ use crate::compare::{compare, split};
 use crate::pair::{SCRIPT, load, now};
 use crate::real::{Connection, Real, encode};
 
-/// The only connection of the simulated server here.
+/// The id of the only connection of the simulated server in these tests.
 const ONLY: u64 = 1;
 
 fn simulated() -> Server {
@@ -100,7 +100,8 @@ fn keys_that_end_are_told_of_by_themselves() {
     let set = words("SET p:a 1 PX 50");
     simulated.receive(ONLY, &set, now());
     connection.send(&set);
-    // The answer and the push of the write, and the push of the expiry.
+    // The three frames are the answer to the write, the push about the write, and the push about
+    // the expiry.
     let found = connection.frames(3);
     let mut expected = simulated.take_output();
     while let Some(next) = simulated.next_expiry() {
@@ -223,7 +224,8 @@ fn what_is_read_of_info_is_there() {
     );
 }
 
-/// Scans. The scan must find members that stay, even while others are removed.
+/// Scans while members are removed. Returns the found members, among which every remaining member
+/// must be.
 fn scanned(mut call: impl FnMut(&[&[u8]]) -> Reply) -> BTreeSet<Vec<u8>> {
     let names: Vec<String> = (0..500).map(|number| format!("member:{number}")).collect();
     let mut add: Vec<&[u8]> = vec![b"SADD", b"set"];

@@ -1,5 +1,5 @@
-//! The simulated Redis compared with the real one: random sequences of commands on several
-//! connections, with every reply and push compared.
+//! Comparison of the simulated Redis with a real one. Both execute the same random sequences of
+//! commands on several connections, and every reply and push is compared.
 //!
 //! `CURFEW_SIMULATION_SEED` repeats a run, `CURFEW_SIMULATION_SEQUENCES` makes it longer.
 
@@ -21,7 +21,7 @@ use pair::Pair;
 use real::Real;
 use steps::{SHORT, Step, sequence};
 
-/// Sequences of a run, and steps of a sequence.
+/// The number of sequences of a run, and the number of steps of a sequence.
 const SEQUENCES: u64 = 200;
 const STEPS: usize = 60;
 

@@ -1,5 +1,5 @@
-//! The real server and the simulated one side by side: both get the same bytes and must answer the
-//! same.
+//! The real server and the simulated server, side by side. They get the same bytes and must give
+//! the same answers.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use curfew_simulation::redis::{ConnectionId, Reply, Server};
 use crate::compare::{Frames, compare, split};
 use crate::real::{Connection, Real, encode};
 
-/// The gateway's only script.
+/// The script that the sequences call.
 pub(crate) const SCRIPT: &str =
     include_str!("../../../../crates/curfew-backend-redis/src/fence/publish.lua");
 
@@ -62,7 +62,7 @@ impl<'r> Pair<'r> {
             &["CONFIG", "SET", "maxmemory", "0"][..],
             &["FLUSHALL"],
             &["SCRIPT", "FLUSH"],
-            // Active expiry would push expired keys at unpredictable times.
+            // Active expiry is off, because it would push expired keys at unpredictable times.
             &["DEBUG", "SET-ACTIVE-EXPIRE", "0"],
         ] {
             let command: Vec<&[u8]> = command.iter().map(|word| word.as_bytes()).collect();
@@ -104,7 +104,7 @@ impl<'r> Pair<'r> {
         }
     }
 
-    /// Lets the memory of both run out, or recover.
+    /// Makes the memory of both servers run out or recover.
     pub(crate) fn set_out_of_memory(&mut self, out: bool) {
         let most: &[u8] = if out { b"1" } else { b"0" };
         self.operator.call(&[b"CONFIG", b"SET", b"maxmemory", most]);
@@ -129,7 +129,7 @@ impl<'r> Pair<'r> {
         let mut expected = self.by_place(output);
         let sent = expected.remove(&place).unwrap_or_default();
         self.compare_one(place, &sent, &closed)?;
-        // Pushes to other connections are already sent: they come before the next answer.
+        // Pushes to other connections were already sent, so they come before the next answer.
         for other in 0..CONNECTIONS {
             let before = expected.remove(&other).unwrap_or_default();
             self.compare_other(other, before, &closed)?;

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Deadline for an answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// A running server, killed when dropped.
+/// A running server, which is killed when this value is dropped.
 #[derive(Debug)]
 pub(crate) struct Real {
     process: Child,
@@ -23,7 +23,7 @@ pub(crate) struct Real {
     _directory: TempDir,
 }
 
-/// A connection to it.
+/// A connection to the server.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,
@@ -90,7 +90,7 @@ impl Real {
 
 impl Drop for Real {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // The calls fail only if the process has already ended.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -122,7 +122,7 @@ impl Connection {
         reply.expect("the server answers").0
     }
 
-    /// Reads so many replies or pushes, or fewer if no more come.
+    /// Reads `count` replies or pushes, or fewer if no more arrive.
     pub(crate) fn frames(&mut self, count: usize) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         while frames.len() < count {

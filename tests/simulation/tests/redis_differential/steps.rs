@@ -22,7 +22,7 @@ pub(crate) enum Step {
 /// Lifetime of short-lived keys, in milliseconds.
 pub(crate) const SHORT: u64 = 150;
 
-/// A sequence of about so many steps.
+/// A sequence of about `length` steps.
 pub(crate) fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
     let mut steps = Vec::new();
     while steps.len() < length {
@@ -38,7 +38,8 @@ pub(crate) fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
                 let place = random.usize(..CONNECTIONS);
                 let commands = (0..several).map(|_| {
                     let command = command(random);
-                    // In RESP2 a subscribed connection may do nothing else.
+                    // A subscription of the last connection is mostly replaced, because a
+                    // subscribed connection can do nothing else in RESP2.
                     let is_muting = place + 1 == CONNECTIONS && command[0].ends_with(b"SUBSCRIBE");
                     match is_muting && random.u8(..8) > 0 {
                         true => words(&["RESET"]),
@@ -53,7 +54,7 @@ pub(crate) fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
     steps
 }
 
-/// A key that expires while it is watched, or not.
+/// Steps with a key that may expire while it is watched.
 fn short_lived(random: &mut Rng, steps: &mut Vec<Step>) {
     let key = key(random);
     let short = SHORT.to_string();

@@ -60,7 +60,7 @@ fn a_claim_of_the_wrong_type_is_malformed_and_never_absent() {
         (_, None) => None,
         ("exp", Some("1900000000" | "1900000000.0" | "19e8")) => None,
         ("nbf" | "iat", Some("1900000000" | "1900000000.0" | "19e8")) => too_early,
-        // .NET's smallest date, which is before 1970.
+        // .NET writes its smallest date as a negative number, because it is before 1970.
         ("exp", Some("-1")) => Some(AuthFailure::Expired),
         ("nbf" | "iat", Some("-1")) => None,
         ("iss" | "sub" | "aud" | "jti", Some(r#""text""#)) => None,

@@ -1,4 +1,4 @@
-//! Parts, alphabet and header.
+//! Refusals of a token's form: its parts, its alphabet and its header.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -167,7 +167,7 @@ fn an_encrypted_token_is_called_by_its_name() {
 
 #[test]
 fn a_token_is_as_long_as_is_configured() {
-    // A payload byte more or less changes the token by one or two characters.
+    // One payload byte more adds one or two characters to the token.
     let padded = |length: usize| token(json!({"x": "x".repeat(length)}));
     let longest = (11_000..12_400)
         .map(padded)

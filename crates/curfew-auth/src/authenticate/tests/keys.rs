@@ -224,7 +224,8 @@ fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     };
     let orders = [config([a.clone(), b.clone()]), config([b, a])];
     for config in orders {
-        // The same authenticator serves all cases: a remembered token must not affect the next.
+        // All cases use the same authenticator, because a remembered token must not affect the next
+        // case.
         let authenticator = authenticator(&config);
         let cases = [
             (by_a("https://b"), bad),

@@ -17,7 +17,8 @@ fn token_by(secret: &str) -> String {
     mint(&claims(json!({})), None, Algorithm::HS256, &key).unwrap()
 }
 
-/// True for each of [`SECRET`] and [`OTHER_SECRET`] whose tokens are accepted.
+/// Tells for [`SECRET`] and for [`OTHER_SECRET`] if the authenticator accepts a token signed with
+/// it.
 fn accepts(authenticator: &Authenticator) -> [bool; 2] {
     [SECRET, OTHER_SECRET].map(|secret| authenticator.authenticate(&token_by(secret)).is_ok())
 }

@@ -22,7 +22,8 @@ fn a_token_that_comes_again_is_the_same_principal() {
     assert!(Arc::ptr_eq(&first, &again));
     let other = authenticator.authenticate(&es256(NOW + 61)).unwrap();
     assert!(!Arc::ptr_eq(&first, &other));
-    // A changed byte of the signature or of the claims makes another token.
+    // A token with a changed byte in its signature or claims is another token, so it is not
+    // remembered.
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let changed = if signature.starts_with('A') { "B" } else { "A" };
     let forged = format!("{signed}.{changed}{}", &signature[1..]);
@@ -73,7 +74,8 @@ fn no_more_are_remembered_than_configured() {
         let kept = authenticator.authenticate(&token).unwrap();
         let found = authenticator.authenticate(&token).unwrap();
         assert_eq!(Arc::ptr_eq(&kept, &found), again, "{tokens}");
-        // Each generation holds two tokens: a token in use stays, the others are forgotten.
+        // Each generation holds two tokens. The token in use stays remembered, and each unused
+        // token is forgotten.
         for more in 0..8 {
             authenticator.authenticate(&es256(NOW + 60 + more)).unwrap();
             let found = authenticator.authenticate(&token).unwrap();

@@ -153,7 +153,8 @@ fn a_revocation_of_a_user_is_of_nothing_wider() {
     }
 }
 
-/// Reports must find a user whose tokens are accepted, although other code parses reports.
+/// Tokens and reports are parsed by different code. A report must still find each user whose tokens
+/// are accepted.
 #[test]
 fn a_user_that_is_a_number_is_found_where_tokens_may_have_one() {
     let subject = |sub: Value| json!({"format":"iss_sub","iss":"https://id.example","sub":sub});

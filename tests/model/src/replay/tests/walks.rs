@@ -1,4 +1,4 @@
-//! Random walks through the model, each with the log that its node would write.
+//! Random walks through the model. Each walk has the log that its node would write.
 
 use stateright::Model;
 
@@ -15,16 +15,16 @@ use crate::state::{Bounds, Events, Extras, Start, State};
 /// Number of steps of a walk.
 const LENGTH: usize = 700;
 
-/// One step in so many may be an event that happens to the node.
+/// On average, one of this number of steps may be an event that happens to the node.
 const EVENTS: usize = 10;
 
 /// Number of walks under each allowed set of rules.
 const ALLOWED_WALKS: usize = 20;
 
-/// Number of walks with changing settings under each of them.
+/// Number of walks with changing settings under each allowed set of rules.
 const ALLOWED_RELOADS: usize = 8;
 
-/// Number of walks in which a missing rule must be noticed.
+/// Maximum number of walks after which a missing rule must have been noticed.
 const WALKS: usize = 3000;
 
 /// A fixed sequence of pseudo-random numbers (xorshift).
@@ -54,7 +54,8 @@ impl Walk {
             cuts: 1,
             ..Events::default()
         };
-        // Set-ups compare sessions as well: with many of them, a reload would never have to.
+        // A set-up compares sessions too. If there were many set-ups, a reload would never have to
+        // compare them itself.
         let events = if reload {
             quiet
         } else {
@@ -100,11 +101,12 @@ impl Walk {
         ));
     }
 
-    /// Takes a random step, or none. Returns `false` if the walk ends there.
+    /// Takes a random step, or no step. Returns `false` if the walk ends.
     fn step(&mut self, dice: &mut Dice) -> bool {
         let mut actions = Vec::new();
         self.protocol.actions(&self.state, &mut actions);
-        // Time adds nothing to a log, and events that happen to the node are rare.
+        // Ticks are left out, because they add nothing to a log. Events that happen to the node are
+        // rare.
         let is_event = |action: &Action| {
             use Action::{
                 Cut, Failover, FlushAll, Lift, Reload, RestartEmpty, RestartStale, Revoke,
@@ -134,7 +136,8 @@ impl Walk {
         let (was, is) = (&before.nodes[0], &mut self.state.nodes[0]);
         let mut forgot_push = false;
         if is.node.session.stage == Stage::Closed {
-            // A node with more sessions would send the request for the others.
+            // A real node has more sessions, for which it would send the request that is due. The
+            // walk has no other session, so it ends.
             forgot_push = was.node.get_due && action != Action::Ask(0);
             is.node.session = Session::absent();
         }
@@ -171,7 +174,7 @@ impl Walk {
                 self.write("push", &format!(r#","keys":{keys}"#));
             }
             Message::NullPush => self.write("null_push", ""),
-            // The result is `down`, or nothing.
+            // Only a later `down` may follow in the log.
             Message::Refused(_) => {}
             Message::Reply(_) if was.restarting => {}
             Message::Reply(reply) => {
