@@ -126,8 +126,8 @@ pub enum SubscribeOutcome {
     Unrecoverable,
 }
 
-/// A request to the broker in progress. Unless it succeeds, the channel is abandoned on drop,
-/// because the broker may have begun to listen.
+/// A subscription in progress. Unless it succeeds, the channel is abandoned on drop, because the
+/// broker may have begun to listen.
 struct Asking<'a> {
     subscriptions: &'a Subscriptions,
     channel: &'a Channel,
@@ -214,7 +214,8 @@ impl Node {
         answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
     ) -> Result<SubscribeOutcome, BackendError> {
         let mut asked = self.subscriptions.stripe(channel).lock().await;
-        let mut asking = self.listen(&mut asked, channel).await?;
+        let mut asking = self.asking(channel);
+        self.listen(&mut asked, channel).await?;
         if !may() {
             return Ok(SubscribeOutcome::Forbidden);
         }
@@ -243,20 +244,22 @@ impl Node {
         may: impl Fn() -> bool,
         answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
     ) -> Result<SubscribeOutcome, BackendError> {
+        // Begun before the channel has a feed, and dropped after `joining`: whenever this join is
+        // given up, the channel is abandoned, and loses its feed.
+        let mut asking = self.asking(channel);
         let joining =
             self.hub
                 .begin_join(channel, bounds.size as usize, bounds.ttl, self.clock.now());
-        let mut asking = {
+        {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let is_new = asked.get(channel) != Some(&Asked::Listening);
-            let asking = self.listen(&mut asked, channel).await?;
+            self.listen(&mut asked, channel).await?;
             if is_new {
                 // The node was not listening to the channel, so the feed may have missed
                 // publications.
                 self.hub.doubt(channel);
             }
-            asking
-        };
+        }
         let mut read: Option<Arc<StreamRead>> = None;
         let mut reads = 0;
         loop {
@@ -302,25 +305,29 @@ impl Node {
         self.metrics.stream_recoveries.inc(outcome);
     }
 
-    /// Asks the broker to listen to a channel. Dropping the result abandons the channel, unless its
-    /// `answered` was set after a listener was added.
-    async fn listen<'a>(
-        &'a self,
-        asked: &mut HashMap<Channel, Asked>,
-        channel: &'a Channel,
-    ) -> Result<Asking<'a>, BackendError> {
-        let asking = Asking {
+    /// Begins a subscription. Dropping the result abandons the channel, unless its `answered` was
+    /// set after a listener was added.
+    fn asking<'a>(&'a self, channel: &'a Channel) -> Asking<'a> {
+        Asking {
             subscriptions: &self.subscriptions,
             channel,
             answered: false,
-        };
+        }
+    }
+
+    /// Asks the broker to listen to a channel. The caller has begun the subscription.
+    async fn listen(
+        &self,
+        asked: &mut HashMap<Channel, Asked>,
+        channel: &Channel,
+    ) -> Result<(), BackendError> {
         if asked.get(channel) != Some(&Asked::Listening) {
             // Recorded before the request, after which the broker may listen even if it fails.
             asked.insert(channel.clone(), Asked::Unsure);
             self.backends.broker.subscribe(channel).await?;
             asked.insert(channel.clone(), Asked::Listening);
         }
-        Ok(asking)
+        Ok(())
     }
 
     /// Unsubscribes a subscribed session. The broker is asked to stop listening a second later,
@@ -356,10 +363,14 @@ pub(crate) async fn run(node: Arc<Node>) {
         // Locked before the check, so that no subscription begins between it and the request.
         let mut asked = node.subscriptions.stripe(&channel).lock().await;
         // The channel may have a listener again.
-        if node.hub.has_subscribers(&channel) || asked.remove(&channel).is_none() {
+        if node.hub.has_subscribers(&channel) {
             continue;
         }
+        // A join that was given up before the broker was asked has left a feed.
         node.hub.end_stream(&channel);
+        if asked.remove(&channel).is_none() {
+            continue;
+        }
         if let Err(error) = node.backends.broker.unsubscribe(&channel).await {
             // Publications that arrive meanwhile are dropped, because the channel has no listener.
             asked.insert(channel.clone(), Asked::Unsure);
