@@ -13,7 +13,7 @@ use curfew_backend::{
     BackendError, BoxFuture, POSITION_LIFETIME, PUBLICATION_KEY_LIFETIME, StreamBounds, StreamPage,
     StreamRange, Streams,
 };
-use curfew_model::{Channel, Epoch, Position, Publication, PublicationKey};
+use curfew_model::{Channel, Epoch, MAX_OFFSET, Position, Publication, PublicationKey};
 use redis::{Cmd, Value, cmd, from_redis_value};
 use tracing::warn;
 
@@ -318,7 +318,7 @@ fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<(StreamPage, usize
     let top: String = from_redis_value(top).ok()?;
     let position = Position {
         epoch: read_epoch(epoch)?,
-        offset: top.parse().ok()?,
+        offset: top.parse().ok().filter(|top| *top <= MAX_OFFSET)?,
     };
     let count = entries.len();
     let publications: Vec<_> = entries
@@ -342,4 +342,29 @@ fn parse_entry(channel: &Channel, entry: Value, position: Position) -> Option<Pu
         trace: None,
         ..publication
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fault: an offset after the top overflows.
+    #[test]
+    fn a_top_beyond_every_offset_is_no_page() {
+        let channel = Channel::parse("room").unwrap();
+        let text = |text: &str| Value::BulkString(text.into());
+        let is_page = |top: &str| {
+            let reply = [
+                text("id"),
+                text("abcdefgh"),
+                text(top),
+                Value::Array(Vec::new()),
+            ];
+            parse_page(&channel, reply.into()).is_some()
+        };
+        assert!(is_page("0") && is_page("9007199254740991"));
+        for top in ["9007199254740992", "18446744073709551615"] {
+            assert!(!is_page(top), "{top}");
+        }
+    }
 }

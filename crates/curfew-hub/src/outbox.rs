@@ -340,8 +340,8 @@ impl Outbox {
         self.state.lock().lanes.notices()
     }
 
-    /// For the session's task, when its last write finds the socket full: registers the task's
-    /// waker, so that the task wakes if the session is revoked meanwhile.
+    /// For the session's task, before each of its last writes, which may find the socket full: wakes
+    /// the task if the session is revoked from now on.
     pub fn wake_on_end(&self, cx: &Context<'_>) {
         self.state.lock().owner = Owner::Blocked(cx.waker().clone());
     }

@@ -11,7 +11,7 @@ mod join;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -31,6 +31,8 @@ const KEPT_SHARE: f64 = 0.75;
 #[derive(Debug)]
 pub(crate) struct Streams {
     feeds: RwLock<HashMap<Channel, Arc<Mutex<Feed>>>>,
+    /// The number of feeds so far.
+    begun: AtomicU64,
     /// Bytes of all windows.
     pub(crate) window_bytes: AtomicUsize,
     /// `limits.window_bytes`.
@@ -52,6 +54,7 @@ impl Streams {
     pub(crate) fn new(window_bytes: usize) -> Self {
         Self {
             feeds: RwLock::default(),
+            begun: AtomicU64::new(0),
             window_bytes: AtomicUsize::new(0),
             most_bytes: AtomicUsize::new(window_bytes),
             is_used: AtomicBool::new(false),
@@ -67,7 +70,13 @@ impl Streams {
     fn add(&self, channel: &Channel) -> Arc<Mutex<Feed>> {
         let mut feeds = self.feeds.write();
         let feed = feeds.entry(channel.clone());
-        Arc::clone(feed.or_insert_with(|| Arc::new(Mutex::new(Feed::new(Instant::now())))))
+        Arc::clone(feed.or_insert_with(|| {
+            let mut feed = Feed::new(Instant::now());
+            // No two feeds have a count of doubts in common: a read that began for an ended feed
+            // confirms nothing in the next one.
+            feed.doubts = (self.begun.fetch_add(1, Ordering::Relaxed) + 1) << 32;
+            Arc::new(Mutex::new(feed))
+        }))
     }
 
     /// Calls `act` under the feed's lock, and updates the total bytes of windows.
@@ -262,11 +271,18 @@ impl Hub {
         feed.is_some_and(|feed| feed.lock().confirmed().is_none())
     }
 
-    /// Asks for another read of a channel's stream, if publications wait for a missing one.
-    pub fn want_if_missing(&self, channel: &Channel) {
-        if let Some(feed) = self.streams.get(channel) {
-            let state = feed.lock().state();
-            self.streams.want_missing(channel, state);
+    /// Asks for another read of a channel's stream, if publications wait for a missing one. With
+    /// `if_doubted`, also if something may be missing.
+    pub fn want_if_missing(&self, channel: &Channel, if_doubted: bool) {
+        let Some(feed) = self.streams.get(channel) else {
+            return;
+        };
+        let feed = feed.lock();
+        let is_doubted = if_doubted && feed.confirmed().is_none();
+        let is_due = is_doubted || feed.state() != FeedState::Whole;
+        drop(feed);
+        if is_due {
+            self.streams.want(channel);
         }
     }
 

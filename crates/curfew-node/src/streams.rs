@@ -64,12 +64,19 @@ impl StreamRead {
 /// Reads that are under way, one for each channel.
 #[derive(Debug, Default)]
 pub(crate) struct StreamReads {
-    by_channel: Mutex<HashMap<Channel, Arc<Turns>>>,
+    by_channel: Mutex<HashMap<Channel, Readers>>,
     /// Channels that have a filler at work.
     filling: Mutex<HashSet<Channel>>,
 }
 
-/// The readers of one channel, which take turns.
+/// The readers of one channel.
+#[derive(Debug, Default)]
+struct Readers {
+    count: usize,
+    turns: Arc<Turns>,
+}
+
+/// The turns that the readers of one channel take.
 #[derive(Debug, Default)]
 struct Turns {
     /// The number of reads that have begun.
@@ -89,21 +96,25 @@ struct Reader<'a> {
 impl StreamReads {
     fn reader<'a>(&'a self, channel: &'a Channel) -> Reader<'a> {
         let mut by_channel = self.by_channel.lock();
-        let turns = by_channel.entry(channel.clone()).or_default();
+        let readers = by_channel.entry(channel.clone()).or_default();
+        readers.count += 1;
         Reader {
             reads: self,
             channel,
-            turns: Arc::clone(turns),
+            turns: Arc::clone(&readers.turns),
         }
     }
 }
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        // Clones are made only under this lock. A count of 2 means the map and this reader.
+        // Counted under the lock. The references to the turns are dropped after it.
         let mut by_channel = self.reads.by_channel.lock();
-        if Arc::strong_count(&self.turns) == 2 {
-            by_channel.remove(self.channel);
+        if let Some(readers) = by_channel.get_mut(self.channel) {
+            readers.count -= 1;
+            if readers.count == 0 {
+                by_channel.remove(self.channel);
+            }
         }
     }
 }
@@ -178,11 +189,12 @@ impl Node {
     }
 
     /// Reads the publications that a channel's feed misses, and gives them up at `give_up_at`.
-    async fn fill(&self, channel: &Channel, give_up_at: Instant) {
+    /// Returns true if nothing is missing.
+    async fn fill(&self, channel: &Channel, give_up_at: Instant) -> bool {
         // A feed without a position needs no filler: its first subscriber reads the stream.
         while let Some(at) = self.hub.reached(channel) {
             match time::timeout_at(give_up_at, self.read_stream(channel, at.offset)).await {
-                Ok(Ok(_)) if !self.hub.is_missing(channel) => return,
+                Ok(Ok(_)) if !self.hub.is_missing(channel) => return true,
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => debug!(%channel, error = %error, "stream not read"),
                 Err(_) => debug!(%channel, "stream not read in time"),
@@ -192,10 +204,11 @@ impl Node {
                 self.hub.give_up_missing(channel, |publication| {
                     fanout.in_turn(publication);
                 });
-                return;
+                return false;
             }
             time::sleep(RETRY_DELAY).await;
         }
+        false
     }
 }
 
@@ -216,11 +229,12 @@ pub(crate) async fn fill(node: Arc<Node>) {
             };
             let filler = Arc::clone(&node);
             node.spawn(async move {
-                filler.fill(&channel, give_up_at).await;
+                let is_whole = filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
                 // Checked after the removal: requests that came before the removal were left to
                 // this filler.
-                filler.hub.want_if_missing(&channel);
+                // After a whole read, that includes a mere doubt.
+                filler.hub.want_if_missing(&channel, is_whole);
                 drop(place);
             });
         }
@@ -271,3 +285,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -131,8 +131,8 @@ pub enum SubscribeOutcome {
     Unrecoverable,
 }
 
-/// A request to the broker in progress. Unless it succeeds, the channel is abandoned on drop,
-/// because the broker may have begun to listen.
+/// A subscription in progress. Unless it succeeds, the channel is abandoned on drop, because the
+/// broker may have begun to listen.
 struct Asking<'a> {
     subscriptions: &'a Subscriptions,
     channel: &'a Channel,
@@ -219,7 +219,8 @@ impl Node {
         answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
     ) -> Result<SubscribeOutcome, BackendError> {
         let mut asked = self.subscriptions.stripe(channel).lock().await;
-        let mut asking = self.listen(&mut asked, channel).await?;
+        let mut asking = self.asking(channel);
+        self.listen(&mut asked, channel).await?;
         if !may() {
             return Ok(SubscribeOutcome::Forbidden);
         }
@@ -248,24 +249,26 @@ impl Node {
         may: impl Fn() -> bool,
         answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
     ) -> Result<SubscribeOutcome, BackendError> {
+        // Begun before the channel has a feed, and dropped after `joining`: whenever this join is
+        // given up, the channel is abandoned, and loses its feed.
+        let mut asking = self.asking(channel);
         let joining =
             self.hub
                 .begin_join(channel, bounds.size as usize, bounds.ttl, self.clock.now());
-        let mut asking = {
+        {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let is_new = asked.get(channel) != Some(&Asked::Listening);
             if is_new {
                 // Before the request: a link that is lost later interrupts the channel again.
                 self.hub.resume(channel);
             }
-            let asking = self.listen(&mut asked, channel).await?;
+            self.listen(&mut asked, channel).await?;
             if is_new {
                 // The node was not listening to the channel, so the feed may have missed
                 // publications.
                 self.hub.doubt(channel);
             }
-            asking
-        };
+        }
         let mut read: Option<Arc<StreamRead>> = None;
         let mut reads = 0;
         loop {
@@ -311,18 +314,22 @@ impl Node {
         self.metrics.stream_recoveries.inc(outcome);
     }
 
-    /// Asks the broker to listen to a channel. Dropping the result abandons the channel, unless
-    /// `answered` was set in the result after a listener was added.
-    async fn listen<'a>(
-        &'a self,
-        asked: &mut HashMap<Channel, Asked>,
-        channel: &'a Channel,
-    ) -> Result<Asking<'a>, BackendError> {
-        let asking = Asking {
+    /// Begins a subscription. Dropping the result abandons the channel, unless its `answered` was
+    /// set after a listener was added.
+    fn asking<'a>(&'a self, channel: &'a Channel) -> Asking<'a> {
+        Asking {
             subscriptions: &self.subscriptions,
             channel,
             answered: false,
-        };
+        }
+    }
+
+    /// Asks the broker to listen to a channel. The caller has begun the subscription.
+    async fn listen(
+        &self,
+        asked: &mut HashMap<Channel, Asked>,
+        channel: &Channel,
+    ) -> Result<(), BackendError> {
         if asked.get(channel) != Some(&Asked::Listening) {
             // Recorded before the request: even if the request fails, the broker may listen from
             // then on.
@@ -330,7 +337,7 @@ impl Node {
             self.backends.broker.subscribe(channel).await?;
             asked.insert(channel.clone(), Asked::Listening);
         }
-        Ok(asking)
+        Ok(())
     }
 
     /// Unsubscribes a subscribed session. The broker is asked to stop listening a second later,
@@ -367,10 +374,14 @@ pub(crate) async fn run(node: Arc<Node>) {
         // request.
         let mut asked = node.subscriptions.stripe(&channel).lock().await;
         // The channel may have a listener again.
-        if node.hub.has_subscribers(&channel) || asked.remove(&channel).is_none() {
+        if node.hub.has_subscribers(&channel) {
             continue;
         }
+        // A join that was given up before the broker was asked has left a feed.
         node.hub.end_stream(&channel);
+        if asked.remove(&channel).is_none() {
+            continue;
+        }
         if let Err(error) = node.backends.broker.unsubscribe(&channel).await {
             // Publications that arrive meanwhile are dropped, because the channel has no listener.
             asked.insert(channel.clone(), Asked::Unsure);

@@ -150,12 +150,11 @@ async fn leave(
         // fail.
         node.hub().end(&member, ending);
         let last = poll_fn(|cx| {
+            // Registered first: a revocation during the write must wake this task.
+            member.outbox().wake_on_end(cx);
             let mut socket = Polled(transport, cx);
             match member.write_last(node.hub(), node.clock().as_ref(), &mut socket) {
-                Progress::Blocked { .. } => {
-                    member.outbox().wake_on_end(cx);
-                    Poll::Pending
-                }
+                Progress::Blocked { .. } => Poll::Pending,
                 // A broken socket fails the close frame too, which `tell` handles.
                 _ => Poll::Ready(()),
             }

@@ -5,6 +5,7 @@
 mod access;
 mod centrifuge;
 mod commands;
+mod ending;
 mod faults;
 mod flushed;
 mod lease;
@@ -327,7 +328,12 @@ impl Harness {
 
 /// A session whose client no longer reads, with a hundred messages of its channel queued.
 async fn blocked(harness: &Harness) -> Peer {
-    let mut peer = harness.open_with(json!({}), 256).await;
+    let peer = harness.open_with(json!({}), 256).await;
+    fill(harness, peer).await
+}
+
+/// Subscribes the client to its channel, and queues a hundred messages there.
+async fn fill(harness: &Harness, mut peer: Peer) -> Peer {
     peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
         .await;
     for at in 0..100 {

@@ -25,7 +25,12 @@ impl RemoteKeys {
     /// the rate of on-demand fetches allows it.
     pub(crate) async fn answers_anew(&self) {
         let mut ended = self.ended.subscribe();
-        let mut is_new = !matches!(self.state().phase, Phase::Fetching);
+        let mut is_new = {
+            let state = self.state();
+            // Marked as seen under the lock: a fetch that has ended by now began before this call.
+            ended.borrow_and_update();
+            !matches!(state.phase, Phase::Fetching)
+        };
         loop {
             let in_hand_at = {
                 let mut state = self.state();

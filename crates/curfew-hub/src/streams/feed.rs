@@ -265,10 +265,10 @@ impl Feed {
             // The stream stores the publication, and `ahead` shows that the feed misses it.
             return;
         }
+        // Two publications can have one position: the backend may have lost the first.
         let before = self.waiting.insert(position.offset, publication.clone());
-        if before.is_none() {
-            self.waiting_bytes += size;
-        }
+        self.waiting_bytes += size;
+        self.waiting_bytes -= before.map_or(0, |before| before.data.len());
     }
 
     fn drop_waiting(&mut self) {

@@ -300,6 +300,46 @@ fn a_lease_that_ends_while_a_publication_is_delivered_loses_none() {
 }
 
 #[test]
+fn a_doubt_that_a_filler_leaves_behind_is_asked_for_again() {
+    let room = Room::new();
+    let (hub, channel) = (&room.harness.hub, &room.channel);
+    let wanted = || hub.poll_wanted(&mut Context::from_waker(std::task::Waker::noop()));
+    hub.doubt(channel);
+    assert!(wanted().is_ready());
+    hub.want_if_missing(channel, false);
+    assert!(wanted().is_pending(), "no publication waits");
+    hub.want_if_missing(channel, true);
+    assert!(wanted().is_ready());
+    room.find(0);
+    hub.want_if_missing(channel, true);
+    assert!(wanted().is_pending());
+}
+
+/// Fault: a read from before the broker listened again says that nothing is missing since.
+#[test]
+fn a_read_that_began_for_an_ended_feed_confirms_no_later_one() {
+    let harness = Harness::new();
+    let (hub, room) = (&harness.hub, channel("room"));
+    // As a subscriber does when the broker begins to listen.
+    let begin = || {
+        let joining = hub.begin_join(&room, SIZE, TTL, Duration::ZERO);
+        hub.doubt(&room);
+        joining
+    };
+    drop(begin());
+    let doubts = hub.doubts(&room);
+    hub.end_stream(&room);
+    let _joining = begin();
+    let part = ReadPart {
+        position: place(1),
+        doubts,
+        publications: &[],
+    };
+    hub.ingest(&room, part, |_| ());
+    assert!(hub.is_missing(&room));
+}
+
+#[test]
 fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
     const ROUNDS: u64 = 50_000;
     let harness = Harness::with_limits(16 << 20, 0);

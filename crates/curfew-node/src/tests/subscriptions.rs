@@ -2,8 +2,11 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
+use curfew_backend::StreamBounds;
+
 use super::rig::{Call, unavailable};
 use super::*;
+use crate::{ChannelOptions, Wish};
 
 /// Long enough for the unsubscription to reach the broker.
 const A_WHILE: Duration = Duration::from_secs(5);
@@ -146,4 +149,46 @@ async fn whoever_subscribes_while_the_broker_is_told_to_stop_is_subscribed_after
     assert_eq!(harness.rig.asked(Call::Subscribe, "room"), 2);
     time::sleep(A_WHILE).await;
     assert_eq!(harness.rig.asked(Call::Unsubscribe, "room"), 1);
+}
+
+/// Fault: the feed of a channel that nobody listens to stays forever.
+#[tokio::test(start_paused = true)]
+async fn a_join_given_up_before_the_broker_is_asked_leaves_no_feed() {
+    let harness = Harness::new();
+    let room = channel("room");
+    let session = harness.open("t1").await;
+    let options = ChannelOptions {
+        stream: Some(StreamBounds {
+            size: 10,
+            ttl: Duration::from_secs(600),
+        }),
+        ..ChannelOptions::default()
+    };
+    let (node, member) = (&harness.node, session.member());
+    let join = || {
+        node.subscribe(
+            &room,
+            member,
+            options,
+            Wish::default(),
+            || true,
+            |_, _| None,
+        )
+    };
+    join().await.unwrap();
+    node.unsubscribe(&room, member);
+    harness.rig.hold(Call::Unsubscribe);
+    eventually(async || harness.rig.asked(Call::Unsubscribe, "room") == 1).await;
+    {
+        let mut joining = pin!(join());
+        assert!(poll_fn(|cx| Poll::Ready(joining.as_mut().poll(cx).is_pending())).await);
+    }
+    assert_eq!(
+        harness.rig.asked(Call::Subscribe, "room"),
+        1,
+        "not asked yet"
+    );
+    harness.rig.release(Call::Unsubscribe);
+    time::sleep(A_WHILE).await;
+    assert!(!node.hub().doubt(&room), "the channel has a feed");
 }

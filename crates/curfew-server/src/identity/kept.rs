@@ -79,12 +79,12 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let count = self.reports.kept.with(&self.issuer, |issuer| {
-            issuer.waiting.retain(|one| one.number != self.number);
-            issuer.waiting.len()
-        });
         let authenticator = &self.reports.context.authenticator;
-        authenticator.note_waiting_reports(&self.issuer, count);
+        self.reports.kept.with(&self.issuer, |issuer| {
+            issuer.waiting.retain(|one| one.number != self.number);
+            // Noted under the lock: otherwise an earlier count could replace a later one.
+            authenticator.note_waiting_reports(&self.issuer, issuer.waiting.len());
+        });
     }
 }
 
@@ -217,8 +217,10 @@ impl Reports {
         address: IpAddr,
         missing: &MissingKeys,
     ) -> Option<Place> {
+        let authenticator = &self.context.authenticator;
         let (placed, line) = self.kept.with(&missing.issuer, |issuer| {
             let placed = issuer.place(address);
+            authenticator.note_waiting_reports(&missing.issuer, issuer.waiting.len());
             let line = placed.as_ref().and_then(|(_, _, waiting)| {
                 issuer.lines.kept.note_event(Line {
                     report,
@@ -228,12 +230,10 @@ impl Reports {
             });
             (placed, line)
         });
-        let Some((number, displaced, waiting)) = placed else {
+        let Some((number, displaced, _)) = placed else {
             self.tell_lost(report, &missing.issuer);
             return None;
         };
-        let authenticator = &self.context.authenticator;
-        authenticator.note_waiting_reports(&missing.issuer, waiting);
         if let Some((times, line)) = line {
             tell_kept(&missing.issuer, times, &line);
         }

@@ -416,6 +416,27 @@ fn check_order(told: &[Told], mut at: Position) {
     }
 }
 
+/// Fault: the size of the first publication is counted, and that of the second is taken off.
+#[test]
+fn a_waiting_publication_may_be_replaced_by_a_longer_one() {
+    let mut rig = Rig::new(10);
+    let stream = Stream {
+        epoch: epoch(1),
+        first: 1,
+        top: 0,
+    };
+    rig.read(&stream, u64::MAX);
+    rig.arrive(epoch(1), 2);
+    let longer = Publication {
+        data: "another of this offset".into(),
+        ..publication(epoch(1), 2)
+    };
+    rig.feed.arrive(&longer, rig.now, &mut rig.log);
+    rig.arrive(epoch(1), 1);
+    assert_eq!(rig.feed.state(), FeedState::Whole);
+    assert_eq!(rig.feed.waiting_bytes, 0);
+}
+
 proptest! {
     #[test]
     fn listeners_are_told_everything_in_order_or_of_a_gap(steps in steps(), size in 1..6_usize) {
