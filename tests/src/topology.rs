@@ -209,7 +209,7 @@ impl SlotMove<'_> {
         self.set(to, &["NODE", &self.to_id]).await;
     }
 
-    /// Tells every server of the new primary.
+    /// Tells every server of the new primary, this one again as well: it drops the subscriptions in the slot.
     pub async fn tell(&self) {
         for server in &self.cluster.servers {
             self.set(server, &["NODE", &self.to_id]).await;
