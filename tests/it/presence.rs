@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use curfew_testkit::WsClient;
 use curfew_testkit::mint::Key;
-use curfew_tests::{Cluster, Gateway, Redis, Settings, Tape, eventually, eventually_within};
+use curfew_tests::{
+    Cluster, Flow, Gateway, Kind, Link, Redis, Settings, Tape, eventually, eventually_within,
+};
 use serde_json::{Value, json};
 
 /// Longest time that a crashed node's sessions are listed (STREAMS.md, ST6), with the time that a
@@ -200,6 +202,40 @@ async fn a_crashed_nodes_sessions_leave_while_another_node_lives() {
     })
     .await;
     assert_eq!(listed(&cluster[0], "room:1").await["count"], 1);
+    assert_eq!(cluster[0].metric("curfew_presence_reaped_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
+    let redis = Redis::start().await;
+    let cluster = Cluster::behind_proxies(2, &redis, &with_presence()).await;
+    let (_bob, _) = enter(&cluster[1], "bob", "room:1").await;
+    let mut eve = cluster[1].user("eve").await;
+    let proxy = cluster.proxy(1);
+    proxy.set_only(Kind::Other, Link::only_up(Flow::Stall));
+    eve.send(json!({"type":"subscribe","id":1,"channel":"room:1"}))
+        .await;
+    // The proxy has the bytes.
+    let answer = eve.next_json().await;
+    assert_eq!(answer["code"], "unavailable", "{answer}");
+    cluster[1].signal("KILL");
+    eventually_within(GONE_WITHIN, "the node is cleaned up after", async || {
+        let reaped = cluster[0].metric("curfew_presence_reaped_total").await;
+        (reaped == 1.0).then_some(())
+    })
+    .await;
+    let is_note = |key: &String| key.starts_with("curfew:node:") && key.ends_with(":presence");
+    assert!(!redis.keys().await.iter().any(is_note));
+    proxy.set(Link::PASS);
+    eventually("what was held back is there", async || {
+        redis.keys().await.iter().any(is_note).then_some(())
+    })
+    .await;
+    eventually_within(GONE_WITHIN, "nothing of it is left", async || {
+        let keys = redis.keys().await;
+        (!keys.iter().any(|key| key.contains("presence"))).then_some(())
+    })
+    .await;
     assert_eq!(cluster[0].metric("curfew_presence_reaped_total").await, 1.0);
 }
 

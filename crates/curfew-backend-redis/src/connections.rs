@@ -29,7 +29,7 @@ use crate::config::{RedisAddress, RedisTarget};
 use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
-use crate::fence::Fence;
+use crate::fence::{FENCED, Fence};
 use crate::inbox::Inbox;
 use crate::layout::{Layout, Shard};
 use crate::slots::{Slot, slot_of};
@@ -297,6 +297,15 @@ impl Connections {
         commands.map_or_else(String::new, |commands| commands.fence.server_id())
     }
 
+    /// The time of the clock of a slot's primary after which it refuses what is sent now. See
+    /// [`Fence::deadline_within`].
+    pub(crate) fn deadline_within(&self, slot: Slot, longest: Duration) -> Result<i64, Fault> {
+        let commands = self.of(slot)?.commands.load_full();
+        let commands = commands.ok_or(Fault::NotConnected)?;
+        let deadline = commands.fence.deadline_within(longest);
+        deadline.ok_or(Fault::LeaseOver)
+    }
+
     /// Executes the commands of each slot in one transaction; without a cluster, all commands in
     /// one. Returns the replies in order.
     pub(crate) async fn transact(&self, commands: Vec<Keyed>) -> Result<Vec<Value>, Fault> {
@@ -401,6 +410,7 @@ impl Connections {
     fn report_of(&self, server: &ServerConnections, fault: Fault, has_script: bool) -> Fault {
         match fault.code() {
             Some("NOPERM") if has_script => fault,
+            Some(FENCED) if has_script => Fault::LeaseOver,
             _ => self.report(server, fault),
         }
     }

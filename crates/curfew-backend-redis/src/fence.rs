@@ -39,8 +39,8 @@ const RUN_BYTES: usize = 1024 * 1024;
 /// and may be late by this much after it resumes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The first word of Redis' refusal of a late run.
-const FENCED: &str = "FENCED";
+/// The first word of Redis' refusal of what comes late.
+pub(crate) const FENCED: &str = "FENCED";
 
 /// The first word of Redis' answer for a script it does not know.
 const NO_SCRIPT: &str = "NOSCRIPT";
@@ -156,6 +156,13 @@ impl Fence {
     /// The time `until` by Redis' clock, in microseconds since 1970.
     fn deadline(&self, until: Duration) -> i64 {
         microseconds(until).saturating_add(self.ahead.load(Ordering::Relaxed))
+    }
+
+    /// The time of Redis' clock after which it refuses what is sent now: the end of the lease, and
+    /// at most `longest` from now. `None` without a lease.
+    pub(crate) fn deadline_within(&self, longest: Duration) -> Option<i64> {
+        let lease = self.lease.held_until()?;
+        Some(self.deadline(lease.min(boottime() + longest)))
     }
 
     /// Groups publications into runs, in their order; in a cluster, in their order within each

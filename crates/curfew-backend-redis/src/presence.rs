@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use curfew_backend::{BackendError, BoxFuture, Presence, PresenceList};
 use curfew_model::json::object_text;
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::Redis;
 use crate::connections::{Connections, Keyed};
+use crate::control::NODE_LEASE;
 use crate::core::MAX_CLOCK_SKEW;
 use crate::fault::Fault;
 use crate::nodes::BATCH;
@@ -34,6 +36,10 @@ const LEAVE: &str = concat!(
     include_str!("presence/keys.lua"),
     include_str!("presence/leave.lua")
 );
+
+/// Longest time in which Redis takes an entry after it was sent. Others remove the entries of a node
+/// without a heartbeat, which lives longer, and a later one would be found by nobody.
+const ENTERED_WITHIN: Duration = NODE_LEASE.checked_div(2).expect("2 is not 0");
 
 /// Sessions whose entries are written again before it is looked at which of them have left meanwhile.
 const REWRITTEN: usize = 64;
@@ -235,32 +241,22 @@ impl Connections {
                 (stored, message)
             })
             .collect();
-        let writes = entries.iter().zip(&messages);
-        let writes = writes.map(|(entry, (stored, message))| {
-            let names = keys.presence(&entry.channel);
-            let present = &entry.present;
-            let command = Keyed::script(ENTER, &[&names.sessions, &names.users])
-                .arg(present.session.to_string())
-                .arg(stored)
-                .arg(&*present.user)
-                // Redis' clock may be ahead of this node's.
-                .arg(milliseconds(entry.ends_at + MAX_CLOCK_SKEW));
-            match message {
-                Some(message) => self.telling(command, &entry.channel, &[message]),
-                None => command,
-            }
-        });
+        let mut notes: Vec<Keyed> = notes.collect();
+        // A node that is not in the set of nodes, after a loss of the data perhaps, is not cleaned up
+        // after.
+        let node = self.core.node.to_string();
+        notes.push(Keyed::new("SADD", &keys.nodes()).arg(node));
         // The note is in place before the entry: a crash in between leaves no entry that nothing
         // removes. Without a cluster one connection keeps them in order.
-        let notes: Vec<Keyed> = notes.collect();
         let replies = match self.is_cluster() {
             true => {
                 self.pipeline(notes).await?;
-                self.pipeline(writes.collect()).await?
+                self.pipeline(self.writes(entries, &messages)?).await?
             }
             false => {
                 let count = notes.len();
-                let commands = notes.into_iter().chain(writes).collect();
+                let mut commands = notes;
+                commands.extend(self.writes(entries, &messages)?);
                 let replies = self.pipeline(commands).await?;
                 replies.into_iter().skip(count).collect()
             }
@@ -279,6 +275,34 @@ impl Connections {
             self.tell_of(messages).await?;
         }
         Ok(())
+    }
+
+    /// The calls that add entries, each with its value and the message about it. Redis refuses them
+    /// once this node may be dead.
+    fn writes(
+        &self,
+        entries: &[PresenceEntry],
+        messages: &[(String, Option<String>)],
+    ) -> Result<Vec<Keyed>, Fault> {
+        let writes = entries.iter().zip(messages);
+        let writes = writes.map(|(entry, (stored, message))| {
+            let names = self.core.keys.presence(&entry.channel);
+            let present = &entry.present;
+            let command = Keyed::script(ENTER, &[&names.sessions, &names.users]);
+            let deadline = self.deadline_within(command.slot, ENTERED_WITHIN)?;
+            let command = command
+                .arg(present.session.to_string())
+                .arg(stored)
+                .arg(&*present.user)
+                // Redis' clock may be ahead of this node's.
+                .arg(milliseconds(entry.ends_at + MAX_CLOCK_SKEW))
+                .arg(deadline);
+            Ok(match message {
+                Some(message) => self.telling(command, &entry.channel, &[message]),
+                None => command,
+            })
+        });
+        writes.collect()
     }
 
     /// Removes the entries that these notes of a node lead to, and then the notes. Returns the

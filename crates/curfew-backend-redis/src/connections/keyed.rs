@@ -8,7 +8,7 @@ use crate::slots::{Slot, slot_of};
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed {
     pub(super) name: &'static str,
-    pub(super) slot: Slot,
+    pub(crate) slot: Slot,
     pub(super) cmd: Cmd,
 }
 

@@ -224,12 +224,17 @@ impl Control {
 
     /// Rewrites these sessions' entries in channel presence. The heartbeat does not wait for them:
     /// a session may have many. The comparison with the node's notes of its entries detects
-    /// failures.
+    /// other failures.
     fn rewrite_presence(&self, sessions: Vec<SessionId>) {
         let connections = Arc::clone(&self.connections);
         self.core.spawn(async move {
-            if let Err(fault) = connections.rewrite_presence(&sessions).await {
+            while let Err(fault) = connections.rewrite_presence(&sessions).await {
                 debug!(error = %fault, "presence not written again");
+                if !matches!(fault, Fault::LeaseOver) {
+                    return;
+                }
+                // Entries are written under the lease, which follows soon.
+                time::sleep(REWRITE_DELAY).await;
             }
         });
     }
