@@ -8,7 +8,7 @@ use std::time::Duration;
 use curfew_backend::SessionRecord;
 use curfew_model::{PresenceEntry, SessionId};
 use redis::{Value, from_redis_value};
-use tokio::time;
+use tokio::{task, time};
 use tracing::{debug, warn};
 
 use crate::Redis;
@@ -31,6 +31,9 @@ const LOOKS: usize = 3;
 /// Most sessions whose records are read or written in one pipeline: about a millisecond of Redis'
 /// time.
 const COMPARED: usize = 200;
+
+/// Most sessions whose entries of presence are read between two turns of other tasks.
+const AT_ONCE: usize = 4096;
 
 /// The findings of the last comparison.
 #[derive(Debug, Default)]
@@ -67,7 +70,7 @@ impl Redis {
     /// both directions. A third of the entries is read in each comparison.
     async fn tidy_presence(&self, comparison: &mut Comparison) -> Result<(), Fault> {
         // Read before the notes: an entry is present from before its note until after it.
-        let entries = self.core.local.presence(&self.core.local.sessions());
+        let entries = self.local_presence().await;
         let present: HashSet<Note> = entries.iter().map(Note::of).collect();
         let noted = self.own_notes().await?;
         let absent: Vec<Note> = noted.difference(&present).cloned().collect();
@@ -102,6 +105,20 @@ impl Redis {
             "entries of presence were missing and are written again"
         );
         Ok(())
+    }
+
+    /// The entries of every session that lives here. Other tasks run in between: a node may have a
+    /// hundred thousand.
+    async fn local_presence(&self) -> Vec<PresenceEntry> {
+        let sessions = self.core.local.sessions();
+        let mut entries = Vec::new();
+        for (at, sessions) in sessions.chunks(AT_ONCE).enumerate() {
+            if at > 0 {
+                task::yield_now().await;
+            }
+            entries.extend(self.core.local.presence(sessions));
+        }
+        entries
     }
 
     /// Removes the entries that notes of sessions lead to that are not present any more.

@@ -261,9 +261,9 @@ impl Connections {
     ) -> Result<T, Fault> {
         let batches = server.batches()?;
         let began = Instant::now();
+        let is_optional = command.is_optional();
         let replies = batches.run(vec![command.cmd]).await;
-        let is_script = command.name == Keyed::SCRIPT;
-        let mut replies = replies.map_err(|fault| self.report_of(server, fault, is_script))?;
+        let mut replies = replies.map_err(|fault| self.report_of(server, fault, is_optional))?;
         self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
@@ -391,10 +391,10 @@ impl Connections {
     ) -> Result<Vec<Value>, Fault> {
         // One command needs no transaction.
         if !atomic || commands.len() == 1 {
-            let has_script = commands.iter().any(|command| command.name == Keyed::SCRIPT);
+            let has_optional = commands.iter().any(Keyed::is_optional);
             let commands = commands.into_iter().map(|command| command.cmd);
             let replies = server.batches()?.run(commands.collect()).await;
-            return replies.map_err(|fault| self.report_of(server, fault, has_script));
+            return replies.map_err(|fault| self.report_of(server, fault, has_optional));
         }
         let mut pipeline = pipe();
         pipeline.atomic();
@@ -405,12 +405,12 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault of commands, perhaps with a script among them. Only streams and presence need
-    /// the right to scripts: the connection still works for all other commands.
-    fn report_of(&self, server: &ServerConnections, fault: Fault, has_script: bool) -> Fault {
+    /// Reports a fault of commands, perhaps with one among them that a user may lack the right to: the
+    /// connection still works for all other commands.
+    fn report_of(&self, server: &ServerConnections, fault: Fault, has_optional: bool) -> Fault {
         match fault.code() {
-            Some("NOPERM") if has_script => fault,
-            Some(FENCED) if has_script => Fault::LeaseOver,
+            Some("NOPERM") if has_optional => fault,
+            Some(FENCED) => Fault::LeaseOver,
             _ => self.report(server, fault),
         }
     }

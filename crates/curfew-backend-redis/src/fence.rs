@@ -158,13 +158,6 @@ impl Fence {
         microseconds(until).saturating_add(self.ahead.load(Ordering::Relaxed))
     }
 
-    /// The time of Redis' clock after which it refuses what is sent now: the end of the lease, and
-    /// at most `longest` from now. `None` without a lease.
-    pub(crate) fn deadline_within(&self, longest: Duration) -> Option<i64> {
-        let lease = self.lease.held_until()?;
-        Some(self.deadline(lease.min(boottime() + longest)))
-    }
-
     /// Groups publications into runs, in their order; in a cluster, in their order within each
     /// channel. Publications that are already late are refused. Call it right before the send.
     pub(crate) fn runs(&self, publications: Vec<Publication>) -> Vec<Run> {
@@ -311,6 +304,13 @@ impl Fence {
                 "redis refused publications that arrived after this node's lease; more in the next minute are not logged"
             );
         }
+    }
+
+    /// The time of Redis' clock after which it refuses what is sent now: the end of the lease, and
+    /// at most `longest` from now. `None` without a lease.
+    pub(crate) fn deadline_within(&self, longest: Duration) -> Option<i64> {
+        let lease = self.lease.held_until()?;
+        Some(self.deadline(lease.min(boottime() + longest)))
     }
 
     /// Resolves when the lease that ends at `until` is over and has not been renewed.

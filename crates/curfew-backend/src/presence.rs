@@ -23,9 +23,9 @@ pub struct PresenceList {
 /// - A session has one entry in a channel. A later one takes the place of the earlier, and a removal
 ///   of the earlier leaves it.
 /// - Nodes that listen to the channel are told of the entries that
-///   [are told](PresenceEntry::is_told), at most once each
+///   [are told](PresenceEntry::is_told), once each
 ///   ([`Events::presence_changed`](crate::Events::presence_changed)): of a session that had no entry before, and of
-///   one that has none any more.
+///   one that has none any more. After a crash or a failure amid it they may be told of a leave twice.
 /// - The entries of a node that crashed are removed by another.
 pub trait Presence: Send + Sync + 'static {
     /// Adds entries, each of which takes the place of the session's earlier one in the channel.
