@@ -21,6 +21,11 @@ impl Dice {
         Self(seed)
     }
 
+    /// Dice of this seed, which is not 0.
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// A number from 0 on, smaller than `count`.
     pub fn below(&mut self, count: usize) -> usize {
         self.0 ^= self.0 << 13;

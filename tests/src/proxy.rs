@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -149,6 +149,7 @@ pub struct Proxy {
     server: watch::Sender<SocketAddr>,
     wanted: watch::Sender<Wanted>,
     clock: Arc<AtomicI64>,
+    sent: Arc<AtomicUsize>,
     // Ends the thread when it is dropped.
     _running: oneshot::Sender<()>,
 }
@@ -167,6 +168,8 @@ impl Proxy {
         let (listening, address) = oneshot::channel();
         let clock = Arc::new(AtomicI64::new(0));
         let shift = Arc::clone(&clock);
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
         thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread()
                 .enable_all()
@@ -176,7 +179,7 @@ impl Proxy {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
                 let address = listener.local_addr().expect("a bound listener");
                 listening.send(address).expect("the test waits for it");
-                let accepting = accept(listener, target, watched, shift);
+                let accepting = accept(listener, target, watched, shift, count);
                 tokio::select! {
                     () = accepting => {}
                     _ = ended => {}
@@ -188,6 +191,7 @@ impl Proxy {
             server,
             wanted,
             clock,
+            sent,
             _running: running,
         }
     }
@@ -220,6 +224,11 @@ impl Proxy {
         self.wanted.send_modify(|wanted| *wanted.of(kind) = link);
     }
 
+    /// The number of bytes that clients have sent, those that wait here among them.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// From now on the server's `TIME` is said to be so many seconds later than it is.
     pub fn shift_time(&self, seconds: i64) {
         self.clock.store(seconds, Ordering::Relaxed);
@@ -231,12 +240,14 @@ async fn accept(
     server: watch::Receiver<SocketAddr>,
     wanted: watch::Receiver<Wanted>,
     clock: Arc<AtomicI64>,
+    sent: Arc<AtomicUsize>,
 ) {
     let mut connections = JoinSet::new();
     // An accept fails when descriptors run out, and then the test has failed anyway.
     while let Ok((client, _)) = listener.accept().await {
         let server = *server.borrow();
-        connections.spawn(carry(client, server, wanted.clone(), Arc::clone(&clock)));
+        let (clock, sent) = (Arc::clone(&clock), Arc::clone(&sent));
+        connections.spawn(carry(client, server, wanted.clone(), clock, sent));
         // Both ends of a connection have seen its cut.
         while connections.try_join_next().is_some() {}
     }
@@ -248,6 +259,7 @@ async fn carry(
     server: SocketAddr,
     mut wanted: watch::Receiver<Wanted>,
     clock: Arc<AtomicI64>,
+    sent: Arc<AtomicUsize>,
 ) -> io::Result<()> {
     let cuts = wanted.borrow().cuts;
     if wanted.borrow().other.cut {
@@ -270,6 +282,7 @@ async fn carry(
     let down = side(|link| link.down);
     let shift = |bytes: &mut Vec<u8>| shift_time(bytes, clock.load(Ordering::Relaxed));
     let classify = |bytes: &mut Vec<u8>| {
+        sent.fetch_add(bytes.len(), Ordering::Relaxed);
         if let Some(shown) = Kind::shown_by(bytes) {
             kind.send_replace(shown);
         }

@@ -28,7 +28,8 @@ const ARGUMENTS: &str = "ERR user_script:1: the arguments are not those of the g
 
 /// As `enter.lua`, line by line.
 pub(super) fn enter(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
-    let ([sessions, users], [session, entry, user, ends_at, deadline, told @ ..]) = (keys, args) else {
+    let ([sessions, users], [session, entry, user, ends_at, deadline, told @ ..]) = (keys, args)
+    else {
         return Err(ARGUMENTS.into());
     };
     let ends_at = number::integer(ends_at).ok_or(ARGUMENTS)?;
