@@ -405,8 +405,8 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault of commands, perhaps with one among them that a user may lack the right to: the
-    /// connection still works for all other commands.
+    /// Reports a fault of commands, perhaps with one among them that a user may lack the right to:
+    /// the connection still works for all other commands.
     fn report_of(&self, server: &ServerConnections, fault: Fault, has_optional: bool) -> Fault {
         match fault.code() {
             Some("NOPERM") if has_optional => fault,

@@ -31,8 +31,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// comparison of entries with sessions.
 const MAX_WAITING: usize = 64 * 1024;
 
-/// Longest wait of an unsubscription, or of the answer to a revocation, for the removal of an entry. While the backend is away, the
-/// entry is removed later.
+/// Longest wait of an unsubscription, or of the receipt of a revocation, for the removal of an
+/// entry. While the backend is away, the entry is removed later.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A change of the presence of a session of this node.

@@ -29,12 +29,12 @@ const LEAVE: &str = concat!(
     include_str!("leave.lua")
 );
 
-/// Longest time in which Redis takes an entry after it was sent. Others remove the entries of a node
-/// without a heartbeat, which lives longer, and a later one would be found by nobody.
+/// Longest time in which Redis takes an entry after it was sent. Others remove the entries of a
+/// node without a heartbeat, which lives longer, and nothing would lead to a later entry.
 const ENTERED_WITHIN: Duration = NODE_LEASE.checked_div(2).expect("2 is not 0");
 
-/// Lifetime of an entry that is removed and not told of, in milliseconds: longer than a server of the
-/// cluster is away.
+/// Lifetime of an entry that is removed and not told of, in milliseconds: longer than a server of
+/// the cluster is away.
 const LEFT_MS: u64 = 3_600_000;
 
 /// Sessions whose entries are written again before it is looked at which of them have left meanwhile.
@@ -61,8 +61,8 @@ impl Connections {
             })
             .collect();
         let mut notes: Vec<Keyed> = notes.collect();
-        // A node that is not in the set of nodes, after a loss of the data perhaps, is not cleaned up
-        // after.
+        // A node that is not in the set of nodes, after a loss of the data perhaps, is not cleaned
+        // up after.
         let nodes: BTreeSet<String> = entries.iter().map(|entry| entry.node.to_string()).collect();
         notes.push(Keyed::new("SADD", &keys.nodes()).arg(nodes));
         // The note is in place before the entry: a crash in between leaves no entry that nothing

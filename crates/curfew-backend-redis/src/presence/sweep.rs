@@ -1,8 +1,9 @@
-//! The sweep over a cluster's presence: every entry has its note, and its node is in the set of nodes.
+//! The sweep over a cluster's presence: every entry gets its note, and its node a place in the set
+//! of nodes.
 //!
 //! The two lie on other servers than the entry, and a failover of one server may lose a write that
-//! another has. The sweep removes nothing. By the note its own node, or the one that cleans up after
-//! a dead node, finds an entry that should not be there.
+//! another has. The sweep removes nothing. By the note its own node, or the one that cleans up
+//! after a dead node, finds an entry that should not be there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
