@@ -1,10 +1,15 @@
 //! Presence: the sessions of a channel on every node, and their joins and leaves.
 
+mod attack;
+
 use std::time::Duration;
 
-use curfew_testkit::WsClient;
 use curfew_testkit::mint::Key;
-use curfew_tests::{Cluster, Gateway, Redis, Settings, Tape, eventually, eventually_within};
+use curfew_testkit::{OutFrame, WsClient};
+use curfew_tests::{
+    Cluster, Flow, Gateway, Kind, Link, Redis, RedisCluster, Settings, Tape, eventually,
+    eventually_within,
+};
 use serde_json::{Value, json};
 
 /// Longest time for which a crashed node's sessions are listed (STREAMS.md, ST6), with time for a
@@ -58,10 +63,25 @@ fn empty() -> Value {
 #[tokio::test]
 async fn a_session_is_listed_with_the_answer_and_gone_with_the_answer() {
     let gateway = Gateway::start_with(&with_presence()).await;
+    listed_and_gone_with_the_answer(&gateway).await;
+    let redis = Redis::start().await;
+    let cluster = Cluster::start(2, &redis.url(), &with_presence()).await;
+    listed_and_gone_with_the_answer(&cluster[0]).await;
+    // Confirmed by the other node.
+    let mut eve = cluster[0].user("eve").await;
+    for n in 0..20 {
+        let (_mallory, session) = enter(&cluster[1], "mallory", "room:2").await;
+        let revocation = json!({"kind":"session","value":session});
+        cluster[0].revoke(revocation).await;
+        assert_eq!(presence(&mut eve, "room:2").await, empty(), "{n}");
+    }
+}
+
+async fn listed_and_gone_with_the_answer(gateway: &Gateway) {
     let mut eve = gateway.user("eve").await;
     assert_eq!(presence(&mut eve, "room:1").await, empty());
     for _ in 0..20 {
-        let (mut bob, session) = enter(&gateway, "bob", "room:1").await;
+        let (mut bob, session) = enter(gateway, "bob", "room:1").await;
         let expect = json!({"type":"presence","id":"p","users":1,"truncated":false,
             "sessions":[{"session":session,"user":"bob"}]});
         assert_eq!(presence(&mut eve, "room:1").await, expect);
@@ -69,8 +89,14 @@ async fn a_session_is_listed_with_the_answer_and_gone_with_the_answer() {
         assert_eq!(ask(&mut bob, command).await, json!({"type":"ok","id":2}));
         assert_eq!(presence(&mut eve, "room:1").await, empty());
     }
-    let (bob, _) = enter(&gateway, "bob", "room:1").await;
-    assert_eq!(listed(&gateway, "room:1").await["count"], 1);
+    for _ in 0..20 {
+        let (mut bob, _) = enter(gateway, "bob", "room:1").await;
+        assert_eq!(listed(gateway, "room:1").await["count"], 1);
+        bob.send_frame(OutFrame::close(1000, b"")).await;
+        assert_eq!(bob.closed().await.0, 1000);
+        assert_eq!(presence(&mut eve, "room:1").await, empty());
+    }
+    let (bob, _) = enter(gateway, "bob", "room:1").await;
     drop(bob);
     eventually("bob is gone", async || {
         (presence(&mut eve, "room:1").await == empty()).then_some(())
@@ -201,6 +227,88 @@ async fn a_crashed_nodes_sessions_leave_while_another_node_lives() {
     .await;
     assert_eq!(listed(&cluster[0], "room:1").await["count"], 1);
     assert_eq!(cluster[0].metric("curfew_presence_reaped_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
+    /// Smaller than a call of the script, and larger than all else that is sent meanwhile.
+    const SCRIPT_BYTES: usize = 1_000;
+    let redis = Redis::start().await;
+    // It does not give up, so that nothing follows that removes the entry.
+    let settings = with_presence().with("backend.redis.timeout = \"30s\"");
+    let cluster = Cluster::behind_proxies(2, &redis, &settings).await;
+    let (_bob, _) = enter(&cluster[1], "bob", "room:1").await;
+    let mut eve = cluster[1].user("eve").await;
+    let proxy = cluster.proxy(1);
+    proxy.set_only(Kind::Other, Link::only_up(Flow::Stall));
+    let before = proxy.sent();
+    eve.send(json!({"type":"subscribe","id":1,"channel":"room:1"}))
+        .await;
+    eventually("the entry is sent", async || {
+        (proxy.sent() > before + SCRIPT_BYTES).then_some(())
+    })
+    .await;
+    cluster[1].signal("KILL");
+    eventually_within(GONE_WITHIN, "the node is cleaned up after", async || {
+        let reaped = cluster[0].metric("curfew_presence_reaped_total").await;
+        (reaped == 1.0).then_some(())
+    })
+    .await;
+    let is_note = |key: &String| key.starts_with("curfew:node:") && key.ends_with(":presence");
+    assert!(!redis.keys().await.iter().any(is_note));
+    proxy.set(Link::PASS);
+    eventually("what was held back is there", async || {
+        redis.keys().await.iter().any(is_note).then_some(())
+    })
+    .await;
+    eventually_within(GONE_WITHIN, "nothing of it is left", async || {
+        let keys = redis.keys().await;
+        (!keys.iter().any(|key| key.contains("presence"))).then_some(())
+    })
+    .await;
+    assert_eq!(cluster[0].metric("curfew_presence_reaped_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn what_a_dead_node_has_left_in_a_cluster_is_found_and_told() {
+    let servers = RedisCluster::start().await;
+    let cluster = Cluster::start(1, &servers.url(), &with_presence()).await;
+    let tape = Tape::of(cluster[0].user("alice").await);
+    let command = json!({"type":"subscribe","channel":"room:1","join_leave":true});
+    assert_eq!(tape.ask("a", command).await["type"], "ok");
+    let mut keys = Vec::new();
+    for server in servers.servers() {
+        keys.extend(server.keys().await);
+    }
+    let users = keys.iter().find(|key| key.contains("presence-users"));
+    let users = users.expect("alice is one");
+    // An entry that the node had removed, and not told of yet, and one whose note a failover has lost.
+    let node = "01a22b2c-0000-7000-8000-000000000001";
+    let [known, unknown] = [2, 3].map(|n| format!("01a22b2c-0000-7000-8000-00000000000{n}"));
+    let entry = json!({"node":node,"number":1,"told":true,"user":"eve"}).to_string();
+    let left = users.replace("presence-users", "presence-left");
+    let beginning = format!(r#"{{"node":"{node}","number":1,"#);
+    let notes = format!("curfew:node:{node}:presence");
+    let note = format!("{known}:1:room:1");
+    let sessions = "curfew:presence:{room:1}";
+    for command in [
+        ["HSET", &left, &beginning, &entry].as_slice(),
+        ["HSET", sessions, &unknown, &entry].as_slice(),
+        ["SADD", &notes, &note].as_slice(),
+        ["SADD", "curfew:nodes", node].as_slice(),
+    ] {
+        servers.run(command).await;
+    }
+    assert_eq!(listed(&cluster[0], "room:1").await["count"], 2);
+    eventually_within(GONE_WITHIN, "both leave", async || {
+        let seen = tape.matching(&json!({"type":"leave","channel":"room:1","user":"eve"}));
+        let gone = |session: &str| seen.iter().any(|seen| seen.frame["session"] == session);
+        (gone(&known) && gone(&unknown)).then_some(())
+    })
+    .await;
+    assert_eq!(listed(&cluster[0], "room:1").await["count"], 1);
+    let left = servers.run(&["EXISTS", &left]).await;
+    assert_eq!(left.integer(), 0);
 }
 
 #[tokio::test]

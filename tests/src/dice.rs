@@ -23,6 +23,11 @@ impl Dice {
         Self(seed)
     }
 
+    /// Dice of this seed, which is not 0.
+    pub fn of(seed: u64) -> Self {
+        Self(seed)
+    }
+
     /// Dice of their own, for what happens meanwhile.
     pub fn more(&mut self) -> Self {
         self.below(1);

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -151,6 +151,7 @@ pub struct Proxy {
     server: watch::Sender<SocketAddr>,
     wanted: watch::Sender<Wanted>,
     clock: Arc<AtomicI64>,
+    sent: Arc<AtomicUsize>,
     // Dropping this ends the thread.
     _running: oneshot::Sender<()>,
 }
@@ -169,6 +170,8 @@ impl Proxy {
         let (listening, address) = oneshot::channel();
         let clock = Arc::new(AtomicI64::new(0));
         let shift = Arc::clone(&clock);
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&sent);
         thread::spawn(move || {
             let runtime = runtime::Builder::new_current_thread()
                 .enable_all()
@@ -178,7 +181,7 @@ impl Proxy {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
                 let address = listener.local_addr().expect("a bound listener");
                 listening.send(address).expect("the test waits for it");
-                let accepting = accept(listener, target, watched, shift);
+                let accepting = accept(listener, target, watched, shift, count);
                 tokio::select! {
                     () = accepting => {}
                     _ = ended => {}
@@ -190,6 +193,7 @@ impl Proxy {
             server,
             wanted,
             clock,
+            sent,
             _running: running,
         }
     }
@@ -222,6 +226,11 @@ impl Proxy {
         self.wanted.send_modify(|wanted| *wanted.of(kind) = link);
     }
 
+    /// The number of bytes that clients have sent, those that wait here among them.
+    pub fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// Adds `seconds` to the time in each later answer of the server to `TIME`.
     pub fn shift_time(&self, seconds: i64) {
         self.clock.store(seconds, Ordering::Relaxed);
@@ -233,12 +242,14 @@ async fn accept(
     server: watch::Receiver<SocketAddr>,
     wanted: watch::Receiver<Wanted>,
     clock: Arc<AtomicI64>,
+    sent: Arc<AtomicUsize>,
 ) {
     let mut connections = JoinSet::new();
     // An accept fails only if descriptors run out. The test has then failed anyway.
     while let Ok((client, _)) = listener.accept().await {
         let server = *server.borrow();
-        connections.spawn(carry(client, server, wanted.clone(), Arc::clone(&clock)));
+        let (clock, sent) = (Arc::clone(&clock), Arc::clone(&sent));
+        connections.spawn(carry(client, server, wanted.clone(), clock, sent));
         // This removes the tasks of ended connections.
         while connections.try_join_next().is_some() {}
     }
@@ -250,6 +261,7 @@ async fn carry(
     server: SocketAddr,
     mut wanted: watch::Receiver<Wanted>,
     clock: Arc<AtomicI64>,
+    sent: Arc<AtomicUsize>,
 ) -> io::Result<()> {
     let cuts = wanted.borrow().cuts;
     if wanted.borrow().other.cut {
@@ -272,6 +284,7 @@ async fn carry(
     let down = side(|link| link.down);
     let shift = |bytes: &mut Vec<u8>| shift_time(bytes, clock.load(Ordering::Relaxed));
     let classify = |bytes: &mut Vec<u8>| {
+        sent.fetch_add(bytes.len(), Ordering::Relaxed);
         if let Some(shown) = Kind::shown_by(bytes) {
             kind.send_replace(shown);
         }

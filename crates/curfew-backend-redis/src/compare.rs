@@ -8,7 +8,7 @@ use std::time::Duration;
 use curfew_backend::SessionRecord;
 use curfew_model::{PresenceEntry, SessionId};
 use redis::{Value, from_redis_value};
-use tokio::time;
+use tokio::{task, time};
 use tracing::{debug, warn};
 
 use crate::Redis;
@@ -31,6 +31,9 @@ const LOOKS: usize = 3;
 /// Maximum number of sessions whose records are read or written in one pipeline, which takes about
 /// a millisecond of Redis' time.
 const COMPARED: usize = 200;
+
+/// Most sessions whose entries of presence are read between two turns of other tasks.
+const AT_ONCE: usize = 4096;
 
 /// The findings of the last comparison.
 #[derive(Debug, Default)]
@@ -69,7 +72,7 @@ impl Redis {
     async fn tidy_presence(&self, comparison: &mut Comparison) -> Result<(), Fault> {
         // The entries are read before the notes, because a local entry is created before its note
         // and removed after its note.
-        let entries = self.core.local.presence(&self.core.local.sessions());
+        let entries = self.local_presence().await;
         let present: HashSet<Note> = entries.iter().map(Note::of).collect();
         let noted = self.own_notes().await?;
         let absent: Vec<Note> = noted.difference(&present).cloned().collect();
@@ -104,6 +107,20 @@ impl Redis {
             "entries of presence were missing and are written again"
         );
         Ok(())
+    }
+
+    /// The entries of every session that lives here. Other tasks run in between: a node may have a
+    /// hundred thousand.
+    async fn local_presence(&self) -> Vec<PresenceEntry> {
+        let sessions = self.core.local.sessions();
+        let mut entries = Vec::new();
+        for (at, sessions) in sessions.chunks(AT_ONCE).enumerate() {
+            if at > 0 {
+                task::yield_now().await;
+            }
+            entries.extend(self.core.local.presence(sessions));
+        }
+        entries
     }
 
     /// Removes the notes of sessions that are no longer present, and the presence entries that

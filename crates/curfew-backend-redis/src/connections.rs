@@ -30,7 +30,7 @@ use crate::config::{RedisAddress, RedisTarget};
 use crate::connect::Connection;
 use crate::core::Core;
 use crate::fault::Fault;
-use crate::fence::Fence;
+use crate::fence::{FENCED, Fence};
 use crate::inbox::Inbox;
 use crate::layout::{Layout, Shard};
 use crate::slots::{Slot, slot_of};
@@ -253,9 +253,9 @@ impl Connections {
     ) -> Result<T, Fault> {
         let batches = server.batches()?;
         let began = Instant::now();
+        let is_optional = command.is_optional();
         let replies = batches.run(vec![command.cmd]).await;
-        let is_script = command.name == Keyed::SCRIPT;
-        let mut replies = replies.map_err(|fault| self.report_of(server, fault, is_script))?;
+        let mut replies = replies.map_err(|fault| self.report_of(server, fault, is_optional))?;
         self.core.answered(command.name, began);
         let reply = replies.pop().unwrap_or_default();
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
@@ -288,6 +288,15 @@ impl Connections {
         let server = self.of(slot).ok();
         let commands = server.and_then(|server| server.commands.load_full());
         commands.map_or_else(String::new, |commands| commands.fence.server_id())
+    }
+
+    /// The time of the clock of a slot's primary after which it refuses what is sent now. See
+    /// [`Fence::deadline_within`].
+    pub(crate) fn deadline_within(&self, slot: Slot, longest: Duration) -> Result<i64, Fault> {
+        let commands = self.of(slot)?.commands.load_full();
+        let commands = commands.ok_or(Fault::NotConnected)?;
+        let deadline = commands.fence.deadline_within(longest);
+        deadline.ok_or(Fault::LeaseOver)
     }
 
     /// Executes the commands of each slot in one transaction. Without a cluster, one transaction
@@ -375,10 +384,10 @@ impl Connections {
     ) -> Result<Vec<Value>, Fault> {
         // One command needs no transaction.
         if !atomic || commands.len() == 1 {
-            let has_script = commands.iter().any(|command| command.name == Keyed::SCRIPT);
+            let has_optional = commands.iter().any(Keyed::is_optional);
             let commands = commands.into_iter().map(|command| command.cmd);
             let replies = server.batches()?.run(commands.collect()).await;
-            return replies.map_err(|fault| self.report_of(server, fault, has_script));
+            return replies.map_err(|fault| self.report_of(server, fault, has_optional));
         }
         let mut pipeline = pipe();
         pipeline.atomic();
@@ -389,11 +398,12 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault of commands. A missing right to run scripts is not reported. Only streams
-    /// and presence need scripts, and the connection works for all other commands.
-    fn report_of(&self, server: &ServerConnections, fault: Fault, has_script: bool) -> Fault {
+    /// Reports a fault of commands, perhaps with one among them that a user may lack the right to:
+    /// the connection still works for all other commands.
+    fn report_of(&self, server: &ServerConnections, fault: Fault, has_optional: bool) -> Fault {
         match fault.code() {
-            Some("NOPERM") if has_script => fault,
+            Some("NOPERM") if has_optional => fault,
+            Some(FENCED) => Fault::LeaseOver,
             _ => self.report(server, fault),
         }
     }

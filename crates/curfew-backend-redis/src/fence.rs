@@ -40,8 +40,8 @@ const RUN_BYTES: usize = 1024 * 1024;
 /// so a check may be late by this much after the machine resumes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The first word of Redis' refusal of a late run.
-const FENCED: &str = "FENCED";
+/// The first word of Redis' refusal of what comes late.
+pub(crate) const FENCED: &str = "FENCED";
 
 /// The first word of Redis' answer to a call of an unknown script.
 const NO_SCRIPT: &str = "NOSCRIPT";
@@ -308,6 +308,13 @@ impl Fence {
                 "redis refused publications that arrived after this node's lease; more in the next minute are not logged"
             );
         }
+    }
+
+    /// The time of Redis' clock after which it refuses what is sent now: the end of the lease, and
+    /// at most `longest` from now. `None` without a lease.
+    pub(crate) fn deadline_within(&self, longest: Duration) -> Option<i64> {
+        let lease = self.lease.held_until()?;
+        Some(self.deadline(lease.min(boottime() + longest)))
     }
 
     /// Resolves once the lease has ended at `until` without a renewal.

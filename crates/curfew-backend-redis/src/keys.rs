@@ -142,7 +142,24 @@ impl Keys {
         let slot = slot_of(sessions.as_bytes());
         let tag = tag_in_slot(&format!("{:016x}", channel.digest()), slot);
         let users = format!("{}presence-users:{{{tag}}}:{channel}", self.prefix);
-        PresenceKeys { sessions, users }
+        let left = format!("{}presence-left:{{{tag}}}:{channel}", self.prefix);
+        PresenceKeys {
+            sessions,
+            users,
+            left,
+        }
+    }
+
+    /// A pattern of the keys of all channels' presence.
+    pub(crate) fn presence_pattern(&self) -> String {
+        format!("{}presence:{{*", self.prefix)
+    }
+
+    /// The channel whose presence is this key.
+    pub(crate) fn parse_presence(&self, key: &str) -> Option<Channel> {
+        let name = key.strip_prefix(&*self.prefix)?;
+        let name = name.strip_prefix("presence:{")?.strip_suffix('}')?;
+        Channel::parse(name).ok()
     }
 
     /// The notes that tell which presence entries a node has written: a set.
@@ -183,6 +200,8 @@ pub(crate) struct PresenceKeys {
     pub(crate) sessions: String,
     /// The users with the number of their sessions: a hash.
     pub(crate) users: String,
+    /// In a cluster, the entries that are removed and not told of yet, by their beginning: a hash.
+    pub(crate) left: String,
 }
 
 impl StreamKeys {
@@ -235,10 +254,16 @@ mod tests {
                 let channel = Channel::parse(name).unwrap();
                 let of_channel = slot_of(keys.channel(&channel).as_bytes());
                 let StreamKeys { stream, meta } = keys.stream(&channel);
-                let PresenceKeys { sessions, users } = keys.presence(&channel);
+                let PresenceKeys {
+                    sessions,
+                    users,
+                    left,
+                } = keys.presence(&channel);
+                assert_eq!(keys.parse_presence(&sessions), Some(channel));
                 if prefix == "curfew:" {
                     let slot = slot_of(sessions.as_bytes());
                     assert_eq!(slot_of(users.as_bytes()), slot, "{users}");
+                    assert_eq!(slot_of(left.as_bytes()), slot, "{left}");
                     assert_eq!(slot_of(stream.as_bytes()), of_channel, "{stream}");
                     assert_eq!(slot_of(meta.as_bytes()), of_channel, "{meta}");
                 }

@@ -161,6 +161,7 @@ impl Redis {
         core.spawn(nodes::keep_registered(Arc::clone(&redis)));
         core.spawn(compare::keep_tidy(Arc::clone(&redis)));
         core.spawn(nodes::reap(Arc::clone(&redis)));
+        core.spawn(presence::sweep(Arc::clone(&redis)));
         Ok(redis)
     }
 

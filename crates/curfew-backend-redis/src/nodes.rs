@@ -238,6 +238,12 @@ impl Redis {
             Keyed::new("DEL", &keys.node(dead)),
         ];
         self.connections.pipeline(commands).await?;
+        // A note that came after the last one was read: the node is cleaned up after once more.
+        let notes = Keyed::new("SCARD", &keys.node_presence(dead));
+        if self.connections.call::<u64>(notes).await? > 0 {
+            let again = Keyed::new("SADD", &keys.nodes()).arg(dead.to_string());
+            self.connections.call::<u64>(again).await?;
+        }
         self.core.metrics.sessions_reaped.inc_by(sessions);
         self.core.metrics.presence_reaped.inc_by(presence);
         info!(node = %dead, sessions, presence, "removed the records of a dead node");

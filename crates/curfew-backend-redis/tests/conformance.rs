@@ -6,9 +6,12 @@ mod nodes;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use curfew_backend::conformance::{self, DEADLINE};
+use curfew_backend::Presence;
+use curfew_backend::conformance::{self, DEADLINE, ManualClock};
+use curfew_model::{Channel, Clock as _, NodeId, PresenceEntry, Present, SessionId, SystemClock};
 use tempfile::TempDir;
 
 use nodes::nodes;
@@ -118,4 +121,88 @@ async fn a_redis_cluster_passes() {
     }
     let url = format!("redis+cluster://{}", addresses.join(","));
     conformance::run(2, |clock, recorders| nodes(url.clone(), clock, recorders)).await;
+}
+
+/// Sessions of a channel that is large.
+const SESSIONS: u64 = 100_000;
+
+/// The presence of a channel with 100,000 sessions. Prints the time of each operation, and of the
+/// removal of all by a node that cleans up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement, for a release build"]
+async fn presence_of_a_hundred_thousand_sessions() {
+    let server = Server::start(&[]);
+    let url = format!("redis://127.0.0.1:{}", server.port);
+    let clock = Arc::new(ManualClock::default());
+    let members = nodes(url, Arc::clone(&clock), vec![Arc::default()]).await;
+    let presence = Arc::clone(&members[0].backends.presence);
+    // It has no lease: after two looks it counts as dead.
+    let node = NodeId::new();
+    let channel = Channel::parse("room").expect("a channel");
+    let entry = |number: u64| PresenceEntry {
+        channel: channel.clone(),
+        present: Present {
+            session: SessionId::new(),
+            user: format!("user-{number}").into(),
+            info: Some(r#"{"name":"a name"}"#.into()),
+            channel_info: None,
+        },
+        node,
+        number,
+        is_told: true,
+        ends_at: clock.now() + Duration::from_secs(600),
+    };
+    let time_passes = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let (now, before) = (SystemClock.now(), clock.now());
+            clock.advance(now.saturating_sub(before));
+        }
+    };
+    tokio::select! {
+        () = measure(&presence, members[0].node, entry) => {}
+        () = time_passes => {}
+    }
+}
+
+async fn measure(presence: &Arc<dyn Presence>, ours: NodeId, entry: impl Fn(u64) -> PresenceEntry) {
+    let entries: Vec<_> = (0..SESSIONS).map(&entry).collect();
+    let began = Instant::now();
+    for batch in entries.chunks(512) {
+        presence.enter(batch).await.expect("enter");
+    }
+    println!("all enter in {:?}", began.elapsed());
+    let channel = &entries[0].channel;
+    let mut took = [const { Vec::new() }; 3];
+    for number in SESSIONS..SESSIONS + 100 {
+        let one = [PresenceEntry {
+            node: ours,
+            ..entry(number)
+        }];
+        let began = Instant::now();
+        presence.enter(&one).await.expect("enter");
+        took[0].push(began.elapsed());
+        let began = Instant::now();
+        let list = presence.list(channel, 1_000).await.expect("list");
+        took[1].push(began.elapsed());
+        assert_eq!(list.sessions.len(), 1_000);
+        let began = Instant::now();
+        presence.leave(&one).await.expect("leave");
+        took[2].push(began.elapsed());
+    }
+    for (name, mut took) in ["one enters", "a list", "one leaves"].into_iter().zip(took) {
+        took.sort_unstable();
+        println!("{name} in {:?}, at most {:?}", took[50], took[99]);
+    }
+    let mut left = SESSIONS;
+    let mut began = Instant::now();
+    while left > 0 {
+        let list = presence.list(channel, 1).await.expect("list");
+        if list.count == SESSIONS {
+            began = Instant::now();
+        }
+        left = list.count;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    println!("all are removed in {:?}", began.elapsed());
 }

@@ -18,15 +18,15 @@ pub struct PresenceList {
 /// The presence of sessions in channels.
 ///
 /// Guarantees:
-/// - Every node lists an entry from the moment `enter` has returned until `leave` is called or the
-///   session's access ends.
-/// - A session has one entry in a channel. A later entry replaces the earlier one, and a late
-///   removal of the earlier entry does not remove the later one.
-/// - Each entry with [`is_told`](PresenceEntry::is_told) is reported to the nodes that listen to
-///   the channel ([`Events::presence_changed`](crate::Events::presence_changed)). They are notified
-///   at most once of a session that had no entry in the channel before, and at most once of an
-///   entry's removal.
-/// - The entries of a node that crashed are removed by another node.
+/// - An entry is in the list on every node from the moment `enter` returned until `leave` is called,
+///   or the session's access has ended.
+/// - A session has one entry in a channel. A later one takes the place of the earlier, and a removal
+///   of the earlier leaves it.
+/// - Nodes that listen to the channel are told of the entries that
+///   [are told](PresenceEntry::is_told), once each
+///   ([`Events::presence_changed`](crate::Events::presence_changed)): of a session that had no entry before, and of
+///   one that has none any more. After a crash or a failure amid it they may be told of a leave twice.
+/// - The entries of a node that crashed are removed by another.
 pub trait Presence: Send + Sync + 'static {
     /// Adds entries. Each replaces the session's earlier entry in the channel.
     fn enter<'a>(&'a self, entries: &'a [PresenceEntry])

@@ -12,6 +12,9 @@ use crate::channels::Channels;
 use crate::metrics::DropReason;
 use crate::{Hub, Member};
 
+/// Sessions whose entries are read under one lock. Subscriptions wait for it.
+const READ_AT_ONCE: usize = 512;
+
 /// The entries of this node's sessions.
 #[derive(Debug)]
 pub(crate) struct Presence {
@@ -19,6 +22,9 @@ pub(crate) struct Presence {
     by_session: Mutex<HashMap<SessionId, Vec<PresenceEntry>>>,
     /// The number of entries. While it is 0, lookups are skipped.
     count: AtomicUsize,
+    /// The sessions with entries that were taken and are not removed at the backend yet, with the
+    /// number of those.
+    departing: Mutex<HashMap<SessionId, usize>>,
     /// The sessions that are sent the joins and leaves of a channel.
     told: Channels,
 }
@@ -28,6 +34,7 @@ impl Presence {
         Self {
             by_session: Mutex::default(),
             count: AtomicUsize::new(0),
+            departing: Mutex::default(),
             told: Channels::new(),
         }
     }
@@ -59,7 +66,8 @@ impl Hub {
         entries.clone()
     }
 
-    /// Takes the entry of a session in a channel; `None` if it has none.
+    /// Takes the entry of a session in a channel; `None` if it has none. The session
+    /// [departs](Hub::is_departing) until [`Hub::note_departed`].
     pub fn take_presence(&self, session: SessionId, channel: &Channel) -> Option<PresenceEntry> {
         if self.presence_count() == 0 {
             return None;
@@ -72,7 +80,49 @@ impl Hub {
             by_session.remove(&session);
         }
         self.presence.count.fetch_sub(1, Ordering::Relaxed);
+        drop(by_session);
+        self.begin_departure(session, 1);
         Some(entry)
+    }
+
+    /// As [`Hub::take_presence`], in every channel. The session is not told of others any more.
+    pub fn take_all_presence(&self, member: &Member) -> Vec<PresenceEntry> {
+        if self.presence_count() == 0 {
+            return Vec::new();
+        }
+        let taken = self.presence.by_session.lock().remove(&member.session());
+        let taken = taken.unwrap_or_default();
+        for entry in &taken {
+            self.presence.told.remove(&entry.channel, member);
+        }
+        self.presence
+            .count
+            .fetch_sub(taken.len(), Ordering::Relaxed);
+        self.begin_departure(member.session(), taken.len());
+        taken
+    }
+
+    fn begin_departure(&self, session: SessionId, entries: usize) {
+        if entries > 0 {
+            *self.presence.departing.lock().entry(session).or_default() += entries;
+        }
+    }
+
+    /// Notes that an entry that was taken is removed at the backend, or is left to it.
+    pub fn note_departed(&self, session: SessionId) {
+        let mut departing = self.presence.departing.lock();
+        let left = departing.get_mut(&session);
+        if left.is_some_and(|left| {
+            *left -= 1;
+            *left == 0
+        }) {
+            departing.remove(&session);
+        }
+    }
+
+    /// True while an entry of the session was taken and is not removed at the backend.
+    pub fn is_departing(&self, session: SessionId) -> bool {
+        self.presence.departing.lock().contains_key(&session)
     }
 
     /// True if the session still has the entry with this number.
@@ -82,16 +132,20 @@ impl Hub {
         entries.is_some_and(|entries| entries.iter().any(|known| known.number == entry.number))
     }
 
-    /// The entries of these sessions.
+    /// The entries of these sessions. Of many sessions they are not all of one moment.
     pub fn presence_of(&self, sessions: &[SessionId]) -> Vec<PresenceEntry> {
         if self.presence_count() == 0 {
             return Vec::new();
         }
-        let by_session = self.presence.by_session.lock();
-        let entries = sessions
-            .iter()
-            .filter_map(|session| by_session.get(session));
-        entries.flatten().cloned().collect()
+        let mut all = Vec::new();
+        for sessions in sessions.chunks(READ_AT_ONCE) {
+            let by_session = self.presence.by_session.lock();
+            let entries = sessions
+                .iter()
+                .filter_map(|session| by_session.get(session));
+            all.extend(entries.flatten().cloned());
+        }
+        all
     }
 
     /// The number of entries of this node's sessions.

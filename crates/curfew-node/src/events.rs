@@ -17,9 +17,11 @@ use curfew_model::{
 };
 use curfew_telemetry::{Span, SpanKind, Writes};
 use parking_lot::Mutex;
+use tokio::time;
 use tracing::{debug, info, warn};
 
 use crate::metrics::{NodeMetrics, RevocationKind};
+use crate::presence::PATIENCE;
 use crate::probe;
 
 /// Number of recent traced revocations remembered as having closed sessions here.
@@ -208,11 +210,21 @@ impl HubEvents {
 }
 
 /// A member that is about to leave.
-struct Departing(Arc<Member>);
+struct Departing {
+    member: Arc<Member>,
+    hub: Arc<Hub>,
+    /// The time when its task was first seen to have let go.
+    let_go_at: OnceLock<time::Instant>,
+}
 
 impl Leaving for Departing {
     fn has_left(&self) -> bool {
-        self.0.has_left()
+        if !self.member.has_left() {
+            return false;
+        }
+        // Its entries of presence were taken before that. A backend that is away removes them later.
+        let let_go_at = self.let_go_at.get_or_init(time::Instant::now);
+        !self.hub.is_departing(self.member.session()) || let_go_at.elapsed() > PATIENCE
     }
 }
 
@@ -266,7 +278,14 @@ impl Events for HubEvents {
         }
         // Sessions that an earlier revocation already ends are awaited too, but not counted again.
         let leaving = self.hub.leaving(key, revocation);
-        let departing = |member| Arc::new(Departing(member)) as Arc<dyn Leaving>;
+        let departing = |member| {
+            let departing = Departing {
+                member,
+                hub: Arc::clone(&self.hub),
+                let_go_at: OnceLock::new(),
+            };
+            Arc::new(departing) as Arc<dyn Leaving>
+        };
         Ended::new(closed, leaving.into_iter().map(departing).collect())
     }
 

@@ -31,9 +31,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// dropped. The backend's own comparison of entries with sessions makes up for them.
 const MAX_WAITING: usize = 64 * 1024;
 
-/// Longest wait of an unsubscription for the removal of its entry. If the backend is unavailable,
-/// the entry is removed later.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait of an unsubscription, or of the receipt of a revocation, for the removal of an
+/// entry. While the backend is away, the entry is removed later.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A change of the presence of a session of this node.
 #[derive(Debug)]
@@ -77,16 +77,18 @@ impl PresenceChanges {
         }
     }
 
-    fn add(&self, change: Change) {
+    /// Queues a change. Returns false if too many wait.
+    fn add(&self, change: Change) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.len() >= MAX_WAITING {
-            return;
+            return false;
         }
         // Counted before it is queued, so that `is_done` is never true while a change waits.
         self.left.fetch_add(1, Ordering::SeqCst);
         waiting.push_back(change);
         drop(waiting);
         self.added.notify_one();
+        true
     }
 
     pub(crate) fn is_done(&self) -> bool {
@@ -218,9 +220,23 @@ impl Node {
     /// Queues the removal of a session's entry in a channel. `None` if there is no entry.
     pub(crate) fn depart(&self, channel: &Channel, session: SessionId) -> Option<Departure> {
         let entry = self.hub.take_presence(session, channel)?;
+        Some(self.remove_presence(entry))
+    }
+
+    /// Has the entries of a session in every channel removed. Called as soon as the session ends,
+    /// before its socket takes the last frames.
+    pub fn depart_from_all(&self, member: &Member) -> Vec<Departure> {
+        let entries = self.hub.take_all_presence(member).into_iter();
+        entries.map(|entry| self.remove_presence(entry)).collect()
+    }
+
+    fn remove_presence(&self, entry: PresenceEntry) -> Departure {
+        let session = entry.present.session;
         let (done, departed) = oneshot::channel();
-        self.presence.add(Change::Leave(entry, done));
-        Some(Departure(departed))
+        if !self.presence.add(Change::Leave(entry, done)) {
+            self.hub.note_departed(session);
+        }
+        Departure(departed)
     }
 
     /// Renews the entries of a session whose token was replaced: they show `info`, and end with the
@@ -286,7 +302,8 @@ pub(crate) async fn run(node: Arc<Node>) {
                 Ok(()) => {
                     changes.left.fetch_sub(batch.len(), Ordering::SeqCst);
                     for change in batch {
-                        if let Change::Leave(_, done) = change {
+                        if let Change::Leave(entry, done) = change {
+                            node.hub.note_departed(entry.present.session);
                             // The receiver is dropped if the session has ended.
                             done.send(()).ok();
                         }

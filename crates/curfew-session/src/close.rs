@@ -4,13 +4,14 @@ mod span;
 
 use std::future::poll_fn;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use curfew_hub::{Ending, Lanes, Member, Progress, Undelivered};
 use curfew_model::{AuthFailure, CommandId, Disconnect, Push, Reply, TraceId};
-use curfew_node::SessionIdentity;
+use curfew_node::{Departure, SessionIdentity};
 use curfew_telemetry::Span;
 use curfew_ws::{Polled, Transport};
 use tokio::time::{self, Instant};
@@ -81,6 +82,8 @@ struct Ended {
     /// The session that has left the hub; `None` if no session was open.
     whose: Option<SessionIdentity>,
     undelivered: Undelivered,
+    /// The removals of its entries of presence.
+    departures: Vec<Departure>,
     /// The span of the end, open until the socket is closed.
     span: Span,
 }
@@ -107,6 +110,7 @@ pub(crate) async fn close(session: Session, end: End) {
         deadline: Instant::now() + timeout,
     };
     let mut ended = leave(&mut state, &mut transport, end, &patience).await;
+    depart(&mut ended, &patience).await;
     // Recorded before the client is notified, because `closing` names the trace of the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
@@ -129,6 +133,7 @@ async fn leave(
             end,
             whose: None,
             undelivered: Undelivered::default(),
+            departures: Vec::new(),
             span: Span::NONE,
         };
     };
@@ -139,16 +144,20 @@ async fn leave(
     };
     let span = state.end_span(&member, state.context.metrics().tracer().now());
     // A client that closes still receives the replies to its earlier commands.
+    let node = &state.context.node;
     let ending = match &end {
         End::ByServer(ending) => Some(*ending),
         End::ByClient(_) => Some(Ending::new(Disconnect::DISCONNECTED)),
         End::ConnectionLost => None,
     };
     if let Some(ending) = ending {
-        let node = &state.context.node;
         // The hub ends the session first, so that nothing more is queued even if the writes below
         // fail.
         node.hub().end(&member, ending);
+    }
+    // Before the last frames, for which a slow client has time.
+    let departures = node.depart_from_all(&member);
+    if ending.is_some() {
         let last = poll_fn(|cx| {
             // Registered first: a revocation during the write must wake this task.
             member.outbox().wake_on_end(cx);
@@ -174,8 +183,27 @@ async fn leave(
         end,
         whose: Some(whose),
         undelivered,
+        departures,
         span,
     }
+}
+
+/// Waits until the session's entries of presence are removed: who is told of the end is gone from
+/// the lists. Half of the time that is left is kept for telling.
+async fn depart(ended: &mut Ended, patience: &Patience) {
+    let departures = mem::take(&mut ended.departures);
+    if departures.is_empty() || matches!(ended.end, End::ConnectionLost) {
+        return;
+    }
+    let left = patience.deadline.saturating_duration_since(Instant::now());
+    let all = async {
+        for departure in departures {
+            departure.wait().await;
+        }
+    };
+    // On the heap: few sessions have any, and the future of each would have room for it.
+    let waiting = Box::pin(time::timeout(left / 2, all));
+    waiting.await.ok();
 }
 
 /// Counts, traces and logs an end. Returns its trace.

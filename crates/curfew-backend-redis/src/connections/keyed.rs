@@ -2,19 +2,28 @@
 
 use redis::{Cmd, cmd};
 
+use super::Connections;
 use crate::slots::{Slot, slot_of};
 
 /// A command with the slot of its key. The primary of the slot executes the command.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed {
     pub(super) name: &'static str,
-    pub(super) slot: Slot,
+    pub(crate) slot: Slot,
     pub(super) cmd: Cmd,
 }
 
 impl Keyed {
     /// The name of the command that calls a script.
     pub(super) const SCRIPT: &str = "EVAL";
+
+    /// The commands that streams and presence alone need.
+    const OPTIONAL: [&str; 3] = [Self::SCRIPT, "SCAN", "HSCAN"];
+
+    /// True if a user that has no right to it has all others.
+    pub(super) fn is_optional(&self) -> bool {
+        Self::OPTIONAL.contains(&self.name)
+    }
 
     /// Creates the command `name key`. More arguments may be added.
     pub(crate) fn new(name: &'static str, key: &str) -> Self {
@@ -50,5 +59,15 @@ impl Keyed {
     pub(crate) fn arg(mut self, argument: impl redis::ToRedisArgs) -> Self {
         self.cmd.arg(argument);
         self
+    }
+}
+
+impl Connections {
+    /// A command without a key, for each primary.
+    pub(crate) fn at_each(&self, name: &'static str) -> Vec<Keyed> {
+        let current = self.current.load();
+        let shards = current.servers.iter().map(|server| server.shard.load());
+        let slots = shards.filter_map(|shard| shard.slots.first().map(|(first, _)| *first));
+        slots.map(|slot| Keyed::at(slot, name)).collect()
     }
 }

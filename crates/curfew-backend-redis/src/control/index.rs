@@ -223,14 +223,19 @@ impl Control {
         self.note_gone(generation, gone).await
     }
 
-    /// Rewrites these sessions' entries in channel presence. The rewriting is a separate task,
-    /// because a session may have many entries and the heartbeat must not wait for them. The
-    /// regular comparison with the node's notes finds entries that were not rewritten.
+    /// Rewrites these sessions' entries in channel presence. The heartbeat does not wait for them:
+    /// a session may have many. The comparison with the node's notes of its entries detects
+    /// other failures.
     fn rewrite_presence(&self, sessions: Vec<SessionId>) {
         let connections = Arc::clone(&self.connections);
         self.core.spawn(async move {
-            if let Err(fault) = connections.rewrite_presence(&sessions).await {
+            while let Err(fault) = connections.rewrite_presence(&sessions).await {
                 debug!(error = %fault, "presence not written again");
+                if !matches!(fault, Fault::LeaseOver) {
+                    return;
+                }
+                // Entries are written under the lease, which follows soon.
+                time::sleep(REWRITE_DELAY).await;
             }
         });
     }

@@ -1,8 +1,11 @@
--- ARGV: the session, its entry and its user; the end of the session's access in milliseconds since
--- 1970; then PUBLISH, a pub/sub channel and the message about the new entry. The last three are
--- absent if no message is to be sent.
+-- ARGV: the session, its entry and its user; the end of its access in milliseconds since 1970; a deadline in
+-- microseconds since 1970; PUBLISH, a pub/sub channel and the message that others are told, or nothing.
 --
 -- Answers with 1 if the session had no entry, else with 0.
+local time = redis.call('TIME')
+if time[1] * 1000000 + time[2] > tonumber(ARGV[5]) then
+  return redis.error_reply('FENCED the node that has sent this may be dead')
+end
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then
   -- The hash of sessions is gone, so the hash of users may have outdated counts.
@@ -20,7 +23,7 @@ end
 if before then
   return 0
 end
-if ARGV[5] then
-  redis.call(ARGV[5], ARGV[6], ARGV[7])
+if ARGV[6] then
+  redis.call(ARGV[6], ARGV[7], ARGV[8])
 end
 return 1

@@ -26,6 +26,9 @@ for _, command in ipairs({
   { 'EXISTS', presence },
   { 'PEXPIREAT', presence, '1' },
   { publish, channel, '' },
+  -- In a cluster.
+  publish == 'SPUBLISH' and { 'SCAN', '0' } or nil,
+  publish == 'SPUBLISH' and { 'HSCAN', presence, '0' } or nil,
 }) do
   if not redis.acl_check_cmd(unpack(command)) then
     missing[#missing + 1] = command[1]

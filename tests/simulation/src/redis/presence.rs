@@ -28,11 +28,16 @@ const ARGUMENTS: &str = "ERR user_script:1: the arguments are not those of the g
 
 /// Does the same as `enter.lua`, line by line.
 pub(super) fn enter(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done {
-    let ([sessions, users], [session, entry, user, ends_at, told @ ..]) = (keys, args) else {
+    let ([sessions, users], [session, entry, user, ends_at, deadline, told @ ..]) = (keys, args)
+    else {
         return Err(ARGUMENTS.into());
     };
     let ends_at = number::integer(ends_at).ok_or(ARGUMENTS)?;
     clear_others(call, keys);
+    let deadline = number::float(deadline).ok_or(ARGUMENTS)?;
+    if call.now.as_micros() as f64 > deadline {
+        return Err("FENCED the node that has sent this may be dead".into());
+    }
     let ms = call.ms();
     if call.server.data.live(sessions, ms).is_none() {
         call.remove(users);

@@ -1,0 +1,333 @@
+//! Entries of presence and the notes that lead to them: added, removed, written again.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use curfew_model::{Channel, NodeId, PresenceChange, PresenceEntry, SessionId};
+use redis::from_redis_value;
+
+use super::{Note, Stored, json, news};
+use crate::Redis;
+use crate::connections::{Connections, Keyed};
+use crate::control::NODE_LEASE;
+use crate::core::MAX_CLOCK_SKEW;
+use crate::fault::Fault;
+use crate::nodes::BATCH;
+use crate::streams::milliseconds;
+
+/// Adds an entry.
+const ENTER: &str = concat!(
+    "#!lua\n",
+    include_str!("keys.lua"),
+    include_str!("enter.lua")
+);
+
+/// Removes an entry. Runs when the memory of Redis is full, too: it frees some.
+const LEAVE: &str = concat!(
+    "#!lua flags=allow-oom\n",
+    include_str!("keys.lua"),
+    include_str!("leave.lua")
+);
+
+/// Longest time in which Redis takes an entry after it was sent. Others remove the entries of a
+/// node without a heartbeat, which lives longer, and nothing would lead to a later entry.
+const ENTERED_WITHIN: Duration = NODE_LEASE.checked_div(2).expect("2 is not 0");
+
+/// Lifetime of an entry that is removed and not told of, in milliseconds: longer than a server of
+/// the cluster is away.
+const LEFT_MS: u64 = 3_600_000;
+
+/// Sessions whose entries are written again before it is looked at which of them have left meanwhile.
+const REWRITTEN: usize = 64;
+
+impl Connections {
+    /// Adds entries of this node.
+    pub(super) async fn enter(&self, entries: &[PresenceEntry]) -> Result<(), Fault> {
+        let keys = &self.core.keys;
+        let notes = entries.iter().map(|entry| {
+            let key = keys.node_presence(entry.node);
+            Keyed::new("SADD", &key).arg(Note::of(entry).written())
+        });
+        // The value of each entry, and the message about it where others are told.
+        let messages: Vec<(String, Option<String>)> = entries
+            .iter()
+            .map(|entry| {
+                let stored = json(&Stored::new(entry));
+                let session = entry.present.session;
+                let message = entry
+                    .is_told
+                    .then(|| news(PresenceChange::Join, session, &stored));
+                (stored, message)
+            })
+            .collect();
+        let mut notes: Vec<Keyed> = notes.collect();
+        // A node that is not in the set of nodes, after a loss of the data perhaps, is not cleaned
+        // up after.
+        let nodes: BTreeSet<String> = entries.iter().map(|entry| entry.node.to_string()).collect();
+        notes.push(Keyed::new("SADD", &keys.nodes()).arg(nodes));
+        // The note is in place before the entry: a crash in between leaves no entry that nothing
+        // removes. Without a cluster one connection keeps them in order.
+        let replies = match self.is_cluster() {
+            true => {
+                self.pipeline(notes).await?;
+                self.pipeline(self.writes(entries, &messages)?).await?
+            }
+            false => {
+                let count = notes.len();
+                let mut commands = notes;
+                commands.extend(self.writes(entries, &messages)?);
+                let replies = self.pipeline(commands).await?;
+                replies.into_iter().skip(count).collect()
+            }
+        };
+        let is_new = replies
+            .into_iter()
+            .map(|reply| from_redis_value::<u64>(reply).map_err(|_| Fault::Unexpected("EVAL")));
+        let is_new = is_new.collect::<Result<Vec<_>, Fault>>()?;
+        if self.is_cluster() {
+            let told = entries.iter().zip(messages).zip(is_new);
+            let messages = told.filter_map(|((entry, (_, message)), is_new)| {
+                message
+                    .filter(|_| is_new > 0)
+                    .map(|message| (&entry.channel, message))
+            });
+            self.tell_of(messages).await?;
+        }
+        Ok(())
+    }
+
+    /// The calls that add entries, each with its value and the message about it. Redis refuses them
+    /// once this node may be dead.
+    fn writes(
+        &self,
+        entries: &[PresenceEntry],
+        messages: &[(String, Option<String>)],
+    ) -> Result<Vec<Keyed>, Fault> {
+        let writes = entries.iter().zip(messages);
+        let writes = writes.map(|(entry, (stored, message))| {
+            let names = self.core.keys.presence(&entry.channel);
+            let present = &entry.present;
+            let command = Keyed::script(ENTER, &[&names.sessions, &names.users]);
+            let deadline = self.deadline_within(command.slot, ENTERED_WITHIN)?;
+            let command = command
+                .arg(present.session.to_string())
+                .arg(stored)
+                .arg(&*present.user)
+                // Redis' clock may be ahead of this node's.
+                .arg(milliseconds(entry.ends_at + MAX_CLOCK_SKEW))
+                .arg(deadline);
+            Ok(match message {
+                Some(message) => self.telling(command, &entry.channel, &[message]),
+                None => command,
+            })
+        });
+        writes.collect()
+    }
+
+    /// Removes the entries that these notes of a node lead to, and then the notes. Returns the
+    /// number of entries that were there.
+    pub(crate) async fn remove_noted(&self, node: NodeId, notes: &[Note]) -> Result<u64, Fault> {
+        let mut removed = 0;
+        for batch in notes.chunks(BATCH) {
+            removed += self.remove_batch(node, batch).await?;
+        }
+        Ok(removed)
+    }
+
+    async fn remove_batch(&self, node: NodeId, notes: &[Note]) -> Result<u64, Fault> {
+        let keys = &self.core.keys;
+        let removals = notes.iter().map(|note| {
+            let names = keys.presence(&note.channel);
+            let mut of_entry = vec![&*names.sessions, &*names.users];
+            if self.is_cluster() {
+                of_entry.push(&names.left);
+            }
+            let command = Keyed::script(LEAVE, &of_entry)
+                .arg(note.session.to_string())
+                .arg(note.beginning(node));
+            match self.is_cluster() {
+                true => command.arg(LEFT_MS),
+                false => self.telling(command, &note.channel, &[]),
+            }
+        });
+        // Awaited first: a note stays as long as its entry may be there.
+        let replies = self.pipeline(removals.collect()).await?;
+        let entries = replies.into_iter().map(|reply| {
+            from_redis_value::<Option<String>>(reply).map_err(|_| Fault::Unexpected("EVAL"))
+        });
+        let entries = entries.collect::<Result<Vec<_>, Fault>>()?;
+        if self.is_cluster() {
+            self.tell_of_left(node, notes, &entries).await?;
+        }
+        let key = keys.node_presence(node);
+        let forget = notes
+            .iter()
+            .map(|note| Keyed::new("SREM", &key).arg(note.written()));
+        self.pipeline(forget.collect()).await?;
+        Ok(entries.iter().flatten().count() as u64)
+    }
+
+    /// Tells of entries that were removed in a cluster, and then has Redis forget them. The notes
+    /// are still there: after a failure or a crash others are told again, rather than not at all.
+    async fn tell_of_left(
+        &self,
+        node: NodeId,
+        notes: &[Note],
+        entries: &[Option<String>],
+    ) -> Result<(), Fault> {
+        // A note that is here twice has the same entry twice.
+        let mut known = HashSet::new();
+        let told = notes.iter().zip(entries).filter_map(|(note, entry)| {
+            let entry = entry.as_deref()?;
+            let stored: Stored = serde_json::from_str(entry).ok()?;
+            (stored.told && known.insert(note)).then_some((note, entry))
+        });
+        let (mut messages, mut forget) = (Vec::new(), Vec::new());
+        for (note, entry) in told {
+            let message = news(PresenceChange::Leave, note.session, entry);
+            messages.push((&note.channel, message));
+            let left = self.core.keys.presence(&note.channel).left;
+            forget.push(Keyed::new("HDEL", &left).arg(note.beginning(node)));
+        }
+        self.tell_of(messages.into_iter()).await?;
+        self.pipeline(forget).await?;
+        Ok(())
+    }
+
+    /// Has the script tell of the change. In a cluster it cannot: the pub/sub channel lies in
+    /// another slot than the entry.
+    fn telling(&self, command: Keyed, channel: &Channel, message: &[&str]) -> Keyed {
+        if self.is_cluster() {
+            return command;
+        }
+        let channel = self.core.keys.channel(channel);
+        command.arg("PUBLISH").arg(channel).arg(message)
+    }
+
+    /// Tells of changes in a cluster.
+    async fn tell_of<'a>(
+        &self,
+        messages: impl Iterator<Item = (&'a Channel, String)>,
+    ) -> Result<(), Fault> {
+        let messages = messages.map(|(channel, message)| {
+            let name = self.core.keys.channel(channel);
+            Keyed::new("SPUBLISH", &name).arg(message)
+        });
+        self.pipeline(messages.collect()).await?;
+        Ok(())
+    }
+
+    /// Adds the entries of these sessions of this node again.
+    pub(crate) async fn rewrite_presence(&self, sessions: &[SessionId]) -> Result<(), Fault> {
+        // One after the other: many are asked for at once after a loss of the data.
+        let _one_at_a_time = self.rewriting_presence.lock().await;
+        for sessions in sessions.chunks(REWRITTEN) {
+            let entries = self.core.local.presence(sessions);
+            for batch in entries.chunks(BATCH) {
+                self.enter(batch).await?;
+            }
+            self.correct(sessions, &entries).await?;
+        }
+        Ok(())
+    }
+
+    /// Corrects entries that were written again: a session may have left or renewed one meanwhile,
+    /// and that change may have been made before the write.
+    async fn correct(
+        &self,
+        sessions: &[SessionId],
+        written: &[PresenceEntry],
+    ) -> Result<(), Fault> {
+        let present = self.core.local.presence(sessions);
+        let by_note: HashMap<Note, &PresenceEntry> = present
+            .iter()
+            .map(|entry| (Note::of(entry), entry))
+            .collect();
+        let (mut gone, mut renewed) = (Vec::new(), Vec::new());
+        for entry in written {
+            let note = Note::of(entry);
+            match by_note.get(&note) {
+                None => gone.push(note),
+                Some(now) if **now != *entry => renewed.push((*now).clone()),
+                Some(_) => {}
+            }
+        }
+        self.remove_noted(self.core.node, &gone).await?;
+        for batch in renewed.chunks(BATCH) {
+            self.enter(batch).await?;
+        }
+        Ok(())
+    }
+
+    /// The notes of those of these entries of this node that are not in Redis.
+    pub(crate) async fn missing_presence(
+        &self,
+        entries: &[&PresenceEntry],
+    ) -> Result<Vec<Note>, Fault> {
+        let mut missing = Vec::new();
+        for batch in entries.chunks(BATCH) {
+            let reads = batch.iter().map(|entry| {
+                let key = self.core.keys.presence(&entry.channel).sessions;
+                Keyed::new("HGET", &key).arg(entry.present.session.to_string())
+            });
+            let replies = self.pipeline(reads.collect()).await?;
+            for (entry, reply) in batch.iter().zip(replies) {
+                let note = Note::of(entry);
+                let stored: Option<String> =
+                    from_redis_value(reply).map_err(|_| Fault::Unexpected("HGET"))?;
+                let beginning = note.beginning(entry.node);
+                if !stored.is_some_and(|stored| stored.starts_with(&beginning)) {
+                    missing.push(note);
+                }
+            }
+        }
+        Ok(missing)
+    }
+}
+
+impl Redis {
+    /// Reads one batch of a node's notes. Returns the cursor of the next batch, 0 after the last
+    /// one.
+    async fn scan_notes(&self, node: NodeId, cursor: u64) -> Result<(u64, Vec<Note>), Fault> {
+        let key = self.core.keys.node_presence(node);
+        let scan = Keyed::new("SSCAN", &key)
+            .arg(cursor)
+            .arg("COUNT")
+            .arg(BATCH);
+        let (next, notes): (u64, Vec<String>) = self.connections.call(scan).await?;
+        let notes = notes.iter().filter_map(|note| Note::read(note));
+        Ok((next, notes.collect()))
+    }
+
+    /// Every note of this node.
+    pub(crate) async fn own_notes(&self) -> Result<HashSet<Note>, Fault> {
+        let mut all = HashSet::new();
+        let mut cursor = 0;
+        loop {
+            let (next, notes) = self.scan_notes(self.core.node, cursor).await?;
+            all.extend(notes);
+            if next == 0 {
+                return Ok(all);
+            }
+            cursor = next;
+        }
+    }
+
+    /// Removes the entries of a dead node. Returns their number, or `None` if the node is back.
+    pub(crate) async fn remove_presence_of(&self, dead: NodeId) -> Result<Option<u64>, Fault> {
+        let mut removed = 0;
+        let mut cursor = 0;
+        loop {
+            let (next, notes) = self.scan_notes(dead, cursor).await?;
+            // Checked before each batch: a node that is back must keep its entries.
+            if self.may_not_reap(dead).await? {
+                return Ok(None);
+            }
+            removed += self.connections.remove_noted(dead, &notes).await?;
+            if next == 0 {
+                return Ok(Some(removed));
+            }
+            cursor = next;
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The sweep over a cluster's presence: every entry gets its note, and its node a place in the set
+//! of nodes.
+//!
+//! The two lie on other servers than the entry, and a failover of one server may lose a write that
+//! another has. The sweep removes nothing. By the note its own node, or the one that cleans up
+//! after a dead node, finds an entry that should not be there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use curfew_model::{NodeId, SessionId};
+use tokio::time;
+use tracing::{debug, warn};
+
+use super::{Note, Stored};
+use crate::Redis;
+use crate::connections::Keyed;
+use crate::fault::Fault;
+
+/// Pause between two sweeps.
+const SWEEP: Duration = Duration::from_secs(20);
+
+/// Pause between two reads of a sweep, most of which cost Redis less than half a millisecond.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// About as many names of keys are looked at in one read.
+const KEYS: usize = 1_000;
+
+/// About as many entries are read at once.
+const ENTRIES: usize = 500;
+
+/// The notes of each node's entries.
+type Notes = HashMap<NodeId, Vec<String>>;
+
+impl Redis {
+    /// Reads every entry once. Returns the number of notes that were missing.
+    async fn sweep_presence(&self) -> Result<u64, Fault> {
+        let mut restored = 0;
+        for scan in self.connections.at_each("SCAN") {
+            let pattern = self.core.keys.presence_pattern();
+            let mut cursor: u64 = 0;
+            loop {
+                let scan = scan.clone().arg(cursor).arg("MATCH").arg(&pattern);
+                let scan = scan.arg("COUNT").arg(KEYS);
+                let (next, keys): (u64, Vec<Vec<u8>>) = self.connections.call(scan).await?;
+                for key in keys {
+                    restored += self.sweep_key(&key).await?;
+                }
+                if next == 0 {
+                    break;
+                }
+                cursor = next;
+                time::sleep(PAUSE).await;
+            }
+        }
+        Ok(restored)
+    }
+
+    async fn sweep_key(&self, key: &[u8]) -> Result<u64, Fault> {
+        let key = str::from_utf8(key).ok();
+        let channel = key.and_then(|key| self.core.keys.parse_presence(key));
+        let (Some(key), Some(channel)) = (key, channel) else {
+            return Ok(0);
+        };
+        let (mut cursor, mut restored): (u64, u64) = (0, 0);
+        loop {
+            let scan = Keyed::new("HSCAN", key).arg(cursor).arg("COUNT");
+            let read = self.connections.call(scan.arg(ENTRIES)).await;
+            let (next, fields): (u64, Vec<(String, Vec<u8>)>) = match read {
+                // A key of another type is none of ours.
+                Err(fault) if fault.code() == Some("WRONGTYPE") => return Ok(restored),
+                read => read?,
+            };
+            let mut notes = Notes::new();
+            for (session, value) in fields {
+                let session: Option<SessionId> = session.parse().ok();
+                let stored: Option<Stored> = serde_json::from_slice(&value).ok();
+                let (Some(session), Some(stored)) = (session, stored) else {
+                    continue;
+                };
+                let note = Note {
+                    session,
+                    number: stored.number,
+                    channel: channel.clone(),
+                };
+                notes.entry(stored.node).or_default().push(note.written());
+            }
+            restored += self.add_notes(notes).await?;
+            if next == 0 {
+                return Ok(restored);
+            }
+            cursor = next;
+            time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Adds these notes, and their nodes to the set of nodes. Returns the number of notes that were
+    /// missing.
+    async fn add_notes(&self, notes: Notes) -> Result<u64, Fault> {
+        let keys = &self.core.keys;
+        let mut restored = 0;
+        for (node, notes) in notes {
+            let note = Keyed::new("SADD", &keys.node_presence(node)).arg(notes);
+            restored += self.connections.call::<u64>(note).await?;
+            let known = Keyed::new("SADD", &keys.nodes()).arg(node.to_string());
+            self.connections.call::<u64>(known).await?;
+        }
+        Ok(restored)
+    }
+
+    /// True for one of the nodes that live.
+    async fn is_first(&self) -> Result<bool, Fault> {
+        Ok(self.live_nodes().await?.first() == Some(&self.core.node))
+    }
+}
+
+/// Sweeps in a cluster for as long as the backend runs, on one of its nodes.
+pub(crate) async fn sweep(redis: Arc<Redis>) {
+    loop {
+        time::sleep(SWEEP).await;
+        if !redis.connections.is_cluster() || redis.core.status.unready().is_some() {
+            continue;
+        }
+        let swept = match redis.is_first().await {
+            Ok(true) => redis.sweep_presence().await,
+            Ok(false) => continue,
+            Err(fault) => Err(fault),
+        };
+        match swept {
+            Ok(0) => {}
+            Ok(restored) => warn!(
+                entries = restored,
+                "entries of presence had lost the notes that lead to them"
+            ),
+            Err(fault) => debug!(error = %fault, "presence not swept"),
+        }
+    }
+}
