@@ -105,6 +105,7 @@ pub trait Leaving: Send + Sync {
 #[derive(Default)]
 pub struct Ended {
     count: usize,
+    unopened: usize,
     leaving: Vec<Arc<dyn Leaving>>,
 }
 
@@ -113,13 +114,22 @@ impl Ended {
     pub fn gone(count: usize) -> Self {
         Self {
             count,
-            leaving: Vec::new(),
+            ..Self::default()
         }
     }
 
     /// So many; `leaving` are to be waited for, among them any that were ending before.
     pub fn new(count: usize, leaving: Vec<Arc<dyn Leaving>>) -> Self {
-        Self { count, leaving }
+        Self {
+            count,
+            unopened: 0,
+            leaving,
+        }
+    }
+
+    /// So many of them were still opening.
+    pub fn unopened(self, unopened: usize) -> Self {
+        Self { unopened, ..self }
     }
 
     /// The number of sessions that ended.
@@ -127,9 +137,15 @@ impl Ended {
         self.count
     }
 
+    /// The number of them that were open.
+    pub fn open(&self) -> usize {
+        self.count.saturating_sub(self.unopened)
+    }
+
     /// Adds others.
     pub fn join(&mut self, other: Self) {
         self.count += other.count;
+        self.unopened += other.unopened;
         self.leaving.extend(other.leaving);
     }
 

@@ -12,6 +12,8 @@ use crate::{Ending, Hub, Member, Suspension};
 pub struct Revoked {
     /// The sessions.
     pub sessions: Vec<Arc<Member>>,
+    /// The number of those sessions that were still opening.
+    pub unopened: usize,
     /// The number of subscriptions of other sessions.
     pub subscriptions: usize,
 }
@@ -29,7 +31,9 @@ impl Hub {
             match member.covered(key, revocation) {
                 // Its subscriptions end with it.
                 Some(disconnect) => {
+                    let was_open = member.is_open();
                     if self.end(&member, Ending::new(disconnect)) {
+                        revoked.unopened += usize::from(!was_open);
                         revoked.sessions.push(member);
                     }
                 }

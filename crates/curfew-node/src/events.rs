@@ -263,7 +263,8 @@ impl Events for HubEvents {
         // Sessions that an earlier revocation already ends are awaited too, but not counted again.
         let leaving = self.hub.leaving(key, revocation);
         let departing = |member| Arc::new(Departing(member)) as Arc<dyn Leaving>;
-        Ended::new(closed, leaving.into_iter().map(departing).collect())
+        let leaving = leaving.into_iter().map(departing).collect();
+        Ended::new(closed, leaving).unopened(revoked.unopened)
     }
 
     fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation) {
