@@ -56,7 +56,8 @@ impl Hub {
     ) -> usize {
         let channels = member.withdraw(revoked);
         for channel in &channels {
-            self.withdraw(channel, member);
+            self.withdraw(channel, member, DropReason::Revoked);
+            member.outbox().reconsider();
         }
         channels.len()
     }
@@ -117,32 +118,32 @@ impl Hub {
     /// Removes the keys of such a token. With the last one of a channel, frames of the channel that
     /// wait are dropped: no revocation would find them any more.
     pub fn unbind(&self, member: &Member, channel: &Channel, principal: &Arc<Principal>) {
-        if member.unbind(&self.index, channel, principal)
-            && let Some((bytes, frames)) = member.outbox().withdraw(channel)
-        {
-            self.give_back(bytes);
-            self.metrics()
-                .messages_dropped
-                .inc_by(DropReason::Closed, frames as u64);
+        if member.unbind(&self.index, channel, principal) {
+            self.drop_waiting(channel, member, DropReason::Closed);
         }
     }
 
-    /// Takes a channel away from a session whose token for it is [revoked](Member::withdrawn): it
-    /// listens no more, and no frame of the channel waits for it. Its task is to tell the client.
-    pub fn withdraw(&self, channel: &Channel, member: &Arc<Member>) {
+    /// Takes a channel away from a session: it listens no more, and no frame of the channel waits
+    /// for it. Its task is to tell the client. The session ends if such a frame is out of reach in
+    /// its queue; then its client comes back.
+    pub fn withdraw(&self, channel: &Channel, member: &Member, reason: DropReason) {
         self.channels.remove(channel, member);
         self.end_telling(channel, member);
-        match member.outbox().withdraw(channel) {
-            Some((bytes, frames)) => {
-                self.give_back(bytes);
-                self.metrics()
-                    .messages_dropped
-                    .inc_by(DropReason::Revoked, frames as u64);
-            }
-            None => {
-                self.end(member, Ending::new(Disconnect::INSUFFICIENT_STATE));
-            }
+        if !self.drop_waiting(channel, member, reason) {
+            self.end(member, Ending::new(Disconnect::INSUFFICIENT_STATE));
         }
-        member.outbox().reconsider();
+    }
+
+    /// Drops the frames of a channel that wait for a session, and counts them. Returns false, and
+    /// drops nothing, if one of them is out of reach.
+    fn drop_waiting(&self, channel: &Channel, member: &Member, reason: DropReason) -> bool {
+        let wire = self.wires.get(member.wire());
+        let dropped = member.outbox().withdraw(channel, wire);
+        if let Some((bytes, frames)) = dropped {
+            self.give_back(bytes);
+            let counted = &self.metrics().messages_dropped;
+            counted.inc_by(reason, frames as u64);
+        }
+        dropped.is_some()
     }
 }

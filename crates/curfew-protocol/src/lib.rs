@@ -23,5 +23,7 @@
 
 pub mod native;
 mod protocol;
+mod written;
 
 pub use protocol::{DecodeError, Protocol, Rules};
+pub use written::strip_string;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use curfew_model::{
-    ClientRequest, CommandId, Disconnect, ErrorCode, Message, MessageKind, Push, Reply,
+    Channel, ClientRequest, CommandId, Disconnect, ErrorCode, Message, MessageKind, Push, Reply,
 };
 
 /// Reason why a message is not a command.
@@ -97,6 +97,11 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// Appends a push, with the same bytes for every session of this encoding. Returns false, and
     /// writes nothing, if the protocol cannot express it.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
+
+    /// True if `message`, which this encoding has written, is a push for the subscribers of
+    /// `channel`: a publication, a gap, or a change of presence. The push that tells a subscriber of
+    /// the end of its subscription is none of these.
+    fn is_of(&self, message: &[u8], channel: &Channel) -> bool;
 
     /// The difference by which a client makes a publication's data, `target`, of the data of the one
     /// before it, `base`. `None` if the publication is sent whole: the protocol has no differences,

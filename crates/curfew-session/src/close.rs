@@ -142,10 +142,14 @@ async fn leave(
         End::ConnectionLost => None,
     };
     if let Some(ending) = ending {
-        let node = &state.context.node;
         // Ended first, so that nothing more is queued, also if the writes below fail.
-        node.hub().end(&member, ending);
+        state.context.node.hub().end(&member, ending);
         let last = poll_fn(|cx| {
+            // What waits may still be taken away.
+            if member.outbox().take_reconsider() {
+                state.reconsider();
+            }
+            let node = &state.context.node;
             let mut socket = Polled(transport, cx);
             match member.write_last(node.hub(), node.clock().as_ref(), &mut socket) {
                 Progress::Blocked { .. } => {
