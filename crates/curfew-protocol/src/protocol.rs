@@ -41,7 +41,7 @@ pub struct Rules {
     /// The answer to `subscribe` has the publications that the subscriber missed.
     pub recovers_in_answer: bool,
     /// `unsubscribe` succeeds always: also over the rate, without a lease and without a
-    /// subscription.
+    /// subscription. It counts against the rate like any command.
     pub unsubscribes_always: bool,
     /// A gap ends the subscription, which the client resumes by its position.
     pub gap_ends_subscription: bool,
