@@ -141,3 +141,53 @@ async fn who_takes_no_byte_for_the_write_timeout_is_cut() {
         .await;
     assert!(publisher.barrier().await.is_empty());
 }
+
+/// The frames of `lost` are short, so that the one that is half written is all but surely of `kept`.
+#[tokio::test]
+async fn a_channel_that_a_reload_takes_away_ends_with_what_the_kernel_has() {
+    const COUNT: u32 = 100;
+    let settings = || Settings::default().with("limits.outbound_bytes = 33554432");
+    let gateway = Gateway::start_with(&settings()).await;
+    let (mut slow, _) = gateway.connected(slowly(&gateway, "slow")).await;
+    for channel in ["kept", "lost"] {
+        slow.send(json!({"type":"subscribe","id":0,"channel":channel}))
+            .await;
+        slow.expect_json(json!({"type":"ok"})).await;
+    }
+    let mut publisher = gateway.user("publisher").await;
+    let pad = "x".repeat(60_000);
+    for n in 0..COUNT {
+        for (channel, pad) in [("kept", pad.as_str()), ("lost", "")] {
+            publisher
+                .send(json!({"type":"publish","id":n,"channel":channel,"data":[n, pad]}))
+                .await;
+            publisher.expect_json(json!({"type":"ok","id":n})).await;
+        }
+    }
+    gateway
+        .until_metric("curfew_send_queue_bytes", |bytes| bytes > 1e6)
+        .await;
+    let rules =
+        "[[policy.rules]]\nname = \"all\"\nchannels = [\"kept\"]\nactions = [\"subscribe\"]\n";
+    gateway.write_config(&settings().rules(rules));
+    gateway
+        .until_metric("curfew_subscriptions_lost_total", |lost| lost == 1.0)
+        .await;
+    let withheld = gateway
+        .metric("curfew_messages_dropped_total{reason=\"forbidden\"}")
+        .await;
+    assert!(withheld > 0.0, "{withheld}");
+    let mut came = [0, 0];
+    loop {
+        let frame = slow.next_json().await;
+        match frame["channel"].as_str() {
+            Some("lost") if frame["type"] == "unsubscribed" => break,
+            Some("lost") => came[1] += 1,
+            _ => came[0] += 1,
+        }
+        assert!(frame["channel"] == "kept" || frame["data"][0] == came[1] - 1);
+    }
+    assert_eq!(came[0], COUNT);
+    assert_eq!(f64::from(came[1]) + withheld, f64::from(COUNT));
+    assert!(slow.barrier().await.is_empty());
+}

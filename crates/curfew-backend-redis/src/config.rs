@@ -9,6 +9,8 @@ use curfew_model::{Problems, Secret};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::connect;
+
 pub use redis_url::{RedisAddress, RedisServer, RedisTarget, RedisUrl, RedisUrlError};
 
 /// Longest `backend.redis.prefix`, in bytes. The prefix is part of every key.
@@ -121,7 +123,27 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// Reports every problem of the section.
+    /// Reports every file of the section that cannot be read, and every password that is no text.
+    pub fn check_files(&self, problems: &mut Problems) {
+        for (key, file, is_secret) in [
+            ("password_file", &self.password_file, true),
+            ("sentinel_password_file", &self.sentinel_password_file, true),
+            ("ca_file", &self.ca_file, false),
+            ("cert_file", &self.cert_file, false),
+            ("key_file", &self.key_file, false),
+        ] {
+            let Some(path) = file else { continue };
+            let read = match is_secret {
+                true => connect::read_secret(path).map(drop),
+                false => connect::read(path).map(drop),
+            };
+            if let Err(fault) = read {
+                problems.report(key, fault.to_string());
+            }
+        }
+    }
+
+    /// Reports every problem of the section, except for those of the files that it names.
     pub fn check(&self, problems: &mut Problems) {
         if let Err(error) = self.url.parse() {
             problems.report("url", error.to_string());

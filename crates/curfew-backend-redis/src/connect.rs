@@ -263,7 +263,7 @@ impl Connector {
 }
 
 /// Reads a file named in the settings.
-fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     std::fs::read(path).map_err(|error| Fault::File {
         path: path.display().to_string(),
         error,
@@ -271,7 +271,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Fault> {
 }
 
 /// Reads a secret from a file, without the line break at its end.
-fn read_secret(path: &Path) -> Result<Secret, Fault> {
+pub(crate) fn read_secret(path: &Path) -> Result<Secret, Fault> {
     let text = String::from_utf8(read(path)?).map_err(|_| Fault::File {
         path: path.display().to_string(),
         error: std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8"),

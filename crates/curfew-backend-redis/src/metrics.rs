@@ -58,7 +58,7 @@ curfew_telemetry::metrics! {
     pub struct RedisMetrics {
         revocations_known: Gauge, "Revocations in force that the node knows";
         revocations_ineffective: Gauge, "Revocation keys that can match no session, which the admin API lists with the reason";
-        revocation_missed_push: Counter, "Revoked sessions found only by the sweep";
+        revocation_missed_push: Counter, "Open sessions whose revocation no push had announced";
         revocations_reasserted: Counter, "Revocations written back to a backend that lacked them";
         revocation_last_sync_timestamp: Gauge, Seconds, "Unix time of the latest proof that the node has every revocation; 0 with the embedded backend, which always has them";
         backend_synced: Gauge, "1 while the node vouches for its sessions";

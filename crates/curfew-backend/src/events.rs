@@ -121,6 +121,7 @@ pub trait Leaving: Send + Sync {
 #[derive(Default)]
 pub struct Ended {
     count: usize,
+    unopened: usize,
     leaving: Vec<Arc<dyn Leaving>>,
 }
 
@@ -129,14 +130,23 @@ impl Ended {
     pub fn gone(count: usize) -> Self {
         Self {
             count,
-            leaving: Vec::new(),
+            ..Self::default()
         }
     }
 
     /// `count` ended sessions. `leaving` are the sessions to wait for, including sessions that were
     /// already ending.
     pub fn new(count: usize, leaving: Vec<Arc<dyn Leaving>>) -> Self {
-        Self { count, leaving }
+        Self {
+            count,
+            unopened: 0,
+            leaving,
+        }
+    }
+
+    /// So many of them were still opening.
+    pub fn unopened(self, unopened: usize) -> Self {
+        Self { unopened, ..self }
     }
 
     /// The number of sessions that ended.
@@ -144,9 +154,15 @@ impl Ended {
         self.count
     }
 
+    /// The number of them that were open.
+    pub fn open(&self) -> usize {
+        self.count.saturating_sub(self.unopened)
+    }
+
     /// Adds the sessions of `other`.
     pub fn join(&mut self, other: Self) {
         self.count += other.count;
+        self.unopened += other.unopened;
         self.leaving.extend(other.leaving);
     }
 

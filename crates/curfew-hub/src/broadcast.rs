@@ -108,7 +108,7 @@ impl Hub {
                     false => None,
                 };
                 untimed = untimed.checked_sub(1).unwrap_or(TIMED_ONE_IN_MANY - 1);
-                if self.deliver(member, &publication.channel, frame, timed) {
+                if self.deliver(member, frame, timed) {
                     bytes += size;
                     delivered.queued += 1;
                 } else {
@@ -125,8 +125,7 @@ impl Hub {
                 });
                 self.fan_out_differences(delta, publication, &mut |member, frame| {
                     let size = frame.len();
-                    let channel = &publication.channel;
-                    let is_queued = self.deliver(member, channel, frame, arrival.as_ref());
+                    let is_queued = self.deliver(member, frame, arrival.as_ref());
                     if is_queued {
                         bytes += size;
                         delivered.queued += 1;
@@ -245,7 +244,7 @@ impl Hub {
                 return;
             };
             let size = frame.len();
-            if self.deliver(member, channel, frame, None) {
+            if self.deliver(member, frame, None) {
                 told += 1;
                 bytes += size;
             }

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use curfew_model::{Clock, Disconnect, Principal, Revocation, RevocationKey, SessionId};
+use curfew_model::{Channel, Clock, Disconnect, Principal, Revocation, RevocationKey, SessionId};
 use curfew_ws::Socket;
 use parking_lot::Mutex;
 
@@ -211,9 +211,10 @@ impl Member {
     }
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
-    /// reply that opens a session is computed last and sent first.
-    pub fn send_first(&self, hub: &Hub, frame: Bytes) {
-        hub.count_queued(self.outbox.push_first(frame));
+    /// answer that opens a session is last to be known, and first to be sent. It has publications of
+    /// the channels in `of`.
+    pub fn send_first(&self, hub: &Hub, frame: Bytes, of: Vec<Channel>) {
+        hub.count_queued(self.outbox.push_first(frame, of));
     }
 
     /// For the session's task: writes to its socket the queued frames that may be sent.

@@ -21,10 +21,12 @@ curfew_telemetry::labels! {
         SlowConsumer = "slow_consumer",
         /// The node's memory for outbound queues is used up.
         QueueFull = "queue_full",
-        /// The session's token has expired.
+        /// The session's token has expired, or its token for the channel.
         Expired = "expired",
-        /// A revocation covers the session.
+        /// A revocation covers the session, or its token for the channel.
         Revoked = "revoked",
+        /// The session's subscription was taken away, because the rules or its token have changed.
+        Forbidden = "forbidden",
         /// The session is being closed.
         Closed = "closed",
         /// The message is larger than an outbound queue.

@@ -28,7 +28,7 @@ mod write;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use curfew_model::Disconnect;
+use curfew_model::{Channel, Disconnect};
 use curfew_ws::DirectWriter;
 use parking_lot::Mutex;
 
@@ -322,16 +322,17 @@ impl Outbox {
     }
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
-    /// reply that opens a session is computed last and sent first. Returns the frame's bytes, or 0
-    /// if the session is not open.
-    pub(crate) fn push_first(&self, frame: Bytes) -> usize {
+    /// answer that opens a session is last to be known, and first to be sent. It has publications of
+    /// the channels in `of`. Returns its bytes if it is queued.
+    pub(crate) fn push_first(&self, frame: Bytes, of: Vec<Channel>) -> usize {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
             return 0;
         }
         let size = frame.len();
         state.unwritten += size;
-        state.lanes.push_first(frame);
+        let marks = of.into_iter().map(Mark::Answer).collect();
+        state.lanes.push_first(frame, marks);
         size
     }
 
@@ -372,8 +373,8 @@ impl Outbox {
     ///
     /// - `tight`: the node is over its own bound.
     /// - `arrival`: the publication is timed.
-    /// - `flushed`: a flusher can be notified instead of the task.
-    /// - `mark`: the frame's treatment, if the frame needs a special one.
+    /// - `flushed`: a flusher can be told instead of the task.
+    /// - `mark`: what is known of the frame besides its bytes.
     pub(crate) fn push(
         &self,
         frame: Bytes,
@@ -426,19 +427,13 @@ impl Outbox {
         bound(limit, tight).saturating_sub(self.state.lock().unwritten)
     }
 
-    /// Tells the session to end. The first reason stays, except that a revocation replaces any
-    /// other. Returns the bytes and frames dropped from the queue, or `None` if the reason stays.
+    /// Tells the session to end. The first reason stays, unless the new one [replaces
+    /// it](Ending::replaces). Returns the bytes and frames dropped from the queue, or `None` if the reason stays.
     pub(crate) fn end(&self, ending: Ending) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         let mut let_go = match &state.phase {
             Phase::Pending | Phase::Open => Undelivered::default(),
-            Phase::Ending(earlier)
-                if ending.is_revocation()
-                    && ![Disconnect::REVOKED, ending.disconnect]
-                        .contains(&earlier.ending.disconnect) =>
-            {
-                earlier.let_go
-            }
+            Phase::Ending(earlier) if ending.replaces(earlier.ending) => earlier.let_go,
             Phase::Ending(_) | Phase::Left => return None,
         };
         let freed = if ending.flushes() {

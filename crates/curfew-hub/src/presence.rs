@@ -186,7 +186,7 @@ impl Hub {
                 if member.session() != present.session
                     && let Some(frame) = frames.of(member.wire())
                 {
-                    self.send_as(member, frame, member.mark(channel));
+                    self.send(member, frame);
                 }
             });
         });

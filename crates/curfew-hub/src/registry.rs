@@ -296,13 +296,11 @@ impl Hub {
     pub(crate) fn deliver(
         &self,
         member: &Arc<Member>,
-        channel: &Channel,
         frame: Bytes,
         arrival: Option<&Arrival>,
     ) -> bool {
-        let mark = member.mark(channel);
         let flushed = !self.flushers.is_empty();
-        match self.push(member, frame, arrival, flushed, mark.as_ref()) {
+        match self.push(member, frame, arrival, flushed, None) {
             Pushed::Queued => true,
             Pushed::Due => {
                 self.flushers.tell(member);
@@ -391,7 +389,8 @@ impl Hub {
     }
 
     /// Tells a session to end. Returns true if `ending` becomes the reason. The first reason stays,
-    /// except that a revocation replaces any other.
+    /// except that a revocation replaces any other, and that frames which cannot be taken back end a
+    /// session that would still write them.
     pub fn end(&self, member: &Member, ending: Ending) -> bool {
         let Some((bytes, frames)) = member.outbox().end(ending) else {
             return false;

@@ -12,6 +12,8 @@ use crate::{Ending, Hub, Member, Suspension};
 pub struct Revoked {
     /// The sessions.
     pub sessions: Vec<Arc<Member>>,
+    /// The number of those sessions that were still opening.
+    pub unopened: usize,
     /// The number of ended subscriptions of other sessions.
     pub subscriptions: usize,
 }
@@ -30,7 +32,9 @@ impl Hub {
             match member.covered(key, revocation) {
                 // The session's subscriptions end with the session.
                 Some(disconnect) => {
+                    let was_open = member.is_open();
                     if self.end(&member, Ending::new(disconnect)) {
+                        revoked.unopened += usize::from(!was_open);
                         revoked.sessions.push(member);
                     }
                 }
@@ -53,7 +57,8 @@ impl Hub {
     ) -> usize {
         let channels = member.withdraw(revoked);
         for channel in &channels {
-            self.withdraw(channel, member);
+            self.withdraw(channel, member, DropReason::Revoked);
+            member.outbox().reconsider();
         }
         channels.len()
     }
@@ -115,34 +120,33 @@ impl Hub {
     /// Removes a subscription's token and its keys. If it was the channel's last token, waiting
     /// frames of the channel are dropped: no revocation would find them any more.
     pub fn unbind(&self, member: &Member, channel: &Channel, principal: &Arc<Principal>) {
-        if member.unbind(&self.index, channel, principal)
-            && let Some((bytes, frames)) = member.outbox().withdraw(channel)
-        {
-            self.give_back(bytes);
-            self.metrics()
-                .messages_dropped
-                .inc_by(DropReason::Closed, frames as u64);
+        if member.unbind(&self.index, channel, principal) {
+            self.drop_waiting(channel, member, DropReason::Closed);
         }
     }
 
-    /// Ends a session's subscription to a channel, after its token was
-    /// [revoked](Member::withdrawn). The session no longer listens, and its waiting frames of the
-    /// channel are dropped. The session's task notifies the client.
-    pub fn withdraw(&self, channel: &Channel, member: &Arc<Member>) {
+    /// Takes a channel away from a session: it listens no more, and no frame of the channel waits
+    /// for it. Its task is to tell the client. The session ends if such a frame is out of reach in
+    /// its queue; then its client comes back.
+    pub fn withdraw(&self, channel: &Channel, member: &Member, reason: DropReason) {
         // Removed first, so that no frame is queued after the waiting frames are dropped.
         self.channels.remove(channel, member);
         self.end_telling(channel, member);
-        match member.outbox().withdraw(channel) {
-            Some((bytes, frames)) => {
-                self.give_back(bytes);
-                self.metrics()
-                    .messages_dropped
-                    .inc_by(DropReason::Revoked, frames as u64);
-            }
-            None => {
-                self.end(member, Ending::new(Disconnect::INSUFFICIENT_STATE));
-            }
+        if !self.drop_waiting(channel, member, reason) {
+            self.end(member, Ending::new(Disconnect::INSUFFICIENT_STATE));
         }
-        member.outbox().reconsider();
+    }
+
+    /// Drops the frames of a channel that wait for a session, and counts them. Returns false, and
+    /// drops nothing, if one of them is out of reach.
+    fn drop_waiting(&self, channel: &Channel, member: &Member, reason: DropReason) -> bool {
+        let wire = self.wires.get(member.wire());
+        let dropped = member.outbox().withdraw(channel, wire);
+        if let Some((bytes, frames)) = dropped {
+            self.give_back(bytes);
+            let counted = &self.metrics().messages_dropped;
+            counted.inc_by(reason, frames as u64);
+        }
+        dropped.is_some()
     }
 }

@@ -82,6 +82,12 @@ impl Protocol for Plain {
         true
     }
 
+    /// Data that begins with the channel's name and a dot is told apart.
+    fn is_of(&self, message: &[u8], channel: &Channel) -> bool {
+        let rest = message.strip_prefix(channel.as_str().as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"."))
+    }
+
     fn difference(&self, base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
         let letters = base.iter().zip(target);
         let same = letters.take_while(|(one, other)| one == other).count();

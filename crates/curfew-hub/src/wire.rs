@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use curfew_model::{
-    ClientRequest, CommandId, DataForm, Disconnect, Message, MessageKind, Publication, Push, Reply,
+    Channel, ClientRequest, CommandId, DataForm, Disconnect, Message, MessageKind, Publication,
+    Push, Reply,
 };
 use curfew_protocol::{DecodeError, Protocol, Rules};
 use curfew_ws::frame::{self, Opcode};
@@ -39,6 +40,10 @@ pub trait Framing: fmt::Debug + Send + Sync + 'static {
         write: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Option<Bytes>;
 
+    /// The content of a frame that [`message`](Self::message) has made. What the framing puts behind
+    /// the content may follow it.
+    fn content<'f>(&self, frame: &'f [u8]) -> &'f [u8];
+
     /// The frame that asks the client for a sign of life.
     fn ping(&self) -> Bytes;
 
@@ -67,6 +72,10 @@ impl Framing for WebSocket {
         let mut is_told = false;
         let frame = frame::encode(opcode, |out| is_told = write(out));
         is_told.then_some(frame)
+    }
+
+    fn content<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        frame::payload(frame)
     }
 
     fn ping(&self) -> Bytes {
@@ -139,6 +148,12 @@ impl Wire {
             position: publication.entry.map(|entry| entry.position),
             form,
         })
+    }
+
+    /// True if the frame, which this wire has made, is a push of a kind that only the subscribers of
+    /// `channel` are sent.
+    pub fn is_of(&self, frame: &[u8], channel: &Channel) -> bool {
+        self.protocol.is_of(self.framing.content(frame), channel)
     }
 
     /// See [`Protocol::difference`].

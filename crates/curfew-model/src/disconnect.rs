@@ -120,9 +120,10 @@ impl Disconnect {
         advice: Advice::WithNewToken,
     };
 
-    /// Publications may be missing in a channel to which the server has subscribed the session. The
-    /// client recovers them over a new connection. The code comes from the Centrifuge protocol, and
-    /// no other protocol ends a session for this reason.
+    /// Publications of a channel that the server has subscribed the session to may be missing, or
+    /// frames of a channel that was taken away cannot be taken back, and the client resumes the rest
+    /// by a new connection. The code is that of the Centrifuge protocol. In the native protocol such
+    /// a session is amid a frame, and is reset without a close.
     pub const INSUFFICIENT_STATE: Self = Self {
         code: 3010,
         reason: "insufficient state",

@@ -286,7 +286,8 @@ impl Events for HubEvents {
             };
             Arc::new(departing) as Arc<dyn Leaving>
         };
-        Ended::new(closed, leaving.into_iter().map(departing).collect())
+        let leaving = leaving.into_iter().map(departing).collect();
+        Ended::new(closed, leaving).unopened(revoked.unopened)
     }
 
     fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation) {

@@ -39,7 +39,9 @@ pub use decode::emulation::Emulation;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use curfew_model::{ClientRequest, CommandId, Disconnect, Message, MessageKind, Push, Reply};
+use curfew_model::{
+    Channel, ClientRequest, CommandId, Disconnect, Message, MessageKind, Push, Reply,
+};
 use curfew_protocol::{DecodeError, Protocol, Rules};
 
 /// Time that a client has to close the connection after an error has stated why it has no session.
@@ -127,6 +129,13 @@ impl Protocol for Centrifuge {
             Encoding::Protobuf => {
                 encode::push(encode::protobuf::Protobuf::new(out), self.transport, push)
             }
+        }
+    }
+
+    fn is_of(&self, message: &[u8], channel: &Channel) -> bool {
+        match self.encoding {
+            Encoding::Json => encode::json::is_of(message, channel.as_str()),
+            Encoding::Protobuf => encode::protobuf::is_of(message, channel.as_str()),
         }
     }
 

@@ -7,7 +7,7 @@ mod encode;
 
 use bytes::BytesMut;
 use curfew_model::json::{self, Fault, Rules};
-use curfew_model::{ClientRequest, CommandId, Message, MessageKind, Push, Reply};
+use curfew_model::{Channel, ClientRequest, CommandId, Message, MessageKind, Push, Reply};
 
 use crate::{DecodeError, Protocol};
 
@@ -55,6 +55,10 @@ impl Protocol for Native {
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         encode::push(push, out);
         true
+    }
+
+    fn is_of(&self, message: &[u8], channel: &Channel) -> bool {
+        encode::is_of(message, channel)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use curfew_model::{
-    ClientRequest, CommandId, Disconnect, ErrorCode, Message, MessageKind, Push, Reply,
+    Channel, ClientRequest, CommandId, Disconnect, ErrorCode, Message, MessageKind, Push, Reply,
 };
 
 /// Reason why a message is not a command.
@@ -41,7 +41,7 @@ pub struct Rules {
     /// The reply to `subscribe` has the publications that the subscriber missed.
     pub recovers_in_answer: bool,
     /// `unsubscribe` always succeeds: even over the rate, without a lease or without a
-    /// subscription.
+    /// subscription. It counts against the rate like any command.
     pub unsubscribes_always: bool,
     /// A gap ends the subscription, which the client resumes by its position.
     pub gap_ends_subscription: bool,
@@ -98,6 +98,11 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// Appends a push, with the same bytes for every session of this encoding. Returns false, and
     /// writes nothing, if the protocol cannot express it.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
+
+    /// True if `message`, which this encoding has written, is a push for the subscribers of
+    /// `channel`: a publication, a gap, or a change of presence. The push that tells a subscriber of
+    /// the end of its subscription is none of these.
+    fn is_of(&self, message: &[u8], channel: &Channel) -> bool;
 
     /// The difference from which a client computes a publication's data, `target`, given the data
     /// of the previous publication, `base`. `None` if the publication is sent whole: the protocol

@@ -153,7 +153,7 @@ async fn leave(
     if let Some(ending) = ending {
         // The hub ends the session first, so that nothing more is queued even if the writes below
         // fail.
-        node.hub().end(&member, ending);
+        state.context.node.hub().end(&member, ending);
     }
     // Before the last frames, for which a slow client has time.
     let departures = node.depart_from_all(&member);
@@ -161,6 +161,11 @@ async fn leave(
         let last = poll_fn(|cx| {
             // Registered first: a revocation during the write must wake this task.
             member.outbox().wake_on_end(cx);
+            // A reload may still take away the channel of a queued frame.
+            if member.outbox().take_reconsider() {
+                state.reconsider();
+            }
+            let node = &state.context.node;
             let mut socket = Polled(transport, cx);
             match member.write_last(node.hub(), node.clock().as_ref(), &mut socket) {
                 Progress::Blocked { .. } => Poll::Pending,

@@ -72,7 +72,12 @@ impl SessionState {
                     id,
                     began,
                 };
-                commands::unsubscribe::run(self, request, &channel)
+                // It succeeds over the rate too, and counts like any other.
+                let settings = self.context.settings.load();
+                match self.over_rate(&settings) {
+                    Some(excess) if excess >= SUSTAINED => Disconnect::RATE_LIMITED.into(),
+                    _ => commands::unsubscribe::run(self, request, &channel),
+                }
             }
             Ok(ClientRequest::Command { id, command }) => {
                 let request = RequestInfo {
@@ -210,26 +215,33 @@ impl SessionState {
         request: &RequestInfo,
         origin: impl FnOnce() -> Origin,
     ) -> Result<(), Reaction> {
+        match self.over_rate(settings) {
+            None => Ok(()),
+            Some(excess) if excess >= SUSTAINED => Err(Disconnect::RATE_LIMITED.into()),
+            Some(_) => Err(self.reject(
+                request,
+                origin(),
+                ErrorCode::RateLimited,
+                "over the rate; the command was not acted on",
+            )),
+        }
+    }
+
+    /// Counts a command against the session's rate. Returns the duration of the excess if it is over
+    /// the rate.
+    fn over_rate(&mut self, settings: &SessionSettings) -> Option<Duration> {
         let rate = settings.limits.messages_per_second;
         if rate == 0 {
-            return Ok(());
+            return None;
         }
         let (quota, now) = (Quota::of_a_second(rate), Instant::now());
         let kept = self
             .rate
             .get_or_insert_with(|| Box::new(CommandRate::new(quota, now)));
-        if kept.bucket.take(quota, now.into_std()) {
-            return Ok(());
+        match kept.bucket.take(quota, now.into_std()) {
+            true => None,
+            false => Some(kept.excess.note(now)),
         }
-        if kept.excess.note(now) >= SUSTAINED {
-            return Err(Disconnect::RATE_LIMITED.into());
-        }
-        Err(self.reject(
-            request,
-            origin(),
-            ErrorCode::RateLimited,
-            "over the rate; the command was not acted on",
-        ))
     }
 
     fn on_bad_form(

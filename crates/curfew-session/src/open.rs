@@ -407,7 +407,12 @@ impl SessionState {
             // precede them.
             match subscriptions.is_empty() {
                 true => self.send(frame),
-                false => member.send_first(self.context.node.hub(), frame),
+                false => {
+                    let recovered = subscriptions.iter();
+                    let recovered = recovered.filter(|(_, told)| !told.publications.is_empty());
+                    let of = recovered.map(|(channel, _)| channel.clone()).collect();
+                    member.send_first(self.context.node.hub(), frame, of);
+                }
             }
         }
         self.schedule_expiry(&principal);

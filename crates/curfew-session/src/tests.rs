@@ -9,6 +9,7 @@ mod ending;
 mod faults;
 mod flushed;
 mod lease;
+mod lost;
 mod peer;
 mod pipeline;
 mod recovered;
@@ -259,17 +260,7 @@ impl Harness {
 
     /// Publishes from outside any session.
     fn publish(&self, channel: &str, data: &str) {
-        let channel = Channel::parse(channel).unwrap();
-        let data = Bytes::copy_from_slice(data.as_bytes());
-        self.hub().broadcast(&Publication {
-            channel,
-            data,
-            from: None,
-            sender: None,
-            is_binary: false,
-            entry: None,
-            trace: None,
-        });
+        self.hub().broadcast(&publication(channel, data));
     }
 
     /// Replaces the policy, as a reload does.
@@ -341,6 +332,19 @@ async fn fill(harness: &Harness, mut peer: Peer) -> Peer {
     }
     time::sleep(Duration::from_millis(10)).await;
     peer
+}
+
+/// A publication from outside any session.
+fn publication(channel: &str, data: &str) -> Publication {
+    Publication {
+        channel: Channel::parse(channel).unwrap(),
+        data: Bytes::copy_from_slice(data.as_bytes()),
+        from: None,
+        sender: None,
+        is_binary: false,
+        entry: None,
+        trace: None,
+    }
 }
 
 /// A policy that allows only these actions, on every channel.

@@ -79,6 +79,17 @@ pub fn masked(opcode: Opcode, payload: &[u8]) -> Bytes {
     frame.freeze()
 }
 
+/// The payload of an unmasked frame that [`encode`] has made.
+pub fn payload(frame: &[u8]) -> &[u8] {
+    // RFC 6455 §5.2: two bytes, and behind them the length where it does not fit the second.
+    let head = match frame.get(1) {
+        Some(127) => MAX_HEAD_BYTES,
+        Some(126) => 4,
+        _ => 2,
+    };
+    frame.get(head..).unwrap_or_default()
+}
+
 /// Encodes a text frame. `payload` must be UTF-8.
 pub fn text(payload: &[u8]) -> Bytes {
     encode_slice(Opcode::Text, payload)

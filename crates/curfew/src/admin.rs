@@ -13,7 +13,7 @@ pub(crate) mod sessions;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use bytes::Bytes;
 use curfew_identity::exchange::{connect, exchange};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
@@ -22,6 +22,7 @@ use http_body_util::Full;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::cli::AdminArgs;
@@ -48,15 +49,21 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC
 /// The variable that may hold the admin key itself.
 const KEY_VARIABLE: &str = "CURFEW_ADMIN_KEY";
 
-/// The admin API of one node.
+/// The admin API, at the first of several nodes that can be reached.
 pub(crate) struct AdminClient {
+    nodes: Vec<Node>,
+    key: Option<HeaderValue>,
+}
+
+/// The admin API of one node.
+#[derive(Debug, PartialEq, Eq)]
+struct Node {
     /// Host and port, for the connection.
     address: String,
     /// The value of the `Host` header.
     host: String,
     /// The base path of the API, without a slash at its end.
     base: String,
-    key: Option<HeaderValue>,
 }
 
 /// A successful answer.
@@ -67,13 +74,10 @@ pub(crate) struct AdminAnswer {
 impl AdminClient {
     /// Reads the address and the key.
     pub(crate) fn new(args: &AdminArgs) -> Result<Self, Failure> {
-        let (address, host, base) = parse_url(&args.url).map_err(Failure::Usage)?;
-        Ok(Self {
-            address,
-            host,
-            base,
-            key: key(args)?,
-        })
+        let nodes = args.url.split(',').map(|url| parse_url(url.trim()));
+        let nodes = nodes.collect::<Result<_, _>>().map_err(Failure::Usage)?;
+        let key = key(args)?;
+        Ok(Self { nodes, key })
     }
 
     /// Sends a request and waits for the answer. An answer without success is an error.
@@ -86,24 +90,46 @@ impl AdminClient {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let request = self.request(method, path, body)?;
-        let (status, body) = runtime.block_on(self.exchange(request))?;
+        let asked = async {
+            // A node that is asked may have acted, so no other is asked after it.
+            let (node, stream) = self.reach().await?;
+            let request = self.request(node, method, path, body)?;
+            Ok::<_, Failure>(node.exchange(stream, request).await?)
+        };
+        let (status, body) = runtime.block_on(asked)?;
         if status.is_success() {
             return Ok(AdminAnswer { body });
         }
         Err(Failure::Other(refusal(status, &body, self.key.is_some())))
     }
 
+    /// Connects to the first node that can be reached.
+    async fn reach(&self) -> anyhow::Result<(&Node, TcpStream)> {
+        let mut missed = Vec::new();
+        for node in &self.nodes {
+            match node.connect().await {
+                Ok(stream) => return Ok((node, stream)),
+                Err(error) => missed.push(error),
+            }
+        }
+        if missed.len() == 1 {
+            return Err(missed.swap_remove(0));
+        }
+        let told = missed.iter().map(|error| format!("\n  {error:#}"));
+        bail!("no node can be reached{}", told.collect::<String>())
+    }
+
     fn request(
         &self,
+        node: &Node,
         method: Method,
         path: &str,
         body: Option<String>,
     ) -> Result<Request<Full<Bytes>>, Failure> {
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{}{path}", self.base))
-            .header(HOST, &self.host)
+            .uri(format!("{}{path}", node.base))
+            .header(HOST, &node.host)
             .header(ACCEPT, "application/json");
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key);
@@ -114,9 +140,11 @@ impl AdminClient {
         let body = Full::new(Bytes::from(body.unwrap_or_default()));
         Ok(request.body(body).context("write the request")?)
     }
+}
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let stream = timeout(CONNECT_TIMEOUT, connect(&self.address))
+impl Node {
+    async fn connect(&self) -> anyhow::Result<TcpStream> {
+        timeout(CONNECT_TIMEOUT, connect(&self.address))
             .await
             .map_err(|_| anyhow!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))
             .and_then(|connected| Ok(connected?))
@@ -125,7 +153,14 @@ impl AdminClient {
                     "connect to the admin listener {} (is the node running? see --url)",
                     self.address
                 )
-            })?;
+            })
+    }
+
+    async fn exchange(
+        &self,
+        stream: TcpStream,
+        request: Request<Full<Bytes>>,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         let exchange = exchange(stream, request, MAX_ANSWER_BYTES, |_| anyhow::Ok(()));
         timeout(ANSWER_TIMEOUT, exchange)
             .await
@@ -148,8 +183,8 @@ impl AdminAnswer {
     }
 }
 
-/// Address, `Host` header and base path of `http://host:port/path`.
-fn parse_url(url: &str) -> Result<(String, String, String), String> {
+/// The node at `http://host:port/path`.
+fn parse_url(url: &str) -> Result<Node, String> {
     let wrong = || format!("--url {url:?} is not of the form http://127.0.0.1:9090");
     let uri: Uri = url.parse().map_err(|_| wrong())?;
     match uri.scheme_str() {
@@ -176,7 +211,11 @@ fn parse_url(url: &str) -> Result<(String, String, String), String> {
         authority.port_u16().unwrap_or(80)
     );
     let base = uri.path().trim_end_matches('/').to_owned();
-    Ok((address, authority.as_str().to_owned(), base))
+    Ok(Node {
+        address,
+        host: authority.as_str().to_owned(),
+        base,
+    })
 }
 
 /// The admin key, from the file or the variable.
@@ -303,7 +342,7 @@ mod tests {
             let found = parse_url(url).ok();
             let found = found
                 .as_ref()
-                .map(|(a, h, b)| (a.as_str(), h.as_str(), b.as_str()));
+                .map(|node| (&*node.address, &*node.host, &*node.base));
             assert_eq!(found, expect, "{url}");
         }
     }

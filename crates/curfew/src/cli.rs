@@ -108,7 +108,8 @@ impl ConfigArgs {
 /// The address of the admin API, and its key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdminArgs {
-    /// The admin listener of any node
+    /// The admin listener of any node; or of several, with commas between them: the first that can
+    /// be reached is asked
     #[arg(
         long,
         value_name = "URL",

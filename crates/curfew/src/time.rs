@@ -40,8 +40,14 @@ pub(crate) fn relative(time: u64, now: u64) -> String {
     }
 }
 
+/// The largest unit and the one below it.
 fn short(seconds: u64) -> String {
-    duration::shown(Duration::from_secs(seconds))
+    let unit = match seconds {
+        0..3600 => 1,
+        3600..86_400 => 60,
+        _ => 3600,
+    };
+    duration::shown(Duration::from_secs(seconds / unit * unit))
 }
 
 #[cfg(test)]
@@ -73,6 +79,9 @@ mod tests {
             (100, "now"),
             (90, "10s ago"),
             (100 + 3723, "in 1h 2m"),
+            (100 + 3601, "in 1h"),
+            (100 + 86_399, "in 23h 59m"),
+            (100 + 86_401, "in 1 day"),
             (100 + 90_061, "in 1 day 1h"),
             (100 + 200_000, "in 2 days 7h"),
         ] {

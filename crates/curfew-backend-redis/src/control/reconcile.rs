@@ -101,12 +101,13 @@ impl Control {
             if generation.pushes.has(&written.key) {
                 continue;
             }
-            let count = self.apply(&written.revoked(known), began).count();
-            ended += count;
-            // While a session is not indexed by a kind, no push of this kind finds the session.
-            // Such a session does not count as missed.
+            let sessions = self.apply(&written.revoked(known), began);
+            ended += sessions.count();
+            // A push finds no session by a kind until the session is indexed by it. Such a session
+            // does not count as missed. Neither does one that is opening: its push may have come
+            // before it was registered, and its own check refuses it.
             if self.core.events.finds(written.key.kind()) {
-                missed += count;
+                missed += sessions.open();
             }
         }
         if missed > 0 {

@@ -8,7 +8,6 @@ use curfew_model::{Channel, Disconnect, Principal, Revocation, RevocationKey};
 
 use super::Member;
 use crate::index::Index;
-use crate::outbox::Mark;
 
 /// The token of a subscription.
 #[derive(Debug)]
@@ -102,24 +101,5 @@ impl Member {
         let principals = self.principals.lock();
         let mut bound = principals.bound.iter().flat_map(|bound| bound.iter());
         bound.any(|one| self.covered_by(&one.principal, key, revocation).is_some())
-    }
-
-    /// The mark of a frame of `channel`, if the subscription has a token of its own.
-    #[inline]
-    pub(crate) fn mark(&self, channel: &Channel) -> Option<Mark> {
-        // The flag is set before the session listens to the channel. Nearly every session has no
-        // such token.
-        match self.is_bound.load(Ordering::Relaxed) {
-            true => self.mark_of_bound(channel),
-            false => None,
-        }
-    }
-
-    #[cold]
-    fn mark_of_bound(&self, channel: &Channel) -> Option<Mark> {
-        let principals = self.principals.lock();
-        let mut bound = principals.bound.iter().flat_map(|bound| bound.iter());
-        let is_bound = bound.any(|one| one.channel == *channel);
-        is_bound.then(|| Mark::Of(channel.clone()))
     }
 }

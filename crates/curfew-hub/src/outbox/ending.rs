@@ -25,6 +25,16 @@ impl Ending {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
+    /// True if this ending takes the place of an earlier one: a revocation of any other, and one for
+    /// frames that cannot be taken back of one that lets them out.
+    pub(super) fn replaces(self, earlier: Self) -> bool {
+        let is_earlier = |disconnect| earlier.disconnect == disconnect;
+        if self.is_revocation() {
+            return !is_earlier(Disconnect::REVOKED) && !is_earlier(self.disconnect);
+        }
+        self.disconnect == Disconnect::INSUFFICIENT_STATE && !earlier.withholds()
+    }
+
     /// True if queued frames are still sent before the close. Queued frames are dropped if access
     /// is withdrawn, if the client recovers the frames over a new connection, or if the client does
     /// not read.

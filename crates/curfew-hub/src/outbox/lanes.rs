@@ -11,7 +11,7 @@ use curfew_ws::{Socket, WriteBatch};
 
 use super::Progress;
 use super::withdraw::Mark;
-use crate::FrameCounts;
+use crate::{FrameCounts, Wire};
 
 /// Frames on their way to one socket.
 ///
@@ -26,7 +26,7 @@ use crate::FrameCounts;
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// The marked frames of the normal lane, in order, each with its index from the front.
+    /// The marks of frames in the normal lane, in order of their places, which count from the front.
     marks: Option<Box<Vec<(usize, Mark)>>>,
     /// True if the first notice is the answer to the upgrade request, which is no frame.
     has_answer: bool,
@@ -124,10 +124,15 @@ impl Lanes {
 
     /// Adds a frame to the normal lane ahead of all others. The caller makes sure that no frame of
     /// the normal lane is written in part.
-    pub(super) fn push_first(&mut self, frame: Bytes) {
-        if let Some(marks) = &mut self.marks {
-            marks.iter_mut().for_each(|(place, _)| *place += 1);
-        }
+    pub(super) fn push_first(&mut self, frame: Bytes, first: Vec<Mark>) {
+        let behind = self.marks.take().into_iter().flat_map(|marks| *marks);
+        let behind = behind.map(|(place, mark)| (place + 1, mark));
+        let marks: Vec<_> = first
+            .into_iter()
+            .map(|mark| (0, mark))
+            .chain(behind)
+            .collect();
+        self.marks = (!marks.is_empty()).then(|| Box::new(marks));
         self.normal.push_front(frame);
     }
 
@@ -135,7 +140,10 @@ impl Lanes {
     /// frame. Returns the moved bytes.
     pub(super) fn release_notices(&mut self) -> usize {
         let first = usize::from(self.begun == Some(Lane::Normal));
-        let released = self.take_marked(|place, mark| place >= first && *mark == Mark::Notice);
+        let marks = self.marks.iter().flat_map(|marks| marks.iter());
+        let notices = marks.filter(|(place, mark)| *place >= first && *mark == Mark::Notice);
+        let notices: Vec<_> = notices.map(|(place, _)| *place).collect();
+        let released = self.take_out(|place, _| notices.binary_search(&place).is_ok());
         let bytes = released.iter().map(Bytes::len).sum();
         for frame in released {
             self.push_notice(frame);
@@ -143,39 +151,41 @@ impl Lanes {
         bytes
     }
 
-    /// Drops the frames marked with `channel`. Returns the dropped bytes and frames. If one of them
-    /// is written in part or is a reply, or the socket holds normal bytes back, the result is
-    /// `None` and nothing is dropped.
-    pub(super) fn withdraw(&mut self, channel: &Channel) -> Option<(usize, usize)> {
+    /// Drops the frames of `channel`, which `wire` has made. Returns the dropped bytes and frames;
+    /// `None`, and drops nothing, if one of them is written in part or is an answer.
+    pub(super) fn withdraw(&mut self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
             // The socket holds back bytes that may be of the channel.
             return None;
         }
-        let is_begun = |place: usize| place == 0 && self.begun == Some(Lane::Normal);
-        let marks = self.marks.iter().flat_map(|marks| marks.iter());
-        let mut of_channel = marks.filter(|(_, mark)| mark.is_of(channel));
-        if of_channel.any(|(place, mark)| is_begun(*place) || matches!(mark, Mark::Answer(_))) {
+        let mut marks = self.marks.iter().flat_map(|marks| marks.iter());
+        if marks.any(|(_, mark)| mark.is_out_of_reach(channel, wire)) {
             return None;
         }
-        let dropped = self.take_marked(|_, mark| mark.is_of(channel));
+        let first = usize::from(self.begun == Some(Lane::Normal));
+        let dropped = self.take_out(|place, frame| place >= first && wire.is_of(frame, channel));
         Some((dropped.iter().map(Bytes::len).sum(), dropped.len()))
     }
 
-    /// Takes marked frames out of the normal lane.
-    fn take_marked(&mut self, is_taken: impl Fn(usize, &Mark) -> bool) -> Vec<Bytes> {
-        let Some(marks) = self.marks.take() else {
-            return Vec::new();
-        };
-        let (mut taken, mut left) = (Vec::new(), Vec::new());
-        for (place, mark) in *marks {
-            // Each removal moves the later frames forward by one.
-            let now_at = place - taken.len();
-            match is_taken(place, &mark) {
-                true => taken.extend(self.normal.remove(now_at)),
-                false => left.push((now_at, mark)),
+    /// Takes frames out of the normal lane, by their place and their bytes.
+    fn take_out(&mut self, is_taken: impl Fn(usize, &Bytes) -> bool) -> Vec<Bytes> {
+        let (mut taken, mut places, mut place) = (Vec::new(), Vec::new(), 0);
+        self.normal.retain(|frame| {
+            let stays = !is_taken(place, frame);
+            if !stays {
+                taken.push(frame.clone());
+                places.push(place);
+            }
+            place += 1;
+            stays
+        });
+        if let Some(marks) = &mut self.marks {
+            marks.retain(|(place, _)| places.binary_search(place).is_err());
+            for (place, _) in marks.iter_mut() {
+                // Each frame that is taken moves the later ones up by one.
+                *place -= places.partition_point(|taken| taken < place);
             }
         }
-        self.marks = (!left.is_empty()).then(|| Box::new(left));
         taken
     }
 
@@ -321,6 +331,10 @@ impl Lanes {
             marks.retain(|(place, _)| *place >= out.frames);
             marks.iter_mut().for_each(|(place, _)| *place -= out.frames);
         }
+        if let Some(whole) = out.whole {
+            let marks = self.marks.get_or_insert_default();
+            marks.insert(0, (0, Mark::Begun(whole)));
+        }
         if self.normal.is_empty() {
             // An idle session holds no buffer.
             self.normal = VecDeque::new();
@@ -368,6 +382,8 @@ struct Out {
     frames: usize,
     /// True if the front frame is written in part.
     begun: bool,
+    /// That frame as it was, if this is its first part.
+    whole: Option<Bytes>,
 }
 
 /// Removes written bytes of the answer to the upgrade request from the front of the notices.
@@ -397,6 +413,7 @@ fn advance(
         bytes: 0,
         frames: 0,
         begun,
+        whole: None,
     };
     while let Some(front) = frames.front_mut() {
         let left = some - out.bytes;
@@ -407,6 +424,7 @@ fn advance(
             counts.add(front);
         }
         if left < front.len() {
+            out.whole = (!out.begun).then(|| front.clone());
             front.advance(left);
             out.bytes = some;
             out.begun = true;

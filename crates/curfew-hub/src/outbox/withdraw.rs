@@ -1,48 +1,51 @@
-//! Frames of a subscription whose token is revoked.
+//! Frames of a subscription that the server takes away.
 
+use bytes::Bytes;
 use curfew_model::Channel;
 
 use super::Outbox;
+use crate::Wire;
 
-/// The special treatment of a frame in the normal lane.
+/// What is known of a frame in the normal lane besides its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// A notice that waits in the normal lane, so that it does not overtake normal frames.
+    /// It is a notice that keeps its turn.
     Notice,
-    /// A frame of a channel whose subscription has a token of its own.
-    Of(Channel),
-    /// The reply to such a subscription, with the publications that the client missed.
+    /// It is an answer with publications of the channel.
     Answer(Channel),
+    /// It is written in part, and was this.
+    Begun(Bytes),
 }
 
 impl Mark {
-    /// The mark of a subscription's reply, if the subscription's other frames have this mark.
-    pub(crate) fn of_answer(self) -> Self {
-        match self {
-            Self::Of(channel) => Self::Answer(channel),
-            other => other,
-        }
-    }
-
-    /// True for a frame that is sent only while the subscription to `channel` lasts.
-    pub(super) fn is_of(&self, channel: &Channel) -> bool {
+    /// True for a frame of `channel` that cannot be taken back: the client waits for it, or has a
+    /// part of it.
+    pub(super) fn is_out_of_reach(&self, channel: &Channel, wire: &Wire) -> bool {
         match self {
             Self::Notice => false,
-            Self::Of(of) | Self::Answer(of) => of == channel,
+            Self::Answer(of) => of == channel,
+            Self::Begun(frame) => wire.is_of(frame, channel),
         }
     }
 }
 
 impl Outbox {
-    /// Drops the frames of a withdrawn subscription. Returns the dropped bytes and frames; `None`
-    /// if one of them must stay: it is being written, or it is the reply that the client waits for.
-    pub(crate) fn withdraw(&self, channel: &Channel) -> Option<(usize, usize)> {
+    /// For the session's task, at the end: true if its subscriptions must be decided anew before it
+    /// writes.
+    pub fn take_reconsider(&self) -> bool {
+        std::mem::take(&mut self.state.lock().reconsider)
+    }
+
+    /// Drops the frames of a subscription that was taken away. They are known by their bytes, which
+    /// are of `wire`. Returns the dropped bytes and frames; `None` if one of them is out of reach:
+    /// it is being written, or the client waits for it.
+    pub(crate) fn withdraw(&self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         if state.lanes.normal_bytes() < state.unwritten {
             // A write is in progress, with frames that are not in the lanes.
             return None;
         }
-        let (bytes, frames) = state.lanes.withdraw(channel)?;
+        let (bytes, frames) = state.lanes.withdraw(channel, wire)?;
         if frames > 0 {
             // Timed deliveries are found by their index in the queue, which has changed.
             state.arrivals.clear();

@@ -175,15 +175,13 @@ impl Hub {
                 was_read: read.is_some(),
             };
             if let Some(frame) = answer(joined, &missed.in_answer) {
-                let mark = match missed.in_answer.is_empty() {
-                    true => None,
-                    false => member.mark(channel).map(Mark::of_answer),
-                };
+                let has_publications = !missed.in_answer.is_empty();
+                let mark = has_publications.then(|| Mark::Answer(channel.clone()));
                 self.send_as(member, frame, mark);
             }
             for frame in missed.frames {
                 let size = frame.len();
-                if self.deliver(member, channel, frame, None) {
+                if self.deliver(member, frame, None) {
                     self.count_queued(size);
                 }
             }

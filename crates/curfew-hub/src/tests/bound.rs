@@ -25,9 +25,11 @@ fn bind(harness: &Harness, member: &Arc<Member>, token: &str) -> Arc<Principal> 
     bound
 }
 
+/// The data of each begins with the channel's name and a dot.
 fn publish(harness: &Harness, messages: &[(&str, &str)]) {
     for (name, data) in messages {
-        assert_eq!(harness.publish(&channel(name), data).queued, 1);
+        let data = format!("{name}.{data}");
+        assert_eq!(harness.publish(&channel(name), &data).queued, 1);
     }
 }
 
@@ -61,7 +63,7 @@ fn a_revoked_token_ends_its_subscription_and_lets_go_of_its_frames_alone() {
         assert!(harness.hub.leaving(&key, &revocation).is_empty());
         drop(suspension);
         assert_eq!(harness.dropped(DropReason::Revoked), 2);
-        assert_eq!(harness.hub.queued_bytes(), 2 * 3);
+        assert_eq!(harness.hub.queued_bytes(), 2 * 8);
         assert_eq!(
             member.withdrawn(&channel("room")),
             Some(Disconnect::REVOKED)
@@ -71,7 +73,7 @@ fn a_revoked_token_ends_its_subscription_and_lets_go_of_its_frames_alone() {
         let progress = harness.write(&member, &mut Pipe::default());
         assert!(matches!(progress, Progress::Reconsider), "{progress:?}");
         assert_eq!(harness.publish(&channel("room"), "5").queued, 0);
-        assert_eq!(payloads(&harness.drain(&member)), ["2", "4"]);
+        assert_eq!(payloads(&harness.drain(&member)), ["hall.2", "hall.4"]);
         let again = harness.hub.revoke(&key, &revocation);
         assert_eq!((again.sessions.len(), again.subscriptions), (0, 0));
     }
@@ -96,9 +98,9 @@ fn a_session_that_is_covered_itself_ends_with_its_subscriptions() {
 fn a_session_whose_answer_waits_ends_and_comes_back() {
     let harness = Harness::new();
     let member = subscribed(&harness);
-    let mark = member.mark(&channel("room")).map(Mark::of_answer);
+    let mark = Mark::Answer(channel("room"));
     let answer = Bytes::from_static(b"\x81\x01a");
-    assert!(harness.hub.send_as(&member, answer, mark));
+    assert!(harness.hub.send_as(&member, answer, Some(mark)));
     let key = RevocationKey::token("s1");
     assert_eq!(
         harness
@@ -171,7 +173,7 @@ fn a_session_amid_another_frame_goes_on_behind_it() {
         taken,
         ..Pipe::default()
     };
-    assert_eq!(payloads(&whole.frames()), ["123456", "3"]);
+    assert_eq!(payloads(&whole.frames()), ["hall.123456", "hall.3"]);
 }
 
 #[test]
@@ -192,7 +194,7 @@ fn notices_keep_their_turn_beside_frames_that_are_taken_out() {
         harness.write(&member, &mut Pipe::default()),
         Progress::Reconsider
     ));
-    assert_eq!(payloads(&harness.drain(&member)), ["2", "4"]);
+    assert_eq!(payloads(&harness.drain(&member)), ["hall.2", "hall.4"]);
     assert_eq!(harness.hub.queued_bytes(), 0);
 }
 
@@ -211,7 +213,7 @@ fn a_newer_token_takes_the_place_of_the_older_one() {
         harness.hub.revoke(&key, &Revocation::default())
     };
     assert_eq!(revoke("s1").subscriptions, 0);
-    assert_eq!(payloads(&harness.drain(&member)), ["1"]);
+    assert_eq!(payloads(&harness.drain(&member)), ["room.1"]);
     // Once the token is removed, no revocation would find a waiting frame, so `unbind` drops it.
     publish(&harness, &[("room", "2")]);
     harness.hub.unbind(&member, &channel("room"), &new);

@@ -15,6 +15,9 @@ const MAX_HEAD_BYTES: usize = 10;
 /// Initial room for a message. Most messages fit and need no reallocation.
 const SHORT_MESSAGE_BYTES: usize = 128;
 
+/// The start of an event, before its message.
+const EVENT_START: &[u8] = b"data: ";
+
 /// The streamed answer to a POST request. A line ends each JSON message; a Protobuf message begins
 /// with its length.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,6 +46,10 @@ impl Framing for HttpStream {
         })
     }
 
+    fn content<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        behind_head(frame)
+    }
+
     /// Empty: the protocols that this transport carries have pings of their own.
     fn ping(&self) -> Bytes {
         Bytes::new()
@@ -64,11 +71,16 @@ impl Framing for EventStream {
         write: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Option<Bytes> {
         chunk(|out| {
-            out.put_slice(b"data: ");
+            out.put_slice(EVENT_START);
             let is_told = write(out);
             out.put_slice(b"\n\n");
             is_told
         })
+    }
+
+    fn content<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        let event = behind_head(frame);
+        event.strip_prefix(EVENT_START).unwrap_or(event)
     }
 
     /// A comment, which clients ignore.
@@ -79,6 +91,13 @@ impl Framing for EventStream {
     fn close(&self, _code: u16, _reason: &str) -> Bytes {
         Bytes::from_static(LAST_CHUNK)
     }
+}
+
+/// The content of a chunk, and what ends the chunk.
+fn behind_head(chunk: &[u8]) -> &[u8] {
+    let mut lines = chunk.windows(2);
+    let end = lines.position(|bytes| bytes == b"\r\n");
+    end.map_or(chunk, |end| &chunk[end + 2..])
 }
 
 /// A chunk with this content; `None` if `write` returns false.
@@ -121,6 +140,14 @@ mod tests {
         assert_eq!(&long[..8], b"11170\r\nx");
         assert!(long.ends_with(b"x\r\n"));
         assert_eq!(&HttpStream.close(3001, "shutdown")[..], b"0\r\n\r\n");
+        for (framing, frame, content) in [
+            (&HttpStream as &dyn Framing, &text, &b"{}"[..]),
+            (&HttpStream, &bytes, b"\x01\x08"),
+            (&HttpStream, &long, &[b'x'; 70_000]),
+            (&EventStream, &event, b"{}"),
+        ] {
+            assert!(framing.content(frame).starts_with(content));
+        }
     }
 
     #[test]

@@ -5,12 +5,15 @@ use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
 use curfew_model::{DataForm, Present, SessionId};
-use curfew_protocol::json::put_string;
+use curfew_protocol::json::{put_string, strip_string};
 
 use super::{Field, Fields, Published, Root, put_present};
 
 /// Bytes of a publication's message besides channel, data and sender.
 const PUSH_OVERHEAD: usize = 112;
+
+/// The start of a push to the subscribers of a channel, before the channel's name.
+const PUSH_START: &[u8] = b"{\"push\":{\"channel\":";
 
 /// Bytes of a sender besides its user and its information.
 const SENDER_OVERHEAD: usize = 80;
@@ -83,7 +86,7 @@ impl<'o> Root for Json<'o> {
         });
         self.out
             .reserve(PUSH_OVERHEAD + channel.len() + data + sender);
-        self.out.put_slice(b"{\"push\":{\"channel\":");
+        self.out.put_slice(PUSH_START);
         put_string(channel.as_bytes(), self.out);
         self.out.put_slice(b",\"pub\":{");
         self.publication(publication);
@@ -206,6 +209,14 @@ impl Json<'_> {
     fn sender(&mut self, sender: &Present) {
         self.message(("info", 5), |fields| put_present(fields, sender));
     }
+}
+
+/// True for a push of a kind that only the subscribers of `channel` are sent.
+pub(crate) fn is_of(message: &[u8], channel: &str) -> bool {
+    let rest = message.strip_prefix(PUSH_START);
+    let rest = rest.and_then(|rest| strip_string(rest, channel));
+    let kinds = [&b",\"pub\":"[..], b",\"join\":", b",\"leave\":"];
+    rest.is_some_and(|rest| kinds.iter().any(|kind| rest.starts_with(kind)))
 }
 
 /// Writes a JSON value on one line, because a newline ends a message. Line ends within JSON strings

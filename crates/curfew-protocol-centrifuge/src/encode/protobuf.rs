@@ -160,6 +160,36 @@ impl Fields for Protobuf<'_> {
     }
 }
 
+/// True for a push of a kind that only the subscribers of `channel` are sent.
+pub(crate) fn is_of(message: &[u8], channel: &str) -> bool {
+    let is_kind = |rest: &[u8]| {
+        let mut kinds = [4, 5, 6].map(|tag| (tag << 3 | BYTES) as u8).into_iter();
+        kinds.any(|kind| rest.first() == Some(&kind))
+    };
+    let push = strip_varint(message).and_then(|reply| strip_key(reply, 4));
+    let push = push.and_then(strip_varint);
+    push.and_then(|push| strip_text(push, 2, channel))
+        .is_some_and(is_kind)
+}
+
+/// The rest behind a field that has this text; `None` for another one.
+fn strip_text<'m>(message: &'m [u8], tag: u8, text: &str) -> Option<&'m [u8]> {
+    let (digits, length) = varint(text.len() as u64);
+    let rest = strip_key(message, tag)?.strip_prefix(&digits[..length])?;
+    rest.strip_prefix(text.as_bytes())
+}
+
+/// The rest behind the key of a field of bytes; `None` for another field.
+fn strip_key(message: &[u8], tag: u8) -> Option<&[u8]> {
+    message.strip_prefix(&[tag << 3 | BYTES as u8])
+}
+
+/// The rest behind a number.
+fn strip_varint(bytes: &[u8]) -> Option<&[u8]> {
+    let last = bytes.iter().position(|byte| byte & 0x80 == 0)?;
+    Some(&bytes[last + 1..])
+}
+
 fn data<'p>(publication: &Published<'p>) -> &'p [u8] {
     match publication.form {
         DataForm::Plain | DataForm::Whole => publication.data,

@@ -97,6 +97,12 @@ fn push_over(transport: Over, push: &Push<'_>, json: &str, wire: wire::Push) {
         ..protocol
     };
     assert_eq!(text(pushed(over(JSON), push).unwrap()), json);
+    let news = channel("news");
+    let is_of = matches!(push, Push::Message { .. } | Push::Presence { .. });
+    for protocol in [JSON, PROTOBUF] {
+        let message = pushed(over(protocol), push).unwrap();
+        assert_eq!(protocol.is_of(&message, &news), is_of, "{json}");
+    }
     let wire = wire::Reply {
         push: Some(wire),
         ..wire::Reply::default()

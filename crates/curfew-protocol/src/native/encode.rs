@@ -4,9 +4,12 @@
 use std::fmt::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
-use curfew_model::{CommandId, Disconnect, Position, Present, Publication, Push, Reply, TraceId};
+use curfew_model::{
+    Channel, CommandId, Disconnect, Position, PresenceChange, Present, Publication, Push, Reply,
+    TraceId,
+};
 
-use crate::json;
+use crate::json::{self, strip_string};
 
 /// Bytes of a `message` frame besides channel, data and sender.
 const MESSAGE_OVERHEAD: usize = 64;
@@ -177,6 +180,19 @@ pub(super) fn push(push: &Push<'_>, out: &mut BytesMut) {
         }
     }
     out.put_u8(b'}');
+}
+
+/// See [`crate::Protocol::is_of`].
+pub(super) fn is_of(message: &[u8], channel: &Channel) -> bool {
+    let changes = [PresenceChange::Join, PresenceChange::Leave].map(PresenceChange::as_str);
+    let kinds = ["message", "gap"].into_iter().chain(changes);
+    let behind_kind = |kind: &str| {
+        let rest = message.strip_prefix(b"{\"type\":\"")?;
+        rest.strip_prefix(kind.as_bytes())?
+            .strip_prefix(b"\",\"channel\":")
+    };
+    let mut named = kinds.filter_map(behind_kind);
+    named.any(|rest| strip_string(rest, channel.as_str()).is_some())
 }
 
 /// Opens the reply to a command that succeeded. Without an id, returns false and writes nothing.

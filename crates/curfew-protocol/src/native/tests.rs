@@ -779,7 +779,30 @@ fn pushes_are_written_as_the_contract_shows() {
         ),
     ] {
         assert_eq!(pushed(&push), expect);
+        let is_of = matches!(
+            push,
+            Push::Message { .. } | Push::Gap { .. } | Push::Presence { .. }
+        );
+        assert_eq!(Native.is_of(expect.as_bytes(), &channel), is_of, "{expect}");
     }
+}
+
+#[test]
+fn a_push_is_recognized_by_its_whole_channel_alone() {
+    let names = [r#"a"b"#, r"a\b", "a", "ab", r#"a""#, r#"a","data":1"#, "ä"];
+    let channels = names.map(|name| Channel::parse(name).unwrap());
+    for of in &channels {
+        let gap = pushed(&Push::Gap {
+            channel: of,
+            position: None,
+        });
+        for other in &channels {
+            let is_of = Native.is_of(gap.as_bytes(), other);
+            assert_eq!(is_of, of == other, "{gap} {other}");
+        }
+    }
+    let named = r#"{"type":"ok","id":1,"channel":"a"}"#;
+    assert!(!Native.is_of(named.as_bytes(), &channels[2]));
 }
 
 #[test]

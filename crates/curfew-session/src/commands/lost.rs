@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use curfew_hub::DropReason;
 use curfew_model::{Action, Channel, Disconnect, ErrorCode, Push};
 use tracing::debug;
 
@@ -59,18 +60,14 @@ impl SessionState {
         None
     }
 
-    /// Ends the subscriptions whose tokens a revocation covers. The hub has removed the session
-    /// from the channels that it listened to at the time of the revocation.
+    /// Ends the subscriptions whose tokens a revocation covers. The hub has taken the channels away
+    /// from those that listened by then; others may have begun to since.
     fn drop_revoked(&mut self) {
         let Some(live) = &self.live else { return };
         let member = Arc::clone(live.attachment.member());
-        let hub = Arc::clone(self.context.node.hub());
         self.take_away(|channel, subscription| {
             subscription.grant.as_ref()?;
             let disconnect = member.withdrawn(channel)?;
-            // Repeated, because the session may have begun to listen after the hub removed it from
-            // the channel.
-            hub.withdraw(channel, &member);
             Some(match disconnect == Disconnect::REAUTH_REQUIRED {
                 true => LostSubscription::ReauthRequired,
                 false => LostSubscription::Revoked,
@@ -117,9 +114,12 @@ impl SessionState {
             why(channel, subscription).map(|reason| (channel.clone(), reason))
         });
         let lost: Vec<_> = lost.collect();
-        for (channel, _) in &lost {
+        for (channel, reason) in &lost {
             let ended = live.subscriptions.remove(channel);
-            self.context.node.unsubscribe(channel, &member);
+            let node = &self.context.node;
+            // Nothing of the channel that waits may be written any more.
+            node.hub().withdraw(channel, &member, reason.dropped());
+            node.unsubscribe(channel, &member);
             // The subscription's token is released last, when no frame is queued for the
             // subscription.
             drop(ended);
@@ -152,6 +152,15 @@ impl LostSubscription {
             Self::Revoked => ErrorCode::Revoked,
             Self::ReauthRequired => ErrorCode::ReauthRequired,
             Self::NotAvailable => ErrorCode::NotAvailable,
+        }
+    }
+
+    /// The reason for which frames of the channel are dropped.
+    fn dropped(self) -> DropReason {
+        match self {
+            Self::Forbidden | Self::NotAvailable => DropReason::Forbidden,
+            Self::Expired => DropReason::Expired,
+            Self::Revoked | Self::ReauthRequired => DropReason::Revoked,
         }
     }
 }

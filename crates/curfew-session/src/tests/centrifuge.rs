@@ -9,6 +9,10 @@ use super::*;
 
 /// A node that speaks the JSON encoding, with history in the channel `stream`.
 fn harness() -> Harness {
+    harness_with(|_| {})
+}
+
+fn harness_with(more: impl FnOnce(&mut SessionSettings)) -> Harness {
     let change = |settings: &mut SessionSettings| {
         settings.channels = Channels::new(&[ChannelConfig {
             pattern: "stream".to_owned(),
@@ -19,6 +23,7 @@ fn harness() -> Harness {
             ..ChannelConfig::default()
         }]);
         settings.limits.subscriptions = 4;
+        more(settings);
     };
     let wire = Wire::websocket(Centrifuge {
         encoding: Encoding::Json,
@@ -47,7 +52,7 @@ impl Harness {
     fn miss(&self, position: Position) {
         let publication = Publication {
             entry: Some(StreamEntry { position, at: 0 }),
-            ..publication("stream")
+            ..publication("stream", "7")
         };
         let hub = self.hub();
         let deliver = |publication: &Publication| {
@@ -55,18 +60,6 @@ impl Harness {
         };
         hub.arrive(&publication, deliver);
         hub.give_up_missing(&publication.channel, deliver);
-    }
-}
-
-fn publication(channel: &str) -> Publication {
-    Publication {
-        channel: Channel::parse(channel).unwrap(),
-        data: "7".into(),
-        from: None,
-        sender: None,
-        is_binary: false,
-        entry: None,
-        trace: None,
     }
 }
 
@@ -85,7 +78,7 @@ async fn a_publication_that_comes_while_a_session_opens_follows_the_answer() {
     let context = Arc::clone(&harness.context);
     // At this moment the session has joined the channel `a`, and not yet `stream`.
     harness.rig.hook(When::After, Call::Read, move || {
-        let delivered = context.node.hub().broadcast(&publication("a"));
+        let delivered = context.node.hub().broadcast(&publication("a", "7"));
         assert_eq!(delivered.queued, 1);
     });
     let channels = json!({"channels": ["stream", "a"]});
@@ -160,4 +153,33 @@ async fn a_pong_is_counted_and_a_probe_asks_for_one() {
     peer.send("{}").await;
     let closed = peer.closed().await;
     assert_eq!((closed.code, &*closed.reason), (3501, "bad request"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unsubscribes_succeed_over_the_rate_and_count_against_it() {
+    let harness = harness_with(|settings| settings.limits.messages_per_second = 5);
+    let (mut peer, _) = harness.connected(json!({})).await;
+    let unsubscribe = r#"{"id":2,"unsubscribe":{"channel":"room"}}"#;
+    peer.send_all(&[unsubscribe; 8]).await;
+    for _ in 0..8 {
+        assert_eq!(peer.text().await, json!({"id":2,"unsubscribe":{}}));
+    }
+    peer.send(r#"{"id":3,"publish":{"channel":"room","data":1}}"#)
+        .await;
+    assert_eq!(peer.text().await["error"]["code"], 111);
+    assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
+    peer.silence(2).await;
+    // One every 100 ms, for longer than ten seconds.
+    for _ in 0..=115 {
+        peer.send(unsubscribe).await;
+        time::sleep(Duration::from_millis(100)).await;
+    }
+    let closed = peer.closed().await;
+    assert_eq!(closed.code, 3013);
+    let are_answers = closed
+        .texts
+        .iter()
+        .all(|text| text["unsubscribe"] == json!({}));
+    assert!(are_answers && closed.texts.len() > 100, "{closed:?}");
+    assert_eq!(harness.closed_with(Disconnect::RATE_LIMITED), 1);
 }

@@ -37,6 +37,10 @@ impl Protocol for Fragile {
         self.0.encode_reply(id, reply, out)
     }
 
+    fn is_of(&self, message: &[u8], channel: &Channel) -> bool {
+        self.0.is_of(message, channel)
+    }
+
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         if let Push::Message { data, .. } = push {
             assert!(*data != b"\"panic in push\"", "by the test");

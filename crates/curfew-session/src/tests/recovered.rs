@@ -31,15 +31,7 @@ impl Harness {
     async fn missed(&self, count: usize) -> String {
         let mut last = None;
         for at in 0..count {
-            let publication = Publication {
-                channel: Channel::parse("room").unwrap(),
-                data: at.to_string().into(),
-                from: None,
-                sender: None,
-                is_binary: false,
-                entry: None,
-                trace: None,
-            };
+            let publication = publication("room", &at.to_string());
             let streams = &self.rig.inner().streams;
             let appended = streams.append(publication, Duration::MAX, BOUNDS, None);
             last = Some(appended.await.unwrap());

@@ -89,6 +89,11 @@ impl Protocol for Letters {
         true
     }
 
+    /// A publication does not name its channel.
+    fn is_of(&self, _: &[u8], _: &Channel) -> bool {
+        false
+    }
+
     fn ping(&self, out: &mut BytesMut) -> bool {
         out.put_slice(b"?");
         true
@@ -232,6 +237,10 @@ impl Framing for EventStream {
         is_told.then(|| frame.freeze())
     }
 
+    fn content<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        &frame[b"data: ".len()..]
+    }
+
     fn ping(&self) -> Bytes {
         Bytes::from_static(b":\n\n")
     }
@@ -257,6 +266,7 @@ fn a_protocol_is_carried_by_any_transport() {
     assert_eq!((framed[0], &framed[2..]), (0x80 | TEXT, &words[..]));
     let event = [b"data: ", &words[..], b"\n\n"].concat();
     assert_eq!(stream.push(&push).unwrap(), event);
+    assert!(stream.is_of(&event, &room) && websocket.is_of(&framed, &room));
     assert_eq!(
         stream.reply(
             None,

@@ -91,7 +91,12 @@ impl Backend {
         if self.max_admissions > MAX_ADMISSIONS {
             problems.report("max_admissions", "must be at most 1000000");
         }
-        problems.within("redis", |problems| self.redis.check(problems));
+        problems.within("redis", |problems| {
+            self.redis.check(problems);
+            if self.kind == BackendKind::Redis {
+                self.redis.check_files(problems);
+            }
+        });
     }
 
     /// The settings of the backend over Redis.

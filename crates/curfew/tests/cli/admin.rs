@@ -1,5 +1,7 @@
 //! The commands that use the admin API, tested with a server that gives prepared answers.
 
+use std::net::{SocketAddr, TcpListener};
+
 use serde_json::{Value, json};
 
 use crate::support::{answering, curfew, curfew_with};
@@ -129,6 +131,35 @@ fn the_admin_apis_refusals_say_what_to_do() {
         }
     }
     served.join().unwrap();
+}
+
+/// An address at which nobody listens.
+fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[test]
+fn the_first_of_several_nodes_that_can_be_reached_is_asked() {
+    let (address, served) = answering(vec![("200 OK", "{\"published\":1}".to_owned())]);
+    let urls = format!("http://{}, http://{address},http://{}", nobody(), nobody());
+    let env = [("CURFEW_ADMIN_URL", urls.as_str())];
+    let output = curfew_with(&["publish", "room:1", "1"], &env);
+    assert_eq!(output.code, 0, "{}", output.stderr);
+    let [request] = &served.join().unwrap()[..] else {
+        panic!("one request");
+    };
+    assert_eq!(request.header("host"), Some(&*address.to_string()));
+    let away = [nobody(), nobody()];
+    let urls = away.map(|address| format!("http://{address}")).join(",");
+    let output = curfew(&["publish", "room:1", "1", "--url", &urls]);
+    assert_eq!(output.code, 1);
+    for expect in away {
+        let told = format!("admin listener {expect} ");
+        assert!(output.stderr.contains(&told), "{told}: {}", output.stderr);
+    }
+    let output = curfew(&["nodes", "--url", "http://127.0.0.1:9090,"]);
+    assert_eq!(output.code, 2, "{}", output.stderr);
 }
 
 #[test]

@@ -64,6 +64,60 @@ fn a_key_file_that_is_missing_is_invalid_configuration() {
 }
 
 #[test]
+fn check_config_reads_the_files_that_redis_is_reached_with() {
+    let folder = Folder::new();
+    let keys = [
+        "password_file",
+        "sentinel_password_file",
+        "ca_file",
+        "cert_file",
+        "key_file",
+    ];
+    let named = |path: &dyn Fn(&str) -> String| {
+        let lines = keys.map(|key| format!("{key} = {:?}\n", path(key)));
+        format!("[backend.redis]\n{}", lines.concat())
+    };
+    let check = |config: &str, more: &[&str]| {
+        let redis = [
+            "check-config",
+            "--config",
+            config,
+            "--set",
+            "backend.kind=redis",
+        ];
+        curfew(&[&redis[..], more].concat())
+    };
+    let config = folder.config(&named(&|key| format!("/absent/{key}")));
+    let checked = check(&config, &[]);
+    assert_eq!(checked.code, 2, "{}", checked.stderr);
+    for key in keys {
+        let told = [format!("backend.redis.{key}"), format!("/absent/{key}")];
+        let mut lines = checked.stderr.lines();
+        let is_told = lines.any(|line| told.iter().all(|part| line.contains(part)));
+        assert!(is_told, "{key}: {}", checked.stderr);
+    }
+    // A machine without the secrets, and a backend that needs none.
+    assert_eq!(check(&config, &["--offline"]).code, 0);
+    assert_eq!(curfew(&["check-config", "--config", &config]).code, 0);
+    for key in keys {
+        folder.file(key, "canary");
+    }
+    let config = folder.config(&named(&|key| folder.path(key)));
+    let checked = check(&config, &[]);
+    assert_eq!(checked.code, 0, "{}", checked.stderr);
+    // A password that is no text, and a folder.
+    std::fs::write(folder.path("password_file"), b"\xffcanary").unwrap();
+    std::fs::remove_file(folder.path("ca_file")).unwrap();
+    std::fs::create_dir(folder.path("ca_file")).unwrap();
+    let checked = check(&config, &[]);
+    assert_eq!(checked.code, 2, "{}", checked.stderr);
+    for told in ["password_file: not UTF-8", "backend.redis.ca_file"] {
+        assert!(checked.stderr.contains(told), "{told}: {}", checked.stderr);
+    }
+    assert!(!checked.stderr.contains("canary"), "{}", checked.stderr);
+}
+
+#[test]
 fn print_config_shows_effective_values_and_no_secret() {
     let folder = Folder::new();
     let config = folder.config(

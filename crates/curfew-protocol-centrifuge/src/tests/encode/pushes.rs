@@ -253,6 +253,36 @@ proptest! {
         prop_assert_eq!(&published.data, data.as_bytes());
         prop_assert_eq!((published.offset, published.delta), (offset, is_delta));
         prop_assert_eq!(published.info.unwrap().chan_info, info.as_bytes());
+        let mut chars = name.chars();
+        chars.next_back();
+        let (shorter, longer) = (chars.as_str(), format!("{name}x"));
+        for (of, expect) in [(name.as_str(), true), (shorter, false), (&longer, false)] {
+            let Ok(of) = Channel::parse(of) else { continue };
+            for protocol in [JSON, PROTOBUF] {
+                let message = pushed(protocol, &push).unwrap();
+                prop_assert_eq!(protocol.is_of(&message, &of), expect, "{:?} {}", protocol, of);
+            }
+        }
+    }
+}
+
+/// The second byte of the longer name is the key of a field that may follow a name.
+#[test]
+fn a_push_of_a_channel_is_none_of_a_channel_whose_name_begins_so() {
+    let [shorter, longer] = ["0", "02"].map(channel);
+    for (of, other) in [(&shorter, &longer), (&longer, &shorter)] {
+        let push = Push::Message {
+            channel: of,
+            data: b"1",
+            from: None,
+            sender: None,
+            position: None,
+            form: DataForm::Plain,
+        };
+        for protocol in [JSON, PROTOBUF] {
+            let message = pushed(protocol, &push).unwrap();
+            assert!(protocol.is_of(&message, of) && !protocol.is_of(&message, other));
+        }
     }
 }
 
