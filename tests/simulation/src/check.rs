@@ -5,6 +5,7 @@
 
 mod effects;
 mod liveness;
+mod presence;
 mod streams;
 mod timeline;
 
@@ -20,6 +21,7 @@ use crate::redis::Effect;
 use crate::world::ConnectionId;
 
 pub use liveness::{begin_probe, liveness, records};
+pub use presence::{lobby, notes};
 use timeline::{Kind, Line, Timeline};
 
 /// A promise that was not kept.
@@ -84,6 +86,7 @@ pub fn safety(record: &Record) -> Vec<Violation> {
     }
     check.publications(&mut found);
     check.streams(&mut found);
+    check.presence(&mut found);
     check.receipts(&mut found);
     check.known(&mut found);
     found

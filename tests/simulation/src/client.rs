@@ -1,5 +1,6 @@
 //! Clients: they connect, show a token, listen, publish without waiting, stop reading, and come back.
 
+mod presence;
 mod stream;
 
 use std::collections::BTreeMap;
@@ -10,8 +11,9 @@ use serde_json::{Value, json};
 
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::machine::{EPOCH, elapsed};
-use crate::record::{Place, Published, Token, marker};
+use crate::record::{Place, Published, Token, Visit, marker};
 use crate::world::{ConnectionId, Direction, End, Event, World};
+use presence::Lobby;
 use stream::is_keyed;
 
 /// The secret of the issuer.
@@ -20,7 +22,10 @@ pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The channels.
 pub const CHANNELS: [&str; 2] = ["room:1", "room:zoë"];
 
-/// The place among them of the one that may have a stream.
+/// The channel with presence, where there is one.
+pub const LOBBY: &str = "lobby";
+
+/// The place among the channels of the one that may have a stream.
 pub const STREAM: usize = 1;
 
 /// All users. Names are compared byte for byte.
@@ -66,6 +71,7 @@ pub struct Client {
     pub heard: Vec<(ConnectionId, u64)>,
     /// The place that it has reached in the channel with a stream.
     pub place: Option<Place>,
+    lobby: Lobby,
     /// Publications with a key that may be taken or not.
     unsure: Vec<u64>,
     /// The time at which its session was opened.
@@ -87,6 +93,7 @@ enum State {
 enum Asked {
     Subscription(usize),
     Publication(u64),
+    Lobby(Visit),
     Other,
 }
 
@@ -108,6 +115,7 @@ impl Client {
             token: None,
             heard: Vec::new(),
             place: None,
+            lobby: Lobby::default(),
             unsure: Vec::new(),
             opened_at: Duration::ZERO,
             back_by: Duration::ZERO,
@@ -185,6 +193,7 @@ impl Client {
         this.buffer.clear();
         this.subscribed.clear();
         this.asked.clear();
+        this.lobby = Lobby::default();
         this.paused = false;
         Self::show_token(world, client, connection, "auth");
         500
@@ -260,6 +269,11 @@ impl Client {
                 Asked::Subscription(channel),
             );
             return 20;
+        }
+        if world.record.presence.is_on
+            && let Some(wait) = Self::visit(world, client, connection)
+        {
+            return wait;
         }
         let this = &world.clients[client];
         let left = this.token.as_ref().map_or(0, |token| token.expires_at);
@@ -408,6 +422,13 @@ impl Client {
             ("ok", Some(Asked::Subscription(channel))) => {
                 this.subscribed.push(channel);
                 this.begin_at(message);
+            }
+            (kind, Some(Asked::Lobby(visit))) => {
+                this.visited(visit, kind);
+                if kind == "error" {
+                    let told = format!("client {client} is told {message} to {visit:?}");
+                    world.record.tell(elapsed(), told);
+                }
             }
             ("gap", _) => this.begin_at(message),
             (kind @ ("ok" | "error"), Some(Asked::Publication(number))) => {

@@ -37,6 +37,8 @@ pub struct Plan {
     pub history: u32,
     /// `limits.window_bytes`.
     pub window_bytes: usize,
+    /// There is a channel with presence: the lobby.
+    pub presence: bool,
 }
 
 impl fmt::Display for Plan {
@@ -61,8 +63,8 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "    history: {}, window_bytes: {},",
-            self.history, self.window_bytes
+            "    history: {}, window_bytes: {}, presence: {},",
+            self.history, self.window_bytes, self.presence
         )?;
         writeln!(f, "    ..Plan::quiet(0)\n}};\nlet acts = [")?;
         for (at, act) in &self.acts {
@@ -150,7 +152,7 @@ pub enum Written {
 /// Clients publish for at least as long.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// One seed in so many has a channel with a stream.
+/// One seed in so many has a channel with a stream, and another one with presence.
 const WITH_STREAMS: u64 = 3;
 
 /// The default of `limits.window_bytes`.
@@ -211,12 +213,20 @@ impl Plan {
             tidied: seed.is_multiple_of(4),
             history: 0,
             window_bytes: WINDOW_BYTES,
+            presence: false,
         };
         if seed % WITH_STREAMS == 2 {
             // Chosen apart, so that other seeds go as they went before there were streams.
             let mut random = Rng::with_seed(seed);
             plan.history = [3, 20, 200][random.usize(..3)];
             plan.window_bytes = [256, 4_096, WINDOW_BYTES][random.usize(..3)];
+        }
+        if seed % WITH_STREAMS == 1 {
+            plan.presence = true;
+            let mut random = Rng::with_seed(seed);
+            if random.u8(..) < 80 {
+                plan.acts.extend(absence(&mut random, nodes));
+            }
         }
         plan.settle();
         plan
@@ -238,6 +248,7 @@ impl Plan {
             tidied: true,
             history: 0,
             window_bytes: WINDOW_BYTES,
+            presence: false,
         };
         plan.settle();
         plan
@@ -306,6 +317,23 @@ fn a_while(random: &mut Rng) -> Duration {
         140..=209 => random.u64(2_800..5_000),
         _ => random.u64(5_000..12_000),
     })
+}
+
+/// A node that is away for so long that others take it for dead, and that may crash as it comes back.
+fn absence(random: &mut Rng, nodes: usize) -> Vec<(Duration, Act)> {
+    let node = random.usize(..nodes);
+    let at = FIRST + millis(random.u64(0..4_000));
+    let time = millis(random.u64(14_000..24_000));
+    let away = match random.bool() {
+        true => Act::Stop(node, time),
+        false => Act::Cut(node, directions(random), time),
+    };
+    let mut acts = vec![(at, away)];
+    if random.u8(..) < 100 {
+        let at = at + time - millis(random.u64(0..3_000));
+        acts.push((at, Act::Crash(node, millis(random.u64(100..6_000)))));
+    }
+    acts
 }
 
 fn directions(random: &mut Rng) -> [bool; 2] {

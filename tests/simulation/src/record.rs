@@ -1,6 +1,8 @@
 //! The record for the checker: the bytes written to each client and when, the commands that Redis executed,
 //! who was told what, and when something was wrong.
 
+mod presence;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use serde_json::Value;
 
 use crate::redis::Effect;
 use crate::world::ConnectionId;
+
+pub use presence::{Entry, Listing, Presence, Visit};
 
 /// Everything that the checker looks at. Times are since the beginning of the run.
 #[derive(Debug, Default)]
@@ -28,6 +32,8 @@ pub struct Record {
     /// The publications that have a place in it, in the order in which Redis took them: when, where, and
     /// their numbers.
     pub placed: Vec<(Duration, Place, u64)>,
+    /// The presence in the lobby.
+    pub presence: Presence,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
     /// Redis came back, with the data of the time that is named second.
@@ -71,6 +77,8 @@ pub struct Wire {
     pub tokens: Vec<Token>,
     /// The place with which it subscribed to the channel that has a stream.
     pub since: Option<Place>,
+    /// The client's commands about the lobby by their numbers, and when they were sent.
+    pub visits: BTreeMap<u64, (Duration, Visit)>,
 }
 
 /// A token that a client showed.
@@ -201,6 +209,11 @@ impl Record {
             if let Some(place) = place_of(payload) {
                 self.placed.push((at, place, number));
             }
+        }
+        match &effect {
+            Effect::Hash { key, fields } => self.presence.changed(at, key, fields),
+            Effect::Removed { key } => self.presence.changed(at, key, &[]),
+            _ => {}
         }
         // A revocation that is written back has no id.
         if let Effect::Set { key, value } = &effect

@@ -168,13 +168,13 @@ impl Check<'_> {
                 continue;
             };
             // A key that is written beside a broken link, and names no session that is there, is not known
-            // until it refuses someone.
+            // until it refuses someone. One that is written over a sound link is pushed at once.
             let since = ban.at.saturating_sub(LEASE);
             let clean = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {
                     trouble.node.is_none_or(|of| of == node)
                         && !trouble.stopped
-                        && trouble.from <= ban.at + LEASE
+                        && trouble.from <= ban.at + PROMPTLY
                         && trouble.until >= since
                 })
             };

@@ -35,7 +35,8 @@ pub fn begin_probe(world: &mut World) -> Option<Probe> {
 
 fn is_served(world: &World, client: usize) -> bool {
     let client = &world.clients[client];
-    client.open().is_some() && client.subscribed.len() == CHANNELS.len()
+    let is_in_lobby = !world.record.presence.is_on || client.is_in_lobby();
+    client.open().is_some() && client.subscribed.len() == CHANNELS.len() && is_in_lobby
 }
 
 /// Users who are welcome are served, and no others.

@@ -103,6 +103,9 @@ impl World {
             let node = by.map(|by| self.network.get(by as ConnectionId).node);
             self.record.executed(at, node, what);
         }
+        if self.record.presence.is_on {
+            self.record.presence.settled(at);
+        }
         if !self.host.in_turn {
             self.host.in_turn = true;
             self.after(Duration::ZERO, Event::Turn);
@@ -208,6 +211,11 @@ impl World {
         self.host.server.restart(data, now);
         self.host.copies.clear();
         self.record.lost_data(elapsed(), copied_at);
+        let server = &self.host.server;
+        let hashes = server.keys(now).into_iter();
+        let hashes = hashes.filter(|key| key.starts_with(b"curfew:presence"));
+        let hashes = hashes.map(|key| (key.clone(), server.hash(&key, now)));
+        self.record.presence.replaced(elapsed(), hashes);
         self.host.down = false;
         self.redis_done();
         self.redis_goes_on();
