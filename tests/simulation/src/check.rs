@@ -8,6 +8,7 @@ mod liveness;
 mod presence;
 mod streams;
 mod timeline;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -87,6 +88,7 @@ pub fn safety(record: &Record) -> Vec<Violation> {
     check.publications(&mut found);
     check.streams(&mut found);
     check.presence(&mut found);
+    check.vault(&mut found);
     check.receipts(&mut found);
     check.known(&mut found);
     found
@@ -420,4 +422,14 @@ impl Check<'_> {
 /// A key, for people.
 fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
+}
+
+/// The number of the command that a frame answers.
+fn number_of(payload: &[u8]) -> Option<u64> {
+    let name = br#""id":"#;
+    let at = payload.windows(name.len()).position(|part| part == name)? + name.len();
+    let digits = payload[at..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }

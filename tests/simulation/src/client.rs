@@ -2,6 +2,7 @@
 
 mod presence;
 mod stream;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,13 +21,16 @@ use stream::is_keyed;
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The channels.
-pub const CHANNELS: [&str; 2] = ["room:1", "room:zoë"];
+pub const CHANNELS: [&str; 3] = ["room:1", "room:zoë", "vault"];
 
 /// The channel with presence, where there is one.
 pub const LOBBY: &str = "lobby";
 
 /// The place among the channels of the one that may have a stream.
 pub const STREAM: usize = 1;
+
+/// The place of the one whose subscriptions have tokens, where there is one: behind the others.
+pub const VAULT: usize = 2;
 
 /// All users. Names are compared byte for byte.
 pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\"ave"];
@@ -37,7 +41,7 @@ pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 /// A session that has lasted for so long is one.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// Within which a client is served again whose session has lasted.
+/// Within which a client is served again whose session, or subscription, has lasted.
 const BACK: Duration = Duration::from_secs(2);
 
 /// The beginning of a publication, as nodes write it.
@@ -72,6 +76,7 @@ pub struct Client {
     /// The place that it has reached in the channel with a stream.
     pub place: Option<Place>,
     lobby: Lobby,
+    vault_token: Option<Token>,
     /// Publications with a key that may be taken or not.
     unsure: Vec<u64>,
     /// The time at which its session was opened.
@@ -116,6 +121,7 @@ impl Client {
             heard: Vec::new(),
             place: None,
             lobby: Lobby::default(),
+            vault_token: None,
             unsure: Vec::new(),
             opened_at: Duration::ZERO,
             back_by: Duration::ZERO,
@@ -200,6 +206,15 @@ impl Client {
     }
 
     fn show_token(world: &mut World, client: usize, connection: ConnectionId, command: &str) {
+        let (token, written) = Self::new_token(world, client, &json!({}));
+        world.clients[client].token = Some(token.clone());
+        let wire = world.record.wires.entry(connection).or_default();
+        wire.tokens.push(token);
+        Self::say(world, connection, &json!({"type":command,"token":written}));
+    }
+
+    /// A token with these claims beside those of every token, and its text.
+    fn new_token(world: &mut World, client: usize, more: &Value) -> (Token, String) {
         let now = (EPOCH + elapsed()).as_secs();
         let this = &mut world.clients[client];
         this.count += 1;
@@ -217,12 +232,10 @@ impl Client {
             "exp": token.expires_at,
         });
         let key = MintKey::Secret(SECRET.as_bytes().to_vec());
-        let claims = claims.as_object().expect("an object");
-        let written = mint(claims, None, Algorithm::HS256, &key).expect("the key fits");
-        this.token = Some(token.clone());
-        let wire = world.record.wires.entry(connection).or_default();
-        wire.tokens.push(token);
-        Self::say(world, connection, &json!({"type":command,"token":written}));
+        let mut claims = claims.as_object().expect("an object").clone();
+        claims.extend(more.as_object().expect("an object").clone());
+        let written = mint(&claims, None, Algorithm::HS256, &key).expect("the key fits");
+        (token, written)
     }
 
     fn say(world: &mut World, connection: ConnectionId, message: &Value) {
@@ -250,8 +263,9 @@ impl Client {
             this.paused = false;
             world.read(connection, true);
         }
+        let channels = world.channels();
         let this = &mut world.clients[client];
-        let missing = (0..CHANNELS.len()).find(|channel| !this.subscribed.contains(channel));
+        let missing = (0..channels).find(|channel| !this.subscribed.contains(channel));
         let asks = this
             .asked
             .values()
@@ -261,6 +275,9 @@ impl Client {
         {
             let mut message = json!({"type":"subscribe","channel":CHANNELS[channel]});
             Self::name_place(world, client, connection, channel, &mut message);
+            if channel == VAULT {
+                Self::add_token(world, client, connection, &mut message);
+            }
             Self::ask(
                 world,
                 client,
@@ -322,7 +339,8 @@ impl Client {
     pub fn publish(world: &mut World, client: usize, connection: ConnectionId) {
         world.published += 1;
         let number = world.published;
-        let channel = world.random.usize(..CHANNELS.len());
+        let channels = world.channels();
+        let channel = world.random.usize(..channels);
         let size = if world.random.u8(..) < 40 { 3_000 } else { 40 };
         let mut message = json!({"type":"publish","channel":CHANNELS[channel],"data":[format!("#{number}"), "x".repeat(size)]});
         if world.record.streams && is_keyed(channel, number) {
@@ -431,6 +449,7 @@ impl Client {
                 }
             }
             ("gap", _) => this.begin_at(message),
+            ("unsubscribed", _) => Self::leave_vault(world, client, message),
             (kind @ ("ok" | "error"), Some(Asked::Publication(number))) => {
                 let code = match kind {
                     "ok" => "ok",

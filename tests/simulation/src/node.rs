@@ -30,6 +30,7 @@ use crate::client::{CHANNELS, LOBBY, SECRET, STREAM};
 use crate::machine::elapsed;
 use crate::plan::Plan;
 use crate::record::{Receipt, Reload, Target};
+use crate::words::TokenedNative;
 use crate::world::{ConnectionId, RedisDial, Shared, Socket};
 
 /// `backend.lease` in every run.
@@ -70,7 +71,11 @@ impl Process {
             node_outbound_bytes: 0,
             window_bytes: plan.window_bytes,
         };
-        let wires = Wires::new(vec![Wire::websocket(Native)]);
+        let wire = match plan.vault {
+            true => Wire::websocket(TokenedNative),
+            false => Wire::websocket(Native),
+        };
+        let wires = Wires::new(vec![wire]);
         let hub = Arc::new(Hub::new(
             wires,
             limits,
@@ -252,7 +257,7 @@ fn session_settings(tenants: bool, channels: &Channels) -> SessionSettings {
     SessionSettings {
         shows_sender: false,
         personal_channels: false,
-        subscription_tokens: false,
+        subscription_tokens: true,
         channels: channels.clone(),
         session: curfew_session::SessionConfig {
             revocable_claims: claims(tenants),

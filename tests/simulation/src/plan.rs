@@ -39,6 +39,8 @@ pub struct Plan {
     pub window_bytes: usize,
     /// There is a channel with presence: the lobby.
     pub presence: bool,
+    /// There is a channel to which each subscribes with a token of its own: the vault.
+    pub vault: bool,
 }
 
 impl fmt::Display for Plan {
@@ -63,8 +65,8 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "    history: {}, window_bytes: {}, presence: {},",
-            self.history, self.window_bytes, self.presence
+            "    history: {}, window_bytes: {}, presence: {}, vault: {},",
+            self.history, self.window_bytes, self.presence, self.vault
         )?;
         writeln!(f, "    ..Plan::quiet(0)\n}};\nlet acts = [")?;
         for (at, act) in &self.acts {
@@ -126,6 +128,8 @@ pub enum Whom {
     Session(usize),
     /// Its token.
     Token(usize),
+    /// The token of its subscription to the vault.
+    Subscription(usize),
     /// Everyone whose token was issued by then.
     AllUntilNow,
 }
@@ -152,7 +156,7 @@ pub enum Written {
 /// Clients publish for at least as long.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// One seed in so many has a channel with a stream, and another one with presence.
+/// One seed in so many has a channel with a stream, another the lobby, and the third the vault.
 const WITH_STREAMS: u64 = 3;
 
 /// The default of `limits.window_bytes`.
@@ -214,6 +218,7 @@ impl Plan {
             history: 0,
             window_bytes: WINDOW_BYTES,
             presence: false,
+            vault: false,
         };
         if seed % WITH_STREAMS == 2 {
             // Chosen apart, so that other seeds go as they went before there were streams.
@@ -224,8 +229,21 @@ impl Plan {
         if seed % WITH_STREAMS == 1 {
             plan.presence = true;
             let mut random = Rng::with_seed(seed);
-            if random.u8(..) < 80 {
+            if random.u8(..) < 60 {
                 plan.acts.extend(absence(&mut random, nodes));
+                plan.tidied = true;
+            }
+        }
+        if seed.is_multiple_of(WITH_STREAMS) {
+            plan.vault = true;
+            let mut random = Rng::with_seed(seed);
+            for _ in 0..random.usize(2..=5) {
+                // Most in the middle of trouble.
+                let some = random.usize(..plan.acts.len());
+                let near = plan.acts[some].0 + millis(random.u64(0..2_500));
+                let at = near.saturating_sub(millis(1_000)).max(FIRST);
+                let whom = Whom::Subscription(random.usize(..plan.clients));
+                plan.acts.push((at, Act::Ban(whom, way(&mut random))));
             }
         }
         plan.settle();
@@ -249,6 +267,7 @@ impl Plan {
             history: 0,
             window_bytes: WINDOW_BYTES,
             presence: false,
+            vault: false,
         };
         plan.settle();
         plan
@@ -323,13 +342,13 @@ fn a_while(random: &mut Rng) -> Duration {
 fn absence(random: &mut Rng, nodes: usize) -> Vec<(Duration, Act)> {
     let node = random.usize(..nodes);
     let at = FIRST + millis(random.u64(0..4_000));
-    let time = millis(random.u64(14_000..24_000));
-    let away = match random.bool() {
-        true => Act::Stop(node, time),
-        false => Act::Cut(node, directions(random), time),
+    let time = millis(random.u64(16_000..26_000));
+    let away = match random.u8(..3) {
+        0 => Act::Stop(node, time),
+        _ => Act::Cut(node, directions(random), time),
     };
     let mut acts = vec![(at, away)];
-    if random.u8(..) < 100 {
+    if random.bool() {
         let at = at + time - millis(random.u64(0..3_000));
         acts.push((at, Act::Crash(node, millis(random.u64(100..6_000)))));
     }
@@ -385,18 +404,20 @@ fn operate(random: &mut Rng, nodes: usize) -> Act {
         40..=79 if matches!(whom, Whom::User(_) | Whom::Tenant(_)) => {
             Act::Revoke(random.usize(..nodes), whom)
         }
-        _ => {
-            let ways = [
-                Written::Plain,
-                Written::Plain,
-                Written::Digest,
-                Written::Both,
-                Written::Cutoff,
-                Written::Hash,
-                Written::Rename,
-                Written::Often,
-            ];
-            Act::Ban(whom, ways[random.usize(..ways.len())])
-        }
+        _ => Act::Ban(whom, way(random)),
     }
+}
+
+fn way(random: &mut Rng) -> Written {
+    let ways = [
+        Written::Plain,
+        Written::Plain,
+        Written::Digest,
+        Written::Both,
+        Written::Cutoff,
+        Written::Hash,
+        Written::Rename,
+        Written::Often,
+    ];
+    ways[random.usize(..ways.len())]
 }

@@ -34,6 +34,8 @@ pub struct Record {
     pub placed: Vec<(Duration, Place, u64)>,
     /// The presence in the lobby.
     pub presence: Presence,
+    /// There is a vault.
+    pub vault: bool,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
     /// Redis came back, with the data of the time that is named second.
@@ -79,6 +81,8 @@ pub struct Wire {
     pub since: Option<Place>,
     /// The client's commands about the lobby by their numbers, and when they were sent.
     pub visits: BTreeMap<u64, (Duration, Visit)>,
+    /// The tokens of subscriptions to the vault, by the numbers of the commands.
+    pub vault_tokens: BTreeMap<u64, Token>,
 }
 
 /// A token that a client showed.

@@ -66,6 +66,7 @@ async fn play(plan: &Plan) -> Outcome {
     shared.world().host.ahead = plan.redis_ahead;
     shared.world().record.streams = plan.history > 0;
     shared.world().record.presence.is_on = plan.presence;
+    shared.world().record.vault = plan.vault;
     for slot in 0..plan.nodes {
         shared.world().slots.push(usize::MAX);
         let ahead = plan.ahead.get(slot).copied().unwrap_or_default();
@@ -371,6 +372,10 @@ fn named(world: &World, whom: Whom) -> Option<(RevocationKey, Target)> {
         }
         Whom::Token(client) => {
             let id = world.clients.get(client)?.token()?.id.clone();
+            (RevocationKey::token(&id), Target::Token(id))
+        }
+        Whom::Subscription(client) => {
+            let id = world.clients.get(client)?.vault_token()?.id.clone();
             (RevocationKey::token(&id), Target::Token(id))
         }
         Whom::Session(client) => {

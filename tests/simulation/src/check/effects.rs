@@ -168,12 +168,21 @@ impl Check<'_> {
                 continue;
             };
             // A key that is written beside a broken link, and names no session that is there, is not known
-            // until it refuses someone. One that is written over a sound link is pushed at once.
+            // until it refuses someone.
             let since = ban.at.saturating_sub(LEASE);
             let clean = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {
                     trouble.node.is_none_or(|of| of == node)
                         && !trouble.stopped
+                        && trouble.from <= ban.at + LEASE
+                        && trouble.until >= since
+                })
+            };
+            // A node that runs, and whose link is sound, is pushed it at once. Data that are behind lack what
+            // was written shortly before the loss alone, which is such a trouble itself.
+            let pushed = |node: usize| {
+                !self.record.troubles.iter().any(|trouble| {
+                    trouble.node.is_none_or(|of| of == node)
                         && trouble.from <= ban.at + PROMPTLY
                         && trouble.until >= since
                 })
@@ -187,7 +196,7 @@ impl Check<'_> {
                 };
                 let met = || self.refused(ban, **node, *first);
                 !self.record.crashed.contains_key(node)
-                    && (clean(**node) && heard_since(ban.at + PROMPTLY)
+                    && ((clean(**node) || pushed(**node)) && heard_since(ban.at + PROMPTLY)
                         || met().is_some_and(|at| heard_since(at + PROMPTLY)))
             };
             let known = self.beats.iter().any(|beats| knows(&beats));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::timeline::{Kind, Line, Timeline};
-use super::{Check, Violation, session_of};
+use super::{Check, Violation, number_of, session_of};
 use crate::client::Client;
 use crate::machine::elapsed;
 use crate::record::{Listing, Visit, marker};
@@ -82,7 +82,7 @@ impl Check<'_> {
             self.answers(timeline, &mut report);
             self.changes(timeline, &session, &stays, &news, &mut report);
         }
-        // Of sessions that nobody was told of: their admission was under way.
+        // The rest are sessions that no client was told of.
         for (session, spans) in spans {
             report(
                 spans[0].0,
@@ -131,9 +131,7 @@ impl Check<'_> {
             .filter(|trouble| concern(trouble.from, trouble.until))
             .map(|trouble| trouble.until);
         let crashes = self.record.crashed.values().copied();
-        troubles
-            .chain(crashes.filter(|at| concern(*at, *at)))
-            .max()
+        troubles.chain(crashes.filter(|at| concern(*at, *at))).max()
     }
 
     /// The end of a connection for a process and its client alike.
@@ -241,9 +239,8 @@ impl Check<'_> {
                 Some(*asked_at)
             });
             let sessions = answer["sessions"].as_array().into_iter().flatten();
-            let of = |member: &Value, name: &str| {
-                member[name].as_str().unwrap_or_default().to_owned()
-            };
+            let of =
+                |member: &Value, name: &str| member[name].as_str().unwrap_or_default().to_owned();
             let told: BTreeMap<String, String> = sessions
                 .map(|member| (of(member, "session"), of(member, "user")))
                 .collect();
@@ -258,7 +255,9 @@ impl Check<'_> {
                     _ => &listed[first - 1].1,
                 };
                 let meanwhile = listed[first..].iter().take_while(|(at, _)| *at <= line.at);
-                let mut all = [before].into_iter().chain(meanwhile.map(|(_, listing)| listing));
+                let mut all = [before]
+                    .into_iter()
+                    .chain(meanwhile.map(|(_, listing)| listing));
                 all.any(|listing| {
                     let entries = listing.iter();
                     entries
@@ -276,9 +275,7 @@ impl Check<'_> {
     fn news(&self) -> Vec<News> {
         let published = self.record.effects.iter();
         let news = published.filter_map(|(at, _, effect)| match effect {
-            Effect::Published { payload, .. }
-                if payload.starts_with(br#"{"v":3,"change":""#) =>
-            {
+            Effect::Published { payload, .. } if payload.starts_with(br#"{"v":3,"change":""#) => {
                 let told: Value = serde_json::from_slice(payload).ok()?;
                 Some(News {
                     at: *at,
@@ -383,7 +380,10 @@ impl Check<'_> {
             };
             let listens = stays.iter().any(|stay| {
                 stay.is_told
-                    && stay.begun_at.and_then(joined_at).is_some_and(|at| at < news.at)
+                    && stay
+                        .begun_at
+                        .and_then(joined_at)
+                        .is_some_and(|at| at < news.at)
                     && stay.leaves_at.unwrap_or(NEVER).min(end) > news.at + PROMPTLY
             });
             // It reads: what came later was written to it.
@@ -422,7 +422,7 @@ fn stays(timeline: &Timeline<'_>) -> Vec<Stay> {
     let answers = timeline.lines.iter().filter_map(|line| {
         let is_ok = line.payload.starts_with(br#"{"type":"ok""#);
         let is_answer = is_ok || line.payload.starts_with(br#"{"type":"error""#);
-        let number = number(line.payload).filter(|_| is_answer)?;
+        let number = number_of(line.payload).filter(|_| is_answer)?;
         Some((number, (line.at, is_ok)))
     });
     let answers: BTreeMap<u64, (Duration, bool)> = answers.collect();
@@ -446,14 +446,6 @@ fn stays(timeline: &Timeline<'_>) -> Vec<Stay> {
         }
     }
     stays
-}
-
-/// The number of the command that a frame answers.
-fn number(payload: &[u8]) -> Option<u64> {
-    let name = br#""id":"#;
-    let at = payload.windows(name.len()).position(|part| part == name)? + name.len();
-    let digits = payload[at..].iter().take_while(|byte| byte.is_ascii_digit());
-    Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }
 
 /// The parts of a span that none of the others covers.
@@ -482,9 +474,15 @@ pub fn lobby(world: &World) -> Vec<Violation> {
     let empty = Listing::new();
     let listed = world.record.presence.now().unwrap_or(&empty);
     let inside = inside(world);
-    let missing = inside.iter().filter(|session| !listed.contains_key(*session));
+    let missing = inside
+        .iter()
+        .filter(|session| !listed.contains_key(*session));
     missing
-        .map(|session| violation(format!("session {session} is subscribed, and is not listed")))
+        .map(|session| {
+            violation(format!(
+                "session {session} is subscribed, and is not listed"
+            ))
+        })
         .collect()
 }
 
@@ -497,7 +495,8 @@ pub fn notes(world: &World) -> Vec<Violation> {
     let listed = world.record.presence.now().unwrap_or(&empty);
     let inside = inside(world);
     let ghosts = listed.keys().filter(|session| !inside.contains(*session));
-    let ghosts = ghosts.map(|session| format!("session {session} is listed, and is not subscribed"));
+    let ghosts =
+        ghosts.map(|session| format!("session {session} is listed, and is not subscribed"));
     let now = world.host.now();
     let server = world.host.server();
     let mut noted = BTreeSet::new();

@@ -56,7 +56,7 @@ impl Client {
         match (visit, answer) {
             (Visit::Enter(_), "ok") => self.lobby = Lobby::Inside,
             (Visit::Leave, "ok") => self.lobby = Lobby::Outside,
-            // What is answered with an error was not done.
+            // A command that is answered with an error was not done.
             (Visit::Enter(_), _) => self.lobby = Lobby::Outside,
             (Visit::Leave, _) => self.lobby = Lobby::Inside,
             (Visit::List, _) => {}

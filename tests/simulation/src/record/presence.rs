@@ -58,7 +58,9 @@ impl Presence {
                 let session = text(session);
                 let known = before.and_then(|before| before.get(&session));
                 let known = known.filter(|known| known.value == *value);
-                let entry = known.cloned().unwrap_or_else(|| Rc::new(Entry::read(value)));
+                let entry = known
+                    .cloned()
+                    .unwrap_or_else(|| Rc::new(Entry::read(value)));
                 (session, entry)
             });
             let listing = entries.collect();

@@ -14,6 +14,9 @@ use crate::redis::{Executed, Reply, Server, Snapshot};
 /// Between two copies of the data that a server may come back with.
 const COPY_INTERVAL: Duration = Duration::from_millis(700);
 
+/// The oldest of so many is behind by more than the lease: a node knows what it lacks.
+const MOST_COPIES: usize = 6;
+
 /// The data of a server that comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comeback {
@@ -152,7 +155,7 @@ impl World {
         if !self.host.is_held() {
             let copy = self.host.server.snapshot();
             self.host.copies.push_back((elapsed(), copy));
-            while self.host.copies.len() > 4 {
+            while self.host.copies.len() > MOST_COPIES {
                 self.host.copies.pop_front();
             }
         }
@@ -181,7 +184,7 @@ impl World {
 
     fn redis_goes_on(&mut self) {
         for node in 0..self.machines.len() {
-            for id in self.network.to_redis(node) {
+            for id in self.network.under_way_to_redis(node) {
                 self.after(Duration::ZERO, Event::Arrive(id, Direction::Out));
             }
         }
@@ -192,7 +195,7 @@ impl World {
     pub fn stop_redis(&mut self) {
         self.host.down = true;
         for node in 0..self.machines.len() {
-            for id in self.network.to_redis(node) {
+            for id in self.network.under_way_to_redis(node) {
                 self.reset(id);
             }
         }
