@@ -5,6 +5,7 @@
 
 mod effects;
 mod liveness;
+mod lobby;
 mod presence;
 mod streams;
 mod timeline;
@@ -22,7 +23,7 @@ use crate::redis::Effect;
 use crate::world::ConnectionId;
 
 pub use liveness::{begin_probe, liveness, records};
-pub use presence::{lobby, notes};
+pub use lobby::{lobby, notes};
 use timeline::{Kind, Line, Timeline};
 
 /// A promise that was not kept.

@@ -49,7 +49,13 @@ impl Check<'_> {
                 return Some(("vault", "told of no subscription's end".to_owned()));
             };
             let revoked = line.shown().contains(r#""reason":"revoked""#);
-            let known = self.covering(timeline, token, line, |_| true).is_some();
+            // One that is lifted, or lost, a moment ago counts.
+            let tokens = std::slice::from_ref(token);
+            let known = self
+                .record
+                .bans
+                .iter()
+                .any(|ban| self.in_force(ban, timeline, tokens, line.at).is_some());
             return (revoked && !known).then(|| ("R8", "nothing revokes it".to_owned()));
         }
         if line.kind != Kind::Message
