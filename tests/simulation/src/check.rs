@@ -5,8 +5,11 @@
 
 mod effects;
 mod liveness;
+mod lobby;
+mod presence;
 mod streams;
 mod timeline;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +23,7 @@ use crate::redis::Effect;
 use crate::world::ConnectionId;
 
 pub use liveness::{begin_probe, liveness, records};
+pub use lobby::{lobby, notes};
 use timeline::{Kind, Line, Timeline};
 
 /// A broken promise.
@@ -85,6 +89,8 @@ pub fn safety(record: &Record) -> Vec<Violation> {
     }
     check.publications(&mut found);
     check.streams(&mut found);
+    check.presence(&mut found);
+    check.vault(&mut found);
     check.receipts(&mut found);
     check.known(&mut found);
     found
@@ -422,4 +428,14 @@ impl Check<'_> {
 /// A key in readable form.
 fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
+}
+
+/// The number of the command that a frame answers.
+fn number_of(payload: &[u8]) -> Option<u64> {
+    let name = br#""id":"#;
+    let at = payload.windows(name.len()).position(|part| part == name)? + name.len();
+    let digits = payload[at..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
+    Some(digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
 }

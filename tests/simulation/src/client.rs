@@ -1,7 +1,9 @@
 //! Clients. They connect, send a token, subscribe, publish without waiting, stop reading, and
 //! reconnect.
 
+mod presence;
 mod stream;
+mod vault;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,18 +13,25 @@ use serde_json::{Value, json};
 
 use crate::frame::{self, CLOSE, PING, PONG, TEXT};
 use crate::machine::{EPOCH, elapsed};
-use crate::record::{Place, Published, Token, marker};
+use crate::record::{Place, Published, Token, Visit, marker};
 use crate::world::{ConnectionId, Direction, End, Event, World};
+use presence::Lobby;
 use stream::is_keyed;
 
 /// The secret of the issuer.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// The channels.
-pub const CHANNELS: [&str; 2] = ["room:1", "room:zoë"];
+pub const CHANNELS: [&str; 3] = ["room:1", "room:zoë", "vault"];
 
-/// Index of the channel that may have a stream.
+/// The channel with presence, where there is one.
+pub const LOBBY: &str = "lobby";
+
+/// The place among the channels of the one that may have a stream.
 pub const STREAM: usize = 1;
+
+/// The place of the one whose subscriptions have tokens, where there is one: behind the others.
+pub const VAULT: usize = 2;
 
 /// All users. Names are compared byte for byte.
 pub const USERS: [&str; 6] = ["alice", "bob", "zoë", "Jürgen ~x", "CAROL", "d\"ave"];
@@ -33,7 +42,7 @@ pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 /// Time after which a session counts as established.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// Time within which a client must have service again after an established session.
+/// Within which a client is served again whose session, or subscription, has lasted.
 const BACK: Duration = Duration::from_secs(2);
 
 /// The start of a publication, as nodes write it.
@@ -67,6 +76,8 @@ pub struct Client {
     pub heard: Vec<(ConnectionId, u64)>,
     /// The client's position in the channel with a stream.
     pub place: Option<Place>,
+    lobby: Lobby,
+    vault_token: Option<Token>,
     /// Numbers of publications with an idempotency key that may or may not have been accepted.
     unsure: Vec<u64>,
     /// Time at which the session was opened.
@@ -88,6 +99,7 @@ enum State {
 enum Asked {
     Subscription(usize),
     Publication(u64),
+    Lobby(Visit),
     Other,
 }
 
@@ -109,6 +121,8 @@ impl Client {
             token: None,
             heard: Vec::new(),
             place: None,
+            lobby: Lobby::default(),
+            vault_token: None,
             unsure: Vec::new(),
             opened_at: Duration::ZERO,
             back_by: Duration::ZERO,
@@ -186,12 +200,22 @@ impl Client {
         this.buffer.clear();
         this.subscribed.clear();
         this.asked.clear();
+        this.lobby = Lobby::default();
         this.paused = false;
         Self::show_token(world, client, connection, "auth");
         500
     }
 
     fn show_token(world: &mut World, client: usize, connection: ConnectionId, command: &str) {
+        let (token, written) = Self::new_token(world, client, &json!({}));
+        world.clients[client].token = Some(token.clone());
+        let wire = world.record.wires.entry(connection).or_default();
+        wire.tokens.push(token);
+        Self::say(world, connection, &json!({"type":command,"token":written}));
+    }
+
+    /// A token with these claims beside those of every token, and its text.
+    fn new_token(world: &mut World, client: usize, more: &Value) -> (Token, String) {
         let now = (EPOCH + elapsed()).as_secs();
         let this = &mut world.clients[client];
         this.count += 1;
@@ -209,12 +233,10 @@ impl Client {
             "exp": token.expires_at,
         });
         let key = MintKey::Secret(SECRET.as_bytes().to_vec());
-        let claims = claims.as_object().expect("an object");
-        let written = mint(claims, None, Algorithm::HS256, &key).expect("the key fits");
-        this.token = Some(token.clone());
-        let wire = world.record.wires.entry(connection).or_default();
-        wire.tokens.push(token);
-        Self::say(world, connection, &json!({"type":command,"token":written}));
+        let mut claims = claims.as_object().expect("an object").clone();
+        claims.extend(more.as_object().expect("an object").clone());
+        let written = mint(&claims, None, Algorithm::HS256, &key).expect("the key fits");
+        (token, written)
     }
 
     fn say(world: &mut World, connection: ConnectionId, message: &Value) {
@@ -242,8 +264,9 @@ impl Client {
             this.paused = false;
             world.read(connection, true);
         }
+        let channels = world.channels();
         let this = &mut world.clients[client];
-        let missing = (0..CHANNELS.len()).find(|channel| !this.subscribed.contains(channel));
+        let missing = (0..channels).find(|channel| !this.subscribed.contains(channel));
         let asks = this
             .asked
             .values()
@@ -253,6 +276,9 @@ impl Client {
         {
             let mut message = json!({"type":"subscribe","channel":CHANNELS[channel]});
             Self::name_place(world, client, connection, channel, &mut message);
+            if channel == VAULT {
+                Self::add_token(world, client, connection, &mut message);
+            }
             Self::ask(
                 world,
                 client,
@@ -261,6 +287,11 @@ impl Client {
                 Asked::Subscription(channel),
             );
             return 20;
+        }
+        if world.record.presence.is_on
+            && let Some(wait) = Self::visit(world, client, connection)
+        {
+            return wait;
         }
         let this = &world.clients[client];
         let left = this.token.as_ref().map_or(0, |token| token.expires_at);
@@ -309,7 +340,8 @@ impl Client {
     pub fn publish(world: &mut World, client: usize, connection: ConnectionId) {
         world.published += 1;
         let number = world.published;
-        let channel = world.random.usize(..CHANNELS.len());
+        let channels = world.channels();
+        let channel = world.random.usize(..channels);
         let size = if world.random.u8(..) < 40 { 3_000 } else { 40 };
         let mut message = json!({"type":"publish","channel":CHANNELS[channel],"data":[format!("#{number}"), "x".repeat(size)]});
         if world.record.streams && is_keyed(channel, number) {
@@ -410,7 +442,15 @@ impl Client {
                 this.subscribed.push(channel);
                 this.begin_at(message);
             }
+            (kind, Some(Asked::Lobby(visit))) => {
+                this.visited(visit, kind);
+                if kind == "error" {
+                    let told = format!("client {client} is told {message} to {visit:?}");
+                    world.record.tell(elapsed(), told);
+                }
+            }
             ("gap", _) => this.begin_at(message),
+            ("unsubscribed", _) => Self::leave_vault(world, client, message),
             (kind @ ("ok" | "error"), Some(Asked::Publication(number))) => {
                 let code = match kind {
                     "ok" => "ok",

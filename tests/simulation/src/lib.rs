@@ -15,4 +15,5 @@ pub mod plan;
 pub mod record;
 pub mod redis;
 pub mod run;
+pub mod words;
 pub mod world;

@@ -15,7 +15,9 @@ use curfew_hub::{DeliveryPath, Hub, HubLimits, HubMetrics, Wire, Wires};
 use curfew_model::{
     Action, Clock, DeliveryLease, NodeId, Revocation, RevocationKey, Secret, SystemClock,
 };
-use curfew_node::{ChannelConfig, Channels, HistoryConfig, HubEvents, Node, NodeMetrics};
+use curfew_node::{
+    ChannelConfig, Channels, HistoryConfig, HubEvents, JoinLeave, Node, NodeMetrics,
+};
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
 use curfew_session::{
@@ -24,10 +26,11 @@ use curfew_session::{
 use curfew_telemetry::Registry;
 use curfew_ws::{Transport, Upgraded};
 
-use crate::client::{CHANNELS, SECRET, STREAM};
+use crate::client::{CHANNELS, LOBBY, SECRET, STREAM};
 use crate::machine::elapsed;
 use crate::plan::Plan;
 use crate::record::{Receipt, Reload, Target};
+use crate::words::TokenedNative;
 use crate::world::{ConnectionId, RedisDial, Shared, Socket};
 
 /// `backend.lease` in every run.
@@ -51,7 +54,7 @@ pub struct Process {
     context: Arc<Context>,
     /// The node's number among the machines.
     pub machine: usize,
-    history: u32,
+    channels: Channels,
 }
 
 impl Process {
@@ -68,7 +71,11 @@ impl Process {
             node_outbound_bytes: 0,
             window_bytes: plan.window_bytes,
         };
-        let wires = Wires::new(vec![Wire::websocket(Native)]);
+        let wire = match plan.vault {
+            true => Wire::websocket(TokenedNative),
+            false => Wire::websocket(Native),
+        };
+        let wires = Wires::new(vec![wire]);
         let hub = Arc::new(Hub::new(
             wires,
             limits,
@@ -122,16 +129,17 @@ impl Process {
             leeway: LEEWAY,
             ..curfew_auth::AuthConfig::default()
         };
+        let channels = channels(plan);
         let context = Arc::new(Context {
             node,
             authenticator: Arc::new(Authenticator::new(&auth, clock).expect("it is a good one")),
             metrics: counted,
-            settings: ArcSwap::from_pointee(session_settings(tenants, plan.history)),
+            settings: ArcSwap::from_pointee(session_settings(tenants, &channels)),
         });
         Self {
             context,
             machine,
-            history: plan.history,
+            channels,
         }
     }
 
@@ -167,7 +175,7 @@ impl Process {
     pub fn reload(&self, tenants: bool) {
         self.context
             .settings
-            .store(Arc::new(session_settings(tenants, self.history)));
+            .store(Arc::new(session_settings(tenants, &self.channels)));
         self.context.node.set_kinds(&claims(tenants));
         self.context.node.hub().reconsider_all();
         let shared = Shared::get();
@@ -223,25 +231,34 @@ fn claims(tenants: bool) -> Vec<String> {
     }
 }
 
-fn session_settings(tenants: bool, history: u32) -> SessionSettings {
+/// `[[channels]]`.
+fn channels(plan: &Plan) -> Channels {
     let stream = ChannelConfig {
         pattern: CHANNELS[STREAM].to_owned(),
         history: Some(HistoryConfig {
-            size: history,
+            size: plan.history,
             ttl: HISTORY_TTL,
         }),
         ..ChannelConfig::default()
     };
-    let streams = if history > 0 {
-        vec![stream]
-    } else {
-        Vec::new()
+    let lobby = ChannelConfig {
+        pattern: LOBBY.to_owned(),
+        presence: true,
+        join_leave: JoinLeave::Asked,
+        ..ChannelConfig::default()
     };
+    let stream = (plan.history > 0).then_some(stream);
+    let lobby = plan.presence.then_some(lobby);
+    let entries: Vec<ChannelConfig> = stream.into_iter().chain(lobby).collect();
+    Channels::new(&entries)
+}
+
+fn session_settings(tenants: bool, channels: &Channels) -> SessionSettings {
     SessionSettings {
         shows_sender: false,
         personal_channels: false,
-        subscription_tokens: false,
-        channels: Channels::new(&streams),
+        subscription_tokens: true,
+        channels: channels.clone(),
         session: curfew_session::SessionConfig {
             revocable_claims: claims(tenants),
             ..curfew_session::SessionConfig::default()
@@ -262,7 +279,7 @@ fn everywhere() -> curfew_policy::PolicyConfig {
         rules: vec![Rule {
             name: "everywhere".to_owned(),
             channels: vec!["*".to_owned()],
-            actions: vec![Action::Subscribe, Action::Publish],
+            actions: vec![Action::Subscribe, Action::Publish, Action::Presence],
             ..Rule::default()
         }],
         ..curfew_policy::PolicyConfig::default()

@@ -39,6 +39,10 @@ pub struct Plan {
     pub history: u32,
     /// `limits.window_bytes`.
     pub window_bytes: usize,
+    /// There is a channel with presence: the lobby.
+    pub presence: bool,
+    /// There is a channel to which each subscribes with a token of its own: the vault.
+    pub vault: bool,
 }
 
 impl fmt::Display for Plan {
@@ -63,8 +67,8 @@ impl fmt::Display for Plan {
         )?;
         writeln!(
             f,
-            "    history: {}, window_bytes: {},",
-            self.history, self.window_bytes
+            "    history: {}, window_bytes: {}, presence: {}, vault: {},",
+            self.history, self.window_bytes, self.presence, self.vault
         )?;
         writeln!(f, "    ..Plan::quiet(0)\n}};\nlet acts = [")?;
         for (at, act) in &self.acts {
@@ -127,6 +131,8 @@ pub enum Whom {
     Session(usize),
     /// The token of the session that a client has at the time of the act, by the client's number.
     Token(usize),
+    /// The token of its subscription to the vault.
+    Subscription(usize),
     /// Everyone whose token was issued before the time of the act.
     AllUntilNow,
 }
@@ -153,7 +159,7 @@ pub enum Written {
 /// Shortest time for which clients publish.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// One seed of this number of seeds has a channel with a stream.
+/// One seed in so many has a channel with a stream, another the lobby, and the third the vault.
 const WITH_STREAMS: u64 = 3;
 
 /// The default of `limits.window_bytes`.
@@ -215,6 +221,8 @@ impl Plan {
             tidied: seed.is_multiple_of(4),
             history: 0,
             window_bytes: WINDOW_BYTES,
+            presence: false,
+            vault: false,
         };
         if seed % WITH_STREAMS == 2 {
             // The choices for streams use a separate generator, so that seeds without a stream keep
@@ -222,6 +230,26 @@ impl Plan {
             let mut random = Rng::with_seed(seed);
             plan.history = [3, 20, 200][random.usize(..3)];
             plan.window_bytes = [256, 4_096, WINDOW_BYTES][random.usize(..3)];
+        }
+        if seed % WITH_STREAMS == 1 {
+            plan.presence = true;
+            let mut random = Rng::with_seed(seed);
+            if random.u8(..) < 60 {
+                plan.acts.extend(absence(&mut random, nodes));
+                plan.tidied = true;
+            }
+        }
+        if seed.is_multiple_of(WITH_STREAMS) {
+            plan.vault = true;
+            let mut random = Rng::with_seed(seed);
+            for _ in 0..random.usize(2..=5) {
+                // Most in the middle of trouble.
+                let some = random.usize(..plan.acts.len());
+                let near = plan.acts[some].0 + millis(random.u64(0..2_500));
+                let at = near.saturating_sub(millis(1_000)).max(FIRST);
+                let whom = Whom::Subscription(random.usize(..plan.clients));
+                plan.acts.push((at, Act::Ban(whom, way(&mut random))));
+            }
         }
         plan.settle();
         plan
@@ -243,6 +271,8 @@ impl Plan {
             tidied: true,
             history: 0,
             window_bytes: WINDOW_BYTES,
+            presence: false,
+            vault: false,
         };
         plan.settle();
         plan
@@ -313,6 +343,23 @@ fn a_while(random: &mut Rng) -> Duration {
     })
 }
 
+/// A node that is away for so long that others take it for dead, and that may crash as it comes back.
+fn absence(random: &mut Rng, nodes: usize) -> Vec<(Duration, Act)> {
+    let node = random.usize(..nodes);
+    let at = FIRST + millis(random.u64(0..4_000));
+    let time = millis(random.u64(16_000..26_000));
+    let away = match random.u8(..3) {
+        0 => Act::Stop(node, time),
+        _ => Act::Cut(node, directions(random), time),
+    };
+    let mut acts = vec![(at, away)];
+    if random.bool() {
+        let at = at + time - millis(random.u64(0..3_000));
+        acts.push((at, Act::Crash(node, millis(random.u64(100..6_000)))));
+    }
+    acts
+}
+
 fn directions(random: &mut Rng) -> [bool; 2] {
     [[true, true], [true, true], [true, false], [false, true]][random.usize(..4)]
 }
@@ -362,18 +409,20 @@ fn operate(random: &mut Rng, nodes: usize) -> Act {
         40..=79 if matches!(whom, Whom::User(_) | Whom::Tenant(_)) => {
             Act::Revoke(random.usize(..nodes), whom)
         }
-        _ => {
-            let ways = [
-                Written::Plain,
-                Written::Plain,
-                Written::Digest,
-                Written::Both,
-                Written::Cutoff,
-                Written::Hash,
-                Written::Rename,
-                Written::Often,
-            ];
-            Act::Ban(whom, ways[random.usize(..ways.len())])
-        }
+        _ => Act::Ban(whom, way(random)),
     }
+}
+
+fn way(random: &mut Rng) -> Written {
+    let ways = [
+        Written::Plain,
+        Written::Plain,
+        Written::Digest,
+        Written::Both,
+        Written::Cutoff,
+        Written::Hash,
+        Written::Rename,
+        Written::Often,
+    ];
+    ways[random.usize(..ways.len())]
 }

@@ -1,6 +1,8 @@
 //! The record of a run, for the checker: the bytes written to each client with their times, the
 //! commands that Redis executed, the answers to requests, and the periods of trouble.
 
+mod presence;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -9,6 +11,8 @@ use serde_json::Value;
 
 use crate::redis::Effect;
 use crate::world::ConnectionId;
+
+pub use presence::{Entry, Listing, Presence, Visit};
 
 /// Everything that the checker uses. Times count from the beginning of the run.
 #[derive(Debug, Default)]
@@ -29,6 +33,10 @@ pub struct Record {
     /// The publications with a position in the stream, in the order in which Redis accepted them:
     /// time, position, and number.
     pub placed: Vec<(Duration, Place, u64)>,
+    /// The presence in the lobby.
+    pub presence: Presence,
+    /// There is a vault.
+    pub vault: bool,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
     /// The losses of data: the time at which Redis returned, and the time from which its data is.
@@ -71,6 +79,10 @@ pub struct Wire {
     pub tokens: Vec<Token>,
     /// The position with which the client subscribed to the channel with a stream.
     pub since: Option<Place>,
+    /// The client's commands about the lobby by their numbers, and when they were sent.
+    pub visits: BTreeMap<u64, (Duration, Visit)>,
+    /// The tokens of subscriptions to the vault, by the numbers of the commands.
+    pub vault_tokens: BTreeMap<u64, Token>,
 }
 
 /// A token that a client sent.
@@ -202,6 +214,11 @@ impl Record {
             if let Some(place) = place_of(payload) {
                 self.placed.push((at, place, number));
             }
+        }
+        match &effect {
+            Effect::Hash { key, fields } => self.presence.changed(at, key, fields),
+            Effect::Removed { key } => self.presence.changed(at, key, &[]),
+            _ => {}
         }
         // Only a revocation by a node's admin API has an id. A revocation that a node writes back
         // has none.

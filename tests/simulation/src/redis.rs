@@ -124,6 +124,13 @@ pub enum Effect {
         /// The key's name.
         key: Vec<u8>,
     },
+    /// A hash of presence has these fields now.
+    Hash {
+        /// Its key.
+        key: Vec<u8>,
+        /// All of them.
+        fields: Vec<(Vec<u8>, Vec<u8>)>,
+    },
     /// A key has changed in another way.
     Other {
         /// Name of the command, in capitals.
@@ -292,6 +299,20 @@ impl Server {
     pub fn get(&self, key: &[u8], now: Duration) -> Option<Vec<u8>> {
         let entry = self.data.live(key, milliseconds(now));
         data::string(entry).ok().flatten().map(<[u8]>::to_vec)
+    }
+
+    /// The fields of a hash.
+    pub fn hash(&self, key: &[u8], now: Duration) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let entry = self.data.live(key, milliseconds(now));
+        data::hash(entry).cloned().unwrap_or_default()
+    }
+
+    /// The members of a set.
+    pub fn members(&self, key: &[u8], now: Duration) -> Vec<Vec<u8>> {
+        let entry = self.data.live(key, milliseconds(now));
+        let set = data::set(entry).ok().flatten();
+        let members = set.iter().flat_map(|set| &set.0);
+        members.map(|(_, member)| member.clone()).collect()
     }
 
     /// Every key, sorted.

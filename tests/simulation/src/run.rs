@@ -65,6 +65,8 @@ async fn play(plan: &Plan) -> Outcome {
     let processes: Processes = Rc::default();
     shared.world().host.ahead = plan.redis_ahead;
     shared.world().record.streams = plan.history > 0;
+    shared.world().record.presence.is_on = plan.presence;
+    shared.world().record.vault = plan.vault;
     for slot in 0..plan.nodes {
         shared.world().slots.push(usize::MAX);
         let ahead = plan.ahead.get(slot).copied().unwrap_or_default();
@@ -95,9 +97,11 @@ async fn play(plan: &Plan) -> Outcome {
         .run_until(calm_at + RECOVERY + Duration::from_secs(1))
         .await;
     violations.extend(check::liveness(&shared.world(), probe.as_ref()));
+    violations.extend(check::lobby(&shared.world()));
     if plan.tidied {
         shared.run_until(calm_at + TIDY).await;
         violations.extend(check::records(&shared.world()));
+        violations.extend(check::notes(&shared.world()));
     }
     let mut world = shared.world();
     let left = world.host.server().keys(world.host.now());
@@ -368,6 +372,10 @@ fn named(world: &World, whom: Whom) -> Option<(RevocationKey, Target)> {
         }
         Whom::Token(client) => {
             let id = world.clients.get(client)?.token()?.id.clone();
+            (RevocationKey::token(&id), Target::Token(id))
+        }
+        Whom::Subscription(client) => {
+            let id = world.clients.get(client)?.vault_token()?.id.clone();
             (RevocationKey::token(&id), Target::Token(id))
         }
         Whom::Session(client) => {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use curfew_model::env::Env;
 use fastrand::Rng;
 
-use crate::client::Client;
+use crate::client::{Client, VAULT};
 use crate::machine::{self, Point, Watch, elapsed};
 use crate::record::Record;
 
@@ -314,6 +314,11 @@ impl World {
         }
     }
 
+    /// The number of channels that clients publish to.
+    pub fn channels(&self) -> usize {
+        if self.record.vault { VAULT + 1 } else { VAULT }
+    }
+
     /// The processes that accept connections.
     pub fn up(&self) -> Vec<usize> {
         let up = |process: &&usize| self.machines[**process].alive;
@@ -336,7 +341,11 @@ impl World {
         let machine = &mut self.machines[node];
         machine.wakers.drain(..).for_each(Waker::wake);
         for connection in self.network.of(node) {
-            self.reset(connection);
+            // The machine of every second process sends what that had written.
+            match self.network.get(connection).end {
+                End::Redis if node.is_multiple_of(2) => self.close(connection),
+                _ => self.reset(connection),
+            }
         }
     }
 }

@@ -182,6 +182,15 @@ impl Check<'_> {
                         && trouble.until >= since
                 })
             };
+            // A node that runs, and whose link is sound, is pushed it at once. Data that are behind lack what
+            // was written shortly before the loss alone, which is such a trouble itself.
+            let pushed = |node: usize| {
+                !self.record.troubles.iter().any(|trouble| {
+                    trouble.node.is_none_or(|of| of == node)
+                        && trouble.from <= ban.at + PROMPTLY
+                        && trouble.until >= since
+                })
+            };
             let knows = |(node, beats): &(&usize, &Vec<Duration>)| {
                 let heard_since = |since: Duration| {
                     let heard = beats
@@ -191,7 +200,7 @@ impl Check<'_> {
                 };
                 let met = || self.refused(ban, **node, *first);
                 !self.record.crashed.contains_key(node)
-                    && (clean(**node) && heard_since(ban.at + PROMPTLY)
+                    && ((clean(**node) || pushed(**node)) && heard_since(ban.at + PROMPTLY)
                         || met().is_some_and(|at| heard_since(at + PROMPTLY)))
             };
             let known = self.beats.iter().any(|beats| knows(&beats));

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use curfew_model::Revocation;
 
 use super::{ON_ITS_WAY, Violation, session_of};
-use crate::client::{CHANNELS, Client};
+use crate::client::Client;
 use crate::machine::elapsed;
 use crate::record::{Place, Token};
 use crate::world::{ConnectionId, World};
@@ -35,7 +35,8 @@ pub fn begin_probe(world: &mut World) -> Option<Probe> {
 
 fn is_served(world: &World, client: usize) -> bool {
     let client = &world.clients[client];
-    client.open().is_some() && client.subscribed.len() == CHANNELS.len()
+    let is_in_lobby = !world.record.presence.is_on || client.is_in_lobby();
+    client.open().is_some() && client.subscribed.len() == world.channels() && is_in_lobby
 }
 
 /// Checks that users with access have service, and other users do not.
@@ -74,7 +75,7 @@ pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
         for (hearer, connection) in hearers {
             let client = &world.clients[*hearer];
             let heard = client.heard.contains(&(*connection, *number));
-            if client.open() != Some(*connection) {
+            if client.open() != Some(*connection) || client.comes_back() {
                 continue;
             }
             if !heard {

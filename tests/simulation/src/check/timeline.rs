@@ -16,7 +16,7 @@ pub(super) enum Kind {
     Connected,
     /// `message`.
     Message,
-    /// `ok`, `refreshed`, `pong`, `gap`.
+    /// `ok`, `refreshed`, `pong`, `gap`, `presence`, `join`, `leave`.
     Answer,
     /// `auth_failed`.
     Refused,
@@ -101,8 +101,11 @@ impl<'a> Timeline<'a> {
             _ if payload.starts_with(br#"{"type":"ok""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"pong""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"refreshed""#) => Kind::Answer,
-            // A gap is about a channel, so it needs access just like a message.
+            // They tell of a channel, so they take what a message takes.
             _ if payload.starts_with(br#"{"type":"gap""#) => Kind::Answer,
+            _ if payload.starts_with(br#"{"type":"presence""#) => Kind::Answer,
+            _ if payload.starts_with(br#"{"type":"join""#) => Kind::Answer,
+            _ if payload.starts_with(br#"{"type":"leave""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"auth_failed""#) => Kind::Refused,
             _ => Kind::Notice,
         };

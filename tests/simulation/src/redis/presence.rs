@@ -5,7 +5,7 @@
 
 use super::call::{Call, Done};
 use super::data::{Value, hash};
-use super::{number, streams};
+use super::{Effect, number, streams};
 
 /// The text of the script that adds an entry, in `crates/curfew-backend-redis/src/presence`.
 pub(super) const ENTER: &[u8] = concat!(
@@ -119,7 +119,7 @@ fn field(
 fn set_field(call: &mut Call<'_>, key: &[u8], name: &[u8], value: &[u8]) {
     streams::set_field(call, key, name, value);
     call.touched(key);
-    call.note_other(key);
+    note_hash(call, key);
 }
 
 /// `HDEL` on a key that is a hash or does not exist.
@@ -134,7 +134,15 @@ fn remove_field(call: &mut Call<'_>, key: &[u8], name: &[u8]) {
     }
     call.server.data.set(key, Value::Hash(fields), true);
     call.touched(key);
-    call.note_other(key);
+    note_hash(call, key);
+}
+
+fn note_hash(call: &mut Call<'_>, key: &[u8]) {
+    let fields = hash(call.server.data.live(key, call.ms())).cloned();
+    call.note(Effect::Hash {
+        key: key.to_vec(),
+        fields: fields.unwrap_or_default(),
+    });
 }
 
 /// `HINCRBY`.

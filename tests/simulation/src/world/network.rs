@@ -109,6 +109,15 @@ impl Network {
         all
     }
 
+    /// The same, with those that the process has closed: what it had written is still under way.
+    pub fn under_way_to_redis(&self, node: usize) -> Vec<ConnectionId> {
+        let there = |(_, connection): &(usize, &Connection)| {
+            connection.node == node && connection.end == End::Redis && !connection.reset
+        };
+        let all = self.connections.iter().enumerate().filter(there);
+        all.map(|(id, _)| id).collect()
+    }
+
     /// True while the link is cut in at least one direction.
     pub fn is_cut(&self, node: usize) -> bool {
         self.cut.get(node).is_some_and(|cut| cut[0] || cut[1])
@@ -153,7 +162,7 @@ impl World {
             self.network.cut.push([false; 2]);
         }
         self.network.cut[node] = cut;
-        for connection in self.network.to_redis(node) {
+        for connection in self.network.under_way_to_redis(node) {
             self.stall(connection, cut);
         }
     }
@@ -232,6 +241,16 @@ impl World {
                 (Direction::Out, End::Redis) => self.redis_hears(id, &bytes),
                 (Direction::Out, End::Client(client)) => Client::hear(self, client, id, &bytes),
             }
+        }
+    }
+
+    /// A process has closed a connection. What it had written is still under way.
+    pub fn close(&mut self, id: ConnectionId) {
+        let connection = &mut self.network.connections[id];
+        if !connection.closed && !connection.reset {
+            connection.closed = true;
+            self.record.wire_ended(id, elapsed());
+            self.send(id, Direction::Out, Bytes::new());
         }
     }
 
@@ -395,14 +414,7 @@ impl AsyncWrite for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let shared = Shared::get();
-        let mut world = shared.world();
-        let connection = world.network.get_mut(self.0);
-        if !connection.closed && !connection.reset {
-            connection.closed = true;
-            world.record.wire_ended(self.0, elapsed());
-            world.send(self.0, Direction::Out, Bytes::new());
-        }
+        Shared::get().world().close(self.0);
     }
 }
 

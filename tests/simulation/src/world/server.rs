@@ -14,6 +14,9 @@ use crate::redis::{Executed, Reply, Server, Snapshot};
 /// Interval between two copies of the data, for a later restart.
 const COPY_INTERVAL: Duration = Duration::from_millis(700);
 
+/// The oldest of so many is behind by more than the lease: a node knows what it lacks.
+const MOST_COPIES: usize = 6;
+
 /// The data of a restarted server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comeback {
@@ -104,6 +107,9 @@ impl World {
             let node = by.map(|by| self.network.get(by as ConnectionId).node);
             self.record.executed(at, node, what);
         }
+        if self.record.presence.is_on {
+            self.record.presence.settled(at);
+        }
         if !self.host.in_turn {
             self.host.in_turn = true;
             self.after(Duration::ZERO, Event::Turn);
@@ -150,7 +156,7 @@ impl World {
         if !self.host.is_held() {
             let copy = self.host.server.snapshot();
             self.host.copies.push_back((elapsed(), copy));
-            while self.host.copies.len() > 4 {
+            while self.host.copies.len() > MOST_COPIES {
                 self.host.copies.pop_front();
             }
         }
@@ -179,7 +185,7 @@ impl World {
 
     fn redis_goes_on(&mut self) {
         for node in 0..self.machines.len() {
-            for id in self.network.to_redis(node) {
+            for id in self.network.under_way_to_redis(node) {
                 self.after(Duration::ZERO, Event::Arrive(id, Direction::Out));
             }
         }
@@ -190,7 +196,7 @@ impl World {
     pub fn stop_redis(&mut self) {
         self.host.down = true;
         for node in 0..self.machines.len() {
-            for id in self.network.to_redis(node) {
+            for id in self.network.under_way_to_redis(node) {
                 self.reset(id);
             }
         }
@@ -209,6 +215,11 @@ impl World {
         self.host.server.restart(data, now);
         self.host.copies.clear();
         self.record.lost_data(elapsed(), copied_at);
+        let server = &self.host.server;
+        let hashes = server.keys(now).into_iter();
+        let hashes = hashes.filter(|key| key.starts_with(b"curfew:presence"));
+        let hashes = hashes.map(|key| (key.clone(), server.hash(&key, now)));
+        self.record.presence.replaced(elapsed(), hashes);
         self.host.down = false;
         self.redis_done();
         self.redis_goes_on();

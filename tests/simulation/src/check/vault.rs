@@ -1,0 +1,96 @@
+//! R1, R3 and R8 of a subscription with a token of its own: what revokes that token ends the subscription.
+
+use super::timeline::{Kind, Line, Timeline};
+use super::{Check, Violation, number_of, shown};
+use crate::client::{CHANNELS, VAULT};
+use crate::node::LEASE;
+use crate::record::Token;
+
+impl Check<'_> {
+    pub(super) fn vault(&self, found: &mut Vec<Violation>) {
+        for timeline in self.lines.values() {
+            if timeline.wire.vault_tokens.is_empty() {
+                continue;
+            }
+            let mut held: Option<&Token> = None;
+            for line in &timeline.lines {
+                if let Some((promise, why)) = self.of_vault(timeline, line, &mut held) {
+                    let (client, node) = (timeline.wire.client, timeline.wire.node);
+                    let line_shown = line.shown();
+                    found.push(Violation {
+                        promise,
+                        at: line.at,
+                        what: format!("{why}: client {client} of process {node}: {line_shown}"),
+                    });
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Takes a frame; says which promise it breaks. `held` is the token of the subscription that is told of.
+    fn of_vault<'a>(
+        &self,
+        timeline: &Timeline<'a>,
+        line: &Line<'_>,
+        held: &mut Option<&'a Token>,
+    ) -> Option<(&'static str, String)> {
+        let begins = |word: &str| line.payload.starts_with(word.as_bytes());
+        let vault = CHANNELS[VAULT];
+        let asked = |line: &Line<'_>| timeline.wire.vault_tokens.get(&number_of(line.payload)?);
+        if begins(r#"{"type":"ok""#) {
+            let token = asked(line)?;
+            *held = Some(token);
+            let ban = self.covering(timeline, token, line, |from| token.sent_at > from)?;
+            return Some(("R3", ban));
+        }
+        if begins(r#"{"type":"unsubscribed""#) {
+            let Some(token) = held.take() else {
+                return Some(("vault", "told of no subscription's end".to_owned()));
+            };
+            let revoked = line.shown().contains(r#""reason":"revoked""#);
+            // One that is lifted, or lost, a moment ago counts.
+            let tokens = std::slice::from_ref(token);
+            let known = self
+                .record
+                .bans
+                .iter()
+                .any(|ban| self.in_force(ban, timeline, tokens, line.at).is_some());
+            return (revoked && !known).then(|| ("R8", "nothing revokes it".to_owned()));
+        }
+        if line.kind != Kind::Message
+            || !begins(&format!(r#"{{"type":"message","channel":"{vault}""#))
+        {
+            return None;
+        }
+        let Some(token) = *held else {
+            return Some(("vault", "no subscription".to_owned()));
+        };
+        let late = self.covering(timeline, token, line, |from| line.at > from + LEASE);
+        let late = late.map(|ban| ("R1", ban));
+        late.or_else(|| {
+            let slow = |from| {
+                self.promptly(timeline.wire.node, from)
+                    .is_some_and(|by| line.at > by)
+            };
+            let ban = self.covering(timeline, token, line, slow)?;
+            Some(("R1, promptly", ban))
+        })
+    }
+
+    /// A ban that is in force for a token as a frame is written, if it began at a time for which `late` is true.
+    fn covering(
+        &self,
+        timeline: &Timeline<'_>,
+        token: &Token,
+        line: &Line<'_>,
+        late: impl Fn(std::time::Duration) -> bool,
+    ) -> Option<String> {
+        let tokens = std::slice::from_ref(token);
+        self.record.bans.iter().find_map(|ban| {
+            let (from, until) = self.in_force(ban, timeline, tokens, line.at)?;
+            let covers = line.at < until && late(from);
+            covers.then(|| format!("its token is revoked at {from:?} by {}", shown(&ban.key)))
+        })
+    }
+}

@@ -1,0 +1,44 @@
+//! The part of a client that has to do with the vault: a token for its subscription.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{BACK, CHANNELS, Client, VAULT};
+use crate::machine::elapsed;
+use crate::record::Token;
+use crate::world::{ConnectionId, World};
+
+impl Client {
+    /// The token of its last subscription to the vault.
+    pub fn vault_token(&self) -> Option<&Token> {
+        self.vault_token.as_ref()
+    }
+
+    /// Its subscription to the vault is over: it comes back with another token.
+    pub(super) fn leave_vault(world: &mut World, client: usize, told: &Value) {
+        let told = format!("client {client} is told {told}");
+        world.record.tell(elapsed(), told);
+        let this = &mut world.clients[client];
+        this.subscribed.retain(|channel| *channel != VAULT);
+        this.back_by = elapsed() + BACK;
+        Self::again(world, client, Duration::from_millis(20));
+    }
+
+    /// Adds a new token to the command that subscribes to the vault, and that is sent next.
+    pub(super) fn add_token(
+        world: &mut World,
+        client: usize,
+        connection: ConnectionId,
+        command: &mut Value,
+    ) {
+        let vault = CHANNELS[VAULT];
+        let (token, written) = Self::new_token(world, client, &json!({"channel":vault}));
+        command["channel"] = format!("{vault} {written}").into();
+        let this = &mut world.clients[client];
+        this.vault_token = Some(token.clone());
+        let number = this.count + 1;
+        let wire = world.record.wires.entry(connection).or_default();
+        wire.vault_tokens.insert(number, token);
+    }
+}

@@ -1,0 +1,120 @@
+//! The presence in the lobby, as Redis lists it, and the commands of clients about it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// The beginning of the key of the sessions that are listed.
+const SESSIONS: &[u8] = b"curfew:presence:";
+
+/// The beginning of the key that counts the sessions of each user.
+const USERS: &[u8] = b"curfew:presence-users:";
+
+/// A command about the lobby.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Visit {
+    /// It subscribes; with true it is to be told who comes and who goes.
+    Enter(bool),
+    /// It unsubscribes.
+    Leave,
+    /// It asks who is there.
+    List,
+}
+
+/// An entry.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// All of it, as it is in Redis.
+    value: Vec<u8>,
+    /// The session's user.
+    pub user: String,
+}
+
+/// The entries by their sessions.
+pub type Listing = BTreeMap<String, Rc<Entry>>;
+
+/// The presence in the lobby over time.
+#[derive(Debug, Default)]
+pub struct Presence {
+    /// There is a lobby.
+    pub is_on: bool,
+    /// The entries, from this time on.
+    pub listed: Vec<(Duration, Listing)>,
+    /// The number of sessions of each user, as Redis counts them now.
+    users: BTreeMap<String, String>,
+    /// Times at which the counts were not those of the entries, and both.
+    pub miscounted: Vec<(Duration, String)>,
+}
+
+impl Presence {
+    /// A hash of Redis has these fields now.
+    pub fn changed(&mut self, at: Duration, key: &[u8], fields: &[(Vec<u8>, Vec<u8>)]) {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if key.starts_with(SESSIONS) {
+            let before = self.now();
+            let entries = fields.iter().map(|(session, value)| {
+                let session = text(session);
+                let known = before.and_then(|before| before.get(&session));
+                let known = known.filter(|known| known.value == *value);
+                let entry = known
+                    .cloned()
+                    .unwrap_or_else(|| Rc::new(Entry::read(value)));
+                (session, entry)
+            });
+            let listing = entries.collect();
+            self.listed.push((at, listing));
+        } else if key.starts_with(USERS) {
+            let counts = fields.iter();
+            self.users = counts
+                .map(|(user, count)| (text(user), text(count)))
+                .collect();
+        }
+    }
+
+    /// Redis has other data, of which `hashes` are those that it lists presence in.
+    pub fn replaced(
+        &mut self,
+        at: Duration,
+        hashes: impl Iterator<Item = (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>)>,
+    ) {
+        self.changed(at, SESSIONS, &[]);
+        self.changed(at, USERS, &[]);
+        for (key, fields) in hashes {
+            self.changed(at, &key, &fields);
+        }
+        self.settled(at);
+    }
+
+    /// Commands that came together are executed: the counts are those of the entries.
+    pub fn settled(&mut self, at: Duration) {
+        let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
+        for entry in self.now().into_iter().flat_map(BTreeMap::values) {
+            *counted.entry(&entry.user).or_default() += 1;
+        }
+        let counted = counted
+            .iter()
+            .map(|(user, count)| ((*user).to_owned(), count.to_string()));
+        let counted: BTreeMap<String, String> = counted.collect();
+        if counted != self.users {
+            let what = format!("{counted:?} are listed, {:?} are counted", self.users);
+            self.miscounted.push((at, what));
+        }
+    }
+
+    /// The present entries.
+    pub fn now(&self) -> Option<&Listing> {
+        self.listed.last().map(|(_, listing)| listing)
+    }
+}
+
+impl Entry {
+    fn read(value: &[u8]) -> Self {
+        let stored: Value = serde_json::from_slice(value).unwrap_or_default();
+        Self {
+            value: value.to_vec(),
+            user: stored["user"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+}
