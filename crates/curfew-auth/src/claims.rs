@@ -180,7 +180,7 @@ pub(crate) fn verify_kind(
 }
 
 /// The parts of a verified token that the principal needs.
-pub(crate) struct Verified<'a> {
+pub(crate) struct VerifiedClaims<'a> {
     pub(crate) user: &'a str,
     pub(crate) expires_at: u64,
 }
@@ -192,7 +192,7 @@ pub(crate) fn verify_claims<'a>(
     issuers: &Issuers,
     rules: &ClaimRules,
     now: Duration,
-) -> Result<Verified<'a>, AuthError> {
+) -> Result<VerifiedClaims<'a>, AuthError> {
     verify_issuer(claims, issuer)?;
     let user = claims.subject.as_deref().unwrap_or_default();
     if user.is_empty() && !rules.allows_no_user {
@@ -205,7 +205,7 @@ pub(crate) fn verify_claims<'a>(
     };
     verify_audience(claims, issuer)?;
     let ends_at = claims.ends_at.map_or(u64::MAX, Date::down);
-    let verified = Verified {
+    let verified = VerifiedClaims {
         user,
         expires_at: expires_at.min(ends_at),
     };

@@ -16,7 +16,7 @@ use crate::claims::Needs;
 use crate::jwks::{self, SkippedKey};
 use crate::keys::{self, Key};
 use crate::token::{ClaimRules, Header, Parts};
-use crate::verified::Verified;
+use crate::verified::VerifiedTokens;
 use crate::{
     Algorithm, AuthConfig, AuthError, EventStream, Issuer, KeyError, LogoutScope, RemoteKeys,
     ReportedSubjects, pem,
@@ -58,7 +58,7 @@ pub(crate) struct Issuers {
     /// True if tokens may have no `exp`.
     pub(crate) allows_undated: bool,
     /// Tokens verified under this snapshot.
-    pub(crate) verified: Verified,
+    pub(crate) verified: VerifiedTokens,
 }
 
 /// One issuer with its keys.
@@ -383,7 +383,7 @@ impl Issuers {
             max_token_lifetime: config.max_token_lifetime,
             close_on_key_withdrawal: config.close_on_key_withdrawal,
             allows_undated: config.development,
-            verified: Verified::new(config.verified_tokens),
+            verified: VerifiedTokens::new(config.verified_tokens),
         }
     }
 }

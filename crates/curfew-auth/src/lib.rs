@@ -66,7 +66,8 @@ pub use logout::Logout;
 pub use mint::{MintError, MintKey, mint};
 pub use remote::{KeyLocation, RemoteKeys, RemoteStatus};
 pub use reports::{
-    Effect, EventType, LastReport, RevocationError, Revoker, SecurityEvent, StreamStatus, Subject,
+    Effect, EventType, LastReport, ReportSubject, RevocationError, Revoker, SecurityEvent,
+    StreamStatus,
 };
 pub use sealed::Sealed;
 pub use session_key::{SessionKey, SessionKeyId};

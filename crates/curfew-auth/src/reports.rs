@@ -12,7 +12,7 @@ pub use assertion::{RevocationError, Revoker};
 pub use event::EventType;
 pub use journal::{LastReport, StreamStatus};
 pub use set::{Effect, SecurityEvent};
-pub use subject::Subject;
+pub use subject::ReportSubject;
 
 pub(crate) use journal::Journal;
 pub(crate) use signed::{MAX_ID_BYTES, ReportClaims, SignedClaims};

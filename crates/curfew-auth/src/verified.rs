@@ -29,7 +29,7 @@ impl Digest {
 /// Remembers up to `auth.verified_tokens` tokens in two generations. A token is stored in the
 /// younger generation, and each use moves it there. When the younger generation is full, it
 /// replaces the older generation, whose tokens are forgotten.
-pub(crate) struct Verified {
+pub(crate) struct VerifiedTokens {
     /// The capacity of one generation.
     capacity: usize,
     generations: Mutex<Generations>,
@@ -47,7 +47,7 @@ struct Entry {
     issuer: Arc<LoadedIssuer>,
 }
 
-impl Verified {
+impl VerifiedTokens {
     pub(crate) fn new(tokens: usize) -> Self {
         Self {
             capacity: tokens / 2,
@@ -107,9 +107,9 @@ impl Generations {
     }
 }
 
-impl fmt::Debug for Verified {
+impl fmt::Debug for VerifiedTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verified")
+        f.debug_struct("VerifiedTokens")
             .field("capacity", &self.capacity)
             .finish_non_exhaustive()
     }

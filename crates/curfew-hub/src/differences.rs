@@ -12,7 +12,7 @@ use curfew_model::{DataForm, Publication};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 
-use crate::broadcast::Frames;
+use crate::wire::Frames;
 use crate::{Hub, Member};
 
 /// The listeners of a channel that take differences, and the channel's last publication.

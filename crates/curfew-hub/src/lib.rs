@@ -85,7 +85,9 @@ pub use outbox::{Ending, HeldBack, Lanes, Outbox, Progress, Sign, Standing, Unde
 pub use registry::{Hub, HubLimits};
 pub use revoke::Revoked;
 pub use streams::{Deliver, FeedState, Join, Joined, Joining, ReadPart, Subscriber};
-pub use wire::{Carrier, EventStream, Framing, HttpStream, WebSocket, Wire, WireId, Wires};
+pub use wire::{
+    Carrier, EventStreamFraming, Framing, HttpStreamFraming, WebSocket, Wire, WireId, Wires,
+};
 
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use curfew_model::{Channel, PresenceChange, PresenceEntry, Present, Push, SessionId};
 use parking_lot::Mutex;
 
-use crate::broadcast::Frames;
 use crate::channels::Channels;
 use crate::metrics::DropReason;
+use crate::wire::Frames;
 use crate::{Hub, Member};
 
 /// Sessions whose entries are read under one lock. Subscriptions wait for it.

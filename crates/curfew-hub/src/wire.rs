@@ -11,9 +11,11 @@ use curfew_model::{
 use curfew_protocol::{DecodeError, Protocol, Rules};
 use curfew_ws::frame::{self, Opcode};
 
+mod frames;
 mod streamed;
 
-pub use streamed::{EventStream, HttpStream};
+pub(crate) use frames::Frames;
+pub use streamed::{EventStreamFraming, HttpStreamFraming};
 
 /// A kind of transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -157,7 +157,7 @@ impl Default for ChannelConfig {
 
 /// The entries of `[[channels]]`, to be asked about a channel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Channels(Arc<[(Pattern, ChannelOptions)]>);
+pub struct ChannelEntries(Arc<[(Pattern, ChannelOptions)]>);
 
 /// The options of a channel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -176,7 +176,7 @@ pub struct ChannelOptions {
     pub is_binary: bool,
 }
 
-impl Channels {
+impl ChannelEntries {
     /// Takes entries that were [checked](check).
     pub fn new(entries: &[ChannelConfig]) -> Self {
         let entries = entries.iter().filter_map(|entry| {
@@ -274,7 +274,7 @@ mod tests {
             pattern: "room:{t}:log".to_owned(),
             ..ChannelConfig::default()
         };
-        let channels = Channels::new(&[none, entry("room:{t}:*", 5), entry("*", 7)]);
+        let channels = ChannelEntries::new(&[none, entry("room:{t}:*", 5), entry("*", 7)]);
         let size = |name: &str| {
             let options = channels.of(&Channel::parse(name).unwrap());
             options.stream.map(|bounds| bounds.size)
@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(size("room:a:log"), None);
         assert_eq!(size("room:a:b:c"), Some(5));
         assert_eq!(size("news"), Some(7));
-        let nothing = Channels::default().of(&Channel::parse("news").unwrap());
+        let nothing = ChannelEntries::default().of(&Channel::parse("news").unwrap());
         assert_eq!(nothing.stream, None);
     }
 
@@ -330,7 +330,7 @@ mod tests {
             assert_eq!(problems.into_vec()[0].key, key);
         }
         let channel = Channel::parse("a").unwrap();
-        let of = |entry: ChannelConfig| Channels::new(&[entry]).of(&channel);
+        let of = |entry: ChannelConfig| ChannelEntries::new(&[entry]).of(&channel);
         assert!(!of(delta).delta);
         let whole = ChannelConfig {
             delta: true,

@@ -43,7 +43,7 @@ use tokio::time::Instant;
 pub use admit::{AdmitError, Attachment, UserLimit};
 pub use anonymous::address_group;
 pub use channels::{
-    ChannelConfig, ChannelOptions, Channels, DataFormat, HistoryConfig, JoinLeave,
+    ChannelConfig, ChannelEntries, ChannelOptions, DataFormat, HistoryConfig, JoinLeave,
     check as check_channels,
 };
 pub use closes::SessionIdentity;

@@ -7,9 +7,9 @@ use curfew_model::pattern::Pattern;
 /// The channels that match at least one pattern of a list. The patterns are written as in rules:
 /// `{x}` matches one segment, a last `*` matches the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Channels(Vec<Pattern>);
+pub struct ChannelPatterns(Vec<Pattern>);
 
-impl Channels {
+impl ChannelPatterns {
     /// Parses patterns. The error lists every bad pattern by its index, with the problem.
     pub fn parse(patterns: &[String]) -> Result<Self, Vec<(usize, String)>> {
         let mut parsed = Vec::with_capacity(patterns.len());
@@ -40,7 +40,7 @@ mod tests {
     #[test]
     fn channels_are_matched_as_by_rules() {
         let patterns = ["news:*", "room:{id}"].map(str::to_owned);
-        let channels = Channels::parse(&patterns).unwrap();
+        let channels = ChannelPatterns::parse(&patterns).unwrap();
         for (channel, contains) in [
             ("news:a:b", true),
             ("room:1", true),
@@ -50,7 +50,7 @@ mod tests {
             let channel = Channel::parse(channel).unwrap();
             assert_eq!(channels.contains(&channel), contains, "{channel:?}");
         }
-        let bad = Channels::parse(&["ok".to_owned(), "a*".to_owned()]).unwrap_err();
+        let bad = ChannelPatterns::parse(&["ok".to_owned(), "a*".to_owned()]).unwrap_err();
         assert_eq!(bad[0].0, 1);
     }
 }

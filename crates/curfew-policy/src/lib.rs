@@ -48,11 +48,11 @@ mod policy;
 mod report;
 mod rules;
 
-pub use channels::Channels;
+pub use channels::ChannelPatterns;
 pub use config::{Effect, PolicyConfig, Rule};
 pub use decision::{Decision, Why};
 pub use explain::{ConditionResult, Considered, Explanation};
-pub use policy::{Policy, Subject};
+pub use policy::{Policy, PolicySubject};
 
 /// The value of [`Decision::rule`] if the token's own grants decide. Rules must not use this name.
 pub const GRANT: &str = "grant";

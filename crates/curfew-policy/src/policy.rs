@@ -23,7 +23,7 @@ pub struct Policy {
 /// A principal, bound to the rules that were in force when this value was made. All its decisions
 /// share one parse of the claims, and a reload in between has no effect. Make a new `Subject` for
 /// each batch of decisions.
-pub struct Subject<'a> {
+pub struct PolicySubject<'a> {
     rules: &'a Ruleset,
     user: &'a str,
     claims: LazyClaims<'a>,
@@ -45,8 +45,8 @@ impl Policy {
     }
 
     /// Binds `principal` to these rules.
-    pub fn subject<'a>(&'a self, principal: &'a Principal) -> Subject<'a> {
-        Subject {
+    pub fn subject<'a>(&'a self, principal: &'a Principal) -> PolicySubject<'a> {
+        PolicySubject {
             rules: &self.rules,
             user: principal.user(),
             claims: LazyClaims::from_text(principal.claims()),
@@ -62,7 +62,7 @@ impl Policy {
         action: Action,
         channel: &Channel,
     ) -> Explanation {
-        let subject = Subject {
+        let subject = PolicySubject {
             rules: &self.rules,
             user,
             claims: LazyClaims::from_parsed(claims),
@@ -77,7 +77,7 @@ impl Policy {
     }
 }
 
-impl Subject<'_> {
+impl PolicySubject<'_> {
     /// Decides if the principal may do `action` on `channel`. Nothing is cached. A rule whose
     /// patterns do not match costs no evaluation.
     pub fn decide(&self, action: Action, channel: &Channel) -> Decision {
@@ -129,10 +129,10 @@ impl fmt::Debug for Policy {
     }
 }
 
-impl fmt::Debug for Subject<'_> {
+impl fmt::Debug for PolicySubject<'_> {
     /// Omits the user and the claims, so that neither reaches a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject").finish_non_exhaustive()
+        f.debug_struct("PolicySubject").finish_non_exhaustive()
     }
 }
 

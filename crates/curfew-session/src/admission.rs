@@ -109,7 +109,7 @@ impl From<AdmissionError> for Refusal {
 /// A verified token, or the principal of a connection that is admitted without one. It holds the
 /// span of the verification, to which the id of the opened session is added.
 #[derive(Debug)]
-pub struct Verified {
+pub struct VerifiedToken {
     /// The token's content, or an anonymous principal.
     pub principal: Arc<Principal>,
     span: Span,
@@ -126,7 +126,7 @@ impl Context {
         &self,
         token: Result<&str, AuthError>,
         whole: &Span,
-    ) -> Result<Verified, AdmissionError> {
+    ) -> Result<VerifiedToken, AdmissionError> {
         let mut span = whole.child("verify token", SpanKind::Internal);
         let verified = match token {
             Ok(token) => self.verify(token).instrument(span.scope()).await,
@@ -135,7 +135,7 @@ impl Context {
         span.ended(self.metrics().tracer().now());
         self.count_authentication(&verified);
         match verified {
-            Ok(principal) => Ok(Verified { principal, span }),
+            Ok(principal) => Ok(VerifiedToken { principal, span }),
             Err(error) => {
                 let error = AdmissionError::from(error);
                 let reason = Failure::from(&error);
@@ -162,13 +162,13 @@ impl Context {
         &self,
         lifetime: Duration,
         whole: &Span,
-    ) -> Result<Verified, AdmissionError> {
+    ) -> Result<VerifiedToken, AdmissionError> {
         let span = Span::default();
         let time = self.node.backends().revocations.time().await;
         let time = time.map_err(|error| not_admitted(error.into(), &mut Span::default(), whole))?;
         let expires_at = self.node.clock().unix().saturating_add(lifetime.as_secs());
         let principal = Arc::new(Principal::anonymous(time.as_secs(), expires_at));
-        Ok(Verified { principal, span })
+        Ok(VerifiedToken { principal, span })
     }
 
     /// Admits the session of a verified token, as a part of `whole`. `limit` comes from the
@@ -179,13 +179,13 @@ impl Context {
     /// The errors of [`Node::admit`](curfew_node::Node::admit).
     pub async fn admit_part(
         &self,
-        verified: Verified,
+        verified: VerifiedToken,
         wire: WireId,
         address: Option<IpAddr>,
         limit: UserLimit,
         whole: &Span,
     ) -> Result<Attachment, AdmissionError> {
-        let Verified {
+        let VerifiedToken {
             principal,
             span: mut verify,
         } = verified;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use curfew_auth::{Authenticator, ConnectionClaims, VerifyError};
 use curfew_model::Principal;
-use curfew_node::{Channels, Node, UserLimit};
+use curfew_node::{ChannelEntries, Node, UserLimit};
 use curfew_policy::Policy;
 
 use crate::{LimitsConfig, SessionConfig, SessionMetrics};
@@ -33,7 +33,7 @@ pub struct SessionSettings {
     /// `[policy]`: authorizes.
     pub policy: Arc<Policy>,
     /// `[[channels]]`: the options of each channel.
-    pub channels: Channels,
+    pub channels: ChannelEntries,
     /// True if publications name the publishing session, because a protocol of the node shows it to
     /// subscribers.
     pub shows_sender: bool,

@@ -22,7 +22,7 @@ mod run;
 mod timers;
 mod write;
 
-pub use admission::{AdmissionError, Failure, Verified};
+pub use admission::{AdmissionError, Failure, VerifiedToken};
 pub use config::{LimitsConfig, SessionConfig};
 pub use curfew_hub::{Carrier, WireId, Wires};
 

@@ -85,7 +85,7 @@ impl Harness {
             shows_sender: false,
             personal_channels: false,
             subscription_tokens: false,
-            channels: curfew_node::Channels::default(),
+            channels: curfew_node::ChannelEntries::default(),
             listeners: Arc::new(()),
             session: SessionConfig::default(),
             limits: LimitsConfig::default(),

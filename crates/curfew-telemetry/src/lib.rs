@@ -22,5 +22,5 @@ pub use metrics::runtime::RuntimeMetrics;
 pub use metrics::table::{Authentications, Counters, Named, NamedGauges};
 pub use metrics::tracing::TraceMetrics;
 pub use metrics::{Counter, Gauge, Unit};
-pub use standard::{Given, GivenSetting, Standard, VARIABLES, Variable};
+pub use standard::{GivenSetting, Standard, StandardVariables, VARIABLES, Variable};
 pub use trace::{Origin, Span, SpanKind, Spans, TraceError, Tracer, Whose, Writes};

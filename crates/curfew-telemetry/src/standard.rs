@@ -42,7 +42,7 @@ pub struct GivenSetting {
 
 /// The standard variables read from an environment.
 #[derive(Debug, Default)]
-pub struct Given {
+pub struct StandardVariables {
     /// Values that no setting covers.
     pub standard: Standard,
     /// Values that settings cover. If several values have the same key, the last one counts.
@@ -63,7 +63,7 @@ enum Sampler {
     Ratio,
 }
 
-impl Given {
+impl StandardVariables {
     /// Reads the standard variables in `environment`. An empty value counts as absent.
     pub fn from(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let given: BTreeMap<String, OsString> = environment

@@ -10,8 +10,9 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::frame::MAX_CONTROL_BYTES;
 use crate::frame::Opcode;
-use crate::head::{Head, MAX_CONTROL_BYTES, Parsed, Sender};
+use crate::head::{Head, Parsed, Sender};
 use crate::{Event, ProtocolError};
 
 /// Bounds of one message. They are passed with every call, so that a reload applies to open

@@ -4,7 +4,8 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use fastwebsockets::{Frame, OpCode, Payload};
 
-use crate::head::MAX_CONTROL_BYTES;
+/// Largest payload of a control frame, in bytes (RFC 6455 §5.5).
+pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 
 /// Length of the longest unmasked head, in bytes.
 const MAX_HEAD_BYTES: usize = 10;

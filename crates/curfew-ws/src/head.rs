@@ -4,10 +4,7 @@
 use fastwebsockets::OpCode;
 
 use crate::ProtocolError;
-use crate::frame::Opcode;
-
-/// Largest payload of a control frame, in bytes (RFC 6455 §5.5).
-pub(crate) const MAX_CONTROL_BYTES: usize = 125;
+use crate::frame::{MAX_CONTROL_BYTES, Opcode};
 
 /// Length of a masking key, in bytes.
 const MASK_BYTES: usize = 4;

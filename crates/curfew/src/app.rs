@@ -11,10 +11,12 @@ use curfew_auth::{Algorithm, Authenticator, PreparedIssuers};
 use curfew_backend::Backends;
 use curfew_backend::memory::Memory;
 use curfew_backend_redis::{Parts, Redis, RedisMetrics};
-use curfew_hub::{DeliveryPath, EventStream, HttpStream, Hub, HubLimits, HubMetrics, Wire, Wires};
+use curfew_hub::{
+    DeliveryPath, EventStreamFraming, HttpStreamFraming, Hub, HubLimits, HubMetrics, Wire, Wires,
+};
 use curfew_identity::{Fetched, Fetcher, Keepers};
 use curfew_model::{Clock, DeliveryLease, ISSUER_TOKEN, ISSUER_USER, NodeId, SystemClock, digest};
-use curfew_node::{ChannelConfig, Channels, HubEvents, Node, NodeMetrics};
+use curfew_node::{ChannelConfig, ChannelEntries, HubEvents, Node, NodeMetrics};
 use curfew_policy::Policy;
 use curfew_protocol::native::Native;
 use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
@@ -376,9 +378,9 @@ fn wires(config: &Config) -> Wires {
         wires.extend([
             websocket(Encoding::Json),
             websocket(Encoding::Protobuf),
-            streamed(Encoding::Json, Arc::new(HttpStream)),
-            streamed(Encoding::Protobuf, Arc::new(HttpStream)),
-            streamed(Encoding::Json, Arc::new(EventStream)),
+            streamed(Encoding::Json, Arc::new(HttpStreamFraming)),
+            streamed(Encoding::Protobuf, Arc::new(HttpStreamFraming)),
+            streamed(Encoding::Json, Arc::new(EventStreamFraming)),
         ]);
     }
     Wires::new(wires)
@@ -422,7 +424,7 @@ fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
             .anonymous
             .then_some(config.auth.anonymous_lifetime),
         login_claim: config.auth.login_claim.clone(),
-        channels: Channels::new(&config.channels),
+        channels: ChannelEntries::new(&config.channels),
         shows_sender: config.centrifuge.enabled,
         personal_channels: config.centrifuge.personal_channels,
         subscription_tokens: config.centrifuge.subscription_tokens,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use curfew_model::Problems;
 use curfew_server::Listen;
-use curfew_telemetry::Given;
+use curfew_telemetry::StandardVariables;
 use figment::value::{Dict, Value};
 use figment::{Figment, Profile, Provider as _};
 use schemars::JsonSchema;
@@ -234,7 +234,7 @@ fn load_from(
     // file's settings are then reported.
     let whole = found.is_empty();
     let environment: Vec<_> = env.into_iter().collect();
-    let mut given = Given::from(environment.iter().cloned());
+    let mut given = StandardVariables::from(environment.iter().cloned());
     found.extend(given.problems.iter().map(of_variable));
     let figment = layers::merge(
         &schema,

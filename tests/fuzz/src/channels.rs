@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use curfew_model::{Action, Channel, Claims, Principal, PrincipalParts};
-use curfew_policy::{Channels, Policy, PolicyConfig, Rule};
+use curfew_policy::{ChannelPatterns, Policy, PolicyConfig, Rule};
 use serde_json::json;
 
 /// Longest name, in bytes.
@@ -53,7 +53,7 @@ pub fn check(bytes: &[u8]) -> bool {
 
     let bad = (0..patterns.len()).filter(|at| opinions[*at].is_none());
     let bad: Vec<usize> = bad.collect();
-    match Channels::parse(&patterns) {
+    match ChannelPatterns::parse(&patterns) {
         Ok(channels) => {
             assert_eq!(bad, [0; 0], "{patterns:?}");
             assert_eq!(

@@ -3,8 +3,8 @@
 use std::sync::{Arc, LazyLock};
 
 use curfew_auth::{
-    AuthConfig, Authenticator, Effect, EventStream, Issuer, KeyWait, ReportedSubjects, Signal,
-    Subject,
+    AuthConfig, Authenticator, Effect, EventStream, Issuer, KeyWait, ReportSubject,
+    ReportedSubjects, Signal,
 };
 use curfew_model::Secret;
 use futures_util::FutureExt as _;
@@ -104,7 +104,7 @@ pub fn check_event(bytes: &[u8]) -> bool {
         Effect::End { mut subjects, at } => {
             assert!(ends, "{uri} {members} ends nothing");
             let mut named = named.unwrap_or_else(|| panic!("{subject:?} names nobody"));
-            let order = |one: &Subject| format!("{one:?}");
+            let order = |one: &ReportSubject| format!("{one:?}");
             subjects.sort_by_key(order);
             named.sort_by_key(order);
             assert_eq!(subjects, named, "{subject:?}");
@@ -178,11 +178,12 @@ fn ends_access(uri: &str, members: &Value) -> bool {
 }
 
 /// The subjects in a member, by the tables of RFC 9493 and of Shared Signals Framework 1.0 §3.3.
-fn named(subject: &Value) -> Option<Vec<Subject>> {
+fn named(subject: &Value) -> Option<Vec<ReportSubject>> {
     let identifiers = subject["identifiers"].as_array();
     match format(subject).as_deref() {
         Some("aliases") => {
-            let named: Vec<Subject> = identifiers?.iter().filter_map(simple).flatten().collect();
+            let named: Vec<ReportSubject> =
+                identifiers?.iter().filter_map(simple).flatten().collect();
             (!named.is_empty()).then_some(named)
         }
         None | Some("complex") => {
@@ -192,7 +193,7 @@ fn named(subject: &Value) -> Option<Vec<Subject>> {
             if format(session).as_deref() == Some("opaque") {
                 let value = text(session, "id")?;
                 let claim = "sid".to_owned();
-                return (!has(CRITICAL)).then_some(vec![Subject::Login { claim, value }]);
+                return (!has(CRITICAL)).then_some(vec![ReportSubject::Login { claim, value }]);
             }
             let narrower = ["session", "device", "application", "group", "org_unit"];
             let tenant = || match format(&subject["tenant"]).as_deref() {
@@ -207,26 +208,26 @@ fn named(subject: &Value) -> Option<Vec<Subject>> {
                 _ if has(CRITICAL) => None,
                 true => simple(&subject["user"]),
                 false if narrower.into_iter().any(has) => None,
-                false => tenant().map(|value| vec![Subject::Claim { claim, value }]),
+                false => tenant().map(|value| vec![ReportSubject::Claim { claim, value }]),
             }
         }
         Some(_) => simple(subject),
     }
 }
 
-fn simple(subject: &Value) -> Option<Vec<Subject>> {
+fn simple(subject: &Value) -> Option<Vec<ReportSubject>> {
     let issuer = Arc::from("main");
     let is_ours = subject["iss"] == ISSUER;
-    let by = |claim: &str, value| Subject::Claim {
+    let by = |claim: &str, value| ReportSubject::Claim {
         claim: claim.to_owned(),
         value,
     };
     Some(match format(subject)?.as_str() {
-        "iss_sub" if is_ours => vec![Subject::User {
+        "iss_sub" if is_ours => vec![ReportSubject::User {
             issuer,
             user: text(subject, "sub")?,
         }],
-        "jwt_id" if is_ours => vec![Subject::Token {
+        "jwt_id" if is_ours => vec![ReportSubject::Token {
             issuer,
             id: text(subject, "jti")?,
         }],
@@ -323,7 +324,7 @@ pub fn check_assertion(bytes: &[u8]) -> bool {
         let mut revoked = AUTHENTICATOR
             .revoked_subjects(&revoker, &subject)
             .unwrap_or_default();
-        let order = |one: &Subject| format!("{one:?}");
+        let order = |one: &ReportSubject| format!("{one:?}");
         named.sort_by_key(order);
         revoked.sort_by_key(order);
         assert_eq!(revoked, named, "{subject}");

@@ -12,15 +12,15 @@
 //! neither:
 //!
 //! - The time of a revocation is when the test read Redis' answer to the last `SET`. Every `SET`
-//! was executed before that.
+//!   was executed before that.
 //! - The time of a read plays no part. At the bound the test asks the kernels how many bytes the
-//! node has written to each client: the bytes that the client has read, those in its socket and
-//! those in the node's socket ([`Audience::mark`]). Bytes behind this mark were written after the
-//! bound, regardless of when they are read. Bytes before it cannot be recalled (assumption (e) of
-//! the revocation protocol), even if a client that paused reads them much later. A frame whose data
-//! says that it was published after the bound is late in any case.
+//!   node has written to each client: the bytes that the client has read, those in its socket and
+//!   those in the node's socket ([`Audience::mark`]). Bytes behind this mark were written after the
+//!   bound, regardless of when they are read. Bytes before it cannot be recalled (assumption (e) of
+//!   the revocation protocol), even if a client that paused reads them much later. A frame whose data
+//!   says that it was published after the bound is late in any case.
 //! - A publication was executed after the tick before it was sent: a [`Witness`] subscribes at
-//! Redis itself and publishes ticks, and one connection gets both in the order of execution.
+//!   Redis itself and publishes ticks, and one connection gets both in the order of execution.
 //!
 //! So a test that is held up makes its mark later. It then sees fewer late bytes, never too many.
 //! The difference is small: the test itself continues the node or repairs the link, which could

@@ -16,7 +16,7 @@ use curfew_model::{
     Action, Clock, DeliveryLease, NodeId, Revocation, RevocationKey, Secret, SystemClock,
 };
 use curfew_node::{
-    ChannelConfig, Channels, HistoryConfig, HubEvents, JoinLeave, Node, NodeMetrics,
+    ChannelConfig, ChannelEntries, HistoryConfig, HubEvents, JoinLeave, Node, NodeMetrics,
 };
 use curfew_policy::{Policy, Rule};
 use curfew_protocol::native::Native;
@@ -54,7 +54,7 @@ pub struct Process {
     context: Arc<Context>,
     /// The node's number among the machines.
     pub machine: usize,
-    channels: Channels,
+    channels: ChannelEntries,
 }
 
 impl Process {
@@ -232,7 +232,7 @@ fn claims(tenants: bool) -> Vec<String> {
 }
 
 /// `[[channels]]`.
-fn channels(plan: &Plan) -> Channels {
+fn channels(plan: &Plan) -> ChannelEntries {
     let stream = ChannelConfig {
         pattern: CHANNELS[STREAM].to_owned(),
         history: Some(HistoryConfig {
@@ -250,10 +250,10 @@ fn channels(plan: &Plan) -> Channels {
     let stream = (plan.history > 0).then_some(stream);
     let lobby = plan.presence.then_some(lobby);
     let entries: Vec<ChannelConfig> = stream.into_iter().chain(lobby).collect();
-    Channels::new(&entries)
+    ChannelEntries::new(&entries)
 }
 
-fn session_settings(tenants: bool, channels: &Channels) -> SessionSettings {
+fn session_settings(tenants: bool, channels: &ChannelEntries) -> SessionSettings {
     SessionSettings {
         shows_sender: false,
         personal_channels: false,

@@ -8,7 +8,7 @@ use curfew_model::AuthFailure;
 use serde_json::Value;
 
 use super::signed::{ReportClaims, SignedClaims};
-use super::subject::{Subject, SubjectMatch};
+use super::subject::{ReportSubject, SubjectMatch};
 use crate::ask::{KeyWait, NoKey};
 use crate::authenticate::Authenticator;
 use crate::token::TokenType;
@@ -88,7 +88,7 @@ impl Authenticator {
         &self,
         revoker: &Revoker,
         subject: &Value,
-    ) -> Result<Vec<Subject>, RevocationError> {
+    ) -> Result<Vec<ReportSubject>, RevocationError> {
         let issuers = self.snapshot();
         let mut all = issuers.all.iter();
         let rules = all

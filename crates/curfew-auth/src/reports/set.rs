@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::StreamStatus;
 use super::event::EventType;
 use super::signed::{MAX_ID_BYTES, ReportClaims, SignedClaims};
-use super::subject::{Subject, SubjectMatch};
+use super::subject::{ReportSubject, SubjectMatch};
 use crate::ask::{KeyWait, NoKey};
 use crate::authenticate::Authenticator;
 use crate::issuers::{LoadedIssuer, ReportRules};
@@ -39,7 +39,7 @@ pub enum Effect {
     /// Access ends.
     End {
         /// The names of one user or one login.
-        subjects: Vec<Subject>,
+        subjects: Vec<ReportSubject>,
         /// The time of the event in Unix seconds. Newer tokens stay valid, except for subjects that
         /// cannot return.
         at: u64,

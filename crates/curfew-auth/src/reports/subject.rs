@@ -18,7 +18,7 @@ const MAX_ALIASES: usize = 16;
 
 /// A user, token or login whose access is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Subject {
+pub enum ReportSubject {
     /// A user of an issuer, by its configured name.
     User {
         /// The issuer of the user.
@@ -49,7 +49,7 @@ pub enum Subject {
     },
 }
 
-impl Subject {
+impl ReportSubject {
     /// The revocation key by which sessions are found. The key of a user or a token id includes the
     /// issuer, because another issuer may have the same user or token id, now or after a reload.
     pub fn key(&self) -> RevocationKey {
@@ -77,7 +77,7 @@ impl Subject {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SubjectMatch {
     /// The subjects by which sessions can be found. All of them name the same user, token or login.
-    Subjects(Vec<Subject>),
+    Subjects(Vec<ReportSubject>),
     /// A well-formed subject by which no session can be found. The reason is for operators.
     Nowhere(&'static str),
     /// A user of an issuer on which the reporter does not report.
@@ -158,7 +158,7 @@ impl ReportRules {
                 let (iss, id) = (text(members, "iss")?, text(members, "jti")?);
                 match self.is_ours(iss) {
                     true => {
-                        let token = |issuer: &Arc<str>| Subject::Token {
+                        let token = |issuer: &Arc<str>| ReportSubject::Token {
                             issuer: Arc::clone(issuer),
                             id: id.to_owned(),
                         };
@@ -212,7 +212,7 @@ impl ReportRules {
         if let (Some(session), Some(claim)) = (members.get("session"), &self.subjects.session) {
             let session = simple(session)?;
             if format(session).as_deref() == Some("opaque") {
-                let login = Subject::Login {
+                let login = ReportSubject::Login {
                     claim: claim.clone(),
                     value: text(session, "id")?.to_owned(),
                 };
@@ -294,18 +294,18 @@ impl ReportRules {
         SubjectMatch::Subjects(subjects)
     }
 
-    fn subjects(&self, claim: &str, value: &str) -> Vec<Subject> {
+    fn subjects(&self, claim: &str, value: &str) -> Vec<ReportSubject> {
         let (claim, value) = (claim.to_owned(), value.to_owned());
         if *claim == *self.subject_claim {
-            let user = |issuer: &Arc<str>| Subject::User {
+            let user = |issuer: &Arc<str>| ReportSubject::User {
                 issuer: Arc::clone(issuer),
                 user: value.clone(),
             };
             return self.issuers().map(user).collect();
         }
         vec![match self.subjects.session.as_ref() == Some(&claim) {
-            true => Subject::Login { claim, value },
-            false => Subject::Claim { claim, value },
+            true => ReportSubject::Login { claim, value },
+            false => ReportSubject::Claim { claim, value },
         }]
     }
 

@@ -21,13 +21,13 @@ const EVENT_START: &[u8] = b"data: ";
 /// The streamed answer to a POST request. A line ends each JSON message; a Protobuf message begins
 /// with its length.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct HttpStream;
+pub struct HttpStreamFraming;
 
 /// A streamed answer of events (HTML, "Server-sent events"), for messages without line ends.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct EventStream;
+pub struct EventStreamFraming;
 
-impl Framing for HttpStream {
+impl Framing for HttpStreamFraming {
     fn carrier(&self) -> Carrier {
         Carrier::HttpStream
     }
@@ -60,7 +60,7 @@ impl Framing for HttpStream {
     }
 }
 
-impl Framing for EventStream {
+impl Framing for EventStreamFraming {
     fn carrier(&self) -> Carrier {
         Carrier::EventStream
     }
@@ -130,21 +130,21 @@ mod tests {
 
     #[test]
     fn a_message_is_one_chunk() {
-        let text = framed(&HttpStream, MessageKind::Text, b"{}");
+        let text = framed(&HttpStreamFraming, MessageKind::Text, b"{}");
         assert_eq!(&text[..], b"3\r\n{}\n\r\n");
-        let bytes = framed(&HttpStream, MessageKind::Binary, b"\x01\x08");
+        let bytes = framed(&HttpStreamFraming, MessageKind::Binary, b"\x01\x08");
         assert_eq!(&bytes[..], b"2\r\n\x01\x08\r\n");
-        let event = framed(&EventStream, MessageKind::Text, b"{}");
+        let event = framed(&EventStreamFraming, MessageKind::Text, b"{}");
         assert_eq!(&event[..], b"a\r\ndata: {}\n\n\r\n");
-        let long = framed(&HttpStream, MessageKind::Binary, &[b'x'; 70_000]);
+        let long = framed(&HttpStreamFraming, MessageKind::Binary, &[b'x'; 70_000]);
         assert_eq!(&long[..8], b"11170\r\nx");
         assert!(long.ends_with(b"x\r\n"));
-        assert_eq!(&HttpStream.close(3001, "shutdown")[..], b"0\r\n\r\n");
+        assert_eq!(&HttpStreamFraming.close(3001, "shutdown")[..], b"0\r\n\r\n");
         for (framing, frame, content) in [
-            (&HttpStream as &dyn Framing, &text, &b"{}"[..]),
-            (&HttpStream, &bytes, b"\x01\x08"),
-            (&HttpStream, &long, &[b'x'; 70_000]),
-            (&EventStream, &event, b"{}"),
+            (&HttpStreamFraming as &dyn Framing, &text, &b"{}"[..]),
+            (&HttpStreamFraming, &bytes, b"\x01\x08"),
+            (&HttpStreamFraming, &long, &[b'x'; 70_000]),
+            (&EventStreamFraming, &event, b"{}"),
         ] {
             assert!(framing.content(frame).starts_with(content));
         }
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_message_that_is_not_told_is_no_chunk() {
-        for framing in [&HttpStream as &dyn Framing, &EventStream] {
+        for framing in [&HttpStreamFraming as &dyn Framing, &EventStreamFraming] {
             let framed = framing.message(MessageKind::Text, &mut |_| false);
             assert_eq!(framed, None);
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use curfew_model::{Channel, Problems, Secret};
-use curfew_policy::Channels;
+use curfew_policy::ChannelPatterns;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,7 @@ pub struct AdminKey {
     /// `None`: all rights.
     may: Option<Vec<Power>>,
     /// `None`: all channels.
-    channels: Option<Channels>,
+    channels: Option<ChannelPatterns>,
 }
 
 impl fmt::Debug for AdminKey {
@@ -191,7 +191,7 @@ impl AdminKeyConfig {
         if self.key.is_some() == self.key_file.is_some() {
             report("key_file", "set either key_file or key");
         }
-        let channels = match Channels::parse(&self.channels) {
+        let channels = match ChannelPatterns::parse(&self.channels) {
             Ok(channels) => (!self.channels.is_empty()).then_some(channels),
             Err(bad) => {
                 for (at, message) in bad {

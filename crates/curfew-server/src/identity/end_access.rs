@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use curfew_auth::{AuthConfig, Subject};
+use curfew_auth::{AuthConfig, ReportSubject};
 use curfew_model::Revocation;
 use curfew_node::ReportError;
 use curfew_telemetry::Span;
@@ -29,7 +29,7 @@ pub(super) struct AccessEnd<'a> {
     /// The kind of report, which is the reason of the revocations.
     pub(super) report: &'static str,
     /// The subjects. All of them name the same user or login.
-    pub(super) subjects: &'a [Subject],
+    pub(super) subjects: &'a [ReportSubject],
     /// The time of the reported event, in Unix seconds.
     pub(super) at: u64,
 }

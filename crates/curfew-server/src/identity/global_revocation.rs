@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use curfew_auth::{Authenticator, KeyWait, RevocationError, Revoker, Subject, VerifyError};
+use curfew_auth::{Authenticator, KeyWait, ReportSubject, RevocationError, Revoker, VerifyError};
 use curfew_model::json::object_text;
 use curfew_telemetry::{Counters, Span};
 use http::header::{HeaderMap, HeaderValue, WWW_AUTHENTICATE};
@@ -45,7 +45,7 @@ struct Assertion {
 struct RevokedUser {
     revoker: Revoker,
     /// The subjects, each of which names the user.
-    subjects: Vec<Subject>,
+    subjects: Vec<ReportSubject>,
 }
 
 impl Report for Assertion {

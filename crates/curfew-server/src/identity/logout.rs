@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use curfew_auth::{Authenticator, KeyWait, Logout, LogoutScope, Subject, VerifyError};
+use curfew_auth::{Authenticator, KeyWait, Logout, LogoutScope, ReportSubject, VerifyError};
 use curfew_backend::SessionFilter;
 use curfew_telemetry::{Counters, Span};
 use http::{Request, StatusCode};
@@ -86,13 +86,13 @@ impl Report for LogoutToken {
         let login_claim = &settings.auth.login_claim;
         let login = login.as_ref().filter(|_| *scope == LogoutScope::Login);
         let subjects = match (login, user) {
-            (Some(value), _) => vec![Subject::Login {
+            (Some(value), _) => vec![ReportSubject::Login {
                 claim: login_claim.clone(),
                 value: value.clone(),
             }],
             (None, Some(user)) => {
                 let issuers = [issuer].into_iter().chain(namesakes);
-                let of = |issuer: &Arc<str>| Subject::User {
+                let of = |issuer: &Arc<str>| ReportSubject::User {
                     issuer: Arc::clone(issuer),
                     user: user.clone(),
                 };

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use curfew_auth::{Subject, VerifyError};
+use curfew_auth::{ReportSubject, VerifyError};
 use curfew_model::{AuthFailure, Principal, Revocation, RevocationKey};
 use curfew_telemetry::Span;
 use http::{Method, Request, StatusCode};
@@ -126,7 +126,7 @@ impl Reports {
     }
 
     fn token_key(&self, principal: &Principal, token_id: &str) -> RevocationKey {
-        let token = Subject::Token {
+        let token = ReportSubject::Token {
             issuer: principal.issuer().into(),
             id: token_id.to_owned(),
         };

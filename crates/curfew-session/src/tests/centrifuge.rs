@@ -1,7 +1,7 @@
 //! The rules of the Centrifuge protocol that a session follows.
 
 use curfew_model::{Position, StreamEntry};
-use curfew_node::{ChannelConfig, Channels, HistoryConfig};
+use curfew_node::{ChannelConfig, ChannelEntries, HistoryConfig};
 use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
 
 use super::rig::{Call, When};
@@ -14,7 +14,7 @@ fn harness() -> Harness {
 
 fn harness_with(more: impl FnOnce(&mut SessionSettings)) -> Harness {
     let change = |settings: &mut SessionSettings| {
-        settings.channels = Channels::new(&[ChannelConfig {
+        settings.channels = ChannelEntries::new(&[ChannelConfig {
             pattern: "stream".to_owned(),
             history: Some(HistoryConfig {
                 size: 100,

@@ -3,7 +3,7 @@
 
 use curfew_backend::StreamBounds;
 use curfew_model::{Position, RevocationKey};
-use curfew_node::{ChannelConfig, Channels, HistoryConfig};
+use curfew_node::{ChannelConfig, ChannelEntries, HistoryConfig};
 
 use super::rig::{Call, When};
 use super::*;
@@ -15,7 +15,7 @@ const BOUNDS: StreamBounds = StreamBounds {
 
 fn harness() -> Harness {
     Harness::with(|settings| {
-        settings.channels = Channels::new(&[ChannelConfig {
+        settings.channels = ChannelEntries::new(&[ChannelConfig {
             pattern: "*".to_owned(),
             history: Some(HistoryConfig {
                 size: BOUNDS.size,

@@ -2,7 +2,7 @@
 //! server ends subscriptions.
 
 use curfew_model::RevocationKey;
-use curfew_node::{ChannelConfig, Channels, DataFormat};
+use curfew_node::{ChannelConfig, ChannelEntries, DataFormat};
 use curfew_protocol_centrifuge::{Centrifuge, Encoding, Over};
 
 use super::rig::{Call, When};
@@ -184,7 +184,7 @@ async fn a_channel_that_begins_to_carry_bytes_is_taken_from_sessions_of_json() {
     let harness = harness();
     let mut peer = harness.in_room().await;
     let mut settings = SessionSettings::clone(&harness.context.settings.load());
-    settings.channels = Channels::new(&[ChannelConfig {
+    settings.channels = ChannelEntries::new(&[ChannelConfig {
         pattern: "room".to_owned(),
         format: DataFormat::Binary,
         ..ChannelConfig::default()

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use curfew_model::percent_decode_str;
 
-use super::{Given, GivenSetting, Sampler};
+use super::{GivenSetting, Sampler, StandardVariables};
 
 pub(super) const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
 pub(super) const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
@@ -31,7 +31,7 @@ pub struct Variable {
     /// The variable's effect, in Markdown.
     pub effect: &'static str,
     /// Stores the value. The error is the reason of a refusal, and does not contain the value.
-    pub(super) read: fn(&mut Given, &'static str, &str) -> Result<(), String>,
+    pub(super) read: fn(&mut StandardVariables, &'static str, &str) -> Result<(), String>,
 }
 
 const TLS: &str = "Refused: TLS to a collector is not supported. Send spans to a collector near the node, which forwards them over TLS.";
@@ -250,7 +250,7 @@ pub const VARIABLES: &[Variable] = &[
 const fn refused(
     name: &'static str,
     effect: &'static str,
-    read: fn(&mut Given, &'static str, &str) -> Result<(), String>,
+    read: fn(&mut StandardVariables, &'static str, &str) -> Result<(), String>,
 ) -> Variable {
     Variable {
         name,
@@ -260,15 +260,19 @@ const fn refused(
     }
 }
 
-fn no_tls(_: &mut Given, _: &'static str, _: &str) -> Result<(), String> {
+fn no_tls(_: &mut StandardVariables, _: &'static str, _: &str) -> Result<(), String> {
     Err("has no effect, since no TLS is spoken to a collector: leave it out, and have one near this node pass spans on over TLS".to_owned())
 }
 
-fn by_design(_: &mut Given, _: &'static str, _: &str) -> Result<(), String> {
+fn by_design(_: &mut StandardVariables, _: &'static str, _: &str) -> Result<(), String> {
     Err("cannot be changed: leave it out".to_owned())
 }
 
-fn endpoint(read: &mut Given, variable: &'static str, value: &str) -> Result<(), String> {
+fn endpoint(
+    read: &mut StandardVariables,
+    variable: &'static str,
+    value: &str,
+) -> Result<(), String> {
     read.settings.push(GivenSetting {
         variable,
         key: "otlp_endpoint",
@@ -277,7 +281,7 @@ fn endpoint(read: &mut Given, variable: &'static str, value: &str) -> Result<(),
     Ok(())
 }
 
-fn headers(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+fn headers(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     const FORM: &str = "must be name=value pairs separated by commas, values percent-encoded";
     // The pairs are checked here, because the exporter reads the variable itself and ignores
     // malformed pairs.
@@ -293,7 +297,7 @@ fn headers(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn protocol(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+fn protocol(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     match value {
         "grpc" => Ok(()),
         _ => Err(
@@ -303,26 +307,30 @@ fn protocol(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
     }
 }
 
-fn compression(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+fn compression(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     match value {
         "none" => Ok(()),
         _ => Err("must be none: spans are not compressed".to_owned()),
     }
 }
 
-fn timeout(read: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+fn timeout(read: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     read.standard.timeout = Some(milliseconds(value, 1..=MAX_TIMEOUT_MS)?);
     Ok(())
 }
 
-fn insecure(_: &mut Given, _: &'static str, value: &str) -> Result<(), String> {
+fn insecure(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     match boolean(value)? {
         true => Ok(()),
         false => Err("must be true: no TLS is spoken to a collector".to_owned()),
     }
 }
 
-fn propagators(read: &mut Given, variable: &'static str, value: &str) -> Result<(), String> {
+fn propagators(
+    read: &mut StandardVariables,
+    variable: &'static str,
+    value: &str,
+) -> Result<(), String> {
     let mut reads_traces = false;
     for name in value.split(',').map(str::trim) {
         match name {

@@ -1,7 +1,7 @@
 use super::*;
 
-fn read(environment: &[(&str, &str)]) -> Given {
-    Given::from(
+fn read(environment: &[(&str, &str)]) -> StandardVariables {
+    StandardVariables::from(
         environment
             .iter()
             .map(|(name, value)| (OsString::from(name), OsString::from(value))),

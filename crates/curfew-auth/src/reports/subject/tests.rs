@@ -22,7 +22,7 @@ fn rules() -> ReportRules {
     }
 }
 
-fn found(subject: Value) -> Vec<Subject> {
+fn found(subject: Value) -> Vec<ReportSubject> {
     match rules().find(&subject, &[]) {
         Ok(SubjectMatch::Subjects(subjects)) => subjects,
         other => panic!("{subject}: {other:?}"),
@@ -32,7 +32,7 @@ fn found(subject: Value) -> Vec<Subject> {
 #[test]
 fn a_claim_that_names_logins_means_all_of_the_login() {
     let login = found(json!({"format":"opaque","id":"one"}));
-    assert!(matches!(&login[..], [Subject::Login { claim, .. }] if claim == "sid"));
+    assert!(matches!(&login[..], [ReportSubject::Login { claim, .. }] if claim == "sid"));
     assert!(!login[0].can_return());
 }
 
@@ -107,7 +107,7 @@ fn a_session_of_another_format_leaves_the_user() {
     let user = json!({"format":"iss_sub","iss":"https://id.example","sub":"a"});
     let session = json!({"format":"jwt_id","iss":"https://id.example","jti":"t"});
     let both = found(json!({"format":"complex","session":session,"user":user}));
-    assert!(matches!(&both[..], [Subject::User { user, .. }] if user == "a"));
+    assert!(matches!(&both[..], [ReportSubject::User { user, .. }] if user == "a"));
     let alone = json!({"format":"complex","session":session});
     assert!(matches!(
         rules().find(&alone, &[]),
@@ -168,7 +168,7 @@ fn a_user_that_is_a_number_is_found_where_tokens_may_have_one() {
         (json!(u64::MAX), "18446744073709551615"),
         (json!(-0.0), "0"),
     ] {
-        let expected = Subject::User {
+        let expected = ReportSubject::User {
             issuer: "main".into(),
             user: user.to_owned(),
         };
