@@ -275,6 +275,11 @@ fn probe_channel(connections: &Connections, server: &ServerConnections) -> Optio
 
 /// Handles a push. The connection's task calls it for each push; it never waits.
 fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushInfo) {
+    if heard.has_ended.load(Ordering::Acquire) {
+        // A command in flight keeps the lost connection reading. Its publications also come by the
+        // next connection, or count as missed.
+        return;
+    }
     match push.kind {
         PushKind::Message | PushKind::SMessage => {
             let mut data = push.data.into_iter();
