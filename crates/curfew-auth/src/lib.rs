@@ -1,9 +1,10 @@
 //! Authentication: from the credentials of a request to a [`curfew_model::Principal`].
 //!
 //! Owns: the sources and the form of tokens, the issuers and their keys, the refusals of tokens,
-//! and tickets. No other crate names the JWT library or a cipher. Knows nothing of: sockets,
-//! sessions, revocations, policy. A read of a key file blocks the thread. Verification awaits
-//! nothing but missing keys, which another crate fetches. Start at [`Authenticator::authenticate`].
+//! and tickets. No other crate names the JWT library or a cipher.
+//! Knows nothing of: sockets, sessions, revocations, policy. A read of a key file blocks the
+//! thread. Verification awaits nothing but missing keys, which another crate fetches.
+//! Start at [`Authenticator::authenticate`].
 //!
 //! ```
 //! use curfew_auth::{AuthConfig, Credential, Source, extract};

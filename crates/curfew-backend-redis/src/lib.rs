@@ -1,8 +1,9 @@
 //! The backend over Redis: any number of nodes share sessions, publications and revocations.
 //!
 //! Owns: all data in Redis, every connection to Redis, and the protocol by which a node learns of
-//! every revocation in time or delivers nothing. Knows nothing of: sockets, WebSocket protocols,
-//! JWTs, policies. Start at [`Redis::start`]; the revocation protocol is in `control.rs`.
+//! every revocation in time or delivers nothing.
+//! Knows nothing of: sockets, WebSocket protocols, JWTs, policies.
+//! Start at [`Redis::start`]; the revocation protocol is in `control.rs`.
 //!
 //! ```
 //! use bytes::Bytes;

@@ -3,8 +3,8 @@
 //!
 //! Owns: eight small traits through which one node uses the data that nodes share (session records,
 //! revocations, publications, streams, presence, tickets, the list of nodes, messages to one node).
-//! Knows nothing of: sockets, protocols, tokens, policies. Start at [`Backends`]; [`memory`] shows
-//! an implementation in full.
+//! Knows nothing of: sockets, protocols, tokens, policies.
+//! Start at [`Backends`]; [`memory`] shows an implementation in full.
 //!
 //! ```
 //! use std::collections::HashSet;

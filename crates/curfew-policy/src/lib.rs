@@ -3,8 +3,9 @@
 //!
 //! Owns: the `[policy]` section of the configuration, conditions, the grants a token carries, and
 //! their precedence. A rule that denies wins over rules and grants that allow. An action that no
-//! rule and no grant allows is denied. Knows nothing of: sessions, sockets, Redis, verification of
-//! tokens. No I/O; never awaits. Start at [`Policy::decide`].
+//! rule and no grant allows is denied.
+//! Knows nothing of: sessions, sockets, Redis, verification of tokens. No I/O; never awaits.
+//! Start at [`Policy::decide`].
 //!
 //! ```
 //! use std::time::Duration;

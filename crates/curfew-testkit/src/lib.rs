@@ -1,10 +1,10 @@
 //! Tools of the tests.
 //!
 //! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a
-//! clock that tests set, and the runner of transcripts. Knows nothing of: the gateway's own
-//! WebSocket code. The client has its own parser of frames, because shared code would hide the
-//! gateway's mistakes. Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens,
-//! [`transcript`] replays files.
+//! clock that tests set, and the runner of transcripts.
+//! Knows nothing of: the gateway's own WebSocket code. The client has its own parser of frames,
+//! because shared code would hide the gateway's mistakes.
+//! Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens, [`transcript`] replays files.
 //!
 //! Every function panics if an expectation is not met, and the message shows the received value. A
 //! panic fails the test.
