@@ -47,7 +47,7 @@ impl Reader {
         let (member, _) = hub.register(session, protocol, &SystemClock, principal);
         assert!(
             member.outbox().open(Lanes::default()),
-            "no end is asked for before a session opens"
+            "the session was told to end before it opened"
         );
         hub.subscribe(channel, &member);
         let mut reader = Self(member);

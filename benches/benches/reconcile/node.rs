@@ -147,7 +147,7 @@ fn open(hub: &Hub, number: usize) {
     let (member, _) = hub.register(session, protocol, &SystemClock, principal);
     assert!(
         member.outbox().open(Lanes::default()),
-        "no end is asked for before a session opens"
+        "the session was told to end before it opened"
     );
 }
 

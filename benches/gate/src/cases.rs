@@ -1,4 +1,5 @@
-//! The steps of a message that need no socket.
+//! The cases of the benchmark. Each case is one step in the handling of a message, and needs no
+//! socket.
 
 use std::hint::black_box;
 use std::io;
@@ -228,7 +229,7 @@ fn listener(hub: &Hub, user: usize, protocol: &str, channel: &Channel) -> Arc<Me
     let (member, _) = hub.register(session, protocol, &Still, principal);
     assert!(
         member.outbox().open(Lanes::default()),
-        "no end is asked for before a session opens"
+        "the session was told to end before it opened"
     );
     hub.subscribe(channel, &member);
     member
@@ -242,8 +243,8 @@ fn drain(hub: &Hub, member: &Arc<Member>) {
     assert!(member.outbox().poll_wake(&context, false).is_pending());
 }
 
-/// A clock that does not move, because valgrind cannot follow a call into the kernel's page with
-/// the time.
+/// A clock that stands still. The real clock calls `clock_gettime` in the vDSO, which valgrind
+/// cannot follow.
 #[derive(Debug)]
 struct Still;
 

@@ -81,7 +81,8 @@ macro_rules! id {
             type Err = ParseIdError;
 
             fn from_str(text: &str) -> Result<Self, ParseIdError> {
-                // Only the hyphenated form is accepted, so that a session has a single name.
+                // The parser accepts only the form with hyphens. `Uuid::try_parse` would also
+                // accept the forms without hyphens, in braces and with `urn:uuid:`.
                 if text.len() != 36 {
                     return Err(ParseIdError);
                 }

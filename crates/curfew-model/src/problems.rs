@@ -20,7 +20,7 @@ impl fmt::Display for Problem {
 /// Collects [`Problem`]s while a configuration is checked section by section.
 #[derive(Debug, Default)]
 pub struct Problems {
-    /// The section being checked, from the outermost.
+    /// The names of the sections that enclose the current check, the outermost first.
     path: Vec<String>,
     found: Vec<Problem>,
     /// The warnings.
@@ -33,7 +33,8 @@ impl Problems {
         Self::default()
     }
 
-    /// Runs `check`. `section` is appended to the path of the problems that it reports.
+    /// Runs `check`. While `check` runs, `section` is the last part of the current path. The
+    /// problems that `check` reports have this path.
     pub fn within(&mut self, section: impl Into<String>, check: impl FnOnce(&mut Self)) {
         self.path.push(section.into());
         check(self);

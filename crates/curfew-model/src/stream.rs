@@ -37,7 +37,8 @@ impl Epoch {
     /// bits; `A` and `Z` occur twice.
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789AZ";
 
-    /// The epoch of no stream. It replaces a client's text that cannot be an epoch.
+    /// An epoch that no stream has. A decoder uses it in place of a client's text that is not a
+    /// valid epoch. It replaces a client's text that cannot be an epoch.
     pub const NONE: Self = Self(*b"--------");
 
     /// The epoch of a reader that names no epoch. It stands for the stream's current epoch.

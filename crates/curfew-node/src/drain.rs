@@ -88,7 +88,8 @@ impl Node {
             if self.hub.get(member.session()).is_none() {
                 continue;
             }
-            // Sessions whose turns fall into one tick of the timer end together.
+            // Tokio's timer has a resolution of one millisecond. Sessions whose turns fall into the
+            // same millisecond end together.
             let turn = start + window.mul_f64(at as f64 / count as f64);
             if turn > Instant::now() {
                 time::sleep_until(turn).await;
@@ -102,8 +103,9 @@ impl Node {
         self.flush().await;
     }
 
-    /// Waits for at most five seconds until no connection is left, every record and entry of
-    /// presence is removed, and every reported revocation is written.
+    /// Waits until no session and no connection is left. Session records and presence entries must
+    /// also be removed, and the revocations that identity providers reported must be written. The
+    /// wait ends after five seconds.
     async fn flush(&self) {
         let left = || self.metrics.connections.get();
         let gone = async {
@@ -127,7 +129,7 @@ impl Node {
         }
         let lost = self.unwritten();
         if lost > 0 {
-            tracing::error!(lost, "reported revocations were not written before the end");
+            tracing::error!(lost, "the node stops before revocations from identity providers are written to the backend");
             self.metrics.revocations_lost.inc_by(lost as u64);
         }
     }

@@ -113,7 +113,7 @@ impl Rule {
             }
         }
         if self.actions.is_empty() {
-            problems.report("actions", "name at least one of subscribe and publish");
+            problems.report("actions", "name at least one of subscribe, publish, history and presence");
         }
         let condition = match self.when.as_deref().map(Condition::compile) {
             None => return,

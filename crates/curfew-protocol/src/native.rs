@@ -1,6 +1,6 @@
 //! The native protocol, `curfew.v1`: text messages, one JSON object each.
 //!
-//! `data` is checked to be JSON and otherwise unchanged: it is delivered byte for byte as received.
+//! The decoder checks that `data` is JSON. `data` is delivered byte for byte as received.
 
 mod decode;
 mod encode;
@@ -14,8 +14,9 @@ use crate::{DecodeError, Protocol};
 /// Largest depth of arrays and objects in `data`, the outermost included.
 pub const MAX_DEPTH: usize = 32;
 
-/// Longest `id`, in bytes of its text or of its digits. The length is bounded because the `id` is
-/// copied and echoed.
+/// Maximum length of an `id`, in bytes. The length of a string is counted without quotes and
+/// escapes. The length of a number is counted as it is written. The length is bounded because the
+/// `id` is copied and echoed.
 pub const MAX_ID_BYTES: usize = 64;
 
 /// Rules for a message. Repeated names are refused only for known members.
@@ -39,7 +40,7 @@ impl Protocol for Native {
     }
 
     fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
-        // Leaves an empty rest, because each message holds one request.
+        // A message of this protocol holds one request, so the decoder leaves the message empty.
         match std::mem::replace(message, Message::Text("")) {
             Message::Text(text) => decode::decode(text),
             Message::Binary(_) => Err(DecodeError::NotTheProtocol {
@@ -75,8 +76,9 @@ pub fn check_request(text: &[u8]) -> Result<(), &'static str> {
     }
 }
 
-/// Checks the `data` of a publication that arrives in another protocol, if that protocol's decoder
-/// does not check it. The rules are the same: JSON in UTF-8, at most [`MAX_DEPTH`] deep.
+/// Checks the `data` of a publication that arrives in another protocol. It is for protocols whose
+/// decoder does not check `data`. The rules are the same: JSON in UTF-8, at most [`MAX_DEPTH`]
+/// deep.
 ///
 /// # Errors
 ///

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use super::raw::{Encoding, Raw, bytes};
 use super::with_channels;
 
-/// Bytes that JSON cannot hold unchanged.
+/// Data for a binary channel: bytes that are not UTF-8, two texts that are not JSON, and one JSON
+/// object.
 const DATA: [&[u8]; 4] = [&[0xff, 0, 1, 0xfe], b"boom", b"\"open", b"{\"n\":1}"];
 
 fn settings() -> Settings {
@@ -18,7 +19,8 @@ fn settings() -> Settings {
 }
 
 async fn publish(client: &mut Raw, channel: &str, data: &[u8]) -> Value {
-    // As a list of numbers, so that no text is quoted.
+    // The data is passed as a list of numbers, because `Raw` sends a list as the bytes themselves.
+    // It would send a string as JSON, in quotes.
     let publish = json!({"channel":channel,"data":Value::from(data)});
     client.ask(json!({"publish":publish})).await
 }
@@ -111,8 +113,8 @@ async fn those_who_speak_json_are_refused() {
     assert_eq!(details["stream"]["offset"], 0);
 }
 
-/// A text message with other bytes would end the connection of each subscriber that reads JSON, and
-/// again whenever it recovers.
+/// Data that is not JSON in UTF-8 would make an invalid text message. Such a message would end the
+/// connection of each subscriber that speaks JSON. The connection would end again at each recovery.
 #[tokio::test]
 async fn a_channel_of_json_takes_only_json_in_utf8_from_protobuf() {
     let gateway = Gateway::start_with(&with_channels(

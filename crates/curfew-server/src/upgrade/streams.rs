@@ -1,8 +1,8 @@
 //! `POST /connection/http_stream` and `GET /connection/sse`: from a request to a session that sends
 //! its messages in the answer.
 //!
-//! The session takes over the connection, as after an upgrade. Its first message is in the request.
-//! Each later message comes in a separate request.
+//! The session takes over the connection, as after an upgrade. The request carries the client's
+//! first message. Each later message comes in a separate request.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::config::Snapshot;
 use crate::http::{Problem, Response, body, cors};
 use crate::metrics::RejectReason;
 
-/// The query member that holds the first message of an event stream.
+/// The query member that holds the client's first message, in a request for an event stream.
 const CONNECT: &str = "cf_connect";
 
 /// Tells nginx to pass the answer on without buffering.
@@ -177,7 +177,7 @@ pub(super) fn answer_aside(request: &Request<Incoming>, kind: StreamKind) -> Opt
     if *request.method() == Method::OPTIONS {
         return Some(cors::preflight(request.headers(), &method));
     }
-    let detail = format!("the stream is asked for by {method}");
+    let detail = format!("a request for this stream must use the method {method}");
     let status = StatusCode::METHOD_NOT_ALLOWED;
     let mut response = Problem::new(status, "bad_request", detail).into_response();
     response.headers_mut().insert(ALLOW, cors::methods(&method));

@@ -28,7 +28,7 @@ pub enum ConnectError {
     #[error("write the upgrade request")]
     Request(#[source] http::Error),
     /// The connection broke, or the peer does not speak HTTP.
-    #[error("exchange the upgrade request")]
+    #[error("send the upgrade request and read the answer")]
     Http(#[source] hyper::Error),
     /// The server answered with another status than 101.
     #[error("the server refused the upgrade with {status}")]
@@ -65,7 +65,8 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         let mut exchange = pin!(exchange(&mut sender, request, &key, subprotocols));
         let mut connected = true;
         poll_fn(|cx| {
-            // hyper reports a failure of the connection to the exchange as well.
+            // The connection's own result is ignored. If the connection fails, hyper also returns
+            // the error from `send_request`.
             connected = connected && connection.poll_without_shutdown(cx).is_pending();
             exchange.as_mut().poll(cx)
         })
@@ -95,7 +96,8 @@ fn request(
         .header(SEC_WEBSOCKET_VERSION, "13");
     if !subprotocols.is_empty() {
         let mut offered = HeaderValue::from_str(&subprotocols.join(", "))?;
-        // A subprotocol may be a token.
+        // A subprotocol may carry a bearer token (`bearer.…`), so the header value is marked as
+        // sensitive.
         offered.set_sensitive(true);
         request = request.header(SEC_WEBSOCKET_PROTOCOL, offered);
     }
