@@ -129,7 +129,10 @@ impl Node {
         }
         let lost = self.unwritten();
         if lost > 0 {
-            tracing::error!(lost, "the node stops before revocations from identity providers are written to the backend");
+            tracing::error!(
+                lost,
+                "the node stops before revocations from identity providers are written to the backend"
+            );
             self.metrics.revocations_lost.inc_by(lost as u64);
         }
     }

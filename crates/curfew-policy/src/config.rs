@@ -113,7 +113,10 @@ impl Rule {
             }
         }
         if self.actions.is_empty() {
-            problems.report("actions", "name at least one of subscribe, publish, history and presence");
+            problems.report(
+                "actions",
+                "name at least one of subscribe, publish, history and presence",
+            );
         }
         let condition = match self.when.as_deref().map(Condition::compile) {
             None => return,

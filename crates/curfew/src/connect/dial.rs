@@ -162,7 +162,8 @@ impl Target {
             .trim_start_matches('[')
             .trim_end_matches(']')
             .to_owned();
-        let name = ServerName::try_from(host).context("the host in the URL is not a valid server name for TLS")?;
+        let name = ServerName::try_from(host)
+            .context("the host in the URL is not a valid server name for TLS")?;
         let stream = TlsConnector::from(config)
             .connect(name, stream)
             .await
