@@ -144,7 +144,7 @@ impl Ended {
         }
     }
 
-    /// So many of them were still opening.
+    /// Adds the number of these sessions that were still opening.
     pub fn unopened(self, unopened: usize) -> Self {
         Self { unopened, ..self }
     }
@@ -154,7 +154,7 @@ impl Ended {
         self.count
     }
 
-    /// The number of them that were open.
+    /// The number of these sessions that were open.
     pub fn open(&self) -> usize {
         self.count.saturating_sub(self.unopened)
     }

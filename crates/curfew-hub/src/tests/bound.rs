@@ -25,7 +25,8 @@ fn bind(harness: &Harness, member: &Arc<Member>, token: &str) -> Arc<Principal> 
     bound
 }
 
-/// The data of each begins with the channel's name and a dot.
+/// Publishes each data to its channel. The message begins with the channel's name and a dot, by
+/// which the test's protocol recognizes the channel.
 fn publish(harness: &Harness, messages: &[(&str, &str)]) {
     for (name, data) in messages {
         let data = format!("{name}.{data}");
