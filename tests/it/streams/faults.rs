@@ -321,8 +321,8 @@ async fn a_stream_takes_nothing_after_the_lease() {
     assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }
 
-/// Fault: a primary that is given a slot again drops the subscriptions in it, and the node heard nothing of
-/// its channels any more.
+/// Fault: a primary that is given a slot again drops the subscriptions in the slot, and the node no
+/// longer received anything in its channels.
 #[tokio::test]
 async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     let redis = RedisCluster::start().await;
@@ -345,7 +345,7 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
         };
         assert_eq!(listeners().await, 1);
         owner.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
-        // This one is not heard.
+        // The node does not receive this publication.
         let body = json!({"channel":channel,"data":"missed"});
         cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
         eventually_within(RECOVERY, "a subscription", async || {
@@ -360,8 +360,8 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     plain.until(json!({"type":"gap","channel":"plain"})).await;
 }
 
-/// Fault: the first subscription to a channel whose slot had moved was refused until the node looked for the
-/// primaries by itself, after five seconds.
+/// Fault: after a channel's slot had moved, the first subscription to the channel was refused until
+/// the node's next regular lookup of the primaries, after five seconds.
 #[tokio::test]
 async fn a_subscription_where_the_slot_has_moved_has_the_node_look_for_it() {
     const SOON: Duration = Duration::from_secs(3);
