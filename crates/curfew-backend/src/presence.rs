@@ -18,8 +18,8 @@ pub struct PresenceList {
 /// The presence of sessions in channels.
 ///
 /// Guarantees:
-/// - An entry is in the list on every node from the moment `enter` returned until `leave` is called,
-///   or the session's access has ended.
+/// - Every node lists an entry from the moment `enter` has returned until `leave` is called or the
+///   session's access has ended.
 /// - A session has one entry in a channel. A later entry replaces the earlier entry, and a removal
 ///   of the earlier entry leaves the later one.
 /// - Nodes that listen to the channel are notified once when a session's first entry is added and

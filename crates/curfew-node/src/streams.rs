@@ -232,8 +232,8 @@ pub(crate) async fn fill(node: Arc<Node>) {
                 let is_whole = filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
                 // Checked after the removal: requests that came before the removal were left to
-                // this filler.
-                // After a whole read, that includes a mere doubt.
+                // this filler. After a complete read, the check also covers a feed that only may
+                // miss publications.
                 filler.hub.want_if_missing(&channel, is_whole);
                 drop(place);
             });

@@ -36,7 +36,7 @@ const STALL: Duration = Duration::from_secs(20);
 /// Longest wait for the answer to a publication.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// One publication in so many is sent to two nodes at once, with the same key.
+/// One publication in this many is sent to two nodes at once, with the same key.
 const TWINS: usize = 4;
 
 /// The faults of a run.

@@ -124,8 +124,8 @@ async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
     );
 }
 
-/// Fault: a stream that has gone back gives offsets again that subscribers have passed. They take
-/// the new publications for old ones.
+/// Fault: a stream that has gone back assigns offsets that subscribers have passed. The subscribers
+/// took the new publications for old ones.
 #[tokio::test]
 async fn a_stream_that_goes_back_begins_another_epoch() {
     const COPY: &str =
@@ -214,7 +214,8 @@ async fn what_the_stream_has_no_more_is_a_gap_where_it_is_missing() {
     cluster[0].thaw();
     alice.until_within(RECOVERY, json!({"offset":10})).await;
     assert_eq!(offsets(&alice, "room:1"), [1, -7, 8, 9, 10]);
-    // The other node's link was cut as well, and the node refuses subscriptions until it is back.
+    // The other node's link was cut as well, and this node refuses subscriptions until the link is
+    // back.
     let answer = eventually_within(RECOVERY, "a subscription that is taken", async || {
         let bob = Tape::of(cluster[1].user("bob").await);
         let since = position(&joined);
@@ -314,7 +315,8 @@ async fn a_stream_takes_nothing_after_the_lease() {
         let answer = bob.until_within(RECOVERY, json!({"id":n})).await.frame;
         assert_eq!(answer["code"], "unknown_outcome", "{answer}");
     }
-    // The last heartbeat that Redis has executed is older.
+    // The lease is over by then, because Redis executed the node's last heartbeat before it was
+    // frozen.
     sleep_until((frozen_at + LEASE).into()).await;
     redis.thaw();
     let next = publish(&cluster[0], json!("next")).await;

@@ -50,7 +50,7 @@ impl Connections {
         });
         for channel in channels {
             missed.insert(channel.clone());
-            // Under the lock, so that no gap ends the interruption before it is reported.
+            // Reported under the lock: otherwise a gap could end the interruption first.
             self.core.events.interrupted(channel);
         }
     }

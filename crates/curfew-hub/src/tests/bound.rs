@@ -39,7 +39,7 @@ fn a_revoked_token_ends_its_subscription_and_lets_go_of_its_frames_alone() {
     for (key, before) in [
         (RevocationKey::token("s1"), None),
         (RevocationKey::claim(CLAIM, "acme"), None),
-        // The session's own token was issued after the cutoff, so it stays good.
+        // The session's own token was issued after the cutoff, so it remains valid.
         (RevocationKey::user("alice"), Some(150)),
         (RevocationKey::All, Some(150)),
     ] {
