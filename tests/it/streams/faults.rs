@@ -139,7 +139,7 @@ async fn a_stream_that_goes_back_begins_another_epoch() {
     let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
     let ends = [":meta", ":old", ":meta:old"];
     let [meta, old_stream, old_meta] = ends.map(|end| format!("{stream}{end}"));
-    // The second publisher has no listener, and so no position of its own.
+    // The second publisher's node has no listener, and therefore no position in the stream.
     for (round, publisher) in [0, 2].into_iter().enumerate() {
         let copy = ["EVAL", COPY, "4", stream, &old_stream, &meta, &old_meta];
         redis.run(&copy).await;
@@ -315,8 +315,8 @@ async fn a_stream_takes_nothing_after_the_lease() {
         let answer = bob.until_within(RECOVERY, json!({"id":n})).await.frame;
         assert_eq!(answer["code"], "unknown_outcome", "{answer}");
     }
-    // The lease is over by then, because Redis executed the node's last heartbeat before it was
-    // frozen.
+    // The lease is over by then, because Redis executed the node's last heartbeat before
+    // Redis was frozen.
     sleep_until((frozen_at + LEASE).into()).await;
     redis.thaw();
     let next = publish(&cluster[0], json!("next")).await;
