@@ -77,7 +77,7 @@ impl Cluster {
         &self.proxies[at]
     }
 
-    /// All proxies; none for gateways that were started without.
+    /// All proxies. Empty if the gateways were started without proxies.
     pub fn proxies(&self) -> &[Proxy] {
         &self.proxies
     }

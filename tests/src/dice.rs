@@ -23,15 +23,16 @@ impl Dice {
         Self(seed)
     }
 
-    /// Dice of this seed, which is not 0.
+    /// Creates dice with this seed, which must not be 0.
     pub fn of(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Dice of their own, for what happens meanwhile.
+    /// Creates other dice, for a task that runs at the same time.
     pub fn more(&mut self) -> Self {
         self.below(1);
-        // What has been thrown with one says nothing of the other.
+        // The seed is mixed, so that the throws of these dice do not predict the throws of the new
+        // dice.
         Self(self.0.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15)
     }
 

@@ -226,7 +226,7 @@ impl Proxy {
         self.wanted.send_modify(|wanted| *wanted.of(kind) = link);
     }
 
-    /// The number of bytes that clients have sent, those that wait here among them.
+    /// The number of bytes that clients have sent, including the bytes that this proxy holds back.
     pub fn sent(&self) -> usize {
         self.sent.load(Ordering::Relaxed)
     }

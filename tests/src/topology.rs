@@ -1,4 +1,5 @@
-//! More than one Redis server: Redis Cluster, a primary with a replica, and Sentinel over both.
+//! Setups of more than one Redis server: a cluster, a primary with a replica, and such a pair with
+//! a sentinel.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -140,7 +141,7 @@ impl RedisCluster {
         owner.expect("it is one of ours").restart_empty().await;
     }
 
-    /// Begins to move the slot of a key to another server.
+    /// Begins to move the slot of a key to the server `to`.
     pub async fn begin_move(&self, key: &str, to: &Redis) -> SlotMove<'_> {
         let slot = self.servers[0].run(&["CLUSTER", "KEYSLOT", key]).await;
         let from = self.owner(&["GET", key]).await;
@@ -168,12 +169,12 @@ impl RedisCluster {
     }
 }
 
-/// A slot on its way to another primary, by the steps of `redis-cli --cluster reshard`.
+/// A slot that is being moved to another primary, in the steps of `redis-cli --cluster reshard`.
 #[derive(Debug)]
 pub struct SlotMove<'a> {
     cluster: &'a RedisCluster,
     slot: String,
-    /// The primary that had it.
+    /// The primary from which the slot is moved.
     pub from: &'a Redis,
     to_port: u16,
     to_id: String,
@@ -186,7 +187,7 @@ impl SlotMove<'_> {
         server.run(&command).await;
     }
 
-    /// Moves some keys; false if none was left.
+    /// Moves at most `count` keys. Returns false if no key was left.
     pub async fn carry(&self, count: usize) -> bool {
         let count = count.to_string();
         let list = ["CLUSTER", "GETKEYSINSLOT", &self.slot, &count];
@@ -201,7 +202,8 @@ impl SlotMove<'_> {
         true
     }
 
-    /// Gives the new primary the slot, whose keys have been moved. The others hear of it from each other.
+    /// Assigns the slot to the new primary, after the keys have been moved. The other servers learn
+    /// of it over the cluster bus.
     pub async fn end(&self) {
         let mut servers = self.cluster.servers.iter();
         let to = servers.find(|server| server.port() == self.to_port);
@@ -209,7 +211,8 @@ impl SlotMove<'_> {
         self.set(to, &["NODE", &self.to_id]).await;
     }
 
-    /// Tells every server of the new primary, this one again as well: it drops the subscriptions in the slot.
+    /// Assigns the slot to the new primary on every server. The new primary gets the slot for the
+    /// second time, and therefore drops the subscriptions in the slot.
     pub async fn tell(&self) {
         for server in &self.cluster.servers {
             self.set(server, &["NODE", &self.to_id]).await;
@@ -217,8 +220,8 @@ impl SlotMove<'_> {
     }
 }
 
-/// A primary, and a replica that can be held back before it takes over. Nothing but the test promotes it and
-/// leads gateways to it.
+/// A primary, and a replica that can be held back before it takes over. Only the test promotes the
+/// replica and moves gateways to it.
 #[derive(Debug)]
 pub struct Pair {
     primary: Redis,
@@ -227,7 +230,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Starts both and waits until the replica has what the primary has.
+    /// Starts the primary and the replica, and waits until they are in sync.
     pub async fn start() -> Self {
         let primary = Redis::start_with(&["repl-diskless-sync-delay 0"]).await;
         let replication = Proxy::start(primary.address()).await;
@@ -243,12 +246,12 @@ impl Pair {
         pair
     }
 
-    /// The primary that was promoted last.
+    /// The current primary.
     pub fn primary(&self) -> &Redis {
         &self.primary
     }
 
-    /// Its replica; right after a promotion, the primary from before it.
+    /// The replica of the current primary. Right after a promotion, this is the former primary.
     pub fn replica(&self) -> &Redis {
         &self.replica
     }
@@ -261,23 +264,23 @@ impl Pair {
         .await;
     }
 
-    /// From now on the replica is told nothing: what is written is lost in a failover.
+    /// Holds replication back from now on: a failover loses everything that is written later.
     pub fn hold_back(&self) {
         self.replication.set(Link::STALLED);
     }
 
-    /// Makes the replica a primary. The other one runs on and knows nothing of it.
+    /// Promotes the replica. The former primary keeps running, and is not notified.
     pub async fn promote(&mut self) {
         self.replica.run(&["REPLICAOF", "NO", "ONE"]).await;
         std::mem::swap(&mut self.primary, &mut self.replica);
     }
 
-    /// Ends the process of the primary.
+    /// Kills the process of the primary.
     pub fn kill_primary(&mut self) {
         self.primary.kill();
     }
 
-    /// Ends the primary from before the promotion, and starts it as the replica of the new one.
+    /// Restarts the former primary, without its data, as the replica of the new primary.
     pub async fn replace(&mut self) {
         self.replication.point_to(self.primary.address());
         self.replication.set(Link::CUT);
@@ -289,10 +292,11 @@ impl Pair {
     }
 }
 
-/// A primary with a replica, and a sentinel that promotes it a second after the primary is gone.
+/// A primary with a replica, and a sentinel that promotes the replica a second after the primary
+/// has failed.
 #[derive(Debug)]
 pub struct Sentinel {
-    /// The primary, until it fails.
+    /// The primary, until the failover.
     pub primary: Redis,
     /// The primary's replica.
     pub replica: Redis,

@@ -32,7 +32,7 @@ const LOOKS: usize = 3;
 /// a millisecond of Redis' time.
 const COMPARED: usize = 200;
 
-/// Most sessions whose entries of presence are read between two turns of other tasks.
+/// Maximum number of sessions whose presence entries are read before other tasks get a turn.
 const AT_ONCE: usize = 4096;
 
 /// The findings of the last comparison.
@@ -109,8 +109,8 @@ impl Redis {
         Ok(())
     }
 
-    /// The entries of every session that lives here. Other tasks run in between: a node may have a
-    /// hundred thousand.
+    /// The presence entries of all local sessions. The loop yields to other tasks, because a node
+    /// may have a hundred thousand sessions.
     async fn local_presence(&self) -> Vec<PresenceEntry> {
         let sessions = self.core.local.sessions();
         let mut entries = Vec::new();

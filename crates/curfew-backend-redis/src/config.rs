@@ -123,7 +123,7 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// Reports every file of the section that cannot be read, and every password that is no text.
+    /// Reports every file of the section that cannot be read, and every password that is not text.
     pub fn check_files(&self, problems: &mut Problems) {
         for (key, file, is_secret) in [
             ("password_file", &self.password_file, true),
@@ -143,7 +143,7 @@ impl RedisConfig {
         }
     }
 
-    /// Reports every problem of the section, except for those of the files that it names.
+    /// Reports every problem of the section, except for problems with the files that it names.
     pub fn check(&self, problems: &mut Problems) {
         if let Err(error) = self.url.parse() {
             problems.report("url", error.to_string());

@@ -130,7 +130,8 @@ impl Connections {
         // The lock is held until the end, because `current` is read here and replaced below.
         let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
-        // First: other servers carry the channels as soon as they know that they have the slots.
+        // Interruptions are noted first: other servers carry the channels as soon as `update` gives
+        // them the slots.
         for server in &before.servers {
             self.note_left(server, layout);
         }
@@ -290,8 +291,8 @@ impl Connections {
         commands.map_or_else(String::new, |commands| commands.fence.server_id())
     }
 
-    /// The time of the clock of a slot's primary after which it refuses what is sent now. See
-    /// [`Fence::deadline_within`].
+    /// The deadline of a command that is sent now, as a time of the clock of the slot's primary.
+    /// The primary refuses the command after it. See [`Fence::deadline_within`].
     pub(crate) fn deadline_within(&self, slot: Slot, longest: Duration) -> Result<i64, Fault> {
         let commands = self.of(slot)?.commands.load_full();
         let commands = commands.ok_or(Fault::NotConnected)?;
@@ -398,8 +399,8 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault of commands, perhaps with one among them that a user may lack the right to:
-    /// the connection still works for all other commands.
+    /// Reports a fault of commands. `has_optional` is true if the commands include one that the
+    /// Redis user may lack the right to. The connection still works for all other commands then.
     fn report_of(&self, server: &ServerConnections, fault: Fault, has_optional: bool) -> Fault {
         match fault.code() {
             Some("NOPERM") if has_optional => fault,

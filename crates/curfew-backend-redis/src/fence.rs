@@ -40,7 +40,7 @@ const RUN_BYTES: usize = 1024 * 1024;
 /// so a check may be late by this much after the machine resumes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The first word of Redis' refusal of what comes late.
+/// The first word of Redis' refusal of a command that arrives after its deadline.
 pub(crate) const FENCED: &str = "FENCED";
 
 /// The first word of Redis' answer to a call of an unknown script.
@@ -310,8 +310,9 @@ impl Fence {
         }
     }
 
-    /// The time of Redis' clock after which it refuses what is sent now: the end of the lease, and
-    /// at most `longest` from now. `None` without a lease.
+    /// The deadline of a command that is sent now, as a time of Redis' clock, after which Redis
+    /// refuses the command. It is the end of the lease, but at most `longest` from now. `None`
+    /// without a lease.
     pub(crate) fn deadline_within(&self, longest: Duration) -> Option<i64> {
         let lease = self.lease.held_until()?;
         Some(self.deadline(lease.min(boottime() + longest)))

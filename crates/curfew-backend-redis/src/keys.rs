@@ -150,12 +150,12 @@ impl Keys {
         }
     }
 
-    /// A pattern of the keys of all channels' presence.
+    /// The pattern that matches the presence key of every channel.
     pub(crate) fn presence_pattern(&self) -> String {
         format!("{}presence:{{*", self.prefix)
     }
 
-    /// The channel whose presence is this key.
+    /// The channel whose presence this key stores.
     pub(crate) fn parse_presence(&self, key: &str) -> Option<Channel> {
         let name = key.strip_prefix(&*self.prefix)?;
         let name = name.strip_prefix("presence:{")?.strip_suffix('}')?;
@@ -200,7 +200,7 @@ pub(crate) struct PresenceKeys {
     pub(crate) sessions: String,
     /// The users with the number of their sessions: a hash.
     pub(crate) users: String,
-    /// In a cluster, the entries that are removed and not told of yet, by their beginning: a hash.
+    /// In a cluster: removed entries whose leave is not published yet, by their beginning: a hash.
     pub(crate) left: String,
 }
 

@@ -238,7 +238,8 @@ impl Redis {
             Keyed::new("DEL", &keys.node(dead)),
         ];
         self.connections.pipeline(commands).await?;
-        // A note that came after the last one was read: the node is cleaned up after once more.
+        // A note may have been added after the last batch was read. The node then stays in the set,
+        // so that it is cleaned up after once more.
         let notes = Keyed::new("SCARD", &keys.node_presence(dead));
         if self.connections.call::<u64>(notes).await? > 0 {
             let again = Keyed::new("SADD", &keys.nodes()).arg(dead.to_string());

@@ -124,7 +124,7 @@ fn read_epoch(value: Value) -> Option<Epoch> {
     text.parse().ok()
 }
 
-/// A position as the scripts take it; empty without one.
+/// The form in which scripts take a position; empty for `None`.
 fn seen(position: Option<Position>) -> String {
     position.map_or_else(String::new, |Position { epoch, offset }| {
         format!("{}:{offset}", epoch.as_str())
@@ -206,7 +206,7 @@ impl Streams for Redis {
                 .arg(Verbs::new(self.connections.is_cluster()).publish);
             let cleared = self.connections.call(command).await;
             let _: u64 = cleared.map_err(|fault| self.failed(fault))?;
-            // At once, because the notice may be on its way or lost.
+            // Called at once, because the published notice may arrive later or be lost.
             self.core.events.cleared(channel);
             Ok(())
         })

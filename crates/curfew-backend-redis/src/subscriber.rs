@@ -70,7 +70,7 @@ struct Heard {
     gaps: AtomicUsize,
     /// True once the connection was given up. Pushes may still be in its buffer.
     has_ended: AtomicBool,
-    /// The server has ended subscriptions by itself.
+    /// True once the server has ended subscriptions that this node had not ended.
     dropped: AtomicBool,
 }
 
@@ -176,8 +176,9 @@ async fn serve(
             }
         }
         if heard.dropped.load(Ordering::Relaxed) {
-            // The slot may have its primary still. Only a new connection subscribes again, and the
-            // client library takes what Redis said unasked for the answer to a command.
+            // The server may still be the slot's primary. The channels are subscribed to again by a
+            // new connection: on this one, the client library takes the unrequested notice for the
+            // answer to a command.
             return Err(Fault::NoPrimary("subscriptions were dropped".to_owned()));
         }
         // The role is asked over this connection itself, because the server may refuse to publish
@@ -276,8 +277,8 @@ fn probe_channel(connections: &Connections, server: &ServerConnections) -> Optio
 /// Handles a push. The connection's task calls it for each push; it never waits.
 fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushInfo) {
     if heard.has_ended.load(Ordering::Acquire) {
-        // A command in flight keeps the lost connection reading. Its publications also come by the
-        // next connection, or count as missed.
+        // A command in flight keeps the lost connection reading. Its publications also arrive on
+        // the next connection, or count as missed.
         return;
     }
     match push.kind {
@@ -304,14 +305,14 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                 return;
             };
             let mut missed = connections.missed.lock();
-            // An answer that a lost connection had in its buffer ends no interruption.
+            // An answer from the buffer of a lost connection does not end the interruption.
             if !heard.has_ended.load(Ordering::Acquire) && missed.remove(&channel) {
                 heard.gaps.fetch_add(1, Ordering::Relaxed);
                 connections.core.events.gap(&channel, GapReason::LinkLost);
             }
         }
-        // Redis sends it unasked when the slot moves to another server, or is given to its primary
-        // again.
+        // Redis sends this push without a request when the slot moves to another server, or when a
+        // server becomes the slot's primary again.
         PushKind::SUnsubscribe => {
             let channel = channel_of(connections, push);
             let wanted = connections.wanted.lock();

@@ -29,9 +29,9 @@ pub trait Events: Send + Sync + 'static {
     /// publications arrive without gaps again.
     fn gap(&self, channel: &Channel, reason: GapReason);
 
-    /// Publications of a channel stop arriving, until the next [gap](Events::gap) that a lost link
-    /// is the reason for. The node reads its copies of the channel's stream from the backend
-    /// meanwhile.
+    /// Publications of a channel no longer arrive, until the next [gap](Events::gap) with the
+    /// reason [`GapReason::LinkLost`]. Until then, the node reads the channel's stream from the
+    /// backend instead of its copies.
     fn interrupted(&self, channel: &Channel);
 
     /// A session has entered a channel, or has left it.
@@ -100,8 +100,9 @@ pub trait LocalSessions: Send + Sync + 'static {
     /// The records of those of the given sessions that are open.
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord>;
 
-    /// The position up to which the node has received a channel's stream; `None` also while it
-    /// delivers. A stream that ends before it has gone back.
+    /// The position up to which the node has received a channel's stream. `None` if there is none,
+    /// and while the node delivers publications of the channel. If the stream's top is below this
+    /// position, the stream has gone back.
     fn reached(&self, channel: &Channel) -> Option<Position>;
 
     /// The presence entries of these sessions, in all channels.
@@ -144,7 +145,7 @@ impl Ended {
         }
     }
 
-    /// So many of them were still opening.
+    /// Adds the number of these sessions that were still opening.
     pub fn unopened(self, unopened: usize) -> Self {
         Self { unopened, ..self }
     }
@@ -154,7 +155,7 @@ impl Ended {
         self.count
     }
 
-    /// The number of them that were open.
+    /// The number of these sessions that were open.
     pub fn open(&self) -> usize {
         self.count.saturating_sub(self.unopened)
     }

@@ -18,15 +18,16 @@ pub struct PresenceList {
 /// The presence of sessions in channels.
 ///
 /// Guarantees:
-/// - An entry is in the list on every node from the moment `enter` returned until `leave` is called,
-///   or the session's access has ended.
-/// - A session has one entry in a channel. A later one takes the place of the earlier, and a removal
-///   of the earlier leaves it.
-/// - Nodes that listen to the channel are told of the entries that
-///   [are told](PresenceEntry::is_told), once each
-///   ([`Events::presence_changed`](crate::Events::presence_changed)): of a session that had no entry before, and of
-///   one that has none any more. After a crash or a failure amid it they may be told of a leave twice.
-/// - The entries of a node that crashed are removed by another.
+/// - Every node lists an entry from the moment `enter` has returned until `leave` is called or the
+///   session's access has ended.
+/// - A session has one entry in a channel. A later entry replaces the earlier entry, and a removal
+///   of the earlier entry leaves the later one.
+/// - Nodes that listen to the channel are notified once when a session's first entry is added and
+///   once when its last entry is removed
+///   ([`Events::presence_changed`](crate::Events::presence_changed)), if the entry [is
+///   announced](PresenceEntry::is_told). A crash or a failure during a removal may notify them of
+///   the leave twice.
+/// - If a node crashes, another node removes its entries.
 pub trait Presence: Send + Sync + 'static {
     /// Adds entries. Each replaces the session's earlier entry in the channel.
     fn enter<'a>(&'a self, entries: &'a [PresenceEntry])

@@ -21,11 +21,11 @@ curfew_telemetry::labels! {
         SlowConsumer = "slow_consumer",
         /// The node's memory for outbound queues is used up.
         QueueFull = "queue_full",
-        /// The session's token has expired, or its token for the channel.
+        /// The session's token, or its token for the channel, has expired.
         Expired = "expired",
-        /// A revocation covers the session, or its token for the channel.
+        /// A revocation covers the session, or the session's token for the channel.
         Revoked = "revoked",
-        /// The session's subscription was taken away, because the rules or its token have changed.
+        /// The subscription was taken away, because the rules or the session's token have changed.
         Forbidden = "forbidden",
         /// The session is being closed.
         Closed = "closed",

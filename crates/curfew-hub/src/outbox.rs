@@ -322,8 +322,9 @@ impl Outbox {
     }
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
-    /// answer that opens a session is last to be known, and first to be sent. It has publications of
-    /// the channels in `of`. Returns its bytes if it is queued.
+    /// frame is the answer that opens the session. The answer is complete only after other frames
+    /// are queued, but must be sent before them. `of` are the channels whose publications the
+    /// answer contains. Returns the size of the frame, or 0 if the frame is not queued.
     pub(crate) fn push_first(&self, frame: Bytes, of: Vec<Channel>) -> usize {
         let mut state = self.state.lock();
         if state.phase != Phase::Open {
@@ -371,10 +372,10 @@ impl Outbox {
     /// Queues a frame, and wakes the task or asks for a flusher. If the queue would exceed `limit`
     /// bytes, the session ends instead.
     ///
-    /// - `tight`: the node is over its own bound.
-    /// - `arrival`: the publication is timed.
-    /// - `flushed`: a flusher can be told instead of the task.
-    /// - `mark`: what is known of the frame besides its bytes.
+    /// - `tight`: true if the queues of the node together exceed the node's bound.
+    /// - `arrival`: given if the delivery of the publication is timed.
+    /// - `flushed`: true if a flusher may write the frame instead of the session's task.
+    /// - `mark`: facts about the frame that its bytes do not show.
     pub(crate) fn push(
         &self,
         frame: Bytes,
@@ -427,8 +428,9 @@ impl Outbox {
         bound(limit, tight).saturating_sub(self.state.lock().unwritten)
     }
 
-    /// Tells the session to end. The first reason stays, unless the new one [replaces
-    /// it](Ending::replaces). Returns the bytes and frames dropped from the queue, or `None` if the reason stays.
+    /// Tells the session to end. The first reason stays, unless the new reason [replaces
+    /// it](Ending::replaces). Returns the bytes and frames dropped from the queue, or `None` if the
+    /// first reason stays.
     pub(crate) fn end(&self, ending: Ending) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         let mut let_go = match &state.phase {

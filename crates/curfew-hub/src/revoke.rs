@@ -12,7 +12,7 @@ use crate::{Ending, Hub, Member, Suspension};
 pub struct Revoked {
     /// The sessions.
     pub sessions: Vec<Arc<Member>>,
-    /// The number of those sessions that were still opening.
+    /// The number of `sessions` that were still opening.
     pub unopened: usize,
     /// The number of ended subscriptions of other sessions.
     pub subscriptions: usize,
@@ -125,9 +125,9 @@ impl Hub {
         }
     }
 
-    /// Takes a channel away from a session: it listens no more, and no frame of the channel waits
-    /// for it. Its task is to tell the client. The session ends if such a frame is out of reach in
-    /// its queue; then its client comes back.
+    /// Takes a channel away from a session: the session no longer listens to the channel, and the
+    /// waiting frames of the channel are dropped. The session's task notifies the client. If a
+    /// frame of the channel can no longer be dropped, the session ends, and its client reconnects.
     pub fn withdraw(&self, channel: &Channel, member: &Member, reason: DropReason) {
         // Removed first, so that no frame is queued after the waiting frames are dropped.
         self.channels.remove(channel, member);
@@ -138,7 +138,7 @@ impl Hub {
     }
 
     /// Drops the frames of a channel that wait for a session, and counts them. Returns false, and
-    /// drops nothing, if one of them is out of reach.
+    /// drops nothing, if one of these frames can no longer be dropped.
     fn drop_waiting(&self, channel: &Channel, member: &Member, reason: DropReason) -> bool {
         let wire = self.wires.get(member.wire());
         let dropped = member.outbox().withdraw(channel, wire);

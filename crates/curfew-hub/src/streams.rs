@@ -237,7 +237,7 @@ impl Hub {
     }
 
     /// Call this when publications of a channel stop arriving by pub/sub. Until [`Hub::resume`],
-    /// a subscriber that joins has the stream read for it.
+    /// the stream is read for each subscriber that joins.
     pub fn interrupt(&self, channel: &Channel) {
         if let Some(feed) = self.streams.get(channel) {
             self.streams.with(&feed, Feed::interrupt);
@@ -330,8 +330,8 @@ impl Hub {
         self.streams.get(channel)?.lock().at()
     }
 
-    /// The position that the stream must have reached, since the channel's feed has. `None` while
-    /// the feed delivers: the caller must not wait for that.
+    /// The position that the stream must have reached, because the channel's feed has reached it.
+    /// `None` while the feed delivers, because the caller must not wait for the feed's lock.
     pub fn seen(&self, channel: &Channel) -> Option<Position> {
         let feed = self.streams.get(channel)?;
         feed.try_lock()?.seen()

@@ -82,7 +82,7 @@ impl Protocol for Plain {
         true
     }
 
-    /// Data that begins with the channel's name and a dot is told apart.
+    /// A message belongs to the channel if the data begins with the channel's name and a dot.
     fn is_of(&self, message: &[u8], channel: &Channel) -> bool {
         let rest = message.strip_prefix(channel.as_str().as_bytes());
         rest.is_some_and(|rest| rest.starts_with(b"."))

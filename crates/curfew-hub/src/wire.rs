@@ -42,8 +42,8 @@ pub trait Framing: fmt::Debug + Send + Sync + 'static {
         write: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Option<Bytes>;
 
-    /// The content of a frame that [`message`](Self::message) has made. What the framing puts behind
-    /// the content may follow it.
+    /// The content of a frame that [`message`](Self::message) has made. The bytes that the framing
+    /// writes behind the content may still follow.
     fn content<'f>(&self, frame: &'f [u8]) -> &'f [u8];
 
     /// The frame that asks the client for a sign of life.
@@ -152,8 +152,8 @@ impl Wire {
         })
     }
 
-    /// True if the frame, which this wire has made, is a push of a kind that only the subscribers of
-    /// `channel` are sent.
+    /// True if `frame`, which this wire has encoded, is a push that only the subscribers of
+    /// `channel` receive. See [`Protocol::is_of`].
     pub fn is_of(&self, frame: &[u8], channel: &Channel) -> bool {
         self.protocol.is_of(self.framing.content(frame), channel)
     }

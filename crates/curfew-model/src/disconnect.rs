@@ -120,10 +120,11 @@ impl Disconnect {
         advice: Advice::WithNewToken,
     };
 
-    /// Publications of a channel that the server has subscribed the session to may be missing, or
-    /// frames of a channel that was taken away cannot be taken back, and the client resumes the rest
-    /// by a new connection. The code is that of the Centrifuge protocol. In the native protocol such
-    /// a session is amid a frame, and is reset without a close.
+    /// The server has subscribed the session to a channel whose publications may be missing, or
+    /// frames of a channel that was taken away can no longer be dropped. The client resumes its
+    /// subscriptions over a new connection. The code is that of the Centrifuge protocol. In the
+    /// native protocol, such a session has written part of a frame, so its connection is reset
+    /// without a close frame.
     pub const INSUFFICIENT_STATE: Self = Self {
         code: 3010,
         reason: "insufficient state",

@@ -213,7 +213,7 @@ impl HubEvents {
 struct Departing {
     member: Arc<Member>,
     hub: Arc<Hub>,
-    /// The time when its task was first seen to have let go.
+    /// The time at which the session was first seen to have left the hub.
     let_go_at: OnceLock<time::Instant>,
 }
 
@@ -222,7 +222,8 @@ impl Leaving for Departing {
         if !self.member.has_left() {
             return false;
         }
-        // Its entries of presence were taken before that. A backend that is away removes them later.
+        // The session's presence entries were taken before the session left the hub. If the backend
+        // is unavailable, the entries are removed later, and the wait ends after `PATIENCE`.
         let let_go_at = self.let_go_at.get_or_init(time::Instant::now);
         !self.hub.is_departing(self.member.session()) || let_go_at.elapsed() > PATIENCE
     }

@@ -31,8 +31,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// dropped. The backend's own comparison of entries with sessions makes up for them.
 const MAX_WAITING: usize = 64 * 1024;
 
-/// Longest wait of an unsubscription, or of the receipt of a revocation, for the removal of an
-/// entry. While the backend is away, the entry is removed later.
+/// Longest wait for the removal of a presence entry, by an unsubscription or by the confirmation of
+/// a revocation. If the backend is unavailable, the entry is removed later.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A change of the presence of a session of this node.
@@ -77,7 +77,7 @@ impl PresenceChanges {
         }
     }
 
-    /// Queues a change. Returns false if too many wait.
+    /// Queues a change. Returns false if the queue is full.
     fn add(&self, change: Change) -> bool {
         let mut waiting = self.waiting.lock();
         if waiting.len() >= MAX_WAITING {
@@ -223,8 +223,8 @@ impl Node {
         Some(self.remove_presence(entry))
     }
 
-    /// Has the entries of a session in every channel removed. Called as soon as the session ends,
-    /// before its socket takes the last frames.
+    /// Begins to remove a session's entries in every channel. Called as soon as the session ends,
+    /// before its last frames are written, because a slow client may take long to read them.
     pub fn depart_from_all(&self, member: &Member) -> Vec<Departure> {
         let entries = self.hub.take_all_presence(member).into_iter();
         entries.map(|entry| self.remove_presence(entry)).collect()

@@ -36,7 +36,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Number of positions that one call asks for.
 const POSITIONS: usize = 256;
 
-/// Questions for positions that may fail before the rest waits for the next look.
+/// Number of failed calls for positions after which the remaining channels wait for the next look.
 const FAILURES: usize = 64;
 
 /// Number of channels that are filled at once.
@@ -232,8 +232,8 @@ pub(crate) async fn fill(node: Arc<Node>) {
                 let is_whole = filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
                 // Checked after the removal: requests that came before the removal were left to
-                // this filler.
-                // After a whole read, that includes a mere doubt.
+                // this filler. After a complete read, the check also covers a feed that only may
+                // miss publications.
                 filler.hub.want_if_missing(&channel, is_whole);
                 drop(place);
             });
@@ -253,8 +253,10 @@ pub(crate) async fn compare_quiet(node: Arc<Node>) {
 }
 
 impl Node {
-    /// Compares the positions of channels with their streams'. One that cannot be read, such as one
-    /// whose slot is on its way, must not keep the others from it: it is looked for by halves.
+    /// Compares the positions of channels on this node with the positions of their streams. A
+    /// stream that cannot be read, for example while its slot moves, must not keep the other
+    /// channels from being compared. After a failure, each half of the channels is therefore read
+    /// by a call of its own.
     pub(crate) async fn compare_streams(&self, channels: &[Channel]) {
         let mut parts: Vec<_> = channels.chunks(POSITIONS).collect();
         let mut failures = 0;

@@ -259,7 +259,7 @@ impl Node {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let is_new = asked.get(channel) != Some(&Asked::Listening);
             if is_new {
-                // Before the request: a link that is lost later interrupts the channel again.
+                // Before the request: if the link is lost later, the channel is interrupted again.
                 self.hub.resume(channel);
             }
             self.listen(&mut asked, channel).await?;

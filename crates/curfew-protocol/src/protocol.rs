@@ -99,9 +99,9 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// writes nothing, if the protocol cannot express it.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
 
-    /// True if `message`, which this encoding has written, is a push for the subscribers of
-    /// `channel`: a publication, a gap, or a change of presence. The push that tells a subscriber of
-    /// the end of its subscription is none of these.
+    /// True if `message`, which this encoding has written, is a push that only the subscribers of
+    /// `channel` receive: a publication, a gap, or a change of presence. The push about the end of
+    /// a subscription does not count.
     fn is_of(&self, message: &[u8], channel: &Channel) -> bool;
 
     /// The difference from which a client computes a publication's data, `target`, given the data

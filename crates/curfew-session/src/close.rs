@@ -82,7 +82,7 @@ struct Ended {
     /// The session that has left the hub; `None` if no session was open.
     whose: Option<SessionIdentity>,
     undelivered: Undelivered,
-    /// The removals of its entries of presence.
+    /// The removals of the session's presence entries, in progress.
     departures: Vec<Departure>,
     /// The span of the end, open until the socket is closed.
     span: Span,
@@ -155,7 +155,8 @@ async fn leave(
         // fail.
         state.context.node.hub().end(&member, ending);
     }
-    // Before the last frames, for which a slow client has time.
+    // The removals begin before the last frames are written, because a slow client may take long to
+    // read them.
     let departures = node.depart_from_all(&member);
     if ending.is_some() {
         let last = poll_fn(|cx| {
@@ -193,8 +194,9 @@ async fn leave(
     }
 }
 
-/// Waits until the session's entries of presence are removed: who is told of the end is gone from
-/// the lists. Half of the time that is left is kept for telling.
+/// Waits until the session's presence entries are removed, so that the lists no longer show the
+/// session when the client is notified of the close. The wait takes at most half of the remaining
+/// time; the rest is for notifying the client.
 async fn depart(ended: &mut Ended, patience: &Patience) {
     let departures = mem::take(&mut ended.departures);
     if departures.is_empty() || matches!(ended.end, End::ConnectionLost) {
@@ -206,7 +208,8 @@ async fn depart(ended: &mut Ended, patience: &Patience) {
             departure.wait().await;
         }
     };
-    // On the heap: few sessions have any, and the future of each would have room for it.
+    // On the heap, because few sessions have presence entries, but the future of every session
+    // would have room for this wait.
     let waiting = Box::pin(time::timeout(left / 2, all));
     waiting.await.ok();
 }

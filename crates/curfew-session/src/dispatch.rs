@@ -72,7 +72,8 @@ impl SessionState {
                     id,
                     began,
                 };
-                // It succeeds over the rate too, and counts like any other.
+                // The command succeeds even over the rate, but counts against the rate like any
+                // other command.
                 let settings = self.context.settings.load();
                 match self.over_rate(&settings) {
                     Some(excess) if excess >= SUSTAINED => Disconnect::RATE_LIMITED.into(),
@@ -227,8 +228,8 @@ impl SessionState {
         }
     }
 
-    /// Counts a command against the session's rate. Returns the duration of the excess if it is over
-    /// the rate.
+    /// Counts a command against the session's rate. If the session is over the rate, returns the
+    /// time for which it has been.
     fn over_rate(&mut self, settings: &SessionSettings) -> Option<Duration> {
         let rate = settings.limits.messages_per_second;
         if rate == 0 {

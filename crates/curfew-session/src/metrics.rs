@@ -77,7 +77,7 @@ curfew_telemetry::labels! {
         Expired = "expired",
         /// A revocation covers the subscription's own token.
         Revoked = "revoked",
-        /// As revoked, but a newer token is accepted.
+        /// A revocation covers the subscription's own token, but a newer token is accepted.
         ReauthRequired = "reauth_required",
         /// The session's protocol cannot carry the channel's data.
         NotAvailable = "not_available",

@@ -334,7 +334,7 @@ async fn fill(harness: &Harness, mut peer: Peer) -> Peer {
     peer
 }
 
-/// A publication from outside any session.
+/// A publication that no session has sent.
 fn publication(channel: &str, data: &str) -> Publication {
     Publication {
         channel: Channel::parse(channel).unwrap(),

@@ -82,7 +82,8 @@ pub fn masked(opcode: Opcode, payload: &[u8]) -> Bytes {
 
 /// The payload of an unmasked frame that [`encode`] has made.
 pub fn payload(frame: &[u8]) -> &[u8] {
-    // RFC 6455 §5.2: two bytes, and behind them the length where it does not fit the second.
+    // RFC 6455 §5.2: the head has two bytes. A length that does not fit the second byte follows in
+    // 2 or 8 more bytes.
     let head = match frame.get(1) {
         Some(127) => MAX_HEAD_BYTES,
         Some(126) => 4,

@@ -49,7 +49,7 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC
 /// The variable that may hold the admin key itself.
 const KEY_VARIABLE: &str = "CURFEW_ADMIN_KEY";
 
-/// The admin API, at the first of several nodes that can be reached.
+/// A client of the admin API. It uses the first of the given nodes that it can connect to.
 pub(crate) struct AdminClient {
     nodes: Vec<Node>,
     key: Option<HeaderValue>,
@@ -91,7 +91,8 @@ impl AdminClient {
             .enable_all()
             .build()?;
         let asked = async {
-            // A node that is asked may have acted, so no other is asked after it.
+            // A node that has received the request may have acted on it, so the request is not
+            // repeated at another node.
             let (node, stream) = self.reach().await?;
             let request = self.request(node, method, path, body)?;
             Ok::<_, Failure>(node.exchange(stream, request).await?)
@@ -103,7 +104,7 @@ impl AdminClient {
         Err(Failure::Other(refusal(status, &body, self.key.is_some())))
     }
 
-    /// Connects to the first node that can be reached.
+    /// Connects to the first node that accepts a connection.
     async fn reach(&self) -> anyhow::Result<(&Node, TcpStream)> {
         let mut missed = Vec::new();
         for node in &self.nodes {
@@ -183,7 +184,7 @@ impl AdminAnswer {
     }
 }
 
-/// The node at `http://host:port/path`.
+/// Parses the URL of a node's admin API, `http://host:port/path`.
 fn parse_url(url: &str) -> Result<Node, String> {
     let wrong = || format!("--url {url:?} is not of the form http://127.0.0.1:9090");
     let uri: Uri = url.parse().map_err(|_| wrong())?;

@@ -40,7 +40,7 @@ pub(crate) fn relative(time: u64, now: u64) -> String {
     }
 }
 
-/// The largest unit and the one below it.
+/// Formats a duration in its two largest units, rounded down.
 fn short(seconds: u64) -> String {
     let unit = match seconds {
         0..3600 => 1,

@@ -52,7 +52,7 @@ fn flood(node: SocketAddr, from: &'static str) -> JoinSet<()> {
     flood
 }
 
-/// Logs out so many provider sessions at once, and expects each to be written.
+/// Logs out `LOGOUTS` provider sessions at once, and expects each logout to be written.
 async fn assert_all_are_written(login: &Login, cluster: &Cluster) {
     let mut session = cluster[1].session(&login.access("user-0", "login-0")).await;
     let logouts: Vec<String> = (0..LOGOUTS)

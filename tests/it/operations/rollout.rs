@@ -15,7 +15,7 @@ use super::haproxy::{LoadBalancer, Server};
 
 const CLIENTS: usize = 2000;
 
-/// One client in so many subscribes.
+/// One client in this many subscribes.
 const LISTENS: usize = 20;
 
 const CHANNEL: &str = "room:1";

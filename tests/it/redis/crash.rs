@@ -15,7 +15,7 @@ const SESSIONS: usize = 1000;
 /// Deadline for the removal of all records of a dead node.
 const GONE: Duration = Duration::from_secs(30);
 
-/// Opens so many sessions of different users, a hundred at a time.
+/// Opens `count` sessions of different users, a hundred at a time.
 async fn crowd(connect: &Connect, count: usize) -> Vec<WsClient> {
     let (mut opening, mut open) = (JoinSet::new(), Vec::new());
     for n in 0..count {

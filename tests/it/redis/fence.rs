@@ -25,7 +25,7 @@ const UNSURE: Duration = Duration::from_millis(1500);
 /// A time longer than the execution of any publication may take.
 const TOO_LATE: Duration = LEASE.saturating_add(Duration::from_millis(1500));
 
-/// Publishes so many numbers at once.
+/// Publishes `count` numbers at once.
 fn publish_all(tape: &Tape, channel: &str, count: usize) {
     for n in 0..count {
         tape.send(json!({"type":"publish","id":n,"channel":channel,"data":n}));

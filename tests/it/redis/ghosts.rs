@@ -13,7 +13,7 @@ const ALICE: &str = "alice";
 /// Deadline for the cleanup after a killed node (CONTRACT §8, R4), plus time for a busy machine.
 const CLEANED_UP: Duration = Duration::from_secs(40);
 
-/// The session to be closed is on a node other than the one that is asked for a new one.
+/// The session to be closed is on another node than the node that is asked for a new session.
 #[tokio::test]
 async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
     let redis = Redis::start().await;

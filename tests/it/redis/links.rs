@@ -232,7 +232,7 @@ async fn a_link_that_flaps_costs_no_session() {
         sleep(Duration::from_millis(120)).await;
         cluster.proxy(0).set(Link::PASS);
         sleep(Duration::from_millis(40)).await;
-        // A new client meets a healthy node, or one that answers that it is not.
+        // A new client meets a healthy node, or a node that answers that it is not healthy.
         match cluster[0].attempt("dave").await {
             Attempt::Open(_) | Attempt::Unavailable => {}
             other => panic!("{other:?}"),

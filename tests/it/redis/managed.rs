@@ -188,7 +188,8 @@ async fn a_cluster_that_tells_no_addresses_keeps_the_promises() {
     assert_a_rented_cluster_is_used("unknown-endpoint").await;
 }
 
-/// Connections of clients to a server, without the one that asks and those of replicas.
+/// Connections of clients to a server, except the connection that asks and the connections of
+/// replicas.
 async fn connections(server: &Redis) -> Vec<String> {
     let clients = server.run(&["CLIENT", "LIST"]).await.text();
     let others = clients.lines().filter(|line| {

@@ -30,13 +30,13 @@ const STEP: Duration = Duration::from_millis(150);
 /// Deadline for a cluster to recover, and for a quiet channel to be compared.
 const RECOVERY: Duration = Duration::from_secs(45);
 
-/// Time for which links stand still.
+/// Time for which links deliver nothing.
 const STALL: Duration = Duration::from_secs(20);
 
 /// Longest wait for the answer to a publication.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// One publication in so many is sent to two nodes at once, with the same key.
+/// One publication in this many is sent to two nodes at once, with the same key.
 const TWINS: usize = 4;
 
 /// The faults of a run.
@@ -47,9 +47,9 @@ enum Faults {
     Some,
     /// The same, and the first two of four nodes are killed.
     Kills,
-    /// Nothing is heard on links of two nodes for twenty seconds.
+    /// The links of two nodes deliver nothing for twenty seconds.
     Stall,
-    /// The settings of nodes change again and again, which is none.
+    /// Nodes reload changed settings again and again, which is no fault.
     Reloads,
 }
 
@@ -115,11 +115,12 @@ struct Stage {
 }
 
 impl Stage {
-    /// Has a node take over settings that keep no less than its own, or those again.
+    /// Makes a node reload its settings, either unchanged or with a larger history or window.
     fn reload(&self, dice: &mut Dice) {
         let (node, more) = (dice.below(self.cluster.nodes().len()), dice.below(3));
         let size = self.trial.size * [1, 1, 3][more];
-        // No smaller ones: a read that publications overtake three times over recovers nothing.
+        // The window never shrinks: with a smaller window, new publications could overtake a read
+        // three times, and such a read recovers nothing.
         let window_bytes = self.trial.window_bytes << [0, 2, 8][dice.below(3)];
         let settings = self.trial.with_history(size, ["10m", "20m", "1h"][more]);
         let settings = settings.with(&format!("limits.window_bytes = {window_bytes}"));
@@ -127,7 +128,7 @@ impl Stage {
         self.cluster[node].reload();
     }
 
-    /// These settings, with the node's own way to Redis.
+    /// These settings, with the address of the node's own proxy to Redis.
     fn at(&self, node: usize, settings: Settings) -> Settings {
         settings.on_redis(&format!("redis://{}", self.cluster.proxy(node).address()))
     }
@@ -211,8 +212,8 @@ async fn fail(dice: &mut Dice, servers: &Servers, cluster: &Cluster, alive: &[us
     false
 }
 
-/// Nothing moves on any link of the first node, nor on that by which the second hears publications. Then
-/// everything does, late.
+/// Stalls all links of the first node, and the link on which the second node receives publications.
+/// After `STALL`, everything is delivered, late.
 async fn stall(cluster: &Cluster) {
     sleep(Duration::from_secs(2)).await;
     cluster.proxy(0).set(Link::STALLED);
@@ -230,7 +231,8 @@ async fn until_well(nodes: impl Iterator<Item = &Gateway>) {
     }
 }
 
-/// Has clients come and go while things fail. Returns the nodes that are left, and how often data were lost.
+/// Lets clients connect and disconnect during the faults. Returns the nodes that are still alive,
+/// and the number of losses of data.
 async fn come_and_go(
     dice: &mut Dice,
     servers: &Servers,

@@ -124,8 +124,8 @@ async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
     );
 }
 
-/// Fault: a stream that has gone back gives offsets again that subscribers have passed. They take
-/// the new publications for old ones.
+/// Fault: a stream that has gone back assigns offsets that subscribers have passed. The subscribers
+/// took the new publications for old ones.
 #[tokio::test]
 async fn a_stream_that_goes_back_begins_another_epoch() {
     const COPY: &str =
@@ -139,7 +139,7 @@ async fn a_stream_that_goes_back_begins_another_epoch() {
     let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
     let ends = [":meta", ":old", ":meta:old"];
     let [meta, old_stream, old_meta] = ends.map(|end| format!("{stream}{end}"));
-    // The second publisher has no listener, and so no position of its own.
+    // The second publisher's node has no listener, and therefore no position in the stream.
     for (round, publisher) in [0, 2].into_iter().enumerate() {
         let copy = ["EVAL", COPY, "4", stream, &old_stream, &meta, &old_meta];
         redis.run(&copy).await;
@@ -214,7 +214,8 @@ async fn what_the_stream_has_no_more_is_a_gap_where_it_is_missing() {
     cluster[0].thaw();
     alice.until_within(RECOVERY, json!({"offset":10})).await;
     assert_eq!(offsets(&alice, "room:1"), [1, -7, 8, 9, 10]);
-    // The other node's link was cut as well, and the node refuses subscriptions until it is back.
+    // The other node's link was cut as well, and this node refuses subscriptions until the link is
+    // back.
     let answer = eventually_within(RECOVERY, "a subscription that is taken", async || {
         let bob = Tape::of(cluster[1].user("bob").await);
         let since = position(&joined);
@@ -314,15 +315,16 @@ async fn a_stream_takes_nothing_after_the_lease() {
         let answer = bob.until_within(RECOVERY, json!({"id":n})).await.frame;
         assert_eq!(answer["code"], "unknown_outcome", "{answer}");
     }
-    // The last heartbeat that Redis has executed is older.
+    // The lease is over by then, because Redis executed the node's last heartbeat before
+    // Redis was frozen.
     sleep_until((frozen_at + LEASE).into()).await;
     redis.thaw();
     let next = publish(&cluster[0], json!("next")).await;
     assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }
 
-/// Fault: a primary that is given a slot again drops the subscriptions in it, and the node heard nothing of
-/// its channels any more.
+/// Fault: a primary that is given a slot again drops the subscriptions in the slot, and the node no
+/// longer received anything in its channels.
 #[tokio::test]
 async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     let redis = RedisCluster::start().await;
@@ -345,7 +347,7 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
         };
         assert_eq!(listeners().await, 1);
         owner.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
-        // This one is not heard.
+        // The node does not receive this publication.
         let body = json!({"channel":channel,"data":"missed"});
         cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
         eventually_within(RECOVERY, "a subscription", async || {
@@ -360,8 +362,8 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     plain.until(json!({"type":"gap","channel":"plain"})).await;
 }
 
-/// Fault: the first subscription to a channel whose slot had moved was refused until the node looked for the
-/// primaries by itself, after five seconds.
+/// Fault: after a channel's slot had moved, the first subscription to the channel was refused until
+/// the node's next regular lookup of the primaries, after five seconds.
 #[tokio::test]
 async fn a_subscription_where_the_slot_has_moved_has_the_node_look_for_it() {
     const SOON: Duration = Duration::from_secs(3);

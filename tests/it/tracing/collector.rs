@@ -115,7 +115,7 @@ impl Collector {
         spans
     }
 
-    /// Waits for so many spans with this name.
+    /// Waits for `count` spans with this name.
     pub(super) async fn wait(&self, name: &str, count: usize) -> Vec<Span> {
         let what = format!("{count} spans {name}");
         let spans = eventually(&what, async || {

@@ -165,7 +165,7 @@ impl Jaeger {
         spans
     }
 
-    /// Waits for so many such spans.
+    /// Waits for `count` spans of this operation with these tags.
     async fn spans(&self, operation: &str, tags: &[(&str, &str)], count: usize) -> Vec<Span> {
         let what = format!("{count} spans {operation} {tags:?} in Jaeger");
         let spans = eventually_within(PATIENCE, &what, async || {
@@ -182,7 +182,7 @@ impl Jaeger {
         self.spans(operation, tags, 1).await.remove(0)
     }
 
-    /// Waits until a trace has so many spans, and returns them.
+    /// Waits until a trace has `count` spans, and returns them.
     async fn trace(&self, id: &str, count: usize) -> Vec<Span> {
         let what = format!("{count} spans of trace {id} in Jaeger");
         eventually_within(PATIENCE, &what, async || {

@@ -430,7 +430,7 @@ fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }
 
-/// The number of the command that a frame answers.
+/// The number of the command that a frame answers; `None` if it answers none.
 fn number_of(payload: &[u8]) -> Option<u64> {
     let name = br#""id":"#;
     let at = payload.windows(name.len()).position(|part| part == name)? + name.len();

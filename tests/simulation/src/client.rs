@@ -24,13 +24,14 @@ pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The channels.
 pub const CHANNELS: [&str; 3] = ["room:1", "room:zoë", "vault"];
 
-/// The channel with presence, where there is one.
+/// The channel with presence, if the run has one.
 pub const LOBBY: &str = "lobby";
 
-/// The place among the channels of the one that may have a stream.
+/// The index in `CHANNELS` of the channel that may have a stream.
 pub const STREAM: usize = 1;
 
-/// The place of the one whose subscriptions have tokens, where there is one: behind the others.
+/// The index in `CHANNELS` of the channel whose subscriptions have tokens, if the run has one. It
+/// is the last index.
 pub const VAULT: usize = 2;
 
 /// All users. Names are compared byte for byte.
@@ -42,7 +43,8 @@ pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 /// Time after which a session counts as established.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// Within which a client is served again whose session, or subscription, has lasted.
+/// Longest time until a client is served again, after an established session or subscription has
+/// ended.
 const BACK: Duration = Duration::from_secs(2);
 
 /// The start of a publication, as nodes write it.
@@ -214,7 +216,8 @@ impl Client {
         Self::say(world, connection, &json!({"type":command,"token":written}));
     }
 
-    /// A token with these claims beside those of every token, and its text.
+    /// Creates a token with the claims `more` in addition to the claims of every token. Returns the
+    /// token and its text.
     fn new_token(world: &mut World, client: usize, more: &Value) -> (Token, String) {
         let now = (EPOCH + elapsed()).as_secs();
         let this = &mut world.clients[client];

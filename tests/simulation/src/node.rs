@@ -231,7 +231,7 @@ fn claims(tenants: bool) -> Vec<String> {
     }
 }
 
-/// `[[channels]]`.
+/// The section `[[channels]]` of the configuration.
 fn channels(plan: &Plan) -> ChannelEntries {
     let stream = ChannelConfig {
         pattern: CHANNELS[STREAM].to_owned(),

@@ -39,9 +39,10 @@ pub struct Plan {
     pub history: u32,
     /// `limits.window_bytes`.
     pub window_bytes: usize,
-    /// There is a channel with presence: the lobby.
+    /// True if there is a channel with presence, the lobby.
     pub presence: bool,
-    /// There is a channel to which each subscribes with a token of its own: the vault.
+    /// True if there is a channel to which each client subscribes with a token of its own, the
+    /// vault.
     pub vault: bool,
 }
 
@@ -131,7 +132,7 @@ pub enum Whom {
     Session(usize),
     /// The token of the session that a client has at the time of the act, by the client's number.
     Token(usize),
-    /// The token of its subscription to the vault.
+    /// The token of the subscription to the vault that a client has, by the client's number.
     Subscription(usize),
     /// Everyone whose token was issued before the time of the act.
     AllUntilNow,
@@ -159,7 +160,8 @@ pub enum Written {
 /// Shortest time for which clients publish.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// One seed in so many has a channel with a stream, another the lobby, and the third the vault.
+/// One third of the seeds has a channel with a stream, another third the lobby, and the last third
+/// the vault.
 const WITH_STREAMS: u64 = 3;
 
 /// The default of `limits.window_bytes`.
@@ -243,7 +245,7 @@ impl Plan {
             plan.vault = true;
             let mut random = Rng::with_seed(seed);
             for _ in 0..random.usize(2..=5) {
-                // Most in the middle of trouble.
+                // Most of these bans are close to another act, in the middle of trouble.
                 let some = random.usize(..plan.acts.len());
                 let near = plan.acts[some].0 + millis(random.u64(0..2_500));
                 let at = near.saturating_sub(millis(1_000)).max(FIRST);
@@ -343,7 +345,8 @@ fn a_while(random: &mut Rng) -> Duration {
     })
 }
 
-/// A node that is away for so long that others take it for dead, and that may crash as it comes back.
+/// Keeps a node away for so long that other nodes take it for dead. The node may crash as it comes
+/// back.
 fn absence(random: &mut Rng, nodes: usize) -> Vec<(Duration, Act)> {
     let node = random.usize(..nodes);
     let at = FIRST + millis(random.u64(0..4_000));

@@ -35,7 +35,7 @@ pub struct Record {
     pub placed: Vec<(Duration, Place, u64)>,
     /// The presence in the lobby.
     pub presence: Presence,
-    /// There is a vault.
+    /// True if there is a vault.
     pub vault: bool,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
@@ -79,9 +79,10 @@ pub struct Wire {
     pub tokens: Vec<Token>,
     /// The position with which the client subscribed to the channel with a stream.
     pub since: Option<Place>,
-    /// The client's commands about the lobby by their numbers, and when they were sent.
+    /// The client's commands about the lobby by their numbers, each with the time at which it was
+    /// sent.
     pub visits: BTreeMap<u64, (Duration, Visit)>,
-    /// The tokens of subscriptions to the vault, by the numbers of the commands.
+    /// The tokens of subscriptions to the vault, by the number of the command that subscribes.
     pub vault_tokens: BTreeMap<u64, Token>,
 }
 

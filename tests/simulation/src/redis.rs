@@ -124,11 +124,11 @@ pub enum Effect {
         /// The key's name.
         key: Vec<u8>,
     },
-    /// A hash of presence has these fields now.
+    /// A hash of presence was changed.
     Hash {
-        /// Its key.
+        /// The key of the hash.
         key: Vec<u8>,
-        /// All of them.
+        /// All fields of the hash after the change.
         fields: Vec<(Vec<u8>, Vec<u8>)>,
     },
     /// A key has changed in another way.

@@ -1,5 +1,6 @@
-//! The native protocol with a token in `subscribe`, which only the Centrifuge protocol has: the channel's name, a
-//! space, and the token. From the session on both are the same commands.
+//! The native protocol with a subscription token in `subscribe`, which otherwise only the
+//! Centrifuge protocol has. The command's channel is the channel's name, a space, and the token.
+//! Sessions handle the decoded command like one of the Centrifuge protocol.
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use curfew_model::{
 use curfew_protocol::native::Native;
 use curfew_protocol::{DecodeError, Protocol, Rules};
 
-/// The protocol.
+/// The native protocol with subscription tokens.
 #[derive(Debug)]
 pub struct TokenedNative;
 

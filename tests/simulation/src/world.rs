@@ -341,7 +341,8 @@ impl World {
         let machine = &mut self.machines[node];
         machine.wakers.drain(..).for_each(Waker::wake);
         for connection in self.network.of(node) {
-            // The machine of every second process sends what that had written.
+            // The machine of every second process still sends to Redis what the process had
+            // written.
             match self.network.get(connection).end {
                 End::Redis if node.is_multiple_of(2) => self.close(connection),
                 _ => self.reset(connection),

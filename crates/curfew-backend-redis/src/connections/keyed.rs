@@ -17,10 +17,10 @@ impl Keyed {
     /// The name of the command that calls a script.
     pub(super) const SCRIPT: &str = "EVAL";
 
-    /// The commands that streams and presence alone need.
+    /// The commands that only streams and presence need.
     const OPTIONAL: [&str; 3] = [Self::SCRIPT, "SCAN", "HSCAN"];
 
-    /// True if a user that has no right to it has all others.
+    /// True if a Redis user with all other rights may lack the right to this command.
     pub(super) fn is_optional(&self) -> bool {
         Self::OPTIONAL.contains(&self.name)
     }
@@ -63,7 +63,7 @@ impl Keyed {
 }
 
 impl Connections {
-    /// A command without a key, for each primary.
+    /// Creates a command without a key, once for each primary.
     pub(crate) fn at_each(&self, name: &'static str) -> Vec<Keyed> {
         let current = self.current.load();
         let shards = current.servers.iter().map(|server| server.shard.load());

@@ -7,16 +7,17 @@ use crate::layout::{Layout, Shard};
 use crate::slots::slot_of;
 
 impl Connections {
-    /// Notes an interruption for the channels that the server's connection for publications
+    /// Notes an interruption for every channel that the server's connection for publications
     /// carried.
     pub(crate) fn note_missed(&self, server: &ServerConnections) {
-        // Without one nothing was subscribed, or the interruption is noted already.
+        // If `carries` is empty, nothing was subscribed, or the interruption is noted already.
         if let Some(carried) = server.carries.swap(None) {
             self.note(|name| carried.has(slot_of(name)));
         }
     }
 
-    /// Notes an interruption for the channels that the server carried and does not have any more.
+    /// Notes an interruption for every channel that the server carried and that the new layout
+    /// gives to another server.
     pub(super) fn note_left(&self, server: &ServerConnections, layout: &Layout) {
         let Some(carried) = server.carries.load_full() else {
             return;
@@ -31,7 +32,9 @@ impl Connections {
             return;
         }
         self.note(|name| carried.has(slot_of(name)) && !kept.has(slot_of(name)));
-        // Once is enough, unless the connection was lost meanwhile, which is noted with it.
+        // `carries` is reduced to the kept slots, so that one move is noted once. The swap does
+        // nothing if the connection was lost in the meantime: that loss has noted all of its
+        // channels.
         let kept = Some(Arc::new(kept));
         server.carries.compare_and_swap(&Some(carried), kept);
     }
@@ -47,7 +50,7 @@ impl Connections {
         });
         for channel in channels {
             missed.insert(channel.clone());
-            // Under the lock, so that no gap ends the interruption before it is reported.
+            // Reported under the lock: otherwise a gap could end the interruption first.
             self.core.events.interrupted(channel);
         }
     }

@@ -234,7 +234,7 @@ impl Control {
                 if !matches!(fault, Fault::LeaseOver) {
                     return;
                 }
-                // Entries are written under the lease, which follows soon.
+                // Redis takes an entry only under a lease. The lease is renewed soon.
                 time::sleep(REWRITE_DELAY).await;
             }
         });

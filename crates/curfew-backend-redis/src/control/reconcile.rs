@@ -103,9 +103,10 @@ impl Control {
             }
             let sessions = self.apply(&written.revoked(known), began);
             ended += sessions.count();
-            // A push finds no session by a kind until the session is indexed by it. Such a session
-            // does not count as missed. Neither does one that is opening: its push may have come
-            // before it was registered, and its own check refuses it.
+            // A push finds no session by a kind until the session is indexed by it, so such a
+            // session does not count as missed. A session that is still opening does not count
+            // either: the push may have arrived before the session was registered, and the
+            // session's own check refuses it.
             if self.core.events.finds(written.key.kind()) {
                 missed += sessions.open();
             }

@@ -1,7 +1,8 @@
--- ARGV: the session, its entry and its user; the end of its access in milliseconds since 1970; a deadline in
--- microseconds since 1970; PUBLISH, a pub/sub channel and the message that others are told, or nothing.
+-- ARGV: the session, its entry and its user; the end of its access in milliseconds since 1970; a
+-- deadline in microseconds since 1970. If the join is announced, then PUBLISH, a pub/sub channel
+-- and the join message follow.
 --
--- Answers with 1 if the session had no entry, else with 0.
+-- Returns 1 if the session had no entry, else 0.
 local time = redis.call('TIME')
 if time[1] * 1000000 + time[2] > tonumber(ARGV[5]) then
   return redis.error_reply('FENCED the node that has sent this may be dead')

@@ -1,4 +1,4 @@
-//! Entries of presence and the notes that lead to them: added, removed, written again.
+//! Presence entries and the notes that lead to them: added, removed, written again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -15,29 +15,32 @@ use crate::fault::Fault;
 use crate::nodes::BATCH;
 use crate::streams::milliseconds;
 
-/// Adds an entry.
+/// Adds a presence entry.
 const ENTER: &str = concat!(
     "#!lua\n",
     include_str!("keys.lua"),
     include_str!("enter.lua")
 );
 
-/// Removes an entry. Runs when the memory of Redis is full, too: it frees some.
+/// Removes a presence entry. The script also runs when Redis has no memory left, because it frees
+/// memory.
 const LEAVE: &str = concat!(
     "#!lua flags=allow-oom\n",
     include_str!("keys.lua"),
     include_str!("leave.lua")
 );
 
-/// Longest time in which Redis takes an entry after it was sent. Others remove the entries of a
-/// node without a heartbeat, which lives longer, and nothing would lead to a later entry.
+/// Longest time between the sending of an entry and its write in Redis. Other nodes remove the
+/// entries of a node whose heartbeat has expired. A heartbeat lives longer than this time, so no
+/// entry is written after that removal. No note would lead to such an entry.
 const ENTERED_WITHIN: Duration = NODE_LEASE.checked_div(2).expect("2 is not 0");
 
-/// Lifetime of an entry that is removed and not told of, in milliseconds: longer than a server of
-/// the cluster is away.
+/// Time for which Redis stores a removed entry until its leave is published, in milliseconds. It is
+/// longer than the usual outage of a server of the cluster.
 const LEFT_MS: u64 = 3_600_000;
 
-/// Sessions whose entries are written again before it is looked at which of them have left meanwhile.
+/// Number of sessions whose entries are written again before a check whether a session has left in
+/// the meantime.
 const REWRITTEN: usize = 64;
 
 impl Connections {
@@ -48,7 +51,7 @@ impl Connections {
             let key = keys.node_presence(entry.node);
             Keyed::new("SADD", &key).arg(Note::of(entry).written())
         });
-        // The value of each entry, and the message about it where others are told.
+        // The value of each entry, and the join message if the entry is announced to subscribers.
         let messages: Vec<(String, Option<String>)> = entries
             .iter()
             .map(|entry| {
@@ -61,12 +64,12 @@ impl Connections {
             })
             .collect();
         let mut notes: Vec<Keyed> = notes.collect();
-        // A node that is not in the set of nodes, after a loss of the data perhaps, is not cleaned
-        // up after.
+        // Another node cleans up only after nodes in the set of nodes. Redis may have lost this
+        // node's member of the set together with other data.
         let nodes: BTreeSet<String> = entries.iter().map(|entry| entry.node.to_string()).collect();
         notes.push(Keyed::new("SADD", &keys.nodes()).arg(nodes));
-        // The note is in place before the entry: a crash in between leaves no entry that nothing
-        // removes. Without a cluster one connection keeps them in order.
+        // The note is written before the entry, so that a crash in between leaves no entry without
+        // a note. Without a cluster, one connection keeps this order.
         let replies = match self.is_cluster() {
             true => {
                 self.pipeline(notes).await?;
@@ -96,8 +99,8 @@ impl Connections {
         Ok(())
     }
 
-    /// The calls that add entries, each with its value and the message about it. Redis refuses them
-    /// once this node may be dead.
+    /// The calls that add entries, each with its value and its join message. Redis refuses a call
+    /// that arrives when other nodes may already take this node for dead.
     fn writes(
         &self,
         entries: &[PresenceEntry],
@@ -113,7 +116,7 @@ impl Connections {
                 .arg(present.session.to_string())
                 .arg(stored)
                 .arg(&*present.user)
-                // Redis' clock may be ahead of this node's.
+                // The clock of Redis may be ahead of this node's clock.
                 .arg(milliseconds(entry.ends_at + MAX_CLOCK_SKEW))
                 .arg(deadline);
             Ok(match message {
@@ -125,7 +128,7 @@ impl Connections {
     }
 
     /// Removes the entries that these notes of a node lead to, and then the notes. Returns the
-    /// number of entries that were there.
+    /// number of entries removed.
     pub(crate) async fn remove_noted(&self, node: NodeId, notes: &[Note]) -> Result<u64, Fault> {
         let mut removed = 0;
         for batch in notes.chunks(BATCH) {
@@ -150,7 +153,7 @@ impl Connections {
                 false => self.telling(command, &note.channel, &[]),
             }
         });
-        // Awaited first: a note stays as long as its entry may be there.
+        // The entries are removed first: a note stays as long as its entry may exist.
         let replies = self.pipeline(removals.collect()).await?;
         let entries = replies.into_iter().map(|reply| {
             from_redis_value::<Option<String>>(reply).map_err(|_| Fault::Unexpected("EVAL"))
@@ -167,15 +170,17 @@ impl Connections {
         Ok(entries.iter().flatten().count() as u64)
     }
 
-    /// Tells of entries that were removed in a cluster, and then has Redis forget them. The notes
-    /// are still there: after a failure or a crash others are told again, rather than not at all.
+    /// In a cluster, publishes the leaves of removed entries, and then deletes the copies that
+    /// Redis stores until then. The notes still exist at this point: a failure or a crash repeats a
+    /// leave rather than losing it.
     async fn tell_of_left(
         &self,
         node: NodeId,
         notes: &[Note],
         entries: &[Option<String>],
     ) -> Result<(), Fault> {
-        // A note that is here twice has the same entry twice.
+        // A note that occurs twice in `notes` leads to the same entry, whose leave is published
+        // once.
         let mut known = HashSet::new();
         let told = notes.iter().zip(entries).filter_map(|(note, entry)| {
             let entry = entry.as_deref()?;
@@ -194,8 +199,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Has the script tell of the change. In a cluster it cannot: the pub/sub channel lies in
-    /// another slot than the entry.
+    /// Lets the script publish the change. In a cluster the script cannot: the pub/sub channel is
+    /// in another slot than the entry.
     fn telling(&self, command: Keyed, channel: &Channel, message: &[&str]) -> Keyed {
         if self.is_cluster() {
             return command;
@@ -204,7 +209,7 @@ impl Connections {
         command.arg("PUBLISH").arg(channel).arg(message)
     }
 
-    /// Tells of changes in a cluster.
+    /// Publishes changes of presence in a cluster.
     async fn tell_of<'a>(
         &self,
         messages: impl Iterator<Item = (&'a Channel, String)>,
@@ -217,9 +222,10 @@ impl Connections {
         Ok(())
     }
 
-    /// Adds the entries of these sessions of this node again.
+    /// Writes the entries of these local sessions again.
     pub(crate) async fn rewrite_presence(&self, sessions: &[SessionId]) -> Result<(), Fault> {
-        // One after the other: many are asked for at once after a loss of the data.
+        // Only one task at a time writes entries again: after a loss of data in Redis, many tasks
+        // start at once.
         let _one_at_a_time = self.rewriting_presence.lock().await;
         for sessions in sessions.chunks(REWRITTEN) {
             let entries = self.core.local.presence(sessions);
@@ -231,8 +237,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Corrects entries that were written again: a session may have left or renewed one meanwhile,
-    /// and that change may have been made before the write.
+    /// Corrects entries that were written again. A session may have left or renewed an entry in the
+    /// meantime, and that change may have reached Redis before the older write.
     async fn correct(
         &self,
         sessions: &[SessionId],
@@ -259,7 +265,7 @@ impl Connections {
         Ok(())
     }
 
-    /// The notes of those of these entries of this node that are not in Redis.
+    /// The notes of those entries in `entries` that Redis does not have.
     pub(crate) async fn missing_presence(
         &self,
         entries: &[&PresenceEntry],
@@ -286,8 +292,8 @@ impl Connections {
 }
 
 impl Redis {
-    /// Reads one batch of a node's notes. Returns the cursor of the next batch, 0 after the last
-    /// one.
+    /// Reads one batch of a node's notes. Returns the notes and the cursor of the next batch, which
+    /// is 0 after the last batch.
     async fn scan_notes(&self, node: NodeId, cursor: u64) -> Result<(u64, Vec<Note>), Fault> {
         let key = self.core.keys.node_presence(node);
         let scan = Keyed::new("SSCAN", &key)
@@ -299,7 +305,7 @@ impl Redis {
         Ok((next, notes.collect()))
     }
 
-    /// Every note of this node.
+    /// Reads all notes of this node.
     pub(crate) async fn own_notes(&self) -> Result<HashSet<Note>, Fault> {
         let mut all = HashSet::new();
         let mut cursor = 0;
@@ -319,7 +325,7 @@ impl Redis {
         let mut cursor = 0;
         loop {
             let (next, notes) = self.scan_notes(dead, cursor).await?;
-            // Checked before each batch: a node that is back must keep its entries.
+            // Checked before each batch, because a node that is back must keep its entries.
             if self.may_not_reap(dead).await? {
                 return Ok(None);
             }

@@ -1,15 +1,17 @@
--- ARGV: the session, and the beginning of its entry; then PUBLISH and a pub/sub channel, where others are told of
--- entries that say so. In a cluster KEYS[3], a hash, takes such an entry instead, by its beginning, until its node or
--- another has told of it; ARGV[3] is the lifetime of that hash in milliseconds.
+-- ARGV: the session, and the beginning of its entry. Without a cluster, PUBLISH and a pub/sub
+-- channel follow; the script publishes the leave if the entry says that it is announced. In a
+-- cluster, KEYS[3] is a hash that stores such an entry under its beginning, until a node has
+-- published the leave. ARGV[3] is then the lifetime of that hash in milliseconds.
 --
--- Answers with the entry of the session, which is removed, if it has this beginning; else with what KEYS[3] has.
+-- Returns the session's entry, which is removed, if it has this beginning; else the value that
+-- KEYS[3] stores under it.
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if not entry or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
   if not KEYS[3] then
     return false
   end
   if entry then
-    -- The session is back, and others were told of that.
+    -- The session is back, and its new join was announced, so its old leave must not follow.
     redis.call('HDEL', KEYS[3], ARGV[2])
   end
   return redis.call('HGET', KEYS[3], ARGV[2])

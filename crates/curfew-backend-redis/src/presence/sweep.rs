@@ -1,9 +1,10 @@
-//! The sweep over a cluster's presence: every entry gets its note, and its node a place in the set
-//! of nodes.
+//! The sweep over a cluster's presence: it adds the missing note of each entry, and each entry's
+//! node to the set of nodes.
 //!
-//! The two lie on other servers than the entry, and a failover of one server may lose a write that
-//! another has. The sweep removes nothing. By the note its own node, or the one that cleans up
-//! after a dead node, finds an entry that should not be there.
+//! The notes and the set of nodes are on other servers than the entry, so a failover of their
+//! server may lose them while the entry stays. The sweep removes no entry. The restored note leads
+//! the entry's node, or the node that cleans up after a dead node, to an entry that should not
+//! exist.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,20 +22,20 @@ use crate::fault::Fault;
 /// Pause between two sweeps.
 const SWEEP: Duration = Duration::from_secs(20);
 
-/// Pause between two reads of a sweep, most of which cost Redis less than half a millisecond.
+/// Pause between two reads of a sweep. Most reads take less than half a millisecond of Redis' time.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// About as many names of keys are looked at in one read.
+/// Approximate number of key names that one read scans.
 const KEYS: usize = 1_000;
 
-/// About as many entries are read at once.
+/// Approximate number of entries that one read returns.
 const ENTRIES: usize = 500;
 
 /// The notes of each node's entries.
 type Notes = HashMap<NodeId, Vec<String>>;
 
 impl Redis {
-    /// Reads every entry once. Returns the number of notes that were missing.
+    /// Reads every presence entry once. Returns the number of missing notes that were added.
     async fn sweep_presence(&self) -> Result<u64, Fault> {
         let mut restored = 0;
         for scan in self.connections.at_each("SCAN") {
@@ -68,7 +69,7 @@ impl Redis {
             let scan = Keyed::new("HSCAN", key).arg(cursor).arg("COUNT");
             let read = self.connections.call(scan.arg(ENTRIES)).await;
             let (next, fields): (u64, Vec<(String, Vec<u8>)>) = match read {
-                // A key of another type is none of ours.
+                // A key of another type was not written by Curfew.
                 Err(fault) if fault.code() == Some("WRONGTYPE") => return Ok(restored),
                 read => read?,
             };
@@ -109,13 +110,14 @@ impl Redis {
         Ok(restored)
     }
 
-    /// True for one of the nodes that live.
+    /// True if this node is the first of the live nodes: one node of the cluster sweeps.
     async fn is_first(&self) -> Result<bool, Fault> {
         Ok(self.live_nodes().await?.first() == Some(&self.core.node))
     }
 }
 
-/// Sweeps in a cluster for as long as the backend runs, on one of its nodes.
+/// Sweeps at intervals for as long as the backend runs, if Redis is a cluster. One node sweeps at a
+/// time.
 pub(crate) async fn sweep(redis: Arc<Redis>) {
     loop {
         time::sleep(SWEEP).await;

@@ -26,7 +26,7 @@ for _, command in ipairs({
   { 'EXISTS', presence },
   { 'PEXPIREAT', presence, '1' },
   { publish, channel, '' },
-  -- In a cluster.
+  -- The sweep of presence, which runs in a cluster only.
   publish == 'SPUBLISH' and { 'SCAN', '0' } or nil,
   publish == 'SPUBLISH' and { 'HSCAN', presence, '0' } or nil,
 }) do

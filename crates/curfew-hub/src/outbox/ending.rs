@@ -25,8 +25,9 @@ impl Ending {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// True if this ending takes the place of an earlier one: a revocation of any other, and one for
-    /// frames that cannot be taken back of one that lets them out.
+    /// True if this ending replaces `earlier`. A revocation replaces every other ending, except
+    /// that [`Disconnect::REVOKED`] is never replaced. [`Disconnect::INSUFFICIENT_STATE`] replaces
+    /// every ending after which bytes of queued frames may still be sent.
     pub(super) fn replaces(self, earlier: Self) -> bool {
         let is_earlier = |disconnect| earlier.disconnect == disconnect;
         if self.is_revocation() {

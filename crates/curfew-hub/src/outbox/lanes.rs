@@ -26,7 +26,8 @@ use crate::{FrameCounts, Wire};
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// The marks of frames in the normal lane, in order of their places, which count from the front.
+    /// The marks of frames in the normal lane, ordered by the index of the frame, which counts from
+    /// the front.
     marks: Option<Box<Vec<(usize, Mark)>>>,
     /// True if the first notice is the answer to the upgrade request, which is no frame.
     has_answer: bool,
@@ -151,8 +152,9 @@ impl Lanes {
         bytes
     }
 
-    /// Drops the frames of `channel`, which `wire` has made. Returns the dropped bytes and frames;
-    /// `None`, and drops nothing, if one of them is written in part or is an answer.
+    /// Drops the frames of `channel`. `wire` is the encoding of the queued frames. Returns the
+    /// dropped bytes and frames. Returns `None`, and drops nothing, if one of the channel's frames
+    /// is written in part or is an answer, or if the socket holds back bytes of the normal lane.
     pub(super) fn withdraw(&mut self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
             // The socket holds back bytes that may be of the channel.
@@ -167,7 +169,8 @@ impl Lanes {
         Some((dropped.iter().map(Bytes::len).sum(), dropped.len()))
     }
 
-    /// Takes frames out of the normal lane, by their place and their bytes.
+    /// Removes frames from the normal lane and returns them. `is_taken` selects a frame by its
+    /// index and its bytes.
     fn take_out(&mut self, is_taken: impl Fn(usize, &Bytes) -> bool) -> Vec<Bytes> {
         let (mut taken, mut places, mut place) = (Vec::new(), Vec::new(), 0);
         self.normal.retain(|frame| {
@@ -182,7 +185,7 @@ impl Lanes {
         if let Some(marks) = &mut self.marks {
             marks.retain(|(place, _)| places.binary_search(place).is_err());
             for (place, _) in marks.iter_mut() {
-                // Each frame that is taken moves the later ones up by one.
+                // Each removed frame moves the frames behind it forward by one.
                 *place -= places.partition_point(|taken| taken < place);
             }
         }
@@ -382,7 +385,7 @@ struct Out {
     frames: usize,
     /// True if the front frame is written in part.
     begun: bool,
-    /// That frame as it was, if this is its first part.
+    /// The complete front frame, if this write was the first to write a part of it.
     whole: Option<Bytes>,
 }
 

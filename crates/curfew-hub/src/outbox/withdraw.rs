@@ -1,4 +1,4 @@
-//! Frames of a subscription that the server takes away.
+//! Withdrawal of queued frames, after the server has taken a subscription away.
 
 use bytes::Bytes;
 use curfew_model::Channel;
@@ -6,20 +6,20 @@ use curfew_model::Channel;
 use super::Outbox;
 use crate::Wire;
 
-/// What is known of a frame in the normal lane besides its bytes.
+/// A fact about a frame in the normal lane that the frame's bytes do not show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// It is a notice that keeps its turn.
+    /// The frame is a notice that must not overtake the frames before it.
     Notice,
-    /// It is an answer with publications of the channel.
+    /// The frame is an answer that contains publications of the channel.
     Answer(Channel),
-    /// It is written in part, and was this.
+    /// The frame is written in part. The complete frame is stored here.
     Begun(Bytes),
 }
 
 impl Mark {
-    /// True for a frame of `channel` that cannot be taken back: the client waits for it, or has a
-    /// part of it.
+    /// True if the frame is of `channel` and cannot be dropped, because the client waits for the
+    /// answer or already has a part of the frame.
     pub(super) fn is_out_of_reach(&self, channel: &Channel, wire: &Wire) -> bool {
         match self {
             Self::Notice => false,
@@ -30,15 +30,15 @@ impl Mark {
 }
 
 impl Outbox {
-    /// For the session's task, at the end: true if its subscriptions must be decided anew before it
-    /// writes.
+    /// For the session's task, while the session ends: true if the task must decide the
+    /// subscriptions anew before it writes. Resets the flag.
     pub fn take_reconsider(&self) -> bool {
         std::mem::take(&mut self.state.lock().reconsider)
     }
 
-    /// Drops the frames of a subscription that was taken away. They are known by their bytes, which
-    /// are of `wire`. Returns the dropped bytes and frames; `None` if one of them is out of reach:
-    /// it is being written, or the client waits for it.
+    /// Drops the queued frames of a subscription that was taken away. `wire`, the encoding of the
+    /// frames, recognizes them. Returns the dropped bytes and frames; `None` if a frame cannot be
+    /// dropped, because it is being written or the client waits for it.
     pub(crate) fn withdraw(&self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         if state.lanes.normal_bytes() < state.unwritten {

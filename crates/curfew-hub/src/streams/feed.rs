@@ -128,16 +128,17 @@ impl Feed {
         self.at.filter(|_| self.is_confirmed)
     }
 
-    /// The position of the last publication delivered, if a subscriber may join there: it agrees
-    /// with the stream. During an interruption only a `read` made for the subscriber shows that.
+    /// The position of the last publication delivered, if it agrees with the stream, so that a
+    /// subscriber may join there. During an interruption, only a `read` made for the subscriber
+    /// shows that the two agree.
     pub(super) fn joinable(&self, read: Option<ReadPart<'_>>) -> Option<Position> {
         let is_fresh = read.is_some_and(|read| read.doubts == self.doubts);
         self.confirmed()
             .filter(|_| !self.is_interrupted || is_fresh)
     }
 
-    /// The position that the stream has reached at least. Beyond every top if the stream has gone
-    /// back, so that it begins another epoch.
+    /// The position that the stream must have reached at least. If the stream has gone back, this
+    /// is a position beyond every top, so that the script which gets it begins another epoch.
     pub(super) fn seen(&self) -> Option<Position> {
         let offset = |at: Position| match self.has_gone_back {
             true => MAX_OFFSET,
@@ -232,7 +233,8 @@ impl Feed {
         let Position { epoch, offset } = entry.position;
         match self.at {
             Some(at) if at.epoch == epoch && offset <= at.offset => {
-                // A publication that was delivered is not newer than the newest of them.
+                // A publication that was already delivered is not newer than the newest delivered
+                // publication.
                 if entry.at > self.newest_at {
                     self.has_gone_back = true;
                     self.doubt();

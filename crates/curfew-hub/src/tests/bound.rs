@@ -25,7 +25,8 @@ fn bind(harness: &Harness, member: &Arc<Member>, token: &str) -> Arc<Principal> 
     bound
 }
 
-/// The data of each begins with the channel's name and a dot.
+/// Publishes each data to its channel. The message begins with the channel's name and a dot, by
+/// which the test's protocol recognizes the channel.
 fn publish(harness: &Harness, messages: &[(&str, &str)]) {
     for (name, data) in messages {
         let data = format!("{name}.{data}");
@@ -38,7 +39,7 @@ fn a_revoked_token_ends_its_subscription_and_lets_go_of_its_frames_alone() {
     for (key, before) in [
         (RevocationKey::token("s1"), None),
         (RevocationKey::claim(CLAIM, "acme"), None),
-        // The session's own token was issued after the cutoff, so it stays good.
+        // The session's own token was issued after the cutoff, so it remains valid.
         (RevocationKey::user("alice"), Some(150)),
         (RevocationKey::All, Some(150)),
     ] {

@@ -315,12 +315,13 @@ fn a_doubt_that_a_filler_leaves_behind_is_asked_for_again() {
     assert!(wanted().is_pending());
 }
 
-/// Fault: a read from before the broker listened again says that nothing is missing since.
+/// Fault: a read that began before the broker listened again counted as proof that nothing was
+/// missed.
 #[test]
 fn a_read_that_began_for_an_ended_feed_confirms_no_later_one() {
     let harness = Harness::new();
     let (hub, room) = (&harness.hub, channel("room"));
-    // As a subscriber does when the broker begins to listen.
+    // Does what a subscriber does when the broker begins to listen.
     let begin = || {
         let joining = hub.begin_join(&room, SIZE, TTL, Duration::ZERO);
         hub.doubt(&room);
@@ -344,7 +345,7 @@ fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
     const ROUNDS: u64 = 50_000;
     let harness = Harness::with_limits(16 << 20, 0);
     let hub = &harness.hub;
-    // Smaller than one window, so that room is made all the time.
+    // The bound is smaller than one window, so windows are emptied all the time.
     let limits = |window_bytes| HubLimits {
         outbound_bytes: 16 << 20,
         node_outbound_bytes: 0,

@@ -35,7 +35,7 @@ impl<'a, F: Fn(&Wire) -> Option<Bytes>> Frames<'a, F> {
         }
     }
 
-    /// The frame on another wire than the first.
+    /// The frame on another wire than the first listener's.
     #[cold]
     fn of_another(&mut self, wire: WireId) -> Option<Bytes> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {

@@ -15,7 +15,7 @@ const MAX_HEAD_BYTES: usize = 10;
 /// Initial room for a message. Most messages fit and need no reallocation.
 const SHORT_MESSAGE_BYTES: usize = 128;
 
-/// The start of an event, before its message.
+/// The bytes of a server-sent event before its message.
 const EVENT_START: &[u8] = b"data: ";
 
 /// The streamed answer to a POST request. A line ends each JSON message; a Protobuf message begins
@@ -93,7 +93,7 @@ impl Framing for EventStreamFraming {
     }
 }
 
-/// The content of a chunk, and what ends the chunk.
+/// The part of a chunk behind its head: the content, and the line end after the content.
 fn behind_head(chunk: &[u8]) -> &[u8] {
     let mut lines = chunk.windows(2);
     let end = lines.position(|bytes| bytes == b"\r\n");

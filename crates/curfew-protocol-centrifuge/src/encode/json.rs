@@ -12,7 +12,7 @@ use super::{Field, Fields, Published, Root, put_present};
 /// Bytes of a publication's message besides channel, data and sender.
 const PUSH_OVERHEAD: usize = 112;
 
-/// The start of a push to the subscribers of a channel, before the channel's name.
+/// The start of a push about a channel, up to the channel's name.
 const PUSH_START: &[u8] = b"{\"push\":{\"channel\":";
 
 /// Bytes of a sender besides its user and its information.
@@ -211,7 +211,7 @@ impl Json<'_> {
     }
 }
 
-/// True for a push of a kind that only the subscribers of `channel` are sent.
+/// True for a publication, a join or a leave of `channel`.
 pub(crate) fn is_of(message: &[u8], channel: &str) -> bool {
     let rest = message.strip_prefix(PUSH_START);
     let rest = rest.and_then(|rest| strip_string(rest, channel));

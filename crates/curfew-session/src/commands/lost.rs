@@ -60,8 +60,9 @@ impl SessionState {
         None
     }
 
-    /// Ends the subscriptions whose tokens a revocation covers. The hub has taken the channels away
-    /// from those that listened by then; others may have begun to since.
+    /// Ends the subscriptions whose tokens a revocation covers. The hub has already taken the
+    /// channels away from the subscriptions that it found. A subscription may have begun after
+    /// that.
     fn drop_revoked(&mut self) {
         let Some(live) = &self.live else { return };
         let member = Arc::clone(live.attachment.member());
@@ -117,7 +118,7 @@ impl SessionState {
         for (channel, reason) in &lost {
             let ended = live.subscriptions.remove(channel);
             let node = &self.context.node;
-            // Nothing of the channel that waits may be written any more.
+            // No waiting frame of the channel may be written any more.
             node.hub().withdraw(channel, &member, reason.dropped());
             node.unsubscribe(channel, &member);
             // The subscription's token is released last, when no frame is queued for the
@@ -155,7 +156,7 @@ impl LostSubscription {
         }
     }
 
-    /// The reason for which frames of the channel are dropped.
+    /// The reason under which the dropped frames of the channel are counted.
     fn dropped(self) -> DropReason {
         match self {
             Self::Forbidden | Self::NotAvailable => DropReason::Forbidden,

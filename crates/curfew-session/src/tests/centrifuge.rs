@@ -169,7 +169,7 @@ async fn unsubscribes_succeed_over_the_rate_and_count_against_it() {
     assert_eq!(peer.text().await["error"]["code"], 111);
     assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
     peer.silence(2).await;
-    // One every 100 ms, for longer than ten seconds.
+    // One command every 100 ms, for more than ten seconds.
     for _ in 0..=115 {
         peer.send(unsubscribe).await;
         time::sleep(Duration::from_millis(100)).await;

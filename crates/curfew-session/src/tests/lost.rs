@@ -1,29 +1,29 @@
-//! Frames that wait when the server takes their channel away (SR19): they are not written after
-//! that, whichever way the subscription ends.
+//! Frames that wait when the server takes their channel away (SR19). The session must not write
+//! these frames afterwards, whether a reload, a newer token or the session's own end comes first.
 
 use curfew_hub::{DropReason, Ending};
 use curfew_policy::PolicyConfig;
 
 use super::*;
 
-/// Bytes of a pipe that holds part of a long frame.
+/// Size of a pipe that holds only a part of a long frame, in bytes.
 const NARROW: usize = 256;
 
-/// Rules that leave only `hall`.
+/// A policy that allows only the channel `hall`.
 fn hall_alone() -> PolicyConfig {
     let mut rules = allowing(&[Action::Subscribe]);
     rules.rules[0].channels = vec!["hall".to_owned()];
     rules
 }
 
-/// Data that fills the pipe, so that its frame is written in part.
+/// Data larger than the pipe, so that its frame is written in part.
 fn long() -> String {
     json!("x".repeat(NARROW + 50)).to_string()
 }
 
 impl Harness {
-    /// A client that listens to `hall` and `room` and reads no more, amid a long frame of `first`.
-    /// Two frames of each channel wait behind it.
+    /// Opens a client that listens to `hall` and `room` and stops reading. A long frame of the
+    /// channel `first` is written in part. Two frames of each channel wait behind it.
     async fn amid_frame_of(&self, first: &str) -> Peer {
         let mut peer = self.open_with(json!({}), NARROW).await;
         for channel in ["hall", "room"] {
@@ -91,7 +91,7 @@ async fn what_waits_of_a_channel_is_not_written_once_a_newer_token_lacks_it() {
         peer.ok(&json!({"type":"subscribe","id":1,"channel":channel}).to_string())
             .await;
     }
-    // The queue fills while the backend looks at the new token.
+    // The queue fills while the backend checks the new token.
     let hub = Arc::clone(harness.context.node.hub());
     let publish = move || {
         for (channel, data) in [("hall", long()), ("room", "1".into()), ("hall", "2".into())] {
@@ -118,7 +118,8 @@ async fn what_waits_of_a_channel_is_not_written_once_a_newer_token_lacks_it() {
     assert_eq!(harness.forbidden(), 1);
 }
 
-/// An ending that lets queued frames out comes before the rules, or between two writes.
+/// The session is told to end for a reason that still sends queued frames. The rules change before
+/// its last writes begin, or between two of them.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_ends_writes_nothing_of_a_channel_that_a_reload_takes_away() {
     for is_first in [true, false] {

@@ -89,7 +89,7 @@ impl Protocol for Letters {
         true
     }
 
-    /// A publication does not name its channel.
+    /// A publication of this protocol does not name its channel, so no frame is recognized.
     fn is_of(&self, _: &[u8], _: &Channel) -> bool {
         false
     }

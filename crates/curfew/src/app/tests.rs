@@ -44,10 +44,10 @@ fn configured(sets: &[&str]) -> Config {
     loaded.unwrap().config
 }
 
-/// Starts a node, then replaces its settings by each of `configs` without an end. Sends a request to
-/// the listener that `listener` chooses, until both configurations have answered in turns for
-/// [`CHANGES`] times. Its head is sent first, and its body once the settings were replaced since.
-/// Returns the statuses of the answers.
+/// Starts a node, and replaces its settings by each of `configs` in turn without a pause. Sends
+/// requests to the listener that `listener` chooses, until the status has changed [`CHANGES`]
+/// times. The head of a request is sent first. The body is sent after the settings were replaced at
+/// least once. Returns the statuses of all answers.
 async fn statuses(
     configs: [Config; 2],
     listener: fn((Listen, Listen)) -> Listen,
@@ -101,7 +101,7 @@ async fn statuses(
     statuses
 }
 
-/// The status of the answer.
+/// Reads the status code of an answer.
 async fn status(mut stream: TcpStream) -> String {
     let mut head = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut head).await.unwrap();

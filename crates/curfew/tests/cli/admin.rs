@@ -133,7 +133,7 @@ fn the_admin_apis_refusals_say_what_to_do() {
     served.join().unwrap();
 }
 
-/// An address at which nobody listens.
+/// An address on which no process listens.
 fn nobody() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap()

@@ -202,7 +202,7 @@ impl Line {
         self.listen(patience, |line| now(line) != before).await;
     }
 
-    /// Waits until the step has so many events, or for this long.
+    /// Waits until the step has `count` events, or for `patience`.
     pub(super) async fn until(&mut self, count: usize, patience: Duration) {
         self.listen(patience, |line| line.heard.len() >= count)
             .await;

@@ -1,4 +1,4 @@
-//! The pages that a ticket is for, and those that may request one (Fetch, §3.2).
+//! The pages that a ticket is for, and the pages that may request a ticket (Fetch, §3.2).
 
 use super::*;
 

@@ -38,7 +38,7 @@ const PAUSED: usize = 6;
 /// Data in a frame, so much that the queue of a client that does not read is full within a second.
 const DATA: usize = 2_000;
 
-/// Publications a second for everyone: as many as 40 clients accept on a small machine.
+/// Publications a second for everyone: the rate that 40 clients accept on a small machine.
 const PACE: u64 = 1_500;
 
 /// Publications a second of all users who are revoked.

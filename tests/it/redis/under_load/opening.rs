@@ -61,7 +61,7 @@ impl Attempts {
         }
     }
 
-    /// Waits until so many clients have an answer.
+    /// Waits until `count` clients have an answer.
     async fn finish(&mut self, count: usize) {
         for _ in 0..count {
             assert!(self.next_within(PATIENCE).await, "some have no answer");

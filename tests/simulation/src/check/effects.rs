@@ -182,8 +182,9 @@ impl Check<'_> {
                         && trouble.until >= since
                 })
             };
-            // A node that runs, and whose link is sound, is pushed it at once. Data that are behind lack what
-            // was written shortly before the loss alone, which is such a trouble itself.
+            // A running node whose link works receives the push at once. Redis with older data
+            // lacks only what was written shortly before the loss, and the loss itself counts as
+            // trouble.
             let pushed = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {
                     trouble.node.is_none_or(|of| of == node)

@@ -1,4 +1,5 @@
-//! ST6 of presence once nothing is wrong any more: the list of the lobby, and the notes that lead to it.
+//! ST6 of presence after all trouble: the list of the lobby, and the notes that lead to its
+//! entries.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use crate::machine::elapsed;
 use crate::record::Listing;
 use crate::world::World;
 
-/// Once nothing is wrong any more everyone in the lobby is listed.
+/// Checks that, after all trouble, every session in the lobby is listed.
 pub fn lobby(world: &World) -> Vec<Violation> {
     let empty = Listing::new();
     let listed = world.record.presence.now().unwrap_or(&empty);
@@ -25,7 +26,8 @@ pub fn lobby(world: &World) -> Vec<Violation> {
         .collect()
 }
 
-/// In the end exactly those are listed, and the notes of nodes lead to them.
+/// Checks that, at the end, exactly the sessions in the lobby are listed, and that the notes of
+/// nodes lead to exactly these sessions.
 pub fn notes(world: &World) -> Vec<Violation> {
     if !world.record.presence.is_on {
         return Vec::new();
@@ -61,7 +63,7 @@ fn violation(what: String) -> Violation {
     }
 }
 
-/// The sessions of clients that are in the lobby, as they were told.
+/// The sessions in the lobby, according to the answers that their clients have received.
 fn inside(world: &World) -> BTreeSet<String> {
     let inside = world.clients.iter().filter(|client| client.is_in_lobby());
     let sessions = inside.filter_map(Client::open);

@@ -1,4 +1,4 @@
-//! The presence in the lobby, as Redis lists it, and the commands of clients about it.
+//! Presence in the lobby, as Redis lists it, and the clients' commands about it.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -6,50 +6,50 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// The beginning of the key of the sessions that are listed.
+/// The prefix of the key that lists a channel's sessions.
 const SESSIONS: &[u8] = b"curfew:presence:";
 
-/// The beginning of the key that counts the sessions of each user.
+/// The prefix of the key that counts each user's sessions.
 const USERS: &[u8] = b"curfew:presence-users:";
 
-/// A command about the lobby.
+/// A client's command about the lobby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visit {
-    /// It subscribes; with true it is to be told who comes and who goes.
+    /// Subscribe. True if the client asks for joins and leaves.
     Enter(bool),
-    /// It unsubscribes.
+    /// Unsubscribe.
     Leave,
-    /// It asks who is there.
+    /// Ask for the list.
     List,
 }
 
-/// An entry.
+/// A presence entry in Redis.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// All of it, as it is in Redis.
+    /// The complete value.
     value: Vec<u8>,
     /// The session's user.
     pub user: String,
 }
 
-/// The entries by their sessions.
+/// The entries of the lobby, by session.
 pub type Listing = BTreeMap<String, Rc<Entry>>;
 
-/// The presence in the lobby over time.
+/// Presence in the lobby over time.
 #[derive(Debug, Default)]
 pub struct Presence {
-    /// There is a lobby.
+    /// True if there is a lobby.
     pub is_on: bool,
-    /// The entries, from this time on.
+    /// The lists of entries, each with the time from which on Redis had it.
     pub listed: Vec<(Duration, Listing)>,
     /// The number of sessions of each user, as Redis counts them now.
     users: BTreeMap<String, String>,
-    /// Times at which the counts were not those of the entries, and both.
+    /// The times at which the counts were not those of the entries, each with a description.
     pub miscounted: Vec<(Duration, String)>,
 }
 
 impl Presence {
-    /// A hash of Redis has these fields now.
+    /// Records that a hash of Redis has these fields now.
     pub fn changed(&mut self, at: Duration, key: &[u8], fields: &[(Vec<u8>, Vec<u8>)]) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if key.starts_with(SESSIONS) {
@@ -73,7 +73,7 @@ impl Presence {
         }
     }
 
-    /// Redis has other data, of which `hashes` are those that it lists presence in.
+    /// Records that Redis has other data now. `hashes` are the hashes of presence in that data.
     pub fn replaced(
         &mut self,
         at: Duration,
@@ -87,7 +87,8 @@ impl Presence {
         self.settled(at);
     }
 
-    /// Commands that came together are executed: the counts are those of the entries.
+    /// Checks that the counts are those of the entries, after Redis has executed all commands of a
+    /// batch.
     pub fn settled(&mut self, at: Duration) {
         let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
         for entry in self.now().into_iter().flat_map(BTreeMap::values) {
@@ -103,7 +104,7 @@ impl Presence {
         }
     }
 
-    /// The present entries.
+    /// The entries that Redis lists now; `None` before the first change.
     pub fn now(&self) -> Option<&Listing> {
         self.listed.last().map(|(_, listing)| listing)
     }

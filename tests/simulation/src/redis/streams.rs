@@ -243,7 +243,7 @@ fn position(
     })
 }
 
-/// True if the caller has received more of this epoch than `top`.
+/// True if the caller's position `seen` is in this epoch and beyond `top`.
 fn is_behind(epoch: &[u8], top: u64, seen: &[u8]) -> bool {
     let offset = seen
         .strip_prefix(epoch)

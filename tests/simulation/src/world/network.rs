@@ -109,7 +109,8 @@ impl Network {
         all
     }
 
-    /// The same, with those that the process has closed: what it had written is still under way.
+    /// The process's connections to Redis, including connections that the process has closed: what
+    /// the process had written is still on its way.
     pub fn under_way_to_redis(&self, node: usize) -> Vec<ConnectionId> {
         let there = |(_, connection): &(usize, &Connection)| {
             connection.node == node && connection.end == End::Redis && !connection.reset
@@ -244,7 +245,8 @@ impl World {
         }
     }
 
-    /// A process has closed a connection. What it had written is still under way.
+    /// Closes a connection on the side of its process. What the process had written is still on its
+    /// way.
     pub fn close(&mut self, id: ConnectionId) {
         let connection = &mut self.network.connections[id];
         if !connection.closed && !connection.reset {

@@ -14,7 +14,8 @@ use crate::redis::{Executed, Reply, Server, Snapshot};
 /// Interval between two copies of the data, for a later restart.
 const COPY_INTERVAL: Duration = Duration::from_millis(700);
 
-/// The oldest of so many is behind by more than the lease: a node knows what it lacks.
+/// Maximum number of stored copies. The oldest copy is behind by more than the lease, so nodes have
+/// learned of the earliest writes that it lacks.
 const MOST_COPIES: usize = 6;
 
 /// The data of a restarted server.

@@ -12,7 +12,7 @@ use crate::{RedisBackendConfig, RedisMetrics, RedisUrl};
 
 use super::*;
 
-/// Connections of a node that reaches nobody.
+/// Connections of a node that cannot reach Redis.
 fn connections() -> Arc<Connections> {
     let config = RedisBackendConfig::default();
     let url = RedisUrl::new("redis+cluster://127.0.0.1:1".to_owned());
@@ -33,7 +33,7 @@ fn connections() -> Arc<Connections> {
     Connections::new(core, inbox)
 }
 
-/// Two servers: the slots of each.
+/// The layout of two servers with these slots each.
 fn layout(slots: [&[(Slot, Slot)]; 2]) -> Layout {
     let shards = slots.iter().zip(1..).map(|(slots, port)| Shard {
         address: RedisAddress {
@@ -48,8 +48,8 @@ fn layout(slots: [&[(Slot, Slot)]; 2]) -> Layout {
     }
 }
 
-/// Fault: the new primary was subscribed to before the old one had noted an interruption, and
-/// listeners were not told of it.
+/// Fault: the new primary was subscribed to before the interruption on the old primary was noted,
+/// so listeners received no gap.
 #[tokio::test]
 async fn a_slot_that_leaves_a_server_is_an_interruption_before_another_can_carry_it() {
     let connections = connections();
@@ -58,10 +58,11 @@ async fn a_slot_that_leaves_a_server_is_an_interruption_before_another_can_carry
     connections.wanted.lock().insert(channel.clone());
     let first = connections.of(Slot::ALL.0).unwrap();
     first.carry();
-    // No other task runs before this returns.
+    // No other task runs before `update` returns.
     connections.update(&layout([&[], &[Slot::ALL]]));
     assert!(connections.missed.lock().remove(&channel));
-    // The loss of the old connection, which is given up now, is none of the channel's.
+    // The old connection is given up now. Its loss is no interruption of the channel, which another
+    // server carries.
     connections.note_missed(&first);
     assert!(connections.missed.lock().is_empty());
 }
@@ -78,7 +79,7 @@ async fn a_slot_that_stays_is_no_interruption() {
     first.carry();
     connections.update(&layout([&[(Slot::ALL.0, slot)], &[others(slot)]]));
     assert!(connections.missed.lock().is_empty());
-    // It is one when the connection is lost.
+    // The loss of the connection is an interruption.
     connections.note_missed(&first);
     assert!(connections.missed.lock().remove(&channel));
 }

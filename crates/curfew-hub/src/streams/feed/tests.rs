@@ -416,7 +416,8 @@ fn check_order(told: &[Told], mut at: Position) {
     }
 }
 
-/// Fault: the size of the first publication is counted, and that of the second is taken off.
+/// Fault: of two publications with one offset, the size of the first was added to the waiting
+/// bytes, and the size of the second was subtracted.
 #[test]
 fn a_waiting_publication_may_be_replaced_by_a_longer_one() {
     let mut rig = Rig::new(10);

@@ -266,7 +266,8 @@ proptest! {
     }
 }
 
-/// The second byte of the longer name is the key of a field that may follow a name.
+/// The second byte of the longer name equals the key of a Protobuf field that may follow the
+/// channel's name.
 #[test]
 fn a_push_of_a_channel_is_none_of_a_channel_whose_name_begins_so() {
     let [shorter, longer] = ["0", "02"].map(channel);
