@@ -68,8 +68,9 @@ pub(super) struct Feed {
     pub(super) doubts: u64,
     /// True while publications do not arrive by pub/sub.
     is_interrupted: bool,
-    /// The latest time of a publication delivered, in milliseconds since 1970.
-    newest_at: u64,
+    /// The time of the publication at `at`, in milliseconds since 1970; `None` if this feed has not
+    /// delivered that publication.
+    newest_at: Option<u64>,
     /// True if the stream has given an offset to two publications, so that it has gone back.
     has_gone_back: bool,
     /// The last publications delivered, without holes.
@@ -105,7 +106,7 @@ impl Feed {
             is_confirmed: false,
             doubts: 0,
             is_interrupted: false,
-            newest_at: 0,
+            newest_at: None,
             has_gone_back: false,
             window: VecDeque::new(),
             window_bytes: 0,
@@ -235,7 +236,7 @@ impl Feed {
             Some(at) if at.epoch == epoch && offset <= at.offset => {
                 // A publication that was already delivered is not newer than the newest delivered
                 // publication.
-                if entry.at > self.newest_at {
+                if self.newest_at.is_some_and(|newest| entry.at > newest) {
                     self.has_gone_back = true;
                     self.doubt();
                     return FeedState::Missing { after: 0 };
@@ -298,7 +299,7 @@ impl Feed {
         };
         out.publication(publication);
         self.at = Some(entry.position);
-        self.newest_at = self.newest_at.max(entry.at);
+        self.newest_at = Some(entry.at);
         (self.heard_at, self.used_at) = (now, now);
         let publication = Publication {
             trace: None,
@@ -385,6 +386,7 @@ impl Feed {
 
     fn begin(&mut self, part: ReadPart<'_>) -> Position {
         self.at = Some(part.position);
+        self.newest_at = None;
         part.position
     }
 
@@ -400,6 +402,7 @@ impl Feed {
         };
         out.gap(at, GapReason::Epoch);
         self.at = Some(at);
+        self.newest_at = None;
         self.has_gone_back = false;
         at
     }
@@ -411,6 +414,7 @@ impl Feed {
             return;
         }
         at.offset = offset;
+        self.newest_at = None;
         out.gap(*at, GapReason::Trimmed);
         self.forget();
     }
@@ -480,6 +484,7 @@ impl Feed {
         out.gap(to, GapReason::Unread);
         self.forget();
         self.at = Some(to);
+        self.newest_at = None;
     }
 }
 

@@ -5,7 +5,7 @@ use super::timeline::{Kind, Line, Timeline};
 use super::{Check, Violation, number_of, shown};
 use crate::client::{CHANNELS, VAULT};
 use crate::node::LEASE;
-use crate::record::Token;
+use crate::record::{Ban, Target, Token};
 
 impl Check<'_> {
     pub(super) fn vault(&self, found: &mut Vec<Violation>) {
@@ -53,11 +53,12 @@ impl Check<'_> {
             let revoked = line.shown().contains(r#""reason":"revoked""#);
             // A ban that was lifted or lost a moment ago counts too.
             let tokens = std::slice::from_ref(token);
-            let known = self
-                .record
-                .bans
-                .iter()
-                .any(|ban| self.in_force(ban, timeline, tokens, line.at).is_some());
+            let named = |ban: &Ban| {
+                let covers = self.in_force(ban, timeline, tokens, line.at).is_some();
+                // As for sessions, a reload may have changed the kinds of revocation shortly before.
+                covers || matches!(&ban.target, Target::Tenant(tenant) if *tenant == token.tenant)
+            };
+            let known = self.record.bans.iter().any(named);
             return (revoked && !known).then(|| ("R8", "nothing revokes it".to_owned()));
         }
         if line.kind != Kind::Message
