@@ -233,7 +233,8 @@ pub(crate) async fn accept(
     }
 }
 
-/// True for errors that concern one connection, which has ended already, and not the listener.
+/// True if `error` concerns only a single connection, which has already ended. The listener itself
+/// still works.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -134,7 +134,7 @@ impl TicketEndpoint {
                     false => span.refused(reason),
                 }
                 let _entered = span.scope().entered();
-                debug!(reason, "no ticket given");
+                debug!(reason, "request for a ticket refused");
                 *response
             }
         };
@@ -181,7 +181,7 @@ impl TicketEndpoint {
                 expires_in: lifetime.as_secs(),
             }),
             Err(AdmitError::Backend(error)) => {
-                debug!(error = %error, "ticket not kept");
+                debug!(error = %error, "ticket could not be stored");
                 Err(backend_away(&error).into())
             }
             Err(error) => match revoked(&error) {
@@ -219,7 +219,7 @@ impl TicketEndpoint {
         let node = &self.context.node;
         let (outcome, result) = match node.take_ticket(&ticket.id()).await {
             Err(error) => {
-                debug!(error = %error, "ticket not taken");
+                debug!(error = %error, "ticket could not be redeemed");
                 (TicketOutcome::Unavailable, Err(RedeemError::Backend(error)))
             }
             Ok(sealed) => match sealed.and_then(|sealed| ticket.open(sealed)) {

@@ -118,7 +118,7 @@ pub(super) enum SessionsFound {
 fn remembered(auth: &AuthConfig) -> Duration {
     match auth.max_token_lifetime {
         Duration::ZERO => LONG,
-        // The leeway can shift both a token's `iat` and its end.
+        // The leeway widens both bounds of a token's validity, `iat` and `exp`.
         lifetime => lifetime + 2 * auth.leeway,
     }
 }

@@ -16,7 +16,7 @@ use crate::http::span::{Asked, name_trace};
 use crate::http::{Response, json, retry_after_seconds};
 use crate::metrics::{EventOutcome, LogoutOutcome, ReportFault, ReportKind};
 
-/// A report without effect (RFC 6749 §5.2).
+/// The refusal of a report, with the members of an OAuth error (RFC 6749 §5.2).
 #[derive(Debug)]
 pub(super) struct ReportRefusal {
     pub(super) status: StatusCode,

@@ -203,7 +203,7 @@ impl Emulations {
             Ok(Some(Relayed::Refused)) => EmulationOutcome::Behind,
             Ok(None) => EmulationOutcome::NoNode,
             Err(error) => {
-                debug!(error = %error, node = %node, "commands not handed to their session's node");
+                debug!(error = %error, node = %node, "commands not relayed to their session's node");
                 EmulationOutcome::Unavailable
             }
         }
