@@ -45,7 +45,7 @@ fn toml(loaded: &Loaded) -> Result<String, Failure> {
     let mut document: DocumentMut = toml_edit::ser::to_string_pretty(&loaded.config)
         .context("write the configuration as TOML")?
         .parse()
-        .context("read it again")?;
+        .context("parse the written configuration")?;
     annotate(document.as_table_mut(), "", loaded);
     Ok(document.to_string())
 }
