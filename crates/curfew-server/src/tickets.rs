@@ -266,7 +266,7 @@ fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, 
 }
 
 /// An `Origin` header in a form to compare. A header that names no origin, such as `null`, equals
-/// only itself. Where any origin may connect, pages without an origin can thus use tickets too.
+/// only itself. If any origin may connect, pages without an origin can thus use tickets too.
 fn comparable(origin: &str) -> String {
     canonical_origin(origin).unwrap_or_else(|| origin.to_owned())
 }

@@ -36,7 +36,8 @@ pub(crate) fn run(args: &PrintConfigArgs) -> Result<(), Failure> {
     } else {
         output::print(&toml(&loaded)?)?;
     }
-    // The problems are reported after the output, so that an operator can compare them with it.
+    // The problems are reported after the output, so that an operator can compare them with the
+    // output.
     args.config.load(Check::Everything).map(drop)
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn relative(time: u64, now: u64) -> String {
     }
 }
 
-/// The largest unit and the one below it.
+/// Writes the time in its largest unit and the next smaller unit.
 fn short(seconds: u64) -> String {
     let unit = match seconds {
         0..3600 => 1,

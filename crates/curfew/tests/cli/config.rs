@@ -96,7 +96,7 @@ fn check_config_reads_the_files_that_redis_is_reached_with() {
         let is_told = lines.any(|line| told.iter().all(|part| line.contains(part)));
         assert!(is_told, "{key}: {}", checked.stderr);
     }
-    // A machine without the secrets, and a backend that needs none.
+    // Without the files, the check passes with `--offline`, and with a backend that needs no files.
     assert_eq!(check(&config, &["--offline"]).code, 0);
     assert_eq!(curfew(&["check-config", "--config", &config]).code, 0);
     for key in keys {
@@ -105,7 +105,7 @@ fn check_config_reads_the_files_that_redis_is_reached_with() {
     let config = folder.config(&named(&|key| folder.path(key)));
     let checked = check(&config, &[]);
     assert_eq!(checked.code, 0, "{}", checked.stderr);
-    // A password that is no text, and a folder.
+    // The password is not text, and the certificate file is a folder.
     std::fs::write(folder.path("password_file"), b"\xffcanary").unwrap();
     std::fs::remove_file(folder.path("ca_file")).unwrap();
     std::fs::create_dir(folder.path("ca_file")).unwrap();
