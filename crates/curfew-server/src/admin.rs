@@ -48,7 +48,8 @@ pub use openapi::openapi;
 /// The longest wait for the head of a request. A connection that is idle for this time is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum time to read the body of a request. Its handler may then take the same time again.
+/// Maximum time to read the body of a request. The handler of the request may then take this time
+/// again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum time for a client to read an answer. The connection of a slower client is closed.

@@ -87,9 +87,9 @@ impl TicketEndpoint {
         }
     }
 
-    /// Answers a request for a ticket, or its preflight. The page usually has another origin. Its
-    /// browser then sends a preflight first, and shows the page only answers that allow the page's
-    /// origin (Fetch §3.2).
+    /// Answers a request for a ticket, or its preflight. The page usually has another origin than
+    /// the node. A browser then sends a preflight first, and lets the page read only answers that
+    /// allow the page's origin (Fetch §3.2).
     pub(crate) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {

@@ -35,7 +35,7 @@ struct Body {
     sub_id: Value,
 }
 
-/// An issuer's assertion, and the body of the same request.
+/// The issuer's assertion that a request carries, and the request's body.
 struct Assertion {
     token: String,
     body: String,

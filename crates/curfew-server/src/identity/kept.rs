@@ -27,7 +27,7 @@ use crate::metrics::ReportKind;
 /// Maximum number of reports of one issuer that wait at a time.
 const MAX_PER_ISSUER: usize = 1_000;
 
-/// The longest wait of a report. A logout token is valid for the same time.
+/// The longest wait of a report. It equals the time for which a logout token is valid.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Maximum time that the sender of a report with a slot waits for the outcome. After this time, the

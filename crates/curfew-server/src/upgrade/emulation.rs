@@ -46,7 +46,7 @@ pub(super) struct Emulations {
     metrics: Arc<ServerMetrics>,
     emulated: Arc<Emulated>,
     familiar: Familiar,
-    /// The number of the next message to another node.
+    /// The number that the next message to another node gets.
     next: AtomicU64,
 }
 
