@@ -48,13 +48,14 @@ pub use openapi::openapi;
 /// The longest wait for the head of a request. A connection that is idle for this time is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum time to read the body of a request. Its handler may then take the same time again.
+/// Maximum time to read the body of a request. The handler of the request may then take this time
+/// again.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The longest time that a client may take to read an answer; then its connection is closed.
+/// Maximum time for a client to read an answer. The connection of a slower client is closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Maximum size of a request's body beyond its publication's data, in bytes.
+/// Number of bytes that the body of a request may have in addition to its publication's data.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// The setting that limits the number of connections.
@@ -96,8 +97,8 @@ impl Admin {
         })
     }
 
-    /// Logs the refusals that no log line has counted yet. A cause is logged only after the
-    /// interval since its last line has ended. The caller calls this about once a second.
+    /// Logs the refusals that no log line has counted yet. A cause waits until the interval since
+    /// its last line has passed. The caller calls this method about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
     }
@@ -161,7 +162,8 @@ impl Admin {
         } = tokio::select! {
             ended = serving => ended,
             () = place.given_up() => {
-                // The connection is closed without an answer, because it has no request.
+                // A connection between two requests is closed without an answer, because it has no
+                // request to answer.
                 self.answers.over_limit(CONNECTIONS, StatusCode::SERVICE_UNAVAILABLE, peer);
                 debug!(peer = %peer, "admin connection between requests makes room for another");
                 return;
@@ -245,7 +247,7 @@ impl Admin {
             Ok(response) => (response.status().as_u16(), None),
             Err(problem) => (problem.status, Some(problem.code)),
         };
-        // A call that fails is recorded even if it was not sampled.
+        // The span of a failed call is recorded even if the call was not sampled.
         if !span.is_recorded() && status >= 400 {
             span = tracer.fault(status >= 500, name, origin, began, Whose::OURS);
         }
@@ -263,15 +265,16 @@ impl Admin {
     }
 }
 
-/// The result of `work`, or a problem once [`REQUEST_TIMEOUT`] is over.
+/// Returns the result of `work`, or a problem if `work` takes longer than [`REQUEST_TIMEOUT`].
 async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Problem> {
     let late = |_| Problem::unavailable("the request took too long");
     time::timeout(REQUEST_TIMEOUT, work).await.map_err(late)
 }
 
 impl Operation {
-    /// The result of `work`, or a problem once [`REQUEST_TIMEOUT`] is over. The problem of a call
-    /// that publishes is `unknown_outcome`, because the call may have published by then.
+    /// Returns the result of `work`, or a problem if `work` takes longer than [`REQUEST_TIMEOUT`].
+    /// If the call publishes, the problem is `unknown_outcome`, because the publication may already
+    /// have been accepted.
     async fn in_time(
         &self,
         work: impl Future<Output = Result<Response, Problem>>,

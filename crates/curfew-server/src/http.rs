@@ -84,17 +84,18 @@ impl Problem {
         }
     }
 
-    /// The request is wrong.
+    /// The problem of an invalid request, with status 400.
     pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
     }
 
-    /// A dependency is down; the answer carries `Retry-After`.
+    /// The problem of an unavailable dependency. The answer carries `Retry-After`.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
 
-    /// The setting `limit` turns the request away; the answer carries `Retry-After`.
+    /// The problem of a request that the setting `limit` turns away. The answer carries
+    /// `Retry-After`.
     pub(crate) fn over_limit(limit: &'static str, detail: impl Into<String>) -> Self {
         Self {
             limit: Some(limit),
@@ -102,8 +103,8 @@ impl Problem {
         }
     }
 
-    /// The outcome of a publication is not known. A retry may publish twice, so the answer carries
-    /// no `Retry-After`.
+    /// The problem of a publication whose outcome is not known. The answer carries no
+    /// `Retry-After`, because a retry could publish twice.
     pub fn unknown_outcome(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", detail)
     }

@@ -1,9 +1,9 @@
 //! Reports of identity providers, and token revocations by the tokens' holders. Both end access.
 //!
-//! The files in order: one for each endpoint (`logout`, `events`, `global_revocation`, `revoke`),
-//! the path that all reports take (`report`), and the steps of that path: reading the body
-//! (`form`), limiting addresses that send unverified reports (`unverified`), waiting for keys
-//! (`kept`), ending access (`end_access`) and answering a report without effect (`refusal`).
+//! Each endpoint has a file: `logout`, `events`, `global_revocation` and `revoke`. All reports take
+//! the path in `report`. The steps of this path are in `form` (reads the body), `unverified`
+//! (limits addresses that send unverified reports), `kept` (waits for keys), `end_access` and
+//! `refusal` (answers a report without effect).
 
 mod end_access;
 mod events;

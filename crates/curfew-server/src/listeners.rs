@@ -128,8 +128,8 @@ impl Listener {
     }
 }
 
-/// The same socket as a TCP stream, so that the rest of the code handles one kind of stream. The
-/// system calls that read, write and shut down are the same for both kinds.
+/// Wraps the socket as a TCP stream, so that all other code handles one kind of stream. Reading,
+/// writing and shutting down need the same system calls for both kinds of socket.
 fn as_tcp(stream: UnixStream) -> io::Result<TcpStream> {
     let socket = OwnedFd::from(stream.into_std()?);
     TcpStream::from_std(std::net::TcpStream::from(socket))
@@ -233,7 +233,8 @@ pub(crate) async fn accept(
     }
 }
 
-/// True for errors that concern one connection, which has ended already, and not the listener.
+/// True if `error` concerns only a single connection, which has already ended. The listener itself
+/// still works.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -14,13 +14,13 @@ curfew_telemetry::labels! {
         Origin = "origin",
         /// The token was refused before the upgrade (`auth.reject = "http"`).
         Auth = "auth",
-        /// Over `limits.connections`, or over a limit of unauthenticated connections.
+        /// `limits.connections` or a limit of unauthenticated connections is reached.
         Limit = "limit",
-        /// Over `limits.handshakes_per_second`.
+        /// `limits.handshakes_per_second` is reached.
         Rate = "rate",
         /// The node leaves service.
         Draining = "draining",
-        /// Not a WebSocket handshake, or not HTTP.
+        /// The request is not a WebSocket handshake, or the bytes are not HTTP.
         BadRequest = "bad_request",
         /// The request's head is over `limits.head_bytes`.
         HeadTooLarge = "head_too_large",

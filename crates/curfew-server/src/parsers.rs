@@ -36,9 +36,9 @@ pub struct Heard {
     pub refused: Option<(StatusCode, &'static str)>,
 }
 
-/// Reads the head of a request from `sent`, as both listeners do. Each read yields at most
-/// `at_once` bytes, but at least 1. The pair has the bounds `limits.head_bytes`, which must be at
-/// least 8 KiB, and `limits.headers`. Must be called within a runtime with time.
+/// Reads the head of a request from `sent`, as both listeners do. Each read yields 1 to `at_once`
+/// bytes. The pair holds the values of `limits.head_bytes`, at least 8 KiB, and of
+/// `limits.headers`. Must be called within a runtime whose timer is enabled.
 pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize)) -> Heard {
     let bounds = Bounds { bytes, headers };
     let heard = Arc::new(Mutex::new(Heard::default()));

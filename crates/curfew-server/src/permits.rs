@@ -107,8 +107,8 @@ impl Permits {
         }
     }
 
-    /// A permit for a connection accepted from `address`. With `None`, the connection counts for no
-    /// address until [`Unauthenticated::attribute`].
+    /// Returns a permit for a connection accepted from `address`. If `address` is `None`, the
+    /// connection counts for no address until [`Unauthenticated::attribute`] is called.
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -136,8 +136,8 @@ impl Permits {
         self.handshakes.lock().take(limits.handshakes_per_second)
     }
 
-    /// Takes a first request for another node's session from a bucket that has the handshake rate;
-    /// false if the bucket is empty.
+    /// Takes a permit for a first request to another node's session, from a bucket with the
+    /// handshake rate. Returns false if the bucket is empty.
     pub(crate) fn first_commands(&self, limits: &LimitsConfig) -> bool {
         let mut bucket = self.first_commands.lock();
         bucket.take(limits.handshakes_per_second)
@@ -152,7 +152,7 @@ impl Handshakes {
     }
 
     fn take(&mut self, per_second: u32) -> bool {
-        // A change of the rate, as by a reload, starts a full bucket.
+        // A changed rate, for example after a reload, starts with a full bucket.
         if self.quota.per_second != per_second {
             *self = Self::new(per_second);
         }

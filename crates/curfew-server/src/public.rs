@@ -84,8 +84,8 @@ impl Public {
         self.upgrades.relay_receiver()
     }
 
-    /// Logs the refusals and reports that no log line has counted yet. A cause is logged only after
-    /// the interval since its last line has ended. The caller calls this about once a second.
+    /// Logs the refusals and reports that no log line has counted yet. A cause waits until the
+    /// interval since its last line has passed. The caller calls this method about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
         self.reports.tell_rest();

@@ -87,9 +87,9 @@ impl TicketEndpoint {
         }
     }
 
-    /// Answers a request for a ticket, or its preflight. The page usually has another origin. Its
-    /// browser then sends a preflight first, and shows the page only answers that allow the page's
-    /// origin (Fetch §3.2).
+    /// Answers a request for a ticket, or its preflight. The page usually has another origin than
+    /// the node. A browser then sends a preflight first, and lets the page read only answers that
+    /// allow the page's origin (Fetch §3.2).
     pub(crate) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
@@ -134,7 +134,7 @@ impl TicketEndpoint {
                     false => span.refused(reason),
                 }
                 let _entered = span.scope().entered();
-                debug!(reason, "no ticket given");
+                debug!(reason, "request for a ticket refused");
                 *response
             }
         };
@@ -181,7 +181,7 @@ impl TicketEndpoint {
                 expires_in: lifetime.as_secs(),
             }),
             Err(AdmitError::Backend(error)) => {
-                debug!(error = %error, "ticket not kept");
+                debug!(error = %error, "ticket could not be stored");
                 Err(backend_away(&error).into())
             }
             Err(error) => match revoked(&error) {
@@ -219,7 +219,7 @@ impl TicketEndpoint {
         let node = &self.context.node;
         let (outcome, result) = match node.take_ticket(&ticket.id()).await {
             Err(error) => {
-                debug!(error = %error, "ticket not taken");
+                debug!(error = %error, "ticket could not be redeemed");
                 (TicketOutcome::Unavailable, Err(RedeemError::Backend(error)))
             }
             Ok(sealed) => match sealed.and_then(|sealed| ticket.open(sealed)) {
@@ -266,7 +266,7 @@ fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, 
 }
 
 /// An `Origin` header in a form to compare. A header that names no origin, such as `null`, equals
-/// only itself. Where any origin may connect, pages without an origin can thus use tickets too.
+/// only itself. If any origin may connect, pages without an origin can thus use tickets too.
 fn comparable(origin: &str) -> String {
     canonical_origin(origin).unwrap_or_else(|| origin.to_owned())
 }

@@ -311,7 +311,7 @@ impl Upgrades {
         accepted.take_over(upgrade);
     }
 
-    /// The protocol to speak, and the subprotocol to answer with. A client that offers no
+    /// Chooses the protocol to speak and the subprotocol to answer with. A client that offers no
     /// subprotocol gets the default protocol. A client that offers only unknown subprotocols, or
     /// only a token, is refused.
     fn negotiate(

@@ -81,7 +81,7 @@ impl Default for TelemetryConfig {
 }
 
 impl TelemetryConfig {
-    /// The collector's address; `None` if no spans are recorded.
+    /// Returns the collector's address; `None` if no spans are recorded.
     pub(crate) fn traces_to(&self) -> Option<&str> {
         let endpoint = self.otlp_endpoint.as_deref();
         endpoint.filter(|_| !self.standard.disabled)
@@ -123,7 +123,7 @@ pub struct TracePages(String);
 pub struct NoTracePages;
 
 impl TracePages {
-    /// The URL of the page of this trace.
+    /// Returns the URL of the page of this trace.
     pub fn of(&self, trace: impl fmt::Display) -> String {
         self.0.replace(TRACE_ID, &trace.to_string())
     }

@@ -12,7 +12,8 @@ pub(crate) const HTTP_PORT: u16 = 4318;
 const SCHEME: &str = "http://";
 
 /// Checks that `endpoint` is a usable address of a collector for OTLP over gRPC without TLS, and
-/// returns its port. The error states the right form, and quotes no part that may be a password.
+/// returns its port. The error states the right form. It does not quote `endpoint`, which may
+/// contain a password.
 pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     let Some(rest) = strip_scheme(endpoint) else {
         return Err(match endpoint.split_once("://") {
@@ -63,7 +64,8 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     Ok(number)
 }
 
-/// Describes the probable mistake if the server at `port` does not answer like a collector.
+/// Returns a hint about `port`, for the log line about a server that does not answer like a
+/// collector.
 pub(crate) fn doubt(port: u16) -> String {
     match port {
         HTTP_PORT => format!(

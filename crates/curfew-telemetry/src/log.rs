@@ -37,8 +37,8 @@ pub enum LevelError {
     /// The text is empty.
     #[error("the log level is empty")]
     Empty,
-    /// A bare word is not a level. The filter would take it for a module to be logged at every
-    /// level.
+    /// The text is a single word, but not a level. The filter would take such a word for a module,
+    /// and log every line of that module.
     #[error("{0:?} is not a log level")]
     Unknown(String),
     /// A directive is neither a level nor `module=level`.
@@ -58,13 +58,14 @@ pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + 
 pub struct Installed {
     /// Changes the level of the log.
     pub log_level: LogLevel,
-    /// The path of recorded spans to the export queue. It leads nowhere until
-    /// [`Registry::start`](crate::Registry::start).
+    /// The path of recorded spans to the export queue. Spans that end before
+    /// [`Registry::start`](crate::Registry::start) are not exported.
     pub spans: Spans,
 }
 
-/// Starts the process's log on standard error, in the form and with the level of `config`. Starts
-/// the recording of spans if they are exported. Call it once, before anything logs.
+/// Starts the process's log on standard error, in the form and with the level of `config`. Also
+/// starts the recording of spans if `config` has a collector. Call this function once, before
+/// anything logs.
 pub fn init(config: &TelemetryConfig) -> Result<Installed, InitError> {
     let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
     let (subscriber, installed) = subscriber(config, ansi, io::stderr)?;
@@ -90,8 +91,8 @@ pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
         true => directives.to_owned(),
         false => separate(directives)?,
     };
-    // Modules without a directive log only errors. Patterns are off, so that no field value is
-    // matched against operator input.
+    // A module without a directive logs only errors. Regular expressions are off, so that the
+    // operator's text is never matched as a pattern against field values.
     EnvFilter::builder()
         .with_regex(false)
         .with_default_directive(LevelFilter::ERROR.into())
@@ -139,8 +140,8 @@ where
         .event_format(lines)
         .fmt_fields(lines)
         .with_ansi(ansi)
-        // Reporting a failed write panics, and a log that cannot be written must not end the
-        // process.
+        // The option is off, because reporting a failed write panics, and a log that cannot be
+        // written must not end the process.
         .log_internal_errors(false)
         .with_writer(writer)
         .with_filter(filter);

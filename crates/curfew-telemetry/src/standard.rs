@@ -1,9 +1,9 @@
-//! OpenTelemetry's standard environment variables: the accepted ones, the refused ones, and their
-//! meaning.
+//! OpenTelemetry's standard environment variables: their meaning, and which of them are accepted or
+//! refused.
 //!
-//! Curfew's settings take precedence over these variables, if they are set in the file, by a
-//! variable `CURFEW__…` or by `--set`. A variable that would have no effect is refused by name, so
-//! that nothing is ignored silently.
+//! A Curfew setting takes precedence over these variables if it is set in the file, by a variable
+//! `CURFEW__…` or by `--set`. A variable that would have no effect is refused by name, so that none
+//! is ignored silently.
 
 mod table;
 
@@ -72,8 +72,8 @@ impl StandardVariables {
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
         let mut read = Self::default();
-        // The variables are read in the order of the table. Variables for traces come after
-        // variables for all signals, and so override them.
+        // Variables are read in the order of the table, in which variables for all signals come
+        // first. Variables for traces thereby override them.
         for variable in VARIABLES {
             let Some(value) = given.get(variable.name) else {
                 continue;

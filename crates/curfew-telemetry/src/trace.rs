@@ -1,9 +1,10 @@
-//! Spans: the choice of the spans to record, the traces that spans join, and the path of spans to a
-//! collector.
+//! Spans: the decision which spans are recorded, the traces that spans join, and the path of spans
+//! to a collector.
 //!
-//! The choice is made before the span exists, and a span that is not recorded is a null pointer. A
-//! recorded span is a span of the crate `tracing`, which `tracing-opentelemetry` converts to
-//! OpenTelemetry. Spans that are dropped before they reach the collector are counted.
+//! The decision to record is made before the span exists, and a span that is not recorded is a null
+//! pointer. A recorded span is a span of the crate `tracing`, which `tracing-opentelemetry`
+//! converts to OpenTelemetry. The spans that are dropped before they reach the collector are
+//! counted.
 
 mod budget;
 mod export;
@@ -38,13 +39,13 @@ use layer::Queue;
 /// Capacity of the export queue, in spans. Spans that do not fit are dropped and counted.
 pub(crate) const QUEUE: usize = 4096;
 
-/// Rate at which trusted clients may have traces recorded.
+/// Maximum number of traces per second that trusted clients may have recorded.
 const CLIENT_TRACES_PER_SECOND: u32 = 10;
 
 /// A span's name: the operation, never its user or channel.
 pub(crate) type Name = Cow<'static, str>;
 
-/// The trace to which a request belongs, as the request states it.
+/// The trace that a request names as its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The request states no trace.
@@ -91,8 +92,8 @@ impl Tracer {
     /// A tracer that records nothing.
     pub(crate) const OFF: Self = Self(None);
 
-    /// If `config` has a collector, starts the export of the spans that arrive through `spans`. The
-    /// exported spans name `instance` as their node.
+    /// Starts the export of the spans that arrive through `spans`, if `config` has a collector.
+    /// `instance` is the node's id in the exported spans.
     pub(crate) fn start(
         config: &TelemetryConfig,
         spans: &Spans,
@@ -139,8 +140,8 @@ impl Tracer {
         self.0.is_some()
     }
 
-    /// The current time, for a span that may be recorded later. The clock is not read if the tracer
-    /// is off.
+    /// Returns the current time, for a span that may be recorded later. If the tracer is off, the
+    /// clock is not read.
     pub fn now(&self) -> SystemTime {
         if self.is_on() {
             span::now()
@@ -149,8 +150,8 @@ impl Tracer {
         }
     }
 
-    /// Returns true if spans may contain users' ids. They may then contain channels' names too,
-    /// which may contain users' ids.
+    /// Returns true if spans may contain users' ids. Spans may then also contain channels' names,
+    /// because a channel's name may contain a user's id.
     pub fn names_users(&self) -> bool {
         self.0.as_ref().is_some_and(|recorder| recorder.user_ids)
     }
@@ -162,7 +163,8 @@ impl Tracer {
         }
     }
 
-    /// Begins a request's span, if its parent's flag or the configured ratio selects it.
+    /// Begins the span of a request, if the flag of its parent or the configured ratio selects the
+    /// span.
     pub fn request(&self, name: impl Into<Name>, origin: Origin) -> Span {
         let Some(recorder) = &self.0 else {
             return Span::NONE;
@@ -182,9 +184,9 @@ impl Tracer {
         }
     }
 
-    /// The span of a request that began at `started` and was refused or, if `is_ours`, failed
-    /// through a fault of the node. It is recorded regardless of the ratio, up to 100 spans of each
-    /// kind a second and 10 of them per client.
+    /// Returns the span of a request that began at `started`. The request was refused or, if
+    /// `is_ours`, failed through a fault of the node. The span is recorded regardless of the ratio,
+    /// up to 100 spans of each kind a second and 10 of them per client.
     pub fn fault(
         &self,
         is_ours: bool,
@@ -202,8 +204,9 @@ impl Tracer {
         })
     }
 
-    /// The span of a session's end, which began at `started`. The span is always recorded if the
-    /// session's `upgrade` span was recorded. Otherwise it is limited like the span of a refusal.
+    /// Returns the span of a session's end, which began at `started`. The span is always recorded
+    /// if the session's `upgrade` span was recorded. Otherwise the span has the same limits as the
+    /// span of a refusal.
     pub fn session_end(
         &self,
         name: &'static str,
@@ -238,8 +241,8 @@ impl Tracer {
         }
     }
 
-    /// The recorded span in which the caller runs, for adding attributes. The span ends only once
-    /// its creator and this handle have dropped it.
+    /// Returns the recorded span in which the caller runs, to add attributes. The span ends only
+    /// when both its creator and this handle have dropped it.
     pub fn here(&self) -> Span {
         match &self.0 {
             Some(recorder) => Span::of(recorder, tracing::Span::current()),
@@ -247,8 +250,8 @@ impl Tracer {
         }
     }
 
-    /// Assigns the recorded span in which the caller runs, and each child that begins later, to
-    /// this session.
+    /// Assigns the recorded span in which the caller runs to this session. Each child that begins
+    /// later is assigned too.
     pub fn of_session(&self, session: SessionId) {
         if self.is_on() {
             span::mark(&tracing::Span::current(), session);
@@ -267,13 +270,13 @@ impl Tracer {
         }
     }
 
-    /// The trace of the recorded span in which the caller runs, see [`Span::scope`].
+    /// Returns the trace of the recorded span in which the caller runs, see [`Span::scope`].
     pub fn current(&self) -> Option<TraceId> {
         self.0.as_ref()?;
         Some(span::context_of(&tracing::Span::current())?.trace())
     }
 
-    /// The URL of the trace's page; `None` without `telemetry.trace_url`.
+    /// Returns the URL of the trace's page; `None` without `telemetry.trace_url`.
     pub fn link(&self, trace: TraceId) -> Option<String> {
         let pages = self.0.as_ref()?.pages.as_ref()?;
         Some(pages.of(trace))
@@ -289,10 +292,10 @@ impl Tracer {
         }
     }
 
-    /// The span of a revocation that takes effect on this node. It is a child of the span of the
-    /// call that wrote the revocation, if that span was recorded. It is always recorded if the
-    /// revocation closed a session. Spans of revocations that closed no session (`is_vain`) are
-    /// limited to 100 a second.
+    /// Begins the span of a revocation that takes effect on this node. If the span of the call that
+    /// wrote the revocation was recorded, it is the parent. The span is always recorded if the
+    /// revocation closed a session. If it closed none (`is_vain`), the span counts against a limit
+    /// of 100 spans a second.
     pub fn revocation(
         &self,
         name: &'static str,
@@ -317,7 +320,7 @@ impl Tracer {
         }
     }
 
-    /// Exports the waiting spans, within `patience`.
+    /// Exports the waiting spans. Gives up after `patience`.
     pub async fn shutdown(&self, patience: Duration) {
         let Some(recorder) = &self.0 else { return };
         recorder.stop.notify_one();

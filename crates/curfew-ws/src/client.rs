@@ -1,8 +1,8 @@
 //! A small WebSocket client, for `curfew connect` and for tests.
 //!
-//! The client is one value in one task, without locks. [`Client::next`] may be dropped at any
-//! point, for example when it loses a `select!` against keyboard input: bytes already read stay in
-//! the decoder, and bytes to be written stay in the queue.
+//! The client is one value in one task, without locks. The future of [`Client::next`] may be
+//! dropped at any point, for example when keyboard input wins a `select!`. Bytes that were read
+//! stay in the decoder, and bytes that must be written stay in the queue.
 
 mod connect;
 
@@ -23,8 +23,8 @@ use crate::{Event, ProtocolError, with_read_buffer};
 
 pub use connect::{ConnectError, connect};
 
-/// Bounds of a server's messages. They are wider than the bounds of a client's messages, because
-/// the user chose the server.
+/// Limits for the server's messages. They are higher than the limits for a client's messages,
+/// because the user has chosen the server and trusts it.
 const LIMITS: Limits = Limits {
     message_bytes: 16 * 1024 * 1024,
     fragments: 64 * 1024,
@@ -33,7 +33,7 @@ const LIMITS: Limits = Limits {
 /// Room for the head of a frame, as fastwebsockets requires.
 const HEAD_ROOM_BYTES: usize = 16;
 
-/// The reason for which the connection cannot be used any more.
+/// The reasons that the connection cannot be used any more.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The connection broke.
@@ -42,7 +42,7 @@ pub enum ClientError {
     /// The server broke the protocol. A close frame is queued.
     #[error("the server broke the protocol: {0}")]
     Protocol(#[from] ProtocolError),
-    /// The connection has ended, or a close frame was sent and nothing may follow it.
+    /// The connection has ended, or nothing may be sent any more because a close frame was sent.
     #[error("the connection has ended")]
     Ended,
 }
@@ -58,7 +58,8 @@ pub enum Incoming {
     Ping(Vec<u8>),
     /// A pong.
     Pong(Vec<u8>),
-    /// The server closes. The answer is queued already, and [`ClientError::Ended`] follows.
+    /// The server closes the connection. The answering close frame is queued, and the next result
+    /// is [`ClientError::Ended`].
     Close {
         /// The close code, if there is one.
         code: Option<u16>,
@@ -87,10 +88,10 @@ pub struct Client<S> {
     /// Masked frames that are yet to be written.
     outgoing: BytesMut,
     subprotocol: Option<String>,
-    /// True once our close frame is queued.
+    /// True once the client's own close frame is queued.
     close_sent: bool,
-    /// True once the server has closed or broken the protocol. Nothing more is read from the
-    /// server.
+    /// True once the server has closed the connection or broken the protocol. Nothing more is read
+    /// then.
     close_received: bool,
 }
 
@@ -105,7 +106,7 @@ impl<S> fmt::Debug for Client<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    /// Creates a client. `early` holds the bytes received after the server's answer.
+    /// Creates a client. `early` holds the bytes that came after the head of the server's answer.
     fn new(stream: S, subprotocol: Option<String>, early: &[u8]) -> Self {
         let mut decoder = Decoder::of_server();
         decoder.preload(early);
@@ -124,29 +125,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.subprotocol.as_deref()
     }
 
-    /// The next message or control frame. Pings and a close are answered meanwhile. Cancel-safe:
-    /// the future may be dropped without loss.
+    /// Returns the next message or control frame. The method also answers pings and closes. It is
+    /// cancel-safe: its future may be dropped without loss.
     pub async fn next(&mut self) -> Result<Incoming, ClientError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Sends a text message. If the future is dropped, the message is sent with the next call.
+    /// Sends a text message. If the future is dropped, the message stays queued and is sent with
+    /// the next call.
     pub async fn send_text(&mut self, text: &str) -> Result<(), ClientError> {
         self.send(Opcode::Text, text.as_bytes()).await
     }
 
-    /// Sends a binary message. If the future is dropped, the message is sent with the next call.
+    /// Sends a binary message. If the future is dropped, the message stays queued and is sent with
+    /// the next call.
     pub async fn send_binary(&mut self, data: &[u8]) -> Result<(), ClientError> {
         self.send(Opcode::Binary, data).await
     }
 
-    /// Sends a ping; `payload` is cut to 125 bytes. If the future is dropped, the ping is sent with
-    /// the next call.
+    /// Sends a ping. `payload` is cut to 125 bytes. If the future is dropped, the ping stays queued
+    /// and is sent with the next call.
     pub async fn ping(&mut self, payload: &[u8]) -> Result<(), ClientError> {
         self.send(Opcode::Ping, cut(payload)).await
     }
 
-    /// Sends a close frame. [`Client::next`] returns the server's answer to it.
+    /// Sends a close frame. [`Client::next`] returns the close frame that the server answers with.
     pub async fn close(&mut self, code: u16, reason: &str) -> Result<(), ClientError> {
         if self.close_sent {
             // Nothing may follow a close frame (RFC 6455 §5.5.1).
@@ -171,7 +174,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(poll_fn(|cx| self.poll_flush(cx)).await?)
     }
 
-    /// Writes the queue as far as the stream takes it.
+    /// Writes as much of the queue as the stream accepts.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.outgoing.has_remaining() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))?;
@@ -183,16 +186,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    /// Returns an event, after reading and writing as needed.
+    /// Returns the next event. Reads and writes as needed.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, ClientError>> {
         let mut decoded = self.decode(Input::empty());
         loop {
-            // A failed write must not hide messages that the server sent before the failure.
+            // A failed write must not hide messages that arrived before the failure.
             if let Poll::Ready(Err(_)) = self.poll_flush(cx) {
                 self.outgoing.clear();
             }
             if let Some(next) = decoded.transpose() {
-                // Decoded events come first: they were received before the end of the stream.
+                // Decoded events are returned first, because they arrived before the end of the
+                // stream.
                 return Poll::Ready(next);
             }
             if self.close_received {
@@ -202,7 +206,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Reads once, and decodes the first event of what was read.
+    /// Reads once, and decodes the first event of the bytes that were read.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Incoming>, ClientError>> {
         with_read_buffer(|buffer| {
             let mut read = ReadBuf::new(buffer);
@@ -214,8 +218,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         })
     }
 
-    /// Decodes one event from the input, stores the rest of the input, and queues an answer if the
-    /// event needs one.
+    /// Decodes one event and stores the rest of the input. Queues an answer if the event needs one.
     fn decode(&mut self, mut input: Input<'_>) -> Result<Option<Incoming>, ClientError> {
         let incoming = match self.decoder.next(&mut input, &LIMITS) {
             Ok(Some(event)) => Incoming::from(event),
@@ -238,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Ok(Some(incoming))
     }
 
-    /// Queues our close frame, unless it is queued already.
+    /// Queues the client's own close frame, unless it is queued already.
     fn push_close(&mut self, code: Option<u16>, reason: &str) {
         if self.close_sent {
             return;

@@ -1,11 +1,11 @@
 //! Decodes a peer's bytes into messages and control frames. The decoder never waits, and its memory
 //! is bounded.
 //!
-//! Bytes are read into a buffer of the worker thread and lent to the decoder. A message that lies
-//! completely in that buffer is unmasked in place and lent to the caller without a copy. The
-//! decoder itself stores a partial frame, the open fragmented message, and the input that the
-//! caller saved. An idle decoder stores nothing. Its memory grows with received bytes, never with
-//! declared lengths.
+//! Bytes are read into a buffer of the worker thread, from which the decoder borrows them. A
+//! message that lies completely in this buffer is unmasked in place and lent to the caller without
+//! a copy. The decoder itself stores only a partial frame, an open fragmented message, and input
+//! that the caller saved. An idle decoder stores nothing. The stored memory grows with the received
+//! bytes, never with declared lengths.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,11 +15,12 @@ use crate::frame::Opcode;
 use crate::head::{Head, Parsed, Sender};
 use crate::{Event, ProtocolError};
 
-/// Bounds of one message. They are passed with every call, so that a reload applies to open
+/// Limits of one message. Every call passes them, so that a reload also applies to open
 /// connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest message in bytes, inclusive: the sum of its fragments.
+    /// Maximum size of a message in bytes, which is the sum of its fragments. A message of this
+    /// size is allowed.
     pub message_bytes: usize,
     /// Maximum number of fragments of one message.
     pub fragments: usize,
@@ -74,7 +75,7 @@ impl fmt::Debug for Input<'_> {
     }
 }
 
-/// The decoder of one connection. After any error the connection must be closed.
+/// The decoder of one connection. The connection must be closed after any error.
 ///
 /// ```
 /// use curfew_ws::{Decoder, Event, Input, Limits, with_read_buffer};
@@ -95,7 +96,7 @@ impl fmt::Debug for Input<'_> {
 /// # Ok::<(), curfew_ws::ProtocolError>(())
 /// ```
 pub struct Decoder {
-    /// Bytes received before the current input: a partial frame, and input that the caller saved.
+    /// Bytes from before the current input: a partial frame, and input that the caller saved.
     carry: Vec<u8>,
     /// The position in `carry` up to which it is decoded.
     carry_at: usize,
@@ -106,14 +107,14 @@ pub struct Decoder {
     ended: bool,
 }
 
-/// The message under assembly from fragments. The finished message is lent out, and dropped by the
-/// next call.
+/// The fragments of a message that is being assembled. The finished message is lent to the caller,
+/// and the next call drops it.
 struct Fragments {
     opcode: Opcode,
     data: Vec<u8>,
     /// The number of fragments so far.
     count: usize,
-    /// True once the last fragment is in.
+    /// True once the last fragment has arrived.
     finished: bool,
 }
 
@@ -132,14 +133,14 @@ enum Place {
     Input,
 }
 
-/// An event that is ready to be checked and lent.
+/// An event that is ready to be checked and lent to the caller.
 struct Ready {
     opcode: Opcode,
     /// The buffer and range of the frame; `None` for the finished fragments.
     frame: Option<(Place, Range<usize>)>,
 }
 
-/// The result of looking for a frame at the start of some bytes.
+/// The result of a search for a whole frame at the start of some bytes.
 enum FrameStart {
     Whole {
         head: Head,
@@ -147,7 +148,7 @@ enum FrameStart {
         /// Length of head and payload.
         bytes: usize,
     },
-    /// Too few bytes: at least `missing` more are needed.
+    /// The frame is incomplete: at least `missing` more bytes are needed.
     Short { missing: usize },
 }
 
@@ -177,10 +178,10 @@ impl Decoder {
         self.keep(bytes);
     }
 
-    /// The next message or control frame. Stored bytes are decoded first, then `input`.
+    /// Returns the next message or control frame. Stored bytes are decoded first, then `input`.
     ///
-    /// `None` means that all of `input` is decoded and more must be read. After an error or a
-    /// close, all further bytes are discarded.
+    /// `None` means that all of `input` is decoded, and that the caller must read more. After an
+    /// error or a close, all further bytes are discarded.
     pub fn next<'b>(
         &'b mut self,
         input: &'b mut Input<'_>,
@@ -189,7 +190,7 @@ impl Decoder {
         self.release();
         if self.ended {
             self.forget();
-            // Bytes after an error or a close have no meaning.
+            // Bytes that follow an error or a close are ignored.
             return Ok(None);
         }
         match self.advance(input, limits) {
@@ -204,8 +205,8 @@ impl Decoder {
     }
 
     /// Stores the rest of `input`, for a caller that stops before [`Decoder::next`] has returned
-    /// `None`. The caller must decode everything saved before it reads from the socket again;
-    /// otherwise the saved bytes accumulate.
+    /// `None`. The caller must decode all saved bytes before it reads from the socket again.
+    /// Otherwise saved bytes pile up.
     pub fn save(&mut self, input: Input<'_>) {
         self.release();
         if !self.ended {
@@ -216,9 +217,9 @@ impl Decoder {
     /// True if a frame or a fragmented message is incomplete. Call it after [`Decoder::next`] has
     /// returned `None`.
     ///
-    /// The deadline for the missing part starts when the result becomes true, and restarts with
-    /// every [`Event::Message`]. Control frames do not restart the deadline, because a peer may
-    /// interleave them without end.
+    /// A deadline applies to the missing part. It starts when the result becomes true, and restarts
+    /// with every [`Event::Message`]. A control frame does not restart the deadline, because a peer
+    /// may send any number of control frames within a message.
     pub fn mid_message(&self) -> bool {
         let partial_frame = self.carry_at < self.carry.len();
         let open = self.fragments.as_ref().is_some_and(|open| !open.finished);
@@ -241,7 +242,8 @@ impl Decoder {
             }
             match (cut.head.opcode, &mut self.fragments) {
                 (Some(opcode), _) if cut.head.fin => {
-                    // An unfragmented message or a control frame, which may come between fragments.
+                    // The frame is an unfragmented message, or a control frame, which may come
+                    // between two fragments.
                     return Ok(Some(Ready {
                         opcode,
                         frame: Some((cut.place, cut.payload)),
@@ -280,7 +282,7 @@ impl Decoder {
     ) -> Result<Option<Cut>, ProtocolError> {
         self.release_carry();
         if self.carry.is_empty() {
-            // No bytes are stored, so the frame is decoded where it was read.
+            // No bytes are stored, so the frame can be decoded in the read buffer.
             return Ok(match self.find(input.unread(), limits)? {
                 FrameStart::Whole { head, mask, bytes } => {
                     let start = input.at;
@@ -311,7 +313,8 @@ impl Decoder {
                     }));
                 }
                 FrameStart::Short { missing } => {
-                    // Only the bytes of this frame are moved; later frames are decoded in place.
+                    // Only the bytes of this frame are moved. Later frames are decoded in the read
+                    // buffer.
                     let more = input.take(missing);
                     self.keep(more);
                     if more.is_empty() {
@@ -340,8 +343,8 @@ impl Decoder {
         })
     }
 
-    /// Checks that the frame may come now with its declared length. Returns the length of its
-    /// payload.
+    /// Checks that a frame with this head is allowed at this point. Returns the length of the
+    /// frame's payload.
     fn admit(&self, head: &Head, limits: &Limits) -> Result<usize, ProtocolError> {
         let room = if head.is_control() {
             MAX_CONTROL_BYTES
@@ -354,7 +357,8 @@ impl Decoder {
             .ok_or(ProtocolError::MessageTooLarge)
     }
 
-    /// The largest payload of a data frame at this point. Fails if no such frame may come now.
+    /// Returns the maximum payload of a data frame at this point. Fails if no such frame is allowed
+    /// now.
     fn room(&self, head: &Head, limits: &Limits) -> Result<usize, ProtocolError> {
         let (received, count) = match (&self.fragments, head.opcode) {
             (None, Some(_)) if head.fin => return Ok(limits.message_bytes),
@@ -364,13 +368,14 @@ impl Decoder {
             (Some(_), Some(_)) => return Err(ProtocolError::InterruptedMessage),
         };
         if count >= limits.fragments {
-            // Checked before the payload: many small fragments must not bypass the limit.
+            // The number of fragments is limited separately, because many empty fragments would not
+            // exceed the limit of bytes.
             return Err(ProtocolError::TooManyFragments);
         }
         Ok(limits.message_bytes.saturating_sub(received))
     }
 
-    /// Checks an event and lends it.
+    /// Checks an event and lends it to the caller.
     fn lend<'b>(
         &'b mut self,
         ready: Ready,
@@ -389,7 +394,7 @@ impl Decoder {
         event
     }
 
-    /// Drops the memory that the last event borrowed from the decoder.
+    /// Drops the memory that was lent with the last event.
     fn release(&mut self) {
         if self.fragments.as_ref().is_some_and(|open| open.finished) {
             self.fragments = None;
@@ -397,7 +402,7 @@ impl Decoder {
         self.release_carry();
     }
 
-    /// Frees the stored bytes once they are decoded.
+    /// Frees the stored bytes, once all of them are decoded.
     fn release_carry(&mut self) {
         if self.carry_at == self.carry.len() {
             self.carry = Vec::new();
@@ -412,7 +417,7 @@ impl Decoder {
         self.fragments = None;
     }
 
-    /// Appends to the stored bytes, and frees the bytes that are already decoded.
+    /// Appends to the stored bytes. Frees those stored bytes that are already decoded.
     fn keep(&mut self, bytes: &[u8]) {
         if self.carry_at > 0 {
             self.carry = self.carry[self.carry_at..].to_vec();

@@ -16,7 +16,7 @@ pub enum Event<'b> {
     Ping(&'b [u8]),
     /// A pong, as an answer to a ping or unsolicited.
     Pong(&'b [u8]),
-    /// A close. The peer sends nothing after it, and nothing after it is decoded.
+    /// A close frame. The peer may send nothing after it, and later bytes are not decoded.
     Close {
         /// The close code; `None` if the frame was empty.
         code: Option<u16>,
@@ -26,7 +26,7 @@ pub enum Event<'b> {
 }
 
 impl<'b> Event<'b> {
-    /// Checks an unmasked payload by the rules of its opcode.
+    /// Checks an unmasked payload by the rules of its opcode, and returns its event.
     pub(crate) fn read(opcode: Opcode, payload: &'b [u8]) -> Result<Self, ProtocolError> {
         match opcode {
             Opcode::Text => text(payload),
@@ -81,8 +81,8 @@ fn close(payload: &[u8]) -> Result<Event<'_>, ProtocolError> {
     })
 }
 
-/// True for a close code that may be on the wire, by RFC 6455 §7.4 and its registry. The codes
-/// 1004, 1005, 1006 and 1015 are never sent.
+/// True if RFC 6455 §7.4 or its registry allows this close code in a frame. The codes 1004, 1005,
+/// 1006 and 1015 are never sent.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

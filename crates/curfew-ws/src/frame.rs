@@ -1,5 +1,5 @@
-//! Frames from the server. A frame is encoded once, with head and payload in one [`Bytes`], and
-//! sent to any number of peers.
+//! Frames that the server sends. A frame is encoded once, with head and payload in one [`Bytes`],
+//! and then sent to any number of peers.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use fastwebsockets::{Frame, OpCode, Payload};
@@ -10,10 +10,10 @@ pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 /// Length of the longest unmasked head, in bytes.
 const MAX_HEAD_BYTES: usize = 10;
 
-/// Room for a head, as fastwebsockets requires.
+/// Space for a head in a buffer, as fastwebsockets requires.
 const HEAD_ROOM_BYTES: usize = 16;
 
-/// Initial room for a payload. Most frames fit and need no reallocation.
+/// Initial space for a payload. Most frames fit into it, so their buffer is not reallocated.
 const SHORT_FRAME_BYTES: usize = 128;
 
 /// The bit of a head's second byte that says that the payload is masked.
@@ -46,7 +46,7 @@ impl Opcode {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }
 
-    /// The opcode as fastwebsockets names it.
+    /// Converts the opcode to the type of fastwebsockets.
     pub(crate) fn on_the_wire(self) -> OpCode {
         match self {
             Self::Text => OpCode::Text,
@@ -58,17 +58,19 @@ impl Opcode {
     }
 }
 
-/// Encodes a frame. `write` appends the payload to the buffer, and must not touch the bytes that
-/// the buffer already has. The payload is not copied.
+/// Encodes a frame without a copy of its payload: `write` appends the payload to the buffer.
+/// `write` must not change the bytes that are already in the buffer.
 ///
-/// Nothing is checked: the caller ensures that a text is UTF-8 and that a control frame has at most
-/// 125 bytes. [`ping`], [`pong`] and [`close`] keep to that limit themselves.
+/// Nothing is checked: the caller must ensure that a text is UTF-8 and that the payload of a
+/// control frame has at most 125 bytes. [`ping`], [`pong`] and [`close`] cut the payload to this
+/// limit.
 pub fn encode(opcode: Opcode, write: impl FnOnce(&mut BytesMut)) -> Bytes {
     encode_with_room(SHORT_FRAME_BYTES, opcode, write)
 }
 
-/// Encodes a frame as a client sends it, with a copy of `payload`. The masking key is zero, so that
-/// the payload stays unchanged. No real mask is needed, because the frame never leaves the process.
+/// Encodes a frame in the form that a client sends, with a copy of `payload`. The masking key is
+/// zero, so the payload stays unchanged. No real mask is needed, because the frame never leaves the
+/// process.
 pub fn masked(opcode: Opcode, payload: &[u8]) -> Bytes {
     let unmasked = encode_slice(opcode, payload);
     let (head, payload) = unmasked.split_at(unmasked.len() - payload.len());
@@ -80,7 +82,7 @@ pub fn masked(opcode: Opcode, payload: &[u8]) -> Bytes {
     frame.freeze()
 }
 
-/// The payload of an unmasked frame that [`encode`] has made.
+/// Returns the payload of an unmasked frame that [`encode`] has made.
 pub fn payload(frame: &[u8]) -> &[u8] {
     // RFC 6455 §5.2: the head has two bytes. A length that does not fit the second byte follows in
     // 2 or 8 more bytes.
@@ -116,7 +118,7 @@ pub fn close(code: u16, reason: &str) -> Bytes {
     })
 }
 
-/// The start of `reason` that fits a close frame.
+/// Returns the part of `reason` that fits into a close frame.
 pub(crate) fn cut_reason(reason: &str) -> &str {
     let mut end = reason.len().min(MAX_CONTROL_BYTES - CODE_BYTES);
     while !reason.is_char_boundary(end) {
@@ -125,7 +127,7 @@ pub(crate) fn cut_reason(reason: &str) -> &str {
     &reason[..end]
 }
 
-/// The start of `payload` that fits a control frame.
+/// Returns the part of `payload` that fits into a control frame.
 pub(crate) fn cut(payload: &[u8]) -> &[u8] {
     &payload[..payload.len().min(MAX_CONTROL_BYTES)]
 }
@@ -135,7 +137,8 @@ fn encode_slice(opcode: Opcode, payload: &[u8]) -> Bytes {
     encode_with_room(payload.len(), opcode, |out| out.extend_from_slice(payload))
 }
 
-/// Encodes a frame, with room for a payload of `payload_bytes`.
+/// Encodes a frame. `payload_bytes` is the expected length of the payload, for which space is
+/// reserved.
 fn encode_with_room(
     payload_bytes: usize,
     opcode: Opcode,
@@ -148,8 +151,8 @@ fn encode_with_room(
     let mut head = [0; HEAD_ROOM_BYTES];
     let payload = Payload::Borrowed(frame.get(MAX_HEAD_BYTES..).unwrap_or_default());
     let head_bytes = Frame::new(true, opcode.on_the_wire(), None, payload).fmt_head(&mut head);
-    // The head is placed right before the payload. The unused bytes before it are skipped; nothing
-    // moves.
+    // The head is placed right before the payload, and the unused bytes before the head are
+    // skipped. The payload is therefore not moved.
     let start = MAX_HEAD_BYTES - head_bytes;
     frame[start..MAX_HEAD_BYTES].copy_from_slice(&head[..head_bytes]);
     frame.advance(start);

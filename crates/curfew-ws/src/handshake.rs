@@ -1,6 +1,7 @@
-//! Checks an upgrade request against RFC 6455 §4.2.1, and nothing beyond it.
+//! Checks an upgrade request against RFC 6455 §4.2.1, and against no other rules.
 //!
-//! The origin and the subprotocols are parsed here; the caller decides on them.
+//! The origin and the subprotocols are only parsed here. The caller decides which of them it
+//! accepts.
 
 use std::fmt;
 
@@ -32,7 +33,7 @@ impl fmt::Debug for Handshake {
     }
 }
 
-/// The reason for which a request is not a valid upgrade request. The client may see the message.
+/// The reasons that a request is not a valid upgrade request. The client may see the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
     /// Status 405.
@@ -54,7 +55,7 @@ pub enum HandshakeError {
         "Connection: upgrade is missing beside Upgrade: websocket; behind a proxy, let it pass the header on"
     )]
     Connection,
-    /// The key is missing, repeated or not of 16 bytes.
+    /// The key is missing or repeated, or does not have 16 bytes.
     #[error("exactly one Sec-WebSocket-Key of 16 bytes in base64 is required")]
     Key,
     /// Status 426.
@@ -89,7 +90,7 @@ impl HandshakeError {
         }
     }
 
-    /// The headers that the status requires.
+    /// The headers that an answer with this status must have.
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let upgrade = (UPGRADE, HeaderValue::from_static("websocket"));
         // RFC 9110 §7.8: a sender of Upgrade lists it in Connection.
@@ -112,18 +113,19 @@ impl HandshakeError {
         }
     }
 
-    /// The reason in metrics, the same for all errors: the details concern only the client.
+    /// The reason in metrics. It is the same for all errors, because the details concern only the
+    /// client.
     pub fn reason(self) -> &'static str {
         "bad_request"
     }
 }
 
-/// Checks a request against RFC 6455 §4.2.1 and returns its offers. The time is linear in the size
-/// of the head, and no input makes it panic.
+/// Checks a request against RFC 6455 §4.2.1 and returns its offers. The check takes time linear in
+/// the size of the head, and panics for no input.
 ///
 /// # Errors
 ///
-/// The first rule that the request breaks.
+/// The error is the first rule that the request breaks.
 pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError> {
     let headers = request.headers();
     if ![Method::GET, Method::HEAD].contains(request.method()) {
@@ -133,14 +135,15 @@ pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError>
         // RFC 6455 §4.1 requires HTTP/1.1 at least, and HTTP/2 has no `Upgrade` header.
         return Err(HandshakeError::HttpVersion);
     }
-    // Checked first: bytes that follow a request with a body are not WebSocket frames.
+    // The body is checked first, because the bytes after the head would be a body and not WebSocket
+    // frames.
     if !request.body().is_end_stream() || announces_body(headers) {
         return Err(HandshakeError::Body);
     }
     if !single(headers, HOST).is_some_and(is_host) {
         return Err(HandshakeError::Host);
     }
-    // A HEAD request gets the answer of a GET that is no upgrade.
+    // HEAD is answered like a GET request that is not an upgrade.
     if request.method() == Method::HEAD || !lists(headers, UPGRADE, b"websocket") {
         return Err(HandshakeError::NotAnUpgrade);
     }
@@ -159,8 +162,8 @@ pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError>
     })
 }
 
-/// Checks the `Host` header of any request (RFC 9112 §3.2): exactly one with a valid host; in
-/// HTTP/1.0 it may be absent.
+/// Checks the `Host` header of any request (RFC 9112 §3.2). Exactly one header with a valid host is
+/// required, except that the header may be absent in HTTP/1.0.
 ///
 /// # Errors
 ///

@@ -9,20 +9,20 @@ use crate::frame::{MAX_CONTROL_BYTES, Opcode};
 /// Length of a masking key, in bytes.
 const MASK_BYTES: usize = 4;
 
-/// The side that sends the frames. A client masks them, a server does not.
+/// The sender of the frames. A client masks its frames, a server does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sender {
     Client,
     Server,
 }
 
-/// The head of a frame, without its masking key, which may not have arrived yet.
+/// The head of a frame. The masking key is not included, because it may not have arrived yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) fin: bool,
     /// The opcode; `None` for a continuation of the open message.
     pub(crate) opcode: Option<Opcode>,
-    /// The length that the peer declares: any number below 2^63 for a data frame.
+    /// The length that the peer declares. For a data frame, it can be any number below 2^63.
     pub(crate) payload_bytes: u64,
     /// The length of the whole head, including the masking key.
     pub(crate) bytes: usize,
@@ -34,7 +34,8 @@ pub(crate) struct Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parsed {
     Head(Head),
-    /// Too few bytes: the next part of the head needs `wanted` bytes in total.
+    /// The head is incomplete: at least `wanted` bytes of the frame are needed to parse its next
+    /// part.
     Short {
         wanted: usize,
     },
@@ -105,7 +106,8 @@ impl Head {
         }))
     }
 
-    /// The masking key in `frame`, whose head must be complete; `None` for an unmasked frame.
+    /// Returns the masking key in `frame`, whose head must be complete; `None` for an unmasked
+    /// frame.
     pub(crate) fn mask(&self, frame: &[u8]) -> Option<[u8; MASK_BYTES]> {
         if !self.masked {
             return None;

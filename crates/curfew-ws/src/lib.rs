@@ -1,10 +1,9 @@
 //! A safe WebSocket.
 //!
-//! Owns: the checks of an upgrade request, the return of the bare socket after the upgrade, the
-//! decoding of a peer's frames within bounds, the encoding of our own frames, and the close codes
-//! for protocol errors.
-//! Only this crate names fastwebsockets. It uses the upgrade answer, the masking and the frame
-//! head; none of its types are in this API.
+//! Owns: checking an upgrade request, taking the bare socket back after the upgrade, decoding a
+//! peer's frames within limits, encoding frames, and the close codes for protocol errors.
+//! Only this crate depends on fastwebsockets. It uses the upgrade answer, the masking and the frame
+//! head of fastwebsockets. None of these types appear in this crate's API.
 //! Knows nothing of: tokens, sessions, protocols, timers. Spawns nothing.
 //! Start at [`handshake::check`] and [`Decoder::next`].
 //!

@@ -1,4 +1,4 @@
-//! The origins of web pages that may connect: the defence against cross-site WebSocket hijacking
+//! The origins of web pages that may connect. The check prevents cross-site WebSocket hijacking
 //! (RFC 6455 §10.2).
 
 use std::net::Ipv6Addr;
@@ -27,17 +27,17 @@ enum Allowed {
     One(Origin<String>),
     /// Every subdomain of this host at any depth, but not the host itself.
     Subdomains(Origin<String>),
-    /// An origin that belongs to no site. A page of any site can have it.
+    /// An origin that identifies no site. A page of any site can have it.
     Opaque(&'static str),
 }
 
 impl Allowed {
-    /// True if the entry allows `origin`. `required` is set if the browser adds a credential by
-    /// itself.
+    /// True if the entry allows `origin`. `required` is true if the browser adds a credential to
+    /// the request by itself.
     fn is(&self, origin: &str, required: bool) -> bool {
         let (listed, host_is) = match self {
-            // A page of any site can have such an origin, and its requests would carry the user's
-            // cookies.
+            // Such an origin is not allowed with a cookie: a page of any site can have the origin,
+            // and the browser would add the user's cookies.
             Self::Opaque(opaque) => return !required && *opaque == origin,
             Self::One(listed) => (listed, str::eq_ignore_ascii_case as fn(&str, &str) -> bool),
             Self::Subdomains(listed) => (listed, is_subdomain as fn(&str, &str) -> bool),
@@ -73,7 +73,7 @@ impl OriginPolicy {
     ///
     /// # Errors
     ///
-    /// The index of every invalid entry, with its problem.
+    /// The error has the index of every invalid entry, with the entry's problem.
     pub fn parse(entries: &[String]) -> Result<Self, Vec<(usize, String)>> {
         let mut allowed = Vec::with_capacity(entries.len());
         let mut problems = Vec::new();
@@ -97,12 +97,13 @@ impl OriginPolicy {
 
     /// True if a request with this `Origin` header may connect.
     ///
-    /// Programs other than browsers send no such header, so its absence is allowed unless
-    /// `required` is set. `required` is set if the browser adds the credential by itself (a
-    /// cookie). Then only a listed origin of a site is allowed, never `null` or `file://`.
+    /// A program that is not a browser sends no `Origin` header, so the header may be absent unless
+    /// `required` is true. `required` is true if the browser adds the credential, a cookie, by
+    /// itself. Only a listed origin of a site is allowed then, never `null` or `file://`.
     pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
         if self.allows_any() {
-            // A policy that allows any origin does not protect a credential that the browser adds.
+            // The browser may have added a credential, which a policy that allows any origin does
+            // not protect.
             return !required;
         }
         let Some(origin) = origin else {

@@ -1,8 +1,8 @@
-//! Protocol errors of a peer, and the close that each leads to.
+//! Errors in the framing of a peer, and the close frame that each error causes.
 
 use curfew_model::Disconnect;
 
-/// The rule of the framing that a peer broke.
+/// The framing rule or the limit that a peer has broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// RFC 6455 §5.1: a client masks every frame.
@@ -11,7 +11,7 @@ pub enum ProtocolError {
     /// RFC 6455 §5.1: a server masks no frame.
     #[error("a frame from the server is masked")]
     Masked,
-    /// No extension was negotiated that could use the bits.
+    /// No extension was negotiated, so reserved bits have no meaning.
     #[error("reserved bits are set and no extension was negotiated")]
     ReservedBits,
     /// Opcodes 3 to 7 and 11 to 15 are reserved.
@@ -29,13 +29,13 @@ pub enum ProtocolError {
     /// RFC 6455 §5.2: the top bit of a 64-bit length is zero.
     #[error("the top bit of a 64-bit payload length is set")]
     LengthTopBit,
-    /// A continuation frame while no fragmented message is open.
+    /// A continuation frame arrived while no fragmented message was open.
     #[error("a continuation frame continues nothing")]
     ContinuationWithoutStart,
-    /// A text or binary frame while a fragmented message is open.
+    /// A text or binary frame arrived while a fragmented message was open.
     #[error("a new message starts inside a fragmented one")]
     InterruptedMessage,
-    /// The body is too short for a code.
+    /// The body of the close frame is too short for a code.
     #[error("the body of a close frame has one byte")]
     CloseBody,
     /// The code must not be on the wire (RFC 6455 §7.4).

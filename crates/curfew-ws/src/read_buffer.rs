@@ -2,16 +2,16 @@
 
 use std::cell::Cell;
 
-/// Bytes read from a socket at a time. A loopback or a fast link delivers about this many bytes in
-/// one wake-up. The buffer fits into a core's cache.
+/// Number of bytes that one read can return. A loopback or a fast link delivers about this number
+/// of bytes per wake-up. The buffer fits into a core's cache.
 pub const READ_BUFFER_BYTES: usize = 16 * 1024;
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// Lends this thread's buffer of [`READ_BUFFER_BYTES`] to `f`. The buffer holds data of earlier
-/// reads. A nested call gets another buffer.
+/// Lends this thread's buffer of [`READ_BUFFER_BYTES`] bytes to `f`. The buffer still holds data of
+/// earlier reads. A nested call gets a buffer of its own.
 pub fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     let mut buffer = BUFFER.take();
     if buffer.is_empty() {

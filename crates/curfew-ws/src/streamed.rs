@@ -1,4 +1,4 @@
-//! A connection that carries a streamed answer. The client sends its messages in separate requests.
+//! The connection of a streamed answer. Each message of the client arrives in a separate request.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -12,7 +12,8 @@ use crate::Transport;
 /// Maximum number of messages that wait for the session to read them.
 const MESSAGES: usize = 4;
 
-/// Maximum number of bytes that a client may send after its request. These bytes are ignored.
+/// Maximum number of bytes that a client may send on this connection after its request. These bytes
+/// are ignored.
 const PASSED_OVER_BYTES: usize = 1024;
 
 /// The connection of a streamed answer, with a queue of messages for its session.
@@ -20,9 +21,9 @@ const PASSED_OVER_BYTES: usize = 1024;
 pub struct Streamed {
     pub(crate) socket: Transport,
     messages: mpsc::Receiver<Bytes>,
-    /// The rest of the message that is being read.
+    /// The part of the current message that the session has not read yet.
     current: Bytes,
-    /// Number of bytes that the client has sent after its request.
+    /// Number of bytes that the client has sent on this connection after its request.
     passed_over: usize,
 }
 
@@ -36,9 +37,9 @@ pub struct Inlet(mpsc::Sender<Bytes>);
 pub struct Closed;
 
 impl Inlet {
-    /// Queues a message, which is one masked frame; waits while the queue is full. Messages are
-    /// read in the order in which the futures of this method are first polled. A future that is
-    /// dropped queues nothing.
+    /// Queues a message, which is one masked frame. Waits while the queue is full. The order of the
+    /// messages is the order in which the futures of this method are first polled. A dropped future
+    /// queues nothing.
     ///
     /// # Errors
     ///
@@ -61,7 +62,7 @@ impl Streamed {
         (streamed, Inlet(sender))
     }
 
-    /// Reads the messages, and then the end of the connection, as 0 bytes.
+    /// Reads the next message. If none is ready, the end of the connection reads as 0 bytes.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -77,13 +78,14 @@ impl Streamed {
         buffer.put_slice(&self.current[..length]);
         self.current.advance(length);
         if self.current.is_empty() {
-            // An empty slice would keep the whole message alive.
+            // Even an empty slice of the message would keep the message's memory allocated.
             self.current = Bytes::new();
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Ready once the client has closed, or has sent more than [`PASSED_OVER_BYTES`].
+    /// Returns once the client has closed the connection. Fails once the client has sent more than
+    /// [`PASSED_OVER_BYTES`].
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut few = [0; 64];
         loop {

@@ -14,8 +14,8 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{Streamed, WriteBatch};
 
-/// The connection of a session to its client. No buffer of this crate lies between the session and
-/// the kernel.
+/// The connection of a session to its client. This crate has no buffer between the session and the
+/// kernel.
 #[derive(Debug)]
 pub enum Transport {
     /// Plain TCP.
@@ -25,7 +25,7 @@ pub enum Transport {
     /// TLS over TCP. Boxed, because most connections are plain and should not need the memory of a
     /// TLS stream.
     Tls(Box<TlsStream<TcpStream>>),
-    /// A streamed answer; the client's messages arrive in separate requests. Boxed, because
+    /// A streamed answer. The client's messages arrive in separate requests. Boxed, because
     /// streamed answers are rare.
     Streamed(Box<Streamed>),
     /// A pipe within the process, for sessions without a network.
@@ -34,7 +34,7 @@ pub enum Transport {
 
 /// A pipe within the process.
 pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
-    /// A second way to write to the pipe, if it has one.
+    /// Returns a second way to write to the pipe, if the pipe has one.
     #[cfg(feature = "simulation")]
     fn direct_writer(&self) -> Option<Box<dyn PipeWriter>> {
         None
@@ -46,11 +46,12 @@ pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
 
 impl Pipe for DuplexStream {}
 
-/// A second way to write to a [`Pipe`], for a [`DirectWriter`]. Only simulations have it, so that a
-/// release build does not choose between two kinds of writers at each write.
+/// A second way to write to a [`Pipe`], for a [`DirectWriter`]. It exists only in simulations. A
+/// release build has one kind of writer, and need not choose between two at each write.
 #[cfg(feature = "simulation")]
 pub trait PipeWriter: fmt::Debug + Send + Sync {
-    /// Writes as much as there is room for, or fails with [`io::ErrorKind::WouldBlock`].
+    /// Writes the part of the batch that fits now. Fails with [`io::ErrorKind::WouldBlock`] if
+    /// nothing fits.
     fn try_write(&self, batch: WriteBatch<'_>) -> io::Result<usize>;
 }
 
@@ -72,13 +73,13 @@ impl From<DuplexStream> for Transport {
     }
 }
 
-/// A second way to write to a plain connection, for other tasks than the one that reads from it.
-/// The holder of the [`Transport`] and the holder of this value must ensure that only one of them
-/// writes at a time. The connection ends when both values are dropped.
+/// A second way to write to a plain connection, for tasks other than the task that reads. The owner
+/// of the [`Transport`] and the owner of this value must ensure that only one of them writes at a
+/// time. The connection ends when both values are dropped.
 #[derive(Debug)]
 pub struct DirectWriter(Option<WriteHalf>);
 
-/// The half of a connection that is written to.
+/// The half of a connection that can be written to.
 #[derive(Debug)]
 enum WriteHalf {
     Tcp(OwnedWriteHalf),
@@ -86,20 +87,20 @@ enum WriteHalf {
     Memory(Box<dyn PipeWriter>),
 }
 
-/// A socket as its writer sees it. Each call is one attempt, which is one system call if no TLS
-/// lies between.
+/// A socket, as the code that writes to it sees it. Each call is one attempt. Without TLS, an
+/// attempt is one system call.
 pub trait Socket {
-    /// Writes as much of `batch` as there is room for.
+    /// Writes the part of `batch` that fits now.
     fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>>;
 
-    /// Passes on the bytes that [`Socket::write`] took and held back.
+    /// Passes on the bytes that [`Socket::write`] has accepted but held back.
     fn flush(&mut self) -> Poll<io::Result<()>>;
 
     /// True if [`Socket::write`] may hold bytes back until [`Socket::flush`] is ready.
     fn holds_back(&self) -> bool;
 }
 
-/// Writes as much as there is room for. It registers no waker.
+/// Writes the part of a batch that fits now. No waker is registered.
 impl Socket for &DirectWriter {
     fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
         let done = match &self.0 {
@@ -123,7 +124,7 @@ impl Socket for &DirectWriter {
     }
 }
 
-/// A transport, with the context of the task that is woken when the socket takes more.
+/// A transport with the context of a task. The task is woken when the socket accepts more bytes.
 #[derive(Debug)]
 pub struct Polled<'a, 'cx>(pub &'a mut Transport, pub &'a mut Context<'cx>);
 
@@ -143,7 +144,8 @@ impl Socket for Polled<'_, '_> {
 
 impl Drop for DirectWriter {
     fn drop(&mut self) {
-        // Dropping the half would shut the connection down for writing.
+        // `forget` leaves the connection open. Dropping the half would close the connection's
+        // writing side.
         match self.0.take() {
             Some(WriteHalf::Tcp(stream)) => stream.forget(),
             #[cfg(feature = "simulation")]
@@ -153,7 +155,7 @@ impl Drop for DirectWriter {
     }
 }
 
-/// Writes as much as there is room for.
+/// Writes the part of `batch` that fits now.
 fn try_write(stream: &TcpStream, batch: WriteBatch<'_>) -> io::Result<usize> {
     match batch {
         WriteBatch::Bytes(bytes) => stream.try_write(bytes),
@@ -161,7 +163,7 @@ fn try_write(stream: &TcpStream, batch: WriteBatch<'_>) -> io::Result<usize> {
     }
 }
 
-/// Writes as much as there is room for, or registers the waker.
+/// Writes the part of `batch` that fits now. If nothing fits, registers the waker.
 fn poll_write(
     mut stream: impl AsyncWrite + Unpin,
     cx: &mut Context<'_>,
@@ -175,7 +177,8 @@ fn poll_write(
 }
 
 impl Transport {
-    /// Splits off a second way to write. `None` for TLS, whose writes need the encryption state.
+    /// Splits off a second way to write. The second value is `None` for TLS, whose writes need the
+    /// encryption state.
     pub fn share(self) -> (Self, Option<DirectWriter>) {
         match self {
             Self::Plain(stream) => {
@@ -200,8 +203,8 @@ impl Transport {
         }
     }
 
-    /// Reads available bytes into `buffer`; 0 means that the peer sends no more. Read until the
-    /// result is pending: TLS may hold decrypted bytes for which no readiness is reported.
+    /// Reads available bytes into `buffer`. A result of 0 means that the peer sends no more. Read
+    /// until the result is pending, because TLS may hold decrypted bytes that cause no wake-up.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -218,8 +221,8 @@ impl Transport {
         Poll::Ready(Ok(buffer.filled().len()))
     }
 
-    /// Writes as much of `batch` as there is room for, in one system call if the transport is
-    /// plain. Over TLS, written bytes may still need a flush.
+    /// Writes the part of `batch` that fits now. On a plain connection, a write is one system call.
+    /// Over TLS, written bytes may still need a flush.
     pub fn poll_write(
         &mut self,
         cx: &mut Context<'_>,
@@ -241,8 +244,8 @@ impl Transport {
         }
     }
 
-    /// Passes bytes held by TLS to the kernel. While it is pending, poll it whenever the task
-    /// wakes, even without new bytes to write.
+    /// Passes the bytes that TLS holds to the kernel. While the result is pending, poll again at
+    /// each wake-up of the task, even if there are no new bytes to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) | Self::Shared(_) => Poll::Ready(Ok(())),
@@ -252,7 +255,8 @@ impl Transport {
         }
     }
 
-    /// Ends our side. The peer reads everything written before, then the end of the stream.
+    /// Closes the writing side. The peer first reads everything that was written before, and then
+    /// the end of the stream.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
@@ -286,18 +290,19 @@ impl Transport {
         }
     }
 
-    /// Resets the connection. Data queued in the kernel is dropped, and the peer is notified at
-    /// once even if it does not read. The [`DirectWriter`] must have been dropped before.
+    /// Resets the connection. The data that the kernel has queued is dropped, and the peer is
+    /// notified at once even if it does not read. The [`DirectWriter`] must already be dropped.
     pub fn abort(self) {
         if let Self::Memory(pipe) = self {
             pipe.abort();
         } else if let Some(tcp) = self.tcp() {
-            // A socket that is closed already needs no reset.
+            // The call fails only if the socket is already closed, and then needs no reset.
             tcp.set_zero_linger().ok();
         }
     }
 
-    /// The peer's address. `None` within the process, and after the peer has disconnected.
+    /// Returns the peer's address; `None` for a pipe within the process, or after the peer has
+    /// disconnected.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.tcp()?.peer_addr().ok()
     }

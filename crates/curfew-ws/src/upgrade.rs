@@ -1,7 +1,7 @@
 //! Answers a checked upgrade request, and takes the bare socket back from hyper.
 //!
-//! In the usual structure, most memory of an idle connection is buffers of hyper and
-//! fastwebsockets. Here, no such buffer survives the upgrade.
+//! In a usual server, most of the memory of an idle connection is buffers of hyper and
+//! fastwebsockets. In this crate, no such buffer outlives the upgrade.
 //!
 //! The answer is held back from hyper and sent together with the first frames. That saves one
 //! system call, one packet and one wake-up of the client for each connection. A refused client
@@ -26,9 +26,9 @@ use crate::{HandshakeError, Transport};
 /// `subprotocol` is the chosen subprotocol. Nothing else that the client offered is echoed, and no
 /// extension is accepted.
 ///
-/// The connection must be served through a [`DeferredResponse`] that is told to
-/// [defer](DeferSwitch::defer) before the answer is returned to hyper, and the connection must be
-/// taken back from hyper without a shutdown.
+/// The caller must serve the connection through a [`DeferredResponse`], and
+/// [defer](DeferSwitch::defer) its writes before it returns the answer to hyper. The caller must
+/// take the connection back from hyper without a shutdown.
 pub fn accept<B>(
     request: &mut Request<B>,
     subprotocol: Option<&str>,
@@ -37,7 +37,7 @@ pub fn accept<B>(
         .map(HeaderValue::from_str)
         .transpose()
         .map_err(|_| HandshakeError::Subprotocol)?;
-    // The future would wait for an upgrade by hyper itself, which is not used.
+    // The second value is the future of an upgrade by hyper itself, which is not used here.
     let (mut response, _) = fastwebsockets::upgrade::upgrade(request).map_err(|e| match e {
         WebSocketError::MissingSecWebSocketKey => HandshakeError::Key,
         _ => HandshakeError::Version,
@@ -50,10 +50,10 @@ pub fn accept<B>(
     Ok(response)
 }
 
-/// Tells a [`DeferredResponse`] which writes to pass on and which to hold back.
+/// Controls which writes a [`DeferredResponse`] passes on and which it holds back.
 ///
-/// Between two requests hyper itself answers input that it cannot parse, without a body and unseen
-/// by our code. Such an answer is held back, so that another answer can replace it.
+/// Between two requests, input that cannot be parsed is answered by hyper itself, without a body
+/// and without a call of our code. Such an answer is held back, so that the caller can replace it.
 #[derive(Debug, Clone, Default)]
 pub struct DeferSwitch(Arc<AtomicU8>);
 
@@ -67,21 +67,21 @@ const DEFER: u8 = 1;
 const PASS_UNTIL_FLUSHED: u8 = 2;
 
 impl DeferSwitch {
-    /// Holds every write back from now on: the next answer is the answer to the upgrade, or hyper's
-    /// own answer.
+    /// Holds back every write from now on. The next write is the answer to the upgrade, or hyper's
+    /// own answer to input that it cannot parse.
     pub fn defer(&self) {
         self.0.store(DEFER, Ordering::Release);
     }
 
-    /// Passes every write on from now on: a request is being answered.
+    /// Passes on every write from now on, because a request is being answered.
     pub fn pass(&self) {
         self.0.store(PASS, Ordering::Release);
     }
 
-    /// Holds writes back once the current answer has been flushed. No effect if writes are held
-    /// back already.
+    /// Holds back writes after the next flush, which ends the current answer. Has no effect if
+    /// writes are already held back.
     pub fn defer_once_flushed(&self) {
-        // Only from `PASS`: the answer to an upgrade stays held back.
+        // The change starts only from `PASS`, so the answer to an upgrade stays held back.
         self.advance(PASS, PASS_UNTIL_FLUSHED);
     }
 
@@ -90,7 +90,7 @@ impl DeferSwitch {
         self.0.load(Ordering::Acquire) == DEFER
     }
 
-    /// Changes the state, only from `from`.
+    /// Changes the state from `from` to `to`. Has no effect in any other state.
     fn advance(&self, from: u8, to: u8) {
         self.0
             .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
@@ -102,10 +102,11 @@ impl DeferSwitch {
 #[derive(Debug)]
 pub struct DeferredResponse<S> {
     stream: S,
-    /// Bytes that were read before hyper started and that hyper has not read yet.
+    /// Bytes that were read from the stream before hyper started, and that hyper has not received
+    /// yet.
     ahead: Bytes,
     switch: DeferSwitch,
-    /// The writes held back.
+    /// The bytes of the writes that were held back.
     answer: Vec<u8>,
 }
 
@@ -114,15 +115,16 @@ pub struct DeferredResponse<S> {
 pub struct Upgraded {
     /// The bare socket.
     pub transport: Transport,
-    /// The HTTP answer, to be written before any frame.
+    /// The HTTP answer, which must be written before any frame.
     pub answer: Bytes,
-    /// The bytes that the client sent after its request: the first bytes of the WebSocket, to be
-    /// decoded before the first read.
+    /// The bytes that the client sent after its request. They are the first bytes of the WebSocket,
+    /// and must be decoded before the first read.
     pub early: Bytes,
 }
 
 impl<S> DeferredResponse<S> {
-    /// Passes everything on until `switch` changes. `ahead` was read from the stream already.
+    /// Passes all writes on until `switch` changes. `ahead` holds bytes that were already read from
+    /// the stream.
     pub fn new(stream: S, ahead: Bytes, switch: DeferSwitch) -> Self {
         Self {
             stream,
@@ -146,7 +148,7 @@ impl<S> DeferredResponse<S> {
         }
     }
 
-    /// The stream, without the data held back.
+    /// Returns the stream. Data that is held back is dropped.
     pub fn into_inner(self) -> S {
         self.stream
     }
@@ -201,7 +203,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for DeferredResponse<S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {
-            // Only now: the current answer has left completely.
+            // The state changes only here, because the current answer is now completely sent.
             self.switch.advance(PASS_UNTIL_FLUSHED, DEFER);
         }
         flushed

@@ -35,7 +35,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for an answer. The answer to a revocation waits for receipts from every node.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Largest answer, in bytes: a page of sessions is far smaller.
+/// Largest answer that is read, in bytes. A page of sessions is far smaller.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
 /// The characters that are escaped in a segment of a path: all except the unreserved characters
@@ -167,7 +167,7 @@ impl Node {
             .await
             .map_err(|_| anyhow!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))
             .and_then(|answered| answered)
-            .with_context(|| format!("ask the admin listener {}", self.address))
+            .with_context(|| format!("send a request to the admin listener {}", self.address))
     }
 }
 
@@ -236,8 +236,8 @@ fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
     Ok(Some(header))
 }
 
-/// A line with the page of a call's trace, or with the trace's id if there is no page. Empty if no
-/// trace is recorded.
+/// Returns a line with the URL of the page of the call's trace, or with the trace's id if no URL is
+/// known. The line is empty if no trace is recorded.
 pub(crate) fn trace_line(answer: &Value) -> String {
     let named = ["trace_url", "trace"].map(|name| answer[name].as_str());
     match named.into_iter().flatten().next() {
@@ -246,7 +246,7 @@ pub(crate) fn trace_line(answer: &Value) -> String {
     }
 }
 
-/// The API's refusal as a sentence, with the remedy if a remedy is known.
+/// Describes the API's refusal in a sentence, with the remedy if a remedy is known.
 fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
     let problem: Value = serde_json::from_slice(body).unwrap_or_default();
     let mut text = format!("the admin API answered {status}");
@@ -284,9 +284,10 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
     anyhow!(text)
 }
 
-/// `text` as one segment of a path (RFC 3986 §2.3).
+/// Encodes `text` as one segment of a path (RFC 3986 §2.3).
 pub(crate) fn segment(text: &str) -> String {
-    // A segment that consists of dots would be taken for a relative path.
+    // In a segment of only dots, the dots are escaped: `.` and `..` would be read as relative
+    // paths.
     let encoded = match text.bytes().all(|byte| byte == b'.') {
         true => &const { ENCODED.add(b'.') },
         false => &ENCODED,
@@ -309,7 +310,7 @@ pub(crate) fn text(object: &Value, name: &str) -> String {
     }
 }
 
-/// A member that is a time in Unix seconds, as the distance from `now`.
+/// Returns a member that is a time in Unix seconds, as the distance from `now`.
 pub(crate) fn when(object: &Value, name: &str, now: u64) -> String {
     object[name].as_u64().map_or_else(
         || text(object, name),

@@ -51,7 +51,7 @@ pub(crate) struct App {
 
 impl App {
     /// Builds a node and opens its public and its admin listener. Reads key and certificate files.
-    /// `extra` makes the handler for requests to the public listener whose path has no endpoint.
+    /// `extra` builds the handler of public requests whose path belongs to no endpoint.
     pub(crate) fn build(
         config: &Config,
         telemetry: Installed,
@@ -164,8 +164,8 @@ impl App {
         Ok((of(&self.public_listener)?, of(&self.admin_listener)?))
     }
 
-    /// Answers on both listeners, and logs their addresses. Each listener answers until its token
-    /// is cancelled.
+    /// Answers on both listeners, and logs their addresses. Each listener answers until its own
+    /// `CancellationToken` is cancelled.
     pub(crate) fn listen(
         self,
         stop_public: CancellationToken,
@@ -210,22 +210,22 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Puts another configuration in force, as far as possible without a restart. On an error,
-    /// nothing changes. Revocations find existing sessions by the keys of the new configuration
-    /// once [`Node::until_settled`] has returned.
+    /// Applies another configuration, except for settings that need a restart. On an error, nothing
+    /// changes. Once [`Node::until_settled`] has returned, revocations find existing sessions by
+    /// the keys of the new configuration.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
         let prepared = Prepared::read(config)?;
-        // The change of the log level comes first. It is the only step from here on that can fail,
-        // and a failure must change nothing.
+        // The change of the log level comes first, because only this step can still fail, and a
+        // failure must change nothing.
         self.log_level.set_level(&config.telemetry.log_level)?;
         self.put_in_force(prepared);
         Ok(())
     }
 
-    /// Puts all parts in force. This cannot fail, so a reload takes effect as a whole.
-    /// [`Prepared::read`] does the steps that can fail.
+    /// Applies all parts. No step here can fail, so a reload takes effect as a whole. The steps
+    /// that can fail are in [`Prepared::read`].
     fn put_in_force(&self, prepared: Prepared) {
-        // Every part is named, so that a forgotten part is an error of the compiler.
+        // The pattern names every part, so the compiler reports a part that is forgotten here.
         let Prepared {
             issuers,
             settings,
@@ -242,12 +242,12 @@ impl Running {
         context.node.set_kinds(&revocable_claims);
         context.node.hub().set_limits(hub);
         self.public.show_limits();
-        // This comes last, so that sessions are judged by the new settings.
+        // Sessions are judged last, because the new settings must already be in force.
         context.node.hub().reconsider_all();
     }
 
-    /// Logs the repeated events that were not logged yet, once the interval since the last log line
-    /// of their cause is over.
+    /// Logs the repeated events that no log line has counted yet. A cause waits until the interval
+    /// since its last line has passed.
     pub(crate) fn tell_rest(&self) {
         self.context.node.tell_rest();
         self.context.authenticator.tell_rest();
@@ -255,14 +255,14 @@ impl Running {
         self.admin.tell_rest();
     }
 
-    /// Updates metrics and sessions after keys were read again, successfully or not.
+    /// Updates metrics and sessions after an attempt to re-read keys, successful or not.
     pub(crate) fn keys_read(&self) {
         keys_read(&self.context, &self.metrics);
     }
 }
 
-/// All parts that a reload puts in force. The steps that can fail, such as reading files, are
-/// already done.
+/// All parts that a reload applies. The steps that can fail, such as reading files, are already
+/// done.
 struct Prepared {
     issuers: PreparedIssuers,
     settings: Arc<SessionSettings>,
@@ -303,7 +303,7 @@ fn node_info(
     }
 }
 
-/// Counts the keys in force, and closes sessions whose key is no longer in force.
+/// Updates the metrics of keys, and closes sessions whose key is no longer in force.
 fn keys_read(context: &Context, metrics: &ReloadMetrics) {
     let node = &context.node;
     match context.authenticator.keys_are_current() {
@@ -337,7 +337,7 @@ fn keepers(context: &Arc<Context>, metrics: &Arc<ReloadMetrics>, timeout: Durati
     Keepers::new(Arc::clone(&context.authenticator), fetcher, spawn, told)
 }
 
-/// Records the span of a fetch of keys. It is always recorded, since fetches are few.
+/// Records the span of a fetch of keys. The span is always recorded, because fetches are rare.
 fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
     let now = tracer.now();
     let mut span = tracer.root("fetch keys", SpanKind::Client);
@@ -404,8 +404,8 @@ fn revocable_claims(config: &Config) -> Vec<String> {
             claims.push(claim.to_owned());
         }
     }
-    // This applies to a single issuer too, because another issuer may be added while earlier
-    // revocations are in force.
+    // A single issuer is no exception: another issuer may be added while earlier revocations are in
+    // force.
     if auth.token_revocation || auth.reports_users() {
         claims.extend([ISSUER_USER, ISSUER_TOKEN].map(str::to_owned));
     }
@@ -433,9 +433,9 @@ fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
     })
 }
 
-/// A digest of `[[channels]]`, which other nodes compare with their own; `None` without entries.
-/// Settings with their default value are left out, so that a setting of a later version does not
-/// change the digest.
+/// A digest of `[[channels]]`, by which nodes compare their settings; `None` without entries.
+/// Settings with their default value are left out, so that a setting that a later version adds does
+/// not change the digest.
 fn channels_digest(config: &Config) -> Option<String> {
     if config.channels.is_empty() {
         return None;

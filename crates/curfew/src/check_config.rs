@@ -24,8 +24,8 @@ const INVALID: u8 = 2;
 /// Exit code if a dependency cannot be used.
 const NOT_THERE: u8 = 1;
 
-/// Largest difference of the clocks that is not reported as a fault. Nodes warn of larger
-/// differences too.
+/// Largest difference between this machine's clock and the clock of Redis that is not reported as a
+/// fault. Nodes warn of larger differences too.
 const MAX_SKEW: Duration = Duration::from_secs(1);
 
 /// Arguments of `curfew check-config`.
@@ -53,7 +53,7 @@ pub(crate) struct CheckConfigArgs {
     json: bool,
 }
 
-/// The result of asking one dependency that the configuration names.
+/// The result of probing one dependency that the configuration names.
 #[derive(Debug, Serialize)]
 struct Probe {
     /// The key that names the dependency.

@@ -124,7 +124,7 @@ impl Config {
     }
 }
 
-/// The extent of a check of a configuration.
+/// The scope of a check of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Check {
     /// Checks that every key is known and every value has the right form.
@@ -187,8 +187,8 @@ pub(crate) fn load(
     load_from(file, std::env::vars_os(), sets, check)
 }
 
-/// Loads the telemetry settings from the environment, for a node that takes no other settings from
-/// the environment. The error has every problem.
+/// Loads only the telemetry settings from the environment, for a node whose other settings come
+/// from elsewhere. The error has every problem.
 pub(crate) fn telemetry() -> Result<Loaded, Vec<ConfigProblem>> {
     let section = format!("{}TELEMETRY__", layers::ENV_PREFIX);
     let env = std::env::vars_os().filter(|(name, _)| {
@@ -230,8 +230,8 @@ fn load_from(
             None
         }
     };
-    // If the file cannot be read, its settings are missing. Only problems that do not depend on the
-    // file's settings are then reported.
+    // If the file could not be read, its settings are missing, and a check would report them. Only
+    // problems that do not depend on the file are then reported.
     let whole = found.is_empty();
     let environment: Vec<_> = env.into_iter().collect();
     let mut given = StandardVariables::from(environment.iter().cloned());
@@ -298,7 +298,7 @@ fn load_from(
     }
 }
 
-/// The problem of a variable that is not a Curfew setting.
+/// Returns the problem of an environment variable that is not a Curfew setting.
 fn of_variable((name, message): &(String, String)) -> ConfigProblem {
     ConfigProblem {
         source: name.clone(),

@@ -33,7 +33,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for answers to piped input, before this client closes.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The id of the ping that follows piped input. Its pong comes after every other answer.
+/// The id of the ping that follows piped input. The server answers in order, so the ping's pong
+/// comes after all other answers.
 const LAST_ID: &str = "curfew-connect-end";
 
 /// Maximum number of typed lines that wait to be sent.
@@ -123,7 +124,7 @@ pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
         .enable_all()
         .build()?;
     let result = runtime.block_on(talk(args, token));
-    // A thread may still wait for input. The process ends without waiting for that thread.
+    // A thread may still wait for input. The process must not wait for that thread.
     runtime.shutdown_background();
     result
 }
@@ -208,10 +209,10 @@ struct Conversation {
     places: Places,
     /// Channels to subscribe to as soon as the session is open.
     subscribe: Vec<String>,
-    /// The position in the first of these channels, if one is known.
+    /// The position from which the first of these channels is recovered, if one is given.
     since: Option<Position>,
-    /// True if lines from stdin may be sent. With a token, lines wait for the server's first frame,
-    /// so that piped input does not overtake the subscriptions.
+    /// True if lines from stdin may be sent. If a token is given, lines wait for the server's first
+    /// frame, so that piped input does not overtake the subscriptions.
     ready: bool,
     /// True if anything came from stdin.
     typed: bool,
@@ -271,8 +272,9 @@ impl Conversation {
         }
     }
 
-    /// Handles the end of stdin. A person who ends the input wants to leave. The answers to piped
-    /// input are awaited first. If there was no input, the client continues to receive.
+    /// Handles the end of stdin. At a terminal, the end of input closes the connection at once.
+    /// After piped input, its answers are awaited first. If there was no input at all, the client
+    /// continues to receive.
     async fn end_of_input(&mut self) {
         if std::io::stdin().is_terminal() {
             self.close().await;
@@ -295,7 +297,7 @@ impl Conversation {
     /// Prints a received message. The first `connected` frame triggers the subscriptions.
     async fn show(&mut self, incoming: Incoming) -> Result<(), Failure> {
         match incoming {
-            // The answer to this client's last ping is the last of all answers.
+            // The client sent its ping last, so the pong is the last of all answers.
             Incoming::Text(text) if self.is_last_answer(&text) => self.close().await,
             Incoming::Text(text) => {
                 let kind = paint::kind(&text);

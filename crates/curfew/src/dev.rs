@@ -37,12 +37,12 @@ const TOKEN_TTL_SECS: u64 = 3600;
 /// Bytes of each random key.
 const KEY_BYTES: usize = 32;
 
-/// The node's `session.expiring_notice`. It is short, so that a token of half a minute is not
-/// announced as expiring as soon as the session opens.
+/// The node's `session.expiring_notice`. It is short, because a token with a lifetime of half a
+/// minute must not be announced as expiring as soon as its session opens.
 const EXPIRING_NOTICE: Duration = Duration::from_secs(10);
 
-/// The history of every channel. It stores more publications than a person types while a tab is
-/// disconnected.
+/// The history of every channel. It stores more publications than a person can type while a browser
+/// tab is disconnected.
 const HISTORY: HistoryConfig = HistoryConfig {
     size: 100,
     ttl: Duration::from_secs(10 * 60),
@@ -280,8 +280,8 @@ Ctrl-C ends it.
     }
 }
 
-/// The command that runs this program in a shell: `curfew` if the shell finds the program by this
-/// name, else the program's path.
+/// Returns the command that starts this program in a shell: `curfew` if the shell finds the program
+/// by this name, otherwise the program's path.
 pub(crate) fn program() -> String {
     let Ok(this) = std::env::current_exe() else {
         return "curfew".to_owned();

@@ -59,7 +59,7 @@ pub(crate) struct DoctorArgs {
     json: bool,
 }
 
-/// A token and its content, which is not verified.
+/// A token and its claims, which are not verified.
 struct Shown {
     text: String,
     header: Map<String, Value>,
@@ -149,7 +149,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     fetch_keys(&authenticator, &config)?;
     let mut findings = Findings::default();
     match (&access, &id) {
-        // The tokens are swapped, so any other finding would compare the wrong tokens.
+        // The two tokens are swapped, so every other finding would compare the wrong token.
         (Some(access), Some(id)) if access.is_id_token() && !id.is_id_token() => findings.bad(
             "the tokens are swapped: the access token has a nonce or at_hash, as ID tokens have, and the ID token has none",
             "give each by its own option",
@@ -186,7 +186,7 @@ fn judge(
         let judged = authenticator.judge_logout(&logout.text);
         let is_refused = judged.is_err();
         tokens.judge_logout(judged, config, findings);
-        // A refused logout token ends nothing, no matter which subject it names.
+        // A refused logout token ends no session, so its subject is not compared with sessions.
         if is_refused {
             tokens.logout = None;
         }
@@ -218,8 +218,8 @@ fn judge_access(
     }
 }
 
-/// The change in the configuration or at the provider that would prevent the refusal. If no change
-/// is known, the members of the token that may explain the refusal.
+/// Returns the change in the configuration or at the provider that would prevent the refusal. If no
+/// change is known, returns the members of the token that may explain the refusal.
 fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     match error.failure() {
         AuthFailure::WrongIssuer => unknown_issuer(token, config),

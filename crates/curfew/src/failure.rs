@@ -16,7 +16,7 @@ pub(crate) enum Failure {
     Usage(String),
     /// The configuration has these problems.
     Config(Vec<ConfigProblem>),
-    /// The failure is reported already; only the exit code remains.
+    /// The failure is already reported, so only the exit code is left to return.
     Told(u8),
     /// Anything else.
     Other(anyhow::Error),
@@ -61,8 +61,8 @@ fn list(problems: &[ConfigProblem]) -> String {
     text
 }
 
-/// True if the reader of the output has closed the pipe, as in `curfew sessions | head`. This does
-/// not count as a failure.
+/// True if the reader of the output has closed the pipe, as in `curfew sessions | head`. A closed
+/// pipe does not count as a failure.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

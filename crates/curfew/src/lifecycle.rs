@@ -34,8 +34,8 @@ const LAST_SPANS: Duration = Duration::from_secs(1);
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
     pub(crate) sets: Vec<String>,
-    /// The configuration file and the files that it names, as they were just before the load. A
-    /// change since then is thus noticed.
+    /// The configuration file and the files that it names, as they were just before the load. The
+    /// first check thus notices a change during the load.
     pub(crate) seen: LastRead,
 }
 
@@ -77,7 +77,7 @@ pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Res
         reload_until(stop.asked(), &mut reloader, &mut hangup).await;
         drain(&reloader, &stop_public, stop.asked()).await;
     };
-    // Both futures run in one task. If the node's life blocks the task, the beat stops too.
+    // The heartbeat runs in the task that reloads and drains, so it stops if that task is stuck.
     tokio::select! {
         () = life => {}
         never = node.beat() => match never {},
@@ -150,8 +150,8 @@ async fn drain(
         }
     }
     stop_public.cancel();
-    // Both waits are bounded. `Public::serve` bounds the first. The timeout bounds the second, and
-    // is short because a supervisor kills a node that takes too long.
+    // `Public::serve` bounds the wait for the last answers, and the timeout bounds the wait for the
+    // backend. The timeout is short, because a supervisor kills a node that takes too long.
     let (_, left) = tokio::join!(
         reloader.running.answered.cancelled(),
         time::timeout(LEAVE, node.backends().nodes.leave()),
@@ -219,8 +219,8 @@ impl Reloader {
         let authenticator = &self.running.context.authenticator;
         let changed = !authenticator.reload_changed_files().is_empty();
         let changed_before = self.keys_changed.replace(changed);
-        // The check after a change does this once more, for sessions that were being admitted with
-        // the old keys.
+        // The next check after a change repeats this step, because sessions may have been admitted
+        // with the old keys in between.
         if changed || changed_before {
             self.running.keys_read();
         }

@@ -40,7 +40,8 @@ use failure::Failure;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    // This comes before anything can open a TLS connection. A second provider would be a bug.
+    // The TLS provider is installed before any code can open a TLS connection. If another provider
+    // is installed already, the program has a bug.
     if rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .is_err()

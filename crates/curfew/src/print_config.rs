@@ -36,7 +36,8 @@ pub(crate) fn run(args: &PrintConfigArgs) -> Result<(), Failure> {
     } else {
         output::print(&toml(&loaded)?)?;
     }
-    // The problems are reported after the output, so that an operator can compare them with it.
+    // The problems are reported after the output, so that an operator can compare them with the
+    // output.
     args.config.load(Check::Everything).map(drop)
 }
 
@@ -45,7 +46,7 @@ fn toml(loaded: &Loaded) -> Result<String, Failure> {
     let mut document: DocumentMut = toml_edit::ser::to_string_pretty(&loaded.config)
         .context("write the configuration as TOML")?
         .parse()
-        .context("read it again")?;
+        .context("parse the written configuration")?;
     annotate(document.as_table_mut(), "", loaded);
     Ok(document.to_string())
 }

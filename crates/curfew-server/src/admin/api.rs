@@ -1,4 +1,5 @@
-//! The table of operations, by which calls are routed and documented.
+//! The table of the admin API's operations. Calls are routed by this table, and the OpenAPI
+//! description is generated from it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -36,7 +37,7 @@ pub(super) enum Access {
 pub(super) struct Caller(Arc<AdminKey>);
 
 impl Caller {
-    /// The caller with `key`, if the key has this power. Otherwise the problem is 403.
+    /// Returns the caller with `key`. Fails with status 403 unless the key has this power.
     pub(super) fn with(key: Arc<AdminKey>, power: Power) -> Result<Self, Problem> {
         if key.may(power) {
             return Ok(Self(key));
@@ -102,7 +103,7 @@ impl Call {
         caller.is_none_or(|Caller(key)| key.may_use(channel))
     }
 
-    /// Fails with 403 unless the caller's key may be used for a channel.
+    /// Fails with status 403 unless the caller's key may be used for a channel.
     pub(super) fn check_channel(&self, channel: &Channel) -> Result<(), Problem> {
         match self.may_use(channel) {
             true => Ok(()),
@@ -113,7 +114,7 @@ impl Call {
         }
     }
 
-    /// A parameter of the path. The table of operations defines the parameters of each path.
+    /// Returns a parameter of the path. The operation's entry in the table names its parameters.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).map_or("", String::as_str)
     }
@@ -279,11 +280,11 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// The reasons for which a request has no operation.
+/// The reasons that no operation is found for a request.
 pub(super) enum NotFound {
-    /// No such path.
+    /// No operation has this path.
     Path,
-    /// The path exists, but it takes only these methods.
+    /// The path has operations, but only for the listed methods.
     Method(String),
 }
 
@@ -316,7 +317,8 @@ impl Api {
         Self { routes }
     }
 
-    /// The operation for a method and path, with the path's parameters, percent-decoded.
+    /// Finds the operation for a method and a path. Also returns the path's parameters,
+    /// percent-decoded.
     pub(super) fn find(
         &self,
         method: &Method,

@@ -1,4 +1,4 @@
-//! Channels: their listeners on this node, their streams and their presence.
+//! Channels: their subscribers on this node, their streams and their presence.
 
 use std::sync::Arc;
 
@@ -96,7 +96,7 @@ impl From<Present> for PresentSession {
 /// A channel's stream.
 #[derive(Debug, Serialize, JsonSchema)]
 struct StreamInfo {
-    /// Identifies the life of the stream in which `offset` counts.
+    /// The stream's epoch. Offsets can be compared only within one epoch.
     epoch: String,
     /// The offset of the newest publication.
     offset: u64,
@@ -107,7 +107,7 @@ struct StreamInfo {
 /// A part of a channel's history.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct History {
-    /// Identifies the life of the stream in which offsets count.
+    /// The stream's epoch. Offsets can be compared only within one epoch.
     epoch: String,
     /// The offset of the newest publication.
     offset: u64,
@@ -198,8 +198,8 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     let bytes = admin.context.settings.load().limits.outbound_bytes;
     let read = admin.context.node.history(&channel, range, limit, bytes);
     let read = read.await?;
-    // Binary publications date from before a change of the channel's format. They are left out,
-    // since this answer is JSON.
+    // A stream may still store binary publications from before its channel's format changed to
+    // JSON. They are left out, because this answer is JSON.
     let publications = read.publications.into_iter();
     let publications = publications.filter(|publication| !publication.is_binary);
     let publications = publications.map(entry);
@@ -212,10 +212,11 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     Ok(json(StatusCode::OK, &history))
 }
 
-/// Deletes the publications of a channel's stream; the position stays.
+/// Deletes the publications of a channel's stream. The stream stays at its position.
 pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = call.streamed()?;
-    // The position is read first. If that fails, the caller gets an error and nothing is deleted.
+    // The position is read before the deletion. If reading fails, the caller gets an error and
+    // nothing is deleted.
     let position = admin.read(&channel, StreamRange::Top).await?.position;
     admin
         .context
@@ -239,7 +240,7 @@ impl Call {
         self.settings.sessions.channels.of(channel)
     }
 
-    /// Fails with `detail` unless the channel has a stream.
+    /// Fails with the message `detail` unless the channel has a stream.
     pub(super) fn check_stream(
         &self,
         channel: &Channel,
@@ -264,7 +265,7 @@ impl Call {
         }
     }
 
-    /// The channel that the call names; fails unless it has a stream.
+    /// Returns the channel that the call names. Fails unless the channel has a stream.
     fn streamed(&self) -> Result<Channel, Problem> {
         let channel = named(self)?;
         self.check_stream(&channel, "the channel keeps no history: see [[channels]]")?;
@@ -290,7 +291,8 @@ pub(super) fn parse_channel(name: &str) -> Result<Channel, Problem> {
     })
 }
 
-/// The channel that the call names, which the caller's key may use.
+/// Returns the channel that the call names. Fails unless the caller's key may be used for the
+/// channel.
 fn named(call: &Call) -> Result<Channel, Problem> {
     let channel = parse_channel(call.param("name"))?;
     call.check_channel(&channel)?;
@@ -310,7 +312,7 @@ fn number(call: &Call, name: &str) -> Result<Option<u64>, Problem> {
     call.query(name)?.map(number).transpose()
 }
 
-/// A position, written `EPOCH:OFFSET`.
+/// Parses a position in the form `EPOCH:OFFSET`.
 fn since(text: &str) -> Result<Position, Problem> {
     let read = text.split_once(':').and_then(|(epoch, offset)| {
         let offset = offset.parse().ok().filter(|offset| *offset <= MAX_OFFSET)?;

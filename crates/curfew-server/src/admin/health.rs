@@ -19,13 +19,14 @@ use super::Admin;
 use crate::config::Snapshot;
 use crate::http::{Problem, Response, json};
 
-/// The process counts as stuck after this long without a beat. Ten beats were due by then.
+/// The process counts as stuck if its last heartbeat is older than this. The main task beats once a
+/// second.
 const STUCK: Duration = Duration::from_secs(10);
 
 /// The only switch that sets `AuthConfig::development`.
 const DEVELOPMENT: &str = "curfew dev --centrifuge";
 
-/// The state of the process. No answer at all means that no part of it works.
+/// The state of the process. If the endpoint gives no answer, no part of the process works.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Live {
     alive: bool,
@@ -69,9 +70,10 @@ enum Backend {
     Unavailable,
 }
 
-/// Answers that the process is alive while its main task works. A stuck worker thread delays only
-/// the connection that it works on; other threads serve all other connections. No thread takes over
-/// from a stuck main task: nothing is reloaded, and SIGTERM has no effect.
+/// Answers that the process is alive, as long as its main task beats. The check covers only the
+/// main task, because no thread takes over from it: while it is stuck, nothing is reloaded and
+/// SIGTERM has no effect. A stuck worker thread delays only the connection that it serves at the
+/// moment.
 pub(super) fn livez(admin: &Admin) -> Result<Response, Problem> {
     let alive = admin.context.node.since_beat() < STUCK;
     let live = Live {

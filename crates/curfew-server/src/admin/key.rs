@@ -31,9 +31,9 @@ impl Key {
         }
     }
 
-    /// The configured key that equals the key in the request's headers. `Err` is the answer to a
-    /// request without such a key. A configured key is accepted regardless of the number of wrong
-    /// keys.
+    /// The configured key that equals the key in the request's headers. The error is the answer to
+    /// a request without a configured key. A configured key is accepted regardless of the number of
+    /// wrong keys.
     pub(super) fn check(
         &self,
         keys: &[Arc<AdminKey>],
@@ -73,7 +73,7 @@ impl Key {
         Err(Box::new(response))
     }
 
-    /// Counts a wrong key; true if there are too many.
+    /// Counts a wrong key. Returns true if the window has too many wrong keys.
     fn is_guessing(&self) -> bool {
         let mut guesses = self.guesses.lock();
         let now = Instant::now();

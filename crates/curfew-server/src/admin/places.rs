@@ -32,7 +32,7 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
-    /// The connection's number in [`Waiting`], while it waits for a request.
+    /// The connection's number in [`Waiting`] while the connection waits for a request.
     number: Mutex<Option<u64>>,
     gone: CancellationToken,
     _permit: OwnedSemaphorePermit,

@@ -73,7 +73,7 @@ pub(super) struct Broadcast {
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "only its schema is used")]
 struct StreamPlace {
-    /// Identifies the life of the history in which `offset` counts.
+    /// The history's epoch. Offsets can be compared only within one epoch.
     epoch: String,
     /// The number of publications up to and including this position.
     offset: u64,
@@ -117,7 +117,7 @@ pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response,
     admin.publish_all(&channels, &data, None, &call).await
 }
 
-/// Checks the body by the limits that also apply to clients.
+/// Checks the call's body by the rules that the native protocol has for a client's publication.
 fn check(call: &Call) -> Result<(), Problem> {
     native::check_request(&call.body).map_err(Problem::bad_request)
 }
@@ -167,8 +167,8 @@ impl Admin {
                 }
                 Err(error) => error,
             };
-            // The error says which channels are done: a caller that repeated the whole broadcast
-            // would publish twice into some channels.
+            // The error says how many channels have the publication. If the caller repeated the
+            // whole broadcast, these channels would get the data twice.
             return Err(match error {
                 BackendError::Unavailable(_) if published > 0 => Problem::unknown_outcome(format!(
                     "published into the first {published} of {count} channels, and into no other"

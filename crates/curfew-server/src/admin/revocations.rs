@@ -14,7 +14,7 @@ use super::sessions::{MAX_LIMIT, SessionInfo};
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
-/// The time that a revocation lasts by default: longer than any sensible token.
+/// The default duration of a revocation. It exceeds the lifetime that any sensible token has.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
 /// Maximum duration of a revocation through the API. An unlimited revocation is written directly to
@@ -150,7 +150,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
     let listed = admin.context.node.backends().revocations.list().await?;
-    // The kinds that are configured now. A later reload may add a kind.
+    // A kind counts as known if it is configured now. A later reload may add more kinds.
     let kinds = admin.context.node.hub().kinds();
     let unknown = |kind: &str| {
         let known = RevocationKey::is_kind(kind, kinds.claims());
@@ -186,7 +186,7 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         .restore(&key)
         .await?
     {
-        // Nothing was lifted. A kind that is not configured is then the more useful error.
+        // No revocation was lifted. If the kind is not configured, that is the more useful error.
         admin.key_of(kind, value)?;
         let detail = "no such revocation is in force";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
@@ -256,7 +256,7 @@ fn bad_key(error: RevocationKeyError) -> Problem {
 }
 
 fn check_cutoff(before: f64) -> Result<u64, Problem> {
-    // The cast saturates: a number out of range becomes the nearest number in range.
+    // The cast saturates: a number outside the range of `u64` becomes the nearest end of the range.
     let up = before.ceil() as u64;
     if CUTOFFS.contains(&up) {
         return Ok(up);

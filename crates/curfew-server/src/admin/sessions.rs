@@ -15,7 +15,7 @@ use tracing::info;
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
-/// Sessions on a page if the call gives no limit.
+/// Number of sessions on a page if the call gives no limit.
 const DEFAULT_LIMIT: usize = 100;
 
 /// Maximum number of sessions on a page.

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::api::Operation;
 use crate::http::span::traceparent;
 
-/// The caller's trace. The body has precedence over the headers, because relays do not change a
-/// body.
+/// The trace that the caller states. A `traceparent` in the body takes precedence over the header,
+/// because intermediaries do not change a body.
 pub(super) fn origin(
     operation: &Operation,
     headers: &HeaderMap,

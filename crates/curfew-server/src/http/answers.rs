@@ -56,8 +56,8 @@ impl Answers {
         }
         let reason = AnswerReason::of(status.as_u16(), code);
         self.metrics.http_answers.inc((self.listener, reason));
-        // A 5xx answer without a code is no refusal: the health endpoints report their state with
-        // it.
+        // The health endpoints report an unhealthy state by a 5xx answer without a code. Such an
+        // answer is not a refusal.
         let is_refusal = status.is_client_error() || status.is_server_error() && code.is_some();
         if is_refusal {
             let limit = None;
@@ -103,8 +103,8 @@ impl Answers {
         }
     }
 
-    /// Logs the refusals that no log line has counted yet. A cause is logged only after the
-    /// interval since its last line has ended.
+    /// Logs the refusals that no log line has counted yet. A cause is skipped until the interval
+    /// since its last line has passed.
     pub(crate) fn tell_rest(&self) {
         let due: Vec<_> = {
             let refusals = self.refusals.lock();

@@ -74,7 +74,8 @@ pub(crate) async fn read(
     }
 }
 
-/// The fault of a body. hyper reports it as an I/O error among the sources of its own error.
+/// Finds the fault of a body that could not be read. hyper reports the fault as an I/O error in the
+/// chain of sources of `error`.
 fn broken(error: &(dyn Error + 'static)) -> BodyError {
     let mut error = Some(error);
     while let Some(this) = error {

@@ -54,8 +54,8 @@ pub(crate) fn preflight(request: &HeaderMap, method: &Method) -> Response {
     response
 }
 
-/// The documented headers and the headers that the browser asks for. Each header is named, because
-/// `*` does not include `Authorization`.
+/// The headers that a page may send: the documented headers, and the headers that the browser asks
+/// for. Each header is named, because `*` does not include `Authorization`.
 fn headers_for(request: &HeaderMap) -> HeaderValue {
     let lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

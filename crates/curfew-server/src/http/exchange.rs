@@ -56,10 +56,10 @@ pub(crate) struct Ended<S> {
     pub(crate) result: hyper::Result<()>,
 }
 
-/// Answers one request after another until an answer or the peer ends the connection. After `stop`
-/// is cancelled, no further request is awaited if `may_stop` returns true. hyper's own answer to
-/// bytes that are not a request is held back in `stream`, so that the caller can send another
-/// answer.
+/// Answers one request after another, until an answer or the peer ends the connection. If
+/// `may_stop` returns true at the time when `stop` is cancelled, no further request is awaited.
+/// hyper answers bytes that are not a request by itself. `stream` holds that answer back, so that
+/// the caller can send another answer instead.
 pub(crate) async fn serve<S>(
     stream: S,
     ahead: Bytes,
@@ -154,7 +154,7 @@ pub(crate) async fn answer_and_part(
     match time::timeout(LINGER, answered).await {
         Ok(Ok(())) => part(stream).await,
         Ok(Err(error)) => debug!(error = %error, "connection lost before its answer"),
-        Err(_) => debug!("a connection did not take its answer"),
+        Err(_) => debug!("peer did not read its answer in time"),
     }
 }
 
@@ -221,7 +221,7 @@ impl Porter {
                 },
                 (Err(_), None) => {
                     if let Err(error) = stream.try_write(&problem.to_bytes()) {
-                        debug!(error = %error, "turned-away connection did not take its answer");
+                        debug!(error = %error, "turned-away connection lost before its answer");
                     }
                 }
                 (Err(_), Some(_)) => debug!("turned-away connection cut before its TLS handshake"),

@@ -60,15 +60,15 @@ pub(crate) enum HeadFault {
     Proxy,
     /// The request is of another version of HTTP.
     Version,
-    /// The head does not say where the body ends, or says it twice.
+    /// The headers that determine the body's length are invalid or contradict each other.
     Framing,
     /// The bytes are not HTTP/1.1.
     Malformed,
 }
 
 impl HeadFault {
-    /// The fault behind hyper's `error`, after hyper had read `read` of a head. `None`: the
-    /// connection was lost, or ended without a request.
+    /// Returns the fault behind hyper's `error`. `read` has the bytes of the head that hyper has
+    /// received. The result is `None` if the connection was lost, or ended before a request began.
     pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
         if error.is_timeout() {
             return (!read.is_empty()).then_some(Self::Late);
@@ -81,8 +81,8 @@ impl HeadFault {
         }
         let fault = Self::of_bytes(read, bounds, error.is_parse_too_large());
         match fault {
-            // Only hyper's error text names the fault, and the bytes of the head may be discarded
-            // by then.
+            // Only hyper's error text still names the fault, because hyper may have discarded the
+            // bytes of the head.
             Self::Malformed => Some(Self::named(&error.to_string())),
             fault => Some(fault),
         }
@@ -199,7 +199,7 @@ fn headers(read: &[u8]) -> usize {
     let end = HeadEnd::default().find(read).unwrap_or(read.len());
     let lines = read[..end].split(|byte| *byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty() && *line != b"\r");
-    // The first line is the request's.
+    // The first line is the request line, which is no header.
     lines.count().saturating_sub(1)
 }
 
@@ -214,7 +214,8 @@ pub(crate) struct HeadEnd {
 }
 
 impl HeadEnd {
-    /// The length of the head in bytes, once its end is in `piece`.
+    /// Searches the next `piece` of a head. If the head ends in this piece, returns the length of
+    /// the whole head in bytes.
     pub(crate) fn find(&mut self, piece: &[u8]) -> Option<usize> {
         for byte in piece {
             self.seen = self.seen.saturating_add(1);

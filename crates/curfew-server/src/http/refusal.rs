@@ -52,7 +52,7 @@ pub(crate) fn unauthorized(error: &AuthError) -> Response {
     response
 }
 
-/// The answer to a page whose origin may not do this.
+/// The answer to a page whose origin may not make this request.
 pub(crate) fn forbidden_origin(detail: &'static str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden_origin", detail)
 }

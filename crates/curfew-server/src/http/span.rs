@@ -13,8 +13,8 @@ use http_body_util::Full;
 
 use super::{JsonBody, Response};
 
-/// Longest name of a server (RFC 1035 §2.3.4) and longest name of a client's program in a span, in
-/// bytes.
+/// Maximum length, in bytes, of the server's name (RFC 1035 §2.3.4) and of the client program's
+/// name in a span.
 const MAX_NAME_BYTES: usize = 255;
 
 /// The header in which an answer names its span (W3C Trace Context Level 2, a draft). Its format is

@@ -1,4 +1,4 @@
-//! The end of access by order of an identity provider. Logouts, security events and Global Token
+//! Ends access by order of an identity provider. Logouts, security events and Global Token
 //! Revocation all use this file.
 
 use std::time::Duration;
@@ -114,11 +114,12 @@ pub(super) enum SessionsFound {
     None,
 }
 
-/// The time after which every token that was issued before a report has expired.
+/// Returns the lifetime of a report's revocations. When it ends, every token that is older than the
+/// report has expired.
 fn remembered(auth: &AuthConfig) -> Duration {
     match auth.max_token_lifetime {
         Duration::ZERO => LONG,
-        // The leeway can shift both a token's `iat` and its end.
+        // The leeway widens both bounds of a token's validity, `iat` and `exp`.
         lifetime => lifetime + 2 * auth.leeway,
     }
 }

@@ -35,7 +35,7 @@ struct Body {
     sub_id: Value,
 }
 
-/// An issuer's assertion, and the body of the same request.
+/// The issuer's assertion that a request carries, and the request's body.
 struct Assertion {
     token: String,
     body: String,
@@ -109,8 +109,9 @@ impl Report for Assertion {
         }
     }
 
-    /// Ends a user's sessions whose tokens were issued up to now. A user without sessions counts as
-    /// a success (§4 also allows 404), so the issuer does not learn if the user has sessions.
+    /// Ends the sessions of a user, if their tokens were issued up to now. A user without sessions
+    /// counts as a success (§4 also allows 404), so the issuer does not learn if the user has
+    /// sessions.
     async fn carry_out(
         user: &RevokedUser,
         reports: &Reports,

@@ -1,6 +1,7 @@
-//! Reports that lack only a key of their issuer, while the node may not fetch the issuer's keys
-//! again yet. A sender sends a report once, so the report waits until the next fetch succeeds.
-//! Strangers can send such reports too, so the slots are limited and shared out by address.
+//! Storage for reports that cannot be verified yet. Such a report lacks only a key of its issuer,
+//! and the node may not fetch the issuer's keys again yet. A sender sends a report once, so the
+//! node stores the report until the next fetch succeeds. Strangers can send such reports too, so
+//! the slots are limited and divided among addresses.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -26,11 +27,11 @@ use crate::metrics::ReportKind;
 /// Maximum number of reports of one issuer that wait at a time.
 const MAX_PER_ISSUER: usize = 1_000;
 
-/// The longest wait of a report. A logout token is valid for the same time.
+/// The longest wait of a report. It equals the time for which a logout token is valid.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The time for which the answer to a report's sender waits for the outcome, once the report has a
-/// slot.
+/// Maximum time that the sender of a report with a slot waits for the outcome. After this time, the
+/// sender is told that the report is stored.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
 /// The waiting reports, by issuer.
@@ -190,8 +191,8 @@ impl Reports {
                     delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
-                    // Sending fails if the sender's request has ended. The report has taken effect
-                    // anyway.
+                    // Sending the answer fails if the HTTP request has ended. The report has taken
+                    // effect anyway.
                     drop(told.send(response));
                 }
                 None => {

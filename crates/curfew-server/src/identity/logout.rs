@@ -66,9 +66,9 @@ impl Report for LogoutToken {
         }
     }
 
-    /// Ends every session of the login (§2.7). Without a login, or with `LogoutScope::User`, ends
-    /// the user's sessions at this issuer whose tokens were issued up to the logout. A login
-    /// without sessions counts as success.
+    /// Ends every session of the login that the logout token names (§2.7). If the token names no
+    /// login, or with `LogoutScope::User`, ends the user's sessions at this issuer whose tokens
+    /// were issued up to the logout. A login without sessions counts as success.
     async fn carry_out(
         logout: &Logout,
         reports: &Reports,

@@ -16,7 +16,7 @@ use crate::http::span::{Asked, name_trace};
 use crate::http::{Response, json, retry_after_seconds};
 use crate::metrics::{EventOutcome, LogoutOutcome, ReportFault, ReportKind};
 
-/// A report without effect (RFC 6749 §5.2).
+/// The refusal of a report, with the members of an OAuth error (RFC 6749 §5.2).
 #[derive(Debug)]
 pub(super) struct ReportRefusal {
     pub(super) status: StatusCode,
@@ -207,8 +207,9 @@ pub(super) fn refused_span(
     span
 }
 
-/// The answer to a request posted to `route`, recorded in its span. A refusal is logged as
-/// `undone`, at debug, because strangers can post. `refuse` writes the refusal in the route's form.
+/// The answer to a request posted to `route`, recorded in its span. `undone` is the log text of a
+/// refusal. Its level is debug, because strangers can post. `refuse` makes the route's answer from
+/// a refusal.
 pub(super) fn answer(
     mut span: Span,
     route: &'static str,

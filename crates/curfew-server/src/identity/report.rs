@@ -49,7 +49,7 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The token is invalid, or the report asks for nothing that can be done.
+    /// The token is invalid, or the report asks for nothing that this node can do.
     fn order(
         self,
         reports: &Reports,
@@ -141,8 +141,8 @@ impl Reports {
         }
     }
 
-    /// Carries out an order, or refuses a report without one. Counts, notes and traces the outcome,
-    /// and returns its answer.
+    /// Carries out the order of a report, or refuses a report that has no valid order. Counts,
+    /// notes and traces the outcome, and returns the answer to the report.
     pub(super) async fn conclude<R: Report>(
         &self,
         order: Result<R::Order, ReportRefusal>,

@@ -1,6 +1,6 @@
-//! Limits, for each address, the reports and token revocations that cannot be verified. Each of
-//! them costs a signature check. Without the limit, a stranger's reports could crowd out those of
-//! an identity provider.
+//! Limits, for each address, the number of reports and token revocations that cannot be verified.
+//! Each of them costs a signature check. Without this limit, a stranger's reports could crowd out
+//! the reports of an identity provider.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -42,7 +42,7 @@ pub(crate) enum Client {
 /// The reasons that a PROXY header was not read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeaderError {
-    /// The connection begins with something else, or with an invalid header.
+    /// The connection does not begin with a valid PROXY header.
     #[error("{0}")]
     Malformed(&'static str),
     /// The connection is lost.
@@ -124,8 +124,8 @@ impl Proxies {
     }
 }
 
-/// Reads the PROXY header at the beginning of a connection, and nothing after it. `None`: the
-/// header names no client, as for a health check.
+/// Reads the PROXY header at the beginning of a connection, and no byte after the header. The
+/// result is `None` if the header names no client, as in a health check.
 pub(crate) async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, HeaderError> {
     let mut header = Vec::new();
     let mut piece = [0; 256];

@@ -76,8 +76,8 @@ impl Tls {
         })
     }
 
-    /// Re-reads the files. Returns true if a new certificate is now in use. On an error, the
-    /// certificate in use stays. A later call that reads the same contents reports no error again.
+    /// Re-reads the files. Returns true if a new certificate is now in use. On an error, the old
+    /// certificate stays in use. A fault that has not changed is reported only once.
     pub fn reload(&self) -> Result<bool, TlsError> {
         let files = read(&self.cert_file, &self.key_file);
         let mut seen = self.seen.lock();

@@ -348,12 +348,13 @@ impl Public {
     }
 }
 
-/// Waits for the client's first bytes. The result is empty if the client closes without sending
-/// any.
+/// Waits for the client's first bytes. The result is empty if the client closes the connection
+/// before it has sent a byte.
 ///
-/// hyper would hold its buffers during this wait, so the bytes are read here. In a storm of
-/// reconnects, all connections are accepted before the first is served. Waiting for a readable
-/// socket is not enough: tokio takes an accepted socket for readable until a read has failed.
+/// The bytes are read here, because hyper would hold its buffers during this wait. In a storm of
+/// reconnects, all connections are accepted before the first is served, so these buffers would add
+/// up. Waiting for a readable socket is not enough: tokio reports an accepted socket as readable
+/// until a read has failed.
 async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
     loop {
         stream.readable().await?;

@@ -28,8 +28,8 @@ pub(crate) struct Upgrade {
     pub(super) stream: Option<Box<Stream>>,
 }
 
-/// A connection before its upgrade. The task that serves the connection and the answer to its
-/// request share this value. The two run in turns, so no lock is ever waited for.
+/// A connection before its upgrade. The value is shared by the task that serves the connection and
+/// the future that answers the request. They run in turns, so neither ever waits for a lock.
 #[derive(Debug)]
 pub(crate) struct Accepted {
     /// The client's address: the peer's, until the load balancer has named another address.
@@ -37,8 +37,8 @@ pub(crate) struct Accepted {
     /// The time of acceptance.
     pub(super) at: Instant,
     has_asked: AtomicBool,
-    /// The upgrade takes the permit; without an upgrade, the permit is returned when the connection
-    /// ends.
+    /// The permit of an unauthenticated connection. An upgrade takes the permit out. Without an
+    /// upgrade, the permit is returned when the connection ends.
     permit: Mutex<Option<Unauthenticated>>,
     /// The session that the connection will become.
     upgrade: Mutex<Option<Box<Upgrade>>>,

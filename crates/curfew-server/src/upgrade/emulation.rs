@@ -46,7 +46,7 @@ pub(super) struct Emulations {
     metrics: Arc<ServerMetrics>,
     emulated: Arc<Emulated>,
     familiar: Familiar,
-    /// The number of the next message to another node.
+    /// The number that the next message to another node gets.
     next: AtomicU64,
 }
 
@@ -203,7 +203,7 @@ impl Emulations {
             Ok(Some(Relayed::Refused)) => EmulationOutcome::Behind,
             Ok(None) => EmulationOutcome::NoNode,
             Err(error) => {
-                debug!(error = %error, node = %node, "commands not handed to their session's node");
+                debug!(error = %error, node = %node, "commands not relayed to their session's node");
                 EmulationOutcome::Unavailable
             }
         }

@@ -108,6 +108,7 @@ impl<'a> UpgradeSpan<'a> {
     }
 
     /// Records the span regardless of the sampling ratio, within the budget of its client.
+    /// `is_ours` is true for a fault of the node.
     fn record(&mut self, is_ours: bool) {
         if self.span.is_recorded() {
             return;

@@ -31,7 +31,7 @@ const CONNECT: &str = "cf_connect";
 /// Tells nginx to pass the answer on without buffering.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The header by which an answer of hyper announces an empty body.
+/// The header by which hyper announces an empty body in its answer.
 const NO_BODY: &[u8] = b"content-length: 0\r\n";
 
 /// The header that replaces [`NO_BODY`].

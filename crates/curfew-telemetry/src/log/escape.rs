@@ -2,12 +2,12 @@
 
 use std::fmt::{self, Write};
 
-/// Longest value of a field, in bytes before escaping. The rest of the value is cut, so that one
+/// Maximum length of a field's value, in bytes before escaping. A longer value is cut, so that one
 /// client cannot fill the log.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// Longest message, in bytes. Most messages are Curfew's own sentences, but messages of panics and
-/// libraries may be long.
+/// Maximum length of a message, in bytes. Most messages are short sentences of Curfew, but the
+/// messages of panics and libraries may be long.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
 /// Form of an escaped control character.
@@ -30,7 +30,8 @@ pub(super) struct Escaped<'a, W> {
 }
 
 impl<'a, W: Write> Escaped<'a, W> {
-    /// A writer for the value of `field`. The field `message` may be longer than the other fields.
+    /// Creates a writer for the value of `field`. The field `message` may be longer than other
+    /// fields.
     pub(super) fn new(out: &'a mut W, escapes: Escapes, field: &str) -> Self {
         let left = match field {
             "message" => MAX_MESSAGE_BYTES,
@@ -51,7 +52,7 @@ impl<'a, W: Write> Escaped<'a, W> {
             ('\n', _) => self.out.write_str("\\n"),
             ('\r', _) => self.out.write_str("\\r"),
             ('\t', _) => self.out.write_str("\\t"),
-            // Every escaped character is below U+10000, so four digits are enough.
+            // Every character that is escaped in JSON is below U+10000, so four digits are enough.
             (c, Escapes::Json) => write!(self.out, "\\u{:04x}", u32::from(c)),
             (c, _) => write!(self.out, "\\u{{{:x}}}", u32::from(c)),
         }
@@ -60,7 +61,8 @@ impl<'a, W: Write> Escaped<'a, W> {
     fn is_harmless(&self, c: char) -> bool {
         match c {
             '"' | '\\' => self.escapes == Escapes::Text,
-            // Line and paragraph separators, and characters that change the direction of text.
+            // These are line and paragraph separators, and characters that change the direction of
+            // text.
             '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' => false,
             '\u{2066}'..='\u{2069}' | '\u{061c}' | '\u{feff}' => false,
             c => !c.is_control(),

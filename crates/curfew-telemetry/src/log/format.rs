@@ -15,12 +15,13 @@ use tracing_subscriber::registry::LookupSpan;
 use super::escape::{Escaped, Escapes};
 use crate::config::LogFormat;
 
-/// Name of the span that carries the recorded trace's ids, see [`Span::scope`](crate::Span::scope).
+/// Name of the span that carries the ids of the recorded trace, see
+/// [`Span::scope`](crate::Span::scope).
 pub(crate) const TRACED: &str = "traced";
 
-/// Writes one line per event. A JSON line has `timestamp`, `level`, `target`, the event's fields,
-/// `trace_id` if a trace is recorded, and `spans`, the outermost first. A text line has the same
-/// content in a form for people.
+/// Writes one line per event. A JSON line has `timestamp`, `level`, `target` and the event's
+/// fields, then `trace_id` if a trace is recorded, then `spans` with the outermost span first. A
+/// text line has the same content in a form for people.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines(LogFormat);
 
@@ -49,7 +50,7 @@ impl Lines {
                 .into_iter()
                 .flat_map(|scope| scope.from_root())
         };
-        // The ids of the innermost trace stand beside the event's own fields.
+        // The ids of the innermost trace are written beside the event's own fields.
         if let Some(span) = scope().filter(|span| span.name() == TRACED).last()
             && let Some(fields) = span.extensions().get::<FormattedFields<N>>()
         {
@@ -118,7 +119,8 @@ where
 }
 
 impl<'w> FormatFields<'w> for Lines {
-    /// Each field writes its own separator first, so that later fields can be appended.
+    /// Writes the fields. Each field begins with its own separator, so that later fields can be
+    /// appended.
     fn format_fields<R: RecordFields>(&self, out: Writer<'w>, fields: R) -> fmt::Result {
         let mut visitor = FieldWriter {
             out,
@@ -162,7 +164,7 @@ impl FieldWriter<'_> {
         field.name().starts_with("otel.")
     }
 
-    /// Writes a number or a boolean, which JSON and text write in the same form.
+    /// Writes a number or a boolean, whose form is the same in JSON and in text.
     fn bare(&mut self, field: &Field, value: impl fmt::Display) {
         if self.result.is_ok() {
             self.result = self.name(field).and_then(|()| write!(self.out, "{value}"));

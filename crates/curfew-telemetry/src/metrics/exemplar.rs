@@ -1,8 +1,8 @@
 //! Exemplars: for each bucket, the trace of one observation in it.
 //!
 //! prometheus-client (0.25) writes exemplars only for its own histogram, which takes a lock for
-//! every observation. Other crates cannot construct its exemplars. This module therefore inserts
-//! exemplars into the text that prometheus-client has written.
+//! every observation. It also lets no other crate construct its exemplars. This module therefore
+//! inserts exemplars into the text that prometheus-client has written.
 
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -46,7 +46,7 @@ impl fmt::Display for Exemplar {
     }
 }
 
-/// The exemplars of a histogram, by bucket in the order of output.
+/// The exemplars of one histogram, one entry for each bucket in the order of the output.
 pub(super) struct OfHistogram {
     /// The prefix of the histogram's bucket lines.
     bucket: String,
@@ -54,7 +54,7 @@ pub(super) struct OfHistogram {
 }
 
 impl OfHistogram {
-    /// The exemplars of the histogram that the output calls `name`.
+    /// Collects the exemplars of the histogram that has the name `name` in the output.
     pub(super) fn new(name: &str, exemplars: impl Iterator<Item = Option<Exemplar>>) -> Self {
         let exemplars: Vec<_> = exemplars.collect();
         Self {

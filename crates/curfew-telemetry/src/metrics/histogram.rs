@@ -35,7 +35,7 @@ struct Inner {
     bounds: &'static [f64],
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
-    /// The latest exemplar of each bucket. Only traced observations and scrapes take the lock.
+    /// The latest exemplar of each bucket. Only traced observations and scrapes take this lock.
     exemplars: Mutex<Vec<Option<Exemplar>>>,
 }
 
@@ -73,8 +73,8 @@ impl Histogram {
     fn count(&self, value: f64) -> usize {
         let bucket = self.0.bounds.partition_point(|bound| *bound < value);
         self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        // The value is rounded to the nearest step, because many values are only a few
-        // microseconds.
+        // The value is rounded to the nearest step, and not down, because many values are only a
+        // few steps.
         let sum = (value * SUM_PER_UNIT + 0.5) as u64;
         self.0.sum.fetch_add(sum, Ordering::Relaxed);
         bucket
@@ -153,8 +153,8 @@ pub struct Histograms<L> {
     labels: PhantomData<fn(L)>,
 }
 
-/// A histogram for each name in a list that is given at start, and one for all other names, as
-/// `other`. A clone shares the counts.
+/// A histogram for each name in a list that is given at start, and a histogram with the label value
+/// `other` for all other names. A clone shares the counts.
 #[derive(Debug, Clone)]
 pub struct NamedHistograms {
     names: Arc<[&'static str]>,

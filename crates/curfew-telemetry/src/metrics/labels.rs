@@ -137,5 +137,5 @@ impl Label for GapReason {
     }
 }
 
-/// Each reason has its value.
+/// This check fails if a reason of a gap has no label value.
 const _: () = assert!(<GapReason as Label>::VALUES.len() == GapReason::ALL.len());

@@ -70,8 +70,8 @@ impl Collector for Process {
     }
 }
 
-/// The field at `at` of `/proc/self/stat`, counted from 1 as in proc(5). Only fields after the
-/// command can be read, because the command may contain spaces and parentheses.
+/// Returns the field number `at` of `/proc/self/stat`, counted from 1 as in proc(5). Only the
+/// fields after the command can be read, because the command may contain spaces and parentheses.
 fn stat_field(at: usize) -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, after_command) = stat.rsplit_once(')')?;

@@ -36,9 +36,9 @@ pub struct Build {
     pub rustc: &'static str,
 }
 
-/// All metrics of a node, each declared by the crate that counts it, see
-/// [`metrics!`](crate::metrics!). It also has the tracer, because the code that counts also traces.
-/// A clone is the same registry.
+/// All metrics of a node. Each metric is declared by the crate that counts it, see
+/// [`metrics!`](crate::metrics!). The registry also has the tracer, because code that counts also
+/// traces. A clone is the same registry.
 #[derive(Debug, Clone)]
 pub struct Registry {
     tracer: Tracer,
@@ -70,9 +70,9 @@ impl Registry {
         Self::with_traces(build).0
     }
 
-    /// Creates a registry whose tracer exports spans if `config` has a collector. Call it once,
-    /// within a runtime. `spans` comes from [`init`](crate::init): ended spans arrive through it.
-    /// `instance` is the node's id.
+    /// Creates a registry. If `config` has a collector, its tracer exports the spans that arrive
+    /// through `spans`, which [`init`](crate::init) has returned. `instance` is the node's id. Call
+    /// this function once, within a runtime.
     ///
     /// # Errors
     ///
@@ -110,8 +110,9 @@ impl Registry {
         (registry, traces)
     }
 
-    /// Adds `metric` to the output, named by `field` and described by `help`. Appends prefix, unit,
-    /// `_total` and the full stop. Called by [`metrics!`](crate::metrics!).
+    /// Adds `metric` to the output, under the name `field` and with the description `help`. Adds
+    /// the prefix, the unit and `_total` to the name, and a full stop to the description. Called by
+    /// [`metrics!`](crate::metrics!).
     ///
     /// # Panics
     ///
@@ -143,10 +144,10 @@ impl Registry {
 
     /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
-        // The lock covers only the list of families. Observations do not wait for it.
+        // The lock covers only the list of families, so observations do not wait for it.
         let families = self.families.lock();
-        // The exemplars are read before the buckets, so that the observation of every exemplar is
-        // in the counts.
+        // The exemplars are read before the buckets. Otherwise an exemplar could belong to an
+        // observation that its bucket does not count yet.
         let exemplars = families.histograms.iter();
         let exemplars = exemplars
             .map(|(name, of)| OfHistogram::new(name, of.iter().flat_map(Histogram::exemplars)))

@@ -9,7 +9,7 @@ use tokio::time::{self, Instant};
 use super::Gauge;
 use super::histogram::Histogram;
 
-/// Interval of the measurement, short enough to catch a stall that a client would feel.
+/// Interval of the measurement. It is short enough to catch a stall that a client would notice.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Buckets from 1 ms, the resolution of the runtime's timers, to 5 s, a stall at which the node is
@@ -28,8 +28,8 @@ crate::metrics! {
 }
 
 impl RuntimeMetrics {
-    /// Measures the runtime until the future is dropped. Spawn it as a separate task, because it
-    /// measures the delay with which the runtime polls a task.
+    /// Measures the runtime until the future is dropped. Spawn the future as a task of its own: the
+    /// future measures how late the runtime polls that task.
     pub async fn watch(self: Arc<Self>) {
         let runtime = Handle::current().metrics();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

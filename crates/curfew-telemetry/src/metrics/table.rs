@@ -1,5 +1,5 @@
-//! Counters with labels. Every combination of labels has its counter from the start, so counting is
-//! one atomic addition, without a lock and without hashing.
+//! Counters with labels. Each combination of labels has a counter from the start. Counting is
+//! therefore one atomic addition, without a lock and without hashing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,8 +22,8 @@ pub struct Counters<L> {
     labels: PhantomData<fn(L)>,
 }
 
-/// A counter for each name in a list that is given at start, combined with each combination of the
-/// labels `L`. Names outside the list count as `other`. A clone shares the counts.
+/// A counter for each pair of a name and a combination of the labels `L`. The list of names is
+/// given at start; a name outside the list counts as `other`. A clone shares the counts.
 #[derive(Debug)]
 pub struct Named<K, L = ()> {
     keys: Arc<[K]>,
@@ -31,12 +31,12 @@ pub struct Named<K, L = ()> {
     labels: PhantomData<fn(L)>,
 }
 
-/// Counts authentications: the accepted ones, and the refused ones by reason.
+/// Counts authentications: accepted tokens, and refused tokens by reason.
 #[derive(Debug, Clone)]
 pub struct Authentications {
     reasons: Arc<[&'static str]>,
-    /// The first slot counts accepted tokens, the following slots count refused tokens by reason,
-    /// and the last slot counts refused tokens for all other reasons.
+    /// The first slot counts accepted tokens. Each following slot counts the tokens refused for one
+    /// reason, and the last slot counts the tokens refused for any reason outside the list.
     slots: Arc<[Slot]>,
 }
 
@@ -100,7 +100,8 @@ impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
         self.slots[self.slot(key, labels)].get()
     }
 
-    /// Searches linearly, because the lists are short and hashing costs more.
+    /// Returns the index of a counter. The search is linear, because the lists are short and
+    /// hashing would cost more.
     fn slot(&self, key: K, labels: L) -> usize {
         let known = self.keys.iter().position(|known| *known == key);
         known.unwrap_or(self.keys.len()) * L::COUNT + labels.slot()

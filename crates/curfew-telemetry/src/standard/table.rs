@@ -47,7 +47,7 @@ const ENDPOINT: &str =
     "`telemetry.otlp_endpoint`, unless a setting gives it; the rules are the same.";
 
 /// Every standard variable that is accepted or refused. Variables for traces come after variables
-/// for all signals, because they override these.
+/// for all signals, because the later value counts.
 pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_SDK_DISABLED",
@@ -283,7 +283,7 @@ fn endpoint(
 
 fn headers(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     const FORM: &str = "must be name=value pairs separated by commas, values percent-encoded";
-    // The pairs are checked here, because the exporter reads the variable itself and ignores
+    // The pairs are checked here, because the exporter reads the variable a second time and ignores
     // malformed pairs.
     for (name, value) in pairs(value).map_err(|_| FORM.to_owned())? {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);

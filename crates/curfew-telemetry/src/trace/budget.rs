@@ -15,12 +15,12 @@ use crate::metrics::table::Counters;
 /// Maximum number of such spans per second, for each kind.
 pub(super) const UNASKED_PER_SECOND: u32 = 100;
 
-/// Maximum number of such spans per second for each kind and client. They also count against the
-/// limit of their kind.
+/// Maximum number of such spans per second for each kind and client. The spans also count against
+/// the limit of their kind.
 pub(super) const UNASKED_OF_ONE_PER_SECOND: u32 = 10;
 
 /// The client that causes a span, as far as the client is known. Address and user together identify
-/// it, because clients behind a load balancer may share one address.
+/// a client, because clients behind a load balancer may share one address.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Whose<'a> {
     /// The client's address.
@@ -45,14 +45,14 @@ impl Whose<'_> {
     }
 }
 
-/// A number of spans per second, and a smaller number per client.
+/// A budget: a number of spans per second, and a smaller number per second for each client.
 #[derive(Debug)]
 pub(super) struct Budget {
     each_second: u32,
     of_one: u32,
     state: Mutex<BudgetState>,
-    /// The hasher is seeded randomly, so that no client can choose values that collide with another
-    /// client's values.
+    /// The hasher is seeded randomly. A client can therefore not choose values that collide with
+    /// the values of another client.
     hasher: RandomState,
 }
 
@@ -120,7 +120,7 @@ impl Budgets {
             refusals: budget(),
             failures: budget(),
             ends: budget(),
-            // These spans belong to no client, so only the total is limited.
+            // Revocations belong to no client, so only their total number is limited.
             vain: Budget::new(each_second, each_second),
             suppressed,
         }

@@ -19,16 +19,17 @@ use crate::standard::Standard;
 /// Maximum number of spans per export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` is set.
 const BATCH: usize = 512;
 
-/// Longest time for which a span waits until its batch is full, unless `OTEL_BSP_SCHEDULE_DELAY` is
-/// set.
+/// Maximum time for which a span waits for further spans of its batch, unless
+/// `OTEL_BSP_SCHEDULE_DELAY` is set.
 const DELAY: Duration = Duration::from_millis(500);
 
 /// Timeout of an export, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or `OTEL_BSP_EXPORT_TIMEOUT` is set.
-/// During an export, ended spans wait in the queue, and are dropped when the queue is full.
+/// During an export, ended spans wait in the queue. When the queue is full, further spans are
+/// dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Interval at which dropped spans are looked for during an export. It is longer than the default
-/// timeout, because the end of the export gives the reason of the losses.
+/// Interval of the checks for dropped spans during one export. The interval exceeds the default
+/// timeout, because only the end of an export shows why spans were lost.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The resource attribute that identifies a service.
@@ -90,8 +91,8 @@ impl Export {
         Ok(exporter)
     }
 
-    /// Exports in a separate task. Only the end of the process waits for this task. `port` is the
-    /// port of the collector.
+    /// Starts the export in a separate task. Only the end of the process waits for this task.
+    /// `port` is the port of the collector.
     #[expect(
         clippy::disallowed_methods,
         reason = "it outlives the node's tasks, to export what they did last"
@@ -123,7 +124,7 @@ struct Exporting {
     spans: mpsc::Receiver<SpanData>,
     counted: Counted,
     outage: Outage,
-    /// True once the queue is closed. The spans that are in it are still exported.
+    /// True once the queue is closed. The spans that the queue still holds are exported.
     stopping: bool,
 }
 
@@ -153,8 +154,8 @@ impl Exporting {
         self.outage.end();
     }
 
-    /// Exports a batch and returns the number of spans that the collector accepted. Meanwhile
-    /// checks regularly for dropped spans.
+    /// Exports a batch and returns the number of spans that the collector accepted. During a long
+    /// export, looks for dropped spans at each [`LOOK`].
     async fn export(
         &mut self,
         exporter: &SpanExporter,
@@ -186,9 +187,9 @@ impl Exporting {
         Err(fault)
     }
 
-    /// Collects spans: waits for the first span, then until the batch is full or its delay has
-    /// passed. If no span arrives, returns when an outage may be over. Returns true if the queue is
-    /// closed and empty.
+    /// Collects spans. Waits for the first span, then until the batch is full or its delay has
+    /// passed. If no span arrives, the wait ends when an outage may be over. Returns true if the
+    /// queue is closed and empty.
     async fn collect(&mut self, batch: &mut Vec<SpanData>) -> bool {
         let recorder = Arc::clone(&self.recorder);
         let mut deadline = self.outage.may_be_over_at();

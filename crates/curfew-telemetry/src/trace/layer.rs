@@ -20,8 +20,8 @@ use crate::Counter;
 /// The instrumentation scope of every span.
 const SCOPE: &str = "curfew";
 
-/// The path of ended spans to the queue of the [`Tracer`](crate::Tracer), once the tracer exists. A
-/// clone leads to the same queue.
+/// The path by which ended spans reach the queue of the [`Tracer`](crate::Tracer). Before the
+/// tracer exists, the path has no queue. A clone leads to the same queue.
 #[derive(Clone, Default)]
 pub struct Spans(Arc<OnceLock<Queue>>);
 
@@ -70,7 +70,7 @@ where
         .with_context_activation(false)
         .with_filter(
             filter_fn(|meta| meta.is_span() && meta.target() == TARGET)
-                // Without this hint, `tracing` would ask the filter about every event of every
+                // Without this hint, `tracing` would ask the filter about each event of every
                 // level.
                 .with_max_level_hint(LevelFilter::ERROR),
         )

@@ -8,9 +8,9 @@ use tracing::{info, warn};
 
 use crate::endpoint;
 
-/// Time without a dropped span after which an outage is over, once the collector accepts spans
-/// again. With a slow collector, spans are lost in every burst. The time between two bursts must
-/// not count as the end of the outage.
+/// An outage is over once no span was dropped for this time and the collector accepts spans again.
+/// The time is long, because a slow collector loses spans in every burst, and the pause between two
+/// bursts must not count as the end of the outage.
 const QUIET: Duration = Duration::from_secs(5);
 
 /// Reason why an export failed.
@@ -53,15 +53,15 @@ impl Outage {
         }
     }
 
-    /// The time at which the outage may be over; `None` without an outage or while the collector
-    /// accepts nothing.
+    /// Returns the earliest time at which the outage can be over. The result is `None` without an
+    /// outage, or while the collector accepts no spans.
     pub(super) fn may_be_over_at(&self) -> Option<Instant> {
         let current = self.now.as_ref()?;
         (current.taken_since > 0).then(|| current.last_drop + QUIET)
     }
 
-    /// Compares the total number of `dropped` spans with the last check. `result` is the number of
-    /// spans that the collector accepted in the last export.
+    /// Compares `dropped`, the total number of dropped spans, with the last check. `result` is the
+    /// number of spans that the collector accepted in the last export, or the export's fault.
     pub(super) fn look(&mut self, dropped: u64, result: Result<u64, Fault>, at: Instant) {
         let (before, lost) = (self.seen, dropped.saturating_sub(self.seen));
         self.seen = dropped;
@@ -105,7 +105,7 @@ impl Outage {
             return;
         };
         let error = fault.to_string();
-        // A port other than the usual one may serve another protocol, which fails with arbitrary
+        // A port other than the usual one may serve another protocol, whose answers cause arbitrary
         // errors.
         match self.port.filter(|port| *port != endpoint::GRPC_PORT) {
             Some(port) => warn!(

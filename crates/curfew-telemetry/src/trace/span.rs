@@ -50,8 +50,8 @@ impl Span {
     /// A span that is not recorded.
     pub const NONE: Self = Self(None);
 
-    /// Begins a span now. The flag beside `parent` is true if the parent may be a span of another
-    /// process.
+    /// Begins a span now. The flag beside `parent` is true if another process may have begun the
+    /// parent.
     pub(super) fn begin(
         recorder: &Arc<Recorder>,
         name: Name,
@@ -91,7 +91,7 @@ impl Span {
         })))
     }
 
-    /// Wraps a span of `tracing`. The result is empty if the span is not one of Curfew's spans.
+    /// Wraps a span of `tracing`. The result is an empty span if `span` is not one of Curfew's own.
     pub(super) fn of(recorder: &Arc<Recorder>, span: tracing::Span) -> Self {
         if !is_ours(&span) {
             return Self::NONE;
@@ -106,8 +106,8 @@ impl Span {
         }))
     }
 
-    /// Begins a child of `whole`, and assigns it to the session of `whole`. `parent` is the context
-    /// of `whole`.
+    /// Begins a child of `whole`, in the same session as `whole`. `parent` is the context of
+    /// `whole`.
     pub(super) fn part_of(
         whole: &tracing::Span,
         recorder: &Arc<Recorder>,
@@ -197,8 +197,9 @@ impl Span {
         self.set(ENDED, nanos(at));
     }
 
-    /// The span of `tracing` to enter, or to instrument a future with. Log lines within it have
-    /// `trace_id` and `span_id`, and [`Tracer::within`](super::Tracer::within) finds it.
+    /// Returns the span of `tracing`, to be entered or to instrument a future. Log lines within
+    /// this span have `trace_id` and `span_id`, and [`Tracer::within`](super::Tracer::within) finds
+    /// this span.
     pub fn scope(&self) -> tracing::Span {
         match &self.0 {
             Some(span) => span.span.clone(),
@@ -207,7 +208,7 @@ impl Span {
     }
 }
 
-/// The trace context of a span of `tracing`; `None` if it belongs to no trace.
+/// Returns the trace context of a span of `tracing`; `None` if the span belongs to no trace.
 pub(super) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
     let context = span.context();
     let span = context.span();
@@ -260,8 +261,8 @@ fn nanos(at: SystemTime) -> i64 {
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// The time of the machine's own clock, because collectors compare the times of several processes.
-/// No decision depends on this time.
+/// Returns the time of the machine's own clock, because collectors compare the times of several
+/// processes. No decision depends on this time.
 #[expect(
     clippy::disallowed_methods,
     reason = "a span's times are about this machine, whatever time a test pretends it is"
@@ -270,7 +271,7 @@ pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// The name by which the layer knows the kind.
+/// Returns the text that the layer reads as this kind.
 fn kind_name(kind: &SpanKind) -> &'static str {
     match kind {
         SpanKind::Client => "client",

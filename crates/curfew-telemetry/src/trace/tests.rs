@@ -132,7 +132,7 @@ fn one_clients_refusals_leave_room_for_those_of_others() {
     refuse(&rig, 2, None);
     rig.next();
     rig.next();
-    // The total is used up.
+    // The budget of all clients together is used up.
     refuse(&rig, 3, None);
     rig.assert_no_more();
     assert_eq!(rig.suppressed.get(Unasked::Refusal), 49);

@@ -12,8 +12,8 @@ use super::{Recorder, Tracer};
 /// The name of the span.
 const SPAN: &str = "write";
 
-/// The writes of one publication on one node. Every session that may write it holds a reference.
-/// When the last reference is dropped, a span covers the time from the first write to the last.
+/// The writes of one publication on one node. Each session that may write the publication holds a
+/// reference. Dropping the last reference records a span, from the first write to the last.
 #[derive(Debug)]
 pub struct Writes {
     recorder: Arc<Recorder>,
@@ -66,15 +66,15 @@ impl Writes {
 impl Drop for Writes {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        // No session had the publication to write.
+        // No session queued the publication, so there is no write to record.
         if state.queued == 0 {
             return;
         }
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let parent = Some((self.parent.clone(), false));
         let mut span = Span::begin(&self.recorder, SPAN.into(), SpanKind::Internal, parent);
-        // If no session has written the publication, the span covers the moment at which the last
-        // session gave up.
+        // Without a write, the span has no duration: it begins and ends when the last session drops
+        // its reference.
         if let Some((first, last)) = state.at {
             span.began(first);
             span.ended(last);

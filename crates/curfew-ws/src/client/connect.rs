@@ -21,16 +21,16 @@ use crate::handshake::lists;
 /// Maximum number of bytes that are read from a refusal's body.
 const MAX_REFUSAL_BYTES: usize = 16 * 1024;
 
-/// The reason for which there is no connection.
+/// The reasons that no connection was opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The host, the path or a subprotocol is not valid in a request.
-    #[error("write the upgrade request")]
+    #[error("build the upgrade request")]
     Request(#[source] http::Error),
     /// The connection broke, or the peer does not speak HTTP.
     #[error("send the upgrade request and read the answer")]
     Http(#[source] hyper::Error),
-    /// The server answered with another status than 101.
+    /// The server answered with a status other than 101.
     #[error("the server refused the upgrade with {status}")]
     Refused {
         /// The status of the answer.
@@ -40,14 +40,14 @@ pub enum ConnectError {
         /// The body of the answer, cut to 16 KiB.
         body: Bytes,
     },
-    /// The server answered 101, but the answer violates RFC 6455 §4.2.2.
+    /// The server answered with 101, but the answer violates RFC 6455 §4.2.2.
     #[error("the server's answer to the upgrade is not valid: {0}")]
     InvalidAnswer(&'static str),
 }
 
-/// Opens a WebSocket over a connected `stream`. If the connection is to be secure, `stream` already
-/// speaks TLS. `host` is the `Host` header, with the port unless it is the scheme's default.
-/// `headers` are added to the headers of the handshake.
+/// Opens a WebSocket over `stream`, which is already connected. For a `wss` URL, `stream` must
+/// already speak TLS. `host` is the `Host` header. It includes the port, unless the port is the
+/// scheme's default. `headers` are sent in addition to the headers of the handshake.
 pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     host: &str,
@@ -65,8 +65,8 @@ pub async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
         let mut exchange = pin!(exchange(&mut sender, request, &key, subprotocols));
         let mut connected = true;
         poll_fn(|cx| {
-            // The connection's own result is ignored. If the connection fails, hyper also returns
-            // the error from `send_request`.
+            // The result of polling `connection` is not needed: if the connection fails,
+            // `send_request` returns the error too.
             connected = connected && connection.poll_without_shutdown(cx).is_pending();
             exchange.as_mut().poll(cx)
         })
@@ -123,7 +123,7 @@ async fn exchange(
     verify(response.headers(), key, offered).map_err(ConnectError::InvalidAnswer)
 }
 
-/// The refusal, with the start of its body.
+/// Reads the start of a refusal's body, and returns the refusal.
 async fn refusal(response: Response<Body>) -> ConnectError {
     let (parts, mut body) = response.into_parts();
     let mut kept = BytesMut::new();
@@ -157,7 +157,7 @@ fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<Stri
         return Err("it selects an extension, and none was offered");
     }
     let Some(chosen) = answer.get(SEC_WEBSOCKET_PROTOCOL) else {
-        // A server may choose none of the offers.
+        // The server may decline all offered subprotocols.
         return Ok(None);
     };
     match offered.iter().find(|offer| chosen == **offer) {
@@ -166,7 +166,8 @@ fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<Stri
     }
 }
 
-/// The `Sec-WebSocket-Accept` for a key, taken from the answer that a server would give.
+/// Computes the `Sec-WebSocket-Accept` for a key, by letting the server code answer a request with
+/// this key.
 fn expected_accept(key: &str) -> Option<HeaderValue> {
     let request = Request::get("/")
         .header(SEC_WEBSOCKET_KEY, key)

@@ -182,7 +182,7 @@ async fn a_read_of_the_client_may_be_dropped_at_any_byte() {
     let mut incoming = Vec::new();
     for byte in &frames {
         server.write_all(&[*byte]).await.unwrap();
-        // Polled once and dropped, even if the byte has arrived.
+        // The future of `next` is polled once and then dropped, even if the byte has arrived.
         tokio::select! {
             biased;
             next = client.next() => incoming.push(next.unwrap()),

@@ -159,7 +159,7 @@ async fn what_comes_between_two_answers_is_held_back() {
     io.flush().await.unwrap();
     io.write_all(b"not ours").await.unwrap();
     io.flush().await.unwrap();
-    // An answer that is held back stays held back after its end.
+    // The writes are already held back, so the call changes nothing.
     switch.defer_once_flushed();
     io.write_all(b"neither").await.unwrap();
     drop(io.into_inner());

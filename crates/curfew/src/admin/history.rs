@@ -106,7 +106,8 @@ fn table(publications: &[Entry]) -> String {
 }
 
 impl History {
-    /// A line about publications after `since` that are no longer available.
+    /// Returns a line about the publications after `since` that are no longer stored, if there are
+    /// any.
     fn lost(&self, since: Position) -> Option<String> {
         if self.position.epoch != since.epoch {
             return Some(format!(

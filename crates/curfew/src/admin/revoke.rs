@@ -158,7 +158,7 @@ fn receipt(receipt: &Value) -> String {
     sentence
 }
 
-/// A node's name with its id, or the id alone if no name is known.
+/// Returns a node's name followed by its id, or only the id if no name is known.
 fn named(id: &str, names: &Value) -> String {
     match names[id].as_str() {
         Some(name) => output::clean(&format!("{name} ({id})")),
@@ -166,8 +166,8 @@ fn named(id: &str, names: &Value) -> String {
     }
 }
 
-/// The likely reason why a user has no session. Empty if the user has a session, or if it is
-/// unknown whether the user has one.
+/// Returns the likely reason that a user has no session. The text is empty if sessions were found,
+/// or if the answers of some nodes are missing.
 fn nobody(kind: &str, answer: &Value) -> &'static str {
     let found = [&answer["closed"], &answer["would_close"]];
     let is_known = answer["nodes"]["missing"]
@@ -218,8 +218,7 @@ mod tests {
         assert!(text.contains("s1") && text.contains("n1") && !text.contains('\u{1b}'));
     }
 
-    /// The fault that this test prevents: the revocation of a name that no token has looks like
-    /// success.
+    /// Fault: the revocation of a user name that no token has looks like a success.
     #[test]
     fn nobody_is_told_where_a_user_has_no_session() {
         let none = json!({"closed":0,"nodes":{"missing":[]}});

@@ -31,8 +31,8 @@ unauthenticated = 65536
 log_level = "off"
 "#;
 
-/// The number of times that an answer must differ from the answer before it. The differences show
-/// that settings are swapped while requests are answered.
+/// The number of times that an answer must differ from the answer before it. These differences
+/// prove that settings were swapped while requests were answered.
 const CHANGES: usize = 500;
 
 fn configured(sets: &[&str]) -> Config {
@@ -111,9 +111,9 @@ async fn status(mut stream: TcpStream) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
-    // Neither configuration upgrades the request: the first allows only another origin, the second
-    // requires a token in a header. A node that mixed the origins of the second with the token
-    // sources of the first would upgrade it.
+    // Neither configuration upgrades the request: the first allows only another origin, and the
+    // second requires a token in a header. The request would be upgraded by a node that mixed the
+    // origins of the second with the token sources of the first.
     let configs = [
         configured(&[
             r#"server.allowed_origins=["https://other.example"]"#,
@@ -134,9 +134,9 @@ async fn an_upgrade_sees_origins_and_token_sources_of_one_snapshot() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_of_the_admin_api_sees_keys_and_limits_of_one_snapshot() {
-    // Neither configuration publishes: in the first the key has no right to publish, in the second
-    // the data is too large. A node that mixed the keys of the second with the limits of the first
-    // would publish.
+    // Neither configuration publishes: in the first the key has no right to publish, and in the
+    // second the data is too large. The data would be published by a node that mixed the keys of
+    // the second with the limits of the first.
     let key = "a key of the admin API with 32 bytes or more";
     let keys = |may: &str| format!(r#"admin.keys=[{{name="back-end",key="{key}",may=["{may}"]}}]"#);
     let configs = [

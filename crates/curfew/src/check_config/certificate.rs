@@ -26,7 +26,8 @@ pub(super) fn probe(file: &Path, now: Duration) -> Probe {
     }
 }
 
-/// Describes a usable certificate. The error is the reason why a certificate cannot be used.
+/// Returns a description of a usable certificate. The error is the reason that the certificate
+/// cannot be used.
 fn judge(file: &Path, now: Duration) -> Result<String, String> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
@@ -98,8 +99,8 @@ fn valid_at(chain: &[CertificateDer<'_>], now: Duration) -> Result<Validity, Str
 mod tests {
     use super::*;
 
-    /// Writes a certificate that is valid in 2020. The certificate is self-signed, or the file
-    /// lacks its issuer's certificate.
+    /// Writes a certificate that is valid in 2020. If the certificate is not self-signed, the file
+    /// lacks the certificate of its issuer.
     fn certificate(directory: &Path, is_self_signed: bool) -> std::path::PathBuf {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["gateway.example".to_owned()]).unwrap();

@@ -32,7 +32,7 @@ pub(crate) struct Misfit {
 }
 
 impl Misfit {
-    /// True if a problem at `path` exists only because this key was removed.
+    /// True if the removal of this key has caused the problem at `path`.
     pub(crate) fn explains(&self, path: &KeyPath) -> bool {
         let (this, other) = (self.path.segments(), path.segments());
         this == other || !self.unknown && this.split_last().is_some_and(|(_, above)| above == other)
@@ -72,7 +72,7 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
         let now = misfit.path.clone();
         misfit.path = original(&now, problems.iter().map(|problem| &problem.path));
         problems.push(misfit);
-        // The same problem would be found forever if its key cannot be removed.
+        // If its key cannot be removed, the same problem would be found again without end.
         if !now.remove(&mut rest) {
             break;
         }
@@ -83,7 +83,8 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
     }
 }
 
-/// A hint about the form of a list, if the key takes a list but has another value; empty otherwise.
+/// Returns a hint about the form of a list, if the key takes a list but has a value of another
+/// type. The hint is empty otherwise.
 fn as_list(schema: &Schema, path: &KeyPath, kind: &Kind) -> String {
     let Some(Shape::List(items)) = schema.find(path).map(|found| schema.shape(found)) else {
         return String::new();
@@ -156,8 +157,8 @@ fn original<'p>(path: &KeyPath, removed: impl Iterator<Item = &'p KeyPath>) -> K
     before
 }
 
-/// Describes a fault in Curfew's words. A value is described only by its type, because it may be
-/// secret.
+/// Describes a fault in Curfew's own terms. Of a value, only the type is shown, because the value
+/// may be secret.
 fn describe(kind: &Kind) -> String {
     match kind {
         Kind::UnknownField(key, known) => match nearest(key, known) {
@@ -213,7 +214,7 @@ fn words(expected: &str) -> String {
     }
 }
 
-/// The known word that `word` was probably meant to be.
+/// Returns the known word that `word` was probably meant to be.
 fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let word = word.to_ascii_lowercase();
     let close = |candidate: &&str| {

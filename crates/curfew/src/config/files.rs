@@ -93,8 +93,8 @@ impl Files {
         absent.map(|(key, _)| key.clone()).collect()
     }
 
-    /// The files whose contents have changed since the last check. If only a reload reads a file
-    /// and the file is missing, it does not count as changed, because it is being replaced.
+    /// Returns the files whose contents have changed since the last check. A missing file that only
+    /// a reload reads does not count as changed, because it is probably being replaced.
     pub(crate) fn changed(&mut self) -> Changed {
         let mut changed = Changed::default();
         for (key, seen) in &mut self.0 {
@@ -183,7 +183,7 @@ mod tests {
         keys
     }
 
-    /// The test prevents files that are read only once.
+    /// Fault: a file is read only once, and its changes have no effect.
     #[test]
     fn every_file_that_can_be_named_is_watched() {
         let folder = tempfile::tempdir().unwrap();

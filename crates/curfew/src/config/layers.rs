@@ -74,8 +74,8 @@ impl File {
         }
     }
 
-    /// The line on which the key at `path` is written, or else the line of the nearest key above
-    /// it.
+    /// Returns the line on which the key at `path` is written. If the file lacks the key, returns
+    /// the line of the nearest parent key.
     pub(crate) fn line(&self, path: &KeyPath) -> Option<usize> {
         use super::path::Segment;
         let mut at = self.positions.as_item();
@@ -183,9 +183,8 @@ fn from_variable(
 /// Variables of the command line that could be mistaken for settings.
 const OTHER_VARIABLES: [&str; 2] = ["CURFEW_ADMIN_KEY", "CURFEW_ADMIN_KEY_FILE"];
 
-/// The problem of a variable whose name differs from that of an existing key only by single
-/// underscores or lower case. If no problem were reported, the variable would silently have no
-/// effect.
+/// Reports a variable whose name differs from an existing key's name only by single underscores or
+/// lower case. Such a variable would otherwise silently have no effect.
 fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
     let upper = name.to_ascii_uppercase();
     let keys = upper.strip_prefix("CURFEW_")?;
@@ -205,8 +204,8 @@ fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
     })
 }
 
-/// The key below `above` that `name` may mean. The parts of `name` may be separated by any number
-/// of underscores.
+/// Returns the key below `above` that `name` may mean. Any number of underscores may separate the
+/// parts of `name`.
 fn named(schema: &Schema, above: &KeyPath, name: &str) -> Option<KeyPath> {
     let whole = above.key(name);
     if schema
@@ -240,8 +239,8 @@ fn from_set(schema: &Schema, set: &str) -> Result<Layer, ConfigProblem> {
         Some((keys, value)) if keys.iter().all(|key| !key.is_empty()) => {
             layer(schema, "--set".to_owned(), &keys, value)
         }
-        // The message does not repeat the text, because the text may be a secret whose key was
-        // forgotten.
+        // The message does not repeat the text. The text may be a secret that was given without its
+        // key.
         _ => Err(ConfigProblem {
             source: "--set".to_owned(),
             line: None,
@@ -277,9 +276,9 @@ fn layer(
     Ok(Layer { source, keys })
 }
 
-/// Reads text as the type that the key takes. Text of another type stays a string, and is reported
-/// later. A key of type text takes the text unchanged, so that a secret `0123456` does not become a
-/// number.
+/// Reads text as the type that the key takes. Text that does not fit the type stays a string, and
+/// the misfit is reported later. A key of type text takes the text unchanged, so that a secret
+/// `0123456` does not become a number.
 fn read(schema: &Schema, shape: Shape<'_>, text: &str) -> Result<Value, String> {
     Ok(match shape {
         Shape::Text => Value::from(text),

@@ -31,8 +31,8 @@ impl KeyPath {
         Self(segments)
     }
 
-    /// Converts the path of a figment error. In such a path, an index looks like a key, so the
-    /// values in `root` show which it is.
+    /// Converts the path of a figment error. Such a path writes an index like a key, so the values
+    /// in `root` decide between the two.
     pub(crate) fn resolve(root: &Value, parts: &[String]) -> Self {
         let mut at = Some(root);
         let mut segments = Vec::with_capacity(parts.len());
@@ -71,8 +71,8 @@ impl KeyPath {
         self.0.iter().try_fold(root, step)
     }
 
-    /// Removes the value at this path from `root`. Returns true if there was one. If an element of
-    /// a list is removed, the elements after it move up by one.
+    /// Removes the value at this path from `root`. Returns true if a value was there. After the
+    /// removal of a list's element, the later elements move up by one.
     pub(crate) fn remove(&self, root: &mut Value) -> bool {
         let Some((last, above)) = self.0.split_last() else {
             return false;

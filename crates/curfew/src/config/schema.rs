@@ -1,5 +1,5 @@
-//! Facts about keys from the sections' JSON schemas: the type, the description and the default of
-//! each key.
+//! Facts about keys, read from the JSON schemas of the sections: the type, the description and the
+//! default of each key.
 
 use curfew_model::setting::duration;
 use schemars::JsonSchema;
@@ -44,7 +44,7 @@ impl Schema {
         }
     }
 
-    /// True for a key that takes a duration. The key's default shows this.
+    /// True for a key that takes a duration, as its default shows.
     pub(crate) fn is_duration(&self, path: &KeyPath) -> bool {
         let default =
             path.segments()
@@ -139,7 +139,7 @@ impl Schema {
         any.is_object().then_some(any)
     }
 
-    /// The values an enumeration takes; empty for anything else.
+    /// Returns the values that an enumeration takes; empty for any other schema.
     pub(crate) fn choices<'s>(&'s self, schema: &'s Value) -> Vec<&'s Value> {
         let schema = self.deref(schema);
         if let Some(values) = schema.get("enum").and_then(Value::as_array) {

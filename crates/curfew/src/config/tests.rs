@@ -368,8 +368,8 @@ fn sections_are_checked_against_each_other() {
     );
 }
 
-/// The fault that this test prevents: a token fits the bounds for opening a session, but not the
-/// bound for a refresh, and no warning says so.
+/// Fault: a token is short enough to open a session but too long for a refresh, and no warning says
+/// so.
 #[test]
 fn tokens_that_can_open_a_session_and_not_refresh_it_are_told() {
     let warned = |sets: &[&str]| {

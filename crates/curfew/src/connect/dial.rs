@@ -26,7 +26,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The path of the endpoint, for a URL without a path.
 const DEFAULT_PATH: &str = "/ws";
 
-/// Maximum number of characters shown of a refusal's body that does not come from Curfew.
+/// Maximum number of characters that are shown of the body of a refusal by another server than
+/// Curfew.
 const MAX_BODY_SHOWN: usize = 500;
 
 /// The transport of a WebSocket.
@@ -168,7 +169,7 @@ impl Target {
             .connect(name, stream)
             .await
             .with_context(|| {
-                format!("speak TLS with {address} (--ca-file trusts a certificate of your own)")
+                format!("TLS handshake with {address} (is its certificate trusted? see --ca-file)")
             })?;
         Ok(Box::new(stream))
     }

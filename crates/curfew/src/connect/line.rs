@@ -34,7 +34,7 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) struct Lines {
     next_id: u64,
-    /// The channel subscribed to last. Text that is not JSON is published there.
+    /// The channel that was subscribed to last. Text that is not JSON is published there.
     channel: Option<String>,
 }
 
@@ -56,7 +56,8 @@ impl Lines {
         if !line.starts_with('/') {
             return match serde_json::from_str::<IgnoredAny>(line) {
                 Ok(_) => Input::Send(line.to_owned()),
-                // The line may be a command with a token, which must not be published as text.
+                // The line may be a mistyped command that holds a token, so it must not be
+                // published as text.
                 Err(error) if line.starts_with(['{', '[', '"']) => Input::Wrong(format!(
                     "this is no JSON and is not sent: {error}; to publish it as a text, put it in quotes: /pub CHANNEL \"...\""
                 )),
@@ -89,7 +90,8 @@ impl Lines {
         }
     }
 
-    /// Publishes text that is not JSON. If it were sent unchanged, it would end the session.
+    /// Publishes text that is not JSON. The server would end the session if the text were sent as
+    /// it is.
     fn say(&mut self, text: &str) -> Input {
         let Some(channel) = self.channel.clone() else {
             return Input::Wrong(
@@ -158,8 +160,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// The fault that this test prevents: a mistyped command is published to everyone in the
-    /// channel.
+    /// Fault: a mistyped command is published to all subscribers of the channel.
     #[test]
     fn what_begins_like_json_is_never_published_as_a_text() {
         let mut lines = Lines::new();

@@ -1,5 +1,5 @@
-//! Positions of subscriptions in their channels' streams. They are tracked as a client does that
-//! will reconnect.
+//! Positions of subscriptions in the streams of their channels. The positions are tracked in the
+//! same way as by a client that wants to reconnect.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,10 +7,10 @@ use curfew_model::{Epoch, Position};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Tracks the frames of a connection in both directions.
+/// Tracks positions by the frames that a connection sends and receives.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Subscriptions without an answer, by the command's id as JSON.
+    /// Subscriptions that are not answered yet, by the command's id as JSON.
     asked: HashMap<String, Asked>,
     /// The position of each subscription whose channel has a stream.
     held: BTreeMap<String, Position>,
@@ -61,7 +61,7 @@ impl Places {
         }
     }
 
-    /// Records a received frame. Returns a remark if the frame tells which messages were missed.
+    /// Records a received frame. Returns a remark if the frame says which messages were missed.
     pub(super) fn received(&mut self, text: &str) -> Option<String> {
         let frame: Frame = serde_json::from_str(text).ok()?;
         match frame.r#type.as_str() {
@@ -70,7 +70,8 @@ impl Places {
                 (frame.r#type == "ok").then(|| self.subscribed(asked, &frame))?
             }
             "message" => {
-                // A message without an offset does not move the position. A gap frame follows it.
+                // A message without an offset does not move the position. The server sends a gap
+                // frame after it.
                 let held = self.held.get_mut(frame.channel.as_ref()?)?;
                 held.offset = frame.offset?;
                 None
@@ -91,8 +92,8 @@ impl Places {
         }
     }
 
-    /// Records the answer to a subscription. After a recovery, the position moves with the messages
-    /// that follow.
+    /// Records the answer to a subscription. After a successful recovery, the position stays at
+    /// `since`, and each recovered message moves it.
     fn subscribed(&mut self, asked: Asked, answer: &Frame) -> Option<String> {
         let channel = asked.channel;
         let Some(position) = answer.position() else {
@@ -125,7 +126,7 @@ impl Places {
         remark
     }
 
-    /// A line for each position, for the next connection.
+    /// Returns a line for each position, to be used by the next connection.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
         let line = |(channel, position): (&String, &Position)| {
             format!("position in {channel}: {position}")

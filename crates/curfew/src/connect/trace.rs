@@ -18,8 +18,8 @@ impl Traces {
         Self { pages, last: None }
     }
 
-    /// A line with the page of the trace that this frame or refusal names. `None` if the last line
-    /// named the same trace.
+    /// Returns a line with the page of the trace that this frame or refusal names. Returns `None`
+    /// if the last line already named this trace.
     pub(super) fn line(&mut self, told: &str) -> Option<String> {
         // Most frames name no trace.
         let pages = self.pages.as_ref().filter(|_| told.contains("\"trace\""))?;

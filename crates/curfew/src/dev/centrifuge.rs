@@ -13,7 +13,7 @@ use crate::config::Config;
 /// The secret with which the suites sign tokens.
 pub(super) const SECRET: &str = "secret";
 
-/// What is lax on such a node, in its log and in the text that it prints.
+/// The warning that the log and the printed text show: it lists the checks that such a node omits.
 pub(super) const WARNING: &str = "--centrifuge is for test suites alone: everyone may sign tokens, since their secret is well-known, tokens need no exp, and clients need no token";
 
 /// The channels whose history is too short for some recoveries.

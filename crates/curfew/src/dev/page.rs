@@ -1,9 +1,9 @@
 //! The demo page and the few routes that it needs, on the public listener of `curfew dev` only.
 //!
-//! The routes mint tokens and revoke without a key. They therefore answer only requests that carry
+//! Some routes make tokens and revoke without a key. They therefore answer only requests that carry
 //! a secret value from the page, which other sites cannot read. The `Host` of a request must also
-//! name this machine, which excludes other sites whose names resolve to it. The page also has the
-//! admin key, for a command to paste into a terminal.
+//! name this machine: a site whose name resolves to this machine is thereby excluded. The page also
+//! holds the admin key, for a command to paste into a terminal.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -162,8 +162,8 @@ impl Page {
             "address": self.public.to_string(),
             "admin": self.admin.to_string(),
         });
-        // The SDK's script has the nonce too, so that the Content-Security-Policy need not allow
-        // the script's host.
+        // The nonce also permits the script of the SDK, so that the Content-Security-Policy need
+        // not allow the script's host.
         let html = self
             .html
             .replace("{{nonce}}", &nonce)

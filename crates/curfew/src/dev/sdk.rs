@@ -45,7 +45,7 @@ impl Sdk {
         })
     }
 
-    /// The address from which the page loads the SDK, and the digest that it requires.
+    /// The address from which the page loads the SDK, and the digest that the file must have.
     pub(super) fn config(&self) -> Value {
         match self.file {
             Some(_) => json!({ "address": PATH }),

@@ -96,7 +96,7 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// True for an issuer of Keycloak. Only Keycloak's issuers end in `/realms/` and a name.
+/// True for an issuer of Keycloak. Only the URL of a Keycloak issuer ends in `/realms/` and a name.
 fn is_keycloak(issuer: &Issuer) -> bool {
     let path = issuer
         .issuer
@@ -105,9 +105,9 @@ fn is_keycloak(issuer: &Issuer) -> bool {
     path.is_some_and(|(above, realm)| above.ends_with("/realms") && !realm.is_empty())
 }
 
-/// Explains the two cases of a Keycloak realm. If several logins end at once, a Keycloak with
-/// #49949 sends a logout token for each; a Keycloak without it sends one token for only one of the
-/// logins.
+/// Explains the two cases for a Keycloak realm in which several logins end at once. A Keycloak with
+/// the fix #49949 sends a logout token for each login. A Keycloak without the fix sends a single
+/// token, which names only one of the logins.
 fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
     match scope {
         LogoutScope::User => findings.note(
@@ -121,7 +121,8 @@ fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
     }
 }
 
-/// Checks that the `aud` of logout tokens is accepted. It is the same as in ID tokens: the client.
+/// Checks that the `aud` of logout tokens is accepted. Logout tokens have the same `aud` as ID
+/// tokens: the client.
 fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Findings) {
     let accepted = issuer.accepted_logouts().unwrap_or_default();
     let clients = id.audience();
@@ -139,7 +140,7 @@ fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Finding
     }
 }
 
-/// Checks that `sid` would find the session.
+/// Checks that a logout's `sid` would find the session.
 fn login(access: &Shown, of_login: &Shown, index: usize, claim: &str, findings: &mut Findings) {
     let by_user = format!(
         "set auth.issuers[{index}].logout_scope = \"user\", and one login's logout ends all of the user's"
@@ -165,7 +166,7 @@ fn login(access: &Shown, of_login: &Shown, index: usize, claim: &str, findings: 
     }
 }
 
-/// Checks that `sub` would find the user.
+/// Checks that a logout's `sub` would find the user.
 fn user(access: &Shown, of_login: &Shown, findings: &mut Findings) {
     match (access.text_of("sub"), of_login.text_of("sub")) {
         (Some(ours), Some(theirs)) if ours == theirs => {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::output;
 
-/// A refusal, and the data to understand it.
+/// The refusal of a token, with the data that explains it.
 pub(super) struct Refusal {
     pub(super) error: AuthError,
     /// The members of the token, unverified; `null` for absent members.
@@ -29,8 +29,8 @@ impl Refusal {
             "iss": said(&claims, "iss"),
             "aud": said(&claims, "aud"),
         });
-        // These claims are in a separate object, because the header's members may have the same
-        // names.
+        // These claims are in a separate object, because a required claim may have the same name as
+        // a member of the header.
         let required = issuers
             .iter()
             .flat_map(|issuer| issuer.required_claims.keys());

@@ -251,8 +251,8 @@ fn a_position_leads_connect_back_to_what_was_missed() {
     let place = position(&told);
     assert!(place.ends_with(":1"), "{place}");
 
-    // The client is disconnected now. The last publication is sent twice, as a program does that
-    // got no answer.
+    // The client is disconnected now. The last publication is sent twice, as by a program that has
+    // received no answer.
     publish("2", &[]);
     let first = publish("3", &["--key", "three"]);
     let again = publish("3", &["--key", "three"]);

@@ -51,7 +51,8 @@ fn split(bytes: &[u8], at: u8) -> Vec<&[u8]> {
         .collect()
 }
 
-/// A token, or the content of a quoted string.
+/// Returns the value of a parameter. The value is a token (RFC 9110 §5.6.2), or a quoted string
+/// whose quotes are removed.
 fn unquoted(value: &[u8]) -> Vec<u8> {
     let inner = value
         .strip_prefix(b"\"")
@@ -68,7 +69,7 @@ fn unquoted(value: &[u8]) -> Vec<u8> {
     text
 }
 
-/// An address, with or without a port; an IPv6 address with a port is in brackets.
+/// Parses an address with or without a port. An IPv6 address with a port is in brackets.
 fn node(bytes: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(bytes).ok()?;
     let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());

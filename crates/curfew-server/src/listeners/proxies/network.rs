@@ -12,8 +12,8 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Parses `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32` or `unix`. The error continues a sentence
-    /// that begins with the text.
+    /// Parses `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32` or `unix`. The error completes a sentence
+    /// that begins with `text`.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text == "unix" {
             return Ok(Self {

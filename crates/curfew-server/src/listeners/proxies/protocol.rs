@@ -13,7 +13,8 @@ const FIXED_BYTES: usize = 16;
 /// Longest header of version 1, its line break included.
 const MAX_LINE_BYTES: usize = 107;
 
-/// Longest header of version 2 that is read: addresses, and fields that some load balancers add.
+/// Longest header of version 2 that is read. A header has addresses, and fields that some load
+/// balancers add.
 const MAX_BYTES: usize = 2048;
 
 /// A header.

@@ -9,11 +9,11 @@ use std::collections::HashSet;
 use curfew_auth::SessionKeyId;
 use parking_lot::Mutex;
 
-/// Number of sessions in one generation.
+/// Maximum number of sessions in one generation.
 const GENERATION: usize = 32 * 1024;
 
-/// The ids of the keys of the remembered sessions, in two generations. When the younger generation
-/// is full, it replaces the older generation, so that the latest sessions are remembered.
+/// The key ids of the remembered sessions, in two generations. A full young generation becomes the
+/// old one, whose sessions are forgotten. The latest sessions thus stay remembered.
 #[derive(Debug, Default)]
 pub(super) struct Familiar(Mutex<Generations>);
 

@@ -10,8 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use curfew_model::NodeId;
 
-/// Number of message numbers that are remembered for each sender. At most this many later messages
-/// may overtake a message.
+/// Number of message numbers that are remembered for each sender. A message is accepted even if up
+/// to this number of later messages arrive before it.
 const NUMBERS: usize = 64;
 
 /// Maximum number of senders of one session. No sender is forgotten, because the messages of a

@@ -21,8 +21,8 @@ use tracing::warn;
 use super::replays::{NotNew, Received};
 use crate::metrics::{RelayDropReason, ServerMetrics};
 
-/// Maximum number of messages from other nodes that wait for one session. A message waits while
-/// earlier commands fill the session's inlet.
+/// Maximum number of messages from other nodes that wait for one session. Messages wait while the
+/// session's inlet is full of earlier commands.
 const WAITING_OF_SESSION: usize = 128;
 
 /// Maximum size of the waiting messages of all sessions, in KiB.
@@ -95,8 +95,9 @@ impl Emulated {
         self.sessions.lock().get(&id).cloned()
     }
 
-    /// Accepts a message from another node. The message's position among the session's messages is
-    /// fixed when this method returns, before its future completes.
+    /// Accepts a message from another node. The order of a session's messages is the order of the
+    /// calls of this method: the message has its position as soon as the call returns, before the
+    /// future completes.
     pub(crate) fn take_relayed(&self, message: &[u8]) -> BoxFuture<'static, Relayed> {
         let (session, commands) = match self.open(message) {
             Ok(opened) => opened,
