@@ -211,8 +211,9 @@ impl Member {
     }
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
-    /// answer that opens a session is last to be known, and first to be sent. It has publications of
-    /// the channels in `of`.
+    /// frame is the answer that opens the session. Frames may be queued before the answer is known,
+    /// but the client must receive the answer first. `of` lists the channels whose publications the
+    /// answer carries.
     pub fn send_first(&self, hub: &Hub, frame: Bytes, of: Vec<Channel>) {
         hub.count_queued(self.outbox.push_first(frame, of));
     }

@@ -12,7 +12,8 @@ use crate::metrics::DropReason;
 use crate::wire::Frames;
 use crate::{Hub, Member};
 
-/// Sessions whose entries are read under one lock. Subscriptions wait for it.
+/// Maximum number of sessions whose entries are read under one lock. Subscriptions wait for the
+/// lock meanwhile.
 const READ_AT_ONCE: usize = 512;
 
 /// The entries of this node's sessions.
@@ -22,8 +23,8 @@ pub(crate) struct Presence {
     by_session: Mutex<HashMap<SessionId, Vec<PresenceEntry>>>,
     /// The number of entries. While it is 0, lookups are skipped.
     count: AtomicUsize,
-    /// The sessions with entries that were taken and are not removed at the backend yet, with the
-    /// number of those.
+    /// The sessions with entries that were taken here and are not yet removed at the backend, with
+    /// the number of these entries.
     departing: Mutex<HashMap<SessionId, usize>>,
     /// The sessions that are sent the joins and leaves of a channel.
     told: Channels,
@@ -66,8 +67,8 @@ impl Hub {
         entries.clone()
     }
 
-    /// Takes the entry of a session in a channel; `None` if it has none. The session
-    /// [departs](Hub::is_departing) until [`Hub::note_departed`].
+    /// Takes the entry of a session in a channel; `None` if it has none. The session counts as
+    /// [departing](Hub::is_departing) until [`Hub::note_departed`].
     pub fn take_presence(&self, session: SessionId, channel: &Channel) -> Option<PresenceEntry> {
         if self.presence_count() == 0 {
             return None;
@@ -85,7 +86,8 @@ impl Hub {
         Some(entry)
     }
 
-    /// As [`Hub::take_presence`], in every channel. The session is not told of others any more.
+    /// Like [`Hub::take_presence`], for every channel. Joins and leaves of other sessions are no
+    /// longer sent to the session.
     pub fn take_all_presence(&self, member: &Member) -> Vec<PresenceEntry> {
         if self.presence_count() == 0 {
             return Vec::new();
@@ -108,7 +110,8 @@ impl Hub {
         }
     }
 
-    /// Notes that an entry that was taken is removed at the backend, or is left to it.
+    /// Notes that a taken entry was removed at the backend, or that this node no longer tries to
+    /// remove it.
     pub fn note_departed(&self, session: SessionId) {
         let mut departing = self.presence.departing.lock();
         let left = departing.get_mut(&session);
@@ -120,7 +123,7 @@ impl Hub {
         }
     }
 
-    /// True while an entry of the session was taken and is not removed at the backend.
+    /// True while a taken entry of the session is not yet removed at the backend.
     pub fn is_departing(&self, session: SessionId) -> bool {
         self.presence.departing.lock().contains_key(&session)
     }
@@ -132,7 +135,8 @@ impl Hub {
         entries.is_some_and(|entries| entries.iter().any(|known| known.number == entry.number))
     }
 
-    /// The entries of these sessions. Of many sessions they are not all of one moment.
+    /// The entries of these sessions. The entries of many sessions are not all read at the same
+    /// moment.
     pub fn presence_of(&self, sessions: &[SessionId]) -> Vec<PresenceEntry> {
         if self.presence_count() == 0 {
             return Vec::new();

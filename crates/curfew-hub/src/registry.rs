@@ -389,8 +389,8 @@ impl Hub {
     }
 
     /// Tells a session to end. Returns true if `ending` becomes the reason. The first reason stays,
-    /// except that a revocation replaces any other, and that frames which cannot be taken back end a
-    /// session that would still write them.
+    /// with two exceptions: a revocation replaces any other reason, and `INSUFFICIENT_STATE`
+    /// replaces a reason under which queued frames would still be sent.
     pub fn end(&self, member: &Member, ending: Ending) -> bool {
         let Some((bytes, frames)) = member.outbox().end(ending) else {
             return false;

@@ -19,8 +19,8 @@ pub struct Revoked {
 }
 
 impl Hub {
-    /// Ends every session whose token `key` names and `revocation` covers, and every subscription
-    /// whose own token they name and cover.
+    /// Ends every session whose token `key` names and `revocation` covers. Also ends every
+    /// subscription whose own token `key` names and `revocation` covers.
     ///
     /// After this returns, nothing is queued for the ended sessions and subscriptions. Nothing is
     /// delivered to a session that [has left](Member::has_left). A session whose subscription ends
@@ -125,9 +125,10 @@ impl Hub {
         }
     }
 
-    /// Takes a channel away from a session: it listens no more, and no frame of the channel waits
-    /// for it. Its task is to tell the client. The session ends if such a frame is out of reach in
-    /// its queue; then its client comes back.
+    /// Takes a channel away from a session: the session no longer listens, and the channel's
+    /// waiting frames are dropped from its queue. The session's task then notifies the client. If
+    /// one of these frames can no longer be taken back, the session ends instead, and its client
+    /// reconnects.
     pub fn withdraw(&self, channel: &Channel, member: &Member, reason: DropReason) {
         // Removed first, so that no frame is queued after the waiting frames are dropped.
         self.channels.remove(channel, member);
@@ -138,7 +139,7 @@ impl Hub {
     }
 
     /// Drops the frames of a channel that wait for a session, and counts them. Returns false, and
-    /// drops nothing, if one of them is out of reach.
+    /// drops nothing, if one of the frames can no longer be taken back.
     fn drop_waiting(&self, channel: &Channel, member: &Member, reason: DropReason) -> bool {
         let wire = self.wires.get(member.wire());
         let dropped = member.outbox().withdraw(channel, wire);

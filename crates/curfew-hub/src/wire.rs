@@ -42,8 +42,8 @@ pub trait Framing: fmt::Debug + Send + Sync + 'static {
         write: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Option<Bytes>;
 
-    /// The content of a frame that [`message`](Self::message) has made. What the framing puts behind
-    /// the content may follow it.
+    /// The content of a frame that [`message`](Self::message) has made. The returned slice may also
+    /// contain the bytes that the framing appends to the content.
     fn content<'f>(&self, frame: &'f [u8]) -> &'f [u8];
 
     /// The frame that asks the client for a sign of life.
@@ -152,8 +152,8 @@ impl Wire {
         })
     }
 
-    /// True if the frame, which this wire has made, is a push of a kind that only the subscribers of
-    /// `channel` are sent.
+    /// True if `frame` is a push that is sent only to subscribers of `channel`. This wire must have
+    /// encoded the frame.
     pub fn is_of(&self, frame: &[u8], channel: &Channel) -> bool {
         self.protocol.is_of(self.framing.content(frame), channel)
     }
@@ -214,7 +214,7 @@ impl Wires {
         WireId(0)
     }
 
-    /// The wire of a name offered in `Sec-WebSocket-Protocol`.
+    /// The wire of a subprotocol offered in `Sec-WebSocket-Protocol`.
     pub fn find(&self, subprotocol: &str) -> Option<WireId> {
         self.find_over(Carrier::WebSocket, subprotocol)
     }

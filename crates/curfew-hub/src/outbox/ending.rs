@@ -25,8 +25,9 @@ impl Ending {
         [Disconnect::REVOKED, Disconnect::REAUTH_REQUIRED].contains(&self.disconnect)
     }
 
-    /// True if this ending takes the place of an earlier one: a revocation of any other, and one for
-    /// frames that cannot be taken back of one that lets them out.
+    /// True if this ending replaces an earlier one. A revocation replaces every ending that is not
+    /// a revocation, and `REVOKED` replaces `REAUTH_REQUIRED` as well. `INSUFFICIENT_STATE`
+    /// replaces each ending under which queued frames may still be sent.
     pub(super) fn replaces(self, earlier: Self) -> bool {
         let is_earlier = |disconnect| earlier.disconnect == disconnect;
         if self.is_revocation() {

@@ -26,7 +26,8 @@ use crate::{FrameCounts, Wire};
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// The marks of frames in the normal lane, in order of their places, which count from the front.
+    /// The marks of frames in the normal lane, each with the index of its frame from the front, in
+    /// ascending order.
     marks: Option<Box<Vec<(usize, Mark)>>>,
     /// True if the first notice is the answer to the upgrade request, which is no frame.
     has_answer: bool,
@@ -151,11 +152,12 @@ impl Lanes {
         bytes
     }
 
-    /// Drops the frames of `channel`, which `wire` has made. Returns the dropped bytes and frames;
-    /// `None`, and drops nothing, if one of them is written in part or is an answer.
+    /// Drops the frames of `channel`. `wire` must have encoded them. Returns the dropped bytes and
+    /// frames. Returns `None`, and drops nothing, if one of these frames is written in part or is
+    /// an answer that the client waits for.
     pub(super) fn withdraw(&mut self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
-            // The socket holds back bytes that may be of the channel.
+            // The socket holds back bytes of normal frames, which may belong to the channel.
             return None;
         }
         let mut marks = self.marks.iter().flat_map(|marks| marks.iter());
@@ -167,7 +169,8 @@ impl Lanes {
         Some((dropped.iter().map(Bytes::len).sum(), dropped.len()))
     }
 
-    /// Takes frames out of the normal lane, by their place and their bytes.
+    /// Takes out of the normal lane each frame for which `is_taken` returns true. `is_taken` is
+    /// called with the frame's index and the frame.
     fn take_out(&mut self, is_taken: impl Fn(usize, &Bytes) -> bool) -> Vec<Bytes> {
         let (mut taken, mut places, mut place) = (Vec::new(), Vec::new(), 0);
         self.normal.retain(|frame| {
@@ -182,7 +185,7 @@ impl Lanes {
         if let Some(marks) = &mut self.marks {
             marks.retain(|(place, _)| places.binary_search(place).is_err());
             for (place, _) in marks.iter_mut() {
-                // Each frame that is taken moves the later ones up by one.
+                // Each frame that is taken out lowers the index of the later frames by one.
                 *place -= places.partition_point(|taken| taken < place);
             }
         }
@@ -226,8 +229,8 @@ impl Lanes {
         (bytes, normal.len())
     }
 
-    /// The next step, with or without access. `None` if no frame waits, or a partly written frame
-    /// has to wait for access.
+    /// The next step; `access` is true if the session has access. `None` if no frame waits, or if a
+    /// partly written frame has to wait for access.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
             // Held bytes block every other write, because they are earlier in the stream.

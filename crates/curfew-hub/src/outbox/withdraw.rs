@@ -9,17 +9,17 @@ use crate::Wire;
 /// What is known of a frame in the normal lane besides its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
-    /// It is a notice that keeps its turn.
+    /// The frame is a notice that must not overtake normal frames.
     Notice,
-    /// It is an answer with publications of the channel.
+    /// The frame is an answer that carries publications of this channel.
     Answer(Channel),
-    /// It is written in part, and was this.
+    /// The frame is written in part; the value is the whole frame.
     Begun(Bytes),
 }
 
 impl Mark {
-    /// True for a frame of `channel` that cannot be taken back: the client waits for it, or has a
-    /// part of it.
+    /// True for a frame of `channel` that cannot be taken back: the client waits for the frame, or
+    /// has received a part of it.
     pub(super) fn is_out_of_reach(&self, channel: &Channel, wire: &Wire) -> bool {
         match self {
             Self::Notice => false,
@@ -36,9 +36,9 @@ impl Outbox {
         std::mem::take(&mut self.state.lock().reconsider)
     }
 
-    /// Drops the frames of a subscription that was taken away. They are known by their bytes, which
-    /// are of `wire`. Returns the dropped bytes and frames; `None` if one of them is out of reach:
-    /// it is being written, or the client waits for it.
+    /// Drops the frames of a subscription that was taken away. The frames are recognized by their
+    /// bytes, which `wire` has encoded. Returns the dropped bytes and frames. Returns `None` if one
+    /// of the frames cannot be taken back: it is being written, or the client waits for it.
     pub(crate) fn withdraw(&self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         if state.lanes.normal_bytes() < state.unwritten {

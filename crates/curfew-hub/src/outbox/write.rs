@@ -18,8 +18,8 @@ pub(crate) struct Access<'a> {
     pub(crate) lease: &'a DeliveryLease,
     pub(crate) clock: &'a dyn Clock,
     /// A recent reading of the wall clock that many sessions share. If the clock is set forward
-    /// after the reading, the change is noticed one turn late. The token's end on the monotonic
-    /// clock is checked each time.
+    /// after the reading, the change is noticed at the next reading. The token's end on the
+    /// monotonic clock is checked each time.
     pub(crate) wall: Option<Duration>,
     pub(crate) member: &'a Member,
 }

@@ -14,7 +14,8 @@ use curfew_model::{Epoch, GapReason, MAX_OFFSET, Position, Publication};
 
 pub(super) use replay::Replay;
 
-/// Maximum number of publications that wait for a missing one. The stream stores further ones.
+/// Maximum number of publications that wait for a missing one. Further publications are read from
+/// the stream later.
 const MAX_WAITING: usize = 1024;
 
 /// Maximum size of the data in the waiting publications, in bytes.
@@ -70,14 +71,15 @@ pub(super) struct Feed {
     is_interrupted: bool,
     /// The latest time of a publication delivered, in milliseconds since 1970.
     newest_at: u64,
-    /// True if the stream has given an offset to two publications, so that it has gone back.
+    /// True if the stream has given the same offset to two publications: it has lost the first of
+    /// them and gone back.
     has_gone_back: bool,
     /// The last publications delivered, without holes.
     window: VecDeque<Publication>,
     window_bytes: usize,
     /// The newest position that pub/sub has shown, until the feed has reached it.
     ahead: Option<Position>,
-    /// The number of reads that showed another epoch than that of `ahead`.
+    /// The number of reads that showed an epoch other than the epoch of `ahead`.
     contradicted: u8,
     /// Publications of the epoch of `ahead` that wait for missing ones, as far as there is room.
     waiting: BTreeMap<u64, Publication>,
@@ -128,16 +130,17 @@ impl Feed {
         self.at.filter(|_| self.is_confirmed)
     }
 
-    /// The position of the last publication delivered, if a subscriber may join there: it agrees
-    /// with the stream. During an interruption only a `read` made for the subscriber shows that.
+    /// The position of the last publication delivered, if a subscriber may join there: the position
+    /// agrees with the stream. During an interruption, only a `read` made for the subscriber can
+    /// show this agreement.
     pub(super) fn joinable(&self, read: Option<ReadPart<'_>>) -> Option<Position> {
         let is_fresh = read.is_some_and(|read| read.doubts == self.doubts);
         self.confirmed()
             .filter(|_| !self.is_interrupted || is_fresh)
     }
 
-    /// The position that the stream has reached at least. Beyond every top if the stream has gone
-    /// back, so that it begins another epoch.
+    /// The position that the stream has reached at least. If the stream has gone back, the offset
+    /// is the highest possible, so that the stream is found behind it and begins another epoch.
     pub(super) fn seen(&self) -> Option<Position> {
         let offset = |at: Position| match self.has_gone_back {
             true => MAX_OFFSET,
@@ -187,8 +190,9 @@ impl Feed {
         self.is_interrupted = false;
     }
 
-    /// Compares the feed's position with the stream's. `doubts` was read before the comparison.
-    /// Returns true if they are equal, which confirms the position unless something may be missing.
+    /// Compares the feed's position with the stream's; `doubts` was read before the comparison.
+    /// Returns true if the positions are equal. Equal positions confirm the feed, unless it misses
+    /// publications or a doubt has arisen since.
     pub(super) fn confirm(&mut self, position: Position, doubts: u64, now: Instant) -> bool {
         if self.at != Some(position) {
             return false;
@@ -232,7 +236,8 @@ impl Feed {
         let Position { epoch, offset } = entry.position;
         match self.at {
             Some(at) if at.epoch == epoch && offset <= at.offset => {
-                // A publication that was delivered is not newer than the newest of them.
+                // `newest_at` covers every delivered publication. A publication with a later time
+                // was not delivered, although its offset was.
                 if entry.at > self.newest_at {
                     self.has_gone_back = true;
                     self.doubt();

@@ -18,9 +18,9 @@ pub(in crate::streams) enum Replay {
 }
 
 impl Feed {
-    /// The publications after `since` up to the feed's position. `read` is a part that was read and
-    /// ingested for this subscriber; it replaces the window if the window has no room. `came_at` is
-    /// the time of day at which the subscriber arrived.
+    /// The publications after `since` up to the feed's position. `read` is the part of the stream
+    /// that was read and ingested for this subscriber; it serves in place of a window that has no
+    /// room. `came_at` is the time of day at which the subscriber arrived.
     pub(in crate::streams) fn replay(
         &mut self,
         since: Position,
