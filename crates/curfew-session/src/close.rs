@@ -36,9 +36,9 @@ const NO_CODE: u16 = 1005;
 const NO_CLOSE: u16 = 1006;
 
 impl SessionState {
-    /// Refuses a token that came with the command of this `id` or with the request: tells the
-    /// client the reason, then ends the connection. `None` if the client is expected to close the
-    /// connection itself.
+    /// Refuses the token of the command `id` or of the upgrade request: tells the client the
+    /// reason, then ends the connection. `None` if the client is expected to close the connection
+    /// itself.
     pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Option<End> {
         let reply = match &refusal.failure {
             Some((reason, message)) => Reply::AuthFailed {
@@ -82,7 +82,7 @@ struct Ended {
     /// The session that has left the hub; `None` if no session was open.
     whose: Option<SessionIdentity>,
     undelivered: Undelivered,
-    /// The removals of its entries of presence.
+    /// The removals of the session's presence entries, in progress.
     departures: Vec<Departure>,
     /// The span of the end, open until the socket is closed.
     span: Span,
@@ -96,8 +96,8 @@ struct Patience {
     deadline: Instant,
 }
 
-/// Ends a connection. The session stays in the hub, within the timeout, while frames remain that a
-/// revocation must still be able to withhold.
+/// Ends a connection. While frames wait that a revocation must still be able to withhold, the
+/// session stays in the hub, at most for the timeout.
 pub(crate) async fn close(session: Session, end: End) {
     let Session {
         mut transport,
@@ -111,7 +111,8 @@ pub(crate) async fn close(session: Session, end: End) {
     };
     let mut ended = leave(&mut state, &mut transport, end, &patience).await;
     depart(&mut ended, &patience).await;
-    // Recorded before the client is notified, because `closing` names the trace of the end.
+    // Recorded before the client is notified, because the message `closing` contains the trace of
+    // the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
     // Released last: the connection counts until its socket is closed.
@@ -155,7 +156,8 @@ async fn leave(
         // fail.
         state.context.node.hub().end(&member, ending);
     }
-    // Before the last frames, for which a slow client has time.
+    // Presence ends before the last frames are written: a slow client may take long to read these
+    // frames.
     let departures = node.depart_from_all(&member);
     if ending.is_some() {
         let last = poll_fn(|cx| {
@@ -193,8 +195,9 @@ async fn leave(
     }
 }
 
-/// Waits until the session's entries of presence are removed: who is told of the end is gone from
-/// the lists. Half of the time that is left is kept for telling.
+/// Waits until the session's presence entries are removed: once the client learns of the end,
+/// presence must not list the session any more. Half of the time left is reserved for notifying the
+/// client.
 async fn depart(ended: &mut Ended, patience: &Patience) {
     let departures = mem::take(&mut ended.departures);
     if departures.is_empty() || matches!(ended.end, End::ConnectionLost) {
@@ -206,7 +209,8 @@ async fn depart(ended: &mut Ended, patience: &Patience) {
             departure.wait().await;
         }
     };
-    // On the heap: few sessions have any, and the future of each would have room for it.
+    // Boxed: few sessions have presence entries, but the future of each session would reserve room
+    // for this wait.
     let waiting = Box::pin(time::timeout(left / 2, all));
     waiting.await.ok();
 }

@@ -30,7 +30,7 @@ pub struct SessionSettings {
     pub anonymous: Option<Duration>,
     /// `auth.login_claim`: the claim that names a token's login.
     pub login_claim: String,
-    /// `[policy]`: authorizes.
+    /// `[policy]`, which authorizes commands.
     pub policy: Arc<Policy>,
     /// `[[channels]]`: the options of each channel.
     pub channels: ChannelEntries,

@@ -17,7 +17,7 @@ use crate::open::SessionState;
 use crate::rate::CommandRate;
 use crate::run::End;
 
-/// Time above the rate, without a pause, after which a client is closed.
+/// A client is closed after it has exceeded its rate for this long without a pause.
 const SUSTAINED: Duration = Duration::from_secs(10);
 
 /// The name under which requests that are not commands are counted.
@@ -72,7 +72,7 @@ impl SessionState {
                     id,
                     began,
                 };
-                // It succeeds over the rate too, and counts like any other.
+                // The command is performed even over the rate, but counts against the rate.
                 let settings = self.context.settings.load();
                 match self.over_rate(&settings) {
                     Some(excess) if excess >= SUSTAINED => Disconnect::RATE_LIMITED.into(),
@@ -281,7 +281,7 @@ impl SessionState {
         })
     }
 
-    /// Queues an answer whose turn has come.
+    /// Queues an answer. The answers to all earlier commands are queued already.
     pub(crate) fn answer(&mut self, answer: Option<AnswerFrame>) {
         match answer {
             Some(AnswerFrame {

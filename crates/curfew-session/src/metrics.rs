@@ -1,5 +1,5 @@
-//! The metrics of sessions. Other crates count tokens and publications from other sources in them
-//! too.
+//! The metrics of sessions. Other crates also use these metrics, for tokens and publications that
+//! do not come from a session.
 
 use curfew_hub::Opcode;
 use curfew_model::{AuthFailure, ClientRequest, Command, DISCONNECTS, Disconnect, Reply};
@@ -12,8 +12,8 @@ use crate::Context;
 use crate::commands::RequestInfo;
 use crate::open::SessionState;
 
-/// One in this many publications of a session is timed. Timing would cost a fifth of the work of a
-/// publication without subscribers.
+/// One publication of a session in `TIMED_ONE_IN` is timed. Timing would cost a fifth of the work
+/// of a publication without subscribers.
 const TIMED_ONE_IN: u8 = 16;
 
 /// Close codes sent by clients and libraries: normal, going away, no code, connection lost (RFC

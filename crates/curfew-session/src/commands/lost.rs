@@ -60,8 +60,9 @@ impl SessionState {
         None
     }
 
-    /// Ends the subscriptions whose tokens a revocation covers. The hub has taken the channels away
-    /// from those that listened by then; others may have begun to since.
+    /// Ends the subscriptions whose tokens a revocation covers. The hub has already removed the
+    /// subscriptions that listened when the revocation arrived; a subscription may have begun to
+    /// listen since.
     fn drop_revoked(&mut self) {
         let Some(live) = &self.live else { return };
         let member = Arc::clone(live.attachment.member());
@@ -117,7 +118,7 @@ impl SessionState {
         for (channel, reason) in &lost {
             let ended = live.subscriptions.remove(channel);
             let node = &self.context.node;
-            // Nothing of the channel that waits may be written any more.
+            // Waiting frames of the channel must not be written any more.
             node.hub().withdraw(channel, &member, reason.dropped());
             node.unsubscribe(channel, &member);
             // The subscription's token is released last, when no frame is queued for the
