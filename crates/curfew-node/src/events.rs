@@ -213,7 +213,7 @@ impl HubEvents {
 struct Departing {
     member: Arc<Member>,
     hub: Arc<Hub>,
-    /// The time when its task was first seen to have let go.
+    /// The time at which the member was first found to have left the hub.
     let_go_at: OnceLock<time::Instant>,
 }
 
@@ -222,7 +222,8 @@ impl Leaving for Departing {
         if !self.member.has_left() {
             return false;
         }
-        // Its entries of presence were taken before that. A backend that is away removes them later.
+        // The member's presence entries were taken before it left the hub. If the backend is
+        // unavailable, they are removed later, and the wait for them ends.
         let let_go_at = self.let_go_at.get_or_init(time::Instant::now);
         !self.hub.is_departing(self.member.session()) || let_go_at.elapsed() > PATIENCE
     }

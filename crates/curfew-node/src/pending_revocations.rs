@@ -97,8 +97,8 @@ impl Node {
         written.map_err(ReportError::Backend)
     }
 
-    /// Puts a revocation in force if the backend can be reached, and in any case ends the sessions
-    /// on this node that it names. This is for callers that can repeat the request.
+    /// Puts a revocation in force. If the backend cannot be reached, only ends the sessions that
+    /// the revocation covers on this node. This is for callers that can repeat the request.
     ///
     /// # Errors
     ///

@@ -28,17 +28,17 @@ const BATCH: usize = 512;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Maximum number of changes that wait. During a long outage of the backend, further changes are
-/// dropped. The backend's own comparison of entries with sessions makes up for them.
+/// dropped. The backend corrects its entries later, when it compares them with the sessions.
 const MAX_WAITING: usize = 64 * 1024;
 
 /// Longest wait of an unsubscription, or of the receipt of a revocation, for the removal of an
-/// entry. While the backend is away, the entry is removed later.
+/// entry. If the backend is unavailable, the entry is removed later.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A change of the presence of a session of this node.
 #[derive(Debug)]
 enum Change {
-    /// The session has left the channel. The sender reports that the entry is removed.
+    /// The session has left the channel. The sender is used once the entry is removed.
     Leave(PresenceEntry, oneshot::Sender<()>),
     /// The entry shows other information, or its session's token was replaced.
     Renew(PresenceEntry),
@@ -223,8 +223,8 @@ impl Node {
         Some(self.remove_presence(entry))
     }
 
-    /// Has the entries of a session in every channel removed. Called as soon as the session ends,
-    /// before its socket takes the last frames.
+    /// Begins to remove a session's entries from all channels. Called as soon as the session ends,
+    /// before its last frames are written.
     pub fn depart_from_all(&self, member: &Member) -> Vec<Departure> {
         let entries = self.hub.take_all_presence(member).into_iter();
         entries.map(|entry| self.remove_presence(entry)).collect()
@@ -272,7 +272,7 @@ impl Node {
         for change in changes {
             match change {
                 Change::Leave(entry, _) => left.push(entry.clone()),
-                // An entry that has left meanwhile must not come back.
+                // An entry that was taken meanwhile must not be written again.
                 Change::Renew(entry) if self.hub.is_present(entry) => renewed.push(entry.clone()),
                 Change::Renew(_) => {}
             }

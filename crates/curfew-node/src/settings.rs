@@ -58,8 +58,8 @@ impl Node {
     }
 }
 
-/// Indexes every session by `kinds` and compares it with the backend, unless other kinds come into
-/// force meanwhile.
+/// Indexes every session by `kinds` and compares each session with the backend's revocations. Stops
+/// if other kinds come into force meanwhile.
 async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
     let superseded = || !Arc::ptr_eq(&node.hub.kinds(), &kinds);
     tokio::select! {

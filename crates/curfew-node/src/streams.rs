@@ -36,10 +36,11 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Number of positions that one call asks for.
 const POSITIONS: usize = 256;
 
-/// Questions for positions that may fail before the rest waits for the next look.
+/// Number of failed requests for positions after which the remaining channels wait for the next
+/// comparison.
 const FAILURES: usize = 64;
 
-/// Number of channels that are filled at once.
+/// Number of channels whose missing publications are read at the same time.
 const FILLERS: usize = 16;
 
 /// A part of a stream that was read.
@@ -65,7 +66,7 @@ impl StreamRead {
 #[derive(Debug, Default)]
 pub(crate) struct StreamReads {
     by_channel: Mutex<HashMap<Channel, Readers>>,
-    /// Channels that have a filler at work.
+    /// Channels with a running filler: a task that reads what the channel's feed misses.
     filling: Mutex<HashSet<Channel>>,
 }
 
@@ -108,7 +109,7 @@ impl StreamReads {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        // Counted under the lock. The references to the turns are dropped after it.
+        // The count changes under the lock of the map.
         let mut by_channel = self.reads.by_channel.lock();
         if let Some(readers) = by_channel.get_mut(self.channel) {
             readers.count -= 1;
@@ -232,8 +233,8 @@ pub(crate) async fn fill(node: Arc<Node>) {
                 let is_whole = filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
                 // Checked after the removal: requests that came before the removal were left to
-                // this filler.
-                // After a whole read, that includes a mere doubt.
+                // this filler. If the filler has read all that was missing, a new doubt also asks
+                // for a read.
                 filler.hub.want_if_missing(&channel, is_whole);
                 drop(place);
             });
@@ -253,8 +254,10 @@ pub(crate) async fn compare_quiet(node: Arc<Node>) {
 }
 
 impl Node {
-    /// Compares the positions of channels with their streams'. One that cannot be read, such as one
-    /// whose slot is on its way, must not keep the others from it: it is looked for by halves.
+    /// Compares the positions of feeds with the positions of their streams. One call asks for many
+    /// positions, and fails if one of them cannot be read, for example while its Redis slot moves.
+    /// A failed call is repeated for each half of its channels, so that one channel does not block
+    /// the others.
     pub(crate) async fn compare_streams(&self, channels: &[Channel]) {
         let mut parts: Vec<_> = channels.chunks(POSITIONS).collect();
         let mut failures = 0;
