@@ -38,7 +38,7 @@ pub struct Rules {
     pub needs_auth_first: bool,
     /// Time that a client has to close by itself after a reply has stated why it has no session.
     pub leave_time: Option<Duration>,
-    /// The reply to `subscribe` has the publications that the subscriber missed.
+    /// The reply to `subscribe` contains the publications that the subscriber missed.
     pub recovers_in_answer: bool,
     /// `unsubscribe` always succeeds: even over the rate, without a lease or without a
     /// subscription. It counts against the rate like any command.
