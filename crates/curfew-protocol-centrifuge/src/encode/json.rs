@@ -211,7 +211,7 @@ impl Json<'_> {
     }
 }
 
-/// True for a push of a kind that only the subscribers of `channel` are sent.
+/// True for a push that is sent only to subscribers of `channel`, such as a publication.
 pub(crate) fn is_of(message: &[u8], channel: &str) -> bool {
     let rest = message.strip_prefix(PUSH_START);
     let rest = rest.and_then(|rest| strip_string(rest, channel));

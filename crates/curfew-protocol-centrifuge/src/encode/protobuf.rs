@@ -160,7 +160,7 @@ impl Fields for Protobuf<'_> {
     }
 }
 
-/// True for a push of a kind that only the subscribers of `channel` are sent.
+/// True for a push that is sent only to subscribers of `channel`, such as a publication.
 pub(crate) fn is_of(message: &[u8], channel: &str) -> bool {
     let is_kind = |rest: &[u8]| {
         let mut kinds = [4, 5, 6].map(|tag| (tag << 3 | BYTES) as u8).into_iter();
@@ -172,19 +172,21 @@ pub(crate) fn is_of(message: &[u8], channel: &str) -> bool {
         .is_some_and(is_kind)
 }
 
-/// The rest behind a field that has this text; `None` for another one.
+/// The bytes after a field with this tag and text; `None` if `message` does not begin with such a
+/// field.
 fn strip_text<'m>(message: &'m [u8], tag: u8, text: &str) -> Option<&'m [u8]> {
     let (digits, length) = varint(text.len() as u64);
     let rest = strip_key(message, tag)?.strip_prefix(&digits[..length])?;
     rest.strip_prefix(text.as_bytes())
 }
 
-/// The rest behind the key of a field of bytes; `None` for another field.
+/// The bytes after the key of a length-delimited field with this tag; `None` if `message` does not
+/// begin with such a key.
 fn strip_key(message: &[u8], tag: u8) -> Option<&[u8]> {
     message.strip_prefix(&[tag << 3 | BYTES as u8])
 }
 
-/// The rest behind a number.
+/// The bytes after the number at the start of `bytes`.
 fn strip_varint(bytes: &[u8]) -> Option<&[u8]> {
     let last = bytes.iter().position(|byte| byte & 0x80 == 0)?;
     Some(&bytes[last + 1..])
