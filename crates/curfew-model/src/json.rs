@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Maximum digits with which a number without an exponent is certain to fit into a double.
+/// Maximum number of digits of a number without an exponent that is certain to fit into a double.
 const DOUBLE_DIGITS: usize = 308;
 
 /// The reason why a scan ended early.
@@ -141,7 +141,7 @@ impl Scanned {
     }
 }
 
-/// The text, if it begins like an object; a derived reader would also accept an array.
+/// The text, if it begins like a JSON object. A derived deserializer would also accept an array.
 pub fn object_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.trim_ascii_start().starts_with('{').then_some(text)
