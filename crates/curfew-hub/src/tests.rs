@@ -82,7 +82,7 @@ impl Protocol for Plain {
         true
     }
 
-    /// Data that begins with the channel's name and a dot is told apart.
+    /// True if the message begins with the channel's name and a dot.
     fn is_of(&self, message: &[u8], channel: &Channel) -> bool {
         let rest = message.strip_prefix(channel.as_str().as_bytes());
         rest.is_some_and(|rest| rest.starts_with(b"."))
@@ -130,7 +130,8 @@ impl Pipe {
         }
     }
 
-    /// The frames it took. They must be whole frames of up to 125 bytes, or bare bytes of `x`.
+    /// The frames that the socket took. They must be whole frames of up to 125 bytes, or bare bytes
+    /// of `x`.
     pub(super) fn frames(&self) -> Vec<Bytes> {
         let (mut frames, mut rest) = (Vec::new(), &self.taken[..]);
         while let [first, length, ..] = *rest {
@@ -272,7 +273,7 @@ impl Harness {
     }
 }
 
-/// Counts its wake-ups.
+/// A waker that counts its wake-ups.
 #[derive(Debug, Default)]
 struct Waker(AtomicUsize);
 

@@ -25,7 +25,7 @@ fn bind(harness: &Harness, member: &Arc<Member>, token: &str) -> Arc<Principal> 
     bound
 }
 
-/// The data of each begins with the channel's name and a dot.
+/// Publishes messages. The data of each message begins with its channel's name and a dot.
 fn publish(harness: &Harness, messages: &[(&str, &str)]) {
     for (name, data) in messages {
         let data = format!("{name}.{data}");

@@ -315,12 +315,13 @@ fn a_doubt_that_a_filler_leaves_behind_is_asked_for_again() {
     assert!(wanted().is_pending());
 }
 
-/// Fault: a read from before the broker listened again says that nothing is missing since.
+/// Fault: a read from before the broker listened again confirmed the channel's next feed, which may
+/// miss later publications.
 #[test]
 fn a_read_that_began_for_an_ended_feed_confirms_no_later_one() {
     let harness = Harness::new();
     let (hub, room) = (&harness.hub, channel("room"));
-    // As a subscriber does when the broker begins to listen.
+    // A subscriber does the same when the broker begins to listen.
     let begin = || {
         let joining = hub.begin_join(&room, SIZE, TTL, Duration::ZERO);
         hub.doubt(&room);
@@ -344,14 +345,14 @@ fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
     const ROUNDS: u64 = 50_000;
     let harness = Harness::with_limits(16 << 20, 0);
     let hub = &harness.hub;
-    // Smaller than one window, so that room is made all the time.
+    // The limit is smaller than one window, so that windows are emptied all the time.
     let limits = |window_bytes| HubLimits {
         outbound_bytes: 16 << 20,
         node_outbound_bytes: 0,
         window_bytes,
     };
     let rooms = [channel("one"), channel("two")];
-    // The first publication of a stream. Most of the time, the stream has just begun.
+    // Each publication is the first of a stream. Most of the time, the stream has just begun.
     let publish = |_| {
         for room in &rooms {
             hub.arrive(&placed(room, 1), |_| ());

@@ -145,8 +145,8 @@ async fn a_revocation_while_the_stream_is_read_wins() {
     assert_eq!(harness.node.hub().queued_bytes(), 0);
 }
 
-/// Fault: one stream that could not be read kept every quiet channel from being compared, and a last
-/// publication that was lost was never noticed.
+/// Fault: one stream that could not be read kept every quiet channel from being compared. The loss
+/// of a channel's last publication was then never noticed.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_cannot_be_read_keeps_no_other_channel_from_being_compared() {
     let harness = Harness::new();

@@ -91,7 +91,8 @@ pub(crate) struct Rig {
     hooks: Mutex<HashMap<(When, Call), Hook>>,
     /// The calls so far, each with its channel if it has one.
     asked: Mutex<Vec<(Call, String)>>,
-    /// The channel whose position cannot be had, nor those of others with it.
+    /// The channel whose position cannot be read. A call that asks for this position and others
+    /// fails as a whole.
     pub(crate) refused: Mutex<Option<Channel>>,
 }
 

@@ -151,7 +151,7 @@ async fn whoever_subscribes_while_the_broker_is_told_to_stop_is_subscribed_after
     assert_eq!(harness.rig.asked(Call::Unsubscribe, "room"), 1);
 }
 
-/// Fault: the feed of a channel that nobody listens to stays forever.
+/// Fault: the feed of a channel without listeners stays forever.
 #[tokio::test(start_paused = true)]
 async fn a_join_given_up_before_the_broker_is_asked_leaves_no_feed() {
     let harness = Harness::new();

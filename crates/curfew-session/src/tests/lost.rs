@@ -1,5 +1,5 @@
-//! Frames that wait when the server takes their channel away (SR19): they are not written after
-//! that, whichever way the subscription ends.
+//! Waiting frames of a channel that the server takes away (SR19). These frames are not written any
+//! more, however the subscription ends.
 
 use curfew_hub::{DropReason, Ending};
 use curfew_policy::PolicyConfig;
@@ -118,7 +118,8 @@ async fn what_waits_of_a_channel_is_not_written_once_a_newer_token_lacks_it() {
     assert_eq!(harness.forbidden(), 1);
 }
 
-/// An ending that lets queued frames out comes before the rules, or between two writes.
+/// An ending under which queued frames are still written comes before the change of the rules, or
+/// between two writes.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_ends_writes_nothing_of_a_channel_that_a_reload_takes_away() {
     for is_first in [true, false] {

@@ -381,7 +381,7 @@ enum Step {
     Flush,
     /// The node reads the missing publications, or only compares.
     Read,
-    /// The node gives up.
+    /// The node gives up the missing publications.
     GiveUp,
     /// A subscriber joins that was disconnected for `back` publications.
     Join { back: u64 },
@@ -416,7 +416,8 @@ fn check_order(told: &[Told], mut at: Position) {
     }
 }
 
-/// Fault: the size of the first publication is counted, and that of the second is taken off.
+/// Fault: when a waiting publication was replaced, the size of the old one was added to the total,
+/// and the size of the new one was subtracted.
 #[test]
 fn a_waiting_publication_may_be_replaced_by_a_longer_one() {
     let mut rig = Rig::new(10);
