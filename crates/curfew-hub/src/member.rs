@@ -52,7 +52,7 @@ struct Principals {
     /// Tokens of single subscriptions. A revocation of such a token ends only its subscription.
     bound: Option<Box<Vec<Bound>>>,
     /// The kinds whose keys the index holds for these tokens. `None` while the index holds no key
-    /// of the session: before the session is keyed, and after it has left.
+    /// of the session: before the session is added to the index, and after it has left.
     ///
     /// The keys are computed again when they are needed. Stored keys would take a sixth of an idle
     /// session's memory.

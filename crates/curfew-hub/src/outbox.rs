@@ -109,8 +109,8 @@ struct QueueState {
     /// True if the session must decide its subscriptions anew.
     reconsider: bool,
     probe: Probe,
-    /// The number of revocation keys being read that name the session. No normal frame is sent
-    /// while this number is above 0.
+    /// The number of revocation keys that may name the session and are being read. No normal frame
+    /// is sent while this number is above 0.
     suspensions: u32,
     /// True if flushers can write to the socket.
     direct: bool,

@@ -389,8 +389,8 @@ impl Hub {
     }
 
     /// Tells a session to end. Returns true if `ending` becomes the reason. The first reason stays,
-    /// with two exceptions: a revocation replaces any other reason, and `INSUFFICIENT_STATE`
-    /// replaces a reason under which queued frames would still be sent.
+    /// with two exceptions: a revocation replaces a reason that is not a revocation, and
+    /// `INSUFFICIENT_STATE` replaces a reason under which queued frames would still be sent.
     pub fn end(&self, member: &Member, ending: Ending) -> bool {
         let Some((bytes, frames)) = member.outbox().end(ending) else {
             return false;

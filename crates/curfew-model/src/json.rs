@@ -39,7 +39,8 @@ pub struct Scanned {
     odd: Vec<Odd>,
 }
 
-/// A valid JSON text or number that does not fit into Unicode or into a double.
+/// A part of a valid JSON text that other readers may refuse: half of a surrogate pair, or a number
+/// that no double holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,

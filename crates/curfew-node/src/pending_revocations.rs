@@ -52,8 +52,8 @@ struct Waiting {
 }
 
 impl Node {
-    /// Puts a reported revocation in force. The sessions that it names on this node end at once.
-    /// Writing continues even if the caller stops waiting.
+    /// Puts a reported revocation in force. The sessions that the revocation covers on this node
+    /// end at once. Writing continues even if the caller stops waiting.
     ///
     /// # Errors
     ///

@@ -125,7 +125,7 @@ impl PresenceChanges {
     }
 
     /// Puts changes back behind the waiting changes, because only a part of the backend may be
-    /// unavailable. The order of changes does not matter, since an entry that has left is not
+    /// unavailable. The order of changes does not matter, since an entry that was taken is not
     /// renewed.
     fn put_back(&self, changes: Vec<Change>) {
         self.waiting.lock().extend(changes);

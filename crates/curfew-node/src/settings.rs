@@ -67,7 +67,7 @@ async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
             node.hub.settle(&kinds);
             node.kinds_changed.notify_waiters();
         }
-        () = node.until(superseded) => debug!("settings superseded by others"),
+        () = node.until(superseded) => debug!("superseded by a later change of settings"),
     }
 }
 

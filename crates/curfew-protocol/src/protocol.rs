@@ -104,9 +104,9 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// the end of its subscription is none of these.
     fn is_of(&self, message: &[u8], channel: &Channel) -> bool;
 
-    /// The difference from which a client computes a publication's data, `target`, given the data
-    /// of the previous publication, `base`. `None` if the publication is sent whole: the protocol
-    /// has no differences, or the difference is not shorter than `target`.
+    /// The difference between the data of two publications: a client computes `target` from `base`
+    /// and the difference. `None` if the publication is sent whole: the protocol has no
+    /// differences, or the difference is not shorter than `target`.
     fn difference(&self, _base: &[u8], _target: &[u8]) -> Option<Vec<u8>> {
         None
     }

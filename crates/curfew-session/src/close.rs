@@ -96,8 +96,8 @@ struct Patience {
     deadline: Instant,
 }
 
-/// Ends a connection. While frames wait that a revocation must still be able to withhold, the
-/// session stays in the hub, at most for the timeout.
+/// Ends a connection. While frames still wait, the session stays in the hub, so that a revocation
+/// can withhold these frames. The wait ends after the close timeout.
 pub(crate) async fn close(session: Session, end: End) {
     let Session {
         mut transport,

@@ -108,7 +108,7 @@ impl SessionState {
                 debug!(
                     session = self.session_id(),
                     problem = message,
-                    "message is not the protocol"
+                    "message is not of the protocol"
                 );
                 Disconnect::BAD_REQUEST.because(message).into()
             }

@@ -164,8 +164,8 @@ impl SessionState {
         }
     }
 
-    /// Returns true if the command is timed. Only the first publication of a session and then one
-    /// in [`TIMED_ONE_IN`] are timed; all other commands are always timed.
+    /// Returns true if the command is timed. A session's first publication is timed, and then one
+    /// publication in [`TIMED_ONE_IN`]. Every other command is timed.
     pub(crate) fn is_timed(&mut self, decoded: &Result<ClientRequest<'_>, DecodeError>) -> bool {
         let Ok(ClientRequest::Command {
             command: Command::Publish { .. },

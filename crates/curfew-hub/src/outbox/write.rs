@@ -161,8 +161,8 @@ impl Outbox {
         }
     }
 
-    /// Writes until no frame is left or an obstacle appears. Before each system call access is
-    /// checked again, in this order: the lease is loaded, then the session's state is read, and the
+    /// Writes until no frame is left or an obstacle appears. Access is checked again before each
+    /// system call, in this order: the lease is loaded, then the session's state is read, and the
     /// lease and the token's end are checked when the bytes are ready.
     ///
     /// If access ends, only the bytes of one system call in progress can still be sent: at most

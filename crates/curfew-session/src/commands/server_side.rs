@@ -69,8 +69,8 @@ pub(crate) struct Made {
     pub(crate) refused: Vec<Channel>,
 }
 
-/// Subscribes a session that opens. A channel that the policy does not allow is left out. `asked`
-/// has the channels that the client resumes, with the client's positions.
+/// Subscribes an opening session to the server's channels. A channel that the policy does not allow
+/// is left out. `asked` has the channels that the client resumes, with the client's positions.
 pub(crate) async fn subscribe(
     context: &Context,
     settings: &SessionSettings,

@@ -31,8 +31,8 @@ impl Feed {
         let Some(at) = self.at else {
             return Replay::Read(since.offset);
         };
-        // The stream has just returned a read part, so that part has not expired. During an
-        // interruption a notice that the history was deleted may have been missed.
+        // A part that was just read has not expired, but a window may have. During an interruption,
+        // the notice that the history was deleted may have been missed.
         if self.is_interrupted || (read.is_none() && self.has_expired(came_at)) {
             self.forget();
         }
