@@ -343,7 +343,7 @@ impl Member {
     pub(crate) fn unkey(&self, index: &Index) {
         let mut principals = self.principals.lock();
         let Some(kinds) = principals.keyed_by.take() else {
-            // Not registered in the index, or already removed.
+            // The session is not in the index yet, or was removed already.
             return;
         };
         for principal in principals.all() {
@@ -422,7 +422,7 @@ impl Member {
 
 /// Whole microseconds.
 fn micros(time: Duration) -> u64 {
-    // Enough for 584,542 years.
+    // 64 bits of microseconds suffice for 584,542 years.
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -2,7 +2,7 @@
 //! members of the outermost object. It builds and copies nothing.
 //!
 //! serde_json does not fit. Its depth limit is fixed, and it refuses numbers that no double holds.
-//! When it stops early, it does not tell if the text is JSON.
+//! If it stops early, it does not report if the text is JSON.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -363,7 +363,7 @@ impl Attachment {
         }
         let _place = node.admissions.enter().await?;
         node.check_revoked(keys, &principal).await?;
-        // Set before the attempt, because a failed attempt may have written the record.
+        // The flag is set before the attempt, because a failed attempt may have written the record.
         self.recorded = true;
         let record = self.record(Arc::clone(&principal));
         match node.backends.sessions.open(record, max_per_user).await {

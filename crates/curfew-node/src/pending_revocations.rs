@@ -119,7 +119,8 @@ impl Node {
     }
 
     fn note_unwritten(&self) {
-        // Set under the lock: otherwise an earlier size could replace a later one for good.
+        // The size is set under the lock: otherwise an earlier size could replace a later one for
+        // good.
         let waiting = self.pending_revocations.waiting.lock();
         let count = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
         self.metrics.revocations_unwritten.set(count);

@@ -249,8 +249,8 @@ impl Node {
         may: impl Fn() -> bool,
         answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
     ) -> Result<SubscribeOutcome, BackendError> {
-        // Begun before the channel has a feed, and dropped after `joining`. If this join is given
-        // up at any point, the channel is abandoned, and its feed ends.
+        // `asking` begins before the channel has a feed, and is dropped after `joining`. If this
+        // join is given up at any point, the channel is abandoned, and its feed ends.
         let mut asking = self.asking(channel);
         let joining =
             self.hub

@@ -233,7 +233,7 @@ impl Lanes {
     /// partly written frame has to wait for access.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
-            // Held bytes block every other write, because they are earlier in the stream.
+            // Held bytes come first in the stream, so they block every other write.
             return (access || held == Lane::Notices).then_some(Step::Flush);
         }
         let normal = if access { self.normal.len() } else { 0 };
@@ -321,7 +321,7 @@ impl Lanes {
             self.notices = Some(queue).filter(|queue| !queue.is_empty());
         }
         if some == 0 {
-            // All written bytes were of notices.
+            // All written bytes belong to notices.
             return;
         }
         let begun = self.begun.take().is_some();

@@ -6,7 +6,7 @@ use curfew_model::Channel;
 use super::Outbox;
 use crate::Wire;
 
-/// What is known of a frame in the normal lane besides its bytes.
+/// Facts about a frame in the normal lane, besides its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// The frame is a notice that must not overtake normal frames.

@@ -108,7 +108,8 @@ impl Outbox {
     /// Lets flushers write to the socket while the session's task waits in [`Outbox::poll_wake`].
     pub fn attach(&self, writer: DirectWriter) {
         *self.writer.lock() = Some(writer);
-        // Set after the writer is in place: a flusher that sees the flag must find the writer.
+        // The flag is set after the writer is in place: a flusher that sees the flag must find the
+        // writer.
         self.state.lock().direct = true;
     }
 

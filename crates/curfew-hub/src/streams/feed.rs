@@ -162,7 +162,7 @@ impl Feed {
     pub(super) fn unknown_after(&self, since: Option<Position>) -> u64 {
         let known = self.at.map_or(u64::MAX, |at| at.offset);
         let since = since.map_or(u64::MAX, |since| since.offset);
-        // With neither position the result is `u64::MAX`: only the stream's position is read.
+        // Without either position, the result is `u64::MAX`: only the stream's position is read.
         known.min(since)
     }
 
