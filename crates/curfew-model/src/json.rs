@@ -39,8 +39,7 @@ pub struct Scanned {
     odd: Vec<Odd>,
 }
 
-/// A part of a valid JSON text that other readers may refuse: half of a surrogate pair, or a number
-/// that no double holds.
+/// A part of a valid JSON text that other readers may refuse, with its replacement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
