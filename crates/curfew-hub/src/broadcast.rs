@@ -12,13 +12,13 @@ use crate::outbox::Arrival;
 use crate::wire::Frames;
 use crate::{Hub, Member};
 
-/// One delivery in this many is timed, because timing costs 110 ns and a delivery only 70 ns. The
-/// number is prime, so that broadcasts to a round number of listeners do not always time the same
-/// listeners.
+/// One delivery in `TIMED_ONE_IN` is timed: timing a delivery costs 110 ns, and the delivery itself
+/// only 70 ns. The number is prime, so that broadcasts to a round number of listeners do not always
+/// time the same listeners.
 const TIMED_ONE_IN: usize = 17;
 
-/// After the first timed delivery of a broadcast, one in this many is timed, so that a large
-/// channel does not pay for hundreds of samples.
+/// After the first timed delivery of a broadcast, one delivery in `TIMED_ONE_IN_MANY` is timed. A
+/// broadcast to a large channel thus does not pay for hundreds of samples.
 const TIMED_ONE_IN_MANY: usize = 257;
 
 /// The result of a broadcast.
@@ -136,7 +136,7 @@ impl Hub {
                 });
             }
         });
-        // A broadcast that reaches no session leaves the sampling as it is.
+        // A broadcast that reaches no session does not advance the sampling.
         if delivered.queued > 0 {
             let untimed = untimed.min(TIMED_ONE_IN - 1);
             self.untimed.store(untimed, Ordering::Relaxed);
@@ -179,8 +179,9 @@ impl Hub {
         }
     }
 
-    /// Call this after a lost lease is held again, or is known to stay lost. If the lease is held,
-    /// sends the noted gaps. Wakes all sessions, so that they write the frames that they held back.
+    /// Call this after a lost lease is held again, or once it is certain that the lease stays lost.
+    /// Sends the noted gaps if the lease is held. In both cases, wakes all sessions, so that they
+    /// write the frames that they held back.
     pub fn reopened(&self) {
         if self.lease().is_held() {
             self.channels
@@ -216,8 +217,8 @@ impl Hub {
         }
     }
 
-    /// True if the session listens to the channel. A subscribed session no longer listens after a
-    /// gap if its protocol ends the subscription then.
+    /// True if the session listens to the channel. If a session's protocol ends subscriptions at a
+    /// gap, the session no longer listens after a gap, although it is still subscribed.
     pub fn listens(&self, channel: &Channel, member: &Member) -> bool {
         self.channels.listens(channel, member)
     }

@@ -21,7 +21,7 @@ const NO_GAP: u8 = u8::MAX;
 /// removed in constant time.
 #[derive(Debug)]
 pub(crate) struct Listeners {
-    /// The members that take publications as they are, by their slot.
+    /// The members that take each publication whole, by their slot.
     members: IndexMap<u64, Arc<Member>>,
     /// The members that take differences; `None` if there are none.
     delta: Option<Box<DeltaListeners>>,
@@ -49,7 +49,7 @@ impl Listeners {
         }
     }
 
-    /// Visits each listener that takes publications as they are, in no order.
+    /// Visits each listener that takes each publication whole, in no order.
     pub(crate) fn each_plain(&self, visit: impl FnMut(&Arc<Member>)) {
         self.members.values().for_each(visit);
     }
@@ -162,7 +162,7 @@ impl Channels {
         entry.get_mut().remove(member);
         let last = entry.get().len() == 0;
         if last {
-            // An abandoned channel costs no memory.
+            // A channel without listeners costs no memory.
             entry.remove();
         }
         last

@@ -39,7 +39,7 @@ impl DeltaListeners {
             let known = self.base.get_mut();
             if known.as_ref() != Some(&base.data) {
                 // This is the first listener that takes differences, or a gap has intervened. No
-                // other listener has this base.
+                // other listener has received this base.
                 self.listeners
                     .values_mut()
                     .for_each(|listener| *listener.has_base.get_mut() = false);
@@ -83,7 +83,8 @@ impl Hub {
         publication: &Publication,
         queue: &mut dyn FnMut(&Arc<Member>, Bytes) -> bool,
     ) {
-        // Held to the end: two concurrent publications would mix up their bases.
+        // The lock is held until the function returns: two concurrent publications would mix up
+        // their bases.
         let mut base = listeners.base.lock();
         let mut whole = Frames::new(self, |wire| wire.publication(publication, DataForm::Whole));
         let mut differences = Frames::new(self, |wire| {

@@ -1,7 +1,7 @@
 //! Flushers: tasks of the node that write to the sockets of sessions whose own tasks wait.
 //!
-//! Below saturation a delivery is one system call and the work around it. Waking a task for each
-//! delivery costs a quarter of such a call; walking a list of the due sessions costs almost
+//! Below saturation, a delivery costs about as much as one system call. Waking a session's task for
+//! each delivery adds a quarter of that cost; walking a list of the due sessions adds almost
 //! nothing.
 
 use std::mem::take;
@@ -15,12 +15,12 @@ use parking_lot::Mutex;
 use crate::outbox::{Access, Tally};
 use crate::{Hub, Member};
 
-/// Minimum list length for splitting work between flushers (about 5 ms of writes). One flusher
-/// handles a shorter list alone: it runs when publishers pause, and then finds more to write to
-/// each session.
+/// Minimum list length for splitting work between flushers (about 5 ms of writes). A shorter list
+/// is written by one flusher alone: that flusher runs when publishers pause, and by then finds
+/// several frames to write to each session.
 const SHARE: usize = 1024;
 
-/// The flushers of a node; none until [`Hub::set_flushers`].
+/// The flushers of a node. There are none before [`Hub::set_flushers`].
 #[derive(Debug, Default)]
 pub(crate) struct Flushers(OnceLock<All>);
 
@@ -29,7 +29,7 @@ pub(crate) struct Flushers(OnceLock<All>);
 struct All {
     /// Members waiting for a flusher, one list for each flusher.
     due: Box<[Mutex<Due>]>,
-    /// Returns the number of the flusher to notify.
+    /// Returns the number of the flusher that the calling thread should notify.
     nearest: fn() -> usize,
 }
 
@@ -38,15 +38,15 @@ struct All {
 struct Due {
     /// Members that publishers have reported to this flusher.
     members: Vec<Arc<Member>>,
-    /// Members handed over by a flusher with a long list. They are not handed on, so that they move
-    /// only once.
+    /// Members handed over by another flusher, whose list was long. They are not handed over again,
+    /// so that each member moves only once.
     shares: Vec<Arc<Member>>,
     /// The waker of the flusher while it waits.
     waker: Option<Waker>,
 }
 
 impl Flushers {
-    /// True until [`Hub::set_flushers`].
+    /// True if the node has no flushers yet: [`Hub::set_flushers`] was not called.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.get().is_none()
     }
@@ -83,7 +83,7 @@ impl Due {
     fn add(due: &Mutex<Self>, add: impl FnOnce(&mut Self)) {
         let mut due = due.lock();
         add(&mut due);
-        // The waker is called after the lock is released: the flusher takes the lock first thing.
+        // The waker is called after the lock is released: the woken flusher needs the lock at once.
         let waker = due.waker.take();
         drop(due);
         if let Some(waker) = waker {

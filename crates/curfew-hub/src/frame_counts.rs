@@ -41,8 +41,8 @@ impl FrameCounts {
 
     /// Adds the counts to the metrics.
     pub fn count(self, metrics: &HubMetrics) {
-        // Five tests instead of a loop: most counts are 0, and this code runs for each session that
-        // is written to.
+        // Five tests replace a loop, because most counts are 0 and this code runs for each session
+        // that is written to.
         let add = |opcode, count| {
             if count > 0 {
                 metrics.frames_sent.inc_by(opcode, count);

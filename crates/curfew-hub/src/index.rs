@@ -18,7 +18,7 @@ use crate::Member;
 /// seldom wait for the same lock.
 pub(crate) const SHARDS: usize = 64;
 
-/// The sessions of one hash. Most keys name one session, which then needs no list.
+/// The sessions with a key of one hash. Most keys name one session, which then needs no list.
 #[derive(Debug)]
 enum Members {
     One(Arc<Member>),

@@ -1,4 +1,4 @@
-//! The kinds of revocation that sessions are found by.
+//! The kinds of revocation by which the hub finds sessions.
 
 use curfew_model::{Principal, RevocationKey, SessionId};
 
@@ -50,7 +50,7 @@ impl Kinds {
     }
 }
 
-/// The keys that a token has by these claims alone.
+/// The token's revocation keys for these claims only, without the keys of built-in kinds.
 pub(crate) fn keys_by_claims(
     principal: &Principal,
     session: SessionId,

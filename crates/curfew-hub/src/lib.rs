@@ -2,10 +2,10 @@
 //!
 //! Owns: which sessions are on this node, which revocation keys name them, which channels they
 //! listen to, the order and the windows of streams, and each session's bounded outbound queue. A
-//! publication is encoded once for each pair of protocol and transport, and for each form that the
-//! listeners of that pair take.
-//! Knows nothing of: the backend, tokens. It knows a socket only as something that may accept a
-//! write at once. Never awaits.
+//! publication is encoded once for each pair of protocol and transport and each form of its data:
+//! whole or as a difference.
+//! Knows nothing of: the backend, tokens. A socket is only something that takes bytes without
+//! waiting. Never awaits.
 //! Start at [`Hub::broadcast`]. Through [`Outbox`], other tasks pass frames and endings to a
 //! session's task.
 //!

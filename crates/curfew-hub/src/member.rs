@@ -52,7 +52,7 @@ struct Principals {
     /// Tokens of single subscriptions. A revocation of such a token ends only its subscription.
     bound: Option<Box<Vec<Bound>>>,
     /// The kinds whose keys the index holds for these tokens. `None` while the index holds no key
-    /// of the session: before the session is keyed, and after it has left.
+    /// of the session: before the session is added to the index, and after it has left.
     ///
     /// The keys are computed again when they are needed. Stored keys would take a sixth of an idle
     /// session's memory.
@@ -343,7 +343,7 @@ impl Member {
     pub(crate) fn unkey(&self, index: &Index) {
         let mut principals = self.principals.lock();
         let Some(kinds) = principals.keyed_by.take() else {
-            // Not registered in the index, or already removed.
+            // The session is not in the index yet, or was removed already.
             return;
         };
         for principal in principals.all() {
@@ -422,7 +422,7 @@ impl Member {
 
 /// Whole microseconds.
 fn micros(time: Duration) -> u64 {
-    // Enough for 584,542 years.
+    // 64 bits of microseconds suffice for 584,542 years.
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 

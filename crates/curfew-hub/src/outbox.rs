@@ -1,11 +1,12 @@
 //! A session's outbound queue, bounded in bytes. Any task may push frames for the session. The
 //! session's task writes them to the socket; while that task sleeps, a flusher does.
 //!
-//! The queue is also where a session is told to end. A revocation changes the phase under the lock
+//! A session is also told to end through its queue. A revocation changes the phase under the lock
 //! that guards the queue: no frame is queued afterwards, and no queued frame is sent.
 //!
-//! A frame waits in one place, the [`Lanes`], until a write takes it. Every write goes through
-//! [`write`]. The socket has one owner at a time:
+//! A frame waits in the [`Lanes`] until a write takes it. Every write goes through [`write`]. The
+//! socket has one owner at a time. In the table, a row is an owner and a column is an event; a cell
+//! says what follows the event, and names the next owner if it changes:
 //!
 //! | owner | a frame is pushed | an ending, a policy change, a nudge | the task is polled | the task waits | a flusher looks |
 //! | --- | --- | --- | --- | --- | --- |
@@ -69,8 +70,8 @@ enum Phase {
     Left,
 }
 
-/// The part of a session's access that its queue knows: if the session was told to end, and if a
-/// revocation that may name it is being read. The lease and the token's end are checked separately.
+/// A session's access, as far as its queue knows it: an ending, or a revocation that may name the
+/// session and is being read. The lease and the token's end are checked separately.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Frames may be sent.
@@ -108,8 +109,8 @@ struct QueueState {
     /// True if the session must decide its subscriptions anew.
     reconsider: bool,
     probe: Probe,
-    /// The number of revocation keys being read that name the session. No normal frame is sent
-    /// while this number is above 0.
+    /// The number of revocation keys that may name the session and are being read. No normal frame
+    /// is sent while this number is above 0.
     suspensions: u32,
     /// True if flushers can write to the socket.
     direct: bool,
@@ -160,7 +161,7 @@ impl QueueState {
             Turn::Closing => None,
             Turn::Flusher => {
                 let goes_on = match flushing {
-                    // Frames pushed while a flusher writes are left to the next turn, so that one
+                    // Frames pushed while a flusher writes are left to its next pass, so that one
                     // busy session does not hold the flusher.
                     Some(_) => self.owner.is_flushers(),
                     None => self.owner.begin_flush(),
@@ -180,8 +181,8 @@ impl QueueState {
         }
     }
 
-    /// Lets notices in the normal lane be sent before their turn. Returns their bytes, which no
-    /// longer count as queued.
+    /// Moves the notices out of the normal lane, so that they are sent while normal frames are
+    /// withheld. Returns the bytes of these notices, which no longer count as queued.
     fn release_notices(&mut self) -> usize {
         let bytes = self.lanes.release_notices();
         self.unwritten -= bytes;
@@ -207,8 +208,8 @@ impl QueueState {
         tally.frame_counts.join(written.frame_counts);
         self.arrivals
             .written(written.normal_frames, &mut tally.arrivals);
-        // The session was told to end during the write, when `end` could not clear the lanes in
-        // use.
+        // The session was told to end during the write. `end` could not clear the lanes then,
+        // because the write had taken them out.
         if let Some(ending) = self.ending()
             && !ending.flushes()
         {
@@ -342,8 +343,8 @@ impl Outbox {
         self.state.lock().lanes.notices()
     }
 
-    /// For the session's task, before each of its last writes, which may find the socket full: wakes
-    /// the task if the session is revoked from now on.
+    /// For the session's task, before each write after the session was told to end. Such a write
+    /// may have to wait for room in the socket; a revocation then wakes the task.
     pub fn wake_on_end(&self, cx: &Context<'_>) {
         self.state.lock().owner = Owner::Blocked(cx.waker().clone());
     }
@@ -457,8 +458,8 @@ impl Outbox {
         state.owner.wake();
     }
 
-    /// For the session's task, before it waits. Registers the task's waker, unless there is work
-    /// already: then the result is ready.
+    /// For the session's task, before it waits. If there is work already, the result is ready.
+    /// Otherwise the task's waker is registered.
     ///
     /// The task is woken when there is something to write. If `blocked`, it is woken only when the
     /// session is told to end, when its subscriptions are to be decided anew, or when the task is
@@ -479,8 +480,8 @@ impl Outbox {
 
     /// Removes the queue from the hub. Returns the bytes and frames dropped from it.
     pub(crate) fn leave(&self) -> (usize, usize) {
-        // The writer is taken before the phase changes, after any write in progress. The receipt of
-        // a revocation may then say that nothing more is written.
+        // The lock is taken first, and so waits for a write in progress. Once the phase has
+        // changed, the receipt of a revocation may say that nothing more is written.
         self.writer.lock().take();
         let mut state = self.state.lock();
         let bytes = state.unwritten;

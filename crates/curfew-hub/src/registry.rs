@@ -190,7 +190,8 @@ impl Hub {
     /// Revocations of these kinds find every session that registers from now on. They find an
     /// earlier session only after [`Hub::rekey`].
     pub fn set_kinds(&self, claims: &[String]) -> Option<Arc<Kinds>> {
-        // Held to the end: two concurrent reloads must not take the same generation.
+        // The lock is held until the function returns: two concurrent reloads must not take the
+        // same generation.
         let mut current = self.kinds.write();
         let kinds = Kinds::new(current.generation() + 1, claims);
         if kinds.claims() == current.claims() {

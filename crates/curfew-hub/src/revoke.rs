@@ -19,8 +19,8 @@ pub struct Revoked {
 }
 
 impl Hub {
-    /// Ends every session whose token `key` names and `revocation` covers, and every subscription
-    /// whose own token they name and cover.
+    /// Ends every session whose token `key` names and `revocation` covers. Also ends every
+    /// subscription whose own token `key` names and `revocation` covers.
     ///
     /// After this returns, nothing is queued for the ended sessions and subscriptions. Nothing is
     /// delivered to a session that [has left](Member::has_left). A session whose subscription ends

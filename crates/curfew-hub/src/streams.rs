@@ -23,15 +23,15 @@ use feed::Feed;
 pub use feed::{Deliver, FeedState, ReadPart};
 pub use join::{Join, Joined, Joining, Subscriber};
 
-/// Windows are emptied until they hold this share of `limits.window_bytes`. A sweep looks at every
-/// feed, so it frees enough to be rare.
+/// Windows are emptied until they hold this share of `limits.window_bytes`. Each sweep inspects
+/// every feed; freeing a quarter at once keeps sweeps rare.
 const KEPT_SHARE: f64 = 0.75;
 
 /// The feeds of a node. A channel has a feed while it has a stream and this node listens to it.
 #[derive(Debug)]
 pub(crate) struct Streams {
     feeds: RwLock<HashMap<Channel, Arc<Mutex<Feed>>>>,
-    /// The number of feeds so far.
+    /// The number of feeds created so far.
     begun: AtomicU64,
     /// Bytes of all windows.
     pub(crate) window_bytes: AtomicUsize,
@@ -72,8 +72,8 @@ impl Streams {
         let feed = feeds.entry(channel.clone());
         Arc::clone(feed.or_insert_with(|| {
             let mut feed = Feed::new(Instant::now());
-            // No two feeds have a count of doubts in common: a read that began for an ended feed
-            // confirms nothing in the next one.
+            // Each feed counts its doubts from a start of its own. A read that began for an ended
+            // feed thus confirms nothing in the channel's next feed.
             feed.doubts = (self.begun.fetch_add(1, Ordering::Relaxed) + 1) << 32;
             Arc::new(Mutex::new(feed))
         }))
@@ -177,8 +177,8 @@ impl Hub {
         true
     }
 
-    /// Call this when part of a channel's stream was read. `None` if the channel has no feed any
-    /// more.
+    /// Call this when part of a channel's stream was read. Returns `None` if the channel has no
+    /// feed any more.
     pub fn ingest(
         &self,
         channel: &Channel,

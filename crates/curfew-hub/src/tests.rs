@@ -130,7 +130,8 @@ impl Pipe {
         }
     }
 
-    /// The frames it took. They must be whole frames of up to 125 bytes, or bare bytes of `x`.
+    /// The frames that the socket took. They must be whole frames of up to 125 bytes, or bare bytes
+    /// of `x`.
     pub(super) fn frames(&self) -> Vec<Bytes> {
         let (mut frames, mut rest) = (Vec::new(), &self.taken[..]);
         while let [first, length, ..] = *rest {
@@ -272,7 +273,7 @@ impl Harness {
     }
 }
 
-/// Counts its wake-ups.
+/// A waker that counts its wake-ups.
 #[derive(Debug, Default)]
 struct Waker(AtomicUsize);
 

@@ -214,7 +214,7 @@ impl Wires {
         WireId(0)
     }
 
-    /// The wire of a name offered in `Sec-WebSocket-Protocol`.
+    /// The wire of a subprotocol offered in `Sec-WebSocket-Protocol`.
     pub fn find(&self, subprotocol: &str) -> Option<WireId> {
         self.find_over(Carrier::WebSocket, subprotocol)
     }

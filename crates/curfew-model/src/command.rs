@@ -8,8 +8,8 @@ use crate::{
     Publication, SessionId, TraceContext, TraceId,
 };
 
-/// The client's own name for a command, echoed in the reply. It is a JSON number or string, stored
-/// as the JSON text that the client sent.
+/// The client's id for a command, echoed in the reply. It is a JSON number or string, stored as the
+/// JSON text that the client sent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct CommandId(Box<str>);
 
@@ -83,8 +83,9 @@ pub enum Command<'a> {
         data: Payload<'a>,
         /// The client's own trace, if it sent a `traceparent`.
         trace: Option<TraceContext>,
-        /// The client's idempotency key: the channel's stream accepts one publication with it. It
-        /// has at most [`MAX_PUBLICATION_KEY_BYTES`](crate::MAX_PUBLICATION_KEY_BYTES).
+        /// The client's idempotency key: the channel's stream accepts only one publication with
+        /// this key. The key has at most
+        /// [`MAX_PUBLICATION_KEY_BYTES`](crate::MAX_PUBLICATION_KEY_BYTES) bytes.
         key: Option<Cow<'a, str>>,
     },
     /// Reads the stream of a channel.
@@ -273,8 +274,8 @@ pub enum Reply<'a> {
         user: &'a str,
         /// The token's `exp`, Unix seconds.
         expires_at: u64,
-        /// Seconds until the client should renew the token, for a protocol that names no time;
-        /// at least 1. `None` if the session has no token to renew.
+        /// Seconds until the client should renew the token, for a protocol whose reply has a
+        /// duration instead of a time; at least 1. `None` if the session has no token to renew.
         renew_in: Option<u64>,
         /// Seconds between the server's pings.
         ping_interval: u64,
@@ -423,7 +424,7 @@ pub enum Push<'a> {
         /// The token's `exp`, Unix seconds.
         expires_at: u64,
     },
-    /// A refresh or a policy change ended a subscription.
+    /// The server has ended or refused a subscription, for example after a change of the policy.
     Unsubscribed {
         /// The channel.
         channel: &'a Channel,

@@ -66,11 +66,12 @@ disconnects! {
     REVOKED = 4403 "revoked" "access was revoked" AfterSigningIn;
     /// An operator closed this session.
     DISCONNECTED = 4404 "disconnected" "an operator closed this session" Yes;
-    /// A newer session of this user replaced it (`session.over_limit = "close_oldest"`).
+    /// A newer session of the user replaced this one (`session.over_limit = "close_oldest"`).
     REPLACED = 4407 "replaced" "a newer session of the user took this one's place" No;
     /// No token arrived within `auth.timeout`.
     AUTH_TIMEOUT = 4408 "auth_timeout" "no token was sent in time" Yes;
-    /// The user has `session.max_per_user` other sessions, which responded or may still be alive.
+    /// The user has `session.max_per_user` other sessions that may be alive, or the address of a
+    /// session without a user has `limits.anonymous_per_address` sessions.
     SESSION_LIMIT = 4409 "session_limit" "the user has as many sessions as are allowed" Yes;
     /// The token's `exp` plus leeway passed without a refresh.
     EXPIRED = 4410 "expired" "the token has expired" WithNewToken;

@@ -1,4 +1,4 @@
-//! The seam between a node and its machine, which consists of the node's tasks.
+//! The interface between a node's tasks and the machine that runs them.
 //!
 //! `tests/simulation` runs several nodes in one process on virtual time. The simulation must know
 //! which node's code runs, because each node has its own clocks. It must also be able to pause a

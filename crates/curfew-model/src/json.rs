@@ -2,12 +2,12 @@
 //! members of the outermost object. It builds and copies nothing.
 //!
 //! serde_json does not fit. Its depth limit is fixed, and it refuses numbers that no double holds.
-//! When it stops early, it does not tell if the text is JSON.
+//! If it stops early, it does not report if the text is JSON.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Maximum digits with which a number without an exponent is certain to fit into a double.
+/// Maximum number of digits of a number without an exponent that is certain to fit into a double.
 const DOUBLE_DIGITS: usize = 308;
 
 /// The reason why a scan ended early.
@@ -39,7 +39,7 @@ pub struct Scanned {
     odd: Vec<Odd>,
 }
 
-/// A valid JSON text or number that does not fit into Unicode or into a double.
+/// A part of a valid JSON text that other readers may refuse, with its replacement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
@@ -141,7 +141,7 @@ impl Scanned {
     }
 }
 
-/// The text, if it begins like an object; a derived reader would also accept an array.
+/// The text, if it begins like a JSON object. A derived deserializer would also accept an array.
 pub fn object_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.trim_ascii_start().starts_with('{').then_some(text)

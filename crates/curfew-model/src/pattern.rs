@@ -3,8 +3,8 @@
 //! Segments are separated by `:`. A segment is a literal, a `{name}`, or a `*` in last place.
 //! `{name}` takes exactly one non-empty segment. `*` takes the rest of the name: one or more
 //! segments, at least one byte. So `room:*` matches `room:1`, `room:1:x` and `room::x`, but neither
-//! `room:` nor `room`; `*` alone matches every channel. No other character is special, and no
-//! character of a channel's name is.
+//! `room:` nor `room`; `*` alone matches every channel. No other character of a pattern is special.
+//! In a channel's name, no character is special.
 
 /// A well-formed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]

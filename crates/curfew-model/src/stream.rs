@@ -27,8 +27,8 @@ pub const MAX_PUBLICATION_KEY_BYTES: usize = 64;
 /// Number of letters of an epoch.
 const EPOCH_LETTERS: usize = 8;
 
-/// The name that a stream has from its beginning until its data is lost or removed: eight ASCII
-/// letters or digits, chosen at random. Offsets of two epochs cannot be compared.
+/// Identifies a stream from its beginning until its data is lost or removed: eight ASCII letters or
+/// digits, chosen at random. Offsets of two epochs cannot be compared.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch([u8; EPOCH_LETTERS]);
 
@@ -38,13 +38,13 @@ impl Epoch {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789AZ";
 
     /// An epoch that no stream has. A decoder uses it in place of a client's text that is not a
-    /// valid epoch. It replaces a client's text that cannot be an epoch.
+    /// valid epoch.
     pub const NONE: Self = Self(*b"--------");
 
     /// The epoch of a reader that names no epoch. It stands for the stream's current epoch.
     pub const ANY: Self = Self(*b"????????");
 
-    /// The epoch that these random bits make.
+    /// Makes an epoch from random bits.
     pub fn from_random(bits: u64) -> Self {
         Self(std::array::from_fn(|at| {
             Self::ALPHABET[(bits >> (6 * at)) as usize % Self::ALPHABET.len()]
@@ -147,8 +147,8 @@ pub struct StreamEntry {
     pub at: u64,
 }
 
-/// An idempotency key, as backends store it: a digest of the publisher and of the name that the
-/// publisher gave the publication. If two publishers choose the same name, the keys differ.
+/// An idempotency key, as backends store it: a digest of the publisher and of the key that the
+/// publisher chose. If two publishers choose the same key, the digests differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PublicationKey([u8; 32]);
 
@@ -162,7 +162,7 @@ pub enum Publisher<'a> {
 }
 
 impl PublicationKey {
-    /// The key of the publication that `publisher` calls `name`.
+    /// The stored form of the idempotency key `name` of `publisher`.
     pub fn new(publisher: Publisher<'_>, name: &str) -> Self {
         let (kind, publisher) = match publisher {
             Publisher::User(user) => (b"u", user),

@@ -1,7 +1,7 @@
 //! Admission: from a verified token to a session that revocations can find.
 //!
 //! The order matters. The session is registered *before* the revocations are read, so that a
-//! revocation written in between finds it in the hub. The session is opened last.
+//! revocation written in between finds the session in the hub. The session is opened last.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -24,8 +24,8 @@ use crate::closes::SessionIdentity;
 /// Longest wait for a permit of `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 
-/// Number of attempts to make room for a session by closing the oldest. Another session that
-/// arrives meanwhile, or on another node, may take the room.
+/// Number of attempts to make room for a session by closing the oldest. Another new session, on
+/// this node or another one, may take the freed slot first.
 const MOST_ROUNDS: u32 = 20;
 
 /// Reason why a verified token opens no session.
@@ -106,7 +106,7 @@ impl Admissions {
 #[derive(Debug, Default)]
 pub(crate) struct Turns(Mutex<HashMap<Box<str>, Arc<AsyncMutex<()>>>>);
 
-/// A turn, during which no other admission makes room for this user.
+/// One admission's turn. Until it is dropped, no other admission makes room for this user.
 struct Turn<'a> {
     turns: &'a Turns,
     user: Box<str>,
@@ -114,7 +114,7 @@ struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits for the turn; the flag is true if the turn was not free at once.
+    /// Waits for the turn. The flag is true if the turn was not free at once.
     async fn enter(&self, user: &str) -> (Turn<'_>, bool) {
         let lock = Arc::clone(self.0.lock().entry(user.into()).or_default());
         let mut turn = Turn {
@@ -260,8 +260,8 @@ impl Node {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;
         if waited {
-            // The previous turn may have made room. If it has not, it has just probed the sessions,
-            // so a refusal stands.
+            // The admission before this one may have made room. If it has not, it has just probed
+            // the user's sessions, so a refusal stands.
             let admitted = attachment
                 .admit(Arc::clone(&principal), keys, limit.max_per_user)
                 .await;
@@ -363,7 +363,7 @@ impl Attachment {
         }
         let _place = node.admissions.enter().await?;
         node.check_revoked(keys, &principal).await?;
-        // Set before the attempt, because a failed attempt may have written the record.
+        // The flag is set before the attempt, because a failed attempt may have written the record.
         self.recorded = true;
         let record = self.record(Arc::clone(&principal));
         match node.backends.sessions.open(record, max_per_user).await {
@@ -385,9 +385,9 @@ impl Attachment {
         Ok(())
     }
 
-    /// Chooses the reason of a refusal after `error`. The backend may have failed because of a
-    /// revocation or because the node was stopped. The node then learns of the revocation soon, and
-    /// a revocation is the better reason.
+    /// Chooses the reason of a refusal after `error`. If the backend failed, the node first waits
+    /// until it knows if the session is revoked: a revocation may have caused the failure, and is
+    /// the better reason.
     async fn why_refused(&self, error: AdmitError) -> AdmitError {
         if matches!(error, AdmitError::Backend(_)) {
             self.settle().await;
@@ -398,8 +398,8 @@ impl Attachment {
         }
     }
 
-    /// Waits while the node is about to learn if the session is revoked: it reads a key that may
-    /// name the session, or catches up after a stop.
+    /// Waits while the node may be about to learn of a revocation of the session: while it reads a
+    /// key that may name the session, and while it catches up after a stop.
     async fn settle(&self) {
         let outbox = self.member.outbox();
         let is_open = || !outbox.is_suspended() && !self.node.hub.lease().is_catching_up();

@@ -197,7 +197,8 @@ impl ChannelEntries {
         Self(entries.collect())
     }
 
-    /// The options of the first entry that matches the channel; the default if no entry matches.
+    /// The options of the first entry that matches the channel; the default options if no entry
+    /// matches.
     pub fn of(&self, channel: &Channel) -> ChannelOptions {
         let found = self
             .0

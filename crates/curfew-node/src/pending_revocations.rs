@@ -52,8 +52,8 @@ struct Waiting {
 }
 
 impl Node {
-    /// Puts a reported revocation in force. The sessions that it names on this node end at once.
-    /// Writing continues even if the caller stops waiting.
+    /// Puts a reported revocation in force. The sessions that the revocation covers on this node
+    /// end at once. Writing continues even if the caller stops waiting.
     ///
     /// # Errors
     ///
@@ -97,8 +97,8 @@ impl Node {
         written.map_err(ReportError::Backend)
     }
 
-    /// Puts a revocation in force if the backend can be reached, and in any case ends the sessions
-    /// on this node that it names. This is for callers that can repeat the request.
+    /// Puts a revocation in force. If the backend cannot be reached, only ends the sessions that
+    /// the revocation covers on this node. This is for callers that can repeat the request.
     ///
     /// # Errors
     ///
@@ -119,7 +119,8 @@ impl Node {
     }
 
     fn note_unwritten(&self) {
-        // Set under the lock: otherwise an earlier size could replace a later one for good.
+        // The size is set under the lock: otherwise an earlier size could replace a later one for
+        // good.
         let waiting = self.pending_revocations.waiting.lock();
         let count = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
         self.metrics.revocations_unwritten.set(count);

@@ -28,7 +28,7 @@ const BATCH: usize = 512;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Maximum number of changes that wait. During a long outage of the backend, further changes are
-/// dropped. The backend's own comparison of entries with sessions makes up for them.
+/// dropped. The backend corrects its entries later, when it compares them with the sessions.
 const MAX_WAITING: usize = 64 * 1024;
 
 /// Longest wait for the removal of a presence entry, by an unsubscription or by the confirmation of
@@ -38,7 +38,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// A change of the presence of a session of this node.
 #[derive(Debug)]
 enum Change {
-    /// The session has left the channel. The sender reports that the entry is removed.
+    /// The session has left the channel. The sender is used once the entry is removed.
     Leave(PresenceEntry, oneshot::Sender<()>),
     /// The entry shows other information, or its session's token was replaced.
     Renew(PresenceEntry),
@@ -125,7 +125,7 @@ impl PresenceChanges {
     }
 
     /// Puts changes back behind the waiting changes, because only a part of the backend may be
-    /// unavailable. The order of changes does not matter, since an entry that has left is not
+    /// unavailable. The order of changes does not matter, since an entry that was taken is not
     /// renewed.
     fn put_back(&self, changes: Vec<Change>) {
         self.waiting.lock().extend(changes);
@@ -272,7 +272,7 @@ impl Node {
         for change in changes {
             match change {
                 Change::Leave(entry, _) => left.push(entry.clone()),
-                // An entry that has left meanwhile must not come back.
+                // An entry that was taken meanwhile must not be written again.
                 Change::Renew(entry) if self.hub.is_present(entry) => renewed.push(entry.clone()),
                 Change::Renew(_) => {}
             }

@@ -15,8 +15,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// counts as alive, because the delay proves nothing about its client.
 const SLACK: Duration = Duration::from_millis(500);
 
-/// Probes the clients of these sessions. Returns the sessions that are not on this node or are
-/// ending. A session whose client has not answered for [`PROBE_PATIENCE`] is ending.
+/// Probes the clients of these sessions. Returns the sessions that are ending or are not on this
+/// node. These include the sessions whose clients have not answered within [`PROBE_PATIENCE`],
+/// because such a session ends itself.
 pub(crate) async fn silent(hub: Arc<Hub>, sessions: Vec<SessionId>) -> Vec<SessionId> {
     let until = Instant::now() + PROBE_PATIENCE + SLACK;
     let mut awaited = sessions;

@@ -17,8 +17,8 @@ pub struct Append {
 }
 
 impl Node {
-    /// Hands a publication to the broker, which delivers it to every listening node, this one
-    /// included. The caller has authorized it under the lease that ends at `until`
+    /// Hands a publication to the broker, which delivers it to every listening node, including this
+    /// node. The caller has authorized the publication under the lease that ends at `until`
     /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)). After `until`, the
     /// publication takes no effect. The duration is measured from `began`; without `began`, it is
     /// measured only for traced publications.

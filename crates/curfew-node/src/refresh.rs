@@ -28,7 +28,8 @@ impl Attachment {
             .sessions
             .refresh(self.record(principal))
             .await?;
-        // A revocation being read may concern the old token, which still names the session.
+        // A revocation that is being read may cover the old token, whose keys still find the
+        // session.
         while self.member().outbox().is_suspended() {
             time::sleep(LOOK_INTERVAL).await;
         }

@@ -27,7 +27,7 @@ impl Node {
         match self.backends.nodes.list().await {
             Ok(live) => receipt.nodes.name(&live),
             // Only the names are missing, so the receipt is still correct.
-            Err(error) => debug!(error = %error, "nodes not named"),
+            Err(error) => debug!(error = %error, "names of unconfirmed nodes not read"),
         }
         Ok(receipt)
     }

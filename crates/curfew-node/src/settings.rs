@@ -58,8 +58,8 @@ impl Node {
     }
 }
 
-/// Indexes every session by `kinds` and compares it with the backend, unless other kinds come into
-/// force meanwhile.
+/// Indexes every session by `kinds` and compares each session with the backend's revocations. Stops
+/// if other kinds come into force meanwhile.
 async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
     let superseded = || !Arc::ptr_eq(&node.hub.kinds(), &kinds);
     tokio::select! {
@@ -67,7 +67,7 @@ async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
             node.hub.settle(&kinds);
             node.kinds_changed.notify_waiters();
         }
-        () = node.until(superseded) => debug!("settings superseded by others"),
+        () = node.until(superseded) => debug!("superseded by a later change of settings"),
     }
 }
 

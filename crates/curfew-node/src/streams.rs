@@ -39,7 +39,7 @@ const POSITIONS: usize = 256;
 /// Number of failed calls for positions after which the remaining channels wait for the next look.
 const FAILURES: usize = 64;
 
-/// Number of channels that are filled at once.
+/// Number of channels whose missing publications are read at the same time.
 const FILLERS: usize = 16;
 
 /// A part of a stream that was read.
@@ -65,7 +65,7 @@ impl StreamRead {
 #[derive(Debug, Default)]
 pub(crate) struct StreamReads {
     by_channel: Mutex<HashMap<Channel, Readers>>,
-    /// Channels that have a filler at work.
+    /// Channels with a running filler: a task that reads what the channel's feed misses.
     filling: Mutex<HashSet<Channel>>,
 }
 
@@ -108,7 +108,7 @@ impl StreamReads {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        // Counted under the lock. The references to the turns are dropped after it.
+        // The count changes under the lock of the map.
         let mut by_channel = self.reads.by_channel.lock();
         if let Some(readers) = by_channel.get_mut(self.channel) {
             readers.count -= 1;

@@ -18,8 +18,8 @@ use crate::metrics::RecoveryOutcome;
 use crate::streams::{RETRY_DELAY, StreamRead};
 use crate::{ChannelOptions, Departure, JoinLeave, Node};
 
-/// The delay of an unsubscription. It exceeds the reload of a page and a reconnect, so that neither
-/// of the two causes traffic to the backend.
+/// The delay of an unsubscription. A page reload and a reconnect take less time, so neither causes
+/// traffic to the backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 
 /// Number of locks over the channels. Channels that share a lock wait for each other's round trips.
@@ -249,8 +249,8 @@ impl Node {
         may: impl Fn() -> bool,
         answer: impl Fn(Joined, &[Publication]) -> Option<Bytes>,
     ) -> Result<SubscribeOutcome, BackendError> {
-        // Begun before the channel has a feed, and dropped after `joining`: whenever this join is
-        // given up, the channel is abandoned, and loses its feed.
+        // `asking` begins before the channel has a feed, and is dropped after `joining`. If this
+        // join is given up at any point, the channel is abandoned, and its feed ends.
         let mut asking = self.asking(channel);
         let joining =
             self.hub
@@ -377,7 +377,7 @@ pub(crate) async fn run(node: Arc<Node>) {
         if node.hub.has_subscribers(&channel) {
             continue;
         }
-        // A join that was given up before the broker was asked has left a feed.
+        // A join that was given up before the broker was asked may have left a feed.
         node.hub.end_stream(&channel);
         if asked.remove(&channel).is_none() {
             continue;

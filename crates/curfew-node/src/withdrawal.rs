@@ -7,10 +7,10 @@ use tracing::info;
 use crate::Node;
 
 impl Node {
-    /// Closes the sessions of this node whose token was verified with a key that is `withdrawn`.
-    /// Ends the subscriptions whose own token was verified with such a key. Every node does so when
-    /// it learns of the withdrawal. A session that is being admitted meanwhile is closed at the
-    /// next call.
+    /// Closes the sessions of this node whose token was verified with a withdrawn key: `withdrawn`
+    /// returns true for their principals. Ends the subscriptions whose own token was verified with
+    /// such a key. Every node does so when it learns of the withdrawal. A session that is being
+    /// admitted meanwhile is closed at the next call.
     pub fn close_withdrawn(&self, withdrawn: impl Fn(&Principal) -> bool) {
         let ending = Ending::new(Disconnect::REVOKED);
         let (mut closed, mut subscriptions) = (0, 0);

@@ -20,8 +20,8 @@ pub(crate) struct LazyClaims<'a> {
 /// Claims in the form that conditions read.
 pub(crate) struct Converted {
     pub(crate) map: CelMap<'static>,
-    /// The number of values in the map, counted at every depth. One operation on claims does at
-    /// most work in proportion to this number.
+    /// The number of values in the map, counted at every depth. The work of one operation on claims
+    /// is at most proportional to this number.
     pub(crate) values: usize,
 }
 

@@ -133,7 +133,7 @@ pub(crate) enum ConditionError {
     Message,
     #[error("the compiler gave up on this expression")]
     Aborted,
-    #[error("start a thread to compile on: {0}")]
+    #[error("start the compiler's thread: {0}")]
     Thread(std::io::Error),
 }
 

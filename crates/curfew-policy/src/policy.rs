@@ -21,8 +21,8 @@ pub struct Policy {
 }
 
 /// A principal, bound to the rules that were in force when this value was made. All its decisions
-/// share one parse of the claims, and a reload in between has no effect. Make a new `PolicySubject` for
-/// each batch of decisions.
+/// share one parse of the claims, and a reload in between has no effect. Make a new `PolicySubject`
+/// for each batch of decisions.
 pub struct PolicySubject<'a> {
     rules: &'a Ruleset,
     user: &'a str,

@@ -136,7 +136,7 @@ impl Rule {
     }
 
     /// Evaluates the rule. The condition is evaluated for each pattern that matches, until it is
-    /// true. If it is never true, a failure takes precedence over false.
+    /// true. If no evaluation is true, a failed evaluation takes precedence over a false one.
     pub(crate) fn judge(
         &self,
         claims: &LazyClaims<'_>,

@@ -36,7 +36,7 @@ const LIMIT_EXCEEDED: Error = lasting(106, "limit exceeded");
 const BAD_REQUEST: Error = lasting(107, "bad request");
 const NOT_AVAILABLE: Error = lasting(108, "not available");
 pub(crate) const TOKEN_EXPIRED: Error = lasting(109, "token expired");
-/// Temporary, because a lasting error would end a session whose current token is still valid.
+/// This error is temporary: a lasting one would end a session whose current token is still valid.
 const NEWER_TOKEN_EXPIRED: Error = temporary(109, "token expired");
 const TOO_MANY_REQUESTS: Error = temporary(111, "too many requests");
 pub(crate) const UNRECOVERABLE: Error = lasting(112, "unrecoverable position");

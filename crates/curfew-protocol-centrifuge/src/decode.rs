@@ -20,7 +20,7 @@ use fields::{
 /// The only kind of difference between publications.
 const FOSSIL: &str = "fossil";
 
-/// The bit in `flag` of a subscriber that wants no subscription without recovery.
+/// The bit in `flag` by which a subscriber refuses a subscription without recovery.
 const REJECT_UNRECOVERED: i64 = 2;
 
 /// A fault that ends the reading of a message.
@@ -403,7 +403,7 @@ fn named(channel: Cow<'_, str>) -> Result<Cow<'_, str>, Refused> {
 }
 
 /// A client's position. An empty epoch means any epoch. A string that cannot be an epoch becomes
-/// [`Epoch::NONE`], which is the epoch of no stream.
+/// [`Epoch::NONE`], which no stream ever has.
 fn position(epoch: &str, offset: u64) -> Position {
     Position {
         epoch: match epoch {

@@ -106,7 +106,7 @@ impl<'p> Published<'p> {
     }
 }
 
-/// Writes the answer to command `id`, if there is one.
+/// Writes the answer to command `id`. Returns false if the protocol has no message for `reply`.
 pub(crate) fn reply(root: impl Root, id: u32, reply: &Reply<'_>) -> bool {
     let error = match reply {
         Reply::AuthFailed { reason, .. } => {

@@ -11,8 +11,8 @@ const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmno
 /// Maximum number of digits of a 64-bit number.
 const MAX_DIGITS: usize = 11;
 
-/// Bytes of a block. A table of the base's block hashes finds the places where base and target are
-/// equal.
+/// Size of a block, in bytes. The hashes of the base's blocks serve to find parts that base and
+/// target have in common.
 const BLOCK: usize = 16;
 
 /// Maximum number of base blocks that are tried at one position of the target. The limit bounds the

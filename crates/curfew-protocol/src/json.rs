@@ -39,8 +39,8 @@ fn put_escape(byte: u8, out: &mut BytesMut) {
     out.put_u8(short);
 }
 
-/// The bytes of `json` after the string `text`; `None` if it does not begin with that string, as
-/// [`put_string`] writes it. `text` has no control characters.
+/// The bytes of `json` after the string `text`. `None` if `json` does not begin with this string in
+/// the form that [`put_string`] writes. `text` has no control characters.
 pub fn strip_string<'j>(json: &'j [u8], text: &str) -> Option<&'j [u8]> {
     let mut rest = json.strip_prefix(b"\"")?;
     for byte in text.bytes() {

@@ -38,7 +38,7 @@ pub struct Rules {
     pub needs_auth_first: bool,
     /// Time that a client has to close by itself after a reply has stated why it has no session.
     pub leave_time: Option<Duration>,
-    /// The reply to `subscribe` has the publications that the subscriber missed.
+    /// The reply to `subscribe` contains the publications that the subscriber missed.
     pub recovers_in_answer: bool,
     /// `unsubscribe` always succeeds: even over the rate, without a lease or without a
     /// subscription. It counts against the rate like any command.
@@ -104,9 +104,9 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// a subscription does not count.
     fn is_of(&self, message: &[u8], channel: &Channel) -> bool;
 
-    /// The difference from which a client computes a publication's data, `target`, given the data
-    /// of the previous publication, `base`. `None` if the publication is sent whole: the protocol
-    /// has no differences, or the difference is not shorter than `target`.
+    /// The difference between the data of two publications: a client computes `target` from `base`
+    /// and the difference. `None` if the publication is sent whole: the protocol has no
+    /// differences, or the difference is not shorter than `target`.
     fn difference(&self, _base: &[u8], _target: &[u8]) -> Option<Vec<u8>> {
         None
     }

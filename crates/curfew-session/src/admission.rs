@@ -150,10 +150,10 @@ impl Context {
     }
 
     /// Makes the principal of a connection without a token, for `lifetime`
-    /// ([`SessionSettings::anonymous`](crate::SessionSettings::anonymous)). The principal counts as
-    /// issued now by the backend's clock, so that the cutoff of a revocation treats it like a
-    /// token. The principal ends by the clock of this node, because this node checks the end. The
-    /// caller runs this method in the scope of `whole`.
+    /// ([`SessionSettings::anonymous`](crate::SessionSettings::anonymous)). The time of issue is
+    /// read from the backend's clock, so that the cutoff of a revocation treats the principal like
+    /// a token. The end is computed from the clock of this node, which checks it. The caller runs
+    /// this method in the scope of `whole`.
     ///
     /// # Errors
     ///

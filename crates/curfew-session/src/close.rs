@@ -36,9 +36,9 @@ const NO_CODE: u16 = 1005;
 const NO_CLOSE: u16 = 1006;
 
 impl SessionState {
-    /// Refuses a token that came with the command of this `id` or with the request: tells the
-    /// client the reason, then ends the connection. `None` if the client is expected to close the
-    /// connection itself.
+    /// Refuses the token of the command `id` or of the upgrade request: tells the client the
+    /// reason, then ends the connection. `None` if the client is expected to close the connection
+    /// itself.
     pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Option<End> {
         let reply = match &refusal.failure {
             Some((reason, message)) => Reply::AuthFailed {
@@ -96,8 +96,8 @@ struct Patience {
     deadline: Instant,
 }
 
-/// Ends a connection. The session stays in the hub, within the timeout, while frames remain that a
-/// revocation must still be able to withhold.
+/// Ends a connection. While frames still wait, the session stays in the hub, so that a revocation
+/// can withhold these frames. The wait ends after the close timeout.
 pub(crate) async fn close(session: Session, end: End) {
     let Session {
         mut transport,
@@ -111,7 +111,8 @@ pub(crate) async fn close(session: Session, end: End) {
     };
     let mut ended = leave(&mut state, &mut transport, end, &patience).await;
     depart(&mut ended, &patience).await;
-    // Recorded before the client is notified, because `closing` names the trace of the end.
+    // Recorded before the client is notified, because the message `closing` contains the trace of
+    // the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
     // Released last: the connection counts until its socket is closed.

@@ -132,7 +132,8 @@ pub(crate) enum Outcome {
 }
 
 impl SessionState {
-    /// Completes a command whose turn has come. `Some` ends the session.
+    /// Completes a finished command, once all earlier commands are answered. `Some` ends the
+    /// session.
     pub(crate) fn on_finished(&mut self, finished: Finished) -> Option<End> {
         let Finished {
             request,
@@ -202,7 +203,7 @@ impl SessionState {
         self.answer(answer);
     }
 
-    /// Rejects a command that has no span yet. The answer is an error, which a new span records.
+    /// Rejects a command that has no span yet. The answer is an error, so a new span is recorded.
     pub(crate) fn reject<'a>(
         &self,
         request: &RequestInfo,

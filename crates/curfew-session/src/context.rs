@@ -30,7 +30,7 @@ pub struct SessionSettings {
     pub anonymous: Option<Duration>,
     /// `auth.login_claim`: the claim that names a token's login.
     pub login_claim: String,
-    /// `[policy]`: authorizes.
+    /// `[policy]`, which authorizes commands.
     pub policy: Arc<Policy>,
     /// `[[channels]]`: the options of each channel.
     pub channels: ChannelEntries,
@@ -43,8 +43,8 @@ pub struct SessionSettings {
     /// subscribe.
     pub subscription_tokens: bool,
     /// The settings of the crate that opens sessions. They are in this snapshot because a request
-    /// uses both kinds of settings. Sessions do not read the listeners' settings and do not know
-    /// their type.
+    /// reads them together with the settings of sessions. Sessions do not read the listeners'
+    /// settings and do not know their type.
     pub listeners: Arc<dyn Any + Send + Sync>,
 }
 
@@ -97,10 +97,10 @@ impl Context {
         })
     }
 
-    /// Seconds until the client should renew a token: until `session.expiring_notice` before the
-    /// token's end or, if at most twice the notice is left, half of the time left. Halving limits
-    /// the requests of a client whose application keeps returning the same token. At least 1;
-    /// `None` if the token names no end.
+    /// Seconds until the client should renew a token; at least 1. Renewal is due
+    /// `session.expiring_notice` before the token's end. If at most twice the notice is left,
+    /// renewal is due after half of the time left, which limits the requests of a client whose
+    /// application keeps returning the same token. `None` if the token names no end.
     pub(crate) fn renew_in(&self, principal: &Principal) -> Option<u64> {
         if !ConnectionClaims::of(principal.claims()).expires {
             return None;

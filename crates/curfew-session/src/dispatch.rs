@@ -17,7 +17,7 @@ use crate::open::SessionState;
 use crate::rate::CommandRate;
 use crate::run::End;
 
-/// Time above the rate, without a pause, after which a client is closed.
+/// A client is closed after it has exceeded its rate for this long without a pause.
 const SUSTAINED: Duration = Duration::from_secs(10);
 
 /// The name under which requests that are not commands are counted.
@@ -109,7 +109,7 @@ impl SessionState {
                 debug!(
                     session = self.session_id(),
                     problem = message,
-                    "message is not the protocol"
+                    "message is not of the protocol"
                 );
                 Disconnect::BAD_REQUEST.because(message).into()
             }
@@ -282,7 +282,7 @@ impl SessionState {
         })
     }
 
-    /// Queues an answer whose turn has come.
+    /// Queues an answer. The answers to all earlier commands are queued already.
     pub(crate) fn answer(&mut self, answer: Option<AnswerFrame>) {
         match answer {
             Some(AnswerFrame {

@@ -1,5 +1,5 @@
-//! The metrics of sessions. Other crates count tokens and publications from other sources in them
-//! too.
+//! The metrics of sessions. Other crates also use these metrics, for tokens and publications that
+//! do not come from a session.
 
 use curfew_hub::Opcode;
 use curfew_model::{AuthFailure, ClientRequest, Command, DISCONNECTS, Disconnect, Reply};
@@ -12,8 +12,8 @@ use crate::Context;
 use crate::commands::RequestInfo;
 use crate::open::SessionState;
 
-/// One in this many publications of a session is timed. Timing would cost a fifth of the work of a
-/// publication without subscribers.
+/// One publication of a session in `TIMED_ONE_IN` is timed. Timing would cost a fifth of the work
+/// of a publication without subscribers.
 const TIMED_ONE_IN: u8 = 16;
 
 /// Close codes sent by clients and libraries: normal, going away, no code, connection lost (RFC
@@ -164,8 +164,8 @@ impl SessionState {
         }
     }
 
-    /// Returns true if the command is timed. Only the first publication of a session and then one
-    /// in [`TIMED_ONE_IN`] are timed; all other commands are always timed.
+    /// Returns true if the command is timed. A session's first publication is timed, and then one
+    /// publication in [`TIMED_ONE_IN`]. Every other command is timed.
     pub(crate) fn is_timed(&mut self, decoded: &Result<ClientRequest<'_>, DecodeError>) -> bool {
         let Ok(ClientRequest::Command {
             command: Command::Publish { .. },

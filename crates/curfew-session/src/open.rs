@@ -35,7 +35,7 @@ const ANONYMOUS_LIMIT: &str =
     "the client's address has as many sessions without a token as are allowed";
 
 /// Range of the delay, in milliseconds, that a client over the session limit is advised to wait. An
-/// earlier attempt is useless, because the other sessions have just been probed.
+/// earlier attempt would fail again, because the user's other sessions have just been probed.
 const LIMIT_RETRY_MS: std::ops::RangeInclusive<u64> = 2000..=5000;
 
 /// Refusal of a token, in the form that the client receives.
@@ -142,7 +142,7 @@ impl From<Ending> for Refusal {
     }
 }
 
-/// State of a connection's token after its upgrade.
+/// State of the token of an upgraded connection.
 #[derive(Debug)]
 pub enum Opening {
     /// The token was verified and the session admitted.
@@ -190,8 +190,8 @@ pub(crate) struct SessionState {
     pub(crate) refusal: Option<Box<Refusal>>,
     /// The credentials of the request. The first message takes them and may add a token.
     pub(crate) credentials: Option<Box<Credentials>>,
-    /// The ending of a connection whose client knows why no session opens. The server applies it if
-    /// the client has not closed the connection by `deadlines.auth_by`.
+    /// The ending of a connection whose client was told why no session opens. The server applies
+    /// the ending if the client has not closed the connection by `deadlines.auth_by`.
     pub(crate) leaving: Option<Box<Ending>>,
     /// Subscriptions that the client may still make without being counted against its rate.
     pub(crate) batch_left: usize,

@@ -49,7 +49,7 @@ pub(crate) struct Pipeline {
 #[derive(Default)]
 struct Behind {
     slots: VecDeque<Slot>,
-    /// The request to act on after all the slots.
+    /// The request to act on once every slot is answered.
     then: Option<Then>,
 }
 
@@ -91,7 +91,8 @@ impl Pipeline {
     }
 
     /// Returns true if another message can be decoded while a command is in flight: only
-    /// publications are in flight, there is room, and this task has not used up its turn.
+    /// publications are in flight, there is room, and this task has not used up its budget of the
+    /// runtime.
     pub(crate) fn takes_more(&self) -> bool {
         let has_room =
             |behind: &Behind| behind.then.is_none() && behind.slots.len() < MAX_UNDER_WAY;

@@ -1,4 +1,5 @@
-//! Reading: bytes go into a buffer of the worker, and each frame in them is acted on in order.
+//! Reading: bytes go into a buffer of the worker thread, and each frame in them is acted on in
+//! order.
 
 use std::task::{Context, Poll, ready};
 
@@ -112,8 +113,8 @@ impl Session {
         if !self.decoder.mid_message() {
             self.state.deadlines.message_by = None;
         } else if self.state.deadlines.message_by.is_none() && self.state.pipeline.is_idle() {
-            // Not set while a command is in flight, because the rest of the message is not read
-            // then.
+            // The deadline is not set while a command is in flight, because the rest of the message
+            // is not read then.
             let timeout = self.state.context.settings.load().limits.message_timeout;
             self.state.deadlines.message_by = Instant::now().checked_add(timeout);
         }

@@ -44,8 +44,8 @@ pub(crate) enum Step {
 /// Runs a session to its end. Then its local state and its record in the backend are removed, and
 /// its socket is closed.
 ///
-/// The caller boxes the session, because the future would otherwise hold a second copy of an idle
-/// session's size.
+/// The caller boxes the session, because the future would otherwise reserve the size of a session
+/// twice.
 pub async fn run(mut session: Box<Session>) {
     let end = {
         let mut sleep = pin!(time::sleep(session.first_wait()));

@@ -142,7 +142,8 @@ impl SessionState {
             if let Some(ending) = self.leaving.take() {
                 return Some(End::ByServer(*ending));
             }
-            // A token that arrived in time but could not be checked is not the client's fault.
+            // If the token arrived in time but could not be checked yet, the client is not at
+            // fault.
             let waits = !self.pipeline.is_idle();
             let late = if waits {
                 Disconnect::UNAVAILABLE

@@ -38,8 +38,8 @@ impl Member {
         keys
     }
 
-    /// Removes a token of a subscription and its keys. Returns true if the channel has no other
-    /// token.
+    /// Removes a token of a subscription and its keys. Returns true if no other token is bound to
+    /// the channel.
     pub(crate) fn unbind(
         &self,
         index: &Index,

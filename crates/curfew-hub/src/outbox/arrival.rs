@@ -102,7 +102,7 @@ impl Arrivals {
     pub(super) fn written(&mut self, messages: usize, written: &mut Vec<Arrival>) {
         let Some(queued) = &mut self.0 else { return };
         let messages = count(messages);
-        // Nearly always only one publication is timed, and needs no lists.
+        // Nearly always, only one publication is timed. No list is needed then.
         if queued.more.is_empty() {
             if queued.first.is_written(messages) {
                 written.extend(self.0.take().map(|queued| queued.first));

@@ -157,7 +157,7 @@ impl Lanes {
     /// is written in part or is an answer, or if the socket holds back bytes of the normal lane.
     pub(super) fn withdraw(&mut self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
-            // The socket holds back bytes that may be of the channel.
+            // The socket holds back bytes of normal frames, which may belong to the channel.
             return None;
         }
         let mut marks = self.marks.iter().flat_map(|marks| marks.iter());
@@ -229,11 +229,11 @@ impl Lanes {
         (bytes, normal.len())
     }
 
-    /// The next step, with or without access. `None` if no frame waits, or a partly written frame
-    /// has to wait for access.
+    /// The next step; `access` is true if the session has access. `None` if no frame waits, or if a
+    /// partly written frame has to wait for access.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
-            // Held bytes block every other write, because they are earlier in the stream.
+            // Held bytes come first in the stream, so they block every other write.
             return (access || held == Lane::Notices).then_some(Step::Flush);
         }
         let normal = if access { self.normal.len() } else { 0 };
@@ -321,7 +321,7 @@ impl Lanes {
             self.notices = Some(queue).filter(|queue| !queue.is_empty());
         }
         if some == 0 {
-            // All written bytes were of notices.
+            // All written bytes belong to notices.
             return;
         }
         let begun = self.begun.take().is_some();

@@ -18,8 +18,8 @@ pub(crate) struct Access<'a> {
     pub(crate) lease: &'a DeliveryLease,
     pub(crate) clock: &'a dyn Clock,
     /// A recent reading of the wall clock that many sessions share. If the clock is set forward
-    /// after the reading, the change is noticed one turn late. The token's end on the monotonic
-    /// clock is checked each time.
+    /// after the reading, the change is noticed at the next reading. The token's end on the
+    /// monotonic clock is checked each time.
     pub(crate) wall: Option<Duration>,
     pub(crate) member: &'a Member,
 }
@@ -108,7 +108,8 @@ impl Outbox {
     /// Lets flushers write to the socket while the session's task waits in [`Outbox::poll_wake`].
     pub fn attach(&self, writer: DirectWriter) {
         *self.writer.lock() = Some(writer);
-        // Set after the writer is in place: a flusher that sees the flag must find the writer.
+        // The flag is set after the writer is in place: a flusher that sees the flag must find the
+        // writer.
         self.state.lock().direct = true;
     }
 
@@ -161,8 +162,8 @@ impl Outbox {
         }
     }
 
-    /// Writes until no frame is left or an obstacle appears. Before each system call access is
-    /// checked again, in this order: the lease is loaded, then the session's state is read, and the
+    /// Writes until no frame is left or an obstacle appears. Access is checked again before each
+    /// system call, in this order: the lease is loaded, then the session's state is read, and the
     /// lease and the token's end are checked when the bytes are ready.
     ///
     /// If access ends, only the bytes of one system call in progress can still be sent: at most

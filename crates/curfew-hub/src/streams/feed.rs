@@ -14,7 +14,8 @@ use curfew_model::{Epoch, GapReason, MAX_OFFSET, Position, Publication};
 
 pub(super) use replay::Replay;
 
-/// Maximum number of publications that wait for a missing one. The stream stores further ones.
+/// Maximum number of publications that wait for a missing one. Further publications are read from
+/// the stream later.
 const MAX_WAITING: usize = 1024;
 
 /// Maximum size of the data in the waiting publications, in bytes.
@@ -71,14 +72,15 @@ pub(super) struct Feed {
     /// The time of the publication at `at`, in milliseconds since 1970; `None` if this feed has not
     /// delivered that publication.
     newest_at: Option<u64>,
-    /// True if the stream has given an offset to two publications, so that it has gone back.
+    /// True if the stream has given the same offset to two publications: it has lost the first of
+    /// them and gone back.
     has_gone_back: bool,
     /// The last publications delivered, without holes.
     window: VecDeque<Publication>,
     window_bytes: usize,
     /// The newest position that pub/sub has shown, until the feed has reached it.
     ahead: Option<Position>,
-    /// The number of reads that showed another epoch than that of `ahead`.
+    /// The number of reads that showed an epoch other than the epoch of `ahead`.
     contradicted: u8,
     /// Publications of the epoch of `ahead` that wait for missing ones, as far as there is room.
     waiting: BTreeMap<u64, Publication>,
@@ -161,7 +163,7 @@ impl Feed {
     pub(super) fn unknown_after(&self, since: Option<Position>) -> u64 {
         let known = self.at.map_or(u64::MAX, |at| at.offset);
         let since = since.map_or(u64::MAX, |since| since.offset);
-        // With neither position the result is `u64::MAX`: only the stream's position is read.
+        // Without either position, the result is `u64::MAX`: only the stream's position is read.
         known.min(since)
     }
 
@@ -189,8 +191,9 @@ impl Feed {
         self.is_interrupted = false;
     }
 
-    /// Compares the feed's position with the stream's. `doubts` was read before the comparison.
-    /// Returns true if they are equal, which confirms the position unless something may be missing.
+    /// Compares the feed's position with the stream's; `doubts` was read before the comparison.
+    /// Returns true if the positions are equal. Equal positions confirm the feed, unless it misses
+    /// publications or a doubt has arisen since.
     pub(super) fn confirm(&mut self, position: Position, doubts: u64, now: Instant) -> bool {
         if self.at != Some(position) {
             return false;

@@ -88,8 +88,8 @@ pub enum Join {
 
 impl Hub {
     /// Begins to join a channel whose stream stores `size` publications for `ttl`. The broker
-    /// listens to the channel already, or is asked next to listen. `now` is the time since 1970:
-    /// publications that the stream has dropped by then are not recovered.
+    /// listens to the channel already, or the caller asks it to listen next. `now` is the time
+    /// since 1970: publications that the stream has dropped by then are not recovered.
     pub fn begin_join(
         &self,
         channel: &Channel,
@@ -119,9 +119,9 @@ impl Hub {
     /// stream that was read for this subscriber, if any.
     ///
     /// The reply says that nothing is recovered if the publications after `since` cannot be
-    /// recovered, or if the session's queue has no room for all of them. With `is_last`, an
-    /// unconfirmed position is enough, and no other read is asked for unless the feed has no
-    /// position.
+    /// recovered, or if the session's queue has no room for all of them. `is_last` marks the last
+    /// attempt: an unconfirmed position is then enough, and another read is asked for only if the
+    /// feed has no position.
     pub fn join(
         &self,
         joining: &Joining,

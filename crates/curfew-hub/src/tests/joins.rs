@@ -352,7 +352,7 @@ fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
         window_bytes,
     };
     let rooms = [channel("one"), channel("two")];
-    // The first publication of a stream. Most of the time, the stream has just begun.
+    // Each publication is the first of a stream. Most of the time, the stream has just begun.
     let publish = |_| {
         for room in &rooms {
             hub.arrive(&placed(room, 1), |_| ());

@@ -138,7 +138,7 @@ proptest! {
                     let at = at % sessions.len();
                     let member = &sessions[at];
                     match op {
-                        // One refresh at a time, as in a session's task.
+                        // A session has one refresh at a time, as in its task.
                         Op::Begin(_, to) if !refreshing.contains(&member.session()) => {
                             let user = member.principal().user()[5..].parse().unwrap();
                             hub.begin_refresh(member, token(user, to));

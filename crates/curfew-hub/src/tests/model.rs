@@ -1,4 +1,4 @@
-//! The hub compared with a model that is simple enough to be obviously right: vectors, searched
+//! The hub compared with a simple model, whose correctness is obvious: vectors that are searched
 //! from end to end.
 
 use curfew_model::{Disconnect, Revocation};

@@ -108,7 +108,7 @@ fn chunk(write: impl FnOnce(&mut BytesMut) -> bool) -> Option<Bytes> {
         return None;
     }
     let head = format!("{:x}\r\n", chunk.len() - MAX_HEAD_BYTES);
-    // The head is placed right before the content; nothing moves.
+    // The head is written right before the content, which does not move.
     let start = MAX_HEAD_BYTES.checked_sub(head.len())?;
     chunk[start..MAX_HEAD_BYTES].copy_from_slice(head.as_bytes());
     chunk.put_slice(b"\r\n");

@@ -1,4 +1,4 @@
-//! The fields of requests that are read. All other fields are ignored.
+//! The fields that are read from requests. All other fields are ignored.
 
 /// A field of a message, with its name in JSON and its tag in Protobuf.
 pub(super) struct Field {

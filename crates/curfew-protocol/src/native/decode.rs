@@ -101,7 +101,7 @@ pub(super) fn decode(text: &str) -> Result<ClientRequest<'_>, DecodeError> {
         }
         Err(message) => return Err(bad(message)),
     };
-    // A remaining member does not belong to the command.
+    // A member that was not taken by now does not belong to the command.
     if let Some(Wrong::Unreadable) = members.wrong {
         return Err(bad("a member's name has half of a surrogate pair".into()));
     }
@@ -270,8 +270,7 @@ fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
     }
 }
 
-/// A position. A string that cannot be an epoch becomes [`Epoch::NONE`], which is the epoch of no
-/// stream.
+/// A position. A string that cannot be an epoch becomes [`Epoch::NONE`], which no stream ever has.
 fn since(value: Value<'_>) -> Result<Position, Cow<'static, str>> {
     let (mut epoch, mut offset, mut is_good) = (None, None, true);
     let scanned = scan(value.raw, RULES, |name, value| {

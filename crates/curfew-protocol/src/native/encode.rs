@@ -25,7 +25,7 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             subscriptions: _,
             commands_by: _,
         } => {
-            // Without the id of `auth`, because a session authenticates once.
+            // The reply does not repeat the id of `auth`, because a session authenticates once.
             open("connected", out);
             put_string("session", &session.to_string(), out);
             put_string("user", user, out);
@@ -103,7 +103,7 @@ pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMu
             put_string("message", message, out);
             put_trace(*trace, out);
         }
-        // Replies to commands that this protocol's decoder never returns.
+        // These replies answer commands that this protocol's decoder never returns.
         Reply::PresenceCount { .. }
         | Reply::Unrecoverable
         | Reply::SubscriptionExpired

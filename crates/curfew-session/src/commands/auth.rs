@@ -114,7 +114,7 @@ pub(crate) fn first(
             return end.map_or(Reaction::Done(None), Reaction::Ends);
         }
         Err(DecodeError::NotTheProtocol { message }) => {
-            debug!(problem = message, "message is not the protocol");
+            debug!(problem = message, "message is not of the protocol");
             return Disconnect::BAD_REQUEST.because(message).into();
         }
         Err(DecodeError::Form { message, .. }) => {
@@ -126,7 +126,7 @@ pub(crate) fn first(
     };
     let settings = state.context.settings.load_full();
     if token.is_none() && !state.wire().rules().opens_by_command && settings.anonymous.is_none() {
-        debug!("auth without a token, and no visitors are admitted");
+        debug!("auth without a token, and anonymous sessions are not admitted");
         return Disconnect::BAD_REQUEST
             .because("the first message must be auth with a token")
             .into();

@@ -83,9 +83,9 @@ fn size(present: &Present) -> usize {
     SESSION_BYTES + present.user.len() + infos[0] + infos[1]
 }
 
-/// The `info` of a session in the presence of channels, as JSON: the value of the claim
-/// `session.info_claim`. Without that setting it is the claim `info`, if the node speaks the
-/// Centrifuge protocol. `None` if the token lacks the claim.
+/// The `info` of a session in the presence of channels, as JSON: the value of the claim that
+/// `session.info_claim` names. Without that setting, a node that speaks the Centrifuge protocol
+/// uses the claim `info`. `None` if there is no such claim.
 pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<Arc<str>> {
     let Some(claim) = settings.session.info_claim.as_deref() else {
         // The SDKs of Centrifugo expect the `info` that Centrifugo's tokens carry.

@@ -99,7 +99,7 @@ pub(crate) fn start(
     let publish = async move {
         let result = node.publish(publication, until, began, append).await;
         if let Err(error) = &result {
-            debug!(error = %error, "publication not handed on");
+            debug!(error = %error, "publication not handed to the broker");
         }
         Finished {
             request,

@@ -32,7 +32,7 @@ pub(crate) enum RefreshError {
     EndsEarlier,
 }
 
-/// Starts the verification and admission of the new token. A refusal leaves the session as it is.
+/// Starts the verification and admission of the new token. A refusal does not change the session.
 pub(crate) fn start(state: &SessionState, request: RequestInfo, token: Cow<'_, str>) -> Reaction {
     let Some(live) = &state.live else {
         return Reaction::Done(None);
@@ -170,8 +170,8 @@ impl From<&RefreshError> for Failure {
     }
 }
 
-/// Returns true if the new token belongs to the session's login, which `claim` names. A session
-/// without a login accepts any login.
+/// Returns true if both tokens have the same login: the value of `claim`. If the token in force has
+/// no login, every login is accepted.
 fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
     let login = current.claims().parse().remove(claim);
     login.is_none() || login == new.claims().parse().remove(claim)

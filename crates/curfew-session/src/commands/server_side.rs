@@ -59,7 +59,7 @@ impl From<ServerSideError> for Disconnect {
     }
 }
 
-/// The channels of the server that a session opens with.
+/// Result of subscribing an opening session to the channels of the server.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
     /// The subscriptions.
@@ -69,8 +69,8 @@ pub(crate) struct Made {
     pub(crate) refused: Vec<Channel>,
 }
 
-/// Subscribes a session that opens. A channel that the policy does not allow is left out. `asked`
-/// has the channels that the client resumes, with the client's positions.
+/// Subscribes an opening session to the server's channels. A channel that the policy does not allow
+/// is left out. `asked` has the channels that the client resumes, with the client's positions.
 pub(crate) async fn subscribe(
     context: &Context,
     settings: &SessionSettings,
@@ -116,7 +116,7 @@ pub(crate) async fn subscribe(
             ..wish(settings, options, &principal, &place)
         };
         let missed = OnceLock::new();
-        // The reply to `connect` includes the subscription, so there is no frame here.
+        // The reply to `connect` includes the subscription, so no frame is queued here.
         let answer = |_: Joined, publications: &[Publication]| {
             // The cell is still empty, because the session joins once.
             missed.set(publications.to_vec()).ok();

@@ -194,7 +194,7 @@ pub(crate) fn narrowed(mut options: ChannelOptions, overrides: Overrides) -> Cha
     options
 }
 
-/// The wish of a session that subscribes to a channel with these options.
+/// The options of the subscription that a session asks for, in a channel with these options.
 pub(crate) fn wish(
     settings: &SessionSettings,
     options: ChannelOptions,

@@ -39,7 +39,7 @@ async fn those_read_together_are_under_way_together_and_answered_in_order() {
     harness.rig.hold(Call::Publish);
     peer.send_all(&[
         &publish(1),
-        // Not handed to the broker; its answer waits for its turn.
+        // This publication is not handed to the broker. Its answer waits for the answers before it.
         r#"{"type":"publish","id":2,"channel":"no channel","data":0}"#,
         &publish(3),
         // These requests wait until the publications are answered.

@@ -102,7 +102,7 @@ async fn the_policy_that_a_reload_puts_in_force_during_the_read_decides() {
     assert_eq!(harness.hub().channel_count(), 0);
 }
 
-/// Recovered publications that wait until the client reads.
+/// Recovered publications wait until the client reads.
 #[tokio::test(start_paused = true)]
 async fn what_waits_to_be_written_is_withheld_once_access_ends() {
     /// Upper bound of the number of messages that have left: the messages that fit into the pipe.

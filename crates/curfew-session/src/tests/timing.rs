@@ -284,7 +284,7 @@ async fn a_reader_that_takes_nothing_is_closed_when_the_write_timeout_has_passed
     while harness.connections() > 1 {
         time::sleep(Duration::from_millis(100)).await;
     }
-    // The write timeout, plus the second for which the server tries to write the close.
+    // This is the write timeout, plus the second for which the server tries to write the close.
     assert!(
         (10.9..11.3).contains(&seconds_since(start)),
         "{}",

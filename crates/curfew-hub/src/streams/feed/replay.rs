@@ -18,9 +18,9 @@ pub(in crate::streams) enum Replay {
 }
 
 impl Feed {
-    /// The publications after `since` up to the feed's position. `read` is a part that was read and
-    /// ingested for this subscriber; it replaces the window if the window has no room. `came_at` is
-    /// the time of day at which the subscriber arrived.
+    /// The publications after `since` up to the feed's position. `read` is the part of the stream
+    /// that was read and ingested for this subscriber; it serves in place of a window that has no
+    /// room. `came_at` is the time of day at which the subscriber arrived.
     pub(in crate::streams) fn replay(
         &mut self,
         since: Position,
@@ -31,8 +31,8 @@ impl Feed {
         let Some(at) = self.at else {
             return Replay::Read(since.offset);
         };
-        // The stream has just returned a read part, so that part has not expired. During an
-        // interruption a notice that the history was deleted may have been missed.
+        // A part that was just read has not expired, but a window may have. During an interruption,
+        // the notice that the history was deleted may have been missed.
         if self.is_interrupted || (read.is_none() && self.has_expired(came_at)) {
             self.forget();
         }

@@ -381,7 +381,7 @@ enum Step {
     Flush,
     /// The node reads the missing publications, or only compares.
     Read,
-    /// The node gives up.
+    /// The node gives up the missing publications.
     GiveUp,
     /// A subscriber joins that was disconnected for `back` publications.
     Join { back: u64 },
