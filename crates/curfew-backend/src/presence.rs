@@ -20,13 +20,14 @@ pub struct PresenceList {
 /// Guarantees:
 /// - An entry is in the list on every node from the moment `enter` returned until `leave` is called,
 ///   or the session's access has ended.
-/// - A session has one entry in a channel. A later one takes the place of the earlier, and a removal
-///   of the earlier leaves it.
-/// - Nodes that listen to the channel are told of the entries that
-///   [are told](PresenceEntry::is_told), once each
-///   ([`Events::presence_changed`](crate::Events::presence_changed)): of a session that had no entry before, and of
-///   one that has none any more. After a crash or a failure amid it they may be told of a leave twice.
-/// - The entries of a node that crashed are removed by another.
+/// - A session has one entry in a channel. A later entry replaces the earlier entry. A late removal
+///   of the earlier entry does not remove the later entry.
+/// - Nodes that listen to the channel are notified of a join (the session had no entry before) and
+///   of a leave (the session has no entry any more), once each, by
+///   [`Events::presence_changed`](crate::Events::presence_changed). Entries that [are not
+///   told](PresenceEntry::is_told) cause no such event. After a crash or a failure in the middle of
+///   a leave, the nodes may be notified of the leave twice.
+/// - The entries of a node that crashed are removed by another node.
 pub trait Presence: Send + Sync + 'static {
     /// Adds entries. Each replaces the session's earlier entry in the channel.
     fn enter<'a>(&'a self, entries: &'a [PresenceEntry])
