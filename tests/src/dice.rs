@@ -28,10 +28,10 @@ impl Dice {
         Self(seed)
     }
 
-    /// Dice of their own, for what happens meanwhile.
+    /// Makes independent dice, for a task that runs at the same time.
     pub fn more(&mut self) -> Self {
         self.below(1);
-        // What has been thrown with one says nothing of the other.
+        // The seed is changed, so that the two sequences of numbers are independent.
         Self(self.0.rotate_left(32) ^ 0x9e37_79b9_7f4a_7c15)
     }
 

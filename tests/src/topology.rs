@@ -173,7 +173,7 @@ impl RedisCluster {
 pub struct SlotMove<'a> {
     cluster: &'a RedisCluster,
     slot: String,
-    /// The primary that had it.
+    /// The primary that had the slot.
     pub from: &'a Redis,
     to_port: u16,
     to_id: String,
@@ -186,7 +186,7 @@ impl SlotMove<'_> {
         server.run(&command).await;
     }
 
-    /// Moves some keys; false if none was left.
+    /// Moves at most `count` keys. Returns false if no key was left.
     pub async fn carry(&self, count: usize) -> bool {
         let count = count.to_string();
         let list = ["CLUSTER", "GETKEYSINSLOT", &self.slot, &count];
@@ -201,7 +201,8 @@ impl SlotMove<'_> {
         true
     }
 
-    /// Gives the new primary the slot, whose keys have been moved. The others hear of it from each other.
+    /// Assigns the slot to the new primary. All keys must have been moved. The other servers learn
+    /// of the change from each other.
     pub async fn end(&self) {
         let mut servers = self.cluster.servers.iter();
         let to = servers.find(|server| server.port() == self.to_port);
@@ -209,7 +210,8 @@ impl SlotMove<'_> {
         self.set(to, &["NODE", &self.to_id]).await;
     }
 
-    /// Tells every server of the new primary, this one again as well: it drops the subscriptions in the slot.
+    /// Assigns the slot to the new primary at every server. The new primary itself is told a second
+    /// time, and then drops the subscriptions in the slot.
     pub async fn tell(&self) {
         for server in &self.cluster.servers {
             self.set(server, &["NODE", &self.to_id]).await;
@@ -217,8 +219,8 @@ impl SlotMove<'_> {
     }
 }
 
-/// A primary, and a replica that can be held back before it takes over. Nothing but the test promotes it and
-/// leads gateways to it.
+/// A primary, and a replica that can be held back before it takes over. Only the test promotes the
+/// replica and points gateways to it.
 #[derive(Debug)]
 pub struct Pair {
     primary: Redis,
@@ -227,7 +229,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Starts both and waits until the replica has what the primary has.
+    /// Starts both servers and waits until the replica is in sync with the primary.
     pub async fn start() -> Self {
         let primary = Redis::start_with(&["repl-diskless-sync-delay 0"]).await;
         let replication = Proxy::start(primary.address()).await;
@@ -248,7 +250,8 @@ impl Pair {
         &self.primary
     }
 
-    /// Its replica; right after a promotion, the primary from before it.
+    /// The replica of the primary. Right after a promotion, it is the primary from before the
+    /// promotion.
     pub fn replica(&self) -> &Redis {
         &self.replica
     }
@@ -261,12 +264,12 @@ impl Pair {
         .await;
     }
 
-    /// From now on the replica is told nothing: what is written is lost in a failover.
+    /// Stops the replication, so that later writes are lost in a failover.
     pub fn hold_back(&self) {
         self.replication.set(Link::STALLED);
     }
 
-    /// Makes the replica a primary. The other one runs on and knows nothing of it.
+    /// Makes the replica a primary. The old primary keeps running as a primary.
     pub async fn promote(&mut self) {
         self.replica.run(&["REPLICAOF", "NO", "ONE"]).await;
         std::mem::swap(&mut self.primary, &mut self.replica);
@@ -289,7 +292,8 @@ impl Pair {
     }
 }
 
-/// A primary with a replica, and a sentinel that promotes it a second after the primary is gone.
+/// A primary with a replica, and a sentinel that promotes the replica a second after the primary
+/// has failed.
 #[derive(Debug)]
 pub struct Sentinel {
     /// The primary, until it fails.

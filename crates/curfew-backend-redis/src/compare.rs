@@ -18,9 +18,9 @@ use crate::fault::Fault;
 use crate::nodes::BATCH;
 use crate::presence::Note;
 
-/// Interval between two comparisons. A record is removed, or written again, only if two comparisons
-/// in a row find it wrong. When the second comparison begins, every command that was under way has
-/// ended, including the commands of a broken connection.
+/// Interval between two comparisons. A record is removed or written again only if two comparisons
+/// in a row find that the record is wrong. When the second comparison begins, every command that
+/// was under way has ended, including the commands of a broken connection.
 const TIDY: Duration = Duration::from_secs(10);
 
 /// Number of comparisons that together read the records of every session once, which takes 30 s. On
@@ -32,7 +32,7 @@ const LOOKS: usize = 3;
 /// a millisecond of Redis' time.
 const COMPARED: usize = 200;
 
-/// Most sessions whose entries of presence are read between two turns of other tasks.
+/// Maximum number of sessions whose presence entries are read before other tasks may run.
 const AT_ONCE: usize = 4096;
 
 /// The findings of the last comparison.
@@ -42,11 +42,11 @@ struct Comparison {
     ghosts: HashSet<SessionId>,
     /// Sessions of this node whose records are missing or wrong.
     missing: HashSet<SessionId>,
-    /// Notes of this node for sessions that are not present in the note's channel.
+    /// Notes of this node whose session is no longer in the note's channel.
     absent: HashSet<Note>,
     /// Presence entries of this node that have no note, or no value in Redis.
     unlisted: HashSet<Note>,
-    /// The third of the presence entries that the last comparison read, as a number.
+    /// The number of the third of the presence entries that the last comparison read.
     look: u64,
     /// The last session whose records were read; `None` if the next comparison starts with the
     /// first session.
@@ -109,8 +109,8 @@ impl Redis {
         Ok(())
     }
 
-    /// The entries of every session that lives here. Other tasks run in between: a node may have a
-    /// hundred thousand.
+    /// The presence entries of every session of this node. The method yields to other tasks in
+    /// between, because a node may have a hundred thousand sessions.
     async fn local_presence(&self) -> Vec<PresenceEntry> {
         let sessions = self.core.local.sessions();
         let mut entries = Vec::new();
@@ -195,7 +195,8 @@ impl Redis {
         noted: &HashSet<SessionId>,
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
-        // This node has no lease, so other nodes may clean up and would remove the records again.
+        // This node has no lease, so another node may clean up after this node and would remove the
+        // records again.
         if !self.core.lease.is_held() {
             comparison.missing.clear();
             return Ok(());

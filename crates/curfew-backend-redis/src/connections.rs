@@ -130,7 +130,8 @@ impl Connections {
         // The lock is held until the end, because `current` is read here and replaced below.
         let _one_at_a_time = self.updating.lock();
         let before = self.current.load_full();
-        // First: other servers carry the channels as soon as they know that they have the slots.
+        // The interruptions are noted first, because the connections to the new servers carry the
+        // channels as soon as these servers know their slots.
         for server in &before.servers {
             self.note_left(server, layout);
         }
@@ -183,8 +184,8 @@ impl Connections {
     /// Forgets a channel that no session of this node listens to.
     pub(crate) fn forget(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
-        // Both locks are held until the end. A channel that is wanted again meanwhile thus keeps
-        // its recorded interruption.
+        // Both locks are held until the end. A new subscription to the channel waits meanwhile, so
+        // an interruption that is noted for it stays.
         wanted.remove(channel);
         self.missed.lock().remove(channel);
     }
@@ -221,7 +222,8 @@ impl Connections {
             .ok_or(Fault::NotConnected)
     }
 
-    /// Records for each of the two kinds of connection if every primary has one.
+    /// Records if every primary has a connection for commands, and if every primary has a
+    /// connection for publications.
     pub(crate) fn note_connected(&self) {
         // The lock covers both the read and the write of the state, so an earlier state never
         // replaces a later one.
@@ -290,7 +292,7 @@ impl Connections {
         commands.map_or_else(String::new, |commands| commands.fence.server_id())
     }
 
-    /// The time of the clock of a slot's primary after which it refuses what is sent now. See
+    /// The deadline for a command that is sent now to a slot's primary, by the primary's clock. See
     /// [`Fence::deadline_within`].
     pub(crate) fn deadline_within(&self, slot: Slot, longest: Duration) -> Result<i64, Fault> {
         let commands = self.of(slot)?.commands.load_full();
@@ -398,8 +400,9 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault of commands, perhaps with one among them that a user may lack the right to:
-    /// the connection still works for all other commands.
+    /// Reports a fault of commands. `has_optional` is true if the user of the connection may lack
+    /// the right to one of the commands. Such a fault is not reported, because the connection still
+    /// works for all other commands.
     fn report_of(&self, server: &ServerConnections, fault: Fault, has_optional: bool) -> Fault {
         match fault.code() {
             Some("NOPERM") if has_optional => fault,
@@ -469,8 +472,8 @@ impl ServerConnections {
 }
 
 /// Looks up the primaries when a server does not have the expected role or slots. If the layout can
-/// change, it also looks them up every few seconds, because a replaced primary that is cut off may
-/// keep answering.
+/// change, it also looks up the primaries every few seconds, because a replaced primary that is cut
+/// off may keep answering.
 pub(crate) async fn watch_layout(connections: Arc<Connections>) {
     let connector = &connections.core.connector;
     let can_change = !matches!(connector.server().target, RedisTarget::Standalone(_));

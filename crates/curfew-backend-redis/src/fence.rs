@@ -7,9 +7,9 @@
 //! which first compares Redis' clock with a deadline.
 //!
 //! The deadline is the end of the lease by Redis' clock. It is the latest answer to `TIME`, which
-//! is read every second, plus the part of the lease that was left when the answer arrived. The
-//! answer took a while to arrive, so the deadline is early rather than late. Only differences of
-//! Redis' clock count, not its absolute value. The clock must not be set back.
+//! this node requests every second, plus the part of the lease that was left when the answer
+//! arrived. The answer took a while to arrive, so the deadline is early rather than late. Only
+//! differences of Redis' clock count, not its absolute value. The clock must not be set back.
 
 mod publication;
 
@@ -32,15 +32,15 @@ use crate::streams::{APPEND, AppendCall, Appended};
 pub(crate) use publication::{Publication, Run};
 
 /// Total size of publications, in bytes, at which a run of the script is full. The last publication
-/// may exceed it. The size is bounded because Redis does nothing else during a run, and does not
-/// stop a run that has begun.
+/// of a run may exceed this size. The size is bounded because Redis does nothing else during a run,
+/// and does not stop a run that has begun.
 const RUN_BYTES: usize = 1024 * 1024;
 
 /// Longest sleep between two checks of a lease's end. A timer stops while the machine is suspended,
 /// so a check may be late by this much after the machine resumes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The first word of Redis' refusal of what comes late.
+/// The first word of Redis' refusal of a publication or presence entry that comes too late.
 pub(crate) const FENCED: &str = "FENCED";
 
 /// The first word of Redis' answer to a call of an unknown script.
@@ -220,7 +220,7 @@ impl Fence {
 
     /// The command that executes a run.
     pub(crate) fn command(&self, run: &Run) -> Cmd {
-        // The room that the digest, the deadline and the command's own words take.
+        // Bytes for the digest, the deadline and the name of the command.
         const HEAD_BYTES: usize = 128;
         let per_publication = if self.cluster { 1 } else { 2 };
         let arguments = 5 + run.publications.len() * per_publication;
@@ -310,8 +310,8 @@ impl Fence {
         }
     }
 
-    /// The time of Redis' clock after which it refuses what is sent now: the end of the lease, and
-    /// at most `longest` from now. `None` without a lease.
+    /// The deadline for a command that is sent now, by Redis' clock: the end of the lease, but at
+    /// most `longest` from now. `None` without a lease.
     pub(crate) fn deadline_within(&self, longest: Duration) -> Option<i64> {
         let lease = self.lease.held_until()?;
         Some(self.deadline(lease.min(boottime() + longest)))

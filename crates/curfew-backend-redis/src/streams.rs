@@ -44,8 +44,8 @@ const CLEAR: &str = include_str!("streams/clear.lua");
 /// Checks the rights to the commands of all these scripts and of the presence scripts.
 const RIGHTS: &str = include_str!("streams/rights.lua");
 
-/// The commands of streams and presence that the user of a connection may not send. An ACL can
-/// restrict commands by key and channel, so the check uses names of the real form.
+/// Asks for the commands of streams and presence that the user of a connection may not send. An ACL
+/// can restrict commands by key and channel, so the request contains names of the real form.
 pub(crate) async fn missing_rights(
     keys: &Keys,
     connection: &mut Connection,
@@ -124,7 +124,7 @@ fn read_epoch(value: Value) -> Option<Epoch> {
     text.parse().ok()
 }
 
-/// A position as the scripts take it; empty without one.
+/// A position in the text form that the scripts read; empty without a position.
 fn seen(position: Option<Position>) -> String {
     position.map_or_else(String::new, |Position { epoch, offset }| {
         format!("{}:{offset}", epoch.as_str())
@@ -206,7 +206,7 @@ impl Streams for Redis {
                 .arg(Verbs::new(self.connections.is_cluster()).publish);
             let cleared = self.connections.call(command).await;
             let _: u64 = cleared.map_err(|fault| self.failed(fault))?;
-            // At once, because the notice may be on its way or lost.
+            // This node is notified at once, because the notice from Redis may be late or lost.
             self.core.events.cleared(channel);
             Ok(())
         })

@@ -57,7 +57,7 @@ impl Verbs {
     }
 }
 
-/// The state shared by the connection's own task and the task that watches it.
+/// The state that the connection's own task shares with the task that watches the connection.
 #[derive(Debug, Default)]
 struct Heard {
     /// The number of the last probe that was received.
@@ -70,7 +70,7 @@ struct Heard {
     gaps: AtomicUsize,
     /// True once the connection was given up. Pushes may still be in its buffer.
     has_ended: AtomicBool,
-    /// The server has ended subscriptions by itself.
+    /// True if the server has ended a subscription that this node did not cancel.
     dropped: AtomicBool,
 }
 
@@ -176,8 +176,9 @@ async fn serve(
             }
         }
         if heard.dropped.load(Ordering::Relaxed) {
-            // The slot may have its primary still. Only a new connection subscribes again, and the
-            // client library takes what Redis said unasked for the answer to a command.
+            // The server may still be the primary of the slot, but only a new connection subscribes
+            // again. The old connection cannot be used, because the client library takes the
+            // unsolicited push for the answer to a command.
             return Err(Fault::NoPrimary("subscriptions were dropped".to_owned()));
         }
         // The role is asked over this connection itself, because the server may refuse to publish
@@ -276,8 +277,8 @@ fn probe_channel(connections: &Connections, server: &ServerConnections) -> Optio
 /// Handles a push. The connection's task calls it for each push; it never waits.
 fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushInfo) {
     if heard.has_ended.load(Ordering::Acquire) {
-        // A command in flight keeps the lost connection reading. Its publications also come by the
-        // next connection, or count as missed.
+        // A command in flight keeps the task of a lost connection running. The publications of this
+        // push also arrive on the next connection, or count as missed.
         return;
     }
     match push.kind {
@@ -304,14 +305,14 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                 return;
             };
             let mut missed = connections.missed.lock();
-            // An answer that a lost connection had in its buffer ends no interruption.
+            // If the answer was in the buffer of a lost connection, the interruption lasts.
             if !heard.has_ended.load(Ordering::Acquire) && missed.remove(&channel) {
                 heard.gaps.fetch_add(1, Ordering::Relaxed);
                 connections.core.events.gap(&channel, GapReason::LinkLost);
             }
         }
-        // Redis sends it unasked when the slot moves to another server, or is given to its primary
-        // again.
+        // Redis sends this push without a command when the slot moves to another server, and when
+        // the slot is assigned to the same server again.
         PushKind::SUnsubscribe => {
             let channel = channel_of(connections, push);
             let wanted = connections.wanted.lock();

@@ -29,10 +29,10 @@ pub trait Events: Send + Sync + 'static {
     /// publications arrive without gaps again.
     fn gap(&self, channel: &Channel, reason: GapReason);
 
-    /// Publications of a channel stop arriving, because the link to the backend is lost. They
-    /// arrive again after the next [gap](Events::gap) with a lost link as its reason. Until then
-    /// the node does not trust its copies of the channel's stream, and reads the stream from the
-    /// backend.
+    /// Publications of a channel stop arriving, because a connection to the backend or its
+    /// subscription is lost. They arrive again after the next [gap](Events::gap) with a lost link
+    /// as its reason. Until then the node does not trust its copies of the channel's stream, and
+    /// reads the stream from the backend.
     fn interrupted(&self, channel: &Channel);
 
     /// A session has entered a channel, or has left it.

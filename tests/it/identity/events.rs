@@ -50,7 +50,7 @@ impl Transmitter {
         self.key.user_with(user, claims)
     }
 
-    /// An access token that was issued so many seconds ago.
+    /// An access token that was issued `seconds` seconds ago.
     fn older(&self, user: &str, seconds: u64) -> String {
         self.access(user, json!({"iat":unix_now() - seconds}))
     }

@@ -120,7 +120,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     first.expect_close(4403, "revoked").await;
     second.expect_close(4403, "revoked").await;
     other.assert_open().await;
-    // That session is over; a new sign-in is another session.
+    // The logged-out session is over. A new sign-in makes another session.
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
     let again = login.access("alice", "three");
     assert!(cluster[0].attempt_with(&again).await.is_open());

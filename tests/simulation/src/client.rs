@@ -24,13 +24,14 @@ pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The channels.
 pub const CHANNELS: [&str; 3] = ["room:1", "room:zoë", "vault"];
 
-/// The channel with presence, where there is one.
+/// The channel with presence. Only some plans have it.
 pub const LOBBY: &str = "lobby";
 
-/// The place among the channels of the one that may have a stream.
+/// The index of the channel that may have a stream.
 pub const STREAM: usize = 1;
 
-/// The place of the one whose subscriptions have tokens, where there is one: behind the others.
+/// The index of the channel whose subscriptions have tokens. Only some plans have it, so it is the
+/// last channel.
 pub const VAULT: usize = 2;
 
 /// All users. Names are compared byte for byte.
@@ -42,7 +43,8 @@ pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 /// Time after which a session counts as established.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// Within which a client is served again whose session, or subscription, has lasted.
+/// Time within which a client must have service again after an established session or subscription
+/// has ended.
 const BACK: Duration = Duration::from_secs(2);
 
 /// The start of a publication, as nodes write it.
@@ -214,7 +216,7 @@ impl Client {
         Self::say(world, connection, &json!({"type":command,"token":written}));
     }
 
-    /// A token with these claims beside those of every token, and its text.
+    /// A new token with additional claims, and the token's text.
     fn new_token(world: &mut World, client: usize, more: &Value) -> (Token, String) {
         let now = (EPOCH + elapsed()).as_secs();
         let this = &mut world.clients[client];
@@ -378,7 +380,7 @@ impl Client {
         }
         let mut buffer = std::mem::take(&mut this.buffer);
         buffer.extend_from_slice(bytes);
-        // The simulation has no answer to the upgrade, so the stream begins with frames.
+        // The simulation has no upgrade, so the stream begins with frames.
         let mut at = 0;
         while let Some(frame) = frame::first(&buffer[at..]).filter(|frame| frame.whole) {
             Self::take(world, client, connection, frame.opcode, frame.payload);

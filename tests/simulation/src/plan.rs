@@ -39,9 +39,9 @@ pub struct Plan {
     pub history: u32,
     /// `limits.window_bytes`.
     pub window_bytes: usize,
-    /// There is a channel with presence: the lobby.
+    /// True if there is a channel with presence, the lobby.
     pub presence: bool,
-    /// There is a channel to which each subscribes with a token of its own: the vault.
+    /// True if there is a channel whose subscriptions each have a token, the vault.
     pub vault: bool,
 }
 
@@ -131,7 +131,7 @@ pub enum Whom {
     Session(usize),
     /// The token of the session that a client has at the time of the act, by the client's number.
     Token(usize),
-    /// The token of its subscription to the vault.
+    /// The token of a client's subscription to the vault, by the client's number.
     Subscription(usize),
     /// Everyone whose token was issued before the time of the act.
     AllUntilNow,
@@ -159,7 +159,8 @@ pub enum Written {
 /// Shortest time for which clients publish.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// One seed in so many has a channel with a stream, another the lobby, and the third the vault.
+/// Of this number of seeds in a row, one has a channel with a stream, one has the lobby, and one
+/// has the vault.
 const WITH_STREAMS: u64 = 3;
 
 /// The default of `limits.window_bytes`.
@@ -175,8 +176,8 @@ impl Plan {
         let nodes = random.usize(1..=3);
         let troubled_for = random.u64(4_000..14_000);
         let count = random.usize(2..=9);
-        // Most runs have few kinds of faults, so that events can happen that need some part to
-        // work.
+        // Most runs have few kinds of faults, because some events can happen only while a part of
+        // the system works.
         let kinds: Vec<u8> = (0..random.usize(1..=4))
             .map(|_| random.u8(..FAULTS))
             .collect();
@@ -243,7 +244,7 @@ impl Plan {
             plan.vault = true;
             let mut random = Rng::with_seed(seed);
             for _ in 0..random.usize(2..=5) {
-                // Most in the middle of trouble.
+                // Most of these bans are in the middle of trouble.
                 let some = random.usize(..plan.acts.len());
                 let near = plan.acts[some].0 + millis(random.u64(0..2_500));
                 let at = near.saturating_sub(millis(1_000)).max(FIRST);
@@ -343,7 +344,8 @@ fn a_while(random: &mut Rng) -> Duration {
     })
 }
 
-/// A node that is away for so long that others take it for dead, and that may crash as it comes back.
+/// The acts that stop or disconnect a node for so long that other nodes take it for dead. The node
+/// may crash when it returns.
 fn absence(random: &mut Rng, nodes: usize) -> Vec<(Duration, Act)> {
     let node = random.usize(..nodes);
     let at = FIRST + millis(random.u64(0..4_000));

@@ -35,11 +35,12 @@ pub struct Record {
     pub placed: Vec<(Duration, Place, u64)>,
     /// The presence in the lobby.
     pub presence: Presence,
-    /// There is a vault.
+    /// True if there is a vault.
     pub vault: bool,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
-    /// The losses of data: the time at which Redis returned, and the time from which its data is.
+    /// The losses of data: the time at which Redis returned, and the earlier time whose data it
+    /// has.
     pub losses: Vec<(Duration, Duration)>,
     /// Answers to revocations through a node.
     pub receipts: Vec<Receipt>,
@@ -79,7 +80,7 @@ pub struct Wire {
     pub tokens: Vec<Token>,
     /// The position with which the client subscribed to the channel with a stream.
     pub since: Option<Place>,
-    /// The client's commands about the lobby by their numbers, and when they were sent.
+    /// The client's commands about the lobby, by number, each with the time at which it was sent.
     pub visits: BTreeMap<u64, (Duration, Visit)>,
     /// The tokens of subscriptions to the vault, by the numbers of the commands.
     pub vault_tokens: BTreeMap<u64, Token>,

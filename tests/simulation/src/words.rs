@@ -1,5 +1,6 @@
-//! The native protocol with a token in `subscribe`, which only the Centrifuge protocol has: the channel's name, a
-//! space, and the token. From the session on both are the same commands.
+//! The native protocol, with a token in the channel's name of `subscribe`: the name, a space, and
+//! the token. Only the Centrifuge protocol really has such tokens. The session handles the commands
+//! of the two protocols alike.
 
 use std::borrow::Cow;
 

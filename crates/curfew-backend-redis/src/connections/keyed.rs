@@ -20,7 +20,8 @@ impl Keyed {
     /// The commands that streams and presence alone need.
     const OPTIONAL: [&str; 3] = [Self::SCRIPT, "SCAN", "HSCAN"];
 
-    /// True if a user that has no right to it has all others.
+    /// True if a Redis user may lack the right to this command and still have the right to every
+    /// other command that a node needs.
     pub(super) fn is_optional(&self) -> bool {
         Self::OPTIONAL.contains(&self.name)
     }

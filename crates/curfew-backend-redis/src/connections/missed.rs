@@ -10,13 +10,14 @@ impl Connections {
     /// Notes an interruption for the channels that the server's connection for publications
     /// carried.
     pub(crate) fn note_missed(&self, server: &ServerConnections) {
-        // Without one nothing was subscribed, or the interruption is noted already.
+        // If `carries` is empty, nothing was subscribed, or the interruption is already noted.
         if let Some(carried) = server.carries.swap(None) {
             self.note(|name| carried.has(slot_of(name)));
         }
     }
 
-    /// Notes an interruption for the channels that the server carried and does not have any more.
+    /// Notes an interruption for the channels that the server's connection carried and whose slots
+    /// the server no longer has.
     pub(super) fn note_left(&self, server: &ServerConnections, layout: &Layout) {
         let Some(carried) = server.carries.load_full() else {
             return;
@@ -31,12 +32,14 @@ impl Connections {
             return;
         }
         self.note(|name| carried.has(slot_of(name)) && !kept.has(slot_of(name)));
-        // Once is enough, unless the connection was lost meanwhile, which is noted with it.
+        // The kept slots are stored, so that this interruption is noted only once. They are not
+        // stored if `carries` has changed meanwhile: the loss of the connection, for example,
+        // empties it.
         let kept = Some(Arc::new(kept));
         server.carries.compare_and_swap(&Some(carried), kept);
     }
 
-    /// Notes an interruption for the channels whose names at Redis are such.
+    /// Notes an interruption for each wanted channel whose name at Redis is missed by `is_missed`.
     fn note(&self, is_missed: impl Fn(&[u8]) -> bool) {
         // Every task that holds both locks takes `wanted` first.
         let wanted = self.wanted.lock();
@@ -47,7 +50,8 @@ impl Connections {
         });
         for channel in channels {
             missed.insert(channel.clone());
-            // Under the lock, so that no gap ends the interruption before it is reported.
+            // The call is made under the lock, so that no gap ends the interruption before it is
+            // reported.
             self.core.events.interrupted(channel);
         }
     }

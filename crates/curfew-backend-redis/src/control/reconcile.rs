@@ -46,7 +46,7 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Finds which of the sessions' keys exist, over a clone of the connection.
+    /// Finds the keys of these sessions that exist in Redis, over a clone of the connection.
     async fn find_over(
         &self,
         mut connection: Connection,
@@ -103,9 +103,9 @@ impl Control {
             }
             let sessions = self.apply(&written.revoked(known), began);
             ended += sessions.count();
-            // A push finds no session by a kind until the session is indexed by it. Such a session
-            // does not count as missed. Neither does one that is opening: its push may have come
-            // before it was registered, and its own check refuses it.
+            // Two sorts of session do not count as missed. A session that is not indexed by the
+            // kind yet cannot be found by a push. A session that is opening may have been
+            // registered after the push, and its own check refuses it.
             if self.core.events.finds(written.key.kind()) {
                 missed += sessions.open();
             }

@@ -1,14 +1,15 @@
--- ARGV: the session, its entry and its user; the end of its access in milliseconds since 1970; a deadline in
--- microseconds since 1970; PUBLISH, a pub/sub channel and the message that others are told, or nothing.
+-- ARGV: the session, its entry and its user; the end of its access in milliseconds since 1970; a
+-- deadline in microseconds since 1970. If the join is announced, three arguments follow: PUBLISH, a
+-- pub/sub channel, and the message.
 --
--- Answers with 1 if the session had no entry, else with 0.
+-- Answers 1 if the session had no entry, else 0.
 local time = redis.call('TIME')
 if time[1] * 1000000 + time[2] > tonumber(ARGV[5]) then
   return redis.error_reply('FENCED the node that has sent this may be dead')
 end
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  -- The hash of sessions is gone, so the hash of users may have outdated counts.
+  -- The hash of sessions does not exist, so the hash of users may have outdated counts.
   redis.call('DEL', KEYS[2])
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])

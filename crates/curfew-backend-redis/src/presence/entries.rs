@@ -1,4 +1,4 @@
-//! Entries of presence and the notes that lead to them: added, removed, written again.
+//! Adds, removes and rewrites presence entries, together with their notes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -22,22 +22,25 @@ const ENTER: &str = concat!(
     include_str!("enter.lua")
 );
 
-/// Removes an entry. Runs when the memory of Redis is full, too: it frees some.
+/// Removes an entry. The script may also run while the memory of Redis is full, because it frees
+/// memory.
 const LEAVE: &str = concat!(
     "#!lua flags=allow-oom\n",
     include_str!("keys.lua"),
     include_str!("leave.lua")
 );
 
-/// Longest time in which Redis takes an entry after it was sent. Others remove the entries of a
-/// node without a heartbeat, which lives longer, and nothing would lead to a later entry.
+/// Maximum time from the sending of an entry until Redis executes it. It is shorter than the
+/// lifetime of a heartbeat. Other nodes remove the entries of a node without a heartbeat, and would
+/// not find an entry that is written after that.
 const ENTERED_WITHIN: Duration = NODE_LEASE.checked_div(2).expect("2 is not 0");
 
-/// Lifetime of an entry that is removed and not told of, in milliseconds: longer than a server of
-/// the cluster is away.
+/// Lifetime of a removed entry whose leave was not announced yet, in milliseconds. It is longer
+/// than a server of the cluster is likely to be unavailable.
 const LEFT_MS: u64 = 3_600_000;
 
-/// Sessions whose entries are written again before it is looked at which of them have left meanwhile.
+/// Number of sessions whose entries are written again at once. The entries of sessions that have
+/// left meanwhile are then removed.
 const REWRITTEN: usize = 64;
 
 impl Connections {
@@ -48,7 +51,7 @@ impl Connections {
             let key = keys.node_presence(entry.node);
             Keyed::new("SADD", &key).arg(Note::of(entry).written())
         });
-        // The value of each entry, and the message about it where others are told.
+        // The value of each entry, and the message about its join if the join is announced.
         let messages: Vec<(String, Option<String>)> = entries
             .iter()
             .map(|entry| {
@@ -61,12 +64,12 @@ impl Connections {
             })
             .collect();
         let mut notes: Vec<Keyed> = notes.collect();
-        // A node that is not in the set of nodes, after a loss of the data perhaps, is not cleaned
-        // up after.
+        // The node is added to the set of nodes, because Redis may have lost the set, and no node
+        // cleans up after a node that is not in it.
         let nodes: BTreeSet<String> = entries.iter().map(|entry| entry.node.to_string()).collect();
         notes.push(Keyed::new("SADD", &keys.nodes()).arg(nodes));
-        // The note is in place before the entry: a crash in between leaves no entry that nothing
-        // removes. Without a cluster one connection keeps them in order.
+        // The note is written before the entry. In the other order, a crash in between would leave
+        // an entry that no node removes. Without a cluster, one connection keeps the order.
         let replies = match self.is_cluster() {
             true => {
                 self.pipeline(notes).await?;
@@ -96,8 +99,8 @@ impl Connections {
         Ok(())
     }
 
-    /// The calls that add entries, each with its value and the message about it. Redis refuses them
-    /// once this node may be dead.
+    /// The script calls that add entries, each with its value and its message. Redis refuses a call
+    /// that it executes once this node may count as dead.
     fn writes(
         &self,
         entries: &[PresenceEntry],
@@ -113,7 +116,7 @@ impl Connections {
                 .arg(present.session.to_string())
                 .arg(stored)
                 .arg(&*present.user)
-                // Redis' clock may be ahead of this node's.
+                // Redis' clock may be ahead of this node's clock.
                 .arg(milliseconds(entry.ends_at + MAX_CLOCK_SKEW))
                 .arg(deadline);
             Ok(match message {
@@ -124,8 +127,8 @@ impl Connections {
         writes.collect()
     }
 
-    /// Removes the entries that these notes of a node lead to, and then the notes. Returns the
-    /// number of entries that were there.
+    /// Removes the entries that these notes of a node identify, and then the notes. Returns the
+    /// number of entries that existed.
     pub(crate) async fn remove_noted(&self, node: NodeId, notes: &[Note]) -> Result<u64, Fault> {
         let mut removed = 0;
         for batch in notes.chunks(BATCH) {
@@ -150,7 +153,8 @@ impl Connections {
                 false => self.telling(command, &note.channel, &[]),
             }
         });
-        // Awaited first: a note stays as long as its entry may be there.
+        // The removal of the entries is awaited first, because a note must stay for as long as its
+        // entry may exist.
         let replies = self.pipeline(removals.collect()).await?;
         let entries = replies.into_iter().map(|reply| {
             from_redis_value::<Option<String>>(reply).map_err(|_| Fault::Unexpected("EVAL"))
@@ -167,15 +171,17 @@ impl Connections {
         Ok(entries.iter().flatten().count() as u64)
     }
 
-    /// Tells of entries that were removed in a cluster, and then has Redis forget them. The notes
-    /// are still there: after a failure or a crash others are told again, rather than not at all.
+    /// Announces the leaves of entries that were removed in a cluster, and then deletes these
+    /// entries from the hash `left`. The notes still exist at this time. After a failure or a
+    /// crash, the leaves are therefore announced a second time, rather than never.
     async fn tell_of_left(
         &self,
         node: NodeId,
         notes: &[Note],
         entries: &[Option<String>],
     ) -> Result<(), Fault> {
-        // A note that is here twice has the same entry twice.
+        // If a note is in the list twice, its entry is in the list twice too, and must be announced
+        // once.
         let mut known = HashSet::new();
         let told = notes.iter().zip(entries).filter_map(|(note, entry)| {
             let entry = entry.as_deref()?;
@@ -194,8 +200,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Has the script tell of the change. In a cluster it cannot: the pub/sub channel lies in
-    /// another slot than the entry.
+    /// Adds the arguments by which the script announces the change. In a cluster the script cannot
+    /// do so, because the pub/sub channel is in another slot than the entry.
     fn telling(&self, command: Keyed, channel: &Channel, message: &[&str]) -> Keyed {
         if self.is_cluster() {
             return command;
@@ -204,7 +210,7 @@ impl Connections {
         command.arg("PUBLISH").arg(channel).arg(message)
     }
 
-    /// Tells of changes in a cluster.
+    /// Announces changes in a cluster.
     async fn tell_of<'a>(
         &self,
         messages: impl Iterator<Item = (&'a Channel, String)>,
@@ -219,7 +225,8 @@ impl Connections {
 
     /// Adds the entries of these sessions of this node again.
     pub(crate) async fn rewrite_presence(&self, sessions: &[SessionId]) -> Result<(), Fault> {
-        // One after the other: many are asked for at once after a loss of the data.
+        // Only one task at a time writes entries again, because many tasks are started at once
+        // after a loss of data.
         let _one_at_a_time = self.rewriting_presence.lock().await;
         for sessions in sessions.chunks(REWRITTEN) {
             let entries = self.core.local.presence(sessions);
@@ -231,8 +238,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Corrects entries that were written again: a session may have left or renewed one meanwhile,
-    /// and that change may have been made before the write.
+    /// Corrects entries that were written again. Meanwhile a session may have left a channel or
+    /// renewed its entry, and Redis may have executed this change before the write.
     async fn correct(
         &self,
         sessions: &[SessionId],
@@ -259,7 +266,7 @@ impl Connections {
         Ok(())
     }
 
-    /// The notes of those of these entries of this node that are not in Redis.
+    /// The notes of the given entries of this node that are missing in Redis.
     pub(crate) async fn missing_presence(
         &self,
         entries: &[&PresenceEntry],
@@ -286,8 +293,8 @@ impl Connections {
 }
 
 impl Redis {
-    /// Reads one batch of a node's notes. Returns the cursor of the next batch, 0 after the last
-    /// one.
+    /// Reads one batch of a node's notes. Returns the cursor of the next batch, or 0 after the last
+    /// batch.
     async fn scan_notes(&self, node: NodeId, cursor: u64) -> Result<(u64, Vec<Note>), Fault> {
         let key = self.core.keys.node_presence(node);
         let scan = Keyed::new("SSCAN", &key)
@@ -319,7 +326,8 @@ impl Redis {
         let mut cursor = 0;
         loop {
             let (next, notes) = self.scan_notes(dead, cursor).await?;
-            // Checked before each batch: a node that is back must keep its entries.
+            // The check is repeated before each batch, because a node that is back must keep its
+            // entries.
             if self.may_not_reap(dead).await? {
                 return Ok(None);
             }

@@ -1,5 +1,5 @@
--- KEYS[1] is a hash of sessions with their entries, KEYS[2] one of users with the number of their sessions. KEYS[3], where
--- it is given, is a hash as well.
+-- KEYS[1] is a hash of sessions with their entries. KEYS[2] is a hash of users with the number of
+-- their sessions. KEYS[3] may be absent, and is a hash too.
 for _, key in ipairs(KEYS) do
   local length = redis.pcall('HLEN', key)
   if type(length) == 'table' then

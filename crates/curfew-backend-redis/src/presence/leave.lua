@@ -1,15 +1,17 @@
--- ARGV: the session, and the beginning of its entry; then PUBLISH and a pub/sub channel, where others are told of
--- entries that say so. In a cluster KEYS[3], a hash, takes such an entry instead, by its beginning, until its node or
--- another has told of it; ARGV[3] is the lifetime of that hash in milliseconds.
+-- ARGV: the session, and the beginning of its entry; then PUBLISH and a pub/sub channel, on which
+-- the leave is announced if the entry demands it. In a cluster, the script cannot announce the
+-- leave. It stores such an entry in the hash KEYS[3], by its beginning, until a node has announced
+-- the leave. ARGV[3] is then the lifetime of KEYS[3] in milliseconds.
 --
--- Answers with the entry of the session, which is removed, if it has this beginning; else with what KEYS[3] has.
+-- Removes the entry of the session if it has this beginning, and answers with it. Otherwise answers
+-- with the entry that KEYS[3] holds under this beginning.
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if not entry or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
   if not KEYS[3] then
     return false
   end
   if entry then
-    -- The session is back, and others were told of that.
+    -- The session has a newer entry, whose join was announced after this leave.
     redis.call('HDEL', KEYS[3], ARGV[2])
   end
   return redis.call('HGET', KEYS[3], ARGV[2])

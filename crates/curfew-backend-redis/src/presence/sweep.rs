@@ -1,9 +1,10 @@
-//! The sweep over a cluster's presence: every entry gets its note, and its node a place in the set
-//! of nodes.
+//! The sweep over a cluster's presence. It ensures that every entry has its note, and that the node
+//! of every entry is in the set of nodes.
 //!
-//! The two lie on other servers than the entry, and a failover of one server may lose a write that
-//! another has. The sweep removes nothing. By the note its own node, or the one that cleans up
-//! after a dead node, finds an entry that should not be there.
+//! The note and the set of nodes are on other servers than the entry, and a failover may lose their
+//! writes but not the entry. The sweep itself removes nothing. It restores the note, by which a
+//! node finds an entry that must be removed: the node that wrote the entry, or another node after a
+//! crash.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,13 +22,13 @@ use crate::fault::Fault;
 /// Pause between two sweeps.
 const SWEEP: Duration = Duration::from_secs(20);
 
-/// Pause between two reads of a sweep, most of which cost Redis less than half a millisecond.
+/// Pause between two reads of a sweep. Most reads cost Redis less than half a millisecond.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// About as many names of keys are looked at in one read.
+/// Approximate number of key names that Redis examines in one read.
 const KEYS: usize = 1_000;
 
-/// About as many entries are read at once.
+/// Approximate number of entries in one read.
 const ENTRIES: usize = 500;
 
 /// The notes of each node's entries.
@@ -68,7 +69,7 @@ impl Redis {
             let scan = Keyed::new("HSCAN", key).arg(cursor).arg("COUNT");
             let read = self.connections.call(scan.arg(ENTRIES)).await;
             let (next, fields): (u64, Vec<(String, Vec<u8>)>) = match read {
-                // A key of another type is none of ours.
+                // A key of another type was not written by Curfew.
                 Err(fault) if fault.code() == Some("WRONGTYPE") => return Ok(restored),
                 read => read?,
             };
@@ -109,13 +110,13 @@ impl Redis {
         Ok(restored)
     }
 
-    /// True for one of the nodes that live.
+    /// True for exactly one of the live nodes, which is the node that sweeps.
     async fn is_first(&self) -> Result<bool, Fault> {
         Ok(self.live_nodes().await?.first() == Some(&self.core.node))
     }
 }
 
-/// Sweeps in a cluster for as long as the backend runs, on one of its nodes.
+/// Sweeps the presence of a cluster for as long as the backend runs. Only one live node sweeps.
 pub(crate) async fn sweep(redis: Arc<Redis>) {
     loop {
         time::sleep(SWEEP).await;

@@ -26,7 +26,7 @@ for _, command in ipairs({
   { 'EXISTS', presence },
   { 'PEXPIREAT', presence, '1' },
   { publish, channel, '' },
-  -- In a cluster.
+  -- Only the sweep of a cluster needs SCAN.
   publish == 'SPUBLISH' and { 'SCAN', '0' } or nil,
   publish == 'SPUBLISH' and { 'HSCAN', presence, '0' } or nil,
 }) do

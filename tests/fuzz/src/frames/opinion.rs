@@ -1,5 +1,4 @@
-//! A second decoder for RFC 6455. It reads one byte after the other, and keeps only its state in
-//! between.
+//! A second decoder for RFC 6455. It reads byte by byte, and stores no bytes but those of messages.
 
 use curfew_ws::ProtocolError;
 

@@ -32,7 +32,7 @@ pub(super) enum Said {
     Unreadable(String),
     /// A close frame.
     Close(u16, String),
-    /// The end of the stream without one.
+    /// The end of the stream without a close frame.
     End,
 }
 
@@ -195,20 +195,20 @@ impl Line {
         self.marked
     }
 
-    /// Waits for an event, or for this long.
+    /// Waits for an event, but at most `patience`.
     pub(super) async fn listen_once(&mut self, patience: Duration) {
         let before = (self.heard.len(), self.due, self.marked);
         let now = |line: &Self| (line.heard.len(), line.due, line.marked);
         self.listen(patience, |line| now(line) != before).await;
     }
 
-    /// Waits until the step has so many events, or for this long.
+    /// Waits until the step has `count` events, but at most `patience`.
     pub(super) async fn until(&mut self, count: usize, patience: Duration) {
         self.listen(patience, |line| line.heard.len() >= count)
             .await;
     }
 
-    /// Waits until no event comes for this long.
+    /// Waits until no event has come for the time `quiet`.
     pub(super) async fn until_quiet(&mut self, quiet: Duration) {
         loop {
             let before = self.heard.len();

@@ -182,8 +182,9 @@ impl Check<'_> {
                         && trouble.until >= since
                 })
             };
-            // A node that runs, and whose link is sound, is pushed it at once. Data that are behind lack what
-            // was written shortly before the loss alone, which is such a trouble itself.
+            // A running node with a sound link receives the push of the ban at once. If Redis
+            // returns with older data, the data lacks only the writes from shortly before the loss,
+            // and the loss itself counts as trouble.
             let pushed = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {
                     trouble.node.is_none_or(|of| of == node)
@@ -214,7 +215,7 @@ impl Check<'_> {
         }
     }
 
-    /// The first time that a node refused a token that this ban alone revokes.
+    /// The first time at which a node refused a token that only this ban revokes.
     fn refused(&self, ban: &Ban, node: usize, before: Duration) -> Option<Duration> {
         let of_node = self
             .lines

@@ -1,4 +1,5 @@
-//! ST6 of presence once nothing is wrong any more: the list of the lobby, and the notes that lead to it.
+//! Checks of ST6 (presence) after the end of all trouble: the list of the lobby, and the notes of
+//! its entries.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use crate::machine::elapsed;
 use crate::record::Listing;
 use crate::world::World;
 
-/// Once nothing is wrong any more everyone in the lobby is listed.
+/// Checks that every session in the lobby is listed, after the end of all trouble.
 pub fn lobby(world: &World) -> Vec<Violation> {
     let empty = Listing::new();
     let listed = world.record.presence.now().unwrap_or(&empty);
@@ -25,7 +26,8 @@ pub fn lobby(world: &World) -> Vec<Violation> {
         .collect()
 }
 
-/// In the end exactly those are listed, and the notes of nodes lead to them.
+/// Checks, at the end of the run, that only sessions in the lobby are listed, and that exactly
+/// these sessions have a note.
 pub fn notes(world: &World) -> Vec<Violation> {
     if !world.record.presence.is_on {
         return Vec::new();
@@ -61,7 +63,7 @@ fn violation(what: String) -> Violation {
     }
 }
 
-/// The sessions of clients that are in the lobby, as they were told.
+/// The sessions of the clients that are in the lobby by the answers that they have received.
 fn inside(world: &World) -> BTreeSet<String> {
     let inside = world.clients.iter().filter(|client| client.is_in_lobby());
     let sessions = inside.filter_map(Client::open);

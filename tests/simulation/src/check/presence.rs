@@ -1,5 +1,6 @@
-//! ST6 of presence: who is subscribed is listed, who left or was closed is not, counts are those of the list, and
-//! joins and leaves are told once, in order.
+//! Checks of ST6 (presence). Every subscribed session is listed. A session that has left or was
+//! closed is not listed. The counts agree with the list. Joins and leaves are announced once each,
+//! in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,32 +13,35 @@ use crate::record::{Listing, Visit, marker};
 use crate::redis::Effect;
 use crate::run::TIDY;
 
-/// Within which a session is gone whose connection has closed, and within which one is listed.
+/// Time within which a subscribed session must be listed, and within which a closed session must be
+/// removed.
 const PROMPTLY: Duration = Duration::from_secs(1);
 
-/// Within which the sessions of a node that crashed are gone, while another lives.
+/// Time within which the sessions of a crashed node must be removed, while another node is alive.
 const REAPED: Duration = Duration::from_secs(30);
 
-/// Trouble that ended so long ago has no effect any more, but for what comparisons mend.
+/// Time after which ended trouble has no effect any more, except on entries that only a comparison
+/// corrects.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The end of what did not end.
+/// The end of a span that did not end.
 const NEVER: Duration = Duration::MAX;
 
-/// From when until when.
+/// A span of time: its start and its end.
 type Span = (Duration, Duration);
 
 /// One subscription of a session.
 #[derive(Debug)]
 struct Stay {
     asked_at: Duration,
-    /// The answer was written.
+    /// The time at which the node wrote the answer `ok` to the subscription.
     begun_at: Option<Duration>,
-    /// The client asks to go.
+    /// The time at which the client asked to unsubscribe.
     leaves_at: Option<Duration>,
-    /// It was answered that this is done, or that there is no subscription.
+    /// The time of the answer that ended the subscription: the `ok` to `unsubscribe`, or the error
+    /// to `subscribe`.
     over_at: Option<Duration>,
-    /// The session asked to be told who comes and who goes.
+    /// True if the session requested joins and leaves.
     is_told: bool,
 }
 
@@ -79,7 +83,7 @@ impl Check<'_> {
             self.answers(timeline, &mut report);
             self.changes(timeline, &session, &stays, &news, &mut report);
         }
-        // The rest are sessions that no client was told of.
+        // The remaining sessions are listed, but no client has such a session.
         for (session, spans) in spans {
             report(
                 spans[0].0,
@@ -88,7 +92,7 @@ impl Check<'_> {
         }
     }
 
-    /// From when until when each session was listed.
+    /// The spans in which each session was listed.
     fn spans(&self) -> BTreeMap<String, Vec<Span>> {
         let mut spans: BTreeMap<String, Vec<Span>> = BTreeMap::new();
         let mut before: BTreeSet<&String> = BTreeSet::new();
@@ -114,12 +118,12 @@ impl Check<'_> {
         spans
     }
 
-    /// True if nothing was wrong anywhere from a while before `from` until `until`.
+    /// True if there was no trouble from [`SETTLED`] before `from` until `until`.
     fn is_healthy(&self, from: Duration, until: Duration) -> bool {
         self.last_trouble(from, until).is_none()
     }
 
-    /// The end of the last trouble that concerns a time.
+    /// The end of the last trouble from [`SETTLED`] before `from` until `until`.
     fn last_trouble(&self, from: Duration, until: Duration) -> Option<Duration> {
         let since = from.saturating_sub(SETTLED);
         let concern = |from: Duration, end: Duration| from <= until && end >= since;
@@ -131,7 +135,8 @@ impl Check<'_> {
         troubles.chain(crashes.filter(|at| concern(*at, *at))).max()
     }
 
-    /// The end of a connection for a process and its client alike.
+    /// The end of a connection, which is the earliest of three: its close, the crash of its
+    /// process, and the end of the run.
     fn end(&self, timeline: &Timeline<'_>) -> Duration {
         let wire = timeline.wire;
         let crashed = self.record.crashed.get(&wire.node).copied();
@@ -141,7 +146,7 @@ impl Check<'_> {
             .min(self.record.ended_at)
     }
 
-    /// A session that is told things is listed.
+    /// Checks that a subscribed session is listed while it receives frames.
     fn listed(
         &self,
         timeline: &Timeline<'_>,
@@ -178,7 +183,7 @@ impl Check<'_> {
         }
     }
 
-    /// A session that is not subscribed is not listed.
+    /// Checks that a session is not listed while it is not subscribed.
     fn gone(
         &self,
         timeline: &Timeline<'_>,
@@ -219,7 +224,7 @@ impl Check<'_> {
         }
     }
 
-    /// True if a process other than this one is there all the time.
+    /// True if one process other than `node` is alive during the whole span.
     fn another_lives(&self, node: usize, from: Duration, until: Duration) -> bool {
         self.record.reloads.iter().any(|begun| {
             let crashed = self.record.crashed.get(&begun.node);
@@ -227,7 +232,8 @@ impl Check<'_> {
         })
     }
 
-    /// The list that a client is given is one that Redis had meanwhile.
+    /// Checks that each list that a client received was in Redis between the request and the
+    /// answer.
     fn answers(&self, timeline: &Timeline<'_>, report: &mut impl FnMut(Duration, String)) {
         for line in timeline.lines.iter().filter(|line| is_list(line)) {
             let answer: Value = serde_json::from_slice(line.payload).unwrap_or_default();
@@ -268,7 +274,7 @@ impl Check<'_> {
         }
     }
 
-    /// Joins and leaves, in the order of their execution.
+    /// The joins and leaves that Redis executed, in order.
     fn news(&self) -> Vec<News> {
         let published = self.record.effects.iter();
         let news = published.filter_map(|(at, _, effect)| match effect {
@@ -285,7 +291,7 @@ impl Check<'_> {
         news.collect()
     }
 
-    /// A leave follows each join, and a join each leave.
+    /// Checks that the joins and leaves of each session alternate.
     fn alternate(&self, news: &[News], report: &mut impl FnMut(Duration, String)) {
         let mut last: BTreeMap<&str, (Duration, &str)> = BTreeMap::new();
         for told in news {
@@ -308,8 +314,9 @@ impl Check<'_> {
         }
     }
 
-    /// A session that asked for it is told of its own join, and then of others, as they were
-    /// executed. One that did not is told nothing.
+    /// Checks the joins and leaves that a client received. A session that requested them first
+    /// receives its own join, and then the joins and leaves of other sessions in the order of
+    /// execution. A session that did not request them receives none.
     fn changes(
         &self,
         timeline: &Timeline<'_>,
@@ -318,7 +325,7 @@ impl Check<'_> {
         news: &[News],
         report: &mut impl FnMut(Duration, String),
     ) {
-        // Its own join was told in this stay.
+        // The index of the stay in which the session has received its own join.
         let mut joined = None;
         let mut of_others = Vec::new();
         let told = timeline.lines.iter().filter(|line| is_news(line));
@@ -341,7 +348,8 @@ impl Check<'_> {
                 return;
             }
         }
-        // The latest that a frame may tell of comes first: a session may come again and again.
+        // The frames are matched from the last to the first, each with the latest possible event,
+        // because a session may join repeatedly.
         let mut next = news.len();
         for (line, change, session) in of_others.iter().rev() {
             let is_it = |news: &News| {
@@ -357,7 +365,8 @@ impl Check<'_> {
         self.none_is_lost(timeline, own, stays, &news[..next], report);
     }
 
-    /// While all is well a session that is told of others is told of these.
+    /// Checks that the session, if it receives joins and leaves and there was no trouble, has
+    /// received these events.
     fn none_is_lost(
         &self,
         timeline: &Timeline<'_>,
@@ -368,7 +377,7 @@ impl Check<'_> {
     ) {
         let end = self.end(timeline);
         for news in passed.iter().filter(|news| news.session != own) {
-            // Once its own join is written it is told of others.
+            // The session receives the events of other sessions once its own join is written.
             let joined_at = |begun_at: Duration| {
                 let own_join = |line: &&Line<'_>| {
                     line.at >= begun_at && is_news(line) && line.shown().contains(own)
@@ -383,7 +392,7 @@ impl Check<'_> {
                         .is_some_and(|at| at < news.at)
                     && stay.leaves_at.unwrap_or(NEVER).min(end) > news.at + PROMPTLY
             });
-            // It reads: what came later was written to it.
+            // The client still reads, because a later publication was written to it.
             let served = timeline.lines.iter().any(|line| {
                 let number = marker(line.payload).filter(|_| line.kind == Kind::Message);
                 let published = number.and_then(|number| self.record.publications.get(&number));
@@ -434,7 +443,7 @@ fn stays(timeline: &Timeline<'_>) -> Vec<Stay> {
                 over_at: answer.filter(|(_, is_ok)| !is_ok).map(|(at, _)| at),
                 is_told: *is_told,
             }),
-            // An error says that it is not done.
+            // The client is still subscribed if the answer is an error.
             (Visit::Leave, Some(stay)) if answer.is_none_or(|(_, is_ok)| is_ok) => {
                 stay.leaves_at = Some(*sent_at);
                 stay.over_at = answer.map(|(at, _)| at);
@@ -445,7 +454,7 @@ fn stays(timeline: &Timeline<'_>) -> Vec<Stay> {
     stays
 }
 
-/// The parts of a span that none of the others covers.
+/// The parts of a span that none of the spans in `covers` covers.
 fn gaps(covers: &[Span], (from, until): Span) -> Vec<Span> {
     let mut covers: Vec<Span> = covers.to_vec();
     covers.sort_unstable();

@@ -101,7 +101,7 @@ impl<'a> Timeline<'a> {
             _ if payload.starts_with(br#"{"type":"ok""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"pong""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"refreshed""#) => Kind::Answer,
-            // They tell of a channel, so they take what a message takes.
+            // These frames are about a channel, so they need the same access as a message.
             _ if payload.starts_with(br#"{"type":"gap""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"presence""#) => Kind::Answer,
             _ if payload.starts_with(br#"{"type":"join""#) => Kind::Answer,

@@ -1,4 +1,5 @@
-//! R1, R3 and R8 of a subscription with a token of its own: what revokes that token ends the subscription.
+//! Checks of R1, R3 and R8 for subscriptions with a token of their own: a revocation of the token
+//! ends the subscription.
 
 use super::timeline::{Kind, Line, Timeline};
 use super::{Check, Violation, number_of, shown};
@@ -28,7 +29,8 @@ impl Check<'_> {
         }
     }
 
-    /// Takes a frame; says which promise it breaks. `held` is the token of the subscription that is told of.
+    /// Applies a frame. Returns the promise that the frame breaks. `held` is the token of the
+    /// current subscription to the vault.
     fn of_vault<'a>(
         &self,
         timeline: &Timeline<'a>,
@@ -49,7 +51,7 @@ impl Check<'_> {
                 return Some(("vault", "told of no subscription's end".to_owned()));
             };
             let revoked = line.shown().contains(r#""reason":"revoked""#);
-            // One that is lifted, or lost, a moment ago counts.
+            // A ban counts even if it was lifted or lost a moment ago.
             let tokens = std::slice::from_ref(token);
             let known = self
                 .record
@@ -78,7 +80,8 @@ impl Check<'_> {
         })
     }
 
-    /// A ban that is in force for a token as a frame is written, if it began at a time for which `late` is true.
+    /// A ban that covers a token when a frame is written. `late` must be true for the time at which
+    /// the ban began.
     fn covering(
         &self,
         timeline: &Timeline<'_>,

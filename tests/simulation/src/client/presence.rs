@@ -1,4 +1,5 @@
-//! The part of a client that has to do with presence: it comes to the lobby and goes, and asks who is there.
+//! The part of a client that concerns presence: the client enters the lobby, leaves it, and
+//! requests its list.
 
 use serde_json::json;
 
@@ -7,23 +8,24 @@ use crate::machine::elapsed;
 use crate::record::Visit;
 use crate::world::{ConnectionId, World};
 
-/// The client's place, as far as it was told.
+/// The client's state in the lobby, by the answers that it has received.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Lobby {
     #[default]
     Outside,
-    /// It has asked to come or to go.
+    /// The client has asked to enter or to leave, and has no answer yet.
     Between,
     Inside,
 }
 
 impl Client {
-    /// True once it was told that it is in the lobby, until it asks to go.
+    /// True from the answer to the client's subscription until the client asks to leave.
     pub fn is_in_lobby(&self) -> bool {
         self.lobby == Lobby::Inside
     }
 
-    /// Comes, goes, or asks who is there, and says when it acts again; or does nothing of this.
+    /// Perhaps enters the lobby, leaves it, or requests its list. Returns the delay until the
+    /// client's next action; `None` if nothing was done.
     pub(super) fn visit(world: &mut World, client: usize, connection: ConnectionId) -> Option<u64> {
         let chance = world.random.u8(..);
         let this = &mut world.clients[client];
@@ -51,12 +53,12 @@ impl Client {
         Some(world.random.u64(5..150))
     }
 
-    /// The answer to such a command.
+    /// Handles the answer to a command about the lobby.
     pub(super) fn visited(&mut self, visit: Visit, answer: &str) {
         match (visit, answer) {
             (Visit::Enter(_), "ok") => self.lobby = Lobby::Inside,
             (Visit::Leave, "ok") => self.lobby = Lobby::Outside,
-            // A command that is answered with an error was not done.
+            // A command that is answered with an error has had no effect.
             (Visit::Enter(_), _) => self.lobby = Lobby::Outside,
             (Visit::Leave, _) => self.lobby = Lobby::Inside,
             (Visit::List, _) => {}

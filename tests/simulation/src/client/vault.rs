@@ -1,4 +1,4 @@
-//! The part of a client that has to do with the vault: a token for its subscription.
+//! The part of a client that concerns the vault: the token of its subscription.
 
 use std::time::Duration;
 
@@ -10,12 +10,13 @@ use crate::record::Token;
 use crate::world::{ConnectionId, World};
 
 impl Client {
-    /// The token of its last subscription to the vault.
+    /// The token of the client's last subscription to the vault.
     pub fn vault_token(&self) -> Option<&Token> {
         self.vault_token.as_ref()
     }
 
-    /// Its subscription to the vault is over: it comes back with another token.
+    /// Handles the end of the subscription to the vault. The client subscribes again with another
+    /// token.
     pub(super) fn leave_vault(world: &mut World, client: usize, told: &Value) {
         let told = format!("client {client} is told {told}");
         world.record.tell(elapsed(), told);
@@ -25,7 +26,7 @@ impl Client {
         Self::again(world, client, Duration::from_millis(20));
     }
 
-    /// Adds a new token to the command that subscribes to the vault, and that is sent next.
+    /// Adds a new token to `command`, which subscribes to the vault and is sent next.
     pub(super) fn add_token(
         world: &mut World,
         client: usize,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// The beginning of the key of the sessions that are listed.
+/// The beginning of the key of the listed sessions.
 const SESSIONS: &[u8] = b"curfew:presence:";
 
 /// The beginning of the key that counts the sessions of each user.
@@ -15,18 +15,18 @@ const USERS: &[u8] = b"curfew:presence-users:";
 /// A command about the lobby.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visit {
-    /// It subscribes; with true it is to be told who comes and who goes.
+    /// The client subscribes. The flag is true if it requests joins and leaves.
     Enter(bool),
-    /// It unsubscribes.
+    /// The client unsubscribes.
     Leave,
-    /// It asks who is there.
+    /// The client requests the list.
     List,
 }
 
-/// An entry.
+/// An entry of the lobby.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// All of it, as it is in Redis.
+    /// The whole value of the entry in Redis.
     value: Vec<u8>,
     /// The session's user.
     pub user: String,
@@ -38,18 +38,18 @@ pub type Listing = BTreeMap<String, Rc<Entry>>;
 /// The presence in the lobby over time.
 #[derive(Debug, Default)]
 pub struct Presence {
-    /// There is a lobby.
+    /// True if there is a lobby.
     pub is_on: bool,
-    /// The entries, from this time on.
+    /// The entries after each change, with the time of the change.
     pub listed: Vec<(Duration, Listing)>,
     /// The number of sessions of each user, as Redis counts them now.
     users: BTreeMap<String, String>,
-    /// Times at which the counts were not those of the entries, and both.
+    /// Times at which the counts differed from the entries, each with a description of the two.
     pub miscounted: Vec<(Duration, String)>,
 }
 
 impl Presence {
-    /// A hash of Redis has these fields now.
+    /// Records that a hash of Redis now has these fields.
     pub fn changed(&mut self, at: Duration, key: &[u8], fields: &[(Vec<u8>, Vec<u8>)]) {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if key.starts_with(SESSIONS) {
@@ -73,7 +73,7 @@ impl Presence {
         }
     }
 
-    /// Redis has other data, of which `hashes` are those that it lists presence in.
+    /// Records that Redis now has other data. `hashes` are its hashes of presence.
     pub fn replaced(
         &mut self,
         at: Duration,
@@ -87,7 +87,8 @@ impl Presence {
         self.settled(at);
     }
 
-    /// Commands that came together are executed: the counts are those of the entries.
+    /// Checks that the counts agree with the entries. Called after all commands that arrived
+    /// together were executed.
     pub fn settled(&mut self, at: Duration) {
         let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
         for entry in self.now().into_iter().flat_map(BTreeMap::values) {

@@ -21,7 +21,7 @@ pub type ConnectionId = usize;
 /// Maximum number of bytes that a node's socket holds for a client that does not read.
 const SOCKET_ROOM: usize = 16 * 1024;
 
-/// The peer of a node's connection.
+/// The peer at the other end of a node's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Redis.
@@ -109,7 +109,8 @@ impl Network {
         all
     }
 
-    /// The same, with those that the process has closed: what it had written is still under way.
+    /// The process's connections to Redis, including closed connections whose written bytes are
+    /// still under way.
     pub fn under_way_to_redis(&self, node: usize) -> Vec<ConnectionId> {
         let there = |(_, connection): &(usize, &Connection)| {
             connection.node == node && connection.end == End::Redis && !connection.reset
@@ -244,7 +245,7 @@ impl World {
         }
     }
 
-    /// A process has closed a connection. What it had written is still under way.
+    /// Closes a connection by its process. The bytes that the process had written stay under way.
     pub fn close(&mut self, id: ConnectionId) {
         let connection = &mut self.network.connections[id];
         if !connection.closed && !connection.reset {

@@ -14,7 +14,8 @@ use crate::redis::{Executed, Reply, Server, Snapshot};
 /// Interval between two copies of the data, for a later restart.
 const COPY_INTERVAL: Duration = Duration::from_millis(700);
 
-/// The oldest of so many is behind by more than the lease: a node knows what it lacks.
+/// Maximum number of copies of the data. The oldest copy is older than a lease, so nodes know the
+/// revocations that it lacks.
 const MOST_COPIES: usize = 6;
 
 /// The data of a restarted server.
@@ -76,7 +77,7 @@ impl Host {
         &self.server
     }
 
-    /// Sets if the memory is used up.
+    /// Sets the state of the memory: `out` is true if no memory is left.
     pub fn set_out_of_memory(&mut self, out: bool) {
         self.server.set_out_of_memory(out);
     }
@@ -226,7 +227,7 @@ impl World {
     }
 }
 
-/// The nodes' connection to Redis.
+/// The dialer that connects nodes to the simulated Redis.
 #[derive(Debug)]
 pub struct RedisDial;
 
