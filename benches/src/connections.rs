@@ -189,7 +189,8 @@ impl Connections {
         Ok(opened)
     }
 
-    /// Sends a frame. If the socket accepts only a part, later turns send the rest.
+    /// Sends a frame. If the socket accepts only a part, later calls of [`Connections::turn`] send
+    /// the remaining bytes.
     pub(crate) fn send(&mut self, slot: usize, frame: &[u8]) {
         self.queue(slot, frame);
         self.flush(slot);
@@ -200,7 +201,8 @@ impl Connections {
         self.all[slot].unsent.extend_from_slice(frame);
     }
 
-    /// Sends the queued bytes. If the socket accepts only a part, later turns send the rest.
+    /// Sends the queued bytes. If the socket accepts only a part, later calls of
+    /// [`Connections::turn`] send the remaining bytes.
     pub(crate) fn flush(&mut self, slot: usize) {
         self.all[slot].flush();
     }

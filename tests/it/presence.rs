@@ -67,7 +67,7 @@ async fn a_session_is_listed_with_the_answer_and_gone_with_the_answer() {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &with_presence()).await;
     listed_and_gone_with_the_answer(&cluster[0]).await;
-    // Confirmed by the other node.
+    // The node of the session confirms the revocation, and has removed the entry by then.
     let mut eve = cluster[0].user("eve").await;
     for n in 0..20 {
         let (_mallory, session) = enter(&cluster[1], "mallory", "room:2").await;
@@ -231,10 +231,11 @@ async fn a_crashed_nodes_sessions_leave_while_another_node_lives() {
 
 #[tokio::test]
 async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
-    /// Smaller than a call of the script, and larger than all else that is sent meanwhile.
+    /// A number of bytes that is smaller than a call of the script, and larger than all other bytes
+    /// that are sent meanwhile.
     const SCRIPT_BYTES: usize = 1_000;
     let redis = Redis::start().await;
-    // It does not give up, so that nothing follows that removes the entry.
+    // The node does not give up the command, because it would then remove the entry.
     let settings = with_presence().with("backend.redis.timeout = \"30s\"");
     let cluster = Cluster::behind_proxies(2, &redis, &settings).await;
     let (_bob, _) = enter(&cluster[1], "bob", "room:1").await;
@@ -282,7 +283,8 @@ async fn what_a_dead_node_has_left_in_a_cluster_is_found_and_told() {
     }
     let users = keys.iter().find(|key| key.contains("presence-users"));
     let users = users.expect("alice is one");
-    // An entry that the node had removed, and not told of yet, and one whose note a failover has lost.
+    // Redis has an entry that the node has removed but not announced yet, and an entry whose note a
+    // failover has lost.
     let node = "01a22b2c-0000-7000-8000-000000000001";
     let [known, unknown] = [2, 3].map(|n| format!("01a22b2c-0000-7000-8000-00000000000{n}"));
     let entry = json!({"node":node,"number":1,"told":true,"user":"eve"}).to_string();

@@ -142,7 +142,7 @@ async fn who_takes_no_byte_for_the_write_timeout_is_cut() {
     assert!(publisher.barrier().await.is_empty());
 }
 
-/// The frames of `lost` are short, so that the one that is half written is all but surely of `kept`.
+/// The frames of `lost` are short, so a half-written frame is almost certainly a frame of `kept`.
 #[tokio::test]
 async fn a_channel_that_a_reload_takes_away_ends_with_what_the_kernel_has() {
     const COUNT: u32 = 100;

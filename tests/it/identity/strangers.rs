@@ -37,7 +37,7 @@ async fn junk(node: SocketAddr, from: &str) -> Response {
         .unwrap()
 }
 
-/// Posts junk 150 times a second until dropped.
+/// Posts junk 150 times a second until the returned value is dropped.
 fn flood(node: SocketAddr, from: &'static str) -> JoinSet<()> {
     let mut flood = JoinSet::new();
     flood.spawn(async move {
@@ -52,7 +52,7 @@ fn flood(node: SocketAddr, from: &'static str) -> JoinSet<()> {
     flood
 }
 
-/// Logs out so many provider sessions at once, and expects each to be written.
+/// Logs out [`LOGOUTS`] provider sessions at once, and expects a written revocation for each.
 async fn assert_all_are_written(login: &Login, cluster: &Cluster) {
     let mut session = cluster[1].session(&login.access("user-0", "login-0")).await;
     let logouts: Vec<String> = (0..LOGOUTS)
@@ -84,7 +84,8 @@ async fn post_to(node: SocketAddr, token: String) -> Response {
     .await
 }
 
-/// Fault: logouts share the limit of handshakes, and those over it are refused and never written.
+/// Fault: logouts share the limit of handshakes. Logouts over the limit are refused and never
+/// written.
 #[tokio::test]
 async fn the_limit_of_handshakes_loses_no_logout() {
     let (redis, login) = (Redis::start().await, Login::start().await);

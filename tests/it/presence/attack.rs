@@ -1,5 +1,5 @@
-//! Presence under attack: nodes are stopped and killed and Redis is restarted while sessions come and
-//! go. Afterwards the lists are those of the sessions that are there.
+//! Presence under attack: nodes are stopped and killed and Redis is restarted while sessions come
+//! and go. Afterwards the lists must contain exactly the existing sessions.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use super::{GONE_WITHIN, Key, enter, listed, with_presence};
 
 const ROOMS: usize = 4;
 
-/// Sessions that come and go on each node at a time.
+/// Number of sessions that come and go on each node at a time.
 const CHURN: usize = 8;
 
-/// Comes, subscribes, perhaps unsubscribes, and goes in one of three ways, until it is told to stop.
+/// Repeatedly opens a session, subscribes, perhaps unsubscribes, and ends the session in one of
+/// three ways, until `stop` is set.
 async fn churn(connect: Connect, mut dice: Dice, stop: Arc<AtomicBool>) {
     const SOON: Duration = Duration::from_millis(60);
     while !stop.load(Ordering::Relaxed) {
@@ -46,7 +47,8 @@ async fn churn(connect: Connect, mut dice: Dice, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Nodes at which sessions come and go, and sessions that stay.
+/// Runs `strike` while sessions come and go on every node and other sessions stay. Then checks the
+/// lists.
 async fn attack(mut cluster: Cluster, strike: impl AsyncFnOnce(&mut Cluster)) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut dice = Dice::new();
@@ -141,7 +143,7 @@ async fn lists_are_exact_after_stops_and_kills_in_a_cluster() {
         cluster[3].signal("KILL");
         drop(cluster.remove(3));
         at(14).await;
-        // Both the notes and the entries of one server.
+        // The server loses its notes and its entries.
         servers.servers()[0].run(&["FLUSHALL"]).await;
         at(18).await;
         cluster[2].signal("KILL");

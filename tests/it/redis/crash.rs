@@ -15,7 +15,7 @@ const SESSIONS: usize = 1000;
 /// Deadline for the removal of all records of a dead node.
 const GONE: Duration = Duration::from_secs(30);
 
-/// Opens so many sessions of different users, a hundred at a time.
+/// Opens `count` sessions of different users, a hundred at a time.
 async fn crowd(connect: &Connect, count: usize) -> Vec<WsClient> {
     let (mut opening, mut open) = (JoinSet::new(), Vec::new());
     for n in 0..count {
@@ -84,7 +84,7 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
     assert_eq!(cluster[0].nodes().await.len(), 1);
     survivor.assert_open("survivor").await;
 
-    // The node that was only stopped is back with its session.
+    // The stopped node continues, and is back with its session.
     cluster[1].signal("CONT");
     cluster.synced().await;
     eventually_within(GONE, "the records of the one that returned", async || {

@@ -26,7 +26,7 @@ async fn ends(redis: &Redis, key: &str) -> u64 {
     u64::try_from(time).unwrap_or_else(|_| panic!("{key} does not end: {time}"))
 }
 
-/// Opens a session of a user with a token that ends in so many seconds.
+/// Opens a session of a user with a token that ends in `lives` seconds.
 async fn open(
     cluster: &Cluster,
     node: usize,

@@ -76,7 +76,7 @@ const SUBSCRIBERS: usize = 100;
 /// Number of revoked users, who are the first ones.
 const REVOKED: usize = 48;
 
-/// One session in so many does not read for a while.
+/// One session among this number of sessions does not read for a while.
 const PAUSED: usize = 2;
 
 /// Interval between two clients that stop reading, so that at any time some queues are full and
@@ -168,7 +168,7 @@ impl Load {
         Self { audience, flood }
     }
 
-    /// Makes some clients stop reading, one by one, until so many bytes wait for them in the node.
+    /// Makes some clients stop reading, one by one, until `bytes` bytes wait for them in the node.
     /// Then removes the publisher's limit.
     async fn fill(&self, cluster: &Cluster, bytes: f64, dice: &mut Dice) {
         self.flood.pace(FILLING);
@@ -228,7 +228,7 @@ impl Load {
         .await;
         for client in 0..REVOKED {
             let code = self.audience.closed(client);
-            // A session that was reset in the middle of a frame was not told.
+            // A session that was reset in the middle of a frame has received no reason.
             assert!(
                 matches!(code, None | Some(4403 | 4508)),
                 "{}: {code:?}",
@@ -248,8 +248,8 @@ impl Load {
         newcomer.until(json!({"type":"message"})).await;
     }
 
-    /// Compares the bytes sent to revoked clients behind the mark with the allowance for so many
-    /// threads that may have been stopped before a system call.
+    /// Compares the bytes sent to revoked clients behind the mark with the allowance. `excepted` is
+    /// the number of threads that may have been stopped before a system call.
     fn verdict(&self, acknowledged: Moment, mark: &Mark, excepted: usize) -> Verdict {
         let gap = self.audience.longest_gap(acknowledged, mark.at());
         if gap > MOST {

@@ -36,7 +36,8 @@ const STALL: Duration = Duration::from_secs(20);
 /// Longest wait for the answer to a publication.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// One publication in so many is sent to two nodes at once, with the same key.
+/// One publication among this number of publications is sent to two nodes at once, with the same
+/// key.
 const TWINS: usize = 4;
 
 /// The faults of a run.
@@ -45,11 +46,11 @@ enum Faults {
     None,
     /// Faults of links, connections and data, and stops of nodes.
     Some,
-    /// The same, and the first two of four nodes are killed.
+    /// Like `Some`, and in addition the first two of four nodes are killed.
     Kills,
-    /// Nothing is heard on links of two nodes for twenty seconds.
+    /// The links of two nodes stand still for twenty seconds.
     Stall,
-    /// The settings of nodes change again and again, which is none.
+    /// No fault: the settings of nodes change repeatedly.
     Reloads,
 }
 
@@ -57,7 +58,8 @@ enum Faults {
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     channel: &'static str,
-    /// Number of stored publications, so small that clients reconnect too late for some.
+    /// Number of stored publications. It is so small that some clients reconnect too late for some
+    /// publications.
     size: u32,
     window_bytes: u32,
     redis: servers::Kind,
@@ -115,11 +117,13 @@ struct Stage {
 }
 
 impl Stage {
-    /// Has a node take over settings that keep no less than its own, or those again.
+    /// Reloads a node with settings that store at least as much as before, or with the same
+    /// settings.
     fn reload(&self, dice: &mut Dice) {
         let (node, more) = (dice.below(self.cluster.nodes().len()), dice.below(3));
         let size = self.trial.size * [1, 1, 3][more];
-        // No smaller ones: a read that publications overtake three times over recovers nothing.
+        // The window is never smaller than in the settings. If publications overtake a read three
+        // times, the read recovers nothing.
         let window_bytes = self.trial.window_bytes << [0, 2, 8][dice.below(3)];
         let settings = self.trial.with_history(size, ["10m", "20m", "1h"][more]);
         let settings = settings.with(&format!("limits.window_bytes = {window_bytes}"));
@@ -127,7 +131,7 @@ impl Stage {
         self.cluster[node].reload();
     }
 
-    /// These settings, with the node's own way to Redis.
+    /// These settings, with the address of the node's own proxy to Redis.
     fn at(&self, node: usize, settings: Settings) -> Settings {
         settings.on_redis(&format!("redis://{}", self.cluster.proxy(node).address()))
     }
@@ -147,8 +151,8 @@ impl Stage {
         false
     }
 
-    /// Publishes numbers at the last node, each with its key until it is answered. Some are also
-    /// sent to the node before it, which has its own faults.
+    /// Publishes numbers at the last node. Each number is sent with its key until it is answered.
+    /// Some numbers are also sent to the node before the last, which has its own faults.
     async fn publish_numbers(self, name: &'static str) {
         let last = self.cluster.nodes().len() - 1;
         let mut twins = JoinSet::new();
@@ -211,8 +215,8 @@ async fn fail(dice: &mut Dice, servers: &Servers, cluster: &Cluster, alive: &[us
     false
 }
 
-/// Nothing moves on any link of the first node, nor on that by which the second hears publications. Then
-/// everything does, late.
+/// Stalls every link of the first node, and the second node's link for publications. After that,
+/// all delayed bytes pass.
 async fn stall(cluster: &Cluster) {
     sleep(Duration::from_secs(2)).await;
     cluster.proxy(0).set(Link::STALLED);
@@ -230,7 +234,8 @@ async fn until_well(nodes: impl Iterator<Item = &Gateway>) {
     }
 }
 
-/// Has clients come and go while things fail. Returns the nodes that are left, and how often data were lost.
+/// Lets clients come and go while faults happen. Returns the remaining nodes, and the number of
+/// losses of data.
 async fn come_and_go(
     dice: &mut Dice,
     servers: &Servers,

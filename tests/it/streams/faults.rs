@@ -53,7 +53,8 @@ async fn the_last_publication_before_a_break_comes_though_none_follows() {
     assert_eq!(offsets(&alice, "room:1"), [1, 2, 3, 4, 5]);
 }
 
-/// Ends the subscriber connections of all nodes for good, until [`restore_link`].
+/// Ends the subscriber connections of all nodes. The nodes cannot subscribe again until
+/// [`restore_link`] is called.
 async fn break_link(redis: &Redis, cluster: &Cluster) {
     redis
         .run(&["ACL", "SETUSER", "default", "-subscribe"])
@@ -124,8 +125,8 @@ async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
     );
 }
 
-/// Fault: a stream that has gone back gives offsets again that subscribers have passed. They take
-/// the new publications for old ones.
+/// Fault: a stream that has gone back assigns offsets a second time. Subscribers then take the new
+/// publications for old publications.
 #[tokio::test]
 async fn a_stream_that_goes_back_begins_another_epoch() {
     const COPY: &str =
@@ -139,7 +140,7 @@ async fn a_stream_that_goes_back_begins_another_epoch() {
     let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
     let ends = [":meta", ":old", ":meta:old"];
     let [meta, old_stream, old_meta] = ends.map(|end| format!("{stream}{end}"));
-    // The second publisher has no listener, and so no position of its own.
+    // The node of the second publisher has no listener, and thus no position in the stream.
     for (round, publisher) in [0, 2].into_iter().enumerate() {
         let copy = ["EVAL", COPY, "4", stream, &old_stream, &meta, &old_meta];
         redis.run(&copy).await;
@@ -321,8 +322,8 @@ async fn a_stream_takes_nothing_after_the_lease() {
     assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }
 
-/// Fault: a primary that is given a slot again drops the subscriptions in it, and the node heard nothing of
-/// its channels any more.
+/// Fault: a primary to which a slot is assigned again drops the subscriptions in the slot, and the
+/// node no longer receives publications of these channels.
 #[tokio::test]
 async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     let redis = RedisCluster::start().await;
@@ -345,7 +346,7 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
         };
         assert_eq!(listeners().await, 1);
         owner.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
-        // This one is not heard.
+        // The node does not receive this publication.
         let body = json!({"channel":channel,"data":"missed"});
         cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
         eventually_within(RECOVERY, "a subscription", async || {
@@ -360,8 +361,8 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     plain.until(json!({"type":"gap","channel":"plain"})).await;
 }
 
-/// Fault: the first subscription to a channel whose slot had moved was refused until the node looked for the
-/// primaries by itself, after five seconds.
+/// Fault: the first subscription to a channel whose slot has moved is refused until the node looks
+/// up the primaries at its usual interval of five seconds.
 #[tokio::test]
 async fn a_subscription_where_the_slot_has_moved_has_the_node_look_for_it() {
     const SOON: Duration = Duration::from_secs(3);

@@ -92,7 +92,7 @@ impl Collector {
         self.address
     }
 
-    /// Makes each later call take this long.
+    /// Delays the answer to each later call by `delay`.
     pub(super) fn slow_down(&self, delay: Duration) {
         let delay = u64::try_from(delay.as_millis()).unwrap();
         self.calls.delay.store(delay, Ordering::Relaxed);
@@ -115,7 +115,7 @@ impl Collector {
         spans
     }
 
-    /// Waits for so many spans with this name.
+    /// Waits for `count` spans with this name.
     pub(super) async fn wait(&self, name: &str, count: usize) -> Vec<Span> {
         let what = format!("{count} spans {name}");
         let spans = eventually(&what, async || {

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Limit on the traces of an answer.
 const MOST_TRACES: usize = 1000;
 
-/// A Jaeger that keeps traces in memory, killed when dropped.
+/// A Jaeger that stores traces in memory. It is killed when this value is dropped.
 pub(super) struct Jaeger {
     process: Child,
     /// Address of OTLP over gRPC.
@@ -165,7 +165,7 @@ impl Jaeger {
         spans
     }
 
-    /// Waits for so many such spans.
+    /// Waits for `count` spans with this operation and these tags.
     async fn spans(&self, operation: &str, tags: &[(&str, &str)], count: usize) -> Vec<Span> {
         let what = format!("{count} spans {operation} {tags:?} in Jaeger");
         let spans = eventually_within(PATIENCE, &what, async || {
@@ -177,12 +177,12 @@ impl Jaeger {
         spans
     }
 
-    /// Waits for the only such span.
+    /// Waits for the only span with this operation and these tags.
     async fn span(&self, operation: &str, tags: &[(&str, &str)]) -> Span {
         self.spans(operation, tags, 1).await.remove(0)
     }
 
-    /// Waits until a trace has so many spans, and returns them.
+    /// Waits until a trace has `count` spans, and returns these spans.
     async fn trace(&self, id: &str, count: usize) -> Vec<Span> {
         let what = format!("{count} spans of trace {id} in Jaeger");
         eventually_within(PATIENCE, &what, async || {

@@ -159,8 +159,8 @@ pub enum Written {
 /// Shortest time for which clients publish.
 const LEAST: Duration = Duration::from_secs(5);
 
-/// Of this number of seeds in a row, one has a channel with a stream, one has the lobby, and one
-/// has the vault.
+/// Number of consecutive seeds among which one has a channel with a stream, one has the lobby, and
+/// one has the vault.
 const WITH_STREAMS: u64 = 3;
 
 /// The default of `limits.window_bytes`.

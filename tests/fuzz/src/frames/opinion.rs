@@ -1,4 +1,5 @@
-//! A second decoder for RFC 6455. It reads byte by byte, and stores no bytes but those of messages.
+//! A second decoder for RFC 6455. It reads the input byte by byte, and has no buffer of undecoded
+//! bytes.
 
 use curfew_ws::ProtocolError;
 

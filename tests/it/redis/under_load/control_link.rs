@@ -7,7 +7,7 @@ use super::{
     patient_redis, revoke, rounds, settings, user,
 };
 
-/// One in so many paused clients reads again before the lease ends.
+/// One paused client among this number of paused clients reads again before the lease ends.
 const EARLIER: usize = 3;
 
 /// Number of users who publish at the node while it holds no lease.

@@ -10,7 +10,7 @@ use super::{
     revoke, rounds, settings, user,
 };
 
-/// One in so many paused clients reads again only after the node continues.
+/// One paused client among this number of paused clients reads again only after the node continues.
 const LATER: usize = 4;
 
 /// Time in which the last clients read again.

@@ -61,14 +61,14 @@ impl Attempts {
         }
     }
 
-    /// Waits until so many clients have an answer.
+    /// Waits until `count` clients have an answer.
     async fn finish(&mut self, count: usize) {
         for _ in 0..count {
             assert!(self.next_within(PATIENCE).await, "some have no answer");
         }
     }
 
-    /// Waits this long for the next answer.
+    /// Waits at most `patience` for the next answer. Returns true if an answer came.
     async fn next_within(&mut self, patience: Duration) -> bool {
         let Ok(Some(answer)) = timeout(patience, self.unfinished.join_next()).await else {
             return false;

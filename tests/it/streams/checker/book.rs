@@ -43,7 +43,7 @@ impl Book {
         epochs.len()
     }
 
-    /// The last offset of an epoch that anyone was told of.
+    /// The last offset of an epoch that a client or a publisher has received.
     pub(super) fn top(&self, epoch: &str) -> i64 {
         let from = (epoch.to_owned(), 0);
         let to = (epoch.to_owned(), i64::MAX);

@@ -1,4 +1,4 @@
-//! The Redis of a trial, and its troubles.
+//! The Redis of a trial, and its faults.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{RECOVERY, Stage};
 
-/// Publications that a replica lacks at least when it takes over.
+/// Minimum number of publications that a replica lacks when it takes over.
 const LACKS: usize = 8;
 
 /// The kind of a trial's Redis.
@@ -22,7 +22,7 @@ pub(super) enum Kind {
     Sharded,
 }
 
-/// The servers. Those of a pair change their parts.
+/// The servers. The two servers of a pair exchange their roles.
 #[derive(Debug)]
 pub(super) enum Servers {
     One(Redis),
@@ -39,7 +39,8 @@ impl Servers {
         }
     }
 
-    /// Starts gateways on them: behind proxies, but for a cluster, which tells of its own addresses.
+    /// Starts gateways on these servers. The gateways are behind proxies, except for a cluster,
+    /// because a cluster announces its own addresses.
     pub(super) async fn gateways(&self, count: usize, settings: &Settings) -> Cluster {
         match self {
             Self::One(redis) => Cluster::behind_proxies(count, redis, settings).await,
@@ -50,7 +51,8 @@ impl Servers {
         }
     }
 
-    /// Runs a command on the primary, or on any of a cluster's. A pair that is about to change parts runs none.
+    /// Runs a command on the primary, or on a random primary of a cluster. Does nothing while the
+    /// servers of a pair exchange their roles.
     pub(super) async fn run(&self, dice: &mut Dice, command: &[&str]) {
         match self {
             Self::One(redis) => drop(redis.run(command).await),
@@ -65,7 +67,8 @@ impl Servers {
         }
     }
 
-    /// Has the kind's own troubles happen, one after the other. Returns how many lost data or began an epoch.
+    /// Causes the faults of this kind of Redis, one after the other. Returns the number of faults
+    /// that lost data or began an epoch.
     pub(super) async fn fail(&self, dice: &mut Dice, stage: &Stage) -> usize {
         match self {
             Self::One(_) => 0,
@@ -75,8 +78,8 @@ impl Servers {
     }
 }
 
-/// The replica, which lacks publications that were answered, takes over, and the primary is dead. Or it lives on,
-/// and gateways come over one after the other.
+/// Promotes the replica, which lacks publications that were answered. The old primary is killed, or
+/// it keeps running while gateways change to the new primary one after the other.
 async fn fail_over(pair: &RwLock<Pair>, dice: &mut Dice, stage: &Stage) -> usize {
     const TIMES: usize = 3;
     let mut lagged = 0;
@@ -118,7 +121,7 @@ async fn hold_back(pair: &RwLock<Pair>, stage: &Stage) {
     .await;
 }
 
-/// The epoch and the top of the one stream that a server has.
+/// The epoch and the top of the server's only stream.
 async fn position(server: &Redis) -> Option<(String, i64)> {
     let keys = server.keys().await;
     let meta = keys.iter().find(|key| key.ends_with(":meta"))?;
@@ -126,7 +129,7 @@ async fn position(server: &Redis) -> Option<(String, i64)> {
     Some((told[0].clone(), told[1].parse().ok()?))
 }
 
-/// The slot of the channel goes from one primary to another and on, a few keys at a time.
+/// Moves the channel's slot from one primary to another, several times, a few keys at a time.
 async fn move_slots(redis: &RedisCluster, dice: &mut Dice, stage: &Stage) -> usize {
     const TIMES: usize = 6;
     let name = format!("curfew:channel:{}", stage.trial.channel);
@@ -143,7 +146,8 @@ async fn move_slots(redis: &RedisCluster, dice: &mut Dice, stage: &Stage) -> usi
         let mut pause = Duration::from_millis(40);
         while moving.carry(1 + dice.below(20)).await {
             sleep(dice.time_below(pause)).await;
-            // They are hundreds, as each idempotency key is one.
+            // The pauses become shorter, because the slot has hundreds of keys: each idempotency
+            // key is a key in Redis.
             pause = pause.mul_f64(0.9);
         }
         moving.end().await;
