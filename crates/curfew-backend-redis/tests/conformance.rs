@@ -123,11 +123,11 @@ async fn a_redis_cluster_passes() {
     conformance::run(2, |clock, recorders| nodes(url.clone(), clock, recorders)).await;
 }
 
-/// Sessions of a channel that is large.
+/// Number of sessions of the large channel.
 const SESSIONS: u64 = 100_000;
 
-/// The presence of a channel with 100,000 sessions. Prints the time of each operation, and of the
-/// removal of all by a node that cleans up.
+/// The presence of a channel with 100,000 sessions. Prints the time of each operation, and the time
+/// in which another node removes all entries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement, for a release build"]
 async fn presence_of_a_hundred_thousand_sessions() {
@@ -136,7 +136,7 @@ async fn presence_of_a_hundred_thousand_sessions() {
     let clock = Arc::new(ManualClock::default());
     let members = nodes(url, Arc::clone(&clock), vec![Arc::default()]).await;
     let presence = Arc::clone(&members[0].backends.presence);
-    // It has no lease: after two looks it counts as dead.
+    // This node has no lease, so it counts as dead after two searches.
     let node = NodeId::new();
     let channel = Channel::parse("room").expect("a channel");
     let entry = |number: u64| PresenceEntry {

@@ -24,9 +24,9 @@ pub struct PresenceList {
 ///   of the earlier entry does not remove the later entry.
 /// - Nodes that listen to the channel are notified of a join (the session had no entry before) and
 ///   of a leave (the session has no entry any more), once each, by
-///   [`Events::presence_changed`](crate::Events::presence_changed). Entries that [are not
-///   told](PresenceEntry::is_told) cause no such event. After a crash or a failure in the middle of
-///   a leave, the nodes may be notified of the leave twice.
+///   [`Events::presence_changed`](crate::Events::presence_changed). An entry whose
+///   [`is_told`](PresenceEntry::is_told) is false causes no such event. After a crash or a failure
+///   in the middle of a leave, the nodes may be notified of the leave twice.
 /// - The entries of a node that crashed are removed by another node.
 pub trait Presence: Send + Sync + 'static {
     /// Adds entries. Each replaces the session's earlier entry in the channel.

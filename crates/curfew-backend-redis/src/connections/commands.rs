@@ -36,8 +36,8 @@ pub(super) async fn keep(
                 connections.stale.notify_one();
             }
             let news = connections.core.status.set_no_commands(fault.to_string());
-            // This fault is a warning, because nothing else shows the operator that the Redis user
-            // lacks a permission.
+            // This fault is logged as a warning, because nothing else shows the operator that the
+            // Redis user lacks a permission.
             if news && fault.code() == Some("NOPERM") {
                 warn!(redis = %server.address, error = %fault, "no connection for commands");
             } else {

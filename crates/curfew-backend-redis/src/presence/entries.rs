@@ -171,9 +171,9 @@ impl Connections {
         Ok(entries.iter().flatten().count() as u64)
     }
 
-    /// Announces the leaves of entries that were removed in a cluster, and then deletes these
-    /// entries from the hash `left`. The notes still exist at this time. After a failure or a
-    /// crash, the leaves are therefore announced a second time, rather than never.
+    /// In a cluster, announces the leaves of removed entries, and then deletes these entries from
+    /// the hash `left`. The notes still exist at this time. After a failure or a crash, the leaves
+    /// are therefore announced a second time, rather than never.
     async fn tell_of_left(
         &self,
         node: NodeId,

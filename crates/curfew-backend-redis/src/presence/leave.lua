@@ -11,7 +11,7 @@ if not entry or string.sub(entry, 1, #ARGV[2]) ~= ARGV[2] then
     return false
   end
   if entry then
-    -- The session has a newer entry, whose join was announced after this leave.
+    -- The session is back with a newer entry, so this leave is not announced any more.
     redis.call('HDEL', KEYS[3], ARGV[2])
   end
   return redis.call('HGET', KEYS[3], ARGV[2])
