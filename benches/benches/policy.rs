@@ -1,5 +1,5 @@
-//! The cost of one decision: by a pattern, by a condition, by the token's own grants, and of a
-//! refusal.
+//! The cost of one decision: permission by a pattern, by a condition and by the token's own grants,
+//! and a refusal.
 
 use std::hint::black_box;
 use std::time::Duration;

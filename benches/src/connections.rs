@@ -19,7 +19,8 @@ use crate::wire::{self, opcode};
 /// assigns by default. If more than half of these ports are used, finding a free port is slow.
 const PER_SOURCE: usize = 10_000;
 
-/// Size of one read, large enough for a saturated subscriber's share of a fan-out.
+/// Size of one read, in bytes. It is large enough for the publications that wait for one subscriber
+/// under full load.
 const READ_BYTES: usize = 256 * 1024;
 
 /// Maximum number of readiness events in one system call.
@@ -188,7 +189,8 @@ impl Connections {
         Ok(opened)
     }
 
-    /// Sends a frame. If the socket accepts only a part, later turns send the rest.
+    /// Sends a frame. If the socket accepts only a part, later calls of [`Connections::turn`] send
+    /// the remaining bytes.
     pub(crate) fn send(&mut self, slot: usize, frame: &[u8]) {
         self.queue(slot, frame);
         self.flush(slot);
@@ -199,7 +201,8 @@ impl Connections {
         self.all[slot].unsent.extend_from_slice(frame);
     }
 
-    /// Sends the queued bytes. If the socket accepts only a part, later turns send the rest.
+    /// Sends the queued bytes. If the socket accepts only a part, later calls of
+    /// [`Connections::turn`] send the remaining bytes.
     pub(crate) fn flush(&mut self, slot: usize) {
         self.all[slot].flush();
     }
@@ -280,7 +283,7 @@ fn dial(address: SocketAddr, source: usize) -> io::Result<TcpStream> {
     }
     match socket.connect(&address.into()) {
         Ok(()) => {}
-        // The error has no stable name in the standard library.
+        // The connection is still being made. The error has no stable name in the standard library.
         Err(error) if error.raw_os_error() == Some(IN_PROGRESS) => {}
         Err(error) => return Err(error),
     }

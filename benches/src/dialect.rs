@@ -38,7 +38,7 @@ impl Dialect {
         }
     }
 
-    /// Prefix of frames that are ignored: some protocols answer every publication.
+    /// Prefix of frames that are ignored, because some protocols answer every publication.
     pub(crate) fn ignored(self) -> Option<&'static [u8]> {
         match self {
             Self::Centrifuge => Some(b"{\"id\":2,\"publish\":{}}"),

@@ -23,8 +23,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 /// and few enough not to slow down the counting at the other subscribers.
 const WATCHING: usize = 16;
 
-/// Limit on the publisher's bytes that the system has not accepted. Further publications would not
-/// be sent any sooner, but would have an earlier timestamp.
+/// Limit on the publisher's bytes that the system has not accepted. Above this limit, further
+/// publications would only wait here, with a timestamp that is too early.
 const MAX_UNSENT: usize = 16 * 1024;
 
 /// Limit on bytes in flight to one subscriber, less than any limit at which a gateway considers a
@@ -165,7 +165,7 @@ impl Fan {
         self.pace = (Instant::now(), self.published);
     }
 
-    /// Publishes for `time`, as fast as the arguments request. Calls `observe` now and then.
+    /// Publishes for `time`, as fast as the arguments request. Calls `observe` repeatedly.
     pub(crate) fn publish_for(
         &mut self,
         time: Duration,

@@ -89,7 +89,7 @@ fn rss_kib(status: &str) -> Option<u64> {
     value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// The first number is the time on a CPU, in nanoseconds.
+/// Reads the time on a CPU, which is the first number, in nanoseconds.
 fn cpu(schedstat: &str) -> Option<Duration> {
     let time = schedstat.split(' ').next()?.parse().ok()?;
     Some(Duration::from_nanos(time))

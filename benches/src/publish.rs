@@ -56,8 +56,8 @@ struct Report {
     publications_per_second: f64,
     server_cpu_us_per_publication: Option<f64>,
     redis_cpu_us_per_publication: Option<f64>,
-    /// Time from the sending of a publication to its answer, including the time for which earlier
-    /// publications of the window wait.
+    /// Time from the sending of a publication to its answer. It includes the time in which the
+    /// gateway handles earlier unanswered publications.
     latency: Option<Latency>,
     usage: Usage,
 }
@@ -126,7 +126,7 @@ struct Press {
     every: u64,
     /// Limit on unanswered publications.
     window: usize,
-    /// Connections with space in their window.
+    /// Connections that may send further publications.
     heard: Vec<usize>,
     latency: Histogram,
     accepted: u64,

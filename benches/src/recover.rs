@@ -56,8 +56,8 @@ struct Report {
     /// Time until every connection is subscribed again and has all missed publications.
     seconds_until_all_are_current: f64,
     server_cpu_us_per_connection: Option<f64>,
-    /// Number of calls of each command from the cut until all connections are current. Calls within
-    /// scripts are included.
+    /// Number of calls of each command from the cut until all connections are current. The count
+    /// includes calls within scripts.
     #[serde(skip_serializing_if = "Option::is_none")]
     redis_commands: Option<BTreeMap<String, u64>>,
     usage: Usage,
@@ -206,7 +206,7 @@ struct Storm {
     /// By connection: the number of publications that are still missing; `None` until the
     /// connection is subscribed.
     unheard: Vec<Option<usize>>,
-    /// Connections that opened in this turn.
+    /// Connections that opened in the current iteration of the event loop.
     opened: Vec<usize>,
     back: usize,
     current: usize,

@@ -69,7 +69,7 @@ pub(crate) fn run(common: &Common, args: &RevokeArgs) -> anyhow::Result<Value> {
     if args.times == 0 || args.connections < 2 {
         bail!("one revocation and two connections at least");
     }
-    // A new user replaces each revoked one.
+    // A new user replaces each revoked user, so one token more is needed for each revocation.
     let tokens = common.mint()?.tokens(args.connections + args.times)?;
     let mut connections = common.connections(args.connections)?;
     connections.open_all(&tokens[..args.connections], AT_ONCE, PATIENCE)?;

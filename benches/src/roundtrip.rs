@@ -95,9 +95,9 @@ pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value
 #[derive(Debug)]
 struct Echo {
     connections: Connections,
-    /// Number of connections of each publisher. The first connection publishes, the last one
-    /// listens. Nodes get connections in turn, so two connections of a publisher are on different
-    /// nodes.
+    /// Number of connections of each publisher. The first connection publishes, the last connection
+    /// listens. Connections are assigned to the nodes in turn, so two connections of a publisher
+    /// are on different nodes.
     ends: usize,
     publications: Vec<Publication>,
     began: Instant,

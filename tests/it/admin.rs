@@ -219,7 +219,7 @@ async fn a_body_too_large_is_refused() {
         .as_bytes(),
     )
     .await;
-    // The node may refuse the request before it has read all of it, and then the answer may be
+    // The node may refuse the request before it has read the whole request. The answer may then be
     // lost.
     if let Ok(answer) = sent {
         assert_eq!(answer.status, 413);

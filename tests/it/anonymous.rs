@@ -26,7 +26,7 @@ fn admitting() -> Settings {
         .rules(RULES)
 }
 
-/// As [`admitting`], for requests without a first message.
+/// Like [`admitting`], for clients that send no first message.
 fn at_once() -> Settings {
     admitting().with(r#"auth.token_sources = ["header"]"#)
 }
@@ -207,7 +207,8 @@ async fn one_key_ends_every_visit_on_every_node() {
     let path = "/v1/revocations/anonymous/anonymous";
     cluster[1].admin_ok("DELETE", path, None).await;
     assert!(!redis.has(key).await);
-    // A cutoff applies to visits as to tokens: earlier visits end, and later ones stay.
+    // A cutoff applies to anonymous sessions as to tokens: earlier sessions end, and later sessions
+    // stay.
     let (mut before, _) = anonymous(&cluster[1]).await;
     let revocation = json!({"kind":"anonymous","before":unix_now(),"dry_run":true});
     let answer = cluster[0].revoke(revocation).await;

@@ -370,7 +370,7 @@ async fn a_kid_is_only_ever_looked_up() {
         let token = one.clone().with_kid(kid).user("alice");
         is_refused(&gateway, &token, &["unknown_key", "malformed"], kid).await;
     }
-    // The token of one key has the kid of the other.
+    // One key signs the token, and its `kid` names the other key.
     let swapped = one.clone().with_kid("two").user("alice");
     let reasons = ["bad_signature", "unknown_key"];
     is_refused(&gateway, &swapped, &reasons, "the other key's kid").await;

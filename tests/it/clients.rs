@@ -82,7 +82,7 @@ async fn curl_is_told_why_its_upgrade_is_refused() {
         (&json!("auth_failed"), &json!("expired"))
     );
 
-    // A gateway where tokens may not come in a message, so a request without one is refused.
+    // On this gateway, tokens may not come in a message, so a request without a token is refused.
     let gateway = Gateway::start_with(&tokenless.with(r#"auth.reject = "http""#)).await;
     let url = format!("http://{}/ws", gateway.address());
     let refused = CurlOutput::of(&[&upgrade[..], &[&url]].concat()).await;

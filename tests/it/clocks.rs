@@ -47,7 +47,8 @@ async fn until_expired(gateway: &Gateway, client: &mut WsClient, ends: Instant) 
             ends.elapsed()
         );
         gateway.publish("room:1", json!("late?")).await;
-        // Deliveries come before the answer to the ping, or the close does.
+        // All deliveries arrive before the answer to the ping. If the session has ended, the close
+        // arrives instead of the answer.
         client.send(json!({"type":"ping"})).await;
         closed = loop {
             let frame = client.next_json().await;

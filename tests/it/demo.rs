@@ -86,7 +86,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .await;
     assert!(!bob.text("subscriptions").await.contains("room:7"));
 
-    // Revoke one of them.
+    // Revoke one of the two users.
     assert_eq!(alice.text("revoke").await, "Revoke alice");
     alice.click("revoke").await;
     alice.until_state("closed").await;
@@ -106,7 +106,8 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .await;
     assert!(!alice.text("said").await.contains("alone now"));
 
-    // She cannot reconnect before the revocation is lifted. Then she gets the missed messages.
+    // Alice cannot reconnect before the revocation is lifted. After that she gets the missed
+    // messages.
     alice.click("reconnect").await;
     alice
         .until_logged(r#"{"type": "auth_failed", "reason": "revoked""#)
@@ -215,7 +216,7 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     let log = alice.text("log").await;
     assert!(!log.contains(&message("five", 5)), "{log}");
 
-    // The frame of a node that lost a publication on the way.
+    // The page receives the frame that reports a lost publication.
     let gap = r#"const data = '{"type":"gap","channel":"room:1","epoch":"kdWqZx3a","offset":9}';
         panes[0].line.dispatchEvent(new MessageEvent('message', { data }));"#;
     browser.client.execute(gap, Vec::new()).await.unwrap();

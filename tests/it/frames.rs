@@ -7,7 +7,8 @@ use curfew_testkit::{OutFrame, opcode};
 use curfew_tests::{Gateway, Settings, eventually};
 use serde_json::json;
 
-/// Malformed frames, with the close code of each. It is the same before and after authentication.
+/// Malformed frames, with the close code of each. The close code is the same before and after
+/// authentication.
 fn bad_frames() -> Vec<(&'static str, Vec<u8>, u16)> {
     let ping = || OutFrame::text(r#"{"type":"ping"}"#);
     let mut cases = vec![
@@ -155,7 +156,7 @@ async fn bad_frames_are_closed_with_the_rfcs_code_and_harm_nobody() {
         let mut stranger = gateway.ws().open().await;
         stranger.send_bytes(&bytes).await;
         assert_eq!(stranger.closed().await.0, code, "{what}, unauthenticated");
-        // The same in the bytes after the request.
+        // The same frame is sent in the bytes right behind the request.
         let token = Key::default_secret().user("alice");
         let mut early = gateway
             .ws()

@@ -154,7 +154,7 @@ async fn a_body_is_not_taken_for_frames_nor_for_a_second_request() {
         good(&gateway)
             .header("Content-Length", "5")
             .behind_bytes(b"helloGET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"),
-        // A refused request, and at once a second one in the same segment.
+        // A second request follows the refused request in the same segment.
         gateway.ws().without("Sec-WebSocket-Key").behind_bytes(
             format!(
                 "GET /v1/nodes HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ADMIN_KEY}\r\n\r\n"
@@ -168,8 +168,8 @@ async fn a_body_is_not_taken_for_frames_nor_for_a_second_request() {
             .unwrap();
         let mut all = Vec::new();
         let reading = stream.read_to_end(&mut all);
-        // A close with unread bytes resets the connection, which may lose the rest; the received
-        // part counts.
+        // A close with unread bytes resets the connection, which may lose the end of the answer.
+        // Only the received part is checked.
         drop(
             tokio::time::timeout(curfew_testkit::PATIENCE, reading)
                 .await
@@ -306,7 +306,7 @@ async fn the_answer_and_what_is_said_first_leave_in_one_write() {
         (good(&gateway), "\"connected\""),
         (gateway.ws().bearer(&expired), "\"auth_failed\""),
     ] {
-        // If the writes were two, some client would read between them.
+        // If the node made two writes, one of these clients would read between them.
         for _ in 0..20 {
             let mut stream = connect.stream().await.unwrap();
             stream.write_all(&connect.to_bytes()).await.unwrap();

@@ -251,7 +251,7 @@ async fn a_user_has_as_many_sessions_as_allowed() {
     assert_eq!(closing["reconnect"], true, "{closing}");
     assert!(closing["retry_after_ms"].as_u64() > Some(0), "{closing}");
     one.assert_open("asked").await;
-    // The line is written once, however often clients connect, so that they cannot fill the log.
+    // The line is written only once, so that clients that connect repeatedly cannot fill the log.
     for _ in 0..5 {
         let mut again = gateway.ws().bearer(&token).open().await;
         again.expect_close(4409, "session_limit").await;
@@ -269,8 +269,8 @@ async fn a_user_has_as_many_sessions_as_allowed() {
     .await;
 }
 
-/// Sessions without a client: a phone that changed networks leaves one, which must not
-/// keep its user out.
+/// A phone that changes networks leaves a session without a client. Such a session must not keep
+/// its user out.
 #[tokio::test]
 async fn a_session_that_gives_no_sign_of_life_makes_room() {
     let gateway = Gateway::start_with(&Settings::default().with("session.max_per_user = 2")).await;

@@ -1,4 +1,5 @@
-//! Long tokens, as of users with many groups: one setting limits a token from every source.
+//! Long tokens, such as tokens of users with many groups. One setting limits the tokens from every
+//! source.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::{Key, claims_with};
@@ -16,7 +17,7 @@ fn settings() -> Settings {
         .with(&format!("server.allowed_origins = [{PAGE:?}]"))
 }
 
-/// A token of this many characters, or of up to two less.
+/// A token of `length` characters, or of up to two characters less.
 fn token(length: usize) -> String {
     let claims = claims_with("alice", json!({"jti":format!("{length}-{}", unix_now())}));
     let token = |pad: usize| {

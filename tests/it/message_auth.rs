@@ -137,7 +137,7 @@ async fn ten_commands_right_behind_auth_are_handled_in_order() {
         let command = json!({"type":"subscribe","id":n,"channel":format!("room:{n}")});
         OutFrame::text(&command.to_string())
     }));
-    // In the same segment as the request, and in a later one.
+    // The frames come in the same segment as the request, and then in a later segment.
     let mut early = gateway.ws().behind(&frames).open().await;
     let mut late = gateway.ws().open().await;
     late.send_frames(&frames).await;
@@ -210,7 +210,7 @@ async fn strangers_are_counted_for_each_address() {
     // The header with an address has no effect.
     let refused = gateway.ws().header("X-Forwarded-For", "192.0.2.1");
     assert_eq!(refused.refused().await.status, 429);
-    // A client that authenticates makes room.
+    // A client that authenticates no longer counts towards the limit.
     strangers[0].send_text(&auth()).await;
     strangers[0].expect_json(json!({"type":"connected"})).await;
     eventually("room for another", async || {

@@ -7,7 +7,7 @@ use curfew_testkit::unix_now;
 use curfew_tests::{ADMIN_KEY, Attempt, Cluster, Gateway, Redis, Settings};
 use serde_json::json;
 
-/// A token with these claims as text, beside valid ones.
+/// A token with valid claims and, in addition, the claims in this text.
 fn token(more: &str) -> String {
     let key = Key::default_secret();
     let exp = unix_now() + 3600;
@@ -62,7 +62,7 @@ async fn times_may_be_any_number_that_is_finite_and_in_seconds() {
             "{exp}: {connected}"
         );
     }
-    // Rounded down, so that a fraction does not lengthen a session.
+    // The time is rounded down, so that a fraction does not lengthen a session.
     let token = timed(&format!("{soon}.999"), "");
     let (mut client, connected) = gateway.connected(gateway.ws().bearer(&token)).await;
     assert_eq!(connected["expires_at"], soon);
@@ -337,8 +337,8 @@ async fn an_id_has_64_bytes_of_text() {
         .await;
 }
 
-/// Fault: an array of an object's members, in order, is read as that object. A revocation then
-/// gets a cutoff that its writer did not set, and a body has more meaning than its text.
+/// Fault: an array of an object's members, in order, is read as that object. A revocation then gets
+/// a cutoff that its writer did not set, and a request gets members that its body does not have.
 #[tokio::test]
 async fn an_array_is_no_object() {
     let redis = Redis::start().await;

@@ -41,8 +41,8 @@ async fn an_unasked_pong_is_not_an_answer_but_any_frame_shows_life() {
     let gateway = Gateway::start_with(&quick()).await;
     let mut client = gateway.user("alice").await;
     client.ignore_pings();
-    // A client that sends messages is alive even without pongs: after three pings it is still
-    // connected.
+    // A client that sends messages counts as alive even without pongs, so it is still connected
+    // after three pings.
     let mut pings = 0;
     while pings < 3 {
         match client.incoming(Duration::from_millis(300)).await {

@@ -27,7 +27,8 @@ async fn a_refresh_extends_the_session() {
         refreshed,
         json!({"type":"refreshed","id":4,"expires_at":second})
     );
-    // The new token is announced as expiring and closes the session; the first one does neither.
+    // The new token is announced as expiring, and its end closes the session. The first token no
+    // longer has these effects.
     client
         .expect_json(json!({"type":"expiring","expires_at":second}))
         .await;
@@ -173,8 +174,8 @@ async fn a_refresh_with_a_revoked_token_ends_the_session() {
     client
         .send(json!({"type":"refresh","id":1,"token":token}))
         .await;
-    // CONTRACT §4 lists `revoked` among the errors of `refresh`; SECURITY row 50 closes. Either
-    // way nothing of the revoked token takes effect.
+    // CONTRACT §4 lists `revoked` among the errors of `refresh`; SECURITY row 50 closes. In both
+    // cases the revoked token has no effect.
     let reply = client.next_json().await;
     if reply["type"] == "error" {
         assert_eq!(reply["code"], "revoked", "{reply}");

@@ -83,8 +83,8 @@ async fn a_reload_that_fails_in_one_part_changes_no_other() {
         })
         .await;
         gateway.until_metric(SUCCESS, |value| value == 0.0).await;
-        // The rules and the limit are the old ones: the session stays, and may have another
-        // subscription.
+        // The old rules and the old limit are still in force, so the session stays, and may have
+        // another subscription.
         for command in ["subscribe", "unsubscribe"] {
             client
                 .send(json!({"type":command,"id":1,"channel":"room:2"}))

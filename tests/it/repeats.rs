@@ -1,4 +1,4 @@
-//! Log lines that clients can repeat: one for each cause and minute, with a complete
+//! Log lines that clients can repeat. There is one line for each cause and minute, with a complete
 //! count.
 
 use std::time::Duration;

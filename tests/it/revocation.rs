@@ -376,7 +376,7 @@ async fn a_token_from_the_second_of_a_cutoff_is_to_be_renewed() {
     old.expect_close(4403, "revoked").await;
     let closing = as_old.expect_close(4401, "reauth_required").await;
     assert_eq!(closing["reconnect"], true, "{closing}");
-    // On each node this token opens no session, and a later one does.
+    // On each node this token opens no session, and a later token opens a session.
     for node in [&cluster[0], &cluster[1]] {
         let attempt = node.attempt_with(&issued(now)).await;
         assert!(matches!(attempt, Attempt::Refused(why, 4401) if why == "reauth_required"));
@@ -389,7 +389,7 @@ async fn a_token_from_the_second_of_a_cutoff_is_to_be_renewed() {
     let told = renewing.next_json().await;
     assert_eq!(told["code"], "reauth_required", "{told}");
     renewing.expect_close(4401, "reauth_required").await;
-    // The same refusal before the upgrade.
+    // Before the upgrade, the refusal is the same.
     let settings = Settings::default().with("auth.reject = \"http\"");
     let node = Gateway::start_with(&settings.on_redis(&redis.url())).await;
     node.until_in_touch(PATIENCE).await;

@@ -40,7 +40,7 @@ async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value
     (tape, answer)
 }
 
-/// The offsets of the channel's messages and gaps so far. That of a gap is negative.
+/// The offsets of the channel's messages and gaps so far. The offset of a gap is negative.
 fn offsets(tape: &Tape, channel: &str) -> Vec<i64> {
     tape.seen()
         .iter()

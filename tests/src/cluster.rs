@@ -97,7 +97,7 @@ impl Cluster {
     }
 
     /// Fails unless every node runs, and every revocation arrived by a push. A revocation that only
-    /// a sweep found was missed by the push.
+    /// a sweep finds counts as missed.
     pub async fn assert_well(&self) {
         for node in &self.nodes {
             node.assert_alive().await;
@@ -183,13 +183,14 @@ impl Gateway {
         .await;
     }
 
-    /// Waits until the node, which was never ready, gives a reason with one of these words.
+    /// Waits until the node, which has never been ready, is unready for a reason with one of these
+    /// words. Returns the reason.
     pub async fn until_unready(&self, patience: Duration, words: &[&str]) -> String {
         self.until_apart(patience, 503, words).await
     }
 
-    /// Waits until the node, which stays ready, admits no sessions and gives a reason with one of
-    /// these words.
+    /// Waits until the node, which stays ready, admits no sessions for a reason with one of these
+    /// words. Returns the reason.
     pub async fn until_out_of_touch(&self, patience: Duration, words: &[&str]) -> String {
         self.until_apart(patience, 200, words).await
     }
@@ -203,8 +204,8 @@ impl Gateway {
             }
             assert_eq!(status, expected, "{body}");
             let reason = body["reason"].as_str().expect("a reason").to_owned();
-            // A busy machine may pause a node for a moment. The node then suspends its lease
-            // without losing its connection, which does not count here.
+            // A busy machine may pause a node for a moment. The node then suspends its lease but
+            // keeps its connection, which does not count here.
             if reason.contains("being compared") && self.metric("curfew_backend_synced").await > 0.0
             {
                 return None;

@@ -115,7 +115,7 @@ impl Dev {
 
 impl Drop for Dev {
     fn drop(&mut self) {
-        // The node gets a signal instead of being killed, because only the node can end the program
+        // The node gets SIGTERM instead of SIGKILL, because only the node can end the program
         // beside it.
         if self.runs_a_program {
             signal(self.child.id(), "TERM");

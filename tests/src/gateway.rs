@@ -1,4 +1,4 @@
-//! One gateway process, and everything visible of it from outside.
+//! One gateway process, with its listeners, its log and its metrics.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,8 +57,8 @@ impl Gateway {
         Self::spawn(directory, config_toml, &[]).await
     }
 
-    /// Like [`Gateway::start_with`], with a wall clock that [`Gateway::set_clock`] sets. It
-    /// replaces `CLOCK_REALTIME` of this process for callers of the C library.
+    /// Like [`Gateway::start_with`], with a wall clock that [`Gateway::set_clock`] sets. A library
+    /// replaces `CLOCK_REALTIME` in the gateway's process.
     pub async fn start_with_own_clock(settings: &Settings) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let clock = directory.path().join(CLOCK);
@@ -130,7 +130,7 @@ impl Gateway {
         self.write("curfew.toml", &settings.to_toml());
     }
 
-    /// Replaces a file beside the configuration atomically: no reader sees half of it.
+    /// Replaces a file beside the configuration atomically: no reader sees a half-written file.
     pub fn write(&self, name: &str, content: &str) {
         let new = self.directory().join(format!("{name}.new"));
         fs::write(&new, content).expect("the file can be written");
@@ -396,7 +396,7 @@ impl Gateway {
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
-        // The rest begins with field 3. Fields 14 and 15 are utime and stime, in ticks of 10 ms.
+        // Field 3 follows the name. Fields 14 and 15 are utime and stime, in units of 10 ms.
         let (_, fields) = stat.rsplit_once(')').expect("pid (name) …");
         let ticks: u64 = fields
             .split_whitespace()
@@ -434,7 +434,7 @@ impl Drop for Gateway {
 }
 
 impl Gateway {
-    /// Fails unless the model's node can make each step of the protocol that this node has logged.
+    /// Fails unless the model allows each step of the protocol that this node has logged.
     fn assert_follows_the_model(&self) {
         let lines = self.log.lines();
         if let Err(violation) = replay::check(lines.iter().map(String::as_str)) {

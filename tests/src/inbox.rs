@@ -54,7 +54,7 @@ impl Inbox {
     }
 }
 
-/// The token, once the request has arrived completely.
+/// The token in a request; `None` until the request has arrived completely.
 fn whole(request: &str) -> Option<String> {
     let (head, body) = request.split_once("\r\n\r\n")?;
     let head = head.to_lowercase();

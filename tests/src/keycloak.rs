@@ -170,12 +170,12 @@ impl Keycloak {
         self.realm_at(&name, self.address).await
     }
 
-    /// A new realm with this name. Its tokens name `address` as their issuer's address, where a
-    /// proxy forwards requests to Keycloak.
+    /// A new realm with this name. Its tokens have `address` in their issuer. A proxy at `address`
+    /// forwards requests to Keycloak.
     pub async fn realm_at(&'static self, name: &str, address: SocketAddr) -> Realm {
         static ONE_BY_ONE: Mutex<()> = Mutex::const_new(());
-        // Realms are made one at a time. If several were made at once, each would take as long as
-        // all together.
+        // Realms are made one at a time. If several realms were made at once, each of them would
+        // take as long as all of them together.
         let _turn = ONE_BY_ONE.lock().await;
         let realm = json!({"realm":name,"enabled":true});
         self.admin("POST", "", Some(&realm.to_string()), "").await;
@@ -300,7 +300,7 @@ impl Realm {
         self.tokens(&form, browser).await
     }
 
-    /// Gets new tokens for a sign-in. The error is Keycloak's answer without tokens.
+    /// Gets new tokens for a sign-in. The error is an answer of Keycloak that has no tokens.
     pub async fn refresh(&self, login: &Login) -> Result<Login, Value> {
         let form = [
             ("grant_type", "refresh_token"),

@@ -137,7 +137,7 @@ impl OpenIdProvider {
     }
 
     /// Like [`OpenIdProvider::login`], but requests the claim `sid` (OpenID Connect Core §5.5).
-    /// Without this request, only clients whose logout tokens have `sid` get it.
+    /// Without this request, only a client whose logout tokens have `sid` gets the claim.
     pub async fn login_with_sid(&self, client: &str, user: &str) -> SignedIn {
         let sid = json!({"id_token":{"sid":null}}).to_string();
         let query = [("login_hint", user), ("claims", &sid)];

@@ -18,22 +18,23 @@ use crate::TestAuthority;
 /// Path of discovery below the issuer.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
-/// The way in which the provider answers requests.
+/// The way in which the provider answers each request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Manner {
-    /// With valid documents.
+    /// Answers with valid documents.
     Good,
-    /// Not at all, until the manner changes. Waiting requests are then answered in the new manner.
+    /// Does not answer until the manner changes. Waiting requests are then answered in the new
+    /// manner.
     Hanging,
-    /// With this status and a body that is not JSON.
+    /// Answers with this status and a body that is not JSON.
     Status(u16),
-    /// With a redirect to another URL, with this status.
+    /// Answers with this status, as a redirect to another URL.
     Redirect(u16, String),
-    /// With 200 and a web page.
+    /// Answers with 200 and a web page.
     Html,
-    /// With 200 and a key set of ten megabytes.
+    /// Answers with 200 and a key set of ten megabytes.
     Huge,
-    /// By closing the connection.
+    /// Closes the connection without an answer.
     Closing,
 }
 

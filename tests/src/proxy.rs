@@ -41,9 +41,9 @@ pub enum Flow {
 /// The state of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// From the clients to the server.
+    /// The flow from the clients to the server.
     pub up: Flow,
-    /// From the server to the clients.
+    /// The flow from the server to the clients.
     pub down: Flow,
     /// True if connections are reset. New connections are reset as soon as they are made.
     pub cut: bool,
@@ -66,7 +66,7 @@ impl Link {
         ..Self::PASS
     };
 
-    /// A link with this flow from the clients to the server. Bytes in the other direction pass.
+    /// A link with this flow from the clients to the server. Bytes from the server pass.
     pub const fn only_up(flow: Flow) -> Self {
         Self {
             up: flow,
@@ -75,7 +75,7 @@ impl Link {
         }
     }
 
-    /// A link with this flow from the server to the clients. Bytes in the other direction pass.
+    /// A link with this flow from the server to the clients. Bytes from the clients pass.
     pub const fn only_down(flow: Flow) -> Self {
         Self {
             up: Flow::Pass,
@@ -389,7 +389,7 @@ impl Side<'_> {
             }
             tokio::select! {
                 () = sleep_until(due) => {}
-                // A wake-up fails only when the proxy ends, which also ends the connection.
+                // The wait fails only when the proxy ends, which also ends the connection.
                 _ = self.wanted.changed() => {}
                 _ = self.kind.changed() => {}
             }

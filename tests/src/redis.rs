@@ -263,8 +263,8 @@ pub fn redis_program(name: &str) -> PathBuf {
     folder.map_or_else(|| name.into(), |folder| folder.join(name))
 }
 
-/// A free port below the range that the kernel uses for outgoing connections. From that range, a
-/// client that reconnects while its server is down could get the server's own port.
+/// A free port below the range that the kernel uses for outgoing connections. If the port were in
+/// that range, the kernel could assign it to an outgoing connection while the server is down.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 20_000;

@@ -13,7 +13,7 @@ use tokio::time::sleep;
 /// Time for which the recording task waits for a frame before it sends queued commands.
 const TURN: Duration = Duration::from_millis(5);
 
-/// The default of `backend.lease`. Later than this after a revocation, nothing is delivered.
+/// The default of `backend.lease`. More than this time after a revocation, nothing is delivered.
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// Time that a busy machine may add between the node's write and the client's read.
@@ -133,8 +133,8 @@ impl Tape {
         self.closed_with(4403, "revoked").await
     }
 
-    /// Waits for a close with this code and reason that a `closing` message announces. Returns the
-    /// time of the announcement.
+    /// Waits for a `closing` message with this code and reason, and for the close that follows it.
+    /// Returns the time of the announcement.
     pub async fn closed_with(&self, code: u16, reason: &str) -> Instant {
         let closing = self
             .until_within(PATIENCE * 3, json!({"type":"closing"}))

@@ -88,8 +88,9 @@ impl TestAuthority {
         }
     }
 
-    /// An authority whose own certificate is also the server's certificate. A user gets this if the
-    /// command for an authority's certificate is used to make a server's certificate.
+    /// An authority whose own certificate is also the server's certificate. A user gets such a
+    /// certificate by making the server's certificate with the command for an authority's
+    /// certificate.
     pub fn that_serves() -> Self {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("both are names");

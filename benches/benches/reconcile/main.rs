@@ -1,6 +1,7 @@
-//! The time for which a node with many sessions is silent after it was disconnected from Redis. It
-//! begins with the command to Redis that causes the fault, and ends when the node holds its lease
-//! again. It includes detection, the wait before the next attempt, and connecting.
+//! The time for which a node with many sessions is silent after it was disconnected from Redis. The
+//! time begins with the command to Redis that causes the fault, and ends when the node holds its
+//! lease again. It includes the detection of the fault, the wait before the next attempt, and
+//! connecting.
 
 mod node;
 mod server;
@@ -14,8 +15,8 @@ use curfew_benches::resp::Resp;
 use node::Node;
 use server::Server;
 
-/// Pause between two rounds. Without it, the next set-up on the same connection would wait until a
-/// second after the last one, and this wait must not count.
+/// Pause between two rounds. A node waits a second between two setups on the same connection, and
+/// this wait must not count.
 const PAUSE: Duration = Duration::from_millis(1500);
 
 /// Deadline for a node to know every revocation.
@@ -47,7 +48,7 @@ enum Cause {
     /// The control connection is cut, and the node makes a new one.
     Cut,
     /// Another database is emptied. Redis does not tell which database was emptied, so the node
-    /// must assume that it was its own.
+    /// must assume that its own database was emptied.
     OtherEmptied,
     /// All databases are emptied. The node writes back revocations before it compares sessions.
     Emptied,

@@ -119,7 +119,7 @@ impl Node {
     }
 
     /// True if a report that the lease is held again is queued. Between two rounds, such a report
-    /// means that the lease was lost in between.
+    /// means that the lease was lost without a fault from the measurement.
     pub(crate) fn opened_by_itself(&self) -> bool {
         self.opened.try_recv().is_ok()
     }

@@ -164,7 +164,8 @@ fn principal(user: &str) -> Principal {
 }
 
 /// Publishes to many listeners. Each publication is encoded for each protocol and queued, then each
-/// outbox is drained and its waker is set again. Listeners speak the named protocols in turn.
+/// outbox is drained and its waker is set again. The named protocols are assigned to listeners in
+/// turn.
 fn broadcast(rounds: u64, protocols: &[&str]) -> u64 {
     let limits = HubLimits {
         outbound_bytes: 1024 * 1024,

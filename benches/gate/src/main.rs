@@ -3,8 +3,8 @@
 //!
 //! `curfew-gate check FILE` fails if a figure has grown; `curfew-gate bless FILE` writes the file.
 //! Either command runs each case twice under `valgrind --tool=callgrind`, the second time with more
-//! rounds. The difference between the two runs is the cost of the additional rounds, without the
-//! start of the process.
+//! rounds. The difference between the two runs is the cost of the additional rounds. It does not
+//! include the start of the process.
 
 mod cases;
 
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 /// Number of rounds in the first and in the second run.
 const ROUNDS: [u64; 2] = [50, 550];
 
-/// Largest increase over the baseline that does not count as growth, as a share. The differences
-/// between processors, and between builds by one version of the compiler, are smaller.
+/// Largest increase over the baseline that does not count as growth, as a share. The figures differ
+/// less between processors, and between builds by the same version of the compiler.
 const TOLERANCE: f64 = 0.05;
 
 /// Smallest decrease below the baseline that justifies a new baseline, as a share.

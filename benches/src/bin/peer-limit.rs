@@ -4,8 +4,8 @@
 //! client's mask must be zeros.
 //!
 //! `peer-limit ADDRESS each` writes each delivery separately. `peer-limit ADDRESS tick` collects
-//! the publications of each channel in one buffer during a turn of the event loop, and then writes
-//! this buffer once to each subscriber.
+//! the publications of each channel in one buffer during one iteration of the event loop, and then
+//! writes this buffer once to each subscriber.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read as _, Write as _};
@@ -27,7 +27,7 @@ const PUBLISH: &[u8] = b"{\"type\":\"publish\",\"channel\":\"";
 #[derive(Default)]
 struct Channel {
     subscribers: Vec<usize>,
-    /// The publications of this turn, as frames.
+    /// The publications of this iteration of the event loop, as frames.
     published: Vec<u8>,
 }
 
@@ -44,7 +44,7 @@ struct Server {
     next: usize,
     names: HashMap<Vec<u8>, usize>,
     channels: Vec<Channel>,
-    /// Channels with publications in this turn.
+    /// Channels with publications in this iteration.
     dirty: Vec<usize>,
     each: bool,
 }
@@ -209,7 +209,7 @@ impl Server {
         }
     }
 
-    /// Writes the publications of this turn to every subscriber.
+    /// Writes the publications of this iteration to every subscriber.
     fn deliver(&mut self) {
         for at in self.dirty.drain(..) {
             let channel = &mut self.channels[at];

@@ -33,7 +33,8 @@ pub enum Algorithm {
     ES256,
     /// ECDSA on P-384 with SHA-384.
     ES384,
-    /// Ed25519. RFC 9864 calls it `Ed25519`, which is accepted wherever `EdDSA` is.
+    /// Ed25519. The name of RFC 9864, `Ed25519`, is accepted in every place where `EdDSA` is
+    /// accepted.
     #[serde(alias = "Ed25519")]
     EdDSA,
 }

@@ -10,8 +10,9 @@ use crate::remote::Asked;
 use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
 /// Assumed maximum time from the first token that a new key signs until the issuer's key set lists
-/// the key. A missing key of a token that was older than this at the issuer's last answer counts as
-/// withdrawn. The token is then refused, and the client needs a new one.
+/// the key. If a token was older than this time at the issuer's last answer, and its key is
+/// missing, then the key counts as withdrawn. The token is then refused, and the client needs a new
+/// one.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest wait for an issuer's answer before the verification starts again with the configuration
@@ -21,15 +22,15 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// The time to wait for the issuer's keys if the key of a report is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyWait {
-    /// Up to two seconds, because the report's sender waits for the answer.
+    /// The wait ends after two seconds, because the report's sender waits for the answer.
     Brief,
-    /// Until the issuer's next answer, without a time limit, for a report that is good except for
-    /// its missing key. The report's times are compared with the time of the call.
+    /// The wait ends at the issuer's next answer, without a time limit, if the report is good
+    /// except for its missing key. The report's times are compared with the time of the call.
     NextAnswer,
 }
 
 impl KeyWait {
-    /// Runs `attempt` until the key is there or the wait ends. The argument of `attempt` is the
+    /// Runs `attempt` until it finds the key or the wait ends. The argument of `attempt` is the
     /// time that counts as now.
     pub(crate) async fn run<T>(
         self,
@@ -46,7 +47,7 @@ impl KeyWait {
 
 /// The reason that an issuer gives no key for a token.
 pub(crate) enum NoKey {
-    /// The issuer has no key that fits the token, or several.
+    /// The issuer has no key that fits the token, or has several such keys.
     Refused(AuthError),
     /// The issuer may have published the key since its set was fetched.
     Ask(Ask),
@@ -106,7 +107,7 @@ impl NoKey {
     }
 
     /// Adds the verdict on the claims, because only a token that could be good justifies a fetch.
-    /// The refusal quotes nothing of `judged`, because a stranger can write any claims.
+    /// The refusal does not contain the text of `judged`, because a stranger can write any claims.
     pub(crate) fn judged(self, judged: Result<(), AuthError>) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;

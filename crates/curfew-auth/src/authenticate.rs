@@ -46,7 +46,7 @@ pub enum Unverified {
     /// The issuer's keys are unavailable.
     #[error("the keys of the issuer {:?} are not available", .0.issuer)]
     Keys(MissingKeys),
-    /// Only the token's times are wrong, and this node's clock is not known to be right.
+    /// The token is good except for its times, and this node's clock may be wrong.
     #[error("the clock of this node is not known to be right")]
     Clock,
 }
@@ -90,8 +90,8 @@ impl Unverified {
 
 impl VerifyError {
     /// Turns a refusal that this node's clock caused into [`Unverified::Clock`]. A node calls it
-    /// while its clock is not known to be right: such a clock cannot prove that a token is expired
-    /// or not yet valid.
+    /// while its clock may be wrong: such a clock cannot prove that a token is expired or not yet
+    /// valid.
     #[must_use]
     pub fn without_clock(self) -> Self {
         match self {
@@ -225,9 +225,9 @@ impl Authenticator {
         remotes.collect()
     }
 
-    /// Returns true if tokens of some issuer can be verified, or could be at some time. It is false
-    /// only if every issuer that opens sessions has its keys at a URL and no fetch has succeeded
-    /// yet.
+    /// Returns true if tokens of some issuer can be verified, or could be verified earlier. The
+    /// result is false only if every issuer that opens sessions has its keys at a URL and no fetch
+    /// has succeeded yet.
     pub fn had_keys(&self) -> bool {
         let issuers = self.issuers.load();
         let mut opening = issuers.all.iter().filter(|issuer| issuer.opens_sessions);
@@ -419,8 +419,8 @@ impl Authenticator {
 impl FileContent {
     fn of(content: &Result<Vec<u8>, KeyError>) -> Self {
         match content {
-            // Files are compared by content, because a mounted secret changes by a swapped link,
-            // which can leave the time of modification as it was.
+            // Files are compared by content. A mounted secret changes by a swapped link, and the
+            // time of modification can stay the same.
             Ok(content) => (PROVIDER.key_utils.compute_digest)(content, ThumbprintHash::SHA256)
                 .map_or(Self::Unreadable, Self::Content),
             Err(_) => Self::Unreadable,

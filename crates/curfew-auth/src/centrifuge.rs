@@ -1,6 +1,6 @@
 //! Claims of the Centrifuge protocol that describe a connection or a subscription. The claims grant
-//! nothing. They hold data about a user that other users see, channels that an application
-//! requests, and options.
+//! nothing. They hold three things: data about a user that other users see, the channels that an
+//! application requests, and options.
 //!
 //! The claims are read leniently, after the token was verified. A member of the wrong type counts
 //! as absent, and is no reason to refuse a session.

@@ -17,7 +17,8 @@ use crate::{AuthConfig, AuthError, Issuer, LogoutScope};
 /// of work.
 const UNDATED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// Claims that an issuer's access tokens must have beyond those required of every token.
+/// Claims that an issuer's access tokens must have in addition to the claims that every token must
+/// have.
 #[derive(Debug, Default)]
 pub(crate) struct Needs {
     /// True if `iat` is required. A report ends the sessions whose tokens are older than the
@@ -105,7 +106,7 @@ impl Needs {
     }
 }
 
-/// The claims of a payload that every reader must understand alike.
+/// The claims of a payload that are used. Every parser must read the same values from them.
 struct Used<'n>(&'n Needs);
 
 impl<'a> Members<'a> for Used<'_> {

@@ -139,7 +139,7 @@ pub fn bearer(headers: &HeaderMap, config: &AuthConfig) -> Result<Option<Bearer>
     })
 }
 
-/// The findings of a search up to this point.
+/// A search for the credential of a request, and its findings so far.
 struct CredentialSearch {
     /// `auth.max_token_bytes`.
     max_token_bytes: usize,

@@ -45,8 +45,8 @@ impl AuthError {
         }
     }
 
-    /// Refuses a good token that the client sent for a subscription other than the token's own.
-    /// `what` names the difference.
+    /// Refuses a good token that the client sent for another subscription than the one that the
+    /// token names. `what` names the difference.
     pub(crate) fn of_another(what: &str) -> Self {
         Self {
             for_another: true,
@@ -174,8 +174,8 @@ impl AuthError {
         &self.message
     }
 
-    /// The value of `WWW-Authenticate` (RFC 6750 §3) for a refused request. A missing token names
-    /// no error. Two different tokens make the request invalid.
+    /// The value of `WWW-Authenticate` (RFC 6750 §3) for a refused request. For a missing token,
+    /// the value names no error. For two different tokens, the error is that of an invalid request.
     pub fn www_authenticate(&self) -> String {
         let error = match self.failure {
             AuthFailure::MissingToken => return "Bearer".to_owned(),

@@ -61,7 +61,7 @@ pub(crate) struct Issuers {
     pub(crate) verified: VerifiedTokens,
 }
 
-/// One issuer with its keys.
+/// One issuer, with its keys and its rules.
 #[derive(Debug)]
 pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
@@ -80,13 +80,13 @@ pub(crate) struct LoadedIssuer {
     pub(crate) client_ids: Vec<String>,
     /// The configured names of the other issuers with the same `iss`.
     pub(crate) namesakes: Vec<Arc<str>>,
-    /// Claims that access tokens must have beyond those required of every token.
+    /// Claims that access tokens must have in addition to the claims that every token must have.
     pub(crate) needs: Needs,
     /// Rules of its logout tokens; `None` if they are not accepted.
     pub(crate) logout: Option<LogoutRules>,
     /// Rules of its other reports; `None` if it may send none.
     pub(crate) reports: Option<ReportRules>,
-    /// True for a key set, in which a token's `kid` selects the key.
+    /// True if the keys come in a set, in which a token's `kid` selects the key.
     is_key_set: bool,
     /// The algorithms its keys may use; `None` allows all that fit the key.
     algorithms: Option<Vec<Algorithm>>,
@@ -118,7 +118,8 @@ pub(crate) struct ReportRules {
     pub(crate) about: Arc<str>,
     /// The configured names of the other issuers with the same `iss` as `about`.
     pub(crate) namesakes: Vec<Arc<str>>,
-    /// Values of `iss` that name those users: this issuer's own and those of `about`.
+    /// The values of `iss` that may name these users: the values of this issuer and of the issuer
+    /// `about`.
     pub(crate) namespaces: Vec<String>,
     /// The claims by which reports name users and logins.
     pub(crate) subjects: ReportedSubjects,

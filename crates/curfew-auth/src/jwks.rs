@@ -23,7 +23,7 @@ pub(crate) struct KeySet {
     pub(crate) skipped: Vec<SkippedKey>,
 }
 
-/// A key of a set that cannot be used.
+/// An unusable key of a set.
 #[derive(Debug)]
 pub(crate) struct SkippedKey {
     /// The key's index in the set, from 0.

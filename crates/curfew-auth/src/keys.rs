@@ -25,8 +25,8 @@ const MAX_FILE_BYTES: u64 = 256 * 1024;
 /// verify.
 pub(crate) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The provider is named here instead of looked up. The look-up of the process-wide default panics
-/// once another crate enables a second provider.
+/// The provider is fixed here. A look-up of the process-wide default would panic if another crate
+/// enabled a second provider.
 pub(crate) static PROVIDER: &CryptoProvider = &DEFAULT_PROVIDER;
 
 /// Reason why a key cannot be used. Contains no part of the key.
@@ -47,15 +47,15 @@ pub enum KeyError {
     /// There is no PEM block.
     #[error("holds no PEM public key: the file should begin with \"-----BEGIN PUBLIC KEY-----\"")]
     NotPem,
-    /// More than one PEM block.
+    /// There is more than one PEM block.
     #[error("holds more than one PEM block: keep one public key, or use jwks_file for several")]
     SeveralPemBlocks,
-    /// A private key in place of a public key.
+    /// The file has a private key instead of a public key.
     #[error(
         "holds a private key, which does not belong on this machine: give the public half, as `openssl pkey -in FILE -pubout` prints it"
     )]
     PrivateKey,
-    /// A certificate in place of a public key.
+    /// The file has a certificate instead of a public key.
     #[error(
         "holds a certificate: give its public key, as `openssl x509 -in FILE -noout -pubkey` prints it"
     )]
@@ -75,13 +75,13 @@ pub enum KeyError {
     /// A JWK's number is not base64url.
     #[error("its {0} is not base64url")]
     NotBase64(&'static str),
-    /// RSA outside of 2048 to 8192 bits.
+    /// The RSA modulus has fewer than 2048 or more than 8192 bits.
     #[error("the RSA key has {0} bits: 2048 to 8192 are supported")]
     RsaSize(usize),
     /// None of the issuer's `algorithms` can be used with the key.
     #[error("none of the issuer's algorithms can be used with this key, which is made for {0}")]
     NoAlgorithm(String),
-    /// Not a JSON Web Key Set.
+    /// The content is not a JSON Web Key Set.
     #[error("is not a JSON Web Key Set: an object with the member \"keys\", an array")]
     NotKeySet,
     /// The set has more than 100 keys.
@@ -111,8 +111,8 @@ pub enum KeyError {
 #[derive(Clone)]
 pub(crate) struct Key {
     kid: Option<Arc<str>>,
-    /// Identifies the key, which `kid` cannot: an issuer can reuse a `kid`, and some keys have
-    /// none.
+    /// Identifies the key. A `kid` does not identify the key, because an issuer can reuse a `kid`,
+    /// and some keys have none.
     fingerprint: Arc<str>,
     algorithms: Vec<Algorithm>,
     material: DecodingKey,

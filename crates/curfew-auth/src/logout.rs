@@ -28,7 +28,7 @@ pub struct Logout {
     pub issuer: Arc<str>,
     /// The configured names of the other issuers with the same `iss`, which have the same users.
     pub namesakes: Vec<Arc<str>>,
-    /// The subject. Without a login, all of the user's sessions at the issuer end.
+    /// The subject. If the token names no login, all of the user's sessions at the issuer end.
     pub user: Option<String>,
     /// The login, as the issuer names it (`sid`).
     pub login: Option<String>,
@@ -52,8 +52,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// The fault, for the issuer's log, or [`VerifyError::Unknown`] if the issuer's keys are
-    /// unavailable.
+    /// The fault of the token, in words for the issuer's log, or [`VerifyError::Unknown`] if the
+    /// issuer's keys are unavailable.
     pub async fn verify_logout(&self, token: &str, wait: KeyWait) -> Result<Logout, VerifyError> {
         let attempt = |now| self.attempt_logout(token, now);
         wait.run(self.clock(), attempt).await

@@ -37,7 +37,8 @@ pub enum MintError {
 }
 
 impl MintKey {
-    /// Reads the content of a key file: for HS* a secret, as `secret_file` is read, otherwise PEM.
+    /// Reads the content of a key file: a secret for HS* (read like `secret_file`), and PEM for
+    /// every other algorithm.
     ///
     /// # Errors
     ///

@@ -29,7 +29,7 @@ pub(crate) fn public_key(content: &[u8]) -> Result<Key, KeyError> {
     }
 }
 
-/// Reads a block whose type the library determines from the object identifier in the key.
+/// Reads the key in a PEM block. The library determines the key's type.
 fn from_block(pem: &[u8]) -> Result<Key, KeyError> {
     if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
         let der = key.try_get_as_bytes().map_err(|_| KeyError::Unsupported)?;

@@ -34,7 +34,7 @@ const LAST_RETRY: Duration = Duration::from_secs(30);
 /// the provider may be starting.
 const LAST_FIRST_RETRY: Duration = Duration::from_secs(4);
 
-/// Share of the keys' lifetime after which they are fetched again.
+/// Share of the keys' lifetime after which the keys are fetched again.
 const REFRESH_AT: f64 = 0.8;
 
 /// Maximum share by which a fetch starts earlier, at random. Nodes that start together thus do not
@@ -106,14 +106,14 @@ pub struct RemoteStatus {
     pub failure: Option<String>,
 }
 
-/// Outcome of a question to an issuer for a key.
+/// Outcome of a request to an issuer for a missing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// The issuer answered after the question: a key that the answer does not list is not the
+    /// The issuer answered after the request: a key that the answer does not list is not the
     /// issuer's key.
     Answered,
-    /// The issuer answered before the question and is not asked again yet. A key may be newer than
-    /// that answer.
+    /// The issuer's last answer is older than the request, and the issuer is not asked again yet. A
+    /// key may be newer than that answer.
     AnsweredBefore,
     /// The issuer did not answer in time, or its answer was unusable.
     Unanswered,
@@ -265,9 +265,10 @@ impl RemoteKeys {
     }
 
     /// Asks the issuer for a token's missing key. Waits for the fetch that is under way, and for
-    /// one more fetch because the fetch under way began before the question. Starts a fetch only if
-    /// `may_draw` is set and the rate of on-demand fetches allows it. Before that, `is_unknown`
-    /// looks for the key again, because an earlier fetch may have brought it.
+    /// one more fetch, because the first fetch began before this call. Starts a fetch only if
+    /// `may_draw` is set and the rate of on-demand fetches allows it. Before it starts a fetch, it
+    /// calls `is_unknown` to look for the key again, because an earlier fetch may have brought the
+    /// key.
     pub(crate) async fn ask(&self, may_draw: bool, is_unknown: impl Fn() -> bool) -> Asked {
         let until = Instant::now() + KEY_WAIT;
         let mut ended = self.ended.subscribe();
@@ -276,7 +277,7 @@ impl RemoteKeys {
             let begins = {
                 let mut state = self.state();
                 // The count is marked as seen under the lock, so `changed` below reports only
-                // fetches that end after this look at the state.
+                // fetches that end after the state was read.
                 ended.borrow_and_update();
                 let phase = state.phase;
                 match phase {

@@ -2,8 +2,8 @@
 //!
 //! The messages may hold tokens, and they pass through a store that other programs can read. Only a
 //! holder of the session's key can make and open a message; the session's client and its node hold
-//! the key. Each message has the id of its sender and a number, by which the session's node refuses
-//! a repeated message.
+//! the key. Each message has the id of its sender and a number. By these two values the session's
+//! node recognises a repeated message, and refuses it.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ use curfew_model::NodeId;
 
 use crate::session_key::{SessionKey, SessionKeyId};
 
-/// Purpose of the derived key (the `info` of RFC 5869 §2.3), before the id of the sender.
+/// Purpose of the derived key: the `info` of RFC 5869 §2.3 is this text, followed by the id of the
+/// sender.
 const FOR_KEY: &[u8] = b"curfew session key v1: messages of ";
 
 /// The first byte, for messages of this form.

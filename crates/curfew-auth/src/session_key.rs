@@ -16,8 +16,9 @@ const ID_BYTES: usize = 16;
 /// Purpose of the derived id (the `info` of RFC 5869 §2.3).
 const FOR_ID: &[u8] = b"curfew session key v1: id";
 
-/// The secret that lets a request act for a session. It is for transports that carry messages only
-/// from the gateway to the client. `Debug` does not show it.
+/// The secret that lets a request act for a session. It is needed if the session's transport
+/// carries messages only from the gateway to the client, so that the client's own messages come in
+/// other requests. `Debug` does not show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey([u8; KEY_BYTES]);
 

@@ -20,7 +20,7 @@ pub struct SubscriptionWish<'a> {
     pub channel: &'a str,
     /// The principal of the session that subscribes.
     pub principal: &'a Principal,
-    /// That session.
+    /// The session that subscribes.
     pub session: SessionId,
 }
 
@@ -92,8 +92,9 @@ impl SubscriptionWish<'_> {
     }
 }
 
-/// The channel that a subscription token names, unverified: [`Authenticator::verify_subscription`]
-/// compares it. `None` if the token is not a JWT, or names no channel.
+/// The channel that a subscription token names. The name is unverified;
+/// [`Authenticator::verify_subscription`] verifies it. `None` if the token is not a JWT, or names
+/// no channel.
 pub fn subscription_channel(token: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Named {

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use curfew_model::TicketId;
 use serde::{Deserialize, Serialize};
 
-/// Size of a ticket, its id and its key: 256 bits.
+/// Size of a ticket, of its id and of its key, in bytes (256 bits).
 const TICKET_BYTES: usize = 32;
 
 /// Purpose of the derived id (the `info` of RFC 5869 §2.3).

@@ -26,7 +26,8 @@ pub(crate) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Checks length and alphabet and cuts the token. `most` is `auth.max_token_bytes`.
+    /// Checks the token's length and alphabet, and splits the token into its parts. `most` is
+    /// `auth.max_token_bytes`.
     pub(crate) fn of(token: &'a str, most: usize) -> Result<Self, AuthError> {
         if token.len() > most {
             return Err(AuthError::too_long(most));

@@ -1,5 +1,5 @@
-//! Recently verified tokens. They save the second verification of a signature when all clients
-//! reconnect at once.
+//! Recently verified tokens. They make a second verification of the same signature unnecessary, for
+//! example when all clients reconnect at once.
 //!
 //! Entries belong to one snapshot of issuers and keys, and are dropped with that snapshot. An entry
 //! says that the token was good under this snapshot; revocations are checked each time.
@@ -26,9 +26,9 @@ impl Digest {
     }
 }
 
-/// Remembers up to `auth.verified_tokens` tokens in two generations. A token is stored in the
-/// younger generation, and each use moves it there. When the younger generation is full, it
-/// replaces the older generation, whose tokens are forgotten.
+/// Remembers up to `auth.verified_tokens` tokens in two generations. A new token is stored in the
+/// younger generation, and each use of a token moves the token there. When the younger generation
+/// is full, it replaces the older generation, whose tokens are forgotten.
 pub(crate) struct VerifiedTokens {
     /// The capacity of one generation.
     capacity: usize,

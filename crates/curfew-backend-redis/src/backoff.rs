@@ -13,7 +13,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// the same time.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    /// Failures since the last success.
+    /// The number of failures since the last success.
     failures: u32,
 }
 

@@ -1,14 +1,16 @@
 //! Combines the commands of many tasks into one write, because each separate write costs Redis and
 //! this node a system call.
 //!
-//! Tasks queue their commands here. One task yields once to tasks that are about to add more
-//! commands. It then sends the queued commands as one pipeline. Several pipelines are under way at
-//! a time. Commands are sent in the order in which they were queued. Adjacent publications are
-//! executed by one call of a script ([`crate::fence`]). A cluster needs one call for each channel.
+//! Tasks queue their commands here. One task, the batcher, first yields once to tasks that are
+//! about to add more commands, and then sends the queued commands as one pipeline. Several
+//! pipelines are under way at a time. Commands are sent in the order in which they were queued.
+//! Adjacent publications are executed by one call of a script ([`crate::fence`]). A cluster needs
+//! one call for each channel.
 //!
 //! If Redis has forgotten the script, the call has no effect. The batcher then waits for every
 //! pipeline under way, loads the script, and sends the unexecuted publications again before
-//! anything else. A publication is refused instead if a later one was executed meanwhile.
+//! anything else. If a later publication was executed meanwhile, the earlier publication is not
+//! sent again but refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +52,7 @@ struct Commands {
 #[derive(Debug, Clone)]
 pub(crate) struct BatchSender(mpsc::UnboundedSender<Item>);
 
-/// The task that sends the queued commands. The owner of the connection runs it.
+/// Sends the queued commands. The task that owns the connection polls [`Batcher::run`].
 pub(crate) struct Batcher {
     /// The connection that everything is sent over.
     connection: Connection,
@@ -170,8 +172,8 @@ impl Batcher {
 
     /// Loads the script again and sends the publications that Redis did not execute.
     async fn send_again(&mut self, mut undone: Vec<Publication>, under_way: &mut UnderWay) {
-        // All results are read first, because a publication must not be sent again once a later one
-        // has been executed.
+        // All results are read first, because a publication must not be sent again once a later
+        // publication has been executed.
         while let Some(settled) = under_way.next().await {
             if settled.has_run {
                 // Another client has loaded the script meanwhile, so publications that were queued
@@ -203,7 +205,7 @@ impl Item {
     }
 }
 
-/// The receiver of consecutive replies of a pipeline. Parts are in the order of the replies.
+/// A part of a pipeline, which receives consecutive replies. Parts are in the order of the replies.
 enum Part {
     Commands(usize, oneshot::Sender<Result<Vec<Value>, RedisError>>),
     Run(Run),
@@ -223,7 +225,7 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {
-        // Nothing is left to send: every requester has given up, or its publication is late.
+        // Nothing is left to send, because each requester has given up or its publication is late.
         return Settled::default();
     }
     let until = parts

@@ -36,8 +36,8 @@ impl Broker for Redis {
                 .tell(channel, |verbs| verbs.unsubscribe)
                 .await
             {
-                // Without a connection nothing is left to do, because the next connection does not
-                // subscribe to the channel.
+                // Without a connection nothing is left to do: the next connection does not
+                // subscribe to a channel that is not wanted.
                 Ok(()) | Err(Fault::NotConnected) => Ok(()),
                 Err(fault) => Err(self.failed(fault)),
             }
@@ -91,7 +91,8 @@ impl Redis {
         Ok(position)
     }
 
-    /// The span of handing a publication to Redis. The spans of receiving nodes are its children.
+    /// The span of a publication that is sent to Redis. The spans of the receiving nodes are
+    /// children of this span.
     fn producer(&self, publication: &Publication) -> Span {
         let tracer = self.core.metrics.tracer();
         let mut span = tracer.within("publish", SpanKind::Producer);

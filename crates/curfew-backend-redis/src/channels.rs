@@ -27,7 +27,7 @@ struct State {
     digest: Option<String>,
     /// The commands of streams and presence that the Redis user may not send, by server.
     missing: BTreeMap<String, Vec<String>>,
-    /// The part of `missing` that was logged.
+    /// The missing rights that were logged last.
     told: BTreeMap<String, Vec<String>>,
 }
 
@@ -51,8 +51,8 @@ impl ChannelSettings {
 }
 
 impl State {
-    /// Logs each server's missing rights once, and again when they change. Without `[[channels]]`
-    /// the node needs none of these rights.
+    /// Logs each server's missing rights once, and again when the missing rights change. Without
+    /// `[[channels]]` the node needs none of these rights.
     fn tell(&mut self) {
         if self.digest.is_none() {
             return;

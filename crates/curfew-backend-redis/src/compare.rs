@@ -18,9 +18,9 @@ use crate::fault::Fault;
 use crate::nodes::BATCH;
 use crate::presence::Note;
 
-/// Interval between two comparisons. A record is removed, or written again, only if two comparisons
-/// in a row find it wrong. When the second comparison begins, every command that was under way has
-/// ended, including the commands of a broken connection.
+/// Interval between two comparisons. A record is removed or written again only if two comparisons
+/// in a row find that the record is wrong. When the second comparison begins, every command that
+/// was under way has ended, including the commands of a broken connection.
 const TIDY: Duration = Duration::from_secs(10);
 
 /// Number of comparisons that together read the records of every session once, which takes 30 s. On
@@ -42,11 +42,11 @@ struct Comparison {
     ghosts: HashSet<SessionId>,
     /// Sessions of this node whose records are missing or wrong.
     missing: HashSet<SessionId>,
-    /// Notes of this node for sessions that are not present in the note's channel.
+    /// Notes of this node whose session is no longer in the note's channel.
     absent: HashSet<Note>,
     /// Presence entries of this node that have no note, or no value in Redis.
     unlisted: HashSet<Note>,
-    /// The third of the presence entries that the last comparison read, as a number.
+    /// The number of the third of the presence entries that the last comparison read.
     look: u64,
     /// The last session whose records were read; `None` if the next comparison starts with the
     /// first session.
@@ -195,7 +195,8 @@ impl Redis {
         noted: &HashSet<SessionId>,
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
-        // This node has no lease, so other nodes may clean up and would remove the records again.
+        // This node has no lease, so another node may clean up after this node and would remove the
+        // records again.
         if !self.core.lease.is_held() {
             comparison.missing.clear();
             return Ok(());

@@ -77,7 +77,7 @@ impl ConnectionLike for Connection {
 }
 
 impl Connection {
-    /// Sends commands in one write, and returns the replies to those from `offset` on.
+    /// Sends commands in one write, and returns the replies from the index `offset` on.
     pub(crate) async fn send_packed_commands(
         &mut self,
         cmd: &Pipeline,
@@ -118,7 +118,7 @@ impl Connector {
         &self.server
     }
 
-    /// The time that Redis may take to answer.
+    /// Maximum time for an answer of Redis.
     pub(crate) fn timeout(&self) -> Duration {
         self.config.timeout
     }
@@ -189,7 +189,7 @@ impl Connector {
         })
     }
 
-    /// A client of the redis crate for this address. It connects only when asked to.
+    /// A client of the redis crate for this address. The client makes no connection by itself.
     fn client(&self, address: &RedisAddress, login: Login) -> Result<Client, Fault> {
         let (host, port) = (address.host.clone(), address.port);
         let target = match (address.unix_path(), self.server.tls) {

@@ -184,8 +184,8 @@ impl Connections {
     /// Forgets a channel that no session of this node listens to.
     pub(crate) fn forget(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
-        // Both locks are held until the end. A channel that is wanted again meanwhile thus keeps
-        // its recorded interruption.
+        // Both locks are held until the end. A new subscription to the channel waits meanwhile, so
+        // an interruption that is noted for it stays.
         wanted.remove(channel);
         self.missed.lock().remove(channel);
     }
@@ -222,7 +222,8 @@ impl Connections {
             .ok_or(Fault::NotConnected)
     }
 
-    /// Records for each of the two kinds of connection if every primary has one.
+    /// Records if every primary has a connection for commands, and if every primary has a
+    /// connection for publications.
     pub(crate) fn note_connected(&self) {
         // The lock covers both the read and the write of the state, so an earlier state never
         // replaces a later one.
@@ -470,8 +471,8 @@ impl ServerConnections {
 }
 
 /// Looks up the primaries when a server does not have the expected role or slots. If the layout can
-/// change, it also looks them up every few seconds, because a replaced primary that is cut off may
-/// keep answering.
+/// change, it also looks up the primaries every few seconds, because a replaced primary that is cut
+/// off may keep answering.
 pub(crate) async fn watch_layout(connections: Arc<Connections>) {
     let connector = &connections.core.connector;
     let can_change = !matches!(connector.server().target, RedisTarget::Standalone(_));

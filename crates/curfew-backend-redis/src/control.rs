@@ -1,5 +1,5 @@
-//! The control connection, through which a node learns of every revocation in time. It silences the
-//! node while the node cannot learn of revocations.
+//! The control connection, through which a node learns of every revocation in time. While the node
+//! cannot learn of revocations, it has no delivery lease, and delivers nothing.
 //!
 //! One task owns the connection and all state that is read through it. The task does one thing at a
 //! time. The task's states are *down* (no connection, no lease), *setup* (tracking is on, but some
@@ -75,8 +75,8 @@ pub(crate) struct Control {
     requests: mpsc::Receiver<ControlRequest>,
     /// The number of the current generation, for logs and the protocol log.
     generation: u64,
-    /// The primary with which this node was last synced. At that time it held every revocation in
-    /// `known_revocations`.
+    /// The primary with which this node was last synced. At that time the primary had every
+    /// revocation in `known_revocations`.
     known: Option<Primary>,
     /// The primary whose risks were last logged.
     told_of: Option<Primary>,
@@ -85,7 +85,7 @@ pub(crate) struct Control {
     epoch: Option<String>,
     /// Every revocation that this node knows.
     known_revocations: Arc<KnownRevocations>,
-    /// Names of the ineffective keys that were found and are not in `known_revocations`.
+    /// Names of the ineffective keys that were found and that `known_revocations` cannot hold.
     nameless: HashSet<Vec<u8>>,
     /// Sessions ended by recent revocations of the admin API, counted for receipts.
     counted: VecDeque<Counted>,
@@ -98,7 +98,7 @@ pub(crate) struct Control {
     rewrite: Vec<SessionId>,
     /// Earliest time of the next attempt to write the records of `rewrite`.
     rewrite_at: Instant,
-    /// The time when a replica was last seen connected to a primary.
+    /// The time when the primary was last seen with a connected replica.
     replicas_seen_at: Option<Instant>,
     /// True if the last clock difference was large enough for a warning, which was logged.
     warned_of_skew: bool,
@@ -225,9 +225,9 @@ impl Control {
         if pushes.has_lost_track() {
             return self.set_up_again(generation).await;
         }
-        // A heartbeat comes before any number of waiting pushes. This is safe: the sessions that
-        // the waiting keys may name are held back, so a renewed lease lets nothing through to these
-        // sessions (V1 of the model).
+        // A heartbeat that is due comes before the waiting pushes, even if there are many. This is
+        // safe: the sessions that the waiting keys may name are held back, so a renewed lease lets
+        // nothing through to these sessions (V1 of the model).
         //
         // Every heartbeat is followed by one other step. Without this rule, a heartbeat would
         // always be due if a round trip took longer than half the interval.
@@ -270,7 +270,7 @@ impl Control {
         Ok(())
     }
 
-    /// Ends the lease at once: from here on the node may miss revocations.
+    /// Ends the lease at once, because the node may miss revocations from here on.
     fn go_down(&mut self, fault: &Fault) {
         self.core.lease.expire();
         self.core.metrics.backend_synced.set(0);
@@ -300,8 +300,8 @@ impl Control {
     }
 
     /// Renews the lease until `until`, unless the node lost track of the revocations meanwhile.
-    /// Returns false if this process was paused since `stretch` began; the caller must then ask for
-    /// proof again.
+    /// Returns false if this process was paused since `stretch` began. The caller must then send
+    /// another heartbeat.
     fn renew_lease(&mut self, generation: &Generation, until: Duration, stretch: Stretch) -> bool {
         let lease = &self.core.lease;
         let opened = generation

@@ -125,7 +125,8 @@ pub(crate) fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
 
-/// The state of the node's connections to Redis, for `/readyz` and for operations that need them.
+/// The state of the node's connections to Redis, for `/readyz` and for operations that need a
+/// connection.
 #[derive(Debug)]
 pub(crate) struct Status {
     /// The reason why the node is disconnected from Redis; `None` while it is connected.
@@ -145,8 +146,8 @@ pub(crate) struct Status {
     listening: AtomicBool,
     /// True if sessions could be admitted at some moment since the start.
     was_ready: AtomicBool,
-    /// Two numbers: how often the node has lost its registration so far, and this count at the time
-    /// of its latest registration. The two are equal while the node is registered.
+    /// Two numbers: the count of the node's lost registrations so far, and the value of this count
+    /// at the node's latest registration. The two numbers are equal while the node is registered.
     registrations: [AtomicU64; 2],
     /// Requests that the node registers again.
     pub(crate) unregistered: Notify,
@@ -265,8 +266,8 @@ impl Status {
         self.note_ready();
     }
 
-    /// Records for [`Status::was_ready`] if the node is ready. Call it after each change that may
-    /// make the node ready.
+    /// If the node is ready, records this for [`Status::was_ready`]. Call it after each change that
+    /// may make the node ready.
     fn note_ready(&self) {
         if self.unready().is_none() {
             self.was_ready.store(true, Ordering::Relaxed);

@@ -18,8 +18,8 @@
 //!   does not know this member drops the publication as malformed.
 //!
 //! Unknown members are ignored, so that later versions can add members. The notice [`CLEARED`] is
-//! sent on the same channels and is not a publication. A node of a version without this notice
-//! takes it for a malformed publication, and reads the stream again.
+//! sent on the same channels and is not a publication. A node of a version that does not know this
+//! notice takes it for a malformed publication, and reads the stream again.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -56,7 +56,8 @@ pub(crate) enum Fault {
     /// publication was sent again.
     #[error("redis had forgotten the publishing script, and later publications went first")]
     Overtaken,
-    /// Redis executed the script after the end of the publication's lease, and refused it.
+    /// Redis executed the script after the end of the publication's lease, so the script refused
+    /// the publication.
     #[error("redis was reached after the lease had ended, and refused")]
     Fenced,
     /// The command was sent, and its outcome is unknown.

@@ -7,9 +7,9 @@
 //! which first compares Redis' clock with a deadline.
 //!
 //! The deadline is the end of the lease by Redis' clock. It is the latest answer to `TIME`, which
-//! is read every second, plus the part of the lease that was left when the answer arrived. The
-//! answer took a while to arrive, so the deadline is early rather than late. Only differences of
-//! Redis' clock count, not its absolute value. The clock must not be set back.
+//! this node requests every second, plus the part of the lease that was left when the answer
+//! arrived. The answer took a while to arrive, so the deadline is early rather than late. Only
+//! differences of Redis' clock count, not its absolute value. The clock must not be set back.
 
 mod publication;
 
@@ -32,8 +32,8 @@ use crate::streams::{APPEND, AppendCall, Appended};
 pub(crate) use publication::{Publication, Run};
 
 /// Total size of publications, in bytes, at which a run of the script is full. The last publication
-/// may exceed it. The size is bounded because Redis does nothing else during a run, and does not
-/// stop a run that has begun.
+/// of a run may exceed this size. The size is bounded because Redis does nothing else during a run,
+/// and does not stop a run that has begun.
 const RUN_BYTES: usize = 1024 * 1024;
 
 /// Longest sleep between two checks of a lease's end. A timer stops while the machine is suspended,
@@ -220,7 +220,7 @@ impl Fence {
 
     /// The command that executes a run.
     pub(crate) fn command(&self, run: &Run) -> Cmd {
-        // The room that the digest, the deadline and the command's own words take.
+        // Bytes for the digest, the deadline and the name of the command.
         const HEAD_BYTES: usize = 128;
         let per_publication = if self.cluster { 1 } else { 2 };
         let arguments = 5 + run.publications.len() * per_publication;

@@ -56,7 +56,7 @@ pub(crate) enum Message {
         /// The number of sessions that the revocation ended on that node.
         closed: u64,
     },
-    /// The node of the session is to end it.
+    /// A session is to be ended by its node.
     Disconnect {
         /// The id of the question.
         id: String,
@@ -72,7 +72,7 @@ pub(crate) enum Message {
     Probe {
         /// The id of the question.
         id: String,
-        /// The node that is to check them.
+        /// The node that is to check the clients.
         node: NodeId,
         /// The sessions of these clients.
         sessions: Vec<SessionId>,
@@ -350,7 +350,7 @@ impl Inbox {
             }
             drop(place);
             let Ok(Ok(ended)) = applied.await else {
-                // Without an answer, the asking node counts this node as missing.
+                // No answer is sent, so the asking node counts this node as missing.
                 return;
             };
             let closed = ended.count() as u64;
@@ -397,8 +397,9 @@ impl Outgoing {
     }
 }
 
-/// Waits until a revocation of this kind finds every session that it names. During a reload it may
-/// not find all of them. Returns false if the wait takes longer than `patience`.
+/// Waits until a revocation of this kind finds every session that it names. During a reload the
+/// revocation may not find all of these sessions. Returns false if the wait takes longer than
+/// `patience`.
 pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) -> bool {
     let found = async {
         while !core.events.finds(kind) {

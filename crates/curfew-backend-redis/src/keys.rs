@@ -99,8 +99,8 @@ impl Keys {
     }
 
     /// The index of revocations that nodes know: a sorted set of key names without the prefix,
-    /// scored by expiry in milliseconds. Without it, the keys below a prefix could only be found by
-    /// a scan of all keys.
+    /// scored by expiry in milliseconds. Without the index, the keys with a prefix could be found
+    /// only by a scan of all keys.
     pub(crate) fn revoked_index(&self) -> String {
         format!("{}index:{TAG}", self.prefix)
     }
@@ -162,7 +162,7 @@ impl Keys {
         Channel::parse(name).ok()
     }
 
-    /// The notes that tell which presence entries a node has written: a set.
+    /// The notes of the presence entries that a node has written: a set.
     pub(crate) fn node_presence(&self, node: NodeId) -> String {
         format!("{}node:{node}:presence", self.prefix)
     }

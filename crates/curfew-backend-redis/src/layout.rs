@@ -154,7 +154,7 @@ impl Connector {
 }
 
 /// The most frequent answer. A server that is cut off from the other servers keeps giving an
-/// outdated answer, which the current answers outnumber.
+/// outdated answer, but the current answers outnumber the outdated answers.
 fn majority(answers: Vec<Result<Layout, Fault>>) -> Result<Layout, Fault> {
     let mut counted: Vec<(Layout, usize)> = Vec::new();
     let mut last = Fault::NotConnected;

@@ -1,9 +1,9 @@
 //! The backend over Redis: any number of nodes share sessions, publications and revocations.
 //!
-//! Owns: all data in Redis, every connection to Redis, and the protocol by which a node learns of
-//! every revocation in time or delivers nothing.
-//! Knows nothing of: sockets, WebSocket protocols, JWTs, policies.
-//! Start at [`Redis::start`]; the revocation protocol is in `control.rs`.
+//! Owns: all data in Redis, every connection to Redis, and the protocol that ensures that a node
+//! delivers nothing while it cannot learn of every revocation in time. Knows nothing of: sockets,
+//! WebSocket protocols, JWTs, policies. Start at [`Redis::start`]; the revocation protocol is in
+//! `control.rs`.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -119,7 +119,7 @@ impl Redis {
     ///
     /// # Errors
     ///
-    /// If the URL in the settings is invalid.
+    /// The URL in the settings is invalid.
     pub fn start(parts: Parts) -> Result<Arc<Self>, RedisUrlError> {
         Self::start_over(parts, None)
     }

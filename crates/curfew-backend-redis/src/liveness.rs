@@ -16,11 +16,11 @@ use tracing::warn;
 
 use crate::core::Core;
 
-/// Number of signs of life that are given in the time after which their absence counts as a pause.
-/// There are several, so that a thread that is late for one sign does not count as paused.
+/// Number of signs of life in the shortest time that counts as a pause. There are several signs, so
+/// that a thread that is late for one sign does not count as paused.
 const SIGNS: u32 = 6;
 
-/// Shortest absence of signs that counts as a pause, unless a tenth of the lease is longer. The
+/// Shortest time without signs that counts as a pause, unless a tenth of the lease is longer. The
 /// load of a busy machine alone delays a thread by some tens of milliseconds.
 const SHORTEST_STOP: Duration = Duration::from_millis(100);
 

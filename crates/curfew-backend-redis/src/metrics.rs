@@ -19,7 +19,7 @@ curfew_telemetry::labels! {
         Connection = "connection",
         /// No answer came in time.
         Timeout = "timeout",
-        /// The server does not or no longer serve the command's key.
+        /// The server does not serve the key of the command, or no longer serves it.
         Misrouted = "misrouted",
         /// The server refused the command.
         Refused = "refused",

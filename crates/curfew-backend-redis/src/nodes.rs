@@ -25,8 +25,8 @@ const NODE_RECORD_MS: u64 = 15_000;
 /// lease is missing in two searches in a row.
 const REAP: Duration = Duration::from_secs(5);
 
-/// Lifetime of a node's claim to clean up after another node, in milliseconds. Each batch renews
-/// the claim. If the claiming node crashes too, a third node soon takes over.
+/// Lifetime of a node's claim to clean up after a dead node, in milliseconds. Each batch renews the
+/// claim. If the claiming node crashes too, another node soon takes over.
 const REAPING_MS: u64 = 5_000;
 
 /// Maximum number of sessions whose records are removed in one pipeline.
@@ -98,7 +98,7 @@ impl Redis {
         Ok(nodes)
     }
 
-    /// Tells for each node if it holds a lease.
+    /// For each node, true if the node holds a lease.
     pub(crate) async fn leases(&self, nodes: &[NodeId]) -> Result<Vec<bool>, Fault> {
         let Some((first, rest)) = nodes.split_first() else {
             return Ok(Vec::new());
@@ -160,7 +160,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Removes this node's record and heartbeat. Its sessions have ended before.
+    /// Removes this node's record and heartbeat. The node's sessions must have ended before.
     async fn unregister(&self) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let node = self.core.node;

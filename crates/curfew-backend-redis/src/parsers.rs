@@ -14,7 +14,7 @@ use crate::inbox::Message;
 use crate::keys::Keys;
 use crate::{envelope, records};
 
-/// The kind of a key that Redis reports as touched, by its name. `prefix` is
+/// Determines, by its name, the kind of a key that Redis reports as touched. `prefix` is
 /// `backend.redis.prefix`.
 pub fn told(prefix: &str, name: &[u8]) -> TouchedKey {
     let keys = Keys::new(prefix);

@@ -1,5 +1,5 @@
 //! Presence in Redis. Each channel has a hash of its sessions and a hash of its users. Each node
-//! has a set of notes, one for each entry that it has written.
+//! has a set of notes: one note for each entry that the node has written.
 //!
 //! Nothing refreshes an entry. The node that wrote an entry removes it. If that node has crashed,
 //! another node finds the entry by its note. The note is therefore written before the entry, and
@@ -26,7 +26,8 @@ pub(crate) use sweep::sweep;
 /// The version of an envelope with a presence change. Publications have lower versions.
 const VERSION: u32 = 3;
 
-/// The value of an entry. The first two members identify the entry, and a removal compares them.
+/// The value of an entry. The first two members identify the entry, and a removal compares these
+/// members.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
     node: NodeId,
@@ -130,7 +131,8 @@ impl Note {
         format!("{}:{}:{}", self.session, self.number, self.channel)
     }
 
-    /// The beginning of the entry's value. No other entry of the session has the same beginning.
+    /// The beginning of the entry's value, up to the number. No other entry of the session has the
+    /// same beginning.
     fn beginning(&self, node: NodeId) -> String {
         format!(r#"{{"node":"{node}","number":{},"#, self.number)
     }

@@ -101,7 +101,7 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
 
 /// The commands that remove every trace of sessions of `node`, in steps. The note is removed last,
 /// because other nodes find the session by it. The record is removed just before the note, because
-/// the record names the user.
+/// the record names the user whose index must be cleaned up.
 fn remove(keys: &Keys, node: NodeId, sessions: &[(SessionId, &str)]) -> [Vec<Keyed>; 3] {
     let mut steps = [Vec::new(), Vec::new(), Vec::new()];
     for (session, user) in sessions {

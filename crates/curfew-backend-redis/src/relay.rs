@@ -29,7 +29,8 @@ const ASKED: u8 = b'?';
 /// The first byte of an answer.
 const ANSWERED: u8 = b'!';
 
-/// Interval between two checks that the node still holds a lease, while its answer is awaited.
+/// Interval between two checks that the receiving node still holds a lease, while its answer is
+/// awaited.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A message on the channel of a node.
@@ -37,7 +38,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(crate) enum Message {
     /// A message from another node.
     Asked {
-        /// The node that has sent it.
+        /// The node that has sent the message.
         from: NodeId,
         /// The number by which the answer is matched.
         number: u64,
@@ -230,8 +231,8 @@ impl Relay for Redis {
             };
             if self.connections.relay(node, &message).await? == 0 {
                 return match self.is_leased(node).await? {
-                    // The node is alive, but does not listen: it is about to subscribe again, or
-                    // its version has no relay.
+                    // The node is alive, but does not listen. Either it is about to subscribe
+                    // again, or its version has no relay.
                     true => Err(Fault::NoAnswer.into()),
                     false => Ok(None),
                 };

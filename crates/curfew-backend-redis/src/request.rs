@@ -59,7 +59,8 @@ impl ControlRequest {
         }
     }
 
-    /// Answers that Redis is unreachable. A comparison gets no answer, and is requested again.
+    /// Answers that Redis is unreachable. A request for a comparison gets no answer, and the
+    /// requester repeats it.
     pub(crate) fn refuse(self) {
         let error = || BackendError::from(Fault::NotConnected);
         // The requester may have given up.

@@ -51,7 +51,7 @@ impl Revocations for Redis {
             if keys.is_empty() {
                 return Ok(None);
             }
-            // This call comes before the question to Redis. If a pushed key waits to be read, this
+            // This call comes before the request to Redis. If a pushed key waits to be read, this
             // session must be held back for it.
             self.known_revocations.hold(keys);
             let written: Vec<SpelledKey> = keys.iter().flat_map(SpelledKey::all).collect();
@@ -162,10 +162,10 @@ impl Redis {
         }
     }
 
-    /// Waits until this node knows no revocation for these keys either; Redis has just shown none.
-    /// A revocation that only the node knows was lifted a moment ago, or Redis has just lost it and
-    /// the node is about to write it back. The session is not admitted until it is clear which of
-    /// the two has happened.
+    /// Redis has just shown no revocation for these keys. Waits until this node knows no revocation
+    /// for them either. A revocation that only the node knows was lifted a moment ago, or Redis has
+    /// just lost it and the node is about to write it back. The session is not admitted until it is
+    /// clear which of the two has happened.
     async fn agree_with_memory(
         &self,
         keys: &[RevocationKey],

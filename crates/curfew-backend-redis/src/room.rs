@@ -22,7 +22,7 @@ const REPLACE_PATIENCE: Duration = Duration::from_millis(500);
 const MOST_REPLACED: usize = 4;
 
 impl Redis {
-    /// Ends a session of another node. Returns false if its node does not answer in time.
+    /// Ends a session of another node. Returns false if that node does not answer in time.
     pub(crate) async fn end_elsewhere(
         &self,
         session: SessionId,
@@ -80,7 +80,7 @@ impl Redis {
     }
 
     /// Ends the oldest of a user's sessions. If the session's node does not answer, tries the next
-    /// one.
+    /// older session.
     pub(crate) async fn close_oldest(&self, user: &str) -> Result<(), Fault> {
         for (session, node) in self
             .oldest_of_user(user)

@@ -66,8 +66,8 @@ impl Sessions for Redis {
                 .transact(commands)
                 .await
                 .map_err(unavailable)?;
-            // The count includes this session. Of sessions that open at once, the first ones up to
-            // the limit are admitted.
+            // The count includes this session. If several sessions open at once, they are admitted
+            // in the order of their writes, up to the limit.
             let count: u64 = replies
                 .pop()
                 .and_then(|count| from_redis_value(count).ok())

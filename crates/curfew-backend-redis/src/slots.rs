@@ -61,7 +61,7 @@ const TABLE: [u16; 256] = {
     table
 };
 
-/// Extends `begin` with letters to a hash tag whose keys are in `slot`.
+/// Appends letters to `begin`, so that the result is a hash tag whose keys are in `slot`.
 pub(crate) fn tag_in_slot(begin: &str, slot: Slot) -> String {
     /// Three of these letters are enough to reach every slot from any beginning.
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";

@@ -67,6 +67,6 @@ pub(crate) fn failed(span: &mut Span, fault: &Fault) {
     if let Some(code) = fault.code() {
         span.set("db.response.status_code", code.to_owned());
     }
-    // The word is the same as in the metric of broker errors.
+    // The error type equals the label in the metric of broker errors.
     span.failed(fault.as_broker_error().as_str());
 }

@@ -44,8 +44,8 @@ const CLEAR: &str = include_str!("streams/clear.lua");
 /// Checks the rights to the commands of all these scripts and of the presence scripts.
 const RIGHTS: &str = include_str!("streams/rights.lua");
 
-/// The commands of streams and presence that the user of a connection may not send. An ACL can
-/// restrict commands by key and channel, so the check uses names of the real form.
+/// Asks for the commands of streams and presence that the user of a connection may not send. An ACL
+/// can restrict commands by key and channel, so the request contains names of the real form.
 pub(crate) async fn missing_rights(
     keys: &Keys,
     connection: &mut Connection,

@@ -57,7 +57,7 @@ impl Verbs {
     }
 }
 
-/// The state shared by the connection's own task and the task that watches it.
+/// The state that the connection's own task shares with the task that watches the connection.
 #[derive(Debug, Default)]
 struct Heard {
     /// The number of the last probe that was received.

@@ -1,4 +1,4 @@
-//! Tickets: one key each, deleted by the first node that reads it.
+//! Tickets: each ticket is one key, and the first node that reads the key deletes it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The events of a backend for its node, and its questions to the node.
+//! The interfaces through which a backend calls its node: events, and questions about sessions.
 
 use std::any::Any;
 use std::fmt;
@@ -44,14 +44,15 @@ pub trait Events: Send + Sync + 'static {
     /// its copies with the streams before it uses them again.
     fn doubt_streams(&self);
 
-    /// A revocation was written. Ends every local session that the revocation names and covers.
-    /// When the call returns, nothing more is queued for these sessions. Once the sessions [have
-    /// left](Ended::has_left), nothing more is delivered to them or accepted from them. `learned`
-    /// is the time when the node first learned of the key.
+    /// A revocation was written. The node ends every local session that the revocation names and
+    /// covers. When the call returns, nothing more is queued for these sessions. Once the sessions
+    /// [have left](Ended::has_left), nothing more is delivered to them or accepted from them.
+    /// `learned` is the time when the node first learned of the key.
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended;
 
     /// A revocation was written just now, and [`Events::revoked`] has ended no session for it. The
-    /// call serves logs and traces only. It is not made when a known revocation is read again.
+    /// node uses the call for logs and traces only. It is not made when a known revocation is read
+    /// again.
     fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation);
 
     /// A revocation key was touched and is about to be read. Until the returned value is dropped,
@@ -59,17 +60,17 @@ pub trait Events: Send + Sync + 'static {
     /// key names no session.
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension>;
 
-    /// True if a revocation of this kind finds every session of this node that it names. It is
-    /// false if the node's settings lack the kind. It is also false after a change of settings,
-    /// until all sessions are indexed and compared under the new settings. While it is false, no
-    /// revocation of this kind is confirmed.
+    /// True if a revocation of this kind finds every session of this node that the revocation
+    /// names. It is false if the node's settings lack the kind. It is also false after a change of
+    /// settings, until all sessions are indexed and compared under the new settings. While it is
+    /// false, no revocation of this kind is confirmed.
     fn finds(&self, kind: &str) -> bool;
 
     /// Ends one session on request. Returns true if this node has it.
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool;
 
-    /// Checks that the clients of these sessions respond, and tells each session to end whose
-    /// client does not. The future is ready once every client has responded, or a moment after
+    /// Checks that the clients of these sessions respond. A session whose client does not respond
+    /// is told to end. The future is ready once every client has responded, or a moment after
     /// [`PROBE_PATIENCE`](crate::PROBE_PATIENCE). It returns the sessions that are not on this
     /// node, and the sessions that were told to end for any reason.
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>>;

@@ -77,7 +77,7 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// The traits of one backend that implements all of them.
+    /// The traits of a backend that implements all eight of them.
     pub fn of<B>(backend: &Arc<B>) -> Self
     where
         B: Broker + Streams + Presence + Sessions + Revocations + Nodes + Tickets + Relay,

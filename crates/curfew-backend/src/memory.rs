@@ -98,7 +98,7 @@ impl Broker for Memory {
 }
 
 impl Relay for Memory {
-    /// Only a message to this node itself has a receiver, because there is no other node.
+    /// Accepts only a message to this node itself, because there is no other node.
     fn relay(
         &self,
         node: NodeId,

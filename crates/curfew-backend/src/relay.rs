@@ -24,10 +24,11 @@ pub enum Relayed {
 /// Messages to one node.
 ///
 /// Guarantees: a message reaches [`Events::relayed`](crate::Events::relayed) of the named node, at
-/// most once, and reaches no other node. The answer is the result on that node. The node accepts a
-/// message before it receives any message that is sent after the answer to the first, even if
-/// another node sends it. The backend neither reads nor protects messages: other users of the store
-/// may read a message in transit, and may send messages of their own to the node.
+/// most once, and reaches no other node. The answer is the result on that node. If a second message
+/// is sent after the answer to a first message, then the node accepts the first message before it
+/// receives the second, even if the two senders are different nodes. The backend neither reads nor
+/// protects messages: other users of the store may read a message in transit, and may send messages
+/// of their own to the node.
 pub trait Relay: Send + Sync + 'static {
     /// Sends a message to a node; `None` if there is no such node. If this returns an error, the
     /// node may nevertheless have accepted the message.

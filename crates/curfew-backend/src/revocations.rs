@@ -55,11 +55,11 @@ impl Listed {
 pub struct Receipt {
     /// The key written.
     pub key: String,
-    /// The nodes that were asked, and the nodes that confirmed.
+    /// The live nodes, and the nodes that confirmed the revocation.
     pub nodes: ReceiptNodes,
     /// Sessions closed on the confirming nodes.
     pub closed: u64,
-    /// The safety of the revocation from a loss of the primary; absent without replicas.
+    /// The durability of the revocation if the primary is lost; absent without replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub durability: Option<Durability>,
     /// The number of replicas that have the revocation; absent without replicas.
@@ -69,7 +69,7 @@ pub struct Receipt {
     pub took_ms: u64,
 }
 
-/// The safety of a revocation from a failure of the primary.
+/// The durability of a revocation if the primary fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
@@ -143,10 +143,10 @@ pub trait Revocations: Send + Sync + 'static {
     /// revocation.
     fn restore<'a>(&'a self, key: &'a RevocationKey) -> BoxFuture<'a, Result<bool, BackendError>>;
 
-    /// Compares every session of this node with the revocations in force, by the session's current
-    /// keys, and ends the covered sessions. Other traffic continues meanwhile. While the backend is
-    /// unreachable, the call waits. Once the backend is reachable again, every session is compared
-    /// in any case, and the call returns.
+    /// Compares every session of this node with the revocations in force, and ends the covered
+    /// sessions. The comparison uses each session's current keys. Other traffic continues
+    /// meanwhile. While the backend is unreachable, the call waits. Once the backend is reachable
+    /// again, every session is compared in any case, and the call returns.
     ///
     /// # Errors
     ///

@@ -104,10 +104,10 @@ pub trait Sessions: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(), OpenError>>;
 
     /// Makes room for one more session of a user, if possible. Removes the records of the sessions
-    /// that it ends. [`OverLimit::Refuse`] ends the user's sessions, on any node, whose clients do
-    /// not respond within [`PROBE_PATIENCE`]. [`OverLimit::CloseOldest`] ends the oldest session,
-    /// or the next older one if the session's node does not answer. Sessions of nodes that do not
-    /// answer keep counting.
+    /// that it ends. [`OverLimit::Refuse`] probes the user's sessions on every node, and ends each
+    /// session whose client does not respond within [`PROBE_PATIENCE`]. [`OverLimit::CloseOldest`]
+    /// ends the oldest session, or the next older one if the session's node does not answer.
+    /// Sessions of nodes that do not answer keep counting.
     fn make_room<'a>(
         &'a self,
         user: &'a str,

@@ -71,7 +71,8 @@ pub trait Streams: Send + Sync + 'static {
     ///
     /// A second publication with the same `key` in the same channel, within
     /// [`PUBLICATION_KEY_LIFETIME`], returns the position of the first publication and has no other
-    /// effect. The order and `until` are as for [`Broker::publish`](crate::Broker::publish).
+    /// effect. [`Broker::publish`](crate::Broker::publish) describes the order of publications and
+    /// `until`.
     fn append(
         &self,
         publication: Publication,

@@ -1,4 +1,4 @@
-//! Tickets: stored on one node, used once, on any node.
+//! Tickets: any node stores a ticket, and any node redeems it, once.
 
 use std::time::Duration;
 

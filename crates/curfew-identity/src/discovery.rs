@@ -1,4 +1,4 @@
-//! Location of an issuer's keys: OpenID Connect Discovery 1.0.
+//! Discovery of the URL of an issuer's keys: OpenID Connect Discovery 1.0.
 
 use bytes::Bytes;
 use curfew_auth::{KeyError, KeyLocation, RemoteKeys, Trust, check_url, found_at};
@@ -68,7 +68,7 @@ impl From<KeyError> for ProviderError {
 }
 
 impl ProviderError {
-    /// A name for the fault, from a fixed list. It contains no text that the provider sent.
+    /// The name of the fault, from a fixed list. The name contains no text that the provider sent.
     pub fn error_type(&self) -> &'static str {
         match self {
             Self::Fetch { error, .. } => error.error_type(),

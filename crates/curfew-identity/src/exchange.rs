@@ -20,7 +20,8 @@ use tokio::net::{self, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time;
 
-/// Head start of each address of a host before the next address is tried.
+/// Time that the attempt on each address of a host has before the attempt on the next address
+/// starts.
 const HEAD_START: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: u32 = 8;
 
@@ -42,7 +43,7 @@ pub enum ExchangeError {
 ///
 /// # Errors
 ///
-/// The file cannot be read, is not PEM, or has a bad certificate or none.
+/// The file cannot be read, is not PEM, has a bad certificate, or has no certificate.
 pub async fn roots(file: &Path) -> io::Result<RootCertStore> {
     let pem = tokio::fs::read(file).await?;
     let mut roots = RootCertStore::empty();
@@ -57,7 +58,7 @@ pub async fn roots(file: &Path) -> io::Result<RootCertStore> {
 }
 
 /// Connects to `address`: a name, an IPv4 address or an IPv6 address in brackets, with a port. The
-/// attempts on a name's addresses overlap, each with a head start before the next (RFC 8305 §5).
+/// attempts on the addresses of a name start one after the other, and overlap (RFC 8305 §5).
 ///
 /// # Errors
 ///

@@ -97,7 +97,7 @@ struct Inner {
 
 impl Fetcher {
     /// Makes a fetcher with this `timeout` per document. `tls` makes the client's TLS
-    /// configuration. It is called when the first https URL is fetched.
+    /// configuration, and is called when the first https URL is fetched.
     pub fn new(timeout: Duration, tls: fn() -> Arc<ClientConfig>) -> Self {
         Self(Arc::new(Inner {
             timeout,
@@ -111,7 +111,7 @@ impl Fetcher {
     ///
     /// # Errors
     ///
-    /// Every result other than a small document with status 200 in time.
+    /// The fetch fails unless a small document with status 200 arrives in time.
     pub async fn get(&self, url: &Uri, ca_file: Option<&Path>) -> Result<Bytes, FetchError> {
         let timeout = self.0.timeout;
         match time::timeout(timeout, self.get_unbounded(url, ca_file)).await {

@@ -18,7 +18,7 @@ use crate::{Fetcher, ProviderError};
 /// Spawns a task.
 type Spawn = dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync;
 
-/// Receives each ended fetch.
+/// A callback for each fetch that has ended.
 type FetchListener = dyn Fn(Fetched<'_>) + Send + Sync;
 
 /// An ended fetch.
@@ -38,7 +38,7 @@ pub struct Keepers {
     fetcher: Fetcher,
     spawn: Box<Spawn>,
     listener: Arc<FetchListener>,
-    /// The issuers with a task, and the tokens that stop the tasks.
+    /// The issuers with a task, each with the cancellation token that stops its task.
     kept: Mutex<Vec<(Arc<RemoteKeys>, CancellationToken)>>,
 }
 

@@ -86,13 +86,13 @@ impl WsClient {
         self.send_bytes(&bytes).await;
     }
 
-    /// Sends any bytes. A closed peer is not a failure here, because the peer's answer may still
-    /// wait to be read.
+    /// Sends any bytes. It is no failure if the peer has closed the connection, because the peer's
+    /// last answer may still be unread.
     pub async fn send_bytes(&mut self, bytes: &[u8]) {
         drop(self.try_send_bytes(bytes).await);
     }
 
-    /// Sends any bytes, and returns the result.
+    /// Sends any bytes, and returns the error if the connection is closed.
     pub async fn try_send_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         timeout(PATIENCE, async {
             self.stream.write_all(bytes).await?;
@@ -301,8 +301,8 @@ impl WsClient {
         value
     }
 
-    /// Waits for any end of the stream, and drops the frames before it. Returns false if the end
-    /// does not come in time.
+    /// Waits until the stream ends or is cut, and drops the frames that arrive earlier. Returns
+    /// false if the end does not come in time.
     pub async fn ended_within(&mut self, patience: Duration) -> bool {
         let ending = async {
             loop {
@@ -338,8 +338,8 @@ impl WsClient {
         ))
         .await;
         match self.incoming(PATIENCE).await {
-            // A reset is accepted, because the server may close before it has read all bytes of
-            // this client.
+            // A reset is accepted, because the server may close the connection before it has read
+            // all bytes of this client.
             Incoming::End | Incoming::Cut(_) => {}
             other => panic!("after the close frame came {other:?}"),
         }

@@ -154,7 +154,7 @@ impl Connect {
     /// silent.
     pub async fn try_attempt(self) -> io::Result<Result<WsClient, RefusedUpgrade>> {
         let mut stream = self.stream().await?;
-        // The server may refuse before it has read everything.
+        // The write may fail, because the server may refuse before it has read all bytes.
         let sent = stream.write_all(&self.to_bytes()).await;
         let mut buffer = BytesMut::new();
         let response = match read_response(&mut stream, &mut buffer).await {

@@ -93,7 +93,7 @@ async fn exchange_within(
     bytes: &[u8],
 ) -> io::Result<Response> {
     let mut stream = TcpStream::connect(address).await?;
-    // The server may answer and close before it has read everything.
+    // The write may fail, because the server may answer and close before it has read all bytes.
     drop(stream.write_all(bytes).await);
     let mut buffer = BytesMut::new();
     read_response_within(patience, &mut stream, &mut buffer).await

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-/// True if `value` is as `expect` describes, member for member.
+/// True if `value` is as `expect` describes, with exactly the same members.
 pub fn matches(expect: &Value, value: &Value) -> bool {
     compare(expect, value, false)
 }

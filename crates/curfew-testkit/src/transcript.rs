@@ -22,7 +22,8 @@ const UNNAMED: &str = "";
 pub struct Script {
     /// Settings that the gateway needs, as `section.key = value`.
     pub settings: Vec<String>,
-    /// Configuration text (TOML) that replaces the default rules; empty for the default rules.
+    /// Configuration text (TOML) that replaces the default rules. If it is empty, the default rules
+    /// apply.
     pub rules: String,
     steps: Vec<(usize, Step)>,
 }
@@ -93,7 +94,7 @@ impl Script {
     }
 
     /// Replays the transcript against the gateway at `address`. `key` signs the tokens that the
-    /// gateway accepts. Panics at the first line that the gateway's behaviour does not match, and
+    /// gateway accepts. Panics at the first line that differs from the gateway's behaviour, and
     /// names this line.
     pub async fn run(&self, address: SocketAddr, key: &Key) {
         let mut stage = Stage {
@@ -240,7 +241,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Does `work`. All clients stay connected and answer pings meanwhile.
+    /// Awaits `work`. All clients stay connected and answer pings meanwhile.
     async fn beside_others<T>(&mut self, work: impl Future<Output = T>) -> T {
         let others = self.clients.values_mut().map(WsClient::attend);
         tokio::select! {

@@ -62,7 +62,7 @@ pub fn check_json(bytes: &[u8]) -> bool {
     }
 }
 
-/// True if the reader may refuse the line for its nesting.
+/// True if the line is nested so deeply that the reader may refuse it.
 fn deep(line: &[u8]) -> bool {
     line.iter().filter(|byte| b"[{".contains(byte)).count() > 34
 }

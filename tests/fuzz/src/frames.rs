@@ -32,13 +32,13 @@ enum DecodedEvent {
 #[derive(Debug, PartialEq, Eq)]
 struct Decoded {
     told: Vec<DecodedEvent>,
-    /// True if the decoder waits for the rest of a message.
+    /// True if the decoder waits for the end of an incomplete message.
     owed: bool,
 }
 
-/// Checks the decoder. The first byte is the number of sizes that follow. The rest of the input is
-/// cut into parts of these sizes, in turn. If the top bit of the first byte is set, the first part
-/// comes with the upgrade.
+/// Checks the decoder. The first byte is the number of sizes that follow. The remaining input is
+/// cut into parts, to which these sizes apply in turn. If the top bit of the first byte is set, the
+/// first part comes with the upgrade.
 ///
 /// # Panics
 ///

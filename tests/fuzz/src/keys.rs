@@ -43,8 +43,8 @@ struct Taken {
 }
 
 /// Checks that the reader accepts the same keys as the second opinion, each for the same
-/// algorithms. After a set without usable keys, no key is in force. After an invalid set, the
-/// previous keys stay in force.
+/// algorithms. After a set without usable keys, no key may be in force. After an invalid set, the
+/// previous keys must stay in force.
 ///
 /// # Panics
 ///

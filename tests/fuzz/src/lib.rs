@@ -23,8 +23,8 @@ pub mod tokens;
 pub struct Target {
     /// The target's name, and the name of its folder in `corpus`.
     pub name: &'static str,
-    /// Panics if the reader is wrong about these bytes. Returns true if the reader has accepted
-    /// them.
+    /// Panics if the reader is wrong about these bytes. Returns true if the reader has accepted the
+    /// bytes.
     pub check: fn(&[u8]) -> bool,
 }
 

@@ -113,8 +113,8 @@ pub fn check_event(bytes: &[u8]) -> bool {
                 .or_else(|| seconds(&claims, "toe"))
                 .unwrap_or(issued_at);
             let expect = happened_at.ceil().max(EARLIEST).min(latest.floor());
-            // The time may be one second higher, because a fraction that is too small for a double
-            // also rounds up.
+            // The reader's time may be one second higher, because it also rounds up a fraction that
+            // is too small for a double.
             let differs = at as f64 - expect;
             assert!((0.0..=1.0).contains(&differs), "{at}, not {expect}");
         }

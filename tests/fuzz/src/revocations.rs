@@ -47,7 +47,7 @@ pub fn check(bytes: &[u8]) -> bool {
     true
 }
 
-/// The cutoff from the digits of a time.
+/// Reads a cutoff from the digits of a time.
 fn cutoff(value: &[u8]) -> Option<Revocation> {
     let mut digits = value.iter().map(|byte| char::from(*byte).to_digit(10));
     let number = digits.try_fold(0_u64, |sum, digit| {

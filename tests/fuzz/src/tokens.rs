@@ -30,8 +30,8 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
     Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
 });
 
-/// The claims that are checked. Other claims may have values that fit into no double and no Unicode
-/// text.
+/// The claims that are checked. All other claims may have values that fit into no double or no
+/// Unicode text.
 #[derive(Debug, Clone, Deserialize)]
 struct Claims {
     iss: String,

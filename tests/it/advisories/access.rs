@@ -97,7 +97,8 @@ async fn cve_2026_49998_keys_of_the_same_kid_do_not_verify_for_each_other() {
         key.user_with("alice", json!({"iss":format!("https://{iss}.example")}))
     };
     for _ in 0..2 {
-        // Without a cached entry, then with one, and in both directions.
+        // Each token is tried without a cached entry and then with a cached entry, in both
+        // directions.
         assert_rejected(&gateway, &claiming(&a, "b"), "a for b").await;
         gateway.session(&claiming(&a, "a")).await;
         assert_rejected(&gateway, &claiming(&b, "a"), "b for a").await;

@@ -124,7 +124,7 @@ async fn cve_2026_45736_a_close_reason_is_what_was_set() {
     let close = client.next_message().await;
     assert_eq!(close.opcode, opcode::CLOSE);
     assert_eq!(&close.payload[2..], b"bad_request");
-    // The node does not echo a client's reason with more bytes than it had.
+    // The node never echoes more bytes of a reason than the client has sent.
     let mut client = gateway.user("alice").await;
     client.send_frame(OutFrame::close(1000, b"x")).await;
     let close = client.next_message().await;

@@ -66,8 +66,8 @@ fn rows() -> Vec<Row> {
     rows.iter().map(row).collect()
 }
 
-/// The crate that replaces functions of the C library, which takes unsafe code. It is the only one
-/// with its own lints.
+/// The crate that replaces functions of the C library, for which it needs unsafe code. It is the
+/// only crate with its own lints.
 const STAND_IN: &str = "curfew-simulation";
 
 fn find<'a>(members: &'a [Member], name: &str) -> &'a Member {

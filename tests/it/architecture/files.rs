@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::markdown::{Page, quoted, repository};
 
-/// Limit on the lines of a file. A longer file does two things.
+/// Limit on the lines of a file. A longer file usually has two purposes.
 const MOST_LINES: usize = 500;
 
 /// Files that may be longer: tables of cases, and files with a test for each row of a list.

@@ -19,7 +19,8 @@ use super::settings;
 use crate::clients::{installed, program};
 use crate::demo::Browser;
 
-/// Many times the longest delay before the page's client would reconnect.
+/// Time to wait for a reconnection that must not come. It is many times the longest delay before
+/// the page's client would reconnect.
 const STAYS_AWAY: Duration = Duration::from_secs(2);
 
 /// Limit on the bytes of a request's head.
@@ -72,7 +73,7 @@ async fn goes_on_over(transport: &str) {
     all.extend(expected);
     assert_eq!(steps(&browser).await, all);
 
-    // The missed publications arrive when the client is back.
+    // The missed publications arrive when the client has reconnected.
     middlebox.close();
     for n in 2..=4 {
         node.publish("room:page", json!({"n":n})).await;

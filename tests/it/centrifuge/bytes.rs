@@ -52,7 +52,7 @@ async fn are_carried(one: &Gateway, other: &Gateway) {
     assert_eq!(data_of(&answer["history"]["publications"]), expect);
     let since = json!({"recover":true,"recoverable":true,"offset":1,
         "epoch":answer["history"]["epoch"]});
-    // The publishing node has no window of this channel, so it reads the stream.
+    // The publishing node has no copy of this channel's stream in memory, so it reads the stream.
     for node in [one, other] {
         let mut reader = Raw::open(node, Encoding::Protobuf, "carol").await;
         let answer = reader.subscribe("bytes:1", since.clone()).await;

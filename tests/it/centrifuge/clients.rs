@@ -215,7 +215,8 @@ async fn stays_away_once_its_user_is_revoked(sdk: Sdk) {
     });
     let asked = ["revoke alice:", "count:", "count again:", "revoked"];
     assert_eq!(steps.await, asked);
-    // Her two sessions and Bob's. Hers did not reconnect, while his did twice.
+    // The count has Alice's two sessions and Bob's session. Alice's sessions did not reconnect, and
+    // Bob's session reconnected twice.
     assert_eq!(counted, [3.0, 5.0]);
     cluster.assert_well().await;
 }

@@ -114,7 +114,7 @@ async fn each_transport_connects_subscribes_publishes_and_is_pinged() {
         );
         subscribe(&mut client, kind, "news").await;
         publish(&mut client, kind, "news", r#"{"n":1}"#).await;
-        // The publisher receives both, in either order.
+        // The publisher receives the answer and the publication, in either order.
         let mut told = [
             client.message().await.unwrap(),
             client.message().await.unwrap(),
@@ -223,7 +223,7 @@ async fn a_secret_of_no_session_does_nothing_and_tells_nothing() {
         }
         gateway.publish("news", json!("still")).await;
         assert_eq!(publication(&mut client, kind).await, br#""still""#);
-        // The same holds after its end.
+        // The answer is the same after the session has ended.
         let (session, node) = (client.session.clone(), client.node.clone());
         gateway
             .admin_ok("DELETE", &format!("/v1/sessions/{}", client.id), None)

@@ -149,7 +149,7 @@ async fn others_see_the_info_of_a_subscription() {
         alice.send(&publish).await;
         let published = bob.push("pub").await;
         assert_eq!(published["info"]["chan_info"], json!({"seat":7}));
-        // The history shows it, too.
+        // The history shows the info, too.
         let history = json!({"history":{"channel":channel,"limit":10}});
         let read = bob.ask(history).await["history"]["publications"][0].take();
         assert_eq!(read["info"]["chan_info"], json!({"seat":7}), "{read}");
@@ -229,7 +229,7 @@ async fn a_session_of_json_is_told_that_it_loses_a_channel_of_bytes() {
         (gateway.metric(lost).await == 2.0).then_some(())
     })
     .await;
-    // As for a channel that the client asks the server for.
+    // The refusal is the same as for a channel that the client requests itself.
     let subs = json!({"bytes:1":{}});
     let (mut again, connected) = Raw::connect(&gateway, Encoding::Json, "alice", subs).await;
     assert!(connected["subs"]["bytes:1"].is_null(), "{connected}");

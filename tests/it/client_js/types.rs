@@ -32,7 +32,7 @@ async fn a_strict_program_compiles_against_the_types() {
     let told = String::from_utf8_lossy(&compiled.stdout);
     assert!(compiled.status.success(), "{told}");
 
-    // The public members of an instance: those in the types, and the actual ones.
+    // The public members of an instance in the types are compared with the actual members.
     let types = fs::read_to_string(folder.path().join("client.d.ts")).unwrap();
     let (_, class) = types.split_once("export class Curfew {").expect("a class");
     let script = format!(

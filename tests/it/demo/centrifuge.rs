@@ -40,8 +40,8 @@ async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
     bob.until_logged(r#"publication room:1 "and back" from alice, offset 2"#)
         .await;
 
-    // She is disconnected, and the SDK does not reconnect, while another client on the page tries
-    // twice.
+    // Alice is disconnected, and the SDK does not reconnect. Another client on the page tries twice
+    // meanwhile.
     at(first.clone()).await;
     let other = browser.sdk_pane(2);
     join(&other).await;
@@ -69,7 +69,7 @@ async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
     assert_eq!(told(&alice).await, "disconnected 3503 revoked");
     assert_eq!(alice.state().await, "closed");
 
-    // Asked to connect, it is refused until the revocation is lifted.
+    // A click on "connect" is refused until the revocation is lifted.
     alice.click("clear").await;
     alice.click("reconnect").await;
     alice.until_logged("disconnected 3503 revoked").await;
@@ -108,7 +108,7 @@ async fn the_sdk_comes_back_over_a_mended_line_and_has_what_it_missed() {
     alice.until_logged("connecting 1 transport closed").await;
     bob_says("two", 2).await;
     bob_says("three", 3).await;
-    // Its attempts fail.
+    // The client's attempts to reconnect fail.
     alice.until_logged("error 2 transport closed").await;
     assert_eq!(alice.text("cut").await, "Mend the line");
     alice.click("cut").await;

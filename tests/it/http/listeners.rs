@@ -22,7 +22,8 @@ async fn heads_without_an_end_cost_either_listener_little() {
         let mut open = Vec::new();
         for _ in 0..300 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // The node may answer and close before it has read everything.
+            // The write may fail, because the node may answer and close before it has read all
+            // bytes.
             drop(stream.write_all(head.as_bytes()).await);
             open.push(stream);
         }

@@ -36,7 +36,7 @@ async fn a_trusted_proxys_clients_are_who_it_says() {
         ("X-Forwarded-For", "rubbish", "127.0.0.1"),
     ] {
         let connect = gateway.ws().header(name, value);
-        // Once with the token in the request, and once in the first message.
+        // The token is sent once in the request, and once in the first message.
         let token = Key::default_secret().user("alice");
         let (client, _) = gateway.connected(connect.clone().bearer(&token)).await;
         let mut later = connect.open().await;

@@ -45,7 +45,7 @@ async fn the_public_listener_can_be_a_unix_socket() {
     let sessions = listed["sessions"].as_array().unwrap();
     let addresses: Vec<_> = sessions.iter().map(|session| &session["address"]).collect();
     assert_eq!(addresses, [&json!(null), &json!("203.0.113.1")]);
-    // The close at the end of access comes by the same socket.
+    // A session over the socket is closed at the end of its access.
     gateway.revoke(json!({"kind":"user","value":"alice"})).await;
     let mut last = Vec::new();
     timeout(PATIENCE, proxied.read_to_end(&mut last))

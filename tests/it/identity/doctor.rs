@@ -255,7 +255,7 @@ async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
     let told = doctor(&login, &tokens).await;
     assert_fails(&told, &["the logout token is refused"]);
     assert!(!told.stdout.contains("a logout ends"), "{told:?}");
-    // Each option is named whose token is of another kind.
+    // The output names each option that got a token of another kind.
     for (option, name) in [
         ("--access-token", "access token"),
         ("--id-token", "ID token"),

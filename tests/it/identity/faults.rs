@@ -47,7 +47,7 @@ async fn a_provider_that_is_away_at_first_is_waited_for() {
     assert_eq!(closing["reconnect"], true);
     provider.behave(Manner::Good);
     until_accepted(&node, &provider, &key).await;
-    // Once keys were there, an unavailable provider does not take a node out of service.
+    // After a first successful fetch, an unavailable provider does not take a node out of service.
     provider.rotate(&[]);
     until_failing(&node, "it is empty; all keys that there were are withdrawn").await;
     assert!(node.ready().await);

@@ -122,7 +122,8 @@ async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
             .entry(answer["code"].as_str().unwrap().to_owned())
             .or_default() += 1;
     }
-    // For these the provider was asked. Its answer about the others is not known.
+    // The provider was asked about these tokens' keys. Its answer about the other keys is not
+    // known.
     let asked = told.remove("unknown_key").unwrap_or_default();
     let most = 2 + began.elapsed().as_secs() / 30;
     assert!((2..=most).contains(&asked), "{asked}");
@@ -261,7 +262,7 @@ async fn two_issuers_with_the_same_key_id_never_verify_each_others_tokens() {
     );
     let settings = Settings::default().issuers(&(a.by_url("a") + &b.by_discovery("b")));
     let node = Gateway::start_with(&settings).await;
-    // All at once without a cached entry, then with one.
+    // The tokens are tried at once, first without cached entries, then with cached entries.
     for _ in 0..2 {
         let mut attempts = JoinSet::new();
         for _ in 0..20 {
@@ -349,7 +350,8 @@ async fn a_reload_keeps_keys_and_sessions() {
     let mut client = node.session(&provider.token(&one, "alice")).await;
     provider.behave(Manner::Status(500));
     let fetches = provider.fetches();
-    // Other rules and times for the same keys, from a server that no longer runs.
+    // The new configuration has other rules and times for the same keys, whose server no longer
+    // runs.
     let issuer = provider.by_url("main") + "algorithms = [\"ES256\", \"RS256\"]\n";
     for settings in [
         closing.clone().issuers(&issuer),
@@ -377,7 +379,7 @@ async fn a_reload_keeps_keys_and_sessions() {
         (provider.fetches() > fetches).then_some(())
     })
     .await;
-    // The provider lists nothing. It is broken, and no session may suffer for it.
+    // The provider lists no key. This fault of the provider must not end a session.
     provider.rotate(&[]);
     provider.behave(Manner::Good);
     eventually("the keys to be gone", async || {

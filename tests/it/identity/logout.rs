@@ -120,7 +120,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     first.expect_close(4403, "revoked").await;
     second.expect_close(4403, "revoked").await;
     other.assert_open().await;
-    // That session is over; a new sign-in is another session.
+    // The logged-out session is over. A new sign-in makes another session.
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
     let again = login.access("alice", "three");
     assert!(cluster[0].attempt_with(&again).await.is_open());
@@ -261,7 +261,7 @@ async fn until_it_is_configured_there_is_no_such_path() {
     assert_eq!(post(&node, "x").await.status, 404);
 }
 
-/// A test of a logout token with one fault, whose name is the test's.
+/// A test of a logout token with one fault. The name of the test is the name of the fault.
 macro_rules! refused {
     ($($(#[doc = $section:literal])+ $name:ident: $token:expr;)+) => {$(
         $(#[doc = $section])+
@@ -349,7 +349,7 @@ refused! {
     a_token_with_a_nonce: |login| with(login, json!({"nonce":"n"}));
     /// §2.4: `jti` is required.
     a_token_without_jti: |login| with(login, json!({"jti":null}));
-    /// §2.4: `typ`, if present, is that of logout tokens.
+    /// §2.4: `typ`, if present, is the type of logout tokens.
     a_token_of_another_type: |login| login.token_of_type("at+jwt", json!({"sub":"alice"}));
     /// An access token is no logout token.
     an_access_token: |login| login.access("alice", "one");
@@ -485,7 +485,7 @@ async fn a_logout_closes_sessions_from_before_it_was_configured() {
         assert_done(&post(&cluster[0], &one).await);
         login_one.expect_close(4403, "revoked").await;
         login_two.assert_open().await;
-        // The revocation names the user of that issuer.
+        // The revocation names the user together with the issuer.
         assert_done(&post(&cluster[0], &login.token(json!({"sub":"alice"}))).await);
         login_two.expect_close(4403, "revoked").await;
         bob.assert_open().await;

@@ -109,7 +109,8 @@ async fn assert_refused(node: &Gateway, token: &str, reason: &str, words: &str) 
     assert!(told.to_string().contains(words), "{told}");
 }
 
-/// Fault: a logout of one provider session ends others, or leaves its sessions on another node.
+/// Fault: a logout of one provider session ends the sessions of another provider session, or leaves
+/// its own sessions on another node.
 #[tokio::test]
 async fn a_logout_with_sid_ends_its_login_on_both_nodes_and_no_other() {
     let site = Site::usual().await;
@@ -131,7 +132,7 @@ async fn a_logout_with_sid_ends_its_login_on_both_nodes_and_no_other() {
     }
 }
 
-/// Fault: a logout that names only the user ends nothing, or one of several sessions.
+/// Fault: a logout that names only the user ends no session, or only one of several sessions.
 #[tokio::test]
 async fn a_logout_without_sid_ends_all_of_the_subjects_logins() {
     for lines in ["", "logout_scope = \"user\"\n"] {
@@ -166,8 +167,8 @@ async fn a_client_whose_tokens_name_no_login_is_told_to_by_the_claims_name() {
     assert_refused(&site.cluster[0], &login.access, "missing_claim", "sid").await;
 }
 
-/// Fault: a second client's own logout token ends sessions although that client is not named, or
-/// none although it is.
+/// Fault: the logout token of a second client ends sessions although the client is not configured,
+/// or ends no session although the client is configured.
 #[tokio::test]
 async fn a_second_clients_logout_token_counts_where_that_client_is_named() {
     let clients = [(CLIENT, required(true)), ("tv-app", required(true))];
@@ -212,7 +213,7 @@ async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
         eventually("a token by the new key", async || {
             match node.attempt_with(&login.access).await {
                 Attempt::Open(_) => Some(()),
-                // A short outage is our fault, and never the token's.
+                // A token may be refused as unavailable for a short time, but never as bad.
                 Attempt::Unavailable => None,
                 other => panic!("{other:?}"),
             }

@@ -37,7 +37,7 @@ async fn junk(node: SocketAddr, from: &str) -> Response {
         .unwrap()
 }
 
-/// Posts junk 150 times a second until dropped.
+/// Posts junk 150 times a second until the returned value is dropped.
 fn flood(node: SocketAddr, from: &'static str) -> JoinSet<()> {
     let mut flood = JoinSet::new();
     flood.spawn(async move {
@@ -84,7 +84,8 @@ async fn post_to(node: SocketAddr, token: String) -> Response {
     .await
 }
 
-/// Fault: logouts share the limit of handshakes, and those over it are refused and never written.
+/// Fault: logouts share the limit of handshakes. Logouts over the limit are refused and never
+/// written.
 #[tokio::test]
 async fn the_limit_of_handshakes_loses_no_logout() {
     let (redis, login) = (Redis::start().await, Login::start().await);

@@ -127,7 +127,7 @@ async fn of_many_who_show_one_ticket_on_all_nodes_one_is_let_in() {
 async fn a_ticket_of_one_node_is_used_on_another_over_a_redis_cluster() {
     let redis = RedisCluster::start().await;
     let cluster = Cluster::start(2, &redis.url(), &settings()).await;
-    // Twelve keys spread over all servers.
+    // The keys of twelve tickets are spread over all servers.
     for n in 0..12 {
         let user = format!("user-{n}");
         let ticket = ticket(&cluster[0], &token(&user)).await;
@@ -244,7 +244,7 @@ async fn the_token_behind_a_ticket_is_verified_again() {
     assert_eq!(answer.status, 401);
     assert_eq!(answer.json()["reason"], "revoked");
 
-    // The key that signed it is no longer accepted.
+    // The key that signed the ticket's token is no longer accepted.
     let used = ticket(&cluster[0], &token("bob")).await;
     let other = settings().on_redis(&redis.url()).issuers(
         "[[auth.issuers]]\nname = \"main\"\nsecret = \"another-secret-of-at-least-32-bytes!\"\n",

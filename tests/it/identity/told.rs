@@ -62,7 +62,7 @@ async fn a_signed_logout_for_another_client_is_told_with_expected_and_received()
         why.contains(r#"one of ["curfew-client"] is expected"#),
         "{why}"
     );
-    // One warning for all three.
+    // There is only one warning for the three reports.
     let told = warning(&node).await;
     assert_eq!(told["why"], why);
     assert_eq!(told["issuer"], "main");
@@ -109,7 +109,7 @@ async fn what_a_stranger_writes_is_told_to_nobody() {
     let login = Login::start().await;
     let node = Gateway::start_with(&login.settings()).await;
     let mut forged = login.token(json!({"aud":"web-app","sub":"alice"}));
-    // Another signature of the same length.
+    // The token gets another signature of the same length.
     forged.truncate(forged.len() - 8);
     forged.push_str("AAAAAAAA");
     assert_refused(&post(&node, &forged).await, "invalid_request");
@@ -135,13 +135,13 @@ async fn a_logout_that_finds_nobody_of_a_user_with_sessions_is_told() {
     assert_eq!(last["outcome"], "nobody_found", "{last}");
     assert!(last["why"].as_str().unwrap().contains("sid"), "{last}");
     warning(&node).await;
-    // Neither a user without sessions nor a session that was found is a sign of that.
+    // A user without sessions, and a session that was found, do not show that `sid` values differ.
     assert_done(&post(&node, &login.token(json!({"sub":"bob","sid":"two"}))).await);
     assert_done(&post(&node, &login.token(json!({"sub":"alice","sid":"one"}))).await);
     assert_eq!(node.metric(&outcome("nobody_found")).await, 1.0);
     assert_eq!(node.metric(&outcome("accepted")).await, 2.0);
     assert_eq!(last_report(&node, 0).await["outcome"], "accepted");
-    // One kind of failure hides no other, and a success hides none.
+    // A failure does not hide a failure of another kind, and a success does not hide a failure.
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     let failure = &known["issuers"][0]["last_failure"];
     assert_eq!(failure["outcome"], "nobody_found", "{failure}");

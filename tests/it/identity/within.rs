@@ -83,7 +83,7 @@ async fn an_issuer_has_an_authority_of_its_own() {
         let attempt = node.attempt_with(&provider.token(&one, "alice")).await;
         assert!(attempt.is_open(), "{attempt:?}");
     }
-    // Neither without the authority, nor with another one.
+    // The provider is not trusted without the authority, nor with another authority.
     let strange = tempfile::tempdir().unwrap();
     other.write(strange.path());
     let strange = strange.path().join("ca.pem");
@@ -214,7 +214,8 @@ async fn a_token_for_the_client_alone_is_no_access_token() {
         let attempt = node.attempt_with(&token(aud.clone())).await;
         assert!(attempt.is_open(), "{aud}: {attempt:?}");
     }
-    // A client that is listed as an audience is accepted, and `accept_id_tokens` accepts them too.
+    // A token for a client that is listed as an audience is accepted. With `accept_id_tokens`,
+    // tokens for the client alone are accepted too.
     for more in [
         format!("audience = [{PAGE:?}]\n"),
         "accept_id_tokens = true\n".to_owned(),

@@ -110,7 +110,7 @@ async fn started(rendered: &Rendered) -> Gateway {
 #[tokio::test]
 async fn the_configuration_of_the_base_is_accepted() {
     let manifests = Manifests::copy();
-    // This overlay has no secrets of its own; those of production fit.
+    // This overlay has no secrets of its own, so the test uses the secrets of production.
     let production = manifests.render("overlays/production");
     let folder = laid_out(&production);
     let base = manifests.render("base");

@@ -41,7 +41,7 @@ async fn a_drain_is_over_before_kubernetes_kills() {
 
 #[test]
 fn a_drain_is_over_before_systemd_and_compose_kill() {
-    // The times as written in the files. Another test checks that they are valid.
+    // Reads a time as it is written in the files. Another test checks that the times are valid.
     let seconds = |text: &str, key: &str| -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         let digits: String = line
@@ -142,7 +142,7 @@ fn no_apply_sets_back_how_many_pods_there_are() {
 }
 
 /// Fault: the API server fills in or leaves out a value. The applied object then always differs
-/// from the stored one, or cannot be merged (the keys of ports are number and protocol).
+/// from the stored object, or cannot be merged (ports are merged by number and protocol).
 #[test]
 fn what_is_applied_is_what_is_kept() {
     fn each(value: &Value, within: &str, problems: &mut Vec<String>) {

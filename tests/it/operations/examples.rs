@@ -308,7 +308,7 @@ async fn post(address: SocketAddr, path: &str, body: Value) -> Value {
     answer.json()
 }
 
-/// A running back end, killed when dropped.
+/// A running back end, which is killed when this value is dropped.
 struct Chat {
     process: Child,
     address: SocketAddr,

@@ -49,7 +49,8 @@ impl From<&Gateway> for Server {
     }
 }
 
-/// HAProxy with `deploy/haproxy/haproxy.cfg`, its names and ports replaced; killed when dropped.
+/// HAProxy with `deploy/haproxy/haproxy.cfg`, whose names and ports are replaced. It is killed when
+/// this value is dropped.
 #[derive(Debug)]
 pub(super) struct LoadBalancer {
     process: Child,

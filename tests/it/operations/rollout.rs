@@ -180,7 +180,7 @@ async fn publish(connect: Connect, client: usize, ledger: Shared) {
     }
 }
 
-/// The most sessions opened within any second after `since`.
+/// Maximum number of sessions that were opened within one second after `since`.
 fn busiest_second(opened: &[Instant], since: Instant) -> usize {
     let mut opened: Vec<Instant> = opened.iter().copied().filter(|at| *at > since).collect();
     opened.sort_unstable();
@@ -195,7 +195,7 @@ fn busiest_second(opened: &[Instant], since: Instant) -> usize {
 async fn crowd(balancer: &LoadBalancer, ledger: &Shared) -> JoinSet<()> {
     ledger.lock().times = vec![0; CLIENTS + 1];
     let mut clients = JoinSet::new();
-    // No faster than the nodes accept them.
+    // Clients start no faster than the nodes accept them.
     let mut pace = interval(Duration::from_millis(1));
     for client in 0..CLIENTS {
         pace.tick().await;
@@ -207,7 +207,8 @@ async fn crowd(balancer: &LoadBalancer, ledger: &Shared) -> JoinSet<()> {
     clients
 }
 
-/// Asserts that the records are those of the clients, and that none names a node that has ended.
+/// Asserts that exactly the clients' sessions have records, and that no record names a node that
+/// has ended.
 async fn assert_nothing_left_of(gone: &[String], redis: &Redis) {
     let keys = redis.keys().await;
     let records = keys.iter().filter(|key| key.starts_with("curfew:session:"));

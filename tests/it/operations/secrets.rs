@@ -48,7 +48,7 @@ async fn a_node_without_its_secrets_does_not_start_and_says_which() {
     for key in ["admin.key_file", "jwks_file"] {
         assert!(checked.stderr.contains(key), "no {key} in {checked:?}");
     }
-    // Fault: only the target machine can make a check, and there it is too late.
+    // Fault: a check is possible only on the target machine, where it is too late.
     let offline = async || {
         let arguments = ["check-config", "--offline", "--config"];
         curfew(&[&arguments[..], &[file.to_str().unwrap()]].concat()).await

@@ -25,7 +25,7 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// Fails unless the program was content.
+    /// Fails unless the program succeeded. Returns its output.
     #[track_caller]
     pub(super) fn content(self) -> Self {
         assert!(self.content, "{}\n{}", self.stdout, self.stderr);
@@ -64,7 +64,7 @@ pub(super) fn run(command: &mut Command) -> Said {
     run_on(command, "")
 }
 
-/// The same, with input on standard input.
+/// Runs a program to its end, with this input on standard input.
 pub(super) fn run_on(command: &mut Command, input: &str) -> Said {
     let mut child = command
         .stdin(Stdio::piped())
@@ -74,7 +74,8 @@ pub(super) fn run_on(command: &mut Command, input: &str) -> Said {
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("stdin is piped");
     let input = input.to_owned();
-    // On a separate thread, so that neither side waits for the other.
+    // The input is written on a separate thread, so that the program and the test do not wait for
+    // each other.
     let writing = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().expect("it can be waited for");
     writing.join().expect("writing does not panic");

@@ -17,8 +17,8 @@ const DISTANCE: Duration = Duration::from_millis(4);
 /// The longest time between asking for a session and revoking it, in milliseconds.
 const SPREAD: u64 = 60;
 
-/// Reads a connection to its end, which must be a revocation's. Returns the time of its last
-/// publication.
+/// Reads a connection to its end, which must be the close of a revoked session. Returns the time of
+/// its last publication.
 async fn to_the_end(client: &mut WsClient) -> Option<Instant> {
     let (mut last, mut ended) = (None, None);
     loop {
@@ -41,7 +41,7 @@ async fn to_the_end(client: &mut WsClient) -> Option<Instant> {
     last
 }
 
-/// Connects and subscribes in one write, and revokes the user `after` that.
+/// Connects and subscribes in one write, and revokes the user after the time `after`.
 async fn race(cluster: &Cluster, redis: &Redis, user: String, after: Duration) {
     let token = Key::default_secret().user(&user);
     let subscribe = OutFrame::text(r#"{"type":"subscribe","id":1,"channel":"room:1"}"#);
@@ -105,8 +105,9 @@ async fn whoever_is_revoked_while_redis_is_not_heard_does_not_stay() {
     let redis = Redis::start().await;
     let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
     let (mute, deaf) = (Link::only_down(Flow::Stall), Link::only_up(Flow::Stall));
-    // On every connection; only on those for commands, so that the revocation is known before the
-    // admission's answers arrive; and only on the one with the revocation.
+    // The first stall is on every connection. The second stall is only on connections for commands,
+    // so the node knows the revocation before the admission's answers arrive. The third stall is
+    // only on the connection with the revocation.
     let stalls = [
         (mute, None),
         (deaf, None),
@@ -167,7 +168,7 @@ async fn whoever_is_revoked_while_refreshing_does_not_stay() {
             .await;
         let revoking = async {
             sleep(DISTANCE * round / 4).await;
-            // By the user, or by the token that is being admitted.
+            // The revocation names the user, or the token that is being admitted.
             let key = if round % 2 == 0 {
                 revocation_key("user", &user)
             } else {

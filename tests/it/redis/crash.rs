@@ -84,7 +84,7 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
     assert_eq!(cluster[0].nodes().await.len(), 1);
     survivor.assert_open("survivor").await;
 
-    // The node that was only stopped is back with its session.
+    // The stopped node continues, and is back with its session.
     cluster[1].signal("CONT");
     cluster.synced().await;
     eventually_within(GONE, "the records of the one that returned", async || {

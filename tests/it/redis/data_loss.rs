@@ -24,7 +24,7 @@ struct Stage {
     _publisher: Publisher,
 }
 
-/// Asks for sessions of alice until the node admits others. She must never get one.
+/// Requests sessions of alice until the node admits other users. Alice must never get a session.
 async fn alice_knocks_until_ready(node: &Gateway) {
     eventually_within(RECOVERY, "others to be admitted", async || {
         let attempt = node.attempt("alice").await;
@@ -50,7 +50,7 @@ impl Stage {
         for node in cluster.nodes() {
             bobs.push(node.tape("bob", "room:1").await);
         }
-        // Lifted before the loss, so it must not return.
+        // This revocation is lifted before the loss, so it must not return.
         let erin = revocation_key("user", "erin");
         redis.run(&["SET", &erin, "1"]).await;
         cluster[0].assert_refused("erin").await;
@@ -125,7 +125,8 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
     let mut connection = stage.redis.connect().await;
     let key = revocation_key("user", "erin");
     let written = Instant::now();
-    // In one loop, so that Redis sends no push about the revocation before it stops.
+    // Redis executes the two commands in one iteration of its event loop, so it sends no push about
+    // the revocation before it stops.
     let mut asleep = JoinSet::new();
     asleep.spawn(async move {
         let commands: [&[&str]; 2] = [&["SET", &key, "1"], &["DEBUG", "SLEEP", "5"]];
@@ -225,7 +226,8 @@ async fn a_link_that_breaks_while_revocations_are_written_back_loses_none() {
     /// point.
     const DISTANCE: Duration = Duration::from_millis(20);
     let redis = Redis::start().await;
-    // Only one node, because another would write back what this one forgets.
+    // The test has only one node, because another node would write back the revocations that this
+    // node forgets.
     let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
     let bob = cluster[0].tape("bob", "room:1").await;
     let alice = revocation_key("user", "alice");
@@ -235,7 +237,7 @@ async fn a_link_that_breaks_while_revocations_are_written_back_loses_none() {
     for step in 0..16 {
         cluster.proxy(0).set(far);
         redis.run(&["FLUSHALL"]).await;
-        // The first key that is written, or the second if the node is quick.
+        // The node has written its first key. If the node is quick, it has also written the second.
         redis.until_key("curfew:{revoked}:epoch").await;
         sleep(DISTANCE / 2 * step).await;
         cluster.proxy(0).set(Link::CUT);

@@ -21,7 +21,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
         cluster[0].tape("bob", "room:1").await,
         cluster[1].tape("bob", "room:1").await,
     ];
-    // It is widened later, when the replica no longer receives writes.
+    // The revocation is widened later, when the replica no longer receives writes.
     let now = unix_now();
     let (past, carol) = ((now - 1000).to_string(), revocation_key("user", "carol"));
     sentinel

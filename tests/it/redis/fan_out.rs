@@ -124,7 +124,8 @@ async fn a_subscription_that_is_confirmed_misses_nothing() {
             .await;
         command(&mut alice, "unsubscribe", "door").await;
         if round % 10 == 9 {
-            // Not a wait for an event: the subscriber returns about when the node unsubscribes.
+            // This is not a wait for an event. The subscriber returns at about the time at which
+            // the node unsubscribes.
             tokio::time::sleep(Duration::from_millis(970 + round)).await;
         }
     }
@@ -253,7 +254,7 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
     }
     cluster[0].publish("room:1", json!("after")).await;
     for listener in &mut listeners {
-        // Each of them may have been a publication.
+        // Each of these messages may have been a publication.
         for _ in &garbage {
             listener
                 .expect_json(json!({"type":"gap","channel":"room:1"}))

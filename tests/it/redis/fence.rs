@@ -159,8 +159,8 @@ async fn a_frozen_redis_delivers_in_time_or_never() {
                 _ => panic!("{frozen:?}: {codes:?}"),
             }
         }
-        // The first was sent at once, and Redis may still execute it. Later ones may
-        // have been sent when the first was given up, and are within the lease.
+        // The first publication was sent at once, and Redis may still execute it. Later
+        // publications may have been sent when the first was given up, and are within the lease.
         if frozen >= UNSURE {
             assert_eq!(codes[0], "unknown_outcome", "{frozen:?}: {codes:?}");
         }
@@ -229,7 +229,7 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
             .collect();
         redis.connect().await.pipeline(&keys).await.unwrap();
         let written = Instant::now();
-        // Answers from before the end of the lease.
+        // Answers that arrived before the end of the lease.
         let over = (written + LEASE).into();
         while let Ok(reply) = tokio::time::timeout_at(over, listener.reply()).await {
             reply.unwrap();
@@ -284,8 +284,8 @@ async fn numbers_during(
     outcomes
 }
 
-/// Fails unless the received numbers are in order and unique. All with the answer `ok` must be
-/// there, and none with another answer, except those with an unknown outcome.
+/// Fails unless the received numbers are in order and unique. Each number with the answer `ok` must
+/// be received, and no number that was refused.
 async fn assert_consistent(bob: &Tape, outcomes: &BTreeMap<u64, String>) {
     let done = outcomes.iter().filter(|(_, code)| *code == "ok");
     let last = done.clone().next_back().expect("some are done").0;

@@ -1,5 +1,5 @@
-//! A `gap` wherever a session that stays open may have missed publications
-//! (CONTRACT §4): a node that loses, drops or withholds one sends it to the subscribers.
+//! A `gap` wherever a session that stays open may have missed publications (CONTRACT §4): a node
+//! that loses, drops or withholds a publication sends a `gap` to the subscribers.
 
 use curfew_tests::{Cluster, Kind, LEASE, Link, Redis, Settings, Tape, eventually};
 use serde_json::json;

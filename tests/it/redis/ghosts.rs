@@ -79,8 +79,8 @@ async fn the_oldest_session_is_replaced_on_whichever_node_it_lives() {
     assert_eq!(cluster[1].sessions().await.len(), 2);
 }
 
-/// Fault: of clients that connect at once some are refused, although the newest session should
-/// replace the oldest one.
+/// Fault: some of several clients that connect at once are refused, although the newest session
+/// should replace the oldest session.
 #[tokio::test]
 async fn of_many_who_come_at_once_none_is_refused_where_the_oldest_gives_way() {
     let redis = Redis::start().await;

@@ -17,7 +17,7 @@ const EARLY: f64 = 50.0;
 /// Deadline after a second signal, with which an operator skips the wait.
 const QUICK: Duration = Duration::from_secs(3);
 
-/// Asks for one session after the other until the node no longer listens. Asserts that the node
+/// Requests one session after the other until the node no longer listens. Asserts that the node
 /// closes each session. Returns the numbers of sessions, refusals, and attempts without an answer.
 async fn storm(connect: Connect) -> [usize; 3] {
     let (mut sessions, mut refused, mut cut) = (Vec::new(), 0, 0);

@@ -18,7 +18,7 @@ const RECOVERY: Duration = Duration::from_secs(15);
 struct Fault {
     name: &'static str,
     link: Link,
-    /// The only kind of connections with the fault.
+    /// The only kind of connections with the fault; `None` for all connections.
     only: Option<Kind>,
     /// True if the node loses its lease during the fault.
     isolates: bool,
@@ -228,7 +228,7 @@ async fn a_link_that_flaps_costs_no_session() {
     );
     for link in [Link::CUT, Link::STALLED, Link::DEAF, Link::MUTE, Link::CUT].repeat(4) {
         cluster.proxy(0).set(link);
-        // Two short faults of a link: too short to be noticed, or just long enough.
+        // The link has two short faults. The node may notice a fault, or not.
         sleep(Duration::from_millis(120)).await;
         cluster.proxy(0).set(Link::PASS);
         sleep(Duration::from_millis(40)).await;

@@ -198,7 +198,7 @@ async fn connections(server: &Redis) -> Vec<String> {
     others.map(str::to_owned).collect()
 }
 
-/// Fault: a node stays with the replaced primary, because that still answers.
+/// Fault: a node stays with the replaced primary, because the replaced primary still answers.
 #[tokio::test]
 async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     let mut first = Redis::start().await;
@@ -236,7 +236,7 @@ async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     tapes[0].revoked().await;
     cluster[1].assert_refused("alice").await;
 
-    // And back, with the other server ended at once.
+    // The name then moves back, and the other server is ended at once.
     eventually_within(RECOVERY, "the replica to be in sync", async || {
         first
             .has(&revocation_key("user", "alice"))

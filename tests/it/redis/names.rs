@@ -143,7 +143,8 @@ async fn either_spelling_bans_and_both_must_go() {
             node.until_admitted("zoë").await;
         }
     }
-    // Either name lifts the revocation, in either form.
+    // Each of the two names lifts the revocation, no matter in which form the revocation was
+    // written.
     for name in ["zo%C3%AB", ZOE] {
         redis.run(&["MSET", &plain, "1", &digest, "1"]).await;
         listed(node, &plain).await;

@@ -112,7 +112,7 @@ async fn a_node_is_not_ready_before_it_was_and_when_it_leaves() {
     alice.expect_close(1012, "draining").await;
     let (status, body) = node.readiness().await;
     assert_eq!((status, &body["reason"]), (503, &json!("draining")));
-    // The node leaves records that it cannot remove to others, and does not wait.
+    // The node cannot remove its records. It leaves them to other nodes, and does not wait.
     assert_eq!(node.exited(RECOVERY).await, 0);
     assert!(
         told.elapsed() < Duration::from_secs(10),

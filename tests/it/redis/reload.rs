@@ -15,7 +15,7 @@ fn by(claims: &str) -> Settings {
     Settings::default().with(&format!("session.revocable_claims = {claims}"))
 }
 
-/// The settings after the reload. Those before name no claim.
+/// The settings after the reload. The settings before the reload name no claim.
 fn after(url: &str) -> Settings {
     by("[\"tenant\"]").on_redis(url)
 }
@@ -121,7 +121,7 @@ async fn a_node_that_has_not_reloaded_yet_is_missing_from_the_receipt() {
     there.assert_open("there").await;
     let (status, refused) = revoke_acme(&cluster[1]).await;
     assert_eq!(status, 400, "it does not know the kind: {refused}");
-    // The node confirms other kinds.
+    // The node confirms revocations of other kinds.
     let receipt = cluster[0]
         .revoke(json!({"kind":"user","value":"nobody"}))
         .await;

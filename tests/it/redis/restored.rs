@@ -8,8 +8,8 @@ use curfew_testkit::unix_now;
 use curfew_tests::{Cluster, Flow, Gateway, Kind, Link, Redis, Settings, eventually_within};
 use serde_json::json;
 
-/// Deadline for a restored record: checked within 30 s, written 10 s later, plus time for a busy
-/// machine.
+/// Deadline for a restored record. A record is checked within 30 s and written 10 s later; the
+/// remaining time is for a busy machine.
 const RESTORED: Duration = Duration::from_secs(60);
 
 /// Settings under which clients may stay silent while the test waits.
@@ -207,7 +207,8 @@ async fn a_session_that_ends_while_its_record_is_missing_is_not_brought_back() {
     for recorded in [&closes, &stays] {
         redis.run(&["DEL", &recorded.hash]).await;
     }
-    // Within the ten seconds between the first check that finds the record missing and the second.
+    // The close must come in the ten seconds between the first and the second check that finds the
+    // record missing.
     stays.until_whole(&redis).await;
     closes.until_whole(&redis).await;
     redis.run(&["DEL", &closes.hash]).await;

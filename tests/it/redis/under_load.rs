@@ -228,7 +228,7 @@ impl Load {
         .await;
         for client in 0..REVOKED {
             let code = self.audience.closed(client);
-            // A session that was reset in the middle of a frame was not told.
+            // A session that was reset in the middle of a frame has received no reason.
             assert!(
                 matches!(code, None | Some(4403 | 4508)),
                 "{}: {code:?}",

@@ -97,7 +97,7 @@ async fn a_history_that_is_deleted_is_recovered_by_nobody_and_missed_by_no_subsc
     let (alice, joined) = join(&cluster[0], "alice", None).await;
     let placed = publish(&cluster[0], "room:1", 3).await;
     alice.until(json!({"offset":3})).await;
-    // The other node deletes the history, and this one has a window.
+    // The other node deletes the history, while this node has a window with publications.
     let deleted = cluster[1]
         .admin_ok("DELETE", "/v1/channels/room:1/history", None)
         .await;

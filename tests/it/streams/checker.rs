@@ -45,7 +45,7 @@ enum Faults {
     None,
     /// Faults of links, connections and data, and stops of nodes.
     Some,
-    /// The same, and the first two of four nodes are killed.
+    /// Like `Some`, and in addition the first two of four nodes are killed.
     Kills,
     /// The links of two nodes deliver nothing for twenty seconds.
     Stall,
@@ -57,7 +57,8 @@ enum Faults {
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     channel: &'static str,
-    /// Number of stored publications, so small that clients reconnect too late for some.
+    /// Number of stored publications. It is so small that some clients reconnect too late for some
+    /// publications.
     size: u32,
     window_bytes: u32,
     redis: servers::Kind,
@@ -148,8 +149,8 @@ impl Stage {
         false
     }
 
-    /// Publishes numbers at the last node, each with its key until it is answered. Some are also
-    /// sent to the node before it, which has its own faults.
+    /// Publishes numbers at the last node. Each number is sent with its key until it is answered.
+    /// Some numbers are also sent to the node before the last, which has its own faults.
     async fn publish_numbers(self, name: &'static str) {
         let last = self.cluster.nodes().len() - 1;
         let mut twins = JoinSet::new();

@@ -53,7 +53,8 @@ async fn the_last_publication_before_a_break_comes_though_none_follows() {
     assert_eq!(offsets(&alice, "room:1"), [1, 2, 3, 4, 5]);
 }
 
-/// Ends the subscriber connections of all nodes for good, until [`restore_link`].
+/// Ends the subscriber connections of all nodes. The nodes cannot subscribe again until
+/// [`restore_link`] is called.
 async fn break_link(redis: &Redis, cluster: &Cluster) {
     redis
         .run(&["ACL", "SETUSER", "default", "-subscribe"])

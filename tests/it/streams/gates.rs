@@ -26,7 +26,7 @@ async fn reads(redis: &Redis) -> String {
 }
 
 fn settings() -> Settings {
-    // Longer than the time for which the answer is held back.
+    // The timeout is longer than the time for which the answer is held back.
     with_streams(100).with("backend.redis.timeout = \"10s\"")
 }
 

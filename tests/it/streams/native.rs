@@ -85,7 +85,7 @@ async fn a_client_that_comes_back_has_what_it_missed() {
     alice
         .expect_json(json!({"type":"message","offset":4}))
         .await;
-    // Nothing was missed, which is known as well.
+    // The answer also states that nothing was missed.
     let mut eve = gateway.user("eve").await;
     let since = json!({"epoch":since["epoch"],"offset":4});
     let recovered = ask(&mut eve, subscribe(&since)).await;

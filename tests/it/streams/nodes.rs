@@ -31,7 +31,8 @@ async fn a_client_that_comes_back_to_another_node_has_everything_once_and_in_ord
     let mut seen: Vec<i64> = Vec::new();
     let mut tape = Some(tape);
     for round in 0..6 {
-        // Connected to one node, disconnected, and back on the other while publications continue.
+        // The client connects to one node, disconnects, and reconnects to the other node while
+        // publications continue.
         let node = &cluster[round % 2];
         publish(node, 1, EACH).await;
         let left = tape.take().unwrap();

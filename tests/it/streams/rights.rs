@@ -10,7 +10,7 @@ use super::with_streams;
 /// Deadline for a node to connect to Redis.
 const SOON: Duration = Duration::from_secs(15);
 
-/// Creates a user with all rights, and then these changes.
+/// Creates a user with all rights, and then applies these changes.
 async fn set_user(redis: &Redis, rights: &[&str]) {
     let all = [
         "ACL", "SETUSER", "curfew", "on", ">secret", "~*", "&*", "+@all",
@@ -101,8 +101,8 @@ async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
             assert_eq!(before.is_empty(), is_new);
             set_user(&redis, &[&format!("-{command}")]).await;
             let (_, problem) = publish(&cluster[0]).await;
-            // If a script first uses the command after a write, the node cannot tell that nothing
-            // was done.
+            // If the script uses the command only after its first write, the node cannot know that
+            // the publication had no effect.
             let code = match command {
                 "pexpire" | "hset" if !is_new => "unknown_outcome",
                 _ => "unavailable",

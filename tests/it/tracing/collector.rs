@@ -92,7 +92,7 @@ impl Collector {
         self.address
     }
 
-    /// Makes each later call take this long.
+    /// Delays the answer to each later call by `delay`.
     pub(super) fn slow_down(&self, delay: Duration) {
         let delay = u64::try_from(delay.as_millis()).unwrap();
         self.calls.delay.store(delay, Ordering::Relaxed);

@@ -1,4 +1,5 @@
-//! Collectors that are missing, hang or send malformed answers, and clients that do.
+//! Collectors that are missing, hang or send malformed answers, and clients that send malformed
+//! trace context.
 
 use std::time::{Duration, Instant};
 

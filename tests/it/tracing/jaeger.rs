@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Limit on the traces of an answer.
 const MOST_TRACES: usize = 1000;
 
-/// A Jaeger that keeps traces in memory, killed when dropped.
+/// A Jaeger that stores traces in memory. It is killed when this value is dropped.
 pub(super) struct Jaeger {
     process: Child,
     /// Address of OTLP over gRPC.
@@ -177,7 +177,7 @@ impl Jaeger {
         spans
     }
 
-    /// Waits for the only such span.
+    /// Waits for the only span with this operation and these tags.
     async fn span(&self, operation: &str, tags: &[(&str, &str)]) -> Span {
         self.spans(operation, tags, 1).await.remove(0)
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::collector::Collector;
 
-/// Variables that make few spans wait, and few go together, so that the queue is soon full.
+/// Variables for a small queue of spans and small exports, so that the queue is soon full.
 const FEW: [(&str, &str); 3] = [
     ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
     ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16"),

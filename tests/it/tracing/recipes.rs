@@ -81,7 +81,7 @@ async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
     let expired = key.user_with("bob", json!({"exp":1_700_000_000}));
     let mut bob = node.ws().bearer(&expired).open().await;
     bob.expect_auth_failed("expired", 4401).await;
-    // After the end of his connection.
+    // A new session is possible only after the end of bob's connection.
     let mut alice = eventually("a place", async || match node.attempt("alice").await {
         Attempt::Open(alice) => Some(alice),
         _ => None,

@@ -57,7 +57,7 @@ async fn what_ends_or_refuses_a_session_names_its_trace() {
 #[tokio::test]
 async fn a_command_that_fails_through_our_fault_names_its_trace() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
-    // A channel that the Redis user may not publish to.
+    // The Redis user may not publish to the channel of this test.
     let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:relay:* &curfew:channel:room:yes";
     redis.run(&user.split(' ').collect::<Vec<_>>()).await;
     let settings = settings(&collector)

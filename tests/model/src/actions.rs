@@ -48,7 +48,8 @@ pub enum Action {
     Ask(usize),
     /// The node sends a heartbeat.
     Beat(usize),
-    /// The node sends a heartbeat over another connection; only without M9.
+    /// The node sends a heartbeat over another connection. Only searches without M9 have this
+    /// action.
     BeatApart(usize),
     /// The node stops running for a while.
     Stop(usize),
@@ -475,7 +476,7 @@ impl State {
         Some(())
     }
 
-    /// True if nothing waits for the network, for Redis, or for a running node.
+    /// True if nothing waits for the network, for Redis, or for a node that runs.
     fn is_quiet(&self) -> bool {
         let is_in_hand = |peer: &Peer| {
             let mut outgoing = peer.outgoing.iter();

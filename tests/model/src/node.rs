@@ -1,4 +1,4 @@
-//! A node: its next message, given the messages it has received.
+//! A node: the requests that it may send next, given the messages that it has received.
 //!
 //! The search of the model and the check of a real node's log use the same functions, so that there
 //! is only one description of a node's permitted steps. The steps have the names of the
@@ -26,7 +26,7 @@ pub struct Node {
     pub heartbeat_age: u8,
     /// The epoch that the node has stored.
     pub epoch: Option<Epoch>,
-    /// The epoch that the node will store once it is synced; only with V4.
+    /// The epoch that the node will store once it is synced; always `None` without V4.
     pub next_epoch: Option<Epoch>,
     /// The primary that the node was last synced with.
     pub known_primary: Option<Primary>,
@@ -301,7 +301,8 @@ impl Node {
         if found.is_none() {
             return Next::Send(Request::NewEpoch);
         }
-        // Another node has renewed the epoch. Without M8 this node then assumes that all is well.
+        // Another node has renewed the epoch. Without M8 this node then assumes that no data was
+        // lost.
         let lacks_all = written_back && rules.reassert_after_loss;
         self.remember(found, rules);
         self.check_primary(primary, lacks_all, rules)

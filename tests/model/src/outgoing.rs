@@ -65,7 +65,7 @@ pub enum Place {
 pub struct Clock {
     /// Index of the server with the clock.
     pub server: usize,
-    /// Number of ticks by which a deadline is late if it is computed with this clock; negative if
+    /// Number of ticks by which a deadline that is computed with this clock is late; negative if
     /// the deadline is early.
     pub late_by: i8,
 }

@@ -104,8 +104,8 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
 }
 
 /// True if a node delivers to its session although the revocation covers it. Always false in
-/// searches whose settings change, because the revocation may not cover the session there. C1 and
-/// C2 are the properties of these searches.
+/// searches whose settings change, because the revocation may not cover the session there. These
+/// searches have the properties C1 and C2 instead.
 fn delivers(node: &Node, protocol: &Protocol) -> bool {
     node.reload.is_none() && node.delivers(&protocol.rules)
 }
@@ -143,7 +143,7 @@ fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
         && node.known_primary == Some(connection.primary)
         && state.is_current(connection)
         && !connection.brings_null_push();
-    // With `reauth` the floor covers lost revocations. I6 tells by when.
+    // With `reauth` the floor covers lost revocations. I6 limits the time until it does.
     let excused = protocol.rules.on_data_loss == OnDataLoss::Reauth && state.lost_for.is_some();
     !bound || state.servers[state.current].revokes() || excused
 }

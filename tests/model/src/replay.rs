@@ -1,6 +1,6 @@
 //! Comparison of a real node's log with the model.
 //!
-//! In tests a node logs its steps on its control connection, one JSON object a line:
+//! In tests a node logs the steps of its control connection. Each line is a JSON object with
 //! `"message":"protocol"`, the `step`, its `generation`, and for some steps more fields. A step
 //! that sends Redis a request is logged when the answer has been processed. Other steps are logged
 //! when they happen, or when the node handles them. Lines that are not about the protocol are
@@ -176,7 +176,7 @@ struct Candidate {
     tracking: bool,
     /// Requests without an answer yet, oldest first.
     awaited: Vec<Request>,
-    /// True if the node has become synced and has not logged it yet.
+    /// True if the node has become synced and has not logged `synced` yet.
     unannounced: bool,
 }
 
@@ -326,7 +326,7 @@ impl Candidate {
         }
         let pushed = pushed.settled();
         if self.unannounced && message == Some(Message::NullPush) {
-            // In this case the push came before the barrier's answer, so the node was never synced.
+            // If the push came before the barrier's answer, the node was never synced.
             let mut unknown = pushed.clone();
             unknown.node.known_primary = None;
             return vec![pushed, unknown];

@@ -9,7 +9,7 @@ pub struct Session {
     pub generation: u64,
     /// True if a push or a reconciliation finds the session.
     pub registered: bool,
-    /// True if a step other than its admission has found the session revoked.
+    /// True if the session was found revoked by a step other than its own admission.
     pub revoked: bool,
     /// True if the session waits for the answer to a push.
     pub suspended: bool,

@@ -1,4 +1,4 @@
-//! Stalls: a process does not run for a while, less than the lease, and then continues without
+//! Stalls: a process does not run for a time shorter than the lease, and then continues without
 //! notice.
 //!
 //! Pushes that arrived meanwhile wait in its socket. The node may do something else before it reads

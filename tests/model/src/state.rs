@@ -73,7 +73,7 @@ pub struct Bounds {
     pub nodes: usize,
     /// Maximum number of each event.
     pub events: Events,
-    /// A node that has made this number of connections makes one more, and then none.
+    /// A node that has made this number of connections makes one more connection, and then none.
     pub generations: u64,
     /// Start of the search.
     pub start: Start,

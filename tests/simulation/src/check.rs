@@ -50,7 +50,7 @@ const PROMPTLY: Duration = Duration::from_millis(700);
 /// of life.
 const NOTICED: Duration = Duration::from_millis(400);
 
-/// Longest time for which a push is in flight.
+/// Longest time for which a push is in flight on a link without faults.
 const ON_ITS_WAY: Duration = Duration::from_millis(60);
 
 /// Time after which every node must know that a wall clock is wrong.
@@ -284,8 +284,8 @@ impl Check<'_> {
                 format!("the token ended at {ends:?}, the clock shows {wall:?}"),
             );
         }
-        // The longest time that the token could have left when it was accepted. It follows from the
-        // earliest clock reading since the token was sent.
+        // The longest lifetime that the token could have left when it was accepted. It is computed
+        // with the earliest time that the node's clock has shown since the token was sent.
         let accepted_by = timeline.accepted(last).unwrap_or(line.at);
         let clocks = self.record.clocks.iter().filter(|(of, ..)| *of == node);
         let set = clocks
@@ -329,8 +329,8 @@ impl Check<'_> {
                 let covers = self
                     .in_force(ban, timeline, std::slice::from_ref(token), line.at)
                     .is_some();
-                // The settings in force may have changed shortly before, so a ban of the tenant
-                // counts in any case.
+                // The settings may have changed shortly before, so a ban of the tenant counts under
+                // any settings.
                 covers || matches!(&ban.target, Target::Tenant(tenant) if *tenant == token.tenant)
             };
             if !self.record.bans.iter().any(named) {
@@ -392,7 +392,7 @@ impl Check<'_> {
     }
 
     /// Each publisher's messages arrive in order, and each once. Publications without the answer
-    /// `ok` are an exception: they may arrive after newer ones.
+    /// `ok` are an exception: they may arrive after newer publications.
     fn order(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
         let mut last: BTreeMap<(ConnectionId, usize), u64> = BTreeMap::new();
         for line in timeline

@@ -381,7 +381,7 @@ impl Client {
         }
         let mut buffer = std::mem::take(&mut this.buffer);
         buffer.extend_from_slice(bytes);
-        // The simulation has no answer to the upgrade, so the stream begins with frames.
+        // The simulation has no upgrade, so the stream begins with frames.
         let mut at = 0;
         while let Some(frame) = frame::first(&buffer[at..]).filter(|frame| frame.whole) {
             Self::take(world, client, connection, frame.opcode, frame.payload);

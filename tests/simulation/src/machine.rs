@@ -81,7 +81,7 @@ pub fn pass(time: Duration) {
     debug_assert!(said.is_pending(), "it yields once");
 }
 
-/// Gives the watch the opportunity to stop the running node.
+/// Calls the watch, which may stop the running node.
 pub fn at(point: Point) {
     let watch = WATCH.with_borrow(Clone::clone);
     if let Some(watch) = watch {

@@ -170,7 +170,7 @@ fn without_acts(mut plan: Plan, without: &[usize]) -> Plan {
     plan
 }
 
-/// Prints the seed's plan without the acts that a violation does not need.
+/// Prints the seed's plan without the acts that are not needed to break the promise.
 fn shrink(seed: u64) -> ExitCode {
     let whole = Plan::of(seed);
     let broken = |without: &[usize]| {

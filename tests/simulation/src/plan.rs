@@ -177,8 +177,8 @@ impl Plan {
         let nodes = random.usize(1..=3);
         let troubled_for = random.u64(4_000..14_000);
         let count = random.usize(2..=9);
-        // Most runs have few kinds of faults, so that events can happen that need some part to
-        // work.
+        // Most runs have few kinds of faults, because some events can happen only while a part of
+        // the system works.
         let kinds: Vec<u8> = (0..random.usize(1..=4))
             .map(|_| random.u8(..FAULTS))
             .collect();

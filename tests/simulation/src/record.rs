@@ -39,7 +39,8 @@ pub struct Record {
     pub vault: bool,
     /// Periods of trouble.
     pub troubles: Vec<Trouble>,
-    /// The losses of data: the time at which Redis returned, and the time from which its data is.
+    /// The losses of data: the time at which Redis returned, and the earlier time whose data it
+    /// has.
     pub losses: Vec<(Duration, Duration)>,
     /// Answers to revocations through a node.
     pub receipts: Vec<Receipt>,

@@ -6,9 +6,9 @@
 //! Knows nothing of: sockets, clocks, threads. The caller passes the time and carries the bytes.
 //! Start at [`Server::receive`].
 //!
-//! A turn of Redis' event loop is the time between two calls of [`Server::take_output`]. Commands
-//! of several connections may run in one turn. Connections that track keys by prefix get their
-//! invalidations at the end of the turn, after every reply.
+//! A turn is one iteration of Redis' event loop: the time between two calls of
+//! [`Server::take_output`]. Commands of several connections may run in one turn. Connections that
+//! track keys by prefix get their invalidations at the end of the turn, after every reply.
 
 mod call;
 mod client;
@@ -231,7 +231,7 @@ impl Server {
 
     // Time.
 
-    /// Time of the next expiry. From then on no reader sees the key.
+    /// Time of the next expiry of a key. From then on no reader sees the key.
     pub fn next_expiry(&self) -> Option<Duration> {
         if self.replica {
             return None;

@@ -87,7 +87,7 @@ async fn play(plan: &Plan) -> Outcome {
     shared.set_plan(move |shared| stage.go_on(shared));
 
     shared.run_until(plan.troubled_until).await;
-    // This time is later than planned if everything was stopped.
+    // This time is later than planned if all code stood still for a while.
     let calm_at = elapsed();
     calm(&shared);
     shared.run_until(calm_at + RECOVERY).await;

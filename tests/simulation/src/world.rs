@@ -31,8 +31,8 @@ pub use server::{Comeback, Host, RedisDial};
 pub enum Event {
     /// Bytes may have arrived at one end of a connection.
     Arrive(ConnectionId, Direction),
-    /// A turn of Redis' event loop ends. In it Redis has executed every command that arrived at the
-    /// same time.
+    /// A turn of Redis' event loop ends. In this turn, Redis has executed every command that
+    /// arrived at the same time.
     Turn,
     /// A key of Redis may have expired.
     Expire,
@@ -354,8 +354,8 @@ impl World {
 impl Inner {
     /// Caches the state that is checked at every point in the running process's code.
     fn look(&self, node: Option<usize>) {
-        // The world is borrowed only while the world itself starts a node. That code is not
-        // stopped.
+        // The world is already borrowed only while it starts a node. The node's code is not stopped
+        // at such a point.
         let Ok(world) = self.world.try_borrow() else {
             return;
         };

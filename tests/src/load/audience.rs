@@ -17,10 +17,10 @@ use super::{Moment, Queues};
 /// Size of one read.
 const READ_BYTES: usize = 256 * 1024;
 
-/// Maximum number of reads of one client before the next client has its turn.
+/// Maximum number of reads of one client before the next client is read.
 const READS: usize = 4;
 
-/// Pause after a turn in which no client had data.
+/// Pause after a round in which no client had data.
 const TURN: Duration = Duration::from_millis(1);
 
 /// Start of a publication's frame.
@@ -149,8 +149,8 @@ impl Audience {
         marked.await.expect("the reading thread runs")
     }
 
-    /// The longest time between the two moments without a look at the clients. The machine
-    /// prevented this thread from running for at most this time.
+    /// The longest time between the two moments in which the thread did not look at the clients. It
+    /// is an upper bound of the time in which the machine did not schedule the thread.
     pub fn longest_gap(&self, from: Moment, to: Moment) -> Duration {
         let looks = self.shared.looks.lock();
         let looks = looks.iter().copied();
@@ -234,7 +234,7 @@ fn read(mut seats: Vec<Seat>, shared: &Shared) {
         for seat in &mut seats {
             idle &= !seat.look(&mut buffer);
         }
-        // This thread itself makes the marks, so nothing is read meanwhile.
+        // The reading thread itself makes the marks, so it reads nothing meanwhile.
         for waiting in shared.marks.lock().drain(..) {
             // The send fails if the caller no longer waits, and the mark is then not needed.
             drop(waiting.send(mark(&seats)));

@@ -17,7 +17,7 @@ use super::Moment;
 /// Number of publications that one client writes at once.
 const BATCH: usize = 16;
 
-/// Pause after a turn in which no socket accepted bytes.
+/// Pause after a round in which no socket accepted bytes.
 const TURN: Duration = Duration::from_micros(500);
 
 /// Size of one read of answers.

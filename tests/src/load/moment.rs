@@ -41,8 +41,8 @@ impl Moment {
         format!(r#""t":"{}""#, self.digits())
     }
 
-    /// The moment in a publication's text. `at` is the moment's offset in the last text, where it
-    /// is looked for first, because all publications of one channel have the same offset. `at` is
+    /// The moment in a publication's text. `at` is the moment's offset in the last text. This
+    /// offset is tried first, because it is the same in all publications of one channel. `at` is
     /// updated.
     pub(super) fn found_in(text: &[u8], at: &mut usize) -> Option<Self> {
         let is_here = |at: usize| text.get(at..at + MARK.len()) == Some(MARK);

@@ -44,8 +44,8 @@ struct WitnessRecord {
 }
 
 /// Subscribes at a Redis server, without a node, and records the publications. Redis sends messages
-/// to one connection in the order of execution. A publication behind a tick was therefore executed
-/// after the tick was sent, no matter when the publication and the tick are read.
+/// to one connection in the order of execution. A publication that follows a tick was therefore
+/// executed after the tick was sent, no matter when the two are read.
 #[derive(Debug)]
 pub struct Witness {
     seen: Arc<Mutex<WitnessRecord>>,

@@ -10,8 +10,8 @@ use crate::token::TokenClaims;
 
 impl Issuers {
     /// Finds the issuer that must verify an access token: the issuer that `iss` names. If several
-    /// issuers have this `iss`, the first whose audience is in `aud` is chosen. A token without
-    /// `iss` is matched by `kid`. Nothing is verified yet.
+    /// issuers have this `iss`, the first whose audience is in `aud` is chosen. For a token without
+    /// `iss`, the issuer with a key named `kid` is chosen. Nothing is verified yet.
     pub(crate) fn find(
         &self,
         claims: &TokenClaims<'_>,

@@ -21,7 +21,7 @@ pub struct IssuerSummary {
     /// The accepted values of other claims.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub required_claims: BTreeMap<String, Vec<String>>,
-    /// Every algorithm that some key of the issuer can be used with.
+    /// Every algorithm that at least one key of the issuer can be used with.
     pub algorithms: Vec<Algorithm>,
     /// The keys.
     pub keys: Vec<KeySummary>,
@@ -37,11 +37,11 @@ pub struct IssuerSummary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastReport>,
     /// The number of reports on this node that wait for the issuer's keys. A stranger may have sent
-    /// some in the issuer's name.
+    /// some of these reports in the issuer's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting_reports: usize,
-    /// The last state of the issuer's event stream that was reported to this node; absent if none
-    /// was.
+    /// The state of the issuer's event stream, as last reported to this node; absent without a
+    /// report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamStatus>,
 }

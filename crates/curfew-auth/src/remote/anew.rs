@@ -27,7 +27,8 @@ impl RemoteKeys {
         let mut ended = self.ended.subscribe();
         let mut is_new = {
             let state = self.state();
-            // Marked as seen under the lock: a fetch that has ended by now began before this call.
+            // The count is marked as seen under the lock, because every fetch that has ended by now
+            // began before this call.
             ended.borrow_and_update();
             !matches!(state.phase, Phase::Fetching)
         };

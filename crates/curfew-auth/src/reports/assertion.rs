@@ -83,7 +83,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// The value is not a subject, the issuer may not name it, or no session can be found by it.
+    /// The value is not a subject, the issuer may not report this subject, or no session can be
+    /// found by the subject.
     pub fn revoked_subjects(
         &self,
         revoker: &Revoker,

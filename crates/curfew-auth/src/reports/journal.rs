@@ -37,7 +37,7 @@ pub enum StreamStatus {
     Disabled,
 }
 
-/// Reports to this node, by the issuer's configured name. Other nodes receive other reports.
+/// Reports to this node, by the issuer's configured name. A report to another node is not listed.
 #[derive(Debug, Default)]
 pub(crate) struct Journal(Mutex<BTreeMap<Box<str>, Entry>>);
 
@@ -154,7 +154,8 @@ impl Authenticator {
         failures.or_default().note_event(why.into())
     }
 
-    /// Records how many reports wait for the keys of `issuer`, given by its configured name.
+    /// Records `count`, the number of reports that wait for the keys of `issuer`, given by its
+    /// configured name.
     pub fn note_waiting_reports(&self, issuer: &str, count: usize) {
         let mut entries = self.journal().entries();
         entries.entry(issuer.into()).or_default().waiting = count;

@@ -17,9 +17,10 @@ use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, EventStream, VerifyError};
 
-/// Earliest time of an event, in Unix seconds. An earlier time has less than ten digits, which a
-/// revocation's value does not recognise as a time. Such a revocation would end newer access too.
-/// Only clocks that were never set send such times.
+/// Earliest time of an event, in Unix seconds. An earlier time has less than ten digits, and a
+/// number of less than ten digits does not count as a time in a revocation's value. Such a
+/// revocation would end newer access too. Only a transmitter whose clock was never set sends an
+/// earlier time.
 const EARLIEST: u64 = 1_000_000_000;
 
 /// The content of a good security event token.
@@ -38,7 +39,7 @@ pub struct SecurityEvent {
 pub enum Effect {
     /// Access ends.
     End {
-        /// The names of one user or one login.
+        /// The subjects, which all name the same user, token or login.
         subjects: Vec<ReportSubject>,
         /// The time of the event in Unix seconds. Newer tokens stay valid, except for subjects that
         /// cannot return.
@@ -152,7 +153,7 @@ fn judge(
     }
     let events = claims.events.as_ref().ok_or_else(|| missing("events"))?;
     let (event, members) = only_event(events)?;
-    // RISC's older events carry the subject inside the event.
+    // Older RISC events contain the subject inside the event.
     let subject = claims.subject.as_ref().or_else(|| members.get("subject"));
     let at = || {
         let happened_at = claims.happened_at.map(Date::up);

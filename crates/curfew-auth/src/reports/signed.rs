@@ -67,8 +67,8 @@ impl Issuers {
     /// Reads a token, finds its issuer by `iss`, and verifies its signature. `rules` returns the
     /// issuer's rules for tokens of this type, or `None` if the issuer may not send them. `judge`
     /// checks the claims. A refusal by `judge` names the issuer as signer only after the signature
-    /// is verified. If the key is missing, the verdict stays secret. The sender should then repeat
-    /// the report, because the issuer may have a newer key.
+    /// is verified. If the key is missing, the verdict of `judge` is not disclosed. The sender
+    /// should then repeat the report, because the issuer may have a newer key.
     pub(crate) fn signed_report<'i, C: ReportClaims, R, T>(
         &'i self,
         token: &str,

@@ -85,8 +85,8 @@ pub(super) enum SubjectMatch {
 }
 
 impl ReportRules {
-    /// Finds the subjects of a report. One member of a complex subject is used; if the subject has
-    /// any other `critical` member, nothing is found.
+    /// Finds the subjects of a report. Only one member of a complex subject is used. If the subject
+    /// has another member that is `critical`, nothing is found.
     ///
     /// # Errors
     ///
@@ -192,8 +192,9 @@ impl ReportRules {
         }
     }
 
-    /// Finds a complex subject, whose members describe one principal (§3.3.1). The session is the
-    /// most exact member. A tenant contains many users, so it is used only alone.
+    /// Finds a complex subject, whose members describe one principal (§3.3.1). The member `session`
+    /// is preferred, because it is the most exact. The member `tenant` is used only if it is the
+    /// only member, because a tenant contains many users.
     fn find_complex(
         &self,
         members: &Map<String, Value>,
@@ -255,8 +256,8 @@ impl ReportRules {
         }
     }
 
-    /// The `sub` of a subject: a text or, with `auth.numeric_subjects`, an integer. Tokens of
-    /// providers that number their users have integers too.
+    /// The `sub` of a subject: a text or, with `auth.numeric_subjects`, an integer. Providers that
+    /// number their users write integers into tokens too.
     fn user<'a>(&self, members: &'a Map<String, Value>) -> Result<Cow<'a, str>, AuthError> {
         match members.get("sub") {
             Some(Value::Number(number)) if self.numeric_subjects && !number.is_f64() => {

@@ -95,9 +95,9 @@ struct Kind<'a> {
     /// Dex's ID tokens.
     has_hash: bool,
     /// True if the token has `nonce`, which an ID token copies from its request (§2). Keycloak's
-    /// access tokens have it too before version 25, and later with the mapper for older clients,
-    /// but their `typ` is `Bearer`. Dex and authentik put `nonce` in access tokens and ID tokens,
-    /// and mark neither type.
+    /// access tokens have it too (before version 25, and in later versions with the mapper for
+    /// older clients), but their `typ` is `Bearer`. Dex and authentik put `nonce` in access tokens
+    /// and ID tokens, and mark neither type.
     has_nonce: bool,
     /// Keycloak's type: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
     typ: Option<Cow<'a, str>>,
@@ -147,8 +147,9 @@ impl<'a> TokenClaims<'a> {
 }
 
 impl TokenClaims<'_> {
-    /// The type of this token if its claims show that it is not an access token. `says_access` is
-    /// true if the header states an access token (RFC 9068 §2.1); a `nonce` is then allowed.
+    /// The type of this token, if the claims show that the token is not an access token.
+    /// `says_access` is true if the header states an access token (RFC 9068 §2.1); a `nonce` is
+    /// then allowed.
     pub(crate) fn other_kind(&self, says_access: bool) -> Option<OtherKind> {
         let kind = &self.kind;
         let typ = kind.typ.as_deref();

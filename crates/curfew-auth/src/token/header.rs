@@ -73,7 +73,7 @@ impl<'a> Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Reads only the signature parameters of a header.
+    /// Reads only the signature parameters of a header, and ignores `typ`.
     pub(crate) fn of_signature(text: &'a str) -> Option<Self> {
         let mut signature = Signature::default();
         json::read(text, &mut signature).ok()?;
@@ -143,7 +143,7 @@ impl TokenType {
         }
     }
 
-    /// The refusal of a token with any other `typ`.
+    /// The text of the refusal of a token whose `typ` does not fit this purpose.
     fn others(self) -> &'static str {
         match self {
             Self::Access => "the token's typ is neither JWT nor at+jwt",

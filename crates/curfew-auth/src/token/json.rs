@@ -14,10 +14,11 @@ const RULES: Rules = Rules {
     strict: true,
 };
 
-/// NumericDates must be below this (year 36812), far from any overflow.
+/// A NumericDate must be less than this number (year 36812), so that no sum of times overflows.
 const DATE_END: u64 = 1 << 40;
 
-/// Numbers from [`DATE_END`] up to this are milliseconds of dates until the year 5138.
+/// A number from [`DATE_END`] up to this number is taken for a date in milliseconds, before the
+/// year 5138.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
 /// The fault of a member, in the words sent to the client.

@@ -36,8 +36,8 @@ pub(super) async fn keep(
                 connections.stale.notify_one();
             }
             let news = connections.core.status.set_no_commands(fault.to_string());
-            // This fault is a warning, because nothing else shows the operator that the Redis user
-            // lacks a permission.
+            // This fault is logged as a warning, because nothing else shows the operator that the
+            // Redis user lacks a permission.
             if news && fault.code() == Some("NOPERM") {
                 warn!(redis = %server.address, error = %fault, "no connection for commands");
             } else {
@@ -76,7 +76,8 @@ async fn serve(
     let mut connection = connector
         .connect(&server.address, Login::Server, Some(pushes))
         .await?;
-    // A notification from before this point is about an earlier connection, so it is consumed here.
+    // A notification that was sent before this point is about an earlier connection, so it is
+    // consumed here.
     let mut broken = pin!(server.broken.notified());
     if broken.as_mut().enable() {
         broken.set(server.broken.notified());
@@ -100,8 +101,7 @@ async fn serve(
         let core = &connections.core;
         match missing_rights(&core.keys, &mut connection, cluster).await {
             Ok(commands) => core.channels.set_missing(&server.address, commands),
-            // The connection works without this check. Only the log line about missing rights is
-            // lost.
+            // The connection works without this check, which only logs missing rights.
             Err(fault) => debug!(redis = %server.address, error = %fault, "rights not asked for"),
         }
         loop {

@@ -39,7 +39,7 @@ impl Connections {
         server.carries.compare_and_swap(&Some(carried), kept);
     }
 
-    /// Notes an interruption for the channels whose names at Redis are such.
+    /// Notes an interruption for each wanted channel whose name at Redis is missed by `is_missed`.
     fn note(&self, is_missed: impl Fn(&[u8]) -> bool) {
         // Every task that holds both locks takes `wanted` first.
         let wanted = self.wanted.lock();

@@ -52,7 +52,8 @@ impl Comparison {
 
 impl Control {
     /// Begins to compare every session, including those that are opening. It replaces an unfinished
-    /// comparison. The tasks that wait for the unfinished one wait for the new one.
+    /// comparison. The tasks that wait for the unfinished comparison then wait for the new
+    /// comparison.
     pub(super) fn start_comparison(
         &mut self,
         generation: &mut Generation,

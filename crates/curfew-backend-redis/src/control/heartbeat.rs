@@ -1,5 +1,5 @@
-//! The heartbeat: a write that a stale primary refuses, and then a second round trip. The lease
-//! begins at the time just before the write was sent.
+//! The heartbeat: a write that a replaced primary refuses, and then a second round trip. The lease
+//! begins at the time just before the write is sent.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ impl Control {
         let (sent_at, stretch) = (boottime(), self.core.lease.stretch());
         let connection = &mut generation.connection;
         let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
-        // `GET` returns the earlier value. If there was none, other nodes may have taken this node
-        // for dead.
+        // `GET` returns the earlier value. If there was no earlier value, other nodes may have
+        // taken this node for dead.
         let before: Option<String> = cmd("SET")
             .arg(self.core.keys.heartbeat(self.core.node))
             .arg(self.core.node.to_string())
@@ -48,8 +48,8 @@ impl Control {
         self.compare_clocks(time, sent_at);
         if before.is_none() && self.registered {
             // The node was disconnected for longer than its heartbeat lasts, so other nodes may
-            // have removed its records. Another cause is that the data was replaced without a push,
-            // as by `SWAPDB`.
+            // have removed its records. Another possible cause is that the data was replaced
+            // without a push, for example by `SWAPDB`.
             warn!(
                 "this node's lease was missing in redis; sessions are compared and records written again"
             );
@@ -60,10 +60,12 @@ impl Control {
         self.registered = true;
         self.forget_gone(generation);
         self.forget_counted();
-        // A third of the lease at most, so that two lost heartbeats do not end it.
+        // The interval is at most a third of the lease, so that two lost heartbeats do not end the
+        // lease.
         generation.next_heartbeat = started + HEARTBEAT.min(self.core.config.lease / 3);
         if !self.renew_lease(generation, sent_at + self.core.config.lease, stretch) {
-            // This process was paused meanwhile, so the answers may be older than the pause.
+            // This process was paused during the heartbeat, so the answers may be older than the
+            // pause.
             generation.beat_next();
         }
         Ok(())

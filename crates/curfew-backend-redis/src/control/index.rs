@@ -44,7 +44,7 @@ impl Control {
             || !generation.sweep.is_empty()
     }
 
-    /// True if records wait and the delay after a failure has passed.
+    /// True if records wait to be written, and the delay after a failure has passed.
     fn can_rewrite(&self) -> bool {
         !self.rewrite.is_empty() && Instant::now() >= self.rewrite_at
     }
@@ -223,9 +223,10 @@ impl Control {
         self.note_gone(generation, gone).await
     }
 
-    /// Rewrites these sessions' entries in channel presence. The heartbeat does not wait for them:
-    /// a session may have many. The comparison with the node's notes of its entries detects
-    /// other failures.
+    /// Writes the presence entries of these sessions again, in a task of its own: a session may
+    /// have many entries, and the heartbeat must not wait for them. The task tries again only if
+    /// the lease is over. After any other failure, the comparison of presence entries finds the
+    /// missing entries.
     fn rewrite_presence(&self, sessions: Vec<SessionId>) {
         let connections = Arc::clone(&self.connections);
         self.core.spawn(async move {

@@ -145,8 +145,8 @@ impl Control {
         Ok(ends.into_iter().map(score).collect())
     }
 
-    /// True if this server holds the key. In a cluster, a key without the braces may be on any
-    /// server.
+    /// True if the key is on the server of the control connection. In a cluster, a key without the
+    /// braces may be on any server.
     fn is_here(&self, name: &[u8]) -> bool {
         !self.connections.is_cluster()
             || name.starts_with(self.core.keys.revoked_prefix().as_bytes())
@@ -157,7 +157,7 @@ impl Control {
         self.nameless.len() < MAX_REMEMBERED && self.nameless.insert(name.to_vec())
     }
 
-    /// Logs which of the newly known keys can match no session.
+    /// Logs the newly known keys that can match no session.
     pub(super) fn tell_of_new<'a>(&self, new: impl Iterator<Item = &'a SpelledKey>) {
         let is_kind = |kind: &str| self.core.local.is_kind(kind);
         let reasons = new.filter_map(|written| written.key.ineffective(written.spelling, is_kind));

@@ -17,8 +17,8 @@ const EVERYONE: &[u8] = b"1";
 /// Longest value that is parsed, in bytes. A longer value covers every token.
 pub(super) const MAX_VALUE_BYTES: usize = 4096;
 
-/// Maximum number of keys that admissions have reported and that wait to be read. A key that finds
-/// no room is reported again by the next admission that it covers.
+/// Maximum number of keys that admissions have reported and that wait to be read. A key for which
+/// there is no room is reported again by the next admission of a session that it covers.
 const MAX_MET: usize = 100_000;
 
 /// A revocation as Redis stores it.
@@ -158,7 +158,7 @@ impl KnownRevocations {
         let SpelledKey { key, spelling } = written;
         let mut book = self.book.write();
         let earlier = book.known.remove_entry(key);
-        // The new spelling may be the first that reveals the plain value.
+        // The new spelling may be the first spelling that shows the plain value.
         let (key, mut spellings) = match earlier {
             Some((earlier, spellings)) if key.plain_value().is_none() => (earlier, spellings),
             Some((_, spellings)) => (key.clone(), spellings),
@@ -312,7 +312,8 @@ impl KnownRevocations {
 
     /// Puts keys back that were taken and could not be read.
     pub(super) fn meet_again(&self, keys: Vec<RevocationKey>) {
-        // May exceed `MAX_MET`: these keys were counted before they were taken.
+        // The set may then exceed `MAX_MET`, because other keys may have taken the room of these
+        // keys.
         self.met.lock().extend(keys);
     }
 
@@ -321,7 +322,8 @@ impl KnownRevocations {
         *self.pushes.lock() = pushes;
     }
 
-    /// Holds back the session with these keys as long as at least one of the keys waits to be read.
+    /// Holds back the session with these keys for as long as at least one of the keys waits to be
+    /// read.
     pub(crate) fn hold(&self, keys: &[RevocationKey]) {
         // The lock is released before the call, because `hold` takes the locks of the pushes and of
         // the hub.

@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 10;
 /// The number of commands that write a revocation: one for the key, one for the index.
 const WRITES: usize = 2;
 
-/// Maximum number of revocations whose ended sessions are stored for receipts at a time.
+/// Maximum number of revocations for which the ended sessions are stored until the receipt.
 const MAX_COUNTED: usize = 4096;
 
 /// Time after which a disconnected replica no longer counts as expected.
@@ -279,8 +279,8 @@ impl Control {
         for (written, known) in &found {
             ended.join(self.apply(&written.revoked(known), learned));
         }
-        // The question comes after the revocation was applied, because a reload in between may have
-        // hidden sessions from the revocation.
+        // `finds` is called after the revocation was applied, because a reload during the
+        // application may have hidden sessions from the revocation.
         let finds = self.core.events.finds(key.kind());
         self.note_found(generation, &found).await?;
         if !finds {

@@ -41,7 +41,7 @@ pub(super) struct Pushes {
     core: Arc<Core>,
     /// The prefix of the keys of revocations.
     prefix: String,
-    /// The prefix of such a key that was written without the braces.
+    /// The prefix of the key of a revocation that was written without the braces.
     unbraced_prefix: String,
     state: Mutex<PendingPushes>,
     /// Notified by each push.
@@ -172,15 +172,16 @@ impl Pushes {
         let mut state = self.state.lock();
         if let Some((waiting, touched)) = state.keys.remove_entry(&key) {
             // The key's sessions are held back already, including sessions registered after the
-            // earlier push: see [`Pushes::hold`]. They stay held back until the key is read. Of the
-            // two keys, one that shows the plain value is stored.
+            // earlier push: see [`Pushes::hold`]. They stay held back until the key is read. If
+            // only one of the two spellings shows the plain value, the key is stored in this
+            // spelling.
             let known = waiting.plain_value().is_some();
             state
                 .keys
                 .insert(if known { waiting } else { key }, touched);
             return;
         }
-        // The lock is released, because `suspend` takes the locks of the hub.
+        // The lock is released here, because `suspend` takes the locks of the hub.
         drop(state);
         // The sessions are held back before the key is queued. If the key were queued first, a
         // heartbeat on its way could let messages through to them.
@@ -212,7 +213,8 @@ impl Pushes {
             return;
         }
         let Some(session) = keys.iter().find(|key| key.kind() == "session") else {
-            // Every session has a key of this kind. Without it there is nothing to hold back.
+            // The list of keys contains no key that identifies the session, so no session can be
+            // held back.
             return;
         };
         for key in keys {

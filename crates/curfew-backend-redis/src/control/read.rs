@@ -158,7 +158,7 @@ async fn read_group(
     Ok(known)
 }
 
-/// Finds which of these names exist as keys. Returns each with the index of its name in the list.
+/// Finds the names under which a key exists. Returns the index of each such name in the list.
 pub(crate) async fn find_names(
     connection: &mut Connection,
     names: &[Vec<u8>],
@@ -186,7 +186,7 @@ pub(crate) async fn find_names(
     Ok(found.filter_map(|(at, known)| Some((at, known?))).collect())
 }
 
-/// Finds which of these keys exist, in every spelling.
+/// Finds the keys that exist, in every spelling.
 pub(super) async fn find(
     connection: &mut Connection,
     keys: &Keys,

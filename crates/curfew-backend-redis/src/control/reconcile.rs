@@ -46,7 +46,7 @@ impl Control {
         self.note_found(generation, &found).await
     }
 
-    /// Finds which of the sessions' keys exist, over a clone of the connection.
+    /// Finds the keys of these sessions that exist in Redis, over a clone of the connection.
     async fn find_over(
         &self,
         mut connection: Connection,

@@ -1,5 +1,5 @@
-//! From connection to lease: turn tracking on, read the epoch, write revocations back, compare
-//! sessions.
+//! The steps from a connection to its lease: turn tracking on, read the epoch, write revocations
+//! back, compare sessions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -168,7 +168,7 @@ impl Control {
             // Other nodes may know revocations that this node does not.
             time::sleep(OTHERS_WRITE_BACK).await;
         }
-        // Sessions are compared before the heartbeat: its lease permits delivery to all of them.
+        // Sessions are compared first: the heartbeat's lease permits delivery to all of them.
         self.reconcile(generation).await?;
         self.beat(generation).await?;
         if generation.pushes.has_lost_track() {

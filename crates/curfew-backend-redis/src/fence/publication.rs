@@ -10,8 +10,9 @@ use tokio::sync::oneshot;
 use crate::fault::Fault;
 use crate::streams::NewEntry;
 
-/// A publication on its way to Redis, with the sender of the answer to its publisher. A publication
-/// that is dropped without an answer answers that it was not sent, or that its outcome is unknown.
+/// A publication on its way to Redis, with the sender of the answer to its publisher. If a
+/// publication is dropped without an answer, the publisher is told that it was not sent, or that
+/// its outcome is unknown.
 pub(crate) struct Publication {
     /// The channel's name at Redis.
     pub(super) channel: String,
@@ -104,8 +105,8 @@ impl Run {
         self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::LeaseOver))));
     }
 
-    /// Refuses the publications that Redis did not accept. `refused` holds the index and the error
-    /// of each, in turn.
+    /// Refuses the publications that Redis did not accept. `refused` holds two values for each: its
+    /// index, then its error.
     pub(super) fn refuse(&mut self, refused: Vec<Value>) {
         let mut refused = refused.into_iter();
         while let (Some(place), Some(error)) = (refused.next(), refused.next()) {

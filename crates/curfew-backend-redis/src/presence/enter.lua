@@ -9,7 +9,7 @@ if time[1] * 1000000 + time[2] > tonumber(ARGV[5]) then
 end
 local before = redis.call('HGET', KEYS[1], ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  -- The hash of sessions is gone, so the hash of users may have outdated counts.
+  -- The hash of sessions does not exist, so the hash of users may have outdated counts.
   redis.call('DEL', KEYS[2])
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])

@@ -1,7 +1,7 @@
 
 -- ARGV: the server's id and a fresh epoch; the lifetime of the position in milliseconds; the
--- caller's position in the stream; `after`, `before` or `top`. Two arguments follow `after` and
--- `before`: an offset, and the largest number of publications to read.
+-- caller's position in the stream; `after`, `before` or `top`. Two arguments follow `after` or
+-- `before`: an offset, and the maximum number of publications.
 --
 -- Answers with the server's id, the epoch, the top, and the entries.
 local epoch, top, server = position(ARGV[1], ARGV[2], ARGV[3], ARGV[4])

@@ -40,7 +40,7 @@ local function position(known, fresh, lifetime, seen)
   end
   local is_whole = epoch and top and server == known
   if is_whole and string.sub(seen, 1, #epoch + 1) == epoch .. ':' then
-    -- A lower top means that older data were loaded without a restart.
+    -- A top below the caller's position means that Redis has loaded older data.
     is_whole = tonumber(string.sub(seen, #epoch + 2)) <= top
   end
   if is_whole then

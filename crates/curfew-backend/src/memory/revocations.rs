@@ -55,8 +55,8 @@ impl Revocations for Memory {
             self.events.revoked_nobody(&key, &revocation);
         }
         let node = self.node.lock().node;
-        // The question comes after the revocation was applied, because a reload in between may have
-        // hidden sessions from the revocation.
+        // `finds` is called after the revocation was applied, because a reload during the
+        // application may have hidden sessions from the revocation.
         let found = self.events.finds(key.kind());
         let confirmed: HashSet<_> = found.then_some(node).into_iter().collect();
         let receipt = Receipt {

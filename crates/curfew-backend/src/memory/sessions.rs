@@ -164,8 +164,8 @@ impl Records {
         Some(record)
     }
 
-    /// Sweeps if a sweep is due. A node closes its sessions when they end, so a sweep removes only
-    /// records that a fault has left behind.
+    /// Sweeps if a sweep is due. A node removes the record of a session that ends, so a sweep finds
+    /// only records that a fault has left behind.
     fn sweep_when_due(&mut self, now: Duration) {
         match self.until_sweep.checked_sub(1) {
             Some(left) => self.until_sweep = left,

@@ -38,7 +38,8 @@ struct Shelves {
     bytes: usize,
 }
 
-/// A stream, with its size and its last use, by which the store makes room.
+/// A stream, with its size and the time of its last use. The store removes streams by these two
+/// values.
 #[derive(Debug)]
 struct Shelf {
     stream: Arc<Mutex<Stream>>,

@@ -10,7 +10,7 @@ pub(super) enum Verdict {
     Refused,
     /// The command is answered with the error that has this number.
     Form(u32),
-    /// The command is accepted. The fields are its id, and the command in the words of [`told`].
+    /// The command is accepted. The fields are the command's id, and its description by [`told`].
     Command(u32, String),
 }
 
@@ -87,7 +87,7 @@ fn place(epoch: &str, offset: u64) -> String {
     format!("{epoch}:{}", offset.min(MAX_OFFSET))
 }
 
-/// The options in the words of [`Subscribe::told`].
+/// The options in the form of [`Subscribe::told`].
 fn options(options: &SubscribeOptions<'_>) -> String {
     let since = options
         .since
@@ -111,7 +111,7 @@ fn position(epoch: Epoch, offset: u64) -> String {
     format!("{epoch}:{offset}")
 }
 
-/// Describes a decoded command in words. Equal commands have the same words.
+/// Describes a decoded command as text. Equal commands have the same text.
 pub(super) fn told(command: &Command<'_>) -> String {
     let name = command.name();
     match command {
@@ -181,8 +181,8 @@ pub(super) fn verdict(id: u32, has_send: bool, request: Option<Request>) -> Verd
 }
 
 impl Request {
-    /// The command in the words of [`told`], or the number of its error. The number 0 means that
-    /// the connection closes.
+    /// The description of the command by [`told`], or the number of its error. The number 0 means
+    /// that the connection closes.
     fn judge(self) -> Result<String, u32> {
         let (needs_channel, channel) = match &self {
             Self::Subscribe(Subscribe { channel, .. })

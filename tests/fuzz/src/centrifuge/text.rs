@@ -161,7 +161,7 @@ fn number<T: TryFrom<i128> + Default>(raw: Option<&RawValue>) -> Option<T> {
         return Some(T::default());
     };
     let (text, digits) = (raw.get(), raw.get().trim_start_matches('-'));
-    // A minus sign is allowed only for types with negative values.
+    // A type without negative values allows no minus sign.
     let has_sign = text.starts_with('-') && T::try_from(-1).is_err();
     let is_whole = !has_sign && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_whole.then_some(())?;

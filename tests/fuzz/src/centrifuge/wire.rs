@@ -14,7 +14,7 @@ macro_rules! messages {
 }
 
 messages! {
-    // The requests stay bytes, and are parsed where they are used.
+    // The requests stay bytes, and are parsed only when they are used.
     Command {
         #[prost(uint32, tag = "1")] id: u32,
         #[prost(bytes = "vec", optional, tag = "4")] connect: Option<Vec<u8>>,

@@ -1,5 +1,5 @@
-//! A second decoder for RFC 6455. It reads one byte after the other, and keeps only its state in
-//! between.
+//! A second decoder for RFC 6455. It reads the input byte by byte, and has no buffer of undecoded
+//! bytes.
 
 use curfew_ws::ProtocolError;
 

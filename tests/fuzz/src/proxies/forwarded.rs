@@ -63,7 +63,8 @@ fn token(bytes: &mut Bytes<'_>) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// Reads the rest of a quoted string. Only ASCII is accepted, because addresses are ASCII.
+/// Reads a quoted string after its opening quote. Only ASCII is accepted, because addresses are
+/// ASCII.
 fn quoted(bytes: &mut Bytes<'_>) -> Option<String> {
     let mut text = String::new();
     loop {

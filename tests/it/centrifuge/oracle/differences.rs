@@ -113,8 +113,8 @@ fn without(these: &[String], others: &[String]) -> Vec<String> {
     left
 }
 
-/// Removes known differences from the found ones. The rest are new ones, by script and encoding,
-/// and entries that no longer apply.
+/// Removes known differences from the found ones. Returns the new differences, by script and
+/// encoding, and the known entries that no longer apply.
 pub(super) fn unexplained(
     mut found: BTreeMap<(String, Encoding), Lines>,
     known: &[Known],

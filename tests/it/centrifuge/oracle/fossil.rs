@@ -1,4 +1,4 @@
-//! Patches of delta compression, applied as by a client.
+//! Applies patches of delta compression, as a client does.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -32,7 +32,7 @@ pub(super) enum Said {
     Unreadable(String),
     /// A close frame.
     Close(u16, String),
-    /// The end of the stream without one.
+    /// The end of the stream without a close frame.
     End,
 }
 
@@ -195,7 +195,7 @@ impl Line {
         self.marked
     }
 
-    /// Waits for an event, or for this long.
+    /// Waits for an event, but at most `patience`.
     pub(super) async fn listen_once(&mut self, patience: Duration) {
         let before = (self.heard.len(), self.due, self.marked);
         let now = |line: &Self| (line.heard.len(), line.due, line.marked);
@@ -208,7 +208,7 @@ impl Line {
             .await;
     }
 
-    /// Waits until no event comes for this long.
+    /// Waits until no event has come for the time `quiet`.
     pub(super) async fn until_quiet(&mut self, quiet: Duration) {
         loop {
             let before = self.heard.len();

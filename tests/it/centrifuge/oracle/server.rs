@@ -17,7 +17,7 @@ pub(super) enum Server {
     Centrifugo(Centrifugo),
 }
 
-/// A Centrifugo, killed when dropped.
+/// A Centrifugo, which is killed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Centrifugo {
     child: Child,

@@ -68,7 +68,7 @@ async fn only_sessions_from_before_the_event_are_closed() {
         after.assert_open().await;
     }
     before.expect_close(4403, "revoked").await;
-    // Some senders count milliseconds; that must not become the year 50,000.
+    // Some senders write the time in milliseconds, which must not be read as the year 50,000.
     let wrong = json!({format!("{CAEP}session-revoked"):{"event_timestamp":unix_now() * 1000}});
     assert_accepted(&push(&node, &transmitter.set(json!({"events":wrong}))).await);
     after.expect_close(4403, "revoked").await;

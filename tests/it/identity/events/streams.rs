@@ -158,7 +158,7 @@ async fn while_redis_is_away_the_transmitter_may_send_again() {
     here.expect_close(4403, "revoked").await;
     there.assert_open().await;
     cluster.proxy(0).set(Link::PASS);
-    // The same event again, which no node has stored.
+    // The event is sent again, because no node has stored it.
     eventually("the event to be accepted", async || {
         (push(&cluster[0], &set).await.status == 202).then_some(())
     })

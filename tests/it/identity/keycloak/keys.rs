@@ -49,7 +49,7 @@ async fn keys_are_rotated_while_random_key_ids_come() {
         rotate(&site.realm, priority).await;
         let login = site.realm.login("nina").await;
         for node in [&site.cluster[0], &site.cluster[1]] {
-            // A short outage is our fault, and never the token's.
+            // A token may be refused as unavailable for a short time, but never as bad.
             eventually("a token by the new key", async || {
                 match node.attempt_with(&login.access).await {
                     Attempt::Open(_) => Some(()),

@@ -26,7 +26,7 @@ async fn an_admins_logout_ends_every_login_of_the_user() {
     assert_eq!(logouts(&site.cluster[0]).await, 1.0);
 }
 
-/// The same for logouts by users themselves, in the account console.
+/// Fault: the same, for logouts by users themselves in the account console.
 #[tokio::test]
 async fn signing_out_other_devices_ends_them_and_the_one_at_hand_comes_back() {
     let site = Site::start().await;

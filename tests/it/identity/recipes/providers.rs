@@ -46,7 +46,7 @@ async fn keycloak() {
         (json!({"aud":"account"}), "wrong_audience"),
         (json!({"typ":"ID","at_hash":"x"}), "malformed"),
         (json!({"typ":"Refresh"}), "malformed"),
-        // A lightweight access token, and one of a service account.
+        // A lightweight access token, and an access token of a service account.
         (
             json!({"sub":null,"auth_time":null,"realm_access":null,"resource_access":null}),
             "missing_claim",
@@ -90,7 +90,7 @@ async fn auth0() {
         "aud": ["https://rt.example.com", format!("{origin}/userinfo")],
         "scope": "openid profile room:write", "permissions": ["room:write"],
     });
-    // Auth0's own profile, and that of RFC 9068.
+    // Headers of Auth0's own profile, and of the profile of RFC 9068.
     for header in [json!({}), json!({"typ":"at+jwt"})] {
         let mut client = talking(&node, &token(&key, header, access.clone())).await;
         client.assert_open().await;
@@ -248,7 +248,7 @@ async fn entra() {
     .await;
     for (changes, reason) in [
         (json!({"azp":"other"}), "wrong_audience"),
-        // An ID token, and an access token of version 1.
+        // An ID token and an access token of version 1 are refused.
         (
             json!({"azp":null,"aud":PAGES,"nonce":"n"}),
             "wrong_audience",

@@ -65,7 +65,7 @@ async fn pages_that_may_not_connect_get_no_ticket() {
     let used = ticket_of(&ask(&node, &token, &[("Origin", APP)], "").await);
     let page = with_ticket(&node, &used).header("Origin", OTHER);
     assert_eq!(page.refused().await.status, 403);
-    // Refused before the ticket was looked up.
+    // The refusal came before the look-up, so it has not used up the ticket.
     let page = with_ticket(&node, &used).header("Origin", APP);
     node.connected(page).await;
 }

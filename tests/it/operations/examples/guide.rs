@@ -1,5 +1,5 @@
-//! `deploy/add-to-your-app.md`: its commands print the shown output, and its code is that of the
-//! chats.
+//! `deploy/add-to-your-app.md`: its commands print the shown output, and its code is the code of
+//! the chats.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;

@@ -68,7 +68,7 @@ impl Attempts {
         }
     }
 
-    /// Waits this long for the next answer.
+    /// Waits at most `patience` for the next answer. Returns true if an answer came.
     async fn next_within(&mut self, patience: Duration) -> bool {
         let Ok(Some(answer)) = timeout(patience, self.unfinished.join_next()).await else {
             return false;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use curfew_tests::Dice;
 use tokio::sync::Mutex;
 
-/// Variable with the number of rounds of each.
+/// Variable with the number of rounds of each test.
 const ROUNDS: &str = "CURFEW_TEST_ROUNDS";
 
 /// Number of rounds in CI.

@@ -46,7 +46,7 @@ impl Client {
         self.tape = Some(tape);
     }
 
-    /// Disconnects, and checks all frames since it joined.
+    /// Disconnects, and checks all frames since the client joined.
     pub(super) fn leave(&mut self, book: &mut Book) {
         let Some(tape) = self.tape.take() else { return };
         let since = self.place.clone();
@@ -110,8 +110,8 @@ impl Client {
         told
     }
 
-    /// Waits until the client has the last publication, or was told a position at it. If it was
-    /// refused or its connection was lost, it subscribes again.
+    /// Waits until the client has the last publication, or has received its position. A client that
+    /// was refused or disconnected subscribes again.
     pub(super) async fn until_current(&mut self, node: &Gateway, end: &Value, book: &Mutex<Book>) {
         let by = Instant::now() + RECOVERY;
         loop {

@@ -85,7 +85,7 @@ async fn a_connection_that_opens_no_session_has_a_failed_span() {
     verified[0].assert_failed("expired");
     assert_eq!(jaeger.find("curfew.auth", &[]).await.len(), 5);
 
-    // The same with the token in the request, and an HTTP answer.
+    // The same fault, with the token in the request and an HTTP answer.
     let settings = settings
         .with("auth.reject = \"http\"")
         .with("auth.token_sources = [\"header\", \"query\"]");
@@ -96,7 +96,7 @@ async fn a_connection_that_opens_no_session_has_a_failed_span() {
     assert_eq!(upgrade.tag("http.response.status_code"), "401");
     assert!(!upgrade.tags.contains_key("error"), "{upgrade:#?}");
 
-    // The same with an answer on the connection.
+    // The same fault, with an answer on the connection.
     let settings = jaeger
         .settings()
         .with("auth.token_sources = [\"header\", \"query\"]");

@@ -116,8 +116,8 @@ async fn the_writes_of_a_publication_span_the_first_and_the_last() {
         assert_eq!(good.next_json().await["data"][0], count);
         count += 1;
     }
-    // The reading client has all messages. The slow one lacks the last of them, so their writes are
-    // not over.
+    // The reading client has all messages. The slow client lacks the last messages, so the writes
+    // of these messages are not over.
     let deliveries = jaeger.spans("deliver", &[], count).await;
     let over = jaeger.find("write", &[]).await;
     assert!(over.len() < count, "{count}");

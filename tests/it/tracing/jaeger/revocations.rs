@@ -11,8 +11,8 @@ fn nodes(spans: &[Span]) -> BTreeSet<&str> {
     spans.iter().map(|span| span.node.as_str()).collect()
 }
 
-/// Fault: three seconds of waiting for a node that did not answer were a hole in the
-/// trace, without an error and without that node's name.
+/// Fault: the node waited three seconds for a node that did not answer. The trace showed no span
+/// for this time, no error, and no name of that node.
 #[tokio::test]
 async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -63,7 +63,7 @@ async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
     assert!(warned.get("user").is_none());
 }
 
-/// Fault: a node without such a session looked like one that had received nothing.
+/// Fault: a node without a revoked session looked like a node that had not received the revocation.
 #[tokio::test]
 async fn a_node_that_closes_nobody_says_so() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);

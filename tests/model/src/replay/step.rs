@@ -90,7 +90,7 @@ impl Step {
         }
     }
 
-    /// True if the step is not an action of the node itself.
+    /// True if the step may come without an action of the node, such as a push.
     pub(super) fn may_come_unasked(self) -> bool {
         matches!(
             self,

@@ -47,7 +47,7 @@ fn refuse(steps: &str) -> Violation {
     violation
 }
 
-/// A node's first connection up to the end of its set-up.
+/// The steps of a node's first connection up to the end of its set-up.
 const UP: &str =
     "connect 1, track, epoch first, new_epoch, reassert, reconcile, heartbeat, barrier, synced";
 

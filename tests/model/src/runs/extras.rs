@@ -35,7 +35,8 @@ fn publication() -> Bounds {
     outgoing(Kind::Publication, CUT)
 }
 
-/// The server that takes over has its own clock.
+/// Bounds with a failover while a publication is under way. The server that takes over has its own
+/// clock.
 fn publication_in_failover() -> Bounds {
     let events = Events {
         cuts: 0,
@@ -52,7 +53,7 @@ fn stall() -> Bounds {
     synced(Events { stalls: 1, ..CUT }, extras)
 }
 
-/// The node stalls while it is about to write a frame.
+/// Bounds with a stall while the node is about to write a frame.
 fn stall_with_frame() -> Bounds {
     let extras = Extras {
         outgoing: Some(Kind::Frame),
@@ -62,7 +63,7 @@ fn stall_with_frame() -> Bounds {
     synced(Events { stalls: 1, ..CUT }, extras)
 }
 
-/// The node stalls while a session is being admitted.
+/// Bounds with a stall while a session is being admitted.
 fn stall_in_admission() -> Bounds {
     Bounds {
         start: Start::Down,
@@ -76,12 +77,12 @@ const RELOAD: Extras = Extras {
     timely: false,
 };
 
-/// The session is open when the settings change.
+/// Bounds with a change of settings while the session is open.
 fn reload() -> Bounds {
     synced(CUT, RELOAD)
 }
 
-/// The session arrives before, during or after the change.
+/// Bounds with a change of settings, and a session that arrives before, during or after the change.
 fn reload_in_admission() -> Bounds {
     Bounds {
         start: Start::Down,
@@ -90,7 +91,7 @@ fn reload_in_admission() -> Bounds {
     }
 }
 
-/// The key is written and deleted in both spellings.
+/// Bounds in which the key is written and deleted in both spellings.
 fn spellings() -> Bounds {
     let events = Events {
         respellings: 1,

@@ -28,7 +28,7 @@ const THREE: StreamEvents = StreamEvents {
     reloads: 0,
 };
 
-/// One session, a stream that is trimmed, no window.
+/// Bounds with one session, a stream that is trimmed, and no window.
 fn one(events: StreamEvents) -> StreamBounds {
     StreamBounds {
         sessions: 1,
@@ -41,7 +41,7 @@ fn one(events: StreamEvents) -> StreamBounds {
 
 /// The same bounds with a window.
 fn windowed(events: StreamEvents) -> StreamBounds {
-    // A client that reconnects finds publications in the window.
+    // A client must reconnect to be served from the window.
     let events = StreamEvents {
         returns: 1,
         ..events
@@ -52,7 +52,7 @@ fn windowed(events: StreamEvents) -> StreamBounds {
     }
 }
 
-/// The link breaks, or loses a publication.
+/// Bounds with a link that breaks or loses a publication.
 fn link() -> StreamBounds {
     let events = StreamEvents {
         cuts: 1,
@@ -62,7 +62,7 @@ fn link() -> StreamBounds {
     one(events)
 }
 
-/// A buffer of one frame, a trimmed stream, reads that take too long.
+/// Bounds with a buffer of one frame, a trimmed stream, and reads that take too long.
 fn tight() -> StreamBounds {
     let events = StreamEvents {
         losses: 1,
@@ -160,7 +160,7 @@ fn window_and_deletion() -> StreamBounds {
     })
 }
 
-/// Every event of data and links.
+/// Bounds with every event of data and links.
 fn all_at_once() -> StreamBounds {
     windowed(StreamEvents {
         publications: 2,
@@ -197,7 +197,7 @@ fn reload() -> StreamBounds {
     })
 }
 
-/// Access ends while data or links are lost.
+/// Bounds with an end of access while data or links are lost.
 fn revocation_and_loss() -> StreamBounds {
     windowed(StreamEvents {
         publications: 2,

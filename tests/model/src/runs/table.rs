@@ -45,7 +45,7 @@ pub(super) const STALE_RESTART: Events = Events {
     ..CUT
 };
 pub(super) const LIFT: Events = Events { lifts: 1, ..CUT };
-/// The revocation's key is written twice.
+/// A wipe, with a revocation's key that is written twice.
 pub(super) const WIPE_AND_AGAIN: Events = Events {
     revocations: 2,
     ..WIPE
@@ -55,7 +55,7 @@ pub(super) const FAILOVER_AND_LIFT: Events = Events {
     ..FAILOVER
 };
 
-/// One node, from the start.
+/// Bounds with one node, which is down when the search starts.
 pub(super) fn one(events: Events) -> Bounds {
     Bounds {
         nodes: 1,
@@ -66,8 +66,8 @@ pub(super) fn one(events: Events) -> Bounds {
     }
 }
 
-/// Two nodes. They are synced when the search starts, because the steps up to this state are known
-/// to be safe. A connection is cut only if its server ends.
+/// Bounds with two nodes. The nodes are synced when the search starts, because the steps up to this
+/// state are known to be safe. A connection is cut only if its server ends.
 pub(super) fn two(events: Events, start: Start) -> Bounds {
     Bounds {
         nodes: 2,

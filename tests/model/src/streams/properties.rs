@@ -6,7 +6,8 @@ use super::model::Streams;
 use super::state::{StreamEvents, StreamState};
 use super::subscription::{Queued, Stage};
 
-/// Every property that a search of `streams` has. Names begin with the number in the specification.
+/// Every property that a search of `streams` has. The name of a property begins with its number in
+/// the specification.
 pub(super) fn all(streams: &Streams) -> Vec<Property<Streams>> {
     let mut properties = vec![
         Property::always(

@@ -7,7 +7,7 @@
 pub struct StreamRules {
     /// SR1: frames that arrive while a subscription waits are buffered for the subscription.
     pub buffer: bool,
-    /// SR1: the read is sent when the broker has confirmed that the node listens.
+    /// SR1: the read is sent only after the broker has confirmed that the node listens.
     pub listen_first: bool,
     /// SR1: a subscription whose buffer is full waits for a new read.
     pub overflow_waits: bool,
@@ -80,7 +80,8 @@ pub struct StreamRules {
     pub reconsider_waiting: bool,
     /// SR19: a reload removes the queued frames of a lost channel.
     pub reconsider_queued: bool,
-    /// SR20: a channel that receives nothing is compared from time to time.
+    /// SR20: the position of a channel that receives nothing is compared with Redis from time to
+    /// time.
     pub compare_idle: bool,
     /// SR21: when a read is given up, a gap is sent before the first frame beyond the position,
     /// unless this frame is the next frame.

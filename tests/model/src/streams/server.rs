@@ -2,8 +2,7 @@
 
 use super::rules::StreamRules;
 
-/// The position of a publication. As a reader's position, it means that the reader has everything
-/// up to it.
+/// The position of a publication. A reader at this position has every publication up to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// The stream's epoch.

@@ -148,7 +148,7 @@ impl StreamState {
         }
     }
 
-    /// True if the node was notified of every loss of data.
+    /// True if the node has been notified of every loss of data so far.
     pub(super) fn is_told(&self) -> bool {
         self.node.primary == self.current && !self.node.null_push_due
     }

@@ -1,4 +1,4 @@
-//! A node's own window: the last publications that its link has brought.
+//! A node's own window, which holds the last publications that have arrived on its link.
 
 use super::rules::StreamRules;
 use super::server::{Answer, Position};

@@ -215,7 +215,7 @@ impl Check<'_> {
         }
     }
 
-    /// The first time that a node refused a token that this ban alone revokes.
+    /// The first time at which a node refused a token that only this ban revokes.
     fn refused(&self, ban: &Ban, node: usize, before: Duration) -> Option<Duration> {
         let of_node = self
             .lines

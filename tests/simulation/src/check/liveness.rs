@@ -10,7 +10,7 @@ use crate::machine::elapsed;
 use crate::record::{Place, Token};
 use crate::world::{ConnectionId, World};
 
-/// A publication that every client must receive that has service at the time of the publication.
+/// A publication that must reach every client that has service at the time of the publication.
 #[derive(Debug)]
 pub struct Probe {
     number: u64,
@@ -18,7 +18,7 @@ pub struct Probe {
     hearers: Vec<(usize, ConnectionId)>,
 }
 
-/// Lets one client publish that is able to.
+/// Lets one client publish, chosen among the clients that are able to publish.
 pub fn begin_probe(world: &mut World) -> Option<Probe> {
     let clients = 0..world.clients.len();
     let served = clients.filter(|client| is_served(world, *client));

@@ -91,7 +91,7 @@ impl Check<'_> {
         Placed { numbers, begun }
     }
 
-    /// Applies a frame. Returns the promise that it breaks.
+    /// Applies a frame. Returns the promise that the frame breaks.
     fn told(
         &self,
         told: &mut Told<'_>,
@@ -125,7 +125,7 @@ impl Check<'_> {
             }
             _ => {
                 let Some((epoch, offset)) = of else {
-                    // Frames of the channel without a stream have no positions.
+                    // The frames of channels without a stream have no positions.
                     let is_other =
                         frame["channel"] != crate::client::CHANNELS[crate::client::STREAM];
                     return (!is_other).then(|| ("ST1", "a gap without a place".to_owned()));

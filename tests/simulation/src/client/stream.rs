@@ -33,8 +33,8 @@ impl Client {
         }
     }
 
-    /// Applies the position of an answer to a subscription, or of a gap. With `recovered` the
-    /// missed publications follow, and the position does not change.
+    /// Applies the position of an answer to a subscription, or of a gap. If `recovered` is true,
+    /// the missed publications follow, and the position does not change yet.
     pub(super) fn begin_at(&mut self, told: &Value) {
         if told["recovered"] != true
             && let Some(place) = place(told)

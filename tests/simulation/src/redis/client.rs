@@ -1,4 +1,4 @@
-//! One connection, as the server knows it.
+//! The server's state of one connection.
 
 use std::collections::BTreeSet;
 

@@ -48,7 +48,7 @@ pub(super) fn enter(call: &mut Call<'_>, keys: &[&[u8]], args: &[&[u8]]) -> Done
         add(call, users, user, 1)?;
     }
     for key in [sessions, users] {
-        // `PEXPIREAT` with `NX`, and then with `GT`.
+        // The effect of `PEXPIREAT` with `NX`, and then with `GT`.
         let known = call
             .server
             .data

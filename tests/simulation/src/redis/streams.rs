@@ -1,7 +1,7 @@
 //! The scripts of streams, implemented in Rust after their text.
 //!
-//! Owns: the epoch and the top of a stream, and its entries. Knows nothing of: the commands on
-//! streams. Only these scripts use them.
+//! Owns: the epoch and the top of a stream, and its entries. Knows nothing of: commands on streams.
+//! Only these scripts use streams.
 
 use super::call::{Call, Done, Failure, NOT_AN_INTEGER};
 use super::data::{Value, hash, stream, string};

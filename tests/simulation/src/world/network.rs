@@ -21,7 +21,7 @@ pub type ConnectionId = usize;
 /// Maximum number of bytes that a node's socket holds for a client that does not read.
 const SOCKET_ROOM: usize = 16 * 1024;
 
-/// The peer of a node's connection.
+/// The peer at the other end of a node's connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     /// Redis.

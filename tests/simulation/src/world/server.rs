@@ -77,7 +77,7 @@ impl Host {
         &self.server
     }
 
-    /// Sets if the memory is used up.
+    /// Sets the state of the memory: `out` is true if no memory is left.
     pub fn set_out_of_memory(&mut self, out: bool) {
         self.server.set_out_of_memory(out);
     }
@@ -227,7 +227,7 @@ impl World {
     }
 }
 
-/// The nodes' connection to Redis.
+/// The dialer that connects nodes to the simulated Redis.
 #[derive(Debug)]
 pub struct RedisDial;
 

@@ -15,7 +15,7 @@ use crate::state::{Bounds, Events, Extras, Start, State};
 /// Number of steps of a walk.
 const LENGTH: usize = 700;
 
-/// On average, one of this number of steps may be an event that happens to the node.
+/// On average, one step among this number of steps may be an event that happens to the node.
 const EVENTS: usize = 10;
 
 /// Number of walks under each allowed set of rules.
