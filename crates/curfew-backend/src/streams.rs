@@ -97,6 +97,6 @@ pub trait Streams: Send + Sync + 'static {
     /// Deletes every publication of a channel's stream. The stream's position stays, so that
     /// subscribers do not mistake the deletion for a gap. Every node that listens is notified
     /// ([`Events::cleared`](crate::Events::cleared)) in the same step, before any later
-    /// publication.
+    /// publication. The calling node is notified at the latest when the call returns, perhaps twice.
     fn clear<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 }
