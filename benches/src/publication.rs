@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(age(b"{\"type\":\"message\"}", Instant::now()), None);
     }
 
-    /// The payload of a client's frame under a mask of zeros, and the end of the frame.
+    /// The payload of a client's frame whose masking key is zero, and the length of the frame.
     fn wire_unmasked(frame: &[u8]) -> (Vec<u8>, usize) {
         let head = match frame[1] & 0x7f {
             126 => 8,

@@ -147,7 +147,7 @@ impl Jwk {
                 let alg: Algorithm = alg.parse().map_err(|_| "its alg is not supported")?;
                 let made_for = names(key.algorithms());
                 key.only(Some(&[alg]))
-                    .map_err(|_| format!("its alg is not one of its kind's: {made_for}"))?
+                    .map_err(|_| format!("its alg does not fit the key, which is for {made_for}"))?
             }
         };
         let key = key.only(allowed).map_err(|error| error.to_string())?;

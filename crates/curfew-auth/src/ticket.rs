@@ -1,9 +1,9 @@
 //! Tickets, which stand for tokens in URLs. Proxies and logs record URLs, so a token must not be in
 //! one (RFC 6750 §5.3). A ticket found in a log is useless, because it was used or has expired.
 //!
-//! A ticket is stored encrypted under a key derived from the ticket itself. A reader of the store
-//! thus gets no token. A writer who plants a record gains nothing either, because the token of
-//! every redeemed ticket is verified.
+//! A ticket's record, which holds the token, is stored encrypted. Its key is derived from the
+//! ticket, which is not stored. A reader of the store thus gets no token. A writer who plants a
+//! record gains nothing either, because the token of every redeemed ticket is verified.
 
 use std::fmt;
 

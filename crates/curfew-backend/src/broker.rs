@@ -22,13 +22,13 @@ pub trait Broker: Send + Sync + 'static {
     fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// Hands a publication to every listening node. The future is ready once the backend has the
-    /// publication, or once it is certain that the outcome stays unknown
+    /// publication. It is also ready once the outcome can no longer become known
     /// ([`BackendError::UnknownOutcome`]).
     ///
     /// `until`, a time of [`boottime`](curfew_model::boottime), is the end of the lease under which
     /// the publication was accepted. The caller reads it before its last check of the publisher's
-    /// access. The publication is not executed after `until`, even if this node or its connection
-    /// to the backend stops in between.
+    /// access. The backend does not carry out the publication after `until`. This holds even if
+    /// this node or its connection to the backend stops between the call and `until`.
     fn publish(
         &self,
         publication: Publication,

@@ -13,8 +13,8 @@ use crate::{BackendError, BoxFuture};
 pub struct NodeInfo {
     /// The node's id, new at every start.
     pub node: NodeId,
-    /// The node's name, from `server.node_name` or the machine; empty if the node's version has no
-    /// names.
+    /// The node's name, from `server.node_name` or the machine's host name. It is empty if the node
+    /// runs an older version of Curfew that does not report a name.
     pub name: String,
     /// The address of the node's public listener: `server.node_address`, or the address that the
     /// node itself finds.
@@ -31,7 +31,8 @@ pub struct NodeInfo {
     pub channels: Option<String>,
 }
 
-/// The state of this node's connection to the backend. Each reason is one sentence.
+/// The state of this node's connection to the backend. `Starting` and `OutOfTouch` hold the reason,
+/// as one sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// Sessions can be admitted.

@@ -47,8 +47,8 @@ impl Drop for AnonymousPlace {
     }
 }
 
-/// The group of addresses that share one count with this one. A customer of an IPv6 provider has at
-/// least a /64.
+/// Returns the group of `address`. All addresses of a group share one count. A customer of an IPv6
+/// provider has at least a /64.
 pub fn address_group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),

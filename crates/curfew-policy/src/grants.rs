@@ -7,8 +7,8 @@ use curfew_model::pattern;
 
 /// Returns true if `grants`, the claim's value, allows `action` on `channel`. Malformed parts grant
 /// nothing: a claim that is not an object, an action without a list, or an entry that is not a
-/// string or not a pattern. An entry with braces grants nothing either, because no condition could
-/// compare its captures.
+/// string or not a pattern. An entry with braces grants nothing either. Braces capture a segment
+/// for the condition of a policy rule, and a grant has no condition.
 pub(crate) fn allow(grants: &Value, action: Action, channel: &Channel) -> bool {
     let Some(entries) = grants.get(action.as_str()).and_then(Value::as_array) else {
         return false;

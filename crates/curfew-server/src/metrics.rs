@@ -163,7 +163,8 @@ curfew_telemetry::labels! {
         NoNode = "no_node",
         /// The session still has earlier commands to run.
         Behind = "behind",
-        /// First requests for other nodes' sessions exceed the rate.
+        /// The request is this node's first for a session on another node. Such first requests
+        /// exceed `limits.handshakes_per_second`.
         Rate = "rate",
         /// Redis was unavailable, or the session's node did not answer.
         Unavailable = "unavailable",

@@ -14,7 +14,8 @@ const LIMITS: Limits = Limits {
 /// Maximum number of sizes that an input can specify.
 const MOST_SIZES: u8 = 15;
 
-/// Flag in a size: the caller stops after one event, and saves the remaining bytes.
+/// The top bit of a part's size. If it is set, the caller takes one event from the part at a time
+/// and saves the remaining bytes in the decoder.
 const STOPS: u8 = 0x80;
 
 /// An event that the decoder reports to its caller.
@@ -37,8 +38,8 @@ struct Decoded {
 }
 
 /// Checks the decoder. The first byte is the number of sizes that follow. The remaining input is
-/// cut into parts, to which these sizes apply in turn. If the top bit of the first byte is set, the
-/// first part comes with the upgrade.
+/// cut into parts of these sizes. The sizes repeat until the input ends. If the top bit of the
+/// first byte is set, the first part comes with the upgrade.
 ///
 /// # Panics
 ///

@@ -50,8 +50,9 @@ pub fn check_header(bytes: &[u8]) -> bool {
     parsed.is_ok()
 }
 
-/// Checks that each entry of `X-Forwarded-For` gives one address that the entry contains. For
-/// `Forwarded`, the addresses must be the same as by a parser that follows the grammar.
+/// Checks that each entry of `X-Forwarded-For` yields one result. If the entry is a plain IP
+/// address, the result is that address. For `Forwarded`, the addresses must be the same as by a
+/// parser that follows the grammar.
 ///
 /// # Panics
 ///

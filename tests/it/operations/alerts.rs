@@ -1,4 +1,5 @@
-//! The alert rules: tested, explained, and equal for both kinds of Prometheus.
+//! Tests of the alert rules. Each rule is tested and explained. Prometheus and the Prometheus
+//! operator get the same rules.
 
 use std::collections::BTreeSet;
 

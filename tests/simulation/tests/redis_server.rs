@@ -1,5 +1,5 @@
-//! Tests of the simulated Redis in situations that a real Redis does not enter on demand: turns,
-//! restarts and faults. The log of effects is tested too.
+//! Tests of the simulated Redis in situations that a test cannot force on a real Redis: the end of
+//! a turn of the event loop, a restart, a fault. The log of effects is tested too.
 
 use std::time::Duration;
 

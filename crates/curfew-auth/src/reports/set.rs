@@ -17,10 +17,10 @@ use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, EventStream, VerifyError};
 
-/// Earliest time of an event, in Unix seconds. An earlier time has less than ten digits, and a
-/// number of less than ten digits does not count as a time in a revocation's value. Such a
-/// revocation would end newer access too. Only a transmitter whose clock was never set sends an
-/// earlier time.
+/// Earliest time of an event, in Unix seconds. An earlier time has fewer than ten digits. A reader
+/// of a revocation's value takes a number as a time only if it has at least ten digits. A
+/// revocation with an earlier time would therefore have no time, and would end newer access too.
+/// Only a transmitter whose clock was never set sends an earlier time.
 const EARLIEST: u64 = 1_000_000_000;
 
 /// The content of a good security event token.
@@ -136,7 +136,7 @@ fn judge(
     let claims = &signed.own;
     if let Some(name) = claims.foreign {
         return Err(AuthError::malformed(format!(
-            "an event token has no {name} claim"
+            "the token has the claim {name}, which an event token must not have"
         )));
     }
     // RFC 8417 §2.2 sets no oldest `iat`, because senders repeat events for as long as they

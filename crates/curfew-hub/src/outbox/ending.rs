@@ -27,7 +27,7 @@ impl Ending {
 
     /// True if this ending replaces `earlier`. A revocation replaces every other ending, except
     /// that [`Disconnect::REVOKED`] is never replaced. [`Disconnect::INSUFFICIENT_STATE`] replaces
-    /// every ending after which bytes of queued frames may still be sent.
+    /// every ending that does not withhold queued frames ([`Self::withholds`]).
     pub(super) fn replaces(self, earlier: Self) -> bool {
         let is_earlier = |disconnect| earlier.disconnect == disconnect;
         if self.is_revocation() {

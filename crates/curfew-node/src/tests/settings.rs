@@ -5,7 +5,7 @@ use curfew_model::Revocation;
 use super::rig::{Call, When, unavailable};
 use super::*;
 
-/// The setting with these claims as revocable.
+/// The value of the setting that lists `claims` as revocable.
 fn by(claims: &[&str]) -> Vec<String> {
     claims.iter().map(|claim| (*claim).to_owned()).collect()
 }
@@ -120,7 +120,8 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         harness
             .rig
             .hook(when, call, move || node.set_kinds(&by(&["jti"])));
-        // The session is found by the incoming token, or by the new one once it is in force.
+        // Token `t2` identifies the session, both while the refresh is under way and after `t2` is
+        // in force.
         let refreshed = attachment.refresh(principal("alice", "t2")).await;
         harness.node.until_settled().await;
         let ending = attachment.member().outbox().ending();

@@ -111,7 +111,7 @@ pub(super) async fn broadcast(admin: Arc<Admin>, call: Call) -> Result<Response,
     let Broadcast { channels, data, .. } = call.json()?;
     if !(1..=MAX_CHANNELS).contains(&channels.len()) {
         return Err(Problem::bad_request(format!(
-            "channels must name 1 to {MAX_CHANNELS}"
+            "`channels` must list 1 to {MAX_CHANNELS} channels"
         )));
     }
     admin.publish_all(&channels, &data, None, &call).await

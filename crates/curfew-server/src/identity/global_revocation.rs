@@ -109,7 +109,7 @@ impl Report for Assertion {
         }
     }
 
-    /// Ends the sessions of a user, if their tokens were issued up to now. A user without sessions
+    /// Ends each session of the user whose token was not issued after now. A user without sessions
     /// counts as a success (§4 also allows 404), so the issuer does not learn if the user has
     /// sessions.
     async fn carry_out(

@@ -61,7 +61,7 @@ impl ClientFile {
     /// contains nothing private.
     pub(super) fn answer(self, method: &Method, request: &HeaderMap) -> Response {
         if ![Method::GET, Method::HEAD].contains(method) {
-            let detail = "the client is read by GET";
+            let detail = "the client script and its types can only be fetched with GET or HEAD";
             let status = StatusCode::METHOD_NOT_ALLOWED;
             let mut response = Problem::new(status, "bad_request", detail).into_response();
             response.headers_mut().insert(ALLOW, METHODS);

@@ -9,7 +9,7 @@ use crate::output;
 pub(super) struct Finding {
     /// True if the comparison found no fault.
     well: bool,
-    /// The consequence for sessions and logouts.
+    /// The effect of the compared state on sessions and logouts.
     finding: String,
     /// The change to make, or further information.
     #[serde(skip_serializing_if = "Option::is_none")]

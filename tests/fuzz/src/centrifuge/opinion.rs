@@ -260,7 +260,8 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// Returns the content; `None` if it lacks the message that a request must have.
+    /// Returns the content; `None` if its `data` is empty, because every request must have a
+    /// message there.
     pub(super) fn checked(self) -> Option<Self> {
         (!self.data.is_empty()).then_some(self)
     }

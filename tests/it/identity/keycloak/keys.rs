@@ -20,8 +20,8 @@ async fn rotate(realm: &Realm, priority: u32) -> String {
     found[0]["id"].as_str().expect("it is there").to_owned()
 }
 
-/// Fault: while tokens with unknown key ids arrive, including Keycloak's own refresh token, tokens
-/// by a freshly rotated key are refused as `unknown_key`.
+/// Fault: a node refuses tokens signed by a freshly rotated key as `unknown_key`. The node receives
+/// tokens with unknown key ids at the same time. Keycloak's own refresh token is one of them.
 #[tokio::test]
 async fn keys_are_rotated_while_random_key_ids_come() {
     let site = Site::start().await;

@@ -48,8 +48,8 @@ fn layout(slots: [&[(Slot, Slot)]; 2]) -> Layout {
     }
 }
 
-/// Fault: the new primary was subscribed to before the interruption on the old primary was noted,
-/// so listeners received no gap.
+/// Fault: the node subscribes on the new primary before it notes the interruption on the old
+/// primary. Listeners are then not told of the gap.
 #[tokio::test]
 async fn a_slot_that_leaves_a_server_is_an_interruption_before_another_can_carry_it() {
     let connections = connections();
