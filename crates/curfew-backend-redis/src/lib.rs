@@ -1,9 +1,9 @@
 //! The backend over Redis: any number of nodes share sessions, publications and revocations.
 //!
 //! Owns: all data in Redis, every connection to Redis, and the protocol that ensures that a node
-//! delivers nothing while it cannot learn of every revocation in time. Knows nothing of: sockets,
-//! WebSocket protocols, JWTs, policies. Start at [`Redis::start`]; the revocation protocol is in
-//! `control.rs`.
+//! delivers nothing while it cannot learn of every revocation in time.
+//! Knows nothing of: sockets, WebSocket protocols, JWTs, policies.
+//! Start at [`Redis::start`]; the revocation protocol is in `control.rs`.
 //!
 //! ```
 //! use bytes::Bytes;
