@@ -321,9 +321,7 @@ fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushIn
                     // This node itself has unsubscribed from the channel.
                     return;
                 }
-                let mut missed = connections.missed.lock();
-                connections.core.events.interrupted(&channel);
-                missed.insert(channel);
+                connections.interrupt(&mut connections.missed.lock(), &channel);
             }
             heard.dropped.store(true, Ordering::Relaxed);
             connections.stale.notify_one();

@@ -10,8 +10,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use crate::frame::MAX_CONTROL_BYTES;
-use crate::frame::Opcode;
+use crate::frame::{MAX_CONTROL_BYTES, Opcode};
 use crate::head::{Head, Parsed, Sender};
 use crate::{Event, ProtocolError};
 

@@ -23,9 +23,9 @@ pub struct Plan {
     pub tenants: bool,
     /// `backend.max_admissions`.
     pub max_admissions: usize,
-    /// How far Redis' clock is ahead of the correct time.
+    /// The time by which Redis' clock is ahead of the correct time.
     pub redis_ahead: Duration,
-    /// How far each node's wall clock is ahead at the beginning, in milliseconds.
+    /// The time by which each node's wall clock is ahead at the beginning, in milliseconds.
     pub ahead: Vec<i64>,
     /// The acts, in order of time.
     pub acts: Vec<(Duration, Act)>,

@@ -53,7 +53,7 @@ pub struct Machine {
     pub stopped_until: Duration,
     /// The tasks that wait for `stopped_until`.
     wakers: Vec<Waker>,
-    /// How far the machine's wall clock is ahead, in microseconds.
+    /// The time by which the machine's wall clock is ahead, in microseconds.
     pub wall_ahead: i64,
     /// A planned stop in the middle of the code: the number of points that the code still passes,
     /// and the duration of the stop.

@@ -1,6 +1,9 @@
 //! Interruptions: the channels whose publications may have been missed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use curfew_model::Channel;
 
 use super::{Connections, ServerConnections};
 use crate::layout::{Layout, Shard};
@@ -49,10 +52,15 @@ impl Connections {
             is_missed(name.as_bytes())
         });
         for channel in channels {
-            missed.insert(channel.clone());
-            // Reported under the lock: otherwise a gap could end the interruption first.
-            self.core.events.interrupted(channel);
+            self.interrupt(&mut missed, channel);
         }
+    }
+
+    /// Notes an interruption for one channel, and reports it. The caller holds the lock of
+    /// `missed`: otherwise a gap could end the interruption before it is reported.
+    pub(crate) fn interrupt(&self, missed: &mut HashSet<Channel>, channel: &Channel) {
+        missed.insert(channel.clone());
+        self.core.events.interrupted(channel);
     }
 }
 

@@ -317,11 +317,13 @@ pub(super) async fn a_cleared_stream_keeps_its_position(cluster: Cluster) {
     let last = append(cluster.first(), "a", "2").await;
     let cleared = cluster.first().streams.clear(&channel("a")).await;
     cleared.expect("clear");
-    for recorder in &cluster.recorders {
+    for (at, recorder) in cluster.recorders.iter().enumerate() {
         eventually("the node is told", async || {
-            // The node that deletes may be notified twice.
             let mut cleared = recorder.cleared();
-            cleared.dedup();
+            if at == 0 {
+                // Only the node that deletes may be notified twice.
+                cleared.dedup();
+            }
             cleared == [channel("a")]
         })
         .await;

@@ -143,14 +143,12 @@ impl Feed {
     /// The position that the stream must have reached at least. If the stream has gone back, this
     /// is a position beyond every top, so that the script which gets it begins another epoch.
     pub(super) fn seen(&self) -> Option<Position> {
-        let offset = |at: Position| match self.has_gone_back {
+        let at = self.at?;
+        let offset = match self.has_gone_back {
             true => MAX_OFFSET,
             false => at.offset,
         };
-        self.at.map(|at| Position {
-            offset: offset(at),
-            ..at
-        })
+        Some(Position { offset, ..at })
     }
 
     /// The position of the last publication delivered.
@@ -387,9 +385,14 @@ impl Feed {
         }
     }
 
-    fn begin(&mut self, part: ReadPart<'_>) -> Position {
-        self.at = Some(part.position);
+    /// Moves the feed to a position whose publication it has not delivered.
+    fn move_to(&mut self, at: Position) {
+        self.at = Some(at);
         self.newest_at = None;
+    }
+
+    fn begin(&mut self, part: ReadPart<'_>) -> Position {
+        self.move_to(part.position);
         part.position
     }
 
@@ -404,21 +407,19 @@ impl Feed {
             ..part.position
         };
         out.gap(at, GapReason::Epoch);
-        self.at = Some(at);
-        self.newest_at = None;
+        self.move_to(at);
         self.has_gone_back = false;
         at
     }
 
     /// Reports a gap up to and including `offset`, unless the feed has passed it.
     fn skip_to(&mut self, offset: u64, out: &mut dyn Deliver) {
-        let Some(at) = &mut self.at else { return };
-        if at.offset >= offset {
+        let Some(at) = self.at.filter(|at| at.offset < offset) else {
             return;
-        }
-        at.offset = offset;
-        self.newest_at = None;
-        out.gap(*at, GapReason::Trimmed);
+        };
+        let to = Position { offset, ..at };
+        self.move_to(to);
+        out.gap(to, GapReason::Trimmed);
         self.forget();
     }
 
@@ -486,8 +487,7 @@ impl Feed {
         }
         out.gap(to, GapReason::Unread);
         self.forget();
-        self.at = Some(to);
-        self.newest_at = None;
+        self.move_to(to);
     }
 }
 

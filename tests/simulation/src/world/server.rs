@@ -33,8 +33,8 @@ pub enum Comeback {
 #[derive(Debug)]
 pub struct Host {
     server: Server,
-    /// How far the machine's clock is ahead. The clock is never set back (an assumption of the
-    /// protocol).
+    /// The time by which the machine's clock is ahead. The clock is never set back (an assumption
+    /// of the protocol).
     pub ahead: Duration,
     /// True while the process is stopped.
     frozen: bool,
