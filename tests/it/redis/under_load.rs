@@ -61,8 +61,8 @@ mod rounds;
 use std::time::Duration;
 
 use curfew_tests::{
-    Audience, Cluster, Dice, Flood, LEASE, Late, Mark, Moment, Redis, Resp, Settings,
-    eventually_within, revocation_key,
+    Attempt, Audience, Cluster, Dice, Flood, LEASE, Late, Mark, Moment, Redis, Resp, Settings,
+    Tape, eventually_within, revocation_key,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -244,7 +244,12 @@ impl Load {
             let code = self.audience.closed(client);
             assert!(matches!(code, None | Some(4508)), "{client}: {code:?}");
         }
-        let newcomer = cluster[0].tape("newcomer", "room:1").await;
+        // Until the node is back in touch, it refuses newcomers with 503.
+        let Attempt::Open(client) = cluster[0].answer("newcomer").await else {
+            panic!("the newcomer is refused");
+        };
+        let newcomer = Tape::of(*client);
+        newcomer.send(json!({"type":"subscribe","id":0,"channel":"room:1"}));
         newcomer.until(json!({"type":"message"})).await;
     }
 

@@ -42,10 +42,6 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
     load.resume(dice, first, LEASE).await;
     let mark = bound(&load.audience, acknowledged).await;
     load.resume(dice, then, LEAST).await;
-    eprintln!(
-        "DEBUG {link:?} {full} healed {:?}",
-        curfew_tests::Moment::now().since(acknowledged)
-    );
     cluster.proxy(0).set(Link::PASS);
     load.until_well(&cluster).await;
     let verdict = load.verdict(acknowledged, &mark, 0);
