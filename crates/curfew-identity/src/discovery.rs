@@ -54,7 +54,7 @@ pub enum ProviderError {
     #[error("the key set: {0}")]
     Keys(KeyError),
     /// The fetched set has no usable key, which withdraws all previous keys.
-    #[error("the key set: {0}; all keys that there were are withdrawn")]
+    #[error("the key set: {0}; all previous keys are withdrawn")]
     Withdrawn(KeyError),
 }
 

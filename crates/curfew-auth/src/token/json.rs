@@ -71,7 +71,7 @@ pub(crate) fn subject<'a>(
             Err(format!("the {name} claim is an integer of more than 64 bits").into())
         }
         Some(_) => Err(format!(
-            "the {name} claim is not a string; auth.numeric_subjects takes integers as well"
+            "the {name} claim is not a string; auth.numeric_subjects allows integers too"
         )
         .into()),
         None => text(name, value),
@@ -112,8 +112,7 @@ pub(crate) fn texts<'a>(name: &str, value: Value<'a>) -> Result<Vec<Cow<'a, str>
 /// The value of the member named `name`. Refuses a value that would lose information.
 pub(crate) fn exact(name: &str, value: Value<'_>) -> Result<serde_json::Value, Flaw> {
     serde_json::from_str(value.raw).map_err(|_| {
-        format!("the {name} claim has half of a surrogate pair, or a number that is too large")
-            .into()
+        format!("the {name} claim has an unpaired surrogate or a number that is too large").into()
     })
 }
 
@@ -126,7 +125,7 @@ pub(crate) fn object(name: &str, value: Value<'_>) -> Result<Map<String, serde_j
 }
 
 fn half_pair(name: &str) -> Flaw {
-    format!("the {name} claim has half of a surrogate pair").into()
+    format!("the {name} claim has an unpaired surrogate").into()
 }
 
 /// A NumericDate (RFC 7519 §2): seconds since 1970, with or without a fraction. Earlier times count
@@ -147,7 +146,7 @@ impl Date {
         match date.whole {
             ..DATE_END => Ok(date),
             DATE_END..MILLIS_END => Err(format!(
-                "the {name} claim looks like milliseconds: it is a number of seconds"
+                "the {name} claim looks like milliseconds: it must be a number of seconds"
             )
             .into()),
             _ => Err(format!("the {name} claim is too large for a number of seconds").into()),
