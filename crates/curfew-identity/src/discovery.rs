@@ -40,7 +40,7 @@ pub enum ProviderError {
     },
     /// The OpenID configuration belongs to another issuer (§4.3).
     #[error(
-        "{url}: names {theirs:?} as its issuer, and auth.issuers has {ours:?}: they are compared byte for byte, slash and case included"
+        "{url}: names {theirs:?} as its issuer, but auth.issuers has {ours:?}: the two must be equal byte for byte, slash and case included"
     )]
     OtherIssuer {
         /// The document's URL.

@@ -112,7 +112,8 @@ pub(crate) fn texts<'a>(name: &str, value: Value<'a>) -> Result<Vec<Cow<'a, str>
 /// The value of the member named `name`. Refuses a value that would lose information.
 pub(crate) fn exact(name: &str, value: Value<'_>) -> Result<serde_json::Value, Flaw> {
     serde_json::from_str(value.raw).map_err(|_| {
-        format!("the {name} claim has an unpaired surrogate or a number that is too large").into()
+        format!("the {name} claim has half of a surrogate pair, or a number that is too large")
+            .into()
     })
 }
 
@@ -125,7 +126,7 @@ pub(crate) fn object(name: &str, value: Value<'_>) -> Result<Map<String, serde_j
 }
 
 fn half_pair(name: &str) -> Flaw {
-    format!("the {name} claim has an unpaired surrogate").into()
+    format!("the {name} claim has half of a surrogate pair").into()
 }
 
 /// A NumericDate (RFC 7519 §2): seconds since 1970, with or without a fraction. Earlier times count
