@@ -131,7 +131,7 @@ pub(crate) enum ConditionError {
     UnknownFunction { name: String },
     #[error("messages such as Name{{field: 1}} are not supported")]
     Message,
-    #[error("the compiler gave up on this expression")]
+    #[error("the compiler cannot process this expression")]
     Aborted,
     #[error("start the compiler's thread: {0}")]
     Thread(std::io::Error),

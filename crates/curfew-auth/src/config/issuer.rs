@@ -331,7 +331,7 @@ impl Issuer {
         if !self.reports() && self.subjects != ReportedSubjects::default() {
             problems.report(
                 "subjects",
-                "is for event_stream and global_token_revocation, neither of which is set",
+                "has an effect only with event_stream or global_token_revocation, and neither is set",
             );
         }
         problems.within("subjects", |problems| self.subjects.check(problems));
@@ -375,7 +375,7 @@ impl Issuer {
             if set && !fetched {
                 problems.report(
                     key,
-                    "is for jwks_url and discovery, neither of which is set",
+                    "has an effect only with jwks_url or discovery, and neither is set",
                 );
             }
         }
@@ -385,7 +385,10 @@ impl Issuer {
                 .as_deref()
                 .map(|issuer| check_url(&found_at(issuer)))
             {
-                None => problems.report("issuer", "required for discovery, as a URL"),
+                None => problems.report(
+                    "issuer",
+                    "required for discovery: set it to the URL of the issuer",
+                ),
                 Some(Err(error)) => {
                     problems.report("issuer", format!("for discovery it {error}"));
                 }

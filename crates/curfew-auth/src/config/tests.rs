@@ -186,7 +186,7 @@ fn every_problem_of_an_issuer_names_its_key() {
         ),
         (
             json!({"name": "a", "discovery": true}),
-            "issuers[0].issuer: required for discovery, as a URL",
+            "issuers[0].issuer: required for discovery",
         ),
         (
             json!({"name": "a", "jwks_url": "https://a/keys", "algorithms": ["HS256"]}),
@@ -389,7 +389,7 @@ fn every_problem_of_reports_names_its_key() {
         ),
         (
             json!([issuer(json!({"subjects": {"email": "email"}}))]),
-            "issuers[0].subjects: is for event_stream",
+            "issuers[0].subjects: has an effect only with event_stream",
         ),
         (
             on("nobody", json!({})),
@@ -401,7 +401,7 @@ fn every_problem_of_reports_names_its_key() {
         ),
         (
             on("main", json!({"event_stream": null})),
-            "issuers[1].reports_on: reports nothing",
+            "issuers[1].reports_on: has no effect without event_stream",
         ),
         (
             on(

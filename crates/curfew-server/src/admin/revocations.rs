@@ -249,7 +249,7 @@ impl Admin {
 
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "given to map_err, which passes it so"
+    reason = "map_err passes the error by value"
 )]
 fn bad_key(error: RevocationKeyError) -> Problem {
     Problem::bad_request(error.to_string())

@@ -189,7 +189,7 @@ impl AdminKeyConfig {
             report("may", powers);
         }
         if self.key.is_some() == self.key_file.is_some() {
-            report("key_file", "set either key_file or key");
+            report("key_file", "set exactly one of key_file and key");
         }
         let channels = match ChannelPatterns::parse(&self.channels) {
             Ok(channels) => (!self.channels.is_empty()).then_some(channels),

@@ -130,7 +130,7 @@ impl Emulations {
             ),
             EmulationOutcome::Rate => Problem::over_limit(
                 permits::HANDSHAKES,
-                "too many sessions of other nodes at the moment, try again",
+                "too many requests for sessions of other nodes at the moment, try again",
             ),
             EmulationOutcome::Unavailable => Problem::unavailable(
                 "the session's node cannot be reached: the commands may have been executed",

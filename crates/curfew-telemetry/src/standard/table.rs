@@ -43,7 +43,7 @@ const INSECURE: &str = "No effect: spans are never sent over TLS. `false` is ref
 const HEADERS: &str = "Sent with every export, as gRPC metadata. Values are secrets: they are in no log line, no error and not in `curfew print-config`.";
 const TIMEOUT: &str = "The timeout of one export, including its retries. Default 5000.";
 const ENDPOINT: &str =
-    "`telemetry.otlp_endpoint`, unless a setting gives it; the rules are the same.";
+    "Sets `telemetry.otlp_endpoint`, unless a setting gives it. The same rules apply.";
 
 /// Every standard variable that is accepted or refused. Variables for traces come after variables
 /// for all signals, because the later value counts.
@@ -67,7 +67,7 @@ pub const VARIABLES: &[Variable] = &[
                 read.standard.disabled = true;
                 Ok(())
             }
-            _ => Err("must be otlp or none: spans are exported by OTLP alone".to_owned()),
+            _ => Err("must be otlp or none: spans are exported only by OTLP".to_owned()),
         },
     },
     Variable {
@@ -177,7 +177,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: SAMPLER,
         takes: "`always_on`, `always_off`, `traceidratio`, each also with `parentbased_` before it",
-        effect: "`telemetry.trace_sample_ratio`, unless a setting gives it: 1, 0, or `OTEL_TRACES_SAMPLER_ARG`. With or without `parentbased_`, that setting's rules on parents apply, and spans that are always recorded still are.",
+        effect: "Sets `telemetry.trace_sample_ratio`, unless a setting gives it: to 1, 0 or `OTEL_TRACES_SAMPLER_ARG`. With or without `parentbased_`, the rules of that setting on parents apply. Spans that are always recorded are still recorded.",
         read: |read, _, value| {
             read.sampler = Some(match value.strip_prefix("parentbased_").unwrap_or(value) {
                 "always_on" => Sampler::On,
@@ -193,7 +193,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: SAMPLER_ARG,
         takes: "a number, 0 to 1",
-        effect: "The ratio of `traceidratio`, default 1. Refused with any other sampler, or none.",
+        effect: "The ratio of `traceidratio`, default 1. Refused with any other sampler, or without a sampler.",
         read: |read, _, value| {
             read.sampler_arg = Some(value.to_owned());
             Ok(())
@@ -208,7 +208,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_BSP_SCHEDULE_DELAY",
         takes: "milliseconds, 0 to 60000",
-        effect: "The longest wait of a span for others in the same export. Default 500.",
+        effect: "The longest time that a span waits for other spans of the same export. Default 500.",
         read: |read, _, value| {
             read.standard.delay = Some(milliseconds(value, 0..=MAX_DELAY_MS)?);
             Ok(())
@@ -226,7 +226,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: QUEUE,
         takes: "1 to 1000000",
-        effect: "The capacity of the export queue, in spans; more are dropped and counted. Default 4096.",
+        effect: "The capacity of the export queue, in spans. Further spans are dropped and counted. Default 4096.",
         read: |read, _, value| {
             read.standard.queue = Some(size(value)?);
             Ok(())
