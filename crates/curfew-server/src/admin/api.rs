@@ -43,9 +43,12 @@ impl Caller {
             return Ok(Self(key));
         }
         let (name, power) = (key.name(), power.as_str());
-        debug!(key = name, power, "admin key lacks the power for this call");
+        debug!(
+            key = name,
+            power, "admin key is not allowed to make this call"
+        );
         Err(forbidden(format!(
-            "the key {name} lacks the power for this call: add \"{power}\" to the setting may of this key in [[admin.keys]]"
+            "the key {name} is not allowed to {power}: add \"{power}\" to the list `may` of this key in [[admin.keys]]"
         )))
     }
 
@@ -108,7 +111,7 @@ impl Call {
         match self.may_use(channel) {
             true => Ok(()),
             false => Err(forbidden(format!(
-                "the key {} may not use the channel {channel}: see the setting channels of this key in [[admin.keys]]",
+                "the key {} may not use the channel {channel}: see the list `channels` of this key in [[admin.keys]]",
                 self.key()
             ))),
         }
