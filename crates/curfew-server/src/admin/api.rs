@@ -272,7 +272,7 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::new(Method::GET, "/v1/channels/{name}", Key(Read), "One channel with its stream", |a, c| Box::pin(channels::get(a, c)))
             .gives::<channels::ChannelDetails>(),
         Operation::new(Method::GET, "/v1/channels/{name}/history", Key(Read), "The history of a channel", |a, c| Box::pin(channels::history(a, c)))
-            .query(&[("limit", "the maximum number of publications, 0 to 300; 100 if absent, 0 for the position alone"), ("before", "an offset: the publications before this offset, newest first; if absent, the newest publications"), ("since", "a position as EPOCH:OFFSET: the publications after this position, oldest first")])
+            .query(&[("limit", "the maximum number of publications, 0 to 300; 100 if absent, 0 to get only the position"), ("before", "an offset: the publications before this offset, newest first; if absent, the newest publications"), ("since", "a position as EPOCH:OFFSET: the publications after this position, oldest first")])
             .gives::<channels::History>(),
         Operation::new(Method::DELETE, "/v1/channels/{name}/history", Key(Publish), "Delete the history of a channel; its position stays", |a, c| Box::pin(channels::clear(a, c)))
             .gives::<channels::History>(),

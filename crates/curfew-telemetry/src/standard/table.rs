@@ -201,7 +201,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "OTEL_PROPAGATORS",
-        takes: "`tracecontext`, also beside `baggage`",
+        takes: "`tracecontext`, alone or with `baggage`",
         effect: "No effect: `traceparent` and `tracestate` are always read and passed on. Baggage is not passed on, and `baggage` causes a warning. Other values are refused, `none` too.",
         read: propagators,
     },
