@@ -220,7 +220,7 @@ async fn claims_that_nothing_uses_may_be_anything() {
         (r#""tenant":1e999"#, "the tenant claim"),
         (r#""may":{"publish":["\ud83d"]}"#, "the may claim"),
         (r#""iat":1e999"#, "the iat claim is too large"),
-        (r#""nick":"\ud83d","nick":"\ud83d""#, "repeated"),
+        (r#""nick":"\ud83d","nick":"\ud83d""#, "repeats a name"),
     ] {
         let (reason, message) = refusal(&gateway, &token(more)).await;
         assert_eq!(reason, "malformed", "{more}");

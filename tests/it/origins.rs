@@ -158,7 +158,10 @@ async fn a_cookie_that_is_not_taken_stands_in_the_way_of_no_token() {
         let refused = connect.refused().await;
         assert_eq!(refused.status, 403);
         let detail = refused.json()["detail"].as_str().unwrap().to_owned();
-        assert!(detail.contains("a cookie is taken only from"), "{detail}");
+        assert!(
+            detail.contains("a token in a cookie is accepted only from"),
+            "{detail}"
+        );
     }
     // From a page whose cookies are accepted, two tokens are ambiguous.
     let both = cookie().header("Origin", "https://app.example.com");

@@ -132,5 +132,9 @@ async fn a_connection_beyond_the_limits_is_told_so_over_tls() {
     let _one = certificate.secure(gateway.ws()).open().await;
     let refused = certificate.secure(gateway.ws()).refused().await;
     assert_eq!(refused.status, 503);
-    assert!(refused.text().contains("as many connections as it accepts"));
+    assert!(
+        refused
+            .text()
+            .contains("has reached its maximum number of connections")
+    );
 }

@@ -47,7 +47,7 @@ pub enum Unverified {
     #[error("the keys of the issuer {:?} are not available", .0.issuer)]
     Keys(MissingKeys),
     /// The token is good except for its times, and this node's clock may be wrong.
-    #[error("the clock of this node is not known to be right")]
+    #[error("this node's clock may be wrong")]
     Clock,
 }
 
@@ -83,7 +83,7 @@ impl Unverified {
     pub fn message(&self) -> &'static str {
         match self {
             Self::Keys(_) => "the issuer's keys are not available at the moment, try again",
-            Self::Clock => "the token's times cannot be judged at the moment, try again",
+            Self::Clock => "the token's times cannot be checked at the moment, try again",
         }
     }
 }
@@ -447,7 +447,7 @@ fn load(config: &AuthConfig) -> Result<(Vec<Arc<LoadedIssuer>>, Files), LoadErro
 
 fn warn_of_skipped(issuer: &Issuer, skipped: &[SkippedKey]) {
     for key in skipped {
-        warn!(issuer = %issuer.name, %key, "key of the set is not used");
+        warn!(issuer = %issuer.name, %key, "a key of the key set is not used");
     }
 }
 

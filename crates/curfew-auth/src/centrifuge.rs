@@ -245,7 +245,7 @@ impl fmt::Debug for TokenData {
 fn read<'a, T: Deserialize<'a>>(claim: &'static str, member: Option<&'a RawValue>) -> Option<T> {
     let read = serde_json::from_str(member?.get()).ok();
     if read.is_none() {
-        ignored(claim, "has another type");
+        ignored(claim, "has the wrong type");
     }
     read
 }
@@ -254,7 +254,7 @@ fn read<'a, T: Deserialize<'a>>(claim: &'static str, member: Option<&'a RawValue
 fn read_object<'a, T: Deserialize<'a>>(claim: &'static str, member: &'a RawValue) -> Option<T> {
     // serde would accept an array for a struct.
     if !member.get().starts_with('{') {
-        ignored(claim, "has another type");
+        ignored(claim, "has the wrong type");
         return None;
     }
     read(claim, Some(member))
@@ -281,7 +281,7 @@ fn payload(
 fn channel(name: String) -> Option<Channel> {
     let channel = Channel::parse(&name).ok();
     if channel.is_none() {
-        ignored("channels", "has a name that is no channel's");
+        ignored("channels", "has an invalid channel name");
     }
     channel
 }

@@ -175,7 +175,7 @@ pub(crate) fn verify_kind(
             "this is an ID token: send the access token",
         )),
         Some(OtherKind::Internal) => Err(AuthError::malformed(
-            "this token is for its issuer only: send the access token",
+            "this is a refresh token or a logout token: send the access token",
         )),
     }
 }
@@ -275,7 +275,7 @@ fn verify_lifetime(
         .down();
     if Duration::from_secs(expires_at.saturating_sub(issued_at)) > issuers.max_token_lifetime {
         return Err(AuthError::malformed(
-            "the token's lifetime, from iat to exp, is longer than allowed here",
+            "the token's lifetime, from iat to exp, is longer than this gateway allows",
         ));
     }
     Ok(())

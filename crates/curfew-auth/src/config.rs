@@ -315,7 +315,7 @@ impl AuthConfig {
             problems.report(
                 "subject_claim",
                 format!(
-                    "{} has a meaning of its own and cannot name the user",
+                    "{} is a claim with a fixed meaning and cannot name the user",
                     self.subject_claim
                 ),
             );
@@ -326,18 +326,24 @@ impl AuthConfig {
                 "must name a claim, without \":\" and braces, for example \"sid\"",
             );
         } else if self.login_claim == self.subject_claim {
-            problems.report("login_claim", "names the user already: auth.subject_claim");
+            problems.report(
+                "login_claim",
+                "must not be the claim in auth.subject_claim, which names the user",
+            );
         } else if RevocationKey::is_reserved_kind(&self.login_claim) {
             problems.report(
                 "login_claim",
-                format!("{} is a kind of revocation already", self.login_claim),
+                format!(
+                    "{} is the name of a kind of revocation: choose another claim",
+                    self.login_claim
+                ),
             );
         }
         let logs_out = self.issuers.iter().any(|issuer| issuer.backchannel_logout);
         if logs_out && self.subject_claim != "sub" {
             problems.report(
                 "subject_claim",
-                "must be \"sub\" beside backchannel_logout: logout tokens name users by it",
+                "must be \"sub\" if an issuer has backchannel_logout: logout tokens name their user in sub",
             );
         }
         self.check_issuers(problems);
@@ -363,7 +369,7 @@ impl AuthConfig {
                 if self.anonymous && issuer.name == ANONYMOUS_ISSUER {
                     problems.report(
                         "name",
-                        "is the name of sessions without a token (auth.anonymous): choose another",
+                        "is the issuer name of sessions without a token (auth.anonymous): choose another name",
                     );
                 }
                 if !issuer.name.is_empty() && !names.insert(&issuer.name) {
@@ -373,7 +379,7 @@ impl AuthConfig {
                 if several && issuer.issuer.is_none() && issuer.jwks_file.is_none() {
                     problems.report(
                         "issuer",
-                        "required beside other issuers, unless all keys are in a file and have a kid to tell their tokens by",
+                        "required if there are several issuers, unless this issuer's keys are in jwks_file and each has a kid, which then identifies its tokens",
                     );
                 }
                 issuer.check(self.least_secret_bytes(), problems);
@@ -397,7 +403,7 @@ impl AuthConfig {
                 _ => problems.report(
                     "issuer",
                     format!(
-                        "{:?} has the same one: give each an audience, and none to both",
+                        "{:?} has the same issuer: set audience for both, without a common value",
                         other.name
                     ),
                 ),
@@ -407,7 +413,7 @@ impl AuthConfig {
                 problems.report(
                     "issuer",
                     format!(
-                        "{:?} has the same one and reports logouts or events already: one of them does for both",
+                        "{:?} has the same issuer and also reports logouts or events: configure reports for only one of the two",
                         other.name
                     ),
                 );
@@ -420,7 +426,7 @@ impl AuthConfig {
         if issuer.subjects.session.as_ref() == Some(&self.subject_claim) {
             problems.report(
                 "subjects.session",
-                "names the user already: auth.subject_claim",
+                "must not be the claim in auth.subject_claim, which names the user",
             );
         }
         let Some(name) = &issuer.reports_on else {
@@ -431,14 +437,14 @@ impl AuthConfig {
             None => problems.report("reports_on", format!("there is no issuer called {name:?}")),
             Some(other) if !other.opens_sessions() => problems.report(
                 "reports_on",
-                format!("{name:?} has reports_on itself: its tokens open no session"),
+                format!("{name:?} has reports_on too, so its tokens open no session: name another issuer"),
             ),
             Some(_) => {}
         }
         if !issuer.reports() {
             problems.report(
                 "reports_on",
-                "reports nothing: set event_stream or global_token_revocation, or leave reports_on out",
+                "has no effect without event_stream or global_token_revocation: set one of them, or leave reports_on out",
             );
         }
     }

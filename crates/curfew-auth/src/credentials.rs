@@ -176,7 +176,7 @@ impl CredentialSearch {
             Ok(token) if token.is_ascii() => token,
             _ => {
                 return Err(AuthError::malformed(
-                    "the token has characters that no token has",
+                    "the token has characters that are not ASCII",
                 ));
             }
         };
@@ -241,7 +241,7 @@ fn from_header(
         } else if !value.is_empty() && !OTHER_SCHEMES.iter().any(|known| is(known)) {
             let wrong = match rest.is_empty() {
                 true => "has no scheme",
-                false => "has a scheme that is none of auth.header_schemes",
+                false => "has a scheme that is not in auth.header_schemes",
             };
             let right = config
                 .header_schemes

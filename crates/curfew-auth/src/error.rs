@@ -122,7 +122,7 @@ impl AuthError {
     pub(crate) fn other_claim(name: &str) -> Self {
         Self::new(
             AuthFailure::WrongAudience,
-            format!("the token's {name} claim is none of those accepted here"),
+            format!("the token's {name} claim has none of the accepted values"),
         )
     }
 

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Message for a token that is signed with the client's secret instead of the issuer's key.
-const BY_SECRET: &str = "the token is signed with a secret (its alg is an HS one), and the issuer's keys are public: have the provider sign with its own key, such as RS256 (id_token_signed_response_alg)";
+const BY_SECRET: &str = "the token is signed with a shared secret (HS256, HS384 or HS512), but all keys of the issuer are public keys: let the provider sign with its private key, for example with RS256 (id_token_signed_response_alg)";
 
 /// Error that prevents the loading of an issuer's key.
 #[derive(Debug, thiserror::Error)]

@@ -107,7 +107,7 @@ pub(crate) fn key_set(content: &[u8], allowed: Option<&[Algorithm]>) -> Result<K
     if set.keys.is_empty() {
         let reasons: Vec<String> = set.skipped.iter().map(ToString::to_string).collect();
         return Err(KeyError::NoUsableKey(match reasons.as_slice() {
-            [] => "it is empty".to_owned(),
+            [] => "the set is empty".to_owned(),
             reasons => reasons.join("; "),
         }));
     }

@@ -67,7 +67,9 @@ pub enum KeyError {
     #[error("has no {0}")]
     NoMember(&'static str),
     /// A JWK's number is padded base64url.
-    #[error("its {0} is padded: JWKs have base64url without `=` (RFC 7515 §2), leave it out")]
+    #[error(
+        "its {0} is padded: remove the `=`, because JWKs have base64url without padding (RFC 7515 §2)"
+    )]
     Padded(&'static str),
     /// A JWK's number is base64 instead of base64url.
     #[error("its {0} is base64: JWKs have base64url, with `-` for `+` and `_` for `/`")]
@@ -93,11 +95,11 @@ pub enum KeyError {
     /// A key of an issuer without `issuer` has no `kid`, although `kid` must identify the issuer's
     /// tokens.
     #[error(
-        "a key of the set has no kid: beside other issuers, one without `issuer` needs a kid on every key"
+        "a key of the set has no kid: if there are several issuers, an issuer without `issuer` needs a kid on every key"
     )]
     KidRequired,
     /// Two issuers without `issuer` share a `kid`.
-    #[error("a kid is also one of the issuer {0:?}: set `issuer` on one of the two")]
+    #[error("a kid is also a kid of the issuer {0:?}: set `issuer` for one of the two issuers")]
     KidShared(String),
     /// The configuration names no key source.
     #[error(

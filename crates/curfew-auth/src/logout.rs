@@ -110,7 +110,7 @@ fn judge(
     if now.saturating_sub(Duration::from_secs(issued_at.down())) > MAX_AGE {
         return Err(AuthError::by_clock(
             AuthFailure::Malformed,
-            "the logout token's iat is over ten minutes ago",
+            "the logout token's iat is more than ten minutes ago",
         ));
     }
     // `exp` is required since errata set 1.
@@ -123,7 +123,7 @@ fn judge(
     }
     if expires_at.saturating_sub(issued_at.down()) > MAX_AGE.as_secs() {
         return Err(AuthError::malformed(
-            "the logout token is good for over ten minutes",
+            "the logout token is valid for more than ten minutes",
         ));
     }
     if !signed.has_token_id(MAX_ID_BYTES) {
@@ -133,20 +133,24 @@ fn judge(
     let event = claims.events.as_ref().and_then(|events| events.get(EVENT));
     if !matches!(event, Some(Value::Object(_))) {
         return Err(AuthError::malformed(
-            "events is not an object with the back-channel logout event, an object as well",
+            "the logout token's events claim is not an object, or its back-channel logout event is absent or not an object",
         ));
     }
     if claims.has_nonce {
-        return Err(AuthError::malformed("a logout token has no nonce"));
+        return Err(AuthError::malformed(
+            "the logout token has a nonce, which a logout token must not have",
+        ));
     }
     if claims.has_numeric_subject && !rules.numeric_subjects {
         return Err(AuthError::malformed(
-            "the sub claim is not a string; auth.numeric_subjects takes integers as well",
+            "the sub claim is not a string; auth.numeric_subjects allows integers too",
         ));
     }
     let empty = |name: &Option<String>| name.as_ref().is_some_and(String::is_empty);
     if empty(&claims.subject) || empty(&claims.login) {
-        return Err(AuthError::malformed("sub and sid must not be empty"));
+        return Err(AuthError::malformed(
+            "the logout token's sub or sid is empty",
+        ));
     }
     if claims.subject.is_none() && claims.login.is_none() {
         return Err(AuthError::malformed(
@@ -167,7 +171,7 @@ fn missing(name: &str) -> AuthError {
 }
 
 impl ReportClaims for LogoutClaims {
-    const UNREADABLE: &'static str = "the logout token's claims are not a JSON object without repeated names, with each claim of its type";
+    const UNREADABLE: &'static str = "the logout token's payload is not a JSON object, repeats a name or has a claim of the wrong type";
 
     fn member(&mut self, name: &str, value: json::Value<'_>) -> Result<(), Flaw> {
         match name {

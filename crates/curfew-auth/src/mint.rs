@@ -31,7 +31,7 @@ pub enum MintError {
     ShortSecret,
     /// The key does not fit the algorithm.
     #[error(
-        "not a private key for {0}: RS*, PS*, ES256, ES384 and EdDSA want a PEM private key of their kind that begins with \"-----BEGIN PRIVATE KEY-----\" (`openssl pkcs8 -topk8 -nocrypt` converts others), HS* a secret"
+        "not a private key for {0}: RS*, PS*, ES256, ES384 and EdDSA need a PEM private key of the matching type that begins with \"-----BEGIN PRIVATE KEY-----\" (`openssl pkcs8 -topk8 -nocrypt` converts other forms), HS* need a secret"
     )]
     WrongKey(Algorithm),
 }

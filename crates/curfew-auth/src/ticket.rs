@@ -34,7 +34,7 @@ pub struct Ticket([u8; TICKET_BYTES]);
 
 /// Error for a text that does not have the form of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a ticket is 43 characters of base64url")]
+#[error("a ticket has 43 characters of base64url")]
 pub struct NotATicket;
 
 /// The content behind a ticket. `Debug` does not show the token.

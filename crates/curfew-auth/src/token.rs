@@ -36,7 +36,7 @@ impl<'a> Parts<'a> {
             |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if !token.bytes().all(is_token_byte) {
             return Err(AuthError::malformed(
-                "the token has characters outside of base64url, which knows no padding and no spaces",
+                "the token has characters outside base64url: padding (=) and spaces are not allowed",
             ));
         }
         let mut parts = token.split('.');
@@ -45,7 +45,7 @@ impl<'a> Parts<'a> {
             return Err(AuthError::malformed(
                 match token.bytes().filter(|b| *b == b'.').count() {
                     4 => "encrypted tokens (JWE) are not supported",
-                    _ => "a token has three parts separated by dots",
+                    _ => "the token does not have three parts separated by dots",
                 },
             ));
         };

@@ -40,7 +40,7 @@ pub enum ProviderError {
     },
     /// The OpenID configuration belongs to another issuer (§4.3).
     #[error(
-        "{url}: names {theirs:?} as its issuer, and auth.issuers has {ours:?}: they are compared byte for byte, slash and case included"
+        "{url}: names {theirs:?} as its issuer, but auth.issuers has {ours:?}: the two must be equal byte for byte, slash and case included"
     )]
     OtherIssuer {
         /// The document's URL.
@@ -54,7 +54,7 @@ pub enum ProviderError {
     #[error("the key set: {0}")]
     Keys(KeyError),
     /// The fetched set has no usable key, which withdraws all previous keys.
-    #[error("the key set: {0}; all keys that there were are withdrawn")]
+    #[error("the key set: {0}; all previous keys are withdrawn")]
     Withdrawn(KeyError),
 }
 

@@ -35,7 +35,7 @@ pub enum ExchangeError {
     #[error("answers with more than {} KiB", .0 / 1024)]
     TooLarge(usize),
     /// The body ended early.
-    #[error("the answer broke off")]
+    #[error("the answer ended early")]
     Broken,
 }
 

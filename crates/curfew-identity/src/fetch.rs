@@ -47,7 +47,7 @@ pub enum FetchError {
     Exchange(#[from] ExchangeError),
     /// The server redirects. Redirects are not followed, because they would override the configured
     /// source of keys.
-    #[error("redirects with {0}: configure the URL that it leads to")]
+    #[error("redirects with {0}: configure the URL to which it redirects")]
     Redirect(StatusCode),
     /// The status is neither 200 nor a redirect.
     #[error("answers {0}")]
@@ -79,7 +79,7 @@ impl FetchError {
 fn advice(error: &io::Error) -> &'static str {
     match error.to_string().contains("CaUsedAsEndEntity") {
         true => {
-            ": the server shows an authority's certificate for its own, as openssl req -x509 makes them; make it with -addext basicConstraints=critical,CA:FALSE, or have an authority sign another"
+            ": the server presents a CA certificate as its own, which openssl req -x509 makes by default; make the certificate with -addext basicConstraints=critical,CA:FALSE, or let a CA sign a server certificate"
         }
         false => "",
     }
@@ -170,7 +170,7 @@ where
         .header(CONNECTION, "close")
         .header(USER_AGENT, concat!("curfew/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new())
-        .expect("a path and a host of a URL are good in a request");
+        .expect("a URL's path and host are valid in a request");
     let (_, body) = exchange(stream, request, MAX_BYTES, |status| match status {
         StatusCode::OK => Ok(()),
         // 304 is not a redirect. The request had no condition, so the answer is a fault of the

@@ -125,13 +125,13 @@ pub(crate) enum ConditionError {
     Comprehension,
     #[error("the expression is nested or chained deeper than {MAX_DEPTH} levels; split the rule")]
     TooDeep,
-    #[error("unknown variable {0:?}; there are claims, params, channel, user and action")]
+    #[error("unknown variable {0:?}; the variables are claims, params, channel, user and action")]
     UnknownVariable(String),
-    #[error("unknown function {name:?}; there are has, {}", FUNCTIONS.join(", "))]
+    #[error("unknown function {name:?}; the functions are has, {}", FUNCTIONS.join(", "))]
     UnknownFunction { name: String },
     #[error("messages such as Name{{field: 1}} are not supported")]
     Message,
-    #[error("the compiler gave up on this expression")]
+    #[error("the compiler cannot process this expression")]
     Aborted,
     #[error("start the compiler's thread: {0}")]
     Thread(std::io::Error),
@@ -140,9 +140,9 @@ pub(crate) enum ConditionError {
 /// Reason why an evaluation failed. Never contains a claim's value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EvaluationError {
-    #[error("no such key: {0}; has() tells whether there is one")]
+    #[error("no such key: {0}; check with has() that the key exists")]
     MissingKey(String),
-    #[error("no such key; has() and `in` tell whether there is one")]
+    #[error("no such key; check with has() or `in` that the key exists")]
     MissingComputedKey,
     #[error("the result is not true or false")]
     NotBool,
@@ -304,7 +304,7 @@ fn compile_here(source: &str) -> Result<Condition, ConditionError> {
 fn explained(source: &str, message: &str) -> String {
     let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
     if message.contains("token recognition error at: '=") {
-        return format!("{message}; values are compared by ==");
+        return format!("{message}; compare values with ==");
     }
     // The parser takes a leading `not` for a name, and its message is about the text after `not`.
     let begins = |word: &str| word == "not" && source.trim_start().starts_with("not ");
@@ -316,7 +316,7 @@ fn explained(source: &str, message: &str) -> String {
         // grammar.
         Some((word, right)) => {
             let place = message.split(": ").next().unwrap_or_default();
-            format!("{place}: '{word}' is no word of CEL: {right}")
+            format!("{place}: CEL has no '{word}' here: {right}")
         }
         None => message,
     }
@@ -329,7 +329,7 @@ const OTHER_WORDS: [(&str, &str); 7] = [
     ("not", "write !( … ), as in !(\"admin\" in claims.roles)"),
     (
         "contains",
-        "write \"admin\" in claims.roles for a list, claims.name.contains(\"a\") for a text",
+        "write \"admin\" in claims.roles for a list, claims.name.contains(\"a\") for a string",
     ),
     ("startsWith", "write claims.name.startsWith(\"a\")"),
     ("endsWith", "write claims.name.endsWith(\"a\")"),

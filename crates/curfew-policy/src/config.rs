@@ -102,7 +102,7 @@ impl Rule {
         if self.channels.is_empty() {
             problems.report(
                 "channels",
-                "name at least one channel pattern; * is every channel",
+                "name at least one channel pattern; * matches every channel",
             );
         }
         let mut patterns = Vec::with_capacity(self.channels.len());
@@ -132,7 +132,7 @@ impl Rule {
             if !patterns.iter().any(|pattern| pattern.captures(name)) {
                 problems.report(
                     "when",
-                    format!("params.{name} is captured by none of the rule's channels; write {{{name}}} in one"),
+                    format!("no channel pattern of the rule captures params.{name}; write {{{name}}} in a pattern"),
                 );
             }
         }
@@ -201,7 +201,7 @@ mod tests {
             "policy.rules[3].name: \"grant\" stands for",
             "policy.rules[3].when: the expression has 2058 bytes; at most 2048",
             "policy.rules[4].when: unknown variable \"clams\"",
-            "policy.rules[5].when: params.di is captured by none",
+            "policy.rules[5].when: no channel pattern of the rule captures params.di",
         ];
         assert_eq!(found.len(), expect.len(), "{found:#?}");
         for (found, expect) in found.iter().zip(expect) {

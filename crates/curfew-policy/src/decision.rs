@@ -56,7 +56,7 @@ impl fmt::Display for Decision {
             ),
             Why::DoesNotCompile => write!(
                 f,
-                "rule {rule:?} denies {action} on {channel}: it does not compile"
+                "rule {rule:?} denies {action} on {channel}: the rule does not compile"
             ),
             Why::NoRule => write!(f, "no rule allows {action} on {channel}"),
         }

@@ -104,7 +104,8 @@ impl Rule {
             (Some(problem), _) => {
                 error!(
                     rule = rule.name,
-                    problem, "policy rule does not compile; it denies"
+                    problem,
+                    "policy rule does not compile, so it denies every action that it matches"
                 );
                 When::Broken(problem)
             }

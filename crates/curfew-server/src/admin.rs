@@ -119,7 +119,7 @@ impl Admin {
     }
 
     async fn turn_away(&self, stream: TcpStream, peer: IpAddr) {
-        let detail = "the admin listener has as many connections as it accepts";
+        let detail = "the admin listener has reached its maximum number of connections";
         let problem = Problem::over_limit(CONNECTIONS, detail);
         self.answers.problem(&problem, peer);
         self.porter
@@ -165,7 +165,7 @@ impl Admin {
                 // A connection between two requests is closed without an answer, because it has no
                 // request to answer.
                 self.answers.over_limit(CONNECTIONS, StatusCode::SERVICE_UNAVAILABLE, peer);
-                debug!(peer = %peer, "admin connection between requests makes room for another");
+                debug!(peer = %peer, "idle admin connection closed to make room for a new connection");
                 return;
             }
         };
@@ -206,7 +206,7 @@ impl Admin {
                 return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
             }
             Err(api::NotFound::Method(allowed)) => {
-                let detail = format!("this path takes {allowed}");
+                let detail = format!("this path accepts only {allowed}");
                 let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "bad_request", detail);
                 let mut response = problem.into_response();
                 if let Ok(value) = HeaderValue::from_str(&allowed) {

@@ -123,16 +123,16 @@ impl ServerConfig {
             if value.as_ref().is_some_and(|value| !is_shown_whole(value)) {
                 problems.report(
                     key,
-                    format!("must have 1 to {MAX_NODE_NAME} characters, none of them a control character; leave it out for the machine's own"),
+                    format!("must have 1 to {MAX_NODE_NAME} characters, none of them a control character; leave it out to use the machine's own"),
                 );
             }
         }
         match (&self.tls_cert_file, &self.tls_key_file) {
             (Some(_), None) => {
-                problems.report("tls_key_file", "required beside server.tls_cert_file")
+                problems.report("tls_key_file", "required if server.tls_cert_file is set")
             }
             (None, Some(_)) => {
-                problems.report("tls_cert_file", "required beside server.tls_key_file")
+                problems.report("tls_cert_file", "required if server.tls_key_file is set")
             }
             (Some(cert), Some(key)) => {
                 if let Err(error) = Tls::load(cert, key) {

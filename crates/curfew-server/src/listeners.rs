@@ -46,7 +46,7 @@ pub enum Listen {
 /// The text is not an address to listen on.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error(
-    "must be an IP address with a port, such as 127.0.0.1:8080 or 0.0.0.0:8080, no name and no URL; or unix: and an absolute path"
+    "must be an IP address with a port, such as 127.0.0.1:8080 or 0.0.0.0:8080 (not a name and not a URL), or unix: followed by an absolute path"
 )]
 pub struct ListenSyntaxError;
 
@@ -145,8 +145,12 @@ pub struct ListenError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::AddrInUse => "; another process has this port: stop it or choose another",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: choose another",
+        io::ErrorKind::AddrInUse => {
+            "; another process uses this address: stop that process or choose another address"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need privileges: choose another port"
+        }
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
         _ => "",
     }

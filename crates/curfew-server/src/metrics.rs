@@ -201,16 +201,16 @@ curfew_telemetry::metrics! {
     /// The metrics of the listeners.
     pub struct ServerMetrics(protocols: &[&'static str]) {
         unauthenticated_connections: Gauge, "Connections whose token has not been verified yet";
-        connections_limit: Gauge, "limits.connections; 0 is no limit";
+        connections_limit: Gauge, "The value of limits.connections; 0 means no limit";
         connections_accepted: Named<&'static str> = Named::new("protocol", protocols.to_vec()), "Upgraded connections";
         connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
         http_answers: Counters<(ListenerKind, AnswerReason)>, "Answers to HTTP requests on either listener";
-        handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "From accepting a connection to its upgrade";
+        handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "Time from accepting a connection to its upgrade";
         logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
-        reports_refused: Counters<(ReportKind, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
-        emulation_requests: Counters<EmulationOutcome>, "Requests with commands of sessions that have streamed answers";
+        reports_refused: Counters<(ReportKind, ReportFault)>, "Refused reports that carry a valid signature of an identity provider";
+        emulation_requests: Counters<EmulationOutcome>, "Requests with commands for sessions that receive by HTTP streaming or server-sent events";
         emulation_dropped: Counters<RelayDropReason>, "Commands from other nodes that were not executed";
-        tickets: Counters<TicketOutcome>, "Tickets, and requests for them";
+        tickets: Counters<TicketOutcome>, "Tickets and requests for tickets";
         security_events: Counters<EventOutcome>, "Security events of identity providers";
         global_revocations: Counters<LogoutOutcome>, "Requests of identity providers to end all of a user's sessions";
         event_streams_stopped: Gauge, "Streams of security events that their transmitters have stopped";

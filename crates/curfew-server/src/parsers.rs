@@ -57,7 +57,7 @@ pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize))
                 switch.defer();
                 response.map(|_| Default::default())
             }
-            _ => close(Problem::bad_request("it is no upgrade").into_response()),
+            _ => close(Problem::bad_request("the request is not an upgrade").into_response()),
         };
         Box::pin(std::future::ready(response)) as _
     };

@@ -96,7 +96,7 @@ impl TicketEndpoint {
             Method::POST => self.give_ticket(request, settings).await,
             Method::OPTIONS => cors::preflight(request.headers(), &Method::POST),
             _ => {
-                let detail = "tickets are asked for by POST";
+                let detail = "a request for a ticket must use the method POST";
                 let status = StatusCode::METHOD_NOT_ALLOWED;
                 let mut response = Problem::new(status, "bad_request", detail).into_response();
                 response.headers_mut().insert(ALLOW, cors::METHODS);
@@ -151,7 +151,7 @@ impl TicketEndpoint {
     ) -> Result<Given, TicketRefusal> {
         let node = &self.context.node;
         if node.is_refusing() {
-            return Err(Problem::unavailable("the node is leaving service, ask again").into());
+            return Err(Problem::unavailable("the node is leaving service, try again").into());
         }
         // A ticket counts against the rate of handshakes, because issuing it costs as much as a
         // handshake and leads to one.
@@ -186,7 +186,10 @@ impl TicketEndpoint {
             }
             Err(error) => match revoked(&error) {
                 Some(revoked) => Err(revoked.into()),
-                None => Err(Problem::unavailable("no ticket at the moment, ask again").into()),
+                None => Err(Problem::unavailable(
+                    "the node can issue no ticket at the moment, try again",
+                )
+                .into()),
             },
         }
     }
@@ -230,7 +233,7 @@ impl TicketEndpoint {
                     let error = AuthError::new(
                         AuthFailure::Expired,
                         format!(
-                            "the ticket is unknown, was used before or is older than {lifetime} s: get another"
+                            "the ticket is unknown, was used before or is older than {lifetime} s: request a new ticket"
                         ),
                     );
                     (TicketOutcome::NotFound, Err(RedeemError::NotFound(error)))
@@ -258,7 +261,7 @@ fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, 
     let sent = sent.as_deref().map(comparable);
     match (sent, wished) {
         (Some(sent), Some(wished)) if sent != wished => Err(Problem::bad_request(
-            "the body's origin is another than that of the request",
+            "the origin in the body differs from the request's Origin header",
         )),
         (Some(origin), _) | (None, Some(origin)) => Ok(Some(origin)),
         (None, None) => Ok(None),

@@ -274,7 +274,7 @@ impl Upgrades {
     /// A permit for the connection.
     fn place(&self, limits: &LimitsConfig) -> Result<Connection, UpgradeRefusal> {
         self.permits.connection(limits).map_err(|full| {
-            let detail = "the node has as many connections as it accepts";
+            let detail = "the node has reached its maximum number of connections";
             let problem = Problem::over_limit(full.setting(), detail);
             UpgradeRefusal::new(RejectReason::Limit, problem)
         })
@@ -330,9 +330,9 @@ impl Upgrades {
                 .iter()
                 .all(|name| name.starts_with(BEARER_SUBPROTOCOL));
             let detail = if only_token {
-                "offer curfew.v1 beside the token in Sec-WebSocket-Protocol"
+                "offer curfew.v1 as well as the token in Sec-WebSocket-Protocol"
             } else {
-                "no offered subprotocol is spoken here: offer curfew.v1 or none"
+                "no offered subprotocol is supported: offer curfew.v1 or no subprotocol"
             };
             return Err(UpgradeRefusal::new(
                 RejectReason::BadRequest,
@@ -361,7 +361,7 @@ impl Upgrades {
             Err(RedeemError::OtherOrigin) => {
                 span.failed("forbidden_origin");
                 Err(UpgradeRefusal::forbidden_origin(
-                    "the ticket is for pages of another origin",
+                    "the ticket was issued for pages of another origin",
                 ))
             }
             Err(RedeemError::Backend(error)) => {
@@ -436,7 +436,6 @@ fn guards(connection: Connection, accepted: &Accepted) -> Guards {
 /// The refusal of a request for a protocol that was switched on after the node's start. The node
 /// does not speak the protocol before a restart.
 fn not_spoken() -> UpgradeRefusal {
-    let problem =
-        Problem::unavailable("the node does not speak this protocol until it is restarted");
+    let problem = Problem::unavailable("the node supports this protocol only after a restart");
     UpgradeRefusal::new(RejectReason::Unavailable, problem)
 }

@@ -18,7 +18,7 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     let Some(rest) = strip_scheme(endpoint) else {
         return Err(match endpoint.split_once("://") {
             Some(("https", _)) => format!(
-                "https is not spoken: have a collector near this node pass spans on over TLS, and name it here, as in http://127.0.0.1:{GRPC_PORT}"
+                "https is not supported: set the URL of a collector near this node that forwards spans over TLS, such as http://127.0.0.1:{GRPC_PORT}"
             ),
             _ => format!(
                 "must be the URL of a collector that takes OTLP over gRPC, such as http://127.0.0.1:{GRPC_PORT}"
@@ -29,7 +29,7 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     let (authority, path) = rest.split_at(end);
     if authority.contains('@') {
         return Err(
-            "a user or password in the URL is not sent: leave it out, and use OTEL_EXPORTER_OTLP_HEADERS for what the collector wants to see"
+            "the user and password in the URL would not be sent: leave them out, and put the credentials that the collector needs into OTEL_EXPORTER_OTLP_HEADERS"
                 .to_owned(),
         );
     }
@@ -39,12 +39,12 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     };
     if !is_host(host) {
         return Err(format!(
-            "names no host: write http://, a name or an address (one of IPv6 in brackets) and a port, as in http://127.0.0.1:{GRPC_PORT}"
+            "names no host: write http://, a host name or an IP address (IPv6 in brackets) and a port, as in http://127.0.0.1:{GRPC_PORT}"
         ));
     }
     let Some(port) = port else {
         return Err(format!(
-            "has no port: OTLP over gRPC usually has {GRPC_PORT}, as in http://{host}:{GRPC_PORT}"
+            "has no port: OTLP over gRPC usually uses {GRPC_PORT}, as in http://{host}:{GRPC_PORT}"
         ));
     };
     let number = port
@@ -53,12 +53,12 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
         .filter(|number| *number != 0 && port.bytes().all(|byte| byte.is_ascii_digit()));
     let Some(number) = number else {
         return Err(format!(
-            "has a port that is no number from 1 to 65535: OTLP over gRPC usually has {GRPC_PORT}, as in http://{host}:{GRPC_PORT}"
+            "has a port that is no number from 1 to 65535: OTLP over gRPC usually uses {GRPC_PORT}, as in http://{host}:{GRPC_PORT}"
         ));
     };
     if !path.is_empty() && path != "/" {
         return Err(format!(
-            "has a path, which belongs to OTLP over HTTP: OTLP over gRPC has none, as in http://{host}:{GRPC_PORT}"
+            "has a path, but only OTLP over HTTP has paths: for OTLP over gRPC leave the path out, as in http://{host}:{GRPC_PORT}"
         ));
     }
     Ok(number)
@@ -69,10 +69,10 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
 pub(crate) fn doubt(port: u16) -> String {
     match port {
         HTTP_PORT => format!(
-            "port {HTTP_PORT} is that of OTLP over HTTP; OTLP over gRPC, which is spoken here, usually has {GRPC_PORT}"
+            "port {HTTP_PORT} is usually OTLP over HTTP; the node sends OTLP over gRPC, whose usual port is {GRPC_PORT}"
         ),
         _ => format!(
-            "what answers there may not be OTLP over gRPC, which usually has port {GRPC_PORT} ({HTTP_PORT} is that of OTLP over HTTP)"
+            "the server at this port may not speak OTLP over gRPC, whose usual port is {GRPC_PORT} ({HTTP_PORT} is usually OTLP over HTTP)"
         ),
     }
 }
@@ -116,7 +116,7 @@ mod tests {
         for (endpoint, expect) in [
             ("jaeger:4317", "such as http://127.0.0.1:4317"),
             ("grpc://jaeger:4317", "such as http://127.0.0.1:4317"),
-            ("https://jaeger:4317", "https is not spoken"),
+            ("https://jaeger:4317", "https is not supported"),
             ("", "must be the URL"),
             ("http://", "names no host"),
             ("http://:4317", "names no host"),

@@ -89,8 +89,12 @@ impl StandardVariables {
         }
         let is_known = |name: &str| VARIABLES.iter().any(|variable| variable.name == name);
         let others = given.keys().filter(|name| !is_known(name));
-        read.warnings
-            .extend(others.map(|name| (name.clone(), "is not read".to_owned())));
+        read.warnings.extend(others.map(|name| {
+            (
+                name.clone(),
+                "is not supported and has no effect".to_owned(),
+            )
+        }));
         read.sample();
         read.compare();
         read
@@ -139,7 +143,7 @@ impl StandardVariables {
             && batch > queue
         {
             let why = format!(
-                "must be at most {queue}, the spans that may wait ({})",
+                "must be at most {queue}, the capacity of the export queue ({})",
                 table::QUEUE
             );
             self.problems.push((table::BATCH.to_owned(), why));

@@ -49,7 +49,7 @@ async fn a_provider_that_is_away_at_first_is_waited_for() {
     until_accepted(&node, &provider, &key).await;
     // After a first successful fetch, an unavailable provider does not take a node out of service.
     provider.rotate(&[]);
-    until_failing(&node, "it is empty; all keys that there were are withdrawn").await;
+    until_failing(&node, "the set is empty; all previous keys are withdrawn").await;
     assert!(node.ready().await);
 }
 

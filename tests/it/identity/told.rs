@@ -37,7 +37,7 @@ fn warnings(node: &Gateway) -> Vec<Value> {
     lines
         .filter(|line: &Value| {
             line["level"] == "WARN"
-                && line["message"] == "a report that its issuer has signed has no effect"
+                && line["message"] == "a report with a valid signature of its issuer has no effect"
         })
         .collect()
 }

@@ -328,7 +328,7 @@ async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
                 "services",
                 "audience = [\"x\"]\nbackchannel_logout = true\nlogout_audience = [\"y\"]\n",
             ),
-            "does for both",
+            "only one of the two",
         ),
     ] {
         assert_refused(&format!("{people}{second}"), words).await;
@@ -355,7 +355,8 @@ async fn a_padded_key_is_told_what_to_leave_out() {
     eventually("both reasons in the log", async || {
         let log = node.log().text();
         let said = |words: &str| log.contains(words);
-        (said("its x is padded") && said("leave it out") && said("its y is base64:")).then_some(())
+        (said("its x is padded") && said("remove the `=`") && said("its y is base64:"))
+            .then_some(())
     })
     .await;
     let directory = tempfile::tempdir().unwrap();

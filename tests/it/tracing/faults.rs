@@ -56,7 +56,7 @@ async fn assert_unharmed(settings: &Settings) -> Option<String> {
     let begun = lines("spans are dropped");
     assert_eq!(begun.len(), 1, "{begun:?}");
     assert_eq!(begun[0]["level"], "WARN");
-    let ended = lines("spans were dropped until the end");
+    let ended = lines("spans were dropped until the process ended");
     assert_eq!(ended.len(), 1, "{ended:?}");
     assert!(ended[0]["dropped"].as_u64() >= begun[0]["dropped"].as_u64());
     begun[0]["hint"].as_str().map(str::to_owned)

@@ -49,7 +49,7 @@ async fn every_variable_of_the_table_is_known_and_refused_when_it_makes_no_sense
     }
     let (code, told) = checked(&Settings::default(), &[("OTEL_LOG_LEVEL", "debug")]).await;
     assert_eq!(code, 0);
-    assert!(told.contains("OTEL_LOG_LEVEL: is not read"), "{told}");
+    assert!(told.contains("OTEL_LOG_LEVEL: is not supported"), "{told}");
 }
 
 /// Fault: `http://127.0.0.1:43a7` was valid, and the port of OTLP over HTTP caused no warning.
@@ -63,7 +63,7 @@ async fn an_endpoint_that_cannot_work_is_refused_with_what_to_write() {
             2,
             "as in http://jaeger:4317",
         ),
-        ("http://jaeger:4318", 0, "usually has 4317"),
+        ("http://jaeger:4318", 0, "whose usual port is 4317"),
         ("http://jaeger:4317", 0, "the configuration is valid\n"),
     ] {
         let setting = format!("telemetry.otlp_endpoint = \"{endpoint}\"");

@@ -201,7 +201,7 @@ impl Issuer {
         if self.backchannel_logout && logout_audience.is_none_or(Vec::is_empty) {
             problems.report(
                 "logout_audience",
-                "required for backchannel_logout where there is no audience: the client id at the issuer",
+                "required for backchannel_logout if audience is not set: list this application's client id at the issuer",
             );
         }
         if self.backchannel_logout
@@ -210,10 +210,10 @@ impl Issuer {
         {
             let message = match audience.iter().all(|one| one.contains("://")) {
                 true => {
-                    "is not set, and audience lists URLs alone: the aud of a logout token is the id of the client that users sign in with, so every logout would be refused"
+                    "is not set, and audience lists only URLs: the aud of a logout token is the id of the client that users sign in with, so every logout would be refused"
                 }
                 false => {
-                    "is not set, so audience is taken for it: the aud of a logout token is the id of the client that users sign in with, and where that is not in audience every logout would be refused; curfew doctor compares"
+                    "is not set, so audience applies to logout tokens: their aud is the id of the client that users sign in with, and every logout is refused if audience does not list that id; curfew doctor compares the two"
                 }
             };
             problems.warn("logout_audience", message);
@@ -240,7 +240,7 @@ impl Issuer {
             if claim.is_empty() || NOT_REQUIRED.contains(&claim.as_str()) {
                 problems.report(
                     "required_claims",
-                    format!("{claim:?} has rules of its own, or names no claim"),
+                    format!("{claim:?} cannot be required: it is not the name of a claim, or other settings check this claim"),
                 );
             }
             if values.is_empty() {
@@ -261,23 +261,23 @@ impl Issuer {
         if is_template && self.tenants.is_empty() {
             problems.report(
                 "tenants",
-                "must list the tenants whose tokens are accepted, since issuer has {tenantid}: no token has that in its iss",
+                "must list the tenants whose tokens are accepted, because issuer contains {tenantid}: the iss of a token has the id of a tenant instead",
             );
         }
         if !is_template && !self.tenants.is_empty() {
-            problems.report("tenants", "is for an issuer with {tenantid} in it");
+            problems.report(
+                "tenants",
+                "has an effect only if issuer contains {tenantid}: leave tenants out",
+            );
         }
         if issuer.replacen(TENANT, "", 1).contains(['{', '}']) {
-            problems.report(
-                "issuer",
-                "may have {tenantid} in it once, and no other braces",
-            );
+            problems.report("issuer", "may contain {tenantid} once, and no other braces");
         }
         let is_name = |tenant: &String| !tenant.is_empty() && tenant.bytes().all(is_path_byte);
         if !self.tenants.iter().all(is_name) {
             problems.report(
                 "tenants",
-                "must list ids as they are in a token's iss: letters, digits and any of -._~",
+                "must list tenant ids as they appear in the iss of tokens: letters, digits and any of -._~",
             );
         }
     }
@@ -292,13 +292,13 @@ impl Issuer {
         if !self.opens_sessions() && self.backchannel_logout {
             problems.report(
                 "backchannel_logout",
-                "is about the issuer's own tokens, which open no session with reports_on",
+                "has no effect with reports_on: the issuer's own tokens open no session that a logout could end",
             );
         }
         if self.event_stream.is_some() && !self.name.bytes().all(is_path_byte) {
             problems.report(
                 "name",
-                "is part of a path with event_stream: letters, digits and any of -._~",
+                "may have only letters, digits and any of -._~ if event_stream is set, because the name is part of the endpoint's path",
             );
         }
         if let Some(stream) = &self.event_stream {
@@ -318,20 +318,20 @@ impl Issuer {
             if shared.any(|audience| assertions.contains(audience)) {
                 problems.report(
                     "global_token_revocation",
-                    "must share no audience with audience and logout_audience: other tokens would be taken for its",
+                    "must have no value in common with audience and logout_audience: tokens of other types would be accepted as revocation requests",
                 );
             }
             if self.opens_sessions() && self.audience.is_none() {
                 problems.report(
                     "audience",
-                    "required beside global_token_revocation without reports_on: its tokens would open sessions",
+                    "required for global_token_revocation without reports_on: without an audience, the tokens of revocation requests would open sessions",
                 );
             }
         }
         if !self.reports() && self.subjects != ReportedSubjects::default() {
             problems.report(
                 "subjects",
-                "is for event_stream and global_token_revocation, neither of which is set",
+                "has an effect only with event_stream or global_token_revocation, and neither is set",
             );
         }
         problems.within("subjects", |problems| self.subjects.check(problems));
@@ -375,7 +375,7 @@ impl Issuer {
             if set && !fetched {
                 problems.report(
                     key,
-                    "is for jwks_url and discovery, neither of which is set",
+                    "has an effect only with jwks_url or discovery, and neither is set",
                 );
             }
         }
@@ -385,7 +385,10 @@ impl Issuer {
                 .as_deref()
                 .map(|issuer| check_url(&found_at(issuer)))
             {
-                None => problems.report("issuer", "required for discovery, as a URL"),
+                None => problems.report(
+                    "issuer",
+                    "required for discovery: set it to the URL of the issuer",
+                ),
                 Some(Err(error)) => {
                     problems.report("issuer", format!("for discovery it {error}"));
                 }
@@ -406,7 +409,7 @@ impl Issuer {
         if algorithms.is_empty() {
             problems.report(
                 "algorithms",
-                "must list at least one; leave it out to accept those the key is made for",
+                "must list at least one algorithm; leave algorithms out to accept those that the key is made for",
             );
         }
         let secret = self.secret.is_some() || self.secret_file.is_some();
@@ -455,7 +458,7 @@ pub struct Trust {
 /// The error describes the required form. It is the predicate of a sentence whose subject is "it"
 /// or the setting's name.
 pub fn check_url(url: &str, allow_http: bool) -> Result<Uri, &'static str> {
-    const FORM: &str = "must be a URL with https, or with http on this machine or with allow_http = true, without user, fragment or braces";
+    const FORM: &str = "must be an https URL (or an http URL, on this machine or with allow_http = true) without user, fragment or braces";
     if url.contains(['#', '{', '}']) {
         return Err(FORM);
     }

@@ -109,7 +109,7 @@ impl ReportedSubjects {
                 }
                 Some(claim) if RevocationKey::is_reserved_kind(claim) => problems.report(
                     key,
-                    format!("{claim} is a kind of revocation already, and no claim can be one"),
+                    format!("{claim} is the name of a kind of revocation: choose another claim"),
                 ),
                 _ => {}
             }
@@ -122,7 +122,7 @@ impl EventStream {
         if self.audience.is_empty() || self.audience.iter().any(String::is_empty) {
             problems.report(
                 "audience",
-                "must list at least one audience and none that is empty: what the transmitter puts into aud",
+                "must list at least one audience and none that is empty: the aud of the transmitter's event tokens",
             );
         }
         if self.authorization.is_some() && self.authorization_file.is_some() {

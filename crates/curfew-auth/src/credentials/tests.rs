@@ -315,10 +315,10 @@ fn a_token_without_its_scheme_is_told_what_would_be_right() {
     };
     for (value, words) in [
         ("a.b.c", "has no scheme"),
-        ("Token a.b.c", "none of auth.header_schemes"),
-        ("JWT a.b.c", "none of auth.header_schemes"),
-        ("Bearerx a.b.c", "none of auth.header_schemes"),
-        ("DPoP a.b.c", "none of auth.header_schemes"),
+        ("Token a.b.c", "not in auth.header_schemes"),
+        ("JWT a.b.c", "not in auth.header_schemes"),
+        ("Bearerx a.b.c", "not in auth.header_schemes"),
+        ("DPoP a.b.c", "not in auth.header_schemes"),
     ] {
         let (failure, message) = told(request().authorization(value));
         assert_eq!(failure, AuthFailure::Malformed, "{value}");

@@ -44,7 +44,7 @@ impl Issuers {
             .ok_or_else(|| {
                 AuthError::new(
                     AuthFailure::UnknownKey,
-                    "the token has no iss, and its kid names no key of one issuer",
+                    "the token has no iss, and its kid does not identify one issuer",
                 )
             })
     }

@@ -36,7 +36,7 @@ pub enum RevocationError {
     #[error("{0}")]
     Malformed(String),
     /// The request names a user of another issuer.
-    #[error("the user is of an issuer on which this one does not report")]
+    #[error("the user belongs to an issuer that the sender does not report on")]
     Foreign,
 }
 
@@ -131,7 +131,7 @@ fn judge(
     if expires_at > now + MAX_REMAINING {
         return Err(AuthError::by_clock(
             AuthFailure::Malformed,
-            "the token is good for over an hour",
+            "the token is valid for more than an hour",
         ));
     }
     let begins = [claims.issued_at, claims.own.not_before]
@@ -144,7 +144,7 @@ fn judge(
     {
         return Err(AuthError::by_clock(
             AuthFailure::Malformed,
-            "the token is not good yet",
+            "the token is not valid yet",
         ));
     }
     match claims.has_token_id(usize::MAX) {
@@ -154,13 +154,14 @@ fn judge(
 }
 
 impl ReportClaims for AssertionClaims {
-    const UNREADABLE: &'static str = "the token's claims are not a JSON object without repeated names, with each claim of its type, and without events";
+    const UNREADABLE: &'static str =
+        "the token's payload is not a JSON object, repeats a name or has a claim of the wrong type";
 
     fn member(&mut self, name: &str, value: json::Value<'_>) -> Result<(), Flaw> {
         match name {
             "nbf" => self.not_before = Some(Date::read(name, value)?),
             "exp" => self.expires_at = Some(Date::read(name, value)?),
-            "events" => return Err("a logout or an event is no permission".into()),
+            "events" => return Err("the token has an events claim, so it is a logout or event token and permits no revocation".into()),
             _ => {}
         }
         Ok(())

@@ -188,6 +188,6 @@ fn warn_of(issuer: &str, (report, outcome): (&str, &str), times: u64, why: &str)
         outcome,
         why,
         unsaid = times - 1,
-        "a report that its issuer has signed has no effect"
+        "a report with a valid signature of its issuer has no effect"
     );
 }

@@ -176,7 +176,7 @@ fn judge(
                 SubjectMatch::Subjects(subjects) => Effect::End { subjects, at: at() },
                 SubjectMatch::Nowhere(why) => Effect::NobodyFound(why),
                 SubjectMatch::Foreign => Effect::NobodyFound(
-                    "the user is of an issuer on which this one does not report",
+                    "the user belongs to an issuer that the sender does not report on",
                 ),
             }
         }
@@ -204,7 +204,7 @@ fn only_event(events: &Map<String, Value>) -> Result<(EventType, &Map<String, Va
         }
         only = Some((event, members));
     }
-    only.ok_or_else(|| AuthError::malformed("the event token has no event"))
+    only.ok_or_else(|| AuthError::malformed("the event token's events claim is empty"))
 }
 
 fn verification(members: &Map<String, Value>, stream: &EventStream) -> Effect {
@@ -224,7 +224,7 @@ fn stream_status(members: &Map<String, Value>) -> Result<StreamStatus, AuthError
         Some("paused") => Ok(StreamStatus::Paused),
         Some("disabled") => Ok(StreamStatus::Disabled),
         _ => Err(AuthError::malformed(
-            "the stream's status is none of enabled, paused and disabled",
+            "the stream's status must be enabled, paused or disabled",
         )),
     }
 }
@@ -242,7 +242,7 @@ fn missing(name: &str) -> AuthError {
 }
 
 impl ReportClaims for SecurityEventClaims {
-    const UNREADABLE: &'static str = "the event token's claims are not a JSON object without repeated names, with each claim of its type";
+    const UNREADABLE: &'static str = "the event token's payload is not a JSON object, repeats a name or has a claim of the wrong type";
 
     fn member(&mut self, name: &str, value: json::Value<'_>) -> Result<(), Flaw> {
         match name {

@@ -117,7 +117,7 @@ impl ReportRules {
         match format(members).as_deref() {
             Some(format @ ("iss_sub" | "email" | "opaque")) => self.find_simple(format, members),
             _ => Err(malformed(
-                "sub_id is none of the formats iss_sub, email and opaque",
+                "sub_id must have the format iss_sub, email or opaque",
             )),
         }
     }
@@ -140,18 +140,18 @@ impl ReportRules {
                 let email = text(members, "email")?;
                 match &self.subjects.email {
                     Some(claim) => self.by_email(claim, email),
-                    None => {
-                        SubjectMatch::Nowhere("access tokens have no claim with an email address")
-                    }
+                    None => SubjectMatch::Nowhere(
+                        "no claim of access tokens is configured for email addresses (subjects.email)",
+                    ),
                 }
             }
             "opaque" => {
                 let id = text(members, "id")?;
                 match &self.subjects.opaque {
                     Some(claim) => self.named_by(claim, id),
-                    None => {
-                        SubjectMatch::Nowhere("access tokens have no claim for opaque subjects")
-                    }
+                    None => SubjectMatch::Nowhere(
+                        "no claim of access tokens is configured for opaque subjects (subjects.opaque)",
+                    ),
                 }
             }
             "jwt_id" => {
@@ -167,7 +167,7 @@ impl ReportRules {
                     false => SubjectMatch::Foreign,
                 }
             }
-            _ => SubjectMatch::Nowhere("subjects of this format are not supported"),
+            _ => SubjectMatch::Nowhere("the subject's format is not supported"),
         })
     }
 
@@ -204,9 +204,9 @@ impl ReportRules {
         let only = |member: &str, found: SubjectMatch| {
             let mut others = critical.iter().filter(|name| **name != *member);
             match others.any(|name| members.contains_key(name)) {
-                true => {
-                    SubjectMatch::Nowhere("a critical member of the subject means nothing here")
-                }
+                true => SubjectMatch::Nowhere(
+                    "the subject has a critical member that this gateway does not use",
+                ),
                 false => found,
             }
         };
@@ -226,7 +226,7 @@ impl ReportRules {
         let narrower = ["session", "device", "application", "group", "org_unit"];
         if narrower.iter().any(|name| members.contains_key(*name)) {
             return Ok(SubjectMatch::Nowhere(
-                "nothing here is found by what the subject names",
+                "the subject's members cannot be used to find sessions",
             ));
         }
         match (members.get("tenant"), &self.subjects.tenant) {
@@ -236,14 +236,18 @@ impl ReportRules {
                     Some("opaque") => self.named_by(claim, text(tenant, "id")?),
                     Some("iss_sub") if !self.is_ours(text(tenant, "iss")?) => SubjectMatch::Foreign,
                     Some("iss_sub") => self.named_by(claim, text(tenant, "sub")?),
-                    _ => SubjectMatch::Nowhere("tenants are found by opaque ids only"),
+                    _ => SubjectMatch::Nowhere(
+                        "the subject's tenant must have the format opaque or iss_sub",
+                    ),
                 };
                 Ok(only("tenant", found))
             }
             (Some(_), None) => Ok(SubjectMatch::Nowhere(
-                "access tokens have no claim for tenants",
+                "no claim of access tokens is configured for tenants (subjects.tenant)",
             )),
-            (None, _) => Err(malformed("the subject names no one")),
+            (None, _) => Err(malformed(
+                "the subject has no member that names a user, a session or a tenant",
+            )),
         }
     }
 
@@ -270,7 +274,7 @@ impl ReportRules {
                 Ok(Cow::Borrowed("0"))
             }
             Some(Value::Number(_)) => Err(malformed(
-                "the subject's sub is not a string; auth.numeric_subjects takes integers of 64 bits as well",
+                "the subject's sub is not a string; auth.numeric_subjects allows integers of 64 bits too",
             )),
             _ => text(members, "sub").map(Cow::Borrowed),
         }
@@ -333,7 +337,7 @@ fn text<'a>(members: &'a Map<String, Value>, name: &str) -> Result<&'a str, Auth
     match members.get(name).and_then(Value::as_str) {
         Some(text) if (1..=MAX_TEXT_BYTES).contains(&text.len()) => Ok(text),
         _ => Err(malformed(format!(
-            "the subject has no {name}, a text of 1 to 1024 bytes"
+            "the subject has no member {name} with a text of 1 to 1024 bytes"
         ))),
     }
 }

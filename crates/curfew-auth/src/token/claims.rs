@@ -140,7 +140,7 @@ impl<'a> TokenClaims<'a> {
         match json::read(text, &mut reading) {
             Ok(scanned) => Ok((reading.claims, scanned)),
             Err(flaw) => Err(AuthError::malformed(flaw.unwrap_or(Cow::Borrowed(
-                "the token's claims are not a JSON object without repeated names, nested at most 16 deep",
+                "the token's payload is not a JSON object, repeats a name or is nested deeper than 16 levels",
             )))),
         }
     }

@@ -55,7 +55,7 @@ impl<'a> Header<'a> {
         };
         json::read(text, &mut reading).map_err(|flaw| {
             AuthError::malformed(flaw.unwrap_or(Flaw::Borrowed(
-                "the token's header is not a JSON object without repeated names, nested at most 16 deep",
+                "the token's header is not a JSON object, repeats a name or is nested deeper than 16 levels",
             )))
         })?;
         if token_type == TokenType::Event && !reading.has_type {

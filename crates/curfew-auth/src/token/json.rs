@@ -71,7 +71,7 @@ pub(crate) fn subject<'a>(
             Err(format!("the {name} claim is an integer of more than 64 bits").into())
         }
         Some(_) => Err(format!(
-            "the {name} claim is not a string; auth.numeric_subjects takes integers as well"
+            "the {name} claim is not a string; auth.numeric_subjects allows integers too"
         )
         .into()),
         None => text(name, value),
@@ -147,7 +147,7 @@ impl Date {
         match date.whole {
             ..DATE_END => Ok(date),
             DATE_END..MILLIS_END => Err(format!(
-                "the {name} claim looks like milliseconds: it is a number of seconds"
+                "the {name} claim looks like milliseconds: it must be a number of seconds"
             )
             .into()),
             _ => Err(format!("the {name} claim is too large for a number of seconds").into()),

@@ -253,7 +253,7 @@ fn a_rule_that_does_not_compile_denies_where_its_good_patterns_match() {
     assert_eq!(decision.why, Why::DoesNotCompile);
     assert_eq!(
         decision.to_string(),
-        r#"rule "broken" denies publish on room:1: it does not compile"#
+        r#"rule "broken" denies publish on room:1: the rule does not compile"#
     );
     for elsewhere in ["room:2", "room*", "a:x"] {
         assert!(publish(&policy, "{}", elsewhere).allowed, "{elsewhere}");
@@ -318,7 +318,7 @@ fn an_explanation_lists_what_every_rule_said_in_the_order_of_the_configuration()
                 {"rule": "all", "effect": "allow", "matched": true, "condition": null},
                 {"rule": "elsewhere", "effect": "deny", "matched": false, "condition": null},
                 {"rule": "blocked", "effect": "deny", "matched": true,
-                 "condition": "no such key: blocked; has() tells whether there is one"},
+                 "condition": "no such key: blocked; check with has() that the key exists"},
                 {"rule": "admins", "effect": "allow", "matched": true, "condition": false},
                 {"rule": "grant", "effect": "allow", "matched": false, "condition": null},
             ],

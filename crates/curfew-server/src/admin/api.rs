@@ -43,9 +43,12 @@ impl Caller {
             return Ok(Self(key));
         }
         let (name, power) = (key.name(), power.as_str());
-        debug!(key = name, power, "admin key may not do this");
+        debug!(
+            key = name,
+            power, "admin key is not allowed to make this call"
+        );
         Err(forbidden(format!(
-            "the key {name} may not do this: its may in [[admin.keys]] has no \"{power}\""
+            "the key {name} is not allowed to {power}: add \"{power}\" to the list `may` of this key in [[admin.keys]]"
         )))
     }
 
@@ -108,7 +111,7 @@ impl Call {
         match self.may_use(channel) {
             true => Ok(()),
             false => Err(forbidden(format!(
-                "the key {} is not for the channel {channel}: see its channels in [[admin.keys]]",
+                "the key {} may not use the channel {channel}: see the list `channels` of this key in [[admin.keys]]",
                 self.key()
             ))),
         }
@@ -239,9 +242,9 @@ pub(super) fn operations() -> Vec<Operation> {
     use Access::{Key, Open};
     use Power::{Disconnect, Publish, Read, Revoke};
     vec![
-        Operation::new(Method::GET, "/livez", Open, "Whether the process works; 503 with the reason when not", |a, _| now(health::livez(&a)))
+        Operation::new(Method::GET, "/livez", Open, "The health of the process; 503 with the reason if it does not work", |a, _| now(health::livez(&a)))
             .gives::<health::Live>(),
-        Operation::new(Method::GET, "/readyz", Open, "Whether the node is in service; 503 with the reason when not, and whether its backend can be used", |a, _| now(health::readyz(&a)))
+        Operation::new(Method::GET, "/readyz", Open, "The readiness of the node and the state of its backend; 503 with the reason if the node is not in service", |a, _| now(health::readyz(&a)))
             .gives::<health::Ready>(),
         Operation::new(Method::GET, "/metrics", Open, "Metrics as OpenMetrics text", |a, _| now(health::metrics(&a))),
         Operation::new(Method::GET, "/openapi.json", Open, "This description", |_, _| now(openapi::get())),
@@ -250,17 +253,17 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::new(Method::POST, "/v1/broadcast", Key(Publish), "Publish the same data into several channels", |a, c| Box::pin(publish::broadcast(a, c)))
             .publishes().takes::<publish::Broadcast>().gives::<publish::Published>(),
         Operation::new(Method::GET, "/v1/sessions", Key(Read), "Sessions of the whole cluster, oldest first", |a, c| Box::pin(sessions::list(a, c)))
-            .query(&[("user", "only this user's"), ("limit", "at most this many, 1 to 1000; 100 if absent"), ("cursor", "the previous page's cursor")])
+            .query(&[("user", "only the sessions of this user"), ("limit", "the maximum number of sessions, 1 to 1000; 100 if absent"), ("cursor", "the cursor of the previous page")])
             .gives::<sessions::Sessions>(),
         Operation::new(Method::GET, "/v1/sessions/{id}", Key(Read), "One session with its claims", |a, c| Box::pin(sessions::get(a, c)))
             .gives::<sessions::SessionDetails>(),
         Operation::new(Method::DELETE, "/v1/sessions/{id}", Key(Disconnect), "Close one session with 4404", |a, c| Box::pin(sessions::delete(a, c)))
             .gives::<sessions::Closed>(),
-        Operation::new(Method::POST, "/v1/revocations", Key(Revoke), "Revoke: close every session named, and keep their tokens out", |a, c| Box::pin(revocations::create(a, c)))
+        Operation::new(Method::POST, "/v1/revocations", Key(Revoke), "Revoke: close every matching session and refuse every matching token", |a, c| Box::pin(revocations::create(a, c)))
             .always_traced().takes::<revocations::Revoke>().gives::<curfew_backend::Receipt>(),
         Operation::new(Method::GET, "/v1/revocations", Key(Read), "Revocations in force", |a, _| Box::pin(revocations::list(a)))
             .gives::<revocations::Revocations>(),
-        Operation::new(Method::DELETE, "/v1/revocations/{kind}/{value}", Key(Revoke), "Lift a revocation; the value of all is all", |a, c| Box::pin(revocations::delete(a, c)))
+        Operation::new(Method::DELETE, "/v1/revocations/{kind}/{value}", Key(Revoke), "Lift a revocation; the value for the kind all is all", |a, c| Box::pin(revocations::delete(a, c)))
             .always_traced().gives::<revocations::Restored>(),
         Operation::new(Method::GET, "/v1/nodes", Key(Read), "Live nodes", |a, _| Box::pin(nodes::nodes(a)))
             .gives::<nodes::Nodes>(),
@@ -269,13 +272,13 @@ pub(super) fn operations() -> Vec<Operation> {
         Operation::new(Method::GET, "/v1/channels/{name}", Key(Read), "One channel with its stream", |a, c| Box::pin(channels::get(a, c)))
             .gives::<channels::ChannelDetails>(),
         Operation::new(Method::GET, "/v1/channels/{name}/history", Key(Read), "The history of a channel", |a, c| Box::pin(channels::history(a, c)))
-            .query(&[("limit", "at most this many, 0 to 300; 100 if absent, 0 for the position alone"), ("before", "an offset: what came before it, newest first; the newest if absent"), ("since", "a position as EPOCH:OFFSET: what came after it, oldest first")])
+            .query(&[("limit", "the maximum number of publications, 0 to 300; 100 if absent, 0 to get only the position"), ("before", "an offset: the publications before this offset, newest first; if absent, the newest publications"), ("since", "a position as EPOCH:OFFSET: the publications after this position, oldest first")])
             .gives::<channels::History>(),
         Operation::new(Method::DELETE, "/v1/channels/{name}/history", Key(Publish), "Delete the history of a channel; its position stays", |a, c| Box::pin(channels::clear(a, c)))
             .gives::<channels::History>(),
-        Operation::new(Method::GET, "/v1/issuers", Key(Read), "Issuers of tokens with their keys, as this node knows them", |a, _| now(issuers::list(&a)))
+        Operation::new(Method::GET, "/v1/issuers", Key(Read), "Issuers of tokens, with the keys that this node knows", |a, _| now(issuers::list(&a)))
             .gives::<issuers::Issuers>(),
-        Operation::new(Method::POST, "/v1/explain", Key(Power::Explain), "Which rule decides, and why", |a, c| Box::pin(explain::explain(a, c)))
+        Operation::new(Method::POST, "/v1/explain", Key(Power::Explain), "The rule that decides on an action, with the reason", |a, c| Box::pin(explain::explain(a, c)))
             .takes::<explain::Explain>().gives::<Explanation>(),
     ]
 }

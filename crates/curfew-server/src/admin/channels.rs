@@ -190,7 +190,9 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     let since = call.query("since")?.map(|text| since(&text)).transpose()?;
     let range = match (since, number(&call, "before")?) {
         (Some(_), Some(_)) => {
-            return Err(Problem::bad_request("give one of since and before"));
+            return Err(Problem::bad_request(
+                "give either since or before, not both",
+            ));
         }
         (Some(since), None) => HistoryRange::Since(since),
         (None, before) => HistoryRange::Before(before.unwrap_or(u64::MAX)),
@@ -259,8 +261,8 @@ impl Call {
             true => Err(Problem::new(
                 StatusCode::CONFLICT,
                 "not_available",
-                "the channel carries bytes (format = \"binary\"), and this API JSON alone: use a client \
-                 of the Centrifuge protocol in Protobuf",
+                "the channel carries bytes (format = \"binary\"), but this API supports only JSON: use a \
+                 client of the Centrifuge protocol with Protobuf",
             )),
         }
     }
@@ -324,7 +326,8 @@ fn since(text: &str) -> Result<Position, Problem> {
 
 fn entry(publication: Publication) -> Result<Entry, BackendError> {
     let place = publication.entry;
-    let place = place.ok_or_else(|| BackendError::Unusable("it has no place".into()))?;
+    let place = place
+        .ok_or_else(|| BackendError::Unusable("a stored publication has no position".into()))?;
     let data = serde_json::from_slice(&publication.data);
     Ok(Entry {
         offset: place.position.offset,

@@ -49,7 +49,7 @@ pub(super) async fn explain(admin: Arc<Admin>, call: Call) -> Result<Response, P
             }
         },
         (None, Some(claims)) => claims,
-        _ => return Err(Problem::bad_request("send either token or claims")),
+        _ => return Err(Problem::bad_request("send exactly one of token and claims")),
     };
     let settings = &call.settings;
     let user = match claims.get(&settings.auth.subject_claim) {

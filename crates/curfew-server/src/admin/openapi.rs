@@ -9,7 +9,7 @@ use super::api::{Access, Operation, operations};
 use crate::http::{Problem, Response, json};
 
 /// The description of headers and members that many answers share.
-const TRACES: &str = "Answers of calls whose span is recorded have the header traceresponse (W3C Trace Context Level 2). Problems, and answers of calls that change something, also have the members trace, the id of the call's trace, and trace_url, where the setting telemetry.trace_url says where traces are looked at.";
+const TRACES: &str = "Answers of calls whose span is recorded have the header traceresponse (W3C Trace Context Level 2). Problems, and answers of calls that change something, also have the member trace, which is the id of the call's trace. If the setting telemetry.trace_url is set, they also have the member trace_url, which is the address of the trace.";
 
 pub(super) fn get() -> Result<Response, Problem> {
     Ok(json(StatusCode::OK, &openapi()))
@@ -41,7 +41,7 @@ pub fn openapi() -> Value {
             "securitySchemes": { "key": { "type": "http", "scheme": "bearer" } },
             "responses": {
                 "Problem": {
-                    "description": "What is wrong, as RFC 9457 has it",
+                    "description": "A problem in the form of RFC 9457",
                     "content": { "application/problem+json": { "schema": problem } },
                 },
             },

@@ -133,7 +133,7 @@ impl Admin {
     ) -> Result<Response, Problem> {
         let most = call.settings.sessions.limits.message_bytes;
         if data.get().len() > most {
-            let detail = format!("data has more than limits.message_bytes ({most})");
+            let detail = format!("data has more than {most} bytes (limits.message_bytes)");
             let status = StatusCode::PAYLOAD_TOO_LARGE;
             return Err(Problem::new(status, "message_too_large", detail));
         }
@@ -143,7 +143,10 @@ impl Admin {
             call.check_channel(channel)?;
             call.check_json(channel)?;
             if key.is_some() {
-                call.check_stream(channel, "the channel keeps no history, which key needs")?;
+                call.check_stream(
+                    channel,
+                    "key needs a channel that keeps history: see [[channels]]",
+                )?;
             }
         }
         let key = key.map(|key| PublicationKey::new(Publisher::AdminKey(call.key()), key));

@@ -109,7 +109,7 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
     let body: Revoke = call.json()?;
     let key = admin.key_of(&body.kind, &body.value)?;
     if key == RevocationKey::All && body.value != "all" && body.confirm.as_deref() != Some("all") {
-        let detail = "this revokes everyone: say so with \"value\": \"all\"";
+        let detail = "this revokes every session and token: confirm it with \"value\": \"all\"";
         return Err(Problem::bad_request(detail));
     }
     let now = admin.context.node.clock().unix();
@@ -249,7 +249,7 @@ impl Admin {
 
 #[expect(
     clippy::needless_pass_by_value,
-    reason = "given to map_err, which passes it so"
+    reason = "map_err passes the error by value"
 )]
 fn bad_key(error: RevocationKeyError) -> Problem {
     Problem::bad_request(error.to_string())
@@ -263,7 +263,7 @@ fn check_cutoff(before: f64) -> Result<u64, Problem> {
     }
     Err(Problem::bad_request(
         match (CUTOFFS.end..MILLIS_END).contains(&up) {
-            true => "before must be a Unix time in seconds; this looks like milliseconds",
+            true => "before must be a Unix time in seconds; the value looks like milliseconds",
             false => "before must be a Unix time in seconds",
         },
     ))

@@ -147,7 +147,7 @@ impl AdminConfig {
                 problems.push((format!("{within}name"), taken.to_owned()));
             }
             if keys.iter().any(|known| known.key == key.key) {
-                let same = "is the same as another key: it could not be told from that";
+                let same = "is the same as another key: each key must be different";
                 let name = config.key_setting();
                 problems.push((format!("{within}{name}"), same.to_owned()));
             }
@@ -181,7 +181,7 @@ impl AdminKeyConfig {
             report("name", "must be 1 to 64 letters, digits, dots, - and _");
         }
         if self.name == ADMIN {
-            report("name", "is the name of admin.key");
+            report("name", "is reserved for admin.key: choose another name");
         }
         if self.may.is_empty() {
             let powers =
@@ -189,7 +189,7 @@ impl AdminKeyConfig {
             report("may", powers);
         }
         if self.key.is_some() == self.key_file.is_some() {
-            report("key_file", "set either key_file or key");
+            report("key_file", "set exactly one of key_file and key");
         }
         let channels = match ChannelPatterns::parse(&self.channels) {
             Ok(channels) => (!self.channels.is_empty()).then_some(channels),
@@ -229,7 +229,8 @@ fn read(
             Ok(text) => ("key_file", Secret::new(text.trim_end_matches(['\r', '\n']))),
             Err(error) => {
                 let path = path.display();
-                let message = format!("{path}: {error}; make one by openssl rand -hex 32 > {path}");
+                let message =
+                    format!("{path}: {error}; make a key with openssl rand -hex 32 > {path}");
                 return Err((format!("{within}key_file"), message));
             }
         },
@@ -237,14 +238,13 @@ fn read(
     };
     if key.expose().len() < MIN_ADMIN_KEY_BYTES {
         let message = format!(
-            "the admin key must have at least {MIN_ADMIN_KEY_BYTES} bytes; make one by openssl rand -hex 32"
+            "the admin key must have at least {MIN_ADMIN_KEY_BYTES} bytes; make a key with openssl rand -hex 32"
         );
         return Err((format!("{within}{name}"), message));
     }
     // HTTP strips spaces around a header's value, so no caller could send such a key.
     if key.expose().trim() != key.expose() {
-        let message =
-            "the admin key must not begin or end with a space; make one by openssl rand -hex 32";
+        let message = "the admin key must not begin or end with a space; make a key with openssl rand -hex 32";
         return Err((format!("{within}{name}"), message.to_owned()));
     }
     Ok(Some(key))

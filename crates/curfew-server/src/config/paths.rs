@@ -57,7 +57,7 @@ pub(super) fn check(path: &str) -> Result<(), &'static str> {
         CENTRIFUGE_EMULATION,
     ];
     if taken.contains(&path) || path.starts_with(EVENTS) {
-        return Err("is the path of something else of this listener");
+        return Err("is the path of another endpoint of this listener");
     }
     Ok(())
 }

@@ -142,10 +142,14 @@ impl Answers {
 /// Advice to the operator, if the configuration may be the cause.
 fn advice(reason: &str) -> Option<&'static str> {
     match reason {
-        "head_too_large" => Some("tokens, cookies and proxies' headers must fit limits.head_bytes"),
-        "too_many_headers" => Some("what clients and proxies send must fit limits.headers"),
+        "head_too_large" => Some(
+            "limits.head_bytes must be large enough for tokens, cookies and the headers that proxies add",
+        ),
+        "too_many_headers" => Some(
+            "limits.headers must be large enough for the headers that clients and proxies send",
+        ),
         "http_version" => Some("a proxy in front must speak HTTP/1.1 to this node"),
-        "internal" => Some("see the lines before"),
+        "internal" => Some("see the log lines before this one"),
         _ => None,
     }
 }

@@ -22,13 +22,13 @@ pub(crate) enum BodyError {
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
     /// The peer ended the body too early.
-    #[error("the body is incomplete: it broke off")]
+    #[error("the body is incomplete: it ended early")]
     Incomplete,
     /// The body's chunks have no valid form.
-    #[error("the body is not encoded as it should be: a chunk is malformed")]
+    #[error("the body is not encoded correctly: a chunk is malformed")]
     Malformed,
     /// The body did not arrive in time.
-    #[error("the body did not come in time")]
+    #[error("the body did not arrive in time")]
     Late,
 }
 

@@ -174,7 +174,7 @@ pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
         io::Result::Ok(())
     };
     if let Ok(Err(error)) = time::timeout(LINGER, parting).await {
-        debug!(error = %error, "connection lost at its end");
+        debug!(error = %error, "connection lost while it was closed");
     }
 }
 
@@ -224,7 +224,9 @@ impl Porter {
                         debug!(error = %error, "turned-away connection lost before its answer");
                     }
                 }
-                (Err(_), Some(_)) => debug!("turned-away connection cut before its TLS handshake"),
+                (Err(_), Some(_)) => {
+                    debug!("turned-away connection closed before its TLS handshake")
+                }
             }
         }
     }

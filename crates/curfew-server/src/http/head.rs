@@ -133,7 +133,7 @@ impl HeadFault {
                 StatusCode::URI_TOO_LONG,
                 "head_too_large",
                 format!(
-                    "the address has more than {MAX_TARGET_BYTES} bytes: send such a token in the Authorization header or in an auth message"
+                    "the address has more than {MAX_TARGET_BYTES} bytes: send a long token in the Authorization header or in an auth message"
                 ),
             ),
             Self::TooManyHeaders => Problem::new(
@@ -147,27 +147,27 @@ impl HeadFault {
             Self::Http2 => Problem::new(
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 "http_version",
-                "HTTP/2 is not spoken here: use HTTP/1.1; behind a proxy, set its upstream HTTP version",
+                "HTTP/2 is not supported: use HTTP/1.1; behind a proxy, set its upstream HTTP version",
             ),
             Self::Tls => Problem::bad_request(
-                "TLS is not spoken here: use ws:// or http://, or set server.tls_cert_file",
+                "this listener does not use TLS: use ws:// or http://, or set server.tls_cert_file",
             ),
-            Self::Incomplete => Problem::bad_request("the head of the request broke off"),
+            Self::Incomplete => Problem::bad_request("the head of the request ended early"),
             Self::Late => Problem::new(
                 StatusCode::REQUEST_TIMEOUT,
                 "timeout",
-                "the head of the request did not come in time",
+                "the head of the request did not arrive in time",
             ),
             Self::Proxy => Problem::bad_request(
-                "the connection begins with a PROXY header: one is read by the public listener alone, where server.proxy_protocol is on, from the addresses in server.trusted_proxies",
+                "the connection begins with a PROXY header: only the public listener accepts PROXY headers, if server.proxy_protocol is on and the sender is in server.trusted_proxies",
             ),
             Self::Version => Problem::new(
                 StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 "http_version",
-                "only HTTP/1.1 and HTTP/1.0 are spoken here",
+                "only HTTP/1.1 and HTTP/1.0 are supported",
             ),
             Self::Framing => Problem::bad_request(
-                "the end of the body is not clear: send one Content-Length, or Transfer-Encoding: chunked and nothing else",
+                "the length of the body is ambiguous: send either one Content-Length or only Transfer-Encoding: chunked",
             ),
             Self::Malformed => Problem::bad_request("the head of the request is not HTTP/1.1"),
         }

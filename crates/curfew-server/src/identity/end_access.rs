@@ -19,8 +19,7 @@ use crate::config::Snapshot;
 const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The answer while the backend is unavailable.
-const ENDED_HERE: &str =
-    "sessions of this node are closed; other nodes follow once the backend is available";
+const ENDED_HERE: &str = "sessions of this node are closed; sessions of other nodes are closed once the backend is available";
 
 /// An order to end access.
 pub(super) struct AccessEnd<'a> {
@@ -100,7 +99,7 @@ pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal 
         ReportError::Backend(_) => ReportRefusal::unavailable(away, ENDED_HERE),
         ReportError::Full => ReportRefusal::unavailable(
             StatusCode::SERVICE_UNAVAILABLE,
-            "too many reports wait to be written: send it again",
+            "too many reports wait to be stored: send the report again",
         ),
     }
 }

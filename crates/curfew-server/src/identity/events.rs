@@ -117,7 +117,7 @@ impl Report for PushedEvent {
                     issuer,
                     event = name,
                     why,
-                    "security event about nobody who can be found here"
+                    "no session can be found by the subject of a security event"
                 );
                 Ok(EventOutcome::NobodyFound)
             }
@@ -128,7 +128,7 @@ impl Report for PushedEvent {
             Effect::OtherState => Err(ReportRefusal {
                 error: "invalid_state",
                 ..ReportRefusal::invalid(
-                    "the verification's state is not the one that was asked for",
+                    "the state in the verification event is not the requested state",
                 )
             }),
             Effect::Stream(status) => {
@@ -138,7 +138,7 @@ impl Report for PushedEvent {
                         warn!(
                             issuer,
                             ?status,
-                            "event stream stopped by its transmitter: its events do not arrive"
+                            "event stream stopped by its transmitter: no events of the stream arrive"
                         );
                     }
                 }
@@ -227,10 +227,10 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
         Ok(Ok(None)) => return Ok(()),
         Ok(Ok(Some(expected))) => expected,
         Ok(Err(error)) => {
-            error!(error = %error, "event_stream.authorization_file cannot be read, no event is accepted");
+            error!(error = %error, "event_stream.authorization_file cannot be read, so no event is accepted");
             return Err(ReportRefusal::unavailable(
                 NOT_NOW,
-                "not configured completely",
+                "the event endpoint is not configured completely",
             ));
         }
         Err(_) => return Err(ReportRefusal::unavailable(NOT_NOW, "the node is stopping")),
@@ -242,7 +242,7 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
         false => Err(ReportRefusal {
             status: StatusCode::UNAUTHORIZED,
             error: "authentication_failed",
-            ..ReportRefusal::invalid("the Authorization header is not the one that was agreed on")
+            ..ReportRefusal::invalid("the Authorization header does not have the agreed value")
         }),
     }
 }

@@ -27,9 +27,11 @@ impl Form {
         let mut named = fields.by_ref().filter(|(known, _)| *known == name);
         match (named.next(), named.next()) {
             (Some((_, value)), None) => Ok(value),
-            (None, _) => Err(ReportRefusal::invalid(format!("the form has no {name}"))),
+            (None, _) => Err(ReportRefusal::invalid(format!(
+                "the form has no field {name}"
+            ))),
             (Some(_), Some(_)) => Err(ReportRefusal::invalid(format!(
-                "the form has several {name}"
+                "the form has several fields {name}"
             ))),
         }
     }
@@ -67,12 +69,12 @@ pub(super) async fn posted(
     if request.method() != Method::POST {
         return Err(ReportRefusal {
             status: StatusCode::METHOD_NOT_ALLOWED,
-            ..ReportRefusal::invalid("requests are posted here")
+            ..ReportRefusal::invalid("this path accepts only POST")
         });
     }
     permitted?;
     if !is_expected(request.headers()) {
-        let why = format!("the body must be {expected}");
+        let why = format!("the content type must be {expected}");
         return Err(ReportRefusal::invalid(why));
     }
     let body = body::read(request.into_body(), MAX_BODY_BYTES, body::PUBLIC_TIMEOUT).await;

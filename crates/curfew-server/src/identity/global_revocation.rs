@@ -173,7 +173,8 @@ impl Reports {
         let token = bearer(request.headers()).map(str::to_owned);
         let is_json = |headers: &HeaderMap| media_type(headers).eq_ignore_ascii_case(MEDIA_TYPE);
         let body = posted(request, self.may_report(delivery), MEDIA_TYPE, is_json).await?;
-        let token = token.ok_or_else(|| unauthorized("send a token as Authorization: Bearer"))?;
+        let token = token
+            .ok_or_else(|| unauthorized("send a token in the header Authorization: Bearer"))?;
         Ok(Assertion { token, body })
     }
 }

@@ -206,7 +206,7 @@ impl Reports {
             Ok(Err(_)) => Err(refused),
             Err(_) => Err(ReportRefusal {
                 is_kept: true,
-                description: "the issuer's keys are not available at the moment; the report is kept until they are".to_owned(),
+                description: "the issuer's keys are not available at the moment; the report is kept until the keys are available".to_owned(),
                 ..refused
             }),
         }
@@ -271,7 +271,7 @@ fn tell_lost(issuer: &str, times: u64, report: ReportKind) {
         issuer,
         report = report.as_str(),
         times,
-        "a report that could not be verified is given up: its issuer's keys were not fetched in time, or too many wait for them"
+        "a report that could not be verified is given up: its issuer's keys were not fetched in time, or too many reports wait for the keys"
     );
 }
 

@@ -20,8 +20,8 @@ use crate::http::Response;
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
 /// The advice if the named login is unknown although its user has sessions.
-const NOBODY_FOUND: &str = "no session has the login that the logout token names, but its user has \
-    sessions of other logins: compare the sid of logout tokens with that of access tokens, by curfew doctor";
+const NOBODY_FOUND: &str = "no session has the login in the logout token (sid), but the user has sessions of \
+    other logins: let curfew doctor compare the sid of logout tokens with the sid of access tokens";
 
 /// Maximum number of a user's sessions that are searched for a login.
 const LOOKED_AT: usize = 20;
@@ -99,14 +99,12 @@ impl Report for LogoutToken {
                 issuers.map(of).collect()
             }
             (None, None) => {
-                let why = format!(
-                    "access tokens of this issuer have no claim {login_claim}, by which the login could be found"
-                );
+                let why = "the logout token has no sub, and logout_scope = \"user\" finds sessions only by sub";
                 let refused = ReportRefusal {
                     error: "sid_unknown_here",
-                    ..ReportRefusal::invalid(why.clone())
+                    ..ReportRefusal::invalid(why)
                 };
-                return Err(refused.signed(issuer, ReportFault::Subject, why));
+                return Err(refused.signed(issuer, ReportFault::Subject, why.to_owned()));
             }
         };
         let end = AccessEnd {

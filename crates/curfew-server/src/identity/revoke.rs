@@ -104,7 +104,7 @@ impl Reports {
             Err(VerifyError::Refused(error)) => {
                 debug!(
                     reason = error.failure().as_str(),
-                    "token to be revoked is not good"
+                    "token to be revoked is invalid"
                 );
                 Ok(None)
             }
@@ -138,7 +138,7 @@ impl Reports {
             return Err(ReportRefusal {
                 error: "unsupported_token_type",
                 ..ReportRefusal::invalid(
-                    "the token has no jti, by which it could be told from others",
+                    "the token has no jti, without which a single token cannot be revoked",
                 )
             });
         };

@@ -106,7 +106,7 @@ fn tell(times: u64, address: IpAddr) {
     warn!(
         %address,
         times,
-        "reports refused unread: too many from one address were not verifiable (limits.unverified_reports_per_second)"
+        "reports refused before they were read: too many reports from one address could not be verified (limits.unverified_reports_per_second)"
     );
 }
 
@@ -127,7 +127,7 @@ impl Reports {
         Err(ReportRefusal {
             status: StatusCode::TOO_MANY_REQUESTS,
             error: ReportRefusal::RATE_LIMITED,
-            ..ReportRefusal::invalid("too much from this address could not be verified")
+            ..ReportRefusal::invalid("too many reports from this address could not be verified")
         })
     }
 

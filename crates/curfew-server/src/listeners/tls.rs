@@ -30,7 +30,7 @@ pub enum TlsError {
     #[error("no PEM private key in {}", .0.display())]
     NoKey(PathBuf),
     /// Certificate and key do not fit together, or are of a kind that is not supported.
-    #[error("certificate and key do not work together: {0}")]
+    #[error("the certificate and the key cannot be used together: {0}")]
     Unusable(#[from] rustls::Error),
 }
 

@@ -45,7 +45,7 @@ impl Public {
         if time::timeout(LAST_ANSWERS, open.wait()).await.is_err() {
             debug!(
                 connections = open.len(),
-                "connections without a request are cut"
+                "connections without a request are closed"
             );
         }
     }
@@ -162,7 +162,7 @@ impl Public {
     /// Counts a connection that sent no request in time.
     fn late(&self, client: IpAddr) {
         self.rejected(RejectReason::Timeout);
-        debug!(peer = %client, "connection closed: no request came in time");
+        debug!(peer = %client, "connection closed: no request arrived in time");
     }
 
     /// The client that a load balancer names by the PROXY protocol.
@@ -185,7 +185,7 @@ impl Public {
             Err(HeaderError::Malformed(why)) => {
                 self.rejected(RejectReason::BadRequest);
                 let problem = Problem::bad_request(format!(
-                    "server.proxy_protocol is on, and the connection is not as that says: {why}"
+                    "server.proxy_protocol is on, but the connection has no valid PROXY header: {why}"
                 ));
                 let reason = AnswerReason::BadRequest;
                 self.answers.refused(reason, problem.status(), peer);
@@ -254,7 +254,7 @@ impl Public {
     /// Refuses a request in plain text on a listener that speaks TLS.
     async fn refuse_plain(&self, stream: TcpStream, accepted: &Accepted, bounds: Bounds) {
         self.rejected(RejectReason::Tls);
-        let problem = Problem::bad_request("TLS is spoken here: use wss:// or https://");
+        let problem = Problem::bad_request("this listener requires TLS: use wss:// or https://");
         let client = accepted.client();
         self.answers
             .refused(AnswerReason::BadRequest, problem.status(), client);
@@ -392,7 +392,7 @@ fn turned_away(full: LimitReached) -> Problem {
             )
         },
         LimitReached::Node | LimitReached::Unauthenticated => {
-            let detail = "the node has as many connections as it accepts, try again";
+            let detail = "the node has reached its maximum number of connections, try again";
             Problem::over_limit(full.setting(), detail)
         }
     }

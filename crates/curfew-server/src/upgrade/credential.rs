@@ -10,7 +10,7 @@ use crate::config::ServerSettings;
 use crate::http::refusal::NOT_ALLOWED;
 
 /// The refusal of a request whose cookie is not accepted from its page.
-const NO_COOKIE: &str = "a cookie is taken only from a page whose Origin is that of a site in server.allowed_origins: this request has none, null or file://; send the token otherwise";
+const NO_COOKIE: &str = "a token in a cookie is accepted only from a page whose Origin is listed in server.allowed_origins, not without an Origin and not from null or file://: send the token in another way";
 
 /// The credential of a request. A browser adds cookies on its own. If cookies are not accepted from
 /// this page, the credential that the page itself has sent counts instead.

@@ -75,7 +75,11 @@ impl Emulations {
             Method::POST => self.take(request, settings).await,
             _ => {
                 let status = StatusCode::METHOD_NOT_ALLOWED;
-                let problem = Problem::new(status, "bad_request", "commands are sent by POST");
+                let problem = Problem::new(
+                    status,
+                    "bad_request",
+                    "a request with commands must use the method POST",
+                );
                 let mut response = problem.into_response();
                 response.headers_mut().insert(ALLOW, cors::METHODS);
                 Ok(response)
@@ -103,8 +107,9 @@ impl Emulations {
         let limits = &settings.sessions.limits;
         let encoding = encoding(&head.headers);
         let body = body::read(body, most_bytes(encoding, limits), body::PUBLIC_TIMEOUT).await?;
-        let emulation = Emulation::decode(encoding, &body)
-            .map_err(|fault| Problem::bad_request(format!("the body is no request: {fault}")))?;
+        let emulation = Emulation::decode(encoding, &body).map_err(|fault| {
+            Problem::bad_request(format!("the body is not a valid request: {fault}"))
+        })?;
         if emulation.data.len() > limits.message_bytes {
             return Err(body::BodyError::TooLarge(limits.message_bytes).into());
         }
@@ -117,18 +122,18 @@ impl Emulations {
                 return Ok(response);
             }
             EmulationOutcome::NoNode => {
-                let detail = "the session's node is not there, connect again";
+                let detail = "the session's node is not running, connect again";
                 Problem::new(StatusCode::NOT_FOUND, "not_found", detail)
             }
             EmulationOutcome::Behind => Problem::unavailable(
-                "the session is behind with the commands before, connect again",
+                "the session has not accepted its earlier commands in time, connect again",
             ),
             EmulationOutcome::Rate => Problem::over_limit(
                 permits::HANDSHAKES,
-                "too many sessions of other nodes at the moment, try again",
+                "too many requests for sessions of other nodes at the moment, try again",
             ),
             EmulationOutcome::Unavailable => Problem::unavailable(
-                "the session's node is out of reach: the commands may have been executed",
+                "the session's node cannot be reached: the commands may have been executed",
             ),
         };
         Err(problem)

@@ -21,7 +21,7 @@ impl Exemplar {
     /// An exemplar for an observation made just now.
     #[expect(
         clippy::disallowed_methods,
-        reason = "whoever looks for the trace goes by this machine's time"
+        reason = "operators look for the trace by this machine's time"
     )]
     pub(super) fn new(trace: &TraceContext, value: f64) -> Self {
         Self {

@@ -37,14 +37,13 @@ pub struct Variable {
 const TLS: &str = "Refused: TLS to a collector is not supported. Send spans to a collector near the node, which forwards them over TLS.";
 const COUNT_LIMIT: &str =
     "Refused: the number of attributes, events and links of a span is fixed by design.";
-const PROTOCOL: &str = "Without effect beyond that: OTLP over gRPC is the only form. `http/protobuf` and `http/json` are refused.";
-const COMPRESSION: &str =
-    "Without effect beyond that: nothing is compressed. `gzip` and `zstd` are refused.";
-const INSECURE: &str = "Without effect beyond that: nothing is sent over TLS. `false` is refused.";
+const PROTOCOL: &str = "No effect: spans are always sent by OTLP over gRPC. `http/protobuf` and `http/json` are refused.";
+const COMPRESSION: &str = "No effect: spans are never compressed. `gzip` and `zstd` are refused.";
+const INSECURE: &str = "No effect: spans are never sent over TLS. `false` is refused.";
 const HEADERS: &str = "Sent with every export, as gRPC metadata. Values are secrets: they are in no log line, no error and not in `curfew print-config`.";
 const TIMEOUT: &str = "The timeout of one export, including its retries. Default 5000.";
 const ENDPOINT: &str =
-    "`telemetry.otlp_endpoint`, unless a setting gives it; the rules are the same.";
+    "Sets `telemetry.otlp_endpoint`, unless a setting gives it. The same rules apply.";
 
 /// Every standard variable that is accepted or refused. Variables for traces come after variables
 /// for all signals, because the later value counts.
@@ -61,14 +60,14 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_TRACES_EXPORTER",
         takes: "`otlp`, `none`",
-        effect: "`none`: as `OTEL_SDK_DISABLED=true`. Others are refused.",
+        effect: "`none` has the effect of `OTEL_SDK_DISABLED=true`. Other values are refused.",
         read: |read, _, value| match value {
             "otlp" => Ok(()),
             "none" => {
                 read.standard.disabled = true;
                 Ok(())
             }
-            _ => Err("must be otlp or none: spans are exported by OTLP alone".to_owned()),
+            _ => Err("must be otlp or none: spans are exported only by OTLP".to_owned()),
         },
     },
     Variable {
@@ -92,7 +91,7 @@ pub const VARIABLES: &[Variable] = &[
                 .iter()
                 .any(|(key, _)| key == "curfew.node.id")
             {
-                true => Err("cannot set curfew.node.id, which is the node's id".to_owned()),
+                true => Err("cannot set curfew.node.id, which is always the node's id".to_owned()),
                 false => Ok(()),
             }
         },
@@ -178,7 +177,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: SAMPLER,
         takes: "`always_on`, `always_off`, `traceidratio`, each also with `parentbased_` before it",
-        effect: "`telemetry.trace_sample_ratio`, unless a setting gives it: 1, 0, or `OTEL_TRACES_SAMPLER_ARG`. With or without `parentbased_`, that setting's rules on parents apply, and spans that are always recorded still are.",
+        effect: "Sets `telemetry.trace_sample_ratio`, unless a setting gives it: to 1, 0 or `OTEL_TRACES_SAMPLER_ARG`. With or without `parentbased_`, the rules of that setting on parents apply. Spans that are always recorded are still recorded.",
         read: |read, _, value| {
             read.sampler = Some(match value.strip_prefix("parentbased_").unwrap_or(value) {
                 "always_on" => Sampler::On,
@@ -194,7 +193,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: SAMPLER_ARG,
         takes: "a number, 0 to 1",
-        effect: "The ratio of `traceidratio`, default 1. Refused with any other sampler, or none.",
+        effect: "The ratio of `traceidratio`, default 1. Refused with any other sampler, or without a sampler.",
         read: |read, _, value| {
             read.sampler_arg = Some(value.to_owned());
             Ok(())
@@ -202,14 +201,14 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "OTEL_PROPAGATORS",
-        takes: "`tracecontext`, also beside `baggage`",
-        effect: "Without effect beyond that: `traceparent` and `tracestate` are read and passed on. Baggage is not, and causes a warning; others are refused, `none` too.",
+        takes: "`tracecontext`, alone or with `baggage`",
+        effect: "No effect: `traceparent` and `tracestate` are always read and passed on. Baggage is not passed on, and `baggage` causes a warning. Other values are refused, `none` too.",
         read: propagators,
     },
     Variable {
         name: "OTEL_BSP_SCHEDULE_DELAY",
         takes: "milliseconds, 0 to 60000",
-        effect: "The longest wait of a span for others in the same export. Default 500.",
+        effect: "The longest time that a span waits for other spans of the same export. Default 500.",
         read: |read, _, value| {
             read.standard.delay = Some(milliseconds(value, 0..=MAX_DELAY_MS)?);
             Ok(())
@@ -227,7 +226,7 @@ pub const VARIABLES: &[Variable] = &[
     Variable {
         name: QUEUE,
         takes: "1 to 1000000",
-        effect: "The capacity of the export queue, in spans; more are dropped and counted. Default 4096.",
+        effect: "The capacity of the export queue, in spans. Further spans are dropped and counted. Default 4096.",
         read: |read, _, value| {
             read.standard.queue = Some(size(value)?);
             Ok(())
@@ -261,7 +260,7 @@ const fn refused(
 }
 
 fn no_tls(_: &mut StandardVariables, _: &'static str, _: &str) -> Result<(), String> {
-    Err("has no effect, since no TLS is spoken to a collector: leave it out, and have one near this node pass spans on over TLS".to_owned())
+    Err("is not supported, because the node sends spans without TLS: leave it out, and send spans to a collector near this node that forwards them over TLS".to_owned())
 }
 
 fn by_design(_: &mut StandardVariables, _: &'static str, _: &str) -> Result<(), String> {
@@ -291,7 +290,7 @@ fn headers(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<()
             return Err(FORM.to_owned());
         }
         if !value.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            return Err("has a value that no header can have".to_owned());
+            return Err("has a value that is not allowed in a header".to_owned());
         }
     }
     Ok(())
@@ -301,7 +300,7 @@ fn protocol(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(
     match value {
         "grpc" => Ok(()),
         _ => Err(
-            "must be grpc: OTLP over HTTP is not spoken, and a collector usually takes gRPC at port 4317"
+            "must be grpc: OTLP over HTTP is not supported; collectors usually accept gRPC at port 4317"
                 .to_owned(),
         ),
     }
@@ -322,7 +321,7 @@ fn timeout(read: &mut StandardVariables, _: &'static str, value: &str) -> Result
 fn insecure(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     match boolean(value)? {
         true => Ok(()),
-        false => Err("must be true: no TLS is spoken to a collector".to_owned()),
+        false => Err("must be true: the node sends spans without TLS".to_owned()),
     }
 }
 
@@ -337,17 +336,17 @@ fn propagators(
             "tracecontext" => reads_traces = true,
             "baggage" => read.warnings.push((
                 variable.to_owned(),
-                "names baggage, which is not passed on".to_owned(),
+                "lists baggage, which is not passed on".to_owned(),
             )),
             _ => reads_traces = false,
         }
         if !matches!(name, "tracecontext" | "baggage") {
-            return Err("must be tracecontext: no other form is read or written".to_owned());
+            return Err("must be tracecontext: no other format is read or written".to_owned());
         }
     }
     match reads_traces {
         true => Ok(()),
-        false => Err("must name tracecontext, which is always read".to_owned()),
+        false => Err("must list tracecontext, which is always read".to_owned()),
     }
 }
 

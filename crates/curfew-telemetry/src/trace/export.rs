@@ -95,7 +95,7 @@ impl Export {
     /// `port` is the port of the collector.
     #[expect(
         clippy::disallowed_methods,
-        reason = "it outlives the node's tasks, to export what they did last"
+        reason = "the exporter outlives the node's tasks, so that it exports their last spans"
     )]
     pub(super) fn start(
         self,

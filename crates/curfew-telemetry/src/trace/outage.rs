@@ -99,7 +99,7 @@ impl Outage {
         let Some(fault) = fault else {
             warn!(
                 dropped,
-                reason = "the collector does not take them as fast as they come",
+                reason = "the collector accepts spans more slowly than the node records them",
                 "spans are dropped"
             );
             return;
@@ -124,7 +124,7 @@ impl Outage {
             warn!(
                 dropped = self.seen - current.before,
                 lasted_ms = milliseconds(current.began.elapsed()),
-                "spans were dropped until the end"
+                "spans were dropped until the process ended"
             );
         }
     }

@@ -265,7 +265,7 @@ fn nanos(at: SystemTime) -> i64 {
 /// processes. No decision depends on this time.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a span's times are about this machine, whatever time a test pretends it is"
+    reason = "a span has the times of this machine, also in tests with a simulated clock"
 )]
 pub(super) fn now() -> SystemTime {
     SystemTime::now()

@@ -113,5 +113,5 @@ async fn whoever_is_not_found_is_told_to_the_operator() {
         );
     }
     let log = node.log().text();
-    assert!(log.contains("security event about nobody who can be found here"));
+    assert!(log.contains("no session can be found by the subject of a security event"));
 }

@@ -160,14 +160,14 @@ fn another_claim_can_name_the_user() {
     assert_eq!(
         user(json!({"email": 7})),
         Err(
-            "malformed: the email claim is not a string; auth.numeric_subjects takes integers as well"
+            "malformed: the email claim is not a string; auth.numeric_subjects allows integers too"
                 .to_owned()
         )
     );
     assert_eq!(
         user(json!({"email": "a", "sub": 7})),
         Err(
-            "malformed: the sub claim is not a string; auth.numeric_subjects takes integers as well"
+            "malformed: the sub claim is not a string; auth.numeric_subjects allows integers too"
                 .to_owned()
         )
     );

@@ -323,7 +323,10 @@ fn issuers_without_iss_need_kids_of_their_own() {
     let a = set_issuer(&directory, "a", &jwks([jwk("rsa.pub.pem", "same")]));
     let b = set_issuer(&directory, "b", &jwks([jwk("rsa-other.pub.pem", "same")]));
     let c = set_issuer(&directory, "c", &jwks([unnamed]));
-    for (issuers, expected) in [([a.clone(), b], "kid is also one"), ([a, c], "has no kid")] {
+    for (issuers, expected) in [
+        ([a.clone(), b], "kid is also a kid"),
+        ([a, c], "has no kid"),
+    ] {
         let mut problems = Problems::new();
         crate::check_files(&config(issuers), &mut problems);
         let problems = problems.into_vec();

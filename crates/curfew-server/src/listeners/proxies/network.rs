@@ -25,9 +25,9 @@ impl Network {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
         };
-        let address: IpAddr = address
-            .parse()
-            .map_err(|_| "is no address such as 192.0.2.1, nor a network such as 10.0.0.0/8")?;
+        let address: IpAddr = address.parse().map_err(
+            |_| "is neither an address such as 192.0.2.1 nor a network such as 10.0.0.0/8",
+        )?;
         let bits = match address {
             IpAddr::V4(_) => 32,
             IpAddr::V6(_) => 128,
@@ -38,12 +38,12 @@ impl Network {
                 .parse()
                 .ok()
                 .filter(|prefix| *prefix <= bits && digits.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or("has no valid prefix: it is a number of bits")?,
+                .ok_or("has no valid prefix: write the number of bits after the slash")?,
         };
         let network = Self { address, prefix };
         match network.masked(address) == Some(bits_of(address).0) {
             true => Ok(network),
-            false => Err("has bits set behind its prefix: write the network's first address"),
+            false => Err("has bits set after its prefix: write the network's first address"),
         }
     }
 

@@ -46,13 +46,15 @@ pub fn parse(bytes: &[u8]) -> Result<Header, Unparsed> {
     } else if begins(b"PROXY ") {
         line(bytes)
     } else {
-        Err(Unparsed::Malformed("it does not begin with a PROXY header"))
+        Err(Unparsed::Malformed(
+            "the connection does not begin with a PROXY header",
+        ))
     }
 }
 
 /// Version 1: `PROXY TCP4 203.0.113.1 192.0.2.1 4711 443`.
 fn line(bytes: &[u8]) -> Result<Header, Unparsed> {
-    let bad = Unparsed::Malformed("its PROXY header of version 1 is malformed");
+    let bad = Unparsed::Malformed("the PROXY header of version 1 is malformed");
     let within = &bytes[..bytes.len().min(MAX_LINE_BYTES)];
     let Some(end) = within.iter().position(|byte| *byte == b'\n') else {
         return Err(match bytes.len() < MAX_LINE_BYTES {
@@ -95,7 +97,7 @@ fn line(bytes: &[u8]) -> Result<Header, Unparsed> {
 
 /// Version 2.
 fn binary(bytes: &[u8]) -> Result<Header, Unparsed> {
-    let bad = Unparsed::Malformed("its PROXY header of version 2 is malformed");
+    let bad = Unparsed::Malformed("the PROXY header of version 2 is malformed");
     let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else {
         return Err(Unparsed::Incomplete);
     };
