@@ -201,19 +201,19 @@ curfew_telemetry::metrics! {
     /// The metrics of the listeners.
     pub struct ServerMetrics(protocols: &[&'static str]) {
         unauthenticated_connections: Gauge, "Connections whose token has not been verified yet";
-        connections_limit: Gauge, "limits.connections; 0 is no limit";
+        connections_limit: Gauge, "The setting limits.connections; 0 means no limit";
         connections_accepted: Named<&'static str> = Named::new("protocol", protocols.to_vec()), "Upgraded connections";
         connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
         http_answers: Counters<(ListenerKind, AnswerReason)>, "Answers to HTTP requests on either listener";
-        handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "From accepting a connection to its upgrade";
-        logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
-        reports_refused: Counters<(ReportKind, ReportFault)>, "Reports of identity providers that they have signed and that are refused";
-        emulation_requests: Counters<EmulationOutcome>, "Requests with commands of sessions that have streamed answers";
-        emulation_dropped: Counters<RelayDropReason>, "Commands from other nodes that were not executed";
-        tickets: Counters<TicketOutcome>, "Tickets, and requests for them";
+        handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "Time from accepting a connection to its upgrade";
+        logouts: Counters<LogoutOutcome>, "Logout tokens received from identity providers";
+        reports_refused: Counters<(ReportKind, ReportFault)>, "Reports that carry a valid signature of an identity provider and were refused all the same";
+        emulation_requests: Counters<EmulationOutcome>, "HTTP requests that carry commands of a session whose answers are streamed";
+        emulation_dropped: Counters<RelayDropReason>, "Commands that another node relayed and that this node did not execute";
+        tickets: Counters<TicketOutcome>, "Requests for tickets, and uses of tickets";
         security_events: Counters<EventOutcome>, "Security events of identity providers";
-        global_revocations: Counters<LogoutOutcome>, "Requests of identity providers to end all of a user's sessions";
-        event_streams_stopped: Gauge, "Streams of security events that their transmitters have stopped";
+        global_revocations: Counters<LogoutOutcome>, "Requests from identity providers to end all sessions of a user";
+        event_streams_stopped: Gauge, "Streams of security events that the identity provider has stopped";
     }
 }
 

@@ -51,7 +51,7 @@ impl Collector for Process {
             ),
             (
                 "process_start_time_seconds",
-                "When the process started, Unix time.",
+                "Unix time at which the process started.",
                 self.started,
             ),
         ];
