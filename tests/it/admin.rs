@@ -537,7 +537,7 @@ async fn a_revocation_that_finds_nobody_says_so() {
         run(&["user", "nina", "--dry-run"]).await,
     ] {
         assert!(
-            told.contains("Nobody was found") && told.contains("sub"),
+            told.contains("No session of this user is open") && told.contains("sub"),
             "{told}"
         );
     }

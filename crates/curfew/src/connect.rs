@@ -46,12 +46,12 @@ const TYPED_AHEAD: usize = 64;
   curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1
   curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1 --since kdWqZx3a:42
 
-JSON is sent as it is; any other text is published to the channel subscribed to last. Short forms:
+JSON is sent unchanged; any other text is published to the last channel of a subscription. Short forms:
 /sub CHANNEL, /unsub CHANNEL, /pub CHANNEL JSON, /auth TOKEN, /refresh TOKEN, /ping, /quit, /help.
 
-At the end the position in each channel with history is told on stderr, for the next --since.
+At the end, the position in each channel with history is printed on stderr, for the next --since.
 
-Exit codes: 0 when the connection closed normally (1000, or asked for here), else 1.")]
+Exit codes: 0 if the connection closed normally (code 1000, or by this client), else 1.")]
 pub(crate) struct ConnectArgs {
     /// ws://host:port/path or wss://…; the path is /ws unless given
     url: String,
@@ -143,7 +143,7 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
     let mut traces = Traces::new(args.trace_url.clone());
     let client = dial::connect(&args, token.as_deref(), &mut traces).await?;
     paint.note(&format!(
-        "connected to {}, /help for short forms",
+        "connected to {}; /help lists the short forms",
         without_query(&args.url)
     ));
     let mut conversation = Conversation {
@@ -175,7 +175,7 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
         End::Unanswered => {
             conversation
                 .paint
-                .note("closed; the server did not answer the close in time");
+                .note("closed; the server did not answer the close frame in time");
             Ok(())
         }
         End::Broken(error) => {

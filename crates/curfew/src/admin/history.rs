@@ -111,7 +111,7 @@ impl History {
     fn lost(&self, since: Position) -> Option<String> {
         if self.position.epoch != since.epoch {
             return Some(format!(
-                "The stream has begun another epoch: what came after {since} is not known.\n"
+                "The channel's history has begun another epoch, so the publications after {since} are not known.\n"
             ));
         }
         let newest = self.position.offset;
@@ -122,7 +122,7 @@ impl History {
         let lost = since.offset + 1..first;
         (!lost.is_empty()).then(|| {
             format!(
-                "Offsets {} to {} are not kept any more.\n",
+                "The publications with the offsets {} to {} are no longer stored.\n",
                 lost.start,
                 lost.end - 1
             )

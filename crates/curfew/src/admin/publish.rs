@@ -45,7 +45,7 @@ pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     }
     let data: Box<RawValue> = serde_json::from_str(data.trim()).map_err(|error| {
         Failure::usage(format!(
-            "the data is not JSON: {error}; texts need quotes: '\"hello\"'"
+            "the data is not JSON: {error}; write a text in quotes: '\"hello\"'"
         ))
     })?;
     #[derive(serde::Serialize)]

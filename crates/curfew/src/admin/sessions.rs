@@ -73,7 +73,7 @@ pub(crate) fn run(args: SessionsArgs) -> Result<(), Failure> {
         &rows,
     );
     if !cursor.is_null() {
-        shown.push_str("There are more: see --limit.\n");
+        shown.push_str("There are more sessions: raise --limit to list them.\n");
     }
     Ok(output::print(&shown)?)
 }
