@@ -41,8 +41,9 @@ Exit codes: 0 valid; 2 invalid; 1 valid, and --probe found a dependency that can
 pub(crate) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Ask Redis and the identity providers once, as a node would, with their certificates and
-    /// credentials, and say when the node's own certificate is over. Nothing is written
+    /// Connect once to Redis and to the identity providers, as a node would, with the configured
+    /// certificates and credentials, and check until when the node's own certificate is valid.
+    /// Nothing is written
     #[arg(long)]
     probe: bool,
     /// Ignore files that are not on this machine, such as the secrets of a pod

@@ -55,8 +55,8 @@ Exit codes: 0 if the connection closed normally (code 1000, or by this client), 
 pub(crate) struct ConnectArgs {
     /// ws://host:port/path or wss://…; the path is /ws unless given
     url: String,
-    /// The token. Others can read it in the list of processes: rather use --token-file or the
-    /// variable
+    /// The token. Other users can read it in the list of processes, so prefer --token-file or the
+    /// environment variable
     #[arg(long, env = "CURFEW_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A file with the token
@@ -68,8 +68,8 @@ pub(crate) struct ConnectArgs {
     /// Subscribe to this channel once connected; repeatable
     #[arg(long, value_name = "CHANNEL")]
     subscribe: Vec<String>,
-    /// The position in the one channel of --subscribe: what came after it is sent first, where the
-    /// channel has history
+    /// A position in the one channel of --subscribe: if the channel has history, the publications
+    /// after this position are sent first
     #[arg(long, value_name = "EPOCH:OFFSET")]
     since: Option<Position>,
     /// A header for the upgrade request, for example `Origin: https://example.com`; repeatable
@@ -78,8 +78,8 @@ pub(crate) struct ConnectArgs {
     /// Trust the certificates in this PEM file instead of the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The pages at which traces are looked at, as the node's telemetry.trace_url: the one about a frame or
-    /// a refusal that names its trace is told on stderr
+    /// URL of the page that shows a trace, as in the node's telemetry.trace_url: if a frame or a
+    /// refusal names its trace, the URL of the trace's page is printed on stderr
     #[arg(long, value_name = "URL", env = "CURFEW_TRACE_URL")]
     trace_url: Option<TracePages>,
     /// Print received frames unchanged, and nothing else on stdout

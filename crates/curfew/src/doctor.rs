@@ -36,22 +36,22 @@ Exit codes: 0 all is well; 1 something would not work; 2 wrong usage or invalid 
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The token that clients show. Others can read it in the list of processes
+    /// The access token that clients send. Other users can read it in the list of processes
     #[arg(long, value_name = "TOKEN", conflicts_with = "access_token_file")]
     access_token: Option<String>,
-    /// A file with it
+    /// A file with the access token
     #[arg(long, value_name = "FILE")]
     access_token_file: Option<PathBuf>,
-    /// The ID token of the same login: its aud and sid are those of logout tokens
+    /// The ID token of the same sign-in: logout tokens have the same aud and sid
     #[arg(long, value_name = "TOKEN", conflicts_with = "id_token_file")]
     id_token: Option<String>,
-    /// A file with it
+    /// A file with the ID token
     #[arg(long, value_name = "FILE")]
     id_token_file: Option<PathBuf>,
-    /// A logout token, as the provider posts it
+    /// A logout token, as the provider sends it
     #[arg(long, value_name = "TOKEN", conflicts_with = "logout_token_file")]
     logout_token: Option<String>,
-    /// A file with it
+    /// A file with the logout token
     #[arg(long, value_name = "FILE")]
     logout_token_file: Option<PathBuf>,
     /// Print JSON

@@ -43,7 +43,7 @@ pub(crate) struct ExplainArgs {
     /// Claims as a JSON object, instead of a token
     #[arg(long, value_name = "JSON")]
     claims: Option<String>,
-    /// Explain for the token's claims even if it is refused
+    /// Explain the decision on the token's claims even if the token is refused
     #[arg(long, conflicts_with = "claims")]
     unverified: bool,
     /// subscribe, publish, history or presence

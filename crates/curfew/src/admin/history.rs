@@ -21,13 +21,13 @@ The last line is the position of the newest publication, for --since here and in
 pub(crate) struct HistoryArgs {
     /// The channel
     channel: String,
-    /// At most this many publications; 0 asks for the position alone [default: 100]
+    /// Maximum number of publications; 0 reads only the position [default: 100]
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=MAX_HISTORY_LIMIT))]
     limit: Option<u64>,
-    /// Only those ahead of this offset, newest first
+    /// Only publications before this offset, newest first
     #[arg(long, value_name = "OFFSET", conflicts_with = "since")]
     before: Option<u64>,
-    /// Only those after this position, oldest first
+    /// Only publications after this position, oldest first
     #[arg(long, value_name = "EPOCH:OFFSET")]
     since: Option<Position>,
     #[command(flatten)]

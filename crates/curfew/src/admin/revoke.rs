@@ -39,11 +39,11 @@ pub(crate) struct RevokeArgs {
     /// Without it every token is revoked, new ones included
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     before: Option<String>,
-    /// Lifetime of the revocation; give at least the longest life of your tokens
+    /// Lifetime of the revocation; give at least the longest lifetime of your tokens
     #[arg(long, value_name = "DURATION", default_value = "24h",
           value_parser = curfew_model::setting::duration::parse)]
     ttl: std::time::Duration,
-    /// Reason for other operators; clients are not told
+    /// Reason, shown to operators; clients do not receive it
     #[arg(long)]
     reason: Option<String>,
     /// Change nothing: only show the sessions that would be closed
