@@ -156,7 +156,7 @@ pub(crate) struct Status {
 impl Default for Status {
     fn default() -> Self {
         Self {
-            down: Mutex::new(Some("connecting to redis for the first time".into())),
+            down: Mutex::new(Some("the first connection is not made yet".into())),
             leased_until: AtomicU64::new(0),
             skew_ms: AtomicU64::new(NOT_COMPARED),
             fencing: Mutex::new(None),

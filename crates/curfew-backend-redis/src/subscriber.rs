@@ -220,7 +220,7 @@ async fn hear(
         .query_async::<i64>(&mut commands)
         .await;
     if let Err(error) = published {
-        debug!(redis = %server.address, error = %error, "probe not published");
+        debug!(redis = %server.address, error = %error, "the test publication could not be published");
         return Ok(());
     }
     let back = async {

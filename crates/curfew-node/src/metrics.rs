@@ -41,8 +41,8 @@ curfew_telemetry::metrics! {
     pub struct NodeMetrics {
         connections: Gauge, "Open connections of clients: WebSockets and streams";
         draining: Gauge, "1 while the node drains, that is leaves service";
-        sessions: Gauge, "Open sessions";
-        subscriptions: Gauge, "Subscriptions of all sessions";
+        sessions: Gauge, "Open sessions on this node";
+        subscriptions: Gauge, "Subscriptions of all sessions on this node";
         publish_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "Time from the arrival of a publication, as a command or an API call, until the backend has accepted it. With the embedded backend this includes queueing the publication for all subscribers. For a session, the first publication, one in 16 and every traced publication are timed";
         messages_delivered: Counter, "Messages put into outbound queues";
         fanout_recipients: Histogram = Histogram::new(RECIPIENTS), "Number of sessions for which a publication was queued";

@@ -103,7 +103,7 @@ curfew_telemetry::metrics! {
         commands: Named<&'static str, CommandOutcome> = Named::new("command", command_names()), "Commands of clients";
         command_duration: NamedHistograms = NamedHistograms::new("command", command_names(), ROUND_TRIP_SECONDS), Seconds, "Time from reading a command to queueing its answer. Every command is timed, but of the publish commands of a session only the first and one in 16";
         publishes: Counters<(PublishOutcome, PublishSource)>, "Publications";
-        authentications: Authentications = Authentications::new(failures()), "Verified and refused tokens";
+        authentications: Authentications = Authentications::new(failures()), "Tokens that were accepted or refused";
         authorizations: Counters<Decision>, "Decisions of the policy";
         subscriptions_lost: Counters<LostSubscription>, "Subscriptions that the server ended, or could not make at `connect` (not_available). Subscriptions that ended because of a gap count in curfew_gaps_total instead";
     }

@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Disconnect(admin::disconnect::DisconnectArgs),
     /// List the live nodes
     Nodes(admin::nodes::NodesArgs),
-    /// Revoke access: connections close, on every node, and stay closed
+    /// Revoke access: end the sessions on every node and refuse new ones
     Revoke(admin::revoke::RevokeArgs),
     /// List the revocations in force
     Revocations(admin::revocations::RevocationsArgs),

@@ -46,7 +46,7 @@ const TYPED_AHEAD: usize = 64;
   curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1
   curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1 --since kdWqZx3a:42
 
-JSON is sent unchanged; any other text is published to the last channel of a subscription. Short forms:
+JSON is sent unchanged; any other text is published to the most recently subscribed channel. Short forms:
 /sub CHANNEL, /unsub CHANNEL, /pub CHANNEL JSON, /auth TOKEN, /refresh TOKEN, /ping, /quit, /help.
 
 At the end, the position in each channel with history is printed on stderr, for the next --since.

@@ -250,7 +250,7 @@ impl Dev {
         };
         Ok(format!(
             "
-Curfew is running, to play with: every user may do everything, and all data is lost at its end.
+Curfew is running, to play with: every user may do everything, and all data is lost when the node ends.
 {warning}
   Open        http://{public}/
   WebSocket   ws://{public}/ws

@@ -44,7 +44,7 @@ pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>,
             kind: json::Kind::Other,
         })),
         None => Err(DecodeError::NotTheProtocol {
-            message: "not UTF-8",
+            message: "the message is not UTF-8",
         }),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 /// The short forms.
-pub(super) const HELP: &str = "JSON is sent unchanged; text that does not begin like JSON is published to the last channel of a subscription; short forms:
+pub(super) const HELP: &str = "JSON is sent unchanged; text that does not begin like JSON is published to the most recently subscribed channel; short forms:
   /sub CHANNEL         subscribe
   /unsub CHANNEL       unsubscribe
   /pub CHANNEL JSON    publish
