@@ -124,7 +124,7 @@ impl Node {
             tracing::warn!(
                 connections = left(),
                 revocations = self.unwritten(),
-                "connections or revocations are left after the drain"
+                "connections, session records or revocations are left after the drain"
             );
         }
         let lost = self.unwritten();
