@@ -201,16 +201,16 @@ curfew_telemetry::metrics! {
     /// The metrics of the listeners.
     pub struct ServerMetrics(protocols: &[&'static str]) {
         unauthenticated_connections: Gauge, "Connections whose token has not been verified yet";
-        connections_limit: Gauge, "The setting limits.connections; 0 means no limit";
+        connections_limit: Gauge, "The value of limits.connections; 0 means no limit";
         connections_accepted: Named<&'static str> = Named::new("protocol", protocols.to_vec()), "Upgraded connections";
         connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
         http_answers: Counters<(ListenerKind, AnswerReason)>, "Answers to HTTP requests on either listener";
         handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "Time from accepting a connection to its upgrade";
         logouts: Counters<LogoutOutcome>, "Logout tokens received from identity providers";
-        reports_refused: Counters<(ReportKind, ReportFault)>, "Reports that carry a valid signature of an identity provider and were refused all the same";
-        emulation_requests: Counters<EmulationOutcome>, "HTTP requests that carry commands of a session whose answers are streamed";
+        reports_refused: Counters<(ReportKind, ReportFault)>, "Refused reports that carry a valid signature of an identity provider";
+        emulation_requests: Counters<EmulationOutcome>, "Requests with commands for sessions that receive by HTTP streaming or server-sent events";
         emulation_dropped: Counters<RelayDropReason>, "Commands that another node relayed and that this node did not execute";
-        tickets: Counters<TicketOutcome>, "Requests for tickets, and uses of tickets";
+        tickets: Counters<TicketOutcome>, "Tickets and requests for tickets";
         security_events: Counters<EventOutcome>, "Security events of identity providers";
         global_revocations: Counters<LogoutOutcome>, "Requests from identity providers to end all sessions of a user";
         event_streams_stopped: Gauge, "Streams of security events that the identity provider has stopped";

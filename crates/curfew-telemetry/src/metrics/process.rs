@@ -46,12 +46,12 @@ impl Collector for Process {
             ("process_open_fds", "Open file descriptors.", open_fds()),
             (
                 "process_max_fds",
-                "The limit of open file descriptors.",
+                "The limit on open file descriptors.",
                 max_fds(),
             ),
             (
                 "process_start_time_seconds",
-                "Unix time at which the process started.",
+                "The Unix time at which the process started.",
                 self.started,
             ),
         ];

@@ -22,8 +22,8 @@ crate::metrics! {
     /// The metrics of the runtime.
     pub struct RuntimeMetrics {
         runtime_workers: Gauge, "Threads that run tasks";
-        runtime_queue_depth: Gauge, "Tasks in the queue that all workers share, sampled ten times a second";
-        runtime_stall: Histogram = Histogram::new(STALL_SECONDS), Seconds, "Delay of a task that is due ten times a second, from the time when it is due until it runs. Up to a millisecond of the delay comes from the timer";
+        runtime_queue_depth: Gauge, "Tasks in the queue that all workers share, measured ten times a second";
+        runtime_stall: Histogram = Histogram::new(STALL_SECONDS), Seconds, "How late the runtime runs a task that is due ten times a second. Up to a millisecond of the delay comes from the timer";
     }
 }
 

@@ -9,6 +9,6 @@ crate::metrics! {
     pub struct TraceMetrics {
         trace_spans_exported: Counter, "Spans that the collector has accepted";
         trace_spans_dropped: Counter, "Spans that were recorded and could not be exported";
-        trace_spans_suppressed: Counters<Unasked>, "Spans of refusals, failures, session ends and revocations without effect that are recorded outside the sampled share and were left out, because too many of them came in one second, from all clients or from one";
+        trace_spans_suppressed: Counters<Unasked>, "Spans of refusals, failures, ends of sessions and revocations without effect that were dropped before they were recorded, because too many occurred in one second, in total or from one client. Sampled spans are never dropped for this reason";
     }
 }
