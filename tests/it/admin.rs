@@ -537,13 +537,13 @@ async fn a_revocation_that_finds_nobody_says_so() {
         run(&["user", "nina", "--dry-run"]).await,
     ] {
         assert!(
-            told.contains("Nobody was found") && told.contains("sub"),
+            told.contains("No session of this user is open") && told.contains("sub"),
             "{told}"
         );
     }
     let told = run(&["--claim", "preferred_username=nina", "--before", "now"]).await;
     assert!(
-        told.contains("1 session closed") && !told.contains("Nobody"),
+        told.contains("1 session closed") && !told.contains("No session"),
         "{told}"
     );
     client.expect_close(4403, "revoked").await;

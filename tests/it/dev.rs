@@ -105,7 +105,7 @@ async fn it_does_not_listen_where_others_could_reach_it() {
 async fn for_the_suites_of_centrifuge_it_is_lax_and_says_so() {
     let dev = Dev::start_with_flags(&["--centrifuge"]).await;
     let warned = dev.output().line(curfew_testkit::PATIENCE, |line| {
-        line.contains("--centrifuge is for test suites alone")
+        line.contains("--centrifuge is only for test suites")
             .then_some(())
     });
     warned.await.expect("a warning");

@@ -189,7 +189,7 @@ async fn an_oversized_first_message_is_refused_before_it_is_whole() {
     // Fault: the text names another limit.
     let closing = client.expect_close(1009, "message_too_large").await;
     let message = closing["message"].as_str().unwrap();
-    assert!(message.contains("auth.max_token_bytes and 1 KiB"));
+    assert!(message.contains("auth.max_token_bytes plus 1 KiB"));
     let mut client = gateway.ws().open().await;
     let padded = format!("{}{}", " ".repeat(17 * 1024), auth());
     client.send_text(&padded).await;

@@ -184,7 +184,7 @@ impl Batcher {
         }
         info!(
             publications = undone.len(),
-            "redis has forgotten the publishing script, which is loaded again"
+            "redis has lost the publishing script, and the node loads it again"
         );
         // If the script cannot be loaded, the connection is broken, and the publications fail like
         // everything that is sent over it.

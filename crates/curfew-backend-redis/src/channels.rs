@@ -61,7 +61,7 @@ impl State {
             let told = self.told.insert(address.clone(), missing.clone());
             if !missing.is_empty() && told.as_ref() != Some(missing) {
                 let missing = missing.join(", ");
-                warn!(redis = %address, missing, "streams or presence do not work: the user lacks the rights to commands");
+                warn!(redis = %address, missing, "streams or presence do not work: the redis user may not run the commands in `missing`, grant them");
             }
         }
     }
@@ -118,12 +118,12 @@ impl Redis {
         }
         if different != last.different {
             match different.is_empty() {
-                true => info!("every node has the same [[channels]]"),
+                true => info!("every node has the same [[channels]] again"),
                 false => {
                     let nodes: Vec<_> = different.iter().map(ToString::to_string).collect();
                     warn!(
                         nodes = nodes.join(" "),
-                        "other nodes have other [[channels]]: give every node the same"
+                        "the [[channels]] of these nodes differ from this node's: configure the same [[channels]] on every node"
                     );
                 }
             }

@@ -104,7 +104,7 @@ impl Redis {
         self.core.metrics.presence_restored.inc_by(restored);
         warn!(
             sessions = restored,
-            "entries of presence were missing and are written again"
+            "missing presence entries were written again"
         );
         Ok(())
     }
@@ -142,7 +142,7 @@ impl Redis {
         let sure: Vec<Note> = sure.cloned().collect();
         let removed = self.connections.remove_noted(self.core.node, &sure).await?;
         if removed > 0 {
-            debug!(entries = removed, "left-over entries of presence removed");
+            debug!(entries = removed, "left-over presence entries removed");
         }
         comparison.absent = absent.into_iter().collect();
         Ok(())
@@ -222,7 +222,7 @@ impl Redis {
             self.core.metrics.session_records_restored.inc_by(restored);
             warn!(
                 sessions = restored,
-                "records of live sessions were missing and are written again"
+                "missing records of live sessions were written again"
             );
         }
         Ok(())
@@ -286,7 +286,7 @@ pub(crate) async fn keep_tidy(redis: Arc<Redis>) {
     loop {
         time::sleep(TIDY).await;
         if let Err(fault) = redis.tidy(&mut comparison).await {
-            debug!(error = %fault, "records not compared with sessions");
+            debug!(error = %fault, "the records in redis could not be compared with this node's sessions");
         }
     }
 }

@@ -163,7 +163,7 @@ impl RedisConfig {
             }
         }
         if self.cert_file.is_some() != self.key_file.is_some() {
-            problems.report("cert_file", "cert_file and key_file go together");
+            problems.report("cert_file", "set both cert_file and key_file, or neither");
         }
         let [shortest, longest] = TIMEOUT;
         for (key, value) in [
@@ -179,7 +179,7 @@ impl RedisConfig {
         {
             problems.report(
                 "prefix",
-                "must be 1 to 64 printable ASCII characters without spaces, braces and *?[]\\",
+                "must be 1 to 64 printable ASCII characters, none of them a space or one of {}*?[]\\",
             );
         }
     }

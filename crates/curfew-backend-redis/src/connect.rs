@@ -274,7 +274,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
 pub(crate) fn read_secret(path: &Path) -> Result<Secret, Fault> {
     let text = String::from_utf8(read(path)?).map_err(|_| Fault::File {
         path: path.display().to_string(),
-        error: std::io::Error::new(std::io::ErrorKind::InvalidData, "not UTF-8"),
+        error: std::io::Error::new(std::io::ErrorKind::InvalidData, "the file is not UTF-8"),
     })?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }

@@ -483,7 +483,7 @@ pub(crate) async fn watch_layout(connections: Arc<Connections>) {
         }
         match connector.layout(&connections.addresses()).await {
             Ok(layout) => connections.update(&layout),
-            Err(fault) => debug!(error = %fault, "primaries not found"),
+            Err(fault) => debug!(error = %fault, "the primaries could not be found"),
         }
         // Many tasks may request a lookup at once. The pause lets one lookup serve all of them.
         time::sleep(LAYOUT_PAUSE).await;

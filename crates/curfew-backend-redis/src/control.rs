@@ -218,7 +218,7 @@ impl Control {
         // Checked before each step, because the answers of a replaced primary must not be used.
         if self.connections.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
             return Err(Fault::NoPrimary(format!(
-                "{} is not the primary of the revocations any more",
+                "{} is no longer the primary that stores the revocations",
                 generation.address
             )));
         }
@@ -280,9 +280,9 @@ impl Control {
             // This wakes the sessions that wait for the end of a short interruption, because this
             // interruption lasts.
             self.core.events.reopened();
-            warn!(error = %fault, "out of touch with redis, sessions are silent");
+            warn!(error = %fault, "disconnected from redis, sessions receive nothing until the node has reconnected");
         } else {
-            debug!(error = %fault, "still out of touch with redis");
+            debug!(error = %fault, "still disconnected from redis");
         }
     }
 
@@ -312,7 +312,10 @@ impl Control {
         // The process was paused since `stretch` began.
         let Some(reopened) = opened else { return false };
         if self.core.status.set_leased_until(until) {
-            info!(generation = self.generation, "in touch with redis");
+            info!(
+                generation = self.generation,
+                "connected to redis, sessions receive messages"
+            );
         }
         let metrics = &self.core.metrics;
         metrics.backend_synced.set(1);

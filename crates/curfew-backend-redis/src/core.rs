@@ -156,7 +156,7 @@ pub(crate) struct Status {
 impl Default for Status {
     fn default() -> Self {
         Self {
-            down: Mutex::new(Some("connecting to redis for the first time".into())),
+            down: Mutex::new(Some("the first connection is not made yet".into())),
             leased_until: AtomicU64::new(0),
             skew_ms: AtomicU64::new(NOT_COMPARED),
             fencing: Mutex::new(None),
@@ -282,22 +282,22 @@ impl Status {
     /// The reason why sessions are not admitted; `None` while they are admitted.
     pub(crate) fn unready(&self) -> Option<Cow<'static, str>> {
         if let Some(why) = &*self.down.lock() {
-            return Some(format!("out of touch with redis: {why}").into());
+            return Some(format!("disconnected from redis: {why}").into());
         }
         if !self.clocks_agree() {
             let seconds = self.skew_ms.load(Ordering::Relaxed) / 1000;
             let most = MAX_CLOCK_SKEW.as_secs();
             return Some(
                 format!(
-                    "this node's clock and redis' differ by {seconds} s, more than {most} s: set the clocks"
+                    "the clocks of this node and of redis differ by {seconds} s, more than {most} s: synchronise the clocks"
                 )
                 .into(),
             );
         }
         if !self.commanding.load(Ordering::Relaxed) {
             let why = self.no_commands.lock();
-            let why = why.as_deref().unwrap_or("not made yet");
-            return Some(format!("no connection for commands to redis: {why}").into());
+            let why = why.as_deref().unwrap_or("not connected yet");
+            return Some(format!("no connection to redis for commands: {why}").into());
         }
         if !self.listening.load(Ordering::Relaxed) {
             return Some("not subscribed to publications at redis".into());

@@ -12,7 +12,7 @@ pub(crate) enum Fault {
     #[error("{0}")]
     Redis(#[from] RedisError),
     /// No connection was made in time.
-    #[error("no connection to {0} was made in time")]
+    #[error("could not connect to {0} in time")]
     Connect(String),
     /// A file named in the settings cannot be read.
     #[error("{path}: {error}")]
@@ -35,13 +35,17 @@ pub(crate) enum Fault {
     #[error("the clocks of this node and of redis differ by more than {0} s")]
     Clock(u64),
     /// Redis lacks a revocation that this node knows.
-    #[error("redis lacks a revocation that this node knows; the difference is being resolved")]
+    #[error(
+        "redis lacks a revocation that this node knows, and the node is still resolving the difference"
+    )]
     Disagreement,
     /// The revocation to be confirmed does not exist.
     #[error("the revocation does not exist any more")]
     NotThere,
     /// A revocation of this kind may not find every session that it names.
-    #[error("this node's settings lack the kind, or do not find every session by it yet")]
+    #[error(
+        "this node's settings lack the kind of the revocation, or the node does not find every session by this kind yet"
+    )]
     Unfound,
     /// Other clients kept writing the same key.
     #[error("other clients keep writing the same revocation, try again")]
@@ -50,18 +54,20 @@ pub(crate) enum Fault {
     #[error("the session's node did not answer in time")]
     NoAnswer,
     /// The lease ended before the publication was sent.
-    #[error("the lease ended")]
+    #[error("this node's lease has ended")]
     LeaseOver,
     /// Redis had forgotten the script that publishes, and executed later publications before this
     /// publication was sent again.
-    #[error("redis had forgotten the publishing script, and later publications went first")]
+    #[error(
+        "redis had lost the publishing script, and executed later publications before this publication could be sent again"
+    )]
     Overtaken,
     /// Redis executed the script after the end of the publication's lease, so the script refused
     /// the publication.
-    #[error("redis was reached after the lease had ended, and refused")]
+    #[error("redis refused the publication, because it arrived after the node's lease had ended")]
     Fenced,
     /// The command was sent, and its outcome is unknown.
-    #[error("sent, with unknown outcome: {0}")]
+    #[error("the command was sent, but its outcome is unknown: {0}")]
     Unanswered(Box<Self>),
     /// Redis' answer is malformed.
     #[error("unexpected answer to {0}")]

@@ -305,7 +305,7 @@ impl Fence {
         if self.bursts.note().is_some() {
             warn!(
                 publications = count,
-                "redis refused publications that arrived after this node's lease; more in the next minute are not logged"
+                "redis refused publications because they arrived after the node's lease had ended; further refusals within a minute are not logged"
             );
         }
     }

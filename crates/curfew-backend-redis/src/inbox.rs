@@ -297,7 +297,7 @@ impl Inbox {
         if let Some(question) = self.asked.lock().get(id)
             && question.try_send(answer).is_err()
         {
-            debug!(node = %node, "answer came too late");
+            debug!(node = %node, "the answer of another node came too late");
         }
     }
 
@@ -324,7 +324,7 @@ impl Inbox {
         // Without a free permit the question is dropped, because other Redis clients could
         // otherwise fill the memory.
         let Ok(place) = Arc::clone(&self.confirming).try_acquire_owned() else {
-            debug!("busy, a revocation is not confirmed");
+            debug!("a revocation is not confirmed, because too many confirmations are in progress");
             return;
         };
         let (core, command) = (Arc::clone(&self.core), self.outgoing(connections));
@@ -333,7 +333,7 @@ impl Inbox {
             if !found_within(&core, key.kind(), core.config.lease).await {
                 debug!(
                     kind = key.kind(),
-                    "{}, a revocation is not confirmed",
+                    "{}, so a revocation is not confirmed",
                     Fault::Unfound
                 );
                 return;
@@ -345,7 +345,7 @@ impl Inbox {
                 reply,
             };
             if requests.try_send(request).is_err() {
-                debug!("busy, a revocation is not confirmed");
+                debug!("a revocation is not confirmed, because too many requests wait");
                 return;
             }
             drop(place);
@@ -392,7 +392,7 @@ impl Outgoing {
     async fn send(self, message: &Message) {
         let text = serde_json::to_string(message).expect("a message is JSON");
         if let Err(fault) = self.connections.call::<i64>(self.command.arg(text)).await {
-            debug!(error = %fault, "message to other nodes not sent");
+            debug!(error = %fault, "a message to the other nodes could not be sent");
         }
     }
 }

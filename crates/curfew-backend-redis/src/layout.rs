@@ -114,7 +114,7 @@ impl Connector {
             match self.ask_cluster_node(node).await {
                 Ok(layout) if layout.primary_of(Slot::REVOKED).is_some() => Ok(layout),
                 Ok(_) => Err(Fault::NoPrimary(format!(
-                    "cluster node {node} knows no primary of the revocations' slot"
+                    "cluster node {node} knows no primary for the slot of the revocations"
                 ))),
                 Err(fault) => Err(Fault::NoPrimary(format!("cluster node {node}: {fault}"))),
             }
@@ -184,7 +184,7 @@ pub(crate) fn check_primary(role: &[Value]) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::NoPrimary(format!(
-        "this redis is no primary but a {name}"
+        "this redis is not a primary but a {name}"
     )))
 }
 

@@ -57,27 +57,27 @@ curfew_telemetry::metrics! {
     /// The metrics of a node's backend. With the embedded backend all of them stay 0.
     pub struct RedisMetrics {
         revocations_known: Gauge, "Revocations in force that the node knows";
-        revocations_ineffective: Gauge, "Revocation keys that can match no session, which the admin API lists with the reason";
-        revocation_missed_push: Counter, "Open sessions whose revocation no push had announced";
-        revocations_reasserted: Counter, "Revocations written back to a backend that lacked them";
+        revocations_ineffective: Gauge, "Revocations whose key can match no session; GET /v1/revocations lists them with the reason";
+        revocation_missed_push: Counter, "Open sessions that a comparison with Redis found revoked although no push had announced the revocation to this node";
+        revocations_reasserted: Counter, "Revocations that this node wrote back to a backend that lacked them";
         revocation_last_sync_timestamp: Gauge, Seconds, "Unix time of the latest proof that the node has every revocation; 0 with the embedded backend, which always has them";
-        backend_synced: Gauge, "1 while the node vouches for its sessions";
-        node_stops: Counter, "Pauses of this process for longer than a tenth of the lease";
-        backend_generations: Counter, "Control connections to the backend";
+        backend_synced: Gauge, "1 while the node is connected to Redis and has every revocation in force, so that its sessions may receive messages; 0 with the embedded backend";
+        node_stops: Counter, "Pauses of this process that were longer than a tenth of the lease";
+        backend_generations: Counter, "Control connections that were made to the backend, reconnections included";
         backend_data_losses: Counter, "Losses of the backend's data";
         backend_heartbeat_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "Time from sending a heartbeat to its answer";
-        sessions_reaped: Counter, "Sessions whose records were removed after their node died";
-        presence_reaped: Counter, "Entries in the presence of channels that were removed after their node died";
-        presence_restored: Counter, "Sessions whose entries in the presence of channels were missing and were written again";
-        session_records_restored: Counter, "Live sessions of this node whose records were missing and were written again";
-        broker_connected: Gauge, "1 while publications can be received";
-        broker_reconnects: Counter, "Lost connections for publications that were made again";
+        sessions_reaped: Counter, "Sessions whose records this node removed from the backend because their own node had died";
+        presence_reaped: Counter, "Entries that this node removed from the presence of channels because the node of their sessions had died";
+        presence_restored: Counter, "Sessions of this node whose missing entries in the presence of channels were written again";
+        session_records_restored: Counter, "Live sessions of this node whose missing records were written again";
+        broker_connected: Gauge, "1 while the node can receive publications from the backend";
+        broker_reconnects: Counter, "Attempts to restore a lost connection for publications";
         broker_messages_sent: Counter, "Publications handed to the backend";
         broker_messages_fenced: Counter, "Publications that the backend refused because they arrived after the lease under which they were accepted";
-        broker_messages_received: Counter, "Publications that came from the backend";
-        broker_messages_dropped: Counters<BackendDropReason>, "Messages from the backend, and entries of streams, that were not used";
+        broker_messages_received: Counter, "Publications received from the backend";
+        broker_messages_dropped: Counters<BackendDropReason>, "Messages and stream entries from the backend that the node discarded";
         broker_errors: Counters<BrokerError>, "Publications and subscriptions that failed at the backend, and connections for publications that were lost";
-        redis_command_duration: Histograms<RedisCommand> = Histograms::new(ROUND_TRIP_SECONDS), Seconds, "Time from handing a command to the shared connections until its answer, including the wait. Failed commands and heartbeats are left out";
+        redis_command_duration: Histograms<RedisCommand> = Histograms::new(ROUND_TRIP_SECONDS), Seconds, "Time from handing a command to the shared connections until its answer, including the wait to be sent. Failed commands and heartbeats are not timed";
     }
 }
 

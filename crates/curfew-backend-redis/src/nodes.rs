@@ -69,7 +69,7 @@ impl Nodes for Redis {
         Box::pin(async move {
             // If this fails, another node removes the remaining records a little later.
             if let Err(fault) = self.unregister().await {
-                debug!(error = %fault, "node not unregistered");
+                debug!(error = %fault, "the node could not remove its registration from redis");
             }
             self.core.end_tasks().await;
         })
@@ -370,7 +370,7 @@ pub(crate) async fn keep_registered(redis: Arc<Redis>) {
                 time::timeout(REGISTER, unregistered).await.ok();
             }
             Err(fault) => {
-                debug!(error = %fault, "node not registered");
+                debug!(error = %fault, "the node could not register in redis");
                 time::sleep(FIRST).await;
             }
         }

@@ -187,7 +187,7 @@ impl Relays {
                 // Without a free permit the message is dropped, because other Redis clients could
                 // otherwise fill the memory.
                 let Ok(place) = Arc::clone(&self.taking).try_acquire_owned() else {
-                    debug!(node = %from, "busy, a message of another node is not taken");
+                    debug!(node = %from, "a message of another node is dropped, because too many are being handled");
                     return;
                 };
                 // The call is made outside of the task, so that messages are read in the order of
@@ -199,7 +199,7 @@ impl Relays {
                     drop(place);
                     let answer = Message::Answered { number, relayed };
                     if let Err(fault) = answering.relay(from, &answer).await {
-                        debug!(node = %from, error = %fault, "message of another node not answered");
+                        debug!(node = %from, error = %fault, "the answer to another node could not be sent");
                     }
                 });
             }

@@ -188,7 +188,9 @@ impl Redis {
 
     /// Counts the existing keys.
     async fn count(&self, written: &[SpelledKey]) -> Result<u64, Fault> {
-        let (first, rest) = written.split_first().ok_or(Fault::Unexpected("no keys"))?;
+        let (first, rest) = written
+            .split_first()
+            .ok_or(Fault::Unexpected("EXISTS without keys"))?;
         let mut command = Keyed::new("EXISTS", &first.name(&self.core.keys));
         for written in rest {
             command = command.arg(written.name(&self.core.keys));
@@ -261,7 +263,7 @@ impl Redis {
                 .await;
             if let Err(fault) = told {
                 // The revocation is in force, but only this node can confirm it.
-                debug!(error = %fault, "other nodes not asked to confirm");
+                debug!(error = %fault, "the other nodes could not be asked to confirm a revocation");
             }
         }
         let mut confirmed = HashSet::new();
@@ -287,7 +289,7 @@ impl Redis {
                     closed += count;
                 }
             }
-            Err(error) => debug!(error = %error, "revocation not confirmed here"),
+            Err(error) => debug!(error = %error, "this node could not confirm a revocation"),
         }
         while confirmed.len() < live.len() {
             let answer = time::timeout_at(deadline, question.answers.recv()).await;

@@ -227,7 +227,7 @@ impl Redis {
                 warn!(
                     %channel,
                     entries = unreadable,
-                    "a stream has entries that cannot be read; more in the next minute are not logged"
+                    "a stream has entries that cannot be read; further such entries within a minute are not logged"
                 );
             }
         }

@@ -172,14 +172,16 @@ async fn serve(
             () = heard.gone.notified() => return Err(Fault::NotConnected),
             () = server.moved.notified() => {
                 // A new connection subscribes to the channels of the new slots.
-                return Err(Fault::NoPrimary("slots were moved".to_owned()));
+                return Err(Fault::NoPrimary("slots were moved to or from this server".to_owned()));
             }
         }
         if heard.dropped.load(Ordering::Relaxed) {
             // The server may still be the slot's primary. The channels are subscribed to again by a
             // new connection: on this one, the client library takes the unrequested notice for the
             // answer to a command.
-            return Err(Fault::NoPrimary("subscriptions were dropped".to_owned()));
+            return Err(Fault::NoPrimary(
+                "the server dropped subscriptions".to_owned(),
+            ));
         }
         // The role is asked over this connection itself, because the server may refuse to publish
         // and still deliver publications.
@@ -218,7 +220,7 @@ async fn hear(
         .query_async::<i64>(&mut commands)
         .await;
     if let Err(error) = published {
-        debug!(redis = %server.address, error = %error, "probe not published");
+        debug!(redis = %server.address, error = %error, "the test publication could not be published");
         return Ok(());
     }
     let back = async {
@@ -227,9 +229,9 @@ async fn hear(
             news.set(heard.news.notified());
         }
     };
-    time::timeout(patience, back)
-        .await
-        .map_err(|_| Fault::NoPrimary("a publication did not come back".to_owned()))
+    time::timeout(patience, back).await.map_err(|_| {
+        Fault::NoPrimary("a test publication did not come back over this connection".to_owned())
+    })
 }
 
 /// Subscribes to every channel that this connection is to carry.

@@ -11,7 +11,7 @@ pub enum BackendError {
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
     /// The publication may or may not have been delivered. If it was not, it may still be delivered
     /// until the end of the lease under which it was accepted, but not later.
-    #[error("it is not known whether the backend has it")]
+    #[error("it is unknown whether the backend accepted the publication")]
     UnknownOutcome(#[source] Box<dyn Error + Send + Sync>),
     /// The backend gave a malformed answer. Another attempt does not help.
     #[error("the backend gave an unusable answer")]

@@ -80,7 +80,7 @@ pub struct SessionPage {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The user has as many sessions as are allowed.
-    #[error("the user has {limit} sessions already")]
+    #[error("the user already has {limit} sessions, as many as are allowed")]
     SessionLimit {
         /// `session.max_per_user`.
         limit: u32,

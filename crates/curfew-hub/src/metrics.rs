@@ -69,8 +69,8 @@ curfew_telemetry::metrics! {
         frames_sent: Counters<Opcode>, "Frames sent";
         sent_bytes: Counter, Bytes, "Bytes of frames sent";
         messages_dropped: Counters<DropReason>, "Messages that did not reach a session";
-        gaps: Counters<GapReason>, "Sessions told of a gap in a channel, once for each loss and channel";
-        delivery_duration: Histograms<DeliveryPath> = Histograms::new(DELIVERY_SECONDS), Seconds, "Time from the arrival of a publication at the node, through the embedded backend (local) or Redis (broker), until its last byte is handed to the socket. One delivery in 17 is timed, one in 257 of the same publication, and at least one of a traced publication. The time includes messages written together with it; sessions that end meanwhile are left out";
-        send_queue_messages: Histogram = Histogram::new(QUEUE_MESSAGES), "Messages that a session takes out of its queue at a time, observed for each timed delivery";
+        gaps: Counters<GapReason>, "Gaps reported to sessions. A loss of publications counts once for each affected session and channel";
+        delivery_duration: Histograms<DeliveryPath> = Histograms::new(DELIVERY_SECONDS), Seconds, "Time from the arrival of a publication at the node, through the embedded backend (local) or Redis (broker), until its last byte is handed to the socket. One delivery in 17 is timed, but within one publication only one in 257; a traced publication has at least one timed delivery. The time includes writing the messages that share a write with the publication. Deliveries to sessions that end meanwhile are not timed";
+        send_queue_messages: Histogram = Histogram::new(QUEUE_MESSAGES), "Number of messages that a session takes out of its outbound queue at once, observed at each timed delivery";
     }
 }

@@ -67,7 +67,7 @@ disconnects! {
     /// An operator closed this session.
     DISCONNECTED = 4404 "disconnected" "an operator closed this session" Yes;
     /// A newer session of the user replaced this one (`session.over_limit = "close_oldest"`).
-    REPLACED = 4407 "replaced" "a newer session of the user took this one's place" No;
+    REPLACED = 4407 "replaced" "a newer session of the user replaced this session" No;
     /// No token arrived within `auth.timeout`.
     AUTH_TIMEOUT = 4408 "auth_timeout" "no token was sent in time" Yes;
     /// The user has `session.max_per_user` other sessions that may be alive, or the address of a

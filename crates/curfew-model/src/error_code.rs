@@ -76,7 +76,7 @@ codes! {
         Internal = "internal",
         /// `refresh` with a token of another user or issuer.
         DifferentUser = "different_user",
-        /// `refresh` without a token.
+        /// `refresh` needs a token.
         MissingToken = "missing_token",
         /// The token is not a JWT in the required form.
         Malformed = "malformed",

@@ -24,12 +24,12 @@ pub enum PatternError {
     Reserved,
     /// A `*` has segments after it.
     #[error(
-        "* takes the rest of the name, so it must be the last segment; {{x}} takes one segment"
+        "* matches the rest of the name, so it must be the last segment; {{x}} matches one segment"
     )]
     StarNotLast,
     /// A `*` is part of this segment.
     #[error(
-        "* must be a whole segment in {0:?}; there are no wildcards within a segment, so use {{x}} for one segment or a last * for the rest"
+        "* must be a whole segment in {0:?}; part of a segment cannot be a wildcard, so use {{x}} for one whole segment or * as the last segment for the rest of the name"
     )]
     StarWithinSegment(Box<str>),
     /// A brace is part of this segment.
@@ -37,11 +37,11 @@ pub enum PatternError {
     BraceWithinSegment(Box<str>),
     /// This name is not an identifier.
     #[error(
-        "{{{0}}} is not a name to capture by: use letters, digits and _, not starting with a digit"
+        "{{{0}}} is not a valid capture name: use letters, digits and _, and do not start with a digit"
     )]
     BadName(Box<str>),
     /// Two segments have this name.
-    #[error("{{{0}}} captures twice; give each segment a name of its own")]
+    #[error("{{{0}}} captures two segments; give each segment its own name")]
     RepeatedName(Box<str>),
 }
 

@@ -11,8 +11,7 @@ use crate::{Disconnect, RevocationKey, TraceContext};
 const REAUTH: &str = "reauth_required";
 
 /// The message for a session whose token may have been issued before a revocation or after it.
-const AS_OLD: &str =
-    "the token is from the second in which access was revoked: a later one is needed";
+const AS_OLD: &str = "the token was issued in the second in which access was revoked: get a token that is issued later";
 
 /// A revocation. It tells which tokens of the sessions that its key names are covered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

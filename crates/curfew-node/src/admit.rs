@@ -35,11 +35,13 @@ pub enum AdmitError {
     #[error("{}", .0.reason)]
     Revoked(Disconnect),
     /// A revocation, an operator or a drain ended the session while it opened.
-    #[error("ended while it was opening")]
+    #[error("the session ended while it was opening")]
     Ended(curfew_hub::Ending),
     /// The user has as many sessions as `session.max_per_user` allows. For a session without a
     /// user, the client's address has as many as `limits.anonymous_per_address` allows.
-    #[error("the user, or the address of a session without a user, has {limit} sessions already")]
+    #[error(
+        "the user, or for a session without a user the client's address, already has {limit} sessions, as many as are allowed"
+    )]
     SessionLimit {
         /// The setting.
         limit: u32,
@@ -96,7 +98,7 @@ impl Admissions {
         match time::timeout(ADMISSION_WAIT, places.acquire()).await {
             Ok(Ok(permit)) => Ok(Some(permit)),
             _ => Err(BackendError::unavailable(
-                "too many sessions are being admitted",
+                "too many sessions are being admitted at once",
             )),
         }
     }
@@ -327,7 +329,7 @@ impl Node {
             return Ok(());
         }
         Err(BackendError::unavailable(
-            "the node is out of touch with its backend",
+            "the node is disconnected from its backend",
         ))
     }
 }

@@ -218,11 +218,11 @@ pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
                 history.check(problems);
             }
             if entry.join_leave != JoinLeave::Never && !entry.presence {
-                problems.report("join_leave", "needs presence = true");
+                problems.report("join_leave", "needs presence = true in the same entry");
             }
             if entry.delta && entry.history.is_none() {
-                let message = "needs history: a difference is to the publication before it, which a \
-                               subscriber without a place may have missed";
+                let message = "needs history: a delta is the difference to the previous publication, \
+                               which a subscriber without a position may have missed";
                 problems.report("delta", message);
             }
             match Pattern::parse(&entry.pattern) {
@@ -230,7 +230,7 @@ pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
                     let covering = earlier.iter().find(|(_, other)| other.covers(&pattern));
                     if let Some((first, _)) = covering {
                         let message = format!(
-                            "can never be first: channels[{first}] matches all that it matches; put it before that one"
+                            "never takes effect: the earlier channels[{first}] matches every channel that this pattern matches; move this entry before channels[{first}]"
                         );
                         problems.report("pattern", message);
                     }

@@ -58,7 +58,7 @@ impl Cleanup {
 
     fn warn_of(&self, failures: u64, error: &BackendError) {
         let sessions = self.left.load(Ordering::SeqCst);
-        warn!(sessions, failures, error = %error, "session records not removed, will retry");
+        warn!(sessions, failures, error = %error, "session records could not be removed, will retry");
     }
 
     pub(crate) fn is_done(&self) -> bool {

@@ -124,14 +124,14 @@ impl Node {
             tracing::warn!(
                 connections = left(),
                 revocations = self.unwritten(),
-                "left behind after the drain"
+                "connections, session records or revocations are left after the drain"
             );
         }
         let lost = self.unwritten();
         if lost > 0 {
             tracing::error!(
                 lost,
-                "the node stops before revocations from identity providers are written to the backend"
+                "the node stops although it has not written all revocations from identity providers to the backend"
             );
             self.metrics.revocations_lost.inc_by(lost as u64);
         }

@@ -298,7 +298,10 @@ impl Events for HubEvents {
         let began = self.metrics.tracer().now();
         let span = self.trace_revocation(key, revocation, 0, began);
         let _entered = span.scope().entered();
-        debug!(kind = key.kind(), "revocation closes no session here");
+        debug!(
+            kind = key.kind(),
+            "the revocation ends no session on this node"
+        );
     }
 
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension> {
@@ -314,7 +317,7 @@ impl Events for HubEvents {
             return false;
         };
         let ended = self.hub.end(&member, Ending::new(disconnect));
-        debug!(%session, reason = disconnect.reason, ended, "session asked to end");
+        debug!(%session, reason = disconnect.reason, ended, "told the session to end");
         true
     }
 
@@ -355,7 +358,7 @@ impl Events for HubEvents {
         if ended > 0 {
             warn!(
                 sessions = ended,
-                "the backend was unavailable for too long, sessions closed"
+                "the backend was unavailable for longer than backend.grace, sessions are closed"
             );
         }
         ended

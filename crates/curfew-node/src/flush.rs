@@ -43,7 +43,7 @@ async fn run(hub: Arc<Hub>, clock: Arc<dyn Clock>, flusher: usize) {
 /// Contains a panic: the affected sessions write for themselves, and the flusher continues.
 fn flush(hub: &Hub, members: &[Arc<Member>], clock: &dyn Clock) {
     if catch_unwind(AssertUnwindSafe(|| hub.flush(members, clock))).is_err() {
-        error!("a flusher panicked; its sessions write for themselves");
+        error!("a flusher panicked; each session of its batch writes its own messages instead");
         members.iter().for_each(|member| member.outbox().nudge());
     }
 }

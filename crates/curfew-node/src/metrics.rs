@@ -40,20 +40,20 @@ curfew_telemetry::metrics! {
     /// The metrics of a node.
     pub struct NodeMetrics {
         connections: Gauge, "Open connections of clients: WebSockets and streams";
-        draining: Gauge, "1 while the node leaves service";
-        sessions: Gauge, "Open sessions";
-        subscriptions: Gauge, "Subscriptions of all sessions";
-        publish_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a publication's command or API call to the backend's having it. With the embedded backend that includes queueing it for everyone. Of a session's publications the first is timed, one in 16, and those that are traced";
+        draining: Gauge, "1 while the node drains, that is leaves service";
+        sessions: Gauge, "Open sessions on this node";
+        subscriptions: Gauge, "Subscriptions of all sessions on this node";
+        publish_duration: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "Time from the arrival of a publication, as a command or an API call, until the backend has accepted it. With the embedded backend this includes queueing the publication for all subscribers. For a session, the first publication, one in 16 and every traced publication are timed";
         messages_delivered: Counter, "Messages put into outbound queues";
-        fanout_recipients: Histogram = Histogram::new(RECIPIENTS), "Sessions a publication was queued for";
-        stream_recoveries: Counters<RecoveryOutcome>, "Subscribers that came with a position, by what they were given of the publications after it";
-        stream_reads: Counter, "Reads of channels' streams, for subscribers and for publications that were missing";
-        stream_reads_shared: Counter, "Reads of channels' streams that were saved, since another reader's result served";
+        fanout_recipients: Histogram = Histogram::new(RECIPIENTS), "Number of sessions for which a publication was queued";
+        stream_recoveries: Counters<RecoveryOutcome>, "Subscribers that sent a position, by the source of the publications after it: the node's memory (window), the backend (read), or none because they could not be recovered (lost)";
+        stream_reads: Counter, "Reads of channels' streams in the backend, to recover subscribers or to fetch missing publications";
+        stream_reads_shared: Counter, "Reads of channels' streams that were avoided because the result of another read could be used";
         revocations_applied: Counters<RevocationKind>, "Revocations that ended sessions or subscriptions on this node";
         sessions_revoked: Counter, "Sessions ended by a revocation";
-        revocations_unwritten: Gauge, "Revocations of identity providers that wait for the backend";
-        revocations_lost: Counter, "Revocations of identity providers that were never written";
-        revocation_propagation: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "From a node's learning of a revocation, by Redis' word or by a call to the embedded backend, to its sessions' being told to end. Only of revocations that ended a session or a subscription here";
+        revocations_unwritten: Gauge, "Revocations requested by identity providers that wait to be written to the backend";
+        revocations_lost: Counter, "Revocations requested by identity providers that were never written to the backend and are lost";
+        revocation_propagation: Histogram = Histogram::new(ROUND_TRIP_SECONDS), Seconds, "Time from the moment at which the node receives a revocation, from Redis or by a call to the embedded backend, until it has told the affected sessions to end. Only revocations that ended a session or a subscription on this node are timed";
     }
 }
 

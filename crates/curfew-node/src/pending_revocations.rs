@@ -70,7 +70,7 @@ impl Node {
         let Some(revocation) = self.pending_revocations.add(&key, &revocation) else {
             error!(
                 kind = key.kind(),
-                "too many revocations wait to be written, one is turned away"
+                "too many revocations wait to be written, a new one is refused"
             );
             self.metrics.revocations_lost.inc();
             return Err(ReportError::Full);
@@ -84,7 +84,7 @@ impl Node {
             match &result {
                 Ok(_) => node.pending_revocations.remove(&key, &written),
                 Err(error) => {
-                    warn!(kind = key.kind(), error = %error, "revocation not written, will retry");
+                    warn!(kind = key.kind(), error = %error, "the revocation could not be written, will retry");
                     node.pending_revocations.added.notify_one();
                 }
             }
@@ -216,15 +216,17 @@ async fn write(node: &Node, key: RevocationKey, waiting: Waiting) {
                 missing = ?receipt.nodes.missing,
                 names = ?receipt.nodes.names,
                 closed = receipt.closed,
-                "revocation written after all"
+                "the waiting revocation was written"
             );
             node.pending_revocations.remove(&key, &waiting.revocation);
         }
         Err(error) if waiting.until <= Instant::now() => {
-            error!(kind, error = %error, "revocation never written, given up");
+            error!(kind, error = %error, "the waiting revocation could not be written and is given up");
             node.metrics.revocations_lost.inc();
             node.pending_revocations.remove(&key, &waiting.revocation);
         }
-        Err(error) => debug!(kind, error = %error, "revocation not written yet"),
+        Err(error) => {
+            debug!(kind, error = %error, "the waiting revocation could not be written yet")
+        }
     }
 }

@@ -104,7 +104,7 @@ impl PresenceChanges {
 
     fn warn_of(&self, failures: u64, error: &BackendError) {
         let entries = self.left.load(Ordering::SeqCst);
-        warn!(entries, failures, error = %error, "presence not changed, will retry");
+        warn!(entries, failures, error = %error, "presence entries could not be written or removed, will retry");
     }
 
     /// Takes the first changes, all of one kind.

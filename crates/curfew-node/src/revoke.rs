@@ -27,7 +27,9 @@ impl Node {
         match self.backends.nodes.list().await {
             Ok(live) => receipt.nodes.name(&live),
             // Only the names are missing, so the receipt is still correct.
-            Err(error) => debug!(error = %error, "names of unconfirmed nodes not read"),
+            Err(error) => {
+                debug!(error = %error, "the names of the nodes that have not confirmed could not be read")
+            }
         }
         Ok(receipt)
     }

@@ -67,7 +67,7 @@ async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
             node.hub.settle(&kinds);
             node.kinds_changed.notify_waiters();
         }
-        () = node.until(superseded) => debug!("superseded by a later change of settings"),
+        () = node.until(superseded) => debug!("the comparison of sessions ends, because the settings have changed again"),
     }
 }
 
@@ -83,7 +83,7 @@ async fn find_and_compare(node: &Node) {
     let repeats = Repeats::default();
     while let Err(error) = node.backends.revocations.compare().await {
         if let Some(failures) = repeats.note() {
-            warn!(failures, error = %error, "sessions not compared by the new settings, will retry");
+            warn!(failures, error = %error, "sessions could not be compared with the revocations by the new settings, will retry");
         }
         time::sleep(RETRY_DELAY).await;
     }

@@ -196,8 +196,8 @@ impl Node {
             match time::timeout_at(give_up_at, self.read_stream(channel, at.offset)).await {
                 Ok(Ok(_)) if !self.hub.is_missing(channel) => return true,
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => debug!(%channel, error = %error, "stream not read"),
-                Err(_) => debug!(%channel, "stream not read in time"),
+                Ok(Err(error)) => debug!(%channel, error = %error, "the stream could not be read"),
+                Err(_) => debug!(%channel, "the stream was not read in time"),
             }
             if Instant::now() + RETRY_DELAY >= give_up_at {
                 let fanout = self.fanout();
@@ -268,7 +268,7 @@ impl Node {
             let positions = match self.backends.streams.positions(some).await {
                 Ok(positions) => positions,
                 Err(error) => {
-                    debug!(error = %error, channels = some.len(), "positions of quiet channels not compared");
+                    debug!(error = %error, channels = some.len(), "the positions of quiet channels could not be compared");
                     failures += 1;
                     let in_touch = self.backends.nodes.standing() == Standing::InTouch;
                     if failures == FAILURES || !in_touch {

@@ -27,7 +27,8 @@ impl Node {
             self.metrics.sessions_revoked.inc_by(closed);
             info!(
                 closed,
-                subscriptions, "sessions closed because the key of their token was withdrawn"
+                subscriptions,
+                "sessions or subscriptions ended because the key of their token was withdrawn"
             );
         }
     }

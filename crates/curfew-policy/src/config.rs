@@ -194,7 +194,7 @@ mod tests {
             "policy.rules[0].channels: name at least one",
             "policy.rules[0].actions: name at least one",
             "policy.rules[1].channels[0]: * must be a whole segment in \"foo*\"",
-            "policy.rules[1].channels[2]: * takes the rest of the name, so it must be the last segment; {x} takes",
+            "policy.rules[1].channels[2]: * matches the rest of the name, so it must be the last segment; {x} matches",
             "policy.rules[1].when: line 1, column ",
             "policy.rules[2].name: another rule is named \"a\"",
             "policy.rules[2].when: all, exists, exists_one, map and filter are not allowed",

@@ -118,10 +118,10 @@ fn decode<'a, V: Value<'a>>(message: V) -> Result<ClientRequest<'a>, DecodeError
     let command = match (read, first) {
         (Err(fault), _) => Err(Refused::Fault(fault)),
         (Ok(()), _) if id.is_none() && !sends => return Ok(ClientRequest::Pong),
-        (Ok(()), None) => breach("a command without a request"),
+        (Ok(()), None) => breach("the command has no request"),
         (Ok(()), Some((rank, request))) => match COMMAND[rank].name {
             "send" => Ok(Command::Send),
-            _ if id.is_none() => breach("a command without an id"),
+            _ if id.is_none() => breach("the command has no id"),
             name => command(name, request),
         },
     };
@@ -142,7 +142,7 @@ fn decode<'a, V: Value<'a>>(message: V) -> Result<ClientRequest<'a>, DecodeError
             .into(),
         }),
         Err(Refused::Fault(Fault::TooDeep)) => Err(DecodeError::NotTheProtocol {
-            message: "nested too deep",
+            message: "arrays and objects are nested too deep",
         }),
         Err(Refused::Fault(Fault::NotTheProtocol(message))) => {
             Err(DecodeError::NotTheProtocol { message })
@@ -236,7 +236,11 @@ impl<'a> Subscribe<'a> {
         let delta = match &*self.delta {
             "" => false,
             FOSSIL => true,
-            _ => return Err(Fault::NotTheProtocol("an unknown kind of `delta`")),
+            _ => {
+                return Err(Fault::NotTheProtocol(
+                    "`delta` is unknown: use fossil or leave it out",
+                ));
+            }
         };
         Ok(SubscribeOptions {
             since: self.recover.then(|| position(&self.epoch, self.offset)),
@@ -256,13 +260,13 @@ fn subscribe<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     if has_filter {
         return form(
             ErrorCode::BadRequest,
-            "subscriptions have no filters: leave `tf` out",
+            "filters are not supported: leave `tf` out",
         );
     }
     if kind != 0 {
         return form(
             ErrorCode::NotAvailable,
-            "subscriptions are of streams alone: leave `type` out",
+            "only subscriptions to streams are supported: leave `type` out",
         );
     }
     Ok(Command::Subscribe { channel, options })
@@ -287,7 +291,7 @@ fn publish<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     if of_map {
         return form(
             ErrorCode::NotAvailable,
-            "publications are of streams alone: leave `type` out",
+            "only publications to streams are supported: leave `type` out",
         );
     }
     match data.filter(|data| !data.as_bytes().is_empty()) {
@@ -334,7 +338,7 @@ fn history<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
         (Some(Position { offset: 0, .. }), true) => {
             return form(
                 ErrorCode::BadRequest,
-                "nothing is before offset 0: leave `since` or `reverse` out",
+                "no publication comes before offset 0: leave `since` or `reverse` out",
             );
         }
         (Some(since), true) => HistoryRange::Before(since.offset),
@@ -356,7 +360,7 @@ fn refresh<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
         Ok(())
     })?;
     match token.is_empty() {
-        true => breach("`refresh` without a token"),
+        true => breach("`refresh` needs a token"),
         false => Ok(Command::Refresh { token }),
     }
 }
@@ -375,7 +379,7 @@ fn sub_refresh<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     if kind != 0 {
         return form(
             ErrorCode::NotAvailable,
-            "subscriptions are of streams alone: leave `type` out",
+            "only subscriptions to streams are supported: leave `type` out",
         );
     }
     if token.is_empty() {
@@ -397,7 +401,7 @@ fn channel<'a, V: Value<'a>>(request: V) -> Result<Cow<'a, str>, Refused> {
 
 fn named(channel: Cow<'_, str>) -> Result<Cow<'_, str>, Refused> {
     match channel.is_empty() {
-        true => breach("a request without a channel"),
+        true => breach("the request has no channel"),
         false => Ok(channel),
     }
 }

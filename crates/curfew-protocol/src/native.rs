@@ -44,7 +44,7 @@ impl Protocol for Native {
         match std::mem::replace(message, Message::Text("")) {
             Message::Text(text) => decode::decode(text),
             Message::Binary(_) => Err(DecodeError::NotTheProtocol {
-                message: "a binary message",
+                message: "the message is binary: send JSON as text",
             }),
         }
     }

@@ -12,7 +12,7 @@ use curfew_model::{
 /// Reason why a message is not a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecodeError {
-    /// The message is not of the protocol (binary, or not JSON). The connection closes.
+    /// The the message does not follow the protocol (binary, or not JSON). The connection closes.
     NotTheProtocol {
         /// The fault, for the log.
         message: &'static str,

@@ -206,14 +206,14 @@ curfew_telemetry::metrics! {
         connections_rejected: Counters<RejectReason>, "Connections that were not upgraded";
         http_answers: Counters<(ListenerKind, AnswerReason)>, "Answers to HTTP requests on either listener";
         handshake_duration: Histogram = Histogram::new(HANDSHAKE_SECONDS), Seconds, "Time from accepting a connection to its upgrade";
-        logouts: Counters<LogoutOutcome>, "Logout tokens of identity providers";
+        logouts: Counters<LogoutOutcome>, "Logout tokens received from identity providers";
         reports_refused: Counters<(ReportKind, ReportFault)>, "Refused reports that carry a valid signature of an identity provider";
         emulation_requests: Counters<EmulationOutcome>, "Requests with commands for sessions that receive by HTTP streaming or server-sent events";
-        emulation_dropped: Counters<RelayDropReason>, "Commands from other nodes that were not executed";
+        emulation_dropped: Counters<RelayDropReason>, "Commands that another node relayed and that this node did not execute";
         tickets: Counters<TicketOutcome>, "Tickets and requests for tickets";
         security_events: Counters<EventOutcome>, "Security events of identity providers";
-        global_revocations: Counters<LogoutOutcome>, "Requests of identity providers to end all of a user's sessions";
-        event_streams_stopped: Gauge, "Streams of security events that their transmitters have stopped";
+        global_revocations: Counters<LogoutOutcome>, "Requests from identity providers to end all sessions of a user";
+        event_streams_stopped: Gauge, "Streams of security events that the identity provider has stopped";
     }
 }
 

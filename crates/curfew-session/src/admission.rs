@@ -141,7 +141,7 @@ impl Context {
                 let reason = Failure::from(&error);
                 span.failed(reason.error_type);
                 whole.scope().in_scope(|| match reason.is_ours {
-                    true => debug!(%error, "token not verified"),
+                    true => debug!(%error, "the token could not be verified"),
                     false => debug!(reason = reason.error_type, "token refused"),
                 });
                 Err(error)

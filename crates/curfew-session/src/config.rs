@@ -78,7 +78,7 @@ impl SessionConfig {
             if RevocationKey::is_reserved_kind(claim) {
                 problems.report(
                     &key,
-                    format!("{claim:?} is built in; list other claims only"),
+                    format!("{claim:?} is a built-in kind of revocation: list only other claims"),
                 );
             } else if !RevocationKey::can_be_kind(claim) {
                 problems.report(&key, "must be a claim's name without \":\" and braces");

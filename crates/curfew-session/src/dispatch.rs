@@ -109,7 +109,7 @@ impl SessionState {
                 debug!(
                     session = self.session_id(),
                     problem = message,
-                    "message is not of the protocol"
+                    "the message does not follow the protocol"
                 );
                 Disconnect::BAD_REQUEST.because(message).into()
             }
@@ -126,7 +126,7 @@ impl SessionState {
 
     fn on_pong_message(&mut self) -> Reaction {
         if !self.deadlines.answered() && self.wire().rules().counts_pongs {
-            let message = "a pong that no ping asked for";
+            let message = "the client sent a pong without a ping before it";
             return Disconnect::BAD_REQUEST.because(message).into();
         }
         self.on_pong().map_or(Reaction::Done(None), Reaction::Ends)
@@ -197,7 +197,7 @@ impl SessionState {
                 commands::subscribe_token::refresh(self, request, &channel, token)
             }
             Command::Call => {
-                let message = "the server has no procedures";
+                let message = "the server has no remote procedures";
                 self.reject(&request, Origin::Unknown, ErrorCode::NotAvailable, message)
             }
             Command::Send => {
@@ -223,7 +223,7 @@ impl SessionState {
                 request,
                 origin(),
                 ErrorCode::RateLimited,
-                "over the rate; the command was not acted on",
+                "too many commands per second; the command was not acted on",
             )),
         }
     }
@@ -268,7 +268,7 @@ impl SessionState {
             self.answer(answer);
         }
         Disconnect::BAD_REQUEST
-            .because("more errors of form than limits.bad_frames")
+            .because("more malformed commands than limits.bad_frames allows")
             .into()
     }
 

@@ -96,16 +96,16 @@ curfew_telemetry::metrics! {
     /// The metrics of sessions.
     pub struct SessionMetrics {
         connections_closed: Named<u16, Initiator> = Named::new("code", close_codes()), "Closed connections";
-        connection_duration: Histogram = Histogram::new(CONNECTION_SECONDS), Seconds, "From upgrade to close";
-        ping_rtt: Histogram = Histogram::new(PING_SECONDS), Seconds, "From queueing a ping to the next pong: what waits in front of it, here and at the client, is in it";
+        connection_duration: Histogram = Histogram::new(CONNECTION_SECONDS), Seconds, "Time from the upgrade of a connection to its close";
+        ping_rtt: Histogram = Histogram::new(PING_SECONDS), Seconds, "Time from queueing a ping to receiving the next pong. It includes the wait behind other messages, on the node and at the client";
         frames_received: Counters<Opcode>, "Frames received";
         received_bytes: Counter, Bytes, "Bytes of frames received";
         commands: Named<&'static str, CommandOutcome> = Named::new("command", command_names()), "Commands of clients";
-        command_duration: NamedHistograms = NamedHistograms::new("command", command_names(), ROUND_TRIP_SECONDS), Seconds, "From a command that was read to queueing its answer. Of publications the first of each session is timed, and one in 16";
+        command_duration: NamedHistograms = NamedHistograms::new("command", command_names(), ROUND_TRIP_SECONDS), Seconds, "Time from reading a command to queueing its answer. Every command is timed, but of the publish commands of a session only the first and one in 16";
         publishes: Counters<(PublishOutcome, PublishSource)>, "Publications";
-        authentications: Authentications = Authentications::new(failures()), "Verified and refused tokens";
+        authentications: Authentications = Authentications::new(failures()), "Tokens that were accepted or refused";
         authorizations: Counters<Decision>, "Decisions of the policy";
-        subscriptions_lost: Counters<LostSubscription>, "Subscriptions that the server took away, or that it was to make at `connect` and could not (not_available). Those that a gap ended are counted as gaps";
+        subscriptions_lost: Counters<LostSubscription>, "Subscriptions that the server ended, or could not make at `connect` (not_available). Subscriptions that ended because of a gap count in curfew_gaps_total instead";
     }
 }
 

@@ -128,7 +128,7 @@ impl SessionState {
         match error {
             ProtocolError::MessageTooLarge if self.live.is_none() => Disconnect::MESSAGE_TOO_LARGE
                 .because(
-                    "a message before authentication is over auth.max_token_bytes and 1 KiB more",
+                    "a message before authentication is larger than auth.max_token_bytes plus 1 KiB",
                 ),
             error => error.disconnect(),
         }

@@ -158,12 +158,12 @@ impl SessionState {
         if is_due(&mut self.deadlines.write_by, now) {
             debug!(
                 session = self.session_id(),
-                "connection took no byte in time"
+                "the connection accepted no byte within session.write_timeout"
             );
             let close = Disconnect::SLOW_CONSUMER;
             return Some(
                 close
-                    .because("no byte was taken for session.write_timeout")
+                    .because("the connection accepted no byte within session.write_timeout")
                     .into(),
             );
         }
@@ -171,7 +171,7 @@ impl SessionState {
             let close = Disconnect::POLICY;
             return Some(
                 close
-                    .because("a message was unfinished for limits.message_timeout")
+                    .because("a message was not complete within limits.message_timeout")
                     .into(),
             );
         }

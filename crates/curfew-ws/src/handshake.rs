@@ -37,22 +37,24 @@ impl fmt::Debug for Handshake {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
     /// Status 405.
-    #[error("a WebSocket upgrade is a GET request")]
+    #[error("a WebSocket upgrade must be a GET request")]
     Method,
     /// Status 505.
-    #[error("a WebSocket upgrade needs HTTP/1.1; behind a proxy, set its upstream HTTP version")]
+    #[error(
+        "a WebSocket upgrade needs HTTP/1.1; behind a proxy, set the proxy's HTTP version to the node to 1.1"
+    )]
     HttpVersion,
     /// The host is missing, repeated or invalid.
     #[error("exactly one Host header with a host and an optional port is required")]
     Host,
     /// Status 426: the request is not an upgrade.
     #[error(
-        "this is a WebSocket endpoint: send Upgrade: websocket; behind a proxy, let it pass the header on"
+        "this is a WebSocket endpoint: send Upgrade: websocket; behind a proxy, make the proxy pass the Upgrade header on"
     )]
     NotAnUpgrade,
     /// The header is missing, usually because a proxy removed it.
     #[error(
-        "Connection: upgrade is missing beside Upgrade: websocket; behind a proxy, let it pass the header on"
+        "Connection: upgrade is missing beside Upgrade: websocket; behind a proxy, make the proxy pass the Connection header on"
     )]
     Connection,
     /// The key is missing or repeated, or does not have 16 bytes.

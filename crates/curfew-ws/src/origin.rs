@@ -158,7 +158,7 @@ impl<'a> Origin<&'a str> {
     }
 }
 
-const INVALID_PORT: &str = "has no valid port: it is a number from 0 to 65535";
+const INVALID_PORT: &str = "has an invalid port: a port is a number from 0 to 65535";
 
 /// Parses one entry of the settings.
 fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
@@ -173,15 +173,17 @@ fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
     };
     if text.contains('*') {
         return Err(
-            "has a wildcard that is not its first label: https://*.example.com is every subdomain of example.com; leave the list empty to allow any",
+            "has a wildcard that is not the first label of the host: https://*.example.com matches every subdomain of example.com; leave the list empty to allow every origin",
         );
     }
     let origin = Origin::parse(&text)?;
     if ["ws", "wss"].contains(&origin.scheme.to_ascii_lowercase().as_str()) {
-        return Err("is not an origin: it is the page's scheme, http or https");
+        return Err(
+            "has the wrong scheme: the scheme of an origin is that of the page, http or https",
+        );
     }
     if subdomains && !origin.host.contains('.') && !origin.host.eq_ignore_ascii_case("localhost") {
-        return Err("is every site of a top-level domain: name at least two labels after *.");
+        return Err("matches every site of a top-level domain: name at least two labels after *.");
     }
     let origin = Origin {
         scheme: origin.scheme.to_ascii_lowercase(),

@@ -30,10 +30,10 @@ pub enum ProtocolError {
     #[error("the top bit of a 64-bit payload length is set")]
     LengthTopBit,
     /// A continuation frame arrived while no fragmented message was open.
-    #[error("a continuation frame continues nothing")]
+    #[error("a continuation frame has no message to continue")]
     ContinuationWithoutStart,
     /// A text or binary frame arrived while a fragmented message was open.
-    #[error("a new message starts inside a fragmented one")]
+    #[error("a new message starts before a fragmented message is complete")]
     InterruptedMessage,
     /// The body of the close frame is too short for a code.
     #[error("the body of a close frame has one byte")]
@@ -97,10 +97,10 @@ impl ProtocolError {
                 "the top bit of a 64-bit payload length is set (RFC 6455 section 5.2)"
             }
             Self::ContinuationWithoutStart => {
-                "a continuation frame continues nothing (RFC 6455 section 5.4)"
+                "a continuation frame has no message to continue (RFC 6455 section 5.4)"
             }
             Self::InterruptedMessage => {
-                "a new message starts inside a fragmented one (RFC 6455 section 5.4)"
+                "a new message starts before a fragmented message is complete (RFC 6455 section 5.4)"
             }
             Self::CloseBody => "the body of a close frame has one byte (RFC 6455 section 5.5.1)",
             Self::CloseCode(_) => {

@@ -202,7 +202,7 @@ fn parse_url(url: &str) -> Result<Node, String> {
     // `port_u16` returns `None` for an invalid port and for an absent port.
     if authority.port_u16().is_none() && authority.as_str() != authority.host() {
         return Err(format!(
-            "{}: its port is no number from 1 to 65535",
+            "{}: the port must be a number from 1 to 65535",
             wrong()
         ));
     }
@@ -230,8 +230,9 @@ fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
         },
     };
     let mut header =
-        HeaderValue::from_str(&format!("Bearer {}", key.trim_end_matches(['\r', '\n'])))
-            .map_err(|_| Failure::usage("the admin key has characters that no header can carry"))?;
+        HeaderValue::from_str(&format!("Bearer {}", key.trim_end_matches(['\r', '\n']))).map_err(
+            |_| Failure::usage("the admin key has characters that an HTTP header cannot carry"),
+        )?;
     header.set_sensitive(true);
     Ok(Some(header))
 }
@@ -263,7 +264,7 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
     match status {
         StatusCode::UNAUTHORIZED if with_key => {
             text.push_str(
-                "\n  The key is not the node's: see admin.key_file in its configuration.",
+                "\n  The key is not an admin key of this node: see admin.key_file in the node's configuration.",
             );
         }
         StatusCode::UNAUTHORIZED => {

@@ -34,15 +34,16 @@ const MAX_SKEW: Duration = Duration::from_secs(1);
   curfew check-config --config /etc/curfew.toml && systemctl reload curfew
   curfew check-config --config /etc/curfew.toml --probe
 
-On a machine that has the configuration and not its secrets:
+On a machine that has the configuration but not the files of its secrets:
   curfew check-config --offline --config k8s/overlays/production/curfew.toml
 
 Exit codes: 0 valid; 2 invalid; 1 valid, and --probe found a dependency that cannot be used.")]
 pub(crate) struct CheckConfigArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// Ask Redis and the identity providers once, as a node would, with their certificates and
-    /// credentials, and say when the node's own certificate is over. Nothing is written
+    /// Connect once to Redis and to the identity providers, as a node would, with the configured
+    /// certificates and credentials, and check until when the node's own certificate is valid.
+    /// Nothing is written
     #[arg(long)]
     probe: bool,
     /// Ignore files that are not on this machine, such as the secrets of a pod
@@ -135,8 +136,10 @@ fn probe(config: &Config) -> Result<Vec<Probe>, Failure> {
                 key: format!("auth.issuers[{}]", at.unwrap_or_default()),
                 there: why.is_none(),
                 message: match why {
-                    Some((issuer, error)) => format!("the keys of {issuer}: {error}"),
-                    None => format!("the keys of {} are there", remote.issuer),
+                    Some((issuer, error)) => {
+                        format!("the keys of {issuer} could not be fetched: {error}")
+                    }
+                    None => format!("the keys of {} were fetched", remote.issuer),
                 },
             });
         }
@@ -160,7 +163,7 @@ async fn probe_redis(config: &Config) -> Vec<Probe> {
                 message: match primary.skew <= MAX_SKEW {
                     true => format!("{} answers", primary.address),
                     false => format!(
-                        "{} answers, and its clock differs from this machine's by {} s: synchronise both",
+                        "{} answers, but its clock differs from this machine's clock by {} s: synchronise the clocks",
                         primary.address,
                         primary.skew.as_secs()
                     ),

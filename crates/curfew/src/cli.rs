@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Connect(connect::ConnectArgs),
     /// Publish JSON to a channel
     Publish(admin::publish::PublishArgs),
-    /// List the publications that a channel keeps
+    /// List the publications that a channel stores
     History(admin::history::HistoryArgs),
     /// List the sessions that are subscribed to a channel
     Presence(admin::presence::PresenceArgs),
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Disconnect(admin::disconnect::DisconnectArgs),
     /// List the live nodes
     Nodes(admin::nodes::NodesArgs),
-    /// Revoke access: connections close, on every node, and stay closed
+    /// Revoke access: end the sessions on every node and refuse new ones
     Revoke(admin::revoke::RevokeArgs),
     /// List the revocations in force
     Revocations(admin::revocations::RevocationsArgs),
@@ -88,12 +88,12 @@ pub(crate) struct ServeArgs {
 /// The sources of the configuration.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ConfigArgs {
-    /// The configuration file, TOML. Over its keys go those of environment variables named
-    /// CURFEW__SECTION__KEY, and over those --set
+    /// The configuration file, TOML. Environment variables named CURFEW__SECTION__KEY override its
+    /// keys, and --set overrides both
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Set one key, for example --set server.listen=127.0.0.1:8080; repeatable. Others can read
-    /// it in the list of processes: no place for secrets
+    /// Set one key, for example --set server.listen=127.0.0.1:8080; repeatable. Other
+    /// users can read the value in the list of processes, so do not set secrets here
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
     pub(crate) sets: Vec<String>,
 }
@@ -108,8 +108,8 @@ impl ConfigArgs {
 /// The address of the admin API, and its key.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AdminArgs {
-    /// The admin listener of any node; or of several, with commas between them: the first that can
-    /// be reached is asked
+    /// The URL of any node's admin listener, or several URLs separated by commas: the first node
+    /// that can be reached is asked
     #[arg(
         long,
         value_name = "URL",
@@ -117,8 +117,8 @@ pub(crate) struct AdminArgs {
         default_value = "http://127.0.0.1:9090"
     )]
     pub(crate) url: String,
-    /// A file with the admin key, the same as the node's admin.key_file. Without one the key is
-    /// taken from the environment variable CURFEW_ADMIN_KEY
+    /// A file with the admin key, the same as the node's admin.key_file. Without this option, the
+    /// key is taken from the environment variable CURFEW_ADMIN_KEY
     #[arg(long, value_name = "FILE", env = "CURFEW_ADMIN_KEY_FILE")]
     pub(crate) key_file: Option<PathBuf>,
 }

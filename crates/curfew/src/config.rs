@@ -89,7 +89,7 @@ impl Config {
         if self.auth.uses_cookie() && self.server.allowed_origins.is_empty() {
             problems.report(
                 "server.allowed_origins",
-                "must list the origins of your pages when auth.token_sources has \"cookie\": browsers send cookies for any page",
+                "must list the origins of your pages if auth.token_sources has \"cookie\", because browsers also send cookies for pages of other sites",
             );
         }
         let is_opaque = |origin: &&String| matches!(origin.as_str(), "null" | "file://");
@@ -98,27 +98,27 @@ impl Config {
         {
             problems.warn(
                 "server.allowed_origins",
-                format!("has {opaque:?}, of which any site can have a page: from there no cookie is taken, and pages have to send their token otherwise"),
+                format!("has {opaque:?}, an origin that pages of any site can have: cookies from this origin are ignored, so its pages must send their token in another way"),
             );
         }
         let least = self.auth.least_head_bytes();
         if self.limits.head_bytes < least {
             problems.report(
                 "limits.head_bytes",
-                format!("must be at least {least}: auth.max_token_bytes, and 16 KiB for what else a head has"),
+                format!("must be at least {least}: auth.max_token_bytes plus 16 KiB for the rest of the request head"),
             );
         }
         let refresh = self.auth.auth_frame_bytes();
         if self.limits.message_bytes < refresh {
             problems.warn(
                 "limits.message_bytes",
-                format!("is under {refresh}, auth.max_token_bytes and 1 KiB: the longest tokens can open a session and not refresh it"),
+                format!("is less than {refresh} (auth.max_token_bytes plus 1 KiB): the longest tokens can open a session but not refresh it"),
             );
         }
         if self.server.listen == Listen::Tcp(self.admin.listen) && self.admin.listen.port() != 0 {
             problems.report(
                 "admin.listen",
-                "is the same address as server.listen; the admin API needs its own",
+                "is the same address as server.listen; the admin API needs another address",
             );
         }
     }

@@ -46,17 +46,17 @@ const TYPED_AHEAD: usize = 64;
   curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1
   curfew connect ws://127.0.0.1:8080/ws --token-file token --subscribe room:1 --since kdWqZx3a:42
 
-JSON is sent as it is; any other text is published to the channel subscribed to last. Short forms:
+JSON is sent unchanged; any other text is published to the most recently subscribed channel. Short forms:
 /sub CHANNEL, /unsub CHANNEL, /pub CHANNEL JSON, /auth TOKEN, /refresh TOKEN, /ping, /quit, /help.
 
-At the end the position in each channel with history is told on stderr, for the next --since.
+At the end, the position in each channel with history is printed on stderr, for the next --since.
 
-Exit codes: 0 when the connection closed normally (1000, or asked for here), else 1.")]
+Exit codes: 0 if the connection closed normally (code 1000, or by this client), else 1.")]
 pub(crate) struct ConnectArgs {
     /// ws://host:port/path or wss://…; the path is /ws unless given
     url: String,
-    /// The token. Others can read it in the list of processes: rather use --token-file or the
-    /// variable
+    /// The token. Other users can read it in the list of processes, so prefer --token-file or the
+    /// environment variable
     #[arg(long, env = "CURFEW_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// A file with the token
@@ -68,8 +68,8 @@ pub(crate) struct ConnectArgs {
     /// Subscribe to this channel once connected; repeatable
     #[arg(long, value_name = "CHANNEL")]
     subscribe: Vec<String>,
-    /// The position in the one channel of --subscribe: what came after it is sent first, where the
-    /// channel has history
+    /// A position in the one channel of --subscribe: if the channel has history, the publications
+    /// after this position are sent first
     #[arg(long, value_name = "EPOCH:OFFSET")]
     since: Option<Position>,
     /// A header for the upgrade request, for example `Origin: https://example.com`; repeatable
@@ -78,8 +78,8 @@ pub(crate) struct ConnectArgs {
     /// Trust the certificates in this PEM file instead of the system's
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
-    /// The pages at which traces are looked at, as the node's telemetry.trace_url: the one about a frame or
-    /// a refusal that names its trace is told on stderr
+    /// URL of the page that shows a trace, as in the node's telemetry.trace_url: if a frame or a
+    /// refusal names its trace, the URL of the trace's page is printed on stderr
     #[arg(long, value_name = "URL", env = "CURFEW_TRACE_URL")]
     trace_url: Option<TracePages>,
     /// Print received frames unchanged, and nothing else on stdout
@@ -143,7 +143,7 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
     let mut traces = Traces::new(args.trace_url.clone());
     let client = dial::connect(&args, token.as_deref(), &mut traces).await?;
     paint.note(&format!(
-        "connected to {}, /help for short forms",
+        "connected to {}; /help lists the short forms",
         without_query(&args.url)
     ));
     let mut conversation = Conversation {
@@ -175,7 +175,7 @@ async fn talk(args: ConnectArgs, token: Option<String>) -> Result<(), Failure> {
         End::Unanswered => {
             conversation
                 .paint
-                .note("closed; the server did not answer the close in time");
+                .note("closed; the server did not answer the close frame in time");
             Ok(())
         }
         End::Broken(error) => {

@@ -67,7 +67,7 @@ pub(crate) struct DevArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9090")]
     pub(crate) admin: SocketAddr,
     /// Be as lax as the test suites of Centrifuge's SDKs assume: tokens are signed with the secret
-    /// "secret" and need no exp, and a client needs none
+    /// "secret" and need no exp, and a client needs no token
     #[arg(long)]
     pub(crate) centrifuge: bool,
     /// The published centrifuge-js for the demo page, dist/centrifuge.js of the npm package
@@ -250,7 +250,7 @@ impl Dev {
         };
         Ok(format!(
             "
-Curfew is running, to play with: every user may do everything, and nothing outlives it.
+Curfew is running, to play with: every user may do everything, and all data is lost when the node ends.
 {warning}
   Open        http://{public}/
   WebSocket   ws://{public}/ws

@@ -25,7 +25,7 @@ const NOT_WELL: u8 = 1;
 
 /// Arguments of `curfew doctor`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples, with the tokens of one login:
+#[command(after_help = "Examples, with the tokens of one sign-in:
   curfew doctor --config curfew.toml --access-token-file access --id-token-file id
   curfew doctor --config curfew.toml --access-token-file access --logout-token-file logout
 
@@ -36,22 +36,22 @@ Exit codes: 0 all is well; 1 something would not work; 2 wrong usage or invalid 
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     config: ConfigArgs,
-    /// The token that clients show. Others can read it in the list of processes
+    /// The access token that clients send. Other users can read it in the list of processes
     #[arg(long, value_name = "TOKEN", conflicts_with = "access_token_file")]
     access_token: Option<String>,
-    /// A file with it
+    /// A file with the access token
     #[arg(long, value_name = "FILE")]
     access_token_file: Option<PathBuf>,
-    /// The ID token of the same login: its aud and sid are those of logout tokens
+    /// The ID token of the same sign-in: logout tokens have the same aud and sid
     #[arg(long, value_name = "TOKEN", conflicts_with = "id_token_file")]
     id_token: Option<String>,
-    /// A file with it
+    /// A file with the ID token
     #[arg(long, value_name = "FILE")]
     id_token_file: Option<PathBuf>,
-    /// A logout token, as the provider posts it
+    /// A logout token, as the provider sends it
     #[arg(long, value_name = "TOKEN", conflicts_with = "logout_token_file")]
     logout_token: Option<String>,
-    /// A file with it
+    /// A file with the logout token
     #[arg(long, value_name = "FILE")]
     logout_token_file: Option<PathBuf>,
     /// Print JSON
@@ -81,7 +81,7 @@ impl Shown {
         let text = text.trim().to_owned();
         let Some((header, claims)) = part(&text, 0).zip(unverified(&text)) else {
             return Err(Failure::usage(format!(
-                "the {name} is no JWT: it has to be three parts with dots between them, the first two JSON objects in base64url"
+                "the {name} is not a JWT: a JWT has three parts separated by dots, and the first two are JSON objects in base64url"
             )));
         };
         Ok(Some(Self {
@@ -152,7 +152,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
         // The two tokens are swapped, so every other finding would compare the wrong token.
         (Some(access), Some(id)) if access.is_id_token() && !id.is_id_token() => findings.bad(
             "the tokens are swapped: the access token has a nonce or at_hash, as ID tokens have, and the ID token has none",
-            "give each by its own option",
+            "give each token by its own option",
         ),
         _ => judge(access.as_ref(), id.as_ref(), logout.as_ref(), &authenticator, &config.auth, &mut findings),
     }
@@ -202,7 +202,7 @@ fn judge_access(
 ) {
     match authenticator.authenticate(&access.text) {
         Ok(principal) => findings.good(format!(
-            "the access token opens a session of {:?}, of the issuer {:?}",
+            "the access token opens a session of the user {:?} of the issuer {:?}",
             principal.user(),
             principal.issuer()
         )),
@@ -224,29 +224,29 @@ fn fix(error: &AuthError, token: &Shown, config: &AuthConfig) -> String {
     match error.failure() {
         AuthFailure::WrongIssuer => unknown_issuer(token, config),
         AuthFailure::WrongAudience if token.is_id_token() => {
-            "it is an ID token, by its nonce or at_hash: have clients send the access token"
+            "the token is an ID token, as its nonce or at_hash shows: make clients send the access token"
                 .to_owned()
         }
         AuthFailure::WrongAudience => match token.issuer(config) {
             Some((index, issuer)) => format!(
-                "its aud is {:?}, and auth.issuers[{index}].audience is {:?}: have the provider put one of those into aud (an audience mapper, an API's identifier), or add what it says",
+                "the token's aud is {:?}, but auth.issuers[{index}].audience is {:?}: make the provider put a configured audience into aud (by an audience mapper or an API's identifier), or add the token's aud to the setting",
                 token.audience(),
                 issuer.audience.as_deref().unwrap_or_default()
             ),
             None => unknown_issuer(token, config),
         },
         AuthFailure::MissingClaim => format!(
-            "have the provider put the claim into access tokens; this one has {:?}",
+            "make the provider put the claim into access tokens; this token has {:?}",
             token.claims.keys().collect::<Vec<_>>()
         ),
-        AuthFailure::Expired => "take one that is new".to_owned(),
+        AuthFailure::Expired => "use a new token".to_owned(),
         AuthFailure::UnknownKey | AuthFailure::BadSignature => format!(
-            "its kid is {} and its alg is {}: compare with the issuer's keys, by curfew explain",
+            "the token's kid is {} and its alg is {}: compare them with the issuer's keys, which curfew explain shows",
             said(&token.header, "kid"),
             said(&token.header, "alg")
         ),
         _ => format!(
-            "its typ is {}, its alg is {}",
+            "the token's typ is {} and its alg is {}",
             said(&token.header, "typ"),
             said(&token.header, "alg")
         ),
@@ -268,9 +268,9 @@ fn unknown_issuer(token: &Shown, config: &AuthConfig) -> String {
         .collect();
     match known.iter().copied().find(|one| alike(one)) {
         Some(close) => format!(
-            "its iss is {named:?}, and {close:?} is configured: they are compared byte for byte, slash and case included"
+            "the token's iss is {named:?}, but {close:?} is configured: both must be the same byte for byte, slash and case included"
         ),
-        None => format!("its iss is {named:?}, and auth.issuers has {known:?}"),
+        None => format!("the token's iss is {named:?}, but auth.issuers has only {known:?}"),
     }
 }
 

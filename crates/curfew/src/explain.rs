@@ -43,7 +43,7 @@ pub(crate) struct ExplainArgs {
     /// Claims as a JSON object, instead of a token
     #[arg(long, value_name = "JSON")]
     claims: Option<String>,
-    /// Explain for the token's claims even if it is refused
+    /// Explain the decision on the token's claims even if the token is refused
     #[arg(long, conflicts_with = "claims")]
     unverified: bool,
     /// subscribe, publish, history or presence
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
             output::print_json(&json!({ "allowed": false, "refused": refused }))?;
         } else {
             output::print(&format!(
-                "{}No rule is asked for a token that is refused; --unverified asks nevertheless.\n\n{}",
+                "{}The rules are not evaluated for a refused token; with --unverified they are.\n\n{}",
                 refusal.line(),
                 refusal.details()
             ))?;
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     let mut text = String::new();
     if let Some(refusal) = &subject.refused {
         text.push_str(&refusal.line());
-        text.push_str("With these claims, were they verified:\n");
+        text.push_str("If these claims were verified:\n");
     }
     text.push_str(&describe(&explanation));
     Ok(output::print(&text)?)
@@ -108,7 +108,7 @@ pub(crate) fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Resu
     }
     let failed = lifecycle::block_on(async { Ok(fetch_once(authenticator, config).await) })?;
     for (issuer, error) in failed {
-        eprintln!("curfew: the keys of the issuer {issuer} are not to be had: {error}");
+        eprintln!("curfew: the keys of the issuer {issuer} could not be fetched: {error}");
     }
     Ok(())
 }
@@ -129,8 +129,11 @@ fn subject(args: &ExplainArgs, config: &Config) -> Result<Subject, Failure> {
     if let Some(text) = &args.claims {
         let claims: Map<String, Value> = serde_json::from_str(text)
             .map_err(|_| Failure::usage("--claims takes a JSON object"))?;
-        let user = user(&claims, claim)
-            .ok_or_else(|| Failure::usage(format!("--claims needs the user: the claim {claim}")))?;
+        let user = user(&claims, claim).ok_or_else(|| {
+            Failure::usage(format!(
+                "--claims needs the claim {claim}, which names the user"
+            ))
+        })?;
         return Ok(Subject {
             claims,
             user,
@@ -184,7 +187,7 @@ fn parse_action(text: &str) -> Result<Action, String> {
     let found = known.clone().find(|action| action.as_str() == text);
     found.ok_or_else(|| {
         let names: Vec<_> = known.map(Action::as_str).collect();
-        format!("is one of {}", names.join(", "))
+        format!("must be one of {}", names.join(", "))
     })
 }
 

@@ -134,7 +134,7 @@ async fn drain(
 ) {
     let node = &reloader.running.context.node;
     let drain = &reloader.config.drain;
-    info!("told to stop");
+    info!("a signal stops the node");
     let whole = async {
         node.begin_drain();
         time::sleep(drain.accept_grace).await;
@@ -144,7 +144,7 @@ async fn drain(
     tokio::select! {
         () = whole => {}
         () = again => {
-            warn!("told to stop again, hurrying");
+            warn!("a second signal stops the node, the drain is shortened");
             node.refuse_sessions();
             node.drain(HURRIED).await;
         }
@@ -157,7 +157,7 @@ async fn drain(
         time::timeout(LEAVE, node.backends().nodes.leave()),
     );
     if left.is_err() {
-        warn!("the backend took too long, others will clean up after this node");
+        warn!("the backend took too long, other nodes will remove the records of this node");
     }
 }
 
@@ -274,12 +274,12 @@ impl Reloader {
         if node.is_settled() {
             self.complete();
         } else {
-            info!("configuration taken over, sessions are compared by it");
+            info!("configuration in force, sessions are being compared with revocations by it");
         }
         if !waiting.is_empty() {
             warn!(
                 keys = waiting.join(", "),
-                "these changes take effect at the next start"
+                "changes of these settings take effect only at the next start"
             );
         }
         self.poll_keys();

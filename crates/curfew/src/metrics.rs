@@ -8,11 +8,11 @@ use curfew_telemetry::{Gauge, NamedGauges, Registry};
 curfew_telemetry::metrics! {
     /// The metrics of reloads.
     pub(crate) struct ReloadMetrics {
-        jwt_keys: NamedGauges = NamedGauges::new("alg", &algorithms()), "Keys that tokens are verified with, under each algorithm that a key can be used with";
-        jwt_keys_last_reload_successful: Gauge, "Whether the last reading of keys succeeded";
-        jwt_keys_last_reload_success_timestamp: Gauge, Seconds, "When keys were last read with success, Unix time";
-        config_last_reload_successful: Gauge, "Whether the last reading of the configuration succeeded, and every session is found by it";
-        config_restart_required: Gauge, "Whether a changed setting waits for the next start";
+        jwt_keys: NamedGauges = NamedGauges::new("alg", &algorithms()), "Keys for verifying tokens. A key counts once for each algorithm that it can be used with";
+        jwt_keys_last_reload_successful: Gauge, "1 if the last reading of keys succeeded, else 0";
+        jwt_keys_last_reload_success_timestamp: Gauge, Seconds, "Unix time of the last successful reading of keys";
+        config_last_reload_successful: Gauge, "1 if the last reload of the configuration succeeded and revocations find every session by the reloaded settings, else 0";
+        config_restart_required: Gauge, "1 if a changed setting takes effect only at the next start, else 0";
     }
 }
 

@@ -31,6 +31,6 @@ pub(crate) fn run(args: ServeArgs) -> Result<(), Failure> {
 /// is an open file, so the usual soft limit of 1,024 is too low.
 pub(crate) fn raise_open_files() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
-        warn!(error = %error, "the limit of open files stays as it is");
+        warn!(error = %error, "the limit of open files could not be raised");
     }
 }

@@ -40,13 +40,13 @@ pub(crate) struct TokenArgs {
     /// The audience: the claim `aud`; repeatable
     #[arg(long)]
     audience: Vec<String>,
-    /// The key's name, for the token's header
+    /// The key's id (`kid`), for the token's header
     #[arg(long)]
     kid: Option<String>,
-    /// The token's own name: the claim `jti` [default: a new one each time]
+    /// The token's id: the claim `jti` [default: a new one each time]
     #[arg(long)]
     id: Option<String>,
-    /// The key: a file with the secret for HS*, else with a private key in PEM
+    /// A file with the key: the secret for HS*, otherwise a private key in PEM
     #[arg(long, value_name = "FILE")]
     key_file: PathBuf,
     /// HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA

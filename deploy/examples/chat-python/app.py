@@ -48,7 +48,7 @@ class Text(BaseModel):
 
 
 async def curfew(path: str, body: dict) -> dict:
-    """A call of the admin API. A node that restarts or is out of touch leaves it to the next one."""
+    """A call of the admin API. A node that restarts or is disconnected from Redis leaves it to the next one."""
     failure = None
     for url in ADMIN_URLS:
         try:

@@ -30,7 +30,7 @@ function makeToken(user) {
   return `${unsigned}.${createHmac("sha256", tokenSecret).update(unsigned).digest("base64url")}`;
 }
 
-// A call of the admin API. A node that restarts or is out of touch leaves it to the next one.
+// A call of the admin API. A node that restarts or is disconnected from Redis leaves it to the next one.
 async function curfew(path, body) {
   let failure;
   for (const url of adminUrls) {

@@ -57,7 +57,8 @@ async fn tokens_that_fit_are_told_to() {
     let told = doctor(&login, &["--access-token", &access, "--id-token", &id]).await;
     assert_eq!(told.code, 0, "{told:?}");
     assert!(
-        told.stdout.contains("ends its sessions and no others"),
+        told.stdout
+            .contains("ends the sessions of this login and no others"),
         "{told:?}"
     );
     let logout = login.token(json!({"sub":"alice","sid":"one"}));
@@ -165,7 +166,7 @@ async fn what_is_no_token_is_wrong_usage() {
     let login = Login::start().await;
     let told = doctor(&login, &["--access-token", "nonsense"]).await;
     assert_eq!(told.code, 2, "{told:?}");
-    assert!(told.stderr.contains("no JWT"), "{told:?}");
+    assert!(told.stderr.contains("not a JWT"), "{told:?}");
     assert_eq!(doctor(&login, &[]).await.code, 2);
 }
 
@@ -262,7 +263,7 @@ async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
         ("--logout-token", "logout token"),
     ] {
         let told = doctor(&login, &[option, "opaque"]).await;
-        let words = format!("the {name} is no JWT");
+        let words = format!("the {name} is not a JWT");
         assert!(told.code == 2 && told.stderr.contains(&words), "{told:?}");
     }
     // The audience may or may not be the client's id.

@@ -271,7 +271,7 @@ async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
         leaving.terminate();
         assert_eq!(leaving.exited(ACCEPT_GRACE + WINDOW + PATIENCE).await, 0);
         let log = leaving.log().text();
-        assert!(!log.contains("left behind"), "{log}");
+        assert!(!log.contains("left after the drain"), "{log}");
     }
     eventually("every client to be back", all_present).await;
     let heard = ledger.lock().heard;

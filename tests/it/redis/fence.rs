@@ -100,7 +100,7 @@ async fn what_a_bad_link_has_held_back_is_never_delivered() {
     })
     .await;
     // Without the lease, nothing is written. The connection for commands may be lost before.
-    let words = ["out of touch"];
+    let words = ["disconnected from redis"];
     cluster[0].until_out_of_touch(RECOVERY, &words).await;
     let late = alice
         .ask(

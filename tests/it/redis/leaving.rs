@@ -68,7 +68,7 @@ async fn whoever_comes_while_a_node_leaves_has_an_answer() {
     );
     assert_eq!(leaving.exited(PATIENCE).await, 0);
     let log = leaving.log().text();
-    assert!(!log.contains("left behind"), "{log}");
+    assert!(!log.contains("left after the drain"), "{log}");
     let keys = redis.keys().await;
     let of_it =
         |key: &String| key.contains(&id) || key.contains("user-") || key.contains(":session:");

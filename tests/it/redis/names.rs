@@ -196,7 +196,7 @@ async fn a_key_that_can_match_nobody_is_listed_with_the_reason() {
     let row = listed(node, "curfew:{revoked}:user:zo\u{fffd}").await;
     assert_eq!(row["ineffective"], "not_utf8");
     alice.assert_open("after").await;
-    assert!(node.log().text().contains("can match nobody"));
+    assert!(node.log().text().contains("can match no session"));
     for key in redis.keys().await {
         if key.starts_with("curfew:revoked:") || key.starts_with("curfew:{revoked}:user:~") {
             redis.run(&["DEL", &key]).await;

@@ -65,7 +65,7 @@ async fn nodes_stay_ready_and_sessions_open_while_redis_hangs_or_is_down() {
         let began = Instant::now();
         for node in cluster.nodes() {
             // The connections for commands may be lost before the lease ends.
-            let words = ["out of touch"];
+            let words = ["disconnected from redis"];
             node.until_out_of_touch(LEASE * 2, &words).await;
         }
         let mut look = interval(Duration::from_millis(100));

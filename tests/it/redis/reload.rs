@@ -151,7 +151,7 @@ async fn a_reload_is_over_only_once_redis_was_asked() {
     cluster[1].reload();
     eventually("the configuration to be taken over", async || {
         let log = cluster[1].log().text();
-        log.contains("configuration taken over").then_some(())
+        log.contains("configuration in force").then_some(())
     })
     .await;
     let (status, receipt) = revoke_acme(&cluster[0]).await;

@@ -87,7 +87,7 @@ async fn the_policy_at_the_write_decides_about_what_was_read_before_a_reload() {
     cluster[0].write_config(&settings().rules(rules).on_redis(&url));
     cluster[0].reload();
     let taken = |line: &str| {
-        let says = ["configuration taken over", "configuration reloaded"];
+        let says = ["configuration in force", "configuration reloaded"];
         says.iter().any(|says| line.contains(says)).then_some(())
     };
     let taken_over = cluster[0].log().line(SOON, taken).await;

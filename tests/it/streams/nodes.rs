@@ -242,9 +242,9 @@ async fn nodes_whose_channels_differ_are_warned_of_and_shown() {
         })
         .await;
     };
-    put_in_force(with_streams(6), 2, "other nodes have other").await;
-    put_in_force(with_streams(5), 1, "the same").await;
+    put_in_force(with_streams(6), 2, "differ from this node's").await;
+    put_in_force(with_streams(5), 1, "every node has the same").await;
     assert_eq!(digests().await, one);
     // A node without entries also differs.
-    put_in_force(Settings::default(), 2, "other nodes have other").await;
+    put_in_force(Settings::default(), 2, "differ from this node's").await;
 }

@@ -71,19 +71,19 @@ pub struct RedisServer {
 pub enum RedisUrlError {
     /// The scheme is unknown.
     #[error(
-        "must start with redis://, redis+sentinel://, redis+cluster:// or redis+unix://, or with rediss instead of redis for TLS, which a Unix socket does not have"
+        "must start with redis://, redis+sentinel://, redis+cluster:// or redis+unix://; for TLS write rediss in place of redis, except for a Unix socket"
     )]
     Scheme,
     /// The URL has a query.
     #[error(
-        "must not have a query: its settings have keys of their own; write ? in a password as %3F"
+        "must not have a query: set the options by the other keys of backend.redis; write a ? in a password as %3F"
     )]
     Query,
     /// The URL has a fragment, or a password that contains `#`.
-    #[error("must not contain #: write it in a password as %23")]
+    #[error("must not contain #: write a # in a password as %23")]
     Fragment,
     /// The URL names no server, or an invalid one.
-    #[error("must name host:port")]
+    #[error("must name each server as host:port")]
     Host,
     /// The URL names several servers, but its scheme is for one.
     #[error("names several servers: use redis+cluster:// or redis+sentinel://")]
@@ -92,7 +92,9 @@ pub enum RedisUrlError {
     #[error("must end with /name, the sentinels' name of the primary")]
     Primary,
     /// The database is not a number, or the URL of a cluster names a database.
-    #[error("must end with the number of a database; for a cluster, with none")]
+    #[error(
+        "must end with the number of a database or without one; the URL of a cluster must not have one"
+    )]
     Database,
     /// The URL of a Unix socket has no absolute path.
     #[error("must have an absolute path, as in redis+unix:///run/redis/redis.sock")]

@@ -102,7 +102,9 @@ async fn serve(
         match missing_rights(&core.keys, &mut connection, cluster).await {
             Ok(commands) => core.channels.set_missing(&server.address, commands),
             // The connection works without this check, which only logs missing rights.
-            Err(fault) => debug!(redis = %server.address, error = %fault, "rights not asked for"),
+            Err(fault) => {
+                debug!(redis = %server.address, error = %fault, "the permissions of the redis user could not be checked")
+            }
         }
         loop {
             probes.tick().await;

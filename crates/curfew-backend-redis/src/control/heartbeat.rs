@@ -51,7 +51,7 @@ impl Control {
             // have removed its records. Another possible cause is that the data was replaced
             // without a push, for example by `SWAPDB`.
             warn!(
-                "this node's lease was missing in redis; sessions are compared and records written again"
+                "this node's lease was missing in redis; the node compares its sessions with redis and writes their records again"
             );
             self.core.status.forget_registration();
             self.rewrite = self.core.local.sessions();
@@ -87,7 +87,7 @@ impl Control {
             warn!(
                 skew_ms = u64::try_from(skew.as_millis()).unwrap_or(u64::MAX),
                 refusing_sessions = refused,
-                "this node's clock and redis' differ: cutoffs cover the wrong tokens"
+                "the clocks of this node and of redis differ, so revocations by time of issue cover the wrong tokens: synchronise the clocks"
             );
         }
     }

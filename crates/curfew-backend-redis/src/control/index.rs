@@ -231,7 +231,7 @@ impl Control {
         let connections = Arc::clone(&self.connections);
         self.core.spawn(async move {
             while let Err(fault) = connections.rewrite_presence(&sessions).await {
-                debug!(error = %fault, "presence not written again");
+                debug!(error = %fault, "presence entries could not be written again");
                 if !matches!(fault, Fault::LeaseOver) {
                     return;
                 }
@@ -254,7 +254,7 @@ impl Control {
                 self.rewrite_presence(sessions);
             }
             Err(fault) => {
-                debug!(error = %fault, "records not written again, will retry");
+                debug!(error = %fault, "session records could not be written again, will retry");
                 self.rewrite_at = Instant::now() + REWRITE_DELAY;
             }
         }

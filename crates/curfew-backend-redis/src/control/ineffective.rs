@@ -176,7 +176,7 @@ impl Control {
             warn!(
                 reason,
                 keys,
-                "revocation keys that can match nobody were written; GET /v1/revocations lists them"
+                "redis has revocation keys that can match no session; GET /v1/revocations lists them with the reason"
             );
         }
     }

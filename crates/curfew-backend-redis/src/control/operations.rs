@@ -195,7 +195,7 @@ impl Control {
                 self.known_revocations.insert(spelled, known);
                 return Ok(true);
             }
-            debug!("the revocation was written by another client, retrying");
+            debug!("another client wrote the revocation meanwhile, retrying");
         }
         Err(Fault::Contended)
     }

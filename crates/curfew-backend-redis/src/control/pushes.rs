@@ -349,7 +349,7 @@ impl Control {
         if epoch {
             let epoch = self.read_epoch(generation).await?;
             if epoch != self.epoch {
-                debug!("the epoch is another");
+                debug!("the epoch in redis has changed");
                 generation.pushes.lose_track();
                 // A new epoch means that data was lost. The next setup reads everything.
                 return Ok(());

@@ -114,7 +114,7 @@ impl Control {
         if missed > 0 {
             warn!(
                 sessions = missed,
-                "ended revoked sessions that no push had announced"
+                "ended revoked sessions although no push had announced their revocations"
             );
             let counter = &self.core.metrics.revocation_missed_push;
             counter.inc_by(missed as u64);

@@ -68,7 +68,7 @@ impl Control {
         self.connections.update(&layout);
         let address = layout
             .primary_of(Slot::REVOKED)
-            .ok_or_else(|| Fault::NoPrimary("no primary holds the revocations' slot".to_owned()))?
+            .ok_or_else(|| Fault::NoPrimary("no primary serves the revocations' slot".to_owned()))?
             .clone();
         let pushes = Pushes::new(Arc::clone(&core));
         let taking = Arc::clone(&pushes);
@@ -102,7 +102,7 @@ impl Control {
         }
         if core.status.set_fencing(server.fencing) && server.fencing == Some(UNFENCED) {
             warn!(
-                "fencing: none; set min-replicas-to-write, or a replaced primary keeps accepting revocations for a while"
+                "redis has no fencing, so a replaced primary keeps accepting revocations for a while: set min-replicas-to-write in redis"
             );
         }
         // From here on Redis pushes the name of every touched revocation key. Tracking starts
@@ -388,7 +388,7 @@ impl Control {
                 // The merge of the two would refuse every token for the duration of the floor,
                 // which no operator has requested.
                 warn!(
-                    "an expiring ban of all tokens is not written back over the longer floor of a data loss"
+                    "an expiring revocation of all tokens is not written back, because the revocation that followed a loss of data is in force for longer"
                 );
                 continue;
             }
@@ -431,7 +431,7 @@ fn check_server(info: &str) -> Result<Server, Fault> {
     }
     if field("aof_enabled") == "0" {
         risks.push(
-            "this redis has appendonly off: a restart loses what was written since its last snapshot",
+            "this redis has appendonly off, so a restart loses everything written since the last snapshot: set appendonly to yes",
         );
     }
     let fencing = match field("connected_slaves") {

@@ -133,9 +133,11 @@ pub(crate) async fn sweep(redis: Arc<Redis>) {
             Ok(0) => {}
             Ok(restored) => warn!(
                 entries = restored,
-                "entries of presence had lost the notes that lead to them"
+                "presence entries lacked the notes by which they are cleaned up, and the notes were written again"
             ),
-            Err(fault) => debug!(error = %fault, "presence not swept"),
+            Err(fault) => {
+                debug!(error = %fault, "the search for presence entries without notes failed")
+            }
         }
     }
 }

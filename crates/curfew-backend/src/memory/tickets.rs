@@ -89,7 +89,9 @@ impl Entries {
             ));
         }
         if self.by_id.get(&id).is_some_and(|there| there.is_live(now)) {
-            return Err(BackendError::Unusable("the ticket's id is taken".into()));
+            return Err(BackendError::Unusable(
+                "another ticket has the same id".into(),
+            ));
         }
         self.remove(&id);
         self.bytes += bytes;

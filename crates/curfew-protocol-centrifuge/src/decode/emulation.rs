@@ -44,7 +44,7 @@ impl<'a> Emulation<'a> {
     pub fn decode(encoding: Encoding, body: &'a [u8]) -> Result<Self, &'static str> {
         let read = match encoding {
             Encoding::Json => {
-                let raw = std::str::from_utf8(body).map_err(|_| "not UTF-8")?;
+                let raw = std::str::from_utf8(body).map_err(|_| "the body is not UTF-8")?;
                 read(Json::new(raw.trim_ascii()), |data| {
                     Ok(match data.text()? {
                         Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
@@ -55,7 +55,7 @@ impl<'a> Emulation<'a> {
             Encoding::Protobuf => read(Wire::Bytes(body), |data| data.bytes().map(Cow::Borrowed)),
         };
         match read {
-            Ok(emulation) if emulation.data.is_empty() => Err("no data"),
+            Ok(emulation) if emulation.data.is_empty() => Err("the body has no `data`"),
             Ok(emulation) => Ok(emulation),
             Err(Fault::NotTheProtocol(message)) => Err(message),
             Err(Fault::TooDeep) => Err("arrays and objects are nested too deep"),

@@ -20,7 +20,7 @@ const RULES: Rules = Rules {
     strict: false,
 };
 
-const NOT_JSON: Fault = Fault::NotTheProtocol("not JSON");
+const NOT_JSON: Fault = Fault::NotTheProtocol("the message is not JSON");
 
 /// Takes the first line of the message and decodes it.
 pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
@@ -44,7 +44,7 @@ pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>,
             kind: json::Kind::Other,
         })),
         None => Err(DecodeError::NotTheProtocol {
-            message: "not UTF-8",
+            message: "the message is not UTF-8",
         }),
     }
 }
@@ -56,7 +56,9 @@ impl<'a> Json<'a> {
     fn number<T: std::str::FromStr>(self) -> Read<T> {
         // The numbers of JSON have no plus sign and no leading zeros.
         let number = self.0.raw.parse();
-        number.map_err(|_| Fault::NotTheProtocol("a member is not the number it must be"))
+        number.map_err(|_| {
+            Fault::NotTheProtocol("a member must be a number in the range of its type")
+        })
     }
 
     fn members(self, member: &mut dyn FnMut(Cow<'a, str>, Self) -> Read<()>) -> Read<()> {
@@ -79,14 +81,14 @@ impl<'a> Json<'a> {
 impl<'a> Value<'a> for Json<'a> {
     fn text(self) -> Read<Cow<'a, str>> {
         let text = self.0.as_str();
-        text.ok_or(Fault::NotTheProtocol("a member is not the text it must be"))
+        text.ok_or(Fault::NotTheProtocol("a member must be a string"))
     }
 
     fn flag(self) -> Read<bool> {
         match self.0.raw {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => Err(Fault::NotTheProtocol("a member is neither true nor false")),
+            _ => Err(Fault::NotTheProtocol("a member must be true or false")),
         }
     }
 
@@ -113,7 +115,7 @@ impl<'a> Value<'a> for Json<'a> {
     fn expect_message(self) -> Read<()> {
         match self.0.raw.starts_with('{') {
             true => Ok(()),
-            false => Err(Fault::NotTheProtocol("not an object")),
+            false => Err(Fault::NotTheProtocol("a message must be a JSON object")),
         }
     }
 

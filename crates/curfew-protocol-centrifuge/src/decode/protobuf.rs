@@ -11,8 +11,8 @@ use super::{Fault, Read, Seen, Value};
 /// An entry of a map.
 const ENTRY: &[Field] = &[one(1, "key"), one(2, "value")];
 
-const WRONG_TYPE: Fault = Fault::NotTheProtocol("a field is not of its type");
-const CUT: Fault = Fault::NotTheProtocol("a message is cut off");
+const WRONG_TYPE: Fault = Fault::NotTheProtocol("a field has the wrong type");
+const CUT: Fault = Fault::NotTheProtocol("the message is incomplete");
 
 /// Takes the first message and decodes it.
 pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
@@ -27,7 +27,7 @@ pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>,
         Err(_) => {
             *message = Message::Binary(&[]);
             Err(DecodeError::NotTheProtocol {
-                message: "a message without its length",
+                message: "the length before the message is missing or wrong",
             })
         }
     }
@@ -78,7 +78,7 @@ impl<'a> Value<'a> for Wire<'a> {
     fn text(self) -> Read<Cow<'a, str>> {
         let text = std::str::from_utf8(self.bytes()?);
         text.map(Cow::Borrowed)
-            .map_err(|_| Fault::NotTheProtocol("a text is not UTF-8"))
+            .map_err(|_| Fault::NotTheProtocol("a string is not UTF-8"))
     }
 
     fn flag(self) -> Read<bool> {
@@ -158,7 +158,7 @@ fn varint(rest: &mut &[u8]) -> Read<u64> {
             return Ok(value);
         }
     }
-    Err(Fault::NotTheProtocol("a number of more than 64 bits"))
+    Err(Fault::NotTheProtocol("a number has more than 64 bits"))
 }
 
 /// Takes bytes that are preceded by their length.

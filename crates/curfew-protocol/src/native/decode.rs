@@ -69,7 +69,7 @@ pub(super) fn decode(text: &str) -> Result<ClientRequest<'_>, DecodeError> {
     match scanned {
         Err(Fault::NotJson | Fault::Repeated) => {
             return Err(DecodeError::NotTheProtocol {
-                message: "not JSON",
+                message: "the message is not JSON",
             });
         }
         Err(Fault::TooDeep) => {
@@ -79,7 +79,7 @@ pub(super) fn decode(text: &str) -> Result<ClientRequest<'_>, DecodeError> {
             .into()));
         }
         Ok(scanned) if !scanned.is_object => {
-            return Err(bad("a message is one JSON object".into()));
+            return Err(bad("a message must be one JSON object".into()));
         }
         Ok(_) => {}
     }
@@ -210,7 +210,7 @@ impl<'a> Members<'a> {
 
     fn history_range(&mut self) -> Result<HistoryRange, Cow<'static, str>> {
         match (self.rare.since.take(), self.rare.before.take()) {
-            (Some(_), Some(_)) => Err("one of `since` and `before` can be given".into()),
+            (Some(_), Some(_)) => Err("give `since` or `before`, not both".into()),
             (Some(value), None) => Ok(HistoryRange::Since(since(value)?)),
             (None, Some(value)) => Ok(HistoryRange::Before(number("before", value)?)),
             // Without `since` and `before`, the newest publications are read.

@@ -280,7 +280,7 @@ fn what_is_not_json_is_not_the_protocol() {
         "/**/{}",
     ] {
         let expect = Err(DecodeError::NotTheProtocol {
-            message: "not JSON",
+            message: "the message is not JSON",
         });
         assert_eq!(decode(message), expect, "{message:?}");
     }

@@ -204,7 +204,7 @@ impl Admin {
                 node.publish(publication, until, began, append).await
             }
             None => Err(BackendError::unavailable(
-                "the node is out of touch with its backend",
+                "the node is disconnected from its backend",
             )),
         };
         let outcome = match &result {

@@ -102,7 +102,10 @@ pub(crate) fn first(
         Ok(request) => {
             let id = match request {
                 ClientRequest::Command { id, command } => {
-                    debug!(command = command.name(), "command before auth");
+                    debug!(
+                        command = command.name(),
+                        "the client sent a command before auth"
+                    );
                     id
                 }
                 ClientRequest::Pong => None,
@@ -114,7 +117,10 @@ pub(crate) fn first(
             return end.map_or(Reaction::Done(None), Reaction::Ends);
         }
         Err(DecodeError::NotTheProtocol { message }) => {
-            debug!(problem = message, "message is not of the protocol");
+            debug!(
+                problem = message,
+                "the message does not follow the protocol"
+            );
             return Disconnect::BAD_REQUEST.because(message).into();
         }
         Err(DecodeError::Form { message, .. }) => {
@@ -126,7 +132,9 @@ pub(crate) fn first(
     };
     let settings = state.context.settings.load_full();
     if token.is_none() && !state.wire().rules().opens_by_command && settings.anonymous.is_none() {
-        debug!("auth without a token, and anonymous sessions are not admitted");
+        debug!(
+            "the client sent auth without a token, but sessions without a token are not admitted"
+        );
         return Disconnect::BAD_REQUEST
             .because("the first message must be auth with a token")
             .into();
@@ -266,9 +274,9 @@ impl SessionState {
 /// Rejects an `auth` after the first, because a session authenticates once and then uses `refresh`.
 pub(crate) fn again(state: &SessionState, request: &RequestInfo) -> Reaction {
     if state.wire().rules().needs_auth_first {
-        let message = "the session is open; only the first command can be connect";
+        let message = "the session is already open: only the first command can be connect";
         return Disconnect::BAD_REQUEST.because(message).into();
     }
-    let message = "the session is authenticated; use refresh to renew its token";
+    let message = "the session is already authenticated: use refresh to renew its token";
     state.reject(request, Origin::Unknown, ErrorCode::BadRequest, message)
 }

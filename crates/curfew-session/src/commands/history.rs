@@ -40,9 +40,9 @@ pub(crate) fn start(
     let options = settings.channels.of(&channel);
     let lack = match options.stream {
         None => Some("the channel keeps no history"),
-        Some(_) if options.is_binary && !state.wire().rules().carries_bytes => {
-            Some("the channel carries bytes; read its history by a protocol that does")
-        }
+        Some(_) if options.is_binary && !state.wire().rules().carries_bytes => Some(
+            "the channel carries binary data, which this protocol cannot: read its history by one that can",
+        ),
         Some(_) => None,
     };
     if let Some(message) = lack {

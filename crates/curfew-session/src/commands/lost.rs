@@ -135,7 +135,7 @@ impl SessionState {
     pub(crate) fn tell_lost(&mut self, channel: &Channel, reason: LostSubscription) {
         let code = reason.code();
         let session = self.session_id();
-        debug!(session, channel = %channel, reason = code.as_str(), "subscription taken away");
+        debug!(session, channel = %channel, reason = code.as_str(), "the server ended a subscription");
         self.context.metrics().subscriptions_lost.inc(reason);
         self.push(&Push::Unsubscribed {
             channel,

@@ -99,7 +99,7 @@ pub(crate) fn start(
     let publish = async move {
         let result = node.publish(publication, until, began, append).await;
         if let Err(error) = &result {
-            debug!(error = %error, "publication not handed to the broker");
+            debug!(error = %error, "the publication could not be handed to the backend");
         }
         Finished {
             request,
@@ -179,9 +179,9 @@ fn authorize(state: &mut SessionState, policy: &Policy, channel: &Channel) -> Op
 fn check(data: &Payload<'_>, is_binary: bool) -> Result<(), &'static str> {
     match data {
         Payload::Bytes(_) if is_binary => Ok(()),
-        Payload::Json(_) if is_binary => {
-            Err("the channel carries bytes; publish by a protocol that does")
-        }
+        Payload::Json(_) if is_binary => Err(
+            "the channel carries binary data, which this protocol cannot: publish by one that can",
+        ),
         Payload::Json(_) => Ok(()),
         Payload::Bytes(bytes) => native::check_data(bytes).map_err(|fault| match fault {
             Fault::TooDeep => "arrays and objects are nested deeper than 32",

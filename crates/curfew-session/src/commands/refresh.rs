@@ -25,10 +25,10 @@ pub(crate) enum RefreshError {
     #[error(transparent)]
     NotAdmitted(#[from] AdmissionError),
     /// The token belongs to another user, issuer or login.
-    #[error("the token is of another user, issuer or login")]
+    #[error("the token belongs to another user, issuer or login than the session's token")]
     DifferentUser,
     /// The token ends before the token in force.
-    #[error("the token expires before the one in force")]
+    #[error("the token expires before the session's token")]
     EndsEarlier,
 }
 

@@ -104,7 +104,7 @@ pub(crate) async fn subscribe(
         context.count_decision(&decision);
         let options = narrowed(settings.channels.of(&channel), overrides);
         if !decision.allowed {
-            debug!(channel = %channel, reason = %decision, "channel of the server left out");
+            debug!(channel = %channel, reason = %decision, "the rules do not allow a channel to which the server subscribes the session");
             continue;
         }
         if options.is_binary && !carries_bytes {

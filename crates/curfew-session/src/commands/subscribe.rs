@@ -73,13 +73,13 @@ pub(crate) fn start(
         return Reaction::Done(None);
     };
     if live.subscriptions.contains_key(&channel) {
-        let message = "the session is subscribed to this channel already";
+        let message = "the session is already subscribed to this channel";
         let code = ErrorCode::AlreadySubscribed;
         return state.reject(&request, Origin::Unknown, code, message);
     }
     let most = settings.limits.subscriptions;
     if live.subscriptions.len() >= most {
-        let message = format!("a session may have {most} subscriptions");
+        let message = format!("a session may have at most {most} subscriptions");
         let code = ErrorCode::LimitExceeded;
         return state.reject(&request, Origin::Unknown, code, message);
     }
@@ -102,7 +102,7 @@ pub(crate) fn start(
     }
     if options.is_binary && !state.wire().rules().carries_bytes {
         span.failed(state, ErrorCode::NotAvailable);
-        let message = "the channel carries bytes; subscribe by a protocol that does";
+        let message = "the channel carries binary data, which this protocol cannot: subscribe by one that can";
         return Reaction::Done(state.error(&request, ErrorCode::NotAvailable, message));
     }
     let mut wish = wish(settings, options, &member.principal(), &asked);
@@ -270,7 +270,7 @@ pub(crate) fn finish(
         }
         Ok((SubscribeOutcome::Forbidden, _)) => {
             span.forbidden(state, &channel);
-            let message = "the rules or a revocation do not allow it any more";
+            let message = "the rules or a revocation no longer allow this subscription";
             (ErrorCode::Forbidden, message.to_owned())
         }
         Err(SubscribeError::Backend(error)) => {

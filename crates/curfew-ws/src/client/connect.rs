@@ -147,14 +147,14 @@ async fn refusal(response: Response<Body>) -> ConnectError {
 /// Checks the answer as a client must (RFC 6455 §4.1). Returns the chosen subprotocol.
 fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<String>, &'static str> {
     if !lists(answer, UPGRADE, b"websocket") || !lists(answer, CONNECTION, b"upgrade") {
-        return Err("it does not upgrade to WebSocket");
+        return Err("the server does not upgrade to WebSocket");
     }
     let accept = answer.get(SEC_WEBSOCKET_ACCEPT);
     if accept.is_none() || accept != expected_accept(key).as_ref() {
         return Err("Sec-WebSocket-Accept does not match the key");
     }
     if answer.contains_key(SEC_WEBSOCKET_EXTENSIONS) {
-        return Err("it selects an extension, and none was offered");
+        return Err("the server selects an extension, but the client offered none");
     }
     let Some(chosen) = answer.get(SEC_WEBSOCKET_PROTOCOL) else {
         // The server may decline all offered subprotocols.
@@ -162,7 +162,7 @@ fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<Stri
     };
     match offered.iter().find(|offer| chosen == **offer) {
         Some(offer) => Ok(Some((*offer).to_owned())),
-        None => Err("it selects a subprotocol that was not offered"),
+        None => Err("the server selects a subprotocol that the client did not offer"),
     }
 }
 

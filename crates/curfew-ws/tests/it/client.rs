@@ -151,7 +151,7 @@ async fn the_client_checks_the_answer() {
         (
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n"
                 .to_owned(),
-            "it does not upgrade to WebSocket",
+            "the server does not upgrade to WebSocket",
         ),
     ] {
         let (connected, _) = scripted(&answer).await;

@@ -13,7 +13,7 @@ use crate::output;
 #[command(after_help = "Example:
   curfew disconnect 0198c2a4-7d1e-7b3a-9f52-3a1d7c1e0b11 --key-file admin-key
 
-The client may come back at once: to keep it out, use curfew revoke.")]
+The client may reconnect at once: to keep the user out, use curfew revoke.")]
 pub(crate) struct DisconnectArgs {
     /// The session's id, as `curfew sessions` lists it
     session: String,

@@ -21,13 +21,13 @@ The last line is the position of the newest publication, for --since here and in
 pub(crate) struct HistoryArgs {
     /// The channel
     channel: String,
-    /// At most this many publications; 0 asks for the position alone [default: 100]
+    /// Maximum number of publications; 0 reads only the position [default: 100]
     #[arg(long, value_parser = clap::value_parser!(u64).range(..=MAX_HISTORY_LIMIT))]
     limit: Option<u64>,
-    /// Only those ahead of this offset, newest first
+    /// Only publications before this offset, newest first
     #[arg(long, value_name = "OFFSET", conflicts_with = "since")]
     before: Option<u64>,
-    /// Only those after this position, oldest first
+    /// Only publications after this position, oldest first
     #[arg(long, value_name = "EPOCH:OFFSET")]
     since: Option<Position>,
     #[command(flatten)]
@@ -111,7 +111,7 @@ impl History {
     fn lost(&self, since: Position) -> Option<String> {
         if self.position.epoch != since.epoch {
             return Some(format!(
-                "The stream has begun another epoch: what came after {since} is not known.\n"
+                "The channel's history has begun another epoch, so the publications after {since} are not known.\n"
             ));
         }
         let newest = self.position.offset;
@@ -122,7 +122,7 @@ impl History {
         let lost = since.offset + 1..first;
         (!lost.is_empty()).then(|| {
             format!(
-                "Offsets {} to {} are not kept any more.\n",
+                "The publications with the offsets {} to {} are no longer stored.\n",
                 lost.start,
                 lost.end - 1
             )

@@ -54,7 +54,10 @@ pub(crate) fn run(args: PresenceArgs) -> Result<(), Failure> {
     }
     let channel: Channel = answer.json()?;
     let Some(presence) = channel.presence else {
-        return Err(anyhow!("the channel has no presence: see [[channels]]").into());
+        return Err(anyhow!(
+            "the channel has no presence: set presence = true for it in [[channels]]"
+        )
+        .into());
     };
     let rows: Vec<Vec<String>> = presence
         .sessions

@@ -24,8 +24,9 @@ pub(crate) struct PublishArgs {
     /// The data, JSON; `-` reads it from stdin
     #[arg(value_name = "JSON", allow_hyphen_values = true)]
     data: String,
-    /// Your own name for the publication, of 1 to 64 bytes, in a channel with history: sent again
-    /// within five minutes under the same name it has the first's answer, and is not delivered twice
+    /// An idempotency key of 1 to 64 bytes, in a channel with history: if a publication is sent
+    /// again with the same key within five minutes, it gets the first answer and is not delivered
+    /// again
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
     #[command(flatten)]
@@ -45,7 +46,7 @@ pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     }
     let data: Box<RawValue> = serde_json::from_str(data.trim()).map_err(|error| {
         Failure::usage(format!(
-            "the data is not JSON: {error}; texts need quotes: '\"hello\"'"
+            "the data is not JSON: {error}; write a text in quotes: '\"hello\"'"
         ))
     })?;
     #[derive(serde::Serialize)]

@@ -12,10 +12,10 @@ use crate::{output, time};
 
 /// The text for a user without an open session.
 const NOBODY: &str = "\
-Nobody was found: no session of this user is open. Tokens name users by sub (auth.subject_claim), which many providers
-make an id and not the name that people sign in with: curfew sessions shows users as tokens name them. If the name was
-right, nothing is to be done: the revocation is in force. To revoke by that name, have its claim in
-session.revocable_claims: curfew revoke --claim preferred_username=NAME
+No session of this user is open. If the name is right, there is nothing to do: the revocation is in force. Tokens name
+the user by the claim sub (auth.subject_claim), which many providers set to an id and not to the name with which people
+sign in: curfew sessions lists users by the name in their tokens. To revoke by the sign-in name, list its claim in
+session.revocable_claims and run: curfew revoke --claim preferred_username=NAME
 ";
 
 /// Arguments of `curfew revoke`.
@@ -39,11 +39,11 @@ pub(crate) struct RevokeArgs {
     /// Without it every token is revoked, new ones included
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     before: Option<String>,
-    /// Lifetime of the revocation; give at least the longest life of your tokens
+    /// Lifetime of the revocation; give at least the longest lifetime of your tokens
     #[arg(long, value_name = "DURATION", default_value = "24h",
           value_parser = curfew_model::setting::duration::parse)]
     ttl: std::time::Duration,
-    /// Reason for other operators; clients are not told
+    /// Reason, shown to operators; clients do not receive it
     #[arg(long)]
     reason: Option<String>,
     /// Change nothing: only show the sessions that would be closed
@@ -61,7 +61,7 @@ pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
     let (kind, value) = match (&args.claim, &args.kind) {
         (Some(claim), _) => claim
             .split_once('=')
-            .ok_or_else(|| Failure::usage("--claim is NAME=VALUE"))?,
+            .ok_or_else(|| Failure::usage("--claim takes NAME=VALUE"))?,
         (None, kind) => (
             kind.as_deref().unwrap_or_default(),
             args.value.as_deref().unwrap_or_default(),
@@ -115,14 +115,16 @@ fn preview(answer: &Value) -> String {
 pub(super) fn target<'a>(kind: &str, value: Option<&'a str>) -> Result<&'a str, Failure> {
     match (kind, value) {
         ("all", None | Some("all")) => Ok("all"),
-        ("all", Some(_)) => Err(Failure::usage("all takes no value: it names everyone")),
+        ("all", Some(_)) => Err(Failure::usage(
+            "the kind all takes no value: it covers everyone",
+        )),
         ("anonymous", None | Some("anonymous")) => Ok("anonymous"),
         ("anonymous", Some(_)) => Err(Failure::usage(
-            "anonymous takes no value: it names every session without a user",
+            "the kind anonymous takes no value: it covers every session without a user",
         )),
         (_, Some(value)) if !value.is_empty() => Ok(value),
         (kind, _) => Err(Failure::usage(format!(
-            "which {kind}? give its value after the kind"
+            "the kind {kind} needs a value: give the value after the kind"
         ))),
     }
 }
@@ -139,7 +141,7 @@ fn receipt(receipt: &Value) -> String {
         text(receipt, "took_ms"),
     );
     if receipt["durability"] == "primary-only" {
-        sentence.push_str("No replica has it yet: should the primary fail now, it may be lost.\n");
+        sentence.push_str("No replica has the revocation yet: if the primary of Redis fails now, the revocation may be lost.\n");
     }
     let missing: Vec<String> = nodes["missing"]
         .as_array()
@@ -149,8 +151,8 @@ fn receipt(receipt: &Value) -> String {
         .collect();
     if !missing.is_empty() {
         let line = format!(
-            "Missing: {}. Nodes that are cut off deliver nothing after the lease (backend.lease); \
-             those that have not reloaded a setting that adds the kind let its sessions go on until they have.\n",
+            "Missing: {}. A node that is cut off from Redis delivers nothing after the end of its lease (backend.lease). \
+             A node without the kind in its settings keeps the revoked sessions until it has reloaded them.\n",
             missing.join(", ")
         );
         sentence.push_str(&line);

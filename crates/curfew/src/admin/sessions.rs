@@ -18,10 +18,10 @@ const PAGE: usize = 500;
 #[command(after_help = "Example:
   curfew sessions --user alice --key-file admin-key")]
 pub(crate) struct SessionsArgs {
-    /// Only this user's
+    /// Only sessions of this user
     #[arg(long)]
     user: Option<String>,
-    /// At most this many
+    /// Maximum number of sessions
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     #[command(flatten)]
@@ -73,7 +73,7 @@ pub(crate) fn run(args: SessionsArgs) -> Result<(), Failure> {
         &rows,
     );
     if !cursor.is_null() {
-        shown.push_str("There are more: see --limit.\n");
+        shown.push_str("There are more sessions: raise --limit to list them.\n");
     }
     Ok(output::print(&shown)?)
 }

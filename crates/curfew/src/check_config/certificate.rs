@@ -33,22 +33,21 @@ fn judge(file: &Path, now: Duration) -> Result<String, String> {
         .and_then(Iterator::collect)
         .map_err(|error| error.to_string())?;
     match valid_at(&chain, now)? {
-        Validity::Over => {
-            Err("the certificate is over: renew it, nodes take the new one in force".to_owned())
-        }
-        Validity::NotYet => {
-            Err("the certificate is not valid yet; is this machine's clock right?".to_owned())
-        }
-        Validity::Unknown => Ok(
-            "the certificate is there; this machine does not know who issued it: \
-            the file needs the intermediate certificates as well, unless clients know the issuer"
+        Validity::Over => Err(
+            "the certificate has expired: renew it, nodes load the new one without a restart"
                 .to_owned(),
         ),
+        Validity::NotYet => {
+            Err("the certificate is not valid yet: check this machine's clock".to_owned())
+        }
+        Validity::Unknown => Ok("this machine does not know the issuer of the certificate: \
+            add the intermediate certificates to the file, unless clients know the issuer"
+            .to_owned()),
         Validity::Valid => Ok(match valid_at(&chain, now + SOON)? {
             Validity::Over => {
-                "the certificate is there, and is over in less than 14 days".to_owned()
+                "the certificate is valid, but expires in less than 14 days".to_owned()
             }
-            _ => "the certificate is there, and valid for 14 days and more".to_owned(),
+            _ => "the certificate is valid for at least 14 days".to_owned(),
         }),
     }
 }
@@ -134,9 +133,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = certificate(directory.path(), true);
         for (now, there, words) in [
-            (day(100), true, "14 days and more"),
+            (day(100), true, "at least 14 days"),
             (day(360), true, "less than 14 days"),
-            (day(370), false, "is over"),
+            (day(370), false, "has expired"),
             (day(0) - Duration::from_secs(9), false, "not valid yet"),
         ] {
             let told = probe(&file, now);

@@ -199,7 +199,7 @@ fn misspelt(schema: &Schema, name: &str) -> Option<ConfigProblem> {
         line: None,
         key: path.to_string(),
         message: format!(
-            "is not read by this name: write {ENV_PREFIX}{right}, with two underscores and in capitals"
+            "is not the name of a setting: write {ENV_PREFIX}{right}, in capitals and with two underscores between the parts"
         ),
     })
 }

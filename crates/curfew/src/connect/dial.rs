@@ -59,7 +59,7 @@ pub(super) async fn connect(
         let usable = |c: char| c.is_ascii_alphanumeric() || "-_.~+/=".contains(c);
         if token.is_empty() || !token.chars().all(usable) {
             return Err(Failure::usage(
-                "the token is empty or has characters that no token has",
+                "the token is empty or has characters that a token cannot have",
             ));
         }
         match args.token_in {
@@ -125,7 +125,7 @@ impl Target {
         // `port_u16` returns `None` for an invalid port and for an absent port.
         if authority.port_u16().is_none() && authority.as_str() != authority.host() {
             return Err(format!(
-                "{}: its port is no number from 1 to 65535",
+                "{}: the port must be a number from 1 to 65535",
                 wrong()
             ));
         }
@@ -233,7 +233,10 @@ fn explain(error: ConnectError, traces: &mut Traces) -> anyhow::Error {
         text.push_str(&format!("\n  Try again in {seconds} s."));
     }
     if let Some(location) = header("location").filter(|_| status.is_redirection()) {
-        text.push_str(&format!("\n  It points to {}.", output::clean(location)));
+        text.push_str(&format!(
+            "\n  The server redirects to {}.",
+            output::clean(location)
+        ));
     }
     if status == StatusCode::NOT_FOUND {
         text.push_str("\n  The native protocol is at /ws on the public listener.");

@@ -6,7 +6,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 /// The short forms.
-pub(super) const HELP: &str = "JSON is sent as it is, any other text that does not begin like it is published to the channel subscribed to last; short forms:
+pub(super) const HELP: &str = "JSON is sent unchanged; text that does not begin like JSON is published to the most recently subscribed channel; short forms:
   /sub CHANNEL         subscribe
   /unsub CHANNEL       unsubscribe
   /pub CHANNEL JSON    publish
@@ -59,7 +59,7 @@ impl Lines {
                 // The line may be a mistyped command that holds a token, so it must not be
                 // published as text.
                 Err(error) if line.starts_with(['{', '[', '"']) => Input::Wrong(format!(
-                    "this is no JSON and is not sent: {error}; to publish it as a text, put it in quotes: /pub CHANNEL \"...\""
+                    "the line is not JSON and is not sent: {error}; to publish it as a text, put it in quotes: /pub CHANNEL \"...\""
                 )),
                 Err(_) => self.say(line),
             };
@@ -72,7 +72,7 @@ impl Lines {
             ("/ping", _) => Input::Send(json!({ "type": "ping" }).to_string()),
             ("/pub", _) => self.publish(rest),
             ("/sub" | "/unsub" | "/auth" | "/refresh", "") => {
-                Input::Wrong(format!("{name} needs something after it; see /help"))
+                Input::Wrong(format!("{name} needs an argument; see /help"))
             }
             ("/sub", channel) => Input::Send(self.subscribe(channel, None)),
             ("/unsub", channel) => {
@@ -95,7 +95,7 @@ impl Lines {
     fn say(&mut self, text: &str) -> Input {
         let Some(channel) = self.channel.clone() else {
             return Input::Wrong(
-                "that is not JSON; subscribe first, and text is published there: /sub CHANNEL"
+                "the line is not JSON; to publish it as a text, first subscribe to a channel: /sub CHANNEL"
                     .to_owned(),
             );
         };
@@ -135,7 +135,9 @@ impl Lines {
         }
         // The data stays byte for byte as it was typed.
         let Ok(data) = serde_json::from_str::<&RawValue>(data.trim()) else {
-            return Input::Wrong("the data is not JSON; texts need quotes: \"hello\"".to_owned());
+            return Input::Wrong(
+                "the data is not JSON; write a text in quotes: \"hello\"".to_owned(),
+            );
         };
         let frame = Publish {
             r#type: "publish",

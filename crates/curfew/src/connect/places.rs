@@ -79,7 +79,7 @@ impl Places {
             "gap" => {
                 let (position, channel) = (frame.position()?, frame.channel?);
                 let remark = format!(
-                    "gap in {channel}: what was missed cannot be had; live from {position} on"
+                    "gap in {channel}: the missed publications cannot be recovered; delivery continues after {position}"
                 );
                 self.held.insert(channel, position);
                 Some(remark)
@@ -99,7 +99,7 @@ impl Places {
         let Some(position) = answer.position() else {
             return answer
                 .recovered
-                .map(|_| format!("not recovered: {channel} has no stream"));
+                .map(|_| format!("not recovered: {channel} has no history"));
         };
         let (held, remark) = match (answer.recovered, asked.since) {
             (Some(true), Some(since)) if since.offset == position.offset => {
@@ -116,7 +116,7 @@ impl Places {
             }
             (Some(false), Some(since)) => {
                 let remark = format!(
-                    "not recovered in {channel}: what came after {since} cannot be had; live from {position} on"
+                    "not recovered in {channel}: the publications after {since} are lost; delivery continues after {position}"
                 );
                 (position, Some(remark))
             }
@@ -213,13 +213,13 @@ mod tests {
             (
                 SINCE,
                 vec![r#"{"type":"ok","id":1,"epoch":"kdWqZx3a","offset":90,"recovered":false}"#],
-                Some("not recovered in a: what came after kdWqZx3a:41"),
+                Some("not recovered in a: the publications after kdWqZx3a:41"),
                 Some("90"),
             ),
             (
                 SINCE,
                 vec![r#"{"type":"ok","id":1,"recovered":false}"#],
-                Some("no stream"),
+                Some("no history"),
                 None,
             ),
             (

@@ -54,8 +54,10 @@ impl Backend {
             poll.tick().await;
             match child.try_wait() {
                 Ok(None) => continue,
-                Ok(Some(status)) => warn!(%status, "the program after -- has ended"),
-                Err(error) => warn!(%error, "the program after -- cannot be watched"),
+                Ok(Some(status)) => warn!(%status, "the program given after -- has ended"),
+                Err(error) => {
+                    warn!(%error, "the state of the program given after -- cannot be read")
+                }
             }
             return future::pending().await;
         }

@@ -14,7 +14,7 @@ use crate::config::Config;
 pub(super) const SECRET: &str = "secret";
 
 /// The warning that the log and the printed text show: it lists the checks that such a node omits.
-pub(super) const WARNING: &str = "--centrifuge is for test suites alone: everyone may sign tokens, since their secret is well-known, tokens need no exp, and clients need no token";
+pub(super) const WARNING: &str = "--centrifuge is only for test suites: everyone can sign tokens, because their secret is public, tokens need no exp, and clients need no token";
 
 /// The channels whose history is too short for some recoveries.
 const SMALL_HISTORY: &str = "smallhistory:*";

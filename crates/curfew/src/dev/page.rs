@@ -116,7 +116,9 @@ impl Page {
             return None;
         }
         if !is_local_host(&parts.headers) {
-            return Some(forbidden("open the page by its address, such as 127.0.0.1"));
+            return Some(forbidden(
+                "open the page by an IP address, such as 127.0.0.1",
+            ));
         }
         let is_read = [Method::GET, Method::HEAD].contains(&parts.method);
         match path {
@@ -130,7 +132,7 @@ impl Page {
             .and_then(|v| v.to_str().ok())
             != Some(&self.guard)
         {
-            return Some(forbidden("only the demo page may use this"));
+            return Some(forbidden("only the demo page may use this endpoint"));
         }
         let Ok(body) = Limited::new(body, MAX_BODY_BYTES).collect().await else {
             return Some(Problem::bad_request("the body is too large").into_response());

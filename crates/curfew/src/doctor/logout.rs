@@ -23,7 +23,7 @@ impl<'a> Tokens<'a> {
     ) {
         match judged {
             Ok(logout) => findings.good(format!(
-                "the logout token is good, for the issuer {:?}",
+                "the logout token is accepted for the issuer {:?}",
                 logout.issuer
             )),
             Err(error) => {
@@ -33,7 +33,7 @@ impl<'a> Tokens<'a> {
                     (None, Some(logout)) if logout.issuer(config).is_none() => {
                         unknown_issuer(logout, config)
                     }
-                    _ => "the provider has to make it otherwise; its age counts as well, ten minutes at most".to_owned(),
+                    _ => "change how the provider makes logout tokens; a logout token that is older than ten minutes is refused as well".to_owned(),
                 };
                 findings.bad(
                     format!("the logout token is refused: {}", error.message()),
@@ -50,14 +50,14 @@ impl<'a> Tokens<'a> {
         };
         let Some((index, issuer)) = of_login.issuer(config) else {
             findings.bad(
-                "logouts of this provider are refused: no issuer is configured for it",
+                "logouts of this provider are refused, because no issuer is configured for it",
                 unknown_issuer(of_login, config),
             );
             return;
         };
         if !issuer.backchannel_logout {
             findings.bad(
-                "logouts of this issuer are refused",
+                "logouts of this issuer are refused, because its backchannel_logout is off",
                 format!("set auth.issuers[{index}].backchannel_logout = true"),
             );
             return;
@@ -66,7 +66,7 @@ impl<'a> Tokens<'a> {
             audience_of(id, index, issuer, findings);
             if is_shared_secret(id) && issuer.secret.is_none() && issuer.secret_file.is_none() {
                 findings.bad(
-                    "logout tokens are signed like ID tokens, with a secret, and are refused",
+                    "logout tokens are refused, because the provider signs them like ID tokens with a secret",
                     by_secret(id),
                 );
             }
@@ -78,11 +78,11 @@ impl<'a> Tokens<'a> {
         if iss(access) != iss(of_login) {
             findings.bad(
                 format!(
-                    "the access token is of {:?}, and the logout of {:?}",
+                    "the access token is of the issuer {:?}, but the logout is of {:?}",
                     iss(access),
                     iss(of_login)
                 ),
-                "a logout ends sessions of its own issuer alone",
+                "use tokens of one issuer, because a logout ends only sessions of its own issuer",
             );
             return;
         }
@@ -111,12 +111,12 @@ fn is_keycloak(issuer: &Issuer) -> bool {
 fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
     match scope {
         LogoutScope::User => findings.note(
-            "one login's logout ends all of the user's: right for every Keycloak, since some name one login of several that end",
-            format!("where yours has #49949, auth.issuers[{index}].logout_scope = \"login\" leaves the others alone"),
+            "a logout ends all of the user's sessions, which is right for every Keycloak, because some versions name only one of several logins that end",
+            format!("if your Keycloak has the fix #49949, auth.issuers[{index}].logout_scope = \"login\" keeps the sessions of other logins open"),
         ),
         LogoutScope::Login => findings.note(
-            "if Keycloak lacks #49949, a user whom an administrator logs out of several logins keeps all but one",
-            format!("set auth.issuers[{index}].logout_scope = \"user\", unless a try with two logins shows two logouts"),
+            "if your Keycloak lacks the fix #49949 and an administrator logs a user out of several logins, only the sessions of one login end",
+            format!("set auth.issuers[{index}].logout_scope = \"user\", unless a test with two logins shows two logout tokens"),
         ),
     }
 }
@@ -133,7 +133,7 @@ fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Finding
         true => findings.good(format!("logout tokens for {clients:?} are accepted")),
         false => findings.bad(
             format!(
-                "logout tokens will be for {clients:?}, and are accepted for {accepted:?} alone"
+                "the aud of logout tokens will be {clients:?}, but only {accepted:?} is accepted"
             ),
             format!("set auth.issuers[{index}].logout_audience = {clients:?}"),
         ),
@@ -143,25 +143,25 @@ fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Finding
 /// Checks that a logout's `sid` would find the session.
 fn login(access: &Shown, of_login: &Shown, index: usize, claim: &str, findings: &mut Findings) {
     let by_user = format!(
-        "set auth.issuers[{index}].logout_scope = \"user\", and one login's logout ends all of the user's"
+        "set auth.issuers[{index}].logout_scope = \"user\", so that a logout ends all of the user's sessions"
     );
     match (access.text_of(claim), of_login.text_of("sid")) {
         (Some(ours), Some(theirs)) if ours == theirs => {
-            findings.good("a logout of this login ends its sessions and no others");
+            findings.good("a logout of this login ends the sessions of this login and no others");
         }
         (Some(_), Some(_)) => findings.bad(
-            format!("a logout would find no session: its sid is not the access token's {claim}"),
-            format!("take tokens of one login; if these are, {by_user}"),
+            format!("a logout would find no session, because its sid is not the access token's {claim}"),
+            format!("use tokens of one login; if these tokens are of one login, {by_user}"),
         ),
         (None, _) => findings.bad(
             format!(
-                "the access token has no {claim}: it opens no session, since no logout could end it"
+                "the access token has no {claim}, so it opens no session, because no logout could end such a session"
             ),
-            format!("have the provider put {claim} into access tokens, or {by_user}"),
+            format!("make the provider put {claim} into access tokens, or {by_user}"),
         ),
         (Some(_), None) => match of_login.text_of("sub") {
             Some(_) => user(access, of_login, findings),
-            None => findings.bad("a logout would name neither sid nor sub", by_user),
+            None => findings.bad("a logout token would have neither sid nor sub", by_user),
         },
     }
 }
@@ -170,15 +170,15 @@ fn login(access: &Shown, of_login: &Shown, index: usize, claim: &str, findings: 
 fn user(access: &Shown, of_login: &Shown, findings: &mut Findings) {
     match (access.text_of("sub"), of_login.text_of("sub")) {
         (Some(ours), Some(theirs)) if ours == theirs => {
-            findings.good("a logout ends all of the user's sessions that began before it");
+            findings.good("a logout ends all of the user's sessions that began before the logout");
         }
         (Some(_), Some(_)) => findings.bad(
-            "a logout would find no session: its sub is not the access token's",
-            "take tokens of one user; if these are, the provider gives each client another sub (pairwise): have it give one for all",
+            "a logout would find no session, because its sub is not the access token's sub",
+            "use tokens of one user; if these tokens are of one user, the provider gives each client another sub (pairwise): make it give all clients the same sub",
         ),
         _ => findings.bad(
-            "a logout would find no session: one of the tokens has no sub",
-            "have the provider put sub into both",
+            "a logout would find no session, because one of the tokens has no sub",
+            "make the provider put sub into both tokens",
         ),
     }
 }
@@ -186,7 +186,7 @@ fn user(access: &Shown, of_login: &Shown, findings: &mut Findings) {
 /// The change to make for a token with a shared secret, see [`is_shared_secret`].
 fn by_secret(token: &Shown) -> String {
     format!(
-        "its alg is {}: the provider signs with a secret, its own or the client's; have it sign with a key that is public, such as RS256 (id_token_signed_response_alg)",
+        "the token's alg is {}, so the provider signs with a secret, its own or the client's: make it sign with a private key, for example by RS256 (id_token_signed_response_alg)",
         said(&token.header, "alg")
     )
 }

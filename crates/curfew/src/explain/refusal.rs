@@ -73,8 +73,8 @@ impl Refusal {
             .map(|(name, value)| format!("{name} {value}"))
             .collect();
         let says = match says.is_empty() {
-            true => "The token says nothing that can be read.".to_owned(),
-            false => format!("The token says {}.", output::clean(&says.join(", "))),
+            true => "No member of the token can be read.".to_owned(),
+            false => format!("The token has {}.", output::clean(&says.join(", "))),
         };
         let rows: Vec<Vec<String>> = self.issuers.iter().map(row).collect();
         let columns = ["ISSUER", "ISS", "AUD", "CLAIMS", "KEYS", "FETCHED"];

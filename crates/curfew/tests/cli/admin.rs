@@ -214,7 +214,7 @@ fn a_history_is_shown_as_it_was_published_and_steers_no_terminal() {
     assert_eq!(
         &lines[3..],
         [
-            "Offsets 42 to 43 are not kept any more.",
+            "The publications with the offsets 42 to 43 are no longer stored.",
             "position: kdWqZx3a:45"
         ]
     );

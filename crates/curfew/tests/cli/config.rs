@@ -206,7 +206,7 @@ fn a_variable_by_another_name_is_told_with_the_right_one() {
     ] {
         let output = curfew_with(&["check-config", "--config", &config], &[(name, "1")]);
         assert_eq!(output.code, 2, "{name}: {}", output.stderr);
-        let told = format!("is not read by this name: write {right},");
+        let told = format!("is not the name of a setting: write {right},");
         assert!(output.stderr.contains(&told), "{name}: {}", output.stderr);
     }
     // These are variables that the command line reads, and variables that Kubernetes sets for a

@@ -141,7 +141,7 @@ async fn doctor_says_which_case_a_realm_is_in() {
     let login = site.realm.login("nina").await;
     for (scope, words) in [
         ("user", "right for every Keycloak"),
-        ("login", "keeps all but one"),
+        ("login", "only the sessions of one login end"),
     ] {
         let scope = format!("logout_scope = {scope:?}");
         let settings = settings(&site.realm, &[("logout_scope = \"user\"", &scope)]);

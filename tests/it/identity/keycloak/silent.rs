@@ -17,7 +17,10 @@ async fn follow(site: &Site, done: &str, user: &str) {
     let access = ["--key-file", key.to_str().unwrap(), "--url", &admin];
     let told = curfew(&[&arguments[..], &access].concat()).await;
     assert_eq!(told.code, 0, "{told:?}");
-    assert!(!told.stdout.contains("Nobody was found"), "{told:?}");
+    assert!(
+        !told.stdout.contains("No session of this user is open"),
+        "{told:?}"
+    );
 }
 
 /// Performs an action on one user, or on all. Asserts that no report comes, and that the recipe's
