@@ -200,7 +200,9 @@ const scenarios = {
       sub.unsubscribe();
       // The next command is sent after the unsubscribe, and on another connection.
       await within('an answer after the unsubscribe', alice.presenceStats(channel));
-      assert.equal(await count(), 0, `round ${round}`);
+      // Over the other transports each command is a request of its own, and these may overtake each other.
+      if (task.transport === 'websocket') assert.equal(await count(), 0, `round ${round}`);
+      else await until('an empty channel', async () => (await count()) === 0);
       alice.removeSubscription(sub);
     }
     await subscribed(alice, channel);

@@ -22,6 +22,9 @@ use tempfile::TempDir;
 /// Deadline for any step of the page.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Maximum number of starts of chromedriver until one finds a free port.
+const DRIVER_STARTS: usize = 5;
+
 /// Interval between checks of the page.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -438,8 +441,16 @@ struct Driver {
 }
 
 impl Driver {
-    /// Starts chromedriver on a port of its choice, which it prints.
+    /// Starts chromedriver on a port of its choice. It ends if another process has the IPv6 port of
+    /// the number that it chose for IPv4, so it is started again, at most [`DRIVER_STARTS`] times.
     fn start() -> Self {
+        (0..DRIVER_STARTS)
+            .find_map(|_| Self::try_start())
+            .expect("chromedriver prints the port that it listens on")
+    }
+
+    /// Starts chromedriver once. `None` if it ends without printing its port.
+    fn try_start() -> Option<Self> {
         let mut child = Command::new("chromedriver")
             .arg("--port=0")
             .stdin(Stdio::null())
@@ -457,14 +468,14 @@ impl Driver {
                 port.trim_end_matches('.').parse().ok()
             });
         let Some(port) = port else {
-            drop(child.kill());
-            panic!("chromedriver ended without naming its port");
+            drop((child.kill(), child.wait()));
+            return None;
         };
-        Self {
+        Some(Self {
             child,
             port,
             _stdout: stdout,
-        }
+        })
     }
 
     /// Asks the driver to end, which also ends its browsers. A killed driver would leave them
