@@ -333,7 +333,11 @@ const OTHER_WORDS: [(&str, &str); 7] = [
     ),
     ("startsWith", "write claims.name.startsWith(\"a\")"),
     ("endsWith", "write claims.name.endsWith(\"a\")"),
-    ("matches", "write claims.name.matches(\"a.*\")"),
+    (
+        "matches",
+        "there are no regular expressions, write claims.name.startsWith(\"a\") or \
+         claims.name.contains(\"a\")",
+    ),
 ];
 
 fn first_error(source: &str, errors: &cel::ParseErrors) -> ConditionError {

@@ -16,10 +16,14 @@ use crate::{
 
 /// Maximum bytes of all streams together. Above this limit, the streams that were unused for the
 /// longest time are removed.
-const MAX_BYTES: usize = 256 * 1024 * 1024;
+pub(super) const MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// Approximate bytes of a stream beside its publications, or of a publication beside its data.
-const OVERHEAD_BYTES: usize = 128;
+/// Approximate bytes of a stream beside its publications: its channel, its entry in the map and its
+/// lock.
+pub(super) const STREAM_BYTES: usize = 512;
+
+/// Approximate bytes of a publication beside its data.
+const PUBLICATION_BYTES: usize = 128;
 
 /// Maximum number of idempotency keys that are remembered for one channel. Above this limit, the
 /// oldest key is forgotten early.
@@ -96,7 +100,7 @@ impl Stream {
                 offset: 0,
             },
             publications: VecDeque::new(),
-            bytes: OVERHEAD_BYTES,
+            bytes: STREAM_BYTES,
             ends_at: Duration::ZERO,
             keys: Keys::default(),
             is_forgotten: false,
@@ -127,7 +131,7 @@ impl Stream {
 
     fn clear(&mut self) {
         self.publications.clear();
-        self.bytes = OVERHEAD_BYTES;
+        self.bytes = STREAM_BYTES;
     }
 
     fn read(&mut self, range: StreamRange, now: Duration) -> StreamPage {
@@ -162,7 +166,7 @@ fn offset_of(publication: &Publication) -> u64 {
 }
 
 fn size(publication: &Publication) -> usize {
-    OVERHEAD_BYTES + publication.data.len()
+    PUBLICATION_BYTES + publication.data.len()
 }
 
 impl StreamStore {
@@ -190,11 +194,14 @@ impl StreamStore {
         let stream = Arc::new(Mutex::new(Stream::new()));
         let shelf = Shelf {
             stream: Arc::clone(&stream),
-            bytes: OVERHEAD_BYTES,
+            bytes: STREAM_BYTES,
             used_at: now,
         };
         let before = shelves.streams.insert(channel.clone(), shelf);
-        shelves.bytes = shelves.bytes + OVERHEAD_BYTES - before.map_or(0, |shelf| shelf.bytes);
+        shelves.bytes = shelves.bytes + STREAM_BYTES - before.map_or(0, |shelf| shelf.bytes);
+        // Reads create streams too. Without this check, reads of ever new channels would fill the
+        // memory.
+        shelves.limit_bytes();
         stream
     }
 
@@ -208,9 +215,7 @@ impl StreamStore {
         shelf.used_at = now;
         let before = std::mem::replace(&mut shelf.bytes, bytes);
         shelves.bytes = shelves.bytes + bytes - before;
-        if shelves.bytes > MAX_BYTES {
-            shelves.make_room();
-        }
+        shelves.limit_bytes();
     }
 }
 
@@ -227,10 +232,14 @@ impl Shelf {
 }
 
 impl Shelves {
-    /// Forgets streams, the least recently used first, until they use half of the allowed bytes.
-    /// Half of the room is freed at once, because this method looks at every stream and must run
-    /// rarely. Subscribers of a forgotten stream find a new epoch.
-    fn make_room(&mut self) {
+    /// If all streams together are too large, forgets streams, the least recently used first, until
+    /// they use half of the allowed bytes. Half of the room is freed at once, because this method
+    /// then looks at every stream and must rarely do so. Subscribers of a forgotten stream find a
+    /// new epoch.
+    fn limit_bytes(&mut self) {
+        if self.bytes <= MAX_BYTES {
+            return;
+        }
         let mut by_use: Vec<_> = self
             .streams
             .iter()

@@ -5,8 +5,8 @@ use curfew_model::{
 };
 
 use super::*;
-use crate::SessionRecord;
 use crate::conformance::{self, ManualClock, Member, Recorder};
+use crate::{SessionRecord, StreamRange, Streams as _};
 
 fn memory(clock: &Arc<ManualClock>, recorder: &Arc<Recorder>) -> Arc<Memory> {
     let node = NodeInfo {
@@ -185,4 +185,23 @@ async fn a_wall_clock_set_back_gives_a_ticket_no_more_time() {
     clock.advance(LIFETIME);
     let taken = tickets.take(&id).await.expect("take");
     assert_eq!(taken, None);
+}
+
+#[tokio::test]
+async fn streams_that_only_reads_create_are_bounded() {
+    let clock = Arc::new(ManualClock::default());
+    let memory = memory(&clock, &Arc::default());
+    let epoch = async |name: &str| {
+        let channel = Channel::parse(name).expect("the name is valid");
+        let page = memory.read(&channel, StreamRange::Top).await;
+        page.expect("the stream is read").position.epoch
+    };
+    let first = epoch("first").await;
+    assert_eq!(epoch("first").await, first);
+    clock.advance(Duration::from_secs(1));
+    for n in 0..streams::MAX_BYTES / streams::STREAM_BYTES {
+        epoch(&format!("room:{n}")).await;
+    }
+    // The stream was forgotten for the streams of other channels.
+    assert_ne!(epoch("first").await, first);
 }
