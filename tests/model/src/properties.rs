@@ -9,10 +9,11 @@ use crate::state::{Peer, State};
 
 mod extras;
 
-/// The only property that small searches cannot reach, because their nodes connect too rarely.
+/// The only property that some searches cannot reach, because their nodes make too few connections.
 pub(crate) const RESUMED: &str = "a session is delivered to again after a reconnect";
 
-/// Every property of `protocol`. Names begin with the invariant's number in the specification.
+/// Every property that a search of `protocol` checks. The name of an invariant begins with its
+/// number in the specification.
 pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let mut properties = vec![
         Property::always(
@@ -103,9 +104,9 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     properties
 }
 
-/// True if a node delivers to its session although the revocation covers it. Always false in
-/// searches whose settings change, because the revocation may not cover the session there. These
-/// searches have the properties C1 and C2 instead.
+/// True if a node delivers to its session. Always false in searches whose settings change, because
+/// in these searches the revocation may not cover the session. They have the properties C1 and C2
+/// instead.
 fn delivers(node: &Node, protocol: &Protocol) -> bool {
     node.reload.is_none() && node.delivers(&protocol.rules)
 }
@@ -129,7 +130,7 @@ fn is_up_to_date(peer: &Peer, state: &State) -> bool {
     node.phase == Phase::Synced && drained && !node.get_due
 }
 
-/// True if every revocation that a node knows is on the primary with which the node is synced.
+/// False if the node is synced with a primary that lacks a revocation known to the node.
 fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
     let (node, Some(connection)) = (&peer.node, &peer.connection) else {
         return true;
@@ -143,7 +144,8 @@ fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
         && node.known_primary == Some(connection.primary)
         && state.is_current(connection)
         && !connection.brings_null_push();
-    // With `reauth` the floor covers lost revocations. I6 limits the time until it does.
+    // With `reauth` a floor replaces the lost revocations. I6 limits the time until the floor is
+    // raised.
     let excused = protocol.rules.on_data_loss == OnDataLoss::Reauth && state.lost_for.is_some();
     !bound || state.servers[state.current].revokes() || excused
 }

@@ -23,8 +23,8 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let timely = protocol.bounds.extras.timely;
     match protocol.bounds.extras.outgoing {
         None => Vec::new(),
-        // There is no such property here, because by the old settings the revocation does not cover
-        // the session.
+        // W1 and E1 do not apply to a search with a reload, because by the old settings the
+        // revocation does not cover the session.
         Some(_) if protocol.bounds.extras.reload => Vec::new(),
         Some(Kind::Frame) if timely => vec![
             Property::always(
@@ -56,7 +56,7 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
             Property::sometimes("a publication takes effect", |_, state: &State| {
                 is_at(state, Place::Done)
             }),
-            Property::sometimes("Redis refuses one that is late", |_, state: &State| {
+            Property::sometimes("Redis refuses a late publication", |_, state: &State| {
                 is_at(state, Place::Refused)
             }),
         ],
@@ -155,14 +155,14 @@ fn is_at(state: &State, place: Place) -> bool {
     outgoing.any(|outgoing| outgoing.place == place)
 }
 
-/// True if the reload counts as successful.
+/// True if the node's reload counts as successful.
 fn is_done(node: &Node) -> bool {
     let is_done = |reload: Reload| reload.progress == Progress::Compared;
     node.reload.is_some_and(is_done)
 }
 
-/// True if a session was confirmed as closed, but has a publication in flight to Redis whose
-/// deadline has not passed.
+/// True if the node has confirmed to a receipt that its session is closed, and a publication of the
+/// session is in flight to Redis before its deadline.
 pub(super) fn may_publish_after_receipt(peer: &Peer) -> bool {
     let confirmed = peer.node.reload.is_some_and(|reload| reload.confirmed);
     let place = peer.outgoing.as_ref().map(|outgoing| outgoing.place);

@@ -21,13 +21,13 @@ pub struct StreamRules {
     pub compare_top: bool,
     /// SR4: a position whose next entry was removed is not recovered.
     pub compare_first: bool,
-    /// SR5 and SR6: frames that are not beyond the position are dropped.
+    /// SR5 and SR6: frames that are not beyond the subscription's position are dropped.
     pub dedupe: bool,
     /// SR6: an open subscription accepts only the next frame.
     pub check_gap: bool,
     /// SR7: a frame of another epoch is never the next frame, regardless of its offset.
     pub compare_live_epoch: bool,
-    /// SR8: a subscription from which a frame is withheld waits.
+    /// SR8: a subscription from which a frame is withheld waits for a read.
     pub withheld_waits: bool,
     /// SR9: a read serves only subscriptions that waited before it was sent.
     pub share_only_earlier: bool,
@@ -39,7 +39,7 @@ pub struct StreamRules {
     pub drop_covered: bool,
     /// SR10: a loss of the link, or of the generation, voids the read under way.
     pub void_reads: bool,
-    /// SR11: after a loss of the link open subscriptions wait.
+    /// SR11: after a loss of the link, open subscriptions wait for a read.
     pub wait_after_link_loss: bool,
     /// SR12: a new generation connects the link again, to the server of the generation.
     pub relink: bool,
@@ -49,7 +49,7 @@ pub struct StreamRules {
     pub empty_on_link_loss: bool,
     /// SR13: a new generation and a null push empty the window.
     pub empty_on_generation: bool,
-    /// SR13: an entry that is not the next entry restarts the window.
+    /// SR13: a publication whose offset does not follow the window's top restarts the window.
     pub window_without_holes: bool,
     /// SR14: a void read does not fill the window.
     pub fill_by_valid_reads: bool,
