@@ -52,7 +52,7 @@ pub fn of_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         short @ 0..=125 => frame.push(0x80 | short as u8),
         length => {
-            let length = u16::try_from(length).expect("clients send little");
+            let length = u16::try_from(length).expect("a client's frame is shorter than 64 KiB");
             frame.push(0x80 | 126);
             frame.extend(length.to_be_bytes());
         }

@@ -34,15 +34,14 @@ pub struct Plan {
     /// True if the run continues until the records in Redis must be exact again. This wait takes
     /// most of a run's time.
     pub tidied: bool,
-    /// The number of publications that the stream of one channel stores. 0: no channel has a
+    /// The number of publications that the stream of one channel stores; 0 if no channel has a
     /// stream.
     pub history: u32,
     /// `limits.window_bytes`.
     pub window_bytes: usize,
-    /// True if there is a channel with presence, the lobby.
+    /// True if there is a lobby: a channel with presence.
     pub presence: bool,
-    /// True if there is a channel to which each client subscribes with a token of its own, the
-    /// vault.
+    /// True if there is a vault: a channel to which each client subscribes with a token of its own.
     pub vault: bool,
 }
 
@@ -157,7 +156,7 @@ pub enum Written {
     Often,
 }
 
-/// Shortest time for which clients publish.
+/// The end of the last trouble is not before this time, so that clients publish for some time.
 const LEAST: Duration = Duration::from_secs(5);
 
 /// One third of the seeds has a channel with a stream, another third the lobby, and the last third
@@ -297,7 +296,7 @@ impl Plan {
 }
 
 impl Act {
-    /// The plan's text, as a scenario contains it.
+    /// The act's text, as a scenario contains it.
     fn written(&self) -> String {
         let mut text = format!("{self:?}");
         for time in self.times().into_iter().filter(|time| !time.is_zero()) {
@@ -345,8 +344,8 @@ fn a_while(random: &mut Rng) -> Duration {
     })
 }
 
-/// Keeps a node away for so long that other nodes take it for dead. The node may crash as it comes
-/// back.
+/// Acts that stop a node or cut its link to Redis for so long that other nodes consider it dead.
+/// The node may crash at about the end of that time.
 fn absence(random: &mut Rng, nodes: usize) -> Vec<(Duration, Act)> {
     let node = random.usize(..nodes);
     let at = FIRST + millis(random.u64(0..4_000));

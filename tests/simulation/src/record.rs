@@ -19,7 +19,7 @@ pub use presence::{Entry, Listing, Presence, Visit};
 pub struct Record {
     /// Bytes that nodes wrote to clients.
     pub wires: BTreeMap<ConnectionId, Wire>,
-    /// The effects of Redis' commands, with the process that sent them.
+    /// The effects of Redis' commands, each with the process that sent the command.
     pub effects: Vec<(Duration, Option<usize>, Effect)>,
     /// Revocations that operators wrote.
     pub bans: Vec<Ban>,
@@ -42,11 +42,11 @@ pub struct Record {
     /// The losses of data: the time at which Redis returned, and the earlier time whose data it
     /// has.
     pub losses: Vec<(Duration, Duration)>,
-    /// Answers to revocations through a node.
+    /// Answers to revocations through a node's admin API.
     pub receipts: Vec<Receipt>,
     /// Changes of settings, with their times and results.
     pub reloads: Vec<Reload>,
-    /// The process behind each node id.
+    /// The process that has each node id.
     pub ids: BTreeMap<String, usize>,
     /// Times of crashes, by process.
     pub crashed: BTreeMap<usize, Duration>,
@@ -155,7 +155,7 @@ pub struct Published {
 /// A period of trouble.
 #[derive(Debug, Clone, Copy)]
 pub struct Trouble {
-    /// The process that had the trouble; `None` if all had it.
+    /// The process that had the trouble; `None` if all processes had it.
     pub node: Option<usize>,
     /// Start of the period.
     pub from: Duration,
@@ -165,7 +165,7 @@ pub struct Trouble {
     pub stopped: bool,
 }
 
-/// The answer to a revocation through a node.
+/// The answer to a revocation through a node's admin API.
 #[derive(Debug)]
 pub struct Receipt {
     /// Time of the answer.

@@ -80,7 +80,7 @@ pub struct Server {
     run_id: String,
     replication_id: String,
     started_at: Duration,
-    /// The fields of a hash that does not exist.
+    /// The empty fields that stand for a hash that does not exist.
     nothing: data::Fields,
 }
 
@@ -258,7 +258,7 @@ impl Server {
     }
 
     /// Restarts the process. Every connection is closed, the server has new ids and no scripts, and
-    /// its data is `data` or nothing.
+    /// its data is `data`, or no data if `data` is `None`.
     pub fn restart(&mut self, data: Option<Snapshot>, now: Duration) {
         self.farewells.clear();
         self.noted.clear();

@@ -43,7 +43,7 @@ struct Adapter(Mutex<Behind>);
 fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .expect("it is later than 1970")
+        .expect("the clock shows a time after 1970")
 }
 
 impl Adapter {
@@ -62,7 +62,7 @@ impl Adapter {
     }
 
     fn behind(&self) -> MutexGuard<'_, Behind> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no holder of the lock panics")
     }
 
     /// Performs an action on the server, and forwards its output.
@@ -71,7 +71,8 @@ impl Adapter {
         act(&mut behind.server);
         for (id, bytes) in behind.server.take_output() {
             if let Some(sender) = behind.senders.get(&id) {
-                // The send fails if the connection is closed, which its reader notices.
+                // The send fails if the connection is closed. The task that reads from it notices
+                // that.
                 drop(sender.send(bytes));
             }
         }
@@ -95,7 +96,7 @@ impl Adapter {
 
 async fn accept(adapter: Arc<Adapter>, listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
-        stream.set_nodelay(true).expect("a stream has options");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         adapter.connect(stream, &adapter);
     }
 }

@@ -99,7 +99,10 @@ impl Presence {
             .map(|(user, count)| ((*user).to_owned(), count.to_string()));
         let counted: BTreeMap<String, String> = counted.collect();
         if counted != self.users {
-            let what = format!("{counted:?} are listed, {:?} are counted", self.users);
+            let what = format!(
+                "the list has the users {counted:?}, but Redis counts {:?}",
+                self.users
+            );
             self.miscounted.push((at, what));
         }
     }

@@ -322,7 +322,8 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
-    /// The next of these sorted items, and the cursor from which to continue.
+    /// The cursor from which to continue, 0 at the end, and those of the next sorted items that
+    /// match the pattern.
     pub(super) fn walk<'k>(
         &self,
         all: impl Iterator<Item = (u64, &'k [u8])>,
