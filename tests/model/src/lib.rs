@@ -41,8 +41,8 @@
 //! values of revocations, several keys of a session, refresh, the sweep, node leases and the
 //! reaper, expiry of revocations and the move of a cluster slot. Redis' clocks do not step back,
 //! and the clock of one server is two ticks ahead of the other's. A system call is over as soon as
-//! it has begun. Settings change once, and only add a key. A node has one known primary, not a set,
-//! and a crash of the node is a new node.
+//! it has begun. Settings change once, and only add a key. A node remembers one known primary, not
+//! several. A node that has crashed counts as a new node.
 
 mod actions;
 mod connection;

@@ -45,7 +45,7 @@ pub enum Place {
     Cleared(u8),
     /// The publication is in the socket towards Redis.
     Sent {
-        /// Index of the server that will execute it.
+        /// Index of the server that will execute the publication.
         server: usize,
         /// Number of ticks until the publication's deadline, by the clock of that server.
         deadline: u8,

@@ -10,7 +10,7 @@
 //! | --- | --- | --- |
 //! | `connect` | | a connection of a higher `generation` |
 //! | `track` | | tracking is on |
-//! | `epoch` | `outcome` | `lost`: not the stored epoch; `first`: neither node nor Redis had one; `same` |
+//! | `epoch` | `outcome` | `same`; `lost`: not the stored one; `first`: node and Redis have none |
 //! | `floor` | | with `reauth`: after a loss the floor is raised and the epoch renewed |
 //! | `new_epoch` | | an epoch is written, because Redis had none |
 //! | `reassert` | | the node's revocations are written back; logged even if there are none |
@@ -21,9 +21,9 @@
 //! | `null_push` | | any key may have changed |
 //! | `get` | | the values of all keys that were pushed before the GET was sent |
 //! | `sweep`, `op` | | a request outside the protocol, sent while the node is synced |
-//! | `index` | | at any time: settings have changed, and every session is indexed by the new settings |
-//! | `compare` | | every session is compared by the new settings; `reconcile` after `index` counts too |
-//! | `confirm` | | a receipt is told that the node has no session of its revocation |
+//! | `index` | | settings have changed, and every session is indexed by the new ones; at any time |
+//! | `compare` | | every session was compared by the new settings; `reconcile` replaces it |
+//! | `confirm` | | for a receipt: no revoked session is left; not from `index` to a comparison |
 //! | `down` | | the connection has ended, or could not be made |
 //!
 //! A log is incomplete: it lacks the primary of a connection, and the time at which an answered

@@ -85,8 +85,9 @@ pub struct Rules {
     /// sent after it had noticed the stall. The answer to an earlier heartbeat may be in the socket
     /// before the push.
     pub prove_after_stall: bool,
-    /// M29: a lease that was loaded before a stall is void after it. Otherwise a frame that was
-    /// about to be written is written when the node continues, before it has noticed anything.
+    /// M29: a lease that was loaded before a stall is void after the stall. Otherwise a frame that
+    /// was about to be written is written when the node continues, before the node has noticed the
+    /// stall.
     pub void_loaded_leases: bool,
 
     /// M30: when settings change, open sessions are indexed by their new keys. Otherwise neither a
@@ -96,7 +97,7 @@ pub struct Rules {
     /// written before the change, or during the indexing, is never found.
     pub compare_after_reload: bool,
     /// M32: indexing comes first, comparing second. In the other order, a revocation that is
-    /// written between the two is never found: the comparison is over, and the push of the
+    /// written between the two steps is never found: the comparison is over, and the push of the
     /// revocation finds no session yet.
     pub index_before_comparing: bool,
     /// M33: sessions that are being admitted are indexed and compared too. Otherwise a session

@@ -16,7 +16,7 @@ pub struct State {
     pub current: usize,
     /// The nodes.
     pub nodes: Vec<Peer>,
-    /// Number of each event so far, for events with a bound.
+    /// Number of times that each bounded event has happened so far.
     pub happened: Events,
     /// Number of ticks since the revocation was committed; `None` while the primary lacks the
     /// revocation's key.

@@ -139,7 +139,7 @@ impl Check<'_> {
         if !line.kind.is_access() {
             return;
         }
-        // R2: a delivery requires a heartbeat that Redis has executed.
+        // R2: a delivery requires a heartbeat that Redis has executed less than a lease before.
         let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
         let last = beats.partition_point(|beat| *beat <= line.at);
         let last = beats[..last].last();

@@ -43,7 +43,7 @@ pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 /// Time after which a session counts as established.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// Longest time until a client is served again, after an established session or subscription has
+/// Longest time until a client has service again after an established session or subscription has
 /// ended.
 const BACK: Duration = Duration::from_secs(2);
 
@@ -69,7 +69,7 @@ pub struct Client {
     asked: BTreeMap<u64, Asked>,
     count: u64,
     paused: bool,
-    /// True if the client only stays connected and does nothing.
+    /// True if the client only asks for service, and publishes nothing new.
     pub quiet: bool,
     /// The lifetime of the client's tokens, in seconds.
     pub lifetime: u64,

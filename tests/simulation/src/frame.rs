@@ -13,13 +13,13 @@ pub struct Frame<'a> {
     pub whole: bool,
 }
 
-/// Opcode of text.
+/// Opcode of a text frame.
 pub const TEXT: u8 = 1;
-/// Opcode of a close.
+/// Opcode of a close frame.
 pub const CLOSE: u8 = 8;
-/// Opcode of a ping.
+/// Opcode of a ping frame.
 pub const PING: u8 = 9;
-/// Opcode of a pong.
+/// Opcode of a pong frame.
 pub const PONG: u8 = 10;
 
 /// The first frame in `bytes`; `None` if its head is incomplete.

@@ -110,11 +110,11 @@ pub enum Act {
     Flush,
     /// A node's wall clock is set to be this number of milliseconds ahead.
     Clock(usize, i64),
-    /// An operator writes a key.
+    /// An operator writes the key of a revocation.
     Ban(Whom, Written),
-    /// An operator deletes the keys of a ban of this target, in every spelling.
+    /// An operator deletes the key of a revocation, in every spelling.
     Lift(Whom),
-    /// A ban is written through a node's admin API.
+    /// A revocation is written through a node's admin API.
     Revoke(usize, Whom),
     /// A node gets other settings. The flag tells if sessions are revocable by tenant.
     Reload(usize, bool),
@@ -137,7 +137,7 @@ pub enum Whom {
     AllUntilNow,
 }
 
-/// The ways to write a key.
+/// The ways in which an operator writes the key of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// `SET key 1`, with the raw value in the name.
@@ -146,17 +146,17 @@ pub enum Written {
     Digest,
     /// The keys of `Plain` and of `Digest`.
     Both,
-    /// `SET`, with the current time as cutoff.
+    /// `SET key` with the current time as the cutoff.
     Cutoff,
     /// The key holds a hash.
     Hash,
-    /// By `RENAME` of another key.
+    /// `RENAME` of another key, which gets the name of the key.
     Rename,
-    /// `SET`, repeatedly.
+    /// `SET key 1`, several times in a row.
     Often,
 }
 
-/// The end of the last trouble is not before this time, so that clients publish for some time.
+/// Earliest end of the trouble of a run. Clients publish at least until then.
 const LEAST: Duration = Duration::from_secs(5);
 
 /// One third of the seeds has a channel with a stream, another third the lobby, and the last third
@@ -186,7 +186,7 @@ impl Plan {
             let at = FIRST + millis(random.u64(0..troubled_for));
             let kind = kinds[random.usize(..kinds.len())];
             acts.push((at, fault(&mut random, nodes, kind)));
-            // Operators' acts reveal most in the middle of a fault.
+            // An operator's act reveals most if a fault lasts at the time of the act.
             if random.u8(..) < 200 {
                 let near = millis(random.u64(0..3_000));
                 let at = if random.bool() {

@@ -90,7 +90,7 @@ pub struct Wire {
 /// A token that a client sent.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// Time at which the client sent it.
+    /// Time at which the client sent the token.
     pub sent_at: Duration,
     /// The token's user.
     pub user: String,
@@ -143,7 +143,7 @@ pub struct Published {
     pub channel: usize,
     /// Time at which the publication was sent.
     pub sent_at: Duration,
-    /// `ok` or the code of the error.
+    /// The answer: `ok`, or the code of the error; `None` if there is no answer yet.
     pub answer: Option<String>,
     /// Times at which Redis executed the publication.
     pub executed: Vec<Duration>,

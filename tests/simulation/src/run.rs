@@ -19,7 +19,7 @@ use crate::record::{Ban, Target};
 use crate::world::{ConnectionId, Event, Machine, Shared, World};
 
 /// Time within which everything must work again after the last fault: a node finds Redis, clients
-/// of closed sessions reconnect, and a process that ended is forgotten.
+/// of closed sessions reconnect, and Redis no longer lists a process that ended.
 pub const RECOVERY: Duration = Duration::from_secs(14);
 
 /// Time within which the records in Redis must be exact again.

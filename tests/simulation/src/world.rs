@@ -356,8 +356,8 @@ impl World {
 impl Inner {
     /// Caches the state that is checked at every point in the running process's code.
     fn look(&self, node: Option<usize>) {
-        // The world is already borrowed only while a node starts. The code of that node is not
-        // stopped at such a point.
+        // This borrow fails only while a node starts. The code of that node is not stopped at such
+        // a point.
         let Ok(world) = self.world.try_borrow() else {
             return;
         };

@@ -1,5 +1,5 @@
-//! The conformance suite of backends, run with the backend over Redis and the simulated server. A
-//! small adapter puts the server behind a TCP port.
+//! The conformance suite of backends. It runs with the Redis backend, which connects to the
+//! simulated server. A small adapter puts the server behind a TCP port.
 
 #![expect(
     clippy::disallowed_methods,
@@ -27,7 +27,7 @@ use nodes::nodes;
 /// Interval between two checks for due keys. It is Redis' default.
 const EXPIRY: Duration = Duration::from_millis(100);
 
-/// The server, and the channels for the bytes of each connection.
+/// The server, and for each connection the sender of its output.
 #[derive(Debug)]
 struct Behind {
     server: Server,

@@ -16,7 +16,7 @@ fn ms(millis: u64) -> Duration {
 }
 
 /// Runs a plan with these acts on a new thread, because virtual time belongs to a thread. Fails if
-/// a promise is broken or if too little happens. Returns the story of the run.
+/// a promise is broken, or if Redis executes too few publications. Returns the story of the run.
 fn kept(plan: Plan, acts: &[(Duration, Act)]) -> Vec<(Duration, String)> {
     let plan = plan.with(acts);
     let outcome = thread::spawn(move || run(&plan)).join();

@@ -1,5 +1,6 @@
-//! The searches with additional state: an outgoing item, stalls, reload, two spellings. They search
-//! the protocol as specified, and with each rule about this state removed.
+//! The searches with additional state: an outgoing item, stalls, reload, two spellings. Some use
+//! the protocol as specified. The others remove one rule about this state, take a liberty, or check
+//! a property that is not promised.
 
 use super::table::{CUT, FAILOVER, REVOKE, one, run};
 use super::{Expect, Part, Run};

@@ -1,4 +1,4 @@
-//! Searches with liberties. A node may take some of them, and may not take others.
+//! Searches with liberties. A node may take only some of these liberties.
 
 use super::table::{FAILOVER, FAILOVER_AND_LIFT, RESTART, WIPE, WIPE_AND_AGAIN, one, run};
 use super::{Expect, Part, Run};

@@ -350,8 +350,8 @@ fn specified() -> Vec<Run> {
     ]
 }
 
-/// The search without a redundant check, which refuses positions beyond the top. Without a failure
-/// of another check, no client has such a position in the stream's epoch.
+/// The search without a redundant check: positions beyond the top are refused. As long as the other
+/// checks work, no client has such a position in the stream's epoch.
 fn redundant() -> Run {
     let rules = StreamRules {
         compare_top: false,

@@ -29,15 +29,15 @@ pub struct StreamRules {
     pub compare_live_epoch: bool,
     /// SR8: a subscription from which a frame is withheld waits for a read.
     pub withheld_waits: bool,
-    /// SR9: a read serves only subscriptions that waited before it was sent.
+    /// SR9: a read serves only subscriptions that waited before the read was sent.
     pub share_only_earlier: bool,
     /// SR9: if a session subscribes again, a read that was sent for its earlier subscription does
-    /// not serve the new one.
+    /// not serve the new subscription.
     pub read_of_incarnation: bool,
     /// SR9: a read covers the frames that arrived before the read was sent, so these frames are
     /// dropped.
     pub drop_covered: bool,
-    /// SR10: a loss of the link, or of the generation, voids the read under way.
+    /// SR10: a loss of the link or a new generation voids the read under way.
     pub void_reads: bool,
     /// SR11: after a loss of the link, open subscriptions wait for a read.
     pub wait_after_link_loss: bool,
@@ -54,9 +54,9 @@ pub struct StreamRules {
     /// SR14: a void read does not fill the window.
     pub fill_by_valid_reads: bool,
     /// SR14: a read that was sent before the window was dropped for lack of memory does not fill
-    /// it.
+    /// the window.
     pub fill_after_eviction: bool,
-    /// SR14: a read that does not reach the window's first entry does not fill it.
+    /// SR14: a read that does not reach the window's first entry does not fill the window.
     pub fill_touching: bool,
     /// SR14: an answer of an epoch other than the window's empties the window.
     pub fill_same_epoch: bool,
@@ -64,7 +64,7 @@ pub struct StreamRules {
     pub window_compares_first: bool,
     /// SR15: the window does not serve a position beyond its top.
     pub window_compares_top: bool,
-    /// SR15: the window serves only after a read of this generation has found its epoch.
+    /// SR15: the window serves only after a read of this generation has found the window's epoch.
     pub window_confirmed: bool,
     /// SR16: a stream of another `master_replid` is a new stream.
     pub compare_replid: bool,

@@ -58,7 +58,7 @@ pub enum Queued {
     Message {
         /// The publication's position.
         at: Position,
-        /// True if it comes from a read or from the window.
+        /// True if the publication comes from a read or from the window.
         recovered: bool,
     },
     /// The publications before this position could not be recovered.

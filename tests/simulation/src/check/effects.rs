@@ -12,7 +12,8 @@ use crate::redis::Effect;
 const LISTED: Duration = Duration::from_secs(9);
 
 impl Check<'_> {
-    /// Checks R1 and R5 for publications, and the answers to publishers.
+    /// Checks that publications are executed once, that the answers to publishers are true, and
+    /// that no publication of a revoked session is executed (R1).
     pub(super) fn publications(&self, found: &mut Vec<Violation>) {
         for (number, published) in &self.record.publications {
             let mut report = |promise, at, why: String| {

@@ -25,7 +25,7 @@ const REAPED: Duration = Duration::from_secs(30);
 /// until nodes compare their sessions with Redis.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The end of a period that did not end.
+/// Stands for the end of a period whose end is not known.
 const NEVER: Duration = Duration::MAX;
 
 /// The start and the end of a period.

@@ -43,7 +43,7 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// True for the refusal of a revoked token.
+    /// True if the frame refuses a revoked token.
     pub(super) fn is_revoked(&self) -> bool {
         // Nodes give the second reason for a token that was issued in the same second as a cutoff.
         let reasons = ["\"revoked\"", "\"reauth_required\""];

@@ -99,8 +99,8 @@ impl Set {
     }
 }
 
-/// The number by which a scan orders keys and members, and which its cursor names (FNV-1a, 48 bits,
-/// never zero).
+/// The number by which a scan orders keys and members (FNV-1a, 48 bits, never zero). A scan's
+/// cursor is such a number.
 pub(super) fn digest(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)

@@ -15,7 +15,7 @@ use crate::state::{Bounds, Events, Extras, Start, State};
 /// Number of steps of a walk.
 const LENGTH: usize = 700;
 
-/// On average, one step among this number of steps may be an event that happens to the node.
+/// An event may happen to the node in one of this number of steps, on average.
 const EVENTS: usize = 10;
 
 /// Number of walks under each allowed set of rules.
@@ -39,7 +39,7 @@ impl Dice {
     }
 }
 
-/// The log of a walk.
+/// A walk: its protocol, the state that it has reached, and its log.
 struct Walk {
     protocol: Protocol,
     state: State,
