@@ -284,7 +284,7 @@ impl Node {
         }
     }
 
-    /// Step C3: handles the epoch that Redis has returned, with the loss rule L.
+    /// Step C3: handles the epoch that Redis has returned. The loss rule L is applied here.
     fn epoch_read(&mut self, found: Option<Epoch>, primary: Primary, rules: &Rules) -> Next {
         let first = self.epoch.is_none();
         let lost = !first && self.epoch != found;

@@ -34,11 +34,11 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
             },
         ),
         Property::always(
-            "I3: no session is admitted that was read after the revocation",
+            "I3: no session is admitted whose keys were read after the revocation",
             |_, state: &State| !state.admitted_late,
         ),
         Property::always(
-            "I5: what a synced node has seen revoked is on its primary",
+            "I5: a revocation that a synced node knows is on its primary",
             |protocol: &Protocol, state: &State| {
                 protocol.lifts() || state.nodes.iter().all(|peer| keeps(peer, protocol, state))
             },
@@ -46,13 +46,13 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     ];
     match protocol.rules.on_data_loss {
         OnDataLoss::Reauth => properties.push(Property::always(
-            "I6: nothing older than a loss is delivered later than a lease after it",
+            "I6: nothing is delivered later than a lease after a loss of data",
             |protocol: &Protocol, state: &State| {
                 !past_lease(state.lost_for) || !any_delivers(protocol, state)
             },
         )),
         OnDataLoss::Reassert => properties.push(Property::always(
-            "I6': a node that is told of a loss delivers to no session it has seen revoked",
+            "I6': a node that knows of a loss delivers to no session that it has seen revoked",
             |protocol: &Protocol, state: &State| {
                 let forgets = |peer: &Peer| {
                     let told = peer.connection.as_ref().is_some_and(|connection| {
@@ -68,18 +68,18 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     match protocol.asked {
         None | Some(Asked::NeverLose) => {}
         Some(Asked::NothingAfterReceipt) => properties.push(Property::always(
-            "R5+: no publication is left for Redis to execute once a receipt has been told",
+            "R5+: no publication takes effect once its session was confirmed as closed",
             |_, state: &State| !state.nodes.iter().any(extras::may_publish_after_receipt),
         )),
         Some(Asked::NeverForget) => properties.push(Property::always(
-            "R6+: no node delivers to a session it has seen revoked, whatever Redis says",
+            "R6+: no node ever delivers to a session that it has seen revoked",
             |protocol: &Protocol, state: &State| {
                 let forgets = |node: &Node| node.seen && delivers(node, protocol);
                 !state.nodes.iter().any(|peer| forgets(&peer.node))
             },
         )),
         Some(Asked::HeedOthers) => properties.push(Property::always(
-            "R6: no node delivers past a lease to a session any node has seen revoked",
+            "R6: a lease after a loss, no node delivers to a session that any node knows as revoked",
             |protocol: &Protocol, state: &State| {
                 let seen = state.nodes.iter().any(|peer| peer.node.seen);
                 !(seen && past_lease(state.lost_for) && any_delivers(protocol, state))

@@ -116,8 +116,8 @@ pub fn check<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Summary, Vi
     Ok(summary)
 }
 
-/// The candidates after `step`, which a line logs for `generation`. The error says why no candidate
-/// can log the step.
+/// The candidates after a line that logs `step` in `generation`. The error says why no candidate
+/// can log this line.
 fn follow(
     candidates: &HashSet<Candidate>,
     step: Step,

@@ -163,9 +163,9 @@ pub enum OnDataLoss {
 pub enum Forgetting {
     /// Never. The model does not limit a node's memory.
     Never,
-    /// With the answer that shows that the key is missing.
+    /// At the answer that shows that the key is missing.
     AtOnce,
-    /// With the answer to a later heartbeat, if no null push has arrived before it.
+    /// At the answer to a later heartbeat, if no null push has arrived before that answer.
     AfterHeartbeat,
 }
 

@@ -4,7 +4,7 @@
 //! channel's stream. It has one node, with a link, a window, at most one read under way and the
 //! subscriptions of its sessions. Clients subscribe with any position that some client has
 //! received. The control protocol belongs to the other model. In this model a heartbeat renews the
-//! lease, and finds the revocation if it was written before the heartbeat. A push may find the
+//! lease, and finds a revocation that was written before the heartbeat. A push may find a
 //! revocation sooner. A new generation or a null push notifies the node of a loss.
 //!
 //! A search has at most three publications and two sessions. Each of these events occurs at most

@@ -29,7 +29,8 @@ use timeline::{Kind, Line, Timeline};
 /// A promise that a run has broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The name of the promise: `R1` to `R8`, or a property of the model.
+    /// The name of the promise in the README's table: `R1` to `R8`, a property of the model, or a
+    /// word such as `expiry`.
     pub promise: &'static str,
     /// Time of the violation.
     pub at: Duration,

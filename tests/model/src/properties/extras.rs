@@ -37,7 +37,7 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
         ],
         Some(Kind::Frame) => vec![
             Property::always(
-                "W1: no frame is written to a revoked session later than a lease after it",
+                "W1: no frame is written later than a lease after the revocation",
                 |_, state: &State| !state.took_effect_late,
             ),
             Property::sometimes("a frame is written", |_, state: &State| {
@@ -46,11 +46,11 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
         ],
         Some(Kind::Publication) => vec![
             Property::always(
-                "E1: no publication of a revoked session takes effect later than a lease after it",
+                "E1: no publication takes effect later than a lease after the revocation",
                 |_, state: &State| !state.took_effect_late,
             ),
             Property::always(
-                "U1: nothing takes effect of which the publisher was told that it would not",
+                "U1: no publication takes effect that was reported as failed",
                 |_, state: &State| !state.took_effect_after_all,
             ),
             Property::sometimes("a publication takes effect", |_, state: &State| {
@@ -89,7 +89,7 @@ fn of_reload(protocol: &Protocol) -> Vec<Property<Protocol>> {
     }
     vec![
         Property::always(
-            "C1: a node that has confirmed has no session open that the revocation names",
+            "C1: a node that has confirmed a revocation has no revoked session open",
             |_, state: &State| {
                 let is_wrong = |node: &Node| {
                     let confirmed = |reload: Reload| reload.confirmed && reload.names();
@@ -116,7 +116,7 @@ fn of_reload(protocol: &Protocol) -> Vec<Property<Protocol>> {
                 state.nodes.iter().any(|peer| serves(&peer.node))
             },
         ),
-        Property::sometimes("a node confirms", |_, state: &State| {
+        Property::sometimes("a node confirms a revocation", |_, state: &State| {
             let confirmed = |reload: Reload| reload.confirmed;
             let mut nodes = state.nodes.iter();
             nodes.any(|peer| peer.node.reload.is_some_and(confirmed))
@@ -130,7 +130,7 @@ fn of_spellings(protocol: &Protocol) -> Vec<Property<Protocol>> {
     }
     vec![
         Property::always(
-            "N1: while the key is there in either spelling, a synced node with nothing left to read \
+            "N1: while the key exists in either spelling, a synced node with nothing left to read \
              has no session open",
             |protocol: &Protocol, state: &State| {
                 let is_wrong =
@@ -140,7 +140,7 @@ fn of_spellings(protocol: &Protocol) -> Vec<Property<Protocol>> {
             },
         ),
         Property::sometimes(
-            "a session is admitted when both spellings have gone",
+            "a session is admitted after both spellings were deleted",
             |_, state: &State| {
                 let admitted = |peer: &Peer| peer.node.session.stage == Stage::Active;
                 let lifted = !state.servers[state.current].has_key() && state.happened.lifts > 1;

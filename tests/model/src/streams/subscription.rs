@@ -95,7 +95,7 @@ pub struct Faults {
     pub deleted: bool,
     /// ST7: a publication was written before the answer to `subscribe`.
     pub before_answer: bool,
-    /// ST1: a read that no event disturbed does not open the subscription that waited for it.
+    /// ST1: a read that no other event disturbed did not open the subscription that waited for it.
     pub stuck: bool,
 }
 

@@ -3,7 +3,7 @@
 use super::rules::StreamRules;
 use super::server::{Answer, Position};
 
-/// Consecutive publications, its entries, from one offset to another.
+/// The publications from one offset to another, which are the entries of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Offset of the first entry; beyond the top if there is none.

@@ -1,5 +1,5 @@
-//! R1, R3 and R8 of a subscription with a token of its own: a revocation of that token ends the
-//! subscription.
+//! Checks of R1, R3 and R8 for subscriptions with a token of their own. A revocation of that token
+//! ends the subscription.
 
 use super::timeline::{Kind, Line, Timeline};
 use super::{Check, Violation, number_of, shown};

@@ -36,7 +36,10 @@ impl Real {
     pub(crate) fn start() -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            assert!(Instant::now() < deadline, "redis-server does not start");
+            assert!(
+                Instant::now() < deadline,
+                "redis-server has not started in time"
+            );
             if let Some(real) = Self::try_start(deadline) {
                 return real;
             }
