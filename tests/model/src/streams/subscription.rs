@@ -89,7 +89,8 @@ pub struct Faults {
     pub given_up: bool,
     /// ST4: a publication was written although its session had lost access.
     pub without_access: bool,
-    /// ST5: an answer had `recovered:true` across a loss of data of which the node was notified.
+    /// ST5: an answer had `recovered:true` although the node had been notified of a loss of data in
+    /// between.
     pub across_loss: bool,
     /// SR22: a publication was recovered although the node was notified of its deletion.
     pub deleted: bool,
