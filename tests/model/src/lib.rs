@@ -36,13 +36,13 @@
 //!
 //! Each search has at most two nodes with three or four connections each. It has one revocation, at
 //! most two cuts, and at most one event among failover, wipe and restart. An operator writes the
-//! key of the revocation once and deletes it at most once. Only P9, V8 and N3 write the key twice.
-//! Ages are counted up to three ticks. All nodes' clocks run at the same rate. The model leaves out
-//! values of revocations, several keys of a session, refresh, the sweep, node leases and the
-//! reaper, expiry of revocations and the move of a cluster slot. Redis' clocks do not step back,
-//! and the clock of one server is two ticks ahead of the other's. A system call is over as soon as
-//! it has begun. Settings change once, and only add a key. A node remembers one known primary, not
-//! several. A node that has crashed counts as a new node.
+//! key of the revocation once and deletes it at most once. Only P9, V8 and N3 write the key twice,
+//! and only P9 deletes it twice. Ages are counted up to three ticks. All nodes' clocks run at the
+//! same rate. The model leaves out values of revocations, several keys of a session, refresh, the
+//! sweep, node leases and the reaper, expiry of revocations and the move of a cluster slot. Redis'
+//! clocks do not step back, and the clock of one server is two ticks ahead of the other's. A system
+//! call is over as soon as it has begun. Settings change once, and only add a key. A node remembers
+//! one known primary, not several. A node that has crashed counts as a new node.
 
 mod actions;
 mod connection;

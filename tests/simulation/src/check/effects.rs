@@ -13,7 +13,8 @@ const LISTED: Duration = Duration::from_secs(9);
 
 impl Check<'_> {
     /// Checks that publications are executed once, that the answers to publishers are true, and
-    /// that no publication of a revoked session is executed (R1).
+    /// that Redis executes no publication later than a lease after the revocation of its session
+    /// (R1).
     pub(super) fn publications(&self, found: &mut Vec<Violation>) {
         for (number, published) in &self.record.publications {
             let mut report = |promise, at, why: String| {

@@ -18,7 +18,7 @@ pub struct Probe {
     hearers: Vec<(usize, ConnectionId)>,
 }
 
-/// Lets the first client that has service publish; `None` if no client has service.
+/// Lets the first client that has service publish. Returns `None` if no client has service.
 pub fn begin_probe(world: &mut World) -> Option<Probe> {
     let clients = 0..world.clients.len();
     let served = clients.filter(|client| is_served(world, *client));
