@@ -11,18 +11,18 @@ use crate::session::Stage;
 use crate::stall::Stall;
 use crate::state::{Bounds, Peer, State};
 
-/// One step of the model. A number is the index of a node.
+/// One step of the model. The number in a variant is the index of the node that the step concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The revocation's key is written to the primary.
     Revoke,
-    /// The key is written to the primary in another spelling.
+    /// The revocation's key is written to the primary in its other spelling.
     Respell,
-    /// The key is deleted from the primary.
+    /// The first spelling of the revocation's key is deleted from the primary.
     Lift,
-    /// The key's other spelling is deleted.
+    /// The other spelling of the revocation's key is deleted from the primary.
     LiftRespelt,
-    /// The replica catches up.
+    /// The replica copies the primary's data.
     Replicate,
     /// The replica is promoted; the old primary refuses writes from now on.
     Failover,
@@ -32,24 +32,25 @@ pub enum Action {
     RestartEmpty,
     /// The primary restarts from an old snapshot, which has the epoch but lacks the revocation.
     RestartStale,
-    /// Time passes.
+    /// A tick of time passes.
     Tick,
-    /// The node's connection breaks.
+    /// The node's control connection breaks.
     Cut(usize),
     /// The node connects to the primary.
     Connect(usize),
     /// The server executes the node's next request.
     Execute(usize),
-    /// The iteration of the server's event loop ends for this connection.
+    /// An iteration of the server's event loop ends: the server sends the node its collected
+    /// output.
     EndIteration(usize),
-    /// The node reads the next message.
+    /// The node reads the next message from its control connection.
     Receive(usize),
     /// The node sends the request for the keys that were pushed.
     Ask(usize),
     /// The node sends a heartbeat.
     Beat(usize),
-    /// The node sends a heartbeat over another connection. Only searches without M9 have this
-    /// action.
+    /// The node sends a heartbeat over a connection other than its control connection. Only
+    /// searches without M9 have this action.
     BeatApart(usize),
     /// The node stops running for a while.
     Stop(usize),
@@ -59,9 +60,9 @@ pub enum Action {
     Reload(usize),
     /// The node indexes its sessions by the new settings.
     Index(usize),
-    /// The node sends the request for the keys of every session.
+    /// After a change of settings, the node sends the request for the keys of every session.
     Compare(usize),
-    /// The node sends the request for a key, to answer a receipt.
+    /// The node sends the request for the key that a receipt asks about.
     Confirm(usize),
     /// The node's outgoing frame or publication takes a step.
     Go(usize, Way),
@@ -75,7 +76,7 @@ pub enum Action {
     Activate(usize),
 }
 
-/// Adds every action that is possible in `state`.
+/// Adds every action that is possible in `state` to `actions`.
 pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &mut Vec<Action>) {
     let (happened, most) = (&state.happened, &bounds.events);
     let [primary, replica] = &state.servers;
@@ -148,7 +149,7 @@ pub(crate) fn enabled(state: &State, bounds: &Bounds, rules: &Rules, actions: &m
     }
 }
 
-/// Adds the possible steps of Redis for a connection.
+/// Adds the steps that Redis can take for `connection`.
 fn enabled_at_redis(
     connection: &Connection,
     node: usize,
@@ -215,7 +216,7 @@ fn enabled_for_session(node: usize, state: &State, rules: &Rules, actions: &mut 
     }
 }
 
-/// The state after `action`; `None` if it changes nothing or leads out of bounds.
+/// The state after `action`; `None` if `action` changes nothing or would exceed `bounds`.
 pub(crate) fn apply(
     before: &State,
     action: Action,

@@ -2,7 +2,8 @@
 
 use crate::message::{Message, Primary, Request};
 
-/// Maximum number of messages that a node has not read. States with longer queues are not searched.
+/// Maximum number of unread messages on a connection. States with more unread messages are not
+/// searched.
 const MOST_UNREAD: usize = 4;
 
 /// A control connection. Redis executes requests one by one. At the end of an iteration of its
@@ -15,7 +16,7 @@ pub struct Connection {
     pub tracking: bool,
     /// Requests that were sent and are not yet executed.
     pub requests: Vec<Request>,
-    /// Answers of this iteration of the event loop.
+    /// Answers that Redis sends when this iteration of its event loop ends.
     pub answers: Vec<Message>,
     /// Messages on the way to the node, or in its socket.
     pub unread: Vec<Message>,
@@ -23,13 +24,13 @@ pub struct Connection {
     pub push_due: bool,
     /// True if this iteration ends with a null push.
     pub null_push_due: bool,
-    /// Number of ticks since Redis sent its time on the connection; only in searches with a
-    /// publication.
+    /// Number of ticks since Redis sent its time, if the node has not read that time yet; only in
+    /// searches with a publication.
     pub told_time_for: Option<u8>,
 }
 
 impl Connection {
-    /// A new connection on which this request has been sent.
+    /// A new connection on which the request `first` has been sent, if there is one.
     pub(crate) fn new(primary: Primary, first: Option<Request>) -> Self {
         Self {
             primary,
@@ -50,12 +51,12 @@ impl Connection {
         answered.chain(self.requests.iter().copied()).collect()
     }
 
-    /// True if the end of the event loop's iteration changes anything.
+    /// True if Redis has output to send when the iteration of its event loop ends.
     pub(crate) fn has_output(&self) -> bool {
         self.push_due || self.null_push_due || !self.answers.is_empty()
     }
 
-    /// True if the node has read everything, and has no request under way.
+    /// True if no message to the node and no request of the node is under way.
     pub(crate) fn is_drained(&self) -> bool {
         self.unread.is_empty() && self.requests.is_empty() && !self.has_output()
     }
@@ -65,7 +66,8 @@ impl Connection {
         self.null_push_due || self.unread.contains(&Message::NullPush)
     }
 
-    /// Ends the iteration of the event loop. Returns `false` if too many messages would be unread.
+    /// Ends the iteration of the event loop. Returns `false` if more than `MOST_UNREAD` messages
+    /// are then unread.
     pub(crate) fn end_iteration(&mut self) -> bool {
         self.unread.append(&mut self.answers);
         if self.push_due {

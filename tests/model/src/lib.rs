@@ -1,11 +1,11 @@
-//! The revocation protocol as a model that is searched exhaustively. The model's node also judges
-//! the logs of real nodes. A second model describes a channel with a stream ([`streams`]), because
-//! the recovery of a stream is a second path on which bytes reach a session.
+//! The revocation protocol as a model that is searched exhaustively. The logs of real nodes are
+//! compared with the model's node. A second model describes a channel with a stream ([`streams`]),
+//! because the recovery of a stream is a second path on which bytes reach a session.
 //!
 //! Owns: the requests that a node may send next ([`Node`]), the rules for them ([`Rules`],
 //! [`streams::StreamRules`]), the invariants, and the table of searches ([`runs::all`]). Knows
-//! nothing of: the gateway's code. Tests connect the two: [`replay::check`] compares the log of a
-//! real node with the model. Start at [`Rules`], then [`Node::receive`].
+//! nothing of: the gateway's code. Tests connect the model with the gateway: [`replay::check`]
+//! compares the log of a real node with the model. Start at [`Rules`], then [`Node::receive`].
 //!
 //! ```sh
 //! cargo test -p curfew-model-check                                            # one node, and streams
@@ -34,14 +34,15 @@
 //!
 //! # Outside the model
 //!
-//! Each search has at most two nodes with three or four connections each. It has one revocation,
-//! which an operator writes once and deletes at most once; one failover, wipe or restart, never two
-//! of these; and two cuts. Ages are counted up to three ticks. All nodes' clocks run at the same
-//! rate. The model leaves out values of revocations, several keys of a session, refresh, the sweep,
-//! node leases and the reaper, expiry of revocations and the move of a cluster slot. Redis' clocks
-//! do not step back, and the clock of one server is two ticks ahead of the other's. A system call
-//! is over as soon as it has begun. Settings change once, and only add a key. A node has one known
-//! primary, not a set, and a crash of the node is a new node.
+//! Each search has at most two nodes with three or four connections each. It has one revocation, at
+//! most two cuts, and at most one event among failover, wipe and restart. An operator writes the
+//! key of the revocation once and deletes it at most once. Only P9, V8 and N3 write the key twice,
+//! and only P9 deletes it twice. Ages are counted up to three ticks. All nodes' clocks run at the
+//! same rate. The model leaves out values of revocations, several keys of a session, refresh, the
+//! sweep, node leases and the reaper, expiry of revocations and the move of a cluster slot. Redis'
+//! clocks do not step back, and the clock of one server is two ticks ahead of the other's. A system
+//! call is over as soon as it has begun. Settings change once, and only add a key. A node remembers
+//! one known primary, not several. A node that has crashed counts as a new node.
 
 mod actions;
 mod connection;

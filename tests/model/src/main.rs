@@ -1,8 +1,8 @@
 //! `protocol-model`: searches the model and prints the findings.
 //!
-//! Without arguments it runs the searches of CI, with `--all` all searches, and with ids (`M14 S6`)
-//! only the searches with these ids. `--trace` prints the steps to each violation. Exits with 1 if
-//! a search does not end as expected.
+//! Without arguments it runs the searches of CI. With `--all` it runs all searches, and with ids
+//! (`M14 S6`) only the searches with these ids. `--trace` prints the steps to each violation. Exits
+//! with 1 if a search does not end as expected, or if no search has any of the ids.
 
 use std::env;
 use std::process::ExitCode;
@@ -24,14 +24,14 @@ fn main() -> ExitCode {
     };
     let runs: Vec<Run> = runs::all().into_iter().filter(chosen).collect();
     if runs.is_empty() {
-        eprintln!("no search is called {ids:?}");
+        eprintln!("no search has any of the ids {ids:?}");
         return ExitCode::FAILURE;
     }
     if search(&runs, trace) {
-        println!("all as expected");
+        println!("all searches ended as expected");
         ExitCode::SUCCESS
     } else {
-        println!("NOT as expected");
+        println!("NOT all searches ended as expected");
         ExitCode::FAILURE
     }
 }
@@ -68,7 +68,7 @@ fn print(run: &Run, findings: &Findings, trace: bool) {
         verdict(findings),
     );
     for name in &findings.unreached {
-        println!("     never: {name}");
+        println!("     never reached: {name}");
     }
     for (name, steps) in &findings.violations {
         if trace {

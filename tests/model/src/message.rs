@@ -1,21 +1,22 @@
 //! Messages on a control connection.
 
-/// A node's request to the primary. A node sends one at a time unless a liberty allows more.
+/// A node's request to the primary. A node has at most one unanswered request, unless the liberty
+/// V1 allows more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Request {
-    /// `CLIENT TRACKING ON BCAST`. From here on Redis sends pushes.
+    /// `CLIENT TRACKING ON BCAST`. After it, Redis sends pushes on the connection.
     Track,
     /// `GET` of the epoch.
     Epoch,
-    /// Raises the floor and, by rule M8, renews the epoch with it.
+    /// Raises the floor and, by rule M8, renews the epoch in the same step.
     Floor,
-    /// `SET` of the epoch, if there is none.
+    /// `SET` of the epoch. It does nothing if an epoch exists.
     NewEpoch,
-    /// `SET` of every revocation the node knows.
+    /// `SET` of every revocation that the node knows.
     Reassert,
     /// `MGET` of the keys of every session.
     Reconcile,
-    /// The fenced write.
+    /// The write of a heartbeat, which a fenced server refuses.
     Heartbeat,
     /// The round trip after the heartbeat.
     Barrier,
@@ -27,7 +28,7 @@ pub enum Request {
     Confirm,
 }
 
-/// An answer.
+/// The answer to a [`Request`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// The answer to [`Request::Track`].
@@ -36,8 +37,8 @@ pub enum Reply {
     Epoch(Option<Epoch>),
     /// The answer to [`Request::Floor`], with the epoch that is now in force.
     FloorRaised(Option<Epoch>),
-    /// The answer to [`Request::NewEpoch`], with the epoch that is now in force: this node's, or
-    /// another node's.
+    /// The answer to [`Request::NewEpoch`], with the epoch that is now in force. This node or
+    /// another node has written it.
     EpochRenewed(Option<Epoch>),
     /// The answer to [`Request::Reassert`].
     Reasserted,
@@ -57,7 +58,7 @@ pub enum Reply {
     },
     /// The answer to [`Request::Compare`].
     Compared {
-        /// True when the session is revoked.
+        /// True if the session is revoked.
         revoked: bool,
     },
     /// The answer to [`Request::Confirm`].
@@ -70,9 +71,9 @@ pub enum Reply {
 /// A message that a node reads from its control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Message {
-    /// An answer.
+    /// The answer to a request.
     Reply(Reply),
-    /// An error instead of an answer.
+    /// Redis has refused this request with an error.
     Refused(Request),
     /// A revocation's key has changed.
     Push,
@@ -89,12 +90,12 @@ pub enum Epoch {
     Second,
 }
 
-/// Identity of a primary: a server, and the number of its starts.
+/// Identity of a primary: a server, and the number of its restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Primary {
     /// Index of the server.
     pub server: usize,
-    /// Number of the server's starts. A restart increases it.
+    /// Number of the server's restarts.
     pub incarnation: u8,
 }
 
@@ -118,7 +119,7 @@ impl Reply {
 }
 
 impl Message {
-    /// The request whose wait this message ends; `None` for a push.
+    /// The request that this message answers; `None` for a push.
     pub fn answers(self) -> Option<Request> {
         match self {
             Self::Reply(reply) => Some(reply.request()),

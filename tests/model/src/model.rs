@@ -14,22 +14,23 @@ pub struct Protocol {
     pub rules: Rules,
     /// Bounds of the events around the nodes.
     pub bounds: Bounds,
-    /// A property to check beside the invariants.
+    /// A property that is checked in addition to the invariants.
     pub asked: Option<Asked>,
 }
 
-/// Properties beyond the invariants.
+/// Properties that a search can check in addition to the invariants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {
-    /// A node obeys revocations that only other nodes know.
+    /// Later than a lease after a loss of data, no node delivers to a session that any node has
+    /// seen revoked.
     HeedOthers,
     /// A node never delivers to a session that it has seen revoked, even while messages about a
-    /// loss are on their way to it.
+    /// loss are on their way to the node.
     NeverForget,
     /// Every revocation that a node has ever seen is on the primary with which it is synced.
     NeverLose,
-    /// Once a receipt has reported that a session is closed, none of the session's frames and
-    /// publications takes effect.
+    /// Once a receipt has reported that a session is closed, none of the session's publications
+    /// takes effect.
     NothingAfterReceipt,
 }
 

@@ -1,8 +1,8 @@
 //! A node: the requests that it may send next, given the messages that it has received.
 //!
 //! The search of the model and the check of a real node's log use the same functions, so that there
-//! is only one description of a node's permitted steps. The steps have the names of the
-//! specification (C2 to C6, P, L).
+//! is only one description of a node's permitted steps. Comments name the steps as the
+//! specification does (C2 to C6, P, L).
 
 use crate::message::{Epoch, Message, Primary, Reply, Request};
 use crate::reload::Reload;
@@ -18,7 +18,7 @@ pub const LEASE: u8 = 2;
 pub struct Node {
     /// Phase of the control connection.
     pub phase: Phase,
-    /// Number of control connections so far.
+    /// Generation of the last control connection; 0 before the first connection.
     pub generation: u64,
     /// Number of ticks for which the node may still deliver.
     pub lease: u8,
@@ -40,7 +40,8 @@ pub struct Node {
     pub get_due: bool,
     /// True if tracking is still to be turned on; only without M5.
     pub tracking_due: bool,
-    /// True if the node starts over once the awaited answers have arrived; only with V2.
+    /// True if the node drops the answers that it awaits, and then reads the epoch again; only with
+    /// V2.
     pub restarting: bool,
     /// The node's session, which may not have arrived yet.
     pub session: Session,
@@ -53,7 +54,7 @@ pub struct Node {
 /// Phase of a node's control connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
-    /// The node has no connection.
+    /// The node has no control connection.
     Down,
     /// The node cannot yet be sure to receive every revocation.
     Setup,
@@ -95,7 +96,8 @@ impl Node {
         }
     }
 
-    /// True if the node may deliver to open sessions: it is synced and holds its lease.
+    /// True if the node may deliver to open sessions: it is synced, holds its lease and has
+    /// recovered from any stall.
     pub fn is_open(&self, rules: &Rules) -> bool {
         let leased = !rules.lease || self.lease > 0;
         self.phase == Phase::Synced && leased && self.stall.is_none()
@@ -128,8 +130,8 @@ impl Node {
         self.heartbeat_age = 0;
     }
 
-    /// True if the node may send `request`, which no message has triggered, while `awaited` are
-    /// unanswered.
+    /// True if the node may now send `request` of its own accord, although no message has triggered
+    /// it. The requests in `awaited` are unanswered.
     pub fn may_send(&self, request: Request, awaited: &[Request], rules: &Rules) -> bool {
         let free = |kinds: &[Request]| {
             let blocks = |request| rules.heartbeat_waits || kinds.contains(request);
@@ -151,7 +153,7 @@ impl Node {
         self.phase == Phase::Synced && wanted
     }
 
-    /// Sends `request`.
+    /// Records that the node sends `request`, and returns `request`.
     pub fn send(&mut self, request: Request, rules: &Rules) -> Request {
         match request {
             Request::Get => self.get_due = false,
@@ -185,7 +187,7 @@ impl Node {
         }
     }
 
-    /// Clears the requests that a closed session waits for.
+    /// If the session is closed, clears the GET that is due for the session.
     pub(crate) fn let_go_of_closed_session(&mut self) {
         if self.session.stage == Stage::Closed {
             self.session.suspended = false;
@@ -282,7 +284,7 @@ impl Node {
         }
     }
 
-    /// Step C3, and the loss rule L.
+    /// Step C3: handles the epoch that Redis has returned. The loss rule L is applied here.
     fn epoch_read(&mut self, found: Option<Epoch>, primary: Primary, rules: &Rules) -> Next {
         let first = self.epoch.is_none();
         let lost = !first && self.epoch != found;
@@ -301,8 +303,9 @@ impl Node {
         if found.is_none() {
             return Next::Send(Request::NewEpoch);
         }
-        // Another node has renewed the epoch. Without M8 this node then assumes that no data was
-        // lost.
+        // Another node has renewed the epoch. With `Reassert` this node still writes its own
+        // revocations back. With `Reauth` only searches without M8 get here, and this node then
+        // raises no floor.
         let lacks_all = written_back && rules.reassert_after_loss;
         self.remember(found, rules);
         self.check_primary(primary, lacks_all, rules)
@@ -316,7 +319,7 @@ impl Node {
         }
     }
 
-    /// Step C4.
+    /// Step C4: re-asserts the known revocations to a primary that may lack them.
     fn check_primary(&mut self, primary: Primary, lacks_all: bool, rules: &Rules) -> Next {
         let lacks_some = rules.reassert && self.known_primary != Some(primary);
         if !rules.known_when_synced {
@@ -329,7 +332,7 @@ impl Node {
         }
     }
 
-    /// Step C5.
+    /// Step C5: compares the sessions with Redis.
     fn check_sessions(&mut self, rules: &Rules) -> Next {
         Next::Send(if rules.reconcile {
             Request::Reconcile
@@ -351,7 +354,7 @@ impl Node {
         self.finish_setup(primary, rules)
     }
 
-    /// Step C6.
+    /// Step C6: sends the heartbeat that ends the set-up.
     fn finish_setup(&mut self, primary: Primary, rules: &Rules) -> Next {
         if self.get_due && rules.pushed_in_setup == PushedInSetup::AskedFirst {
             Next::Send(Request::Get)
@@ -363,7 +366,7 @@ impl Node {
         }
     }
 
-    /// Step P.
+    /// Step P: handles the answer to the GET of pushed keys.
     fn value_read(&mut self, revoked: bool, primary: Primary, rules: &Rules) -> Next {
         if revoked {
             self.learn();
@@ -385,7 +388,7 @@ impl Node {
         }
     }
 
-    /// Records that the node has read the revocation.
+    /// Records that the node knows of the revocation.
     pub(crate) fn know(&mut self) {
         self.seen = true;
         self.ever_seen = true;

@@ -11,7 +11,8 @@ use crate::node::LEASE;
 use crate::rules::Rules;
 use crate::state::{Bounds, Peer, State};
 
-/// Maximum number of ticks by which one server's clock is behind the other's.
+/// Number of ticks by which a deadline is too late if it is computed with the clock of the server
+/// that does not execute the publication.
 const SKEW: u8 = 2;
 
 /// The kinds of outgoing items.
@@ -32,19 +33,19 @@ pub struct Outgoing {
     pub place: Place,
 }
 
-/// A position on the path out of the node. Numbers of ticks count down with time.
+/// A position on the path out of the node. The numbers of ticks count down with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// The item waits for its turn.
+    /// The item is queued. The checks before its write have not begun.
     Queued,
     /// The node has loaded its lease, which lasts for this number of ticks.
     Leased(u8),
-    /// The node has loaded its lease and then found the session open. It writes the item next.
-    /// Frames that are set aside and batches of publications wait in this position.
+    /// The node has loaded its lease and then found the session open. The node writes the item
+    /// next. Frames that are set aside and batches of publications wait in this position.
     Cleared(u8),
     /// The publication is in the socket towards Redis.
     Sent {
-        /// Index of the server that will execute it.
+        /// Index of the server that will execute the publication.
         server: usize,
         /// Number of ticks until the publication's deadline, by the clock of that server.
         deadline: u8,
@@ -71,8 +72,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The node's knowledge of a server's clock. The server sent its time `told_for` ticks ago, in
-    /// answer to a request that was sent `sent_for` ticks ago.
+    /// The node's knowledge of the clock of `server`. The server sent its time `told_for` ticks
+    /// ago, in answer to a request that was sent `sent_for` ticks ago.
     pub(crate) fn told(server: usize, told_for: u8, sent_for: u8, rules: &Rules) -> Self {
         let told_for = told_for.cast_signed();
         let late_by = if rules.fence_from_receipt {
@@ -85,7 +86,7 @@ impl Clock {
 }
 
 impl Outgoing {
-    /// An item that waits for its turn.
+    /// An item in [`Place::Queued`].
     pub(crate) fn queued(kind: Kind) -> Self {
         Self {
             kind,
@@ -93,7 +94,8 @@ impl Outgoing {
         }
     }
 
-    /// Continues after a stall of the node.
+    /// Lets the item continue after a stall of the node. With M29, a lease that was loaded before
+    /// the stall counts as expired.
     pub(crate) fn resume(&mut self, rules: &Rules) {
         if let Place::Leased(lease) | Place::Cleared(lease) = &mut self.place
             && rules.void_loaded_leases
@@ -124,7 +126,7 @@ pub enum Way {
     Load,
     /// The node checks the session.
     Look,
-    /// The node writes, or finds that it may not.
+    /// The node writes the item, or finds that it may not write it.
     Write,
     /// Redis executes the publication, or refuses it as late.
     Execute,
@@ -168,7 +170,7 @@ impl Peer {
 }
 
 impl State {
-    /// Takes a step with a node's outgoing item.
+    /// Takes a step with a node's outgoing item. Returns `None` if the item cannot take the step.
     pub(crate) fn go(
         &mut self,
         node: usize,
@@ -270,7 +272,7 @@ impl State {
         })
     }
 
-    /// True if no item of the session should take effect any more.
+    /// True if the revocation is so old that no item of the session may take effect any more.
     fn is_late(&self, bounds: &Bounds) -> bool {
         let patience = if bounds.extras.timely { 1 } else { LEASE };
         self.revoked_for.is_some_and(|age| age >= patience)

@@ -9,10 +9,11 @@ use crate::state::{Peer, State};
 
 mod extras;
 
-/// The only property that small searches cannot reach, because their nodes connect too rarely.
+/// The only property that some searches cannot reach, because their nodes make too few connections.
 pub(crate) const RESUMED: &str = "a session is delivered to again after a reconnect";
 
-/// Every property of `protocol`. Names begin with the invariant's number in the specification.
+/// Every property that a search of `protocol` checks. The name of an invariant begins with its
+/// number in the specification.
 pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let mut properties = vec![
         Property::always(
@@ -33,11 +34,11 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
             },
         ),
         Property::always(
-            "I3: no session is admitted that was read after the revocation",
+            "I3: no session is admitted whose keys were read after the revocation",
             |_, state: &State| !state.admitted_late,
         ),
         Property::always(
-            "I5: what a synced node has seen revoked is on its primary",
+            "I5: a revocation that a synced node knows is on its primary",
             |protocol: &Protocol, state: &State| {
                 protocol.lifts() || state.nodes.iter().all(|peer| keeps(peer, protocol, state))
             },
@@ -45,13 +46,13 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     ];
     match protocol.rules.on_data_loss {
         OnDataLoss::Reauth => properties.push(Property::always(
-            "I6: nothing older than a loss is delivered later than a lease after it",
+            "I6: nothing is delivered later than a lease after a loss of data",
             |protocol: &Protocol, state: &State| {
                 !past_lease(state.lost_for) || !any_delivers(protocol, state)
             },
         )),
         OnDataLoss::Reassert => properties.push(Property::always(
-            "I6': a node that is told of a loss delivers to no session it has seen revoked",
+            "I6': a node that knows of a loss delivers to no session that it has seen revoked",
             |protocol: &Protocol, state: &State| {
                 let forgets = |peer: &Peer| {
                     let told = peer.connection.as_ref().is_some_and(|connection| {
@@ -67,18 +68,18 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     match protocol.asked {
         None | Some(Asked::NeverLose) => {}
         Some(Asked::NothingAfterReceipt) => properties.push(Property::always(
-            "R5+: no publication is left for Redis to execute once a receipt has been told",
+            "R5+: no publication takes effect once its session was confirmed as closed",
             |_, state: &State| !state.nodes.iter().any(extras::may_publish_after_receipt),
         )),
         Some(Asked::NeverForget) => properties.push(Property::always(
-            "R6+: no node delivers to a session it has seen revoked, whatever Redis says",
+            "R6+: no node ever delivers to a session that it has seen revoked",
             |protocol: &Protocol, state: &State| {
                 let forgets = |node: &Node| node.seen && delivers(node, protocol);
                 !state.nodes.iter().any(|peer| forgets(&peer.node))
             },
         )),
         Some(Asked::HeedOthers) => properties.push(Property::always(
-            "R6: no node delivers past a lease to a session any node has seen revoked",
+            "R6: a lease after a loss, no node delivers to a session that any node knows as revoked",
             |protocol: &Protocol, state: &State| {
                 let seen = state.nodes.iter().any(|peer| peer.node.seen);
                 !(seen && past_lease(state.lost_for) && any_delivers(protocol, state))
@@ -103,9 +104,9 @@ pub(crate) fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     properties
 }
 
-/// True if a node delivers to its session although the revocation covers it. Always false in
-/// searches whose settings change, because the revocation may not cover the session there. These
-/// searches have the properties C1 and C2 instead.
+/// True if a node delivers to its session. Always false in searches whose settings change, because
+/// in these searches the revocation may not cover the session. They have the properties C1 and C2
+/// instead.
 fn delivers(node: &Node, protocol: &Protocol) -> bool {
     node.reload.is_none() && node.delivers(&protocol.rules)
 }
@@ -129,7 +130,7 @@ fn is_up_to_date(peer: &Peer, state: &State) -> bool {
     node.phase == Phase::Synced && drained && !node.get_due
 }
 
-/// True if every revocation that a node knows is on the primary with which the node is synced.
+/// False if the node is synced with a primary that lacks a revocation known to the node.
 fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
     let (node, Some(connection)) = (&peer.node, &peer.connection) else {
         return true;
@@ -143,7 +144,8 @@ fn keeps(peer: &Peer, protocol: &Protocol, state: &State) -> bool {
         && node.known_primary == Some(connection.primary)
         && state.is_current(connection)
         && !connection.brings_null_push();
-    // With `reauth` the floor covers lost revocations. I6 limits the time until it does.
+    // With `reauth` a floor replaces the lost revocations. I6 limits the time until the floor is
+    // raised.
     let excused = protocol.rules.on_data_loss == OnDataLoss::Reauth && state.lost_for.is_some();
     !bound || state.servers[state.current].revokes() || excused
 }

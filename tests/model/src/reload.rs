@@ -1,5 +1,5 @@
-//! A change of settings while the node runs. It gives an open session another revocation key: for
-//! example, `tenant` becomes a revocable claim.
+//! A change of settings while the node runs. The change gives an open session another revocation
+//! key: for example, `tenant` becomes a revocable claim.
 //!
 //! By the old settings the revocation does not cover the session: no push finds the session, and
 //! neither a comparison nor an admission asks for the key. By the new settings the revocation
@@ -42,7 +42,7 @@ pub enum Progress {
 }
 
 impl Reload {
-    /// The state under the old settings.
+    /// The state before the reload, under the old settings.
     pub(crate) fn old() -> Self {
         Self {
             progress: Progress::Old,
@@ -52,7 +52,7 @@ impl Reload {
         }
     }
 
-    /// The state when new settings have just come into force.
+    /// The state just after new settings have come into force. `before` is the previous state.
     pub(crate) fn begun(before: Option<Self>) -> Self {
         Self {
             progress: Progress::InForce,
@@ -102,8 +102,9 @@ impl Node {
         self.reload.is_some_and(|reload| reload.progress == from)
     }
 
-    /// Records that `request` is sent, which may be a comparison. A comparison asks for the keys by
-    /// which sessions are indexed at this moment.
+    /// Records that `request` is sent. If it is a comparison, it asks for the keys under which
+    /// sessions are indexed at this moment. Without M32, [`Request::Compare`] always asks for the
+    /// keys of the new settings.
     pub(crate) fn asks_by_index(&mut self, request: Request, rules: &Rules) {
         let due = self.is_comparison_due(rules);
         let indexed = self.session.registered;
@@ -142,7 +143,8 @@ impl Node {
         })
     }
 
-    /// Handles the answer to a receipt's question.
+    /// Handles the answer to [`Request::Confirm`], if Redis has the revocation's key: confirms the
+    /// revocation to the receipt if the node may.
     pub(crate) fn confirm(&mut self, rules: &Rules) {
         let confirms = self.confirms(rules);
         if let Some(reload) = &mut self.reload {
@@ -150,7 +152,7 @@ impl Node {
         }
     }
 
-    /// True if a receipt's question may be sent to Redis.
+    /// True if the node may send [`Request::Confirm`].
     pub(crate) fn may_confirm(&self) -> bool {
         let asked = |reload: Reload| !reload.confirmed;
         self.phase == Phase::Synced && self.reload.is_some_and(asked)
@@ -161,7 +163,8 @@ impl Node {
         self.reload.is_none_or(Reload::names)
     }
 
-    /// A session arrives with a verified token. The settings in force determine its keys.
+    /// Records that a session arrives with a verified token. The settings in force at this moment
+    /// determine the session's keys.
     pub(crate) fn verify(&mut self) {
         self.session.stage = Stage::Verified {
             named: self.names(),

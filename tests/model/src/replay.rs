@@ -10,33 +10,31 @@
 //! | --- | --- | --- |
 //! | `connect` | | a connection of a higher `generation` |
 //! | `track` | | tracking is on |
-//! | `epoch` | `outcome` | `same`; `first`: the node had stored none; `lost`: missing, or another |
-//! | `floor` | | raised after a loss, and the epoch renewed: `reauth` |
-//! | `new_epoch` | | written because there was none |
-//! | `reassert` | | the node's revocations are written back: logged when due, even if it has none |
+//! | `epoch` | `outcome` | `same`; `lost`: not the stored one; `first`: node and Redis have none |
+//! | `floor` | | with `reauth`: after a loss the floor is raised and the epoch renewed |
+//! | `new_epoch` | | an epoch is written, because Redis had none |
+//! | `reassert` | | the node's revocations are written back; logged even if there are none |
 //! | `reconcile` | | every session has been compared |
-//! | `heartbeat`, `barrier` | | each lease |
-//! | `synced` | | after the first barrier |
-//! | `push` | `keys` or `count` | with 0, the node will send no request because of it |
-//! | `null_push` | | everything may have changed |
-//! | `get` | | the answer to every push from before it was sent |
-//! | `sweep`, `op` | | outside the protocol: while the node is synced |
-//! | `index` | | at any time: settings have changed, and every session is indexed by the new ones |
-//! | `compare` | | every session was compared under them, begun after `index`; a `reconcile`
-//! replaces it |
-//! | `confirm` | | a receipt is told that no session is left that its revocation names: not between
-//! an `index` and a comparison |
-//! | `down` | | the connection is gone, or could not be made |
+//! | `heartbeat`, `barrier` | | the two requests that renew the lease |
+//! | `synced` | | the node is synced, after the first barrier of a set-up |
+//! | `push` | `keys` or `count` | number of pushed keys for which the node will send a request |
+//! | `null_push` | | any key may have changed |
+//! | `get` | | the values of all keys that were pushed before the GET was sent |
+//! | `sweep`, `op` | | a request outside the protocol, sent while the node is synced |
+//! | `index` | | settings have changed, and every session is indexed by the new ones; at any time |
+//! | `compare` | | every session was compared by the new settings; `reconcile` replaces it |
+//! | `confirm` | | for a receipt: no revoked session is left; not from `index` to a comparison |
+//! | `down` | | the connection has ended, or could not be made |
 //!
 //! A log is incomplete: it lacks the primary of a connection, and the time at which an answered
 //! request was sent. The checker therefore follows every node of the model that could have written
 //! the lines so far, under any of [`Rules::allowed`]. A line that none of these nodes can write is
-//! a violation. The model's one session stands for a session that stays open, so no key that the
-//! node reads covers it.
+//! a violation. The model's only session stands for a session that stays open. In every answer that
+//! the checker assumes, the session is therefore not revoked.
 //!
 //! The checker assumes one thing: if the set-up with a new primary is interrupted, the node does
-//! not return to the previous one. It cannot check rules that leave no trace in the order of steps:
-//! M1, M3, M4, M6, M12, M15, M16, M19 to M30, M33, M34 and M36 to M38.
+//! not return to the previous primary. The checker cannot check rules that leave no trace in the
+//! order of steps: M1, M3, M4, M6, M12, M15, M16, M19 to M30, M33, M34 and M36 to M38.
 
 use std::collections::HashSet;
 
@@ -50,7 +48,7 @@ mod step;
 #[cfg(test)]
 mod tests;
 
-/// Number of steps before a violation that are printed.
+/// Maximum number of log lines that a [`Violation`] shows before its own line.
 const TOLD: usize = 8;
 
 /// Summary of a log that the model allows.
@@ -80,17 +78,17 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {number} of the log: {problem}: {line}\nafter:\n{}", .before.join("\n"))]
 pub struct Violation {
-    /// Number of the line, from 1.
+    /// Number of the line in the log, counted from 1.
     pub number: usize,
-    /// The line.
+    /// The text of the line.
     pub line: String,
-    /// The violation.
+    /// A description of the violation.
     pub problem: String,
-    /// The last steps before the line.
+    /// The last lines about the protocol before the line.
     pub before: Vec<String>,
 }
 
-/// Compares a node's log with the model, from the node's start on.
+/// Compares a node's log with the model. The log begins with the start of the node.
 pub fn check<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Summary, Violation> {
     let mut candidates: HashSet<Candidate> =
         Rules::allowed().into_iter().map(Candidate::new).collect();
@@ -118,7 +116,8 @@ pub fn check<'a>(lines: impl IntoIterator<Item = &'a str>) -> Result<Summary, Vi
     Ok(summary)
 }
 
-/// The nodes that can be in the log's state after this step.
+/// The candidates after a line that logs `step` in `generation`. The error says why no candidate
+/// can log this line.
 fn follow(
     candidates: &HashSet<Candidate>,
     step: Step,
@@ -128,11 +127,15 @@ fn follow(
     let current = generations.next().unwrap_or_default();
     match step {
         Step::Connect if generation <= current => {
-            return Err(format!("generation {generation} after {current}"));
+            return Err(format!(
+                "generation {generation} does not follow {current}: each `connect` has a greater one"
+            ));
         }
         Step::Connect => {}
         _ if generation != current => {
-            return Err(format!("generation {generation} in generation {current}"));
+            return Err(format!(
+                "the step has generation {generation}, but the node's generation is {current}"
+            ));
         }
         _ => {}
     }
@@ -174,14 +177,14 @@ struct Candidate {
     node: Node,
     /// True if Redis has turned tracking on.
     tracking: bool,
-    /// Requests without an answer yet, oldest first.
+    /// Unanswered requests, oldest first.
     awaited: Vec<Request>,
     /// True if the node has become synced and has not logged `synced` yet.
     unannounced: bool,
 }
 
-/// The primary of a candidate's connection. A known primary with a different value stands for any
-/// other primary.
+/// The primary of every candidate's connection. A candidate whose `known_primary` is `None` stands
+/// for a node that was last synced with any other primary, or with none.
 const PRIMARY: Primary = Primary {
     server: 0,
     incarnation: 0,
@@ -243,7 +246,8 @@ impl Candidate {
             .collect()
     }
 
-    /// This candidate, and the candidates that it can turn into without a line in the log.
+    /// This candidate, and every candidate that it can become without a line in the log: by sending
+    /// a request, or by dropping an answer.
     fn unlogged(self) -> Vec<Self> {
         let mut all = vec![self];
         let mut at = 0;
@@ -284,7 +288,8 @@ impl Candidate {
         vec![connected, elsewhere]
     }
 
-    /// The candidates after a connection that could not be made, if the node is down.
+    /// The candidates after the end of the connection. If there is no connection, an attempt to
+    /// connect has failed.
     fn down(&self) -> Vec<Self> {
         let mut down = self.clone();
         down.node.disconnect();
@@ -326,7 +331,8 @@ impl Candidate {
         }
         let pushed = pushed.settled();
         if self.unannounced && message == Some(Message::NullPush) {
-            // If the push came before the barrier's answer, the node was never synced.
+            // If the null push came before the barrier's answer, the node was never synced with
+            // this primary.
             let mut unknown = pushed.clone();
             unknown.node.known_primary = None;
             return vec![pushed, unknown];
@@ -335,7 +341,7 @@ impl Candidate {
     }
 
     /// The candidates after a step outside the protocol. A node takes such a step while it is
-    /// synced. The answer may arrive after a null push.
+    /// synced. The answer to the step's request may arrive after a null push.
     fn unchanged(&self) -> Vec<Self> {
         let answered = self.node.phase == Phase::Synced || self.node.restarting;
         answered.then(|| self.clone()).into_iter().collect()
@@ -349,7 +355,8 @@ impl Candidate {
         vec![indexed]
     }
 
-    /// The candidates after a comparison outside the protocol, in any number of requests.
+    /// The candidates after the comparison that follows a reload. The node may have sent any number
+    /// of requests for it.
     fn compared(&self) -> Vec<Self> {
         if !self.node.is_comparison_due(&self.rules) {
             return Vec::new();
@@ -386,7 +393,8 @@ impl Candidate {
         self.unannounced = is_synced && (self.unannounced || !was_synced);
     }
 
-    /// This candidate, without state that does not affect its steps.
+    /// This candidate without state that has no effect on its steps, so that equal candidates are
+    /// merged.
     fn settled(mut self) -> Self {
         self.node.session.suspended = false;
         self

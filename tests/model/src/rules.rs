@@ -23,7 +23,7 @@ pub struct Rules {
     pub heed_loss: bool,
     /// M8: the floor becomes visible together with the new epoch, not after it.
     pub floor_with_epoch: bool,
-    /// M9: the heartbeat uses the connection with the pushes.
+    /// M9: the heartbeat uses the connection on which pushes arrive.
     pub one_connection: bool,
     /// M11: one more round trip follows the heartbeat before the lease is renewed.
     pub barrier: bool,
@@ -65,8 +65,9 @@ pub struct Rules {
     /// end of the lease at the write. A heartbeat after the revocation may have renewed the later
     /// lease.
     pub fence_from_acceptance: bool,
-    /// M24: Redis' time counts from the receipt of its answer, not from the sending of the
-    /// question. Otherwise a deadline is late by the duration of the round trip.
+    /// M24: the time that Redis sends counts from the moment at which the node receives the answer,
+    /// not from the moment at which the node sent the request. Otherwise a deadline is late by the
+    /// duration of the round trip.
     pub fence_from_receipt: bool,
     /// M25: the deadline is computed with the clock of the server that executes the publication. If
     /// the clock of another server is used and is ahead, the deadline is late by the difference.
@@ -84,8 +85,9 @@ pub struct Rules {
     /// sent after it had noticed the stall. The answer to an earlier heartbeat may be in the socket
     /// before the push.
     pub prove_after_stall: bool,
-    /// M29: a lease that was loaded before a stall is void after it. Otherwise a frame that was
-    /// about to be written is written when the node continues, before it has noticed anything.
+    /// M29: a lease that was loaded before a stall is void after the stall. Otherwise a frame that
+    /// was about to be written is written when the node continues, before the node has noticed the
+    /// stall.
     pub void_loaded_leases: bool,
 
     /// M30: when settings change, open sessions are indexed by their new keys. Otherwise neither a
@@ -95,7 +97,7 @@ pub struct Rules {
     /// written before the change, or during the indexing, is never found.
     pub compare_after_reload: bool,
     /// M32: indexing comes first, comparing second. In the other order, a revocation that is
-    /// written between the two is never found: the comparison is over, and the push of the
+    /// written between the two steps is never found: the comparison is over, and the push of the
     /// revocation finds no session yet.
     pub index_before_comparing: bool,
     /// M33: sessions that are being admitted are indexed and compared too. Otherwise a session
@@ -123,8 +125,9 @@ pub struct Rules {
     /// R1: the node's generation is compared again when a session is activated.
     pub recheck_generation: bool,
 
-    /// V1 if this is off: the node may send a heartbeat while the GET for a pushed key is not sent
-    /// or not answered yet. The sessions that the key may concern are suspended meanwhile.
+    /// V1 is taken if this is false: the node may then send a heartbeat while the GET for a pushed
+    /// key is not sent or not answered yet. The sessions that the key may concern are suspended
+    /// meanwhile.
     pub heartbeat_waits: bool,
     /// V2: a null push during the wait for an answer does not end the connection: the node drops
     /// the answer and reads the epoch again.
@@ -136,8 +139,8 @@ pub struct Rules {
     /// V5: every known revocation is re-asserted after a loss even with `reauth`, although the
     /// floor covers it.
     pub reassert_with_floor: bool,
-    /// V6: an admission uses its own connection, which may lead to another
-    /// primary than the one that the node is synced with.
+    /// V6: an admission uses its own connection, which may lead to a primary with which the node is
+    /// not synced.
     pub admission_apart: bool,
     /// V7: an admission is also denied by revocations that the node knows, not only by Redis.
     pub admission_remembers: bool,
@@ -150,30 +153,30 @@ pub struct Rules {
 pub enum OnDataLoss {
     /// The node writes back the revocations that it knows.
     Reassert,
-    /// The node also requires every older token to be renewed.
+    /// The node raises a floor: every token from before the loss must be renewed.
     Reauth,
 }
 
-/// The time at which a node forgets a revocation whose key was pushed and is missing, because it
-/// was lifted or lost.
+/// The time at which a node forgets a revocation whose key was pushed and is missing, because the
+/// key was deleted or lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Forgetting {
     /// Never. The model does not limit a node's memory.
     Never,
-    /// With the answer that shows that the key is missing.
+    /// At the answer that shows that the key is missing.
     AtOnce,
-    /// With the answer to a later heartbeat, if no null push has arrived before it.
+    /// At the answer to a later heartbeat, if no null push has arrived before that answer.
     AfterHeartbeat,
 }
 
 /// Treatment of keys that are pushed during set-up, before sessions were compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PushedInSetup {
-    /// The comparison answers for them, so the node sends no separate request.
+    /// The comparison covers the pushed keys, so the node sends no separate request.
     Answered,
-    /// The node asks for them after the comparison, before the heartbeat.
+    /// The node asks for the pushed keys after the comparison, before the heartbeat.
     AskedFirst,
-    /// The node asks for them when it is synced. Sessions stay suspended until then.
+    /// The node asks for the pushed keys when it is synced. The sessions stay suspended until then.
     AskedLater,
 }
 
@@ -231,8 +234,8 @@ impl Rules {
         }
     }
 
-    /// Every protocol that a node may use: the specified protocol under each policy, and the same
-    /// with every combination of the liberties V2 to V5.
+    /// Every protocol that a node may use: the specified protocol under each policy, combined with
+    /// every set of the liberties V2 to V5.
     pub fn allowed() -> Vec<Self> {
         let mut allowed = Vec::new();
         for on_data_loss in [OnDataLoss::Reassert, OnDataLoss::Reauth] {

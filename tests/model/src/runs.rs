@@ -54,13 +54,13 @@ pub enum Part {
     Extras,
     /// One rule removed at a time.
     Removals,
-    /// Rules that the protocol could do without.
+    /// Single rules whose removal breaks no invariant.
     Redundant,
     /// The liberties V1 to V7, all at once.
     Allowed,
     /// Single liberties, including some that a node may not take.
     Liberties,
-    /// Properties that are not promised, with the reason.
+    /// Properties that the protocol does not promise. The search finds the steps that violate them.
     NotPromised,
     /// Streams as specified.
     Streams,
@@ -75,7 +75,7 @@ pub enum Part {
 /// Expected result of a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// Every invariant holds, and every event that should be possible is possible.
+    /// Every invariant holds, and every state that must be reachable is reached.
     Holds,
     /// Every invariant holds, but no node connects often enough to deliver again after a reconnect.
     HoldsWithoutResuming,
@@ -90,7 +90,7 @@ pub enum Expect {
 pub enum Depth {
     /// All states within the bounds.
     All,
-    /// Until the first violation.
+    /// The states until the first violation.
     FirstViolation,
     /// All states, and then for each violated invariant the fewest steps that lead to a violation.
     Shortest,
@@ -105,7 +105,7 @@ pub struct Findings {
     pub elapsed: Duration,
     /// The violated invariants, each with the steps that lead to the violation.
     pub violations: Vec<(&'static str, Vec<String>)>,
-    /// The events that should be possible but are not.
+    /// The properties that must hold in at least one state but hold in none.
     pub unreached: Vec<&'static str>,
     /// True if the findings are as expected.
     pub as_expected: bool,
@@ -136,8 +136,8 @@ impl Part {
 }
 
 impl Run {
-    /// True if CI runs the search: it takes only seconds, and is about the protocol as specified or
-    /// about a single removed rule.
+    /// True if CI runs the search: it has one node and takes only seconds, and its part is neither
+    /// `Liberties` nor `NotPromised`.
     pub fn is_in_ci(&self) -> bool {
         let about_others = matches!(self.part, Part::Liberties | Part::NotPromised);
         let takes_long = self.part == Part::StreamsInDepth;
@@ -155,7 +155,7 @@ impl Run {
         }
     }
 
-    /// Searches with this many threads.
+    /// Runs the search. A search of the revocation protocol uses `threads` threads.
     pub fn search(&self, threads: usize, depth: Depth) -> Findings {
         match &self.searched {
             Searched::Protocol(protocol) => self.search_in(protocol, threads, depth),
@@ -219,7 +219,7 @@ impl Run {
 }
 
 /// The fewest steps to a state in which `property` does not hold. `steps` leads to such a state,
-/// but the checker stores the last found steps, not the fewest.
+/// but need not be the shortest path: the checker stores the path that it found last.
 fn shortest<M>(
     model: &M,
     threads: usize,
@@ -234,7 +234,8 @@ where
     let mut too_few = 0;
     while too_few + 1 < steps.len() {
         let most = too_few.midpoint(steps.len());
-        // The bound counts states instead of steps, and the checker stops before the last state.
+        // `target_max_depth` counts states, which are one more than the steps, and the checker
+        // stops before the last state.
         let checker = model.clone().checker().threads(threads);
         let checker = checker.target_max_depth(most + 2).spawn_bfs().join();
         match checker.discoveries().remove(property) {

@@ -10,11 +10,11 @@ pub struct Server {
     pub revoked: bool,
     /// True if the key exists in its other spelling. A key is spelled readably or as a digest.
     pub respelt: bool,
-    /// True if the floor exists. It covers every token of the model.
+    /// True if the floor exists. The floor covers every token of the model.
     pub floor: bool,
-    /// The epoch.
+    /// The epoch of the server's data.
     pub epoch: Option<Epoch>,
-    /// Number of starts. Connections to an earlier start are dead.
+    /// Number of restarts. Connections from before the last restart are dead.
     pub incarnation: u8,
     /// True if the server refuses writes, because it is demoted or without its replicas.
     pub fenced: bool,
@@ -23,11 +23,11 @@ pub struct Server {
 /// Effect of a request besides its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// No effect that other nodes notice.
+    /// No effect outside the server's own data.
     None,
     /// Tracking is on for the connection that asked.
     TrackingOn,
-    /// The revocation must be written.
+    /// The revocation's key is written to the server.
     Revoke,
 }
 
@@ -44,7 +44,7 @@ impl Server {
         }
     }
 
-    /// True if a session whose keys are read here is revoked.
+    /// True if a session is revoked by the data of this server.
     pub(crate) fn revokes(&self) -> bool {
         self.revoked || self.respelt || self.floor
     }
@@ -81,8 +81,8 @@ impl Server {
         self.lose_key();
     }
 
-    /// Executes a request of a node. The effect of some requests depends on the node's knowledge of
-    /// the revocation.
+    /// Executes a request of a node. `node_has_seen` is true if the node knows of the revocation,
+    /// and can therefore re-assert it.
     pub(crate) fn execute(
         &mut self,
         request: Request,

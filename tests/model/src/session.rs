@@ -11,9 +11,10 @@ pub struct Session {
     pub registered: bool,
     /// True if the session was found revoked by a step other than its own admission.
     pub revoked: bool,
-    /// True if the session waits for the answer to a push.
+    /// True if nothing is delivered to the session until a pushed key has been read.
     pub suspended: bool,
-    /// True if the session's keys were read after the revocation was committed, and not found.
+    /// True if the session's keys were read after the revocation was committed, and the revocation
+    /// was not found.
     pub read_stale: bool,
 }
 
@@ -33,7 +34,8 @@ pub enum Stage {
     Pending,
     /// The session's keys have been read, and its record has been written (A6).
     Read {
-        /// True if these keys deny the session.
+        /// True if the session must be denied: its keys are revoked, Redis refused to write its
+        /// record, or (V7) the node knows of the revocation.
         denied: bool,
     },
     /// The session is active, so the node delivers to it (A7).
@@ -73,8 +75,8 @@ impl Session {
         }
     }
 
-    /// Drops the denial that the admission has read, because the data of the primary may have
-    /// changed since.
+    /// If the admission has read a denial, voids the generation of that read, so that the node does
+    /// not take the denial for a known revocation. The data of the primary may have changed since.
     pub(crate) fn forget_denial(&mut self) {
         if self.stage == (Stage::Read { denied: true }) {
             self.generation = 0;

@@ -1,11 +1,11 @@
 //! Stalls: a process does not run for a time shorter than the lease, and then continues without
 //! notice.
 //!
-//! Pushes that arrived meanwhile wait in its socket. The node may do something else before it reads
-//! them: another task may write `connected` to a session whose revocation is in the socket, while
-//! the lease still lasts. A node that notices that it did not run therefore gives up its lease. It
-//! waits until Redis has answered a heartbeat and a barrier that the node sent after it noticed the
-//! stall. Every earlier push arrives before these answers.
+//! Pushes that arrive during the stall wait in a socket of the process. Before the node reads the
+//! pushes, another of its tasks may write `connected` to a session whose revocation is in the
+//! socket, while the lease still lasts. A node that notices that it did not run therefore gives up
+//! its lease. It waits until Redis has answered a heartbeat and a barrier that the node sent after
+//! it noticed the stall. Every earlier push arrives before these answers.
 //!
 //! Only some searches have stalls in their state.
 
@@ -18,8 +18,8 @@ use crate::rules::Rules;
 pub enum Stall {
     /// The node does not run.
     Stopped,
-    /// The node runs again, and has noticed the stall. Heartbeats that were sent earlier prove
-    /// nothing.
+    /// The node runs again, and has noticed the stall. The answer to a heartbeat that was sent
+    /// before proves nothing.
     Found,
     /// The node has sent a heartbeat since it noticed the stall.
     Asked,

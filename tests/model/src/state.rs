@@ -16,15 +16,17 @@ pub struct State {
     pub current: usize,
     /// The nodes.
     pub nodes: Vec<Peer>,
-    /// Number of each event so far, for events with a bound.
+    /// Number of times that each bounded event has happened so far.
     pub happened: Events,
-    /// Number of ticks since the revocation was committed permanently on the primary.
+    /// Number of ticks since the revocation was committed; `None` while the primary lacks the
+    /// revocation's key.
     pub revoked_for: Option<u8>,
     /// Number of ticks since a committed revocation was lost with the data.
     pub lost_for: Option<u8>,
     /// True if a session became active although its keys were read after the revocation.
     pub admitted_late: bool,
-    /// True once an item of a session took effect later than a lease after the revocation.
+    /// True once an outgoing item took effect although the revocation was too old for it: a lease
+    /// old, or a tick old if [`Extras::timely`] is set.
     pub took_effect_late: bool,
     /// True once a publication took effect although its publisher was told that it would not.
     pub took_effect_after_all: bool,
@@ -35,7 +37,7 @@ pub struct State {
 pub struct Peer {
     /// The node.
     pub node: Node,
-    /// The node's connection.
+    /// The node's control connection.
     pub connection: Option<Connection>,
     /// The node's outgoing item.
     pub outgoing: Option<Outgoing>,
@@ -227,7 +229,7 @@ impl Peer {
         }
     }
 
-    /// Handles a connection that was closed, or found broken.
+    /// Handles the end of the control connection.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
         self.node.disconnect();

@@ -4,7 +4,7 @@
 //! channel's stream. It has one node, with a link, a window, at most one read under way and the
 //! subscriptions of its sessions. Clients subscribe with any position that some client has
 //! received. The control protocol belongs to the other model. In this model a heartbeat renews the
-//! lease, and finds the revocation if it was written before the heartbeat. A push finds the
+//! lease, and finds a revocation that was written before the heartbeat. A push may find a
 //! revocation sooner. A new generation or a null push notifies the node of a loss.
 //!
 //! A search has at most three publications and two sessions. Each of these events occurs at most
@@ -15,8 +15,9 @@
 //! A read returns all stored publications.
 //!
 //! The checks compare the frames of a client with the channel's publications when the frames are
-//! written. Each position has a line of history, which no part of the system can read. The line
-//! shows if two positions with the same epoch and offset are the same position.
+//! written. Each position carries the number of its history (`line`), which no part of the system
+//! can read. Two positions with the same epoch and offset are the same position only if their lines
+//! are equal.
 
 mod actions;
 mod events;

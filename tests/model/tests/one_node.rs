@@ -1,11 +1,11 @@
-//! The searches that take only seconds. Each must have the expected result in its row.
+//! The searches that take only seconds. Each search must have the result that `Run::expect` states.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use curfew_model_check::runs::{self, Depth, Expect, Part, Run};
 
-/// Runs the searches of CI in these parts, one search on each core at a time.
+/// Runs the searches of CI in these parts. Each core runs one search at a time.
 fn search(parts: &[Part]) {
     let chosen = |run: &Run| run.is_in_ci() && parts.contains(&run.part);
     let runs: Vec<Run> = runs::all().into_iter().filter(chosen).collect();
@@ -31,7 +31,7 @@ fn check(run: &Run) {
     let findings = run.search(1, depth);
     assert!(
         findings.as_expected,
-        "{} ({}): expected that it {:?}, found {findings:#?}",
+        "{} ({}): expected {:?}, found {findings:#?}",
         run.id, run.title, run.expect
     );
 }

@@ -26,10 +26,11 @@ pub use liveness::{begin_probe, liveness, records};
 pub use lobby::{lobby, notes};
 use timeline::{Kind, Line, Timeline};
 
-/// A broken promise.
+/// A promise that a run has broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The name of the promise: `R1` to `R8`, or a property of the model.
+    /// The name of the promise in the README's table: `R1` to `R8`, a property of the model, or a
+    /// word such as `expiry`.
     pub promise: &'static str,
     /// Time of the violation.
     pub at: Duration,
@@ -46,14 +47,14 @@ impl fmt::Display for Violation {
 /// Time within which a running node with a working link to Redis must end a revoked session.
 const PROMPTLY: Duration = Duration::from_millis(700);
 
-/// Shortest stop that a node must notice. It is a tenth of the lease plus the interval of the signs
-/// of life.
+/// Shortest stop of its process that a node must notice: a tenth of the lease, plus some time
+/// because the node looks for stops at intervals.
 const NOTICED: Duration = Duration::from_millis(400);
 
 /// Longest time for which a push is in flight on a link without faults.
 const ON_ITS_WAY: Duration = Duration::from_millis(60);
 
-/// Time after which every node must know that a wall clock is wrong.
+/// Time within which a node must notice that its wall clock was set.
 const COMPARED: Duration = Duration::from_secs(4);
 
 /// Longest time between the end of `backend.grace` and the end of a session.
@@ -67,7 +68,7 @@ pub fn session_of(wire: &Wire) -> Option<SessionId> {
     Timeline::of(wire).session
 }
 
-/// Finds events that the promises exclude.
+/// Returns the events of a run that the promises exclude.
 pub fn safety(record: &Record) -> Vec<Violation> {
     let lines: BTreeMap<ConnectionId, Timeline<'_>> = record
         .wires
@@ -139,13 +140,16 @@ impl Check<'_> {
         if !line.kind.is_access() {
             return;
         }
-        // R2: a delivery requires a heartbeat that Redis has executed.
+        // R2: a delivery requires a heartbeat that Redis has executed less than a lease before.
         let beats = self.beats.get(&wire.node).map_or(&[][..], Vec::as_slice);
         let last = beats.partition_point(|beat| *beat <= line.at);
         let last = beats[..last].last();
         let leased = last.is_some_and(|beat| line.at < *beat + LEASE);
         if !leased {
-            report("R2", "no heartbeat within the lease".to_owned());
+            report(
+                "R2",
+                "Redis executed no heartbeat of the process within the lease".to_owned(),
+            );
         }
         let tokens = timeline.in_force(line.at);
         if let Some(token) = tokens.last() {
@@ -181,8 +185,8 @@ impl Check<'_> {
         }
     }
 
-    /// The period in which a ban covered a session with these tokens on its node, by the settings
-    /// in force at `at`.
+    /// The period in which `ban` covers a session with `tokens`, by the settings in force at `at`
+    /// on the session's node; `None` if the ban does not cover the session by `at`.
     fn in_force(
         &self,
         ban: &Ban,
@@ -227,7 +231,7 @@ impl Check<'_> {
     }
 
     /// The time by which a running node must have ended a session that was revoked at `from`;
-    /// `None` if the node had trouble in between.
+    /// `None` if trouble with the node's link to Redis may have delayed the revocation.
     fn promptly(&self, node: usize, from: Duration) -> Option<Duration> {
         let mut by = from + PROMPTLY;
         let concerned = |of: Option<usize>| of.is_none_or(|of| of == node);
@@ -242,8 +246,9 @@ impl Check<'_> {
             }
             let noticed = trouble.until - trouble.from >= NOTICED;
             by = if noticed && trouble.until >= from + ON_ITS_WAY {
-                // The stop ends at `until`, and the node's first write may follow in the same
-                // instant, which must not count.
+                // After a stop that it has noticed, the node must write nothing more to the
+                // session. Its first write may follow in the instant at which the stop ends, so
+                // `by` lies just before that instant.
                 trouble.until.saturating_sub(Duration::from_nanos(1))
             } else {
                 trouble.until + PROMPTLY
@@ -281,7 +286,7 @@ impl Check<'_> {
         if wall >= ends + Duration::from_secs(1) {
             report(
                 "expiry",
-                format!("the token ended at {ends:?}, the clock shows {wall:?}"),
+                format!("the token ended at {ends:?}, but the node's clock shows {wall:?}"),
             );
         }
         // The longest lifetime that the token could have left when it was accepted. It is computed
@@ -298,11 +303,14 @@ impl Check<'_> {
             .unwrap_or_default();
         let left = ends.saturating_sub(earliest);
         if line.at > accepted_by + left + Duration::from_secs(1) {
-            report("expiry", format!("{left:?} were left at {accepted_by:?}"));
+            report(
+                "expiry",
+                format!("the token had only {left:?} left at {accepted_by:?}"),
+            );
         }
     }
 
-    /// The time by a node's wall clock.
+    /// The time that a node's wall clock shows at `at`.
     fn wall(&self, node: usize, at: Duration) -> Duration {
         let clocks = self.record.clocks.iter();
         let mut of_node = clocks.filter(|(of, set, _)| *of == node && *set <= at);
@@ -314,7 +322,7 @@ impl Check<'_> {
         }
     }
 
-    /// R8: a refusal blames a token only for the token's fault.
+    /// R8: a node refuses a token only for a fault of the token itself.
     fn refusal(
         &self,
         timeline: &Timeline<'_>,
@@ -334,7 +342,7 @@ impl Check<'_> {
                 covers || matches!(&ban.target, Target::Tenant(tenant) if *tenant == token.tenant)
             };
             if !self.record.bans.iter().any(named) {
-                report("R8", "nothing revokes it".to_owned());
+                report("R8", "no revocation covers the token".to_owned());
             }
             return;
         }
@@ -357,7 +365,7 @@ impl Check<'_> {
                 && trouble.until >= since
         });
         if good && steady && (right || (skewed && !bad)) {
-            report("R8", "the token is good".to_owned());
+            report("R8", "the node refused a valid token".to_owned());
         }
     }
 
@@ -383,7 +391,7 @@ impl Check<'_> {
                     promise: "R2, grace",
                     at: by,
                     what: format!(
-                        "client {} of process {node} is not closed, whose last heartbeat was at {beat:?}",
+                        "client {} is not closed, although process {node} sent its last heartbeat at {beat:?}",
                         timeline.wire.client
                     ),
                 });
@@ -391,8 +399,8 @@ impl Check<'_> {
         }
     }
 
-    /// Each publisher's messages arrive in order, and each once. Publications without the answer
-    /// `ok` are an exception: they may arrive after newer publications.
+    /// The messages of a publisher in a channel arrive in order, and each arrives once.
+    /// Publications that were not answered with `ok`, or were sent twice, are not checked.
     fn order(&self, timeline: &Timeline<'_>, found: &mut Vec<Violation>) {
         let mut last: BTreeMap<(ConnectionId, usize), u64> = BTreeMap::new();
         for line in timeline
@@ -416,7 +424,7 @@ impl Check<'_> {
                     promise: "order",
                     at: line.at,
                     what: format!(
-                        "{number}, sent at {:?} and executed at {:?}, after {before:?} to client {}",
+                        "publication {number}, sent at {:?} and executed at {:?}, follows {before:?} to client {}",
                         published.sent_at, published.executed, timeline.wire.client
                     ),
                 });
@@ -430,7 +438,7 @@ fn shown(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }
 
-/// The number of the command that a frame answers; `None` if it answers none.
+/// The number of the command that a frame answers; `None` if the frame answers no command.
 fn number_of(payload: &[u8]) -> Option<u64> {
     let name = br#""id":"#;
     let at = payload.windows(name.len()).position(|part| part == name)? + name.len();

@@ -21,17 +21,17 @@ use stream::is_keyed;
 /// The secret of the issuer.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// The channels.
+/// The channels to which clients subscribe and publish. Only some runs have the last one.
 pub const CHANNELS: [&str; 3] = ["room:1", "room:zoë", "vault"];
 
-/// The channel with presence, if the run has one.
+/// The channel with presence, if the run has presence.
 pub const LOBBY: &str = "lobby";
 
 /// The index in `CHANNELS` of the channel that may have a stream.
 pub const STREAM: usize = 1;
 
-/// The index in `CHANNELS` of the channel whose subscriptions have tokens, if the run has one. It
-/// is the last index.
+/// The index in `CHANNELS` of the channel whose subscriptions have tokens of their own, if the run
+/// has this channel. It is the last index.
 pub const VAULT: usize = 2;
 
 /// All users. Names are compared byte for byte.
@@ -43,7 +43,7 @@ pub const TENANTS: [&str; 2] = ["acme", "Zürich"];
 /// Time after which a session counts as established.
 const LASTED: Duration = Duration::from_secs(5);
 
-/// Longest time until a client is served again, after an established session or subscription has
+/// Longest time until a client has service again after an established session or subscription has
 /// ended.
 const BACK: Duration = Duration::from_secs(2);
 
@@ -69,12 +69,12 @@ pub struct Client {
     asked: BTreeMap<u64, Asked>,
     count: u64,
     paused: bool,
-    /// True if the client only stays connected and does nothing.
+    /// True if the client only asks for service, and publishes nothing new.
     pub quiet: bool,
     /// The lifetime of the client's tokens, in seconds.
     pub lifetime: u64,
     token: Option<Token>,
-    /// The received publications, by number.
+    /// The received publications: the connection and the number of each.
     pub heard: Vec<(ConnectionId, u64)>,
     /// The client's position in the channel with a stream.
     pub place: Option<Place>,
@@ -147,7 +147,7 @@ impl Client {
         }
     }
 
-    /// True if the connection is this client's and its session is established.
+    /// True if the client's session on `connection` counts as established.
     fn lasted(&self, connection: ConnectionId) -> bool {
         self.open() == Some(connection) && elapsed() >= self.opened_at + LASTED
     }
@@ -157,12 +157,12 @@ impl Client {
         elapsed() < self.back_by
     }
 
-    /// The client's token while it is connected.
+    /// The token that the client has sent last.
     pub fn token(&self) -> Option<&Token> {
         self.token.as_ref()
     }
 
-    /// Performs the client's next action, and schedules the one after it.
+    /// Performs the client's next action, and schedules the action after it.
     pub fn act(world: &mut World, client: usize) {
         let now = elapsed();
         if world.clients[client].due > now {
@@ -180,7 +180,7 @@ impl Client {
         Self::again(world, client, Duration::from_millis(wait));
     }
 
-    /// Schedules the client's next action, and cancels any other.
+    /// Schedules the client's next action, and cancels an action that was scheduled before.
     pub fn again(world: &mut World, client: usize, wait: Duration) {
         world.clients[client].due = elapsed() + wait;
         world.after(wait, Event::Client(client));
@@ -236,9 +236,9 @@ impl Client {
             "exp": token.expires_at,
         });
         let key = MintKey::Secret(SECRET.as_bytes().to_vec());
-        let mut claims = claims.as_object().expect("an object").clone();
-        claims.extend(more.as_object().expect("an object").clone());
-        let written = mint(&claims, None, Algorithm::HS256, &key).expect("the key fits");
+        let mut claims = claims.as_object().expect("claims are an object").clone();
+        claims.extend(more.as_object().expect("claims are an object").clone());
+        let written = mint(&claims, None, Algorithm::HS256, &key).expect("a secret fits HS256");
         (token, written)
     }
 
@@ -339,7 +339,7 @@ impl Client {
         world.random.u64(30..500)
     }
 
-    /// Publishes the next number.
+    /// Publishes a message with the next number.
     pub fn publish(world: &mut World, client: usize, connection: ConnectionId) {
         world.published += 1;
         let number = world.published;

@@ -13,13 +13,13 @@ pub struct Frame<'a> {
     pub whole: bool,
 }
 
-/// Opcode of text.
+/// Opcode of a text frame.
 pub const TEXT: u8 = 1;
-/// Opcode of a close.
+/// Opcode of a close frame.
 pub const CLOSE: u8 = 8;
-/// Opcode of a ping.
+/// Opcode of a ping frame.
 pub const PING: u8 = 9;
-/// Opcode of a pong.
+/// Opcode of a pong frame.
 pub const PONG: u8 = 10;
 
 /// The first frame in `bytes`; `None` if its head is incomplete.
@@ -52,7 +52,7 @@ pub fn of_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         short @ 0..=125 => frame.push(0x80 | short as u8),
         length => {
-            let length = u16::try_from(length).expect("clients send little");
+            let length = u16::try_from(length).expect("a client's frame is shorter than 64 KiB");
             frame.push(0x80 | 126);
             frame.extend(length.to_be_bytes());
         }

@@ -73,12 +73,15 @@ pub fn elapsed() -> Duration {
     now - start
 }
 
-/// Lets time pass while the caller stands still.
+/// Advances the virtual time while the caller does not run.
 pub fn pass(time: Duration) {
     let advance = pin!(time::advance(time));
     // The first poll moves the clock. A second poll would only report completion.
     let said = advance.poll(&mut Context::from_waker(Waker::noop()));
-    debug_assert!(said.is_pending(), "it yields once");
+    debug_assert!(
+        said.is_pending(),
+        "the first poll of `advance` does not complete"
+    );
 }
 
 /// Calls the watch, which may stop the running node.

@@ -39,7 +39,8 @@ fn number(text: &str) -> u64 {
         .unwrap_or_else(|_| panic!("{text:?} is not a number"))
 }
 
-/// Runs seeds, two at a time. With `find`, stops at the first seed whose run breaks a promise.
+/// Runs seeds, each in its own process, with two processes for each core. With `find`, stops at the
+/// first seed whose run breaks a promise.
 fn seeds(from: u64, count: u64, find: bool) -> ExitCode {
     let began = Instant::now();
     let jobs = thread::available_parallelism().map_or(1, usize::from);
@@ -89,7 +90,7 @@ struct RunSummary {
 }
 
 fn begin(plan: Plan) -> Child {
-    run_apart(move || apart(&plan)).expect("a process can be made")
+    run_apart(move || apart(&plan)).expect("this process can fork")
 }
 
 /// Runs a plan on a new thread, so that its hash tables get new seeds.
@@ -103,7 +104,7 @@ fn apart(plan: &Plan) -> Vec<u8> {
         ..
     }) = outcome
     else {
-        return b"0 0 0\npanicked".to_vec();
+        return b"0 0 0\nthe run panicked".to_vec();
     };
     let mut told = format!("{digest:016x} {frames} {publications}");
     for violation in violations {
@@ -115,7 +116,7 @@ fn apart(plan: &Plan) -> Vec<u8> {
 fn end(child: Child) -> RunSummary {
     let Ok(Some(result)) = child.result(PATIENCE) else {
         return RunSummary {
-            violations: vec!["the run came to no end".to_owned()],
+            violations: vec!["the run gave no result in time".to_owned()],
             ..RunSummary::default()
         };
     };
@@ -136,7 +137,8 @@ fn end(child: Child) -> RunSummary {
     }
 }
 
-/// Runs one seed and prints everything about it.
+/// Runs the plan of a seed without the acts in `without`. Prints the plan, the story and the
+/// violations.
 fn replay(seed: u64, without: &[usize]) -> ExitCode {
     let plan = without_acts(Plan::of(seed), without);
     println!("{plan}");
@@ -147,7 +149,8 @@ fn replay(seed: u64, without: &[usize]) -> ExitCode {
             .with_max_level(tracing::Level::DEBUG)
             .init();
     }
-    let outcome = thread::scope(|scope| scope.spawn(|| run(&plan)).join()).expect("it ran before");
+    let outcome = thread::scope(|scope| scope.spawn(|| run(&plan)).join())
+        .expect("the run has not panicked before");
     for (at, what) in &outcome.story {
         println!("{at:>12.3?} {what}");
     }
@@ -170,7 +173,7 @@ fn without_acts(mut plan: Plan, without: &[usize]) -> Plan {
     plan
 }
 
-/// Prints the seed's plan without the acts that are not needed to break the promise.
+/// Prints the seed's plan without the acts that are not needed to break a promise.
 fn shrink(seed: u64) -> ExitCode {
     let whole = Plan::of(seed);
     let broken = |without: &[usize]| {
@@ -178,7 +181,7 @@ fn shrink(seed: u64) -> ExitCode {
         !told.violations.is_empty()
     };
     if !broken(&[]) {
-        println!("seed {seed} breaks nothing");
+        println!("seed {seed} breaks no promise");
         return ExitCode::SUCCESS;
     }
     let mut without = Vec::new();

@@ -110,7 +110,7 @@ impl Process {
             clock: Arc::clone(&clock),
             metrics: Arc::clone(&metrics),
         };
-        let redis = Redis::start_over(parts, Some(Arc::new(RedisDial))).expect("the URL is one");
+        let redis = Redis::start_over(parts, Some(Arc::new(RedisDial))).expect("the URL is valid");
         let node = Node::start(
             id,
             hub,
@@ -132,7 +132,9 @@ impl Process {
         let channels = channels(plan);
         let context = Arc::new(Context {
             node,
-            authenticator: Arc::new(Authenticator::new(&auth, clock).expect("it is a good one")),
+            authenticator: Arc::new(
+                Authenticator::new(&auth, clock).expect("the configuration is valid"),
+            ),
             metrics: counted,
             settings: ArcSwap::from_pointee(session_settings(tenants, &channels)),
         });

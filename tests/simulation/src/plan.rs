@@ -34,15 +34,14 @@ pub struct Plan {
     /// True if the run continues until the records in Redis must be exact again. This wait takes
     /// most of a run's time.
     pub tidied: bool,
-    /// The number of publications that the stream of one channel stores. 0: no channel has a
+    /// The number of publications that the stream of one channel stores; 0 if no channel has a
     /// stream.
     pub history: u32,
     /// `limits.window_bytes`.
     pub window_bytes: usize,
-    /// True if there is a channel with presence, the lobby.
+    /// True if there is a lobby: a channel with presence.
     pub presence: bool,
-    /// True if there is a channel to which each client subscribes with a token of its own, the
-    /// vault.
+    /// True if there is a vault: a channel to which each client subscribes with a token of its own.
     pub vault: bool,
 }
 
@@ -111,11 +110,11 @@ pub enum Act {
     Flush,
     /// A node's wall clock is set to be this number of milliseconds ahead.
     Clock(usize, i64),
-    /// An operator writes a key.
+    /// An operator writes the key of a revocation.
     Ban(Whom, Written),
-    /// An operator deletes the keys of a ban of this target, in every spelling.
+    /// An operator deletes the key of a revocation, in every spelling.
     Lift(Whom),
-    /// A ban is written through a node's admin API.
+    /// A revocation is written through a node's admin API.
     Revoke(usize, Whom),
     /// A node gets other settings. The flag tells if sessions are revocable by tenant.
     Reload(usize, bool),
@@ -138,7 +137,7 @@ pub enum Whom {
     AllUntilNow,
 }
 
-/// The ways to write a key.
+/// The ways in which an operator writes the key of a revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// `SET key 1`, with the raw value in the name.
@@ -147,17 +146,17 @@ pub enum Written {
     Digest,
     /// The keys of `Plain` and of `Digest`.
     Both,
-    /// `SET`, with the current time as cutoff.
+    /// `SET key` with the current time as the cutoff.
     Cutoff,
     /// The key holds a hash.
     Hash,
-    /// By `RENAME` of another key.
+    /// `RENAME` of another key, which gets the name of the key.
     Rename,
-    /// `SET`, repeatedly.
+    /// `SET key 1`, several times in a row.
     Often,
 }
 
-/// Shortest time for which clients publish.
+/// Earliest end of the trouble of a run. Clients publish at least until then.
 const LEAST: Duration = Duration::from_secs(5);
 
 /// One third of the seeds has a channel with a stream, another third the lobby, and the last third
@@ -187,7 +186,7 @@ impl Plan {
             let at = FIRST + millis(random.u64(0..troubled_for));
             let kind = kinds[random.usize(..kinds.len())];
             acts.push((at, fault(&mut random, nodes, kind)));
-            // Operators' acts reveal most in the middle of a fault.
+            // An operator's act reveals most if a fault lasts at the time of the act.
             if random.u8(..) < 200 {
                 let near = millis(random.u64(0..3_000));
                 let at = if random.bool() {
@@ -297,7 +296,7 @@ impl Plan {
 }
 
 impl Act {
-    /// The plan's text, as a scenario contains it.
+    /// The act's text, as a scenario contains it.
     fn written(&self) -> String {
         let mut text = format!("{self:?}");
         for time in self.times().into_iter().filter(|time| !time.is_zero()) {
@@ -345,8 +344,8 @@ fn a_while(random: &mut Rng) -> Duration {
     })
 }
 
-/// Keeps a node away for so long that other nodes take it for dead. The node may crash as it comes
-/// back.
+/// Acts that stop a node or cut its link to Redis for so long that other nodes consider it dead.
+/// The node may crash at about the end of that time.
 fn absence(random: &mut Rng, nodes: usize) -> Vec<(Duration, Act)> {
     let node = random.usize(..nodes);
     let at = FIRST + millis(random.u64(0..4_000));

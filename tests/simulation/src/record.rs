@@ -19,9 +19,9 @@ pub use presence::{Entry, Listing, Presence, Visit};
 pub struct Record {
     /// Bytes that nodes wrote to clients.
     pub wires: BTreeMap<ConnectionId, Wire>,
-    /// The effects of Redis' commands, with the process that sent them.
+    /// The effects of Redis' commands, each with the process that sent the command.
     pub effects: Vec<(Duration, Option<usize>, Effect)>,
-    /// Revocations that operators wrote.
+    /// Revocations that operators wrote, directly or through a node's admin API.
     pub bans: Vec<Ban>,
     /// Revocations that were requested from a node's admin API and that are not written yet: their
     /// keys and targets.
@@ -42,11 +42,11 @@ pub struct Record {
     /// The losses of data: the time at which Redis returned, and the earlier time whose data it
     /// has.
     pub losses: Vec<(Duration, Duration)>,
-    /// Answers to revocations through a node.
+    /// Answers to revocations through a node's admin API.
     pub receipts: Vec<Receipt>,
-    /// Changes of settings, with their times and results.
+    /// Changes of settings, and starts of processes with their settings.
     pub reloads: Vec<Reload>,
-    /// The process behind each node id.
+    /// The process that has each node id.
     pub ids: BTreeMap<String, usize>,
     /// Times of crashes, by process.
     pub crashed: BTreeMap<usize, Duration>,
@@ -68,11 +68,11 @@ pub type Place = (String, u64);
 pub struct Wire {
     /// The process that wrote the bytes.
     pub node: usize,
-    /// The client.
+    /// The number of the client.
     pub client: usize,
     /// The written bytes.
     pub bytes: Vec<u8>,
-    /// The end of each write in `bytes`, and the start of its call.
+    /// For each write, its end in `bytes` and the time at which its call began.
     pub writes: Vec<(usize, Duration)>,
     /// Time at which either end closed the connection.
     pub ended_at: Option<Duration>,
@@ -90,7 +90,7 @@ pub struct Wire {
 /// A token that a client sent.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// Time at which the client sent it.
+    /// Time at which the client sent the token.
     pub sent_at: Duration,
     /// The token's user.
     pub user: String,
@@ -130,20 +130,20 @@ pub struct Ban {
     pub target: Target,
     /// Cutoff for the time of issue, in seconds since 1970; `None` covers all tokens.
     pub before: Option<u64>,
-    /// Time at which an operator deleted the key.
+    /// Time at which an operator deleted the key, or wrote it again.
     pub lifted_at: Option<Duration>,
 }
 
 /// A publication of a client.
 #[derive(Debug)]
 pub struct Published {
-    /// The connection on which the publication was sent.
+    /// The connection on which the publication was sent last.
     pub connection: ConnectionId,
     /// The channel's index.
     pub channel: usize,
-    /// Time at which the publication was sent.
+    /// Time at which the publication was sent first.
     pub sent_at: Duration,
-    /// `ok` or the code of the error.
+    /// The answer: `ok`, or the code of the error; `None` if there is no answer yet.
     pub answer: Option<String>,
     /// Times at which Redis executed the publication.
     pub executed: Vec<Duration>,
@@ -155,7 +155,7 @@ pub struct Published {
 /// A period of trouble.
 #[derive(Debug, Clone, Copy)]
 pub struct Trouble {
-    /// The process that had the trouble; `None` if all had it.
+    /// The process that had the trouble; `None` if all processes had it.
     pub node: Option<usize>,
     /// Start of the period.
     pub from: Duration,
@@ -165,7 +165,7 @@ pub struct Trouble {
     pub stopped: bool,
 }
 
-/// The answer to a revocation through a node.
+/// The answer to a revocation through a node's admin API.
 #[derive(Debug)]
 pub struct Receipt {
     /// Time of the answer.
@@ -178,10 +178,10 @@ pub struct Receipt {
     pub asked_at: Duration,
 }
 
-/// A change of settings.
+/// A change of settings, or the start of a process with its settings.
 #[derive(Debug)]
 pub struct Reload {
-    /// The process.
+    /// The process whose settings these are.
     pub node: usize,
     /// Time of the change.
     pub at: Duration,

@@ -66,7 +66,7 @@ pub struct Server {
     scripts: Scripts,
     /// The connection whose command runs.
     executing: Option<ConnectionId>,
-    /// Pushes to the connection whose command runs, after its reply.
+    /// Pushes to the connection whose command runs. They are sent after the reply of the command.
     deferred: Vec<u8>,
     /// Connections with output, in the order of their first output.
     noted: Vec<ConnectionId>,
@@ -80,7 +80,7 @@ pub struct Server {
     run_id: String,
     replication_id: String,
     started_at: Duration,
-    /// The fields of a hash that does not exist.
+    /// The empty fields that stand for a hash that does not exist.
     nothing: data::Fields,
 }
 
@@ -231,7 +231,7 @@ impl Server {
 
     // Time.
 
-    /// Time of the next expiry of a key. From then on no reader sees the key.
+    /// Time at which the next key expires. From this time on no reader sees the key.
     pub fn next_expiry(&self) -> Option<Duration> {
         if self.replica {
             return None;
@@ -258,7 +258,7 @@ impl Server {
     }
 
     /// Restarts the process. Every connection is closed, the server has new ids and no scripts, and
-    /// its data is `data` or nothing.
+    /// its data is `data`, or no data if `data` is `None`.
     pub fn restart(&mut self, data: Option<Snapshot>, now: Duration) {
         self.farewells.clear();
         self.noted.clear();
@@ -274,7 +274,8 @@ impl Server {
         self.started_at = now;
     }
 
-    /// Refuses commands that take memory from now on, or accepts them again.
+    /// If `out` is true, commands that take memory are refused from now on. If `out` is false, they
+    /// are accepted again.
     pub fn set_out_of_memory(&mut self, out: bool) {
         self.out_of_memory = out;
     }

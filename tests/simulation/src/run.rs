@@ -19,7 +19,7 @@ use crate::record::{Ban, Target};
 use crate::world::{ConnectionId, Event, Machine, Shared, World};
 
 /// Time within which everything must work again after the last fault: a node finds Redis, clients
-/// of closed sessions reconnect, and a process that ended is forgotten.
+/// of closed sessions reconnect, and Redis no longer lists a process that ended.
 pub const RECOVERY: Duration = Duration::from_secs(14);
 
 /// Time within which the records in Redis must be exact again.
@@ -37,7 +37,7 @@ pub struct Outcome {
     pub digest: u64,
     /// The story of the run, for people.
     pub story: Vec<(Duration, String)>,
-    /// The number of frames that nodes wrote.
+    /// The number of writes of nodes to clients.
     pub frames: usize,
     /// The number of publications that Redis executed.
     pub publications: usize,
@@ -53,7 +53,7 @@ pub fn run(plan: &Plan) -> Outcome {
         .enable_time()
         .start_paused(true)
         .build()
-        .expect("a runtime without I/O needs nothing");
+        .expect("a runtime without I/O can be built");
     let outcome = runtime.block_on(play(plan));
     // The runtime is not dropped. The remaining parts of the nodes end with the process.
     std::mem::forget(runtime);
@@ -129,7 +129,7 @@ async fn play(plan: &Plan) -> Outcome {
     }
 }
 
-/// Ends all disturbances: clients only ask for service from now on, and every clock is correct.
+/// Ends all disturbances. From now on clients only ask for service, and every clock is correct.
 fn calm(shared: &Shared) {
     let mut world = shared.world();
     for client in 0..world.clients.len() {
@@ -180,7 +180,7 @@ fn start(shared: &Shared, processes: &Processes, slot: usize, plan: &Plan, ahead
     processes.borrow_mut().push(Rc::new(process));
 }
 
-/// The plan in execution.
+/// The plan under execution, with its remaining steps.
 struct Stage {
     steps: BTreeMap<(Duration, usize), Step>,
     count: usize,
@@ -406,7 +406,10 @@ fn written(key: &RevocationKey, spelling: Spelling) -> String {
             let digest = key.written(Spelling::Digest);
             digest.rsplit(':').next().unwrap_or_default().to_owned()
         }
-        _ => key.plain_value().expect("it was made of one").to_owned(),
+        _ => key
+            .plain_value()
+            .expect("the key was made of a plain value")
+            .to_owned(),
     }
 }
 

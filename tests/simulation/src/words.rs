@@ -1,6 +1,7 @@
-//! The native protocol with a subscription token in `subscribe`, which otherwise only the
-//! Centrifuge protocol has. The command's channel is the channel's name, a space, and the token.
-//! Sessions handle the decoded command like one of the Centrifuge protocol.
+//! The native protocol, extended by a subscription token in `subscribe`. Without this extension
+//! only the Centrifuge protocol has such tokens. The member `channel` of the command contains the
+//! channel's name, a space and the token. Sessions handle the decoded command like a command of the
+//! Centrifuge protocol.
 
 use std::borrow::Cow;
 

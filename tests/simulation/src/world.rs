@@ -4,8 +4,9 @@
 //! Owns: the next event and its time, the bytes in flight, and the record of everything.
 //! Knows nothing of: the planned faults (`plan.rs`), the promises (`check.rs`).
 //!
-//! The world is a queue of events. Its task runs them when their time comes. A node that is stopped
-//! in the middle of its code runs the events of that time itself, before it continues.
+//! The world has a queue of events, and a task that runs each event at its time. If a node is
+//! stopped in the middle of its code, that code itself runs the events of the stop before it
+//! continues.
 
 mod network;
 mod server;
@@ -91,8 +92,8 @@ pub struct World {
     pub arrivals: Vec<(usize, ConnectionId)>,
     /// The number of the last publication.
     pub published: u64,
-    /// The process in each slot. A slot is the place of one node, which a load balancer would know
-    /// by an address.
+    /// The process in each slot. A slot stands for one node of the cluster: after a crash, the next
+    /// process starts in the same slot.
     pub slots: Vec<usize>,
     /// The record for the checker.
     pub record: Record,
@@ -184,7 +185,8 @@ impl Shared {
         *self.0.door.borrow_mut() = Some(Box::new(door));
     }
 
-    /// Runs `work` as the code of a process. Its tasks belong to that process.
+    /// Runs `work` as the code of the process `node`. Tasks that `work` spawns belong to that
+    /// process.
     pub fn as_node<T>(&self, node: usize, work: impl FnOnce() -> T) -> T {
         let before = self.0.node.replace(Some(node));
         self.0.look(Some(node));
@@ -246,7 +248,7 @@ impl Shared {
         }
     }
 
-    /// Runs events until `end`.
+    /// Runs each event at its time, until `end`.
     pub async fn run_until(&self, end: Duration) {
         use std::future::poll_fn;
         while elapsed() < end {
@@ -281,7 +283,7 @@ impl Shared {
         }
     }
 
-    /// Lets time pass while the running code stands still.
+    /// Lets time pass, and runs the events of that time, while the running code is stopped.
     fn stand_still(&self, time: Duration) {
         let end = elapsed() + time;
         loop {
@@ -341,8 +343,8 @@ impl World {
         let machine = &mut self.machines[node];
         machine.wakers.drain(..).for_each(Waker::wake);
         for connection in self.network.of(node) {
-            // The machine of every second process still sends to Redis what the process had
-            // written.
+            // The machine of every second process still sends to Redis the bytes that the process
+            // had written.
             match self.network.get(connection).end {
                 End::Redis if node.is_multiple_of(2) => self.close(connection),
                 _ => self.reset(connection),
@@ -354,8 +356,8 @@ impl World {
 impl Inner {
     /// Caches the state that is checked at every point in the running process's code.
     fn look(&self, node: Option<usize>) {
-        // The world is already borrowed only while it starts a node. The node's code is not stopped
-        // at such a point.
+        // This borrow fails only while a node starts. The code of that node is not stopped at such
+        // a point.
         let Ok(world) = self.world.try_borrow() else {
             return;
         };

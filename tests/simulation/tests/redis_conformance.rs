@@ -1,5 +1,5 @@
-//! The conformance suite of backends, run with the backend over Redis and the simulated server. A
-//! small adapter puts the server behind a TCP port.
+//! The conformance suite of backends. It runs with the Redis backend, which connects to the
+//! simulated server. A small adapter puts the server behind a TCP port.
 
 #![expect(
     clippy::disallowed_methods,
@@ -27,7 +27,7 @@ use nodes::nodes;
 /// Interval between two checks for due keys. It is Redis' default.
 const EXPIRY: Duration = Duration::from_millis(100);
 
-/// The server, and the channels for the bytes of each connection.
+/// The server, and for each connection the sender of its output.
 #[derive(Debug)]
 struct Behind {
     server: Server,
@@ -43,7 +43,7 @@ struct Adapter(Mutex<Behind>);
 fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .expect("it is later than 1970")
+        .expect("the clock shows a time after 1970")
 }
 
 impl Adapter {
@@ -62,7 +62,7 @@ impl Adapter {
     }
 
     fn behind(&self) -> MutexGuard<'_, Behind> {
-        self.0.lock().expect("nobody panics with it")
+        self.0.lock().expect("no holder of the lock panics")
     }
 
     /// Performs an action on the server, and forwards its output.
@@ -71,7 +71,8 @@ impl Adapter {
         act(&mut behind.server);
         for (id, bytes) in behind.server.take_output() {
             if let Some(sender) = behind.senders.get(&id) {
-                // The send fails if the connection is closed, which its reader notices.
+                // The send fails if the connection is closed. The task that reads from it notices
+                // that.
                 drop(sender.send(bytes));
             }
         }
@@ -95,7 +96,7 @@ impl Adapter {
 
 async fn accept(adapter: Arc<Adapter>, listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
-        stream.set_nodelay(true).expect("a stream has options");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         adapter.connect(stream, &adapter);
     }
 }

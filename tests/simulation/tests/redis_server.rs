@@ -25,14 +25,14 @@ fn ok() -> Reply {
     Reply::Simple("OK".to_owned())
 }
 
-/// The output to a connection in this turn.
+/// Ends the turn, and returns the output to a connection.
 fn told(server: &mut Server, id: ConnectionId) -> String {
     let output = server.take_output();
     let own = output
         .into_iter()
         .filter(|(to, _)| *to == id)
         .map(|(_, bytes)| bytes);
-    String::from_utf8(own.collect::<Vec<_>>().concat()).expect("it is text")
+    String::from_utf8(own.collect::<Vec<_>>().concat()).expect("the output is text")
 }
 
 /// A server with a connection that tracks revocations.
@@ -71,12 +71,12 @@ fn a_restart_closes_every_connection_and_forgets_scripts() {
     let script = include_str!("../../../crates/curfew-backend-redis/src/fence/publish.lua");
     let mut server = tracking(1);
     let info = |server: &mut Server| match run(server, "INFO server") {
-        Reply::Bulk(text) => String::from_utf8(text).expect("it is text"),
+        Reply::Bulk(text) => String::from_utf8(text).expect("the answer to INFO is text"),
         other => panic!("{other:?}"),
     };
     let load: [&[u8]; 3] = [b"SCRIPT", b"LOAD", script.as_bytes()];
     let Reply::Bulk(digest) = server.run(NOW, &load) else {
-        panic!("not loaded");
+        panic!("SCRIPT LOAD does not answer with a digest");
     };
     let evalsha: [&[u8]; 4] = [b"EVALSHA", &digest, b"0", b"9007199254740992"];
     assert_eq!(

@@ -16,7 +16,7 @@ fn ms(millis: u64) -> Duration {
 }
 
 /// Runs a plan with these acts on a new thread, because virtual time belongs to a thread. Fails if
-/// a promise is broken or if too little happens. Returns the story of the run.
+/// a promise is broken, or if Redis executes too few publications. Returns the story of the run.
 fn kept(plan: Plan, acts: &[(Duration, Act)]) -> Vec<(Duration, String)> {
     let plan = plan.with(acts);
     let outcome = thread::spawn(move || run(&plan)).join();
@@ -26,7 +26,7 @@ fn kept(plan: Plan, acts: &[(Duration, Act)]) -> Vec<(Duration, String)> {
     }
     assert_eq!(outcome.violations, []);
     let count = outcome.publications;
-    assert!(count > 20, "{count} publications");
+    assert!(count > 20, "Redis executed only {count} publications");
     outcome.story
 }
 
@@ -96,8 +96,8 @@ fn over_a_slow_link_what_is_revoked_is_read_and_confirmed() {
     for client in [1, 7] {
         let closed = format!("client {client} is closed with 4403");
         let told = story.iter().find(|(_, what)| *what == closed);
-        let (at, _) = told.expect("it is closed");
-        assert!(*at < ms(9_000), "{closed} at {at:?}");
+        let (at, _) = told.expect("the revoked client is closed");
+        assert!(*at < ms(9_000), "{closed} only at {at:?}");
     }
 }
 

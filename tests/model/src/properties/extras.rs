@@ -23,8 +23,8 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let timely = protocol.bounds.extras.timely;
     match protocol.bounds.extras.outgoing {
         None => Vec::new(),
-        // There is no such property here, because by the old settings the revocation does not cover
-        // the session.
+        // W1 and E1 do not apply to a search with a reload, because by the old settings the
+        // revocation does not cover the session.
         Some(_) if protocol.bounds.extras.reload => Vec::new(),
         Some(Kind::Frame) if timely => vec![
             Property::always(
@@ -37,7 +37,7 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
         ],
         Some(Kind::Frame) => vec![
             Property::always(
-                "W1: no frame is written to a revoked session later than a lease after it",
+                "W1: no frame is written later than a lease after the revocation",
                 |_, state: &State| !state.took_effect_late,
             ),
             Property::sometimes("a frame is written", |_, state: &State| {
@@ -46,17 +46,17 @@ fn of_what_is_on_its_way(protocol: &Protocol) -> Vec<Property<Protocol>> {
         ],
         Some(Kind::Publication) => vec![
             Property::always(
-                "E1: no publication of a revoked session takes effect later than a lease after it",
+                "E1: no publication takes effect later than a lease after the revocation",
                 |_, state: &State| !state.took_effect_late,
             ),
             Property::always(
-                "U1: nothing takes effect of which the publisher was told that it would not",
+                "U1: no publication takes effect that was reported as failed",
                 |_, state: &State| !state.took_effect_after_all,
             ),
             Property::sometimes("a publication takes effect", |_, state: &State| {
                 is_at(state, Place::Done)
             }),
-            Property::sometimes("Redis refuses one that is late", |_, state: &State| {
+            Property::sometimes("Redis refuses a late publication", |_, state: &State| {
                 is_at(state, Place::Refused)
             }),
         ],
@@ -89,7 +89,7 @@ fn of_reload(protocol: &Protocol) -> Vec<Property<Protocol>> {
     }
     vec![
         Property::always(
-            "C1: a node that has confirmed has no session open that the revocation names",
+            "C1: a node that has confirmed a revocation has no revoked session open",
             |_, state: &State| {
                 let is_wrong = |node: &Node| {
                     let confirmed = |reload: Reload| reload.confirmed && reload.names();
@@ -116,7 +116,7 @@ fn of_reload(protocol: &Protocol) -> Vec<Property<Protocol>> {
                 state.nodes.iter().any(|peer| serves(&peer.node))
             },
         ),
-        Property::sometimes("a node confirms", |_, state: &State| {
+        Property::sometimes("a node confirms a revocation", |_, state: &State| {
             let confirmed = |reload: Reload| reload.confirmed;
             let mut nodes = state.nodes.iter();
             nodes.any(|peer| peer.node.reload.is_some_and(confirmed))
@@ -130,7 +130,7 @@ fn of_spellings(protocol: &Protocol) -> Vec<Property<Protocol>> {
     }
     vec![
         Property::always(
-            "N1: while the key is there in either spelling, a synced node with nothing left to read \
+            "N1: while the key exists in either spelling, a synced node with nothing left to read \
              has no session open",
             |protocol: &Protocol, state: &State| {
                 let is_wrong =
@@ -140,7 +140,7 @@ fn of_spellings(protocol: &Protocol) -> Vec<Property<Protocol>> {
             },
         ),
         Property::sometimes(
-            "a session is admitted when both spellings have gone",
+            "a session is admitted after both spellings were deleted",
             |_, state: &State| {
                 let admitted = |peer: &Peer| peer.node.session.stage == Stage::Active;
                 let lifted = !state.servers[state.current].has_key() && state.happened.lifts > 1;
@@ -155,14 +155,14 @@ fn is_at(state: &State, place: Place) -> bool {
     outgoing.any(|outgoing| outgoing.place == place)
 }
 
-/// True if the reload counts as successful.
+/// True if the node's reload counts as successful.
 fn is_done(node: &Node) -> bool {
     let is_done = |reload: Reload| reload.progress == Progress::Compared;
     node.reload.is_some_and(is_done)
 }
 
-/// True if a session was confirmed as closed, but has a publication in flight to Redis whose
-/// deadline has not passed.
+/// True if the node has confirmed to a receipt that its session is closed, and a publication of the
+/// session is in flight to Redis before its deadline.
 pub(super) fn may_publish_after_receipt(peer: &Peer) -> bool {
     let confirmed = peer.node.reload.is_some_and(|reload| reload.confirmed);
     let place = peer.outgoing.as_ref().map(|outgoing| outgoing.place);

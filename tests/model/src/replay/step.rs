@@ -1,4 +1,4 @@
-//! A line of a node's log.
+//! The step of the protocol that a line of a node's log reports.
 
 use serde_json::{Map, Value};
 
@@ -29,11 +29,11 @@ pub(super) enum Step {
 /// Outcome of reading the epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// The epoch is the stored one.
+    /// The epoch exists, and the node has stored it or has stored no epoch.
     Same,
-    /// The node has stored no epoch.
+    /// Neither the node nor Redis has an epoch.
     First,
-    /// The epoch is missing, or differs from the stored epoch.
+    /// The node has stored an epoch, and Redis has none or another one.
     Lost,
 }
 
@@ -90,7 +90,8 @@ impl Step {
         }
     }
 
-    /// True if the step may come without an action of the node, such as a push.
+    /// True if the step may happen without an action of the node: a push, a change of settings or
+    /// the end of the connection.
     pub(super) fn may_come_unasked(self) -> bool {
         matches!(
             self,
@@ -99,8 +100,8 @@ impl Step {
     }
 }
 
-/// The step of a line and its generation. `None` if the line is not about the protocol, an error
-/// if it is malformed.
+/// The step of a line and its generation; `None` if the line is not about the protocol. An error
+/// says that a line about the protocol is malformed.
 pub(super) fn parse(line: &str) -> Option<Result<(Step, u64), String>> {
     let entry: Map<String, Value> = serde_json::from_str(line).ok()?;
     let is_protocol = entry.get("message").and_then(Value::as_str) == Some("protocol");
@@ -147,11 +148,11 @@ impl Fields<'_> {
 
     fn text(&self, name: &str) -> Result<&str, String> {
         let value = self.0.get(name).and_then(Value::as_str);
-        value.ok_or_else(|| format!("{name} is no text, or missing"))
+        value.ok_or_else(|| format!("the field {name} is missing, or is not a text"))
     }
 
     fn number(&self, name: &str) -> Result<u64, String> {
         let value = self.0.get(name).and_then(Value::as_u64);
-        value.ok_or_else(|| format!("{name} is no whole number, or missing"))
+        value.ok_or_else(|| format!("the field {name} is missing, or is not a whole number"))
     }
 }

@@ -1,4 +1,4 @@
-//! Logs that nodes may write, and logs that they must not.
+//! Logs that the checker accepts, and logs that it refuses.
 
 mod walks;
 
@@ -11,12 +11,17 @@ fn log(steps: &str) -> Vec<String> {
     let mut entries = Vec::new();
     for step in steps.split(',') {
         let mut words = step.split_whitespace();
-        let (name, detail) = (words.next().expect("a step"), words.next());
+        let (name, detail) = (words.next().expect("each item names a step"), words.next());
         if name == "connect" {
-            generation = detail.map_or(generation, |detail| detail.parse().expect("a number"));
+            generation = detail.map_or(generation, |detail| {
+                detail.parse().expect("the generation is a number")
+            });
         }
         let fields = match name {
-            "epoch" => format!(r#","outcome":"{}""#, detail.expect("an outcome")),
+            "epoch" => format!(
+                r#","outcome":"{}""#,
+                detail.expect("`epoch` has an outcome")
+            ),
             "reconcile" | "sweep" => r#","sessions":3,"revoked":1"#.to_owned(),
             "push" => format!(r#","keys":{}"#, detail.unwrap_or("1")),
             "get" => r#","keys":1,"revoked":0"#.to_owned(),
@@ -107,14 +112,17 @@ fn lines_that_are_not_understood_are_violations() {
             r#""step":"jump","generation":1"#,
             "no step is called \"jump\"",
         ),
-        (r#""generation":1"#, "step is no text, or missing"),
+        (
+            r#""generation":1"#,
+            "the field step is missing, or is not a text",
+        ),
         (
             r#""step":"connect""#,
-            "generation is no whole number, or missing",
+            "the field generation is missing, or is not a whole number",
         ),
         (
             r#""step":"epoch","generation":1"#,
-            "outcome is no text, or missing",
+            "the field outcome is missing, or is not a text",
         ),
         (
             r#""step":"epoch","generation":1,"outcome":"odd""#,
@@ -122,7 +130,7 @@ fn lines_that_are_not_understood_are_violations() {
         ),
         (
             r#""step":"push","generation":1,"keys":-1"#,
-            "count is no whole number, or missing",
+            "the field count is missing, or is not a whole number",
         ),
     ] {
         let line = format!(r#"{{"message":"protocol",{fields}}}"#);
@@ -153,11 +161,17 @@ fn generations_grow() {
     accept(&up("down, connect 2, track"));
     accept(&up("down, connect 9, track"));
     let violation = refuse(&up("down, connect 1"));
-    assert_eq!(violation.problem, "generation 1 after 1");
+    assert_eq!(
+        violation.problem,
+        "generation 1 does not follow 1: each `connect` has a greater one"
+    );
     let mut lines = log(UP);
     lines.push(log("connect 2")[0].replace("connect", "op"));
     let violation = check(lines.iter().map(String::as_str)).unwrap_err();
-    assert_eq!(violation.problem, "generation 2 in generation 1");
+    assert_eq!(
+        violation.problem,
+        "the step has generation 2, but the node's generation is 1"
+    );
 }
 
 #[test]

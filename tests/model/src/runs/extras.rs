@@ -1,5 +1,6 @@
-//! The searches with additional state: an outgoing item, stalls, reload, two spellings. They run as
-//! specified, and without each rule about this state.
+//! The searches with additional state: an outgoing item, stalls, reload, two spellings. Some use
+//! the protocol as specified. The others remove one rule about this state, take a liberty, or check
+//! a property that is not promised.
 
 use super::table::{CUT, FAILOVER, REVOKE, one, run};
 use super::{Expect, Part, Run};
@@ -9,7 +10,7 @@ use crate::rules::OnDataLoss::Reauth;
 use crate::rules::Rules;
 use crate::state::{Bounds, Events, Extras, Start};
 
-/// A synced node with a session, which makes at most one more connection.
+/// Bounds with a synced node that has a session. The node makes at most one more connection.
 fn synced(events: Events, extras: Extras) -> Bounds {
     Bounds {
         generations: 1,
@@ -105,7 +106,7 @@ fn spellings() -> Bounds {
     }
 }
 
-/// The protocol as specified.
+/// The searches of the protocol as specified.
 pub(super) fn specified() -> Vec<Run> {
     let holds = |id, title, bounds: fn() -> Bounds, expect| {
         let searched = (Rules::specified(Reauth), bounds());

@@ -1,4 +1,4 @@
-//! Searches with liberties. A node may take some of them, and may not take others.
+//! Searches with liberties. A node may take only some of these liberties.
 
 use super::table::{FAILOVER, FAILOVER_AND_LIFT, RESTART, WIPE, WIPE_AND_AGAIN, one, run};
 use super::{Expect, Part, Run};
@@ -14,7 +14,7 @@ pub(super) fn all() -> Vec<Run> {
     runs
 }
 
-/// The specified protocol with some liberties.
+/// The rules of the specified protocol, with the liberties that `take` takes.
 fn with(policy: OnDataLoss, take: fn(&mut Rules)) -> Rules {
     let mut rules = Rules::specified(policy);
     take(&mut rules);
@@ -52,7 +52,7 @@ fn allowed() -> Vec<Run> {
     ]
 }
 
-/// A liberty that a node may take.
+/// A search with a liberty that a node may take.
 fn may(id: &'static str, title: &'static str, rules: Rules, events: Events) -> Run {
     let searched = (rules, one(events));
     run(Part::Liberties, id, title, searched, Expect::Holds)
@@ -112,8 +112,8 @@ fn liberties() -> Vec<Run> {
     ]
 }
 
-/// Liberties about the memory that an admission uses, and about the time at which a known
-/// revocation is forgotten.
+/// Searches with liberties about the connection and the memory that an admission uses, and about
+/// the time at which a known revocation is forgotten.
 fn memory() -> Vec<Run> {
     let apart = |remembers: bool| Rules {
         admission_remembers: remembers,

@@ -126,7 +126,8 @@ fn with_reauth() -> Vec<Run> {
     runs
 }
 
-/// Searches whose removed rule matters only after a data loss, under the policy without a floor.
+/// Searches whose removed rule matters only after a data loss, under `reassert`, the policy without
+/// a floor.
 fn with_reassert() -> Vec<Run> {
     let mut runs = Vec::new();
     let mut remove = |id, title, events, off: fn(&mut Rules)| {

@@ -39,9 +39,9 @@ fn one(events: StreamEvents) -> StreamBounds {
     }
 }
 
-/// The same bounds with a window.
+/// The bounds of [`one`] with a window.
 fn windowed(events: StreamEvents) -> StreamBounds {
-    // A client must reconnect to be served from the window.
+    // A client must subscribe again to be served from the window.
     let events = StreamEvents {
         returns: 1,
         ..events
@@ -52,7 +52,7 @@ fn windowed(events: StreamEvents) -> StreamBounds {
     }
 }
 
-/// Bounds with a link that breaks or loses a publication.
+/// Bounds in which the link can break, and can lose a publication.
 fn link() -> StreamBounds {
     let events = StreamEvents {
         cuts: 1,
@@ -62,7 +62,7 @@ fn link() -> StreamBounds {
     one(events)
 }
 
-/// Bounds with a buffer of one frame, a trimmed stream, and reads that take too long.
+/// Bounds with a buffer of one frame, a trimmed stream, and a read that takes too long.
 fn tight() -> StreamBounds {
     let events = StreamEvents {
         losses: 1,
@@ -160,7 +160,7 @@ fn window_and_deletion() -> StreamBounds {
     })
 }
 
-/// Bounds with every event of data and links.
+/// Bounds with a cut, a `FLUSHALL` and a failover.
 fn all_at_once() -> StreamBounds {
     windowed(StreamEvents {
         publications: 2,
@@ -197,7 +197,7 @@ fn reload() -> StreamBounds {
     })
 }
 
-/// Bounds with an end of access while data or links are lost.
+/// Bounds with a revocation, a cut and a `FLUSHALL`.
 fn revocation_and_loss() -> StreamBounds {
     windowed(StreamEvents {
         publications: 2,
@@ -350,8 +350,8 @@ fn specified() -> Vec<Run> {
     ]
 }
 
-/// The search without a check that is redundant: a client's position is at or before the top, or in
-/// another epoch.
+/// The search without a redundant check: positions beyond the top are refused. As long as the other
+/// checks work, no client has such a position in the stream's epoch.
 fn redundant() -> Run {
     let rules = StreamRules {
         compare_top: false,

@@ -67,7 +67,8 @@ pub(super) fn one(events: Events) -> Bounds {
 }
 
 /// Bounds with two nodes. The nodes are synced when the search starts, because the steps up to this
-/// state are known to be safe. A connection is cut only if its server ends.
+/// state are known to be safe. A connection is cut only if it does not lead to the primary any
+/// more.
 pub(super) fn two(events: Events, start: Start) -> Bounds {
     Bounds {
         nodes: 2,

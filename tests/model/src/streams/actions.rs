@@ -5,7 +5,8 @@ use super::server::{Position, Push};
 use super::state::{StreamBounds, StreamState};
 use super::subscription::{Faults, Stage};
 
-/// One step. A number is the index of a session.
+/// One step of the model. The number in a variant is the index of the session that the step
+/// concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamAction {
     /// A server executes another node's publication.
@@ -20,11 +21,11 @@ pub enum StreamAction {
     FlushAll,
     /// The channel's history is deleted.
     Delete,
-    /// The replica catches up.
+    /// The replica copies the primary's stream.
     Replicate,
     /// The replica is promoted.
     Failover,
-    /// Time passes.
+    /// A tick of time passes.
     Tick,
     /// The first session is revoked.
     Revoke,
@@ -38,7 +39,7 @@ pub enum StreamAction {
     Listen,
     /// The node reads the link's next message.
     Receive,
-    /// A heartbeat renews the node's lease. Earlier pushes have been read.
+    /// A heartbeat renews the node's lease. The node has read all pushes that were sent before.
     Beat,
     /// The node reads the push that revokes the first session.
     Push,
@@ -48,23 +49,24 @@ pub enum StreamAction {
     Send,
     /// The server executes the read.
     Execute,
-    /// The server executes the second half of the read, for the position; only without SR3.
+    /// The server executes the second half of the read, which reads the top; only without SR3.
     ExecuteTop,
     /// A replica executes the read; only without SR17.
     ExecuteAtReplica,
     /// The node reads the answer.
     Answer,
-    /// The node no longer waits for the answer.
+    /// The node gives up the read, because its answer takes too long.
     GiveUp,
     /// The node drops its window for lack of memory.
     Evict,
-    /// A client subscribes. It has every publication up to this position.
+    /// A client subscribes with a position up to which it has every publication, or without a
+    /// position.
     Subscribe(usize, Option<Position>),
     /// The client unsubscribes.
     Unsubscribe(usize),
     /// The window serves the subscription.
     Serve(usize),
-    /// The channel has received nothing for a while, and its position is compared with Redis.
+    /// The channel has received nothing for a while, so the node compares its position with Redis.
     CompareIdle(usize),
     /// The first frame in the session's queue is written.
     Write(usize),

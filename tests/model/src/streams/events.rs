@@ -1,4 +1,4 @@
-//! Faults of the servers and the link.
+//! Events at the servers and on the link, and comparisons of a node's answers with the stream.
 
 use super::rules::StreamRules;
 use super::server::{Answer, Position, Push, Stream};
@@ -64,7 +64,7 @@ impl StreamState {
         self.node.null_push_due |= self.node.primary == self.current;
     }
 
-    /// Promotes the replica, with its data.
+    /// Promotes the replica, which keeps its own data.
     pub(super) fn fail_over(&mut self) {
         self.happened.failovers += 1;
         let [primary, replica] = &mut self.servers;
@@ -82,7 +82,7 @@ impl StreamState {
         self.revoked_for = self.revoked_for.map(|age| (age + 1).min(LEASE));
     }
 
-    /// The stream, as a script finds it; `None` if the next script begins another stream.
+    /// The primary's stream; `None` if the next script will begin another stream.
     pub(super) fn truth(&self) -> Option<Stream> {
         let server = &self.servers[self.current];
         let known = |stream: &Stream| stream.replid == server.replid;
@@ -104,7 +104,8 @@ impl StreamState {
         beyond || !missed.all(has) || self.is_passed(subscription, answer)
     }
 
-    /// True if a publication after the answer's top is not on its way.
+    /// True if a publication after the answer's top is neither on the link nor in the buffer of
+    /// `subscription`. False if the node cannot know this yet.
     fn is_passed(&self, subscription: &Subscription, answer: Answer) -> bool {
         let server = &self.servers[self.current];
         let Some(stream) = self
@@ -132,7 +133,7 @@ impl StreamState {
         self.is_told() && self.servers[self.current].line != since.line
     }
 
-    /// True if a client at `since` gets publications by `answer` whose deletion was reported to the
+    /// True if `answer` gives a client at `since` a publication whose deletion was reported to the
     /// node.
     pub(super) fn is_deleted(&self, since: Position, answer: Answer) -> bool {
         self.deleted.is_some_and(|deleted| {
@@ -142,7 +143,8 @@ impl StreamState {
         })
     }
 
-    /// True if all publications after `since` are stored.
+    /// True if the stream still has all publications after `since`, and the node was notified of
+    /// every loss of data.
     pub(super) fn is_recoverable(&self, since: Position) -> bool {
         let line = self.servers[self.current].line;
         self.is_told()
@@ -154,7 +156,8 @@ impl StreamState {
     }
 
     /// True if a subscription is open and behind the stream, although nothing is in flight to it. A
-    /// loss that the node cannot notice is excused if the channel will be compared.
+    /// loss that the node cannot notice is excused if the node will compare the channel with Redis
+    /// (SR20).
     pub(super) fn is_left_behind(&self, subscription: &Subscription, rules: &StreamRules) -> bool {
         let link = self.node.link.as_ref();
         let drained = link.is_some_and(super::server::Link::is_drained);

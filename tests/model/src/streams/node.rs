@@ -7,13 +7,14 @@ use super::subscription::{Stage, Subscription};
 use super::window::Window;
 
 impl ChannelNode {
-    /// True if a session wants to subscribe to the channel.
+    /// True if a session subscribes to the channel.
     pub(super) fn is_wanted(&self) -> bool {
         let mut subscriptions = self.subscriptions.iter();
         subscriptions.any(|subscription| matches!(subscription.stage, Stage::Waiting | Stage::Open))
     }
 
-    /// True if the broker has confirmed that the node listens, and the node knows of no loss since.
+    /// True if the node has a link, and has read the confirmation that it listens. The node does
+    /// not know of a break of this link.
     pub(super) fn listens(&self) -> bool {
         self.link.as_ref().is_some_and(Link::is_confirmed)
     }
@@ -37,7 +38,7 @@ impl ChannelNode {
         window.serve(subscription.at, rules)
     }
 
-    /// True if the push that revokes the first session can arrive.
+    /// True if the node can now read the push that revokes the first session.
     pub(super) fn may_find_revoked(&self, state: &StreamState) -> bool {
         let found = self.subscriptions.iter().any(|first| first.revoked);
         state.revoked_for.is_some() && self.primary == state.current && !found
@@ -57,7 +58,7 @@ impl ChannelNode {
         self.link = Some(Link::new(self.primary));
     }
 
-    /// Notices that the link is broken.
+    /// Handles the loss of the link.
     pub(super) fn lose_link(&mut self, rules: &StreamRules) {
         self.link = None;
         if rules.empty_on_link_loss {
@@ -102,7 +103,8 @@ impl ChannelNode {
         }
     }
 
-    /// Voids the read under way. If `open_wait` is true, open subscriptions wait for a new read.
+    /// Voids the read under way. Waiting subscriptions wait for a new read (SR10). If `open_wait`
+    /// is true, open subscriptions wait for it too.
     fn start_over(&mut self, open_wait: bool, rules: &StreamRules) {
         if let Some(read) = &mut self.read {
             read.valid = false;
@@ -119,7 +121,7 @@ impl ChannelNode {
         }
     }
 
-    /// Finds the first session revoked, and ends it.
+    /// Handles the revocation of the first session: ends its subscription.
     pub(super) fn find_revoked(&mut self, rules: &StreamRules) {
         let Some(first) = self.subscriptions.first_mut() else {
             return;
@@ -165,7 +167,7 @@ impl ChannelNode {
 }
 
 impl StreamState {
-    /// Handles that the control connection reached the new primary.
+    /// Handles a new generation: the control connection has reached the new primary.
     pub(super) fn regenerate(&mut self, rules: &StreamRules) {
         let node = &mut self.node;
         node.primary = self.current;
@@ -203,7 +205,7 @@ impl StreamState {
         Some(())
     }
 
-    /// Lets the server execute the read, or its first half.
+    /// Lets the server execute the read or, without SR3, the first half of the read.
     pub(super) fn execute(&mut self, rules: &StreamRules) -> Option<()> {
         let read = self.node.read.as_mut()?;
         let server = &mut self.servers[read.server];
@@ -229,7 +231,7 @@ impl StreamState {
         Some(())
     }
 
-    /// Reads the answer to the read.
+    /// Handles the answer to the read under way.
     pub(super) fn answer(&mut self, bounds: &StreamBounds, rules: &StreamRules) -> Option<()> {
         let read = self.node.read.take()?;
         let answer = read.answer?;
@@ -246,7 +248,7 @@ impl StreamState {
         Some(())
     }
 
-    /// Ends the wait for the read.
+    /// Gives up the read under way, because its answer takes too long.
     pub(super) fn give_up(&mut self, bounds: &StreamBounds, rules: &StreamRules) {
         self.happened.timeouts += 1;
         self.node.read = None;
@@ -261,7 +263,8 @@ impl StreamState {
         }
     }
 
-    /// Opens a subscription with the answer of a read or of the window.
+    /// Opens the subscription of a session with an answer from a read or from the window. Records
+    /// the faults in this step.
     pub(super) fn open(
         &mut self,
         session: usize,

@@ -11,15 +11,15 @@ use super::subscription::{Queued, Stage};
 pub(super) fn all(streams: &Streams) -> Vec<Property<Streams>> {
     let mut properties = vec![
         Property::always(
-            "ST1: messages have offsets without holes and without repetition, or a gap stands there",
+            "ST1: a message directly follows the client's position, or a gap comes before it",
             |_, state: &StreamState| !state.faults.out_of_order,
         ),
         Property::always(
-            "ST1g: a gap is told only where there is one",
+            "ST1g: a gap is sent only if publications are missing",
             |_, state: &StreamState| !state.faults.false_gap,
         ),
         Property::always(
-            "ST1q: when nothing is on its way, an open subscription has what the stream has",
+            "ST1q: if nothing is on its way, an open subscription has every publication",
             |streams: &Streams, state: &StreamState| {
                 let mut subscriptions = state.node.subscriptions.iter();
                 !subscriptions
@@ -27,19 +27,19 @@ pub(super) fn all(streams: &Streams) -> Vec<Property<Streams>> {
             },
         ),
         Property::always(
-            "ST1w: a read with nothing beside it opens the subscription that waited",
+            "ST1w: a read without other events opens the subscription that waited for it",
             |_, state: &StreamState| !state.faults.stuck,
         ),
         Property::always(
-            "ST2: recovered:true is said only when nothing is missing",
+            "ST2: the answer has recovered:true only if no publication is missing",
             |_, state: &StreamState| !state.faults.missing,
         ),
         Property::always(
-            "ST2f: recovered:false is said only when something is missing",
+            "ST2f: the answer has recovered:false only if a publication is missing",
             |_, state: &StreamState| !state.faults.given_up,
         ),
         Property::always(
-            "ST2d: nothing is recovered of which the node was told that it is deleted",
+            "ST2d: no publication is recovered whose deletion was reported to the node",
             |_, state: &StreamState| !state.faults.deleted,
         ),
         Property::always(
@@ -47,7 +47,7 @@ pub(super) fn all(streams: &Streams) -> Vec<Property<Streams>> {
             |_, state: &StreamState| !state.faults.without_access,
         ),
         Property::always(
-            "ST5: recovered:true is never said across a loss of data",
+            "ST5: the answer never has recovered:true across a loss of data",
             |_, state: &StreamState| !state.faults.across_loss,
         ),
         Property::always(
@@ -88,7 +88,7 @@ pub(super) fn all(streams: &Streams) -> Vec<Property<Streams>> {
 fn of_access() -> Vec<Property<Streams>> {
     vec![
         Property::sometimes(
-            "something recovered waits in a queue",
+            "a recovered message waits in a queue",
             |_, state: &StreamState| {
                 let is_it = |queued: &Queued| {
                     matches!(
@@ -120,7 +120,7 @@ fn of_events(events: &StreamEvents) -> Vec<Property<Streams>> {
     let mut properties = Vec::new();
     if events.wipes + events.failovers > 0 {
         properties.push(Property::sometimes(
-            "a client goes on in a new epoch",
+            "a client continues in a new epoch",
             |_, state: &StreamState| {
                 let mut subscriptions = state.node.subscriptions.iter();
                 subscriptions.any(|subscription| {

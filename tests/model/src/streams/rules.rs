@@ -21,25 +21,25 @@ pub struct StreamRules {
     pub compare_top: bool,
     /// SR4: a position whose next entry was removed is not recovered.
     pub compare_first: bool,
-    /// SR5 and SR6: frames that are not beyond the position are dropped.
+    /// SR5 and SR6: frames that are not beyond the subscription's position are dropped.
     pub dedupe: bool,
     /// SR6: an open subscription accepts only the next frame.
     pub check_gap: bool,
     /// SR7: a frame of another epoch is never the next frame, regardless of its offset.
     pub compare_live_epoch: bool,
-    /// SR8: a subscription from which a frame is withheld waits.
+    /// SR8: a subscription from which a frame is withheld waits for a read.
     pub withheld_waits: bool,
-    /// SR9: a read serves only subscriptions that waited before it was sent.
+    /// SR9: a read serves only subscriptions that waited before the read was sent.
     pub share_only_earlier: bool,
     /// SR9: if a session subscribes again, a read that was sent for its earlier subscription does
-    /// not serve the new one.
+    /// not serve the new subscription.
     pub read_of_incarnation: bool,
     /// SR9: a read covers the frames that arrived before the read was sent, so these frames are
     /// dropped.
     pub drop_covered: bool,
-    /// SR10: a loss of the link, or of the generation, voids the read under way.
+    /// SR10: a loss of the link or a new generation voids the read under way.
     pub void_reads: bool,
-    /// SR11: after a loss of the link open subscriptions wait.
+    /// SR11: after a loss of the link, open subscriptions wait for a read.
     pub wait_after_link_loss: bool,
     /// SR12: a new generation connects the link again, to the server of the generation.
     pub relink: bool,
@@ -49,14 +49,14 @@ pub struct StreamRules {
     pub empty_on_link_loss: bool,
     /// SR13: a new generation and a null push empty the window.
     pub empty_on_generation: bool,
-    /// SR13: an entry that is not the next entry restarts the window.
+    /// SR13: a publication whose offset does not follow the window's top restarts the window.
     pub window_without_holes: bool,
     /// SR14: a void read does not fill the window.
     pub fill_by_valid_reads: bool,
     /// SR14: a read that was sent before the window was dropped for lack of memory does not fill
-    /// it.
+    /// the window.
     pub fill_after_eviction: bool,
-    /// SR14: a read that does not reach the window's first entry does not fill it.
+    /// SR14: a read that does not reach the window's first entry does not fill the window.
     pub fill_touching: bool,
     /// SR14: an answer of an epoch other than the window's empties the window.
     pub fill_same_epoch: bool,
@@ -64,7 +64,7 @@ pub struct StreamRules {
     pub window_compares_first: bool,
     /// SR15: the window does not serve a position beyond its top.
     pub window_compares_top: bool,
-    /// SR15: the window serves only after a read of this generation has found its epoch.
+    /// SR15: the window serves only after a read of this generation has found the window's epoch.
     pub window_confirmed: bool,
     /// SR16: a stream of another `master_replid` is a new stream.
     pub compare_replid: bool,

@@ -9,8 +9,8 @@ pub struct Position {
     pub epoch: u8,
     /// The offset in the epoch, counted from 1; 0 is before the first publication.
     pub offset: u8,
-    /// The history to which the position belongs, which the node cannot read. A loss of data begins
-    /// a new history.
+    /// Number of the history to which the position belongs. The node cannot read it. A loss of data
+    /// begins a new history.
     pub line: u8,
 }
 
@@ -45,24 +45,25 @@ pub struct Stream {
 /// A server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Server {
-    /// The stream; `None` before the first call.
+    /// The stream; `None` if the server has no data of the channel.
     pub stream: Option<Stream>,
     /// The server's `master_replid`, which a replica shares with its primary.
     pub replid: u8,
-    /// The history of the server's data.
+    /// Number of the history of the server's data.
     pub line: u8,
 }
 
-/// The answer to a read: the stream's position, and its entries.
+/// The answer to a read: the stream's top, and its entries as offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Answer {
-    /// The top.
+    /// The stream's top: the position of its last publication.
     pub top: Position,
-    /// The first entry; beyond the top if there is none.
+    /// Offset of the first entry; beyond the top if there is none.
     pub first: u8,
-    /// The last entry. It is the top if the top and the entries are read at once.
+    /// Offset of the last entry. It is the offset of the top if the top and the entries are read at
+    /// once (SR3).
     pub last: u8,
-    /// A missing entry between the first and the last; only without SR13.
+    /// Offset of a missing entry between the first and the last entry; only without SR13.
     pub hole: Option<u8>,
 }
 
@@ -101,7 +102,7 @@ impl Link {
         }
     }
 
-    /// True if the node considers the link reliable.
+    /// True if the node has read the confirmation. The node then relies on the link.
     pub(super) fn is_confirmed(&self) -> bool {
         self.confirmed
     }
@@ -122,8 +123,9 @@ impl Server {
         }
     }
 
-    /// The common beginning of every script: returns the stream, or a new one if the data has
-    /// changed. `replid` is the id that the caller's connection has read.
+    /// Returns the stream, as every script does at its beginning. Begins a new stream if there is
+    /// none, or if another primary wrote the stream. `replid` is the id that the caller's
+    /// connection has read.
     fn stream(&mut self, replid: u8, epochs: &mut u8, rules: &StreamRules) -> &mut Stream {
         let is_foreign = |stream: &Stream| rules.compare_replid && stream.replid != replid;
         if self.stream.as_ref().is_none_or(is_foreign) {
@@ -146,7 +148,7 @@ impl Server {
         }
     }
 
-    /// The script of a deletion. Positions continue.
+    /// The script of a deletion. Later publications continue the offsets.
     pub(super) fn delete(&mut self, epochs: &mut u8, rules: &StreamRules) -> Position {
         let (replid, line) = (self.replid, self.line);
         let stream = self.stream(replid, epochs, rules);

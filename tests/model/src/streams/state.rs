@@ -1,4 +1,4 @@
-//! The state of the model.
+//! The state of the model of streams.
 
 use super::server::{Answer, Link, Position, Server};
 use super::subscription::{Faults, Subscription};
@@ -34,7 +34,7 @@ pub struct StreamState {
 /// A node, reduced to one channel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ChannelNode {
-    /// The server of the node's generation.
+    /// Index of the server to which the node's control connection leads.
     pub primary: usize,
     /// The `master_replid` that the node's connection has read.
     pub replid: u8,
@@ -57,7 +57,7 @@ pub struct ChannelNode {
 /// A read under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Read {
-    /// The server that executes the read.
+    /// Index of the server that executes the read.
     pub server: usize,
     /// The `master_replid` that the read passes.
     pub replid: u8,
@@ -153,7 +153,8 @@ impl StreamState {
         self.node.primary == self.current && !self.node.null_push_due
     }
 
-    /// The positions with which a client may subscribe, received from this node or another.
+    /// The positions with which a client may subscribe. A client has received them from this node
+    /// or from another node.
     pub(super) fn positions(&self) -> Vec<Position> {
         let mut tops: Vec<Position> = self.gone.into_iter().collect();
         for (index, server) in self.servers.iter().enumerate() {

@@ -58,19 +58,19 @@ pub enum Queued {
     Message {
         /// The publication's position.
         at: Position,
-        /// True if it comes from a read or from the window.
+        /// True if the publication comes from a read or from the window.
         recovered: bool,
     },
     /// The publications before this position could not be recovered.
     Gap(Position),
 }
 
-/// A client, which trusts the frames that it receives.
+/// A client that relies on the frames that it receives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Client {
-    /// True if the client has the answer to `subscribe`.
+    /// True if the client has received the answer to `subscribe`.
     pub answered: bool,
-    /// The position up to which the client has everything.
+    /// The position up to which the client has every publication.
     pub at: Option<Position>,
     /// The client's last position in the previous epoch.
     pub before: Option<Position>,
@@ -79,23 +79,24 @@ pub struct Client {
 /// The faults so far. A fault is never reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Faults {
-    /// ST1: a message does not directly follow the client's position.
+    /// ST1: a publication did not directly follow the client's position.
     pub out_of_order: bool,
-    /// ST1: a gap was sent although nothing is missing.
+    /// ST1: a gap was sent for publications that the client had.
     pub false_gap: bool,
-    /// ST2: `recovered:true`, but something is missing.
+    /// ST2: an answer had `recovered:true` although a publication is missing.
     pub missing: bool,
-    /// ST2: `recovered:false`, but nothing is missing.
+    /// ST2: an answer had `recovered:false` although the stream has every publication.
     pub given_up: bool,
-    /// ST4: a publication is written although its session has lost access.
+    /// ST4: a publication was written although its session had lost access.
     pub without_access: bool,
-    /// ST5: `recovered:true` across a loss of which the node was notified.
+    /// ST5: an answer had `recovered:true` although the node had been notified of a loss of data in
+    /// between.
     pub across_loss: bool,
-    /// SR22: a publication was recovered although the node was told that it is deleted.
+    /// SR22: a publication was recovered although the node was notified of its deletion.
     pub deleted: bool,
-    /// ST7: a message came before the answer.
+    /// ST7: a publication was written before the answer to `subscribe`.
     pub before_answer: bool,
-    /// ST1: a read that no event disturbed does not open the subscription that waited for it.
+    /// ST1: a read that no other event disturbed did not open the subscription that waited for it.
     pub stuck: bool,
 }
 
@@ -121,7 +122,8 @@ impl Subscription {
         }
     }
 
-    /// The client subscribes with its position.
+    /// Handles the `subscribe` of the client with the position `since`. If `joins` is true, the
+    /// read under way serves the subscription too.
     pub(super) fn begin(&mut self, since: Option<Position>, joins: bool) {
         self.stage = Stage::Waiting;
         self.at = since;
@@ -304,7 +306,7 @@ impl Subscription {
 }
 
 impl Client {
-    /// Lets the client read a frame.
+    /// Lets the client read a frame. Records the faults that the client can notice.
     pub(super) fn read(&mut self, frame: Queued, faults: &mut Faults) {
         match frame {
             Queued::Answer { recovered, at } => {

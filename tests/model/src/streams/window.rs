@@ -3,20 +3,20 @@
 use super::rules::StreamRules;
 use super::server::{Answer, Position};
 
-/// The entries from one offset to another, without holes.
+/// The publications from one offset to another, which are the entries of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
-    /// The first entry; beyond the top if there is none.
+    /// Offset of the first entry; beyond the top if there is none.
     pub from: u8,
     /// The position of the last entry.
     pub top: Position,
-    /// True if a read of this generation has found this epoch.
+    /// True if a read of this generation has found the window's epoch.
     pub confirmed: bool,
     /// True if an entry beyond the top was lost on a link that stays up. The node does not know
     /// this.
     pub behind: bool,
-    /// An entry that is missing although its offset is within the window. The node does not know
-    /// this.
+    /// Offset of an entry that is missing within the window; only without SR13 or SR14. The node
+    /// does not know this.
     pub hole: Option<u8>,
 }
 
@@ -66,8 +66,8 @@ impl Window {
         held.trim(most);
     }
 
-    /// Handles the answer to a read that was sent under the current state of the link. `behind` is
-    /// true if a frame was lost on the link after the read was sent.
+    /// Handles the answer to a read that may fill the window. `behind` is true if a frame was lost
+    /// on the link after the read was sent.
     pub(super) fn fill(
         window: &mut Option<Self>,
         (answer, behind): (Answer, bool),

@@ -1,4 +1,5 @@
-//! Checks of the effects of publications and revocations, of the answers about them, and of losses.
+//! Checks of publications and revocations: their effects, the answers to their requests, and
+//! revocations that Redis has lost.
 
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use crate::redis::Effect;
 const LISTED: Duration = Duration::from_secs(9);
 
 impl Check<'_> {
-    /// Checks R1 and R5 for publications, and the answers to publishers.
+    /// Checks that publications are executed once, that the answers to publishers are true, and
+    /// that Redis executes no publication later than a lease after the revocation of its session
+    /// (R1).
     pub(super) fn publications(&self, found: &mut Vec<Violation>) {
         for (number, published) in &self.record.publications {
             let mut report = |promise, at, why: String| {
@@ -24,13 +27,17 @@ impl Check<'_> {
             let times = &published.executed;
             let last = times.last().copied().unwrap_or(published.sent_at);
             // A publication with an idempotency key may be executed again in a new epoch, because
-            // the stream has then forgotten its keys.
+            // the keys of an earlier epoch do not count.
             if times.len() > 1 && (published.attempts == 1 || self.is_doubled(*number)) {
-                report("once", last, format!("executed at {times:?}"));
+                report(
+                    "once",
+                    last,
+                    format!("executed more than once, at {times:?}"),
+                );
             }
             match published.answer.as_deref() {
                 Some("ok") if times.is_empty() => {
-                    report("truth", last, "told ok, and not executed".to_owned());
+                    report("truth", last, "answered `ok`, but not executed".to_owned());
                 }
                 // A publication that was sent again may have been accepted the first time.
                 Some(code)
@@ -39,7 +46,7 @@ impl Check<'_> {
                         && !times.is_empty()
                         && published.attempts == 1 =>
                 {
-                    report("truth", last, format!("told {code}, and executed"));
+                    report("truth", last, format!("answered `{code}`, but executed"));
                 }
                 _ => {}
             }
@@ -54,7 +61,10 @@ impl Check<'_> {
                         && *at > from + LEASE
                         && *at < until
                     {
-                        let why = format!("revoked at {from:?} by {}, executed", shown(&ban.key));
+                        let why = format!(
+                            "executed, although its publisher was revoked at {from:?} by {}",
+                            shown(&ban.key)
+                        );
                         report("R1, effects", *at, why);
                     }
                 }
@@ -68,8 +78,7 @@ impl Check<'_> {
             let ban = self.record.bans.iter().find(|ban| {
                 ban.target == receipt.target && ban.at >= receipt.asked_at && ban.at <= receipt.at
             });
-            // The key was written by a node instead of an operator, so bans are compared by their
-            // target.
+            // A node wrote the key of this receipt, so its ban is found by target and time.
             let until = ban.and_then(|ban| ban.lifted_at).unwrap_or(Duration::MAX);
             let until = self.lifted_after(receipt.at, &receipt.target).min(until);
             let lost = self
@@ -79,7 +88,7 @@ impl Check<'_> {
                 .map(|(at, _)| *at)
                 .filter(|at| *at >= receipt.asked_at);
             let until = lost.fold(until, Duration::min);
-            // After a loss of data, Redis knows a node only by its next heartbeat.
+            // After a loss of data, Redis lists a node only from the node's next heartbeat on.
             let losses = self.record.losses.iter().map(|(at, _)| *at);
             let forgotten = losses.filter(|at| *at <= receipt.asked_at).max();
             for timeline in self.lines.values() {
@@ -90,8 +99,8 @@ impl Check<'_> {
                         && receipt.asked_at < *beat + LISTED
                         && forgotten.is_none_or(|lost| *beat > lost)
                 });
-                // The node may have read the list of nodes at any time until just before the
-                // answer.
+                // The node that answered may have read the list of nodes at any time until just
+                // before its answer.
                 let meanwhile = beats
                     .iter()
                     .filter(|beat| **beat + LISTED >= receipt.asked_at && **beat <= receipt.at);
@@ -122,7 +131,7 @@ impl Check<'_> {
                             promise: "R5",
                             at: line.at,
                             what: format!(
-                                "process {} has confirmed {:?} by {:?} and writes {}",
+                                "process {} confirmed the revocation of {:?} by {:?}, but still writes {}",
                                 wire.node,
                                 receipt.target,
                                 receipt.at,
@@ -150,15 +159,15 @@ impl Check<'_> {
     }
 
     /// True if a reload in this period made sessions of a node no longer revocable by tenant. A
-    /// node that lacks this kind during the whole period, or whose reload is in progress, confirms
-    /// nothing.
+    /// node without revocation by tenant during the whole period, or with a reload in progress,
+    /// confirms no revocation of a tenant.
     fn took_tenants_away(&self, node: usize, since: Duration, until: Duration) -> bool {
         self.record.reloads.iter().any(|reload| {
             reload.node == node && !reload.tenants && reload.at > since && reload.at <= until
         })
     }
 
-    /// R6: a revocation that a surviving node has known is in Redis at the end.
+    /// R6: a revocation that a surviving node knew before a loss of data is in Redis at the end.
     pub(super) fn known(&self, found: &mut Vec<Violation>) {
         for ban in &self.record.bans {
             let lost: Vec<Duration> = self
@@ -182,9 +191,9 @@ impl Check<'_> {
                         && trouble.until >= since
                 })
             };
-            // A running node whose link works receives the push at once. Redis with older data
-            // lacks only what was written shortly before the loss, and the loss itself counts as
-            // trouble.
+            // A running node whose link works receives the push at once. If Redis comes back with
+            // older data, it lacks only keys that were written shortly before the loss. The loss
+            // itself counts as trouble of every node.
             let pushed = |node: usize| {
                 !self.record.troubles.iter().any(|trouble| {
                     trouble.node.is_none_or(|of| of == node)
@@ -209,13 +218,16 @@ impl Check<'_> {
                 found.push(Violation {
                     promise: "R6",
                     at: *first,
-                    what: format!("{} was known, and is gone", shown(&ban.key)),
+                    what: format!(
+                        "{} was known to a surviving node, but is missing at the end",
+                        shown(&ban.key)
+                    ),
                 });
             }
         }
     }
 
-    /// The first time at which a node refused a token that only this ban revokes.
+    /// The first time before `before` at which a node refused a token that only `ban` covers.
     fn refused(&self, ban: &Ban, node: usize, before: Duration) -> Option<Duration> {
         let of_node = self
             .lines

@@ -18,7 +18,7 @@ pub struct Probe {
     hearers: Vec<(usize, ConnectionId)>,
 }
 
-/// Lets one client publish, chosen among the clients that are able to publish.
+/// Lets the first client that has service publish. Returns `None` if no client has service.
 pub fn begin_probe(world: &mut World) -> Option<Probe> {
     let clients = 0..world.clients.len();
     let served = clients.filter(|client| is_served(world, *client));
@@ -39,7 +39,8 @@ fn is_served(world: &World, client: usize) -> bool {
     client.open().is_some() && client.subscribed.len() == world.channels() && is_in_lobby
 }
 
-/// Checks that users with access have service, and other users do not.
+/// Checks that clients whose user has access have service, that other clients have none, and that
+/// the clients of `probe` have received its publication.
 pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut report = |what: String| {
@@ -59,10 +60,14 @@ pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
             continue;
         };
         match (is_banned(world, token, &tenants), is_served(world, number)) {
-            (Some(false), false) if !client.comes_back() => {
-                report(format!("client {number} ({}) is not served", token.user))
-            }
-            (Some(true), true) => report(format!("client {number} ({}) is served", token.user)),
+            (Some(false), false) if !client.comes_back() => report(format!(
+                "client {number} ({}) has access, but no service",
+                token.user
+            )),
+            (Some(true), true) => report(format!(
+                "client {number} ({}) has service, but no access",
+                token.user
+            )),
             _ => {}
         }
     }
@@ -79,14 +84,16 @@ pub fn liveness(world: &World, probe: Option<&Probe>) -> Vec<Violation> {
                 continue;
             }
             if !heard {
-                report(format!("client {hearer} has not heard client {by}"));
+                report(format!(
+                    "client {hearer} has not received the last publication of client {by}"
+                ));
             }
             if let Some(top) = top(world)
                 && client.place.as_ref() != Some(top)
             {
                 let place = &client.place;
                 report(format!(
-                    "client {hearer} is at {place:?}, the stream at {top:?}"
+                    "client {hearer} has the position {place:?}, but the stream ends at {top:?}"
                 ));
             }
         }
@@ -136,7 +143,7 @@ fn is_banned(world: &World, token: &Token, tenants: &BTreeSet<bool>) -> Option<b
     }
 }
 
-/// True if a key's name contains this value as plain text or as digest.
+/// True if a key's name is the name of a revocation of `value`, as plain text or as digest.
 fn names(name: &str, kind: &str, value: &str) -> bool {
     let Some(written) = name
         .strip_prefix(kind)
@@ -179,13 +186,13 @@ pub fn records(world: &World) -> Vec<Violation> {
     let ghosts = recorded.difference(&open).map(|session| {
         violation(
             "R4",
-            format!("session {session} is recorded, and is not there"),
+            format!("session {session} has a record in Redis, but does not exist"),
         )
     });
     let missing = open.difference(&recorded).map(|session| {
         violation(
             "records",
-            format!("session {session} is there, and is not recorded"),
+            format!("session {session} exists, but has no record in Redis"),
         )
     });
     let mut found: Vec<Violation> = ghosts.chain(missing).collect();

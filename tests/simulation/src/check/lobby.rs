@@ -1,5 +1,6 @@
-//! ST6 of presence after all trouble: the list of the lobby, and the notes that lead to its
-//! entries.
+//! ST6 of presence, checked after all trouble: the list of the lobby's sessions, and the notes of
+//! nodes. A note is the name of a session that a node stores in Redis, so that the session's entry
+//! in the list can be found.
 
 use std::collections::BTreeSet;
 
@@ -20,14 +21,14 @@ pub fn lobby(world: &World) -> Vec<Violation> {
     missing
         .map(|session| {
             violation(format!(
-                "session {session} is subscribed, and is not listed"
+                "session {session} is subscribed, but is not listed"
             ))
         })
         .collect()
 }
 
 /// Checks that, at the end, exactly the sessions in the lobby are listed, and that the notes of
-/// nodes lead to exactly these sessions.
+/// nodes name exactly these sessions.
 pub fn notes(world: &World) -> Vec<Violation> {
     if !world.record.presence.is_on {
         return Vec::new();
@@ -37,7 +38,7 @@ pub fn notes(world: &World) -> Vec<Violation> {
     let inside = inside(world);
     let ghosts = listed.keys().filter(|session| !inside.contains(*session));
     let ghosts =
-        ghosts.map(|session| format!("session {session} is listed, and is not subscribed"));
+        ghosts.map(|session| format!("session {session} is listed, but is not subscribed"));
     let now = world.host.now();
     let server = world.host.server();
     let mut noted = BTreeSet::new();
@@ -49,9 +50,11 @@ pub fn notes(world: &World) -> Vec<Violation> {
         }
     }
     let unnoted = inside.difference(&noted);
-    let unnoted = unnoted.map(|session| format!("no note leads to session {session}"));
+    let unnoted =
+        unnoted.map(|session| format!("no note names session {session}, which is subscribed"));
     let left = noted.difference(&inside);
-    let left = left.map(|session| format!("a note leads to session {session}, which is gone"));
+    let left =
+        left.map(|session| format!("a note names session {session}, which is not subscribed"));
     ghosts.chain(unnoted).chain(left).map(violation).collect()
 }
 

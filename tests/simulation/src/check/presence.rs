@@ -1,5 +1,6 @@
 //! ST6 of presence: a subscribed session is listed, and a session that has left or was closed is
-//! not. The counts are those of the list. Joins and leaves are delivered once, in order.
+//! not. The counted users are the users of the listed sessions. Joins and leaves are delivered
+//! once, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,11 +21,11 @@ const PROMPTLY: Duration = Duration::from_secs(1);
 /// alive.
 const REAPED: Duration = Duration::from_secs(30);
 
-/// Time after the end of a trouble from which on the trouble has no effect, except an effect that a
-/// comparison repairs.
+/// Time after which a trouble that has ended has no further effect, except an effect that lasts
+/// until nodes compare their sessions with Redis.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// The end of a period that did not end.
+/// Stands for the end of a period whose end is not known.
 const NEVER: Duration = Duration::MAX;
 
 /// The start and the end of a period.
@@ -82,11 +83,11 @@ impl Check<'_> {
             self.answers(timeline, &mut report);
             self.changes(timeline, &session, &stays, &news, &mut report);
         }
-        // The sessions that remain are listed, but no client was given their ids.
+        // The remaining sessions were listed, but no client received their ids.
         for (session, spans) in spans {
             report(
                 spans[0].0,
-                format!("session {session} is listed, and none has it"),
+                format!("session {session} is listed, but no client has this session"),
             );
         }
     }
@@ -123,7 +124,7 @@ impl Check<'_> {
     }
 
     /// The end of the last trouble that was under way between `from` and `until`, or ended shortly
-    /// before.
+    /// before `from`. A crash counts as trouble.
     fn last_trouble(&self, from: Duration, until: Duration) -> Option<Duration> {
         let since = from.saturating_sub(SETTLED);
         let concern = |from: Duration, end: Duration| from <= until && end >= since;
@@ -135,8 +136,8 @@ impl Check<'_> {
         troubles.chain(crashes.filter(|at| concern(*at, *at))).max()
     }
 
-    /// The time at which the connection ended, the process crashed or the run ended, if that was
-    /// earlier.
+    /// The earliest of three times: the end of the connection, the crash of its process and the end
+    /// of the run.
     fn end(&self, timeline: &Timeline<'_>) -> Duration {
         let wire = timeline.wire;
         let crashed = self.record.crashed.get(&wire.node).copied();
@@ -174,7 +175,7 @@ impl Check<'_> {
                 };
                 if late {
                     let what = format!(
-                        "session {:?} of process {} is subscribed since {begun_at:?} and not listed up to {alive_at:?}",
+                        "session {:?} of process {} is subscribed since {begun_at:?}, but not listed, and still got a frame at {alive_at:?}",
                         timeline.session, timeline.wire.node
                     );
                     report(gap.0, what);
@@ -216,7 +217,7 @@ impl Check<'_> {
             };
             if is_late {
                 let what = format!(
-                    "session {:?} of process {node}, which crashed at {crashed:?}, is listed from {from:?} to {until:?} and not subscribed",
+                    "session {:?} of process {node} (crash: {crashed:?}) is listed from {from:?} to {until:?}, but not subscribed",
                     timeline.session
                 );
                 report(from, what);
@@ -232,8 +233,8 @@ impl Check<'_> {
         })
     }
 
-    /// Checks that every list that a client received is one that Redis had between the request and
-    /// the answer.
+    /// Checks that every list that a client received was the list in Redis at some time between the
+    /// request and the answer.
     fn answers(&self, timeline: &Timeline<'_>, report: &mut impl FnMut(Duration, String)) {
         for line in timeline.lines.iter().filter(|line| is_list(line)) {
             let answer: Value = serde_json::from_slice(line.payload).unwrap_or_default();
@@ -269,7 +270,13 @@ impl Check<'_> {
                 })
             };
             if !counted || !asked_at.is_some_and(known) {
-                report(line.at, format!("no such list: {}", line.shown()));
+                report(
+                    line.at,
+                    format!(
+                        "Redis had no such list between request and answer: {}",
+                        line.shown()
+                    ),
+                );
             }
         }
     }
@@ -306,7 +313,7 @@ impl Check<'_> {
             };
             if !follows {
                 let what = format!(
-                    "a {} of {} is told after {before:?}",
+                    "the {} of session {} was published after {before:?}",
                     told.change, told.session
                 );
                 report(told.at, what);
@@ -325,7 +332,7 @@ impl Check<'_> {
         news: &[News],
         report: &mut impl FnMut(Duration, String),
     ) {
-        // The stay in which the session has received its own join.
+        // The index of the stay in which the session received its own join last.
         let mut joined = None;
         let mut of_others = Vec::new();
         let told = timeline.lines.iter().filter(|line| is_news(line));
@@ -333,7 +340,13 @@ impl Check<'_> {
             let begun = |stay: &&Stay| stay.begun_at.is_some_and(|begun| begun <= line.at);
             let stay = stays.iter().rposition(|stay| begun(&stay));
             let Some(stay) = stay.filter(|stay| stays[*stay].is_told) else {
-                report(line.at, format!("told of it unasked: {}", line.shown()));
+                report(
+                    line.at,
+                    format!(
+                        "the session did not ask for joins and leaves: {}",
+                        line.shown()
+                    ),
+                );
                 return;
             };
             let message: Value = serde_json::from_slice(line.payload).unwrap_or_default();
@@ -344,7 +357,13 @@ impl Check<'_> {
             } else if session == own && change == "join" && joined != Some(stay) {
                 joined = Some(stay);
             } else {
-                report(line.at, format!("told out of place: {}", line.shown()));
+                report(
+                    line.at,
+                    format!(
+                        "the session's own join is missing or repeated: {}",
+                        line.shown()
+                    ),
+                );
                 return;
             }
         }
@@ -356,7 +375,10 @@ impl Check<'_> {
                 news.change == *change && news.session == *session && news.at <= line.at
             };
             let Some(at) = news[..next].iter().rposition(is_it) else {
-                report(line.at, format!("told out of order: {}", line.shown()));
+                report(
+                    line.at,
+                    format!("received in another order than published: {}", line.shown()),
+                );
                 return;
             };
             self.none_is_lost(timeline, own, stays, &news[at + 1..next], report);
@@ -365,8 +387,8 @@ impl Check<'_> {
         self.none_is_lost(timeline, own, stays, &news[..next], report);
     }
 
-    /// Checks that a session that asked for joins and leaves has missed none of `passed` without
-    /// trouble.
+    /// Reports the changes in `passed` that the session should have received: it had asked for
+    /// joins and leaves, and no trouble excuses the loss.
     fn none_is_lost(
         &self,
         timeline: &Timeline<'_>,
@@ -392,8 +414,8 @@ impl Check<'_> {
                         .is_some_and(|at| at < news.at)
                     && stay.leaves_at.unwrap_or(NEVER).min(end) > news.at + PROMPTLY
             });
-            // The client reads, because a publication that was executed after the change was
-            // written to it.
+            // The client has read beyond the change: a publication that Redis executed later was
+            // written to the client.
             let served = timeline.lines.iter().any(|line| {
                 let number = marker(line.payload).filter(|_| line.kind == Kind::Message);
                 let published = number.and_then(|number| self.record.publications.get(&number));
@@ -402,7 +424,7 @@ impl Check<'_> {
             });
             if listens && served && self.is_healthy(news.at, news.at + PROMPTLY) {
                 let what = format!(
-                    "the {} of {} was not told to session {own}",
+                    "the {} of session {} did not reach session {own}",
                     news.change, news.session
                 );
                 report(news.at, what);

@@ -1,5 +1,5 @@
-//! Checks of ST1, ST2, ST3, ST5 and ST7: every frame of a subscription must have a reason. ST4
-//! follows from R1 and R2, which cover all frames.
+//! Checks of ST1, ST2, ST3, ST5 and ST7: every frame of a subscription must fit the frames before
+//! it and the positions that Redis has given. ST4 follows from R1 and R2, which cover all frames.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use super::{Check, Violation};
 use crate::node::LEASE;
 use crate::record::{Place, marker, place};
 
-/// The publications by their positions, and the first position of each epoch.
+/// The numbers of publications by position, and the time of the first publication in each epoch.
 struct Placed {
     numbers: BTreeMap<Place, u64>,
     begun: BTreeMap<String, Duration>,
@@ -22,12 +22,13 @@ struct Told<'a> {
     timeline: &'a Timeline<'a>,
     /// The last position that the client has received; `None` before the answer.
     at: Option<Place>,
-    /// The offset up to which the answer has promised all publications.
+    /// The offset up to which an answer with `recovered` promises all publications; 0 without such
+    /// an answer.
     recovers: u64,
 }
 
 impl Check<'_> {
-    /// True if one epoch has the publication twice.
+    /// True if the publication `number` has two positions in one epoch.
     pub(super) fn is_doubled(&self, number: u64) -> bool {
         let of_number = self.record.placed.iter().filter(|(.., of)| *of == number);
         let mut epochs: Vec<&str> = of_number.map(|(_, (epoch, _), _)| epoch.as_str()).collect();
@@ -81,7 +82,9 @@ impl Check<'_> {
                 found.push(Violation {
                     promise: "ST5",
                     at: *at,
-                    what: format!("{number} is put at {place:?}, after {top}"),
+                    what: format!(
+                        "publication {number} has the position {place:?} after offset {top}"
+                    ),
                 });
             }
             *top = *offset;
@@ -91,7 +94,7 @@ impl Check<'_> {
         Placed { numbers, begun }
     }
 
-    /// Applies a frame. Returns the promise that the frame breaks.
+    /// Applies a frame. Returns the promise that the frame breaks, and the reason.
     fn told(
         &self,
         told: &mut Told<'_>,
@@ -108,37 +111,47 @@ impl Check<'_> {
         let frame: Value = serde_json::from_slice(line.payload).ok()?;
         let of = place(&frame);
         match kind {
-            // Answers to publications have no epoch.
+            // Answers to publications have no epoch, and are skipped.
             "ok" => self.answered(told, line, &frame, of?, placed),
             "message" => {
                 let offset = frame["offset"].as_u64()?;
                 let Some((epoch, at)) = &mut told.at else {
-                    return Some(("ST7", "before the answer".to_owned()));
+                    return Some(("ST7", "the frame came before the answer".to_owned()));
                 };
                 if offset != *at + 1 {
-                    return Some(("ST1", format!("after {at} of {epoch}")));
+                    return Some((
+                        "ST1",
+                        format!("the message does not follow offset {at} of {epoch}"),
+                    ));
                 }
                 *at = offset;
                 let number = placed.numbers.get(&(epoch.clone(), offset)).copied();
-                (number != marker(line.payload))
-                    .then(|| ("ST1", format!("{number:?} is at {offset} of {epoch}")))
+                (number != marker(line.payload)).then(|| {
+                    (
+                        "ST1",
+                        format!("Redis has publication {number:?} at offset {offset} of {epoch}"),
+                    )
+                })
             }
             _ => {
                 let Some((epoch, offset)) = of else {
                     // The frames of channels without a stream have no positions.
                     let is_other =
                         frame["channel"] != crate::client::CHANNELS[crate::client::STREAM];
-                    return (!is_other).then(|| ("ST1", "a gap without a place".to_owned()));
+                    return (!is_other).then(|| ("ST1", "the gap has no position".to_owned()));
                 };
                 let Some((known, at)) = &told.at else {
-                    return Some(("ST7", "before the answer".to_owned()));
+                    return Some(("ST7", "the frame came before the answer".to_owned()));
                 };
                 if *at < told.recovers {
-                    let why = format!("at {at}, and was to recover up to {}", told.recovers);
+                    let why = format!(
+                        "a gap at offset {at}, although the answer promised recovery up to {}",
+                        told.recovers
+                    );
                     return Some(("ST2", why));
                 }
                 if *known == epoch && offset <= *at {
-                    return Some(("ST1", format!("a gap of nothing at {at}")));
+                    return Some(("ST1", format!("the gap skips nothing after offset {at}")));
                 }
                 told.at = Some((epoch, offset));
                 told.recovers = 0;
@@ -147,7 +160,8 @@ impl Check<'_> {
         }
     }
 
-    /// Applies the answer to the subscription.
+    /// Applies the answer to `subscribe`. Returns the promise that the answer breaks, and the
+    /// reason.
     fn answered(
         &self,
         told: &mut Told<'_>,
@@ -157,20 +171,26 @@ impl Check<'_> {
         placed: &Placed,
     ) -> Option<(&'static str, String)> {
         if told.at.is_some() {
-            return Some(("ST1", "a second answer".to_owned()));
+            return Some(("ST1", "the subscription got a second answer".to_owned()));
         }
         let since = told.timeline.wire.since.clone();
         match (since, frame["recovered"].as_bool()) {
             (Some(since), Some(true)) => {
                 if since.0 != of.0 || since.1 > of.1 {
-                    return Some(("ST2", "it has another place".to_owned()));
+                    return Some((
+                        "ST2",
+                        "`recovered` is true, but the position does not follow `since`".to_owned(),
+                    ));
                 }
                 let begun = placed.begun.get(&of.0);
                 let is_over = self.record.losses.iter().find(|(lost_at, _)| {
                     begun.is_some_and(|begun| begun < lost_at) && line.at > *lost_at + LEASE
                 });
                 if let Some((lost_at, _)) = is_over {
-                    return Some(("ST5", format!("Redis lost its data at {lost_at:?}")));
+                    return Some((
+                        "ST5",
+                        format!("recovered, although Redis lost its data at {lost_at:?}"),
+                    ));
                 }
                 told.recovers = of.1;
                 told.at = Some(since);
@@ -180,7 +200,10 @@ impl Check<'_> {
                 told.at = Some(of);
                 None
             }
-            (_, recovered) => Some(("ST2", format!("recovered is {recovered:?}"))),
+            (_, recovered) => Some((
+                "ST2",
+                format!("`recovered` is {recovered:?}, which does not fit `since`"),
+            )),
         }
     }
 }

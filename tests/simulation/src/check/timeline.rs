@@ -9,7 +9,7 @@ use crate::client::MESSAGE;
 use crate::frame::{self, Frame, TEXT};
 use crate::record::{Token, Wire};
 
-/// The kinds of frames that promises distinguish.
+/// The kinds of frames that the checks treat differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// `connected`.
@@ -43,9 +43,9 @@ pub(super) struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// True for the refusal of a revoked token.
+    /// True if the frame refuses a revoked token.
     pub(super) fn is_revoked(&self) -> bool {
-        // The second reason is for a token that was issued in the same second as a cutoff.
+        // Nodes give the second reason for a token that was issued in the same second as a cutoff.
         let reasons = ["\"revoked\"", "\"reauth_required\""];
         let shown = self.shown();
         self.kind == Kind::Refused && reasons.iter().any(|reason| shown.contains(reason))
@@ -58,7 +58,7 @@ impl Line<'_> {
     }
 }
 
-/// The history of a connection.
+/// The frames of a connection, with the tokens that the node has confirmed.
 #[derive(Debug)]
 pub(super) struct Timeline<'a> {
     pub(super) wire: &'a Wire,
@@ -132,8 +132,8 @@ impl<'a> Timeline<'a> {
         self.told.first().map(|(_, at)| *at)
     }
 
-    /// The tokens that may be in force: the last confirmed token, and the tokens that the client
-    /// has sent since.
+    /// The tokens that may be in force at the time `at`: the token that was confirmed last, and the
+    /// tokens that the client has sent since.
     pub(super) fn in_force(&self, at: Duration) -> &'a [Token] {
         let told = self.told.partition_point(|(_, told)| *told < at);
         let first = self.told[..told].last().map_or(0, |(number, _)| *number);
@@ -145,7 +145,7 @@ impl<'a> Timeline<'a> {
         &tokens[..tokens.partition_point(|token| token.sent_at <= at)]
     }
 
-    /// The last token that the client sent.
+    /// The last token that the client had sent by the time `at`.
     pub(super) fn shown(&self, at: Duration) -> Option<&'a Token> {
         self.shown_by(at).last()
     }

@@ -1,5 +1,5 @@
-//! R1, R3 and R8 of a subscription with a token of its own: a revocation of that token ends the
-//! subscription.
+//! Checks of R1, R3 and R8 for subscriptions with a token of their own. A revocation of that token
+//! ends the subscription.
 
 use super::timeline::{Kind, Line, Timeline};
 use super::{Check, Violation, number_of, shown};
@@ -48,7 +48,10 @@ impl Check<'_> {
         }
         if begins(r#"{"type":"unsubscribed""#) {
             let Some(token) = held.take() else {
-                return Some(("vault", "told of no subscription's end".to_owned()));
+                return Some((
+                    "vault",
+                    "`unsubscribed` came without a subscription".to_owned(),
+                ));
             };
             let revoked = line.shown().contains(r#""reason":"revoked""#);
             // A ban that was lifted or lost a moment ago counts too.
@@ -59,7 +62,12 @@ impl Check<'_> {
                 covers || matches!(&ban.target, Target::Tenant(tenant) if *tenant == token.tenant)
             };
             let known = self.record.bans.iter().any(named);
-            return (revoked && !known).then(|| ("R8", "nothing revokes it".to_owned()));
+            return (revoked && !known).then(|| {
+                (
+                    "R8",
+                    "no revocation covers the token of the subscription".to_owned(),
+                )
+            });
         }
         if line.kind != Kind::Message
             || !begins(&format!(r#"{{"type":"message","channel":"{vault}""#))
@@ -67,7 +75,7 @@ impl Check<'_> {
             return None;
         }
         let Some(token) = *held else {
-            return Some(("vault", "no subscription".to_owned()));
+            return Some(("vault", "a message came without a subscription".to_owned()));
         };
         let late = self.covering(timeline, token, line, |from| line.at > from + LEASE);
         let late = late.map(|ban| ("R1", ban));
@@ -81,7 +89,7 @@ impl Check<'_> {
         })
     }
 
-    /// Describes a ban that covers `token` at the time of the frame. `late` must be true for the
+    /// Describes a ban that covers `token` at the time of the frame, if `late` returns true for the
     /// time at which the ban began.
     fn covering(
         &self,

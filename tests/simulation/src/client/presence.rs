@@ -23,8 +23,8 @@ impl Client {
         self.lobby == Lobby::Inside
     }
 
-    /// Enters, leaves, or asks for the list. Returns the milliseconds until the client acts again,
-    /// or `None` if it did nothing.
+    /// Enters or leaves the lobby, or asks for its list. Returns the milliseconds until the client
+    /// acts again, or `None` if it did nothing.
     pub(super) fn visit(world: &mut World, client: usize, connection: ConnectionId) -> Option<u64> {
         let chance = world.random.u8(..);
         let this = &mut world.clients[client];

@@ -51,8 +51,8 @@ impl Client {
         }
     }
 
-    /// Records that it is unknown if a publication was accepted: the answer was lost or does not
-    /// tell.
+    /// Records that it is unknown if a publication was accepted, because the answer was lost or is
+    /// `unknown_outcome`.
     pub(super) fn doubt(&mut self, channel: usize, number: u64) {
         if is_keyed(channel, number) {
             self.unsure.push(number);
@@ -75,7 +75,7 @@ impl Client {
         }
     }
 
-    /// Sends a publication again, with the same key.
+    /// Sends a publication again with its key, unless it was sent [`MOST_ATTEMPTS`] times.
     pub(super) fn publish_again(
         world: &mut World,
         client: usize,

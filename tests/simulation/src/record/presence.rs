@@ -40,11 +40,12 @@ pub type Listing = BTreeMap<String, Rc<Entry>>;
 pub struct Presence {
     /// True if there is a lobby.
     pub is_on: bool,
-    /// The lists of entries, each with the time from which on Redis had it.
+    /// The lists of entries, each with the time from which on Redis had the list.
     pub listed: Vec<(Duration, Listing)>,
     /// The number of sessions of each user, as Redis counts them now.
     users: BTreeMap<String, String>,
-    /// The times at which the counts were not those of the entries, each with a description.
+    /// The times at which Redis did not count exactly the users of the entries, each with a
+    /// description.
     pub miscounted: Vec<(Duration, String)>,
 }
 
@@ -87,8 +88,8 @@ impl Presence {
         self.settled(at);
     }
 
-    /// Checks that the counts are those of the entries, after Redis has executed all commands of a
-    /// batch.
+    /// Checks that Redis counts exactly the users of the entries, after it has executed all
+    /// commands of a batch.
     pub fn settled(&mut self, at: Duration) {
         let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
         for entry in self.now().into_iter().flat_map(BTreeMap::values) {
@@ -99,7 +100,10 @@ impl Presence {
             .map(|(user, count)| ((*user).to_owned(), count.to_string()));
         let counted: BTreeMap<String, String> = counted.collect();
         if counted != self.users {
-            let what = format!("{counted:?} are listed, {:?} are counted", self.users);
+            let what = format!(
+                "the list has the users {counted:?}, but Redis counts {:?}",
+                self.users
+            );
             self.miscounted.push((at, what));
         }
     }

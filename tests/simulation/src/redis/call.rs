@@ -29,7 +29,8 @@ pub(super) struct Call<'a> {
     pub(super) name: &'static str,
     /// True if `EXEC` runs the command.
     pub(super) is_queued: bool,
-    /// The length of the output after which the connection is to be closed.
+    /// The length of the output after which the connection is closed; `None` if the connection
+    /// stays open.
     pub(super) end: Option<usize>,
 }
 
@@ -139,8 +140,8 @@ impl Server {
         self.invalidate(key, by);
     }
 
-    /// Adds to the output of a connection. A push that a command causes to its own connection comes
-    /// after the command's reply.
+    /// Adds a push to the output of a connection. A push that a command causes to its own
+    /// connection comes after the command's reply.
     pub(super) fn push_to(&mut self, id: ConnectionId, write: impl FnOnce(&mut Writer)) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;

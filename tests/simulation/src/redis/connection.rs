@@ -1,4 +1,5 @@
-//! Commands about connections: protocol, name, and the closing of the own or another connection.
+//! Commands about connections. They set the protocol and the name, and close the own connection or
+//! another connection.
 
 use std::fmt::Write as _;
 
@@ -227,7 +228,7 @@ fn describe(id: ConnectionId, client: &Client) -> String {
         queued.map_or_else(|| "-1".to_owned(), |queued| queued.to_string()),
         if client.resp3 { 3 } else { 2 },
     )
-    .expect("a string takes all text");
+    .expect("writing to a string cannot fail");
     line.push('\n');
     line
 }
@@ -269,7 +270,8 @@ pub(super) fn client_kill(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Closes a connection. The own connection is closed after the reply, another one at once.
+    /// Closes a connection. The own connection is closed after the reply, another connection at
+    /// once.
     fn kill(&mut self, id: ConnectionId) {
         if id == self.id {
             self.close();

@@ -15,7 +15,7 @@ pub(super) struct Data {
     expiries: BTreeSet<(i64, Vec<u8>)>,
 }
 
-/// A value.
+/// The value of a key, with its expiry.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub(super) value: Value,
@@ -99,7 +99,8 @@ impl Set {
     }
 }
 
-/// A number for a scan's cursor (FNV-1a, 48 bits, never zero).
+/// The number by which a scan orders keys and members (FNV-1a, 48 bits, never zero). A scan's
+/// cursor is such a number.
 pub(super) fn digest(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -138,7 +139,7 @@ impl Data {
         self.entries.get_mut(key).map(|entry| &mut entry.value)
     }
 
-    /// Writes a value, with the previous expiry or with none.
+    /// Writes a value. The key keeps its expiry if `keep_expiry` is true, and otherwise has none.
     pub(super) fn set(&mut self, key: &[u8], value: Value, keep_expiry: bool) {
         if let Some(entry) = self.entries.get_mut(key) {
             entry.value = value;

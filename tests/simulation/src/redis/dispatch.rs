@@ -92,7 +92,8 @@ impl Server {
         }
     }
 
-    /// Closes a connection once its output is taken.
+    /// Closes a connection. The output that it still has is returned by the next
+    /// [`Server::take_output`].
     fn end(&mut self, id: ConnectionId) {
         let Some(client) = self.clients.get_mut(&id) else {
             return;

@@ -4,7 +4,8 @@
 /// `\` makes the next byte literal.
 pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // The positions from which to try again if the text after the last star does not match.
+    // The positions in `pattern` and `text` from which to try again if the text after the last star
+    // does not match.
     let mut star: Option<(usize, usize)> = None;
     loop {
         let step = match pattern.get(p) {

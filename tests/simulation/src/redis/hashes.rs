@@ -112,7 +112,7 @@ pub(super) fn hlen(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     Ok(())
 }
 
-/// `HRANDFIELD` with a positive count and `WITHVALUES`: the first fields.
+/// `HRANDFIELD` with a positive count and `WITHVALUES`. Unlike Redis, it returns the first fields.
 pub(super) fn hrandfield(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
     let [_, key, count, with_values] = args else {
         return Err("ERR the simulated Redis knows HRANDFIELD with WITHVALUES alone".into());
@@ -175,7 +175,7 @@ impl Call<'_> {
         }
     }
 
-    /// Handles removed members of a value. If none is left, the key is removed.
+    /// Handles added or removed members of a value. If `is_empty` is true, the key is removed.
     pub(super) fn changed(&mut self, key: &[u8], is_changed: bool, is_empty: bool) {
         if is_empty {
             self.server.data.remove(key);

@@ -133,7 +133,7 @@ pub(super) fn info(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
         });
         if asked || args.len() == 1 {
             let gap = if text.is_empty() { "" } else { "\r\n" };
-            write!(text, "{gap}# {name}\r\n{fields}").expect("a string takes all text");
+            write!(text, "{gap}# {name}\r\n{fields}").expect("writing to a string cannot fail");
         }
     }
     call.out.verbatim(&text);

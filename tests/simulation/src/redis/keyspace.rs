@@ -322,7 +322,8 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
-    /// The next of these sorted items, and the cursor from which to continue.
+    /// Walks over the sorted items, from the cursor on. Returns the cursor for the next call, 0 at
+    /// the end, and the items that match the pattern.
     pub(super) fn walk<'k>(
         &self,
         all: impl Iterator<Item = (u64, &'k [u8])>,

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::wire::Writer;
 use super::{ConnectionId, Effect, Server, glob};
 
-/// Subscribers by channel.
+/// The subscribers of all channels, patterns and shard channels.
 #[derive(Debug, Default)]
 pub(super) struct Listeners {
     channels: ByName,
@@ -18,7 +18,7 @@ pub(super) struct Listeners {
     shard_channels: ByName,
 }
 
-/// Subscribers in the order of their subscription, by name.
+/// For each name, the subscribers in the order in which they subscribed.
 type ByName = BTreeMap<Vec<u8>, Vec<ConnectionId>>;
 
 /// The three kinds of channels.
@@ -139,8 +139,8 @@ pub(super) fn publish(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
 }
 
 impl Call<'_> {
-    /// Sends a message to the subscribers. Returns their number. If the publishing connection is
-    /// itself a subscriber, its message comes before the reply.
+    /// Sends a message to the subscribers, and returns the number of messages sent. If the
+    /// publishing connection is itself a subscriber, it gets the message before its reply.
     pub(super) fn publish(&mut self, channel: &[u8], payload: &[u8], sharded: bool) -> usize {
         let listeners = &self.server.listeners;
         let (of_channel, word) = match sharded {

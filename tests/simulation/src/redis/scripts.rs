@@ -1,5 +1,4 @@
-//! Scripts. Only the gateway's own scripts are known; they are implemented in Rust after their
-//! text.
+//! The gateway's own scripts, implemented in Rust after their text. Other scripts are not known.
 //!
 //! Owns: the loaded scripts, and the effect of each.
 //! Knows nothing of: Lua.
@@ -9,7 +8,7 @@ use super::presence::{ENTER, LEAVE};
 use super::streams::{APPEND, CLEAR, READ, RIGHTS};
 use super::{number, presence, sha1, streams};
 
-/// The text of the script that publishes under a fence.
+/// The text of the script that publishes unless a deadline has passed.
 const PUBLISH: &[u8] =
     include_bytes!("../../../../crates/curfew-backend-redis/src/fence/publish.lua");
 

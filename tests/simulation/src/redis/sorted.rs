@@ -283,7 +283,7 @@ pub(super) fn zrange(call: &mut Call<'_>, args: &[&[u8]]) -> Done {
         By::Score => limited(set.by_score(min, max), reversed, limit),
         By::Name => limited(set.by_name(first, last), reversed, limit),
     };
-    // A negative number of skipped members leaves nothing.
+    // With a negative number of skipped members, Redis returns no members.
     if limit.is_some_and(|(skipped, _)| skipped < 0) {
         found.clear();
     }
@@ -321,7 +321,7 @@ fn limited<'k>(
     all.into_iter().rev().skip(skipped).take(count).collect()
 }
 
-/// Two ends of a range of scores.
+/// The two ends of a range of scores.
 fn scores(min: &[u8], max: &[u8]) -> Result<(Score, Score), Failure> {
     let score = |text: &[u8]| {
         let excluded = text.first() == Some(&b'(');

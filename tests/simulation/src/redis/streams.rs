@@ -7,21 +7,21 @@ use super::call::{Call, Done, Failure, NOT_AN_INTEGER};
 use super::data::{Value, hash, stream, string};
 use super::number;
 
-/// The text of the script that appends, in `crates/curfew-backend-redis/src/streams`.
+/// The text of the script that appends publications, in `crates/curfew-backend-redis/src/streams`.
 pub(super) const APPEND: &[u8] = concat!(
     include_str!("../../../../crates/curfew-backend-redis/src/streams/stream.lua"),
     include_str!("../../../../crates/curfew-backend-redis/src/streams/append.lua")
 )
 .as_bytes();
 
-/// The text of the script that reads.
+/// The text of the script that reads entries.
 pub(super) const READ: &[u8] = concat!(
     include_str!("../../../../crates/curfew-backend-redis/src/streams/stream.lua"),
     include_str!("../../../../crates/curfew-backend-redis/src/streams/read.lua")
 )
 .as_bytes();
 
-/// The text of the script that deletes.
+/// The text of the script that deletes the entries.
 pub(super) const CLEAR: &[u8] =
     include_bytes!("../../../../crates/curfew-backend-redis/src/streams/clear.lua");
 
@@ -29,7 +29,7 @@ pub(super) const CLEAR: &[u8] =
 pub(super) const RIGHTS: &[u8] =
     include_bytes!("../../../../crates/curfew-backend-redis/src/streams/rights.lua");
 
-/// The epoch, the top and the server's id.
+/// The position of a stream: its epoch, its top and the id of the server that wrote it.
 struct Position {
     epoch: Vec<u8>,
     top: u64,

@@ -21,7 +21,7 @@ pub(super) struct Transaction {
 pub(super) struct Queued {
     pub(super) command: &'static Command,
     pub(super) args: Vec<Vec<u8>>,
-    /// True if the transaction refuses to run while there is no memory.
+    /// True if `EXEC` is refused with this command in the queue while there is no memory.
     pub(super) takes_memory: bool,
     pub(super) writes: bool,
 }

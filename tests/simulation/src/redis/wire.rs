@@ -195,7 +195,7 @@ impl Writer {
         if (0..10).contains(&number) {
             self.bytes.push(b'0' + number.unsigned_abs() as u8);
         } else {
-            write!(self.bytes, "{number}").expect("a vector takes all bytes");
+            write!(self.bytes, "{number}").expect("writing to a vector cannot fail");
         }
         self.end();
     }

@@ -55,9 +55,9 @@ struct Lane {
 /// A connection of a node.
 #[derive(Debug)]
 pub struct Connection {
-    /// The process.
+    /// The process at one end.
     pub node: usize,
-    /// The peer.
+    /// The peer at the other end.
     pub end: End,
     inwards: Lane,
     outwards: Lane,
@@ -78,7 +78,8 @@ pub struct Connection {
 #[derive(Debug, Default)]
 pub struct Network {
     connections: Vec<Connection>,
-    /// True, by process and direction, while the process's links to Redis hold everything back.
+    /// For each process and direction, true while the process's links to Redis hold everything
+    /// back.
     cut: Vec<[bool; 2]>,
 }
 
@@ -119,7 +120,7 @@ impl Network {
         all.map(|(id, _)| id).collect()
     }
 
-    /// True while the link is cut in at least one direction.
+    /// True while the process's link to Redis is cut in at least one direction.
     pub fn is_cut(&self, node: usize) -> bool {
         self.cut.get(node).is_some_and(|cut| cut[0] || cut[1])
     }
@@ -179,7 +180,7 @@ impl World {
         }
     }
 
-    /// Sends bytes. An empty piece means the end of the stream.
+    /// Sends `bytes`. Empty `bytes` mean the end of the stream.
     pub fn send(&mut self, connection: ConnectionId, direction: Direction, bytes: Bytes) {
         self.send_late(connection, direction, bytes, Duration::ZERO);
     }
@@ -277,7 +278,7 @@ impl World {
         }
     }
 
-    /// Closes the peer's end.
+    /// Closes the peer's end of a connection.
     pub fn leave(&mut self, id: ConnectionId) {
         let connection = &mut self.network.connections[id];
         if !connection.left && !connection.reset {
@@ -295,7 +296,8 @@ impl World {
         }
     }
 
-    /// A node's system call that writes. Returns the number of bytes that the socket accepts.
+    /// Executes a node's system call that writes. Returns the number of bytes that the socket
+    /// accepts.
     fn write(&mut self, id: ConnectionId, bytes: &[u8], began: Duration) -> io::Result<usize> {
         let connection = &mut self.network.connections[id];
         if connection.reset || connection.closed {

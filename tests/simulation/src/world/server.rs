@@ -15,17 +15,17 @@ use crate::redis::{Executed, Reply, Server, Snapshot};
 const COPY_INTERVAL: Duration = Duration::from_millis(700);
 
 /// Maximum number of stored copies. The oldest copy is behind by more than the lease, so nodes have
-/// learned of the earliest writes that it lacks.
+/// learned of the earliest writes that the copy lacks.
 const MOST_COPIES: usize = 6;
 
 /// The data of a restarted server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comeback {
-    /// All of its data.
+    /// The server has all data from before the restart.
     Whole,
-    /// Nothing.
+    /// The server has no data.
     Empty,
-    /// The data of an earlier time, like the data of a replica that was behind.
+    /// The server has the data of an earlier time, like a replica that was behind.
     Behind,
 }
 
@@ -152,7 +152,8 @@ impl World {
         self.redis_done();
     }
 
-    /// Copies the data for a later restart. The caller repeats this at intervals.
+    /// Copies the data for a later restart. Returns the time after which the caller must copy
+    /// again.
     pub fn copy_data(&mut self) -> Duration {
         if !self.host.is_held() {
             let copy = self.host.server.snapshot();
@@ -176,7 +177,7 @@ impl World {
         Some(reply).filter(|reply| !matches!(reply, Reply::Error(_)))
     }
 
-    /// Stops the process, or continues it.
+    /// Stops the process of Redis, or lets it continue.
     pub fn freeze_redis(&mut self, frozen: bool) {
         self.host.frozen = frozen;
         if !frozen {
@@ -234,7 +235,7 @@ pub struct RedisDial;
 impl Dial for RedisDial {
     fn dial<'a>(&'a self, _: &'a RedisAddress) -> Dialing<'a> {
         Box::pin(async {
-            let node = Shared::get().node().expect("a node dials");
+            let node = Shared::get().node().expect("only nodes dial");
             loop {
                 // The delay stands for a round trip.
                 time::sleep(Duration::from_millis(2)).await;

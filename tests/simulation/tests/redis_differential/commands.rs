@@ -70,7 +70,7 @@ fn value(random: &mut Rng) -> String {
     pick(random, &["a", "b", "1", "17", "some-longer-value", "-5"]).to_owned()
 }
 
-/// Options of `SET`. Their times are long past or far in the future.
+/// Options of `SET`. Times of expiry in them are long past or far in the future.
 fn set_options(random: &mut Rng) -> String {
     let mut options = String::new();
     for _ in 0..random.usize(..3) {
@@ -220,8 +220,8 @@ fn set_command(random: &mut Rng) -> String {
     match random.u8(..6) {
         0 | 1 => format!("SADD {key} {member} a"),
         2 => format!("SREM {key} {member}"),
-        // `SMEMBERS` is left out, because the order of members is undefined and would count in
-        // RESP2.
+        // `SMEMBERS` is left out, because the order of members is undefined, and the comparison
+        // heeds the order in RESP2.
         3 => format!("SCARD {key}"),
         4 => format!("SISMEMBER {key} {member}"),
         _ => format!("SMISMEMBER {key} {member} a"),

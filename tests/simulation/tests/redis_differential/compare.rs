@@ -15,7 +15,7 @@ pub(crate) fn split(mut bytes: &[u8]) -> Frames {
     frames
 }
 
-/// Describes the first difference.
+/// Compares the frames that two servers have sent to a connection. The error shows all of them.
 pub(crate) fn compare(place: usize, real: &Frames, simulated: &Frames) -> Result<(), String> {
     let mut pairs = real.iter().zip(simulated);
     let differs =
@@ -28,14 +28,16 @@ pub(crate) fn compare(place: usize, real: &Frames, simulated: &Frames) -> Result
         lines.collect::<String>()
     };
     Err(format!(
-        "connection {place} was told\n  by Redis:\n{}  by the simulated one:\n{}",
+        "connection {place} received\n  from Redis:\n{}  from the simulated Redis:\n{}",
         lines(real),
         lines(simulated)
     ))
 }
 
 fn read(frame: &[u8]) -> Reply {
-    Reply::parse(frame).expect("a whole reply").0
+    Reply::parse(frame)
+        .expect("the frame is one complete reply")
+        .0
 }
 
 fn alike(real: &Reply, simulated: &Reply) -> bool {

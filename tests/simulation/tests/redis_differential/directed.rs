@@ -109,7 +109,7 @@ fn keys_that_end_are_told_of_by_themselves() {
         assert_eq!(
             simulated.next_expiry(),
             Some(next),
-            "it is there until then"
+            "the key exists until its expiry"
         );
         simulated.expire(next);
         expected.extend(simulated.take_output());
@@ -138,7 +138,7 @@ fn a_replica_refuses_what_it_should() {
     real.connect().call(&[b"REPLICAOF", b"127.0.0.1", b"1"]);
     simulated.set_replica(true);
     let digest = load(&mut real.connect());
-    let digest = str::from_utf8(&digest).expect("it is text");
+    let digest = str::from_utf8(&digest).expect("a digest is text");
     real.connect().call(&[b"SCRIPT", b"FLUSH"]);
     for line in [
         "EXEC",
@@ -184,7 +184,7 @@ fn a_replica_refuses_what_it_should() {
 fn what_is_read_of_info_is_there() {
     let real = Real::start();
     let info = |reply: Reply| match reply {
-        Reply::Bulk(text) => String::from_utf8(text).expect("it is text"),
+        Reply::Bulk(text) => String::from_utf8(text).expect("the answer to INFO is text"),
         other => panic!("{other:?}"),
     };
     let field = |info: &str, name: &str| {
@@ -213,7 +213,7 @@ fn what_is_read_of_info_is_there() {
     let Reply::Array(time) =
         simulated().run(Duration::from_micros(1_500_000_000_000_042), &[b"TIME"])
     else {
-        panic!("no time");
+        panic!("TIME does not answer with an array");
     };
     assert_eq!(
         time,
@@ -224,8 +224,8 @@ fn what_is_read_of_info_is_there() {
     );
 }
 
-/// Scans while members are removed. Returns the found members, among which every remaining member
-/// must be.
+/// Scans a set of 500 members, and removes each member that the scan returns. Returns these
+/// members.
 fn scanned(mut call: impl FnMut(&[&[u8]]) -> Reply) -> BTreeSet<Vec<u8>> {
     let names: Vec<String> = (0..500).map(|number| format!("member:{number}")).collect();
     let mut add: Vec<&[u8]> = vec![b"SADD", b"set"];
@@ -235,7 +235,7 @@ fn scanned(mut call: impl FnMut(&[&[u8]]) -> Reply) -> BTreeSet<Vec<u8>> {
     let mut all = BTreeSet::new();
     loop {
         let Reply::Array(page) = call(&[b"SSCAN", b"set", &cursor, b"COUNT", b"20"]) else {
-            panic!("no page");
+            panic!("SSCAN does not answer with an array");
         };
         let [Reply::Bulk(next), Reply::Array(members)] = &page[..] else {
             panic!("{page:?}");
@@ -286,7 +286,7 @@ fn keys_are_scanned_by_pattern_and_type() {
             let mut command: Vec<&[u8]> = vec![b"SCAN", &cursor];
             command.extend(options);
             let Reply::Array(page) = call(&command) else {
-                panic!("no page");
+                panic!("SCAN does not answer with an array");
             };
             let [Reply::Bulk(next), Reply::Array(keys)] = &page[..] else {
                 panic!("{page:?}");

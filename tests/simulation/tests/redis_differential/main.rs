@@ -1,7 +1,8 @@
 //! Comparison of the simulated Redis with a real one. Both execute the same random sequences of
 //! commands on several connections, and every reply and push is compared.
 //!
-//! `CURFEW_SIMULATION_SEED` repeats a run, `CURFEW_SIMULATION_SEQUENCES` makes it longer.
+//! `CURFEW_SIMULATION_SEED` repeats a run. `CURFEW_SIMULATION_SEQUENCES` is the number of
+//! sequences.
 
 mod commands;
 mod compare;
@@ -21,14 +22,15 @@ use pair::Pair;
 use real::Real;
 use steps::{SHORT, Step, sequence};
 
-/// The number of sequences of a run, and the number of steps of a sequence.
+/// The default number of sequences of a run.
 const SEQUENCES: u64 = 200;
+/// The approximate number of steps of a sequence.
 const STEPS: usize = 60;
 
 fn setting(name: &str) -> Option<u64> {
     env::var(name)
         .ok()
-        .map(|text| text.parse().expect("a number"))
+        .map(|text| text.parse().expect("the variable is a number"))
 }
 
 #[test]
@@ -41,7 +43,7 @@ fn any_sequence_is_answered_as_redis_answers_it() {
         if let Err((place, differs)) = play(&real, &steps) {
             let mut told = String::new();
             for step in &steps[..=place] {
-                writeln!(told, "  {step}").expect("a string takes all text");
+                writeln!(told, "  {step}").expect("writing to a string cannot fail");
             }
             panic!("CURFEW_SIMULATION_SEED={seed}, after these steps:\n{told}{differs}");
         }
@@ -58,7 +60,7 @@ fn play(real: &Real, steps: &[Step]) -> Result<(), (usize, String)> {
                     .map_err(|differs| (place, differs))?;
             }
             Step::OutOfMemory(out) => pair.set_out_of_memory(*out),
-            // The pause is far from the deadlines of short-lived keys.
+            // The pause ends well after the expiry of short-lived keys.
             Step::Pass => thread::sleep(Duration::from_millis(SHORT + SHORT / 2)),
         }
     }

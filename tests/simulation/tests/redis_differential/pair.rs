@@ -42,7 +42,7 @@ pub(crate) fn load(connection: &mut Connection) -> Vec<u8> {
     }
 }
 
-/// The time for Redis' clock.
+/// The time that the simulated server takes from its caller.
 #[expect(
     clippy::disallowed_methods,
     reason = "it is compared with a real server's clock"
@@ -50,7 +50,7 @@ pub(crate) fn load(connection: &mut Connection) -> Vec<u8> {
 pub(crate) fn now() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .expect("it is later than 1970")
+        .expect("the clock shows a time after 1970")
 }
 
 impl<'r> Pair<'r> {
@@ -86,7 +86,7 @@ impl<'r> Pair<'r> {
     fn connect(&mut self, place: usize) -> Connected {
         let mut real = self.real.connect();
         let Reply::Integer(real_id) = real.call(&[b"CLIENT", b"ID"]) else {
-            panic!("no id");
+            panic!("CLIENT ID does not answer with a number");
         };
         let simulated = self.next;
         self.next += 1;
@@ -129,7 +129,8 @@ impl<'r> Pair<'r> {
         let mut expected = self.by_place(output);
         let sent = expected.remove(&place).unwrap_or_default();
         self.compare_one(place, &sent, &closed)?;
-        // Pushes to other connections were already sent, so they come before the next answer.
+        // The pushes to other connections are already sent, so they come before the answer to a
+        // `PING`.
         for other in 0..CONNECTIONS {
             let before = expected.remove(&other).unwrap_or_default();
             self.compare_other(other, before, &closed)?;
@@ -137,7 +138,7 @@ impl<'r> Pair<'r> {
         Ok(())
     }
 
-    /// Encodes a command with `@n` replaced by the id of connection n.
+    /// Encodes a command. `@n` is replaced by the id of connection n, and `@script` by the digest.
     fn encode_for(&self, command: &[Vec<u8>], id: impl Fn(&Connected) -> i64) -> Vec<u8> {
         let words: Vec<Vec<u8>> = command
             .iter()
@@ -158,7 +159,7 @@ impl<'r> Pair<'r> {
         let mut by_place: BTreeMap<usize, Vec<u8>> = BTreeMap::new();
         for (id, bytes) in output {
             let place = self.connections.iter().position(|c| c.simulated == id);
-            let place = place.expect("a connection that there is");
+            let place = place.expect("output belongs to a connection");
             by_place.entry(place).or_default().extend(bytes);
         }
         by_place
@@ -189,7 +190,7 @@ impl<'r> Pair<'r> {
         if closed.contains(&connected.simulated) {
             connected.real.until_closed();
             if !connected.real.is_closed {
-                return Err(format!("connection {place} is not closed"));
+                return Err(format!("Redis has not closed connection {place}"));
             }
             self.connections[place] = self.connect(place);
             return Ok(());
@@ -201,7 +202,7 @@ impl<'r> Pair<'r> {
         let output = self.simulated.take_output();
         let mut expected: Frames = split(&before);
         for (told, bytes) in output {
-            assert_eq!(told, id, "a PING tells nobody else");
+            assert_eq!(told, id, "a PING causes output to another connection");
             expected.extend(split(&bytes));
         }
         let connected = &mut self.connections[place];

@@ -36,7 +36,10 @@ impl Real {
     pub(crate) fn start() -> Self {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            assert!(Instant::now() < deadline, "redis-server does not start");
+            assert!(
+                Instant::now() < deadline,
+                "redis-server has not started in time"
+            );
             if let Some(real) = Self::try_start(deadline) {
                 return real;
             }
@@ -45,9 +48,11 @@ impl Real {
 
     /// Returns `None` if another process took the port.
     fn try_start(deadline: Instant) -> Option<Self> {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a temporary directory can be created");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        let address = listener.local_addr().expect("it has an address");
+        let address = listener
+            .local_addr()
+            .expect("a bound listener has an address");
         drop(listener);
         let process = Command::new("redis-server")
             .args(["--port", &address.port().to_string()])
@@ -84,7 +89,7 @@ impl Real {
     }
 
     pub(crate) fn connect(&self) -> Connection {
-        Connection::new(TcpStream::connect(self.address).expect("it accepts connections"))
+        Connection::new(TcpStream::connect(self.address).expect("redis-server accepts connections"))
     }
 }
 
@@ -98,10 +103,10 @@ impl Drop for Real {
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        stream.set_nodelay(true).expect("a stream has options");
+        stream.set_nodelay(true).expect("TCP_NODELAY can be set");
         stream
             .set_read_timeout(Some(ANSWER))
-            .expect("a stream has options");
+            .expect("a read timeout can be set");
         Self {
             stream,
             received: Vec::new(),
@@ -110,7 +115,7 @@ impl Connection {
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        // The write fails on a closed connection, which the next read notices.
+        // The write fails on a closed connection. The next read notices that.
         drop(self.stream.write_all(bytes));
     }
 

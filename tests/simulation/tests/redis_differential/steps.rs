@@ -15,7 +15,7 @@ pub(crate) enum Step {
     Send(usize, Vec<Vec<Vec<u8>>>),
     /// Memory runs out, or recovers.
     OutOfMemory(bool),
-    /// Time passes, after which short-lived keys are due.
+    /// Time passes until short-lived keys are due.
     Pass,
 }
 
@@ -38,8 +38,8 @@ pub(crate) fn sequence(random: &mut Rng, length: usize) -> Vec<Step> {
                 let place = random.usize(..CONNECTIONS);
                 let commands = (0..several).map(|_| {
                     let command = command(random);
-                    // A subscription of the last connection is mostly replaced, because a
-                    // subscribed connection can do nothing else in RESP2.
+                    // A command of the last connection that subscribes is mostly replaced by
+                    // `RESET`, because a subscribed connection can do nothing else in RESP2.
                     let is_muting = place + 1 == CONNECTIONS && command[0].ends_with(b"SUBSCRIBE");
                     match is_muting && random.u8(..8) > 0 {
                         true => words(&["RESET"]),

@@ -15,7 +15,7 @@ use crate::state::{Bounds, Events, Extras, Start, State};
 /// Number of steps of a walk.
 const LENGTH: usize = 700;
 
-/// On average, one step among this number of steps may be an event that happens to the node.
+/// An event may happen to the node in one of this number of steps, on average.
 const EVENTS: usize = 10;
 
 /// Number of walks under each allowed set of rules.
@@ -24,7 +24,7 @@ const ALLOWED_WALKS: usize = 20;
 /// Number of walks with changing settings under each allowed set of rules.
 const ALLOWED_RELOADS: usize = 8;
 
-/// Maximum number of walks after which a missing rule must have been noticed.
+/// Maximum number of walks among which the checker must refuse one if a rule is missing.
 const WALKS: usize = 3000;
 
 /// A fixed sequence of pseudo-random numbers (xorshift).
@@ -35,11 +35,11 @@ impl Dice {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % end as u64).expect("below a usize")
+        usize::try_from(self.0 % end as u64).expect("a remainder below `end` fits into a usize")
     }
 }
 
-/// The log of a walk.
+/// A walk: its protocol, the state that it has reached, and its log.
 struct Walk {
     protocol: Protocol,
     state: State,
@@ -55,7 +55,7 @@ impl Walk {
             ..Events::default()
         };
         // A set-up compares sessions too. If there were many set-ups, a reload would never have to
-        // compare them itself.
+        // compare the sessions itself.
         let events = if reload {
             quiet
         } else {
@@ -174,7 +174,7 @@ impl Walk {
                 self.write("push", &format!(r#","keys":{keys}"#));
             }
             Message::NullPush => self.write("null_push", ""),
-            // Only a later `down` may follow in the log.
+            // The node closes the connection, so only `down` can follow in the log.
             Message::Refused(_) => {}
             Message::Reply(_) if was.restarting => {}
             Message::Reply(reply) => {
@@ -270,11 +270,11 @@ fn what_it_does_without_a_rule_is_not() {
     ] {
         let run = runs.iter().find(|run| run.id == id).expect(id);
         let Searched::Protocol(protocol) = &run.searched else {
-            panic!("{id} is no search of the protocol");
+            panic!("{id} is not a search of the revocation protocol");
         };
         let reload = protocol.bounds.extras.reload;
         let mut walks = walks(&protocol.rules, reload).take(WALKS);
         let refused = walks.any(|result| result.is_err());
-        assert!(refused, "{id} was not noticed");
+        assert!(refused, "the checker refuses no walk of {id}");
     }
 }
