@@ -78,8 +78,8 @@ fn convert_object(object: &Map<String, Value>, values: &mut usize) -> CelMap<'st
     CelMap::from(entries)
 }
 
-/// Converts a JSON value. A whole number becomes `int` if it fits, like a literal in a condition.
-/// The JSON parser limits the depth of the recursion.
+/// Converts a JSON value. A number written without a fraction becomes `int` if it fits, like a
+/// literal in a condition. The JSON parser limits the depth of the recursion.
 fn convert(value: &Value, values: &mut usize) -> Box<dyn Val> {
     *values += 1;
     match value {
