@@ -10,7 +10,7 @@ use crate::remote::Asked;
 use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
 /// Assumed maximum time from the first token that a new key signs until the issuer's key set lists
-/// the key. If a token was issued earlier than this before the last successful fetch, and the
+/// the key. If a token was issued more than this time before the last successful fetch, and the
 /// fetched set lacks the token's key, the key counts as withdrawn. The token is then refused, and
 /// the client needs a new token.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
@@ -31,8 +31,8 @@ pub enum KeyWait {
 }
 
 impl KeyWait {
-    /// Runs `attempt`, and runs it again after a wait for the keys if it lacks a key. `attempt`
-    /// receives the time with which it compares the times of the report.
+    /// Runs `attempt`. If a key is missing, waits for the issuer's keys and runs `attempt` again.
+    /// `attempt` receives the time with which it compares the times of the report.
     pub(crate) async fn run<T>(
         self,
         clock: &dyn Clock,

@@ -266,8 +266,8 @@ impl Authenticator {
                 .as_ref()
                 .is_some_and(|its| Arc::ptr_eq(its, remote))
         };
-        // There is no such issuer if a reload has dropped the issuer, or has changed its fetching,
-        // since the fetch began.
+        // No issuer has `remote` any more if a reload has dropped the issuer, or has changed the
+        // fetching of its keys, since the fetch began.
         let Some(index) = all.all.iter().position(is_its) else {
             return Ok(0);
         };

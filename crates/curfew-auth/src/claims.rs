@@ -240,7 +240,7 @@ fn verify_times(
     now: Duration,
 ) -> Result<(), AuthError> {
     let expiry = Duration::from_secs(expires_at);
-    // Sessions end at the same instant: see `Principal::ends_at`.
+    // A session ends at the instant from which its token is refused here: see `Principal::ends_at`.
     if now >= expiry + issuers.leeway {
         let ago = now.saturating_sub(expiry).as_secs();
         return Err(AuthError::by_clock(

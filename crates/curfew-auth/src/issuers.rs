@@ -1,4 +1,4 @@
-//! The issuers and their keys: an immutable snapshot and its loading.
+//! The issuers and their keys: an immutable snapshot, and how it is loaded.
 
 mod find;
 mod summary;
@@ -53,7 +53,7 @@ pub(crate) struct Issuers {
     /// The rules by which claims are read.
     pub(crate) rules: ClaimRules,
     pub(crate) leeway: Duration,
-    /// Zero means no limit.
+    /// `auth.max_token_lifetime`; zero means no limit.
     pub(crate) max_token_lifetime: Duration,
     pub(crate) close_on_key_withdrawal: bool,
     /// True if tokens may have no `exp`.

@@ -53,7 +53,7 @@ pub enum KeyLocation {
     Discovery(String),
 }
 
-/// State of an issuer's fetched keys, shared by verification and the fetcher.
+/// State of an issuer's fetched keys, shared by verification and the caller of [`RemoteKeys::due`].
 #[derive(Debug)]
 pub struct RemoteKeys {
     /// The issuer's configured name.

@@ -8,10 +8,10 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Size of a key: 256 random bits cannot be guessed.
+/// Size of a key in bytes: 256 random bits cannot be guessed.
 const KEY_BYTES: usize = 32;
 
-/// Size of a key's id: two random ids of 128 bits never collide in practice.
+/// Size of a key's id in bytes: two random ids of 128 bits never collide in practice.
 const ID_BYTES: usize = 16;
 
 /// Purpose of the derived id (the `info` of RFC 5869 §2.3).

@@ -1,4 +1,4 @@
-//! A subject's claims, parsed when a decision first needs them and at most once.
+//! The claims of a principal, which are parsed when a decision first needs them, and at most once.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

@@ -37,7 +37,7 @@ pub struct Rule {
     pub actions: Vec<Action>,
     /// A CEL expression over `claims`, `params` (the captures of the pattern), `channel`, `user`
     /// and `action` that must be true for the rule to apply. At most 2048 bytes, without `all`,
-    /// `exists`, `exists_one`, `map` and `filter`. If its evaluation fails, because a claim is
+    /// `exists`, `exists_one`, `map` and `filter`. If the evaluation fails, because a claim is
     /// missing or the claims are too large, a rule that allows does not apply, and a rule that
     /// denies applies. Default: none, the rule always applies.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -32,9 +32,9 @@ pub enum Why {
     Granted,
     /// A rule denies the action.
     Denied,
-    /// A rule denies the action, because the evaluation of its condition failed.
+    /// A rule denies the action, because the evaluation of the rule's condition failed.
     ConditionFailed,
-    /// A rule denies the action, because it does not compile.
+    /// A rule denies the action, because the rule does not compile.
     DoesNotCompile,
     /// Neither a rule nor a grant allows the action.
     NoRule,

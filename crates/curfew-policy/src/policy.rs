@@ -54,8 +54,8 @@ impl Policy {
         }
     }
 
-    /// Explains the decision for these claims with the result of every rule. Evaluates all rules
-    /// and logs nothing.
+    /// Explains the decision for a user with these `claims`, with the result of every rule.
+    /// Evaluates all rules and logs nothing.
     pub fn explain(
         &self,
         claims: &Map<String, Value>,

@@ -137,8 +137,9 @@ impl Rule {
         }
     }
 
-    /// Evaluates the rule. The condition is evaluated for each pattern that matches, until it is
-    /// true. If no evaluation is true, a failed evaluation takes precedence over a false one.
+    /// Evaluates the rule. The condition is evaluated for each pattern that matches, until one
+    /// evaluation is true. If no evaluation is true, a failed evaluation takes precedence over a
+    /// false one.
     pub(crate) fn judge(
         &self,
         claims: &LazyClaims<'_>,

@@ -29,8 +29,8 @@ pub struct Issuer {
     /// The exact `iss` of its tokens. Two issuers may have the same `iss`, for example for people
     /// and for services. A token then belongs to the first issuer whose `audience` is in the
     /// token's `aud`. Only one of the two may send reports, and a report about a user ends the
-    /// user's sessions at both. Absent: `iss` is not checked; if there are several issuers, this
-    /// issuer then needs a `jwks_file` in which each key has a `kid`.
+    /// user's sessions at both issuers. Absent: `iss` is not checked; if there are several issuers,
+    /// this issuer then needs a `jwks_file` in which each key has a `kid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
     /// The accepted audiences: a token's `aud` must be one of these, or a list that contains one of
@@ -38,14 +38,14 @@ pub struct Issuer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<Vec<String>>,
     /// Other claims that the issuer's access tokens must have, each with a list of accepted values.
-    /// It is for issuers that name a token's audience by another claim than `aud`. The claim must
-    /// be one of these values, or a list that contains one of these values. A token without the
+    /// It is for issuers that name a token's audience by another claim than `aud`. Each claim must
+    /// be one of its accepted values, or a list that contains one of them. A token without the
     /// claim is refused with `missing_claim`, a token with another value with `wrong_audience`.
     pub required_claims: BTreeMap<String, Vec<String>>,
     /// Accepts the issuer's ID tokens as access tokens. ID tokens are meant for the client that
-    /// signed the user in; the access token is the better choice for a server. Needed for issuers
-    /// whose access tokens look like ID tokens, such as Dex and authentik. Default: `false`, tokens
-    /// that look like ID tokens are refused.
+    /// signed the user in; the access token is the better choice for a server. The setting is
+    /// needed for issuers whose access tokens look like ID tokens, such as Dex and authentik.
+    /// Default: `false`, tokens that look like ID tokens are refused.
     pub accept_id_tokens: bool,
     /// The algorithms accepted from this issuer; `"EdDSA"` may be written `"Ed25519"`. Absent: all
     /// algorithms that fit the issuer's keys.
@@ -55,19 +55,20 @@ pub struct Issuer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     /// A file with the shared secret of HS256, HS384 and HS512; at least 32 bytes. One line break
-    /// at its end is ignored. Read again when it changes.
+    /// at its end is ignored. The file is read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
-    /// A PEM file with one public key: RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519. Read
-    /// again when it changes.
+    /// A PEM file with one public key: RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519. The file
+    /// is read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key_file: Option<PathBuf>,
-    /// A file with a JSON Web Key Set. Keys that cannot be used are skipped with a warning. Read
-    /// again when it changes.
+    /// A file with a JSON Web Key Set. Keys that cannot be used are skipped with a warning. The
+    /// file is read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_file: Option<PathBuf>,
-    /// The URL of a JSON Web Key Set: https, or http on this machine or with `allow_http`. Fetched
-    /// at start and then regularly, see `auth.jwks_lifetime`. Redirects are not followed.
+    /// The URL of a JSON Web Key Set: https, or http on this machine or with `allow_http`. The set
+    /// is fetched at start and then regularly, see `auth.jwks_lifetime`. Redirects are not
+    /// followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
     /// Finds the key set by OpenID Connect discovery: `<issuer>/.well-known/openid-configuration`.

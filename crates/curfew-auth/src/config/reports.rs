@@ -53,8 +53,8 @@ pub struct EventStream {
     /// and only the signature identifies the sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Secret>,
-    /// A file with the value of `authorization`. One line break at its end is ignored. Read for
-    /// each request.
+    /// A file with the value of `authorization`. One line break at its end is ignored. The file is
+    /// read for each request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_file: Option<PathBuf>,
     /// Further events that end access, beside revoked sessions, changed passwords and PINs, and
@@ -159,7 +159,7 @@ impl EventStream {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or has less than 16 bytes.
+    /// The file cannot be read, or has fewer than 16 bytes.
     pub fn expected_authorization(&self) -> std::io::Result<Option<Secret>> {
         match &self.authorization_file {
             None => Ok(self.authorization.clone()),

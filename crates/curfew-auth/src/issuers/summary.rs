@@ -21,7 +21,7 @@ pub struct IssuerSummary {
     /// The accepted values of each claim in `required_claims`; absent if there is no such claim.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub required_claims: BTreeMap<String, Vec<String>>,
-    /// Every algorithm that at least one key of the issuer can be used with.
+    /// The algorithms of all keys of the issuer, each algorithm once.
     pub algorithms: Vec<Algorithm>,
     /// The keys in force.
     pub keys: Vec<KeySummary>,
@@ -47,7 +47,7 @@ pub struct IssuerSummary {
     pub stream: Option<StreamStatus>,
 }
 
-/// One key, without its material.
+/// The description of one key, without the key material.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeySummary {
     /// The key's `kid`; null for a key without `kid`, such as a secret or the key of a PEM file.

@@ -16,7 +16,7 @@ use crate::Authenticator;
 pub struct LastReport {
     /// The kind: `backchannel_logout`, `global_token_revocation` or the type of a security event.
     pub report: &'static str,
-    /// The outcome, as in the metrics.
+    /// The outcome, by its name in the metrics.
     pub outcome: &'static str,
     /// The reason why the report had no effect; absent if it had an effect.
     #[serde(skip_serializing_if = "Option::is_none")]

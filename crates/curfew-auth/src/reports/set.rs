@@ -19,8 +19,8 @@ use crate::{AuthError, EventStream, VerifyError};
 
 /// Earliest time of an event, in Unix seconds. It is the first time with ten digits, and a number
 /// in a revocation's value is read as a time only if it has at least ten digits. A revocation with
-/// an earlier time would therefore have no time, and would end newer access too. Only a transmitter
-/// whose clock was never set sends an earlier time.
+/// an earlier time would therefore count as a revocation without a time, and would end newer access
+/// too. Only a transmitter whose clock was never set sends an earlier time.
 const EARLIEST: u64 = 1_000_000_000;
 
 /// The content of a good security event token.

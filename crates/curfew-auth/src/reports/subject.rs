@@ -112,7 +112,8 @@ impl ReportRules {
     ///
     /// # Errors
     ///
-    /// The value is not a subject identifier, or it has another format.
+    /// The value is not a subject identifier, or its format is not one of `iss_sub`, `email` and
+    /// `opaque`.
     pub(super) fn find_user(&self, subject: &Value) -> Result<SubjectMatch, AuthError> {
         let members = simple(subject)?;
         match format(members).as_deref() {
@@ -193,9 +194,9 @@ impl ReportRules {
         }
     }
 
-    /// Finds a complex subject, whose members describe one principal (§3.3.1). The member `session`
-    /// is preferred, because it is the most exact. The member `tenant` is used only if it is the
-    /// only member, because a tenant contains many users.
+    /// Finds the subjects of a complex subject, whose members describe one principal (§3.3.1). The
+    /// member `session` is preferred, because it is the most exact. The member `tenant` is used
+    /// only if there is no narrower member, because a tenant contains many users.
     fn find_complex(
         &self,
         members: &Map<String, Value>,

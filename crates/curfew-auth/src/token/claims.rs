@@ -49,7 +49,7 @@ pub(crate) struct ClaimRules {
     centrifuge: Centrifuge,
 }
 
-/// The Centrifuge claims that are read beside the registered ones.
+/// The Centrifuge claims that are read in addition to the registered claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Centrifuge {
     /// No Centrifuge claim, because the protocol is disabled. Applications may use the names for
@@ -97,7 +97,8 @@ struct Kind<'a> {
     /// True if the token has `nonce`, which an ID token copies from the authentication request
     /// (OpenID Connect Core 1.0 §2). Keycloak's access tokens have a `nonce` too, before version 25
     /// and in later versions with the mapper for older clients. Their `typ` claim is `Bearer`. Dex
-    /// and authentik put `nonce` in access tokens and ID tokens, and mark neither type.
+    /// and authentik put `nonce` in access tokens and in ID tokens, without a claim that states the
+    /// type.
     has_nonce: bool,
     /// Keycloak's type: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
     typ: Option<Cow<'a, str>>,
