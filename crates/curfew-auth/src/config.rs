@@ -30,11 +30,11 @@ const MAX_VERIFIED_TOKENS: usize = 1_000_000;
 /// signature is verified, and the session keeps the token's claims.
 const TOKEN_BYTES: RangeInclusive<usize> = 1024..=64 * 1024;
 
-/// Space for the rest of a request head beside the token, such as cookies, trace context and the
+/// Bytes for the rest of a request head beside the token, such as cookies, trace context and the
 /// headers of proxies.
 const HEAD_BESIDE_TOKEN_BYTES: usize = 16 * 1024;
 
-/// Space for the rest of an `auth` frame beside the token.
+/// Bytes for the rest of an `auth` frame beside the token.
 const FRAME_BESIDE_TOKEN_BYTES: usize = 1024;
 
 /// Bounds of `jwks_timeout`.

@@ -94,8 +94,8 @@ pub(crate) struct LoadedIssuer {
     /// key.
     algorithms: Option<Vec<Algorithm>>,
     keys: Vec<Key>,
-    /// The state of fetched keys; `None` if the keys are not fetched. If they are, `keys` is empty
-    /// until a fetch succeeds.
+    /// The state of fetched keys; `None` if the keys are not fetched. Until a fetch succeeds,
+    /// `keys` is empty.
     pub(crate) remote: Option<Arc<RemoteKeys>>,
 }
 
@@ -286,8 +286,8 @@ impl Issuer {
     }
 }
 
-/// One loaded issuer. `content` is the content of the issuer's secret or key file, by which a later
-/// change of the file is detected. It is empty for fetched keys.
+/// One loaded issuer. `content` is the issuer's secret, or the content of its key file, by which a
+/// later change of the file is detected. It is empty for fetched keys.
 pub(crate) struct Load {
     pub(crate) content: Vec<u8>,
     pub(crate) issuer: LoadedIssuer,
@@ -482,7 +482,8 @@ impl LoadedIssuer {
         }
     }
 
-    /// Returns true if the algorithm needs a secret while the issuer's keys are all public.
+    /// Returns true if the algorithm needs a secret, but the issuer has keys and all of them are
+    /// public.
     fn is_foreign_secret(&self, algorithm: Algorithm) -> bool {
         let mut known = self.keys.iter().flat_map(|key| key.algorithms());
         algorithm.is_hmac() && !self.keys.is_empty() && !known.any(|known| known.is_hmac())

@@ -17,8 +17,8 @@ const RULES: Rules = Rules {
 /// A NumericDate must be less than this number (year 36812), so that no sum of times overflows.
 const DATE_END: u64 = 1 << 40;
 
-/// A number from [`DATE_END`] up to this number, which is in the year 5138, is taken for a date in
-/// milliseconds.
+/// A number from [`DATE_END`] up to this number is taken for a date in milliseconds. As such a
+/// date, this number is in the year 5138.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
 /// The fault of a member, in the words sent to the client.
