@@ -11,8 +11,8 @@ use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
 /// Assumed maximum time from the first token that a new key signs until the issuer's key set lists
 /// the key. If a token was issued more than this time before the last successful fetch, and the
-/// fetched set lacks the token's key, the key counts as withdrawn. The token is then refused, and
-/// the client needs a new token.
+/// fetched set lacks the token's key, the key counts as withdrawn. The token is then refused even
+/// if the rate of on-demand fetches allows no new fetch, and the client needs a new token.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Longest wait for a fetch in [`with_next_keys`] before the verification starts again with the

@@ -76,8 +76,8 @@ pub struct RemoteKeys {
 struct FetchState {
     phase: Phase,
     fetched_at: Option<Instant>,
-    /// The set of the last successful fetch; `None` if a later fetch brought a set without a usable
-    /// key.
+    /// The set of the last successful fetch; `None` before that fetch, and once a later fetch has
+    /// brought a set without a usable key.
     set: Option<Arc<[u8]>>,
     /// The time at which the full burst of [`ON_DEMAND_BURST`] on-demand fetches is available
     /// again; `None` before the first on-demand fetch.
@@ -243,7 +243,7 @@ impl RemoteKeys {
         self.ended.send_modify(|ended| *ended += 1);
     }
 
-    /// Returns true if the last successful fetch is more recent than `auth.jwks_max_stale`.
+    /// Returns true if the last successful fetch was less than `auth.jwks_max_stale` ago.
     pub(crate) fn usable(&self) -> bool {
         let fetched_at = self.state().fetched_at;
         fetched_at.is_some_and(|at| at.elapsed() < self.max_stale)
