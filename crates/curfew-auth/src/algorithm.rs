@@ -98,9 +98,9 @@ impl Algorithm {
         Self::HMAC.contains(&self)
     }
 
-    /// Returns true if a signature by this algorithm can have this many bytes. An ECDSA or EdDSA
-    /// signature is two numbers of the curve's size. An RSA signature is as long as the modulus,
-    /// whose size is in [`RSA_BITS`].
+    /// Returns true if a signature by this algorithm can have the size `bytes`. An HMAC has the
+    /// size of the hash. An ECDSA or EdDSA signature is two numbers of the curve's size. An RSA
+    /// signature is as long as the modulus, whose size is in [`RSA_BITS`].
     pub(crate) fn has_size(self, bytes: usize) -> bool {
         match self {
             Self::HS256 => bytes == 32,

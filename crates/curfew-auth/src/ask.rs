@@ -10,28 +10,29 @@ use crate::remote::Asked;
 use crate::{AuthError, MissingKeys, RemoteKeys, Unverified, VerifyError};
 
 /// Assumed maximum time from the first token that a new key signs until the issuer's key set lists
-/// the key. If a token was older than this time at the issuer's last answer, and its key is
-/// missing, then the key counts as withdrawn. The token is then refused, and the client needs a new
-/// one.
+/// the key. If a token was issued more than this time before the last successful fetch, and the
+/// fetched set lacks the token's key, the key counts as withdrawn. The token is then refused even
+/// if the rate of on-demand fetches allows no new fetch, and the client needs a new token.
 const LISTED_WITHIN: Duration = Duration::from_secs(60);
 
-/// Longest wait for an issuer's answer before the verification starts again with the configuration
-/// in force.
+/// Longest wait for a fetch in [`with_next_keys`] before the verification starts again with the
+/// configuration that is then in force.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// The time to wait for the issuer's keys if the key of a report is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyWait {
-    /// The wait ends after two seconds, because the report's sender waits for the answer.
+    /// The wait takes at most two seconds, because the report's sender waits for the response.
     Brief,
-    /// The wait ends at the issuer's next answer, without a time limit, if the report is good
-    /// except for its missing key. The report's times are compared with the time of the call.
+    /// If the report is good except for its missing key, the wait ends when the issuer's keys have
+    /// been fetched again, without a time limit. Otherwise there is no wait. The report's times are
+    /// compared with the time at which the wait began.
     NextAnswer,
 }
 
 impl KeyWait {
-    /// Runs `attempt` until it finds the key or the wait ends. The argument of `attempt` is the
-    /// time that counts as now.
+    /// Runs `attempt`. If a key is missing, waits for the issuer's keys and runs `attempt` again.
+    /// `attempt` receives the time with which it compares the times of the report.
     pub(crate) async fn run<T>(
         self,
         clock: &dyn Clock,
@@ -45,18 +46,19 @@ impl KeyWait {
     }
 }
 
-/// The reason that an issuer gives no key for a token.
+/// Reason why an attempt to verify a token failed.
 pub(crate) enum NoKey {
-    /// The issuer has no key that fits the token, or has several such keys.
+    /// The token is refused, and a newer key of the issuer would not change that.
     Refused(AuthError),
     /// The issuer may have published the key since its set was fetched.
     Ask(Ask),
 }
 
-/// A request to an issuer for a key that this node does not have.
+/// A failed attempt that may succeed with a key that this node does not have. The issuer is asked
+/// for the key before the token is refused.
 pub(crate) struct Ask {
     remote: Arc<RemoteKeys>,
-    /// The refusal to return if the issuer has no such key.
+    /// The refusal to return if the issuer has no key for the token.
     error: AuthError,
     token: Suspect,
     /// True if this node has the key that the token names by `kid`, and that key did not sign the
@@ -65,14 +67,14 @@ pub(crate) struct Ask {
     has_named_key: bool,
 }
 
-/// Verdict on everything of a token but its signature.
+/// Verdict on everything in a token that can be checked without the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Suspect {
     /// No key could make the token good.
     Bad,
     /// Everything that can be checked without the key is right.
     Good,
-    /// Like `Good`, but the token's key should have been in the issuer's last answer
+    /// Like `Good`, but the token is so old that the set fetched last should have its key
     /// ([`LISTED_WITHIN`]).
     Old,
 }
@@ -84,7 +86,8 @@ impl From<AuthError> for NoKey {
 }
 
 impl NoKey {
-    /// A request to `remote` for the key. `error` is the refusal if the issuer has no such key.
+    /// Makes a [`NoKey::Ask`] for a key of `remote`. `error` is the refusal if the issuer has no
+    /// key for the token.
     pub(crate) fn ask(remote: &Arc<RemoteKeys>, error: AuthError) -> Self {
         Self::Ask(Ask {
             remote: Arc::clone(remote),
@@ -106,8 +109,8 @@ impl NoKey {
         }
     }
 
-    /// Adds the verdict on the claims, because only a token that could be good justifies a fetch.
-    /// The refusal does not contain the text of `judged`, because a stranger can write any claims.
+    /// Adds `judged`, the verdict on the claims, because only a token that could be good justifies
+    /// a fetch. The refusal does not contain the text of `judged`, because the token may be forged.
     pub(crate) fn judged(self, judged: Result<(), AuthError>) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;
@@ -123,8 +126,8 @@ impl NoKey {
         Self::Ask(ask)
     }
 
-    /// Adds the time at which the token was issued, which distinguishes a withdrawn key from a new
-    /// one.
+    /// Adds `at`, the time at which the token was issued. This time decides if a missing key counts
+    /// as withdrawn or may be new.
     pub(crate) fn issued(self, at: Option<Duration>, now: Duration) -> Self {
         let Self::Ask(mut ask) = self else {
             return self;
@@ -146,7 +149,7 @@ impl NoKey {
     }
 }
 
-/// Runs `attempt`. If a key is missing, asks the issuer for it, and runs `attempt` once more.
+/// Runs `attempt`. If a key is missing, asks the issuer for it, and runs `attempt` again.
 pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
     let Ask { remote, token, .. } = match attempt() {
         Ok(done) => return Ok(done),
@@ -180,8 +183,9 @@ pub(crate) async fn with_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Resu
     }
 }
 
-/// Like [`with_keys`], but waits for the issuer's next answer without a time limit. It is for a
-/// report that is good except for its missing key and that its sender does not repeat.
+/// Like [`with_keys`], but waits until the issuer's keys have been fetched again, without a time
+/// limit. Waits only if the token is good except for its missing key. It is meant for reports that
+/// their sender does not repeat.
 async fn with_next_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, VerifyError> {
     loop {
         let Ask { remote, .. } = match attempt() {
@@ -190,7 +194,7 @@ async fn with_next_keys<T>(attempt: impl Fn() -> Result<T, NoKey>) -> Result<T, 
             Err(no_key) => return Err(no_key.into_error().into()),
         };
         // A reload may replace this `RemoteKeys`. Nothing fetches a replaced `RemoteKeys` again, so
-        // the wait needs a bound.
+        // each wait has a time limit, after which `attempt` uses the current one.
         let answer = time::timeout(LOOK_AGAIN, remote.answers_anew());
         if answer.await.is_ok() {
             return attempt().map_err(|no_key| no_key.into_error().into());

@@ -18,9 +18,9 @@ use crate::keys::PROVIDER;
 use crate::reports::Journal;
 use crate::{AuthConfig, AuthError, Issuer, IssuerSummary, KeyError, RemoteKeys};
 
-/// Turns tokens into principals. All connections share one authenticator. Verification takes only
-/// the brief lock of the remembered tokens. One verification uses one configuration from start to
-/// end.
+/// Turns tokens into principals. All connections share one authenticator. Verification holds locks
+/// only briefly: those of the remembered tokens and of the fetched keys. One verification uses one
+/// configuration from start to end.
 #[derive(Debug)]
 pub struct Authenticator {
     issuers: ArcSwap<Issuers>,
@@ -29,7 +29,7 @@ pub struct Authenticator {
     journal: Journal,
 }
 
-/// Reason why a token opens no session.
+/// Reason why a token is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
     /// The token is at fault.
@@ -46,7 +46,7 @@ pub enum Unverified {
     /// The issuer's keys are unavailable.
     #[error("the keys of the issuer {:?} are not available", .0.issuer)]
     Keys(MissingKeys),
-    /// The token is good except for its times, and this node's clock may be wrong.
+    /// The token would be refused for its times, but this node's clock may be wrong.
     #[error("this node's clock may be wrong")]
     Clock,
 }
@@ -56,9 +56,10 @@ pub enum Unverified {
 pub struct MissingKeys {
     /// The configured name of the issuer.
     pub issuer: Arc<str>,
-    /// The time until the next fetch of the keys, scheduled or on demand.
+    /// The time until the keys can next be fetched, on schedule or on demand.
     pub retry_after: Duration,
-    /// True if the token passes every check that needs no key.
+    /// True if the token passes every check that needs no key, and is not so old that the set
+    /// fetched last should have its key.
     pub may_be_good: bool,
 }
 
@@ -112,7 +113,7 @@ pub struct FileReload {
     pub outcome: Result<usize, KeyError>,
 }
 
-/// The last seen state of the key files. The lock around it serialises reloads and key
+/// The last seen state of the key files. The lock around this value serialises reloads and key
 /// installations.
 #[derive(Debug)]
 struct Files {
@@ -133,7 +134,7 @@ pub struct PreparedIssuers {
 /// Result of reading a file.
 #[derive(Debug, PartialEq, Eq)]
 enum FileContent {
-    /// The hash of the file's content.
+    /// The SHA-256 of the file's content.
     Content(Vec<u8>),
     Unreadable,
 }
@@ -143,7 +144,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// The first key that cannot be loaded; [`crate::check_files`] reports all of them.
+    /// The error of the first key that cannot be loaded; [`crate::check_files`] reports every such
+    /// key.
     pub fn new(config: &AuthConfig, clock: Arc<dyn Clock>) -> Result<Self, LoadError> {
         let (all, files) = load(config)?;
         Ok(Self {
@@ -154,8 +156,8 @@ impl Authenticator {
         })
     }
 
-    /// Verifies a token with the keys at hand. A token signed with a key newer than the last fetch
-    /// is refused as `unknown_key`.
+    /// Verifies a token with the keys that this node has. If the issuer has published the token's
+    /// key since the last fetch, the token is refused as `unknown_key`.
     ///
     /// # Errors
     ///
@@ -171,8 +173,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// Like [`Authenticator::authenticate`], plus [`VerifyError::Unknown`] if the issuer does not
-    /// answer.
+    /// Like [`Authenticator::authenticate`], plus [`VerifyError::Unknown`] if the keys cannot be
+    /// fetched now.
     pub async fn verify(&self, token: &str) -> Result<Arc<Principal>, VerifyError> {
         with_keys(|| self.attempt(token, None)).await
     }
@@ -189,9 +191,10 @@ impl Authenticator {
         &self.journal
     }
 
-    /// Returns true if `auth.close_on_key_withdrawal` is set and this principal's key no longer
-    /// belongs to its issuer. Returns false while the issuer's last fetch counts as failed, which
-    /// includes a set without a usable key. Such a set stops verification, but closes no session.
+    /// Returns true if `auth.close_on_key_withdrawal` is set and the principal's issuer no longer
+    /// has the principal's key, or is no longer configured. Returns false while the issuer's last
+    /// fetch counts as failed. The fetch of a set without a usable key counts as failed: the set
+    /// stops verification, but closes no session.
     pub fn is_withdrawn(&self, principal: &Principal) -> bool {
         let issuers = self.issuers.load();
         let Some(key) = principal
@@ -215,7 +218,8 @@ impl Authenticator {
         self.issuers.load().close_on_key_withdrawal
     }
 
-    /// The issuers whose keys the caller fetches, each when its [`RemoteKeys::due`] resolves.
+    /// One value for each issuer whose keys are fetched. The caller fetches the keys each time
+    /// [`RemoteKeys::due`] resolves.
     pub fn remotes(&self) -> Vec<Arc<RemoteKeys>> {
         let issuers = self.issuers.load();
         let remotes = issuers
@@ -244,8 +248,8 @@ impl Authenticator {
         fetched && !files.bad.contains(&true)
     }
 
-    /// Puts the key set fetched for `remote` in force and returns its number of keys. Ignores a set
-    /// for an issuer that is no longer configured.
+    /// Puts the key set fetched for `remote` in force and returns its number of keys. Ignores the
+    /// set if `remote` no longer belongs to a configured issuer.
     ///
     /// # Errors
     ///
@@ -262,7 +266,8 @@ impl Authenticator {
                 .as_ref()
                 .is_some_and(|its| Arc::ptr_eq(its, remote))
         };
-        // A reload dropped the issuer, or moved its keys, while the fetch was under way.
+        // No issuer has `remote` any more if a reload has dropped the issuer, or has changed the
+        // fetching of its keys, since the fetch began.
         let Some(index) = all.all.iter().position(is_its) else {
             return Ok(0);
         };
@@ -293,14 +298,15 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// The first key that cannot be loaded.
+    /// The error of the first key that cannot be loaded.
     pub fn prepare(config: &AuthConfig) -> Result<PreparedIssuers, LoadError> {
         let (all, files) = load(config)?;
         Ok(PreparedIssuers { all, files })
     }
 
-    /// Puts another configuration in force with all its keys. Keys fetched after `prepare` stay in
-    /// use. Open connections are not checked again.
+    /// Puts a prepared configuration in force with all its keys. Keys that the previous
+    /// configuration has fetched from the same location stay in use. Open connections are not
+    /// checked again.
     pub fn put_in_force(&self, prepared: PreparedIssuers) {
         let PreparedIssuers { mut all, files } = prepared;
         let mut current = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -394,7 +400,7 @@ impl Authenticator {
         }
     }
 
-    /// Puts new keys of one issuer in force.
+    /// Puts the keys in `content` in force for the issuer at `index`.
     fn replace(
         &self,
         config: &AuthConfig,
@@ -419,8 +425,8 @@ impl Authenticator {
 impl FileContent {
     fn of(content: &Result<Vec<u8>, KeyError>) -> Self {
         match content {
-            // Files are compared by content. A mounted secret changes by a swapped link, and the
-            // time of modification can stay the same.
+            // Files are compared by content. A mounted secret changes by the swap of a symbolic
+            // link, and the time of modification can then stay the same.
             Ok(content) => (PROVIDER.key_utils.compute_digest)(content, ThumbprintHash::SHA256)
                 .map_or(Self::Unreadable, Self::Content),
             Err(_) => Self::Unreadable,

@@ -57,12 +57,12 @@ impl TokenData {
 /// The claims of a connection token that describe its connection.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConnectionClaims {
-    /// True if the token has `exp` or `expire_at`. Its client must then renew it.
+    /// True if the token has `exp` or `expire_at`. The client must then renew the token.
     pub expires: bool,
     /// `info` or `b64info`: the data about the connection that other clients see, at most 1 KiB.
     pub info: Option<TokenData>,
     /// `channels` and `subs`: the requested server-side subscriptions, each channel once, sorted by
-    /// name. The policy decides on each.
+    /// name. The policy decides on each subscription.
     pub channels: Vec<WishedChannel>,
 }
 
@@ -79,13 +79,13 @@ pub struct WishedChannel {
 /// server-side subscription.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SubscriptionClaims {
-    /// True if a subscription token has `exp` or `expire_at`. Its client must then renew it.
+    /// True if a subscription token has `exp` or `expire_at`. The client must then renew the token.
     pub expires: bool,
     /// `info` or `b64info`: the data about the subscription that other clients see, at most 1 KiB.
     pub info: Option<TokenData>,
     /// `data` or `b64data`: the data for the subscriber.
     pub data: Option<TokenData>,
-    /// `override`.
+    /// `override`: the channel's settings that the token overrides.
     pub overrides: Overrides,
 }
 
@@ -105,7 +105,8 @@ pub struct Overrides {
     pub force_positioning: Option<bool>,
 }
 
-/// The members of claims and of options that are read. A member may have any type.
+/// The members that are read from the claims of a token, or from the options of a server-side
+/// subscription. A member may have any type.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Members<'a> {
@@ -129,10 +130,10 @@ struct Members<'a> {
     expire_at: Option<&'a RawValue>,
 }
 
-/// The member `value` of a setting in `override`.
+/// A setting in `override`: an object with the member `value`.
 #[derive(Deserialize)]
 struct Switch {
-    /// The upstream implementation omits `false` when it writes a setting.
+    /// The upstream implementation omits the member if its value is `false`.
     #[serde(default)]
     value: bool,
 }
@@ -241,7 +242,7 @@ impl fmt::Debug for TokenData {
     }
 }
 
-/// Reads a member; `None` if it is absent or of another type.
+/// Reads a member; `None` if the member is absent or does not have the type `T`.
 fn read<'a, T: Deserialize<'a>>(claim: &'static str, member: Option<&'a RawValue>) -> Option<T> {
     let read = serde_json::from_str(member?.get()).ok();
     if read.is_none() {
@@ -261,7 +262,7 @@ fn read_object<'a, T: Deserialize<'a>>(claim: &'static str, member: &'a RawValue
 }
 
 /// Reads a pair of members that hold one value as JSON or as base64. The base64 member takes
-/// precedence if it is not empty.
+/// precedence if it is valid and not empty.
 fn payload(
     claim: &'static str,
     json: Option<&RawValue>,
@@ -286,7 +287,8 @@ fn channel(name: String) -> Option<Channel> {
     channel
 }
 
-/// Logs a member that counts as absent. Its value may be a secret.
+/// Logs that a member counts as absent. The log line omits the member's value, which may be a
+/// secret.
 fn ignored(claim: &'static str, problem: &'static str) {
     debug!(claim, problem, "claim ignored");
 }

@@ -1,4 +1,4 @@
-//! Verification of the claims of a token whose signature is good.
+//! Verification of a token's claims. It does not depend on the signature.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,8 +13,8 @@ use crate::token::json::{self, Flaw, Members};
 use crate::token::{ClaimRules, Date, OtherKind, TokenClaims};
 use crate::{AuthConfig, AuthError, Issuer, LogoutScope};
 
-/// The lifetime of a token without `exp`, which only development accepts. A token lasts a full day
-/// of work.
+/// The lifetime of a token without `exp`, which is accepted only with [`AuthConfig::development`].
+/// It is long enough for a day of work.
 const UNDATED_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// Claims that an issuer's access tokens must have in addition to the claims that every token must
@@ -45,7 +45,7 @@ impl Needs {
         let login = by_login.then_some(config.login_claim.as_str());
         let mut claims: Vec<Box<str>> = Vec::new();
         for claim in login.into_iter().chain(reported) {
-            // Every token needs the subject claim anyway.
+            // The subject claim is left out, because every token needs it anyway.
             if claim != config.subject_claim && !claims.iter().any(|known| **known == *claim) {
                 claims.push(claim.into());
             }
@@ -96,8 +96,8 @@ impl Needs {
         Ok(())
     }
 
-    /// Refuses a payload in which a used claim loses information when it is read, such as half of a
-    /// surrogate pair.
+    /// Refuses a payload if a used claim has half of a surrogate pair, or a number that is too
+    /// large. Parsing would change such a value.
     fn check_plain(&self, payload: &str) -> Result<(), AuthError> {
         match json::read(payload, &mut Used(self)) {
             Err(Some(flaw)) => Err(AuthError::malformed(flaw)),
@@ -106,7 +106,7 @@ impl Needs {
     }
 }
 
-/// The claims of a payload that are used. Every parser must read the same values from them.
+/// Checks the used claims of a payload. Every parser must read the same values from them.
 struct Used<'n>(&'n Needs);
 
 impl<'a> Members<'a> for Used<'_> {
@@ -186,7 +186,8 @@ pub(crate) struct VerifiedClaims<'a> {
     pub(crate) expires_at: u64,
 }
 
-/// Judges the claims of a token whose signature is good.
+/// Judges the issuer, the user, the audience and the times of a token. Does not check the
+/// signature.
 pub(crate) fn verify_claims<'a>(
     claims: &'a TokenClaims<'_>,
     issuer: &LoadedIssuer,
@@ -239,7 +240,7 @@ fn verify_times(
     now: Duration,
 ) -> Result<(), AuthError> {
     let expiry = Duration::from_secs(expires_at);
-    // Sessions end at the same instant: see `Principal::ends_at`.
+    // A session ends at the instant from which its token is refused here: see `Principal::ends_at`.
     if now >= expiry + issuers.leeway {
         let ago = now.saturating_sub(expiry).as_secs();
         return Err(AuthError::by_clock(

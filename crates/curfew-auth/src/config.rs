@@ -15,25 +15,26 @@ use crate::keys::MIN_SECRET_BYTES;
 pub use issuer::{Issuer, LogoutScope, Trust, check_url, found_at};
 pub use reports::{EventStream, ReportedSubjects, Signal};
 
-/// A longer leeway would hide wrong clocks and keep expired tokens valid.
+/// Maximum of `leeway`. A longer leeway would hide wrong clocks and keep expired tokens valid.
 const MAX_LEEWAY: Duration = Duration::from_secs(60);
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// The least `jwks_lifetime`. A shorter one would load the issuer with fetches.
+/// Minimum of `jwks_lifetime`. A shorter lifetime would load the issuer with fetches.
 const MIN_LIFETIME: Duration = Duration::from_secs(2);
 
-/// The largest `verified_tokens`, which takes about 500 MB.
+/// Maximum of `verified_tokens`. A million remembered tokens take about 500 MB.
 const MAX_VERIFIED_TOKENS: usize = 1_000_000;
 
 /// Bounds of `max_token_bytes`. The bounds protect memory: a token is decoded whole before its
 /// signature is verified, and the session keeps the token's claims.
 const TOKEN_BYTES: RangeInclusive<usize> = 1024..=64 * 1024;
 
-/// Bytes of a request head besides the token: cookies, trace context, headers of proxies.
+/// Bytes for the rest of a request head beside the token, such as cookies, trace context and the
+/// headers of proxies.
 const HEAD_BESIDE_TOKEN_BYTES: usize = 16 * 1024;
 
-/// Bytes of an `auth` frame besides the token.
+/// Bytes for the rest of an `auth` frame beside the token.
 const FRAME_BESIDE_TOKEN_BYTES: usize = 1024;
 
 /// Bounds of `jwks_timeout`.
@@ -54,7 +55,7 @@ const NOT_SUBJECTS: &[&str] = &["iss", "aud", "exp", "nbf", "iat", "jti", "event
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthConfig {
-    /// The places in which a request may carry its token. A source that is not listed is ignored.
+    /// The sources from which a connection's token is read. A source that is not listed is ignored.
     /// Default: all but `cookie`, which needs `server.allowed_origins`.
     pub token_sources: Vec<Source>,
     /// The name of the cookie that holds the token, for the source `cookie`. In browsers, no other
@@ -69,9 +70,8 @@ pub struct AuthConfig {
     pub reject: Reject,
     /// The clock error tolerated when `exp`, `nbf` and `iat` are judged, at most 60s. The clock of
     /// the receiving node judges these times. With the Redis backend, a node whose clock differs
-    /// from Redis' by more than 30 s answers 503 or 4503 instead of `expired` and
-    /// `not_yet_valid`. A smaller difference ends tokens early or late by the same amount. Default:
-    /// 5s.
+    /// from Redis' by more than 30 s answers 503 or 4503 instead of `expired` and `not_yet_valid`.
+    /// With a smaller difference, tokens end early or late by that difference. Default: 5s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub leeway: Duration,
@@ -80,9 +80,9 @@ pub struct AuthConfig {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub max_token_lifetime: Duration,
-    /// The longest time that fetched keys are used before the next fetch, which starts at 80 % of
-    /// it. A withdrawn key verifies tokens for at most this time, while the issuer can be reached.
-    /// Default: 10m.
+    /// The longest time that fetched keys are used before they are fetched again. The next fetch
+    /// starts after at most 80 % of this time. A withdrawn key verifies tokens for at most this
+    /// time, if the issuer can be reached. Default: 10m.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_lifetime: Duration,
@@ -91,7 +91,7 @@ pub struct AuthConfig {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub jwks_max_stale: Duration,
-    /// The timeout of a fetch of keys, or of the OpenID configuration before it. Default: 5s. Takes
+    /// The timeout of each fetch, of a key set or of an OpenID configuration. Default: 5s. Takes
     /// effect at start.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
@@ -108,15 +108,17 @@ pub struct AuthConfig {
     /// (RFC 7009). Default: `false`.
     pub token_revocation: bool,
     /// Issues tickets for tokens at `POST /v1/tickets` of the public listener: `/ws?ticket=` opens
-    /// one session with the token behind the ticket, once. Default: `false`, `?ticket=` is ignored.
+    /// one session with the token for which the ticket was issued. A ticket can be used once.
+    /// Default: `false`, `?ticket=` is ignored.
     pub tickets: bool,
     /// The time within which a ticket can be used; 1s to 60s. Default: 30s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub ticket_lifetime: Duration,
-    /// Closes sessions as revoked when the issuer no longer has the key of their token. A key is
-    /// lost when it is removed from a set or replaced in a file. Enable it if you withdraw access
-    /// by replacing keys. Default: `false`, sessions last until their token expires.
+    /// Closes sessions as revoked when the issuer no longer has the key of their token. An issuer
+    /// loses a key when the key is removed from its key set or replaced in its file. Enable it if
+    /// you withdraw access by replacing keys. Default: `false`, sessions last until their token
+    /// expires.
     pub close_on_key_withdrawal: bool,
     /// The claim that names the user; a string that every token must have. Default: sub.
     pub subject_claim: String,
@@ -125,21 +127,20 @@ pub struct AuthConfig {
     /// refused.
     pub numeric_subjects: bool,
     /// The longest token accepted, in bytes, from any source; 1024 to 65536. An `auth` frame may be
-    /// 1 KiB longer than its token, and a `refresh` is bounded by `limits.message_bytes`. A token
-    /// in a header or a URL needs `limits.head_bytes` to be at least 16 KiB larger, and load
-    /// balancers that accept such requests. A URL has at most 65534 bytes.
-    /// Default: 16384.
+    /// 1 KiB longer than its token, and a `refresh` is bounded by `limits.message_bytes`. For
+    /// tokens in a header or a URL, `limits.head_bytes` must be at least 16 KiB larger than this
+    /// value, and load balancers must accept such requests. A URL has at most 65534 bytes. Default:
+    /// 16384.
     pub max_token_bytes: usize,
     /// The schemes accepted before a token in the `Authorization` header; case does not matter. A
-    /// token with another scheme or without a scheme is refused, with a message that shows the
-    /// right form. It is ignored instead of refused if another source has a token. Default:
-    /// `["Bearer"]`.
+    /// token with another scheme or without a scheme is ignored if another source has a token.
+    /// Otherwise it is refused, with a message that shows the right form. Default: `["Bearer"]`.
     pub header_schemes: Vec<String>,
     /// Admits connections without a token as the anonymous user, whose name is empty and who has no
     /// claims. The policy decides on anonymous users as on all others: a rule without `when`
-    /// applies to them too, and without such a rule they may do nothing. Such a client sends `auth`
-    /// without a token, or sends no `auth` if `message` is not a source. Default: `false`, a token
-    /// is required.
+    /// applies to them too, and without such a rule they may do nothing. An anonymous client sends
+    /// `auth` without a token, or sends no `auth` if `message` is not a source. Default: `false`, a
+    /// token is required.
     pub anonymous: bool,
     /// The lifetime of an anonymous session, which then closes as expired; 1s to 24h. Default: 1h.
     #[serde(with = "curfew_model::setting::duration")]
@@ -147,8 +148,9 @@ pub struct AuthConfig {
     pub anonymous_lifetime: Duration,
     /// The issuers whose tokens are accepted; at least one.
     pub issuers: Vec<Issuer>,
-    /// Claims that other sections read, and that every reader must understand alike. The field is
-    /// not a setting: the configuration fills it from those sections.
+    /// The claims that other sections of the configuration read. Every parser must read the same
+    /// values from them. The field is not a setting: the configuration fills it from those
+    /// sections.
     #[serde(skip)]
     pub claims_in_use: Vec<String>,
     /// Reads the claims of the Centrifuge protocol: `expire_at` ends a session before `exp`, and a
@@ -199,7 +201,7 @@ impl Default for AuthConfig {
     }
 }
 
-/// A place a token may come from.
+/// A source from which a connection's token is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
@@ -239,7 +241,7 @@ impl AuthConfig {
         }
     }
 
-    /// The least `limits.head_bytes` for a request with the longest token.
+    /// The least `limits.head_bytes` that admits a request with the longest token.
     pub fn least_head_bytes(&self) -> usize {
         self.max_token_bytes + HEAD_BESIDE_TOKEN_BYTES
     }
@@ -388,8 +390,8 @@ impl AuthConfig {
         }
     }
 
-    /// Refuses two issuers with the same `iss`, unless each of them has audiences and no audience
-    /// belongs to the other too.
+    /// Refuses two issuers with the same `iss`, unless both have audiences and no audience in
+    /// common. Refuses them too if both report logouts or events.
     fn check_namesakes(&self, index: usize, problems: &mut Problems) {
         let issuer = &self.issuers[index];
         let accepted = issuer.accepted_issuers();
@@ -421,7 +423,8 @@ impl AuthConfig {
         }
     }
 
-    /// Requires `reports_on` to name an issuer whose tokens open sessions.
+    /// Checks that `reports_on` names an issuer whose tokens open sessions, and that
+    /// `subjects.session` is not the subject claim.
     fn check_reports_on(&self, issuer: &Issuer, problems: &mut Problems) {
         if issuer.subjects.session.as_ref() == Some(&self.subject_claim) {
             problems.report(

@@ -100,8 +100,8 @@ pub fn extract_beside_cookies(
     from_page(headers, query, subprotocols, config)?.take()
 }
 
-/// Collects the credentials that a page or a program sets itself; browsers add cookies on their
-/// own.
+/// Collects the credentials from every source except cookies. A page or a program sets these
+/// credentials itself, while browsers add cookies on their own.
 fn from_page(
     headers: &HeaderMap,
     query: Option<&str>,
@@ -143,7 +143,7 @@ pub fn bearer(headers: &HeaderMap, config: &AuthConfig) -> Result<Option<Bearer>
 struct CredentialSearch {
     /// `auth.max_token_bytes`.
     max_token_bytes: usize,
-    /// The only credential found.
+    /// The only credential found so far.
     credential: Option<Credential>,
     /// The refusal for a wrong scheme, returned only if no other source has a token.
     wrong_scheme: Option<AuthError>,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use curfew_model::AuthFailure;
 
-/// Refusal of a token: the reason of the public contract, and one sentence for the client. Neither
-/// contains any part of the token.
+/// Refusal of a token: a reason, which the protocol documents, and one sentence for the client.
+/// Neither contains any part of the token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthError {
     failure: AuthFailure,
@@ -18,10 +18,10 @@ pub struct AuthError {
     detail: Option<Box<str>>,
 }
 
-/// Number of `aud` values shown in the operator's log.
+/// Maximum number of `aud` values that a line of the operator's log shows.
 const SHOWN_VALUES: usize = 5;
 
-/// Number of characters of each value that the log shows.
+/// Maximum number of characters that the operator's log shows of each `aud` value.
 const SHOWN_CHARS: usize = 120;
 
 impl AuthError {
@@ -133,17 +133,18 @@ impl AuthError {
         )
     }
 
-    /// The reason of the public contract.
+    /// The reason, as the protocol documents it.
     pub fn failure(&self) -> AuthFailure {
         self.failure
     }
 
-    /// Returns true if this node's clock caused the refusal. Another clock may accept the token.
+    /// Returns true if the refusal depends on this node's clock. By another clock, the token may be
+    /// accepted.
     pub fn is_by_clock(&self) -> bool {
         self.by_clock
     }
 
-    /// Returns true if the token is good for another subscription.
+    /// Returns true if the refused token is good, but for another subscription.
     pub fn is_for_another(&self) -> bool {
         self.for_another
     }
@@ -158,13 +159,14 @@ impl AuthError {
     }
 
     /// The configured name of the issuer that signed the refused report; `None` for every other
-    /// refusal. The report's signature is good, so the issuer's configuration or this gateway's is
-    /// wrong.
+    /// refusal. The report's signature is good, so the configuration of the issuer or of this
+    /// gateway is wrong.
     pub fn signer(&self) -> Option<&Arc<str>> {
         self.signer.as_ref()
     }
 
-    /// The received and the expected values, for operators.
+    /// The received and the expected `aud` of a report, for operators; `None` if `aud` is not the
+    /// reason.
     pub fn detail(&self) -> Option<&str> {
         self.detail.as_deref()
     }
@@ -175,7 +177,7 @@ impl AuthError {
     }
 
     /// The value of `WWW-Authenticate` (RFC 6750 §3) for a refused request. For a missing token,
-    /// the value names no error. For two different tokens, the error is that of an invalid request.
+    /// the value names no error. For two different tokens, the error is `invalid_request`.
     pub fn www_authenticate(&self) -> String {
         let error = match self.failure {
             AuthFailure::MissingToken => return "Bearer".to_owned(),

@@ -1,4 +1,4 @@
-//! The issuers and their keys: an immutable snapshot and its loading.
+//! The issuers and their keys: an immutable snapshot, and how it is loaded.
 
 mod find;
 mod summary;
@@ -41,18 +41,19 @@ fn shown(path: &Option<PathBuf>) -> String {
         .unwrap_or_default()
 }
 
-/// Everything that one verification needs. A snapshot is replaced as a whole and never changed.
+/// A snapshot of everything that one verification needs. The issuers and rules in it never change:
+/// a reload or a fetch replaces the whole snapshot.
 #[derive(Debug)]
 pub(crate) struct Issuers {
     pub(crate) all: Vec<Arc<LoadedIssuer>>,
     /// The issuers in `all` whose access tokens open sessions.
     opening: Vec<Arc<LoadedIssuer>>,
-    /// `auth.max_token_bytes`, which also bounds reports.
+    /// `auth.max_token_bytes`, which also limits the tokens of reports.
     pub(crate) max_token_bytes: usize,
     /// The rules by which claims are read.
     pub(crate) rules: ClaimRules,
     pub(crate) leeway: Duration,
-    /// Zero means no limit.
+    /// `auth.max_token_lifetime`; zero means no limit.
     pub(crate) max_token_lifetime: Duration,
     pub(crate) close_on_key_withdrawal: bool,
     /// True if tokens may have no `exp`.
@@ -66,8 +67,8 @@ pub(crate) struct Issuers {
 pub(crate) struct LoadedIssuer {
     pub(crate) name: Arc<str>,
     pub(crate) issuer: Option<String>,
-    /// Accepted values of `iss`: `issuer`, or one per tenant if it is a template; empty accepts
-    /// any.
+    /// Accepted values of `iss`: the value of `issuer`, or one value per tenant if `issuer`
+    /// contains `{tenantid}`. Empty if `issuer` is `None`, which accepts every `iss`.
     accepted: Vec<String>,
     pub(crate) audience: Option<Vec<String>>,
     /// True if access tokens of this issuer open sessions.
@@ -82,16 +83,19 @@ pub(crate) struct LoadedIssuer {
     pub(crate) namesakes: Vec<Arc<str>>,
     /// Claims that access tokens must have in addition to the claims that every token must have.
     pub(crate) needs: Needs,
-    /// Rules of its logout tokens; `None` if they are not accepted.
+    /// The rules for this issuer's logout tokens; `None` if its logout tokens are not accepted.
     pub(crate) logout: Option<LogoutRules>,
-    /// Rules of its other reports; `None` if it may send none.
+    /// The rules for this issuer's security events and Global Token Revocations; `None` if it may
+    /// send neither.
     pub(crate) reports: Option<ReportRules>,
     /// True if the keys come in a set, in which a token's `kid` selects the key.
     is_key_set: bool,
-    /// The algorithms its keys may use; `None` allows all that fit the key.
+    /// The algorithms that this issuer's keys may use; `None` allows every algorithm that fits the
+    /// key.
     algorithms: Option<Vec<Algorithm>>,
     keys: Vec<Key>,
-    /// The source of fetched keys. `keys` is empty until the first fetch.
+    /// The state of fetched keys; `None` if the keys are not fetched. Until a fetch succeeds,
+    /// `keys` is empty.
     pub(crate) remote: Option<Arc<RemoteKeys>>,
 }
 
@@ -106,19 +110,20 @@ pub(crate) struct LogoutRules {
     pub(crate) numeric_subjects: bool,
 }
 
-/// Requirements on an issuer's other reports, and the users they can name.
+/// Requirements on an issuer's security events and Global Token Revocations, and the users that
+/// they can name.
 #[derive(Debug, Clone)]
 pub(crate) struct ReportRules {
-    /// The stream of its events; `None` if they are not accepted.
+    /// The stream of the issuer's events; `None` if the issuer may send no events.
     pub(crate) stream: Option<EventStream>,
     /// Accepted audiences of the token that authenticates a Global Token Revocation; `None` if the
-    /// issuer may send none.
+    /// issuer may send no such revocation.
     pub(crate) revocation_audience: Option<Vec<String>>,
-    /// The configured name of the issuer whose users it reports on.
+    /// The configured name of the issuer whose users are reported.
     pub(crate) about: Arc<str>,
     /// The configured names of the other issuers with the same `iss` as `about`.
     pub(crate) namesakes: Vec<Arc<str>>,
-    /// The values of `iss` that may name these users: the values of this issuer and of the issuer
+    /// The values of `iss` by which a report may name these users: those of the sender and those of
     /// `about`.
     pub(crate) namespaces: Vec<String>,
     /// The claims by which reports name users and logins.
@@ -202,7 +207,7 @@ impl Issuer {
         }
     }
 
-    /// Builds the issuer with no keys until `remote` is fetched.
+    /// Builds the issuer without keys. The fetches of `remote` bring the keys later.
     pub(crate) fn without_keys(
         &self,
         config: &AuthConfig,
@@ -281,14 +286,15 @@ impl Issuer {
     }
 }
 
-/// One loaded issuer. `content` is stored to detect a later change of the file.
+/// One loaded issuer. `content` is the issuer's secret, or the content of its key file, by which a
+/// later change of the file is detected. It is empty for fetched keys.
 pub(crate) struct Load {
     pub(crate) content: Vec<u8>,
     pub(crate) issuer: LoadedIssuer,
     pub(crate) skipped: Vec<SkippedKey>,
 }
 
-/// Loads every issuer, or returns the errors of all.
+/// Loads every issuer. If some issuers cannot be loaded, returns the errors of all of them.
 pub(crate) fn load_all(config: &AuthConfig) -> Result<Vec<Load>, Vec<LoadError>> {
     let mut loads = Vec::new();
     let mut errors = Vec::new();
@@ -313,10 +319,11 @@ pub(crate) fn load_all(config: &AuthConfig) -> Result<Vec<Load>, Vec<LoadError>>
     }
 }
 
-/// Reports every key that cannot be loaded, with its remedy. Reads the files.
+/// Reads the files of keys, of trusted certificates and of `Authorization` values, and reports each
+/// file that cannot be used.
 pub fn check_files(config: &AuthConfig, problems: &mut Problems) {
     for error in load_all(config).err().unwrap_or_default() {
-        // `AuthConfig::check` has reported missing sources and short secrets.
+        // `AuthConfig::check` has reported missing key sources and short values of `secret`.
         if error.path.is_some() {
             let shown = shown(&error.path);
             let message = format!("{}{}", error.reason, shown);
@@ -390,8 +397,9 @@ impl Issuers {
 }
 
 impl LoadedIssuer {
-    /// Result if the key is missing or did not sign the token. The issuer of a fetched set may have
-    /// a newer key by now, so the issuer is asked before the token is refused with `error`.
+    /// The outcome for a token whose key is missing, or whose signature does not verify with the
+    /// key. An issuer whose keys are fetched may have published a newer key, so the issuer is asked
+    /// before the token is refused with `error`.
     fn no_key(&self, error: AuthError) -> NoKey {
         match &self.remote {
             Some(remote) => NoKey::ask(remote, error),
@@ -399,10 +407,10 @@ impl LoadedIssuer {
         }
     }
 
-    /// The key that signed a token with this header.
+    /// The key that signed the token with these `parts` and this `header`.
     pub(crate) fn signer(&self, parts: &Parts<'_>, header: &Header<'_>) -> Result<&Key, NoKey> {
         let signature = parts.signature()?;
-        // A signature of impossible length justifies no fetch.
+        // A signature whose length the algorithm cannot produce justifies no fetch.
         let has_form = header.algorithm.has_size(signature.len());
         let no_key = match self.key(header) {
             Ok(key) if key.verify(header.algorithm, parts.signed(), signature) => return Ok(key),
@@ -427,8 +435,9 @@ impl LoadedIssuer {
         !algorithm.is_hmac() && allowed.is_none_or(|allowed| allowed.contains(&algorithm))
     }
 
-    /// Returns false for keys at a URL until a fetch succeeds, and once the fetched keys are older
-    /// than `auth.jwks_max_stale`. Keys in files are always usable.
+    /// Returns true if the issuer's keys may verify tokens. Keys at a URL may not before a fetch
+    /// has succeeded, and not once they are older than `auth.jwks_max_stale`. Keys from other
+    /// sources always may.
     pub(crate) fn is_usable(&self) -> bool {
         self.remote.as_ref().is_none_or(|remote| remote.usable())
     }
@@ -442,8 +451,9 @@ impl LoadedIssuer {
         self.keys.iter().any(|key| key.kid() == Some(kid))
     }
 
-    /// The key that a header selects. In a key set, `kid` selects it; a header without `kid` needs
-    /// exactly one fitting key. A secret or a PEM file has no name, so any `kid` fits.
+    /// The key that `header` selects. In a key set, `kid` selects the key. If the header has no
+    /// `kid`, exactly one key of the set must fit the algorithm. A secret or a key from a PEM file
+    /// has no `kid` of its own, so every `kid` selects it.
     fn key(&self, header: &Header<'_>) -> Result<&Key, NoKey> {
         let unknown = || {
             self.no_key(AuthError::new(
@@ -454,7 +464,7 @@ impl LoadedIssuer {
         if !self.is_usable() {
             return Err(unknown());
         }
-        // A fetch cannot help, because a key set holds public keys only.
+        // A fetch cannot bring a shared secret, because a key set holds public keys only.
         if self.is_foreign_secret(header.algorithm) {
             return Err(AuthError::new(AuthFailure::UnknownKey, BY_SECRET).into());
         }
@@ -472,7 +482,8 @@ impl LoadedIssuer {
         }
     }
 
-    /// Returns true if the algorithm needs a secret while the issuer's keys are all public.
+    /// Returns true if the algorithm needs a secret, but the issuer has keys and all of them are
+    /// public.
     fn is_foreign_secret(&self, algorithm: Algorithm) -> bool {
         let mut known = self.keys.iter().flat_map(|key| key.algorithms());
         algorithm.is_hmac() && !self.keys.is_empty() && !known.any(|known| known.is_hmac())

@@ -62,7 +62,7 @@ struct Jwk {
     e: Option<String>,
     x: Option<String>,
     y: Option<String>,
-    /// The private part of RSA, EC and OKP keys.
+    /// `d` to `oth` are the private members of RSA, EC and OKP keys.
     d: Option<IgnoredAny>,
     p: Option<IgnoredAny>,
     q: Option<IgnoredAny>,
@@ -74,7 +74,7 @@ struct Jwk {
     k: Option<IgnoredAny>,
 }
 
-/// Reads a key set. Skips keys that cannot be used, and fails if none is left.
+/// Reads a key set. Skips keys that cannot be used, and fails if no key can be used.
 pub(crate) fn key_set(content: &[u8], allowed: Option<&[Algorithm]>) -> Result<KeySet, KeyError> {
     let document: Document<'_> = object_text(content)
         .and_then(|text| serde_json::from_str(text).ok())

@@ -15,18 +15,18 @@ use jsonwebtoken::crypto::aws_lc::DEFAULT_PROVIDER;
 
 use crate::Algorithm;
 
-/// The shortest HMAC secret: the size of SHA-256's output (RFC 7518 §3.2).
+/// Minimum size of an HMAC secret, which is the size of SHA-256's output (RFC 7518 §3.2).
 pub(crate) const MIN_SECRET_BYTES: usize = 32;
 
-/// Largest accepted key file.
+/// Maximum size of a key file.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
-/// Sizes of an RSA modulus in bits. A smaller modulus is unsafe, a larger modulus costs too much to
-/// verify.
+/// Accepted sizes of an RSA modulus, in bits. A smaller modulus is unsafe. A larger modulus makes
+/// verification too expensive.
 pub(crate) const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// The provider is fixed here. A look-up of the process-wide default would panic if another crate
-/// enabled a second provider.
+/// The JWT library's provider of cryptography. It is fixed here, because a look-up of the
+/// process-wide default would panic if another crate enabled a second provider.
 pub(crate) static PROVIDER: &CryptoProvider = &DEFAULT_PROVIDER;
 
 /// Reason why a key cannot be used. Contains no part of the key.
@@ -142,8 +142,8 @@ impl Key {
             return Err(KeyError::RsaSize(bits));
         }
         let odd = |number: &[u8]| number.last().is_some_and(|byte| byte % 2 == 1);
-        // An exponent of 1 makes every signature good. An exponent over 32 bits only makes
-        // verification slower.
+        // With an exponent of 1, signatures can be made without the private key. An exponent over
+        // 32 bits only makes verification slower.
         if !odd(n) || !odd(e) || e == [1] || e.len() > 4 {
             return Err(KeyError::Unsupported);
         }
@@ -186,7 +186,7 @@ impl Key {
         })
     }
 
-    /// Sets the key's name.
+    /// Sets the key's `kid`.
     pub(crate) fn with_kid(mut self, kid: Option<&str>) -> Self {
         self.kid = kid.map(Arc::from);
         self
@@ -219,8 +219,8 @@ impl Key {
         &self.algorithms
     }
 
-    /// Returns true if `signature` over `signed` was made with this key's secret or private key. An
-    /// algorithm that does not belong to the key never verifies.
+    /// Returns true if `signature` over `signed` was made with this key's secret or private key.
+    /// Returns false for an algorithm that the key may not use.
     pub(crate) fn verify(&self, algorithm: Algorithm, signed: &[u8], signature: Vec<u8>) -> bool {
         self.algorithms.contains(&algorithm)
             && (PROVIDER.verifier_factory)(&algorithm.library(), &self.material)
@@ -243,7 +243,7 @@ pub(crate) fn names(algorithms: &[Algorithm]) -> String {
     names.join(", ")
 }
 
-/// Reads a key file whole.
+/// Reads a whole key file.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, KeyError> {
     let mut content = Vec::new();
     std::fs::File::open(path)
@@ -262,7 +262,7 @@ pub(crate) fn secret_in_file(content: &[u8]) -> &[u8] {
     content.strip_suffix(b"\r").unwrap_or(content)
 }
 
-/// The SHA-256 of a key's material. It does not reveal a secret, which has at least 256 bits.
+/// The SHA-256 of a key's material. It does not reveal a secret of at least 256 bits.
 fn fingerprint(material: &[u8]) -> Arc<str> {
     let digest = digest::digest(&digest::SHA256, material);
     URL_SAFE_NO_PAD.encode(digest).into()

@@ -1,9 +1,11 @@
 //! Authentication: from the credentials of a request to a [`curfew_model::Principal`].
 //!
 //! Owns: the sources and the form of tokens, the issuers and their keys, the refusals of tokens,
-//! and tickets. No other crate names the JWT library or a cipher.
+//! and tickets. No other crate uses a cipher, and outside tests no other crate uses the JWT
+//! library.
 //! Knows nothing of: sockets, sessions, revocations, policy. A read of a key file blocks the
-//! thread. Verification awaits nothing but missing keys, which another crate fetches.
+//! thread. Verification awaits nothing except missing keys, which the crate `curfew-identity`
+//! fetches.
 //! Start at [`Authenticator::authenticate`].
 //!
 //! ```
@@ -16,7 +18,7 @@
 //! };
 //! let found = extract(&HeaderMap::new(), Some("token=a%2Eb.c"), &[], &config)?;
 //! let Some(Credential::Bearer(bearer)) = found else {
-//!     panic!("there is a token");
+//!     panic!("no token was found");
 //! };
 //! assert_eq!((bearer.token(), bearer.sources()), ("a.b.c", &[Source::Query][..]));
 //!

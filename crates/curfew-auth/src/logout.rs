@@ -24,11 +24,12 @@ const MAX_AGE: Duration = Duration::from_secs(600);
 /// The content of a good logout token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logout {
-    /// The configured name of the issuer that sent it.
+    /// The configured name of the issuer that sent the token.
     pub issuer: Arc<str>,
     /// The configured names of the other issuers with the same `iss`, which have the same users.
     pub namesakes: Vec<Arc<str>>,
-    /// The subject. If the token names no login, all of the user's sessions at the issuer end.
+    /// The user that the token names (`sub`). If the token names no login, all of the user's
+    /// sessions at the issuer end.
     pub user: Option<String>,
     /// The login, as the issuer names it (`sid`).
     pub login: Option<String>,
@@ -46,9 +47,9 @@ impl Authenticator {
         issuers.all.iter().any(|issuer| issuer.logout.is_some())
     }
 
-    /// Validates a logout token in the order of §2.6: encryption, signature, `iss`, `aud`, `iat`,
-    /// `exp`, subject or session, `events`, no `nonce`. A repeated `jti` is accepted (step 8 is
-    /// optional), because a logout is idempotent.
+    /// Validates a logout token by the rules of §2.6: no encryption, the signature, `iss`, `aud`,
+    /// `iat`, `exp`, a `sub` or `sid`, `events`, no `nonce`. The token must have a `jti` (§2.4). A
+    /// repeated `jti` is accepted, because a logout is idempotent, and step 8 of §2.6 is optional.
     ///
     /// # Errors
     ///
@@ -59,11 +60,11 @@ impl Authenticator {
         wait.run(self.clock(), attempt).await
     }
 
-    /// Validates a logout token with the keys at hand, for operators who check a token.
+    /// Validates a logout token with the keys that this node has, for operators who check a token.
     ///
     /// # Errors
     ///
-    /// The token is not good, or its key is not at hand.
+    /// The token is not good, or this node does not have its key.
     pub fn judge_logout(&self, token: &str) -> Result<Logout, AuthError> {
         self.attempt_logout(token, self.clock().now())
             .map_err(NoKey::into_error)

@@ -17,7 +17,7 @@ use crate::keys::{MIN_SECRET_BYTES, PROVIDER, secret_in_file};
 pub enum MintKey {
     /// A shared secret of at least 32 bytes, for HS256, HS384 and HS512.
     Secret(Vec<u8>),
-    /// A shared secret of any length, for a node that accepts such secrets.
+    /// A shared secret of any length, for a node that accepts secrets of any length.
     AnySecret(Vec<u8>),
     /// A private key as PEM text, PKCS #8 or, for RSA, PKCS #1.
     PrivateKey(String),

@@ -15,8 +15,8 @@ pub(crate) fn public_key(content: &[u8]) -> Result<Key, KeyError> {
         .lines()
         .filter_map(|line| line.trim().strip_prefix(BEGIN)?.strip_suffix("-----"))
         .collect();
-    // This check comes first, because the library would derive the public key from an RSA private
-    // key.
+    // This check comes first, because the JWT library would derive the public key from an RSA
+    // private key.
     if labels.iter().any(|label| label.ends_with("PRIVATE KEY")) {
         return Err(KeyError::PrivateKey);
     }
@@ -29,7 +29,7 @@ pub(crate) fn public_key(content: &[u8]) -> Result<Key, KeyError> {
     }
 }
 
-/// Reads the key in a PEM block. The library determines the key's type.
+/// Reads the key in a PEM block. The JWT library determines the key's type.
 fn from_block(pem: &[u8]) -> Result<Key, KeyError> {
     if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
         let der = key.try_get_as_bytes().map_err(|_| KeyError::Unsupported)?;

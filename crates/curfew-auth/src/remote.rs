@@ -1,6 +1,8 @@
-//! Fetched keys: their schedule, their lifetime, and the tokens that wait for them.
+//! Keys that are fetched from a URL: the schedule of the fetches, the lifetime of the keys, and the
+//! tokens that wait for a key.
 //!
-//! Knows nothing of HTTP: the fetcher awaits [`RemoteKeys::due`] and reports the outcome.
+//! This module knows nothing of HTTP: its caller awaits [`RemoteKeys::due`], fetches the keys, and
+//! reports the outcome.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,31 +16,32 @@ use crate::{AuthConfig, Issuer, Trust};
 
 mod anew;
 
-/// Mean pause between fetches caused by unknown keys. A stranger who knows the form of an issuer's
-/// tokens can send tokens that each name a new `kid`. These tokens must not load the issuer with
-/// fetches.
+/// Mean pause between on-demand fetches, which are the fetches that tokens with an unknown key
+/// cause. A stranger who knows the form of an issuer's tokens can send tokens that each name a new
+/// `kid`. These tokens must not load the issuer with fetches.
 const ON_DEMAND_PAUSE: Duration = Duration::from_secs(30);
 
-/// Number of fetches caused by unknown keys that may follow each other without a pause. An issuer
-/// may rotate its keys twice in a row.
+/// Number of on-demand fetches that may follow each other without a pause, because an issuer may
+/// rotate its keys twice in a row.
 const ON_DEMAND_BURST: u32 = 2;
 
 /// Longest wait of a token for its key.
 const KEY_WAIT: Duration = Duration::from_secs(2);
 
-/// Pauses after failed fetches, doubled each time.
+/// Pause after the first failed fetch. Each further failure doubles the pause.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Longest pause after a failed fetch, once a fetch has succeeded.
 const LAST_RETRY: Duration = Duration::from_secs(30);
 
-/// Longest pause before the first success. It is short, because no user can connect until then and
-/// the provider may be starting.
+/// Longest pause after a failed fetch while no fetch has succeeded. It is short, because the
+/// issuer's users cannot connect before the first success, and the provider may be starting.
 const LAST_FIRST_RETRY: Duration = Duration::from_secs(4);
 
 /// Share of the keys' lifetime after which the keys are fetched again.
 const REFRESH_AT: f64 = 0.8;
 
-/// Maximum share by which a fetch starts earlier, at random. Nodes that start together thus do not
-/// always fetch together.
+/// Maximum share by which a pause between fetches is shortened at random. Otherwise nodes that
+/// start together would always fetch at the same times.
 const JITTER: f64 = 0.1;
 
 /// The source of an issuer's fetched keys.
@@ -50,32 +53,34 @@ pub enum KeyLocation {
     Discovery(String),
 }
 
-/// State of an issuer's fetched keys, shared by verification and the fetcher.
+/// State of an issuer's fetched keys, shared by verification and the caller of [`RemoteKeys::due`].
 #[derive(Debug)]
 pub struct RemoteKeys {
     /// The issuer's configured name.
     pub issuer: Arc<str>,
     /// The source of the keys.
     pub location: KeyLocation,
-    /// The rules of fetching the keys.
+    /// The rules for fetching the keys.
     pub trust: Trust,
     lifetime: Duration,
     max_stale: Duration,
     state: Mutex<FetchState>,
-    /// Wakes the fetcher for a fetch that is due earlier than scheduled.
+    /// Wakes [`RemoteKeys::due`] if a fetch becomes due earlier than scheduled.
     wanted: Notify,
     /// The number of fetches that have ended.
     ended: watch::Sender<u64>,
 }
 
-/// State of the fetches, with their times.
+/// The phase of the fetches, and the results of the past fetches.
 #[derive(Debug, Default)]
 struct FetchState {
     phase: Phase,
     fetched_at: Option<Instant>,
-    /// The set of the last successful fetch; `None` if it has no usable key.
+    /// The set of the last successful fetch; `None` before that fetch, and once a later fetch has
+    /// brought a set without a usable key.
     set: Option<Arc<[u8]>>,
-    /// The time at which all on-demand fetches are available again; `None` if none was used.
+    /// The time at which the full burst of [`ON_DEMAND_BURST`] on-demand fetches is available
+    /// again; `None` before the first on-demand fetch.
     full_at: Option<Instant>,
     /// The number of failures since the last success.
     failures: u32,
@@ -96,9 +101,10 @@ enum Phase {
 /// State of an issuer's fetched keys, for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct RemoteStatus {
-    /// The URL of the key set, or of the issuer whose OpenID configuration names it.
+    /// The URL of the key set, or the URL of the issuer whose OpenID configuration names the key
+    /// set.
     pub location: String,
-    /// Seconds since the keys in use were fetched; absent if they never were.
+    /// Seconds since the last successful fetch; absent if no fetch has succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age_s: Option<u64>,
     /// The cause of the last failed fetch; absent after a success.
@@ -106,16 +112,16 @@ pub struct RemoteStatus {
     pub failure: Option<String>,
 }
 
-/// Outcome of a request to an issuer for a missing key.
+/// Outcome of [`RemoteKeys::ask`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// The issuer answered after the request: a key that the answer does not list is not the
-    /// issuer's key.
+    /// A fetch that began after the call of `ask` has succeeded, or an earlier fetch has brought
+    /// the key. If the key is still missing, it is not a key of the issuer.
     Answered,
-    /// The issuer's last answer is older than the request, and the issuer is not asked again yet. A
-    /// key may be newer than that answer.
+    /// The last successful fetch began before the call of `ask`, and the call may not start another
+    /// fetch now. The issuer may have published the key after that fetch.
     AnsweredBefore,
-    /// The issuer did not answer in time, or its answer was unusable.
+    /// The last fetch failed, or the fetch did not end within [`KEY_WAIT`].
     Unanswered,
 }
 
@@ -172,23 +178,25 @@ impl RemoteKeys {
         state.set = set;
     }
 
-    /// Returns true if `other` has the same schedule and the same rules of fetching.
+    /// Returns true if `other` has the same lifetime, the same maximum staleness and the same
+    /// [`Trust`].
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let times = |it: &Self| (it.lifetime, it.max_stale);
         times(self) == times(other) && self.trust == other.trust
     }
 
-    /// Returns true if `set` is the set fetched last.
+    /// Returns true if `set` equals the stored set of the last successful fetch.
     pub(crate) fn is_known(&self, set: &[u8]) -> bool {
         self.state().set.as_deref() == Some(set)
     }
 
-    /// The set fetched last.
+    /// The stored set of the last successful fetch.
     pub(crate) fn set(&self) -> Option<Arc<[u8]>> {
         self.state().set.clone()
     }
 
-    /// Drops the set fetched last, because it has no usable key.
+    /// Drops the stored set. The caller has fetched a set without a usable key, which withdraws the
+    /// keys of the stored set.
     pub(crate) fn forget(&self) {
         self.state().set = None;
     }
@@ -212,12 +220,12 @@ impl RemoteKeys {
         state.set = Some(set.into());
         state.failures = 0;
         state.failure = None;
-        // The fetch is counted under the lock, so a later question cannot mistake this fetch for
-        // its own answer.
+        // The fetch is counted under the lock. Otherwise a call of `ask` that sees the new phase
+        // could be woken by this count, and take this fetch for the fetch that it started itself.
         self.ended.send_modify(|ended| *ended += 1);
     }
 
-    /// Records a failed fetch; the keys in use stay. `why` is for operators.
+    /// Records a failed fetch. Does not change the keys in use. `why` is for operators.
     pub fn failed(&self, why: String) {
         let mut state = self.state();
         let pause = FIRST_RETRY.saturating_mul(1 << state.failures.min(10)).min(
@@ -231,13 +239,11 @@ impl RemoteKeys {
         state.phase = Phase::Waiting(Instant::now() + pause);
         state.failures = state.failures.saturating_add(1);
         state.failure = Some(why);
-        // The fetch is counted under the lock, so a later question cannot mistake this fetch for
-        // its own answer.
+        // The fetch is counted under the lock, as in `fetched`.
         self.ended.send_modify(|ended| *ended += 1);
     }
 
-    /// Returns true if the keys were fetched, and recently enough to be used
-    /// (`auth.jwks_max_stale`).
+    /// Returns true if the last successful fetch was less than `auth.jwks_max_stale` ago.
     pub(crate) fn usable(&self) -> bool {
         let fetched_at = self.state().fetched_at;
         fetched_at.is_some_and(|at| at.elapsed() < self.max_stale)
@@ -248,7 +254,7 @@ impl RemoteKeys {
         self.state().fetched_at.is_some()
     }
 
-    /// The time since the issuer's last answer.
+    /// The time since the last successful fetch; `None` if no fetch has succeeded.
     pub(crate) fn age(&self) -> Option<Duration> {
         self.state().fetched_at.map(|at| at.elapsed())
     }
@@ -264,11 +270,11 @@ impl RemoteKeys {
         }
     }
 
-    /// Asks the issuer for a token's missing key. Waits for the fetch that is under way, and for
-    /// one more fetch, because the first fetch began before this call. Starts a fetch only if
-    /// `may_draw` is set and the rate of on-demand fetches allows it. Before it starts a fetch, it
-    /// calls `is_unknown` to look for the key again, because an earlier fetch may have brought the
-    /// key.
+    /// Asks the issuer for a token's missing key, and waits at most [`KEY_WAIT`]. If a fetch is
+    /// under way, waits for its end first. That fetch began before this call, so one more fetch is
+    /// needed if the key is still unknown. Starts a fetch only if `may_draw` is set and the rate of
+    /// on-demand fetches allows it. Before it starts a fetch, it calls `is_unknown` to look for the
+    /// key again, because an earlier fetch may have brought the key.
     pub(crate) async fn ask(&self, may_draw: bool, is_unknown: impl Fn() -> bool) -> Asked {
         let until = Instant::now() + KEY_WAIT;
         let mut ended = self.ended.subscribe();
@@ -283,8 +289,7 @@ impl RemoteKeys {
                 match phase {
                     Phase::Fetching => false,
                     Phase::Wanted => true,
-                    // The schedule retries a failing provider soon, so this question starts no
-                    // fetch.
+                    // The schedule retries a failing provider soon, so this call starts no fetch.
                     Phase::Waiting(_) if state.failure.is_some() => return Asked::Unanswered,
                     Phase::Waiting(_) if !looked_again => {
                         // The lock is released first, because `is_unknown` verifies the token
@@ -314,14 +319,14 @@ impl RemoteKeys {
 }
 
 impl FetchState {
-    /// The earliest time at which an on-demand fetch is available.
+    /// The earliest time at which an on-demand fetch is allowed.
     fn in_hand_at(&self, now: Instant) -> Instant {
         let spent = ON_DEMAND_PAUSE * (ON_DEMAND_BURST - 1);
         let at = self.full_at.and_then(|full_at| full_at.checked_sub(spent));
         at.unwrap_or(now).max(now)
     }
 
-    /// Takes one on-demand fetch; returns false if none is available.
+    /// Takes one on-demand fetch from the burst; returns false if none is allowed now.
     fn draw(&mut self) -> bool {
         let now = Instant::now();
         let in_hand = self.in_hand_at(now) <= now;
@@ -355,7 +360,8 @@ mod tests {
         RemoteKeys::new(&config, &issuer).unwrap()
     }
 
-    /// Waits until the next fetch is due, which marks it as begun, and returns the time waited.
+    /// Waits until the next fetch is due, and returns the time waited. [`RemoteKeys::due`] marks
+    /// the fetch as begun.
     async fn until_due(remote: &RemoteKeys) -> Duration {
         let began = Instant::now();
         remote.due().await;
@@ -376,8 +382,8 @@ mod tests {
         }
     }
 
-    /// Reports repeated failures. Each retry must be due after the given number of seconds, or a
-    /// little sooner.
+    /// Reports one failed fetch for each element of `pauses`. The next fetch must be due after this
+    /// number of seconds, or up to 11 % sooner.
     async fn assert_tried_after(remote: &RemoteKeys, pauses: &[u32]) {
         for expected in pauses.iter().copied().map(f64::from) {
             remote.failed("no".to_owned());
@@ -393,7 +399,7 @@ mod tests {
     async fn failures_are_tried_again_ever_more_slowly() {
         let remote = remote();
         remote.due().await;
-        // Until the first success the pauses stay short.
+        // Before the first success, the pauses stay short.
         assert_tried_after(&remote, &[1, 2, 4, 4, 4]).await;
         remote.fetched(b"{}");
         assert_tried_after(&remote, &[1, 2, 4, 8, 16, 30, 30]).await;
@@ -402,7 +408,7 @@ mod tests {
         assert_eq!(remote.status().failure, None);
     }
 
-    /// Asks for a key, and answers the fetch that the question starts.
+    /// Calls [`RemoteKeys::ask`], and reports success for the fetch that the call starts.
     async fn asked(remote: &RemoteKeys) -> Asked {
         let (asked, ()) = tokio::join!(remote.ask(true, || true), async {
             assert_eq!(until_due(remote).await, Duration::ZERO);
@@ -445,7 +451,7 @@ mod tests {
         let (asked, ()) = tokio::join!(remote.ask(true, || true), async {
             time::sleep(Duration::from_millis(1)).await;
             remote.fetched(b"{}");
-            // The question starts another fetch.
+            // The call of `ask` starts another fetch.
             assert_eq!(until_due(&remote).await, Duration::ZERO);
             remote.fetched(b"{}");
         });

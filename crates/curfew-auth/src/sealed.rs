@@ -1,9 +1,9 @@
-//! Messages for a session that one node sends to another, encrypted.
+//! Encrypted messages for a session, which one node sends to another.
 //!
 //! The messages may hold tokens, and they pass through a store that other programs can read. Only a
-//! holder of the session's key can make and open a message; the session's client and its node hold
-//! the key. Each message has the id of its sender and a number. By these two values the session's
-//! node recognises a repeated message, and refuses it.
+//! holder of the session's key can make and open a message; the session's client and the session's
+//! node hold the key. Each message has the id of its sender and a number. By these two values the
+//! session's node recognises a repeated message, and refuses it.
 
 use std::fmt;
 
@@ -16,13 +16,13 @@ use crate::session_key::{SessionKey, SessionKeyId};
 /// sender.
 const FOR_KEY: &[u8] = b"curfew session key v1: messages of ";
 
-/// The first byte, for messages of this form.
+/// The first byte of a message, which states the version of the message's form.
 const VERSION: u8 = 1;
 
-/// Bytes before the encrypted content: version, id of the key, sender, number.
+/// Size of the parts before the encrypted content: version, id of the key, sender, number.
 const HEAD_BYTES: usize = 1 + SessionKeyId::BYTES + 16 + 8;
 
-/// A message for a session, not opened yet.
+/// A message for a session, not decrypted yet.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Sealed<'a> {
     head: &'a [u8],
@@ -33,9 +33,9 @@ pub struct Sealed<'a> {
 }
 
 impl SessionKey {
-    /// Encrypts a message of this sender. A sender must use each number once: the number is the
-    /// nonce, and one key must never use a nonce twice (NIST SP 800-38D §8). Two senders may use
-    /// the same number, because each sender has a derived key of its own.
+    /// Encrypts `content` as the message `number` of `sender`. A sender must use each number once:
+    /// the number is the nonce, and one key must never use a nonce twice (NIST SP 800-38D §8). Two
+    /// senders may use the same number, because each sender has a derived key of its own.
     pub fn seal(&self, sender: NodeId, number: u64, content: &[u8]) -> Vec<u8> {
         let mut sealed = Vec::with_capacity(HEAD_BYTES + content.len() + AES_256_GCM.tag_len());
         sealed.push(VERSION);
@@ -83,12 +83,13 @@ impl<'a> Sealed<'a> {
         self.key
     }
 
-    /// The sender. It is verified only once the message was opened.
+    /// The sender, as the message states it. It is unverified until [`Sealed::open`] succeeds.
     pub fn sender(&self) -> NodeId {
         self.sender
     }
 
-    /// The number of the message. It is verified only once the message was opened.
+    /// The number of the message, as the message states it. It is unverified until [`Sealed::open`]
+    /// succeeds.
     pub fn number(&self) -> u64 {
         self.number
     }

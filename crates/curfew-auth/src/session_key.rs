@@ -1,4 +1,5 @@
-//! The secret that lets separate requests act for a session, and the values derived from it.
+//! The secret that lets separate requests act for a session, and the values derived from the
+//! secret.
 
 use std::fmt;
 
@@ -7,18 +8,18 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// Size of a key: 256 random bits cannot be guessed.
+/// Size of a key in bytes: 256 random bits cannot be guessed.
 const KEY_BYTES: usize = 32;
 
-/// Size of a key's id: two random ids of 128 bits never collide in practice.
+/// Size of a key's id in bytes: two random ids of 128 bits never collide in practice.
 const ID_BYTES: usize = 16;
 
 /// Purpose of the derived id (the `info` of RFC 5869 §2.3).
 const FOR_ID: &[u8] = b"curfew session key v1: id";
 
-/// The secret that lets a request act for a session. It is needed if the session's transport
-/// carries messages only from the gateway to the client, so that the client's own messages come in
-/// other requests. `Debug` does not show it.
+/// The secret that lets a request act for a session. A session needs a key if its transport carries
+/// messages only from the gateway to the client. The client then sends its own messages in separate
+/// requests. `Debug` does not show the key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionKey([u8; KEY_BYTES]);
 
@@ -27,7 +28,7 @@ pub struct SessionKey([u8; KEY_BYTES]);
 pub struct SessionKeyId([u8; ID_BYTES]);
 
 impl SessionKeyId {
-    /// Number of its bytes.
+    /// Size of an id, in bytes.
     pub(crate) const BYTES: usize = ID_BYTES;
 
     pub(crate) fn from_bytes(bytes: [u8; ID_BYTES]) -> Self {
@@ -63,7 +64,8 @@ impl SessionKey {
         SessionKeyId(self.derive(&[FOR_ID]))
     }
 
-    /// HKDF-Expand without Extract, because a key is uniformly random already (RFC 5869 §3.3).
+    /// Derives `N` bytes for `purpose` by HKDF-Expand. The step Extract is left out, because a key
+    /// is already uniformly random (RFC 5869 §3.3).
     pub(crate) fn derive<const N: usize>(&self, purpose: &[&[u8]]) -> [u8; N] {
         const { assert!(N <= 32, "SHA-256 gives 32 bytes at once") };
         let mut derived = [0; N];
@@ -75,7 +77,7 @@ impl SessionKey {
     }
 }
 
-/// A number of derived bytes.
+/// The number of bytes to derive.
 #[derive(Debug, Clone, Copy)]
 struct Length(usize);
 

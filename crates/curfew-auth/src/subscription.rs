@@ -13,7 +13,7 @@ use crate::issuers::LoadedIssuer;
 use crate::token::TokenClaims;
 use crate::{AuthError, VerifyError};
 
-/// The subscription that a token is to open.
+/// The subscription for which a client presents a token.
 #[derive(Debug, Clone, Copy)]
 pub struct SubscriptionWish<'a> {
     /// The channel, as the client names it.
@@ -27,8 +27,9 @@ pub struct SubscriptionWish<'a> {
 /// The content of a good subscription token.
 #[derive(Debug, Clone)]
 pub struct SubscriptionGrant {
-    /// The token as a principal. It has the token's `jti` and subject for revocations, its `iat`,
-    /// and its end, which is the earlier of `exp` and `expire_at`.
+    /// The principal made from the token. It has the token's subject and `jti`, by which
+    /// revocations find it, and the token's `iat`. It ends at the earlier of the token's `exp` and
+    /// `expire_at`.
     pub principal: Arc<Principal>,
     /// The claims that describe the subscription.
     pub claims: SubscriptionClaims,
@@ -42,8 +43,8 @@ impl Authenticator {
     /// # Errors
     ///
     /// Like [`Authenticator::verify`]. [`AuthError::is_of_time`] is true for a token that is too
-    /// old or too new. It is false for every other refusal, such as for another channel, user or
-    /// session.
+    /// old or too new. It is false for every other refusal, for example if the token is for another
+    /// channel, user or session.
     pub async fn verify_subscription(
         &self,
         token: &str,

@@ -1,8 +1,8 @@
 //! Tickets, which stand for tokens in URLs. Proxies and logs record URLs, so a token must not be in
-//! one (RFC 6750 §5.3). A ticket found in a log is useless, because it was used or has expired.
+//! a URL (RFC 6750 §5.3). A ticket found in a log is useless, because it was used or has expired.
 //!
-//! A ticket's record, which holds the token, is stored encrypted. Its key is derived from the
-//! ticket, which is not stored. A reader of the store thus gets no token. A writer who plants a
+//! A ticket's record, which holds the token, is stored encrypted. The record's key is derived from
+//! the ticket, which is not stored. A reader of the store thus gets no token. A writer who plants a
 //! record gains nothing either, because the token of every redeemed ticket is verified.
 
 use std::fmt;
@@ -37,7 +37,7 @@ pub struct Ticket([u8; TICKET_BYTES]);
 #[error("a ticket has 43 characters of base64url")]
 pub struct NotATicket;
 
-/// The content behind a ticket. `Debug` does not show the token.
+/// The content of a ticket's record. `Debug` does not show the token.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticketed {
     /// The token as the client sent it. It was good when the ticket was made.
@@ -111,7 +111,8 @@ impl Ticket {
         LessSafeKey::new(key.expect("AES-256 has keys of 32 bytes"))
     }
 
-    /// HKDF-Expand without Extract, because a ticket is uniformly random already (RFC 5869 §3.3).
+    /// Derives 32 bytes for `purpose` by HKDF-Expand. The step Extract is left out, because a
+    /// ticket is already uniformly random (RFC 5869 §3.3).
     fn derive(&self, purpose: &[u8]) -> [u8; TICKET_BYTES] {
         let mut derived = [0; TICKET_BYTES];
         Prk::new_less_safe(HKDF_SHA256, &self.0)

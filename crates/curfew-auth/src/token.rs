@@ -84,7 +84,7 @@ impl<'a> Parts<'a> {
 /// Decodes base64url without padding. Refuses unused bits that are set, so that each token has only
 /// one spelling.
 fn decode(part: &str) -> Option<Vec<u8>> {
-    // The vector has the exact length, so that a boxed string takes it over without a copy.
+    // The vector has the exact length, so that it can become a boxed string without a copy.
     let mut bytes = vec![0; part.len() / 4 * 3 + (part.len() % 4 * 3) / 4];
     let length = URL_SAFE_NO_PAD.decode_slice(part, &mut bytes).ok()?;
     bytes.truncate(length);
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_smallest_token_is_read() {
-        // {"alg":"HS256"} . {} . no bytes
+        // The header is {"alg":"HS256"}, the payload is {}, and the signature is empty.
         assert_eq!(read("eyJhbGciOiJIUzI1NiJ9.e30."), Ok(()));
     }
 
@@ -203,8 +203,8 @@ mod tests {
             }
         }
 
-        /// Policies, records and the admin API read claims with another parser, which must accept
-        /// all that this parser accepts.
+        /// Policies, records and the admin API read claims with `serde_json`, which must accept
+        /// every payload that this parser accepts.
         #[test]
         fn what_is_read_can_be_read_elsewhere(text in objects()) {
             if let Ok((_, scanned)) = TokenClaims::parse(&text, &rules()) {

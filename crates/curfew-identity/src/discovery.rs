@@ -7,10 +7,11 @@ use serde::Deserialize;
 
 use crate::{FetchError, Fetcher};
 
-/// Path of the OpenID configuration below the issuer (OpenID Connect Discovery 1.0 §4).
+/// Path of the OpenID configuration, which follows the issuer's URL (OpenID Connect Discovery 1.0
+/// §4).
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
-/// Number of characters shown of another issuer's name.
+/// Maximum number of characters that an error shows of the `issuer` in a fetched document.
 const SHOWN_CHARS: usize = 200;
 
 /// Reason why a provider gave no keys.
@@ -29,7 +30,7 @@ pub enum ProviderError {
     Url {
         /// The URL.
         url: String,
-        /// The rule that it breaks.
+        /// The rule that the URL breaks.
         problem: &'static str,
     },
     /// The document is not an OpenID configuration.
@@ -80,7 +81,7 @@ impl ProviderError {
     }
 }
 
-/// The members that are used. All other members are ignored (§3).
+/// The members of an OpenID configuration that are used. All other members are ignored (§3).
 #[derive(Deserialize)]
 struct Configuration {
     issuer: String,
@@ -100,10 +101,10 @@ impl Fetcher {
         }
     }
 
-    /// Fetches the URL of the key set. Asks the issuer each time, because the issuer may move its
-    /// keys.
+    /// Fetches the OpenID configuration, and returns the URL of the key set. The URL is not stored,
+    /// because the issuer may move its keys.
     async fn key_set_url(&self, issuer: &str, trust: &Trust) -> Result<String, ProviderError> {
-        // §4.1 removes a trailing slash.
+        // §4.1 demands that a trailing slash is removed.
         let at = found_at(issuer);
         let url = format!("{}{WELL_KNOWN}", at.trim_end_matches('/'));
         let document = self.document(&url, trust).await?;

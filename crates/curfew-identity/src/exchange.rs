@@ -20,8 +20,7 @@ use tokio::net::{self, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time;
 
-/// Time that the attempt on each address of a host has before the attempt on the next address
-/// starts.
+/// Pause between the starts of the connection attempts to one address of a host and to the next.
 const HEAD_START: Duration = Duration::from_millis(250);
 const MAX_ADDRESSES: u32 = 8;
 
@@ -39,7 +38,7 @@ pub enum ExchangeError {
     Broken,
 }
 
-/// Reads the certificates in `file`, in PEM. There must be at least one.
+/// Reads the PEM certificates in `file`, which must contain at least one certificate.
 ///
 /// # Errors
 ///
@@ -88,8 +87,8 @@ async fn connect_first(addresses: impl Iterator<Item = SocketAddr>) -> io::Resul
     Err(failure)
 }
 
-/// Sends `request` over `stream`, and reads the answer's status and body, of at most `max_bytes`.
-/// If `accept` refuses the status, the body is not read.
+/// Sends `request` over `stream`, and reads the answer's status and body. The body may have at most
+/// `max_bytes`. If `accept` refuses the status, the body is not read.
 ///
 /// # Errors
 ///

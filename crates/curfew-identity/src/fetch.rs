@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::exchange::{ExchangeError, connect, exchange, roots};
 
-/// Largest accepted document.
+/// Maximum size of a document.
 const MAX_BYTES: usize = 256 * 1024;
 
 /// Reason why a document could not be fetched.

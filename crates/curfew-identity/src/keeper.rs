@@ -1,5 +1,5 @@
-//! Upkeep of fetched keys. One task per issuer ensures that each issuer has at most one fetch at a
-//! time.
+//! Upkeep of fetched keys. One task per issuer fetches the issuer's keys, so that an issuer has at
+//! most one fetch at a time.
 
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use crate::{Fetcher, ProviderError};
 
-/// Spawns a task.
+/// A function that spawns a task.
 type Spawn = dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync;
 
 /// A callback for each fetch that has ended.
@@ -26,7 +26,7 @@ type FetchListener = dyn Fn(Fetched<'_>) + Send + Sync;
 pub struct Fetched<'a> {
     /// The configured name of the issuer.
     pub issuer: &'a str,
-    /// The duration of the fetch, including the OpenID configuration.
+    /// The duration of the fetch, including the fetch of the OpenID configuration.
     pub took: Duration,
     /// The number of keys that the fetch put in force, or the name of the fault.
     pub keys: Result<usize, &'static str>,
@@ -43,8 +43,9 @@ pub struct Keepers {
 }
 
 impl Keepers {
-    /// Keeps the keys of the issuers of `authenticator` current from the first [`Keepers::update`]
-    /// on, in tasks started by `spawn`. `listener` receives each ended fetch, successful or not.
+    /// Makes a value that keeps the keys of the issuers of `authenticator` current.
+    /// [`Keepers::update`] starts the tasks for this, through `spawn`. `listener` receives each
+    /// ended fetch, successful or not.
     pub fn new(
         authenticator: Arc<Authenticator>,
         fetcher: Fetcher,
@@ -115,8 +116,8 @@ impl fmt::Debug for Keepers {
     }
 }
 
-/// Fetches the keys of every issuer once, for short-lived commands. Returns the failures by the
-/// issuer's configured name.
+/// Fetches the keys of every issuer once, for short-lived commands. Returns each failure with the
+/// configured name of the issuer.
 pub async fn fetch_once(
     authenticator: &Authenticator,
     fetcher: &Fetcher,

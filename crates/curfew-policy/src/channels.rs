@@ -5,7 +5,7 @@ use curfew_model::Channel;
 use curfew_model::pattern::Pattern;
 
 /// The channels that match at least one pattern of a list. The patterns are written as in rules:
-/// `{x}` matches one segment, a last `*` matches the rest.
+/// `{x}` matches one segment, and a last `*` matches the rest of the name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelPatterns(Vec<Pattern>);
 

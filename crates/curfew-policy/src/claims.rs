@@ -1,4 +1,4 @@
-//! A subject's claims, parsed when a decision first needs them and at most once.
+//! The claims of a principal, which are parsed when a decision first needs them, and at most once.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -78,8 +78,8 @@ fn convert_object(object: &Map<String, Value>, values: &mut usize) -> CelMap<'st
     CelMap::from(entries)
 }
 
-/// Converts a JSON value. A whole number becomes `int` if it fits, like a literal in a condition.
-/// The JSON parser limits the depth of the recursion.
+/// Converts a JSON value. A number written without a fraction becomes `int` if it fits, like a
+/// literal in a condition. The JSON parser limits the depth of the recursion.
 fn convert(value: &Value, values: &mut usize) -> Box<dyn Val> {
     *values += 1;
     match value {

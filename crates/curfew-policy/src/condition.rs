@@ -18,7 +18,7 @@ use curfew_model::{Action, Channel};
 
 use crate::claims::LazyClaims;
 
-/// Longest source, in bytes.
+/// Maximum size of a condition's source, in bytes.
 const MAX_SOURCE: usize = 2048;
 
 /// Maximum depth of the syntax tree. Evaluation takes up to 30 KiB of stack per level in a debug
@@ -26,15 +26,16 @@ const MAX_SOURCE: usize = 2048;
 /// `||` add little depth, because the parser balances them.
 const MAX_DEPTH: usize = 24;
 
-/// Stack of the compiler's thread. The parser recurses for every operator of a chain before the
-/// depth of the tree can be measured. The longest source needs up to 1.5 MiB in a debug build.
+/// Stack of the compiler's thread, in bytes. The parser recurses for every operator of a chain
+/// before the depth of the tree can be measured. The longest source needs up to 1.5 MiB in a debug
+/// build.
 const COMPILER_STACK: usize = 16 * 1024 * 1024;
 
 /// Limit on the values read by one evaluation. Each use of `claims` counts as a read of all its
 /// values, because the time of one operation grows at most in proportion to their number.
-/// Conditions on ordinary claims stay far below. The most expensive condition that was found took
-/// 360 ms on 3,500 values in a debug build without this limit. With the limit, this condition fails
-/// after 15 ms.
+/// Conditions on ordinary claims stay far below this limit. The most expensive condition that was
+/// found took 360 ms on 3,500 values in a debug build without this limit. With the limit, this
+/// condition fails after 15 ms.
 const BUDGET: usize = 100_000;
 
 /// The variables of a condition.
@@ -102,7 +103,7 @@ pub(crate) struct Condition {
     expression: IdedExpr,
     params: Vec<Box<str>>,
     /// True if the source has a literal in every `[…]`. An error can then name a missing key
-    /// without showing a claim.
+    /// without showing a claim's value.
     keys_are_literal: bool,
 }
 
@@ -211,8 +212,8 @@ impl Condition {
         let mut context = Context::with_env(Arc::clone(&STANDARD_LIBRARY));
         context.set_variable_resolver(&variables);
         let result = Value::resolve_val(&self.expression, &context);
-        // The budget is checked even if there is a result, because `||` can turn a refused look-up
-        // into true.
+        // `BUDGET` is checked even if the evaluation has a result, because `||` can turn a refused
+        // look-up of `claims` into true.
         if variables.spent.load(Ordering::Relaxed) > BUDGET {
             return Err(EvaluationError::TooLong);
         }

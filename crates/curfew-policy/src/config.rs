@@ -18,8 +18,8 @@ pub struct PolicyConfig {
     /// `{"subscribe":["room:*"],"publish":["room:1"]}`. Default `curfew`; empty: grants in tokens
     /// are not read.
     pub grants_claim: String,
-    /// The rules. A rule that denies wins over every rule and grant that allows, so their order
-    /// does not matter. Default: none, which denies everything without a grant.
+    /// The rules. A rule that denies wins over every rule and grant that allows, so the order of
+    /// the rules does not matter. Default: none, which denies everything without a grant.
     pub rules: Vec<Rule>,
 }
 
@@ -37,9 +37,9 @@ pub struct Rule {
     pub actions: Vec<Action>,
     /// A CEL expression over `claims`, `params` (the captures of the pattern), `channel`, `user`
     /// and `action` that must be true for the rule to apply. At most 2048 bytes, without `all`,
-    /// `exists`, `exists_one`, `map` and `filter`. If it fails, because a claim is missing or the
-    /// claims are too large, a rule that allows does not apply and a rule that denies denies.
-    /// Default: none, the rule always applies.
+    /// `exists`, `exists_one`, `map` and `filter`. If the evaluation fails, because a claim is
+    /// missing or the claims are too large, a rule that allows does not apply, and a rule that
+    /// denies applies. Default: none, the rule always applies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<String>,
     /// The rule's effect: `allow` or `deny`. Default `allow`.
@@ -123,8 +123,8 @@ impl Rule {
             Some(Ok(condition)) => condition,
             Some(Err(error)) => return problems.report("when", error.to_string()),
         };
-        // The check of `params` is skipped: the pattern that captures the name may be one of the
-        // bad patterns.
+        // The check of `params` is skipped, because the pattern that captures a name may be one of
+        // the bad patterns.
         if patterns.len() < self.channels.len() {
             return;
         }

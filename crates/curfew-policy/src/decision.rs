@@ -12,8 +12,8 @@ use curfew_model::{Action, Channel};
 pub struct Decision {
     /// True if the action is allowed.
     pub allowed: bool,
-    /// The deciding rule; [`GRANT`](crate::GRANT) if the token's own grants decided, `None` if
-    /// nothing allows the action.
+    /// The rule that allows or denies the action; [`GRANT`](crate::GRANT) if the token's own grants
+    /// allow it; `None` if neither a rule nor a grant decides.
     pub rule: Option<Arc<str>>,
     /// The reason.
     pub why: Why,
@@ -32,9 +32,9 @@ pub enum Why {
     Granted,
     /// A rule denies the action.
     Denied,
-    /// The condition of a rule that denies failed.
+    /// A rule denies the action, because the evaluation of the rule's condition failed.
     ConditionFailed,
-    /// The rule does not compile, so it denies every action that it matches.
+    /// A rule denies the action, because the rule does not compile.
     DoesNotCompile,
     /// Neither a rule nor a grant allows the action.
     NoRule,

@@ -11,16 +11,17 @@ use crate::grants;
 use crate::rules::{Ruleset, Verdict};
 
 /// The explanation of a decision. It shows names from the rules, the action and the channel, but no
-/// claim's value.
+/// value of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Explanation {
     /// True if the action is allowed.
     pub allowed: bool,
-    /// The deciding rule; `grant` for the token's own grants, null if nothing allows the action.
+    /// The rule that allows or denies the action; `grant` if the token's own grants allow it; null
+    /// if neither a rule nor a grant decides.
     pub rule: Option<String>,
     /// The reason, in one sentence.
     pub why: String,
-    /// Every rule in the order of the configuration, then the token's grants if it has any.
+    /// Every rule in the order of the configuration, then the token's grants if the token has any.
     pub considered: Vec<Considered>,
 }
 
@@ -29,12 +30,12 @@ pub struct Explanation {
 pub struct Considered {
     /// The rule's name.
     pub rule: String,
-    /// The rule's effect when it applies.
+    /// The rule's configured effect.
     pub effect: Effect,
     /// True if the rule covers this action and this channel.
     pub matched: bool,
-    /// The result of the condition: true, false, or the reason why it failed or does not compile.
-    /// Null if the rule has no condition or did not match.
+    /// The result of the condition: true, false, or the reason why its evaluation failed or the
+    /// rule does not compile. Null if the rule did not match, or compiles and has no condition.
     pub condition: Option<ConditionResult>,
 }
 
@@ -60,7 +61,7 @@ impl Explanation {
     }
 }
 
-/// Evaluates every rule, in the order of the configuration.
+/// Evaluates every rule in the order of the configuration, and then the token's grants.
 pub(crate) fn consider(
     rules: &Ruleset,
     claims: &LazyClaims<'_>,

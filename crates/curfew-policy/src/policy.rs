@@ -30,8 +30,9 @@ pub struct PolicySubject<'a> {
 }
 
 impl Policy {
-    /// Compiles the rules. Never fails: a rule that does not compile is logged, and denies
-    /// everything that its patterns match. [`PolicyConfig::check`] reports such rules beforehand.
+    /// Compiles the rules. Never fails: a rule that does not compile is logged, and denies its
+    /// actions on every channel that one of its valid patterns matches. [`PolicyConfig::check`]
+    /// reports such rules beforehand.
     pub fn new(config: &PolicyConfig) -> Self {
         Self {
             rules: Ruleset::compile(config),
@@ -53,8 +54,8 @@ impl Policy {
         }
     }
 
-    /// Explains the decision for these claims with the result of every rule. Evaluates all rules
-    /// and logs nothing.
+    /// Explains the decision for a user with these `claims`, with the result of every rule.
+    /// Evaluates all rules and logs nothing.
     pub fn explain(
         &self,
         claims: &Map<String, Value>,
@@ -78,8 +79,8 @@ impl Policy {
 }
 
 impl PolicySubject<'_> {
-    /// Decides if the principal may do `action` on `channel`. Nothing is cached. A rule whose
-    /// patterns do not match costs no evaluation.
+    /// Decides if the principal may do `action` on `channel`. Decisions are not cached. A rule
+    /// whose patterns do not match costs no evaluation.
     pub fn decide(&self, action: Action, channel: &Channel) -> Decision {
         self.ask(action, channel, true)
     }

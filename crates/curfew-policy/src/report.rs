@@ -3,15 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The interval between two reports. A failing condition may fail at every command, and one log
-/// line a minute is enough for the operator.
+/// The minimum interval between two log lines. A failing condition may fail at every command, and
+/// one log line a minute is enough for the operator.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Permits one report per [`INTERVAL`].
+/// Permits one log line per [`INTERVAL`].
 #[derive(Debug)]
 pub(crate) struct Limiter {
     started: Instant,
-    /// The earliest time of the next report, in seconds since `started`.
+    /// The earliest time of the next log line, in seconds since `started`.
     due: AtomicU64,
 }
 
@@ -23,7 +23,8 @@ impl Limiter {
         }
     }
 
-    /// Returns true if a report is due. If several callers ask at once, one of them gets true.
+    /// Returns true if a log line may be written. If several callers ask at once, only one of them
+    /// gets true.
     pub(crate) fn permits(&self, now: Instant) -> bool {
         let at = now.saturating_duration_since(self.started).as_secs();
         let due = self.due.load(Ordering::Relaxed);

@@ -13,12 +13,12 @@ use crate::config::{self, Effect, PolicyConfig};
 use crate::report::Limiter;
 use curfew_model::pattern::Pattern;
 
-/// Everything a decision needs.
+/// The compiled policy: everything that a decision needs.
 #[derive(Debug)]
 pub(crate) struct Ruleset {
-    /// The rules; those that deny come first, because the first rule that applies decides.
+    /// The rules. Rules that deny come first, because the first rule that applies decides.
     pub(crate) rules: Vec<Rule>,
-    /// `None` if grants in tokens are ignored.
+    /// The claim with a token's grants; `None` if grants in tokens are ignored.
     pub(crate) grants_claim: Option<Box<str>>,
     /// [`GRANT`], allocated once.
     pub(crate) grant: Arc<str>,
@@ -30,7 +30,8 @@ pub(crate) struct Rule {
     pub(crate) name: Arc<str>,
     /// The rule's index in the configuration.
     pub(crate) position: usize,
-    /// The configured effect; see [`Rule::denies`].
+    /// The configured effect. A rule that does not compile denies in spite of it: see
+    /// [`Rule::denies`].
     pub(crate) effect: Effect,
     actions: Vec<Action>,
     patterns: Vec<Pattern>,
@@ -56,15 +57,15 @@ pub(crate) enum Verdict {
     Applies,
     /// The condition is true or false.
     Condition(bool),
-    /// The condition failed.
+    /// The evaluation of the condition failed.
     Failed(EvaluationError),
     /// The rule does not compile.
     Broken,
 }
 
 impl Ruleset {
-    /// Compiles the rules. A rule that does not compile is logged, and denies everything that its
-    /// good patterns match.
+    /// Compiles the rules. A rule that does not compile is logged, and denies its actions on every
+    /// channel that one of its valid patterns matches.
     pub(crate) fn compile(config: &PolicyConfig) -> Self {
         let mut rules: Vec<Rule> = config
             .rules
@@ -128,7 +129,7 @@ impl Rule {
         self.effect == Effect::Deny || self.problem().is_some()
     }
 
-    /// The reason why the rule does not compile.
+    /// The reason why the rule does not compile; `None` if it compiles.
     pub(crate) fn problem(&self) -> Option<&str> {
         match &self.when {
             When::Broken(problem) => Some(problem),
@@ -136,8 +137,9 @@ impl Rule {
         }
     }
 
-    /// Evaluates the rule. The condition is evaluated for each pattern that matches, until it is
-    /// true. If no evaluation is true, a failed evaluation takes precedence over a false one.
+    /// Evaluates the rule. The condition is evaluated for each pattern that matches, until one
+    /// evaluation is true. If no evaluation is true, a failed evaluation takes precedence over a
+    /// false one.
     pub(crate) fn judge(
         &self,
         claims: &LazyClaims<'_>,
@@ -181,7 +183,7 @@ impl Rule {
         verdict
     }
 
-    /// Logs that the condition failed, at most once a minute.
+    /// Logs that the evaluation of the condition failed, at most once a minute.
     pub(crate) fn report(&self, error: &EvaluationError) {
         if self.failures.permits(Instant::now()) {
             warn!(rule = %self.name, %error, "condition of a policy rule failed");

@@ -1,4 +1,4 @@
-//! One attempt to verify a token with the keys at hand.
+//! One attempt to verify a token with the keys that this node has.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Authenticator {
         let payload = parts.payload()?;
         let (claims, scanned) = TokenClaims::parse(&payload, rules)?;
         let issuer = issuers.find(&claims, header.kid.as_deref())?;
-        // Rounded down: a revocation covers the whole second of its cutoff.
+        // `iat` is rounded down, because a revocation covers the whole second of its cutoff.
         let issued_at = claims.issued_at.map(Date::down);
         let judge = || {
             let verified = verify_claims(&claims, issuer, &issuers, rules, now)?;

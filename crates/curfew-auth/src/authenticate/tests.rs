@@ -103,7 +103,7 @@ fn claims(changes: Value) -> Map<String, Value> {
     claims
 }
 
-/// A token signed with [`SECRET`].
+/// A token with [`claims`] changed by `changes`, signed with [`SECRET`].
 fn token(changes: Value) -> String {
     mint(&claims(changes), None, Algorithm::HS256, &hmac_key()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Claims of any form, read leniently.
+//! Claims of the Centrifuge protocol with members of any type, which are read leniently.
 
 use super::*;
 

@@ -14,13 +14,13 @@ use crate::issuers::LogoutRules;
 
 use super::{AuthConfig, EventStream, ReportedSubjects};
 
-/// Claims with rules of their own, which `required_claims` cannot name.
+/// Claims that `required_claims` cannot name, because they have rules of their own.
 const NOT_REQUIRED: &[&str] = &[
     "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "events", "cnf",
 ];
 
 /// One issuer of tokens: the claims its tokens must have, and exactly one source of the keys that
-/// sign them.
+/// verify them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Issuer {
@@ -29,52 +29,55 @@ pub struct Issuer {
     /// The exact `iss` of its tokens. Two issuers may have the same `iss`, for example for people
     /// and for services. A token then belongs to the first issuer whose `audience` is in the
     /// token's `aud`. Only one of the two may send reports, and a report about a user ends the
-    /// user's sessions at both. Absent: `iss` is not checked; beside other issuers this needs keys
-    /// in a file, each with a `kid`.
+    /// user's sessions at both issuers. Absent: `iss` is not checked; if there are several issuers,
+    /// this issuer then needs a `jwks_file` in which each key has a `kid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// The accepted audiences: a token's `aud` must be one of these, or a list with one. Absent:
-    /// `aud` is not checked.
+    /// The accepted audiences: a token's `aud` must be one of these, or a list that contains one of
+    /// these. Absent: `aud` is not checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<Vec<String>>,
     /// Other claims that the issuer's access tokens must have, each with a list of accepted values.
-    /// It is for issuers that name a token's audience by another claim than `aud`. The claim must
-    /// be one of the values, or a list with one. A token without the claim is refused with
-    /// `missing_claim`, a token with another value with `wrong_audience`.
+    /// It is for issuers that name a token's audience by another claim than `aud`. Each claim must
+    /// be one of its accepted values, or a list that contains one of them. A token without the
+    /// claim is refused with `missing_claim`, a token with another value with `wrong_audience`.
     pub required_claims: BTreeMap<String, Vec<String>>,
     /// Accepts the issuer's ID tokens as access tokens. ID tokens are meant for the client that
-    /// signed the user in; the access token is the better choice for a server. Needed for issuers
-    /// whose access tokens look like ID tokens, such as Dex and authentik. Default: `false`, tokens
-    /// that look like ID tokens are refused.
+    /// signed the user in; the access token is the better choice for a server. The setting is
+    /// needed for issuers whose access tokens look like ID tokens, such as Dex and authentik.
+    /// Default: `false`, tokens that look like ID tokens are refused.
     pub accept_id_tokens: bool,
     /// The algorithms accepted from this issuer; `"EdDSA"` may be written `"Ed25519"`. Absent: all
-    /// that fit its keys.
+    /// algorithms that fit the issuer's keys.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub algorithms: Option<Vec<Algorithm>>,
     /// The shared secret of HS256, HS384 and HS512; at least 32 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
-    /// A file with that secret. One line break at its end is ignored. Read again when it changes.
+    /// A file with the shared secret of HS256, HS384 and HS512; at least 32 bytes. One line break
+    /// at its end is ignored. The file is read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
-    /// A PEM file with one public key: RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519. Read
-    /// again when it changes.
+    /// A PEM file with one public key: RSA of 2048 to 8192 bits, P-256, P-384 or Ed25519. The file
+    /// is read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_key_file: Option<PathBuf>,
-    /// A file with a JSON Web Key Set. Keys that cannot be used are skipped with a warning. Read
-    /// again when it changes.
+    /// A file with a JSON Web Key Set. Keys that cannot be used are skipped with a warning. The
+    /// file is read again when it changes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_file: Option<PathBuf>,
-    /// The URL of a JSON Web Key Set: https, or http on this machine or with `allow_http`. Fetched
-    /// at start and then regularly, see `auth.jwks_lifetime`. Redirects are not followed.
+    /// The URL of a JSON Web Key Set: https, or http on this machine or with `allow_http`. The set
+    /// is fetched at start and then regularly, see `auth.jwks_lifetime`. Redirects are not
+    /// followed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwks_url: Option<String>,
     /// Finds the key set by OpenID Connect discovery: `<issuer>/.well-known/openid-configuration`.
     /// `issuer` must then be a URL. Default: false.
     pub discovery: bool,
-    /// Allows http to other machines for `jwks_url`, for `issuer` with `discovery`, and for the
-    /// URLs found there: for a provider in the same cluster, on a network of your own. An attacker
-    /// who can answer in the provider's place can then make tokens of any user. Default: `false`.
+    /// Allows http to other machines for `jwks_url`, and with `discovery` for the OpenID
+    /// configuration and the key set that it names. It is meant for a provider in the same cluster,
+    /// on a network of your own. An attacker who can answer in the provider's place can then make
+    /// tokens of any user. Default: `false`.
     pub allow_http: bool,
     /// A file with PEM certificates, the only ones trusted for this issuer's URLs. The file is read
     /// for each fetch. Absent: the certificates of the system's store, or of the environment's
@@ -98,8 +101,9 @@ pub struct Issuer {
     /// their tokens name the login. Access tokens must have an `iat`. Default: `login`.
     pub logout_scope: LogoutScope,
     /// The accepted audiences of the issuer's logout tokens, usually the id of a client registered
-    /// there: `aud` must be one of these, or a list with one. A token whose `aud` has only such
-    /// audiences, and none of `audience`, is treated as an ID token. Absent: `audience`.
+    /// there: `aud` must be one of these, or a list that contains one of these. A token whose `aud`
+    /// has only these audiences, and none of `audience`, is treated as an ID token. Absent:
+    /// `audience`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logout_audience: Option<Vec<String>>,
     /// The stream of security events that the issuer may push to `POST /events/<name>` of the
@@ -113,7 +117,7 @@ pub struct Issuer {
     /// Needs `issuer`. Absent: not allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub global_token_revocation: Option<Vec<String>>,
-    /// The claims of access tokens by which such reports name users.
+    /// The claims of access tokens by which events and Global Token Revocations name users.
     pub subjects: ReportedSubjects,
     /// The name of another issuer, on whose users this issuer reports; tokens of this issuer then
     /// open no sessions. Absent: the issuer reports on its own users.
@@ -133,12 +137,13 @@ pub enum LogoutScope {
 }
 
 impl Issuer {
-    /// Returns true if its keys come in a set, in which a token's `kid` selects one.
+    /// Returns true if the issuer's keys come in a set, in which a token's `kid` selects the key.
     pub(crate) fn has_key_set(&self) -> bool {
         self.jwks_file.is_some() || self.jwks_url.is_some() || self.discovery
     }
 
-    /// The accepted values of `iss`; empty accepts any.
+    /// The accepted values of `iss`. Without `issuer` the list is empty, and every `iss` is
+    /// accepted.
     pub(crate) fn accepted_issuers(&self) -> Vec<String> {
         match &self.issuer {
             Some(template) if template.contains(TENANT) => {
@@ -152,7 +157,7 @@ impl Issuer {
         }
     }
 
-    /// The rules of fetching its URLs.
+    /// The rules for fetching the issuer's URLs.
     pub(crate) fn trust(&self) -> Trust {
         Trust {
             allow_http: self.allow_http,
@@ -160,28 +165,28 @@ impl Issuer {
         }
     }
 
-    /// Returns true if its access tokens open sessions.
+    /// Returns true if the issuer's access tokens open sessions.
     pub fn opens_sessions(&self) -> bool {
         self.reports_on.is_none()
     }
 
-    /// Returns true if it may report users, by events or by Global Token Revocation.
+    /// Returns true if the issuer may report users, by events or by Global Token Revocation.
     pub fn reports(&self) -> bool {
         self.event_stream.is_some() || self.global_token_revocation.is_some()
     }
 
-    /// The name of the issuer whose users it reports on.
+    /// The configured name of the issuer on whose users this issuer reports.
     pub(crate) fn reported_issuer(&self) -> &str {
         self.reports_on.as_deref().unwrap_or(&self.name)
     }
 
-    /// The accepted audiences of its logout tokens; `None` if none is configured.
+    /// The accepted audiences of the issuer's logout tokens; `None` if no audience is configured.
     pub fn accepted_logouts(&self) -> Option<&[String]> {
         let audience = self.logout_audience.as_ref().or(self.audience.as_ref());
         audience.map(Vec::as_slice)
     }
 
-    /// The rules of its logout tokens; `None` if they are not accepted.
+    /// The rules for the issuer's logout tokens; `None` if its logout tokens are not accepted.
     pub(crate) fn logout_rules(&self, config: &AuthConfig) -> Option<LogoutRules> {
         let audience = self
             .accepted_logouts()
@@ -431,21 +436,21 @@ impl Issuer {
     }
 }
 
-/// Placeholder for the tenant in an issuer, as in Entra ID's.
+/// Placeholder for the tenant in `issuer`, as Entra ID writes it.
 pub(crate) const TENANT: &str = "{tenantid}";
 
-/// The base URL of an issuer's OpenID configuration. Entra ID serves one for all tenants, under
-/// `common`.
+/// The base URL of an issuer's OpenID configuration. Entra ID serves one configuration for all
+/// tenants, in which `common` replaces the tenant.
 pub fn found_at(issuer: &str) -> String {
     issuer.replace(TENANT, "common")
 }
 
-/// Rules of fetching an issuer's URLs.
+/// Rules for fetching an issuer's URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust {
     /// Allows http to other machines.
     pub allow_http: bool,
-    /// A file with the only trusted certificates; `None` trusts those of the system.
+    /// A file with the only trusted certificates; `None` trusts the system's certificates.
     pub ca_file: Option<PathBuf>,
 }
 

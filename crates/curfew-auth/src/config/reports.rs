@@ -9,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::AuthConfig;
 
-/// A shorter value of `Authorization` could be guessed.
+/// Minimum size of a stream's `Authorization` value. A shorter value could be guessed.
 const MIN_AUTHORIZATION_BYTES: usize = 16;
 
 /// The claims of access tokens by which reports name users and logins (RFC 9493, Shared Signals
 /// Framework 1.0 §3). Every access token must have each configured claim, because reports could not
-/// find it otherwise. Reports find the sessions that open or refresh after the claim is configured.
+/// find the token's session otherwise. Reports find only sessions that open or refresh after the
+/// claim is configured.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReportedSubjects {
@@ -29,8 +30,8 @@ pub struct ReportedSubjects {
     /// Absent: such subjects are not found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opaque: Option<String>,
-    /// The claim that holds the `id` of the `session` of a complex subject. Absent: such events end
-    /// all earlier sessions of the user instead, if they name the user too.
+    /// The claim that holds the `id` of the `session` of a complex subject. Absent: an event with
+    /// such a subject ends all earlier sessions of the user instead, if it names the user too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     /// The claim that holds the `id` of the `tenant` of a complex subject that names nothing else.
@@ -44,14 +45,16 @@ pub struct ReportedSubjects {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventStream {
-    /// The accepted audiences of its events: `aud` must be one of these, or a list with one.
+    /// The accepted audiences of the stream's events: `aud` must be one of these, or a list that
+    /// contains one of these.
     pub audience: Vec<String>,
     /// The required value of each request's `Authorization` header, with its scheme, such as
     /// `Bearer`. The transmitter gets it as `authorization_header`. Absent: any value is accepted,
     /// and only the signature identifies the sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization: Option<Secret>,
-    /// A file with that value. One line break at its end is ignored. Read for each request.
+    /// A file with the value of `authorization`. One line break at its end is ignored. The file is
+    /// read for each request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_file: Option<PathBuf>,
     /// Further events that end access, beside revoked sessions, changed passwords and PINs, and
@@ -64,7 +67,7 @@ pub struct EventStream {
     /// refused; one without a state is always accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verification_state: Option<String>,
-    /// Accepts requests without `Content-Type`, or with `application/jwt`, too. Default: `false`.
+    /// Also accepts requests without `Content-Type`, or with `application/jwt`. Default: `false`.
     pub lenient: bool,
 }
 
@@ -72,7 +75,7 @@ pub struct EventStream {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signal {
-    /// A credential of any type was revoked, updated or deleted, beside passwords and PINs.
+    /// A credential other than a password or PIN was revoked, updated, deleted or compromised.
     AnyCredential,
     /// The assurance level of the user's authentication decreased.
     AssuranceDecrease,
@@ -141,7 +144,7 @@ impl EventStream {
         }
     }
 
-    /// Reports a file that cannot be used.
+    /// Reports an `authorization_file` that cannot be used.
     pub(crate) fn check_file(&self, problems: &mut Problems) {
         let Some(path) = &self.authorization_file else {
             return;
@@ -156,7 +159,7 @@ impl EventStream {
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or has less than 16 bytes.
+    /// The file cannot be read, or has fewer than 16 bytes.
     pub fn expected_authorization(&self) -> std::io::Result<Option<Secret>> {
         match &self.authorization_file {
             None => Ok(self.authorization.clone()),
@@ -186,7 +189,8 @@ impl AuthConfig {
         issuers.any(|issuer| issuer.backchannel_logout || issuer.reports())
     }
 
-    /// The claims by which reports name users and logins, and by which sessions must be found.
+    /// The claims by which reports name users and logins, except `auth.subject_claim`. Sessions
+    /// must be found by each of these claims.
     pub fn reported_claims(&self) -> Vec<&str> {
         let mut claims = Vec::new();
         for issuer in &self.issuers {

@@ -240,7 +240,7 @@ fn debug_does_not_show_the_token() {
     );
 }
 
-/// A ticket of zeros, and a query with this ticket and another.
+/// A ticket of zeros. The queries below have this ticket beside another ticket, once, and twice.
 const TICKET: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 const QUERY_WITH_ANOTHER: &str = "ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\
      &ticket=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAE";

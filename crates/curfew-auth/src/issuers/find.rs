@@ -9,9 +9,11 @@ use crate::AuthError;
 use crate::token::TokenClaims;
 
 impl Issuers {
-    /// Finds the issuer that must verify an access token: the issuer that `iss` names. If several
-    /// issuers have this `iss`, the first whose audience is in `aud` is chosen. For a token without
-    /// `iss`, the issuer with a key named `kid` is chosen. Nothing is verified yet.
+    /// Finds the issuer whose keys must verify an access token. If only one issuer opens sessions,
+    /// it is chosen unless it refuses the token's `iss`. Otherwise the issuer that `iss` names is
+    /// chosen, and among several issuers with this `iss` the first whose audience is in `aud`. If
+    /// no issuer has this `iss`, or the token has none, the issuer with a key named `kid` is
+    /// chosen. Verifies nothing.
     pub(crate) fn find(
         &self,
         claims: &TokenClaims<'_>,
@@ -29,7 +31,8 @@ impl Issuers {
                 let all = self.opening.iter();
                 all.filter(|issuer| issuer.issuer.is_some() && issuer.accepts(iss))
             };
-            // If no audience fits, the first issuer with this `iss` refuses the token.
+            // If no audience fits, the first issuer with this `iss` is chosen, and later refuses
+            // the token.
             let one = named().find(|issuer| issuer.is_for(claims));
             if let Some(one) = one.or_else(|| named().next()) {
                 return Ok(one);
@@ -49,8 +52,8 @@ impl Issuers {
             })
     }
 
-    /// Finds the issuer of a report by `iss`, with its `rules` for such reports. Nothing is
-    /// verified yet.
+    /// Finds the issuer that `iss` names and that may send a report of one type. `rules` returns
+    /// the issuer's rules for this type, or `None` if the issuer may not send it. Verifies nothing.
     pub(crate) fn reporting<'i, R>(
         &'i self,
         iss: Option<&str>,
@@ -64,7 +67,8 @@ impl Issuers {
         ruled.next().ok_or_else(AuthError::wrong_issuer)
     }
 
-    /// The only issuer among `candidates` with a key named `kid`; `None` if there are several.
+    /// The only issuer among `candidates` with a key named `kid`; `None` if no issuer or several
+    /// issuers have such a key.
     fn by_kid(
         &self,
         kid: Option<&str>,
@@ -88,8 +92,8 @@ impl LoadedIssuer {
         self.issuer.is_none() || self.accepted.iter().any(|accepted| accepted == iss)
     }
 
-    /// Returns true if the token's `aud` has one of the issuer's audiences, or if the issuer has
-    /// none.
+    /// Returns true if the token's `aud` has one of the issuer's audiences, or if the issuer has no
+    /// configured audience.
     pub(crate) fn is_for(&self, claims: &TokenClaims<'_>) -> bool {
         let Some(accepted) = &self.audience else {
             return true;

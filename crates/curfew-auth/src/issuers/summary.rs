@@ -14,42 +14,43 @@ use crate::{Algorithm, LastReport, RemoteStatus, StreamStatus};
 pub struct IssuerSummary {
     /// The configured name.
     pub name: String,
-    /// The required `iss`; absent if it is not checked.
+    /// The required `iss`; null if `iss` is not checked.
     pub issuer: Option<String>,
-    /// The accepted audiences; absent if `aud` is not checked.
+    /// The accepted audiences; null if `aud` is not checked.
     pub audience: Option<Vec<String>>,
-    /// The accepted values of other claims.
+    /// The accepted values of each claim in `required_claims`; absent if there is no such claim.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub required_claims: BTreeMap<String, Vec<String>>,
-    /// Every algorithm that at least one key of the issuer can be used with.
+    /// The algorithms of all keys of the issuer, each algorithm once.
     pub algorithms: Vec<Algorithm>,
-    /// The keys.
+    /// The keys in force.
     pub keys: Vec<KeySummary>,
-    /// The source and state of fetched keys; absent for keys in files.
+    /// The source and the state of fetched keys; absent if the keys are not fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteStatus>,
-    /// True if its access tokens open sessions; `false` if the issuer only reports.
+    /// True if the issuer's access tokens open sessions; false if the issuer only sends reports.
     pub opens_sessions: bool,
-    /// The last report that it sent to this node; absent if there was none.
+    /// The last report that the issuer sent to this node; absent before the first report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_report: Option<LastReport>,
-    /// The last report without effect; absent if there was none.
+    /// The issuer's last report to this node that had no effect; absent if there was no such
+    /// report.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastReport>,
     /// The number of reports on this node that wait for the issuer's keys. A stranger may have sent
     /// some of these reports in the issuer's name.
     #[serde(skip_serializing_if = "is_zero")]
     pub waiting_reports: usize,
-    /// The state of the issuer's event stream, as last reported to this node; absent without a
-    /// report.
+    /// The state of the issuer's event stream, as the issuer last reported it to this node; absent
+    /// if the issuer has reported no state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<StreamStatus>,
 }
 
-/// One key, without its material.
+/// The description of one key, without the key material.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct KeySummary {
-    /// The key's `kid`; absent for a secret or a PEM file, which fits any `kid`.
+    /// The key's `kid`; null for a key without `kid`, such as a secret or the key of a PEM file.
     pub kid: Option<String>,
     /// The algorithms that can use the key.
     pub algorithms: Vec<Algorithm>,

@@ -30,7 +30,7 @@ pub(crate) fn jwk(file: &str, kid: &str) -> Value {
     json!({"kty": "OKP", "kid": kid, "crv": "Ed25519", "x": encode(&x)})
 }
 
-/// A key set.
+/// A JSON Web Key Set of `keys`.
 pub(crate) fn jwks(keys: impl IntoIterator<Item = Value>) -> Value {
     json!({ "keys": keys.into_iter().collect::<Vec<_>>() })
 }

@@ -1,5 +1,4 @@
-//! Waiting for the next answer of an issuer while the rate of on-demand fetches allows no new
-//! fetch.
+//! Waiting for a fetch that begins after the call, even if the rate of on-demand fetches delays it.
 
 use std::future;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use tokio::time::{self, Instant};
 use super::{Asked, Phase, RemoteKeys};
 
 impl RemoteKeys {
-    /// The time until the next fetch of the keys, scheduled or on demand.
+    /// The time until the keys can next be fetched, on schedule or on demand.
     pub(crate) fn next_fetch(&self) -> Duration {
         let now = Instant::now();
         let state = self.state();
@@ -27,8 +26,8 @@ impl RemoteKeys {
         let mut ended = self.ended.subscribe();
         let mut is_new = {
             let state = self.state();
-            // The count is marked as seen under the lock, because every fetch that has ended by now
-            // began before this call.
+            // The count is marked as seen under the lock, because every fetch that it counts began
+            // before this call.
             ended.borrow_and_update();
             !matches!(state.phase, Phase::Fetching)
         };

@@ -15,8 +15,9 @@ use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, VerifyError};
 
-/// Maximum remaining lifetime of an assertion. An assertion is made for one request, so a token
-/// with a longer lifetime is of another type.
+/// Maximum remaining lifetime of an assertion, which is the token with which an issuer
+/// authenticates. An assertion is made for one request, so a token with a longer lifetime is of
+/// another type.
 const MAX_REMAINING: Duration = Duration::from_secs(3600);
 
 /// An authenticated issuer that may end its users' sessions.
@@ -24,18 +25,18 @@ const MAX_REMAINING: Duration = Duration::from_secs(3600);
 pub struct Revoker {
     /// The issuer's configured name.
     pub issuer: Arc<str>,
-    /// The time of issue of the issuer's assertion, in Unix seconds, rounded up. The issuer's clock
-    /// sets it, as it does for access tokens.
+    /// The `iat` of the issuer's assertion in Unix seconds, rounded up; `None` if the assertion has
+    /// none. It comes from the issuer's clock, as the `iat` of access tokens does.
     pub issued_at: Option<u64>,
 }
 
 /// Reason why no user can be found for a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RevocationError {
-    /// The request does not have the required form.
+    /// The request does not have the required form, or no session can be found by its subject.
     #[error("{0}")]
     Malformed(String),
-    /// The request names a user of another issuer.
+    /// The request names a user of an issuer that the sender does not report on.
     #[error("the user belongs to an issuer that the sender does not report on")]
     Foreign,
 }

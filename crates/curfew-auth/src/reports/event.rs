@@ -23,7 +23,7 @@ macro_rules! event_types {
                 }
             }
 
-            /// The type for the URI of a member of `events`.
+            /// The type of the event whose member of `events` has the name `uri`.
             pub(super) fn of(uri: &str) -> Self {
                 match uri.strip_prefix(PREFIX) {
                     $($(Some($suffix) => Self::$variant,)*)+
@@ -89,8 +89,8 @@ impl EventType {
             | Self::AccountPurged
             | Self::AccountDisabled
             | Self::TokensRevoked => true,
-            // Only these changes end access: the creation of a credential is no reason to end an
-            // earlier session.
+            // Other changes end no access. In particular, the creation of a credential is no reason
+            // to end an earlier session.
             Self::CredentialChange => {
                 says("change_type", &["revoke", "update", "delete"])
                     && (says("credential_type", &["password", "pin"])

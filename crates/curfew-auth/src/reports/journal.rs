@@ -11,12 +11,12 @@ use tracing::warn;
 
 use crate::Authenticator;
 
-/// The last report of an issuer to this node.
+/// A report that an issuer sent to this node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LastReport {
     /// The kind: `backchannel_logout`, `global_token_revocation` or the type of a security event.
     pub report: &'static str,
-    /// The outcome, as in the metrics.
+    /// The outcome, by its name in the metrics.
     pub outcome: &'static str,
     /// The reason why the report had no effect; absent if it had an effect.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -50,7 +50,8 @@ struct Entry {
     stream: Option<StreamStatus>,
     /// The number of reports that wait for the issuer's keys.
     waiting: usize,
-    /// Reports without effect, by kind and outcome.
+    /// The counts of reports without effect, by kind and outcome. They limit the warnings to one a
+    /// minute.
     failures: BTreeMap<(&'static str, &'static str), Repeats<Box<str>>>,
 }
 
@@ -99,12 +100,12 @@ impl Journal {
 }
 
 impl Authenticator {
-    /// Records the outcome of a report of `issuer`, given by its configured name.
+    /// Records the outcome of a report. `issuer` is the configured name of the issuer that sent it.
     pub fn note_report(&self, issuer: &str, report: &'static str, outcome: &'static str) {
         self.note(issuer, report, outcome, None);
     }
 
-    /// Records a report without effect, and logs a warning at most once a minute for each issuer,
+    /// Records a report without effect. Logs a warning, but at most once a minute for each issuer,
     /// kind and outcome.
     pub fn note_failed_report(
         &self,
@@ -118,8 +119,8 @@ impl Authenticator {
         }
     }
 
-    /// Logs the number of suppressed warnings once their interval has ended. The caller calls this
-    /// about once a second.
+    /// Logs the number of reports for which [`Self::note_failed_report`] has suppressed the
+    /// warning, once the minute is over. The caller calls this about once a second.
     pub fn tell_rest(&self) {
         for (issuer, entry) in &*self.journal().entries() {
             for (report, repeats) in &entry.failures {
@@ -130,7 +131,8 @@ impl Authenticator {
         }
     }
 
-    /// Records a report. Returns the count and the reason to log if a warning is due.
+    /// Records a report. If a warning is due, returns the number of reports since the last warning,
+    /// and the reason to log.
     fn note(
         &self,
         issuer: &str,
@@ -154,20 +156,21 @@ impl Authenticator {
         failures.or_default().note_event(why.into())
     }
 
-    /// Records `count`, the number of reports that wait for the keys of `issuer`, given by its
-    /// configured name.
+    /// Records `count`, the number of reports that wait for the keys of an issuer. `issuer` is the
+    /// issuer's configured name.
     pub fn note_waiting_reports(&self, issuer: &str, count: usize) {
         let mut entries = self.journal().entries();
         entries.entry(issuer.into()).or_default().waiting = count;
     }
 
-    /// Records the stream state of `issuer`, given by its configured name.
+    /// Records the state of an issuer's event stream. `issuer` is the issuer's configured name.
     pub fn note_stream(&self, issuer: &str, status: StreamStatus) {
         let mut entries = self.journal().entries();
         entries.entry(issuer.into()).or_default().stream = Some(status);
     }
 
-    /// The configured issuers whose streams were last reported as paused or disabled.
+    /// The names of the configured issuers whose event streams were last reported as paused or
+    /// disabled.
     pub fn stopped_streams(&self) -> Vec<String> {
         let entries = self.journal().entries();
         let silent = entries

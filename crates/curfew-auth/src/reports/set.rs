@@ -17,16 +17,16 @@ use crate::token::TokenType;
 use crate::token::json::{self, Date, Flaw};
 use crate::{AuthError, EventStream, VerifyError};
 
-/// Earliest time of an event, in Unix seconds. An earlier time has fewer than ten digits. A reader
-/// of a revocation's value takes a number as a time only if it has at least ten digits. A
-/// revocation with an earlier time would therefore have no time, and would end newer access too.
-/// Only a transmitter whose clock was never set sends an earlier time.
+/// Earliest time of an event, in Unix seconds. It is the first time with ten digits, and a number
+/// in a revocation's value is read as a time only if it has at least ten digits. A revocation with
+/// an earlier time would therefore count as a revocation without a time, and would end newer access
+/// too. Only a transmitter whose clock was never set sends an earlier time.
 const EARLIEST: u64 = 1_000_000_000;
 
 /// The content of a good security event token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecurityEvent {
-    /// The configured name of the issuer that sent it.
+    /// The configured name of the issuer that sent the token.
     pub issuer: Arc<str>,
     /// The type of the event.
     pub event: EventType,
@@ -41,15 +41,15 @@ pub enum Effect {
     End {
         /// The subjects, which all name the same user, token or login.
         subjects: Vec<ReportSubject>,
-        /// The time of the event in Unix seconds. Newer tokens stay valid, except for subjects that
-        /// cannot return.
+        /// The time of the event in Unix seconds. Newer tokens stay valid if the subject can return
+        /// ([`ReportSubject::can_return`]).
         at: u64,
     },
     /// The event ends no access, because of its type or its content.
     Nothing,
     /// No session can be found by the event's subject. The reason is for operators.
     NobodyFound(&'static str),
-    /// The verification event has the expected state.
+    /// The verification event has the expected state, or no state.
     Verified,
     /// The transmitter changes the state of the stream.
     Stream(StreamStatus),
@@ -76,8 +76,8 @@ impl Authenticator {
         reports.any(|rules| rules.stream.is_some())
     }
 
-    /// Validates a security event token from the stream of the issuer named `name`. Its `jti` is
-    /// not remembered, because every event is idempotent.
+    /// Validates a security event token from the stream of the issuer named `name`. The token's
+    /// `jti` is not remembered, because every event is idempotent.
     ///
     /// # Errors
     ///
@@ -158,8 +158,8 @@ fn judge(
     let at = || {
         let happened_at = claims.happened_at.map(Date::up);
         let told = seconds(members.get("event_timestamp")).or(happened_at);
-        // The time is at least [`EARLIEST`]. It is at most the current time, so that tokens
-        // issued from now on stay valid.
+        // The time is at least `EARLIEST`. It is at most `latest`, so that tokens issued after
+        // `latest` stay valid.
         told.unwrap_or(issued_at)
             .max(EARLIEST)
             .min(latest.as_secs())
@@ -188,8 +188,8 @@ fn judge(
     })
 }
 
-/// Finds the type and members of the token's event. `events` may have several members only if all
-/// describe the same event (§4.2.1).
+/// Finds the type and members of the token's event. If `events` has several members, they must
+/// describe the same event (§4.2.1), so their types must be equal.
 fn only_event(events: &Map<String, Value>) -> Result<(EventType, &Map<String, Value>), AuthError> {
     let mut only: Option<(EventType, &Map<String, Value>)> = None;
     for (uri, members) in events {
@@ -230,7 +230,7 @@ fn stream_status(members: &Map<String, Value>) -> Result<StreamStatus, AuthError
 }
 
 /// Reads a time: CAEP 1.0 §2 allows any JSON number of seconds. The time is rounded up, so that no
-/// token from before the event survives the event.
+/// token from before the event stays valid.
 fn seconds(value: Option<&Value>) -> Option<u64> {
     let seconds = value?.as_f64()?;
     // The cast clamps numbers beyond the range of `u64`.

@@ -1,5 +1,5 @@
-//! Steps that the tokens of all reports share, logout tokens included: reading the token, and
-//! verifying its signature.
+//! Steps that are the same for the tokens of all reports, including logout tokens: reading the
+//! token, and verifying its signature.
 
 use std::borrow::Cow;
 
@@ -12,12 +12,12 @@ use crate::token::{Header, Parts, TokenType};
 /// Longest `jti` of logouts and events, in bytes.
 pub(crate) const MAX_ID_BYTES: usize = 256;
 
-/// The claims of one report type, beyond the common claims.
+/// The claims of one type of report, beyond the claims that all reports have in common.
 pub(crate) trait ReportClaims: Default {
     /// The refusal of a token whose claims cannot be read.
     const UNREADABLE: &'static str;
 
-    /// Reads a claim specific to this report type.
+    /// Reads the claim named `name`, which is specific to this type of report.
     fn member(&mut self, name: &str, value: Value<'_>) -> Result<(), Flaw>;
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct SignedClaims<C> {
 }
 
 impl<C> SignedClaims<C> {
-    /// Checks that the report is for one of `accepted`.
+    /// Checks that the report is for one of the `accepted` audiences.
     pub(crate) fn check_audience(&self, accepted: &[String]) -> Result<(), AuthError> {
         match self.audience.iter().any(|one| accepted.contains(one)) {
             true => Ok(()),
@@ -67,8 +67,8 @@ impl Issuers {
     /// Reads a token, finds its issuer by `iss`, and verifies its signature. `rules` returns the
     /// issuer's rules for tokens of this type, or `None` if the issuer may not send them. `judge`
     /// checks the claims. A refusal by `judge` names the issuer as signer only after the signature
-    /// is verified. If the key is missing, the verdict of `judge` is not disclosed. The sender
-    /// should then repeat the report, because the issuer may have a newer key.
+    /// is verified. If the key is missing, the refusal does not contain the verdict of `judge`. The
+    /// sender should then repeat the report, because the issuer may have a newer key.
     pub(crate) fn signed_report<'i, C: ReportClaims, R, T>(
         &'i self,
         token: &str,
@@ -118,7 +118,7 @@ impl Issuers {
     }
 }
 
-/// Reads only `iss`.
+/// The claim `iss` of a token. Other claims are not read.
 #[derive(Default)]
 struct Named {
     issuer: Option<String>,

@@ -1,5 +1,5 @@
 //! The subjects of reports: subject identifiers (RFC 9493), complex subjects (Shared Signals
-//! Framework 1.0 §3.3), and the keys by which sessions are found.
+//! Framework 1.0 §3.3), and the revocation keys by which sessions are found.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ const MAX_ALIASES: usize = 16;
 /// A user, token or login whose access is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReportSubject {
-    /// A user of an issuer, by its configured name.
+    /// A user of an issuer.
     User {
-        /// The issuer of the user.
+        /// The configured name of the user's issuer.
         issuer: Arc<str>,
         /// The user.
         user: String,
     },
     /// A token of an issuer.
     Token {
-        /// The issuer of the token.
+        /// The configured name of the token's issuer.
         issuer: Arc<str>,
         /// The token's `jti`.
         id: String,
@@ -66,27 +66,28 @@ impl ReportSubject {
         }
     }
 
-    /// Returns true if the subject can get new tokens by a new sign-in. Only its older tokens must
-    /// then end. An ended login gets no new tokens, and a single token has no successor.
+    /// Returns true if the subject can get new tokens by a new sign-in. A revocation of such a
+    /// subject must end only the older tokens. An ended login gets no new tokens, and a single
+    /// token has no successor.
     pub fn can_return(&self) -> bool {
         matches!(self, Self::User { .. } | Self::Claim { .. })
     }
 }
 
-/// Result of looking for a subject.
+/// Result of a search for the subjects of a report.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SubjectMatch {
     /// The subjects by which sessions can be found. All of them name the same user, token or login.
     Subjects(Vec<ReportSubject>),
     /// A well-formed subject by which no session can be found. The reason is for operators.
     Nowhere(&'static str),
-    /// A user of an issuer on which the reporter does not report.
+    /// A user, token or tenant of an issuer on whose users the sender does not report.
     Foreign,
 }
 
 impl ReportRules {
-    /// Finds the subjects of a report. Only one member of a complex subject is used. If the subject
-    /// has another member that is `critical`, nothing is found.
+    /// Finds the subjects of a report. Only one member of a complex subject is used. If `critical`
+    /// names another member of the subject, the result is [`SubjectMatch::Nowhere`].
     ///
     /// # Errors
     ///
@@ -111,7 +112,8 @@ impl ReportRules {
     ///
     /// # Errors
     ///
-    /// The value is not a subject identifier, or it has another format.
+    /// The value is not a subject identifier, or its format is not one of `iss_sub`, `email` and
+    /// `opaque`.
     pub(super) fn find_user(&self, subject: &Value) -> Result<SubjectMatch, AuthError> {
         let members = simple(subject)?;
         match format(members).as_deref() {
@@ -171,8 +173,8 @@ impl ReportRules {
         })
     }
 
-    /// RFC 9493 §3.2.8: all identifiers name the same subject, so those that are supported here
-    /// suffice.
+    /// Finds the subjects by the identifiers that are supported here. These suffice, because all
+    /// identifiers name the same subject (RFC 9493 §3.2.8).
     fn find_aliases(&self, members: &Map<String, Value>) -> Result<SubjectMatch, AuthError> {
         let identifiers = members.get("identifiers").and_then(Value::as_array);
         let identifiers = identifiers
@@ -192,9 +194,9 @@ impl ReportRules {
         }
     }
 
-    /// Finds a complex subject, whose members describe one principal (§3.3.1). The member `session`
-    /// is preferred, because it is the most exact. The member `tenant` is used only if it is the
-    /// only member, because a tenant contains many users.
+    /// Finds the subjects of a complex subject, whose members describe one principal (§3.3.1). The
+    /// member `session` is preferred, because it is the most exact. The member `tenant` is used
+    /// only if there is no narrower member, because a tenant contains many users.
     fn find_complex(
         &self,
         members: &Map<String, Value>,
@@ -251,7 +253,8 @@ impl ReportRules {
         }
     }
 
-    /// Finds a member of a complex subject, which is a simple subject.
+    /// Finds the subjects of a simple subject, which is a member of a complex subject or one of the
+    /// identifiers of an aliases subject.
     fn find_member(&self, member: &Value) -> Result<SubjectMatch, AuthError> {
         let members = simple(member)?;
         match format(members) {
@@ -288,8 +291,8 @@ impl ReportRules {
         SubjectMatch::Subjects(self.subjects(claim, value))
     }
 
-    /// Finds an address as written and in lower case, because sessions are indexed under the
-    /// lower-case address too.
+    /// Finds the subjects with an email address as written, and with the address in lower case,
+    /// because sessions are indexed under the lower-case address too.
     fn by_email(&self, claim: &str, email: &str) -> SubjectMatch {
         let mut subjects = self.subjects(claim, email);
         let lower = email.to_lowercase();
@@ -320,7 +323,8 @@ impl ReportRules {
     }
 }
 
-/// The name of a subject's format. Google's events still call it `subject_type`, with hyphens.
+/// The name of a subject's format. Google's events call the member `subject_type`, and write the
+/// name with hyphens.
 fn format(members: &Map<String, Value>) -> Option<String> {
     let format = members
         .get("format")

@@ -1,5 +1,5 @@
-//! A token's claims. Their types are checked here. Their values are checked once the signature is
-//! verified.
+//! A token's claims. Their types are checked here. `verify_claims` and `verify_kind` check their
+//! values.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use curfew_model::json::Scanned;
 use super::json::{self, Date, Flaw, Members, Value};
 use crate::{AuthConfig, AuthError};
 
-/// The registered claims. `None` means that the token has no such member; a member of the wrong
-/// type, `null` included, is refused.
+/// The claims that are read from a token. `None` means that the token has no such member; a member
+/// of the wrong type, `null` included, is refused.
 pub(crate) struct TokenClaims<'a> {
     pub(crate) issuer: Option<Cow<'a, str>>,
     pub(crate) subject: Option<Cow<'a, str>>,
@@ -27,7 +27,7 @@ pub(crate) struct TokenClaims<'a> {
     kind: Kind<'a>,
 }
 
-/// The claims that bind a subscription token.
+/// The claims that bind a subscription token to a channel and a session.
 #[derive(Default)]
 pub(crate) struct SubscriptionClaims<'a> {
     /// The channel of the subscription.
@@ -49,7 +49,7 @@ pub(crate) struct ClaimRules {
     centrifuge: Centrifuge,
 }
 
-/// The Centrifuge claims that are read beside the registered ones.
+/// The Centrifuge claims that are read in addition to the registered claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Centrifuge {
     /// No Centrifuge claim, because the protocol is disabled. Applications may use the names for
@@ -89,15 +89,16 @@ impl ClaimRules {
 /// Claims that distinguish other types of tokens from access tokens.
 #[derive(Default)]
 struct Kind<'a> {
-    /// True if the token has `at_hash` or `c_hash`. An ID token has them: they are the hashes of
-    /// the access token and of the code issued with it (OpenID Connect Core 1.0 §3.1.3.6,
-    /// §3.3.2.11). Dex's access tokens have an `at_hash` too, so they cannot be distinguished from
-    /// Dex's ID tokens.
+    /// True if the token has `at_hash` or `c_hash`. ID tokens have these claims, which are the
+    /// hashes of the access token and of the code that are issued with the ID token (OpenID Connect
+    /// Core 1.0 §3.1.3.6, §3.3.2.11). Dex's access tokens have an `at_hash` too, so they cannot be
+    /// distinguished from Dex's ID tokens.
     has_hash: bool,
-    /// True if the token has `nonce`, which an ID token copies from its request (§2). Keycloak's
-    /// access tokens have it too (before version 25, and in later versions with the mapper for
-    /// older clients), but their `typ` is `Bearer`. Dex and authentik put `nonce` in access tokens
-    /// and ID tokens, and mark neither type.
+    /// True if the token has `nonce`, which an ID token copies from the authentication request
+    /// (OpenID Connect Core 1.0 §2). Keycloak's access tokens have a `nonce` too, before version 25
+    /// and in later versions with the mapper for older clients. Their `typ` claim is `Bearer`. Dex
+    /// and authentik put `nonce` in access tokens and in ID tokens, without a claim that states the
+    /// type.
     has_nonce: bool,
     /// Keycloak's type: `Bearer`, `ID`, `Refresh`, `Offline`, `Logout`.
     typ: Option<Cow<'a, str>>,
@@ -105,7 +106,7 @@ struct Kind<'a> {
     token_use: Option<Cow<'a, str>>,
 }
 
-/// A type of token that opens no session.
+/// A type of token other than an access token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OtherKind {
     /// An ID token, meant for the client that signed the user in.
@@ -120,7 +121,7 @@ struct Reading<'a, 's> {
 }
 
 impl<'a> TokenClaims<'a> {
-    /// Reads the payload's JSON text. Claims that are not listed above may have any type.
+    /// Reads the payload's JSON text. Claims that this module does not read may have any type.
     pub(crate) fn parse(text: &'a str, rules: &ClaimRules) -> Result<(Self, Scanned), AuthError> {
         let mut reading = Reading {
             claims: Self {

@@ -8,7 +8,7 @@ use crate::{Algorithm, AuthError};
 /// Refusal of an algorithm that is not supported, such as ES512.
 const UNSUPPORTED: &str = "algorithm not supported: alg is none of HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA";
 
-/// Longest accepted `kid`, in bytes.
+/// Maximum size of a `kid`, in bytes.
 const MAX_KID_BYTES: usize = 256;
 
 /// The signature parameters of a header. `jwk`, `jku`, `x5u` and `x5c` are never read.
@@ -25,7 +25,7 @@ pub(crate) struct Header<'a> {
 /// another purpose (RFC 8725 §3.11).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenType {
-    /// Open a session.
+    /// Open a session or a subscription.
     Access,
     /// Report a logout.
     Logout,

@@ -1,5 +1,5 @@
-//! JSON as tokens may have it: one object, without repeated names at any level, nested at most 16
-//! deep. The text is read completely, in one pass.
+//! JSON as tokens may have it: one object, without repeated names at any level, and nested at most
+//! 16 levels deep. The text is read completely, in one pass.
 
 use std::borrow::Cow;
 
@@ -17,8 +17,8 @@ const RULES: Rules = Rules {
 /// A NumericDate must be less than this number (year 36812), so that no sum of times overflows.
 const DATE_END: u64 = 1 << 40;
 
-/// A number from [`DATE_END`] up to this number is taken for a date in milliseconds, before the
-/// year 5138.
+/// A number from [`DATE_END`] up to this number is taken for a date in milliseconds. As such a
+/// date, this number is in the year 5138.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
 /// The fault of a member, in the words sent to the client.
@@ -31,7 +31,7 @@ pub(crate) trait Members<'a> {
 }
 
 /// Reads `text` as one object. The error is the first flaw of a member, or `None` if the text is
-/// not such an object.
+/// not an object that [`RULES`] allow.
 pub(crate) fn read<'a>(
     text: &'a str,
     members: &mut impl Members<'a>,
@@ -65,7 +65,8 @@ pub(crate) fn subject<'a>(
     numeric: bool,
 ) -> Result<Cow<'a, str>, Flaw> {
     match integer(value) {
-        // Reports read a user as a 64-bit number, so tokens are limited to 64-bit numbers too.
+        // `ReportRules::find` reads a numeric user as a 64-bit number, so a token's user must fit
+        // into 64 bits too. Otherwise no report could name the user.
         Some(digits) if numeric && is_of_64_bits(digits) => Ok(Cow::Borrowed(digits)),
         Some(_) if numeric => {
             Err(format!("the {name} claim is an integer of more than 64 bits").into())
@@ -82,7 +83,7 @@ fn is_of_64_bits(digits: &str) -> bool {
     digits.parse::<i64>().is_ok() || digits.parse::<u64>().is_ok()
 }
 
-/// The decimal text of a number written without point or exponent.
+/// The decimal text of a number written without point or exponent; `None` for any other value.
 pub(crate) fn integer(value: Value<'_>) -> Option<&str> {
     let is_integer = value.kind == Kind::Number && !value.raw.contains(['.', 'e', 'E']);
     is_integer.then_some(match value.raw {
@@ -109,7 +110,7 @@ pub(crate) fn texts<'a>(name: &str, value: Value<'a>) -> Result<Vec<Cow<'a, str>
     Ok(texts)
 }
 
-/// The value of the member named `name`. Refuses a value that would lose information.
+/// The value of the member named `name`. Refuses a value that parsing would change.
 pub(crate) fn exact(name: &str, value: Value<'_>) -> Result<serde_json::Value, Flaw> {
     serde_json::from_str(value.raw).map_err(|_| {
         format!("the {name} claim has half of a surrogate pair, or a number that is too large")
@@ -138,7 +139,7 @@ pub(crate) struct Date {
 }
 
 impl Date {
-    /// Reads the member named `name`: a finite number of seconds.
+    /// Reads the member named `name`, which must be a number of seconds below [`DATE_END`].
     pub(crate) fn read(name: &str, value: Value<'_>) -> Result<Self, Flaw> {
         if value.kind != Kind::Number {
             return Err(format!("the {name} claim is not a number of seconds").into());
@@ -155,7 +156,7 @@ impl Date {
     }
 
     /// Reads the text of a JSON number to the last digit, because a lost fraction could let a token
-    /// outlive a revocation. A number that is too large becomes the largest value.
+    /// outlive a revocation. A number that is too large becomes `u64::MAX`.
     fn parse(number: &str) -> Self {
         if number.starts_with('-') {
             return Self {

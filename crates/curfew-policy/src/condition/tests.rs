@@ -2,7 +2,7 @@ use super::*;
 
 use serde_json::{Map, json};
 
-/// The stack of a worker of the runtime.
+/// The stack of a worker of the runtime, in bytes.
 const WORKER_STACK: usize = 2 * 1024 * 1024;
 
 fn claims() -> Map<String, serde_json::Value> {
@@ -108,7 +108,7 @@ fn failures_are_named_without_showing_a_claim() {
         ("claims.admin ? claims.canary : false", "the result is not"),
     ] {
         let Err(error) = evaluate(source) else {
-            panic!("{source} has an answer");
+            panic!("the evaluation of {source} did not fail");
         };
         let text = format!("{error} {error:?}");
         assert!(text.starts_with(expect), "{source}: {text}");
@@ -284,7 +284,7 @@ fn claims_are_not_parsed_for_a_condition_that_does_not_ask_for_them() {
     assert!(!claims.is_parsed());
 }
 
-/// A balanced sum, whose depth stays within the limit.
+/// A sum of `n` times `of` as a balanced tree, whose depth stays within [`MAX_DEPTH`].
 fn sum(of: &str, n: usize) -> String {
     if n == 1 {
         return of.to_owned();

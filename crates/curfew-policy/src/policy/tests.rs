@@ -230,11 +230,12 @@ fn patterns_of_a_rule_are_alternatives_each_with_its_own_captures() {
         ("room:x:1", Why::Allowed),
         ("room:x:2", Why::Allowed),
         ("room:y:1", Why::NoRule),
-        // The captures of the first pattern are discarded when it does not match.
+        // The captures of the first pattern are discarded, because that pattern does not match.
         ("top:x:2", Why::Allowed),
         ("log:1:x", Why::Denied),
         ("log:1:y", Why::Allowed),
-        // The first pattern captures no `b`, and a failed condition denies.
+        // The first pattern captures no `b`, so the evaluation of the condition fails, and the rule
+        // denies.
         ("log:1:1", Why::ConditionFailed),
     ] {
         assert_eq!(publish(&policy, "{}", name).why, expect, "{name}");

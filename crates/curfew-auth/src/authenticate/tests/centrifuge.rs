@@ -117,7 +117,8 @@ impl Subscriber {
         authenticator.verify_subscription(token, wish).await
     }
 
-    /// The refusal of a token for the channel `news` with these changes.
+    /// The refusal of a token for the channel `news` whose claims are changed by `changes`; `None`
+    /// if the token is accepted.
     async fn refusal(&self, changes: Value) -> Option<AuthError> {
         let mut claims = claims(json!({ "channel": "news" }));
         for (name, value) in changes.as_object().unwrap() {
@@ -208,7 +209,7 @@ async fn a_subscription_token_that_is_too_old_or_too_new_is_told_apart() {
         &MintKey::Secret(OTHER_SECRET.as_bytes().to_vec()),
     );
     let Err(VerifyError::Refused(error)) = alice.verify(&forged.unwrap()).await else {
-        panic!("a forged token is refused");
+        panic!("the forged token is not refused");
     };
     assert_eq!(error.failure(), AuthFailure::BadSignature);
 }
@@ -241,7 +242,7 @@ async fn a_subscription_token_of_another_issuer_names_another_user() {
     let key = MintKey::Secret(OTHER_SECRET.as_bytes().to_vec());
     let theirs = mint(&theirs, None, Algorithm::HS256, &key).unwrap();
     let Err(VerifyError::Refused(error)) = alice.verify(&theirs).await else {
-        panic!("another issuer's user is another user");
+        panic!("a user of the same name from another issuer is not refused");
     };
     assert_eq!(error.failure(), AuthFailure::WrongAudience);
 }

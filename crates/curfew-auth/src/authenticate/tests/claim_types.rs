@@ -20,7 +20,7 @@ const VALUES: [Option<&str>; 14] = [
     Some(r#"{"text":1}"#),
 ];
 
-/// A payload of good claims in which `name` has the text `value`.
+/// A payload of good claims in which the claim `name` has the JSON text `value`.
 fn payload(name: &str, value: Option<&str>) -> String {
     let good = [
         ("iss", r#""text""#),
@@ -50,7 +50,8 @@ fn a_claim_of_the_wrong_type_is_malformed_and_never_absent() {
     let malformed = Some(AuthFailure::Malformed);
     let missing = Some(AuthFailure::MissingClaim);
     let too_early = Some(AuthFailure::NotYetValid);
-    // Each value of `VALUES` is accepted unless the list names a refusal.
+    // `expected` is the refusal of a token whose claim `name` has this value; `None` if the token
+    // is accepted.
     let mut config = config([secret_issuer()]);
     config.issuers[0].issuer = Some("text".to_owned());
     config.issuers[0].audience = Some(vec!["text".to_owned()]);

@@ -70,7 +70,8 @@ fn ed25519_is_another_name_of_eddsa() {
     assert_eq!(refusal(&token), UNKNOWN_KEY);
 }
 
-/// CVE-2015-9235 and similar attacks.
+/// In CVE-2015-9235 and similar attacks, a token is signed by HMAC with the issuer's public key as
+/// the secret.
 #[test]
 fn a_public_key_never_serves_as_an_hmac_secret() {
     let pem = std::fs::read_to_string(test_key("rsa.pub.pem")).unwrap();
@@ -96,7 +97,7 @@ fn a_public_key_never_serves_as_an_hmac_secret() {
             for config in &configs {
                 assert_eq!(refusal_by(config, &token), UNKNOWN_KEY);
             }
-            // A header that names the key's own algorithm does not help either.
+            // A token whose header names the key's own algorithm is refused too.
             let header = r#"{"alg":"RS256","kid":"k1"}"#;
             let token = mint_text(header, b"{}", Algorithm::HS256, &key).unwrap();
             for config in &configs {
@@ -197,7 +198,7 @@ fn any_kid_fits_a_pem_file_or_a_secret() {
     assert_eq!(refusal(&token), None);
 }
 
-/// CVE-2026-49998: key look-up by `kid` alone.
+/// In CVE-2026-49998, a key is looked up by its `kid` alone, without its issuer.
 #[test]
 fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     let directory = tempfile::tempdir().unwrap();

@@ -17,8 +17,8 @@ fn token_by(secret: &str) -> String {
     mint(&claims(json!({})), None, Algorithm::HS256, &key).unwrap()
 }
 
-/// Tells for [`SECRET`] and for [`OTHER_SECRET`] if the authenticator accepts a token signed with
-/// it.
+/// The first result is true if the authenticator accepts a token signed with [`SECRET`], the second
+/// if it accepts a token signed with [`OTHER_SECRET`].
 fn accepts(authenticator: &Authenticator) -> [bool; 2] {
     [SECRET, OTHER_SECRET].map(|secret| authenticator.authenticate(&token_by(secret)).is_ok())
 }
@@ -57,7 +57,7 @@ fn a_changed_file_is_taken_over_and_a_bad_one_is_not() {
     assert_eq!(accepts(&authenticator), [false, true]);
     assert!(
         authenticator.reload_changed_files().is_empty(),
-        "told once per change"
+        "a bad file is reported again although it did not change again"
     );
 
     std::fs::remove_file(&path).unwrap();
@@ -72,7 +72,7 @@ fn a_changed_file_is_taken_over_and_a_bad_one_is_not() {
     assert_eq!(accepts(&authenticator), [false, true]);
     assert!(
         authenticator.reload_changed_files().is_empty(),
-        "told once per change"
+        "a bad file is reported again although it did not change again"
     );
 
     std::fs::write(&path, SECRET).unwrap();
@@ -89,7 +89,7 @@ fn a_symbolic_link_that_is_swapped_is_noticed() {
     let file = |name: &str| directory.path().join(name);
     std::fs::write(file("one"), SECRET).unwrap();
     std::fs::write(file("two"), OTHER_SECRET).unwrap();
-    // Size and modification time stay the same; only the content changes.
+    // The two files have the same size and modification time, and differ only in their content.
     let modified = std::fs::metadata(file("one")).unwrap().modified().unwrap();
     std::fs::File::options()
         .write(true)

@@ -22,8 +22,8 @@ fn a_token_that_comes_again_is_the_same_principal() {
     assert!(Arc::ptr_eq(&first, &again));
     let other = authenticator.authenticate(&es256(NOW + 61)).unwrap();
     assert!(!Arc::ptr_eq(&first, &other));
-    // A token with a changed byte in its signature or claims is another token, so it is not
-    // remembered.
+    // A token with a changed byte in its signature is another token, so it is not found among the
+    // remembered tokens.
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let changed = if signature.starts_with('A') { "B" } else { "A" };
     let forged = format!("{signed}.{changed}{}", &signature[1..]);
