@@ -2,7 +2,7 @@
 //!
 //! Without arguments it runs the searches of CI. With `--all` it runs all searches, and with ids
 //! (`M14 S6`) only the searches with these ids. `--trace` prints the steps to each violation. Exits
-//! with 1 if a search does not end as expected, or if no search has any of the ids.
+//! with 1 if a search does not end as expected, or if no search has one of the ids.
 
 use std::env;
 use std::process::ExitCode;
@@ -22,11 +22,15 @@ fn main() -> ExitCode {
         true => all || run.is_in_ci(),
         false => ids.iter().any(|id| *id == run.id),
     };
-    let runs: Vec<Run> = runs::all().into_iter().filter(chosen).collect();
-    if runs.is_empty() {
-        eprintln!("no search has any of the ids {ids:?}");
+    let all_runs = runs::all();
+    if let Some(id) = ids
+        .iter()
+        .find(|id| !all_runs.iter().any(|run| run.id == **id))
+    {
+        eprintln!("no search has the id {id}");
         return ExitCode::FAILURE;
     }
+    let runs: Vec<Run> = all_runs.into_iter().filter(chosen).collect();
     if search(&runs, trace) {
         println!("all searches ended as expected");
         ExitCode::SUCCESS

@@ -351,12 +351,10 @@ impl Client {
             message["key"] = number.to_string().into();
         }
         let published = Published {
-            connection,
             channel,
-            sent_at: elapsed(),
             answer: None,
             executed: Vec::new(),
-            attempts: 1,
+            attempts: vec![(elapsed(), connection)],
         };
         world.record.publications.insert(number, published);
         Self::ask(

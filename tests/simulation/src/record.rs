@@ -137,19 +137,22 @@ pub struct Ban {
 /// A publication of a client.
 #[derive(Debug)]
 pub struct Published {
-    /// The connection on which the publication was sent last.
-    pub connection: ConnectionId,
     /// The channel's index.
     pub channel: usize,
-    /// Time at which the publication was sent first.
-    pub sent_at: Duration,
     /// The answer: `ok`, or the code of the error; `None` if there is no answer yet.
     pub answer: Option<String>,
     /// Times at which Redis executed the publication.
     pub executed: Vec<Duration>,
-    /// The number of attempts. The client sends the publication again, with its key, if it may not
-    /// have been accepted.
-    pub attempts: u32,
+    /// The attempts, in order: their times and connections. The client sends the publication again,
+    /// with its key, if it may not have been accepted.
+    pub attempts: Vec<(Duration, ConnectionId)>,
+}
+
+impl Published {
+    /// The time of the first attempt.
+    pub fn sent_at(&self) -> Duration {
+        self.attempts[0].0
+    }
 }
 
 /// A period of trouble.

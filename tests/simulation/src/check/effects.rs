@@ -7,6 +7,7 @@ use super::{Check, PROMPTLY, Violation, shown};
 use crate::node::LEASE;
 use crate::record::{Ban, Target, Token};
 use crate::redis::Effect;
+use crate::world::ConnectionId;
 
 /// Time for which Redis lists a node after a heartbeat.
 const LISTED: Duration = Duration::from_secs(9);
@@ -20,15 +21,15 @@ impl Check<'_> {
             let mut report = |promise, at, why: String| {
                 let what = format!(
                     "publication {number}, sent at {:?}: {why}",
-                    published.sent_at
+                    published.sent_at()
                 );
                 found.push(Violation { promise, at, what });
             };
             let times = &published.executed;
-            let last = times.last().copied().unwrap_or(published.sent_at);
+            let last = times.last().copied().unwrap_or(published.sent_at());
             // A publication with an idempotency key may be executed again in a new epoch, because
             // the keys of an earlier epoch do not count.
-            if times.len() > 1 && (published.attempts == 1 || self.is_doubled(*number)) {
+            if times.len() > 1 && (published.attempts.len() == 1 || self.is_doubled(*number)) {
                 report(
                     "once",
                     last,
@@ -44,32 +45,41 @@ impl Check<'_> {
                     if code != "ok"
                         && code != "unknown_outcome"
                         && !times.is_empty()
-                        && published.attempts == 1 =>
+                        && published.attempts.len() == 1 =>
                 {
                     report("truth", last, format!("answered `{code}`, but executed"));
                 }
                 _ => {}
             }
-            let Some(timeline) = self.lines.get(&published.connection) else {
-                continue;
-            };
             for at in times {
-                let tokens = timeline.in_force(*at);
-                for ban in &self.record.bans {
-                    let banned = self.in_force(ban, timeline, tokens, *at);
-                    if let Some((from, until)) = banned
-                        && *at > from + LEASE
-                        && *at < until
-                    {
-                        let why = format!(
-                            "executed, although its publisher was revoked at {from:?} by {}",
-                            shown(&ban.key)
-                        );
-                        report("R1, effects", *at, why);
-                    }
+                // Any attempt before this time may be the executed one, so all must be banned.
+                let tried = published
+                    .attempts
+                    .iter()
+                    .filter(|(sent_at, _)| sent_at <= at);
+                let bans: Option<Vec<_>> = tried
+                    .map(|(_, connection)| self.banned(connection, *at))
+                    .collect();
+                if let Some((from, ban)) = bans.and_then(|bans| bans.first().copied()) {
+                    let why = format!(
+                        "executed, although its publisher was revoked at {from:?} by {}",
+                        shown(&ban.key)
+                    );
+                    report("R1, effects", *at, why);
                 }
             }
         }
+    }
+
+    /// The ban, and its time, that forbids the session of this connection any effect at `at`,
+    /// because it is older than a lease.
+    fn banned(&self, connection: &ConnectionId, at: Duration) -> Option<(Duration, &Ban)> {
+        let timeline = self.lines.get(connection)?;
+        let tokens = timeline.in_force(at);
+        self.record.bans.iter().find_map(|ban| {
+            let (from, until) = self.in_force(ban, timeline, tokens, at)?;
+            (at > from + LEASE && at < until).then_some((from, ban))
+        })
     }
 
     /// R5: a node that has confirmed a revocation delivers nothing more to the revoked sessions.

@@ -4,11 +4,12 @@
 use serde_json::{Value, json};
 
 use super::{Asked, CHANNELS, Client, STREAM};
+use crate::machine::elapsed;
 use crate::record::place;
 use crate::world::{ConnectionId, World};
 
 /// Maximum number of attempts to send a publication.
-const MOST_ATTEMPTS: u32 = 4;
+const MOST_ATTEMPTS: usize = 4;
 
 /// True if the publication has an idempotency key, which allows sending it again. Every second
 /// publication in the channel with a stream has a key.
@@ -85,11 +86,10 @@ impl Client {
         let Some(published) = world.record.publications.get_mut(&number) else {
             return;
         };
-        if published.attempts >= MOST_ATTEMPTS {
+        if published.attempts.len() >= MOST_ATTEMPTS {
             return;
         }
-        published.attempts += 1;
-        published.connection = connection;
+        published.attempts.push((elapsed(), connection));
         published.answer = None;
         let message = json!({"type":"publish","channel":CHANNELS[STREAM],"data":[format!("#{number}")],"key":number.to_string()});
         let asked = Asked::Publication(number);
