@@ -15,7 +15,7 @@ use tracing::info;
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
-/// Number of sessions on a page if the call gives no limit.
+/// Maximum number of sessions on a page if the call has no parameter `limit`.
 const DEFAULT_LIMIT: usize = 100;
 
 /// Maximum number of sessions on a page.
@@ -27,11 +27,11 @@ pub(super) struct SessionInfo {
     session: SessionId,
     user: String,
     node: NodeId,
-    /// Unix seconds.
+    /// The beginning of the session, in Unix seconds.
     connected_at: u64,
-    /// Unix seconds: the token's `exp`.
+    /// The token's `exp`, in Unix seconds.
     expires_at: u64,
-    /// Unix seconds: the token's `iat`.
+    /// The token's `iat`, in Unix seconds.
     issued_at: Option<u64>,
     /// The token's `jti`.
     token_id: Option<String>,
