@@ -128,7 +128,10 @@ mod tests {
         for busy in [&first, &third] {
             busy.serve();
         }
-        assert!(take().await.is_none(), "both connections have a request, so neither makes room");
+        assert!(
+            take().await.is_none(),
+            "both connections have a request, so neither makes room"
+        );
         drop(first);
         assert!(take().await.is_some());
     }
