@@ -50,14 +50,14 @@ pub use openapi::openapi;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum time to read the body of a request. It is also the maximum time for the handler of the
-/// request, counted from the end of the body.
+/// request, which starts after the body was read.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Maximum time for a client to read an answer. If a client takes longer, its connection is closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The limit of a request's body is `limits.message_bytes`, the limit of a publication's data, plus
-/// this number of bytes.
+/// Number of bytes by which the body of a request may exceed `limits.message_bytes`, which limits
+/// only the data of a publication.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
 /// The name of the setting that limits the number of connections to this listener.

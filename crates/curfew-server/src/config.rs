@@ -30,9 +30,9 @@ const MAX_ADMIN_CONNECTIONS: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix
-    /// socket for a load balancer on the same machine; the process's umask limits who may connect.
-    /// Takes effect at start.
+    /// Address and port of the public listener; with port 0, the system chooses a free port.
+    /// `unix:/path` selects a Unix socket instead, for a load balancer on the same machine; the
+    /// process's umask limits who may connect. Takes effect at start.
     #[schemars(with = "String")]
     pub listen: Listen,
     /// Paths of the WebSocket endpoint, such as `/ws`: the paths in the URLs that clients use.
@@ -166,8 +166,8 @@ fn is_shown_whole(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Address and port of the admin listener; port 0 takes a free one. Keep it off public
-    /// networks: health and metrics need no key. Takes effect at start.
+    /// Address and port of the admin listener; with port 0, the system chooses a free port. Keep it
+    /// off public networks: health and metrics need no key. Takes effect at start.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
     /// The key for every operation of the admin API, at least 32 bytes. If neither this key nor any

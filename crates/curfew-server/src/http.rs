@@ -45,8 +45,8 @@ pub struct Problem {
     /// The time after which another attempt may succeed; `None` if it is not known.
     #[serde(skip)]
     pub(crate) retry_after: Option<Duration>,
-    /// The name of the setting that limits such requests; `None` if the request was not refused for
-    /// a limit.
+    /// The name of the setting that the request exceeds; `None` if the request is refused for
+    /// another reason.
     #[serde(skip)]
     pub(crate) limit: Option<&'static str>,
 }

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 /// Maximum number of connections that the kernel queues until they are accepted. It is large enough
-/// for a storm of reconnects. If `net.core.somaxconn` is smaller, the kernel uses that limit
+/// for a storm of reconnects. If `net.core.somaxconn` is smaller, the kernel uses its value
 /// instead.
 const BACKLOG: u32 = 4096;
 
@@ -39,7 +39,7 @@ const UNIX: &str = "unix:";
 /// The address of a listener: `127.0.0.1:8080` or `unix:/run/curfew.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// An address and a port; port 0 takes a free one.
+    /// An address and a port. With port 0, the system chooses a free port.
     Tcp(SocketAddr),
     /// A Unix socket at this path.
     Unix(PathBuf),

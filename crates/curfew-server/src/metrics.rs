@@ -2,7 +2,8 @@
 
 use curfew_telemetry::{Counters, Gauge, Histogram, Named};
 
-/// Buckets of `handshake_duration` in seconds, up to the default of `server.upgrade_timeout`.
+/// The upper bounds of the buckets of `handshake_duration`, in seconds. The largest is the default
+/// of `server.upgrade_timeout`.
 const HANDSHAKE_SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -32,7 +33,8 @@ curfew_telemetry::labels! {
         Tls = "tls",
         /// No endpoint has the path of the request.
         NotFound = "not_found",
-        /// The backend or the keys of the token's issuer are unavailable.
+        /// The backend or the keys of the token's issuer are unavailable, or the node supports the
+        /// requested protocol only after a restart.
         Unavailable = "unavailable",
         /// The TLS handshake or the request did not arrive in time.
         Timeout = "timeout",
@@ -64,7 +66,8 @@ curfew_telemetry::labels! {
         TooManyHeaders = "too_many_headers",
         /// The request has a version of HTTP other than 1.0 and 1.1.
         HttpVersion = "http_version",
-        /// The path accepts only upgrades, and the request is not an upgrade.
+        /// The path accepts only WebSocket upgrades, and the request is not an upgrade of a
+        /// supported version.
         UpgradeRequired = "upgrade_required",
         /// The request's credential is missing or invalid.
         Unauthorized = "unauthorized",
@@ -76,7 +79,7 @@ curfew_telemetry::labels! {
         Method = "method",
         /// The head or the body of the request did not arrive in time.
         Timeout = "timeout",
-        /// The request was refused, because the client has sent too many requests.
+        /// The request was refused, because too many requests of its kind have arrived.
         Rate = "rate",
         /// The request or connection exceeds a limit in the settings.
         Limit = "limit",
@@ -167,7 +170,8 @@ curfew_telemetry::labels! {
         Unknown = "unknown",
         /// The node of the session does not exist.
         NoNode = "no_node",
-        /// The session has not executed its earlier commands yet.
+        /// Too many earlier commands of the session still wait to be executed, or the session's node
+        /// has refused the commands.
         Behind = "behind",
         /// The request is the first that this node relays to a session of another node, and too
         /// many such first requests have arrived (`limits.handshakes_per_second`).
@@ -184,7 +188,7 @@ curfew_telemetry::labels! {
         Replayed = "replayed",
         /// Too many nodes have relayed commands to the session.
         Senders = "senders",
-        /// The session has not executed its earlier commands yet.
+        /// Too many earlier commands of the session still wait to be executed.
         Behind = "behind",
     }
 
@@ -194,8 +198,8 @@ curfew_telemetry::labels! {
         Issued = "issued",
         /// A ticket was exchanged for its token.
         Redeemed = "redeemed",
-        /// A request for a ticket was refused, or a ticket was used by a page of an origin for
-        /// which it was not issued.
+        /// A request for a ticket was refused, or a ticket was used with another origin than the
+        /// one for which it was issued.
         Refused = "refused",
         /// A ticket is unknown, was used before or has expired.
         NotFound = "not_found",
@@ -226,7 +230,7 @@ curfew_telemetry::metrics! {
 
 impl AnswerReason {
     /// Returns the reason of an answer with this status. `code` is the
-    /// [`Problem::code`](crate::Problem::code) of the answer, if it states a problem. It
+    /// [`Problem::code`](crate::Problem::code) of the answer, if it states a problem. The code
     /// distinguishes reasons that have the same status.
     pub fn of(status: u16, code: Option<&str>) -> Self {
         match (status, code) {

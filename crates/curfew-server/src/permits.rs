@@ -75,7 +75,7 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// The address whose connections include this one; `None` until a load balancer has stated the
+    /// The address for which the connection counts; `None` until a load balancer has stated the
     /// client's address.
     address: Option<IpAddr>,
 }

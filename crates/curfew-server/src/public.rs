@@ -91,8 +91,8 @@ impl Public {
         self.reports.tell_rest();
     }
 
-    /// Copies the limit of connections from the settings to its metric. Call this method after the
-    /// settings were replaced.
+    /// Copies `limits.connections` from the settings to the metric `connections_limit`. Call this
+    /// method after the settings were replaced.
     pub fn show_limits(&self) {
         let most = self.context.settings.load().limits.connections;
         self.metrics.connections_limit.set(most as i64);

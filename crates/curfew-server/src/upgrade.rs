@@ -2,7 +2,7 @@
 //! connection. `streams` does the same for requests for a streamed answer.
 //!
 //! An upgrade checks in this order: draining, rate, handshake, protocol, credentials, origin,
-//! permit, ticket, token, admission. Then it answers 101. A browser cannot read the answer to a
+//! permit, ticket, token, admission. Then the answer is 101. A browser cannot read the answer to a
 //! failed handshake. If the token is refused, the answer is therefore also 101, and the session
 //! reports the fault to the client, unless `auth.reject` selects an HTTP answer. If the token
 //! cannot be verified because the backend or the issuer's keys are unavailable, the answer is 503.
@@ -45,7 +45,7 @@ use streams::StreamKind;
 /// The prefix of a subprotocol that carries a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
-/// An endpoint that opens sessions, by its protocol.
+/// An endpoint that opens sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// The native protocol over WebSocket, at a path in `server.path`.

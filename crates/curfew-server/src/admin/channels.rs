@@ -216,7 +216,7 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     Ok(json(StatusCode::OK, &history))
 }
 
-/// Deletes the publications of a channel's stream. The stream stays at its position.
+/// Deletes the publications of a channel's stream. The position of the stream does not change.
 pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = call.streamed()?;
     // The position is read before the deletion. If reading fails, the caller gets an error and

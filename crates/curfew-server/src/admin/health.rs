@@ -20,7 +20,7 @@ use crate::config::Snapshot;
 use crate::http::{Problem, Response, json};
 
 /// The process counts as stuck if its main task has sent no heartbeat for this time. The main task
-/// sends one each second.
+/// sends a heartbeat each second.
 const STUCK: Duration = Duration::from_secs(10);
 
 /// The command that sets `AuthConfig::development`. Nothing else sets this field.
@@ -38,8 +38,8 @@ pub(super) struct Live {
 /// The readiness of the node and the state of its backend.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Ready {
-    /// False until the backend has been available once and some issuer has had keys. False also
-    /// while the node drains.
+    /// False until the backend has been available once and at least one issuer has had keys. False
+    /// also while the node drains.
     ready: bool,
     /// While the backend is `unavailable`, the node admits no session, and upgrades get 503.
     backend: Backend,

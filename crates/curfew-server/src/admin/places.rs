@@ -28,7 +28,7 @@ struct Waiting {
     connections: BTreeMap<u64, CancellationToken>,
 }
 
-/// The slot of a connection. Dropping it frees the slot.
+/// The slot of a connection. Dropping this value frees the slot.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,

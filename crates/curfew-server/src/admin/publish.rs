@@ -22,7 +22,7 @@ use crate::http::{Problem, Response, json};
 /// Maximum number of channels in one broadcast.
 const MAX_CHANNELS: usize = 1000;
 
-/// Publish into one channel.
+/// The request to publish into one channel.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Publish {
@@ -32,8 +32,8 @@ pub(super) struct Publish {
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
     /// The caller's idempotency key, of 1 to 64 bytes, for a channel with history. If a publication
-    /// with the same key and the same admin key was accepted within the last five minutes, this
-    /// publication is not delivered, and the answer repeats the answer to the first publication.
+    /// with the same key and the same admin key was accepted within the last five minutes, nothing
+    /// is delivered, and the answer is the same as the answer to that publication.
     #[serde(default)]
     key: Option<String>,
     /// The caller's span, in the form of the HTTP header `traceparent`. This member takes
@@ -48,7 +48,7 @@ pub(super) struct Publish {
     _tracestate: Option<IgnoredAny>,
 }
 
-/// Publish the same data into several channels.
+/// The request to publish the same data into several channels.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Broadcast {

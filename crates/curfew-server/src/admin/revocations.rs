@@ -17,8 +17,8 @@ use crate::http::{Problem, Response, json};
 /// The default duration of a revocation. It is longer than the lifetime of any sensible token.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Maximum duration of a revocation through the API. An unlimited revocation is written directly to
-/// Redis.
+/// Maximum duration of a revocation through the API. A revocation without an end can only be
+/// written directly to Redis.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Maximum length of a reason, in bytes.
@@ -51,7 +51,8 @@ pub(super) struct Revoke {
     ttl: Option<Ttl>,
     /// The reason, for operators. It is not sent to clients.
     reason: Option<String>,
-    /// Confirms the kind `all` with the text `all`, if `value` is not `all`.
+    /// Must be `all` if `kind` is `all` and `value` is not. It confirms that everyone is to be
+    /// revoked.
     confirm: Option<String>,
     /// If true, nothing is revoked, and the answer lists the sessions that a revocation would
     /// close.

@@ -1,4 +1,4 @@
-//! The sessions of the cluster.
+//! The operations that list, show and close the sessions of the cluster.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ pub(super) struct SessionInfo {
     issued_at: Option<u64>,
     /// The token's `jti`.
     token_id: Option<String>,
-    /// The configured issuer's name.
+    /// The configured name of the issuer.
     issuer: String,
     protocol: Cow<'static, str>,
     /// The client's address: the socket's address, or the address that a trusted proxy reports.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CentrifugeConfig {
-    /// Speaks the protocol. Takes effect at start.
+    /// Enables the endpoints of this section. Takes effect at start.
     pub enabled: bool,
     /// Answers at `/connection/websocket`, in JSON and in Protobuf.
     pub websocket: bool,

@@ -85,7 +85,7 @@ impl Answers {
         self.log(Cause { reason, limit }, Refusal { status, peer });
     }
 
-    /// Counts and logs a refusal with this reason. No setting limits the refused request.
+    /// Counts and logs a refusal with this reason, if no exceeded setting is the reason.
     pub(crate) fn refused(&self, reason: AnswerReason, status: StatusCode, peer: IpAddr) {
         self.metrics.http_answers.inc((self.listener, reason));
         let limit = None;

@@ -11,10 +11,10 @@ use http::{Method, StatusCode};
 
 use super::Response;
 
-/// The methods that an endpoint for POST requests answers, as a value of `Allow`.
+/// The value of `Allow` for an endpoint that answers POST requests.
 pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
-/// The methods that an endpoint for GET requests answers, as a value of `Allow`.
+/// The value of `Allow` for an endpoint that answers GET requests.
 const METHODS_OF_GET: HeaderValue = HeaderValue::from_static("GET, OPTIONS");
 
 /// The request headers that a page needs for these endpoints.
@@ -31,7 +31,7 @@ pub(crate) fn allowed(headers: &HeaderMap, origins: &OriginPolicy) -> Option<Hea
     HeaderValue::from_str(&origin).ok()
 }
 
-/// Returns the methods that an endpoint for requests with `method` answers, as a value of `Allow`.
+/// Returns the value of `Allow` for an endpoint that answers requests with the method `method`.
 pub(crate) fn methods(method: &Method) -> HeaderValue {
     match *method {
         Method::GET => METHODS_OF_GET,

@@ -33,16 +33,16 @@ use super::{Problem, Response};
 /// close the connection.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Maximum number of bytes that are read from the peer and discarded while the connection is
-/// closed, in [`part`].
+/// Maximum number of bytes that [`part`] reads from the peer and discards while it closes a
+/// connection.
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// The time that a turned-away peer has for its TLS handshake, and again for the head of its
 /// request.
 const TURN_AWAY: Duration = Duration::from_secs(2);
 
-/// Maximum number of peers that are turned away without TLS at a time and whose request is read. A
-/// further peer is answered at once, and its request is not read.
+/// Maximum number of peers without TLS that are turned away at a time after their request was read.
+/// A further peer is answered at once, and its request is not read.
 const TURNED_AWAY: usize = 1024;
 
 /// Maximum number of peers that are turned away over TLS at a time. The number is small, because an
@@ -114,8 +114,8 @@ where
     }
 }
 
-/// The body of an answer. hyper drops it when it has taken the whole answer. From the next flush
-/// on, the connection then holds writes back again.
+/// The body of an answer. hyper drops this value when it has taken the whole answer. After the next
+/// flush, the connection then holds writes back again.
 struct Whole {
     body: Full<Bytes>,
     switch: DeferSwitch,
@@ -184,7 +184,7 @@ pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     }
 }
 
-/// Answers and ends connections that exceed a limit.
+/// Answers and ends connections that are turned away, such as connections that exceed a limit.
 #[derive(Debug)]
 pub(crate) struct Porter {
     plain: Arc<Semaphore>,

@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::Problem;
 use crate::metrics::RejectReason;
 
-/// Maximum length of the target of a request, in bytes. hyper reads no longer target.
+/// Maximum length of the target of a request, in bytes. hyper refuses longer targets.
 const MAX_TARGET_BYTES: usize = 65_534;
 
 /// The first line of every HTTP/2 connection.
@@ -83,7 +83,7 @@ impl HeadFault {
         }
         let fault = Self::of_bytes(read, bounds, error.is_parse_too_large());
         match fault {
-            // hyper may have discarded the bytes of the head. Its error text then still names the
+            // hyper may have discarded the bytes of the head, but its error text still names the
             // fault.
             Self::Malformed => Some(Self::named(&error.to_string())),
             fault => Some(fault),

@@ -25,8 +25,8 @@ pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
     Some(AuthError::new(failure, message))
 }
 
-/// Returns the answer while the backend is unavailable. An unusable answer of the backend is also
-/// logged.
+/// Returns the answer while the backend is unavailable. If the backend has given an unusable
+/// answer, also logs the error.
 pub(crate) fn backend_away(error: &BackendError) -> Problem {
     if matches!(error, BackendError::Unusable(_)) {
         tracing::warn!(error = %error, "the backend gave an unusable answer");

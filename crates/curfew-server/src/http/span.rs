@@ -14,8 +14,8 @@ use http_body_util::Full;
 
 use super::{JsonBody, Response};
 
-/// Maximum length, in bytes, of the server's name (RFC 1035 §2.3.4) and of the client program's
-/// name in a span.
+/// Maximum length, in bytes, of the headers `Host` and `User-Agent` in a span. It is the maximum
+/// length of a host name (RFC 1035 §2.3.4).
 const MAX_NAME_BYTES: usize = 255;
 
 /// The header in which an answer names its span (W3C Trace Context Level 2, a draft). The header
@@ -109,15 +109,15 @@ impl Asked {
     }
 }
 
-/// Returns the value of the first header with this name, if it is text of at most
+/// Returns the value of the first header with this name, if the value is visible ASCII of at most
 /// [`MAX_NAME_BYTES`] bytes.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let text = headers.get(name)?.to_str().ok()?;
     (text.len() <= MAX_NAME_BYTES).then_some(text)
 }
 
-/// Returns the caller's span, as the headers of a request state it; `None` if they state none or
-/// several.
+/// Returns the caller's span, as the headers of a request state it; `None` if the header
+/// `traceparent` is absent, repeated or invalid.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;

@@ -179,7 +179,7 @@ impl Reports {
         };
         let (told, answer) = oneshot::channel();
         let (reports, mut delivery) = (Arc::clone(self), delivery.clone());
-        // The stored report is the work of a task of the node, because the future of the request is
+        // A task of the node handles the stored report, because the future of the request is
         // dropped if the sender disconnects.
         self.context.node.spawn(async move {
             let verified = tokio::select! {
@@ -197,8 +197,8 @@ impl Reports {
                     delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
-                    // `send` fails if the HTTP request has ended. This is no error: the order was
-                    // carried out.
+                    // `send` fails if the HTTP request has ended. The report was still carried out
+                    // or refused, so the failure is ignored.
                     drop(told.send(response));
                 }
                 None => {

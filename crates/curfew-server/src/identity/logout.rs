@@ -68,8 +68,8 @@ impl Report for LogoutToken {
 
     /// Ends every session of the login that the logout token names (§2.7). If the token names no
     /// login, or if the scope is [`LogoutScope::User`], ends the user's sessions whose tokens were
-    /// issued up to the logout by this issuer or its namesakes. A logout that closes no session is
-    /// a success too.
+    /// issued up to the logout, by this issuer or by another configured issuer with the same `iss`.
+    /// A logout that closes no session is a success too.
     async fn carry_out(
         logout: &Logout,
         reports: &Reports,

@@ -1,6 +1,6 @@
-//! Limits the number of reports and token revocations per second from each address that cannot be
-//! verified. Each of these requests costs the check of a signature. Without this limit, a
-//! stranger's requests could crowd out the reports of an identity provider.
+//! Limits, for each address, the rate of reports and token revocations that cannot be verified.
+//! Each of these requests costs the check of a signature. Without this limit, a stranger's requests
+//! could crowd out the reports of an identity provider.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -118,8 +118,8 @@ fn per_second(delivery: &Delivery) -> u32 {
 }
 
 impl Reports {
-    /// Returns the refusal of a report whose address has an empty bucket. Called before the body of
-    /// the report is read.
+    /// Fails if the bucket of the report's address is empty. Called before the body of the report
+    /// is read.
     pub(super) fn may_report(&self, delivery: &Delivery) -> Result<(), ReportRefusal> {
         if self.unverified.has(delivery.address, per_second(delivery)) {
             return Ok(());

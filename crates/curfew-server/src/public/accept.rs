@@ -204,7 +204,7 @@ impl Public {
     }
 
     /// Counts a connection for the client that a load balancer has stated. If the client has too
-    /// many connections, the error is the answer to it.
+    /// many connections, the error is the answer to the client.
     fn attribute(
         &self,
         client: Client,

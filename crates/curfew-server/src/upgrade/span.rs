@@ -25,7 +25,7 @@ pub(super) struct UpgradeSpan<'a> {
     asked: Asked,
     path: String,
     began: SystemTime,
-    /// The principal; `None` until its token is verified.
+    /// The principal; `None` until the client is authenticated.
     principal: Option<Arc<Principal>>,
     span: Span,
 }
@@ -59,7 +59,7 @@ impl<'a> UpgradeSpan<'a> {
         &self.span
     }
 
-    /// Sets the principal after its token was verified.
+    /// Sets the principal after the client was authenticated.
     pub(super) fn is_of(&mut self, principal: &Arc<Principal>) {
         self.principal = Some(Arc::clone(principal));
     }
@@ -108,8 +108,9 @@ impl<'a> UpgradeSpan<'a> {
         *response
     }
 
-    /// Begins a recorded span if the sampling ratio has not selected the request. The number of
-    /// such spans per second is limited for each client. `is_ours` is true for a fault of the node.
+    /// If the span is not recorded, because it was not sampled, replaces it by a recorded span. The
+    /// number of such spans per second is limited for each client. `is_ours` is true for a fault of
+    /// the node.
     fn record(&mut self, is_ours: bool) {
         if self.span.is_recorded() {
             return;

@@ -1,7 +1,7 @@
 //! The parser for the PROXY protocol, versions 1 and 2. A load balancer sends a PROXY header before
 //! the bytes of its client.
 //!
-//! Parsing never panics, and needs at most the first [`MAX_BYTES`] of a connection.
+//! Parsing never panics, and needs at most the first [`MAX_BYTES`] bytes of a connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

@@ -33,7 +33,7 @@ struct Numbers {
 /// The reasons that a message is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotNew {
-    /// The message was received before, or its number is too low to be told from a replay.
+    /// The message was received before, or its number is too low to be distinguished from a replay.
     Replayed,
     /// The session has already received messages from the maximum number of senders.
     TooManySenders,

@@ -1,5 +1,4 @@
-//! The sessions of this node that have a streamed answer. Commands reach them through the types of
-//! this file.
+//! The sessions of this node that have a streamed answer. This file passes commands to them.
 
 use std::collections::HashMap;
 use std::fmt;
