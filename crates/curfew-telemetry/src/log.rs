@@ -61,7 +61,7 @@ pub struct Installed {
     /// Changes the level of the log.
     pub log_level: LogLevel,
     /// The path of recorded spans to the export queue. [`Registry::start`](crate::Registry::start)
-    /// creates this queue. Spans that end earlier are not exported.
+    /// creates this queue. Spans that end before the queue exists are not exported.
     pub spans: Spans,
 }
 
@@ -88,8 +88,8 @@ pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
     if directives.trim().is_empty() {
         return Err(LevelError::Empty);
     }
-    // A directive with brackets selects spans by their fields. It may contain commas, so it is not
-    // split.
+    // A directive with brackets selects spans by their fields. Its brackets may contain commas, so
+    // the text is not split at commas.
     let directives = match directives.contains('[') {
         true => directives.to_owned(),
         false => separate(directives)?,

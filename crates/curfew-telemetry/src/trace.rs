@@ -163,9 +163,9 @@ impl Tracer {
         }
     }
 
-    /// Begins the span of a request. If the span joins the trace of `origin`, it is recorded if the
-    /// flag of that trace is set, for trusted clients up to 10 traces a second. Otherwise the
-    /// configured ratio decides.
+    /// Begins the span of a request. A span that joins the trace of `origin` is recorded if the
+    /// flag of that trace is set. For trusted clients, this is limited to 10 traces a second. For
+    /// any other span, the configured ratio decides.
     pub fn request(&self, name: impl Into<Name>, origin: Origin) -> Span {
         let Some(recorder) = &self.0 else {
             return Span::NONE;

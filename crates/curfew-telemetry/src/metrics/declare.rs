@@ -54,8 +54,8 @@ macro_rules! metrics {
         }
 
         impl $name {
-            /// Creates all metrics with the value 0 and adds them to `registry`. Call it once per
-            /// registry.
+            /// Creates all metrics with the value 0 and adds them to `registry`. Call this function
+            /// once per registry.
             $visible fn register(
                 registry: &$crate::Registry $($(, $given: $of)+)?
             ) -> ::std::sync::Arc<Self> {

@@ -67,9 +67,17 @@ impl<A: Label, B: Label> LabelSet for (A, B) {
 
 /// Declares labels. Each label lists all its values:
 ///
-/// ``` curfew_telemetry::labels! { /// The counter at which an order was placed. Counter =
-/// "counter" { /// The counter by the door. Door = "door", /// The counter at the back. Back =
-/// "back", } } assert_eq!(Counter::Back.as_str(), "back");
+/// ```
+/// curfew_telemetry::labels! {
+///     /// The counter at which an order was placed.
+///     Counter = "counter" {
+///         /// The counter by the door.
+///         Door = "door",
+///         /// The counter at the back.
+///         Back = "back",
+///     }
+/// }
+/// assert_eq!(Counter::Back.as_str(), "back");
 /// ```
 #[macro_export]
 macro_rules! labels {

@@ -147,8 +147,7 @@ impl Registry {
 
     /// Returns all metrics as OpenMetrics text; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
-        // The lock protects only the list of metrics. An observation changes no list, so it does
-        // not wait for the lock.
+        // The lock protects only the list of metrics, so an observation does not wait for it.
         let families = self.families.lock();
         // The exemplars are read before the buckets. Otherwise an exemplar could belong to an
         // observation that its bucket does not count yet.

@@ -284,8 +284,8 @@ fn endpoint(
 
 fn headers(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     const FORM: &str = "must be name=value pairs separated by commas, values percent-encoded";
-    // The pairs are only checked, because the exporter reads the variable itself. It would ignore
-    // malformed pairs.
+    // The pairs are only checked, because the exporter reads the variable itself. The exporter
+    // would ignore malformed pairs.
     for (name, value) in pairs(value).map_err(|_| FORM.to_owned())? {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !name.bytes().all(is_name) || value.is_empty() {

@@ -30,7 +30,7 @@ pub struct Whose<'a> {
 }
 
 impl Whose<'_> {
-    /// The value for spans that no client causes, but an operator or the node itself.
+    /// The value for spans that an operator or the node itself causes.
     pub const OURS: Self = Self {
         address: None,
         user: None,

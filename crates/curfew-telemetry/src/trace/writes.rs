@@ -31,7 +31,7 @@ struct WriteState {
 }
 
 impl Tracer {
-    /// Returns the record of a publication's writes, to be filled by sessions. `parent` is the span
+    /// Returns the value in which sessions note their writes of a publication. `parent` is the span
     /// of the publication on this node. The result is `None` if `parent` is not recorded.
     pub fn writes(&self, parent: &Span) -> Option<Arc<Writes>> {
         let recorder = Arc::clone(self.0.as_ref()?);
