@@ -371,7 +371,7 @@ mod tests {
         let api = Api::new();
         let (operation, params) = api
             .find(&Method::DELETE, "/v1/revocations/user/a%20b%2Fc%C3%A9")
-            .unwrap_or_else(|_| panic!("not found"));
+            .unwrap_or_else(|_| panic!("no operation was found"));
         assert_eq!(operation.path, "/v1/revocations/{kind}/{value}");
         assert_eq!(
             (params["kind"].as_str(), params["value"].as_str()),

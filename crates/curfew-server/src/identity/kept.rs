@@ -302,7 +302,7 @@ mod tests {
             .collect();
         assert!(
             issuer.place(address(1)).is_none(),
-            "no slot is left for the same address"
+            "the same address gets no slot beyond the maximum"
         );
         let mut real = Vec::new();
         while let Some((_, displaced, count)) = issuer.place(address(2)) {
