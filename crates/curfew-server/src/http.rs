@@ -28,7 +28,7 @@ pub type Body = Full<Bytes>;
 /// An answer.
 pub type Response = http::Response<Body>;
 
-/// The value of `Retry-After`, in seconds, if no other time is known.
+/// The smallest value of `Retry-After`, in seconds. It is also the value if no time is known.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An error answer: `application/problem+json` (RFC 9457).

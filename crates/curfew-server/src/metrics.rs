@@ -108,8 +108,8 @@ curfew_telemetry::labels! {
         /// The report is stored until its issuer's keys arrive. Its final outcome is then counted
         /// too.
         Kept = "kept",
-        /// The report was dropped, because its issuer's keys did not arrive in time, or because too
-        /// many reports were waiting for keys.
+        /// The stored report was dropped, because its issuer's keys did not arrive in time, or because
+        /// another report has displaced it.
         Lost = "lost",
     }
 
@@ -154,8 +154,8 @@ curfew_telemetry::labels! {
         /// The event is stored until its issuer's keys arrive. Its final outcome is then counted
         /// too.
         Kept = "kept",
-        /// The report was dropped, because its issuer's keys did not arrive in time, or because too
-        /// many reports were waiting for keys.
+        /// The stored event was dropped, because its issuer's keys did not arrive in time, or because
+        /// another report has displaced it.
         Lost = "lost",
     }
 

@@ -229,7 +229,7 @@ impl Upgrades {
                 opening,
                 guards: guards(connection, accepted),
                 address,
-                // The session ends this span when the session is open.
+                // The span ends when `Upgrade::session` has created the session.
                 span,
                 stream: None,
             },

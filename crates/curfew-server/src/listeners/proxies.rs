@@ -32,8 +32,8 @@ pub struct Proxies {
 /// The client of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// The client's address. If no header names the client, this is the address of the peer, which
-    /// may be a load balancer.
+    /// The client's address. If no trusted header names the client, this is the address of the
+    /// peer, which may be a load balancer.
     Known(IpAddr),
     /// The address of the peer, because the request's headers name two different clients. All such
     /// requests from one peer count as requests of one client. Otherwise a client could add a

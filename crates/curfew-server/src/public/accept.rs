@@ -100,8 +100,8 @@ impl Public {
     }
 
     /// Serves an accepted connection. Returns the session if a request upgrades the connection.
-    /// `settings` are the settings at the time of acceptance. They give the deadlines, while each
-    /// request uses the settings at the time of its arrival.
+    /// `settings` are the settings at the time of acceptance. They give the limits and the
+    /// deadlines of the connection. Each request uses the settings at the time of its arrival.
     async fn connection(
         self: Arc<Self>,
         mut stream: TcpStream,
