@@ -34,7 +34,7 @@ pub(super) struct AccessEnd<'a> {
 }
 
 impl Reports {
-    /// Revokes every subject of `end`, which ends access on every node. This node stops deliveries
+    /// Revokes every subject of `end`, and so ends access on every node. This node stops deliveries
     /// to the sessions of the subjects at once. The numbers of nodes that have confirmed the
     /// revocations are logged.
     ///
