@@ -108,8 +108,8 @@ curfew_telemetry::labels! {
         /// The report is stored until its issuer's keys arrive. Its final outcome is then counted
         /// too.
         Kept = "kept",
-        /// The stored report was dropped, because its issuer's keys did not arrive in time, or because
-        /// another report has displaced it.
+        /// The stored report was dropped, because its issuer's keys did not arrive in time, or
+        /// because another report has displaced it.
         Lost = "lost",
     }
 
@@ -154,8 +154,8 @@ curfew_telemetry::labels! {
         /// The event is stored until its issuer's keys arrive. Its final outcome is then counted
         /// too.
         Kept = "kept",
-        /// The stored event was dropped, because its issuer's keys did not arrive in time, or because
-        /// another report has displaced it.
+        /// The stored event was dropped, because its issuer's keys did not arrive in time, or
+        /// because another report has displaced it.
         Lost = "lost",
     }
 
@@ -170,8 +170,8 @@ curfew_telemetry::labels! {
         Unknown = "unknown",
         /// The node of the session does not exist.
         NoNode = "no_node",
-        /// Too many earlier commands of the session still wait to be executed, or the session's node
-        /// has refused the commands.
+        /// Too many earlier commands of the session still wait to be executed, or the session's
+        /// node has refused the commands.
         Behind = "behind",
         /// The request is the first that this node relays to a session of another node, and too
         /// many such first requests have arrived (`limits.handshakes_per_second`).
