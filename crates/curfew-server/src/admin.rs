@@ -45,20 +45,22 @@ use places::{Place, Places};
 
 pub use openapi::openapi;
 
-/// The longest wait for the head of a request. A connection that is idle for this time is closed.
+/// Maximum time for the head of a request to arrive. A connection on which no request begins for
+/// this time is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum time to read the body of a request. The handler of the request may then take this time
-/// again.
+/// Maximum time to read the body of a request. It is also the maximum time for the handler of the
+/// request, which starts after the body was read.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Maximum time for a client to read an answer. The connection of a slower client is closed.
+/// Maximum time for a client to read an answer. If a client takes longer, its connection is closed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Number of bytes that the body of a request may have in addition to its publication's data.
+/// Number of bytes by which the body of a request may exceed `limits.message_bytes`, which limits
+/// only the data of a publication.
 const BODY_OVERHEAD_BYTES: usize = 64 * 1024;
 
-/// The setting that limits the number of connections.
+/// The name of the setting that limits the number of connections to this listener.
 const CONNECTIONS: &str = "admin.connections";
 
 /// The admin listener.
@@ -77,8 +79,8 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Creates an admin listener. The listeners' settings are part of the settings in `context`.
-    /// `prefix` is `backend.redis.prefix`, `connections` is `admin.connections`.
+    /// Creates an admin listener. `prefix` is `backend.redis.prefix`, and `connections` is
+    /// `admin.connections`. Every other setting of the listener is read from `context`.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
@@ -97,13 +99,13 @@ impl Admin {
         })
     }
 
-    /// Logs the refusals that no log line has counted yet. A cause waits until the interval since
-    /// its last line has passed. The caller calls this method about once a second.
+    /// Logs the refusals that no log line has counted yet. At most one line a minute is logged for
+    /// each cause of refusals. Call this method about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
     }
 
-    /// Answers requests until `stop`.
+    /// Accepts connections and answers their requests, until `stop` is cancelled.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         listeners::accept(listener, stop.clone(), |stream, peer| {
             let admin = Arc::clone(&self);
@@ -162,8 +164,8 @@ impl Admin {
         } = tokio::select! {
             ended = serving => ended,
             () = place.given_up() => {
-                // A connection between two requests is closed without an answer, because it has no
-                // request to answer.
+                // Only a connection that waits for a request is displaced, so no request is left
+                // without an answer.
                 self.answers.over_limit(CONNECTIONS, StatusCode::SERVICE_UNAVAILABLE, peer);
                 debug!(peer = %peer, "idle admin connection closed to make room for a new connection");
                 return;
@@ -184,7 +186,7 @@ impl Admin {
         }
     }
 
-    /// The bounds of heads.
+    /// The limits for the head of a request, from the current settings.
     fn bounds(&self) -> Bounds {
         Bounds::from(&self.context.settings.load().limits)
     }
@@ -247,7 +249,8 @@ impl Admin {
             Ok(response) => (response.status().as_u16(), None),
             Err(problem) => (problem.status, Some(problem.code)),
         };
-        // The span of a failed call is recorded even if the call was not sampled.
+        // If the call failed and was not sampled, a span is recorded now. The number of such spans
+        // per second is limited.
         if !span.is_recorded() && status >= 400 {
             span = tracer.fault(status >= 500, name, origin, began, Whose::OURS);
         }
@@ -273,8 +276,8 @@ async fn in_time<T>(work: impl Future<Output = T>) -> Result<T, Problem> {
 
 impl Operation {
     /// Returns the result of `work`, or a problem if `work` takes longer than [`REQUEST_TIMEOUT`].
-    /// If the call publishes, the problem is `unknown_outcome`, because the publication may already
-    /// have been accepted.
+    /// If the operation publishes, the code of the problem is `unknown_outcome`, because the
+    /// publication may already have been accepted.
     async fn in_time(
         &self,
         work: impl Future<Output = Result<Response, Problem>>,

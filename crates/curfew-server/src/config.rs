@@ -1,4 +1,4 @@
-//! `[server]` and `[admin]`.
+//! The settings of `[server]` and `[admin]`.
 
 mod centrifuge;
 mod keys;
@@ -30,9 +30,9 @@ const MAX_ADMIN_CONNECTIONS: usize = 65_536;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// Address and port of the public listener; port 0 takes a free one. Or `unix:/path`, a Unix
-    /// socket for a load balancer on the same machine; the process's umask limits who may connect.
-    /// Takes effect at start.
+    /// Address and port of the public listener; with port 0, the system chooses a free port.
+    /// `unix:/path` selects a Unix socket instead, for a load balancer on the same machine; the
+    /// process's umask limits who may connect. Takes effect at start.
     #[schemars(with = "String")]
     pub listen: Listen,
     /// Paths of the WebSocket endpoint, such as `/ws`: the paths in the URLs that clients use.
@@ -41,15 +41,15 @@ pub struct ServerConfig {
     /// Absent: the machine's name, which in Kubernetes is the pod's. Takes effect at start.
     pub node_name: Option<String>,
     /// The address at which operators find the node, shown beside its name. Set it to the pod's
-    /// address where `listen` is `0.0.0.0`. Nothing connects to it. Absent: the address listened
-    /// on. Takes effect at start.
+    /// address if `listen` is `0.0.0.0`. Curfew never connects to this address. Absent: the address
+    /// on which the public listener listens. Takes effect at start.
     pub node_address: Option<String>,
     /// Load balancers in front of this listener, as addresses and networks: `["10.0.0.0/8"]`;
     /// `"unix"` stands for connections over a Unix socket. Their `X-Forwarded-For` or `Forwarded`
     /// header is trusted: limits, logs and records of sessions use the nearest address that is not
-    /// a load balancer's. Empty: a client's address is the socket's. If both headers come and
-    /// disagree, neither is trusted and all such clients count as one: have the load balancer
-    /// remove the header that it does not write.
+    /// a load balancer's. Empty: a client's address is the socket's. If a request has both headers
+    /// and they disagree, neither is trusted, and all clients with such requests count as one
+    /// client: have the load balancer remove the header that it does not write.
     pub trusted_proxies: Vec<String>,
     /// Connections of `trusted_proxies`, or all connections if that list is empty, begin with a
     /// header of the PROXY protocol, version 1 or 2. With this setting, let only load balancers
@@ -61,17 +61,17 @@ pub struct ServerConfig {
     /// never with cookies. Empty: any origin, which is safe as long as tokens do not come in
     /// cookies.
     pub allowed_origins: Vec<String>,
-    /// Certificate chain in PEM. With `tls_key_file` the listener speaks TLS. Re-read when it
-    /// changes.
+    /// File with the certificate chain in PEM. If it and `tls_key_file` are set, the listener
+    /// speaks TLS. Re-read when it changes.
     pub tls_cert_file: Option<PathBuf>,
-    /// Private key in PEM for `tls_cert_file`. Re-read when it changes.
+    /// File with the private key in PEM for `tls_cert_file`. Re-read when it changes.
     pub tls_key_file: Option<PathBuf>,
     /// Time that a client has for each of: the TLS handshake, its first byte, and the whole head of
     /// its request.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub handshake_timeout: Duration,
-    /// Time from the acceptance of a connection to the end of its upgrade.
+    /// Maximum time from the acceptance of a connection to the end of its upgrade.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub upgrade_timeout: Duration,
@@ -96,7 +96,7 @@ impl Default for ServerConfig {
 }
 
 impl ServerConfig {
-    /// Reports values that make no sense, and TLS files that cannot be used.
+    /// Reports invalid values, and TLS files that cannot be used.
     pub fn check(&self, problems: &mut Problems) {
         if let Err(bad) = OriginPolicy::parse(&self.allowed_origins) {
             for (at, message) in bad {
@@ -152,10 +152,11 @@ impl ServerConfig {
     }
 }
 
-/// Longest name or address of a node, in characters: the limit of a DNS name.
+/// Maximum length of a node's name or address, in characters. A DNS name has the same limit.
 const MAX_NODE_NAME: usize = 253;
 
-/// True if a list can show a text unchanged.
+/// True if the list of nodes can show `text` unchanged: it has 1 to [`MAX_NODE_NAME`] characters,
+/// and none of them is a control character.
 fn is_shown_whole(text: &str) -> bool {
     let length = text.chars().count();
     (1..=MAX_NODE_NAME).contains(&length) && !text.chars().any(char::is_control)
@@ -165,19 +166,20 @@ fn is_shown_whole(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Address and port of the admin listener; port 0 takes a free one. Keep it off public
-    /// networks: health and metrics need no key. Takes effect at start.
+    /// Address and port of the admin listener; with port 0, the system chooses a free port. Keep it
+    /// off public networks: health and metrics need no key. Takes effect at start.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
-    /// The key of the whole admin API, at least 32 bytes. Without any key the API answers 403.
+    /// The key for every operation of the admin API, at least 32 bytes. If neither this key nor any
+    /// entry of `keys` is set, the API answers 403.
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
     /// Keys that may do only some of the API's operations, for callers that need no more.
     pub keys: Vec<AdminKeyConfig>,
-    /// Connections the admin listener accepts. A further connection displaces the connection that
-    /// has waited longest for a request; if every connection has a request, the further connection
-    /// is answered 503. Takes effect at start.
+    /// Maximum number of connections of the admin listener. A further connection displaces the
+    /// connection that has waited longest for a request; if every connection has a request, the
+    /// further connection is answered 503. Takes effect at start.
     pub connections: usize,
 }
 
@@ -194,7 +196,7 @@ impl Default for AdminConfig {
 }
 
 impl AdminConfig {
-    /// Reports values that make no sense, and a key file that cannot be used.
+    /// Reports invalid values, and key files that cannot be used.
     pub fn check(&self, problems: &mut Problems) {
         if !(1..=MAX_ADMIN_CONNECTIONS).contains(&self.connections) {
             problems.report("connections", "must be between 1 and 65536");

@@ -1,9 +1,9 @@
-//! HTTP/1.1 of both listeners. This file defines the answers: JSON, and problems (RFC 9457).
+//! HTTP/1.1 on both listeners. This file defines the answers: JSON, and problems (RFC 9457).
 //!
-//! The files, in the order in which a request uses them: `exchange` (a connection's requests and
-//! answers), `head` (bytes that are not a request), `body`, `span` (a request in a trace),
-//! `refusal` (answers to refused tokens), `cors` (answers to pages of other origins), `answers`
-//! (answers counted and logged).
+//! The files, in the order in which a request uses them: `exchange` (serves the requests of a
+//! connection), `head` (finds the fault in bytes that are not a request), `body` (reads a body),
+//! `span` (describes a request in a trace), `refusal` (refuses tokens and pages), `cors` (lets
+//! pages of other origins read answers), `answers` (counts and logs answers).
 
 pub(crate) mod answers;
 pub(crate) mod body;
@@ -28,7 +28,7 @@ pub type Body = Full<Bytes>;
 /// An answer.
 pub type Response = http::Response<Body>;
 
-/// Seconds after which a client that was turned away for load may try again.
+/// The smallest value of `Retry-After`, in seconds. It is also the value if no time is known.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An error answer: `application/problem+json` (RFC 9457).
@@ -36,34 +36,38 @@ const RETRY_AFTER_SECONDS: u64 = 1;
 pub struct Problem {
     /// The HTTP status.
     pub status: u16,
-    /// The status in words.
+    /// The status in words, such as `Bad Request`.
     pub title: String,
-    /// The fault and its remedy.
+    /// The fault, and its remedy if there is one.
     pub detail: String,
-    /// The fault's name, for programs.
+    /// The fault's name, which programs can compare.
     pub code: &'static str,
-    /// The time after which another attempt may succeed; `None`: not known.
+    /// The time after which another attempt may succeed; `None` if it is not known.
     #[serde(skip)]
     pub(crate) retry_after: Option<Duration>,
-    /// The setting that turned the request away, if one did.
+    /// The name of the setting that the request exceeds; `None` if the request is refused for
+    /// another reason.
     #[serde(skip)]
     pub(crate) limit: Option<&'static str>,
 }
 
-/// The JSON of an answer. It is an extension of the answer, so that members can be added later.
+/// The JSON of an answer. It is stored as an extension of the answer, so that [`span::add_trace`]
+/// can add members.
 #[derive(Debug, Clone)]
 struct JsonBody(Bytes);
 
-/// The name of an answer's problem, for counting. It is an extension of the answer and is not sent.
+/// The [`Problem::code`] of an answer, as a label of the metric that counts answers. It is stored
+/// as an extension of the answer and is not sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Code(pub(crate) &'static str);
 
-/// The setting that turned a request away. It is an extension of the answer and is not sent.
+/// The [`Problem::limit`] of an answer. It is stored as an extension of the answer and is not sent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limit(pub(crate) &'static str);
 
 impl Problem {
-    /// A problem of this status.
+    /// Creates a problem. `code` is the fault's name for programs, and `detail` states the fault
+    /// and its remedy.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
             status: status.as_u16(),
@@ -89,13 +93,14 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", detail)
     }
 
-    /// The problem of an unavailable dependency. The answer carries `Retry-After`.
+    /// The problem of a service that is temporarily unavailable, with status 503. The answer
+    /// carries `Retry-After`.
     pub fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
     }
 
-    /// The problem of a request that the setting `limit` turns away. The answer carries
-    /// `Retry-After`.
+    /// The problem of a request or connection that exceeds the setting `limit`, with status 503.
+    /// The answer carries `Retry-After`.
     pub(crate) fn over_limit(limit: &'static str, detail: impl Into<String>) -> Self {
         Self {
             limit: Some(limit),
@@ -103,13 +108,13 @@ impl Problem {
         }
     }
 
-    /// The problem of a publication whose outcome is not known. The answer carries no
-    /// `Retry-After`, because a retry could publish twice.
+    /// The problem of a publication whose outcome is not known, with status 504. The answer carries
+    /// no `Retry-After`, because a retry could publish the data twice.
     pub fn unknown_outcome(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "unknown_outcome", detail)
     }
 
-    /// The answer.
+    /// Returns the answer that states this problem.
     pub fn into_response(self) -> Response {
         let status = self.status();
         let mut response = json(status, &self);
@@ -128,13 +133,13 @@ impl Problem {
         response
     }
 
-    /// The status.
+    /// Returns [`Problem::status`] as a [`StatusCode`].
     pub(crate) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// The bytes of the answer to a connection whose request could not be read. The connection is
-    /// closed after this answer.
+    /// Returns the bytes of the answer on a connection whose request could not be read. After this
+    /// answer the connection is closed.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let response = self.clone().into_response();
         let mut bytes =
@@ -152,7 +157,8 @@ impl Problem {
     }
 }
 
-/// The token of `Authorization: Bearer`, unverified.
+/// Returns the text behind `Bearer` in the header `Authorization`, unverified; `None` without such
+/// a header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
@@ -160,13 +166,14 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     is_bearer.then(|| token.trim())
 }
 
-/// The value of `Retry-After`: whole seconds, rounded up; 1 if the time is not known.
+/// Returns the value of `Retry-After`: whole seconds, rounded up, at least 1; 1 if the time is not
+/// known.
 pub(crate) fn retry_after_seconds(after: Option<Duration>) -> u64 {
     let up = after.map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0));
     up.unwrap_or_default().max(RETRY_AFTER_SECONDS)
 }
 
-/// A JSON answer that no cache stores.
+/// Returns a JSON answer that caches must not store.
 pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let body = serde_json::to_vec(value).expect("our types serialize");
     let body = Bytes::from(body);

@@ -1,9 +1,11 @@
-//! Reports of identity providers, and token revocations by the tokens' holders. Both end access.
+//! The endpoints for reports of identity providers, and the endpoint by which the holder of a token
+//! revokes it.
 //!
-//! Each endpoint has a file: `logout`, `events`, `global_revocation` and `revoke`. All reports take
-//! the path in `report`. The steps of this path are in `form` (reads the body), `unverified`
-//! (limits addresses that send unverified reports), `kept` (waits for keys), `end_access` and
-//! `refusal` (answers a report without effect).
+//! Each endpoint has a file: `logout`, `events`, `global_revocation` and `revoke`. `report` defines
+//! the steps that all reports go through. They use `unverified` (limits addresses that send reports
+//! which cannot be verified), `form` (reads the body), `kept` (stores reports until the issuer's
+//! keys arrive), `end_access` (writes the revocations) and `refusal` (answers reports without
+//! effect).
 
 mod end_access;
 mod events;
@@ -30,15 +32,15 @@ use crate::metrics::ServerMetrics;
 use kept::Kept;
 use unverified::Unverified;
 
-/// An endpoint that is configured.
+/// A configured endpoint of this module.
 pub(crate) enum Endpoint {
     /// OpenID Connect Back-Channel Logout.
     Logout,
     /// Global Token Revocation.
     GlobalRevocation,
-    /// RFC 7009.
+    /// Revocation of a token by its holder (RFC 7009).
     TokenRevocation,
-    /// RFC 8935.
+    /// Security events that an issuer pushes (RFC 8935).
     Events {
         /// The issuer's configured name.
         issuer: String,
@@ -46,7 +48,7 @@ pub(crate) enum Endpoint {
     },
 }
 
-/// Answers reports, and ends the access that they name.
+/// Answers reports and token revocations, and ends access as they request.
 #[derive(Debug)]
 pub(crate) struct Reports {
     context: Arc<Context>,
@@ -65,14 +67,14 @@ impl Reports {
         })
     }
 
-    /// Logs the reports that no log line has mentioned yet, once the interval since the last line
-    /// is over.
+    /// Logs the refused, stored and lost reports that no log line has counted yet. A line is logged
+    /// only if the last line of its cause is at least a minute old.
     pub(crate) fn tell_rest(&self) {
         self.unverified.tell_rest();
         self.kept.tell_rest();
     }
 
-    /// The endpoint of a path, if it is configured.
+    /// Returns the endpoint at `path`, if it is configured.
     pub(crate) fn endpoint(&self, path: &str, settings: &Snapshot) -> Option<Endpoint> {
         let authenticator = &self.context.authenticator;
         match path {
@@ -96,7 +98,7 @@ impl Reports {
         }
     }
 
-    /// Answers a request from `address` to an endpoint.
+    /// Answers a request from `address` to `endpoint`.
     pub(crate) async fn answer(
         self: &Arc<Self>,
         endpoint: Endpoint,

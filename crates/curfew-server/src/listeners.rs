@@ -1,4 +1,4 @@
-//! Opening a listener, and accepting connections from it.
+//! Opens listeners, and accepts connections from them.
 
 pub(crate) mod proxies;
 pub(crate) mod tls;
@@ -21,29 +21,31 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// Maximum number of connections that the kernel queues until they are accepted: enough for a storm
-/// of reconnects. The kernel uses `net.core.somaxconn` if that number is lower.
+/// Maximum number of connections that the kernel queues until they are accepted. It is large enough
+/// for a storm of reconnects. If `net.core.somaxconn` is smaller, the kernel uses its value
+/// instead.
 const BACKLOG: u32 = 4096;
 
-/// The wait after accepting failed for lack of resources, such as file descriptors.
+/// The pause after a connection could not be accepted, for example for lack of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
-/// The address that stands for a peer on a Unix socket. No other connection comes from it.
+/// The address that stands for a peer on a Unix socket. No peer of a TCP connection has this
+/// address.
 pub(crate) const UNIX_PEER: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// The prefix of the path of a Unix socket.
+/// The prefix of the text form of a Unix socket's path.
 const UNIX: &str = "unix:";
 
 /// The address of a listener: `127.0.0.1:8080` or `unix:/run/curfew.sock`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
-    /// An address and a port; port 0 takes a free one.
+    /// An address and a port. With port 0, the system chooses a free port.
     Tcp(SocketAddr),
     /// A Unix socket at this path.
     Unix(PathBuf),
 }
 
-/// The text is not an address to listen on.
+/// The error for a text that is not an address to listen on.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error(
     "must be an IP address with a port, such as 127.0.0.1:8080 or 0.0.0.0:8080 (not a name and not a URL), or unix: followed by an absolute path"
@@ -87,13 +89,13 @@ impl<'de> Deserialize<'de> for Listen {
 /// An open listener.
 #[derive(Debug)]
 pub enum Listener {
-    /// On an address and a port.
+    /// A listener on an address and a port.
     Tcp(TcpListener),
-    /// On a Unix socket, which is removed on drop.
+    /// A listener on a Unix socket, and the socket's path.
     Unix(UnixPath, UnixListener),
 }
 
-/// The path of a Unix socket, removed when dropped.
+/// The path of a Unix socket. Dropping this value removes the socket from the file system.
 #[derive(Debug)]
 pub struct UnixPath(PathBuf);
 
@@ -106,7 +108,8 @@ impl Drop for UnixPath {
 }
 
 impl Listener {
-    /// The address, with the assigned port.
+    /// Returns the address of the listener. Port 0 in the configuration is replaced by the assigned
+    /// port.
     pub fn address(&self) -> io::Result<Listen> {
         match self {
             Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
@@ -128,14 +131,14 @@ impl Listener {
     }
 }
 
-/// Wraps the socket as a TCP stream, so that all other code handles one kind of stream. Reading,
-/// writing and shutting down need the same system calls for both kinds of socket.
+/// Wraps a Unix socket as a TCP stream, so that all other code handles only one kind of stream. The
+/// system calls for reading, writing and shutting down are the same for Unix and TCP sockets.
 fn as_tcp(stream: UnixStream) -> io::Result<TcpStream> {
     let socket = OwnedFd::from(stream.into_std()?);
     TcpStream::from_std(std::net::TcpStream::from(socket))
 }
 
-/// A listener could not be opened.
+/// The error for a listener that could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {error}{}", hint(.error))]
 pub struct ListenError {
@@ -156,7 +159,7 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Listens on `address`. Must be called within a runtime.
+/// Opens a listener on `address`. Must be called within a tokio runtime.
 pub fn listen(address: &Listen) -> Result<Listener, ListenError> {
     let listener = match address {
         Listen::Tcp(address) => try_listen(*address).map(Listener::Tcp),
@@ -173,9 +176,9 @@ fn try_listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // Lets a node restart while old connections are in TIME_WAIT.
+    // With this option, a node can restart while old connections are in TIME_WAIT.
     socket.set_reuseaddr(true)?;
-    // Accepted connections inherit this option, which saves a call for each of them.
+    // Accepted connections inherit this option, which saves one system call for each connection.
     socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -188,7 +191,8 @@ fn try_listen_unix(path: &Path) -> io::Result<Listener> {
         socket.listen(BACKLOG)
     };
     let bound = match bind() {
-        // A socket that refuses connections was left by a process that was killed.
+        // If the socket refuses connections, a process that was killed has left it, and it can be
+        // removed.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
             std::fs::remove_file(path)?;
             bind()?
@@ -199,15 +203,16 @@ fn try_listen_unix(path: &Path) -> io::Result<Listener> {
 }
 
 fn is_abandoned(path: &Path) -> bool {
-    // A file of another kind refuses connections too, but must not be removed.
+    // Connecting to a file that is not a socket also fails with `ConnectionRefused`, but such a
+    // file must not be removed.
     let is_socket =
         std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     let connected = std::os::unix::net::UnixStream::connect(path);
     is_socket && connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
 }
 
-/// Passes each connection and its peer address to `on_connection` until `stop`. Then passes the
-/// connections that the kernel has already queued.
+/// Passes each accepted connection and the address of its peer to `on_connection` until `stop` is
+/// cancelled. Then passes the connections that the kernel has already queued, and returns.
 pub(crate) async fn accept(
     listener: Listener,
     stop: CancellationToken,
@@ -228,7 +233,8 @@ pub(crate) async fn accept(
         }
     }
     for _ in 0..BACKLOG {
-        // Unconstrained, because an exhausted task budget must not look like an empty queue.
+        // `unconstrained` turns off tokio's budget for the task, because an exhausted budget would
+        // look like an empty queue.
         let waiting = poll_fn(|cx| Poll::Ready(listener.poll_accept(cx)));
         let Poll::Ready(Ok((stream, peer))) = unconstrained(waiting).await else {
             return;
@@ -237,8 +243,8 @@ pub(crate) async fn accept(
     }
 }
 
-/// True if `error` concerns only a single connection, which has already ended. The listener itself
-/// still works.
+/// True if `error` is about a single connection that has already ended. The listener itself still
+/// works.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

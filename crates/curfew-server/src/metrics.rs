@@ -2,13 +2,14 @@
 
 use curfew_telemetry::{Counters, Gauge, Histogram, Named};
 
-/// Buckets of the handshake duration, from 0.5 ms to the opening deadline.
+/// The upper bounds of the buckets of `handshake_duration`, in seconds. The largest is the default
+/// of `server.upgrade_timeout`.
 const HANDSHAKE_SECONDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
 curfew_telemetry::labels! {
-    /// The reason that a connection was not accepted.
+    /// The reason that a connection was not upgraded.
     RejectReason = "reason" {
         /// The `Origin` is not allowed.
         Origin = "origin",
@@ -18,21 +19,22 @@ curfew_telemetry::labels! {
         Limit = "limit",
         /// `limits.handshakes_per_second` is reached.
         Rate = "rate",
-        /// The node leaves service.
+        /// The node is draining.
         Draining = "draining",
         /// The request is not a WebSocket handshake, or the bytes are not HTTP.
         BadRequest = "bad_request",
-        /// The request's head is over `limits.head_bytes`.
+        /// The head of the request has more than `limits.head_bytes`, or its target is too long.
         HeadTooLarge = "head_too_large",
         /// The request has more headers than `limits.headers`.
         TooManyHeaders = "too_many_headers",
-        /// The client speaks another version of HTTP.
+        /// The request has a version of HTTP other than 1.0 and 1.1.
         HttpVersion = "http_version",
-        /// The TLS handshake failed.
+        /// The TLS handshake failed, or the client does not use TLS.
         Tls = "tls",
-        /// Nothing exists at the request's path.
+        /// No endpoint has the path of the request.
         NotFound = "not_found",
-        /// A dependency is down.
+        /// The backend or the keys of the token's issuer are unavailable, or the node supports the
+        /// requested protocol only after a restart.
         Unavailable = "unavailable",
         /// The TLS handshake or the request did not arrive in time.
         Timeout = "timeout",
@@ -46,64 +48,68 @@ curfew_telemetry::labels! {
         Admin = "admin",
     }
 
-    /// The outcome of an HTTP request.
+    /// The kind of answer to an HTTP request.
     AnswerReason = "reason" {
         /// The request succeeded.
         Ok = "ok",
-        /// 101: the connection is a WebSocket.
+        /// The connection was upgraded to a WebSocket (status 101).
         Upgraded = "upgraded",
-        /// The request is wrong.
+        /// The request is invalid.
         BadRequest = "bad_request",
-        /// The request's body broke off.
+        /// The connection ended before the body was complete.
         BodyIncomplete = "body_incomplete",
         /// The request's body is too large.
         BodyTooLarge = "body_too_large",
-        /// The head of the request is over `limits.head_bytes`.
+        /// The head of the request has more than `limits.head_bytes`, or its target is too long.
         HeadTooLarge = "head_too_large",
         /// The head of the request has more headers than `limits.headers`.
         TooManyHeaders = "too_many_headers",
-        /// Another version of HTTP is needed.
+        /// The request has a version of HTTP other than 1.0 and 1.1.
         HttpVersion = "http_version",
-        /// An upgrade is needed.
+        /// The path accepts only WebSocket upgrades, and the request is not an upgrade of a
+        /// supported version.
         UpgradeRequired = "upgrade_required",
         /// The request's credential is missing or invalid.
         Unauthorized = "unauthorized",
-        /// The caller may not do this.
+        /// The caller may not make this request.
         Forbidden = "forbidden",
-        /// There is nothing at the request's path.
+        /// The path or the named object does not exist.
         NotFound = "not_found",
-        /// The path does not take the request's method.
+        /// The path does not accept the method of the request.
         Method = "method",
-        /// The request did not arrive in time.
+        /// The head or the body of the request did not arrive in time.
         Timeout = "timeout",
-        /// A rate limit refuses the request.
+        /// The request was refused, because too many requests of its kind have arrived.
         Rate = "rate",
-        /// A limit in the settings is reached.
+        /// The request or connection exceeds a limit in the settings.
         Limit = "limit",
-        /// A dependency is down, or the node is not in service.
+        /// A service that the node needs is unavailable, or the node is not in service.
         Unavailable = "unavailable",
         /// The request may or may not have taken effect.
         UnknownOutcome = "unknown_outcome",
-        /// The node failed.
+        /// The request failed through a fault of the node.
         Internal = "internal",
     }
 
-    /// The outcome of a logout token or of a Global Token Revocation.
+    /// The outcome of a logout token, or of a request of Global Token Revocation.
     LogoutOutcome = "outcome" {
         /// The report is valid and in force.
         Accepted = "accepted",
-        /// The report is valid and in force. Its user has sessions, but none that belongs to the
-        /// named login.
+        /// The report is valid and in force. It names a login, and the user has sessions, but none
+        /// of them belongs to this login.
         NobodyFound = "nobody_found",
         /// The report is refused.
         Refused = "refused",
-        /// The report was not read: too many reports from its address could not be verified.
+        /// The report was not read, because too many reports from its address could not be
+        /// verified.
         RateLimited = "rate_limited",
-        /// The report may be valid, but a dependency was unavailable.
+        /// The report may be valid, but the issuer's keys or the backend were unavailable.
         Unavailable = "unavailable",
-        /// The report waits for its issuer's keys. Its final outcome is counted too.
+        /// The report is stored until its issuer's keys arrive. Its final outcome is then counted
+        /// too.
         Kept = "kept",
-        /// The node gave up the wait for keys.
+        /// The stored report was dropped, because its issuer's keys did not arrive in time, or
+        /// because another report has displaced it.
         Lost = "lost",
     }
 
@@ -123,48 +129,52 @@ curfew_telemetry::labels! {
         WrongAudience = "wrong_audience",
         /// The report is expired, too old or from the future.
         Time = "time",
-        /// The report lacks a part, or has a part that is not allowed.
+        /// The report lacks a required part, or has a part that is not allowed.
         Content = "malformed",
-        /// The report names users by claims that access tokens lack.
+        /// No session can be found by the subject that the report names.
         Subject = "subject",
     }
 
     /// The outcome of a security event.
     EventOutcome = "outcome" {
-        /// Access ended.
+        /// The event ended the access of its subject.
         Ended = "ended",
         /// The event is of a type that ends no access.
         NoEffect = "no_effect",
-        /// The user of the event cannot be found here.
+        /// No session can be found by the subject that the event names.
         NobodyFound = "nobody_found",
         /// The event is about the stream itself.
         Stream = "stream",
         /// The event is refused.
         Refused = "refused",
-        /// The event was not read: too many reports from its address could not be verified.
+        /// The event was not read, because too many reports from its address could not be verified.
         RateLimited = "rate_limited",
-        /// The event may be valid, but a dependency was unavailable.
+        /// The event may be valid, but the issuer's keys or the backend were unavailable.
         Unavailable = "unavailable",
-        /// The event waits for its issuer's keys. Its final outcome is counted too.
+        /// The event is stored until its issuer's keys arrive. Its final outcome is then counted
+        /// too.
         Kept = "kept",
-        /// The node gave up the wait for keys.
+        /// The stored event was dropped, because its issuer's keys did not arrive in time, or
+        /// because another report has displaced it.
         Lost = "lost",
     }
 
-    /// The outcome of a request that carries commands for a streaming session.
+    /// The outcome of a request that carries commands for a session that receives by HTTP streaming
+    /// or server-sent events.
     EmulationOutcome = "outcome" {
         /// The session is on this node, and has received the commands.
         Local = "local",
         /// The session is on another node, and has received the commands.
         Relayed = "relayed",
-        /// There is no such session, or it has ended.
+        /// The session that the request names does not exist or has ended.
         Unknown = "unknown",
-        /// There is no such node.
+        /// The node of the session does not exist.
         NoNode = "no_node",
-        /// The session still has earlier commands to run.
+        /// Too many earlier commands of the session still wait to be executed, or the session's
+        /// node has refused the commands.
         Behind = "behind",
-        /// The request is this node's first for a session on another node. Such first requests
-        /// exceed `limits.handshakes_per_second`.
+        /// The request is the first that this node relays to a session of another node, and too
+        /// many such first requests have arrived (`limits.handshakes_per_second`).
         Rate = "rate",
         /// Redis was unavailable, or the session's node did not answer.
         Unavailable = "unavailable",
@@ -172,27 +182,28 @@ curfew_telemetry::labels! {
 
     /// The reason that commands from another node were not executed.
     RelayDropReason = "reason" {
-        /// Parsing or decryption fails.
+        /// The commands could not be decrypted or parsed.
         Unreadable = "unreadable",
-        /// The commands are a replay.
+        /// The commands have been received before.
         Replayed = "replayed",
-        /// Too many nodes have sent commands to one session.
+        /// Too many nodes have relayed commands to the session.
         Senders = "senders",
-        /// The session still has earlier commands to run.
+        /// Too many earlier commands of the session still wait to be executed.
         Behind = "behind",
     }
 
-    /// The outcome of a ticket, or of a request for one.
+    /// The outcome of a request for a ticket, or of the use of a ticket.
     TicketOutcome = "outcome" {
         /// A ticket was issued.
         Issued = "issued",
         /// A ticket was exchanged for its token.
         Redeemed = "redeemed",
-        /// A request for a ticket was refused, or a page of another origin used a ticket.
+        /// A request for a ticket was refused, or a ticket was used with another origin than the
+        /// one for which it was issued.
         Refused = "refused",
-        /// A ticket is unknown, was used before or is too old.
+        /// A ticket is unknown, was used before or has expired.
         NotFound = "not_found",
-        /// A dependency was unavailable, or there were too many requests.
+        /// The backend or the issuer's keys were unavailable, or there were too many requests.
         Unavailable = "unavailable",
     }
 }
@@ -218,8 +229,9 @@ curfew_telemetry::metrics! {
 }
 
 impl AnswerReason {
-    /// The reason of an answer with this status. `code` names the answer's problem, if any, and
-    /// separates reasons that share a status.
+    /// Returns the reason of an answer with this status. `code` is the
+    /// [`Problem::code`](crate::Problem::code) of the answer, if it states a problem. The code
+    /// distinguishes reasons that have the same status.
     pub fn of(status: u16, code: Option<&str>) -> Self {
         match (status, code) {
             (400, Some("body_incomplete")) => Self::BodyIncomplete,

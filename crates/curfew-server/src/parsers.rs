@@ -1,4 +1,4 @@
-//! The parsers of untrusted bytes, public so that they can be fuzzed.
+//! The parsers of untrusted bytes. They are public so that they can be fuzzed.
 
 use std::io;
 use std::pin::Pin;
@@ -20,25 +20,26 @@ use crate::http::{Problem, close};
 pub use crate::listeners::proxies::forwarded::{addresses, nodes};
 pub use crate::listeners::proxies::protocol::{Header, Unparsed, parse};
 
-/// The deadline for a head. No head takes this long to read, because all bytes are available.
+/// The timeout for a head. It is never reached, because all bytes are available at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The result of reading the first bytes of a connection as a listener does.
+/// The result of [`head`].
 #[derive(Debug, Default)]
 pub struct Heard {
     /// The first request, without its body.
     pub request: Option<Request<()>>,
-    /// The result of checking that request as an upgrade.
+    /// The result of checking `request` as an upgrade.
     pub handshake: Option<Result<Handshake, HandshakeError>>,
-    /// The bytes after the head of a request that is an upgrade.
+    /// The bytes after the head of `request`, if it is an upgrade.
     pub early: Bytes,
     /// The status and the code of the answer to bytes that are not a request.
     pub refused: Option<(StatusCode, &'static str)>,
 }
 
-/// Reads the head of a request from `sent`, as both listeners do. Each read yields 1 to `at_once`
-/// bytes. The pair holds the values of `limits.head_bytes`, at least 8 KiB, and of
-/// `limits.headers`. Must be called within a runtime whose timer is enabled.
+/// Reads the head of a request from `sent`, as both listeners do. Each read yields at most
+/// `at_once` bytes, which must not be 0. `bytes` is the value of `limits.head_bytes` and must be at
+/// least 8 KiB. `headers` is the value of `limits.headers`. Must be called within a tokio runtime
+/// whose timer is enabled.
 pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize)) -> Heard {
     let bounds = Bounds { bytes, headers };
     let heard = Arc::new(Mutex::new(Heard::default()));
@@ -89,7 +90,7 @@ pub async fn head(sent: Bytes, at_once: usize, (bytes, headers): (usize, usize))
     heard
 }
 
-/// A connection whose bytes are all available, and whose answers are discarded.
+/// A connection whose peer has sent all its bytes. Answers to the peer are discarded.
 #[derive(Debug)]
 struct Given {
     sent: Bytes,

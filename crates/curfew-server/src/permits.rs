@@ -1,4 +1,4 @@
-//! Counted permits for connections, and the rate of handshakes.
+//! Limits the number of connections and the rate of handshakes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::metrics::ServerMetrics;
 
-/// The limit that is reached.
+/// The limit of connections that is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LimitReached {
     /// `limits.connections`.
@@ -25,7 +25,7 @@ pub(crate) enum LimitReached {
     Address,
 }
 
-/// The setting that limits the rate of handshakes.
+/// The name of the setting that limits the rate of handshakes.
 pub(crate) const HANDSHAKES: &str = "limits.handshakes_per_second";
 
 impl LimitReached {
@@ -39,42 +39,44 @@ impl LimitReached {
     }
 }
 
-/// The node's counted permits. The caller's snapshot of settings has the limits.
+/// The permits of the node's connections. The limits are in the settings, which callers pass to
+/// each method.
 #[derive(Debug)]
 pub(crate) struct Permits {
     connections: AtomicUsize,
     addresses: Mutex<Addresses>,
     handshakes: Mutex<Handshakes>,
-    /// The bucket for first requests to other nodes' sessions. It has the handshake rate.
+    /// The bucket of [`Permits::first_commands`].
     first_commands: Mutex<Handshakes>,
     metrics: Arc<ServerMetrics>,
-    /// The number of open connections. A drain waits until there are none.
+    /// The gauge of upgraded connections. A drain waits until it is 0.
     open: Gauge,
 }
 
-/// The bucket of `limits.handshakes_per_second`; 0 a second means no limit.
+/// A bucket with the rate `limits.handshakes_per_second`. The rate 0 means no limit.
 #[derive(Debug)]
 struct Handshakes {
     quota: Quota,
     bucket: TokenBucket,
 }
 
-/// Unauthenticated connections, by address.
+/// The number of unauthenticated connections: in total and for each address.
 #[derive(Debug, Default)]
 struct Addresses {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// The permit of a connection. Dropping it returns the permit.
+/// The permit of an upgraded connection. Dropping this value returns the permit.
 #[derive(Debug)]
 pub(crate) struct Connection(Arc<Permits>);
 
-/// The permit of an unauthenticated connection. Dropping it returns the permit.
+/// The permit of an unauthenticated connection. Dropping this value returns the permit.
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// The address that the connection counts for; `None` until a proxy names the address.
+    /// The address for which the connection counts; `None` until a load balancer has stated the
+    /// client's address.
     address: Option<IpAddr>,
 }
 
@@ -90,14 +92,15 @@ impl Permits {
         })
     }
 
-    /// A permit for an upgraded connection.
+    /// Returns a permit for an upgraded connection.
     pub(crate) fn connection(
         self: &Arc<Self>,
         limits: &LimitsConfig,
     ) -> Result<Connection, LimitReached> {
         let max = limits.connections;
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        // Created before the check, so that a refusal returns the permit too.
+        // The permit exists before the check, so that a refusal drops it and the counts are
+        // decreased again.
         let permit = Connection(Arc::clone(self));
         self.open.inc();
         if max != 0 && before >= max {
@@ -107,15 +110,16 @@ impl Permits {
         }
     }
 
-    /// Returns a permit for a connection accepted from `address`. If `address` is `None`, the
-    /// connection counts for no address until [`Unauthenticated::attribute`] is called.
+    /// Returns a permit for an accepted connection. `address` is the client's address. If it is
+    /// `None`, the connection counts for no address until [`Unauthenticated::attribute`] is called.
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,
         limits: &LimitsConfig,
     ) -> Result<Unauthenticated, LimitReached> {
         let address = address.map(address_group);
-        // One lock covers check and count, so that two connections cannot take the last permit.
+        // The lock is held for the check and the count, so that two connections cannot both take
+        // the last permit.
         let mut addresses = self.addresses.lock();
         if addresses.total >= limits.unauthenticated {
             return Err(LimitReached::Unauthenticated);
@@ -131,13 +135,14 @@ impl Permits {
         })
     }
 
-    /// Takes one handshake from `limits.handshakes_per_second`; false if none is left.
+    /// Counts a handshake. Returns false if `limits.handshakes_per_second` is exceeded.
     pub(crate) fn handshake(&self, limits: &LimitsConfig) -> bool {
         self.handshakes.lock().take(limits.handshakes_per_second)
     }
 
-    /// Takes a permit for a first request to another node's session, from a bucket with the
-    /// handshake rate. Returns false if the bucket is empty.
+    /// Counts a request with commands that is the first from this node for a session of another
+    /// node. Such requests have a bucket of their own, with the rate
+    /// `limits.handshakes_per_second`. Returns false if the bucket is empty.
     pub(crate) fn first_commands(&self, limits: &LimitsConfig) -> bool {
         let mut bucket = self.first_commands.lock();
         bucket.take(limits.handshakes_per_second)
@@ -152,7 +157,7 @@ impl Handshakes {
     }
 
     fn take(&mut self, per_second: u32) -> bool {
-        // A changed rate, for example after a reload, starts with a full bucket.
+        // If a reload has changed the rate, the bucket is full again.
         if self.quota.per_second != per_second {
             *self = Self::new(per_second);
         }
@@ -182,7 +187,7 @@ impl Addresses {
 }
 
 impl Unauthenticated {
-    /// Counts the connection for this address from now on, if the address has room.
+    /// Counts the connection for `address` from now on. Fails if `address` has reached its limit.
     pub(crate) fn attribute(
         &mut self,
         address: IpAddr,

@@ -1,7 +1,7 @@
-//! The public listener: `GET /ws`, the client, tickets, reports of identity providers, and the
-//! paths that the caller adds by [`Extra`].
+//! The public listener: upgrades, the JavaScript client, tickets, reports of identity providers,
+//! and the further endpoints of [`Extra`].
 //!
-//! `accept` handles a connection up to its request, and `routes` passes the request to its
+//! `accept` accepts connections and reads their requests, and `routes` passes each request to its
 //! endpoint.
 
 mod accept;
@@ -40,8 +40,8 @@ pub struct Public {
 }
 
 impl Public {
-    /// Creates a public listener. The listeners' settings are part of the settings in `context`.
-    /// `extra` answers requests that are for no other endpoint.
+    /// Creates a public listener. Its settings are read from `context`. `extra` answers requests
+    /// whose path belongs to no other endpoint.
     pub fn new(
         context: Arc<Context>,
         metrics: Arc<ServerMetrics>,
@@ -78,21 +78,21 @@ impl Public {
         Arc::new(public)
     }
 
-    /// The receiver of messages that other nodes send to this one. The caller registers it for the
-    /// backend's events.
+    /// Returns the receiver of messages that other nodes send to this node. The caller must
+    /// register it for the backend's events.
     pub fn relay_receiver(&self) -> RelayReceiver {
         self.upgrades.relay_receiver()
     }
 
-    /// Logs the refusals and reports that no log line has counted yet. A cause waits until the
-    /// interval since its last line has passed. The caller calls this method about once a second.
+    /// Logs the refusals and reports that no log line has counted yet. At most one line a minute is
+    /// logged for each cause. Call this method about once a second.
     pub fn tell_rest(&self) {
         self.answers.tell_rest();
         self.reports.tell_rest();
     }
 
-    /// Shows the limits in force in the metrics. The caller does this after it has replaced the
-    /// settings.
+    /// Copies `limits.connections` from the settings to the metric `connections_limit`. Call this
+    /// method after the settings were replaced.
     pub fn show_limits(&self) {
         let most = self.context.settings.load().limits.connections;
         self.metrics.connections_limit.set(most as i64);

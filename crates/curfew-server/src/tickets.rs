@@ -1,8 +1,8 @@
-//! `POST /v1/tickets` exchanges a token for a ticket, and `GET /ws?ticket=` uses the ticket in
-//! place of the token.
+//! `POST /v1/tickets` issues a ticket for a token. An upgrade can then send `?ticket=` in its URL
+//! in place of the token.
 //!
-//! A browser that can send a token neither as a subprotocol nor in the first message has only the
-//! URL, where no token should be (RFC 6750 §5.3): see `curfew-auth/src/ticket.rs`.
+//! Some pages can send a credential only in the URL, and no token should be in a URL (RFC 6750
+//! §5.3). `curfew-auth/src/ticket.rs` describes tickets.
 
 use std::sync::Arc;
 
@@ -29,18 +29,19 @@ use crate::permits::{self, Permits};
 /// The name of the span of a request for a ticket.
 const SPAN: &str = "POST /v1/tickets";
 
-/// Maximum size of a body, in bytes. A body holds at most an origin.
+/// Maximum size of the body of a request, in bytes. The body contains at most an origin.
 const MAX_BODY_BYTES: usize = 1024;
 
-/// The body of a request.
+/// The body of a request for a ticket.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Wish {
-    /// The origin of the page that will use the ticket, if a back end requests it for the page.
+    /// The origin of the page that will use the ticket, if a back end requests the ticket for the
+    /// page.
     origin: Option<String>,
 }
 
-/// The body of the answer.
+/// The body of the answer that issues a ticket.
 #[derive(Serialize)]
 struct Given {
     ticket: String,
@@ -48,7 +49,7 @@ struct Given {
     expires_in: u64,
 }
 
-/// The refusal of a ticket.
+/// The refusal of a request for a ticket.
 struct TicketRefusal {
     /// The refusal's name in spans and in the log.
     reason: &'static str,
@@ -58,9 +59,9 @@ struct TicketRefusal {
 /// The reasons that a ticket yields no token.
 #[derive(Debug)]
 pub(crate) enum RedeemError {
-    /// There is no such ticket, or it is no longer valid.
+    /// The ticket is unknown, was used before or has expired.
     NotFound(AuthError),
-    /// The ticket is for pages of another origin. This call has used it up.
+    /// The ticket was issued for another origin. The ticket is now used up.
     OtherOrigin,
     /// The backend failed. The ticket may or may not be used up.
     Backend(BackendError),
@@ -87,9 +88,9 @@ impl TicketEndpoint {
         }
     }
 
-    /// Answers a request for a ticket, or its preflight. The page usually has another origin than
-    /// the node. A browser then sends a preflight first, and lets the page read only answers that
-    /// allow the page's origin (Fetch §3.2).
+    /// Answers a request for a ticket, or the preflight of such a request. The requesting page
+    /// usually has another origin than the node. Its browser then sends a preflight first, and lets
+    /// the page read only answers that allow the page's origin (Fetch §3.2).
     pub(crate) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let allowed = cors::allowed(request.headers(), &settings.origins);
         let mut response = match *request.method() {
@@ -153,8 +154,8 @@ impl TicketEndpoint {
         if node.is_refusing() {
             return Err(Problem::unavailable("the node is leaving service, try again").into());
         }
-        // A ticket counts against the rate of handshakes, because issuing it costs as much as a
-        // handshake and leads to one.
+        // A request for a ticket counts against the rate of handshakes, because it costs as much as
+        // a handshake and is followed by one.
         if !self.permits.handshake(&settings.sessions.limits) {
             let detail = "too many requests at the moment, try again";
             return Err(Problem::over_limit(permits::HANDSHAKES, detail).into());
@@ -207,12 +208,12 @@ impl TicketEndpoint {
         }
     }
 
-    /// Redeems a ticket: returns its token, for use by a request with this `Origin`.
+    /// Returns the token of a ticket, and uses the ticket up. `origin` is the `Origin` header of
+    /// the request that sends the ticket.
     ///
     /// # Errors
     ///
-    /// The ticket does not exist, or this call has used it up. After [`RedeemError::Backend`] the
-    /// ticket may or may not be used up.
+    /// See [`RedeemError`]. After [`RedeemError::Backend`] the ticket may or may not be used up.
     pub(crate) async fn redeem(
         &self,
         settings: &Snapshot,
@@ -228,8 +229,8 @@ impl TicketEndpoint {
             Ok(sealed) => match sealed.and_then(|sealed| ticket.open(sealed)) {
                 None => {
                     let lifetime = settings.auth.ticket_lifetime.as_secs_f64();
-                    // The reasons in the protocol are fixed, and none is about tickets. `Expired`
-                    // fits, because it makes clients get another credential and reconnect.
+                    // The protocol has no reason for tickets. `Expired` is used, because it makes
+                    // clients get another credential and reconnect.
                     let error = AuthError::new(
                         AuthFailure::Expired,
                         format!(
@@ -249,8 +250,9 @@ impl TicketEndpoint {
     }
 }
 
-/// The origin that a ticket is bound to: the requesting page's origin, or the origin that a back
-/// end names. Without an origin, the ticket is for programs that send no `Origin` header.
+/// Returns the origin to which a ticket is bound: the `Origin` header of the request for the
+/// ticket, or the origin in its body. If the request has neither, only programs that send no
+/// `Origin` header can use the ticket.
 fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, Problem> {
     let wished = match wished {
         None => None,
@@ -268,19 +270,20 @@ fn bind(sent: Option<String>, wished: Option<String>) -> Result<Option<String>, 
     }
 }
 
-/// An `Origin` header in a form to compare. A header that names no origin, such as `null`, equals
-/// only itself. If any origin may connect, pages without an origin can thus use tickets too.
+/// Returns the canonical form of an `Origin` header, for comparisons. A header without a canonical
+/// form, such as `null`, is returned unchanged, so pages with such an origin can use tickets too.
 fn comparable(origin: &str) -> String {
     canonical_origin(origin).unwrap_or_else(|| origin.to_owned())
 }
 
-/// The body, which may be empty.
+/// Reads the body of a request for a ticket. The body may be empty.
 async fn read(body: Incoming) -> Result<Wish, Problem> {
     let body = body::read(body, MAX_BODY_BYTES, body::PUBLIC_TIMEOUT).await?;
     if body.is_empty() {
         return Ok(Wish::default());
     }
-    // An error of serde could quote a token that was sent in the wrong place.
+    // serde's error is not shown, because it could quote a token that was sent in the body by
+    // mistake.
     let wish = object_text(&body).and_then(|text| serde_json::from_str(text).ok());
     wish.ok_or_else(|| Problem::bad_request("the body must be {\"origin\":\"https://…\"} or empty"))
 }

@@ -1,10 +1,11 @@
-//! The upgrade, from a request to a session's task. A request for a streamed answer takes the same
-//! path (`streams`).
+//! The endpoints that open sessions: from an upgrade request to the session that takes over the
+//! connection. `streams` does the same for requests for a streamed answer.
 //!
-//! The steps in order: draining, rate, handshake, protocol, credentials, origin, permit, ticket,
-//! token, admission, 101. A browser cannot read the answer to a failed handshake. Faults of the
-//! token are therefore reported after the 101, unless `auth.reject` says otherwise. If a dependency
-//! is down, the answer is 503 instead of the 101.
+//! An upgrade checks in this order: draining, rate, handshake, protocol, credentials, origin,
+//! permit, ticket, token, admission. Then the answer is 101. A browser cannot read the answer to a
+//! failed handshake. If the token is refused, the answer is therefore also 101, and the session
+//! reports the fault to the client, unless `auth.reject` selects an HTTP answer. If the token
+//! cannot be verified because the backend or the issuer's keys are unavailable, the answer is 503.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,10 +45,10 @@ use streams::StreamKind;
 /// The prefix of a subprotocol that carries a token.
 const BEARER_SUBPROTOCOL: &str = "bearer.";
 
-/// An endpoint that opens sessions, by its protocol.
+/// An endpoint that opens sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// `server.path`: the native protocol.
+    /// The native protocol over WebSocket, at a path in `server.path`.
     Native,
     /// The Centrifuge protocol over WebSocket.
     Centrifuge,
@@ -56,7 +57,7 @@ pub(crate) enum Endpoint {
 }
 
 impl Endpoint {
-    /// The endpoint at a path, if one is there.
+    /// Returns the endpoint at `path`, if the settings have one there.
     pub(crate) fn at(path: &str, settings: &Snapshot) -> Option<Self> {
         if settings.server.path.iter().any(|native| native == path) {
             return Some(Self::Native);
@@ -73,7 +74,7 @@ impl Endpoint {
         (centrifuge.enabled && is_on).then_some(endpoint)
     }
 
-    /// The name of the endpoint's spans. All WebSocket endpoints share one name.
+    /// Returns the name of the endpoint's spans. All WebSocket endpoints have the same name.
     fn span_name(self) -> &'static str {
         match self {
             Self::Native | Self::Centrifuge => "GET /ws",
@@ -118,7 +119,7 @@ impl Upgrades {
         }
     }
 
-    /// The receiver of commands that other nodes send to sessions of this node.
+    /// Returns the receiver of commands that other nodes relay to sessions of this node.
     pub(crate) fn relay_receiver(&self) -> RelayReceiver {
         let emulated = Arc::clone(&self.emulated);
         RelayReceiver::new(move |message| emulated.take_relayed(&message))
@@ -158,7 +159,7 @@ impl Upgrades {
         response
     }
 
-    /// Turns the connection of a request into a session, or refuses it.
+    /// Opens a session on the connection of a request, or refuses the request.
     async fn open_session(
         &self,
         request: Request<Incoming>,
@@ -228,7 +229,7 @@ impl Upgrades {
                 opening,
                 guards: guards(connection, accepted),
                 address,
-                // The span ends when the session is open.
+                // The span ends when `Upgrade::session` has created the session.
                 span,
                 stream: None,
             },
@@ -237,8 +238,7 @@ impl Upgrades {
         Ok(response.map(|_| Full::new(Bytes::new())))
     }
 
-    /// Refuses all requests while the node leaves service, and requests above the rate of
-    /// handshakes.
+    /// Refuses a request if the node is draining, or if the rate of handshakes is exceeded.
     fn check_service(&self, limits: &LimitsConfig) -> Result<(), UpgradeRefusal> {
         if self.context.node.is_refusing() {
             let problem = Problem::unavailable("the node is leaving service, connect again");
@@ -254,8 +254,8 @@ impl Upgrades {
         Ok(())
     }
 
-    /// Checks the origin of a request and takes a permit for its connection. Then returns the token
-    /// of the request's credential, or the credential's fault.
+    /// Checks the origin of a request and takes a permit for its connection. Returns the permit,
+    /// and the token of the request's credential or the credential's fault.
     async fn claim(
         &self,
         settings: &Snapshot,
@@ -264,14 +264,15 @@ impl Upgrades {
         span: &UpgradeSpan<'_>,
     ) -> Result<(Connection, Result<Option<String>, AuthError>), UpgradeRefusal> {
         credential::check_origin(settings, offer, credential.as_ref())?;
-        // The permit comes before the ticket, so that a full node does not use up a ticket.
+        // The permit is taken before the ticket is redeemed, so that a full node does not use up
+        // the ticket.
         let connection = self.place(&settings.sessions.limits)?;
         let origin = offer.origin.as_deref();
         let token = self.token(settings, credential, origin, span).await?;
         Ok((connection, token))
     }
 
-    /// A permit for the connection.
+    /// Takes a permit for the connection.
     fn place(&self, limits: &LimitsConfig) -> Result<Connection, UpgradeRefusal> {
         self.permits.connection(limits).map_err(|full| {
             let detail = "the node has reached its maximum number of connections";
@@ -280,7 +281,8 @@ impl Upgrades {
         })
     }
 
-    /// The token of a request's credential, or the fault of the credential.
+    /// Returns the token of a request's credential, or the fault of the credential. A ticket is
+    /// redeemed for its token.
     async fn token(
         &self,
         settings: &Snapshot,
@@ -300,7 +302,7 @@ impl Upgrades {
         })
     }
 
-    /// Counts a session that begins, and lets the session take over the connection.
+    /// Counts the upgrade, and lets the session take over the connection after the request.
     fn take_over(&self, upgrade: Upgrade, accepted: &Accepted) {
         let metrics = &self.metrics;
         let name = self.context.node.hub().wires().get(upgrade.wire).name();
@@ -311,9 +313,9 @@ impl Upgrades {
         accepted.take_over(upgrade);
     }
 
-    /// Chooses the protocol to speak and the subprotocol to answer with. A client that offers no
-    /// subprotocol gets the default protocol. A client that offers only unknown subprotocols, or
-    /// only a token, is refused.
+    /// Chooses the protocol of the session, and the subprotocol for the answer. If the client
+    /// offers no subprotocol, it gets the default protocol. If it offers only unknown subprotocols,
+    /// or only a token, it is refused.
     fn negotiate(
         &self,
         offer: &Handshake,
@@ -342,8 +344,9 @@ impl Upgrades {
         Ok((id, Some(wires.get(id).subprotocol())))
     }
 
-    /// The token of a ticket. A fault of the ticket is reported as a fault of the token, unless a
-    /// page of another origin uses the ticket.
+    /// Redeems a ticket for its token. A ticket that is not found counts as a fault of the token.
+    /// If the ticket was issued for another origin, or if the backend fails, the request is
+    /// refused.
     async fn redeem(
         &self,
         settings: &Snapshot,
@@ -374,8 +377,8 @@ impl Upgrades {
         }
     }
 
-    /// Decides how the session opens: by the request's token, by a token that the client still has
-    /// to send, or with a refusal.
+    /// Decides how the session opens: the session is admitted by the request's token, awaits a
+    /// token from the client, or tells the client the reason of its refusal.
     async fn open(
         &self,
         settings: &Snapshot,
@@ -386,7 +389,8 @@ impl Upgrades {
     ) -> Result<Opening, UpgradeRefusal> {
         let takes_message = settings.auth.accepts(Source::Message);
         let rules = self.context.node.hub().wires().get(wire).rules();
-        // A command opens the session later. The token of the request is stored until then.
+        // In this protocol, a command of the client opens the session. The token of the request is
+        // stored until this command arrives.
         if rules.opens_by_command {
             return Ok(Opening::Awaiting(Credentials {
                 of_request: token.transpose(),
@@ -425,7 +429,8 @@ impl Upgrades {
     }
 }
 
-/// The permits that a session holds.
+/// Returns the permits of a session: one that it holds until it ends, and one that it holds until
+/// it authenticates.
 fn guards(connection: Connection, accepted: &Accepted) -> Guards {
     Guards {
         connection: Box::new(connection),
@@ -433,8 +438,8 @@ fn guards(connection: Connection, accepted: &Accepted) -> Guards {
     }
 }
 
-/// The refusal of a request for a protocol that was switched on after the node's start. The node
-/// does not speak the protocol before a restart.
+/// Returns the refusal of a request for a protocol that was enabled by a reload. The node supports
+/// the protocol only after a restart.
 fn not_spoken() -> UpgradeRefusal {
     let problem = Problem::unavailable("the node supports this protocol only after a restart");
     UpgradeRefusal::new(RejectReason::Unavailable, problem)

@@ -11,17 +11,17 @@ use crate::endpoint;
 use crate::log::parse_level;
 use crate::standard::Standard;
 
-/// Logs and traces.
+/// The settings of logs and traces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {
-    /// The form of a log line on standard error: `json`, one object a line, or `text`, for people,
-    /// in colour if standard error is a terminal. Default `json`. Takes effect at start.
+    /// The form of log lines on standard error. `json`: one object a line. `text`: for people, in
+    /// colour if standard error is a terminal. Default `json`. Takes effect at start.
     pub log_format: LogFormat,
-    /// The least severe level to log: `error`, `warn`, `info`, `debug` or `trace`, optionally by
-    /// module: `info,curfew_session=debug`. `debug` and `trace` apply to Curfew's own lines, and
-    /// libraries stay at `info`. To include the lines of libraries, name a library
-    /// (`debug,h2=debug`) or all (`debug,*=debug`). Default `info`. Takes effect on reload.
+    /// The least severe level to log: `error`, `warn`, `info`, `debug` or `trace`, and optionally
+    /// another level for a module, as in `info,curfew_session=debug`. `debug` and `trace` apply to
+    /// Curfew's own lines, and libraries stay at `info`. To include the lines of libraries, name a
+    /// library (`debug,h2=debug`) or all (`debug,*=debug`). Default `info`. Takes effect on reload.
     pub log_level: String,
     /// The URL, with port, of the OTLP/gRPC collector for traces, for example `http://jaeger:4317`
     /// (4318 is OTLP over HTTP, which is not supported). TLS is not supported: reach a distant
@@ -34,7 +34,7 @@ pub struct TelemetryConfig {
     /// a second, 10 of them per client (address and user). Default 0.01. Takes effect at start.
     pub trace_sample_ratio: f64,
     /// Joins the trace of a client's `traceparent` and obeys its flag, for up to 10 traces a
-    /// second; `tracestate` is passed on. Default `false`: a span recorded by the node's own ratio
+    /// second. `tracestate` is passed on. Default `false`: a span recorded by the node's own ratio
     /// links to the client's trace. Takes effect at start.
     pub trust_client_traces: bool,
     /// Adds users' ids and channels' names to spans, and the user to the log line of a revocation
@@ -46,12 +46,13 @@ pub struct TelemetryConfig {
     /// `curfew connect --trace-url` turns into a link. Default: absent, only the id is shown. Takes
     /// effect at start.
     pub trace_url: Option<String>,
-    /// The values of OpenTelemetry's standard variables that no setting covers. Not a setting.
+    /// The values of OpenTelemetry's standard variables that no setting covers. This field is not a
+    /// setting.
     #[serde(skip)]
     pub standard: Standard,
 }
 
-/// Placeholder for the trace's id in `telemetry.trace_url`.
+/// The placeholder for a trace's id in `telemetry.trace_url`.
 const TRACE_ID: &str = "{trace_id}";
 
 /// The form of a log line.
@@ -61,7 +62,7 @@ pub enum LogFormat {
     /// One JSON object a line.
     #[default]
     Json,
-    /// Text for people.
+    /// One line of text for people.
     Text,
 }
 
@@ -81,13 +82,13 @@ impl Default for TelemetryConfig {
 }
 
 impl TelemetryConfig {
-    /// Returns the collector's address; `None` if no spans are recorded.
+    /// Returns the address of the collector; `None` if no spans are exported.
     pub(crate) fn traces_to(&self) -> Option<&str> {
         let endpoint = self.otlp_endpoint.as_deref();
         endpoint.filter(|_| !self.standard.disabled)
     }
 
-    /// Reports problems of the values, and warns of values that are probably mistakes.
+    /// Reports invalid values, and warns about values that are probably mistakes.
     pub fn check(&self, problems: &mut Problems) {
         if let Err(error) = parse_level(&self.log_level) {
             problems.report(
@@ -113,17 +114,17 @@ impl TelemetryConfig {
     }
 }
 
-/// The URL of the pages of traces, with `{trace_id}` in it.
+/// The URL of a trace's page, with the placeholder `{trace_id}` for the trace's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TracePages(String);
 
-/// Error for a URL that [`TracePages`] cannot use.
+/// The error for a text that is not a URL for [`TracePages`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be a URL with {{trace_id}} in it, such as https://jaeger.example/trace/{{trace_id}}")]
 pub struct NoTracePages;
 
 impl TracePages {
-    /// Returns the URL of the page of this trace.
+    /// Returns the URL of the page of `trace`.
     pub fn of(&self, trace: impl fmt::Display) -> String {
         self.0.replace(TRACE_ID, &trace.to_string())
     }
@@ -132,8 +133,8 @@ impl TracePages {
 impl FromStr for TracePages {
     type Err = NoTracePages;
 
-    /// Accepts a URL with `http://` or `https://`, a host and `{trace_id}`, and without blanks and
-    /// quotes.
+    /// Accepts a URL that has `http://` or `https://`, a host and `{trace_id}`, and that contains
+    /// no spaces, quotation marks or other braces.
     fn from_str(url: &str) -> Result<Self, NoTracePages> {
         let rest = url
             .strip_prefix("https://")

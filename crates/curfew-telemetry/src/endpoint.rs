@@ -1,4 +1,4 @@
-//! The address of a collector, `http://host:port`, and its checks.
+//! Checks the address of a collector, which has the form `http://host:port`.
 
 use std::net::Ipv6Addr;
 
@@ -11,9 +11,9 @@ pub(crate) const HTTP_PORT: u16 = 4318;
 /// The only supported scheme.
 const SCHEME: &str = "http://";
 
-/// Checks that `endpoint` is a usable address of a collector for OTLP over gRPC without TLS, and
-/// returns its port. The error states the right form. It does not quote `endpoint`, which may
-/// contain a password.
+/// Checks that `endpoint` is a usable address of a collector for OTLP over gRPC without TLS.
+/// Returns the port. The error says which form is required, and does not quote `endpoint`, which
+/// may contain a password.
 pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     let Some(rest) = strip_scheme(endpoint) else {
         return Err(match endpoint.split_once("://") {
@@ -64,8 +64,7 @@ pub(crate) fn check(endpoint: &str) -> Result<u16, String> {
     Ok(number)
 }
 
-/// Returns a hint about `port`, for the log line about a server that does not answer like a
-/// collector.
+/// Returns a hint for the operator: the server at `port` may not be a collector for OTLP over gRPC.
 pub(crate) fn doubt(port: u16) -> String {
     match port {
         HTTP_PORT => format!(
@@ -77,7 +76,7 @@ pub(crate) fn doubt(port: u16) -> String {
     }
 }
 
-/// Removes the scheme, in upper or lower case.
+/// Removes `http://`, in upper or lower case; `None` if `endpoint` begins otherwise.
 fn strip_scheme(endpoint: &str) -> Option<&str> {
     let (scheme, rest) = endpoint.split_at_checked(SCHEME.len())?;
     scheme.eq_ignore_ascii_case(SCHEME).then_some(rest)

@@ -1,4 +1,5 @@
-//! The log on standard error, one line per event. The same subscriber records traces.
+//! The log on standard error, with one line per event. The subscriber of the log also records the
+//! spans of traces.
 
 mod escape;
 mod format;
@@ -20,31 +21,32 @@ use format::Lines;
 
 pub(crate) use format::TRACED;
 
-/// Reason why logging could not start.
+/// The reason why the log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// `telemetry.log_level` is not a level.
+    /// `telemetry.log_level` is not a log level.
     #[error("set the log level")]
     Level(#[from] LevelError),
-    /// The process already has a subscriber.
+    /// The process already has a subscriber of `tracing`.
     #[error("install the log")]
     Installed(#[from] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Reason why a text is not a log level.
+/// The reason why the log level could not be set.
 #[derive(Debug, thiserror::Error)]
 pub enum LevelError {
     /// The text is empty.
     #[error("the log level is empty")]
     Empty,
-    /// The text is a single word, but not a level. The filter would take such a word for a module,
-    /// and log every line of that module.
+    /// A word without a module is not a level, or the word after `*=` is not. The filter of
+    /// `tracing` would take a single word for the name of a module, and log every line of that
+    /// module.
     #[error("{0:?} is not a log level")]
     Unknown(String),
-    /// A directive is neither a level nor `module=level`.
+    /// The filter of `tracing` cannot parse the text.
     #[error("the log level cannot be read")]
     Unreadable(#[source] ParseError),
-    /// The log no longer runs.
+    /// The subscriber of the log no longer exists.
     #[error("the log is not running")]
     Gone(#[source] reload::Error),
 }
@@ -53,19 +55,19 @@ pub enum LevelError {
 #[derive(Clone)]
 pub struct LogLevel(Arc<dyn Fn(EnvFilter) -> Result<(), reload::Error> + Send + Sync>);
 
-/// Handles that [`init`] returns.
+/// The handles that [`init`] returns.
 #[derive(Debug, Clone)]
 pub struct Installed {
     /// Changes the level of the log.
     pub log_level: LogLevel,
-    /// The path of recorded spans to the export queue. Spans that end before
-    /// [`Registry::start`](crate::Registry::start) are not exported.
+    /// The path of recorded spans to the export queue. [`Registry::start`](crate::Registry::start)
+    /// creates this queue. Spans that end before the queue exists are not exported.
     pub spans: Spans,
 }
 
-/// Starts the process's log on standard error, in the form and with the level of `config`. Also
-/// starts the recording of spans if `config` has a collector. Call this function once, before
-/// anything logs.
+/// Starts the log of the process on standard error, in the form and with the level of `config`. If
+/// `config` names a collector, also starts the recording of spans. Call this function once, before
+/// the process logs anything.
 pub fn init(config: &TelemetryConfig) -> Result<Installed, InitError> {
     let ansi = config.log_format == LogFormat::Text && io::stderr().is_terminal();
     let (subscriber, installed) = subscriber(config, ansi, io::stderr)?;
@@ -73,26 +75,27 @@ pub fn init(config: &TelemetryConfig) -> Result<Installed, InitError> {
     Ok(installed)
 }
 
-/// Prefix of the targets of Curfew's own log lines.
+/// The prefix of the targets of Curfew's own log lines.
 const OURS: &str = "curfew";
 
-/// Name in a directive that stands for every module of other crates.
+/// The module name in a directive that stands for all modules of other crates.
 const OTHERS: &str = "*";
 
-/// Parses directives such as `info,curfew_hub=debug`. A bare `debug` or `trace` applies only to
-/// Curfew's own lines, because libraries log every frame and would hide Curfew's lines. `*=debug`
-/// applies to libraries.
+/// Parses a list of directives such as `info,curfew_hub=debug`. The directive `debug` or `trace`
+/// applies only to Curfew's own lines, because libraries log every frame at these levels and would
+/// hide Curfew's lines. A directive such as `*=debug` applies to libraries.
 pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
     if directives.trim().is_empty() {
         return Err(LevelError::Empty);
     }
-    // A directive for spans has its fields in brackets, which may contain commas.
+    // A directive with brackets selects spans by their fields. Its brackets may contain commas, so
+    // the text is not split at commas.
     let directives = match directives.contains('[') {
         true => directives.to_owned(),
         false => separate(directives)?,
     };
-    // A module without a directive logs only errors. Regular expressions are off, so that the
-    // operator's text is never matched as a pattern against field values.
+    // A module for which there is no directive logs only errors. Regular expressions are turned
+    // off, so that field values in directives are compared as plain text.
     EnvFilter::builder()
         .with_regex(false)
         .with_default_directive(LevelFilter::ERROR.into())
@@ -100,8 +103,8 @@ pub(crate) fn parse_level(directives: &str) -> Result<EnvFilter, LevelError> {
         .map_err(LevelError::Unreadable)
 }
 
-/// Splits a bare level into a directive for Curfew's own lines and a directive for the lines of
-/// libraries.
+/// Replaces a level without a module by two directives: one for Curfew's own lines, and one for the
+/// lines of libraries.
 fn separate(directives: &str) -> Result<String, LevelError> {
     let unknown = |word: &str| LevelError::Unknown(word.to_owned());
     let (mut alone, mut others, mut named) = (None, None, Vec::new());
@@ -140,8 +143,8 @@ where
         .event_format(lines)
         .fmt_fields(lines)
         .with_ansi(ansi)
-        // The option is off, because reporting a failed write panics, and a log that cannot be
-        // written must not end the process.
+        // With this option on, a failed write to the log would panic. A log that cannot be written
+        // must not end the process.
         .log_internal_errors(false)
         .with_writer(writer)
         .with_filter(filter);
@@ -153,8 +156,8 @@ where
 }
 
 impl LogLevel {
-    /// Sets the level to `directives`, see [`TelemetryConfig::log_level`]. An error changes
-    /// nothing.
+    /// Sets the level to `directives`, which have the form of [`TelemetryConfig::log_level`]. On an
+    /// error, the level stays unchanged.
     pub fn set_level(&self, directives: &str) -> Result<(), LevelError> {
         (self.0)(parse_level(directives)?).map_err(LevelError::Gone)
     }

@@ -1,5 +1,5 @@
-//! Metrics. The crates that count something declare its metrics. This module has the types and the
-//! registry.
+//! The types of metrics, and their registry. Each crate declares its own metrics with
+//! [`metrics!`](crate::metrics!).
 
 mod declare;
 mod exemplar;

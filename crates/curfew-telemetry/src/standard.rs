@@ -1,9 +1,9 @@
-//! OpenTelemetry's standard environment variables: their meaning, and which of them are accepted or
-//! refused.
+//! Reads OpenTelemetry's standard environment variables. Each variable is accepted, refused or
+//! reported as unsupported.
 //!
-//! A Curfew setting takes precedence over these variables if it is set in the file, by a variable
-//! `CURFEW__…` or by `--set`. A variable that would have no effect is refused by name, so that none
-//! is ignored silently.
+//! A Curfew setting takes precedence over these variables if it is set in the configuration file,
+//! by a variable `CURFEW__…` or by `--set`. No variable is ignored silently: a variable without
+//! effect is either refused or causes a warning that names it.
 
 mod table;
 
@@ -13,10 +13,10 @@ use std::time::Duration;
 
 pub use table::{VARIABLES, Variable};
 
-/// Prefix of standard variables.
+/// The prefix of the names of standard variables.
 const PREFIX: &str = "OTEL_";
 
-/// Values of standard variables that no setting of Curfew covers.
+/// The values of standard variables that no setting of Curfew covers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Standard {
     pub(crate) disabled: bool,
@@ -29,27 +29,28 @@ pub struct Standard {
     pub(crate) batch: Option<usize>,
 }
 
-/// A setting that a variable provides.
+/// A setting whose value comes from a standard variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenSetting {
     /// The variable's name.
     pub variable: &'static str,
-    /// The key below `telemetry`.
+    /// The name of the setting within `[telemetry]`.
     pub key: &'static str,
-    /// The value, as text.
+    /// The value as text.
     pub value: String,
 }
 
-/// The standard variables read from an environment.
+/// The standard variables of an environment, after they have been read and checked.
 #[derive(Debug, Default)]
 pub struct StandardVariables {
-    /// Values that no setting covers.
+    /// The values that no setting covers.
     pub standard: Standard,
-    /// Values that settings cover. If several values have the same key, the last one counts.
+    /// The values that settings cover. If several entries have the same key, the last entry counts.
     pub settings: Vec<GivenSetting>,
-    /// Refused variables: name and reason. The value is never included, because it may be secret.
+    /// The name of each refused variable, and the reason. The reason never contains the value,
+    /// because it may be secret.
     pub problems: Vec<(String, String)>,
-    /// Accepted variables without full effect: name and the part without effect.
+    /// The name of each variable that has no effect, or not the full effect, and an explanation.
     pub warnings: Vec<(String, String)>,
     taken: Vec<&'static str>,
     sampler: Option<Sampler>,
@@ -64,7 +65,8 @@ enum Sampler {
 }
 
 impl StandardVariables {
-    /// Reads the standard variables in `environment`. An empty value counts as absent.
+    /// Reads the standard variables in `environment`. A variable with an empty value counts as
+    /// absent.
     pub fn from(environment: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let given: BTreeMap<String, OsString> = environment
             .into_iter()
@@ -72,8 +74,9 @@ impl StandardVariables {
             .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty())
             .collect();
         let mut read = Self::default();
-        // Variables are read in the order of the table, in which variables for all signals come
-        // first. Variables for traces thereby override them.
+        // Variables are read in the order of the table, which lists variables for traces after
+        // variables for all signals. A variable for traces therefore replaces the value of the
+        // variable for all signals.
         for variable in VARIABLES {
             let Some(value) = given.get(variable.name) else {
                 continue;
@@ -100,7 +103,8 @@ impl StandardVariables {
         read
     }
 
-    /// Warns of variables about export if no traces are exported.
+    /// Adds a warning for each accepted variable, because no collector is configured. Adds none if
+    /// the variables turn tracing off.
     pub fn warn_of_no_endpoint(&mut self) {
         let idle = self.taken.iter().filter(|_| !self.standard.disabled);
         self.warnings.extend(idle.map(|name| {
@@ -109,7 +113,8 @@ impl StandardVariables {
         }));
     }
 
-    /// Combines the sampler and its argument into one setting.
+    /// Combines the variables of the sampler and its argument into the setting
+    /// `trace_sample_ratio`.
     fn sample(&mut self) {
         let sampler = table::SAMPLER;
         let ratio = match (self.sampler, self.sampler_arg.take()) {
@@ -152,7 +157,7 @@ impl StandardVariables {
 }
 
 impl Standard {
-    /// Capacity of the export queue, in spans.
+    /// Returns the capacity of the export queue, in spans.
     pub(crate) fn queue(&self) -> usize {
         self.queue.unwrap_or(crate::trace::QUEUE)
     }

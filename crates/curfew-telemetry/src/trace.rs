@@ -1,10 +1,8 @@
-//! Spans: the decision which spans are recorded, the traces that spans join, and the path of spans
-//! to a collector.
+//! Decides which spans are recorded and which traces they join, and exports spans to a collector.
 //!
-//! The decision to record is made before the span exists, and a span that is not recorded is a null
-//! pointer. A recorded span is a span of the crate `tracing`, which `tracing-opentelemetry`
-//! converts to OpenTelemetry. The spans that are dropped before they reach the collector are
-//! counted.
+//! The decision is made before the span exists, and a span that is not recorded is a null pointer.
+//! A recorded span is a span of the crate `tracing`. The crate `tracing-opentelemetry` converts it
+//! to OpenTelemetry. A span that cannot be exported is dropped and counted.
 
 mod budget;
 mod export;
@@ -36,46 +34,48 @@ use budget::{Budget, Budgets, UNASKED_OF_ONE_PER_SECOND, UNASKED_PER_SECOND};
 use export::{Counted, Export};
 use layer::Queue;
 
-/// Capacity of the export queue, in spans. Spans that do not fit are dropped and counted.
+/// The default capacity of the export queue, in spans. Spans that do not fit are dropped and
+/// counted.
 pub(crate) const QUEUE: usize = 4096;
 
-/// Maximum number of traces per second that trusted clients may have recorded.
+/// Maximum number of traces per second that are recorded because a trusted client's `traceparent`
+/// requests it.
 const CLIENT_TRACES_PER_SECOND: u32 = 10;
 
-/// A span's name: the operation, never its user or channel.
+/// A span's name. It names an operation, and never a user or a channel.
 pub(crate) type Name = Cow<'static, str>;
 
-/// The trace that a request names as its own.
+/// The trace that a request states as its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The request states no trace.
     Unknown,
-    /// A client states the trace. Spans link to it, or join it if `telemetry.trust_client_traces`
-    /// is set.
+    /// A client states the trace. The span of the request links to the trace or, if
+    /// `telemetry.trust_client_traces` is set, joins it.
     Client(TraceContext),
-    /// A holder of the admin key states the trace. Spans join it, and are recorded if its flag is
-    /// set.
+    /// A caller with an admin key states the trace. The span of the request joins the trace, and is
+    /// recorded if the flag of the trace is set.
     Operator(TraceContext),
 }
 
 impl Origin {
-    /// The origin for a client's `traceparent`.
+    /// Returns the origin of a client's request.
     pub fn client(traceparent: Option<TraceContext>) -> Self {
         traceparent.map_or(Self::Unknown, Self::Client)
     }
 
-    /// The origin for a `traceparent` of a holder of the admin key.
+    /// Returns the origin of a request by a caller with an admin key.
     pub fn operator(traceparent: Option<TraceContext>) -> Self {
         traceparent.map_or(Self::Unknown, Self::Operator)
     }
 }
 
-/// Begins spans. Without `telemetry.otlp_endpoint` the tracer is off, and every span is empty.
+/// Begins spans. Without `telemetry.otlp_endpoint` the tracer is off, and no span is recorded.
 /// Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Tracer(Option<Arc<Recorder>>);
 
-/// State of a tracer that is on.
+/// The state of a tracer that is on.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     ratio: f64,
@@ -92,8 +92,8 @@ impl Tracer {
     /// A tracer that records nothing.
     pub(crate) const OFF: Self = Self(None);
 
-    /// Starts the export of the spans that arrive through `spans`, if `config` has a collector.
-    /// `instance` is the node's id in the exported spans.
+    /// If `config` names a collector, starts the export of the spans that arrive through `spans`.
+    /// Otherwise returns [`Tracer::OFF`]. `instance` is the node's id in the exported spans.
     pub(crate) fn start(
         config: &TelemetryConfig,
         spans: &Spans,
@@ -156,15 +156,16 @@ impl Tracer {
         self.0.as_ref().is_some_and(|recorder| recorder.user_ids)
     }
 
-    /// Adds the user's id to a span, if spans may contain it.
+    /// Adds the user's id to a span, if spans may contain users' ids.
     pub fn name_user(&self, span: &mut Span, user: &str) {
         if span.is_recorded() && self.names_users() {
             span.set("user.id", user.to_owned());
         }
     }
 
-    /// Begins the span of a request, if the flag of its parent or the configured ratio selects the
-    /// span.
+    /// Begins the span of a request. A span that joins the trace of `origin` is recorded if the
+    /// flag of that trace is set. For trusted clients, this is limited to 10 traces a second. For
+    /// any other span, the configured ratio decides.
     pub fn request(&self, name: impl Into<Name>, origin: Origin) -> Span {
         let Some(recorder) = &self.0 else {
             return Span::NONE;
@@ -176,7 +177,7 @@ impl Tracer {
         }
     }
 
-    /// Begins a span that is always recorded.
+    /// Begins the span of a request. It is always recorded if the tracer is on.
     pub fn always(&self, name: impl Into<Name>, origin: Origin) -> Span {
         match &self.0 {
             Some(recorder) => recorder.begin_request(name, origin),
@@ -184,9 +185,10 @@ impl Tracer {
         }
     }
 
-    /// Returns the span of a request that began at `started`. The request was refused or, if
-    /// `is_ours`, failed through a fault of the node. The span is recorded regardless of the ratio,
-    /// up to 100 spans of each kind a second and 10 of them per client.
+    /// Returns the span of a request that began at `started` and that was refused or has failed.
+    /// `is_ours` is true if it failed through a fault of the node. The span is recorded even if the
+    /// request was not sampled, up to 100 refusals and 100 failures a second, and at most 10 of
+    /// each for one client.
     pub fn fault(
         &self,
         is_ours: bool,
@@ -204,9 +206,10 @@ impl Tracer {
         })
     }
 
-    /// Returns the span of a session's end, which began at `started`. The span is always recorded
-    /// if the session's `upgrade` span was recorded. Otherwise the span has the same limits as the
-    /// span of a refusal.
+    /// Returns the span of a session's end. `started` is the time at which the end began, and
+    /// `upgrade` is the span of the session's upgrade if it was recorded. With `upgrade`, the span
+    /// is always recorded. Otherwise it is recorded up to 100 ends of sessions a second, and at
+    /// most 10 for one client.
     pub fn session_end(
         &self,
         name: &'static str,
@@ -241,8 +244,8 @@ impl Tracer {
         }
     }
 
-    /// Returns the recorded span in which the caller runs, to add attributes. The span ends only
-    /// when both its creator and this handle have dropped it.
+    /// Returns the recorded span in which the caller runs, so that the caller can add attributes.
+    /// The span ends only when its creator has dropped it and the returned handle is dropped too.
     pub fn here(&self) -> Span {
         match &self.0 {
             Some(recorder) => Span::of(recorder, tracing::Span::current()),
@@ -250,15 +253,16 @@ impl Tracer {
         }
     }
 
-    /// Assigns the recorded span in which the caller runs to this session. Each child that begins
-    /// later is assigned too.
+    /// Assigns the recorded span in which the caller runs to `session`. Each child of the span that
+    /// begins later is assigned too.
     pub fn of_session(&self, session: SessionId) {
         if self.is_on() {
             span::mark(&tracing::Span::current(), session);
         }
     }
 
-    /// Begins a child of the recorded span in which the caller runs, see [`Span::scope`].
+    /// Begins a child of the recorded span in which the caller runs (see [`Span::scope`]). If the
+    /// caller runs in no recorded span, the child is not recorded.
     pub fn within(&self, name: &'static str, kind: SpanKind) -> Span {
         let Some(recorder) = &self.0 else {
             return Span::NONE;
@@ -270,19 +274,21 @@ impl Tracer {
         }
     }
 
-    /// Returns the trace of the recorded span in which the caller runs, see [`Span::scope`].
+    /// Returns the trace of the recorded span in which the caller runs (see [`Span::scope`]).
     pub fn current(&self) -> Option<TraceId> {
         self.0.as_ref()?;
         Some(span::context_of(&tracing::Span::current())?.trace())
     }
 
-    /// Returns the URL of the trace's page; `None` without `telemetry.trace_url`.
+    /// Returns the URL of the page of `trace`; `None` if the tracer is off or `telemetry.trace_url`
+    /// is not set.
     pub fn link(&self, trace: TraceId) -> Option<String> {
         let pages = self.0.as_ref()?.pages.as_ref()?;
         Some(pages.of(trace))
     }
 
-    /// Begins a child of a recorded span of this or another node.
+    /// Begins a child of `parent`, which is a span of this node or of another node. The child is
+    /// recorded if the parent is.
     pub fn child(&self, name: impl Into<Name>, kind: SpanKind, parent: &TraceContext) -> Span {
         match &self.0 {
             Some(recorder) if parent.is_sampled() => {
@@ -292,10 +298,10 @@ impl Tracer {
         }
     }
 
-    /// Begins the span of a revocation that takes effect on this node. If the span of the call that
-    /// wrote the revocation was recorded, it is the parent. The span is always recorded if the
-    /// revocation closed a session. If it closed none (`is_vain`), the span counts against a limit
-    /// of 100 spans a second.
+    /// Begins the span of a revocation that takes effect on this node. `call` is the span of the
+    /// call that wrote the revocation, if it was recorded, and becomes the parent. `is_vain` is
+    /// true if the revocation closed no session. At most 100 spans of such revocations are recorded
+    /// a second. The span of a revocation that closed a session is always recorded.
     pub fn revocation(
         &self,
         name: &'static str,
@@ -312,7 +318,7 @@ impl Tracer {
         }
     }
 
-    /// Begins a span without a parent, which is always recorded.
+    /// Begins a span without a parent. It is always recorded if the tracer is on.
     pub fn root(&self, name: &'static str, kind: SpanKind) -> Span {
         match &self.0 {
             Some(recorder) => Span::begin(recorder, name.into(), kind, None),
@@ -320,7 +326,7 @@ impl Tracer {
         }
     }
 
-    /// Exports the waiting spans. Gives up after `patience`.
+    /// Exports the spans in the queue, and ends the export. Gives up after `patience`.
     pub async fn shutdown(&self, patience: Duration) {
         let Some(recorder) = &self.0 else { return };
         recorder.stop.notify_one();

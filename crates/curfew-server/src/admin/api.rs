@@ -1,5 +1,5 @@
-//! The table of the admin API's operations. Calls are routed by this table, and the OpenAPI
-//! description is generated from it.
+//! The table of the admin API's operations. The table routes calls to their handlers, and the
+//! OpenAPI description is generated from the table.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ use crate::http::{Problem, Response};
 pub(super) enum Access {
     /// Anyone who reaches the listener.
     Open,
-    /// Callers whose key has this power.
+    /// Callers with a key that has this power.
     Key(Power),
 }
 
@@ -37,7 +37,7 @@ pub(super) enum Access {
 pub(super) struct Caller(Arc<AdminKey>);
 
 impl Caller {
-    /// Returns the caller with `key`. Fails with status 403 unless the key has this power.
+    /// Returns the caller with `key`. Fails with status 403 unless the key has `power`.
     pub(super) fn with(key: Arc<AdminKey>, power: Power) -> Result<Self, Problem> {
         if key.may(power) {
             return Ok(Self(key));
@@ -62,17 +62,18 @@ fn forbidden(detail: String) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden", detail)
 }
 
-/// A request that has been split into its parts.
+/// A request to the admin API, split into its parts.
 #[derive(Debug)]
 pub(super) struct Call {
-    /// The settings that apply to the whole request.
+    /// The settings at the beginning of the request. They apply to the whole request, even if a
+    /// reload changes the settings meanwhile.
     pub(super) settings: Snapshot,
     pub(super) params: HashMap<&'static str, String>,
     pub(super) query: String,
     pub(super) body: Bytes,
-    /// The caller; `None` for an operation that is open to all.
+    /// The caller; `None` if the operation needs no key ([`Access::Open`]).
     caller: Option<Caller>,
-    /// The call's span, if it is recorded.
+    /// The trace context of the call's span, if the span is recorded.
     pub(super) trace: Option<Box<TraceContext>>,
 }
 
@@ -95,18 +96,18 @@ impl Call {
         }
     }
 
-    /// The name of the caller's key, for the log.
+    /// The name of the caller's key; empty if the operation needs no key.
     pub(super) fn key(&self) -> &str {
         self.caller.as_ref().map_or("", Caller::name)
     }
 
-    /// True if the caller's key may be used for a channel.
+    /// True if the caller's key may be used for `channel`, or if the operation needs no key.
     pub(super) fn may_use(&self, channel: &Channel) -> bool {
         let caller = self.caller.as_ref();
         caller.is_none_or(|Caller(key)| key.may_use(channel))
     }
 
-    /// Fails with status 403 unless the caller's key may be used for a channel.
+    /// Fails with status 403 unless the caller's key may be used for `channel`.
     pub(super) fn check_channel(&self, channel: &Channel) -> Result<(), Problem> {
         match self.may_use(channel) {
             true => Ok(()),
@@ -117,12 +118,14 @@ impl Call {
         }
     }
 
-    /// Returns a parameter of the path. The operation's entry in the table names its parameters.
+    /// Returns the value of the path parameter `name`, such as `id` in `/v1/sessions/{id}`; empty
+    /// if the operation's path has no such parameter.
     pub(super) fn param(&self, name: &str) -> &str {
         self.params.get(name).map_or("", String::as_str)
     }
 
-    /// A parameter of the query, percent-decoded.
+    /// The percent-decoded value of the query parameter `name`; `None` if the query does not have
+    /// it.
     pub(super) fn query(&self, name: &str) -> Result<Option<String>, Problem> {
         let found = self
             .query
@@ -134,7 +137,7 @@ impl Call {
             .transpose()
     }
 
-    /// The body as JSON.
+    /// Parses the body, which must be a JSON object.
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, Problem> {
         let unexpected = |why: &dyn fmt::Display| {
             Problem::bad_request(format!("the body is not as expected: {why}"))
@@ -148,7 +151,7 @@ impl Call {
 type Handling = Pin<Box<dyn Future<Output = Result<Response, Problem>> + Send>>;
 type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 
-/// The future of an answer that is ready at once.
+/// Returns a future that is ready at once with `result`.
 fn now(result: Result<Response, Problem>) -> Handling {
     Box::pin(ready(result))
 }
@@ -159,12 +162,12 @@ pub(super) struct Operation {
     pub(super) path: &'static str,
     pub(super) access: Access,
     pub(super) summary: &'static str,
-    /// The operation publishes: its body may have a `traceparent`, and after a timeout its outcome
-    /// is unknown.
+    /// The operation publishes. Its body may have a `traceparent`, and after a timeout the outcome
+    /// of the publication is unknown.
     pub(super) publishes: bool,
     /// The operation's span is recorded regardless of the sampling ratio.
     pub(super) always_traced: bool,
-    /// Query parameters: name and meaning.
+    /// The name and the meaning of each query parameter.
     pub(super) query: &'static [(&'static str, &'static str)],
     pub(super) request: Option<SchemaOf>,
     pub(super) response: Option<SchemaOf>,
@@ -198,7 +201,8 @@ impl Operation {
         self.method == *method || self.method == Method::GET && *method == Method::HEAD
     }
 
-    /// True if a call changes something. The answer to such a call names its trace.
+    /// True if a call of this operation changes something. The JSON of the answer then names the
+    /// call's trace, if its span is recorded.
     pub(super) fn changes(&self) -> bool {
         self.method != Method::GET
     }
@@ -236,7 +240,7 @@ impl Operation {
     }
 }
 
-/// Every operation, in the order of the documentation.
+/// Every operation, in the order in which the documentation lists them.
 #[rustfmt::skip]
 pub(super) fn operations() -> Vec<Operation> {
     use Access::{Key, Open};
@@ -287,11 +291,12 @@ pub(super) fn operations() -> Vec<Operation> {
 pub(super) enum NotFound {
     /// No operation has this path.
     Path,
-    /// The path has operations, but only for the listed methods.
+    /// The path has operations, but only for these methods. The text is a value of the header
+    /// `Allow`.
     Method(String),
 }
 
-/// Finds operations.
+/// Finds the operation for a request.
 pub(super) struct Api {
     routes: matchit::Router<Vec<Operation>>,
 }
@@ -320,8 +325,8 @@ impl Api {
         Self { routes }
     }
 
-    /// Finds the operation for a method and a path. Also returns the path's parameters,
-    /// percent-decoded.
+    /// Finds the operation for a method and a path. Also returns the percent-decoded values of the
+    /// path's parameters by name.
     pub(super) fn find(
         &self,
         method: &Method,
@@ -366,7 +371,7 @@ mod tests {
         let api = Api::new();
         let (operation, params) = api
             .find(&Method::DELETE, "/v1/revocations/user/a%20b%2Fc%C3%A9")
-            .unwrap_or_else(|_| panic!("not found"));
+            .unwrap_or_else(|_| panic!("no operation was found"));
         assert_eq!(operation.path, "/v1/revocations/{kind}/{value}");
         assert_eq!(
             (params["kind"].as_str(), params["value"].as_str()),

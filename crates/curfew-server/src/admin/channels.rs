@@ -46,13 +46,13 @@ pub(super) struct ChannelDetails {
 /// The presence of a channel.
 #[derive(Debug, Serialize, JsonSchema)]
 struct PresenceInfo {
-    /// The sessions, at most 1000.
+    /// The subscribed sessions, at most 1000 of them.
     sessions: Vec<PresentSession>,
-    /// The number of sessions.
+    /// The number of all subscribed sessions.
     count: u64,
-    /// The number of users with such a session.
+    /// The number of different users with a subscribed session.
     users: u64,
-    /// True if the list leaves sessions out.
+    /// True if `sessions` has fewer sessions than `count`.
     truncated: bool,
 }
 
@@ -61,7 +61,8 @@ struct PresenceInfo {
 struct PresentSession {
     session: String,
     user: String,
-    /// The value of the claim `session.info_claim`; absent if the token has none.
+    /// The value of the claim that `session.info_claim` names; absent if the token does not have
+    /// this claim.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<serde_json::Value>")]
     info: Option<Box<RawValue>>,
@@ -111,15 +112,16 @@ pub(super) struct History {
     epoch: String,
     /// The offset of the newest publication.
     offset: u64,
-    /// The publications: oldest first with `since`, otherwise newest first.
+    /// The publications. If the request has `since`, the oldest is first, otherwise the newest.
     publications: Vec<Entry>,
-    /// True if the answer was cut at half of `limits.outbound_bytes`. The next request then
-    /// continues from the last offset in this answer. Absent otherwise.
+    /// True if the last publications were left out, because an answer has at most half of
+    /// `limits.outbound_bytes`. To get them, send a request that starts at the last offset of this
+    /// answer. Absent if no publication was left out.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     truncated: bool,
 }
 
-/// A publication of a history.
+/// One stored publication.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Entry {
     offset: u64,
@@ -163,8 +165,8 @@ pub(super) async fn get(admin: Arc<Admin>, call: Call) -> Result<Response, Probl
             Some(StreamInfo {
                 epoch: page.position.epoch.to_string(),
                 offset,
-                // Offsets have no gaps, so the oldest and the newest offset give the number of
-                // publications.
+                // The stored publications have consecutive offsets, so their number is the
+                // difference of the newest and the oldest offset, plus 1.
                 kept: first.map_or(0, |first| offset + 1 - first.position.offset),
             })
         }
@@ -201,7 +203,7 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     let read = admin.context.node.history(&channel, range, limit, bytes);
     let read = read.await?;
     // A stream may still store binary publications from before its channel's format changed to
-    // JSON. They are left out, because this answer is JSON.
+    // JSON. The answer leaves out the binary publications, because the answer itself is JSON.
     let publications = read.publications.into_iter();
     let publications = publications.filter(|publication| !publication.is_binary);
     let publications = publications.map(entry);
@@ -214,7 +216,7 @@ pub(super) async fn history(admin: Arc<Admin>, call: Call) -> Result<Response, P
     Ok(json(StatusCode::OK, &history))
 }
 
-/// Deletes the publications of a channel's stream. The stream stays at its position.
+/// Deletes the publications of a channel's stream. The position of the stream does not change.
 pub(super) async fn clear(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let channel = call.streamed()?;
     // The position is read before the deletion. If reading fails, the caller gets an error and
@@ -242,7 +244,7 @@ impl Call {
         self.settings.sessions.channels.of(channel)
     }
 
-    /// Fails with the message `detail` unless the channel has a stream.
+    /// Fails with status 409 and the message `detail` unless the channel has a stream.
     pub(super) fn check_stream(
         &self,
         channel: &Channel,
@@ -254,7 +256,8 @@ impl Call {
         }
     }
 
-    /// Fails unless the channel's publications are JSON, the only format of this API.
+    /// Fails with status 409 unless the channel's publications are JSON, the only format of this
+    /// API.
     pub(super) fn check_json(&self, channel: &Channel) -> Result<(), Problem> {
         match self.options(channel).is_binary {
             false => Ok(()),
@@ -267,7 +270,8 @@ impl Call {
         }
     }
 
-    /// Returns the channel that the call names. Fails unless the channel has a stream.
+    /// Returns the channel that the path parameter `name` names. Fails unless the caller's key may
+    /// be used for the channel and the channel has a stream.
     fn streamed(&self) -> Result<Channel, Problem> {
         let channel = named(self)?;
         self.check_stream(&channel, "the channel keeps no history: see [[channels]]")?;
@@ -282,7 +286,7 @@ impl Admin {
     }
 }
 
-/// Checks a channel's name.
+/// Parses a channel's name. Fails with status 400 if the name is invalid.
 pub(super) fn parse_channel(name: &str) -> Result<Channel, Problem> {
     Channel::parse(name).map_err(|error| {
         Problem::new(
@@ -293,15 +297,15 @@ pub(super) fn parse_channel(name: &str) -> Result<Channel, Problem> {
     })
 }
 
-/// Returns the channel that the call names. Fails unless the caller's key may be used for the
-/// channel.
+/// Returns the channel that the path parameter `name` names. Fails unless the caller's key may be
+/// used for the channel.
 fn named(call: &Call) -> Result<Channel, Problem> {
     let channel = parse_channel(call.param("name"))?;
     call.check_channel(&channel)?;
     Ok(channel)
 }
 
-/// A whole number from the query.
+/// Parses the query parameter `name` as a whole number; `None` if the query does not have it.
 fn number(call: &Call, name: &str) -> Result<Option<u64>, Problem> {
     let number = |text: String| {
         let number = text.parse().ok().filter(|number| *number <= MAX_OFFSET);

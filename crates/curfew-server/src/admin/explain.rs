@@ -1,4 +1,4 @@
-//! The explanation of a decision: the rule that allows or denies.
+//! The explanation of a decision: the rule that allows or denies an action.
 
 use std::sync::Arc;
 

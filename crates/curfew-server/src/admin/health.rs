@@ -1,8 +1,8 @@
-//! Health and metrics, which need no key.
+//! The health endpoints and the metrics endpoint. None of them needs a key.
 //!
-//! Neither health endpoint fails when a backend that was in use becomes unavailable. That happens
-//! to every node at once, and restarting the nodes or sending clients elsewhere would make the
-//! outage worse.
+//! Neither health endpoint fails if the backend becomes unavailable after it has been available
+//! once. Such an outage affects every node at once, and it would get worse if the nodes were
+//! restarted or clients were sent elsewhere.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use super::Admin;
 use crate::config::Snapshot;
 use crate::http::{Problem, Response, json};
 
-/// The process counts as stuck if its last heartbeat is older than this. The main task beats once a
-/// second.
+/// The process counts as stuck if its main task has sent no heartbeat for this time. The main task
+/// sends a heartbeat each second.
 const STUCK: Duration = Duration::from_secs(10);
 
-/// The only switch that sets `AuthConfig::development`.
+/// The command that sets `AuthConfig::development`. Nothing else sets this field.
 const DEVELOPMENT: &str = "curfew dev --centrifuge";
 
-/// The state of the process. If the endpoint gives no answer, no part of the process works.
+/// The state of the process.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Live {
     alive: bool,
@@ -35,29 +35,29 @@ pub(super) struct Live {
     reason: Option<&'static str>,
 }
 
-/// The state of the node's service.
+/// The readiness of the node and the state of its backend.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Ready {
-    /// False until the backend has been available once and some issuer has had keys. False also
-    /// while the node drains.
+    /// False until the backend has been available once and at least one issuer has had keys. False
+    /// also while the node drains.
     ready: bool,
     /// While the backend is `unavailable`, the node admits no session, and upgrades get 503.
     backend: Backend,
-    /// The reason that the node is not ready. If it is ready, the reason that its backend is
-    /// unavailable.
+    /// The reason that the node is not ready. If the node is ready, the reason that its backend is
+    /// unavailable. Absent if the node is ready and its backend is available.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Cow<'static, str>>,
     /// The setting that stops a former primary from accepting revocations after a failover of
     /// Redis, or `none`. Absent if Redis has no replicas.
     #[serde(skip_serializing_if = "Option::is_none")]
     fencing: Option<&'static str>,
-    /// The issuers whose transmitters have stopped their event streams, as far as this node was
-    /// notified. Security events of these issuers do not end access meanwhile. Absent if there are
-    /// none.
+    /// The issuers whose transmitters have notified this node that they stopped their event
+    /// streams. As long as such a stream is stopped, the issuer's security events do not end
+    /// access. Absent if no stream is stopped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     stopped_streams: Vec<String>,
-    /// The switch of `curfew dev` that makes this node accept tokens that every other node refuses.
-    /// Absent if there is none.
+    /// The command that makes this node accept tokens that every other node refuses: `curfew dev
+    /// --centrifuge`. Absent if the node was started by another command.
     #[serde(skip_serializing_if = "Option::is_none")]
     development: Option<&'static str>,
 }
@@ -70,10 +70,10 @@ enum Backend {
     Unavailable,
 }
 
-/// Answers that the process is alive, as long as its main task beats. The check covers only the
-/// main task, because no thread takes over from it: while it is stuck, nothing is reloaded and
-/// SIGTERM has no effect. A stuck worker thread delays only the connection that it serves at the
-/// moment.
+/// Answers that the process is alive, as long as its main task sends heartbeats. While the main
+/// task is stuck, no file is reloaded and SIGTERM has no effect, and no other task takes over this
+/// work. Worker threads are not checked, because a stuck worker thread delays only the connection
+/// that it serves at the moment.
 pub(super) fn livez(admin: &Admin) -> Result<Response, Problem> {
     let alive = admin.context.node.since_beat() < STUCK;
     let live = Live {

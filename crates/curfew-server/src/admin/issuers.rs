@@ -1,4 +1,4 @@
-//! Issuers and their keys.
+//! The operation that lists the issuers and their keys.
 
 use curfew_auth::IssuerSummary;
 use http::StatusCode;

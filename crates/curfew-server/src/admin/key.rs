@@ -1,4 +1,4 @@
-//! The admin key.
+//! The check of admin keys.
 
 use std::sync::Arc;
 
@@ -12,13 +12,14 @@ use tracing::warn;
 use crate::config::AdminKey;
 use crate::http::{Problem, Response, bearer};
 
-/// Maximum number of wrong keys in one window that get 401. Further wrong keys get 429.
+/// Maximum number of wrong keys in one [`WINDOW`] that are answered with 401. Further wrong keys in
+/// this window are answered with 429.
 const MAX_GUESSES: u32 = 20;
 
 /// The window in which wrong keys are counted.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Checks keys and counts wrong keys.
+/// Checks the keys of requests and counts wrong keys.
 #[derive(Debug)]
 pub(super) struct Key {
     guesses: Mutex<(Instant, u32)>,
@@ -31,9 +32,9 @@ impl Key {
         }
     }
 
-    /// The configured key that equals the key in the request's headers. The error is the answer to
-    /// a request without a configured key. A configured key is accepted regardless of the number of
-    /// wrong keys.
+    /// Returns the configured key that equals the key in the request's headers. If there is no such
+    /// key, the error is the answer to the request. The number of wrong keys does not affect a
+    /// request with a configured key.
     pub(super) fn check(
         &self,
         keys: &[Arc<AdminKey>],
@@ -46,8 +47,9 @@ impl Key {
             return Err(Box::new(problem.into_response()));
         }
         let sent = bearer(headers);
-        // Texts of the same length are compared in constant time. All keys are compared, so that
-        // the time does not reveal which key matched.
+        // The time of a comparison does not depend on the bytes of the sent key, only on its
+        // length. All keys are compared, so that the total time does not reveal the key that
+        // matched.
         let is_sent = |key: &AdminKey| {
             let key = key.key().expose().as_bytes();
             sent.is_some_and(|sent| sent.as_bytes().ct_eq(key).into())
@@ -73,7 +75,8 @@ impl Key {
         Err(Box::new(response))
     }
 
-    /// Counts a wrong key. Returns true if the window has too many wrong keys.
+    /// Counts a wrong key. Returns true if more than [`MAX_GUESSES`] wrong keys have been counted
+    /// in the current window.
     fn is_guessing(&self) -> bool {
         let mut guesses = self.guesses.lock();
         let now = Instant::now();

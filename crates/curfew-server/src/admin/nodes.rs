@@ -1,4 +1,4 @@
-//! Nodes.
+//! The operation that lists the live nodes.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The OpenAPI description, generated from the table of operations and its types.
+//! The OpenAPI description, generated from the table of operations and from the types that the
+//! table names.
 
 use http::StatusCode;
 use schemars::SchemaGenerator;

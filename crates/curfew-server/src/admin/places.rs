@@ -1,6 +1,6 @@
 //! Counted slots for connections of the admin listener. When all slots are taken, a new connection
-//! displaces a connection that is idle between two requests. A stranger's idle connections
-//! therefore cannot lock out health checks.
+//! displaces a connection that waits for a request. A stranger's idle connections therefore cannot
+//! lock out health checks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,24 +11,24 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-/// The time that an idle connection has to free its slot.
+/// The time that a displaced connection has to free its slot.
 const MAKE_ROOM: Duration = Duration::from_secs(1);
 
-/// All slots.
+/// The slots for connections of the admin listener.
 #[derive(Debug)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
 }
 
-/// The idle connections, which are between two requests, in the order in which they became idle.
+/// The connections that wait for a request, in the order in which they began to wait.
 #[derive(Debug, Default)]
 struct Waiting {
     next: u64,
     connections: BTreeMap<u64, CancellationToken>,
 }
 
-/// The slot of a connection. Dropping it frees the slot.
+/// The slot of a connection. Dropping this value frees the slot.
 #[derive(Debug)]
 pub(super) struct Place {
     places: Arc<Places>,
@@ -46,9 +46,10 @@ impl Places {
         })
     }
 
-    /// A free slot, or the slot of the connection that has waited longest for a request. `None` if
-    /// every connection has a request, or if the displaced connection does not free its slot in
-    /// time.
+    /// Takes a free slot. If no slot is free, displaces the connection that has waited longest for
+    /// a request, and takes the slot that it frees. Returns `None` if every connection has a
+    /// request to answer, or if the displaced connection does not free its slot within
+    /// [`MAKE_ROOM`].
     pub(super) async fn take(self: Arc<Self>) -> Option<Arc<Place>> {
         let free = Arc::clone(&self.free);
         let permit = match Arc::clone(&free).try_acquire_owned() {
@@ -72,9 +73,9 @@ impl Places {
 }
 
 impl Place {
-    /// Notes that the connection waits for a request. It can be displaced from now on.
+    /// Notes that the connection waits for a request. From now on the connection can be displaced.
     pub(super) fn wait(&self) {
-        // Locked before `number`, as in `serve`: the opposite order could deadlock.
+        // `waiting` is locked before `number`, as in `serve`. The opposite order could deadlock.
         let mut waiting = self.places.waiting.lock();
         let number = waiting.next;
         waiting.next += 1;
@@ -82,7 +83,8 @@ impl Place {
         *self.number.lock() = Some(number);
     }
 
-    /// Notes that the connection has a request to answer. It is not displaced meanwhile.
+    /// Notes that the connection has a request to answer. The connection cannot be displaced until
+    /// the next [`Place::wait`].
     pub(super) fn serve(&self) {
         let mut waiting = self.places.waiting.lock();
         if let Some(number) = self.number.lock().take() {
@@ -98,7 +100,8 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // A connection that has ended must not stay in the list of idle connections.
+        // A connection that has ended must not stay in the list of connections that wait for a
+        // request.
         self.serve();
     }
 }
@@ -112,8 +115,8 @@ mod tests {
         let places = Places::new(2);
         let take = || Arc::clone(&places).take();
         let (first, second) = (take().await.unwrap(), take().await.unwrap());
-        // The first connection has had a request, and now waits under a higher number than the
-        // second.
+        // The first connection has had a request. It now has a higher number than the second
+        // connection, so the second has waited longer.
         first.serve();
         first.wait();
         let makes_room = async {
@@ -125,7 +128,10 @@ mod tests {
         for busy in [&first, &third] {
             busy.serve();
         }
-        assert!(take().await.is_none(), "both are answered");
+        assert!(
+            take().await.is_none(),
+            "both connections have a request, so neither makes room"
+        );
         drop(first);
         assert!(take().await.is_some());
     }

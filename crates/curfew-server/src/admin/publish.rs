@@ -1,4 +1,4 @@
-//! Publishing from a server.
+//! The operations that publish: into one channel, and into several channels.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,51 +19,51 @@ use super::channels::parse_channel;
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
-/// Maximum number of channels of one broadcast.
+/// Maximum number of channels in one broadcast.
 const MAX_CHANNELS: usize = 1000;
 
-/// Publish into one channel.
+/// The request to publish into one channel.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Publish {
     /// The channel.
     channel: String,
-    /// Any JSON value; delivered byte for byte.
+    /// Any JSON value. It is delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
     /// The caller's idempotency key, of 1 to 64 bytes, for a channel with history. If a publication
-    /// with the same key and the same admin key was accepted within the last five minutes, this
-    /// publication is not delivered, and the answer repeats the answer to the first publication.
+    /// with the same key and the same admin key was accepted within the last five minutes, nothing
+    /// is delivered, and the answer is the same as the answer to that publication.
     #[serde(default)]
     key: Option<String>,
-    /// The caller's span, in the form of the header of this name. It takes precedence over that
-    /// header. An invalid value is ignored.
+    /// The caller's span, in the form of the HTTP header `traceparent`. This member takes
+    /// precedence over the header. An invalid value is ignored.
     #[serde(rename = "traceparent", default)]
     #[schemars(with = "Option<String>")]
     _traceparent: Option<IgnoredAny>,
-    /// Belongs to `traceparent`, in the form of the header of this name. An invalid value is
-    /// ignored.
+    /// The trace state that belongs to the member `traceparent`, in the form of the HTTP header
+    /// `tracestate`. An invalid value is ignored.
     #[serde(rename = "tracestate", default)]
     #[schemars(with = "Option<String>")]
     _tracestate: Option<IgnoredAny>,
 }
 
-/// Publish the same data into several channels.
+/// The request to publish the same data into several channels.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Broadcast {
     /// The channels, 1 to 1000.
     channels: Vec<String>,
-    /// Any JSON value; delivered byte for byte.
+    /// Any JSON value. It is delivered byte for byte.
     #[schemars(with = "serde_json::Value")]
     data: Box<RawValue>,
-    /// The caller's span, in the form of the header of this name. It takes precedence over that
-    /// header. An invalid value is ignored.
+    /// The caller's span, in the form of the HTTP header `traceparent`. This member takes
+    /// precedence over the header. An invalid value is ignored.
     #[serde(rename = "traceparent", default)]
     #[schemars(with = "Option<String>")]
     _traceparent: Option<IgnoredAny>,
-    /// Belongs to `traceparent`, in the form of the header of this name. An invalid value is
-    /// ignored.
+    /// The trace state that belongs to the member `traceparent`, in the form of the HTTP header
+    /// `tracestate`. An invalid value is ignored.
     #[serde(rename = "tracestate", default)]
     #[schemars(with = "Option<String>")]
     _tracestate: Option<IgnoredAny>,
@@ -82,9 +82,10 @@ struct StreamPlace {
 /// The result of a publication.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Published {
-    /// The number of channels that were published into.
+    /// The number of channels into which the data was published.
     published: usize,
-    /// The publication's position, if it went into one channel and that channel has history.
+    /// The publication's position. Absent if the request lists several channels, or if the channel
+    /// keeps no history.
     #[serde(flatten)]
     #[schemars(flatten, with = "Option<StreamPlace>")]
     position: Option<Position>,
@@ -123,7 +124,7 @@ fn check(call: &Call) -> Result<(), Problem> {
 }
 
 impl Admin {
-    /// Publishes `data` into all channels. Every channel is checked before anything is published.
+    /// Publishes `data` into all `channels`. Every channel is checked before anything is published.
     async fn publish_all(
         &self,
         channels: &[String],
@@ -170,8 +171,8 @@ impl Admin {
                 }
                 Err(error) => error,
             };
-            // The error says how many channels have the publication. If the caller repeated the
-            // whole broadcast, these channels would get the data twice.
+            // The error states how many channels have got the publication. If the caller repeated
+            // the whole broadcast, these channels would get the data twice.
             return Err(match error {
                 BackendError::Unavailable(_) if published > 0 => Problem::unknown_outcome(format!(
                     "published into the first {published} of {count} channels, and into no other"

@@ -1,4 +1,4 @@
-//! Revoking and restoring.
+//! The operations that write, list and lift revocations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,23 +14,25 @@ use super::sessions::{MAX_LIMIT, SessionInfo};
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
-/// The default duration of a revocation. It exceeds the lifetime that any sensible token has.
+/// The default duration of a revocation. It is longer than the lifetime of any sensible token.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
 
-/// Maximum duration of a revocation through the API. An unlimited revocation is written directly to
-/// Redis.
+/// Maximum duration of a revocation through the API. A revocation without an end can only be
+/// written directly to Redis.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Maximum length of a reason, in bytes.
 const MAX_REASON_BYTES: usize = 500;
 
-/// Cutoffs are Unix seconds of 10 or 11 digits, as in Redis.
+/// The valid values of `before` in a request, in Unix seconds: numbers of 10 or 11 digits, as for a
+/// cutoff in seconds in Redis.
 const CUTOFFS: std::ops::Range<u64> = 1_000_000_000..100_000_000_000;
 
-/// A number from the end of [`CUTOFFS`] up to `MILLIS_END` is reported as a time in milliseconds.
+/// The end of the range of milliseconds. For a `before` from the end of [`CUTOFFS`] up to this
+/// number, the error says that the value looks like milliseconds.
 const MILLIS_END: u64 = 100_000_000_000_000;
 
-/// A revocation to make.
+/// The request to revoke.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Revoke {
@@ -41,15 +43,19 @@ pub(super) struct Revoke {
     /// must be `all`, which prevents revoking everyone by mistake.
     #[serde(default)]
     value: String,
-    /// Unix seconds, rounded up: only tokens issued at or before this are revoked. Absent: all.
+    /// A time in Unix seconds, rounded up. Only tokens issued at or before this time are revoked.
+    /// Absent: tokens of any age are revoked.
     before: Option<f64>,
-    /// The duration of the revocation: seconds, or text such as `24h`. Absent: 24 hours.
+    /// The duration of the revocation, as a number of seconds or as a text such as `24h`. Absent:
+    /// 24 hours.
     ttl: Option<Ttl>,
     /// The reason, for operators. It is not sent to clients.
     reason: Option<String>,
-    /// Confirms the kind `all` with the text `all`, if `value` is not `all`.
+    /// Must be `all` if `kind` is `all` and `value` is not. It confirms that everyone is to be
+    /// revoked.
     confirm: Option<String>,
-    /// Change nothing: answer with the sessions that would be closed.
+    /// If true, nothing is revoked, and the answer lists the sessions that a revocation would
+    /// close.
     #[serde(default)]
     dry_run: bool,
 }
@@ -64,32 +70,35 @@ enum Ttl {
 /// The sessions that a revocation would close.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DryRun {
-    /// The key that would be written.
+    /// The key that the revocation would have in Redis.
     key: String,
     dry_run: bool,
-    /// The number of sessions that would be closed, over the whole cluster.
+    /// The number of sessions in the whole cluster that the revocation would close.
     would_close: u64,
-    /// The first thousand of these sessions.
+    /// The first 1000 of these sessions.
     sessions: Vec<SessionInfo>,
 }
 
-/// One revocation in force. If a value's key exists in plain text and also as a digest, both keys
-/// are listed. Lifting one key lifts both.
+/// One revocation in force. A value may have two keys in Redis: one with the value in plain text,
+/// and one with its digest. If both keys exist, both are listed, and lifting either of them lifts
+/// both.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct RevocationInfo {
     kind: String,
-    /// The value as the key has it: in plain text, or as `~` and its SHA-256 in base64url.
+    /// The value as the Redis key contains it: in plain text, or as `~` and the value's SHA-256 in
+    /// base64url.
     value: String,
     /// The key in Redis.
     key: String,
-    /// Unix seconds: tokens issued later are not revoked. Null: tokens of any age are revoked.
+    /// A time in Unix seconds. Tokens issued later are not revoked. Null: tokens of any age are
+    /// revoked.
     before: Option<u64>,
     reason: Option<String>,
-    /// Unix seconds. Null: the revocation stays until it is lifted.
+    /// The end of the revocation, in Unix seconds. Null: the revocation stays until it is lifted.
     expires_at: Option<u64>,
     /// The reason that the revocation can match no session: `unknown_kind`, `all_with_value`,
     /// `anonymous_with_value`, `empty_value`, `wrong_digest`, `mixed_case`, `not_a_session`,
-    /// `not_utf8` or `missing_braces`. Null if it can match.
+    /// `not_utf8` or `missing_braces`. Null if the revocation can match a session.
     ineffective: Option<&'static str>,
 }
 
@@ -138,8 +147,8 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         closed = receipt.closed,
         "revoked by the admin API"
     );
-    // 202: accepted, but some node has not confirmed the revocation, or a failure of the primary
-    // could still lose it.
+    // 202 means that some node has not confirmed the revocation, or that the revocation could still
+    // be lost if the primary failed.
     let status = match receipt.durability {
         _ if !receipt.nodes.missing.is_empty() => StatusCode::ACCEPTED,
         None | Some(Durability::Replicated) => StatusCode::OK,
@@ -150,7 +159,8 @@ pub(super) async fn create(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
 
 pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
     let listed = admin.context.node.backends().revocations.list().await?;
-    // A kind counts as known if it is configured now. A later reload may add more kinds.
+    // A kind of claim counts as known only if the current configuration lists it. A reload may
+    // change the list.
     let kinds = admin.context.node.hub().kinds();
     let unknown = |kind: &str| {
         let known = RevocationKey::is_kind(kind, kinds.claims());
@@ -176,7 +186,8 @@ pub(super) async fn list(admin: Arc<Admin>) -> Result<Response, Problem> {
 
 pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Problem> {
     let (kind, value) = (call.param("kind"), call.param("value"));
-    // An existing revocation can be lifted even if its kind is not configured, or no longer is.
+    // The kind of the call is passed as a configured kind, so a revocation can be lifted even if
+    // its kind is not configured.
     let key = RevocationKey::parse(kind, value, &[kind.to_owned()]).map_err(bad_key)?;
     if !admin
         .context
@@ -186,7 +197,8 @@ pub(super) async fn delete(admin: Arc<Admin>, call: Call) -> Result<Response, Pr
         .restore(&key)
         .await?
     {
-        // No revocation was lifted. If the kind is not configured, that is the more useful error.
+        // No revocation was lifted. If the kind is not configured, `key_of` fails, and its error is
+        // more useful than `not_found`.
         admin.key_of(kind, value)?;
         let detail = "no such revocation is in force";
         return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", detail));
@@ -256,7 +268,7 @@ fn bad_key(error: RevocationKeyError) -> Problem {
 }
 
 fn check_cutoff(before: f64) -> Result<u64, Problem> {
-    // The cast saturates: a number outside the range of `u64` becomes the nearest end of the range.
+    // The cast saturates: a number outside the range of `u64` becomes 0 or `u64::MAX`.
     let up = before.ceil() as u64;
     if CUTOFFS.contains(&up) {
         return Ok(up);

@@ -1,4 +1,4 @@
-//! The sessions of the cluster.
+//! The operations that list, show and close the sessions of the cluster.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use tracing::info;
 use super::{Admin, Call};
 use crate::http::{Problem, Response, json};
 
-/// Number of sessions on a page if the call gives no limit.
+/// Maximum number of sessions on a page if the call has no parameter `limit`.
 const DEFAULT_LIMIT: usize = 100;
 
 /// Maximum number of sessions on a page.
@@ -27,15 +27,15 @@ pub(super) struct SessionInfo {
     session: SessionId,
     user: String,
     node: NodeId,
-    /// Unix seconds.
+    /// The beginning of the session, in Unix seconds.
     connected_at: u64,
-    /// Unix seconds: the token's `exp`.
+    /// The token's `exp`, in Unix seconds.
     expires_at: u64,
-    /// Unix seconds: the token's `iat`.
+    /// The token's `iat`, in Unix seconds.
     issued_at: Option<u64>,
     /// The token's `jti`.
     token_id: Option<String>,
-    /// The configured issuer's name.
+    /// The configured name of the issuer.
     issuer: String,
     protocol: Cow<'static, str>,
     /// The client's address: the socket's address, or the address that a trusted proxy reports.

@@ -1,4 +1,4 @@
-//! The span of a call.
+//! The span of a call of the admin API.
 
 use curfew_model::TraceContext;
 use curfew_model::json::object_text;
@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::api::Operation;
 use crate::http::span::traceparent;
 
-/// The trace that the caller states. A `traceparent` in the body takes precedence over the header,
-/// because intermediaries do not change a body.
+/// Returns the trace that the caller states. A `traceparent` in the body of a publication takes
+/// precedence over the header, because intermediaries do not change a body.
 pub(super) fn origin(
     operation: &Operation,
     headers: &HeaderMap,
@@ -32,8 +32,8 @@ pub(super) fn origin(
     of_body.or_else(|| traceparent(headers))
 }
 
-/// Sets a call's attributes by the semantic conventions for HTTP. The URL and the body are left
-/// out, because they may identify people.
+/// Sets the attributes of a call on its span, by the semantic conventions for HTTP. The span has
+/// neither the URL nor the body, because they may identify people.
 pub(super) fn describe(
     span: &mut Span,
     operation: &Operation,

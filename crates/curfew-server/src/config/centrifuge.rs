@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CentrifugeConfig {
-    /// Speaks the protocol. Takes effect at start.
+    /// Enables the endpoints of this section. Takes effect at start.
     pub enabled: bool,
     /// Answers at `/connection/websocket`, in JSON and in Protobuf.
     pub websocket: bool,
-    /// Answers at `/connection/http_stream`, for clients whose network lets no WebSocket pass. They
-    /// send their commands to `/emulation`, at any node.
+    /// Answers at `/connection/http_stream`, for clients whose network blocks WebSocket. These
+    /// clients send their commands to `/emulation`, at any node.
     pub http_stream: bool,
-    /// Answers at `/connection/sse`, for the same clients. The token is then in the URL: keep the
-    /// token out of the logs of proxies.
+    /// Answers at `/connection/sse`, also for clients whose network blocks WebSocket. The URL of
+    /// such a request contains the token: keep the token out of the logs of proxies.
     pub sse: bool,
     /// A subscription token gives the right to subscribe to its channel, unless a rule denies it.
     /// `false`: such a token is verified, but gives no right.
     pub subscription_tokens: bool,
-    /// Subscribes each session to the channel named `#` and the user's name, if the policy allows
-    /// it.
+    /// Subscribes each session to the channel whose name is `#` followed by the user's name, if the
+    /// policy allows the subscription.
     pub personal_channels: bool,
 }
 
@@ -39,7 +39,7 @@ impl Default for CentrifugeConfig {
 }
 
 impl CentrifugeConfig {
-    /// True if clients may send commands in separate requests, to `/emulation`.
+    /// True if clients may send commands to `/emulation`.
     pub(crate) fn takes_commands(&self) -> bool {
         self.enabled && (self.http_stream || self.sse)
     }

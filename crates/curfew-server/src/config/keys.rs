@@ -1,4 +1,4 @@
-//! `[[admin.keys]]`: keys of the admin API that may do only some of its operations.
+//! `[[admin.keys]]`: keys that are limited to some operations of the admin API.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::AdminConfig;
 
-/// Shortest admin key, in bytes: 128 bits even if it is written in hexadecimal.
+/// Minimum length of an admin key, in bytes. Even a key in hexadecimal digits then has 128 bits.
 const MIN_ADMIN_KEY_BYTES: usize = 32;
 
-/// Longest name of a key, in bytes.
+/// Maximum length of a key's name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
 /// The name of `admin.key` in logs and traces.
@@ -26,13 +26,13 @@ const ADMIN: &str = "admin";
 pub enum Power {
     /// Publish and broadcast.
     Publish,
-    /// List and look at sessions, revocations, nodes, channels and issuers.
+    /// List and inspect sessions, revocations, nodes, channels and issuers.
     Read,
-    /// Revoke, and lift revocations.
+    /// Write and lift revocations.
     Revoke,
     /// Close sessions.
     Disconnect,
-    /// Ask which rule decides about an action.
+    /// Ask which rule allows or denies an action.
     Explain,
 }
 
@@ -49,26 +49,27 @@ impl Power {
     }
 }
 
-/// `[[admin.keys]]`: a key of the admin API that may do only some of its operations.
+/// `[[admin.keys]]`: a key that is limited to some operations of the admin API.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminKeyConfig {
-    /// The name of the key in logs and traces. Required, unique; `admin` is the name of
-    /// `admin.key`.
+    /// The name of the key in logs and traces. Required and unique. The name `admin` is reserved
+    /// for `admin.key`.
     pub name: String,
     /// The key, at least 32 bytes.
     pub key: Option<Secret>,
     /// File that holds `key`; a line break at its end does not count. Re-read when it changes.
     pub key_file: Option<PathBuf>,
-    /// The calls that the key may be used for: `publish`, `read`, `revoke` (and lift revocations),
-    /// `disconnect`, `explain`. Required. Any other call is answered 403.
+    /// The kinds of calls that the key may be used for: `publish`, `read`, `revoke` (which includes
+    /// lifting revocations), `disconnect`, `explain`. Required. A call of another kind is answered
+    /// 403.
     pub may: Vec<Power>,
-    /// The channels that the key may publish into, list and ask about, as patterns: `["news:*"]`.
-    /// Empty: all.
+    /// The channels that calls with this key may name or list, as patterns: `["news:*"]`. Empty:
+    /// all channels.
     pub channels: Vec<String>,
 }
 
-/// A key that requests to the admin API are checked against.
+/// A configured key of the admin API, with its rights.
 pub struct AdminKey {
     name: String,
     key: Secret,
@@ -96,12 +97,12 @@ impl AdminKey {
         &self.key
     }
 
-    /// True if the key has this power.
+    /// True if the key has the right `power`.
     pub(crate) fn may(&self, power: Power) -> bool {
         self.may.as_ref().is_none_or(|may| may.contains(&power))
     }
 
-    /// True if the key may be used for this channel.
+    /// True if the key may be used for `channel`.
     pub(crate) fn may_use(&self, channel: &Channel) -> bool {
         let channels = self.channels.as_ref();
         channels.is_none_or(|channels| channels.contains(channel))
@@ -109,7 +110,7 @@ impl AdminKey {
 }
 
 impl AdminConfig {
-    /// Reports keys that cannot be used.
+    /// Reports keys that cannot be used, and errors in their entries.
     pub(super) fn check_keys(&self, problems: &mut Problems) {
         if self.key.is_some() && self.key_file.is_some() {
             problems.report("key", "set admin.key or admin.key_file, not both");
@@ -122,8 +123,9 @@ impl AdminConfig {
         }
     }
 
-    /// All keys, read from their files where the settings name files. An error names the setting
-    /// below `admin` and says what is wrong with it.
+    /// Returns all keys: `admin.key` and the keys of `[[admin.keys]]`, read from files if the
+    /// settings name files. Each error is the path of a setting within `[admin]`, and a text that
+    /// says what is wrong with the setting.
     pub fn read_keys(&self) -> Result<Vec<Arc<AdminKey>>, Vec<(String, String)>> {
         let mut keys: Vec<Arc<AdminKey>> = Vec::new();
         let mut problems = Vec::new();
@@ -217,7 +219,9 @@ impl AdminKeyConfig {
     }
 }
 
-/// A key, from its file if there is one. The error is the setting's name and its fault.
+/// Returns `key`, or the text of `key_file` if `key` is not set; `None` if neither is set. The
+/// error is the path of the setting, which begins with `within`, and a text that says what is wrong
+/// with the setting.
 fn read(
     within: &str,
     key: Option<&Secret>,
@@ -242,7 +246,8 @@ fn read(
         );
         return Err((format!("{within}{name}"), message));
     }
-    // HTTP strips spaces around a header's value, so no caller could send such a key.
+    // HTTP strips spaces around a header's value, so no caller could send a key that begins or ends
+    // with a space.
     if key.expose().trim() != key.expose() {
         let message = "the admin key must not begin or end with a space; make a key with openssl rand -hex 32";
         return Err((format!("{within}{name}"), message.to_owned()));

@@ -3,13 +3,13 @@
 /// The default path of the WebSocket endpoint.
 pub(crate) const WEBSOCKET: &str = "/ws";
 
-/// The path of the client of the native protocol.
+/// The path of the JavaScript client of the native protocol.
 pub(crate) const CLIENT: &str = "/client.js";
 
-/// The path of the client's types.
+/// The path of the JavaScript client's type declarations.
 pub(crate) const CLIENT_TYPES: &str = "/client.d.ts";
 
-/// The path that issues tickets.
+/// The path of the endpoint that issues tickets.
 pub(crate) const TICKETS: &str = "/v1/tickets";
 
 /// The path of OpenID Connect Back-Channel Logout.
@@ -21,22 +21,24 @@ pub(crate) const GLOBAL_REVOCATION: &str = "/v1/global-token-revocation";
 /// The path of token revocation by clients (RFC 7009).
 pub(crate) const TOKEN_REVOCATION: &str = "/revoke";
 
-/// The beginning of the paths of security events (RFC 8935); an issuer's configured name follows.
+/// The beginning of the path to which an issuer sends its security events (RFC 8935). The issuer's
+/// configured name follows.
 pub(crate) const EVENTS: &str = "/events/";
 
-/// The WebSocket endpoint of the Centrifuge protocol.
+/// The path of the WebSocket endpoint of the Centrifuge protocol.
 pub(crate) const CENTRIFUGE_WEBSOCKET: &str = "/connection/websocket";
 
-/// The endpoint of the Centrifuge protocol that answers a POST request with a stream.
+/// The path of the endpoint of the Centrifuge protocol that answers a POST request with a stream.
 pub(crate) const CENTRIFUGE_HTTP_STREAM: &str = "/connection/http_stream";
 
-/// The endpoint of the Centrifuge protocol that answers with server-sent events.
+/// The path of the endpoint of the Centrifuge protocol that answers with server-sent events.
 pub(crate) const CENTRIFUGE_SSE: &str = "/connection/sse";
 
-/// The endpoint for commands of clients that receive from one of the two endpoints above.
+/// The path to which clients of [`CENTRIFUGE_HTTP_STREAM`] and [`CENTRIFUGE_SSE`] send their
+/// commands.
 pub(crate) const CENTRIFUGE_EMULATION: &str = "/emulation";
 
-/// Checks an entry of `server.path`. The error says what is wrong with it.
+/// Checks an entry of `server.path`. The error says what is wrong with the entry.
 pub(super) fn check(path: &str) -> Result<(), &'static str> {
     if !path.starts_with('/') {
         return Err("must begin with /");

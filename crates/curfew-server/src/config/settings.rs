@@ -1,4 +1,4 @@
-//! The listeners' part of a snapshot of settings.
+//! The settings of the listeners, and the snapshot of all settings that a request uses.
 
 use std::any::Any;
 use std::ops::Deref;
@@ -11,26 +11,26 @@ use curfew_ws::OriginPolicy;
 use super::{AdminKey, CentrifugeConfig, ServerConfig};
 use crate::listeners::proxies::Proxies;
 
-/// The settings of both listeners. Every snapshot that the listeners use has them in
-/// [`SessionSettings::listeners`].
+/// The settings of both listeners. They are the value of [`SessionSettings::listeners`], so that
+/// one reload replaces them together with all other settings.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
     /// `[server]`.
     pub server: ServerConfig,
     /// `[centrifuge]`.
     pub centrifuge: CentrifugeConfig,
-    /// `[auth]`: the sources of tokens, and the form in which bad tokens are refused.
+    /// `[auth]`.
     pub auth: AuthConfig,
-    /// From `server.allowed_origins`.
+    /// Parsed from `server.allowed_origins`.
     pub origins: OriginPolicy,
-    /// From `server.trusted_proxies` and `server.proxy_protocol`.
+    /// Parsed from `server.trusted_proxies` and `server.proxy_protocol`.
     pub proxies: Proxies,
     /// The keys that the admin API accepts.
     pub admin_keys: Vec<Arc<AdminKey>>,
 }
 
-/// One snapshot of all settings. A request takes it once and passes it on, so that a reload cannot
-/// mix two configurations within a request.
+/// One snapshot of all settings. The handler of a request takes one snapshot and uses it for the
+/// whole request, so a reload cannot mix two configurations within a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
     pub(crate) sessions: Arc<SessionSettings>,
@@ -38,7 +38,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The settings in force.
+    /// Returns the settings in force now.
     pub(crate) fn take(context: &Context) -> Self {
         let sessions = context.settings.load_full();
         let listeners: Arc<dyn Any + Send + Sync> = Arc::clone(&sessions.listeners);

@@ -1,5 +1,5 @@
-//! Answers are counted by their reason. Refusals are logged, at most one line a minute for each
-//! cause.
+//! Counts answers by their reason, and logs refusals. Each cause of refusals gets at most one log
+//! line a minute.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,12 +13,12 @@ use tracing::{info, warn};
 use super::{Code, Limit, Problem, Response};
 use crate::metrics::{AnswerReason, ListenerKind, ServerMetrics};
 
-/// The answers of one listener.
+/// The counts of the answers of one listener, and the refusals to log.
 #[derive(Debug)]
 pub(crate) struct Answers {
     listener: ListenerKind,
     metrics: Arc<ServerMetrics>,
-    /// The refusals, by their cause.
+    /// The refusals of each cause that no log line has counted yet.
     refusals: Mutex<HashMap<Cause, Repeats<Refusal>>>,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Answers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Cause {
     reason: AnswerReason,
-    /// The setting that turns requests away, if the reason is a limit.
+    /// The name of the exceeded setting, if the reason is [`AnswerReason::Limit`].
     limit: Option<&'static str>,
 }
 
@@ -56,8 +56,8 @@ impl Answers {
         }
         let reason = AnswerReason::of(status.as_u16(), code);
         self.metrics.http_answers.inc((self.listener, reason));
-        // The health endpoints report an unhealthy state by a 5xx answer without a code. Such an
-        // answer is not a refusal.
+        // A 5xx answer without a code is the report of a health endpoint that the node is not
+        // healthy. That answer is not a refusal.
         let is_refusal = status.is_client_error() || status.is_server_error() && code.is_some();
         if is_refusal {
             let limit = None;
@@ -65,7 +65,7 @@ impl Answers {
         }
     }
 
-    /// Counts and logs a refusal that is not a [`Response`].
+    /// Counts and logs a refusal for which the caller has a [`Problem`] but no [`Response`].
     pub(crate) fn problem(&self, problem: &Problem, peer: IpAddr) {
         let status = problem.status();
         match problem.limit {
@@ -77,7 +77,7 @@ impl Answers {
         }
     }
 
-    /// Counts and logs a request or connection that the setting `limit` turns away.
+    /// Counts and logs the refusal of a request or connection that exceeds the setting `limit`.
     pub(crate) fn over_limit(&self, limit: &'static str, status: StatusCode, peer: IpAddr) {
         let reason = AnswerReason::Limit;
         self.metrics.http_answers.inc((self.listener, reason));
@@ -85,7 +85,7 @@ impl Answers {
         self.log(Cause { reason, limit }, Refusal { status, peer });
     }
 
-    /// Counts and logs a refusal that is neither a [`Response`] nor a [`Problem`].
+    /// Counts and logs a refusal with this reason, if no exceeded setting is the reason.
     pub(crate) fn refused(&self, reason: AnswerReason, status: StatusCode, peer: IpAddr) {
         self.metrics.http_answers.inc((self.listener, reason));
         let limit = None;
@@ -103,8 +103,8 @@ impl Answers {
         }
     }
 
-    /// Logs the refusals that no log line has counted yet. A cause is skipped until the interval
-    /// since its last line has passed.
+    /// Logs the refusals that no log line has counted yet. A cause is skipped if its last line is
+    /// less than a minute old.
     pub(crate) fn tell_rest(&self) {
         let due: Vec<_> = {
             let refusals = self.refusals.lock();
@@ -139,7 +139,8 @@ impl Answers {
     }
 }
 
-/// Advice to the operator, if the configuration may be the cause.
+/// Returns advice to the operator for refusals that the configuration or a fault of the node may
+/// cause.
 fn advice(reason: &str) -> Option<&'static str> {
     match reason {
         "head_too_large" => Some(

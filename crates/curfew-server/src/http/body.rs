@@ -12,19 +12,19 @@ use tokio::time;
 
 use super::Problem;
 
-/// The time that the body of a request to the public listener may take.
+/// Maximum time for the body of a request to the public listener to arrive.
 pub(crate) const PUBLIC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The reasons that a body is not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BodyError {
-    /// The body has more than this number of bytes.
+    /// The body has more than the given number of bytes.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
-    /// The peer ended the body too early.
+    /// The connection ended or failed before the body was complete.
     #[error("the body is incomplete: it ended early")]
     Incomplete,
-    /// The body's chunks have no valid form.
+    /// A chunk of the body is malformed.
     #[error("the body is not encoded correctly: a chunk is malformed")]
     Malformed,
     /// The body did not arrive in time.
@@ -55,7 +55,7 @@ impl From<BodyError> for Problem {
     }
 }
 
-/// Reads a body of at most `most` bytes.
+/// Reads a body of at most `most` bytes. Fails if the body has not arrived after the time `within`.
 pub(crate) async fn read(
     body: Incoming,
     most: usize,
@@ -74,8 +74,8 @@ pub(crate) async fn read(
     }
 }
 
-/// Finds the fault of a body that could not be read. hyper reports the fault as an I/O error in the
-/// chain of sources of `error`.
+/// Returns the fault of a body that could not be read. hyper reports the fault as an I/O error,
+/// which is `error` or one of its sources.
 fn broken(error: &(dyn Error + 'static)) -> BodyError {
     let mut error = Some(error);
     while let Some(this) = error {

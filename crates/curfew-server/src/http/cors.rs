@@ -11,27 +11,27 @@ use http::{Method, StatusCode};
 
 use super::Response;
 
-/// The methods of an endpoint for POST requests, as a value of `Allow`.
+/// The value of `Allow` for an endpoint that answers POST requests.
 pub(crate) const METHODS: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
 
-/// The methods of an endpoint for GET requests, as a value of `Allow`.
+/// The value of `Allow` for an endpoint that answers GET requests.
 const METHODS_OF_GET: HeaderValue = HeaderValue::from_static("GET, OPTIONS");
 
-/// The request headers that the endpoints use.
+/// The request headers that a page needs for these endpoints.
 const DOCUMENTED: &str = "authorization, content-type";
 
-/// The seconds for which a browser may cache the answer to a preflight. They are few because
-/// configurations change.
+/// The number of seconds for which a browser may cache the answer to a preflight. It is small, so
+/// that a changed `server.allowed_origins` takes effect soon.
 const PREFLIGHT_SECONDS: HeaderValue = HeaderValue::from_static("600");
 
-/// The origin of a request, if pages of that origin may read the answer.
+/// Returns the origin of a request, if pages of that origin may read the answer.
 pub(crate) fn allowed(headers: &HeaderMap, origins: &OriginPolicy) -> Option<HeaderValue> {
     let origin = handshake::origin(headers).ok().flatten();
     let origin = origin.filter(|origin| origins.allows(Some(origin), false))?;
     HeaderValue::from_str(&origin).ok()
 }
 
-/// The methods of an endpoint for requests with `method`, as a value of `Allow`.
+/// Returns the value of `Allow` for an endpoint that answers requests with the method `method`.
 pub(crate) fn methods(method: &Method) -> HeaderValue {
     match *method {
         Method::GET => METHODS_OF_GET,
@@ -39,9 +39,8 @@ pub(crate) fn methods(method: &Method) -> HeaderValue {
     }
 }
 
-/// The answer to a preflight; [`share_with`] adds the permission for the origin. Pages may send any
-/// header, because tracing libraries add their own to every request. Only documented headers have
-/// an effect.
+/// Returns the answer to a preflight. [`share_with`] adds the permission for the origin. Pages may
+/// send any header, because tracing libraries add their own headers to every request of a page.
 pub(crate) fn preflight(request: &HeaderMap, method: &Method) -> Response {
     let mut response = Response::default();
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -54,8 +53,9 @@ pub(crate) fn preflight(request: &HeaderMap, method: &Method) -> Response {
     response
 }
 
-/// The headers that a page may send: the documented headers, and the headers that the browser asks
-/// for. Each header is named, because `*` does not include `Authorization`.
+/// Returns the headers that a page may send: the headers in [`DOCUMENTED`], and the headers for
+/// which the browser asks permission. Each header is listed by name, because `*` would not include
+/// `Authorization`.
 fn headers_for(request: &HeaderMap) -> HeaderValue {
     let lines = request.get_all(ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let names = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
@@ -69,8 +69,8 @@ fn headers_for(request: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(&headers).unwrap_or(HeaderValue::from_static(DOCUMENTED))
 }
 
-/// Lets pages of this origin read the answer, errors included. Credentials are not allowed, because
-/// these endpoints ignore cookies.
+/// Adds the headers that let pages of `origin` read the answer. Without an origin, no page may read
+/// it. Requests with cookies are not allowed.
 pub(crate) fn share_with(origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     headers.insert(VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = origin else {
@@ -83,7 +83,8 @@ pub(crate) fn share_with(origin: Option<HeaderValue>, headers: &mut HeaderMap) {
     );
 }
 
-/// Like [`share_with`]. Credentials are allowed too, if cookies are accepted from the origin.
+/// Like [`share_with`], for the origin of `request`. Requests with cookies are allowed too, if
+/// `origins` accepts cookies from this origin.
 pub(crate) fn share_with_credentials(
     request: &HeaderMap,
     origins: &OriginPolicy,

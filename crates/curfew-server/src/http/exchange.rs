@@ -1,5 +1,6 @@
-//! HTTP/1.1 on one connection of either listener: bounded heads, an answer to bytes that are not a
-//! request, and an end that lets the peer read its answer.
+//! Serves HTTP/1.1 on one connection of either listener. Heads of requests are bounded, bytes that
+//! are not a request get an answer, and a connection is closed in a way that lets the peer read its
+//! answer.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -28,24 +29,27 @@ use tracing::debug;
 use super::head::{Bounds, HeadEnd};
 use super::{Problem, Response};
 
-/// The time that a peer has to read its answer and close.
+/// The time that a peer has to read its answer. After the answer it has the same time again to
+/// close the connection.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Maximum number of the peer's bytes that are read and discarded during [`LINGER`].
+/// Maximum number of bytes that [`part`] reads from the peer and discards while it closes a
+/// connection.
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// The time that a turned-away peer has to send the head of its request.
+/// The time that a turned-away peer has for its TLS handshake, and again for the head of its
+/// request.
 const TURN_AWAY: Duration = Duration::from_secs(2);
 
-/// Maximum number of turned-away peers whose request is read at a time. A further peer is answered
-/// at once, and its request is not read.
+/// Maximum number of peers without TLS that are turned away at a time after their request was read.
+/// A further peer is answered at once, and its request is not read.
 const TURNED_AWAY: usize = 1024;
 
-/// Maximum number of peers that are turned away over TLS at a time. Each of these answers costs a
-/// handshake. A further peer is disconnected without an answer.
+/// Maximum number of peers that are turned away over TLS at a time. The number is small, because an
+/// answer over TLS costs a handshake. A further peer is disconnected without an answer.
 const TURNED_AWAY_OVER_TLS: usize = 64;
 
-/// An answer to a request.
+/// The future of an answer to a request.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
 
 /// A connection that hyper no longer serves.
@@ -56,10 +60,10 @@ pub(crate) struct Ended<S> {
     pub(crate) result: hyper::Result<()>,
 }
 
-/// Answers one request after another, until an answer or the peer ends the connection. If
-/// `may_stop` returns true at the time when `stop` is cancelled, no further request is awaited.
-/// hyper answers bytes that are not a request by itself. `stream` holds that answer back, so that
-/// the caller can send another answer instead.
+/// Answers one request after another, until an answer or the peer ends the connection. `may_stop`
+/// is called when `stop` is cancelled. If it returns true, the connection ends after the current
+/// request. Bytes that are not a request are answered by hyper itself. [`Ended::stream`] holds this
+/// answer back, so that the caller can send another answer instead.
 pub(crate) async fn serve<S>(
     stream: S,
     ahead: Bytes,
@@ -78,19 +82,19 @@ where
         switch.pass();
         let answering = answer(request);
         let switch = switch.clone();
-        // Boxed, because a connection that is taken back from hyper must be `Unpin`.
+        // The future is boxed, because hyper gives a connection back only if the future is `Unpin`.
         Box::pin(async move {
             let response = answering.await;
             Ok::<_, Infallible>(response.map(|body| Whole { body, switch }))
         })
     });
     let mut connection = Builder::new()
-        // Without a timer, hyper silently ignores the deadline of the head.
+        // Without a timer, hyper silently ignores the timeout of the head.
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
         .max_headers(bounds.headers)
         .max_header_size(bounds.bytes)
-        // One byte above the limit lets hyper see that a head is larger.
+        // With one byte more than the limit, hyper can detect that a head exceeds the limit.
         .max_buf_size(bounds.bytes + 1)
         .serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
@@ -110,7 +114,8 @@ where
     }
 }
 
-/// The body of an answer. The answer is complete when its body is dropped.
+/// The body of an answer. hyper drops this value when it has taken the whole answer. After the next
+/// flush, the connection then holds writes back again.
 struct Whole {
     body: Full<Bytes>,
     switch: DeferSwitch,
@@ -142,7 +147,7 @@ impl Drop for Whole {
     }
 }
 
-/// Answers bytes that are not a request, and ends the connection.
+/// Sends `problem` as the answer to bytes that are not a request, and ends the connection.
 pub(crate) async fn answer_and_part(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     problem: &Problem,
@@ -158,8 +163,9 @@ pub(crate) async fn answer_and_part(
     }
 }
 
-/// Ends a connection that was answered. Bytes that the peer still sends are read, within bounds:
-/// closing a socket with unread bytes resets the connection, and the peer may lose its answer.
+/// Ends a connection after its last answer. Bytes that the peer still sends are read and discarded,
+/// up to [`LINGER_BYTES`] and for [`LINGER`]. If the socket were closed with unread bytes, the
+/// connection would be reset, and the peer could lose the answer.
 pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let parting = async {
         stream.shutdown().await?;
@@ -178,7 +184,7 @@ pub(crate) async fn part(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     }
 }
 
-/// Answers connections beyond the limits.
+/// Answers and ends connections that are turned away, such as connections that exceed a limit.
 #[derive(Debug)]
 pub(crate) struct Porter {
     plain: Arc<Semaphore>,
@@ -193,8 +199,9 @@ impl Porter {
         }
     }
 
-    /// Turns a connection away, after the TLS handshake if `tls` is given. Many clients read an
-    /// answer only after they have sent their request, so the head is read first and discarded.
+    /// Answers a connection with `problem` and ends it, after the TLS handshake if `tls` is given.
+    /// The head of the request is read first and discarded, because many clients read an answer
+    /// only after they have sent their request.
     pub(crate) fn turn_away(
         &self,
         mut stream: TcpStream,
@@ -232,7 +239,8 @@ impl Porter {
     }
 }
 
-/// Reads the head of a request for at most [`TURN_AWAY`], and answers.
+/// Reads the head of a request for at most [`TURN_AWAY`], answers with `problem`, and ends the
+/// connection.
 async fn hear_out_and_answer(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     problem: &Problem,
@@ -244,7 +252,8 @@ async fn hear_out_and_answer(
     }
 }
 
-/// Reads until the head of a request has ended, exceeds its bound or breaks off.
+/// Reads until the head of a request has ended or exceeds `bounds`, or until the peer sends nothing
+/// more.
 async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -> io::Result<()> {
     let mut end = HeadEnd::default();
     loop {
@@ -263,8 +272,8 @@ async fn pass_over_head(stream: &mut (impl AsyncRead + Unpin), bounds: Bounds) -
     }
 }
 
-/// A stream with a deadline for writes. The time starts at the first write that has to wait. The
-/// deadline is removed when everything is flushed.
+/// A stream with a deadline for writes. The deadline begins at the first write that has to wait,
+/// and ends when all written bytes are flushed.
 #[derive(Debug)]
 pub(crate) struct Timely<S> {
     stream: S,
@@ -337,7 +346,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timely<S> {
         let polled = Pin::new(&mut self.stream).poll_flush(cx);
         let polled = self.in_time(cx, polled);
         if polled.is_ready() {
-            // hyper flushes after it has written everything.
+            // hyper flushes only after it has written all its bytes, so no write is waiting now.
             self.deadline = None;
         }
         polled

@@ -1,4 +1,4 @@
-//! Faults of the head of a request, and their answers.
+//! The faults of a request's head, and the answer to each fault.
 //!
 //! hyper answers an unreadable head with a status and no body. That answer is held back
 //! (`curfew-ws/src/upgrade.rs`), and an answer from this file is sent instead.
@@ -9,19 +9,20 @@ use http::StatusCode;
 use super::Problem;
 use crate::metrics::RejectReason;
 
-/// Longest target of a request that hyper reads, in bytes.
+/// Maximum length of the target of a request, in bytes. hyper refuses longer targets.
 const MAX_TARGET_BYTES: usize = 65_534;
 
 /// The first line of every HTTP/2 connection.
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
-/// The beginning of every TLS connection: a handshake record of a version 3.x.
+/// The beginning of every TLS connection: the record type 22 (handshake) and the major version 3.
 const TLS_HANDSHAKE: &[u8] = &[22, 3];
 
-/// The beginnings of a header of the PROXY protocol, in version 1 and 2 (§2.1 and §2.2).
+/// The beginnings of a header of the PROXY protocol, in version 1 and in version 2 (§2.1 and §2.2
+/// of its specification).
 const PROXY_HEADERS: [&[u8]; 2] = [b"PROXY ", b"\r\n\r\n\0\r\nQUIT\n"];
 
-/// The bounds of a head.
+/// The limits for the head of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     /// `limits.head_bytes`.
@@ -39,12 +40,12 @@ impl From<&LimitsConfig> for Bounds {
     }
 }
 
-/// The reasons that a head is not read.
+/// The reasons that a connection's bytes are not read as the head of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadFault {
-    /// The head is over `limits.head_bytes`.
+    /// The head has more bytes than `limits.head_bytes`.
     TooLarge,
-    /// The request's target is longer than hyper reads.
+    /// The request's target has more than [`MAX_TARGET_BYTES`] bytes.
     LongTarget,
     /// The head has more headers than `limits.headers`.
     TooManyHeaders,
@@ -58,7 +59,7 @@ pub(crate) enum HeadFault {
     Late,
     /// The bytes are a load balancer's PROXY header.
     Proxy,
-    /// The request is of another version of HTTP.
+    /// The request has a version of HTTP other than 1.0 and 1.1.
     Version,
     /// The headers that determine the body's length are invalid or contradict each other.
     Framing,
@@ -67,8 +68,9 @@ pub(crate) enum HeadFault {
 }
 
 impl HeadFault {
-    /// Returns the fault behind hyper's `error`. `read` has the bytes of the head that hyper has
-    /// received. The result is `None` if the connection was lost, or ended before a request began.
+    /// Returns the fault that caused hyper's `error`. `read` has the bytes that hyper has received
+    /// and not discarded. The result is `None` if the connection was lost, or ended or timed out
+    /// before a request began.
     pub(crate) fn of(error: &hyper::Error, read: &[u8], bounds: Bounds) -> Option<Self> {
         if error.is_timeout() {
             return (!read.is_empty()).then_some(Self::Late);
@@ -81,14 +83,14 @@ impl HeadFault {
         }
         let fault = Self::of_bytes(read, bounds, error.is_parse_too_large());
         match fault {
-            // Only hyper's error text still names the fault, because hyper may have discarded the
-            // bytes of the head.
+            // hyper may have discarded the bytes of the head, but its error text still names the
+            // fault.
             Self::Malformed => Some(Self::named(&error.to_string())),
             fault => Some(fault),
         }
     }
 
-    /// The fault that hyper's error text names.
+    /// Returns the fault that hyper's error text `words` names.
     fn named(words: &str) -> Self {
         if words.contains("content-length") || words.contains("transfer-encoding") {
             Self::Framing
@@ -117,7 +119,7 @@ impl HeadFault {
         }
     }
 
-    /// The answer.
+    /// Returns the answer to the fault.
     pub(crate) fn problem(self, bounds: Bounds) -> Problem {
         let too_large = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         match self {
@@ -173,7 +175,7 @@ impl HeadFault {
         }
     }
 
-    /// The fault's label in the metric of connections that are not upgraded.
+    /// Returns the fault's label in the metric that counts connections that are not upgraded.
     pub(crate) fn reject_reason(self) -> RejectReason {
         match self {
             Self::TooLarge | Self::LongTarget => RejectReason::HeadTooLarge,
@@ -187,29 +189,31 @@ impl HeadFault {
     }
 }
 
-/// The target in the first line of a request, as far as it was read.
+/// Returns the target in the first line of a request, or the part of the target that was read.
 fn target(read: &[u8]) -> &[u8] {
     let mut words = read.split(|byte| matches!(byte, b' ' | b'\r' | b'\n'));
     let mut words = words.by_ref().filter(|word| !word.is_empty());
     words.nth(1).unwrap_or_default()
 }
 
-/// The number of headers in the part of a head that was read. An incomplete last header counts.
+/// Returns the number of headers in `read`, which may be an incomplete head. An incomplete last
+/// header counts too.
 fn headers(read: &[u8]) -> usize {
     let end = HeadEnd::default().find(read).unwrap_or(read.len());
     let lines = read[..end].split(|byte| *byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty() && *line != b"\r");
-    // The first line is the request line, which is no header.
+    // The first line is the request line, not a header.
     lines.count().saturating_sub(1)
 }
 
-/// Finds the end of a head, which is an empty line, in bytes that arrive in pieces.
+/// Searches bytes that arrive in pieces for the end of a head, which is an empty line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct HeadEnd {
     seen: usize,
-    /// A line that is not empty was read. Empty lines before a request do not count.
+    /// True after the first byte of the request line. Empty lines before the request line do not
+    /// end the head.
     begun: bool,
-    /// The line that is being read is still empty.
+    /// True if a line has ended and the next line has no byte except `\r` yet.
     in_empty_line: bool,
 }
 
@@ -275,13 +279,13 @@ mod tests {
                 true,
                 HeadFault::TooManyHeaders,
             ),
-            // The end of the head has not arrived.
+            // The empty line at the end of the head has not arrived.
             (
                 b"GET / HTTP/1.1\r\na:b\r\nc:d\r\n",
                 true,
                 HeadFault::TooManyHeaders,
             ),
-            // The head exceeds its bound before its end.
+            // The head exceeds `bounds.bytes` before its end arrives.
             (
                 b"GET / HTTP/1.1\r\naaaaaaaaaaaaaaaaaaaaaaaa",
                 true,

@@ -1,4 +1,4 @@
-//! HTTP answers that refuse a token or a page, to upgrades and to requests for tickets.
+//! HTTP answers that refuse a token or a page. Upgrades and requests for tickets get these answers.
 
 use curfew_auth::AuthError;
 use curfew_backend::BackendError;
@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use super::{Problem, Response, json};
 
-/// The detail of the answer to an origin that may not connect.
+/// The detail of the answer to a page whose origin may not connect.
 pub(crate) const NOT_ALLOWED: &str = "the Origin is not in server.allowed_origins";
 
-/// The refusal of a token that a revocation covers.
+/// Returns the error for a token that a revocation covers; `None` if `error` is not about a
+/// revocation.
 pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
     let disconnect = match error {
         AdmitError::Revoked(disconnect) => *disconnect,
@@ -24,7 +25,8 @@ pub(crate) fn revoked(error: &AdmitError) -> Option<AuthError> {
     Some(AuthError::new(failure, message))
 }
 
-/// The answer while the backend is unavailable.
+/// Returns the answer while the backend is unavailable. If the backend has given an unusable
+/// answer, also logs the error.
 pub(crate) fn backend_away(error: &BackendError) -> Problem {
     if matches!(error, BackendError::Unusable(_)) {
         tracing::warn!(error = %error, "the backend gave an unusable answer");
@@ -32,7 +34,8 @@ pub(crate) fn backend_away(error: &BackendError) -> Problem {
     Problem::unavailable("the service is temporarily unavailable, try again")
 }
 
-/// The answer 401, with the JSON of the `auth_failed` frame.
+/// Returns the answer with status 401. Its JSON is that of the native protocol's `auth_failed`
+/// frame.
 pub(crate) fn unauthorized(error: &AuthError) -> Response {
     #[derive(Serialize)]
     struct AuthFailed<'a> {
@@ -52,7 +55,7 @@ pub(crate) fn unauthorized(error: &AuthError) -> Response {
     response
 }
 
-/// The answer to a page whose origin may not make this request.
+/// Returns the answer with status 403 to a page whose origin may not make this request.
 pub(crate) fn forbidden_origin(detail: &'static str) -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden_origin", detail)
 }

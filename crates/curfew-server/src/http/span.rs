@@ -1,5 +1,6 @@
-//! The span of a request, by the semantic conventions for HTTP servers, and the parts of an answer
-//! that name the span. A span has neither the query nor a header that may hold a token.
+//! The attributes of a request's span, by the semantic conventions for HTTP servers, and the parts
+//! of an answer that name the span. A span has neither the query nor a header that may hold a
+//! token.
 
 use std::net::IpAddr;
 
@@ -13,12 +14,12 @@ use http_body_util::Full;
 
 use super::{JsonBody, Response};
 
-/// Maximum length, in bytes, of the server's name (RFC 1035 §2.3.4) and of the client program's
-/// name in a span.
+/// Maximum length, in bytes, of the headers `Host` and `User-Agent` in a span. It is the maximum
+/// length of a host name (RFC 1035 §2.3.4).
 const MAX_NAME_BYTES: usize = 255;
 
-/// The header in which an answer names its span (W3C Trace Context Level 2, a draft). Its format is
-/// that of `traceparent`: version, trace, span and flags.
+/// The header in which an answer names its span (W3C Trace Context Level 2, a draft). The header
+/// has the format of `traceparent`: version, trace, span and flags.
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 
 /// The client of a connection.
@@ -26,14 +27,14 @@ const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 pub(crate) struct ClientInfo {
     /// The address, if it is known.
     pub(crate) address: Option<IpAddr>,
-    /// The connection speaks TLS.
+    /// True if the connection uses TLS.
     pub(crate) is_secure: bool,
 }
 
 /// The parts of a request that its span shows.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    /// The client's trace, as the headers state it.
+    /// The trace that the client states in the headers.
     pub(crate) origin: Origin,
     client: Option<ClientInfo>,
     /// Present only while tracing is on.
@@ -66,12 +67,13 @@ impl Asked {
         }
     }
 
-    /// The client whose budget of recorded spans this request counts against.
+    /// Returns the client that caused this request's span. The number of spans that are recorded
+    /// for refusals is limited per client.
     pub(crate) fn whose(&self) -> Whose<'static> {
         Whose::at(self.client.and_then(|client| client.address))
     }
 
-    /// Sets the attributes of the request on its span; [`describe`] adds the outcome.
+    /// Sets the attributes of the request on its span. The function [`describe`] adds the outcome.
     pub(crate) fn describe(&self, span: &mut Span) {
         let Some(parts) = self.parts.as_deref().filter(|_| span.is_recorded()) else {
             return;
@@ -107,27 +109,29 @@ impl Asked {
     }
 }
 
-/// The first header of this name, if it is short text.
+/// Returns the value of the first header with this name, if the value is visible ASCII of at most
+/// [`MAX_NAME_BYTES`] bytes.
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let text = headers.get(name)?.to_str().ok()?;
     (text.len() <= MAX_NAME_BYTES).then_some(text)
 }
 
-/// The caller's span, as the headers of a request state it.
+/// Returns the caller's span, as the headers of a request state it; `None` if the header
+/// `traceparent` is absent, repeated or invalid.
 pub(crate) fn traceparent(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all("traceparent").iter();
     let value = values.next()?;
     match values.next() {
         None => TraceContext::parse(value.to_str().ok()?).map(|trace| with_state(trace, headers)),
-        // Several headers contradict each other, so none is used.
+        // Several `traceparent` headers contradict each other, so none of them is used.
         Some(_) => None,
     }
 }
 
-/// The trace with the `tracestate` of a request's headers. Other participants of the trace write
-/// this state, and it is passed on unchanged. If it cannot be read, the trace is used without it.
+/// Adds the `tracestate` of a request's headers to `trace`. If this state is not visible ASCII,
+/// `trace` is returned without a state.
 fn with_state(trace: TraceContext, headers: &HeaderMap) -> TraceContext {
-    // Several headers form one list (W3C Trace Context §3.3.1).
+    // Several `tracestate` headers form one list (W3C Trace Context §3.3.1).
     let lines = headers.get_all("tracestate").iter();
     let lines: Result<Vec<&str>, _> = lines.map(HeaderValue::to_str).collect();
     match lines {
@@ -136,8 +140,8 @@ fn with_state(trace: TraceContext, headers: &HeaderMap) -> TraceContext {
     }
 }
 
-/// Sets the outcome of a request on its span. The span shows the route instead of the URL, because
-/// the query may hold a token.
+/// Sets the method, the route and the status of a request on its span. The attribute `url.path` is
+/// the route.
 pub(crate) fn describe(span: &mut Span, method: &'static str, route: &str, status: StatusCode) {
     if !span.is_recorded() {
         return;
@@ -157,7 +161,8 @@ pub(crate) fn name_span(headers: &mut HeaderMap, span: &Span) {
     }
 }
 
-/// Names the trace of a refusal in its JSON, and its span in `traceresponse`.
+/// Names the span in the header `traceresponse`. If the answer is a refusal, also names the trace
+/// in the JSON of the answer.
 pub(crate) fn name_trace(response: &mut Response, span: &Span) {
     name_span(response.headers_mut(), span);
     let status = response.status();
@@ -168,8 +173,8 @@ pub(crate) fn name_trace(response: &mut Response, span: &Span) {
     }
 }
 
-/// Adds the member `trace`, and `trace_url` if there is a `link`, to an answer that is a JSON
-/// object.
+/// Adds the member `trace` to an answer that is a JSON object, and the member `trace_url` if there
+/// is a `link`. Other answers are not changed.
 pub(crate) fn add_trace(response: &mut Response, trace: TraceId, link: Option<String>) {
     let Some(JsonBody(json)) = response.extensions_mut().remove() else {
         return;

@@ -1,5 +1,5 @@
-//! Ends access by order of an identity provider. Logouts, security events and Global Token
-//! Revocation all use this file.
+//! Ends access because an identity provider has reported it. Logouts, security events and Global
+//! Token Revocation use this file.
 
 use std::time::Duration;
 
@@ -15,31 +15,32 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use crate::config::Snapshot;
 
-/// The lifetime of a report's revocations if `auth.max_token_lifetime` is 0.
+/// The duration of a report's revocations if `auth.max_token_lifetime` is 0, which means no limit.
 const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// The answer while the backend is unavailable.
+/// The description in the answer to a report while the backend is unavailable.
 const ENDED_HERE: &str = "sessions of this node are closed; sessions of other nodes are closed once the backend is available";
 
-/// An order to end access.
+/// The order of a report to end access.
 pub(super) struct AccessEnd<'a> {
     /// The configured name of the issuer that gives the order.
     pub(super) issuer: &'a str,
-    /// The kind of report, which is the reason of the revocations.
+    /// The kind of the report, or the type of its event. It becomes the reason of the revocations.
     pub(super) report: &'static str,
-    /// The subjects. All of them name the same user or login.
+    /// The subjects to revoke.
     pub(super) subjects: &'a [ReportSubject],
     /// The time of the reported event, in Unix seconds.
     pub(super) at: u64,
 }
 
 impl Reports {
-    /// Ends access on every node. This node stops deliveries to the named sessions at once. The
-    /// receipts of the other nodes are logged.
+    /// Revokes every subject of `end`, and so ends access on every node. This node stops deliveries
+    /// to the sessions of the subjects at once. The numbers of nodes that have confirmed the
+    /// revocations are logged.
     ///
     /// # Errors
     ///
-    /// The backend is unavailable, or too many reports wait to be written: see
+    /// The backend is unavailable, or too many revocations wait to be written: see
     /// [`curfew_node::Node::revoke_reported`].
     pub(super) async fn end_access(
         &self,
@@ -49,8 +50,8 @@ impl Reports {
     ) -> Result<SessionsFound, ReportError> {
         let node = &self.context.node;
         let expires_at = node.clock().unix() + remembered(&settings.auth).as_secs();
-        // All revocations start together, so that each revocation takes effect on this node even if
-        // the sender hangs up.
+        // All revocations start together, so that each takes effect on this node even if the sender
+        // disconnects and this future is dropped.
         let revocations = end.subjects.iter().map(|subject| {
             let key = subject.key();
             let revocation = Revocation {
@@ -92,8 +93,8 @@ impl Reports {
     }
 }
 
-/// The answer to a sender whose report is not in force on every node. `away` is the answer's status
-/// while the backend is unavailable.
+/// Returns the answer to a report whose revocations were not written to the backend. `away` is the
+/// status of the answer if the backend is unavailable.
 pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal {
     match error {
         ReportError::Backend(_) => ReportRefusal::unavailable(away, ENDED_HERE),
@@ -104,17 +105,17 @@ pub(super) fn not_ended(error: &ReportError, away: StatusCode) -> ReportRefusal 
     }
 }
 
-/// The sessions that a report has found.
+/// The result of [`Reports::end_access`]: says if the report has closed sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SessionsFound {
-    /// Sessions were closed, or a node that has not answered may have closed some.
+    /// Sessions were closed, or a node that has not confirmed a revocation may have closed some.
     Some,
-    /// Every node has answered that it had no such session.
+    /// Every node has confirmed that it closed no session.
     None,
 }
 
-/// Returns the lifetime of a report's revocations. When it ends, every token that is older than the
-/// report has expired.
+/// Returns the duration of a report's revocations. When they end, every token that is older than
+/// the report has expired.
 fn remembered(auth: &AuthConfig) -> Duration {
     match auth.max_token_lifetime {
         Duration::ZERO => LONG,

@@ -32,11 +32,11 @@ const MEDIA_TYPE: &str = "application/secevent+jwt";
 /// The media type that some transmitters send instead.
 const LENIENT_MEDIA_TYPE: &str = "application/jwt";
 
-/// The status for faults of this node. It is not 400, because a sender drops an event on 400
-/// (§2.4).
+/// The status for faults of this node or its backend. It is not 400, because a transmitter does not
+/// send an event again after 400 (§2.4).
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// A pushed event of the issuer called `name`.
+/// A pushed event. `name` is the configured name of its issuer, and `token` is the event's token.
 struct PushedEvent {
     name: String,
     token: String,
@@ -86,8 +86,8 @@ impl Report for PushedEvent {
         }
     }
 
-    /// Carries out the effect of an event. A repeated event has the same effect, so events are not
-    /// remembered, and an event that failed may be sent again.
+    /// Carries out the effect of an event. Carrying out the same event twice does no harm, so
+    /// received events are not recorded.
     async fn carry_out(
         event: &SecurityEvent,
         reports: &Reports,
@@ -152,14 +152,14 @@ impl Report for PushedEvent {
         &metrics.security_events
     }
 
-    /// The answer 202 without a body (§2.2).
+    /// Returns the answer with status 202 and no body (§2.2).
     fn done() -> Response {
         let mut response = Response::default();
         *response.status_mut() = StatusCode::ACCEPTED;
         response
     }
 
-    /// The answer with an error code and its description (§2.3).
+    /// Returns the answer with an error code and its description (§2.3).
     fn refuse(refused: ReportRefusal) -> Response {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -182,7 +182,8 @@ impl Report for PushedEvent {
 }
 
 impl Reports {
-    /// Answers the transmitter of the issuer called `name`, which is configured to push events.
+    /// Answers a request that pushes an event. `name` is the configured name of the issuer, and
+    /// `stream` is the configuration of its event stream.
     pub(super) async fn security_event(
         self: &Arc<Self>,
         name: String,
@@ -205,7 +206,8 @@ impl Reports {
         let lenient = stream.lenient;
         let sent = request.headers().get(AUTHORIZATION).cloned();
         let permitted = self.may_report(delivery);
-        // Only a permitted request is authorized, because authorization may read a file.
+        // A request over the limit of unverified reports is not authorized, because authorization
+        // may read a file.
         if permitted.is_ok() {
             authorize(stream, sent).await?;
         }
@@ -216,7 +218,8 @@ impl Reports {
     }
 }
 
-/// Compares the `Authorization` header with the value that was agreed on. A transmitter sends the
+/// Compares the request's `Authorization` header, `sent`, with the value in the configuration of
+/// the stream. Without a configured value, every request is authorized. A transmitter sends the
 /// header with every request (Shared Signals Framework 1.0 §6.1.1).
 async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(), ReportRefusal> {
     let read = match stream.authorization_file {
@@ -236,7 +239,7 @@ async fn authorize(stream: EventStream, sent: Option<HeaderValue>) -> Result<(),
         Err(_) => return Err(ReportRefusal::unavailable(NOT_NOW, "the node is stopping")),
     };
     let sent = sent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default();
-    // Texts of the same length are compared in constant time, so the time reveals only the length.
+    // The time of the comparison depends only on the length of the values, not on their bytes.
     match sent.ct_eq(expected.expose().as_bytes()).into() {
         true => Ok(()),
         false => Err(ReportRefusal {
@@ -252,7 +255,7 @@ fn is_event(headers: &HeaderMap, lenient: bool) -> bool {
     is(MEDIA_TYPE) || lenient && (is(LENIENT_MEDIA_TYPE) || !headers.contains_key(CONTENT_TYPE))
 }
 
-/// The registered error code (RFC 8935 §2.4).
+/// Returns the registered error code for a failure (RFC 8935 §2.4).
 fn code(failure: AuthFailure) -> &'static str {
     match failure {
         AuthFailure::WrongIssuer => "invalid_issuer",

@@ -9,19 +9,19 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use crate::http::{Response, body};
 
-/// Maximum size of a body, in bytes: the largest token that `auth.max_token_bytes` may allow, and
-/// the text around the token.
+/// Maximum size of a body, in bytes. It has room for the largest token that `auth.max_token_bytes`
+/// may allow, and for the text around the token.
 const MAX_BODY_BYTES: usize = 68 * 1024;
 
 /// The media type of a form.
 const MEDIA_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// A form. Its fields are read by name, and unknown fields are ignored.
+/// The body of a request that posts a form.
 pub(super) struct Form(String);
 
 impl Form {
-    /// The only field of this name. Its value is not decoded, because a form escapes no character
-    /// of a token.
+    /// Returns the value of the field `name`. Fails if the form has no such field, or several. The
+    /// value is not decoded, because the encoding of a form escapes no character of a token.
     pub(super) fn field(&self, name: &str) -> Result<&str, ReportRefusal> {
         let mut fields = self.0.split('&').filter_map(|field| field.split_once('='));
         let mut named = fields.by_ref().filter(|(known, _)| *known == name);
@@ -37,7 +37,8 @@ impl Form {
     }
 }
 
-/// The answer to a request that took effect: 200 without a body. No cache stores the answer.
+/// Returns the answer to a request that took effect: status 200 without a body. Caches must not
+/// store the answer.
 pub(super) fn done() -> Response {
     let mut response = Response::new(Full::default());
     let no_store = HeaderValue::from_static("no-store");
@@ -46,7 +47,8 @@ pub(super) fn done() -> Response {
 }
 
 impl Reports {
-    /// Reads a form if `permitted` is `Ok`. Each form costs the check of a signature.
+    /// Reads the form in the body of a POST request. If `permitted` is an error, returns the error
+    /// without reading the body.
     pub(super) async fn form(
         &self,
         request: Request<Incoming>,
@@ -58,8 +60,9 @@ impl Reports {
     }
 }
 
-/// Reads the body of a POST request if `permitted` is `Ok`. `is_expected` judges the headers before
-/// the body is read. `expected` is the media type that an error names.
+/// Reads the body of a POST request. If `permitted` is an error, returns the error without reading
+/// the body. If `is_expected` returns false for the headers, the body is not read either, and the
+/// error names the media type `expected`.
 pub(super) async fn posted(
     request: Request<Incoming>,
     permitted: Result<(), ReportRefusal>,
@@ -85,7 +88,7 @@ pub(super) async fn posted(
     String::from_utf8(body.into()).map_err(|_| ReportRefusal::invalid("the body is not UTF-8"))
 }
 
-/// The media type of a body without its parameters; empty if there is none.
+/// Returns the media type in `Content-Type`, without its parameters; empty if there is none.
 pub(super) fn media_type(headers: &HeaderMap) -> &str {
     let value = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
     let value = value.and_then(Result::ok).unwrap_or_default();

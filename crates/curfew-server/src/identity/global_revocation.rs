@@ -21,30 +21,30 @@ use crate::config::{Snapshot, paths};
 use crate::http::{Response, bearer};
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
-/// The media type of the body.
+/// The media type of the body of a request.
 const MEDIA_TYPE: &str = "application/json";
 
-/// The status of a request that has no effect now and may be sent again.
+/// The status of the answer to a request that cannot take full effect now.
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// The body (§3 of the draft). In versions of the draft up to -02, the member `sub_id` was called
-/// `subject`.
+/// The body of a request (§3 of the draft). Up to version -02 of the draft, the member `sub_id` was
+/// called `subject`.
 #[derive(Deserialize)]
 struct Body {
     #[serde(alias = "subject")]
     sub_id: Value,
 }
 
-/// The issuer's assertion that a request carries, and the request's body.
+/// A received request: `token` is the token that identifies the issuer, and `body` names the user.
 struct Assertion {
     token: String,
     body: String,
 }
 
-/// The user whose sessions an issuer ends.
+/// The user whose sessions are to end, and the issuer that requests it.
 struct RevokedUser {
     revoker: Revoker,
-    /// The subjects, each of which names the user.
+    /// The subjects to revoke. Each of them names the user.
     subjects: Vec<ReportSubject>,
 }
 
@@ -66,7 +66,7 @@ impl Report for Assertion {
         authenticator.verify_revoker(&self.token, wait).await
     }
 
-    /// The user that an issuer names in the body.
+    /// Returns the user that the body names, if the verified issuer may revoke this user.
     fn order(
         self,
         reports: &Reports,
@@ -109,9 +109,9 @@ impl Report for Assertion {
         }
     }
 
-    /// Ends each session of the user whose token was not issued after now. A user without sessions
-    /// counts as a success (§4 also allows 404), so the issuer does not learn if the user has
-    /// sessions.
+    /// Revokes all tokens of the user that were issued until now, and so ends their sessions. The
+    /// answer for a user without sessions is the same, so the issuer does not learn if the user has
+    /// sessions. (§4 also allows 404.)
     async fn carry_out(
         user: &RevokedUser,
         reports: &Reports,
@@ -124,7 +124,9 @@ impl Report for Assertion {
             issuer: &revoker.issuer,
             report: Assertion::KIND.as_str(),
             subjects,
-            // The later of the two times is used: a session from before the request must not stay.
+            // The later of two times is used: the current time, and the time at which the issuer
+            // signed its token. A session from before the request then ends even if the two clocks
+            // differ.
             at: revoker.issued_at.max(Some(now)).unwrap_or(now),
         };
         let found = reports.end_access(end, settings, span).await;
@@ -154,7 +156,7 @@ impl Report for Assertion {
 }
 
 impl Reports {
-    /// Answers an issuer's request.
+    /// Answers a request of an issuer to end a user's sessions.
     pub(super) async fn global_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -164,7 +166,7 @@ impl Reports {
         self.take_report(received, delivery).await
     }
 
-    /// Receives the issuer's token and the body.
+    /// Reads the issuer's token from the header `Authorization`, and the body.
     async fn receive_assertion(
         &self,
         request: Request<Incoming>,

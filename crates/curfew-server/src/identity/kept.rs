@@ -1,7 +1,7 @@
-//! Storage for reports that cannot be verified yet. Such a report lacks only a key of its issuer,
-//! and the node may not fetch the issuer's keys again yet. A sender sends a report once, so the
-//! node stores the report until the next fetch succeeds. Strangers can send such reports too, so
-//! the slots are limited and divided among addresses.
+//! Stores reports that cannot be verified yet, because a key of their issuer is missing and the
+//! node may not fetch the issuer's keys again yet. A sender may send a report only once, so the
+//! node stores the report until the next fetch succeeds. Strangers can send reports with unknown
+//! keys too, so the number of stored reports is limited, and each address gets a fair share.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,37 +24,38 @@ use crate::config::Snapshot;
 use crate::http::Response;
 use crate::metrics::ReportKind;
 
-/// Maximum number of reports of one issuer that wait at a time.
+/// Maximum number of stored reports of one issuer.
 const MAX_PER_ISSUER: usize = 1_000;
 
-/// The longest wait of a report. It equals the time for which a logout token is valid.
+/// Maximum time for which a report is stored. A logout token is valid for the same time.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Maximum time that the sender of a report with a slot waits for the outcome. After this time, the
-/// sender is told that the report is stored.
+/// Maximum time for which the answer to a stored report waits for the outcome. After this time, the
+/// answer says that the report is stored.
 const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
-/// The waiting reports, by issuer.
+/// The stored reports of each issuer, by the issuer's configured name.
 #[derive(Debug, Default)]
 pub(super) struct Kept(Mutex<HashMap<Arc<str>, Issuer>>);
 
 #[derive(Debug, Default)]
 struct Issuer {
-    /// The waiting reports, oldest first.
+    /// The stored reports, oldest first.
     waiting: Vec<Waiting>,
-    /// The number of the next report.
+    /// The number that the next stored report gets.
     next: u64,
     lines: LogLines,
 }
 
-/// The log lines of one issuer. Each kind is logged at most once per interval.
+/// The log lines about the reports of one issuer. Each of the two lines is logged at most once a
+/// minute.
 #[derive(Debug, Default)]
 struct LogLines {
     kept: Repeats<Line>,
     lost: Repeats<ReportKind>,
 }
 
-/// A log line about a report that waits.
+/// A log line about a report that was stored.
 #[derive(Debug)]
 struct Line {
     report: ReportKind,
@@ -69,7 +70,7 @@ struct Waiting {
     displaced: CancellationToken,
 }
 
-/// The slot of a waiting report. Dropping it frees the slot.
+/// The slot of a stored report. Dropping this value frees the slot.
 #[derive(Debug)]
 struct Place {
     reports: Arc<Reports>,
@@ -83,15 +84,16 @@ impl Drop for Place {
         let authenticator = &self.reports.context.authenticator;
         self.reports.kept.with(&self.issuer, |issuer| {
             issuer.waiting.retain(|one| one.number != self.number);
-            // Noted under the lock: otherwise an earlier count could replace a later one.
+            // The count is noted under the lock. Otherwise an earlier count could replace a later
+            // one.
             authenticator.note_waiting_reports(&self.issuer, issuer.waiting.len());
         });
     }
 }
 
 impl Kept {
-    /// Logs the reports that no log line has mentioned yet, once the interval since the last line
-    /// is over.
+    /// Logs the stored and lost reports that no log line has counted yet. A line is logged only if
+    /// the last line of its kind is at least a minute old.
     pub(super) fn tell_rest(&self) {
         for (name, issuer) in &*self.0.lock() {
             if let Some((times, line)) = issuer.lines.kept.rest() {
@@ -111,10 +113,10 @@ impl Kept {
 }
 
 impl Issuer {
-    /// Takes a slot for a report from this address. Returns the slot's number, the token that is
-    /// cancelled if another report displaces this one, and the number of taken slots. If no slot is
-    /// free, the address with the most slots loses its newest slot. That address must hold at least
-    /// two slots more than `address`; otherwise the result is `None`.
+    /// Takes a slot for a report from `address`. Returns the slot's number, the token that is
+    /// cancelled if another report displaces this report, and the number of taken slots. If no slot
+    /// is free, the address that has the most slots loses its newest slot, provided that it has at
+    /// least two slots more than `address`. Otherwise no slot is taken, and the result is `None`.
     fn place(&mut self, address: IpAddr) -> Option<(u64, CancellationToken, usize)> {
         let address = address_group(address);
         if self.waiting.len() >= MAX_PER_ISSUER {
@@ -147,12 +149,13 @@ impl Issuer {
 }
 
 impl Reports {
-    /// Judges a report and concludes it. A report that lacks only its key waits until its issuer's
-    /// keys are fetched. The node then concludes the report even if the sender has disconnected.
+    /// Verifies a report, carries out its order, and returns the answer. If only the issuer's key
+    /// is missing, the report is stored until the issuer's keys are fetched. The node then carries
+    /// out the order even if the sender has disconnected.
     ///
     /// # Errors
     ///
-    /// The report lacks its key. If `is_kept` is set, the report still waits and its outcome is
+    /// The issuer's key is missing. If `is_kept` is set, the report is stored and its outcome is
     /// open. Otherwise no slot was free, or the report has lost its slot.
     pub(super) async fn judge_report<R: Report>(
         self: &Arc<Self>,
@@ -176,7 +179,8 @@ impl Reports {
         };
         let (told, answer) = oneshot::channel();
         let (reports, mut delivery) = (Arc::clone(self), delivery.clone());
-        // A task of the node concludes the report even if the request is dropped.
+        // A task of the node handles the stored report, because the future of the request is
+        // dropped if the sender disconnects.
         self.context.node.spawn(async move {
             let verified = tokio::select! {
                 verified = report.verify(&reports.context.authenticator, KeyWait::NextAnswer) => Some(verified),
@@ -185,14 +189,16 @@ impl Reports {
             };
             match verified {
                 Some(verified) => {
-                    // The slot is freed first, because the conclusion waits for the backend.
+                    // The slot is freed before the order is carried out, because the order waits
+                    // for the backend.
                     drop(place);
-                    // The settings of the request may be minutes old, so the current ones are used.
+                    // The request's settings may be minutes old, so the current settings replace
+                    // them.
                     delivery.settings = Snapshot::take(&reports.context);
                     let order = report.order(&reports, reports.context.judge(verified));
                     let response = reports.conclude::<R>(order, &delivery).await;
-                    // Sending the answer fails if the HTTP request has ended. The report has taken
-                    // effect anyway.
+                    // `send` fails if the HTTP request has ended. The report was still carried out
+                    // or refused, so the failure is ignored.
                     drop(told.send(response));
                 }
                 None => {
@@ -246,7 +252,8 @@ impl Reports {
         })
     }
 
-    /// Logs a report that stays unverified, because its wait ended or no slot was free.
+    /// Logs that a report is lost, because the issuer's keys did not arrive in time, or because no
+    /// slot was free for the report.
     fn tell_lost(&self, report: ReportKind, issuer: &Arc<str>) {
         let due = |issuer: &mut Issuer| issuer.lines.lost.note_event(report);
         if let Some((times, report)) = self.kept.with(issuer, due) {
@@ -285,20 +292,28 @@ mod tests {
         IpAddr::V4(Ipv4Addr::new(10, 0, 0, n))
     }
 
-    /// Fault: a stranger's invalid reports take all slots, and a real report is lost.
+    /// Guards against this fault: a stranger's invalid reports take all slots, and a genuine report
+    /// is lost.
     #[test]
     fn the_address_that_has_most_places_gives_them_up_for_others() {
         let mut issuer = Issuer::default();
         let flood: Vec<_> = (0..MAX_PER_ISSUER)
             .map(|_| issuer.place(address(1)).unwrap().1)
             .collect();
-        assert!(issuer.place(address(1)).is_none(), "more than there are");
+        assert!(
+            issuer.place(address(1)).is_none(),
+            "the same address gets no slot beyond the maximum"
+        );
         let mut real = Vec::new();
         while let Some((_, displaced, count)) = issuer.place(address(2)) {
             assert_eq!(count, MAX_PER_ISSUER);
             real.push(displaced);
         }
-        assert_eq!(real.len(), MAX_PER_ISSUER / 2, "as many as the other");
+        assert_eq!(
+            real.len(),
+            MAX_PER_ISSUER / 2,
+            "each of the two addresses has half of the slots"
+        );
         assert!(!real.iter().any(CancellationToken::is_cancelled));
         let given_up = flood.iter().filter(|one| one.is_cancelled()).count();
         assert_eq!(given_up, real.len());

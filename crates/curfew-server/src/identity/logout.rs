@@ -19,17 +19,17 @@ use crate::config::{Snapshot, paths};
 use crate::http::Response;
 use crate::metrics::{LogoutOutcome, ReportFault, ReportKind, ServerMetrics};
 
-/// The advice if the named login is unknown although its user has sessions.
+/// The advice to the operator if no session has the named login although its user has sessions.
 const NOBODY_FOUND: &str = "no session has the login in the logout token (sid), but the user has sessions of \
     other logins: let curfew doctor compare the sid of logout tokens with the sid of access tokens";
 
-/// Maximum number of a user's sessions that are searched for a login.
+/// Maximum number of a user's sessions whose login is compared with the login of a logout token.
 const LOOKED_AT: usize = 20;
 
-/// The status of a logout without effect. §2.8 defines no other status.
+/// The status of the answer to a logout that failed. §2.8 defines no other status for failures.
 const NOT_DONE: StatusCode = StatusCode::BAD_REQUEST;
 
-/// A logout token.
+/// A received logout token, not verified.
 struct LogoutToken(String);
 
 impl Report for LogoutToken {
@@ -67,8 +67,9 @@ impl Report for LogoutToken {
     }
 
     /// Ends every session of the login that the logout token names (§2.7). If the token names no
-    /// login, or with `LogoutScope::User`, ends the user's sessions at this issuer whose tokens
-    /// were issued up to the logout. A login without sessions counts as success.
+    /// login, or if the scope is [`LogoutScope::User`], ends the user's sessions whose tokens were
+    /// issued up to the logout, by this issuer or by another configured issuer with the same `iss`.
+    /// A logout that closes no session is a success too.
     async fn carry_out(
         logout: &Logout,
         reports: &Reports,
@@ -139,7 +140,7 @@ impl Report for LogoutToken {
 }
 
 impl Reports {
-    /// Answers an identity provider's request.
+    /// Answers a request of an identity provider to end sessions.
     pub(super) async fn backchannel_logout(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -159,7 +160,8 @@ impl Reports {
         Ok(LogoutToken(token.to_owned()))
     }
 
-    /// True if the user has sessions at the issuer, and none of them belongs to this login.
+    /// True if the user has sessions with tokens of `issuer`, and in none of these tokens the claim
+    /// `claim` has the value `login`.
     async fn has_other_login(&self, issuer: &str, user: String, claim: &str, login: &str) -> bool {
         let filter = SessionFilter {
             user: Some(user),
@@ -167,7 +169,8 @@ impl Reports {
             ..SessionFilter::default()
         };
         let sessions = &self.context.node.backends().sessions;
-        // The logout is in force even if the list fails. Without the list no advice can be given.
+        // The logout has taken effect even if the sessions cannot be listed. Only the advice is
+        // then missing.
         let Ok(page) = sessions.list(&filter).await else {
             return false;
         };

@@ -1,4 +1,5 @@
-//! The refusal of a report or of a token revocation: its cause, and its answer in OAuth's form.
+//! The refusal of a report or of a token revocation: its cause, and the answer in the form of an
+//! OAuth error.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,50 +17,55 @@ use crate::http::span::{Asked, name_trace};
 use crate::http::{Response, json, retry_after_seconds};
 use crate::metrics::{EventOutcome, LogoutOutcome, ReportFault, ReportKind};
 
-/// The refusal of a report, with the members of an OAuth error (RFC 6749 §5.2).
+/// The refusal of a report or of a token revocation. `error` and `description` are members of an
+/// OAuth error (RFC 6749 §5.2).
 #[derive(Debug)]
 pub(super) struct ReportRefusal {
     pub(super) status: StatusCode,
     pub(super) error: &'static str,
     pub(super) description: String,
-    /// The issuer that signed the report, and the report's fault; `None` for an unsigned report.
+    /// The issuer that signed the report, and the report's fault; `None` if no issuer's signature
+    /// was verified.
     pub(super) signed: Option<Box<SignedRefusal>>,
     /// The time until a retry can succeed; `None` if it is not known.
     pub(super) retry_after: Option<Duration>,
-    /// True if the report waits for its issuer's keys. Its outcome is open.
+    /// True if the report is stored until its issuer's keys arrive. Its outcome is then open.
     pub(super) is_kept: bool,
 }
 
-/// The issuer that signed a refused report. Either the issuer or this node is configured wrongly.
+/// The issuer that signed a refused report, and the report's fault. Either the issuer or this node
+/// is configured wrongly.
 #[derive(Debug)]
 pub(super) struct SignedRefusal {
     /// The issuer's configured name.
     issuer: Arc<str>,
     fault: ReportFault,
-    /// The expected and the received value, for operators.
+    /// The explanation for operators, such as the expected and the received value.
     why: String,
 }
 
-/// The outcomes of a report without effect. Every kind of report can have each of them.
+/// The outcomes of reports without effect. Each outcome is possible for every kind of report.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Undone {
     /// The report is invalid.
     Refused,
-    /// The report is not read: too many reports from its address failed verification.
+    /// The report was not read, because too many reports from its address could not be verified.
     RateLimited,
-    /// The report may be valid, but a dependency is unavailable.
+    /// The report may be valid, but the issuer's keys or the backend are unavailable.
     Unavailable,
-    /// The report waits for its issuer's keys.
+    /// The report is stored until its issuer's keys arrive.
     Kept,
-    /// The report has waited for the keys in vain.
+    /// The report was stored, and is dropped because the keys did not arrive in time or another
+    /// report has displaced it.
     Lost,
 }
 
 impl ReportRefusal {
-    /// The error of a request that is turned away unread.
+    /// The `error` of a request that is refused before its body is read, because of too many
+    /// unverified reports from its address.
     pub(super) const RATE_LIMITED: &'static str = "rate_limited";
 
-    /// Refuses a request that is invalid by the sender's fault.
+    /// Refuses a request that is invalid through the sender's fault.
     pub(super) fn invalid(description: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
@@ -79,7 +85,8 @@ impl ReportRefusal {
         }
     }
 
-    /// Refuses a report. The refusal names the issuer if the issuer signed the report.
+    /// Refuses a report whose token is invalid. If an issuer signed the token, the refusal names
+    /// the issuer.
     pub(super) fn of_report(error: &AuthError) -> Self {
         let fault = match error.failure() {
             AuthFailure::WrongAudience => ReportFault::WrongAudience,
@@ -96,7 +103,8 @@ impl ReportRefusal {
         }
     }
 
-    /// Adds the issuer that signed the report, and the report's fault.
+    /// Adds the issuer that signed the report, the report's fault, and its explanation for
+    /// operators.
     pub(super) fn signed(mut self, issuer: &Arc<str>, fault: ReportFault, why: String) -> Self {
         self.signed = Some(Box::new(SignedRefusal {
             issuer: Arc::clone(issuer),
@@ -106,7 +114,7 @@ impl ReportRefusal {
         self
     }
 
-    /// Refuses a request because this node or a dependency fails.
+    /// Refuses a request because this node, the backend or the source of the issuer's keys fails.
     pub(super) fn unavailable(status: StatusCode, description: impl Into<String>) -> Self {
         Self {
             status,
@@ -115,7 +123,7 @@ impl ReportRefusal {
         }
     }
 
-    /// The report cannot be verified at the moment.
+    /// Refuses a report or token that cannot be verified at the moment.
     pub(super) fn unverified(why: &Unverified) -> Self {
         Self {
             retry_after: why.retry_after(),
@@ -153,7 +161,7 @@ impl ReportRefusal {
         response
     }
 
-    /// Adds the header that the status requires: `Allow` or `Retry-After`.
+    /// Adds the header that the status requires: `Allow` for 405, `Retry-After` for 429 and 503.
     pub(super) fn explain(&self, headers: &mut HeaderMap) {
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
@@ -193,7 +201,8 @@ impl From<Undone> for EventOutcome {
     }
 }
 
-/// The span of a refused report whose request arrived at `began`.
+/// Returns the span of a refused report or token revocation. `began` is the time at which the
+/// request arrived.
 pub(super) fn refused_span(
     tracer: &Tracer,
     refused: &ReportRefusal,
@@ -207,9 +216,9 @@ pub(super) fn refused_span(
     span
 }
 
-/// The answer to a request posted to `route`, recorded in its span. `undone` is the log text of a
-/// refusal. Its level is debug, because strangers can post. `refuse` makes the route's answer from
-/// a refusal.
+/// Returns the answer to a request posted to `route`, and records it in `span`. If `result` is a
+/// refusal, `refuse` turns it into the answer, and `undone` is logged. The level of the log line is
+/// debug, because a stranger can cause the line.
 pub(super) fn answer(
     mut span: Span,
     route: &'static str,
@@ -239,8 +248,9 @@ pub(super) fn answer(
 }
 
 impl Reports {
-    /// Counts a refused report that its issuer has signed, and notes it in the journal. A report
-    /// that a stranger could have written is neither counted nor noted.
+    /// Counts a refused report that an issuer has signed, and notes it in the journal of reports. A
+    /// report without a verified signature is neither counted nor noted, because a stranger may
+    /// have written it.
     pub(super) fn note_refused(&self, report: ReportKind, refused: &ReportRefusal) {
         let Some(signed) = &refused.signed else {
             return;

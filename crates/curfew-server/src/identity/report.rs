@@ -1,5 +1,5 @@
-//! A report of an identity provider, from its request to its effect: the steps that all kinds
-//! share.
+//! The steps from the request that carries a report to the effect of the report. All kinds of
+//! reports share these steps.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -19,47 +19,48 @@ use crate::http::Response;
 use crate::http::span::Asked;
 use crate::metrics::{ReportKind, ServerMetrics};
 
-/// A kind of report, with the parts that differ between kinds. A value is one received report.
+/// A kind of report. The trait has the parts that differ between kinds. A value of an implementing
+/// type is one received report.
 pub(super) trait Report: Sized + Send + Sync + 'static {
-    /// The kind's name in metrics and in the log.
+    /// The kind, as metrics and the log name it.
     const KIND: ReportKind;
-    /// The endpoint's path in spans.
+    /// The path of the endpoint, as spans name it.
     const ROUTE: &'static str;
-    /// The name of the kind's spans.
+    /// The name of the spans of this kind of report.
     const SPAN: &'static str;
-    /// The log line about a refused report.
+    /// The text of the log line about a refused report.
     const REFUSED: &'static str;
 
-    /// The content that the report's issuer has signed.
+    /// The content of a verified report, which its issuer has signed.
     type Verified: Send;
-    /// The effect that the report asks for.
+    /// The order of a report: the effect that it requests.
     type Order: Send + Sync;
-    /// The outcome that metrics count.
+    /// The type of the outcomes that the metric [`Report::counter`] counts.
     type Outcome: Label + From<Undone>;
 
-    /// Verifies the report's token with the known keys, or with keys that arrive from the issuer
-    /// during `wait`.
+    /// Verifies the report's token with the known keys. If the key is missing, waits for keys from
+    /// the issuer as long as `wait` says.
     fn verify(
         &self,
         authenticator: &Authenticator,
         wait: KeyWait,
     ) -> impl Future<Output = Result<Self::Verified, VerifyError>> + Send;
 
-    /// Reads the order from the verified content.
+    /// Returns the order in the verified content.
     ///
     /// # Errors
     ///
-    /// The token is invalid, or the report asks for nothing that this node can do.
+    /// `verified` is an error, or the report has no order that this node can carry out.
     fn order(
         self,
         reports: &Reports,
         verified: Result<Self::Verified, VerifyError>,
     ) -> Result<Self::Order, ReportRefusal>;
 
-    /// The parts of an order that appear in spans and in the journal of reports.
+    /// Returns the parts of an order that its span and the journal of reports show.
     fn name(order: &Self::Order) -> OrderName<'_>;
 
-    /// Carries out an order.
+    /// Carries out an order. `span` is the span of the report.
     fn carry_out(
         order: &Self::Order,
         reports: &Reports,
@@ -67,19 +68,19 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
         span: &Span,
     ) -> impl Future<Output = Result<Self::Outcome, ReportRefusal>> + Send;
 
-    /// The metric of the kind's outcomes.
+    /// Returns the metric that counts the outcomes of this kind of report.
     fn counter(metrics: &ServerMetrics) -> &Counters<Self::Outcome>;
 
-    /// The answer to a report that took effect.
+    /// Returns the answer to a report whose order was carried out.
     fn done() -> Response;
 
-    /// The answer to a refused report.
+    /// Returns the answer to a refused report.
     fn refuse(refused: ReportRefusal) -> Response {
         refused.into_response()
     }
 
-    /// Advice to the operator about an outcome that is not a refusal, but may come from a mistake
-    /// in the configuration.
+    /// Returns advice to the operator about an outcome that is not a refusal, but may be due to a
+    /// mistake in the configuration.
     fn advice(_: Self::Outcome) -> Option<&'static str> {
         None
     }
@@ -89,27 +90,28 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
 pub(super) struct OrderName<'a> {
     /// The configured name of the issuer.
     pub(super) issuer: &'a str,
-    /// The type of the event, if a kind of report has several.
+    /// The type of the event; `None` for a kind of report that has no types of events.
     pub(super) event: Option<&'static str>,
     /// True if the order ends access. The order's span is then recorded regardless of the sampling
     /// ratio.
     pub(super) ends_access: bool,
 }
 
-/// The request that brought a report.
+/// The request that carries a report or a token revocation.
 #[derive(Debug, Clone)]
 pub(super) struct Delivery {
     pub(super) asked: Asked,
     pub(super) began: SystemTime,
-    /// The address that the request came from.
+    /// The address from which the request came.
     pub(super) address: IpAddr,
-    /// The settings that apply to the report: the request's settings or, after a wait, the settings
-    /// in force when the key arrived.
+    /// The settings that apply to the report: the settings when the request arrived or, for a
+    /// stored report, the settings when the key arrived.
     pub(super) settings: Snapshot,
 }
 
 impl Reports {
-    /// The delivery of a report by a request from `address`.
+    /// Returns the parts of `request` that a report needs. `address` is the address from which the
+    /// request came.
     pub(super) fn delivery(
         &self,
         request: &Request<Incoming>,
@@ -125,7 +127,8 @@ impl Reports {
         }
     }
 
-    /// Answers the request that brought a report.
+    /// Answers a request. `received` is the report that the request carries, or the refusal of the
+    /// request.
     pub(super) async fn take_report<R: Report>(
         self: &Arc<Self>,
         received: Result<R, ReportRefusal>,
@@ -141,8 +144,9 @@ impl Reports {
         }
     }
 
-    /// Carries out the order of a report, or refuses a report that has no valid order. Counts,
-    /// notes and traces the outcome, and returns the answer to the report.
+    /// Carries out the order of a report, or refuses a report without a valid order. Counts the
+    /// outcome, notes it in the journal of reports, records its span, and returns the answer to the
+    /// report.
     pub(super) async fn conclude<R: Report>(
         &self,
         order: Result<R::Order, ReportRefusal>,
@@ -181,7 +185,8 @@ impl Reports {
         answer(span, R::ROUTE, R::REFUSED, result, R::refuse)
     }
 
-    /// Notes the outcome of an order in the journal. [`Reports::note_refused`] notes refusals.
+    /// Notes the outcome of a carried-out order in the journal of reports. A report without a valid
+    /// order is noted by [`Reports::note_refused`] instead.
     fn note_report<R: Report>(
         &self,
         name: &OrderName<'_>,

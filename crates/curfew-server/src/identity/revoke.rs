@@ -1,7 +1,7 @@
 //! `POST /revoke`: the holder of an access token revokes the token, and the token's sessions end
 //! (RFC 7009).
 //!
-//! Clients are public: a valid token is their only credential.
+//! A client needs no credential except the valid token that it revokes.
 
 use std::sync::Arc;
 
@@ -20,14 +20,15 @@ use crate::config::paths;
 use crate::http::Response;
 use crate::http::cors;
 
-/// The name of a call's span. The span of a call with a valid token is always recorded.
+/// The name of the span of a token revocation.
 const SPAN: &str = "POST /revoke";
 
-/// The status of a request that has no effect now and may be sent again (§2.2.1).
+/// The status of the answer to a request that cannot take full effect now. The client may repeat
+/// the request (§2.2.1).
 const NOT_NOW: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 impl Reports {
-    /// Answers a client, which may be a page of another origin (§2.3).
+    /// Answers a token revocation. The client may be a page of another origin (§2.3).
     pub(super) async fn token_revocation(
         self: &Arc<Self>,
         request: Request<Incoming>,
@@ -55,7 +56,7 @@ impl Reports {
                 let span = refused_span(tracer, &refused, SPAN, asked, *began);
                 (span, Err(refused))
             }
-            // An invalid token is answered like a revoked one (§2.2).
+            // The answer for an invalid token is the same as for a revoked token (§2.2).
             Ok(None) => {
                 self.charge_token(delivery);
                 return done();
@@ -80,7 +81,7 @@ impl Reports {
         )
     }
 
-    /// Verifies the token of the request. Returns `None` for an invalid token.
+    /// Verifies the token in the body of the request. Returns `None` if the token is invalid.
     async fn take_token(
         &self,
         request: Request<Incoming>,
@@ -89,7 +90,7 @@ impl Reports {
         let form = self.form(request, self.may_report(delivery)).await?;
         match self.context.verify(form.field("token")?).await {
             Ok(principal) => Ok(Some(principal)),
-            // The token may become valid later, so the client must not take it for revoked.
+            // The token may become valid later, so the answer must not say that it is revoked.
             Err(VerifyError::Refused(error))
                 if matches!(
                     error.failure(),
@@ -112,7 +113,7 @@ impl Reports {
         }
     }
 
-    /// Returns true if the token is already revoked. A repeated call then writes nothing.
+    /// Returns true if the token is already revoked. A repeated request then writes nothing.
     async fn is_given_back(&self, principal: &Principal) -> bool {
         let Some(token_id) = principal.token_id() else {
             return false;
@@ -142,7 +143,7 @@ impl Reports {
                 )
             });
         };
-        // The revocation lasts until the token can no longer open a session.
+        // The revocation lasts until one second after the end of the token's access.
         let ends_at = principal.ends_at().as_secs().saturating_add(1);
         let revocation = Revocation {
             before: None,

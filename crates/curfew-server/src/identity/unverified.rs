@@ -1,6 +1,6 @@
-//! Limits, for each address, the number of reports and token revocations that cannot be verified.
-//! Each of them costs a signature check. Without this limit, a stranger's reports could crowd out
-//! the reports of an identity provider.
+//! Limits, for each address, the rate of reports and token revocations that cannot be verified.
+//! Each of these requests costs the check of a signature. Without this limit, a stranger's requests
+//! could crowd out the reports of an identity provider.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,13 +16,14 @@ use super::Reports;
 use super::refusal::ReportRefusal;
 use super::report::Delivery;
 
-/// Maximum number of addresses with a bucket of their own. All further addresses share one bucket.
+/// Maximum number of addresses that have a bucket of their own. All further addresses share one
+/// bucket.
 const MAX_ADDRESSES: usize = 10_000;
 
 /// The key of the bucket that all further addresses share.
 const OTHERS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
-/// Applies `limits.unverified_reports_per_second` of the request's snapshot to each address.
+/// Applies `limits.unverified_reports_per_second` to each address.
 #[derive(Debug, Default)]
 pub(super) struct Unverified {
     buckets: Mutex<Buckets>,
@@ -32,20 +33,20 @@ pub(super) struct Unverified {
 #[derive(Debug, Default)]
 struct Buckets {
     per_second: u32,
-    /// The buckets of addresses that were charged. A full bucket may have been removed.
+    /// The buckets of addresses that were charged. An address without an entry has a full bucket.
     by_address: HashMap<IpAddr, TokenBucket>,
 }
 
 impl Unverified {
-    /// Logs the refusals that no log line has counted yet, once the interval since the last line is
-    /// over.
+    /// Logs the refusals that no log line has counted yet, if the last line is at least a minute
+    /// old.
     pub(super) fn tell_rest(&self) {
         if let Some((times, address)) = self.told.rest() {
             tell(times, address);
         }
     }
 
-    /// True if one more report from this address may be read.
+    /// True if one more report from `address` may be read, because its bucket is not empty.
     fn has(&self, address: IpAddr, per_second: u32) -> bool {
         let mut buckets = self.buckets.lock();
         buckets.set(per_second);
@@ -55,11 +56,11 @@ impl Unverified {
         bucket.is_none_or(|bucket| bucket.has_token(quota, now))
     }
 
-    /// Charges this address for one report that could not be verified.
+    /// Takes one token from the bucket of `address`, for a report that could not be verified.
     fn charge(&self, address: IpAddr, per_second: u32) {
         let mut buckets = self.buckets.lock();
         buckets.set(per_second);
-        // 0 means no limit, so nothing is charged.
+        // 0 means no limit, so no bucket is needed.
         if buckets.per_second == 0 {
             return;
         }
@@ -72,7 +73,7 @@ impl Unverified {
 }
 
 impl Buckets {
-    /// Discards all buckets if the rate has changed, as after a reload.
+    /// Sets the rate. If a reload has changed the rate, all buckets are discarded.
     fn set(&mut self, per_second: u32) {
         if self.per_second != per_second {
             *self = Self {
@@ -86,13 +87,14 @@ impl Buckets {
         Quota::of_a_second(self.per_second)
     }
 
-    /// The key of the bucket that this address uses.
+    /// Returns the key of the bucket for `address`: the address itself, or [`OTHERS`] if there are
+    /// too many buckets.
     fn place(&mut self, address: IpAddr, now: std::time::Instant) -> IpAddr {
         if self.by_address.len() < MAX_ADDRESSES || self.by_address.contains_key(&address) {
             return address;
         }
         let quota = self.quota();
-        // A full bucket is the same as no bucket, so full buckets are removed to make room.
+        // A full bucket has the same effect as no bucket, so full buckets are removed to make room.
         self.by_address
             .retain(|_, bucket| !bucket.is_full(quota, now));
         match self.by_address.len() < MAX_ADDRESSES {
@@ -116,7 +118,8 @@ fn per_second(delivery: &Delivery) -> u32 {
 }
 
 impl Reports {
-    /// Refuses a report before it is read if the address's bucket of unverified reports is empty.
+    /// Fails if the bucket of the report's address is empty. Called before the body of the report
+    /// is read.
     pub(super) fn may_report(&self, delivery: &Delivery) -> Result<(), ReportRefusal> {
         if self.unverified.has(delivery.address, per_second(delivery)) {
             return Ok(());
@@ -131,8 +134,8 @@ impl Reports {
         })
     }
 
-    /// Charges the address for a refused report, unless an issuer has signed it or the node is at
-    /// fault.
+    /// Charges the address of a refused report, unless an issuer has signed the report, or the node
+    /// is at fault, or the report was not read.
     pub(super) fn charge(&self, delivery: &Delivery, refused: &ReportRefusal) {
         let is_told = refused.is_unavailable() || refused.error == ReportRefusal::RATE_LIMITED;
         if refused.signed.is_none() && !is_told {
@@ -140,7 +143,7 @@ impl Reports {
         }
     }
 
-    /// Charges the address for a token that could not be verified.
+    /// Charges the address of a report or token that could not be verified.
     pub(super) fn charge_token(&self, delivery: &Delivery) {
         self.unverified
             .charge(delivery.address, per_second(delivery));
@@ -155,7 +158,8 @@ mod tests {
         IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n))
     }
 
-    /// Fault: the invalid reports of one address are charged to another address, or to none.
+    /// Guards against this fault: the invalid reports of one address are charged to another
+    /// address, or to no address.
     #[tokio::test(start_paused = true)]
     async fn an_address_pays_for_itself_alone_and_its_bucket_fills() {
         let unverified = Unverified::default();
@@ -164,7 +168,8 @@ mod tests {
             unverified.charge(address(1), 3);
         }
         assert!(!unverified.has(address(1), 3) && unverified.has(address(2), 3));
-        // Reports that were already being read when the bucket ran empty are charged as well.
+        // A bucket can be charged although it is empty: such reports were already being read when
+        // it became empty.
         for _ in 0..100 {
             unverified.charge(address(1), 3);
         }
@@ -176,7 +181,7 @@ mod tests {
         assert!(unverified.has(address(1), 0));
     }
 
-    /// Fault: a stranger with many addresses uses memory without bound.
+    /// Guards against this fault: a stranger with many addresses uses memory without bound.
     #[tokio::test(start_paused = true)]
     async fn addresses_without_end_take_bounded_memory() {
         let unverified = Unverified::default();
@@ -190,7 +195,7 @@ mod tests {
         );
         assert!(
             !unverified.has(address(all), 1),
-            "further ones share a bucket"
+            "further addresses share one bucket, which is empty"
         );
         tokio::time::advance(std::time::Duration::from_secs(11)).await;
         assert!(unverified.has(address(all), 1));

@@ -1,6 +1,6 @@
-//! The client behind a load balancer. The load balancer names the client by the PROXY protocol,
-//! `X-Forwarded-For` or `Forwarded`. `server.trusted_proxies` lists the load balancers that are
-//! trusted.
+//! Determines the client behind a load balancer. The load balancer states the client's address by
+//! the PROXY protocol, `X-Forwarded-For` or `Forwarded`. `server.trusted_proxies` lists the trusted
+//! load balancers.
 
 pub(crate) mod forwarded;
 pub(crate) mod network;
@@ -17,11 +17,12 @@ use tokio::net::TcpStream;
 use network::Network;
 use protocol::{Header, Unparsed};
 
-/// The header to which each load balancer appends an address. The nearest load balancer has
-/// appended the last address.
+/// The header to which each load balancer appends the address of its peer. The load balancer
+/// nearest to this node has appended the last address.
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The load balancers in front of the public listener, which are trusted to name their clients.
+/// The load balancers in front of the public listener that are trusted to state their clients'
+/// addresses.
 #[derive(Debug, Clone, Default)]
 pub struct Proxies {
     trusted: Vec<Network>,
@@ -31,11 +32,12 @@ pub struct Proxies {
 /// The client of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Client {
-    /// The client's address, as far as it is known.
+    /// The client's address. If no trusted header names the client, this is the address of the
+    /// peer, which may be a load balancer.
     Known(IpAddr),
-    /// The address of the proxy, because the request's headers name two different clients. All such
-    /// clients count as one: otherwise a client could add a header to evade the limits of an
-    /// address.
+    /// The address of the peer, because the request's headers name two different clients. All such
+    /// requests from one peer count as requests of one client. Otherwise a client could add a
+    /// header to evade the limits per address.
     Disputed(IpAddr),
 }
 
@@ -45,14 +47,14 @@ pub(crate) enum HeaderError {
     /// The connection does not begin with a valid PROXY header.
     #[error("{0}")]
     Malformed(&'static str),
-    /// The connection is lost.
+    /// The connection is lost, or closed by the peer.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl Proxies {
-    /// Reads `server.trusted_proxies`, each an address or a network; `protocol` is
-    /// `server.proxy_protocol`. The error has the index of every bad entry, and its fault.
+    /// Parses the entries of `server.trusted_proxies`. `protocol` is `server.proxy_protocol`. The
+    /// error lists the index and the fault of every invalid entry.
     pub fn parse(trusted: &[String], protocol: bool) -> Result<Self, Vec<(usize, String)>> {
         let mut networks = Vec::with_capacity(trusted.len());
         let mut problems = Vec::new();
@@ -71,21 +73,21 @@ impl Proxies {
         }
     }
 
-    /// True if this peer is trusted to name its clients.
+    /// True if `peer` is trusted to state its clients' addresses.
     pub(crate) fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.iter().any(|network| network.contains(peer))
     }
 
-    /// True if connections of this peer begin with a PROXY header. Without a list of proxies, all
-    /// connections do.
+    /// True if connections of `peer` must begin with a PROXY header. If `server.trusted_proxies` is
+    /// empty, this applies to all connections.
     pub(crate) fn speaks_protocol(&self, peer: IpAddr) -> bool {
         self.protocol && (self.trusted.is_empty() || self.trusts(peer))
     }
 
-    /// The client of a request from `peer`: the nearest address in the request's headers that is
-    /// not a trusted proxy's. If the two kinds of headers disagree, a client has added the kind
-    /// that its proxy does not write. Neither kind is trusted then, and `peer` counts as the
-    /// client.
+    /// Returns the client of a request from `peer`: the nearest address in the request's headers
+    /// that is not a trusted proxy's. If `X-Forwarded-For` and `Forwarded` disagree, the client has
+    /// added the header that its proxy does not write. Neither header is then trusted, and `peer`
+    /// counts as the client.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> Client {
         if !self.trusts(peer) {
             return Client::Known(peer);
@@ -125,7 +127,7 @@ impl Proxies {
 }
 
 /// Reads the PROXY header at the beginning of a connection, and no byte after the header. The
-/// result is `None` if the header names no client, as in a health check.
+/// result is the client's address; `None` if the header states none, as in a health check.
 pub(crate) async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, HeaderError> {
     let mut header = Vec::new();
     let mut piece = [0; 256];

@@ -1,4 +1,4 @@
-//! TLS on the public listener: certificate and key, re-read when the files change.
+//! TLS on the public listener. The certificate and the key are re-read when their files change.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,32 +10,33 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// The reasons that certificate and key cannot be used.
+/// The reasons that the certificate and the key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("read {}: {source}", .path.display())]
     Read {
-        /// The setting.
+        /// The setting that names the file.
         key: &'static str,
         /// The file.
         path: PathBuf,
         /// The cause.
         source: io::Error,
     },
-    /// No certificate in the file.
+    /// The file contains no certificate in PEM.
     #[error("no PEM certificate in {}", .0.display())]
     NoCertificate(PathBuf),
-    /// No private key in the file.
+    /// The file contains no private key in PEM.
     #[error("no PEM private key in {}", .0.display())]
     NoKey(PathBuf),
-    /// Certificate and key do not fit together, or are of a kind that is not supported.
+    /// The certificate and the key do not belong together, or one of them is of an unsupported
+    /// kind.
     #[error("the certificate and the key cannot be used together: {0}")]
     Unusable(#[from] rustls::Error),
 }
 
 impl TlsError {
-    /// The setting at fault.
+    /// Returns the setting that is at fault.
     pub fn key(&self) -> &'static str {
         match self {
             Self::Read { key, .. } => key,
@@ -49,8 +50,9 @@ impl TlsError {
 pub struct Tls {
     cert_file: PathBuf,
     key_file: PathBuf,
-    /// The contents that were last read, even if they are not in use. They are stored so that a bad
-    /// file is reported only once.
+    /// The contents of the two files when they were last read, even if they are not in use; empty
+    /// if the files could not be read. They are stored so that an unchanged fault is reported only
+    /// once.
     seen: Mutex<(Vec<u8>, Vec<u8>)>,
     config: ArcSwap<rustls::ServerConfig>,
 }
@@ -64,7 +66,7 @@ impl std::fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Reads certificate and key.
+    /// Reads the certificate and the key.
     pub fn load(cert_file: &Path, key_file: &Path) -> Result<Self, TlsError> {
         let (cert, key) = read(cert_file, key_file)?;
         let config = build(cert_file, key_file, &cert, &key)?;
@@ -83,7 +85,7 @@ impl Tls {
         let mut seen = self.seen.lock();
         let files = match files {
             Ok(files) => files,
-            // The last attempt could not read the files either, and has already reported the fault.
+            // The last call could not read the files either, and has already reported the fault.
             Err(_) if *seen == Default::default() => return Ok(false),
             Err(error) => {
                 *seen = Default::default();
@@ -93,7 +95,8 @@ impl Tls {
         if *seen == files {
             return Ok(false);
         }
-        // Noted before the check below, so that a bad file is reported once.
+        // The contents are stored before `build` checks them, so that an unusable file is reported
+        // only once.
         *seen = files;
         let config = build(&self.cert_file, &self.key_file, &seen.0, &seen.1)?;
         self.config.store(Arc::new(config));

@@ -1,4 +1,5 @@
-//! Accepting connections: permit, TLS, first byte and head of the request, each with a deadline.
+//! Accepts connections, and serves each until it is upgraded or ends. The PROXY header, the TLS
+//! handshake, the first byte and the head of a request each have a deadline.
 
 use std::io;
 use std::net::IpAddr;
@@ -29,12 +30,12 @@ use crate::metrics::{AnswerReason, RejectReason};
 use crate::permits::{LimitReached, Unauthenticated};
 use crate::upgrade::Accepted;
 
-/// Longest wait for the last answers after the listener is closed.
+/// Maximum time for the last answers after the listener is closed.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 impl Public {
-    /// Accepts connections until `stop`. Then returns when all accepted connections are upgraded or
-    /// answered, or after a second.
+    /// Accepts connections until `stop` is cancelled. Then waits until all accepted connections are
+    /// upgraded or closed, for at most one second.
     pub async fn serve(self: Arc<Self>, listener: Listener, stop: CancellationToken) {
         let open = TaskTracker::new();
         listeners::accept(listener, stop.clone(), |stream, peer| {
@@ -61,15 +62,16 @@ impl Public {
         let node = &self.context.node;
         let settings = Snapshot::take(&self.context);
         let proxies = &settings.proxies;
-        // A client behind a load balancer is counted for an address only once that address is
+        // A connection through a load balancer counts for no address until the client's address is
         // known.
         let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
         let limits = &settings.sessions.limits;
         match self.permits.unauthenticated(known.then_some(peer), limits) {
             Ok(permit) => {
                 let token = open.token();
-                // The session continues in the same task. All earlier state is boxed and freed by
-                // then, so that the task holds only the state of an idle session.
+                // The session runs in the same task as the upgrade. The state of the upgrade is
+                // boxed and freed before the session runs, so that the task then holds only the
+                // state of the session.
                 let connection = Box::pin(public.connection(stream, peer, permit, settings, stop));
                 node.spawn(async move {
                     let session = connection.await;
@@ -88,7 +90,7 @@ impl Public {
         }
     }
 
-    /// Counts a connection beyond the limits, and returns its answer.
+    /// Counts a connection that exceeds a limit, and returns the answer to it.
     fn turn_away(&self, full: LimitReached, client: IpAddr) -> Problem {
         self.rejected(RejectReason::Limit);
         debug!(peer = %client, ?full, "connection turned away");
@@ -97,8 +99,9 @@ impl Public {
         problem
     }
 
-    /// Serves an accepted connection. Returns its session if a request is upgraded. `settings` are
-    /// the settings at acceptance. Each request uses the settings in force when it arrives.
+    /// Serves an accepted connection. Returns the session if a request upgrades the connection.
+    /// `settings` are the settings at the time of acceptance. They give the limits and the
+    /// deadlines of the connection. Each request uses the settings at the time of its arrival.
     async fn connection(
         self: Arc<Self>,
         mut stream: TcpStream,
@@ -132,7 +135,8 @@ impl Public {
         let accepted = Accepted::new(client, started, permit);
         let served = match &self.tls {
             None => {
-                // hyper's own deadline starts only with the first byte.
+                // The timeout of hyper starts only with the first byte, so the wait for this byte
+                // needs its own deadline.
                 let first = deadline.min(started + timeout);
                 match time::timeout_at(first, first_bytes(&stream)).await {
                     Ok(Ok(ahead)) => {
@@ -159,13 +163,14 @@ impl Public {
         None
     }
 
-    /// Counts a connection that sent no request in time.
+    /// Counts a connection on which no request arrived in time.
     fn late(&self, client: IpAddr) {
         self.rejected(RejectReason::Timeout);
         debug!(peer = %client, "connection closed: no request arrived in time");
     }
 
-    /// The client that a load balancer names by the PROXY protocol.
+    /// Reads the PROXY header, and returns the client's address that it states. If it states none,
+    /// returns `peer`.
     async fn named(
         &self,
         stream: &mut TcpStream,
@@ -198,8 +203,8 @@ impl Public {
         }
     }
 
-    /// Counts a connection for the client that a load balancer has named. The error is the answer
-    /// to a client with too many connections.
+    /// Counts a connection for the client that a load balancer has stated. If the client has too
+    /// many connections, the error is the answer to the client.
     fn attribute(
         &self,
         client: Client,
@@ -207,7 +212,7 @@ impl Public {
         attribute: impl FnOnce(IpAddr, &LimitsConfig) -> Result<(), LimitReached>,
     ) -> Result<(), Problem> {
         let address = match client {
-            // A request of the load balancer itself, such as a health check, is not counted.
+            // A request of the load balancer itself, such as a health check, counts for no address.
             Client::Known(address) if settings.proxies.trusts(address) => return Ok(()),
             Client::Known(address) | Client::Disputed(address) => address,
         };
@@ -232,7 +237,7 @@ impl Public {
     ) -> Result<Option<Box<Session>>, Late> {
         let mut first = [0];
         let peeked = time::timeout(timeout, stream.peek(&mut first));
-        // An uppercase letter begins an HTTP method, but never a TLS handshake.
+        // An uppercase letter may begin an HTTP method, but never a TLS handshake.
         if matches!(peeked.await.map_err(|_| Late)?, Ok(1)) && first[0].is_ascii_uppercase() {
             self.refuse_plain(stream, &accepted, bounds).await;
             return Ok(None);
@@ -251,7 +256,7 @@ impl Public {
         }
     }
 
-    /// Refuses a request in plain text on a listener that speaks TLS.
+    /// Refuses a request in plain text on a listener that requires TLS.
     async fn refuse_plain(&self, stream: TcpStream, accepted: &Accepted, bounds: Bounds) {
         self.rejected(RejectReason::Tls);
         let problem = Problem::bad_request("this listener requires TLS: use wss:// or https://");
@@ -265,7 +270,7 @@ impl Public {
     async fn answer(&self, request: Request<Incoming>, accepted: &Accepted) -> Response {
         accepted.note_request();
         let before = accepted.client();
-        // The whole request uses this snapshot. A reload during the request applies to the next
+        // The whole request uses this snapshot. A reload during the request has no effect on the
         // request.
         let settings = Snapshot::take(&self.context);
         let client = settings.proxies.client(before, request.headers());
@@ -282,7 +287,8 @@ impl Public {
         response
     }
 
-    /// Answers requests, and takes over the connection if one of them is an upgrade.
+    /// Answers the requests of a connection. Returns the session if one of them upgrades the
+    /// connection.
     async fn http<S>(
         self: &Arc<Self>,
         stream: S,
@@ -301,8 +307,8 @@ impl Public {
             let accepted = Arc::clone(&accepted);
             Box::pin(async move { public.answer(request, &accepted).await }) as _
         };
-        // Until the first request has arrived, `stop` does not end the connection, because hyper
-        // would close the connection without an answer.
+        // Before the first request has arrived, `stop` does not end the connection, because hyper
+        // would close it without an answer.
         let asked = || accepted.has_asked();
         let switch = accepted.switch();
         let Ended {
@@ -338,7 +344,7 @@ impl Public {
         Ok(None)
     }
 
-    /// Counts a head that cannot be read, and logs its refusal.
+    /// Counts and logs the refusal of a head that cannot be read.
     fn refuse_head(&self, fault: HeadFault, problem: &Problem, accepted: &Accepted) {
         self.rejected(fault.reject_reason());
         let reason = AnswerReason::of(problem.status, Some(problem.code));
@@ -351,10 +357,10 @@ impl Public {
 /// Waits for the client's first bytes. The result is empty if the client closes the connection
 /// before it has sent a byte.
 ///
-/// The bytes are read here, because hyper would hold its buffers during this wait. In a storm of
-/// reconnects, all connections are accepted before the first is served, so these buffers would add
-/// up. Waiting for a readable socket is not enough: tokio reports an accepted socket as readable
-/// until a read has failed.
+/// The bytes are read before hyper starts, because hyper would hold its buffers during this wait.
+/// In a storm of reconnects, many connections are accepted before the first of them is served, so
+/// these buffers would add up. It is not enough to wait until the socket is readable, because tokio
+/// reports every accepted socket as readable until a read has failed.
 async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
     loop {
         stream.readable().await?;
@@ -369,18 +375,19 @@ async fn first_bytes(stream: &TcpStream) -> io::Result<Bytes> {
     }
 }
 
-/// A handshake or a head that did not arrive in time.
+/// The error for a TLS handshake or a head that did not arrive in time.
 struct Late;
 
-/// The reasons that the client behind a load balancer is unknown.
+/// The reasons that a connection with the PROXY protocol is not served.
 enum Unnamed {
-    /// The client may not connect, or its load balancer sends no valid header. Holds the answer.
+    /// The client has too many connections, or the connection has no valid PROXY header. The value
+    /// is the answer.
     Told(Problem),
     /// The connection is lost.
     Lost,
 }
 
-/// The answer to a connection beyond the limits.
+/// Returns the answer to a connection that exceeds a limit.
 fn turned_away(full: LimitReached) -> Problem {
     match full {
         LimitReached::Address => Problem {

@@ -1,4 +1,5 @@
-//! The client of the native protocol, which every node serves: a script and its types.
+//! The JavaScript client of the native protocol, which every node serves: a script and its type
+//! declarations.
 
 use curfew_model::digest;
 use http::header::{
@@ -11,30 +12,30 @@ use http_body_util::Full;
 use crate::config::paths;
 use crate::http::{Problem, Response};
 
-/// The time for which a browser uses the script without revalidation, in seconds. It is short, so
-/// that pages have a new script within minutes of an upgrade of the nodes.
+/// The value of `Cache-Control`. A browser uses the file for 300 seconds without revalidation.
+/// After an upgrade of the nodes, pages therefore have the new script within minutes.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-/// The methods of the files, as a value of `Allow`.
+/// The methods by which the files can be fetched, as a value of `Allow`.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD");
 
-/// The header that says which sites may embed an answer (Fetch §3.7).
+/// The header that states from which sites pages may embed an answer (Fetch §3.7).
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
-/// The header by which Deno finds the types of a module.
+/// The header that tells Deno the address of a module's type declarations.
 const TYPES_HEADER: HeaderName = HeaderName::from_static("x-typescript-types");
 
 /// A file of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClientFile {
-    /// The module.
+    /// The script, an ECMAScript module.
     Script,
-    /// The module's types for TypeScript.
+    /// The module's type declarations for TypeScript.
     Types,
 }
 
 impl ClientFile {
-    /// The file at `path`.
+    /// Returns the file at `path`, if there is one.
     pub(super) fn at(path: &str) -> Option<Self> {
         match path {
             paths::CLIENT => Some(Self::Script),
@@ -57,8 +58,8 @@ impl ClientFile {
         })
     }
 
-    /// Answers a request with these headers. Pages of all origins may load the file, because it
-    /// contains nothing private.
+    /// Answers a request for the file. `request` has the request's headers. Pages of all origins
+    /// may load the file, because it contains nothing private.
     pub(super) fn answer(self, method: &Method, request: &HeaderMap) -> Response {
         if ![Method::GET, Method::HEAD].contains(method) {
             let detail = "the client script and its types can only be fetched with GET or HEAD";
@@ -89,7 +90,8 @@ impl ClientFile {
     }
 }
 
-/// True if the client that sends the request already has this version (RFC 9110 §13.1.2).
+/// True if the client already has the version of the file with this tag, as the headers of its
+/// request state (RFC 9110 §13.1.2).
 fn is_known(tag: &str, request: &HeaderMap) -> bool {
     let lines = request.get_all(IF_NONE_MATCH).iter();
     let mut tags = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));

@@ -1,4 +1,4 @@
-//! The public listener's routes.
+//! Passes the requests of the public listener to their endpoints.
 
 use std::fmt;
 use std::future::Future;
@@ -20,12 +20,13 @@ use crate::upgrade::{Accepted, Endpoint};
 
 type ExtraAnswer = Pin<Box<dyn Future<Output = Option<Response>> + Send>>;
 
-/// Answers requests that are not for the WebSocket endpoint: the demo page of `curfew dev`.
+/// Answers requests that no endpoint of this crate answers, such as requests for the demo page of
+/// `curfew dev`.
 #[derive(Clone)]
 pub struct Extra(Arc<dyn Fn(Request<Incoming>) -> ExtraAnswer + Send + Sync>);
 
 impl Extra {
-    /// `answer` returns `None` for a request that it does not know.
+    /// Wraps `answer`, which returns `None` for a path that it does not serve.
     pub fn new<F>(answer: impl Fn(Request<Incoming>) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Option<Response>> + Send + 'static,
@@ -41,8 +42,8 @@ impl fmt::Debug for Extra {
 }
 
 impl Public {
-    /// Answers a request. Every answer but an upgrade ends the connection, so that bytes after a
-    /// refused upgrade are never read as another request.
+    /// Answers a request. Every answer except an upgrade is the last of its connection, so that
+    /// bytes after a refused upgrade are never read as another request.
     pub(super) async fn route(
         &self,
         mut request: Request<Incoming>,
@@ -55,7 +56,7 @@ impl Public {
             is_secure: self.tls.is_some(),
         });
         let endpoint = Endpoint::at(request.uri().path(), &settings);
-        // A path whose endpoint is not configured is answered like an unknown path.
+        // If an endpoint is not configured, its path is answered like an unknown path.
         let response = match request.uri().path() {
             _ if let Some(endpoint) = endpoint => {
                 let upgrade = self.upgrades.answer(request, endpoint, accepted, &settings);

@@ -1,5 +1,5 @@
-//! A connection before its session: its client, as far as known, and the session that takes over
-//! the connection.
+//! The state of a connection before its session: the client, the permit, and the parts of the
+//! session that takes over the connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use super::streams::Stream;
 use crate::listeners::UNIX_PEER;
 use crate::permits::{LimitReached, Unauthenticated};
 
-/// An accepted request. Its connection becomes a session after hyper has released it.
+/// The parts of a session whose request was accepted. The session takes over the connection when
+/// hyper has released it.
 #[derive(Debug)]
 pub(crate) struct Upgrade {
     pub(super) context: Arc<Context>,
@@ -28,26 +29,27 @@ pub(crate) struct Upgrade {
     pub(super) stream: Option<Box<Stream>>,
 }
 
-/// A connection before its upgrade. The value is shared by the task that serves the connection and
-/// the future that answers the request. They run in turns, so neither ever waits for a lock.
+/// A connection before its upgrade. The future that serves the connection and the future that
+/// answers a request share this value. Both run in the same task, so neither waits for a lock.
 #[derive(Debug)]
 pub(crate) struct Accepted {
-    /// The client's address: the peer's, until the load balancer has named another address.
+    /// The client's address. Until a load balancer has stated another address, this is the address
+    /// of the peer.
     client: Mutex<IpAddr>,
-    /// The time of acceptance.
+    /// The time at which the connection was accepted.
     pub(super) at: Instant,
     has_asked: AtomicBool,
-    /// The permit of an unauthenticated connection. An upgrade takes the permit out. Without an
-    /// upgrade, the permit is returned when the connection ends.
+    /// The permit of an unauthenticated connection. An upgrade passes the permit to the session.
+    /// Without an upgrade, the permit is returned when the connection ends.
     permit: Mutex<Option<Unauthenticated>>,
-    /// The session that the connection will become.
+    /// The parts of the session that will take over the connection.
     upgrade: Mutex<Option<Box<Upgrade>>>,
     /// The switch that holds back the answer to the upgrade.
     switch: DeferSwitch,
 }
 
 impl Upgrade {
-    /// The session on the connection. It first writes the answer to the request.
+    /// Creates the session on the connection. The session first writes the answer to the request.
     pub(crate) fn session(self, upgraded: Upgraded) -> Box<Session> {
         let Self {
             context,
@@ -80,7 +82,7 @@ impl Upgrade {
 }
 
 impl Accepted {
-    /// A connection of `client` that was accepted at this time.
+    /// Creates the state of a connection of `client` that was accepted at the time `at`.
     pub(crate) fn new(client: IpAddr, at: Instant, permit: Unauthenticated) -> Self {
         Self {
             client: Mutex::new(client),
@@ -92,12 +94,13 @@ impl Accepted {
         }
     }
 
-    /// The client's address, as far as it is known.
+    /// Returns the client's address, which is the peer's address until a load balancer has stated
+    /// another one.
     pub(crate) fn client(&self) -> IpAddr {
         *self.client.lock()
     }
 
-    /// Sets the client's address that the load balancer names.
+    /// Sets the client's address, which a load balancer has stated.
     pub(crate) fn set_client(&self, client: IpAddr) {
         *self.client.lock() = client;
     }
@@ -112,7 +115,7 @@ impl Accepted {
         self.has_asked.load(Ordering::Relaxed)
     }
 
-    /// Counts the connection for `address` from now on, if it has not authenticated.
+    /// Counts the connection for `address` from now on, if the connection still has its permit.
     ///
     /// # Errors
     ///
@@ -128,18 +131,20 @@ impl Accepted {
         }
     }
 
-    /// Takes the permit of an unauthenticated connection, for the session.
+    /// Takes the permit of the unauthenticated connection out of this value, for the session.
     pub(super) fn take_permit(&self) -> Option<Unauthenticated> {
         self.permit.lock().take()
     }
 
-    /// Lets a session take over the connection after its request. The session writes the answer.
+    /// Lets a session take over the connection after the current request. The answer to the request
+    /// is held back, because the session writes it.
     pub(super) fn take_over(&self, upgrade: Upgrade) {
         *self.upgrade.lock() = Some(Box::new(upgrade));
         self.switch.defer();
     }
 
-    /// The session that the connection becomes, if its request was upgraded.
+    /// Takes the parts of the session that takes over the connection; `None` if no request has
+    /// opened a session.
     pub(crate) fn take_upgrade(&self) -> Option<Box<Upgrade>> {
         self.upgrade.lock().take()
     }

@@ -1,4 +1,4 @@
-//! The choice of an encoding of the Centrifuge protocol.
+//! The choice of the encoding for a connection of the Centrifuge protocol.
 
 use curfew_protocol_centrifuge::Encoding;
 use curfew_session::{WireId, Wires};
@@ -12,10 +12,10 @@ const JSON: &str = "centrifuge-json";
 /// The subprotocol of the Protobuf encoding.
 const PROTOBUF: &str = "centrifuge-protobuf";
 
-/// Query members that request an encoding by its short name.
+/// The query members that request an encoding by its short name, such as `format=protobuf`.
 const FORMAT_MEMBERS: [&str; 2] = ["format", "cf_protocol"];
 
-/// The subprotocol of an encoding.
+/// Returns the subprotocol of an encoding.
 pub(super) fn subprotocol(encoding: Encoding) -> &'static str {
     match encoding {
         Encoding::Json => JSON,
@@ -23,7 +23,8 @@ pub(super) fn subprotocol(encoding: Encoding) -> &'static str {
     }
 }
 
-/// Removes an empty list of subprotocols. Old SDKs send one, although RFC 6455 does not allow it.
+/// Removes an empty `Sec-WebSocket-Protocol` header. Old SDKs send such a header, although RFC 6455
+/// does not allow it.
 pub(super) fn tolerate<B>(request: &mut Request<B>) {
     let headers = request.headers_mut();
     if headers
@@ -34,8 +35,8 @@ pub(super) fn tolerate<B>(request: &mut Request<B>) {
     }
 }
 
-/// The wire to use, and the subprotocol to answer with. `None` if the node does not speak the
-/// encoding.
+/// Returns the protocol with the encoding that the client requests, and the subprotocol for the
+/// answer. Returns `None` if the node does not support the protocol.
 pub(super) fn negotiate(
     wires: &Wires,
     offer: &Handshake,

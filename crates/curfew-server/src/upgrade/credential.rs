@@ -1,4 +1,5 @@
-//! The credential of an upgrade request, and the check of the page that sends it.
+//! Finds the credential of an upgrade request, and checks the origin of the page that sends the
+//! request.
 
 use curfew_auth::{AuthError, Credential};
 use curfew_ws::Handshake;
@@ -9,11 +10,12 @@ use super::refused::UpgradeRefusal;
 use crate::config::ServerSettings;
 use crate::http::refusal::NOT_ALLOWED;
 
-/// The refusal of a request whose cookie is not accepted from its page.
+/// The refusal of a request whose token is in a cookie, if no cookie is accepted from its origin.
 const NO_COOKIE: &str = "a token in a cookie is accepted only from a page whose Origin is listed in server.allowed_origins, not without an Origin and not from null or file://: send the token in another way";
 
-/// The credential of a request. A browser adds cookies on its own. If cookies are not accepted from
-/// this page, the credential that the page itself has sent counts instead.
+/// Returns the credential of a request. A browser adds a cookie even if the page sends another
+/// credential. If no cookie is accepted from the page's origin, the page's own credential takes
+/// precedence over the cookie.
 pub(super) fn of(
     settings: &ServerSettings,
     request: &Request<Incoming>,
@@ -21,7 +23,7 @@ pub(super) fn of(
 ) -> Result<Option<Credential>, AuthError> {
     let (headers, query) = (request.headers(), request.uri().query());
     let (subprotocols, auth) = (&offer.subprotocols, &settings.auth);
-    // A client without an `Origin` is not a browser, and sends its cookie on purpose.
+    // A client that sends no `Origin` is not a browser, so its cookie is its own credential.
     if auth.uses_cookie()
         && let Some(origin) = offer.origin.as_deref()
         && !settings.origins.allows(Some(origin), true)
@@ -34,8 +36,9 @@ pub(super) fn of(
     curfew_auth::extract(headers, query, subprotocols, auth)
 }
 
-/// Checks the origin of a request. A browser sends cookies with the requests of every page, so a
-/// request that uses a cookie must have a listed origin (CWE-1385).
+/// Checks the origin of a request. A browser adds cookies to the requests of every page, so a
+/// request whose credential is a cookie must have an origin that `server.allowed_origins` lists
+/// (CWE-1385).
 pub(super) fn check_origin(
     settings: &ServerSettings,
     offer: &Handshake,

@@ -1,7 +1,7 @@
-//! `POST /emulation`: commands of clients whose sessions have streamed answers.
+//! `POST /emulation`: commands of clients that receive from their session in a streamed answer.
 //!
-//! Any node takes the commands. A node that does not have the session seals them with the session's
-//! key and sends them to the session's node, which the request names.
+//! A client may send its commands to any node. If the session is on another node, this node
+//! encrypts the commands with the session's key and relays them to the node that the request names.
 
 mod familiar;
 mod replays;
@@ -35,7 +35,7 @@ pub(crate) use sessions::{Emulated, Entry};
 /// The content type of Protobuf.
 const PROTOBUF: &[u8] = b"application/octet-stream";
 
-/// Bytes that a request may have besides its message.
+/// Number of bytes that the body of a request may have in addition to its commands.
 const OVERHEAD_BYTES: usize = 1024;
 
 /// The endpoint for commands.
@@ -46,7 +46,7 @@ pub(super) struct Emulations {
     metrics: Arc<ServerMetrics>,
     emulated: Arc<Emulated>,
     familiar: Familiar,
-    /// The number that the next message to another node gets.
+    /// The number of the next message that this node relays.
     next: AtomicU64,
 }
 
@@ -67,7 +67,7 @@ impl Emulations {
         }
     }
 
-    /// Answers a request with commands, or its preflight.
+    /// Answers a request with commands, or the preflight of such a request.
     pub(super) async fn answer(&self, request: Request<Incoming>, settings: &Snapshot) -> Response {
         let headers = request.headers().clone();
         let taken = match *request.method() {
@@ -90,9 +90,9 @@ impl Emulations {
         response
     }
 
-    /// Passes commands to their session. An unknown session gets the same answer as a known one:
-    /// the session may have ended a moment ago, and its client then learns of the end from the
-    /// stream.
+    /// Passes the commands of a request to their session. The answer for an unknown session is the
+    /// same as for a known one: the session may have just ended, and the end of the stream then
+    /// tells the client.
     async fn take(
         &self,
         request: Request<Incoming>,
@@ -179,7 +179,7 @@ impl Emulations {
         }
     }
 
-    /// Sends commands to the node that has their session.
+    /// Relays commands to the node of their session.
     async fn relay(
         &self,
         node: NodeId,
@@ -215,7 +215,7 @@ impl Emulations {
     }
 }
 
-/// The encoding of a body, by its content type.
+/// Returns the encoding of a body by its content type. JSON is the default.
 pub(super) fn encoding(headers: &HeaderMap) -> Encoding {
     let sent = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
     let name = sent.and_then(|sent| sent.split(|byte| *byte == b';').next());
@@ -225,8 +225,8 @@ pub(super) fn encoding(headers: &HeaderMap) -> Encoding {
     }
 }
 
-/// Maximum size of the body of a request with commands, in bytes. In JSON the commands are a
-/// string, in which each quotation mark takes two bytes.
+/// Returns the maximum size of the body of a request with commands, in bytes. In the JSON encoding,
+/// the commands are a JSON string, in which each quotation mark takes two bytes.
 fn most_bytes(encoding: Encoding, limits: &LimitsConfig) -> usize {
     let message = match encoding {
         Encoding::Json => limits.message_bytes.saturating_mul(2),

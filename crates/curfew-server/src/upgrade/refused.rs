@@ -10,7 +10,7 @@ use crate::http::refusal::{backend_away, forbidden_origin, revoked, unauthorized
 use crate::http::{Problem, Response};
 use crate::metrics::RejectReason;
 
-/// A refused upgrade: its answer, the reason that metrics count, and its error type in spans.
+/// A refused upgrade: the reason that metrics count, the error type of the span, and the answer.
 pub(super) struct UpgradeRefusal {
     pub(super) reason: RejectReason,
     pub(super) error_type: &'static str,
@@ -38,8 +38,10 @@ impl UpgradeRefusal {
     }
 }
 
-/// Refuses a client that is not admitted. The answer is 503 if the node or a dependency is at
-/// fault; otherwise it is the answer that `auth.reject` selects.
+/// Refuses a client that is not admitted. If the node is draining, or if the backend or the
+/// issuer's keys are unavailable, the answer is 503. Otherwise `auth.reject` selects the answer: an
+/// HTTP error, or a session that reports the refusal. The limit of sessions is always reported by a
+/// session.
 pub(super) fn not_admitted(
     settings: &ServerSettings,
     error: AdmissionError,
@@ -75,7 +77,8 @@ pub(super) fn not_admitted(
     })
 }
 
-/// Refuses a client whose token is at fault, as `auth.reject` selects.
+/// Refuses a client because of its token. `auth.reject` selects the answer: an HTTP error, or a
+/// session that reports the refusal.
 fn refuse(settings: &ServerSettings, error: &AuthError) -> Result<Opening, UpgradeRefusal> {
     match settings.auth.reject {
         Reject::Message => Ok(Opening::Refused(Refusal::token(

@@ -1,4 +1,4 @@
-//! The span of an upgrade: the request, its user and its outcome.
+//! The span of an upgrade. It describes the request, its user and its outcome.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::refused::UpgradeRefusal;
 use crate::http::Response;
 use crate::http::span::{Asked, describe, name_span, name_trace};
 
-/// A span from the acceptance of the connection until the session is open. The span does not cover
-/// the session's life.
+/// The span of an upgrade. It begins when the connection is accepted and ends when the session is
+/// open or the request is refused.
 pub(super) struct UpgradeSpan<'a> {
     tracer: &'a Tracer,
     /// The method and the endpoint.
@@ -25,7 +25,7 @@ pub(super) struct UpgradeSpan<'a> {
     asked: Asked,
     path: String,
     began: SystemTime,
-    /// The principal whose token was verified.
+    /// The principal; `None` until the client is authenticated.
     principal: Option<Arc<Principal>>,
     span: Span,
 }
@@ -54,17 +54,18 @@ impl<'a> UpgradeSpan<'a> {
         }
     }
 
-    /// The span of the whole upgrade, which is the parent of the spans of its parts.
+    /// Returns the span of the whole upgrade. It is the parent of the spans of single steps.
     pub(super) fn whole(&self) -> &Span {
         &self.span
     }
 
-    /// Sets the principal whose token was verified.
+    /// Sets the principal after the client was authenticated.
     pub(super) fn is_of(&mut self, principal: &Arc<Principal>) {
         self.principal = Some(Arc::clone(principal));
     }
 
-    /// Returns the span for the session that the connection becomes. The answer names the span.
+    /// Returns the span, for the session that takes over the connection. Also names the span in the
+    /// headers of `response`.
     pub(super) fn opened<B>(
         &mut self,
         opening: &Opening,
@@ -86,7 +87,7 @@ impl<'a> UpgradeSpan<'a> {
         std::mem::take(&mut self.span)
     }
 
-    /// Records that the request of the client at `peer` is refused, and returns the answer.
+    /// Records the refusal of the request, and returns the answer. `peer` is the client's address.
     pub(super) fn refuse(mut self, refused: UpgradeRefusal, peer: IpAddr) -> Response {
         let UpgradeRefusal {
             reason,
@@ -107,8 +108,9 @@ impl<'a> UpgradeSpan<'a> {
         *response
     }
 
-    /// Records the span regardless of the sampling ratio, within the budget of its client.
-    /// `is_ours` is true for a fault of the node.
+    /// If the span is not recorded, because it was not sampled, replaces it by a recorded span. The
+    /// number of such spans per second is limited for each client. `is_ours` is true for a fault of
+    /// the node.
     fn record(&mut self, is_ours: bool) {
         if self.span.is_recorded() {
             return;

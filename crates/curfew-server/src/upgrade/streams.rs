@@ -1,8 +1,8 @@
-//! `POST /connection/http_stream` and `GET /connection/sse`: from a request to a session that sends
-//! its messages in the answer.
+//! `POST /connection/http_stream` and `GET /connection/sse`: requests that open a session, which
+//! sends its messages in the streamed answer.
 //!
-//! The session takes over the connection, as after an upgrade. The request carries the client's
-//! first message. Each later message comes in a separate request.
+//! The session takes over the connection, as after an upgrade. The request contains the client's
+//! first message. The client sends each later message in a request of its own to `/emulation`.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,38 +25,38 @@ use crate::config::Snapshot;
 use crate::http::{Problem, Response, body, cors};
 use crate::metrics::RejectReason;
 
-/// The query member that holds the client's first message, in a request for an event stream.
+/// The query member that contains the client's first message in a request for an event stream.
 const CONNECT: &str = "cf_connect";
 
-/// Tells nginx to pass the answer on without buffering.
+/// The header that tells nginx to pass the answer on without buffering.
 const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// The header by which hyper announces an empty body in its answer.
+/// The header by which hyper announces an empty body.
 const NO_BODY: &[u8] = b"content-length: 0\r\n";
 
-/// The header that replaces [`NO_BODY`].
+/// The header that announces a streamed body. It replaces [`NO_BODY`].
 const CHUNKED: &[u8] = b"transfer-encoding: chunked\r\n";
 
-/// The beginning of an event stream, as a chunk. Browsers report a stream as open after its first
-/// byte.
+/// The first chunk of an event stream. It has no event, but a browser reports a stream as open only
+/// after the first byte.
 const FIRST_CHUNK: &[u8] = b"2\r\n\r\n\r\n";
 
 /// A kind of streamed answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StreamKind {
-    /// The answer to a POST request.
+    /// The streamed answer to a POST request.
     HttpStream,
     /// Server-sent events.
     Sse,
 }
 
-/// The parts of a session that its streamed answer needs.
+/// The state of a streamed answer until its session begins.
 #[derive(Debug)]
 pub(super) struct Stream {
     kind: StreamKind,
     key: SessionKey,
     emulated: Arc<Emulated>,
-    /// The first message, as a frame.
+    /// The client's first message as a frame.
     first: Bytes,
 }
 
@@ -77,15 +77,16 @@ impl StreamKind {
 }
 
 impl Stream {
-    /// Turns the connection into a connection with a streamed answer, and makes its session
-    /// reachable for commands.
+    /// Turns the connection into a connection with a streamed answer. Commands for the returned key
+    /// reach its session until the returned entry is dropped.
     pub(super) fn begin(self, upgraded: Upgraded) -> (Upgraded, SessionKey, Entry) {
         let (streamed, inlet) = Streamed::new(upgraded.transport);
         let entry = self.emulated.enter(self.key, inlet);
         let upgraded = Upgraded {
             transport: streamed.into(),
             answer: head(&upgraded.answer, self.kind),
-            // Bytes after the request are not frames. The first message takes their place.
+            // Bytes after the request are discarded. The session reads the first message in their
+            // place.
             early: self.first,
         };
         (upgraded, self.key, entry)
@@ -93,7 +94,7 @@ impl Stream {
 }
 
 impl Upgrades {
-    /// Opens a session that answers the request.
+    /// Opens a session that sends its messages in the answer to the request.
     pub(super) async fn stream(
         &self,
         request: Request<Incoming>,
@@ -167,8 +168,8 @@ impl Upgrades {
     }
 }
 
-/// Answers a preflight or a request with the wrong method; `None` for a request that may become a
-/// stream.
+/// Answers a preflight, and a request with a wrong method. Returns `None` for a request with the
+/// method of the stream.
 pub(super) fn answer_aside(request: &Request<Incoming>, kind: StreamKind) -> Option<Response> {
     let method = kind.method();
     if *request.method() == method {
@@ -188,7 +189,7 @@ fn bad_request(problem: Problem) -> UpgradeRefusal {
     UpgradeRefusal::new(RejectReason::BadRequest, problem)
 }
 
-/// The first message of an event stream, from the request's query.
+/// Returns the client's first message from the query of a request for an event stream.
 fn first_message(query: Option<&str>) -> Result<Vec<u8>, Problem> {
     let members = query.unwrap_or_default().split('&');
     let mut found = members
@@ -198,13 +199,13 @@ fn first_message(query: Option<&str>) -> Result<Vec<u8>, Problem> {
         let detail = "exactly one query member cf_connect with the connect command is required";
         return Err(Problem::bad_request(detail));
     };
-    // Browsers write a space in a query as a plus sign.
+    // A browser may write a space in a query as a plus sign.
     let value = value.replace('+', " ");
     let decoded = percent_decode(value.as_bytes()).map(Cow::into_owned);
     decoded.ok_or_else(|| Problem::bad_request("cf_connect is not percent-encoded correctly"))
 }
 
-/// Sets the headers of a streamed answer, so that no intermediary caches or delays it.
+/// Sets the headers of a streamed answer. They ask intermediaries not to cache or delay it.
 fn describe(headers: &mut HeaderMap, kind: StreamKind, encoding: Encoding) {
     let content = match (kind, encoding) {
         (StreamKind::Sse, _) => "text/event-stream",
@@ -219,14 +220,15 @@ fn describe(headers: &mut HeaderMap, kind: StreamKind, encoding: Encoding) {
     headers.insert(BUFFERING, HeaderValue::from_static("no"));
 }
 
-/// The head of a streamed answer, made from hyper's head of an answer without a body.
+/// Returns the beginning of a streamed answer. `answer` is hyper's head of an answer without a
+/// body.
 fn head(answer: &[u8], kind: StreamKind) -> Bytes {
     let at = answer
         .windows(NO_BODY.len())
         .position(|line| line.eq_ignore_ascii_case(NO_BODY));
     let (before, after) = match at {
         Some(at) => (&answer[..at], &answer[at + NO_BODY.len()..]),
-        // The added header goes before the empty line that ends the head.
+        // The header is inserted before the empty line that ends the head.
         None => answer.split_at(answer.len().saturating_sub(2)),
     };
     let first = match kind {

@@ -1,4 +1,4 @@
-//! Escaping of text, so that text from a client can neither end a line nor control a terminal.
+//! Escapes text, so that text from a client can neither end a log line nor control a terminal.
 
 use std::fmt::{self, Write};
 
@@ -6,22 +6,24 @@ use std::fmt::{self, Write};
 /// client cannot fill the log.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// Maximum length of a message, in bytes. Most messages are short sentences of Curfew, but the
-/// messages of panics and libraries may be long.
+/// Maximum length of a message, in bytes before escaping. The limit is higher than for other
+/// fields, because the messages of panics and libraries may be long.
 const MAX_MESSAGE_BYTES: usize = 4096;
 
-/// Form of an escaped control character.
+/// The characters that are escaped, and the form of an escaped character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Escapes {
-    /// Inside a JSON string (RFC 8259 §7).
+    /// The form inside a JSON string (RFC 8259 §7).
     Json,
-    /// Inside a quoted value for people: like JSON, but control characters have the form `\u{1b}`.
+    /// The form inside a quoted value for people. It differs from JSON in that control characters
+    /// have the form `\u{1b}`.
     Quoted,
-    /// Running text for people: like `Quoted`, but quotation marks and backslashes stay.
+    /// The form of a message for people. It differs from `Quoted` in that quotation marks and
+    /// backslashes are not escaped.
     Text,
 }
 
-/// A writer that escapes and cuts text.
+/// A writer that escapes text, and cuts it at the maximum length.
 pub(super) struct Escaped<'a, W> {
     out: &'a mut W,
     escapes: Escapes,
@@ -30,8 +32,8 @@ pub(super) struct Escaped<'a, W> {
 }
 
 impl<'a, W: Write> Escaped<'a, W> {
-    /// Creates a writer for the value of `field`. The field `message` may be longer than other
-    /// fields.
+    /// Creates a writer for the value of `field`. The maximum length of the field `message` is
+    /// higher than that of other fields.
     pub(super) fn new(out: &'a mut W, escapes: Escapes, field: &str) -> Self {
         let left = match field {
             "message" => MAX_MESSAGE_BYTES,
@@ -61,8 +63,8 @@ impl<'a, W: Write> Escaped<'a, W> {
     fn is_harmless(&self, c: char) -> bool {
         match c {
             '"' | '\\' => self.escapes == Escapes::Text,
-            // These are line and paragraph separators, and characters that change the direction of
-            // text.
+            // The characters of this line and the next separate lines or paragraphs, or change the
+            // direction of text, or are invisible.
             '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' => false,
             '\u{2066}'..='\u{2069}' | '\u{061c}' | '\u{feff}' => false,
             c => !c.is_control(),

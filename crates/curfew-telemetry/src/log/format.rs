@@ -1,4 +1,4 @@
-//! The form of an event and its fields.
+//! The form of a log line: an event, its fields and its spans.
 
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -15,13 +15,13 @@ use tracing_subscriber::registry::LookupSpan;
 use super::escape::{Escaped, Escapes};
 use crate::config::LogFormat;
 
-/// Name of the span that carries the ids of the recorded trace, see
-/// [`Span::scope`](crate::Span::scope).
+/// The name of every span that [`Span::scope`](crate::Span::scope) returns. Its fields are the ids
+/// of the recorded trace and span.
 pub(crate) const TRACED: &str = "traced";
 
 /// Writes one line per event. A JSON line has `timestamp`, `level`, `target` and the event's
-/// fields, then `trace_id` if a trace is recorded, then `spans` with the outermost span first. A
-/// text line has the same content in a form for people.
+/// fields. If a trace is recorded, `trace_id` and `span_id` follow. The last member is `spans`,
+/// with the outermost span first. A text line has the same content in a form for people.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lines(LogFormat);
 
@@ -50,7 +50,7 @@ impl Lines {
                 .into_iter()
                 .flat_map(|scope| scope.from_root())
         };
-        // The ids of the innermost trace are written beside the event's own fields.
+        // The ids of the innermost recorded span are written as if they were fields of the event.
         if let Some(span) = scope().filter(|span| span.name() == TRACED).last()
             && let Some(fields) = span.extensions().get::<FormattedFields<N>>()
         {
@@ -119,7 +119,7 @@ where
 }
 
 impl<'w> FormatFields<'w> for Lines {
-    /// Writes the fields. Each field begins with its own separator, so that later fields can be
+    /// Writes the fields. Each field begins with a separator, so that further fields can be
     /// appended.
     fn format_fields<R: RecordFields>(&self, out: Writer<'w>, fields: R) -> fmt::Result {
         let mut visitor = FieldWriter {
@@ -149,7 +149,8 @@ struct FieldWriter<'w> {
 impl FieldWriter<'_> {
     fn name(&mut self, field: &Field) -> fmt::Result {
         match self.format {
-            // Field names are identifiers in source code, and need no escaping.
+            // Field names are identifiers in Curfew's or a library's source code, so they need no
+            // escaping.
             LogFormat::Json => write!(self.out, ",\"{}\":", field.name()),
             LogFormat::Text if field.name() == "message" => self.out.write_char(' '),
             LogFormat::Text => {
@@ -159,12 +160,14 @@ impl FieldWriter<'_> {
         }
     }
 
-    /// Returns true if only the layer that records spans uses the field.
+    /// Returns true if the field is only for the layer that records spans, and does not belong in
+    /// the log.
     fn is_silent(field: &Field) -> bool {
         field.name().starts_with("otel.")
     }
 
-    /// Writes a number or a boolean, whose form is the same in JSON and in text.
+    /// Writes a field whose value is a number or a boolean. The value has the same form in JSON and
+    /// in text.
     fn bare(&mut self, field: &Field, value: impl fmt::Display) {
         if self.result.is_ok() {
             self.result = self.name(field).and_then(|()| write!(self.out, "{value}"));
@@ -199,7 +202,7 @@ impl Visit for FieldWriter<'_> {
         self.words(field, format_args!("{value}"));
     }
 
-    /// Writes the error and its sources, outermost first.
+    /// Writes the error, followed by its sources.
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         self.words(field, format_args!("{}", Chain(value)));
     }
@@ -239,7 +242,7 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// The ANSI graphic rendition for faint text.
+/// The parameter of the ANSI escape sequence for faint text.
 const DIM: &str = "2";
 
 fn colour(level: Level) -> &'static str {

@@ -5,7 +5,7 @@ use tracing::subscriber::with_default;
 
 use super::*;
 
-/// Captures the log.
+/// A writer that stores the log.
 #[derive(Debug, Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
 

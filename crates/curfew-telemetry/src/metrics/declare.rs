@@ -1,7 +1,7 @@
-//! Declaration of metrics: one table per crate.
+//! The macro by which a crate declares its metrics in a table.
 
 /// Declares a crate's metrics: a type with a field for each metric. All metrics start at 0, and
-/// appear in `/metrics` once the type is registered. A row is a metric's only declaration:
+/// appear in `/metrics` after `register` was called. Each row declares one metric:
 ///
 /// ```
 /// # use curfew_telemetry::{Counter, Counters, Histogram, ROUND_TRIP_SECONDS, Registry};
@@ -33,11 +33,11 @@
 /// assert!(text.contains("curfew_order_duration_seconds_count 0\n"));
 /// ```
 ///
-/// A row is `name: Type = value, Unit, "help";`. The name is the public name without `curfew_` and
-/// `_total`, and with or without the unit. The type determines the labels. The optional value gives
-/// buckets, or names that are known only at start. The optional unit is `Seconds` or `Bytes`.
-/// Parameters for the values follow the name of the declared type: `struct BakeryMetrics(shops:
-/// Vec<&'static str>)`.
+/// A row has the form `name: Type = value, Unit, "help";`. The name is the public name without
+/// `curfew_` and `_total`. It may end with the unit. The type determines the labels. The value is
+/// optional: it gives the buckets of a histogram, or the names of a label that are known only at
+/// start. The unit is optional too: `Seconds` or `Bytes`. Parameters for the values follow the name
+/// of the declared type: `struct BakeryMetrics(shops: Vec<&'static str>)`.
 #[macro_export]
 macro_rules! metrics {
     (
@@ -54,8 +54,8 @@ macro_rules! metrics {
         }
 
         impl $name {
-            /// Creates all metrics with the value 0 and adds them to `registry`. Call it once per
-            /// registry.
+            /// Creates all metrics with the value 0 and adds them to `registry`. Call this function
+            /// once per registry.
             $visible fn register(
                 registry: &$crate::Registry $($(, $given: $of)+)?
             ) -> ::std::sync::Arc<Self> {

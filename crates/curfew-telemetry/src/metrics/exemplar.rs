@@ -1,15 +1,15 @@
-//! Exemplars: for each bucket, the trace of one observation in it.
+//! Exemplars. An exemplar is the trace of one observation in a bucket of a histogram.
 //!
 //! prometheus-client (0.25) writes exemplars only for its own histogram, which takes a lock for
-//! every observation. It also lets no other crate construct its exemplars. This module therefore
-//! inserts exemplars into the text that prometheus-client has written.
+//! every observation. Other crates cannot construct the exemplars of prometheus-client. This module
+//! therefore inserts exemplars into the text that prometheus-client has written.
 
 use std::fmt::{self, Write as _};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use curfew_model::TraceContext;
 
-/// One observation and its trace.
+/// One observation, the time of the observation, and its trace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Exemplar {
     trace_id: u128,
@@ -18,7 +18,7 @@ pub(super) struct Exemplar {
 }
 
 impl Exemplar {
-    /// An exemplar for an observation made just now.
+    /// Creates an exemplar for an observation that was made just now.
     #[expect(
         clippy::disallowed_methods,
         reason = "operators look for the trace by this machine's time"
@@ -32,7 +32,7 @@ impl Exemplar {
     }
 }
 
-/// Writes the text that follows the bucket's value on the bucket's line.
+/// Writes the exemplar in the form in which it follows the value on the line of a bucket.
 impl fmt::Display for Exemplar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let trace_id = self.trace_id;
@@ -46,15 +46,16 @@ impl fmt::Display for Exemplar {
     }
 }
 
-/// The exemplars of one histogram, one entry for each bucket in the order of the output.
+/// The exemplars of all histograms of one metric: one entry for each bucket, in the order of the
+/// output.
 pub(super) struct OfHistogram {
-    /// The prefix of the histogram's bucket lines.
+    /// The beginning of the lines of these buckets.
     bucket: String,
     exemplars: std::vec::IntoIter<Option<Exemplar>>,
 }
 
 impl OfHistogram {
-    /// Collects the exemplars of the histogram that has the name `name` in the output.
+    /// Collects the exemplars of the metric that has the name `name` in the output.
     pub(super) fn new(name: &str, exemplars: impl Iterator<Item = Option<Exemplar>>) -> Self {
         let exemplars: Vec<_> = exemplars.collect();
         Self {
@@ -64,7 +65,7 @@ impl OfHistogram {
     }
 }
 
-/// Inserts each exemplar into the line of its bucket.
+/// Inserts each exemplar into the line of its bucket in `text`, and returns the result.
 pub(super) fn add(text: String, mut histograms: Vec<OfHistogram>) -> String {
     histograms.retain(|histogram| histogram.exemplars.as_slice().iter().any(Option::is_some));
     if histograms.is_empty() {

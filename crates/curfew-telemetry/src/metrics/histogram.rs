@@ -1,4 +1,4 @@
-//! Histograms without a lock, because every publication is observed.
+//! Histograms that take no lock for an observation, because every publication is observed.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,31 +16,35 @@ use super::labels::LabelSet;
 use super::registry::Metric;
 use super::table::OTHER;
 
-/// Number of steps in one unit of the metric. The sum is stored as a whole number of steps.
+/// The sum of a histogram is stored as a whole number of steps. One unit of the metric has this
+/// number of steps.
 const SUM_PER_UNIT: f64 = 1e6;
 
-/// Buckets for a round trip to the backend, from 0.05 ms to more than the backend's timeout.
+/// The upper bounds of buckets for round trips to the backend, in seconds. The largest is above the
+/// backend's timeout.
 pub const ROUND_TRIP_SECONDS: &[f64] = &[
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
     1.0, 2.5,
 ];
 
-/// Counts observations by their size. A clone shares the counts.
+/// Counts observations by their value. A clone shares the counts.
 #[derive(Debug, Clone)]
 pub struct Histogram(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Upper bounds of the buckets, ascending. One more bucket counts larger values.
+    /// The upper bounds of the buckets in ascending order. One more bucket counts larger values.
     bounds: &'static [f64],
     buckets: Box<[AtomicU64]>,
     sum: AtomicU64,
-    /// The latest exemplar of each bucket. Only traced observations and scrapes take this lock.
+    /// The latest exemplar of each bucket; empty before the first exemplar. Only traced
+    /// observations and scrapes take this lock.
     exemplars: Mutex<Vec<Option<Exemplar>>>,
 }
 
 impl Histogram {
-    /// Makes a histogram with these upper bounds, ascending, and a bucket for larger values.
+    /// Creates a histogram with a bucket for each of `bounds`, and a bucket for larger values.
+    /// `bounds` are the upper bounds of the buckets in ascending order.
     pub fn new(bounds: &'static [f64]) -> Self {
         Self(Arc::new(Inner {
             bounds,
@@ -50,17 +54,18 @@ impl Histogram {
         }))
     }
 
-    /// Observes `value`, in the metric's base unit. NaN and negative values count as 0.
+    /// Observes `value`, in the unit of the metric. NaN and negative values count as 0.
     pub fn observe(&self, value: f64) {
         self.count(value.max(0.0));
     }
 
-    /// Observes the seconds since `began`.
+    /// Observes the number of seconds since `began`.
     pub fn observe_since(&self, began: Instant) {
         self.observe(began.elapsed().as_secs_f64());
     }
 
-    /// Like [`Histogram::observe`]. If `trace` is recorded, it becomes the exemplar of its bucket.
+    /// Like [`Histogram::observe`]. If `trace` is sampled, it becomes the exemplar of the value's
+    /// bucket.
     pub fn observe_traced(&self, value: f64, trace: Option<&TraceContext>) {
         let value = value.max(0.0);
         let bucket = self.count(value);
@@ -69,12 +74,12 @@ impl Histogram {
         }
     }
 
-    /// Counts `value` and returns its bucket.
+    /// Counts `value`, and returns the index of its bucket.
     fn count(&self, value: f64) -> usize {
         let bucket = self.0.bounds.partition_point(|bound| *bound < value);
         self.0.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        // The value is rounded to the nearest step, and not down, because many values are only a
-        // few steps.
+        // The value is rounded to the nearest step. Many values are only a few steps, so rounding
+        // down would make the sum too small.
         let sum = (value * SUM_PER_UNIT + 0.5) as u64;
         self.0.sum.fetch_add(sum, Ordering::Relaxed);
         bucket
@@ -87,12 +92,12 @@ impl Histogram {
         }
         let exemplar = Exemplar::new(trace, value);
         let mut exemplars = self.0.exemplars.lock();
-        // The first exemplar allocates the list.
+        // The list is allocated only for the first exemplar.
         exemplars.resize(self.0.buckets.len(), None);
         exemplars[bucket] = Some(exemplar);
     }
 
-    /// The exemplar of each bucket; `None` for a bucket without one.
+    /// Returns the exemplar of each bucket; `None` for a bucket without an exemplar.
     pub(super) fn exemplars(&self) -> Vec<Option<Exemplar>> {
         let mut exemplars = self.0.exemplars.lock().clone();
         exemplars.resize(self.0.buckets.len(), None);
@@ -103,8 +108,8 @@ impl Histogram {
         let bounds = self.0.bounds.iter().copied().chain([f64::INFINITY]);
         let counts = self.0.buckets.iter().map(|n| n.load(Ordering::Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
-        // The count is computed from the buckets. A separate counter could differ from the sum of
-        // the buckets during concurrent observations.
+        // The number of observations is computed from the buckets. During concurrent observations,
+        // a separate counter could differ from the sum of the buckets.
         let count = buckets.iter().map(|(_, n)| n).sum();
         let sum = self.0.sum.load(Ordering::Relaxed) as f64 / SUM_PER_UNIT;
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
@@ -153,7 +158,7 @@ pub struct Histograms<L> {
     labels: PhantomData<fn(L)>,
 }
 
-/// A histogram for each name in a list that is given at start, and a histogram with the label value
+/// A histogram for each name in a list that is set at start, and a histogram with the label value
 /// `other` for all other names. A clone shares the counts.
 #[derive(Debug, Clone)]
 pub struct NamedHistograms {
@@ -161,11 +166,11 @@ pub struct NamedHistograms {
     slots: Slots,
 }
 
-/// Histograms with their labels.
+/// Histograms with their label names and values.
 type Slots = Arc<[(Vec<(&'static str, &'static str)>, Histogram)]>;
 
 impl<L: LabelSet> Histograms<L> {
-    /// Makes a histogram with the buckets of [`Histogram::new`] for each combination.
+    /// Creates a histogram for each combination of labels. `bounds` is as for [`Histogram::new`].
     pub fn new(bounds: &'static [f64]) -> Self {
         Self {
             slots: (0..L::COUNT)
@@ -175,15 +180,15 @@ impl<L: LabelSet> Histograms<L> {
         }
     }
 
-    /// The histogram of a combination of labels.
+    /// Returns the histogram of a combination of labels.
     pub fn of(&self, labels: L) -> &Histogram {
         &self.slots[labels.slot()].1
     }
 }
 
 impl NamedHistograms {
-    /// Makes a histogram with the buckets of [`Histogram::new`] for each of `names` and for
-    /// `other`, as values of `label`.
+    /// Creates a histogram for each of `names` and for `other`, which are the values of the label
+    /// `label`. `bounds` is as for [`Histogram::new`].
     pub fn new(label: &'static str, names: Vec<&'static str>, bounds: &'static [f64]) -> Self {
         let values = names.iter().copied().chain([OTHER]);
         Self {
@@ -194,9 +199,9 @@ impl NamedHistograms {
         }
     }
 
-    /// The histogram of a name.
+    /// Returns the histogram of `name`, or the histogram of `other` if `name` is not in the list.
     pub fn of(&self, name: &str) -> &Histogram {
-        // The lists are short, so a linear search is cheaper than hashing.
+        // The list is short, so a linear search is cheaper than hashing.
         let known = self.names.iter().position(|known| *known == name);
         &self.slots[known.unwrap_or(self.names.len())].1
     }

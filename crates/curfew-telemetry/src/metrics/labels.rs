@@ -1,29 +1,30 @@
-//! Labels with a fixed set of values, so that no client can add a series.
+//! Labels with a fixed set of values, so that no client can add a series to the metrics.
 
 use std::fmt;
 
 use curfew_model::GapReason;
 
-/// One label with all its values.
+/// A label. A value of an implementing type is one value of the label.
 pub trait Label: fmt::Debug + Copy + Send + Sync + 'static {
     /// The label's name.
     const NAME: &'static str;
-    /// The label's values, in order of [`Label::index`].
+    /// All values of the label, in the order of [`Label::index`].
     const VALUES: &'static [&'static str];
 
-    /// The value's index in [`Label::VALUES`].
+    /// Returns the index of this value in [`Label::VALUES`].
     fn index(self) -> usize;
 }
 
-/// The labels of one counter: none, one or two.
+/// The labels of a metric: none, one or two. A value of an implementing type is one combination of
+/// label values.
 pub trait LabelSet: fmt::Debug + Copy + Send + Sync + 'static {
-    /// The number of combinations.
+    /// The number of possible combinations.
     const COUNT: usize;
 
-    /// The index of this combination, below [`LabelSet::COUNT`].
+    /// Returns the index of this combination, which is less than [`LabelSet::COUNT`].
     fn slot(self) -> usize;
 
-    /// The names and values of the combination at `slot`.
+    /// Returns the label names and values of the combination with the index `slot`.
     fn pairs(slot: usize) -> Vec<(&'static str, &'static str)>;
 }
 
@@ -64,15 +65,15 @@ impl<A: Label, B: Label> LabelSet for (A, B) {
     }
 }
 
-/// Declares labels, each with all its values in order:
+/// Declares labels. Each label lists all its values:
 ///
 /// ```
 /// curfew_telemetry::labels! {
-///     /// The counter that an order came in at.
+///     /// The counter at which an order was placed.
 ///     Counter = "counter" {
-///         /// The one by the door.
+///         /// The counter by the door.
 ///         Door = "door",
-///         /// The one at the back.
+///         /// The counter at the back.
 ///         Back = "back",
 ///     }
 /// }
@@ -106,7 +107,8 @@ macro_rules! labels {
 }
 
 labels! {
-    /// A kind of span recorded regardless of the sampled share, within a budget.
+    /// A kind of span that is recorded even if it is not sampled, up to a number of spans per
+    /// second.
     Unasked = "kind" {
         /// A request or command that was refused.
         Refusal = "refusal",
@@ -137,5 +139,5 @@ impl Label for GapReason {
     }
 }
 
-/// This check fails if a reason of a gap has no label value.
+/// The build fails if a [`GapReason`] has no label value.
 const _: () = assert!(<GapReason as Label>::VALUES.len() == GapReason::ALL.len());

@@ -1,5 +1,5 @@
-//! The standard `process_*` metrics, read from `/proc/self` at each scrape. Without `/proc` they
-//! are absent.
+//! The standard `process_*` metrics, read from `/proc/self` at each scrape. On a system without
+//! `/proc` they are absent.
 
 use std::fmt;
 use std::fs;
@@ -9,12 +9,13 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// The kernel's clock ticks per second in user space: 100 on every supported Linux architecture.
+/// The number of clock ticks per second in `/proc/self/stat`. It is 100 on every supported Linux
+/// architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
 pub(super) struct Process {
-    /// Start of the process in Unix seconds; constant.
+    /// The start of the process, in Unix seconds.
     started: Option<f64>,
 }
 
@@ -70,8 +71,9 @@ impl Collector for Process {
     }
 }
 
-/// Returns the field number `at` of `/proc/self/stat`, counted from 1 as in proc(5). Only the
-/// fields after the command can be read, because the command may contain spaces and parentheses.
+/// Returns the field number `at` of `/proc/self/stat`, counted from 1 as in proc(5). `at` must be
+/// at least 3: the search begins after the command, which is field 2, because the command may
+/// contain spaces and parentheses.
 fn stat_field(at: usize) -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, after_command) = stat.rsplit_once(')')?;
@@ -100,15 +102,15 @@ fn max_fds() -> Option<f64> {
 }
 
 fn open_fds() -> Option<f64> {
-    // Since Linux 6.2 the directory's size is the number of open files. In earlier versions the
-    // size is 0, so the entries are counted.
+    // Since Linux 6.2, the size of this directory is the number of open files. In earlier versions
+    // its size is 0, so the entries are counted.
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as f64),
         count => Some(count as f64),
     }
 }
 
-/// The number after `label` at the start of a line.
+/// Returns the number after `label` in the first line of the file that begins with `label`.
 fn line_number(path: &str, label: &str) -> Option<f64> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(label))?;

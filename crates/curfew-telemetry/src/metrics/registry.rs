@@ -1,4 +1,4 @@
-//! The registry, which collects and writes the metrics of all crates.
+//! The registry, which collects the metrics of all crates and writes them as text.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,10 +22,10 @@ use crate::trace::{Spans, TraceError, Tracer};
 /// The `Content-Type` of [`Registry::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Prefix of the names of Curfew's metrics.
+/// The prefix of the names of Curfew's metrics.
 const PREFIX: &str = "curfew_";
 
-/// The running version.
+/// The build of Curfew that is running.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Build {
     /// Curfew's version.
@@ -36,9 +36,9 @@ pub struct Build {
     pub rustc: &'static str,
 }
 
-/// All metrics of a node. Each metric is declared by the crate that counts it, see
-/// [`metrics!`](crate::metrics!). The registry also has the tracer, because code that counts also
-/// traces. A clone is the same registry.
+/// All metrics of a node. Each metric is declared by the crate that updates it, see
+/// [`metrics!`](crate::metrics!). The registry also holds the tracer, because the code that updates
+/// metrics also begins spans. A clone is a handle to the same registry.
 #[derive(Debug, Clone)]
 pub struct Registry {
     tracer: Tracer,
@@ -49,13 +49,15 @@ pub struct Registry {
 struct Families {
     written: PrometheusRegistry,
     names: BTreeSet<String>,
-    /// Histograms, which may have exemplars, with the names under which they are written.
+    /// The histograms of each metric, with the name of the metric in the output. Histograms may
+    /// have exemplars.
     histograms: Vec<(String, Vec<Histogram>)>,
 }
 
-/// A type that `metrics!` accepts: a handle that shares its value with its clones.
+/// A type of metric that `metrics!` accepts. A value is a handle, which shares its counts with its
+/// clones.
 pub trait Metric: EncodeMetric + Clone + fmt::Debug + Send + Sync + 'static {
-    /// The histograms of this metric, in the order of output.
+    /// Returns the histograms of this metric, in the order of the output.
     fn histograms(&self) -> Vec<Histogram> {
         Vec::new()
     }
@@ -65,18 +67,18 @@ impl Metric for Counter {}
 impl Metric for Gauge {}
 
 impl Registry {
-    /// Makes a registry that traces nothing.
+    /// Creates a registry whose tracer is off.
     pub fn new(build: Build) -> Self {
         Self::with_traces(build).0
     }
 
-    /// Creates a registry. If `config` has a collector, its tracer exports the spans that arrive
-    /// through `spans`, which [`init`](crate::init) has returned. `instance` is the node's id. Call
-    /// this function once, within a runtime.
+    /// Creates a registry. If `config` names a collector, the registry's tracer exports the spans
+    /// that arrive through `spans`. [`init`](crate::init) returns `spans`. `instance` is the node's
+    /// id. Call this function once, within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// The exporter cannot be made from `config`.
+    /// The exporter cannot be created from `config`.
     pub fn start(
         build: Build,
         config: &TelemetryConfig,
@@ -116,7 +118,8 @@ impl Registry {
     ///
     /// # Panics
     ///
-    /// If the name is taken, because two declarations would form one series.
+    /// Panics if another metric has the same name, because both metrics would be written as one
+    /// series.
     #[doc(hidden)]
     pub fn add<M: Metric>(&self, field: &str, help: &str, unit: Option<Unit>, metric: &M) {
         let suffix = unit.as_ref().map(|unit| format!("_{}", unit.as_str()));
@@ -137,14 +140,14 @@ impl Registry {
         }
     }
 
-    /// The tracer that begins spans.
+    /// Returns the tracer, which begins spans.
     pub fn tracer(&self) -> &Tracer {
         &self.tracer
     }
 
-    /// All metrics as OpenMetrics text; see [`CONTENT_TYPE`].
+    /// Returns all metrics as OpenMetrics text; see [`CONTENT_TYPE`].
     pub fn encode(&self) -> String {
-        // The lock covers only the list of families, so observations do not wait for it.
+        // The lock protects only the list of metrics, so an observation does not wait for it.
         let families = self.families.lock();
         // The exemplars are read before the buckets. Otherwise an exemplar could belong to an
         // observation that its bucket does not count yet.
@@ -159,7 +162,7 @@ impl Registry {
 }
 
 impl Default for Registry {
-    /// A registry without a version that traces nothing.
+    /// A registry that has no version and whose tracer is off.
     fn default() -> Self {
         Self::new(Build::default())
     }

@@ -1,4 +1,4 @@
-//! Load of the runtime, measured by a task that runs in it.
+//! The load of the tokio runtime, measured by a task that runs in it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,12 @@ use tokio::time::{self, Instant};
 use super::Gauge;
 use super::histogram::Histogram;
 
-/// Interval of the measurement. It is short enough to catch a stall that a client would notice.
+/// The interval of the measurement. It is short enough to detect a stall that a client would
+/// notice.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Buckets from 1 ms, the resolution of the runtime's timers, to 5 s, a stall at which the node is
-/// practically unusable.
+/// The upper bounds of the buckets of `runtime_stall`, in seconds. They begin at the resolution of
+/// the runtime's timers, 1 ms. During a stall of 5 s, the node is practically unusable.
 const STALL_SECONDS: &[f64] = &[
     0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
@@ -28,8 +29,8 @@ crate::metrics! {
 }
 
 impl RuntimeMetrics {
-    /// Measures the runtime until the future is dropped. Spawn the future as a task of its own: the
-    /// future measures how late the runtime polls that task.
+    /// Measures the runtime until the future is dropped. Spawn the future as a task of its own,
+    /// because it measures how late the runtime polls its task.
     pub async fn watch(self: Arc<Self>) {
         let runtime = Handle::current().metrics();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);

@@ -1,5 +1,5 @@
-//! Counters with labels. Each combination of labels has a counter from the start. Counting is
-//! therefore one atomic addition, without a lock and without hashing.
+//! Counters and gauges with labels. Each combination of label values has a counter from the start.
+//! Counting is therefore one atomic addition, without a lock and without hashing.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use prometheus_client::metrics::MetricType;
 use super::labels::LabelSet;
 use super::registry::Metric;
 
-/// The label value for names outside the list.
+/// The label value for all names that are not in the list.
 pub(super) const OTHER: &str = "other";
 
 /// A counter for each combination of the labels `L`. A clone shares the counts.
@@ -22,8 +22,8 @@ pub struct Counters<L> {
     labels: PhantomData<fn(L)>,
 }
 
-/// A counter for each pair of a name and a combination of the labels `L`. The list of names is
-/// given at start; a name outside the list counts as `other`. A clone shares the counts.
+/// A counter for each pair of a name and a combination of the labels `L`. The list of names is set
+/// at start. A name that is not in the list counts as `other`. A clone shares the counts.
 #[derive(Debug)]
 pub struct Named<K, L = ()> {
     keys: Arc<[K]>,
@@ -35,16 +35,17 @@ pub struct Named<K, L = ()> {
 #[derive(Debug, Clone)]
 pub struct Authentications {
     reasons: Arc<[&'static str]>,
-    /// The first slot counts accepted tokens. Each following slot counts the tokens refused for one
-    /// reason, and the last slot counts the tokens refused for any reason outside the list.
+    /// The first slot counts accepted tokens. Each of the next slots counts the tokens that were
+    /// refused for one of `reasons`. The last slot counts the tokens that were refused for another
+    /// reason.
     slots: Arc<[Slot]>,
 }
 
-/// A gauge for each name in a list that is given at start. A clone shares the values.
+/// A gauge for each name in a list that is set at start. A clone shares the values.
 #[derive(Debug, Clone)]
 pub struct NamedGauges(Arc<[NamedGauge]>);
 
-/// The label's name and value, and the gauge's value.
+/// The name and the value of the label, and the value of the gauge.
 type NamedGauge = ([(&'static str, &'static str); 1], AtomicI64);
 
 #[derive(Debug, Default)]
@@ -54,24 +55,24 @@ struct Slot {
 }
 
 impl<L: LabelSet> Counters<L> {
-    /// Counts one.
+    /// Adds 1 to the counter of `labels`.
     pub fn inc(&self, labels: L) {
         self.inc_by(labels, 1);
     }
 
-    /// Counts `n`.
+    /// Adds `n` to the counter of `labels`.
     pub fn inc_by(&self, labels: L, n: u64) {
         self.slots[labels.slot()].add(n);
     }
 
-    /// The current count.
+    /// Returns the current count of `labels`.
     pub fn get(&self, labels: L) -> u64 {
         self.slots[labels.slot()].get()
     }
 }
 
 impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
-    /// Makes a counter for each of `keys` and for `other`, as values of the label `name`.
+    /// Creates the counters. The values of the label `name` are `keys` and `other`.
     pub fn new(name: &'static str, keys: Vec<K>) -> Self {
         let values = keys.iter().map(ToString::to_string);
         let slots = values
@@ -90,18 +91,18 @@ impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
         }
     }
 
-    /// Counts one.
+    /// Adds 1 to the counter of `key` and `labels`.
     pub fn inc(&self, key: K, labels: L) {
         self.slots[self.slot(key, labels)].add(1);
     }
 
-    /// The current count.
+    /// Returns the current count of `key` and `labels`.
     pub fn get(&self, key: K, labels: L) -> u64 {
         self.slots[self.slot(key, labels)].get()
     }
 
-    /// Returns the index of a counter. The search is linear, because the lists are short and
-    /// hashing would cost more.
+    /// Returns the index of a counter in `slots`. The search is linear, because the list of names
+    /// is short and hashing would cost more.
     fn slot(&self, key: K, labels: L) -> usize {
         let known = self.keys.iter().position(|known| *known == key);
         known.unwrap_or(self.keys.len()) * L::COUNT + labels.slot()
@@ -109,7 +110,8 @@ impl<K: Copy + PartialEq + fmt::Display, L: LabelSet> Named<K, L> {
 }
 
 impl Authentications {
-    /// Makes a counter for each of `reasons` and for `other`, and one for accepted tokens.
+    /// Creates a counter for accepted tokens, and a counter of refused tokens for each of `reasons`
+    /// and for `other`.
     pub fn new(reasons: Vec<&'static str>) -> Self {
         let refused = reasons.iter().copied().chain([OTHER]);
         let slots = [Slot::new(vec![("outcome", "accepted"), ("reason", "none")])]
@@ -129,7 +131,7 @@ impl Authentications {
         self.slots[0].add(1);
     }
 
-    /// Counts a refused token; `reason` is the failure's name in the contract.
+    /// Counts a refused token. `reason` is the failure's name in the protocol.
     pub fn refused(&self, reason: &str) {
         let known = self.reasons.iter().position(|known| *known == reason);
         self.slots[1 + known.unwrap_or(self.reasons.len())].add(1);
@@ -137,7 +139,7 @@ impl Authentications {
 }
 
 impl NamedGauges {
-    /// Makes a gauge for each of `names`, as values of the label `label`.
+    /// Creates a gauge for each of `names`, which are the values of the label `label`.
     pub fn new(label: &'static str, names: &[&'static str]) -> Self {
         let gauges = names
             .iter()
@@ -145,7 +147,7 @@ impl NamedGauges {
         Self(gauges.collect())
     }
 
-    /// Sets the gauge of `name`. Does nothing for a name outside the list.
+    /// Sets the gauge of `name`. Does nothing if `name` is not in the list.
     pub fn set(&self, name: &str, value: i64) {
         let known = self.0.iter().find(|([(_, known)], _)| *known == name);
         if let Some((_, gauge)) = known {

@@ -9,11 +9,11 @@ use super::runtime::RuntimeMetrics;
 use super::table::{Authentications, Counters, Named, NamedGauges};
 use super::*;
 
-/// Two bounds, hence three buckets.
+/// Two bounds, which make three buckets.
 const BOUNDS: &[f64] = &[2.0, 5.0];
 
 crate::metrics! {
-    /// A metric of each type.
+    /// At least one metric of each type.
     struct BakeryMetrics(loaves: Vec<&'static str>) {
         bakers: Gauge, "Bakers at work";
         flour_bytes: Counter, Bytes, "Flour used";
@@ -39,10 +39,11 @@ fn bakery() -> std::sync::Arc<BakeryMetrics> {
     BakeryMetrics::register(&registry, vec!["rye", "oat"])
 }
 
-/// Parses the sample lines into a map from name and labels to value. First checks that the text is
-/// OpenMetrics.
+/// Checks that the text is OpenMetrics. Returns the value of each sample by its name and labels.
 fn parse(text: &str) -> BTreeMap<String, f64> {
-    let body = text.strip_suffix("# EOF\n").expect("ends with # EOF");
+    let body = text
+        .strip_suffix("# EOF\n")
+        .expect("the text must end with # EOF");
     let mut helped = BTreeSet::new();
     let mut types = BTreeMap::new();
     let mut samples = BTreeMap::new();
@@ -73,10 +74,10 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
                 .unwrap_or_else(|| panic!("{line} has no TYPE"));
             assert!(helped.contains(family), "{line} has no HELP");
             assert!(["counter", "gauge", "histogram", "info"].contains(kind));
-            let value = value.parse().expect("a number");
+            let value = value.parse().expect("the value must be a number");
             assert!(
                 samples.insert(series.to_owned(), value).is_none(),
-                "{line} twice"
+                "the series of {line} is there twice"
             );
         }
     }
@@ -109,7 +110,7 @@ fn every_series_is_there_from_the_start_at_zero() {
     assert_eq!(samples.get(build), Some(&1.0));
 }
 
-/// The second registration stands for another crate that declares the same name.
+/// The second registration stands for a crate that declares a name of another crate.
 #[test]
 #[should_panic(expected = "curfew_runtime_workers is declared twice")]
 fn a_name_is_declared_once() {
@@ -197,7 +198,7 @@ fn histograms_count_into_the_bucket_whose_bound_is_reached() {
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// The lines of `/metrics` with an exemplar, each without its time.
+/// The lines of the output that have an exemplar, each without the exemplar's time.
 fn exemplars(metrics: &BakeryMetrics) -> Vec<String> {
     let text = metrics.registry().encode();
     parse(&text);

@@ -1,4 +1,4 @@
-//! The metrics of spans.
+//! The metrics of recorded and dropped spans.
 
 use super::Counter;
 use super::labels::Unasked;

@@ -1,4 +1,5 @@
-//! The table of the standard variables, with one row for each. The documentation is made from it.
+//! The table of the standard variables, with one row for each variable. The documentation of the
+//! variables is generated from the table.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -12,13 +13,13 @@ pub(super) const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
 pub(super) const QUEUE: &str = "OTEL_BSP_MAX_QUEUE_SIZE";
 pub(super) const BATCH: &str = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE";
 
-/// Maximum timeout of one export, in milliseconds.
+/// Maximum value of the variables that set a timeout, in milliseconds.
 const MAX_TIMEOUT_MS: u64 = 600_000;
 
-/// Maximum delay of a span before its export, in milliseconds.
+/// Maximum value of `OTEL_BSP_SCHEDULE_DELAY`, in milliseconds.
 const MAX_DELAY_MS: u64 = 60_000;
 
-/// Maximum capacity of the export queue, in spans of about 1 KiB each.
+/// Maximum capacity of the export queue, in spans. A span takes about 1 KiB of memory.
 const MAX_QUEUE: u64 = 1_000_000;
 
 /// One standard variable.
@@ -30,7 +31,8 @@ pub struct Variable {
     pub takes: &'static str,
     /// The variable's effect, in Markdown.
     pub effect: &'static str,
-    /// Stores the value. The error is the reason of a refusal, and does not contain the value.
+    /// Checks the value and stores it. The error is the reason of the refusal, and does not contain
+    /// the value.
     pub(super) read: fn(&mut StandardVariables, &'static str, &str) -> Result<(), String>,
 }
 
@@ -45,8 +47,8 @@ const TIMEOUT: &str = "The timeout of one export, including its retries. Default
 const ENDPOINT: &str =
     "Sets `telemetry.otlp_endpoint`, unless a setting gives it. The same rules apply.";
 
-/// Every standard variable that is accepted or refused. Variables for traces come after variables
-/// for all signals, because the later value counts.
+/// Every standard variable that is accepted or refused. A variable for traces comes after the
+/// variable for all signals, because the later value replaces the earlier.
 pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "OTEL_SDK_DISABLED",
@@ -282,8 +284,8 @@ fn endpoint(
 
 fn headers(_: &mut StandardVariables, _: &'static str, value: &str) -> Result<(), String> {
     const FORM: &str = "must be name=value pairs separated by commas, values percent-encoded";
-    // The pairs are checked here, because the exporter reads the variable a second time and ignores
-    // malformed pairs.
+    // The pairs are only checked, because the exporter reads the variable itself. The exporter
+    // would ignore malformed pairs.
     for (name, value) in pairs(value).map_err(|_| FORM.to_owned())? {
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if !name.bytes().all(is_name) || value.is_empty() {
@@ -379,7 +381,7 @@ fn size(value: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("must be a number from 1 to {MAX_QUEUE}"))
 }
 
-/// Parses `key=value` pairs separated by commas, and decodes the values.
+/// Parses `key=value` pairs separated by commas, and percent-decodes the values.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     const FORM: &str = "must be key=value pairs separated by commas, values percent-encoded";
     let mut pairs = Vec::new();

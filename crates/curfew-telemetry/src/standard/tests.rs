@@ -8,7 +8,8 @@ fn read(environment: &[(&str, &str)]) -> StandardVariables {
     )
 }
 
-/// The resulting settings, in which later values replace earlier ones.
+/// Reads `environment`, and returns the resulting settings. A later value of a setting replaces an
+/// earlier value.
 fn settings(environment: &[(&str, &str)]) -> BTreeMap<&'static str, String> {
     let read = read(environment);
     assert_eq!(read.problems, [], "{environment:?}");

@@ -1,6 +1,6 @@
-//! Limits on the spans that are recorded regardless of the sampled share: refusals, failures, ends
-//! of sessions. Clients can cause any number of such spans, and one client must not crowd out the
-//! spans of other clients.
+//! Limits the number of spans that are recorded although they are not sampled, such as refusals,
+//! failures and ends of sessions. Clients can cause any number of these spans, and the spans of one
+//! client must not displace the spans of other clients.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -12,31 +12,31 @@ use parking_lot::Mutex;
 use crate::metrics::labels::Unasked;
 use crate::metrics::table::Counters;
 
-/// Maximum number of such spans per second, for each kind.
+/// Maximum number of spans of each [`Unasked`] kind per second.
 pub(super) const UNASKED_PER_SECOND: u32 = 100;
 
-/// Maximum number of such spans per second for each kind and client. The spans also count against
-/// the limit of their kind.
+/// Maximum number of spans of each [`Unasked`] kind per second and client. They also count against
+/// [`UNASKED_PER_SECOND`].
 pub(super) const UNASKED_OF_ONE_PER_SECOND: u32 = 10;
 
-/// The client that causes a span, as far as the client is known. Address and user together identify
-/// a client, because clients behind a load balancer may share one address.
+/// The client that causes a span. The address and the user together identify a client, because
+/// clients behind a load balancer may share one address.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Whose<'a> {
-    /// The client's address.
+    /// The client's address; `None` if it is not known.
     pub address: Option<IpAddr>,
     /// The user; `None` until a token is verified.
     pub user: Option<&'a str>,
 }
 
 impl Whose<'_> {
-    /// No client: an operator, or the node itself.
+    /// The value for spans that an operator or the node itself causes.
     pub const OURS: Self = Self {
         address: None,
         user: None,
     };
 
-    /// A client at this address whose user is unknown.
+    /// Returns a client at `address` whose user is not known.
     pub fn at(address: Option<IpAddr>) -> Self {
         Self {
             address,
@@ -45,14 +45,14 @@ impl Whose<'_> {
     }
 }
 
-/// A budget: a number of spans per second, and a smaller number per second for each client.
+/// A limit on the number of spans per second: in total, and for each client.
 #[derive(Debug)]
 pub(super) struct Budget {
     each_second: u32,
     of_one: u32,
     state: Mutex<BudgetState>,
-    /// The hasher is seeded randomly. A client can therefore not choose values that collide with
-    /// the values of another client.
+    /// The hasher has a random seed. A client can therefore not choose a user name whose hash
+    /// equals the hash of another client.
     hasher: RandomState,
 }
 
@@ -60,8 +60,8 @@ pub(super) struct Budget {
 struct BudgetState {
     since: Instant,
     taken: u32,
-    /// The number of spans of each client in this second. The map has at most `each_second`
-    /// entries.
+    /// The number of spans of each client since `since`, by a hash of the client. The map has at
+    /// most `each_second` entries.
     by_client: HashMap<u64, u32>,
 }
 
@@ -79,11 +79,12 @@ impl Budget {
         }
     }
 
-    /// Counts a span. Returns false if the limit of this client or the total limit is reached.
+    /// Counts a span. Returns false, and counts nothing, if the client or all clients together have
+    /// reached their limit in the current second.
     pub(super) fn take(&self, whose: Whose<'_>) -> bool {
         let client = self.hasher.hash_one((whose.address, whose.user));
-        // The lock is held for a few instructions, and only while a span of these kinds is about to
-        // be recorded.
+        // Waiting for the lock is rare: it is held only for a few instructions, and only spans with
+        // a limit need it.
         let mut state = self.state.lock();
         if state.since.elapsed() >= Duration::from_secs(1) {
             state.since = Instant::now();
@@ -103,7 +104,7 @@ impl Budget {
     }
 }
 
-/// The budget of each kind, and the number of suppressed spans.
+/// The limits of each [`Unasked`] kind, and the number of suppressed spans.
 #[derive(Debug)]
 pub(super) struct Budgets {
     refusals: Budget,
@@ -120,13 +121,14 @@ impl Budgets {
             refusals: budget(),
             failures: budget(),
             ends: budget(),
-            // Revocations belong to no client, so only their total number is limited.
+            // Revocations belong to no client, so only their total number per second is limited.
             vain: Budget::new(each_second, each_second),
             suppressed,
         }
     }
 
-    /// Admits a span, or counts it as suppressed.
+    /// Returns true if one more span of the kind `what` may be recorded. Otherwise counts the span
+    /// as suppressed.
     pub(super) fn take(&self, what: Unasked, whose: Whose<'_>) -> bool {
         let budget = match what {
             Unasked::Refusal => &self.refusals,

@@ -1,4 +1,4 @@
-//! Export of spans from the queue to the collector, by OTLP over gRPC.
+//! Exports the spans in the queue to the collector, by OTLP over gRPC.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,45 +16,47 @@ use super::outage::{Fault, Outage};
 use crate::Counter;
 use crate::standard::Standard;
 
-/// Maximum number of spans per export, unless `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` is set.
+/// The default for the maximum number of spans in one export. `OTEL_BSP_MAX_EXPORT_BATCH_SIZE`
+/// replaces it.
 const BATCH: usize = 512;
 
-/// Maximum time for which a span waits for further spans of its batch, unless
-/// `OTEL_BSP_SCHEDULE_DELAY` is set.
+/// The default for the maximum time for which a span waits for further spans of the same export.
+/// `OTEL_BSP_SCHEDULE_DELAY` replaces it.
 const DELAY: Duration = Duration::from_millis(500);
 
-/// Timeout of an export, unless `OTEL_EXPORTER_OTLP_TIMEOUT` or `OTEL_BSP_EXPORT_TIMEOUT` is set.
-/// During an export, ended spans wait in the queue. When the queue is full, further spans are
-/// dropped.
+/// The default timeout of an export. `OTEL_EXPORTER_OTLP_TIMEOUT` or `OTEL_BSP_EXPORT_TIMEOUT`
+/// replaces it. During an export, ended spans wait in the queue. While the queue is full, further
+/// spans are dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Interval of the checks for dropped spans during one export. The interval exceeds the default
-/// timeout, because only the end of an export shows why spans were lost.
+/// The interval of the checks for dropped spans during one export. It is longer than the default
+/// timeout of an export, because the reason for dropped spans is known only when the export has
+/// ended.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// The resource attribute that identifies a service.
+/// The resource attribute that names the service.
 const SERVICE_NAME: &str = "service.name";
 
-/// Reason why traces cannot be exported.
+/// The reason why spans cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
-    /// `telemetry.otlp_endpoint` is unusable.
+    /// `telemetry.otlp_endpoint` cannot be used.
     #[error("telemetry.otlp_endpoint cannot be used")]
     Endpoint(#[from] ExporterBuildError),
 }
 
-/// Parameters of the export.
+/// The parameters of exports.
 #[derive(Debug)]
 pub(super) struct Export {
     batch: usize,
     delay: Duration,
-    /// Longest time of one attempt.
+    /// Maximum time of one attempt.
     timeout: Duration,
-    /// Longest time of one export, retries included.
+    /// Maximum time of one export, including its retries.
     patience: Duration,
 }
 
-/// Counters of exported and dropped spans.
+/// The counters of exported and dropped spans.
 #[derive(Debug)]
 pub(super) struct Counted {
     pub(super) exported: Counter,
@@ -73,8 +75,8 @@ impl Export {
         }
     }
 
-    /// Makes the exporter, which connects at the first export. It reads headers from
-    /// `OTEL_EXPORTER_OTLP_HEADERS`, which the configuration has checked.
+    /// Creates the exporter. It connects to the collector at the first export. It also reads
+    /// `OTEL_EXPORTER_OTLP_HEADERS`, which Curfew has already checked.
     pub(super) fn exporter(
         &self,
         standard: &Standard,
@@ -91,8 +93,9 @@ impl Export {
         Ok(exporter)
     }
 
-    /// Starts the export in a separate task. Only the end of the process waits for this task.
-    /// `port` is the port of the collector.
+    /// Starts a task that exports the spans from `spans`. The task runs until
+    /// [`Tracer::shutdown`](super::Tracer::shutdown) is called. `port` is the port of the
+    /// collector.
     #[expect(
         clippy::disallowed_methods,
         reason = "the exporter outlives the node's tasks, so that it exports their last spans"
@@ -117,14 +120,14 @@ impl Export {
     }
 }
 
-/// The task that exports.
+/// The state of the task that exports spans.
 struct Exporting {
     how: Export,
     recorder: Arc<Recorder>,
     spans: mpsc::Receiver<SpanData>,
     counted: Counted,
     outage: Outage,
-    /// True once the queue is closed. The spans that the queue still holds are exported.
+    /// True after the queue was closed. The spans that are still in the queue are exported.
     stopping: bool,
 }
 
@@ -145,8 +148,8 @@ impl Exporting {
         self.outage.look(dropped, result, Instant::now());
     }
 
-    /// Closes the queue. Reports the losses of an outage now, because the process may end before
-    /// the collector answers.
+    /// Closes the queue. If spans are being dropped, logs their number now, because the process may
+    /// end before the collector answers.
     fn stop(&mut self) {
         self.stopping = true;
         self.spans.close();
@@ -154,8 +157,8 @@ impl Exporting {
         self.outage.end();
     }
 
-    /// Exports a batch and returns the number of spans that the collector accepted. During a long
-    /// export, looks for dropped spans at each [`LOOK`].
+    /// Exports a batch, and returns the number of spans that the collector has accepted. During a
+    /// long export, also checks for dropped spans, at the interval [`LOOK`].
     async fn export(
         &mut self,
         exporter: &SpanExporter,
@@ -187,9 +190,9 @@ impl Exporting {
         Err(fault)
     }
 
-    /// Collects spans. Waits for the first span, then until the batch is full or its delay has
-    /// passed. If no span arrives, the wait ends when an outage may be over. Returns true if the
-    /// queue is closed and empty.
+    /// Collects spans from the queue into `batch`. Waits for the first span, and then until the
+    /// batch is full or its delay has passed. If no span arrives, the wait ends when an outage may
+    /// be over. Returns true if the queue is closed and empty.
     async fn collect(&mut self, batch: &mut Vec<SpanData>) -> bool {
         let recorder = Arc::clone(&self.recorder);
         let mut deadline = self.outage.may_be_over_at();
@@ -219,7 +222,7 @@ impl Exporting {
     }
 }
 
-/// The resource attributes of every span.
+/// Returns the resource attributes of all spans.
 fn resource(standard: &Standard, instance: &str, version: &'static str) -> Resource {
     let given = standard.resource.iter();
     let name_is_given = given.clone().any(|(key, _)| key == SERVICE_NAME);

@@ -1,4 +1,4 @@
-//! Conversion of `tracing`'s spans to OpenTelemetry's, and their path into the export queue.
+//! Converts spans of `tracing` to spans of OpenTelemetry, and puts them into the export queue.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -20,12 +20,13 @@ use crate::Counter;
 /// The instrumentation scope of every span.
 const SCOPE: &str = "curfew";
 
-/// The path by which ended spans reach the queue of the [`Tracer`](crate::Tracer). Before the
-/// tracer exists, the path has no queue. A clone leads to the same queue.
+/// The path by which ended spans reach the export queue of the [`Tracer`](crate::Tracer). Before
+/// the tracer exists, there is no queue, and ended spans are discarded. A clone leads to the same
+/// queue.
 #[derive(Clone, Default)]
 pub struct Spans(Arc<OnceLock<Queue>>);
 
-/// The export queue and the count of spans that did not fit.
+/// The export queue, and the counter of spans that did not fit into it.
 #[derive(Debug)]
 pub(super) struct Queue {
     pub(super) ended: mpsc::Sender<SpanData>,
@@ -45,8 +46,8 @@ impl fmt::Debug for Spans {
     }
 }
 
-/// The layer that converts the spans of [`Tracer`](crate::Tracer) to OpenTelemetry. Spans of
-/// libraries and log events are left out.
+/// Returns the layer that converts the spans of [`Tracer`](crate::Tracer) to OpenTelemetry. Log
+/// events and the spans of libraries are left out.
 pub(crate) fn layer<S>(spans: &Spans) -> impl Layer<S> + Send + Sync + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
@@ -55,7 +56,8 @@ where
         .with_version(env!("CARGO_PKG_VERSION"))
         .build();
     let tracer = SdkTracerProvider::builder()
-        // Sampling happens before a span exists, so every span that reaches this point is recorded.
+        // `Tracer` decides about sampling before a span exists, so every span that reaches this
+        // layer is recorded.
         .with_sampler(Sampler::AlwaysOn)
         .with_span_processor(spans.clone())
         .build()
@@ -70,18 +72,18 @@ where
         .with_context_activation(false)
         .with_filter(
             filter_fn(|meta| meta.is_span() && meta.target() == TARGET)
-                // Without this hint, `tracing` would ask the filter about each event of every
-                // level.
+                // Without this hint, `tracing` would call the filter for the events of every level.
                 .with_max_level_hint(LevelFilter::ERROR),
         )
 }
 
-/// This replaces the SDK's batch processor, which does not report how many spans it loses.
+/// This implementation replaces the batch processor of the SDK, which does not report the number of
+/// spans that it drops.
 impl SpanProcessor for Spans {
     fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &Context) {}
 
     fn on_end(&self, mut span: SpanData) {
-        // Before the tracer starts there is no queue, so the span is not exported.
+        // There is no queue before the tracer starts. A span that ends earlier is discarded.
         let Some(queue) = self.0.get() else { return };
         span.attributes.retain(|attribute| {
             let name = attribute.key.as_str();
@@ -94,7 +96,7 @@ impl SpanProcessor for Spans {
             }
             ![BEGAN, ENDED].contains(&name) && !IN_THE_LOG.contains(&name)
         });
-        // The clock may have been set back while the span was open.
+        // If the clock was set back while the span was open, its end would precede its start.
         span.end_time = span.end_time.max(span.start_time);
         if queue.ended.try_send(span).is_err() {
             queue.dropped.inc();

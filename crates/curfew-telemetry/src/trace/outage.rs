@@ -1,4 +1,5 @@
-//! Outages: times in which spans are dropped. The beginning and the end of each outage are logged.
+//! Detects outages, which are times in which spans are dropped, and logs the beginning and the end
+//! of each outage.
 
 use std::time::Duration;
 
@@ -8,15 +9,15 @@ use tracing::{info, warn};
 
 use crate::endpoint;
 
-/// An outage is over once no span was dropped for this time and the collector accepts spans again.
-/// The time is long, because a slow collector loses spans in every burst, and the pause between two
-/// bursts must not count as the end of the outage.
+/// An outage is over if no span was dropped for this time and the collector accepts spans again.
+/// The time is long enough to bridge the pause between two bursts: a slow collector causes dropped
+/// spans in every burst, and the bursts belong to one outage.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Reason why an export failed.
+/// The reason why an export failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Fault {
-    /// The export was refused, or could not be sent.
+    /// The collector has refused the export, or the export could not be sent.
     #[error(transparent)]
     Failed(OTelSdkError),
     /// The collector did not answer in time.
@@ -29,7 +30,7 @@ pub(super) enum Fault {
 pub(super) struct Outage {
     /// The collector's port.
     port: Option<u16>,
-    /// The number of dropped spans at the last check.
+    /// The total number of dropped spans at the last check.
     seen: u64,
     now: Option<Current>,
 }
@@ -37,10 +38,10 @@ pub(super) struct Outage {
 #[derive(Debug)]
 struct Current {
     began: Instant,
-    /// The number of spans dropped before the outage.
+    /// The total number of dropped spans before the outage.
     before: u64,
     last_drop: Instant,
-    /// The number of spans accepted since the last drop.
+    /// The number of spans that the collector has accepted since the last dropped span.
     taken_since: u64,
 }
 
@@ -53,15 +54,16 @@ impl Outage {
         }
     }
 
-    /// Returns the earliest time at which the outage can be over. The result is `None` without an
-    /// outage, or while the collector accepts no spans.
+    /// Returns the earliest time at which the current outage can be over; `None` if there is no
+    /// outage, or if the collector has accepted no span since the last dropped span.
     pub(super) fn may_be_over_at(&self) -> Option<Instant> {
         let current = self.now.as_ref()?;
         (current.taken_since > 0).then(|| current.last_drop + QUIET)
     }
 
-    /// Compares `dropped`, the total number of dropped spans, with the last check. `result` is the
-    /// number of spans that the collector accepted in the last export, or the export's fault.
+    /// Detects the beginning and the end of an outage. `dropped` is the total number of dropped
+    /// spans. `result` is the number of spans that the collector has accepted since the last call,
+    /// or the fault of the last export.
     pub(super) fn look(&mut self, dropped: u64, result: Result<u64, Fault>, at: Instant) {
         let (before, lost) = (self.seen, dropped.saturating_sub(self.seen));
         self.seen = dropped;
@@ -94,7 +96,8 @@ impl Outage {
         }
     }
 
-    /// Logs the beginning of an outage.
+    /// Logs the beginning of an outage. `fault` is the fault of the last export; `None` if the
+    /// export has not failed.
     fn tell(&self, dropped: u64, fault: Option<&Fault>) {
         let Some(fault) = fault else {
             warn!(
@@ -105,8 +108,8 @@ impl Outage {
             return;
         };
         let error = fault.to_string();
-        // A port other than the usual one may serve another protocol, whose answers cause arbitrary
-        // errors.
+        // If the port is not the usual one, the server may use another protocol. Its answers then
+        // cause arbitrary errors, so the log line has a hint about the port.
         match self.port.filter(|port| *port != endpoint::GRPC_PORT) {
             Some(port) => warn!(
                 dropped,
@@ -118,7 +121,7 @@ impl Outage {
         }
     }
 
-    /// Logs an outage that lasts until the process ends.
+    /// If there is an outage, logs that it lasts until the process ends.
     pub(super) fn end(&self) {
         if let Some(current) = &self.now {
             warn!(

@@ -1,4 +1,4 @@
-//! Spans.
+//! The type [`Span`]: a span that is recorded, or an empty value.
 
 use std::str::FromStr as _;
 use std::sync::Arc;
@@ -18,24 +18,27 @@ use crate::log::TRACED;
 
 pub use opentelemetry::trace::SpanKind;
 
-/// Target of Curfew's own spans. The layer selects spans by it.
+/// The target of Curfew's own spans. The layer that records spans selects them by this target.
 pub(super) const TARGET: &str = "curfew::span";
 
-/// Attribute with the start time of a span whose start precedes its creation, in nanoseconds of
-/// Unix time. The attribute is removed before the export.
+/// The attribute with the start of a span that began before it was created, in nanoseconds of Unix
+/// time. The attribute is removed before the export.
 pub(super) const BEGAN: &str = "curfew.began";
 
-/// Attribute with the end time of a span whose end precedes its drop, in nanoseconds of Unix time.
-/// The attribute is removed before the export.
+/// The attribute with the end of a span that ended before it was dropped, in nanoseconds of Unix
+/// time. The attribute is removed before the export.
 pub(super) const ENDED: &str = "curfew.ended";
 
-/// Attribute with the session's id, by which all spans of a session are found.
+/// The attribute with the id of the span's session. All spans of a session can be found by this
+/// attribute.
 const SESSION: &str = "curfew.session.id";
 
-/// Fields that only the log needs. An exported span has these ids in its context.
+/// The fields that only the log needs. In an exported span, these ids are part of the span's
+/// context, not attributes.
 pub(super) const IN_THE_LOG: [&str; 2] = ["trace_id", "span_id"];
 
-/// A recorded span, or nothing. It ends when it is dropped.
+/// A recorded span, or an empty value if the span is not recorded. A recorded span ends when it is
+/// dropped.
 #[derive(Debug, Default)]
 pub struct Span(Option<Box<Recording>>);
 
@@ -47,10 +50,10 @@ struct Recording {
 }
 
 impl Span {
-    /// A span that is not recorded.
+    /// The value for a span that is not recorded.
     pub const NONE: Self = Self(None);
 
-    /// Begins a span now. The flag beside `parent` is true if another process may have begun the
+    /// Begins a span now. The flag in `parent` is true if another process may have begun the
     /// parent.
     pub(super) fn begin(
         recorder: &Arc<Recorder>,
@@ -58,8 +61,8 @@ impl Span {
         kind: SpanKind,
         parent: Option<(TraceContext, bool)>,
     ) -> Self {
-        // The span has the level `error`, so that no log level disables it and every log line
-        // within it carries its ids.
+        // The span has the level `error`, so that no log level disables the span, and every log
+        // line within it has its ids.
         let span = tracing::error_span!(
             target: TARGET,
             parent: None,
@@ -71,7 +74,8 @@ impl Span {
         );
         if let Some((parent, remote)) = &parent {
             let parent = Context::new().with_remote_span_context(foreign(parent, *remote));
-            // This fails if the subscriber records nothing. `context_of` below then returns `None`.
+            // `set_parent` fails if the subscriber has no layer that records spans. `context_of`
+            // below then returns `None`.
             drop(span.set_parent(parent));
         }
         let Some(context) = context_of(&span) else {
@@ -91,7 +95,8 @@ impl Span {
         })))
     }
 
-    /// Wraps a span of `tracing`. The result is an empty span if `span` is not one of Curfew's own.
+    /// Wraps a span of `tracing`. If `span` is not one of Curfew's own spans, the result is
+    /// [`Span::NONE`].
     pub(super) fn of(recorder: &Arc<Recorder>, span: tracing::Span) -> Self {
         if !is_ours(&span) {
             return Self::NONE;
@@ -106,8 +111,8 @@ impl Span {
         }))
     }
 
-    /// Begins a child of `whole`, in the same session as `whole`. `parent` is the context of
-    /// `whole`.
+    /// Begins a child of `whole`, and assigns it to the session of `whole`. `parent` is the trace
+    /// context of `whole`.
     pub(super) fn part_of(
         whole: &tracing::Span,
         recorder: &Arc<Recorder>,
@@ -124,22 +129,23 @@ impl Span {
         part
     }
 
-    /// Returns true if the span is recorded. Callers skip costly attributes if it is not recorded.
+    /// Returns true if the span is recorded. Callers can skip the computation of attributes if it
+    /// is not.
     pub fn is_recorded(&self) -> bool {
         self.0.is_some()
     }
 
-    /// The context for child spans; `None` if the span is not recorded.
+    /// Returns the trace context of the span; `None` if the span is not recorded.
     pub fn context(&self) -> Option<Box<TraceContext>> {
         self.0.as_ref().map(|span| Box::new(span.context.clone()))
     }
 
-    /// The span's trace; `None` if the span is not recorded.
+    /// Returns the trace of the span; `None` if the span is not recorded.
     pub fn trace(&self) -> Option<curfew_model::TraceId> {
         self.0.as_ref().map(|span| span.context.trace())
     }
 
-    /// Begins a child of the span now.
+    /// Begins a child of the span now. The child is recorded if the span is.
     pub fn child(&self, name: impl Into<Name>, kind: SpanKind) -> Self {
         match &self.0 {
             Some(whole) => Self::part_of(
@@ -160,26 +166,27 @@ impl Span {
         }
     }
 
-    /// Assigns the span, and each child that begins later, to this session.
+    /// Assigns the span, and each of its children that begins later, to `session`.
     pub fn of_session(&mut self, session: SessionId) {
         if let Some(span) = &self.0 {
             mark(&span.span, session);
         }
     }
 
-    /// Links to a span of the same or another trace.
+    /// Adds a link to another span, which may belong to another trace.
     pub fn link(&mut self, other: &TraceContext) {
         if let Some(span) = &self.0 {
             span.span.add_link(foreign(other, true));
         }
     }
 
-    /// Marks the span as refused. A refusal is not a fault of the node.
+    /// Records that the operation was refused. A refusal is not a fault of the node, so the span
+    /// does not get the status `error`.
     pub fn refused(&mut self, error_type: &'static str) {
         self.set("error.type", error_type);
     }
 
-    /// Marks the span as failed.
+    /// Records that the operation has failed. The span gets the status `error`.
     pub fn failed(&mut self, error_type: &'static str) {
         self.set("error.type", error_type);
         if let Some(span) = &self.0 {
@@ -187,19 +194,19 @@ impl Span {
         }
     }
 
-    /// Sets the start to `at`, a time before the creation of the span.
+    /// Sets the start of the span to `at`, a time before its creation.
     pub fn began(&mut self, at: SystemTime) {
         self.set(BEGAN, nanos(at));
     }
 
-    /// Sets the end to `at`, a time before the drop of the span.
+    /// Sets the end of the span to `at`, a time before it is dropped.
     pub fn ended(&mut self, at: SystemTime) {
         self.set(ENDED, nanos(at));
     }
 
-    /// Returns the span of `tracing`, to be entered or to instrument a future. Log lines within
-    /// this span have `trace_id` and `span_id`, and [`Tracer::within`](super::Tracer::within) finds
-    /// this span.
+    /// Returns the span of `tracing`, which the caller can enter or use to instrument a future. Log
+    /// lines within this span have its `trace_id` and `span_id`, and
+    /// [`Tracer::within`](super::Tracer::within) begins a child of it.
     pub fn scope(&self) -> tracing::Span {
         match &self.0 {
             Some(span) => span.span.clone(),
@@ -224,14 +231,15 @@ pub(super) fn context_of(span: &tracing::Span) -> Option<TraceContext> {
     })
 }
 
-/// The session of a span, stored as an extension of the span of `tracing`.
+/// The session to which a span is assigned. The value is stored as an extension of the span of
+/// `tracing`.
 struct Of(SessionId);
 
 fn is_ours(span: &tracing::Span) -> bool {
     span.metadata().is_some_and(|meta| meta.target() == TARGET)
 }
 
-/// Records the session of one of Curfew's spans.
+/// Assigns a span to `session`. Does nothing if the span is not one of Curfew's own spans.
 pub(super) fn mark(span: &tracing::Span, session: SessionId) {
     if !is_ours(span) {
         return;
@@ -243,7 +251,7 @@ pub(super) fn mark(span: &tracing::Span, session: SessionId) {
     });
 }
 
-/// The recorded session of a span.
+/// Returns the session to which a span is assigned.
 fn session_of(span: &tracing::Span) -> Option<SessionId> {
     span.with_subscriber(|(id, dispatch)| {
         let registry = dispatch.downcast_ref::<Registry>()?;
@@ -253,7 +261,8 @@ fn session_of(span: &tracing::Span) -> Option<SessionId> {
     .flatten()
 }
 
-/// Unix time in nanoseconds, clamped to the range of `i64`.
+/// Returns a time as Unix time in nanoseconds; 0 for times before 1970, and `i64::MAX` for times
+/// that do not fit.
 fn nanos(at: SystemTime) -> i64 {
     let since_epoch = at
         .duration_since(SystemTime::UNIX_EPOCH)
@@ -261,8 +270,8 @@ fn nanos(at: SystemTime) -> i64 {
     i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Returns the time of the machine's own clock, because collectors compare the times of several
-/// processes. No decision depends on this time.
+/// Returns the time of the machine's clock, because collectors compare the times of several
+/// processes. No decision of the node depends on this time.
 #[expect(
     clippy::disallowed_methods,
     reason = "a span has the times of this machine, also in tests with a simulated clock"
@@ -271,7 +280,7 @@ pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// Returns the text that the layer reads as this kind.
+/// Returns the text that `tracing-opentelemetry` parses as this kind.
 fn kind_name(kind: &SpanKind) -> &'static str {
     match kind {
         SpanKind::Client => "client",

@@ -9,7 +9,7 @@ use crate::metrics::table::Counters;
 
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A tracer whose spans stay in the queue, and its subscriber.
+/// A tracer and its subscriber. Ended spans stay in the queue, where a test can take them.
 struct Rig {
     tracer: Tracer,
     ended: mpsc::Receiver<SpanData>,
@@ -48,7 +48,7 @@ impl Rig {
         }
     }
 
-    /// The next ended span.
+    /// Takes the next ended span from the queue.
     fn next(&mut self) -> SpanData {
         self.ended.try_recv().unwrap()
     }
@@ -127,16 +127,17 @@ fn one_clients_refusals_leave_room_for_those_of_others() {
     rig.next();
     rig.assert_no_more();
     assert_eq!(rig.suppressed.get(Unasked::Refusal), 48);
-    // These are another user at the same address, and a client at another address.
+    // The first of these refusals is of another user at the same address, the second of a client at
+    // another address.
     refuse(&rig, 1, Some("alice"));
     refuse(&rig, 2, None);
     rig.next();
     rig.next();
-    // The budget of all clients together is used up.
+    // All clients together have reached the limit, so a further client's span is suppressed.
     refuse(&rig, 3, None);
     rig.assert_no_more();
     assert_eq!(rig.suppressed.get(Unasked::Refusal), 49);
-    // Failures and ends of sessions have budgets of their own.
+    // Failures and ends of sessions have their own limits, which are not reached.
     drop(
         rig.tracer
             .fault(true, "a", Origin::Unknown, started, Whose::OURS),
@@ -208,7 +209,7 @@ fn a_span_says_what_was_set_and_nothing_of_how_it_is_made() {
     span.set("http.route", "/ws");
     span.began(span::now() - Duration::from_secs(1));
     span.failed("unavailable");
-    // Log lines within the span stay in the log.
+    // A log line within the span must not become an event of the span.
     span.scope().in_scope(|| tracing::error!("canary"));
     drop(span);
     let span = rig.next();
@@ -229,7 +230,7 @@ fn what_runs_within_a_span_is_a_part_of_it() {
     let span = rig.tracer.request("a", Origin::Unknown);
     span.scope().in_scope(|| drop(part(&rig)));
     let context = span.context().unwrap();
-    // Within a span of a library nothing is recorded, although one of Curfew's spans surrounds it.
+    // Within a span that is not Curfew's own, no child is recorded.
     let other = tracing::error_span!("other");
     other.in_scope(|| assert!(!part(&rig).is_recorded()));
     let child = rig.next();

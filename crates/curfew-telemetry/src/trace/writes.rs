@@ -1,4 +1,4 @@
-//! The writes of a traced publication to the sockets of a node.
+//! The span of the writes by which a traced publication reaches the sockets of a node.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,11 +9,12 @@ use parking_lot::Mutex;
 use super::span::{self, Span, SpanKind};
 use super::{Recorder, Tracer};
 
-/// The name of the span.
+/// The name of the span that [`Writes`] records.
 const SPAN: &str = "write";
 
 /// The writes of one publication on one node. Each session that may write the publication holds a
-/// reference. Dropping the last reference records a span, from the first write to the last.
+/// reference. When the last reference is dropped, a span is recorded that lasts from the first
+/// write to the last.
 #[derive(Debug)]
 pub struct Writes {
     recorder: Arc<Recorder>,
@@ -30,8 +31,8 @@ struct WriteState {
 }
 
 impl Tracer {
-    /// Tracks the writes of a publication whose span on this node is `parent`; `None` if `parent`
-    /// is not recorded.
+    /// Returns the value in which sessions note their writes of a publication. `parent` is the span
+    /// of the publication on this node. The result is `None` if `parent` is not recorded.
     pub fn writes(&self, parent: &Span) -> Option<Arc<Writes>> {
         let recorder = Arc::clone(self.0.as_ref()?);
         Some(Arc::new(Writes {
@@ -43,7 +44,7 @@ impl Tracer {
 }
 
 impl Writes {
-    /// The context of the publication's span.
+    /// Returns the trace context of the publication's span.
     pub fn context(&self) -> &TraceContext {
         &self.parent
     }
@@ -66,15 +67,15 @@ impl Writes {
 impl Drop for Writes {
     fn drop(&mut self) {
         let state = self.state.get_mut();
-        // No session queued the publication, so there is no write to record.
+        // No session has queued the publication, so there is no write to record.
         if state.queued == 0 {
             return;
         }
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let parent = Some((self.parent.clone(), false));
         let mut span = Span::begin(&self.recorder, SPAN.into(), SpanKind::Internal, parent);
-        // Without a write, the span has no duration: it begins and ends when the last session drops
-        // its reference.
+        // If no session has written the publication, the span has no duration: it begins and ends
+        // now.
         if let Some((first, last)) = state.at {
             span.began(first);
             span.ended(last);

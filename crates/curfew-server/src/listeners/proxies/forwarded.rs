@@ -1,26 +1,28 @@
-//! `X-Forwarded-For` and `Forwarded` (RFC 7239), read from bytes that a stranger may have written.
+//! Parsers for the headers `X-Forwarded-For` and `Forwarded` (RFC 7239), which a stranger may have
+//! written.
 //!
-//! Parsing is pure, linear in the input, and never panics. An entry that is not an address yields
-//! `None`, because its writer named no client.
+//! Parsing takes time linear in the input and never panics. An entry that is not an address yields
+//! `None`.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-/// The addresses that one line of `X-Forwarded-For` lists, in order.
+/// Returns the addresses that the value of one `X-Forwarded-For` header lists, in order.
 pub fn addresses(line: &[u8]) -> Vec<Option<IpAddr>> {
     let entries = line.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
     let entries = entries.filter(|entry| !entry.is_empty());
     entries.map(node).collect()
 }
 
-/// The addresses that the `for` parameters of one line of `Forwarded` name, in order. An element
-/// without `for` yields `None`.
+/// Returns the addresses in the `for` parameters of the value of one `Forwarded` header, in order.
+/// An element without `for` yields `None`.
 pub fn nodes(line: &[u8]) -> Vec<Option<IpAddr>> {
     let elements = split(line, b',').into_iter().map(<[u8]>::trim_ascii);
     let elements = elements.filter(|element| !element.is_empty());
     elements.map(described).collect()
 }
 
-/// The address in the `for` parameter of one element of `Forwarded`; `None` if there are several.
+/// Returns the address in the `for` parameter of one element of `Forwarded`; `None` if the element
+/// does not have exactly one `for` parameter, or if its value is not an address.
 fn described(element: &[u8]) -> Option<IpAddr> {
     let mut found = split(element, b';').into_iter().filter_map(|pair| {
         let at = pair.iter().position(|byte| *byte == b'=')?;
@@ -34,7 +36,7 @@ fn described(element: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Splits at a byte, except within quotes.
+/// Splits `bytes` at each byte `at` that is not within a quoted string.
 fn split(bytes: &[u8], at: u8) -> Vec<&[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     bytes
@@ -69,7 +71,7 @@ fn unquoted(value: &[u8]) -> Vec<u8> {
     text
 }
 
-/// Parses an address with or without a port. An IPv6 address with a port is in brackets.
+/// Parses an address with or without a port. An IPv6 address with a port must be in brackets.
 fn node(bytes: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(bytes).ok()?;
     let is_port = |port: &str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());

@@ -1,10 +1,10 @@
-//! Addresses and networks, as listed in `server.trusted_proxies`.
+//! Addresses and networks in the form of `server.trusted_proxies`.
 
 use std::net::IpAddr;
 
 use crate::listeners::UNIX_PEER;
 
-/// A network. A single address is a network whose prefix has all bits.
+/// A network. A single address is a network whose prefix covers all bits of the address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Network {
     address: IpAddr,
@@ -12,8 +12,8 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Parses `192.0.2.1`, `10.0.0.0/8`, `2001:db8::/32` or `unix`. The error completes a sentence
-    /// that begins with `text`.
+    /// Parses an address such as `192.0.2.1`, a network such as `10.0.0.0/8` or `2001:db8::/32`, or
+    /// `unix`. The error is the rest of a sentence whose subject is `text`.
     pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text == "unix" {
             return Ok(Self {
@@ -53,7 +53,8 @@ impl Network {
         masked.is_some_and(|masked| masked == bits_of(self.address).0)
     }
 
-    /// The network part of `address`; `None` if `address` is of another family.
+    /// Returns the bits of `address` that the prefix covers; `None` if `address` is of another
+    /// family than the network.
     fn masked(&self, address: IpAddr) -> Option<u128> {
         let (value, bits) = bits_of(address);
         let (_, own) = bits_of(self.address);

@@ -1,41 +1,43 @@
-//! The PROXY protocol, versions 1 and 2: the header that a load balancer puts before a connection.
+//! The parser for the PROXY protocol, versions 1 and 2. A load balancer sends a PROXY header before
+//! the bytes of its client.
 //!
-//! Parsing is pure, never panics, and needs at most [`MAX_BYTES`].
+//! Parsing never panics, and needs at most the first [`MAX_BYTES`] bytes of a connection.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// The beginning of version 2.
+/// The beginning of a header of version 2.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// Bytes of version 2 before the addresses.
+/// Number of bytes before the addresses in a header of version 2.
 const FIXED_BYTES: usize = 16;
 
-/// Longest header of version 1, its line break included.
+/// Maximum length of a header of version 1 in bytes, with its line break.
 const MAX_LINE_BYTES: usize = 107;
 
-/// Longest header of version 2 that is read. A header has addresses, and fields that some load
-/// balancers add.
+/// Maximum length of a header of version 2 in bytes. It has room for the addresses, and for the
+/// further fields that some load balancers add.
 const MAX_BYTES: usize = 2048;
 
-/// A header.
+/// A PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// The header's length in bytes.
     pub bytes: usize,
-    /// The client's address; `None` for LOCAL, or an unknown or unsupported family.
+    /// The client's address; `None` for the command LOCAL, and for an unknown or unsupported
+    /// address family.
     pub source: Option<SocketAddr>,
 }
 
-/// The reasons that no header was read.
+/// The reasons that no header was parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unparsed {
-    /// More bytes are needed.
+    /// The bytes are the beginning of a header, and more bytes are needed.
     Incomplete,
-    /// The bytes are no valid header, and further bytes cannot make them one.
+    /// The bytes are not a valid header, and further bytes cannot complete them.
     Malformed(&'static str),
 }
 
-/// Reads the header that `bytes` begin with.
+/// Parses the header at the beginning of `bytes`.
 pub fn parse(bytes: &[u8]) -> Result<Header, Unparsed> {
     let begins = |with: &[u8]| {
         let common = bytes.len().min(with.len());
@@ -52,7 +54,7 @@ pub fn parse(bytes: &[u8]) -> Result<Header, Unparsed> {
     }
 }
 
-/// Version 1: `PROXY TCP4 203.0.113.1 192.0.2.1 4711 443`.
+/// Parses a header of version 1, such as `PROXY TCP4 203.0.113.1 192.0.2.1 4711 443`.
 fn line(bytes: &[u8]) -> Result<Header, Unparsed> {
     let bad = Unparsed::Malformed("the PROXY header of version 1 is malformed");
     let within = &bytes[..bytes.len().min(MAX_LINE_BYTES)];
@@ -95,7 +97,7 @@ fn line(bytes: &[u8]) -> Result<Header, Unparsed> {
     }
 }
 
-/// Version 2.
+/// Parses a header of version 2.
 fn binary(bytes: &[u8]) -> Result<Header, Unparsed> {
     let bad = Unparsed::Malformed("the PROXY header of version 2 is malformed");
     let Some(fixed) = bytes.first_chunk::<FIXED_BYTES>() else {
@@ -108,7 +110,8 @@ fn binary(bytes: &[u8]) -> Result<Header, Unparsed> {
     }
     let body = bytes.get(FIXED_BYTES..length).ok_or(Unparsed::Incomplete)?;
     let source = match (command, family) {
-        // LOCAL: a connection of the load balancer itself, such as a health check.
+        // The command LOCAL: the load balancer has opened the connection for itself, such as for a
+        // health check.
         (0x20, _) => None,
         (0x21, 0x11) => {
             let body: &[u8; 12] = body.first_chunk().ok_or(bad)?;
@@ -123,7 +126,7 @@ fn binary(bytes: &[u8]) -> Result<Header, Unparsed> {
             let port = u16::from_be_bytes([body[32], body[33]]);
             Some(SocketAddr::new(address, port))
         }
-        // Unspecified, UDP or Unix: no TCP client address.
+        // The family is unspecified, UDP or Unix. Such a header has no address of a TCP client.
         (0x21, 0x00 | 0x12 | 0x22 | 0x31 | 0x32) => None,
         _ => return Err(bad),
     };

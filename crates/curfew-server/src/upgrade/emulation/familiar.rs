@@ -1,8 +1,8 @@
-//! Remembers which sessions on other nodes have accepted commands from this node.
+//! Remembers the sessions of other nodes that have accepted commands from this node.
 //!
-//! Anyone can send a request with commands, and each request for a session on another node costs
-//! Redis two messages. The first request for a session therefore counts against a rate, as a
-//! handshake does. Later requests do not.
+//! Anyone can send a request with commands, and each request for a session of another node costs
+//! Redis two messages. The requests for sessions that are not remembered are therefore limited to a
+//! rate (`Permits::first_commands`). The requests for remembered sessions are not limited.
 
 use std::collections::HashSet;
 
@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 /// Maximum number of sessions in one generation.
 const GENERATION: usize = 32 * 1024;
 
-/// The key ids of the remembered sessions, in two generations. A full young generation becomes the
-/// old one, whose sessions are forgotten. The latest sessions thus stay remembered.
+/// The key ids of the remembered sessions, in two generations. A session is added to the young
+/// generation. When the young generation is full, it replaces the old generation, whose sessions
+/// are forgotten.
 #[derive(Debug, Default)]
 pub(super) struct Familiar(Mutex<Generations>);
 
@@ -29,7 +30,7 @@ impl Familiar {
         generations.young.contains(&session) || generations.old.contains(&session)
     }
 
-    /// Remembers a session that has accepted commands.
+    /// Remembers a session, because it has accepted commands.
     pub(super) fn add(&self, session: SessionKeyId) {
         let mut generations = self.0.lock();
         if generations.young.len() >= GENERATION {
@@ -38,7 +39,7 @@ impl Familiar {
         generations.young.insert(session);
     }
 
-    /// Forgets a session that no longer exists.
+    /// Forgets a session, because it no longer exists.
     pub(super) fn remove(&self, session: SessionKeyId) {
         let mut generations = self.0.lock();
         generations.young.remove(&session);

@@ -1,46 +1,47 @@
-//! The messages from other nodes that a session has received. The record prevents a second
-//! execution.
+//! Detects messages from other nodes that a session has already received, so that no message is
+//! executed twice.
 //!
-//! A third party may copy a message on its way and send it again. Each message has the id of its
-//! sender and a number that the sender uses once. A sender's numbers rise, but messages that are
-//! sent at the same time may overtake each other. So the latest numbers of each sender are
-//! remembered, and every number below them counts as a replay.
+//! A third party may copy a message between two nodes and send it again. Each message therefore has
+//! the id of its sender, which is a node, and a number that the sender uses only once. Each number
+//! is higher than the sender's last number, but messages may arrive in another order than they were
+//! sent. [`Received`] stores the highest numbers of each sender. A stored number, and a number
+//! below all stored numbers, counts as a replay.
 
 use std::collections::{BTreeSet, HashMap};
 
 use curfew_model::NodeId;
 
-/// Number of message numbers that are remembered for each sender. A message is accepted even if up
-/// to this number of later messages arrive before it.
+/// Maximum number of message numbers that are stored for each sender.
 const NUMBERS: usize = 64;
 
-/// Maximum number of senders of one session. No sender is forgotten, because the messages of a
-/// forgotten sender could be replayed.
+/// Maximum number of nodes that may send messages to one session. The numbers of a sender are
+/// stored as long as the session exists, because otherwise its messages could be replayed.
 const SENDERS: usize = 64;
 
-/// The messages that one session has received.
+/// The numbers of the messages that one session has received, by sender.
 #[derive(Debug, Default)]
 pub(super) struct Received(HashMap<NodeId, Numbers>);
 
-/// The numbers of one sender's messages.
+/// The numbers of the messages of one sender.
 #[derive(Debug, Default)]
 struct Numbers {
     latest: BTreeSet<u64>,
-    /// No number up to this one is accepted any more.
+    /// Numbers up to this number are not accepted.
     over: u64,
 }
 
 /// The reasons that a message is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotNew {
-    /// The message was received before, or its number is lower than every remembered number.
+    /// The message was received before, or its number is too low to be distinguished from a replay.
     Replayed,
     /// The session has already received messages from the maximum number of senders.
     TooManySenders,
 }
 
 impl Received {
-    /// Notes a message whose sender is authenticated.
+    /// Stores the number of a message whose sender is authenticated. Fails if the message is not
+    /// accepted.
     pub(super) fn note(&mut self, sender: NodeId, number: u64) -> Result<(), NotNew> {
         if self.0.len() >= SENDERS && !self.0.contains_key(&sender) {
             return Err(NotNew::TooManySenders);
@@ -81,7 +82,8 @@ mod tests {
     fn messages_that_overtake_each_other_are_all_taken() {
         let sender = NodeId::new();
         let mut received = Received::default();
-        // A sender numbers the messages to all sessions in one sequence, so there are gaps.
+        // A sender numbers its messages to all sessions in one sequence, so one session does not
+        // receive every number.
         for block in 0..20_u64 {
             for number in (0..64).rev() {
                 let number = 1 + 1000 * block + 7 * number;

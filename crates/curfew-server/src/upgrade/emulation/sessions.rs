@@ -1,4 +1,4 @@
-//! This node's sessions with streamed answers, and the paths by which commands reach them.
+//! The sessions of this node that have a streamed answer. This file passes commands to them.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,19 +21,19 @@ use tracing::warn;
 use super::replays::{NotNew, Received};
 use crate::metrics::{RelayDropReason, ServerMetrics};
 
-/// Maximum number of messages from other nodes that wait for one session. Messages wait while the
-/// session's inlet is full of earlier commands.
+/// Maximum number of messages from other nodes that wait for one session. A message waits while
+/// earlier commands fill the session's inlet.
 const WAITING_OF_SESSION: usize = 128;
 
-/// Maximum size of the waiting messages of all sessions, in KiB.
+/// Maximum total size of the messages that wait for all sessions, in KiB.
 const WAITING_KIB: usize = 32 * 1024;
 
-/// This node's sessions with streamed answers, by the ids of their keys.
+/// The sessions of this node that have a streamed answer, by the ids of their keys.
 pub(crate) struct Emulated {
     sessions: Mutex<HashMap<SessionKeyId, Arc<EmulatedSession>>>,
     metrics: Arc<ServerMetrics>,
     waiting: Arc<Semaphore>,
-    /// Limits the warnings about messages that were not taken.
+    /// Limits the warnings about messages that were not accepted.
     dropped: Repeats,
 }
 
@@ -42,12 +42,12 @@ pub(crate) struct Emulated {
 pub(super) struct EmulatedSession {
     key: SessionKey,
     inlet: Inlet,
-    /// The messages that the session has received from other nodes.
+    /// The numbers of the messages that the session has received from other nodes.
     received: Mutex<Received>,
     waiting: Arc<Semaphore>,
 }
 
-/// The entry of a session. Dropping it removes the entry.
+/// The entry of a session in [`Emulated`]. Dropping this value removes the entry.
 #[derive(Debug)]
 pub(crate) struct Entry {
     emulated: Arc<Emulated>,
@@ -75,7 +75,8 @@ impl Emulated {
         })
     }
 
-    /// Lets commands with this key reach a session, until the entry is dropped.
+    /// Adds a session. Commands for `key` reach it through `inlet` until the returned entry is
+    /// dropped.
     pub(in crate::upgrade) fn enter(self: &Arc<Self>, key: SessionKey, inlet: Inlet) -> Entry {
         let id = key.id();
         let session = EmulatedSession {
@@ -95,9 +96,8 @@ impl Emulated {
         self.sessions.lock().get(&id).cloned()
     }
 
-    /// Accepts a message from another node. The order of a session's messages is the order of the
-    /// calls of this method: the message has its position as soon as the call returns, before the
-    /// future completes.
+    /// Accepts a message from another node. A session receives its messages in the order of the
+    /// calls of this method, even if the returned futures are polled in another order.
     pub(crate) fn take_relayed(&self, message: &[u8]) -> BoxFuture<'static, Relayed> {
         let (session, commands) = match self.open(message) {
             Ok(opened) => opened,
@@ -106,10 +106,11 @@ impl Emulated {
         let waiting = Arc::clone(&session.waiting);
         let kib = u32::try_from(commands.len() / 1024 + 1).unwrap_or(u32::MAX);
         let metrics = Arc::clone(&self.metrics);
-        // Unconstrained: with an exhausted task budget the message could lose its position.
+        // `unconstrained` turns off tokio's budget for the task. With an exhausted budget, the
+        // first poll below would not queue the message, and a later message could overtake it.
         let mut sending = Box::pin(task::unconstrained(async move {
             match time::timeout(RELAY_PATIENCE, session.send(commands)).await {
-                // The client learns of the session's end on the stream.
+                // If the session has ended, the end of the stream tells the client.
                 Ok(Ok(()) | Err(Closed)) => Relayed::Taken,
                 Err(_) => {
                     metrics.emulation_dropped.inc(RelayDropReason::Behind);
@@ -117,7 +118,7 @@ impl Emulated {
                 }
             }
         }));
-        // A message that the session takes at once needs no permit.
+        // A message that fits into the session's inlet does not wait and needs no permit.
         if let Some(relayed) = (&mut sending).now_or_never() {
             return Box::pin(ready(relayed));
         }
@@ -133,7 +134,8 @@ impl Emulated {
         })
     }
 
-    /// The session that another node's message addresses, and a frame with the message's commands.
+    /// Decrypts a message from another node. Returns the session to which the message is addressed,
+    /// and the message's commands as a frame.
     fn open(&self, message: &[u8]) -> Result<(Arc<EmulatedSession>, Bytes), Relayed> {
         let sealed = Sealed::parse(message);
         let sealed = sealed.ok_or_else(|| self.drop_relayed(RelayDropReason::Unreadable))?;
@@ -143,7 +145,7 @@ impl Emulated {
         let Some((encoding, data)) = opened else {
             return Err(self.drop_relayed(RelayDropReason::Unreadable));
         };
-        // Noted only after opening, which authenticates the sender.
+        // The number is noted only after decryption, because decryption authenticates the sender.
         let noted = session
             .received
             .lock()
@@ -155,7 +157,7 @@ impl Emulated {
         }
     }
 
-    /// Counts a message that is not accepted, and logs at most one line a minute.
+    /// Counts a message that is not accepted, and logs a warning, at most once a minute.
     fn drop_relayed(&self, reason: RelayDropReason) -> Relayed {
         self.metrics.emulation_dropped.inc(reason);
         if self.dropped.note().is_some() {
@@ -169,7 +171,7 @@ impl Emulated {
 }
 
 impl EmulatedSession {
-    /// Passes a frame to the session. Waits while earlier frames fill its inlet.
+    /// Passes a frame to the session. Waits while earlier frames fill the session's inlet.
     pub(super) async fn send(&self, frame: Bytes) -> Result<(), Closed> {
         self.inlet.send(frame).await
     }
@@ -183,7 +185,8 @@ impl fmt::Debug for Emulated {
     }
 }
 
-/// The content of a message to another node.
+/// Returns the content of a message to another node: a byte that names the encoding, and the
+/// commands.
 pub(super) fn written(encoding: Encoding, data: &[u8]) -> Vec<u8> {
     let encoding = match encoding {
         Encoding::Json => b'j',
@@ -192,7 +195,7 @@ pub(super) fn written(encoding: Encoding, data: &[u8]) -> Vec<u8> {
     [&[encoding], data].concat()
 }
 
-/// Reads content that [`written`] has made.
+/// Parses the content of a message, which [`written`] has made.
 fn read(content: &[u8]) -> Option<(Encoding, &[u8])> {
     match content.split_first()? {
         (b'j', data) => Some((Encoding::Json, data)),
@@ -201,7 +204,7 @@ fn read(content: &[u8]) -> Option<(Encoding, &[u8])> {
     }
 }
 
-/// A message as a frame, the form in which the session reads it.
+/// Returns the commands `data` as a frame, because a session reads frames.
 pub(in crate::upgrade) fn frame(encoding: Encoding, data: &[u8]) -> Bytes {
     let opcode = match encoding {
         Encoding::Json => Opcode::Text,
