@@ -95,8 +95,8 @@ impl SessionConfig {
                 problems.report(key, "must be between 100ms and 5m");
             }
         }
-        // The upper bound is part of the revocation guarantee: a session that is already closing
-        // may be revoked, and must not outlive the guarantee's bound.
+        // The revocation guarantee depends on this upper bound: a session that is revoked while it
+        // is already closing must end within the time that the guarantee promises.
         if !(Duration::from_millis(100)..=Duration::from_secs(3)).contains(&self.close_timeout) {
             problems.report("close_timeout", "must be between 100ms and 3s");
         }
@@ -138,8 +138,8 @@ pub struct LimitsConfig {
     /// The number of ping, pong and close frames a client may send each second, with a burst of
     /// twice that number; more frames close the connection with 1008.
     pub control_frames_per_second: u32,
-    /// The number of errors of form a session of `curfew.v1` may make; a further error closes the
-    /// session with 4400.
+    /// The number of malformed messages a session of `curfew.v1` may send; a further malformed
+    /// message closes the session with 4400.
     pub bad_frames: u32,
     /// The number of connections the node accepts; further upgrades are answered 503. 0: no limit.
     pub connections: usize,
@@ -158,12 +158,12 @@ pub struct LimitsConfig {
     /// The number of upgrades accepted each second, with a burst of the same number. Further
     /// upgrades are answered 503 with `Retry-After`, before any cryptography. 0: no limit.
     pub handshakes_per_second: u32,
-    /// The number of reports of identity providers and of token revocations that may fail
-    /// verification, per client address and second, with a burst of the same number. Above it,
-    /// every further report from this address is answered 429 with `Retry-After`, before any
-    /// cryptography. Requests that verify are not counted, and no other limit applies to them.
-    /// Behind a load balancer all clients share one address, unless `server.trusted_proxies` lists
-    /// the balancer. 0: no limit.
+    /// The number of reports that may fail verification, per client address and second, with a
+    /// burst of the same number. A report comes from an identity provider, or from a client that
+    /// revokes its token. Above this number, every further report from this address is answered 429
+    /// with `Retry-After`, before any cryptography. Reports that pass verification are not counted,
+    /// and no other limit applies to them. Behind a load balancer all clients share one address,
+    /// unless `server.trusted_proxies` lists the balancer. 0: no limit.
     pub unverified_reports_per_second: u32,
     /// The number of headers of a request to either listener; a request with more is answered 431.
     pub headers: usize,

@@ -21,13 +21,14 @@ use crate::commands::{AnswerFrame, Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::run::End;
 
-/// Number of publications that a session may have in flight.
+/// Maximum number of publications queued behind the command that is answered next.
 const MAX_UNDER_WAY: usize = 64;
 
-/// A command that waits for the backend. The operation resolves to its outcome.
+/// A command that waits for the backend.
 pub(crate) struct InFlight {
     pub(crate) operation: BoxFuture<'static, Finished>,
-    /// True if further publications may follow before this command is answered.
+    /// True for a publication: further publications may be sent to the broker before this one is
+    /// answered.
     pub(crate) is_publication: bool,
 }
 
@@ -38,7 +39,7 @@ pub(crate) struct Finished {
     pub(crate) span: CommandSpan,
 }
 
-/// The commands of a session in flight, in the order of their reading.
+/// The commands of a session that are in flight, in the order in which they were read.
 #[derive(Default)]
 pub(crate) struct Pipeline {
     /// The command to be answered next. Stored apart from later commands, which are rarely present.
@@ -49,7 +50,7 @@ pub(crate) struct Pipeline {
 #[derive(Default)]
 struct Behind {
     slots: VecDeque<Slot>,
-    /// The request to act on once every slot is answered.
+    /// The request or end to act on once every slot is answered.
     then: Option<Then>,
 }
 
@@ -84,8 +85,8 @@ impl Pipeline {
         self.front.is_none()
     }
 
-    /// Returns true if requests have been queued behind a command in flight. The last request may
-    /// still have to be acted on.
+    /// Returns true if requests were queued behind a command in flight. The last of these requests
+    /// may still have to be acted on.
     pub(crate) fn has_more(&self) -> bool {
         self.behind.is_some()
     }
@@ -149,8 +150,9 @@ impl Pipeline {
 }
 
 impl SessionState {
-    /// Acts on the requests of a message one by one. `Ready(Some)` ends the session. Pending while
-    /// a command is in flight; the rest of the message is stored until the command ends.
+    /// Acts on the requests of a message one by one. `Ready(Some)` ends the session. `Pending`
+    /// while a command is in flight. The requests that cannot be acted on meanwhile are stored
+    /// until that command is answered.
     pub(crate) fn on_message(
         &mut self,
         message: Message<'_>,
@@ -196,8 +198,8 @@ impl SessionState {
         Poll::Pending
     }
 
-    /// Drives the commands in flight. `Ready(Some)` ends the session. Yields regularly, even if no
-    /// command ever waits.
+    /// Polls the commands in flight and completes them in order. `Ready(Some)` ends the session.
+    /// Yields regularly, even if no command ever waits.
     pub(crate) fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         while let Some(front) = &mut self.pipeline.front {
             let finished = ready!(pin!(cooperative(front.operation.as_mut())).poll(cx));

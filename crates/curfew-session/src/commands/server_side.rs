@@ -41,7 +41,7 @@ impl ServerSide {
     }
 }
 
-/// Reason why a session with channels of the server does not open.
+/// Reason why a session with server-side channels does not open.
 #[derive(Debug)]
 pub(crate) enum ServerSideError {
     Backend(BackendError),
@@ -59,7 +59,7 @@ impl From<ServerSideError> for Disconnect {
     }
 }
 
-/// Result of subscribing an opening session to the channels of the server.
+/// Result of subscribing an opening session to the server-side channels.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
     /// The subscriptions.
@@ -69,8 +69,9 @@ pub(crate) struct Made {
     pub(crate) refused: Vec<Channel>,
 }
 
-/// Subscribes an opening session to the server's channels. A channel that the policy does not allow
-/// is left out. `asked` has the channels that the client resumes, with the client's positions.
+/// Subscribes an opening session to the server-side channels. A channel that the policy does not
+/// allow is left out. `asked` contains the channels that the client resumes, with the client's
+/// positions.
 pub(crate) async fn subscribe(
     context: &Context,
     settings: &SessionSettings,
@@ -152,7 +153,7 @@ pub(crate) async fn subscribe(
     Ok(made)
 }
 
-/// A channel to subscribe a session to.
+/// The parameters of one server-side subscription.
 #[derive(Default)]
 struct Wanted {
     place: SubscribeOptions<'static>,
