@@ -56,7 +56,8 @@ pub enum ProtocolError {
 }
 
 impl ProtocolError {
-    /// The close of the connection, with a sentence that names the rule or the bound.
+    /// The disconnect that closes the connection. Its message names the broken rule or the exceeded
+    /// limit.
     pub fn disconnect(self) -> Disconnect {
         match self {
             Self::CloseReason | Self::InvalidUtf8 => Disconnect::INVALID_UTF8,
@@ -77,7 +78,7 @@ impl ProtocolError {
         .because(self.rule())
     }
 
-    /// The broken rule or the exceeded bound, for the client.
+    /// The message for the client about the broken rule or the exceeded limit.
     fn rule(self) -> &'static str {
         match self {
             Self::Unmasked => "a frame from the client is not masked (RFC 6455 section 5.1)",
