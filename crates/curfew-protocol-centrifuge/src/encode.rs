@@ -30,7 +30,7 @@ pub(crate) trait Fields {
     fn number(&mut self, field: Field, number: u64);
     fn flag(&mut self, field: Field, flag: bool);
 
-    /// Writes a payload: bytes, and in JSON a value.
+    /// Writes a payload. In JSON, the payload must be a JSON value.
     fn payload(&mut self, field: Field, payload: &[u8]);
 
     /// Writes a message, even if it is empty.
@@ -66,7 +66,7 @@ pub(crate) trait Root {
     where
         Self: 'f;
 
-    /// Writes a message by its fields.
+    /// Writes a message. `write` writes its fields.
     fn write(self, write: impl FnOnce(&mut Self::Fields<'_>));
 
     /// Writes a publication for the subscribers of a channel. Publications have this separate
@@ -230,7 +230,7 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
                 put_expiry(*renew_in, (1, 2), fields);
             });
         }
-        // Written as errors.
+        // `reply` writes these replies as errors.
         Reply::AuthFailed { .. }
         | Reply::NotOpened { .. }
         | Reply::Unrecoverable
@@ -249,7 +249,7 @@ fn put_expiry(renew_in: Option<u64>, tags: (u32, u32), fields: &mut impl Fields)
 
 fn put_subscribed<F: Fields>(fields: &mut F, subscribed: &Subscribed<'_>) {
     put_expiry(subscribed.renew_in, (1, 2), fields);
-    // A position is of use only to clients that can recover from it.
+    // A client needs a position only if the client can recover from it.
     let position = subscribed.position.filter(|_| subscribed.is_recoverable);
     let is_recoverable = position.is_some();
     fields.flag(("recoverable", 3), is_recoverable);
@@ -277,7 +277,8 @@ fn put_subscribed<F: Fields>(fields: &mut F, subscribed: &Subscribed<'_>) {
         );
     }
     fields.flag(("recovered", 8), recovered);
-    // A client that recovers advances from its own position as it takes the publications.
+    // A client that recovers starts from its own position, and advances with each recovered
+    // publication.
     let told = match subscribed.since {
         Some(since) if recovered => Some(since),
         _ => position,
@@ -312,7 +313,7 @@ fn put_present(fields: &mut impl Fields, present: &Present) {
     }
 }
 
-/// Writes a push, if the protocol has a message for it.
+/// Writes a push. Returns false if the protocol has no message for `push`.
 pub(crate) fn push(root: impl Root, transport: Over, push: &Push<'_>) -> bool {
     match push {
         Push::Message {
