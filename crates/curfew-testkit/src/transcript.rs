@@ -94,8 +94,8 @@ impl Script {
     }
 
     /// Replays the transcript against the gateway at `address`. `key` signs the tokens that the
-    /// gateway accepts. Panics at the first line that differs from the gateway's behaviour, and
-    /// names this line.
+    /// gateway accepts. Panics at the first line that differs from the gateway's behaviour. The
+    /// message of the panic names the line.
     pub async fn run(&self, address: SocketAddr, key: &Key) {
         let mut stage = Stage {
             address,
@@ -246,7 +246,7 @@ impl Stage {
         let others = self.clients.values_mut().map(WsClient::attend);
         tokio::select! {
             done = work => done,
-            () = join_all(others).then(|_| pending()) => unreachable!("it waits"),
+            () = join_all(others).then(|_| pending()) => unreachable!("the other clients wait for ever"),
         }
     }
 
