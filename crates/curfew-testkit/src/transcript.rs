@@ -246,7 +246,7 @@ impl Stage {
         let others = self.clients.values_mut().map(WsClient::attend);
         tokio::select! {
             done = work => done,
-            () = join_all(others).then(|_| pending()) => unreachable!("the other clients wait for ever"),
+            () = join_all(others).then(|_| pending()) => unreachable!("the clients wait for ever"),
         }
     }
 
