@@ -46,8 +46,8 @@ trait Value<'a>: Copy {
     /// Fails unless the value can be a message.
     fn expect_message(self) -> Read<()>;
 
-    /// Passes the known fields of a message to `take`. A repeated field is a fault, because readers
-    /// differ in which occurrence counts.
+    /// Passes the known fields of a message to `take`. A repeated field is a fault, because
+    /// decoders differ in which occurrence they use.
     fn fields(
         self,
         known: &'static [Field],
@@ -388,7 +388,7 @@ fn sub_refresh<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     if token.is_empty() {
         return form(ErrorCode::BadRequest, "`sub_refresh` needs a token");
     }
-    // Old clients name the channel only in the token.
+    // The channel may be empty, because old clients name the channel only in the token.
     Ok(Command::RefreshSubscription { channel, token })
 }
 

@@ -20,7 +20,7 @@ const VERSION: &str = concat!("Curfew ", env!("CARGO_PKG_VERSION"));
 type Field = (&'static str, u32);
 
 /// Receives the fields of one message, in the order of their tags. Zero, false and empty texts are
-/// left out, as the format says.
+/// left out, because receivers read an absent field as zero, false or empty.
 pub(crate) trait Fields {
     /// True if a difference must be text.
     const IS_TEXT: bool;

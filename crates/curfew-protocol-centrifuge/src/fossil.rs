@@ -190,7 +190,7 @@ fn is_boundary(text: &[u8], at: usize) -> bool {
     text.get(at).is_none_or(|byte| byte & 0xc0 != 0x80)
 }
 
-/// The whole blocks of a base, by their hashes.
+/// The complete blocks of a base, found by their hashes.
 struct Blocks {
     /// For each place in the hash table, the first block there, counted from 1; 0 for no block.
     /// `candidates` yields the first block first, because a copy from an earlier block can be

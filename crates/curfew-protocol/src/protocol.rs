@@ -15,7 +15,7 @@ pub enum DecodeError {
     /// The message does not follow the protocol. For example, it is binary or not JSON. The
     /// connection closes.
     NotTheProtocol {
-        /// The fault, for the log.
+        /// The fault, for the log and the client.
         message: &'static str,
     },
     /// The message follows the protocol but is not a command. It is answered with an error. Unless
@@ -23,7 +23,8 @@ pub enum DecodeError {
     Form {
         /// The command's id, if it could be read.
         id: Option<CommandId>,
-        /// `bad_request` or `unknown_type`.
+        /// The code of the error that answers the message, for example `bad_request` or
+        /// `unknown_type`.
         code: ErrorCode,
         /// The fault and its remedy, for people.
         message: Cow<'static, str>,

@@ -206,8 +206,8 @@ impl SessionState {
         self.answer(answer);
     }
 
-    /// Rejects a command that has no span yet. Begins and fails the command's span, because the
-    /// answer is an error.
+    /// Rejects a command that has no span yet. Begins the command's span and marks it as failed,
+    /// because the answer is an error.
     pub(crate) fn reject<'a>(
         &self,
         request: &RequestInfo,

@@ -29,7 +29,7 @@ pub struct SessionSettings {
     /// `auth.anonymous_lifetime` with `auth.anonymous`: the lifetime of a session without a token;
     /// `None` if every session needs a token.
     pub anonymous: Option<Duration>,
-    /// `auth.login_claim`: the claim that names a token's login.
+    /// `auth.login_claim`: the claim whose value identifies the login that a token belongs to.
     pub login_claim: String,
     /// `[policy]`, which authorizes commands.
     pub policy: Arc<Policy>,
@@ -44,8 +44,8 @@ pub struct SessionSettings {
     /// subscribe.
     pub subscription_tokens: bool,
     /// The settings of the crate that opens sessions. They are in this snapshot because a request
-    /// reads them together with the settings of sessions. Sessions do not read the listeners'
-    /// settings and do not know their type.
+    /// reads them together with the settings of sessions. Sessions do not read these settings of
+    /// the listeners, and do not know their type.
     pub listeners: Arc<dyn Any + Send + Sync>,
 }
 

@@ -143,7 +143,7 @@ impl From<Ending> for Refusal {
     }
 }
 
-/// State of the token of an upgraded connection.
+/// The state of an upgraded connection's authentication.
 #[derive(Debug)]
 pub enum Opening {
     /// The token was verified and the session admitted.
@@ -212,8 +212,8 @@ pub(crate) struct SessionState {
     pub(crate) opened_at: Instant,
     /// The upgrade's span if it was recorded; later spans link to it.
     pub(crate) trace: Option<Box<TraceContext>>,
-    /// True once a span has recorded the reason why the connection opened no session, or was left
-    /// out because of the client's limit.
+    /// True once a span with the reason why the connection opened no session was begun, even if a
+    /// limit kept the span from being recorded.
     pub(crate) auth_traced: bool,
     pub(crate) bad_frames: u32,
     /// `Some` only while `limits.messages_per_second` is set.
@@ -477,8 +477,8 @@ impl SessionState {
         }
     }
 
-    /// Returns true while the node holds its delivery lease, without which it neither acts on
-    /// commands nor delivers messages.
+    /// Returns true while the node holds its delivery lease. Without the lease, the node neither
+    /// acts on commands nor delivers messages.
     pub(crate) fn holds_lease(&self) -> bool {
         self.context.node.hub().lease().is_held()
     }

@@ -42,7 +42,8 @@ pub(crate) struct Finished {
 /// The commands of a session that are in flight, in the order in which they were read.
 #[derive(Default)]
 pub(crate) struct Pipeline {
-    /// The command to be answered next. Stored apart from later commands, which are rarely present.
+    /// The command to be answered next. It is stored apart from later commands, because later
+    /// commands are rarely present.
     front: Option<InFlight>,
     behind: Option<Box<Behind>>,
 }
@@ -92,8 +93,8 @@ impl Pipeline {
     }
 
     /// Returns true if another message can be decoded while a command is in flight: only
-    /// publications are in flight, there is room, and this task has not used up its budget of the
-    /// runtime.
+    /// publications are in flight, there is room, and this task has not used up the budget that the
+    /// tokio runtime gives it.
     pub(crate) fn takes_more(&self) -> bool {
         let has_room =
             |behind: &Behind| behind.then.is_none() && behind.slots.len() < MAX_UNDER_WAY;

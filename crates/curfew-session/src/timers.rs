@@ -29,7 +29,7 @@ const SIGN_LASTS: Duration = Duration::from_secs(1);
 /// The session's deadlines; `None` means not set.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    /// The deadline for the token.
+    /// The deadline for the client to authenticate or, after a refusal, to close the connection.
     pub(crate) auth_by: Option<Instant>,
     /// The time of the next ping.
     ping_at: Option<Instant>,
@@ -43,7 +43,7 @@ pub(crate) struct Deadlines {
     probe_by: Option<Instant>,
     /// The time of the last sign of life that answered a probe.
     probed_at: Option<Instant>,
-    /// The time of the notice `expiring`.
+    /// The time to send the notice `expiring`.
     expiring_at: Option<Instant>,
     /// The end of the subscription whose token ends first.
     pub(crate) subscription_at: Option<Instant>,
@@ -51,7 +51,7 @@ pub(crate) struct Deadlines {
     ends_at: Option<Instant>,
     /// The deadline for the socket to accept a byte.
     pub(crate) write_by: Option<Instant>,
-    /// The deadline for the rest of a message.
+    /// The deadline for the rest of a message that has begun to arrive.
     pub(crate) message_by: Option<Instant>,
 }
 

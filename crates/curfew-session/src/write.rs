@@ -1,4 +1,5 @@
-//! Writing: queued frames are sent in as few writes as possible, with a deadline.
+//! Writing: queued frames are sent in as few writes as possible. A session whose socket accepts no
+//! byte for too long ends.
 
 use std::task::{Context, Poll};
 

@@ -63,7 +63,7 @@ impl WsClient {
         self.answers_pings = false;
     }
 
-    // Sending.
+    // Methods that send.
 
     /// Sends a text frame.
     pub async fn send_text(&mut self, text: &str) {
@@ -127,7 +127,7 @@ impl WsClient {
             .expect("the linger option of the socket cannot be set");
     }
 
-    // Receiving.
+    // Methods that receive.
 
     /// Answers pings until this future is dropped, as an idle client does. Other frames are stored
     /// for the next calls of [`WsClient::incoming`].

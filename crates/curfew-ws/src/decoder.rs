@@ -18,7 +18,7 @@ use crate::{Event, ProtocolError};
 /// a reload also applies to open connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Maximum size of a message in bytes, which is the sum of its fragments. A message of this
+    /// Maximum size of a message in bytes, all its fragments together. A message of exactly this
     /// size is allowed.
     pub message_bytes: usize,
     /// Maximum number of fragments of one message.

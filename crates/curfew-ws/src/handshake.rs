@@ -1,7 +1,7 @@
 //! Checks an upgrade request against RFC 6455 §4.2.1, and against no other rules.
 //!
-//! The origin and the subprotocols are only parsed here. The caller decides which of them it
-//! accepts.
+//! The origin and the subprotocols are only parsed here. The caller decides which origins and
+//! subprotocols it accepts.
 
 use std::fmt;
 
@@ -63,7 +63,7 @@ pub enum HandshakeError {
     /// The WebSocket version is missing, repeated or not 13; status 426.
     #[error("exactly one Sec-WebSocket-Version: 13 is required")]
     Version,
-    /// The request has a body, or its head announces one.
+    /// The request has a body, or its head announces a body.
     #[error(
         "a WebSocket upgrade has no body: send neither Transfer-Encoding nor a Content-Length other than 0"
     )]
@@ -95,7 +95,7 @@ impl HandshakeError {
     /// The headers that an answer with this status must have.
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let upgrade = (UPGRADE, HeaderValue::from_static("websocket"));
-        // RFC 9110 §7.8: a sender of Upgrade lists it in Connection.
+        // RFC 9110 §7.8: a sender of `Upgrade` lists `upgrade` in `Connection`.
         let connection = (CONNECTION, HeaderValue::from_static("upgrade"));
         match self {
             Self::Method => vec![(ALLOW, HeaderValue::from_static("GET, HEAD"))],

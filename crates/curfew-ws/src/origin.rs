@@ -161,7 +161,7 @@ impl<'a> Origin<&'a str> {
 
 const INVALID_PORT: &str = "has an invalid port: a port is a number from 0 to 65535";
 
-/// Parses one entry of the settings.
+/// Parses one entry of `server.allowed_origins`.
 fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
     if let Some(opaque) = [NULL, FILE].into_iter().find(|opaque| *opaque == entry) {
         return Ok(Allowed::Opaque(opaque));
@@ -220,7 +220,7 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// The default port of `http` and `https`.
+/// The default port of `http` or `https`; `None` for another scheme.
 fn default_port(scheme: &str) -> Option<u16> {
     if scheme.eq_ignore_ascii_case("https") {
         Some(443)

@@ -50,7 +50,7 @@ pub enum ProtocolError {
     /// The declared size exceeds [`Limits::message_bytes`](crate::Limits::message_bytes).
     #[error("a message is larger than allowed")]
     MessageTooLarge,
-    /// The fragments exceed [`Limits::fragments`](crate::Limits::fragments).
+    /// The number of fragments exceeds [`Limits::fragments`](crate::Limits::fragments).
     #[error("a message has more fragments than allowed")]
     TooManyFragments,
 }

@@ -205,8 +205,9 @@ impl Transport {
         }
     }
 
-    /// Reads available bytes into `buffer`. A result of 0 means that the peer sends no more. Read
-    /// until the result is pending, because TLS may hold decrypted bytes that cause no wake-up.
+    /// Reads available bytes into `buffer`. A result of 0 means that the peer sends no more. The
+    /// caller must read until the result is pending, because TLS may hold decrypted bytes that
+    /// cause no wake-up.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -246,8 +247,8 @@ impl Transport {
         }
     }
 
-    /// Passes the bytes that TLS holds to the kernel. While the result is pending, poll again at
-    /// each wake-up of the task, even if there are no new bytes to write.
+    /// Passes the bytes that TLS holds to the kernel. While the result is pending, the caller must
+    /// poll again at each wake-up of the task, even if there are no new bytes to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) | Self::Shared(_) => Poll::Ready(Ok(())),

@@ -161,7 +161,8 @@ fn varint(rest: &mut &[u8]) -> Read<u64> {
     Err(Fault::NotTheProtocol("a number has more than 64 bits"))
 }
 
-/// Takes bytes that are preceded by their length from the front of `rest`.
+/// Takes length-delimited bytes from the front of `rest`: a length, then that number of bytes.
+/// Returns the bytes without the length.
 fn delimited<'a>(rest: &mut &'a [u8]) -> Read<&'a [u8]> {
     let length = usize::try_from(varint(rest)?).map_err(|_| CUT)?;
     let (bytes, after) = rest.split_at_checked(length).ok_or(CUT)?;

@@ -39,7 +39,7 @@ impl<'o> Json<'o> {
         }
     }
 
-    /// Writes a member's name, which needs no escaping.
+    /// Writes the name of a member. The name needs no escaping.
     fn name(&mut self, name: &str) {
         self.separate();
         self.out.put_u8(b'"');

@@ -206,7 +206,7 @@ fn every_request_is_a_command() {
         },
         &Command::Refresh { token: "T".into() },
     );
-    // Old clients do not name the channel.
+    // Old clients name the channel only in the token.
     both(
         r#"{"id":7,"sub_refresh":{"token":"T"}}"#,
         &wire::Command {

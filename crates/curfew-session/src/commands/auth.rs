@@ -30,7 +30,8 @@ const NAME: &str = "auth";
 #[derive(Debug)]
 enum NotAdmitted {
     Admission(AdmissionError),
-    /// The server could not subscribe the session to the server-side channels.
+    /// The server could not subscribe the session to the channels that the session must have as it
+    /// opens.
     Subscriptions(Disconnect),
 }
 
@@ -183,7 +184,7 @@ fn owned(
 }
 
 /// Verifies the token and admits the session. In a protocol whose sessions open by a command, also
-/// subscribes the session to the server-side channels.
+/// subscribes the session to the channels of [`server_side`].
 async fn open(
     context: &Context,
     settings: &SessionSettings,

@@ -27,8 +27,8 @@ impl SessionState {
 
     /// Ends the subscriptions whose tokens a revocation covers. In a protocol where a gap ends a
     /// subscription, also removes the subscriptions that the hub has ended after a gap. If the
-    /// server made one of these, the result is `Some` and ends the session, because only a new
-    /// connection resumes a subscription that the server made.
+    /// server had made one of these subscriptions, the result is `Some` and ends the session,
+    /// because only a new connection resumes a subscription that the server made.
     pub(crate) fn drop_lost(&mut self) -> Option<End> {
         self.drop_revoked();
         if !self.wire().rules().gap_ends_subscription {

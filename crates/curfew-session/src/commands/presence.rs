@@ -13,7 +13,7 @@ use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 
-/// Size of a session's entry in a reply, in bytes, without its user and its information.
+/// Estimated size of a session's entry in a reply, in bytes, without the user and the information.
 const SESSION_BYTES: usize = 96;
 
 /// Performs the steps up to the call of the backend.

@@ -182,8 +182,7 @@ fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
 }
 
 impl SessionState {
-    /// Renews the session's entries in the presence of channels, which show claims of the new
-    /// token.
+    /// Renews the session's presence entries, because they show claims of the session's token.
     fn renew_presence(&self, principal: &Principal) {
         let Some(live) = &self.live else { return };
         let settings = self.context.settings.load();

@@ -1,5 +1,6 @@
-//! The channels that the server subscribes a session to as it opens: the channels that its token
-//! names, the user's personal channel, and the channels that the client resumes.
+//! The server-side channels, to which the server subscribes a session as the session opens. They
+//! are the channels that the session's token names, the user's personal channel, and the channels
+//! that the client resumes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -62,7 +63,7 @@ impl From<ServerSideError> for Disconnect {
 /// Result of subscribing an opening session to the server-side channels.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
-    /// The subscriptions.
+    /// The subscriptions that the server has made.
     pub(crate) subscriptions: Vec<ServerSide>,
     /// The channels whose data the session's protocol cannot carry. The client is notified about
     /// each of them.

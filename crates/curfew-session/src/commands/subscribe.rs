@@ -194,7 +194,7 @@ pub(crate) fn narrowed(mut options: ChannelOptions, overrides: Overrides) -> Cha
     options
 }
 
-/// The subscription that a session asks for, in a channel with `options`.
+/// The subscription that a session asks for by `asked`, in a channel with `options`.
 pub(crate) fn wish(
     settings: &SessionSettings,
     options: ChannelOptions,

@@ -29,7 +29,7 @@ pub(crate) struct Grant {
     pub(crate) channel_info: Option<Arc<str>>,
     /// The settings of the channel that the token changes for this subscription.
     pub(crate) overrides: Overrides,
-    /// Seconds after which the client should renew the token; `None` if the token names no end.
+    /// Seconds after which the client should renew the token; `None` if the token has no expiry.
     pub(crate) renew_in: Option<u64>,
 }
 

@@ -1,4 +1,5 @@
-//! A session to whose socket not only the session's task writes, but also the node's flushers.
+//! Tests of a session to whose socket two kinds of tasks write: the session's own task, and the
+//! node's flushers (see `Hub::set_flushers`).
 
 use curfew_model::boottime;
 use tokio::net::{TcpSocket, TcpStream};
