@@ -14,16 +14,16 @@ const SMALLEST_MESSAGE_BYTES: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
-    /// A session receives `expiring` this long before its token's `exp`, once per token; at once if
-    /// the token has less time left. `0s`: never.
+    /// The time before a token's `exp` at which its session receives `expiring`, once per token. If
+    /// a token has less time left, the session receives `expiring` immediately. `0s`: never.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub expiring_notice: Duration,
     /// Claims by which sessions can be revoked, beside user, session and token: for example
     /// `["tenant", "device"]`. After a reload, revocations by a new claim find open sessions too.
     pub revocable_claims: Vec<String>,
-    /// The claim whose value others see as `info` of a session in the presence of channels: for
-    /// example `name`. Default: none, others see only the session's user and id.
+    /// The claim whose value other clients see as `info` of a session in the presence of channels:
+    /// for example `name`. Default: none, other clients see only the session's user and id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info_claim: Option<String>,
     /// The number of sessions one user may have at once, counted over the cluster; `over_limit`
@@ -47,8 +47,8 @@ pub struct SessionConfig {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub write_timeout: Duration,
-    /// The time that each half of a close may take: writing the last frames, and then waiting for
-    /// the client's own close frame. At most 3s.
+    /// The time that each of the two steps of a close may take: writing the last frames, and then
+    /// waiting for the client's own close frame. At most 3s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub close_timeout: Duration,
@@ -120,8 +120,8 @@ pub struct LimitsConfig {
     /// The number of bytes that may wait for one connection. A connection with more bytes waiting
     /// is closed with 4508.
     pub outbound_bytes: usize,
-    /// The number of bytes that may wait for all connections together. Above it, connections with
-    /// more than 64 KiB waiting are closed with 4508. 0: no limit.
+    /// The number of bytes that may wait for all connections together. If more bytes wait,
+    /// connections with more than 64 KiB waiting are closed with 4508. 0: no limit.
     pub node_outbound_bytes: usize,
     /// The number of bytes of publications that the node remembers for clients that reconnect, over
     /// all channels with a stream. The channels that have been unused for the longest time are
@@ -152,8 +152,8 @@ pub struct LimitsConfig {
     pub unauthenticated_per_address: usize,
     /// The number of anonymous sessions (`auth.anonymous`) from one client address that a node
     /// admits; a further session is refused with 4409. Behind a load balancer all clients share one
-    /// address, unless `server.trusted_proxies` lists the balancer. An IPv6 address counts with all
-    /// of its /64. 0: no limit.
+    /// address, unless `server.trusted_proxies` lists the balancer. All IPv6 addresses of one /64
+    /// count as one address. 0: no limit.
     pub anonymous_per_address: u32,
     /// The number of upgrades accepted each second, with a burst of the same number. Further
     /// upgrades are answered 503 with `Retry-After`, before any cryptography. 0: no limit.
