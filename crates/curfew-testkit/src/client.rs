@@ -226,7 +226,7 @@ impl WsClient {
         let value = self.next_json().await;
         assert!(
             json::contains(&expect, &value),
-            "expected {expect}\n     but {value}"
+            "expected {expect}\nreceived {value}"
         );
         value
     }
@@ -284,7 +284,7 @@ impl WsClient {
             "reconnect":"<bool>","*":0});
         assert!(
             json::matches(&expect, &closing),
-            "expected {expect}\n     but {closing}"
+            "expected {expect}\nreceived {closing}"
         );
         assert_eq!(self.closed().await, (code, reason.to_owned()));
         closing
@@ -298,7 +298,7 @@ impl WsClient {
         let expect = json!({"type":"auth_failed","reason":reason,"message":"<string>","*":0});
         assert!(
             json::matches(&expect, &value),
-            "expected {expect}\n     but {value}"
+            "expected {expect}\nreceived {value}"
         );
         let (closed, _) = self.closed().await;
         assert_eq!(

@@ -12,7 +12,7 @@ fn seconds_since(start: Instant) -> f64 {
 fn assert_about(seconds: f64, expect: f64) {
     assert!(
         (seconds - expect).abs() < 0.1,
-        "after {seconds} s, not {expect} s"
+        "the event came after {seconds} s instead of {expect} s"
     );
 }
 
@@ -227,7 +227,10 @@ async fn a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
     let start = Instant::now();
     assert_eq!(dead.frame().await.unwrap().0, PING);
     let pinged = seconds_since(start);
-    assert!((22.5..=27.6).contains(&pinged), "pinged after {pinged} s");
+    assert!(
+        (22.5..=27.6).contains(&pinged),
+        "the ping came after {pinged} s"
+    );
     dead.expect_closed(Disconnect::NO_PONG).await;
     assert_about(seconds_since(start) - pinged, 8.0);
 }

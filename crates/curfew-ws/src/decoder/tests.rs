@@ -599,7 +599,7 @@ fn chunks_do_not_matter() {
             rest = behind;
         }
         let got = feed(&mut decoder, chunks, &Limits::default());
-        assert!(got == expect, "round {round}");
+        assert!(got == expect, "the events differ in round {round}");
     }
 }
 
