@@ -163,7 +163,8 @@ async fn leave(
     let departures = node.depart_from_all(&member);
     if ending.is_some() {
         let last = poll_fn(|cx| {
-            // Registered first: a revocation during the write must wake this task.
+            // The task is registered first, because a revocation during the write must wake the
+            // task.
             member.outbox().wake_on_end(cx);
             // A reload may still end the subscription that a queued frame belongs to.
             if member.outbox().take_reconsider() {

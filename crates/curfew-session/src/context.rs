@@ -63,9 +63,9 @@ impl SessionSettings {
 /// The shared state of a node's sessions.
 #[derive(Debug)]
 pub struct Context {
-    /// The node: admission, subscriptions, publishing.
+    /// The node, which admits sessions, subscribes them to channels and publishes.
     pub node: Arc<Node>,
-    /// Verification of tokens.
+    /// The authenticator, which verifies tokens.
     pub authenticator: Arc<Authenticator>,
     /// The metrics of sessions.
     pub metrics: Arc<SessionMetrics>,

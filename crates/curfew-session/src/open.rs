@@ -195,7 +195,8 @@ pub(crate) struct SessionState {
     /// The ending of a connection whose client was told why no session opens. The server applies
     /// the ending if the client has not closed the connection by `deadlines.auth_by`.
     pub(crate) leaving: Option<Box<Ending>>,
-    /// Subscriptions that the client may still make without being counted against its rate.
+    /// Number of `subscribe` commands that the client may still send without being counted against
+    /// its rate.
     pub(crate) batch_left: usize,
     /// The refused session, for the log line of the close.
     pub(crate) refused: Option<Box<SessionIdentity>>,

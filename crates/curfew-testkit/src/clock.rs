@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use curfew_model::{Clock, SystemClock};
 
-/// A [`Clock`] that stands still until a test moves it. Share it as an `Arc`.
+/// A [`Clock`] that stands still until a test moves it. Tests share the clock as an `Arc`.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     millis: AtomicU64,

@@ -4,17 +4,17 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Opcodes, RFC 6455 §5.2.
 pub mod opcode {
-    /// Continues a fragmented message.
+    /// A frame that continues a fragmented message.
     pub const CONTINUATION: u8 = 0;
-    /// Text.
+    /// A text frame.
     pub const TEXT: u8 = 1;
-    /// Binary.
+    /// A binary frame.
     pub const BINARY: u8 = 2;
-    /// Close.
+    /// A close frame.
     pub const CLOSE: u8 = 8;
-    /// Ping.
+    /// A ping.
     pub const PING: u8 = 9;
-    /// Pong.
+    /// A pong.
     pub const PONG: u8 = 10;
 }
 

@@ -1,4 +1,4 @@
-//! `history`: check, authorize, read.
+//! `history`: checks and authorizes the command, then reads the channel's history.
 
 use std::sync::Arc;
 

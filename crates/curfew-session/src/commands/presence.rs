@@ -1,4 +1,4 @@
-//! `presence`: check, authorize, read.
+//! `presence`: checks and authorizes the command, then reads the channel's presence.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `publish`: check, authorize, hand to the broker.
+//! `publish`: checks and authorizes the command, then hands the publication to the broker.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `subscribe`: check, authorize, then listen.
+//! `subscribe`: checks and authorizes the command, then subscribes the session to the channel.
 
 use std::sync::Arc;
 
