@@ -55,8 +55,8 @@ pub(crate) trait Fields {
     /// Writes the fields of a publication.
     fn publication(&mut self, publication: &Published<'_>);
 
-    /// Calls `write` so that zeros, empty texts and empty lists are written too, if the encoding
-    /// can tell them from absent fields: clients read some fields without checking their presence.
+    /// Calls `write`. In JSON, zeros, empty texts and empty lists are then written too, because
+    /// clients read some fields without checking their presence.
     fn with_zeros(&mut self, write: impl FnOnce(&mut Self));
 }
 
@@ -92,8 +92,8 @@ impl<'p> Published<'p> {
         }
     }
 
-    /// The epoch, which only a stream's first publication carries: a subscriber that joined before
-    /// the stream existed learns the epoch from that publication.
+    /// The epoch; `None` except for a stream's first publication. A subscriber that joined before
+    /// the stream existed learns the epoch from this publication.
     fn epoch(&self) -> Option<&str> {
         match &self.position {
             Some(Position { epoch, offset: 1 }) => Some(epoch.as_str()),

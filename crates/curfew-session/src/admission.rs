@@ -1,6 +1,6 @@
 //! Verification of a token, then admission of its session. The upgrade, `auth` and `refresh` share
-//! this code, so that the same failure has the same decision, count, span and log line in all
-//! three.
+//! this code. The same failure is therefore decided, counted, traced and logged in the same way in
+//! all three.
 
 use std::net::IpAddr;
 use std::sync::Arc;

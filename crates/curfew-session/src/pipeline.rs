@@ -1,11 +1,11 @@
 //! Commands in flight, and the requests that wait for them.
 //!
 //! Commands take effect in order, so a command in flight blocks the commands after it. For
-//! publications this would be too strict: a client that sends many publications could publish only
-//! one per round trip, although the broker preserves the order in which it is asked. Publications
-//! that were read together are therefore in flight together, and are answered in order. Every other
-//! request after these publications, a close included, waits until the last publication is
-//! answered. Nothing is read from the socket meanwhile.
+//! publications, this would be too strict: a client that sends many publications could publish only
+//! one per round trip to the broker. The broker preserves the order of the publications that it
+//! receives. Publications that were read together are therefore in flight together, and are
+//! answered in order. Every other request after these publications, a close included, waits until
+//! the last publication is answered. Nothing is read from the socket meanwhile.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -92,9 +92,9 @@ impl Pipeline {
         self.behind.is_some()
     }
 
-    /// Returns true if another message can be decoded while a command is in flight: only
-    /// publications are in flight, there is room, and this task has not used up the budget that the
-    /// tokio runtime gives it.
+    /// Returns true if another message can be decoded while publications are in flight. No other
+    /// command may be in flight, the queue must have room, and this task must not have used up the
+    /// budget that the tokio runtime gives it.
     pub(crate) fn takes_more(&self) -> bool {
         let has_room =
             |behind: &Behind| behind.then.is_none() && behind.slots.len() < MAX_UNDER_WAY;

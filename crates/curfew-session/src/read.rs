@@ -65,9 +65,10 @@ impl Session {
         })
     }
 
-    /// Returns true if nothing is read now. The reasons are: the session is suspended while a
-    /// revocation that may name it is read; the node catches up after a brief pause of its process;
-    /// or the client does not read the notices about its commands.
+    /// Returns true if nothing is read now. One reason is that the session is suspended, while a
+    /// revocation is read that may name the session. Another reason is that the node catches up
+    /// after a brief pause of its process. The last reason is that the client does not read the
+    /// notices about its commands.
     fn is_held_back(&mut self) -> bool {
         let Some(live) = &self.state.live else {
             return false;

@@ -1,5 +1,5 @@
-//! Subscriptions that the server ends: after a revocation, a gap, a change of the rules, or the
-//! expiry of a subscription's token.
+//! The ends of subscriptions by the server. The causes are a revocation, a gap, a change of the
+//! settings, and the expiry of a subscription's token.
 
 use std::sync::Arc;
 
