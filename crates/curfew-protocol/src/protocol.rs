@@ -102,8 +102,8 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// writes nothing, if the protocol cannot express the push.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
 
-    /// True if `message` is a publication, a gap or a change of presence, and so a push that only
-    /// the subscribers of `channel` receive. This encoding has written `message`. For the push
+    /// True if `message`, a message of this encoding, is a push that only the subscribers of
+    /// `channel` receive. Such pushes are publications, gaps and changes of presence. For the push
     /// about the end of a subscription, the result is false.
     fn is_of(&self, message: &[u8], channel: &Channel) -> bool;
 

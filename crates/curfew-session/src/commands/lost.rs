@@ -1,5 +1,5 @@
-//! The ends of subscriptions by the server. The causes are a revocation, a gap, a change of the
-//! settings, and the expiry of a subscription's token.
+//! The server ends a subscription after a revocation, a gap or a change of the settings, or when
+//! the subscription's token expires.
 
 use std::sync::Arc;
 
