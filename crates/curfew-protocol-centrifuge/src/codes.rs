@@ -2,11 +2,11 @@
 
 use curfew_model::{AuthFailure, Disconnect, ErrorCode};
 
-/// An error as clients know it.
+/// An error of the protocol, as a client receives it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Error {
     pub(crate) code: u32,
-    /// The text to send if the error itself has no text.
+    /// The message to send if the failed command gives no message of its own.
     pub(crate) message: &'static str,
     /// True if the client tries again by itself.
     pub(crate) is_temporary: bool,
@@ -36,7 +36,8 @@ const LIMIT_EXCEEDED: Error = lasting(106, "limit exceeded");
 const BAD_REQUEST: Error = lasting(107, "bad request");
 const NOT_AVAILABLE: Error = lasting(108, "not available");
 pub(crate) const TOKEN_EXPIRED: Error = lasting(109, "token expired");
-/// This error is temporary: a lasting one would end a session whose current token is still valid.
+/// This error is temporary, because a lasting error would end a session whose current token is
+/// still valid.
 const NEWER_TOKEN_EXPIRED: Error = temporary(109, "token expired");
 const TOO_MANY_REQUESTS: Error = temporary(111, "too many requests");
 pub(crate) const UNRECOVERABLE: Error = lasting(112, "unrecoverable position");
@@ -45,7 +46,7 @@ pub(crate) const UNRECOVERABLE: Error = lasting(112, "unrecoverable position");
 /// application.
 const UNKNOWN_OUTCOME: Error = lasting(400, "unknown outcome");
 
-/// The error of a command.
+/// The error that answers a command that failed with `code`.
 pub(crate) fn error(code: ErrorCode) -> Error {
     match code {
         ErrorCode::BadRequest
@@ -107,11 +108,12 @@ pub(crate) fn not_opened(disconnect: &Disconnect) -> Option<Error> {
     }
 }
 
-/// The code and the reason of an end after which the client resumes the subscription.
+/// The code and reason with which the server ends a subscription after a gap. The client then
+/// resumes the subscription.
 pub(crate) const INSUFFICIENT_STATE: (u32, &str) = (2500, "insufficient state");
 
-/// The code and reason with which the server ends a subscription. Clients resubscribe after codes
-/// from 2500 on.
+/// The code and reason with which the server ends a subscription for `reason`. Clients resubscribe
+/// after codes from 2500 on.
 pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
     match reason {
         ErrorCode::Expired => (2501, "subscription expired"),
@@ -121,16 +123,16 @@ pub(crate) fn unsubscribe(reason: ErrorCode) -> (u32, &'static str) {
     }
 }
 
-/// Closes, with the code and reason that clients receive. Clients reconnect after codes from 3000
-/// to 3499. They do not reconnect after codes from 3500 to 3999, unless the reason is empty or
-/// JSON.
+/// Each disconnect, with the code and reason that clients receive. Clients reconnect after codes
+/// from 3000 to 3499. They do not reconnect after codes from 3500 to 3999, unless the reason is
+/// empty or JSON.
 const CLOSES: &[(Disconnect, u16, &str)] = &[
     (Disconnect::BAD_REQUEST, 3501, "bad request"),
     (Disconnect::AUTH_FAILED, 3500, "invalid token"),
     (Disconnect::REAUTH_REQUIRED, 3014, "state invalidated"),
     (Disconnect::REVOKED, 3503, "revoked"),
     (Disconnect::DISCONNECTED, 3011, "force reconnect"),
-    // Two clients that reconnect would replace each other for ever.
+    // If this code made clients reconnect, two clients would replace each other for ever.
     (Disconnect::REPLACED, 3504, "connection limit"),
     (Disconnect::AUTH_TIMEOUT, 3502, "stale"),
     (Disconnect::SESSION_LIMIT, 3013, "too many requests"),
@@ -142,7 +144,7 @@ const CLOSES: &[(Disconnect, u16, &str)] = &[
     (Disconnect::PROTOCOL_ERROR, 3501, "bad request"),
     (Disconnect::INVALID_UTF8, 3501, "bad request"),
     (Disconnect::POLICY, 3501, "bad request"),
-    // Some clients reconnect after 1009, for ever.
+    // After the code 1009, some clients would reconnect for ever.
     (Disconnect::MESSAGE_TOO_LARGE, 3501, "message too large"),
     (Disconnect::INTERNAL, 3004, "internal server error"),
     (Disconnect::DRAINING, 3001, "shutdown"),
@@ -150,7 +152,7 @@ const CLOSES: &[(Disconnect, u16, &str)] = &[
     (Disconnect::CHANNEL_LIMIT, 3505, "channel limit"),
 ];
 
-/// The code and the reason of a close.
+/// The code and reason with which the server closes a connection for `disconnect`.
 pub(crate) fn close(disconnect: &Disconnect) -> (u16, &'static str) {
     let known = CLOSES.iter().find(|(known, ..)| known == disconnect);
     match known {
@@ -180,7 +182,7 @@ mod tests {
     #[test]
     fn clients_reconnect_where_the_advice_is_to() {
         // After `AUTH_FAILED` a client needs a new token, which no client fetches after a close.
-        // After `AUTH_TIMEOUT` it would reconnect without a token again.
+        // After `AUTH_TIMEOUT`, a client would reconnect without a token again.
         let differ = [Disconnect::AUTH_FAILED, Disconnect::AUTH_TIMEOUT];
         for disconnect in DISCONNECTS.iter().chain([&Disconnect::REAUTH_REQUIRED]) {
             let reconnects = close(disconnect).0 < 3500;

@@ -17,7 +17,7 @@ use fields::{
     SUBSCRIBE,
 };
 
-/// The only kind of difference between publications.
+/// The only supported format of differences between publications.
 const FOSSIL: &str = "fossil";
 
 /// The bit in `flag` by which a subscriber refuses a subscription without recovery.
@@ -25,7 +25,7 @@ const REJECT_UNRECOVERED: i64 = 2;
 
 /// A fault that ends the reading of a message.
 enum Fault {
-    /// The bytes are not a message.
+    /// The message does not follow the protocol.
     NotTheProtocol(&'static str),
     /// Arrays and objects are nested too deep.
     TooDeep,
@@ -43,27 +43,29 @@ trait Value<'a>: Copy {
     fn i64(self) -> Read<i64>;
     fn payload(self) -> Read<Payload<'a>>;
 
-    /// Fails unless the value may be a message.
+    /// Fails unless the value can be a message.
     fn expect_message(self) -> Read<()>;
 
-    /// Passes the known fields of a message to `take`. A repeated field is a fault, because readers
-    /// differ in which occurrence counts.
+    /// Passes the known fields of a message to `take`. A repeated field is a fault, because
+    /// decoders differ in which occurrence they use.
     fn fields(
         self,
         known: &'static [Field],
         take: &mut dyn FnMut(&'static str, Self) -> Read<()>,
     ) -> Read<()>;
 
-    /// Passes the map entries in this occurrence of the field to `take`.
+    /// Passes the entries of a map to `take`. In Protobuf, each occurrence of the field holds one
+    /// entry.
     fn entries(self, take: &mut dyn FnMut(Cow<'a, str>, Self) -> Read<()>) -> Read<()>;
 }
 
-/// The fields of `known` that were seen, one bit for each.
+/// The fields of a message that were seen: one bit for each known field.
 #[derive(Default)]
 struct Seen(u32);
 
 impl Seen {
-    /// Notes the field that has index `at` in the list of known fields.
+    /// Notes the field that has index `at` in the list of known fields. Fails if the field was seen
+    /// before.
     fn note(&mut self, at: usize) -> Read<()> {
         let bit = 1 << at;
         if self.0 & bit != 0 {
@@ -281,7 +283,8 @@ fn publish<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
             "channel" => channel = value.text()?,
             "data" => data = Some(value.payload()?),
             "type" => of_map |= value.i32()? != 0,
-            // `key` and `removed` belong to maps: their types are checked, and they are ignored.
+            // `key` and `removed` belong to publications to maps. Their types are checked, and
+            // their values are ignored.
             "key" => drop(value.text()?),
             _ => _ = value.flag()?,
         }
@@ -385,11 +388,11 @@ fn sub_refresh<'a, V: Value<'a>>(request: V) -> Result<Command<'a>, Refused> {
     if token.is_empty() {
         return form(ErrorCode::BadRequest, "`sub_refresh` needs a token");
     }
-    // Old clients name the channel only in the token.
+    // The channel may be empty, because old clients name the channel only in the token.
     Ok(Command::RefreshSubscription { channel, token })
 }
 
-/// The channel of a request that has no other field of interest.
+/// The channel of a request from which no other field is read.
 fn channel<'a, V: Value<'a>>(request: V) -> Result<Cow<'a, str>, Refused> {
     let mut channel = Cow::Borrowed("");
     request.fields(CHANNEL, &mut |_, value| {

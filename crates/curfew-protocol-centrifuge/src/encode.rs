@@ -20,7 +20,7 @@ const VERSION: &str = concat!("Curfew ", env!("CARGO_PKG_VERSION"));
 type Field = (&'static str, u32);
 
 /// Receives the fields of one message, in the order of their tags. Zero, false and empty texts are
-/// left out, as the format says.
+/// left out, because receivers read an absent field as zero, false or empty.
 pub(crate) trait Fields {
     /// True if a difference must be text.
     const IS_TEXT: bool;
@@ -30,7 +30,7 @@ pub(crate) trait Fields {
     fn number(&mut self, field: Field, number: u64);
     fn flag(&mut self, field: Field, flag: bool);
 
-    /// Writes a payload: bytes, and in JSON a value.
+    /// Writes a payload. In JSON, the payload must be a JSON value.
     fn payload(&mut self, field: Field, payload: &[u8]);
 
     /// Writes a message, even if it is empty.
@@ -55,8 +55,8 @@ pub(crate) trait Fields {
     /// Writes the fields of a publication.
     fn publication(&mut self, publication: &Published<'_>);
 
-    /// Calls `write` so that zeros, empty texts and empty lists are written too, if the encoding
-    /// can tell them from absent fields: clients read some fields without checking their presence.
+    /// Calls `write`. In JSON, zeros, empty texts and empty lists are then written too, because
+    /// clients read some fields without checking their presence.
     fn with_zeros(&mut self, write: impl FnOnce(&mut Self));
 }
 
@@ -66,7 +66,7 @@ pub(crate) trait Root {
     where
         Self: 'f;
 
-    /// Writes a message by its fields.
+    /// Writes a message. `write` writes its fields.
     fn write(self, write: impl FnOnce(&mut Self::Fields<'_>));
 
     /// Writes a publication for the subscribers of a channel. Publications have this separate
@@ -92,8 +92,8 @@ impl<'p> Published<'p> {
         }
     }
 
-    /// The epoch, which only a stream's first publication carries: a subscriber that joined before
-    /// the stream existed learns the epoch from that publication.
+    /// The epoch; `None` except for a stream's first publication. A subscriber that joined before
+    /// the stream existed learns the epoch from this publication.
     fn epoch(&self) -> Option<&str> {
         match &self.position {
             Some(Position { epoch, offset: 1 }) => Some(epoch.as_str()),
@@ -230,7 +230,7 @@ fn result(reply: &Reply<'_>, fields: &mut impl Fields) {
                 put_expiry(*renew_in, (1, 2), fields);
             });
         }
-        // Written as errors.
+        // `reply` writes these replies as errors.
         Reply::AuthFailed { .. }
         | Reply::NotOpened { .. }
         | Reply::Unrecoverable
@@ -249,7 +249,7 @@ fn put_expiry(renew_in: Option<u64>, tags: (u32, u32), fields: &mut impl Fields)
 
 fn put_subscribed<F: Fields>(fields: &mut F, subscribed: &Subscribed<'_>) {
     put_expiry(subscribed.renew_in, (1, 2), fields);
-    // A position is of use only to clients that can recover from it.
+    // A client needs a position only if the client can recover from it.
     let position = subscribed.position.filter(|_| subscribed.is_recoverable);
     let is_recoverable = position.is_some();
     fields.flag(("recoverable", 3), is_recoverable);
@@ -277,7 +277,8 @@ fn put_subscribed<F: Fields>(fields: &mut F, subscribed: &Subscribed<'_>) {
         );
     }
     fields.flag(("recovered", 8), recovered);
-    // A client that recovers advances from its own position as it takes the publications.
+    // A client that recovers starts from its own position, and advances with each recovered
+    // publication.
     let told = match subscribed.since {
         Some(since) if recovered => Some(since),
         _ => position,
@@ -312,7 +313,7 @@ fn put_present(fields: &mut impl Fields, present: &Present) {
     }
 }
 
-/// Writes a push, if the protocol has a message for it.
+/// Writes a push. Returns false if the protocol has no message for `push`.
 pub(crate) fn push(root: impl Root, transport: Over, push: &Push<'_>) -> bool {
     match push {
         Push::Message {

@@ -1,11 +1,11 @@
-//! Differences between publications, in the format of Fossil.
+//! Differences between publications, in the delta format of the version control system Fossil.
 //!
-//! A difference is the length of the target, commands, and a checksum. A command copies a part of
-//! the base or inserts bytes. Numbers are in base 64.
+//! A difference consists of the length of the target, commands, and a checksum of the target. A
+//! command copies a part of the base or inserts bytes. Numbers are in base 64.
 
 use std::fmt;
 
-/// The digits of numbers.
+/// The digits of base 64, in ascending order.
 const DIGITS: &[u8; 64] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
 /// Maximum number of digits of a 64-bit number.
@@ -19,11 +19,12 @@ const BLOCK: usize = 16;
 /// cost of a base with many equal blocks.
 const MAX_TRIED: usize = 16;
 
-/// Factor of the hash of a block.
+/// Factor of the rolling hash of a block.
 const FACTOR: u32 = 0x0100_0193;
 
-/// The difference from which a client computes `target`, given `base`; `None` if it is not shorter
-/// than `target`. If `is_text`, `base` and `target` are UTF-8, and so is the difference.
+/// The difference from which a client computes `target`, given `base`; `None` if the difference is
+/// not shorter than `target`. If `is_text`, `base` and `target` are UTF-8, and so is the
+/// difference.
 ///
 /// The computation takes time and memory in proportion to the lengths of `base` and `target`.
 pub fn difference(base: &[u8], target: &[u8], is_text: bool) -> Option<Vec<u8>> {
@@ -48,7 +49,7 @@ impl fmt::Debug for Difference<'_> {
     }
 }
 
-/// A part of the target that the base has as well.
+/// A part of the target that the base also contains.
 #[derive(Debug, Clone, Copy)]
 struct Copied {
     base: usize,
@@ -126,7 +127,8 @@ impl<'d> Difference<'d> {
         }
     }
 
-    /// The longest equal part around the block at `base` and `target`.
+    /// The longest part that base and target have in common around the equal blocks at `base` and
+    /// `target`.
     fn around(&self, base: usize, target: usize, end: usize) -> Copied {
         let open = &self.target[self.done..target];
         let before = common(self.base[..base].iter().rev(), open.iter().rev());
@@ -188,12 +190,14 @@ fn is_boundary(text: &[u8], at: usize) -> bool {
     text.get(at).is_none_or(|byte| byte & 0xc0 != 0x80)
 }
 
-/// The whole blocks of a base, by their hashes.
+/// The complete blocks of a base, found by their hashes.
 struct Blocks {
-    /// The first block of each hash, counted from 1; 0 for none. `candidates` yields the first
-    /// block first, because a copy from an earlier block can be longer.
+    /// For each place in the hash table, the first block there, counted from 1; 0 for no block.
+    /// `candidates` yields the first block first, because a copy from an earlier block can be
+    /// longer.
     first: Vec<u32>,
-    /// For each block, the next block of the same hash, counted from 1; 0 for none.
+    /// For each block, the next block at the same place in the hash table, counted from 1; 0 for no
+    /// block.
     next: Vec<u32>,
 }
 
@@ -233,7 +237,8 @@ fn hash_of(block: &[u8]) -> u32 {
     })
 }
 
-/// The hash of the block that begins one byte later.
+/// The hash of the block that begins one byte later. `first` is the first byte of the old block,
+/// and `next` is the last byte of the new block.
 fn roll(hash: u32, first: u8, next: u8) -> u32 {
     const LEAVING: u32 = FACTOR.wrapping_pow(BLOCK as u32 - 1);
     hash.wrapping_sub(LEAVING.wrapping_mul(first.into()))

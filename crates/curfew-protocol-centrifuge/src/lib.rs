@@ -2,7 +2,8 @@
 //!
 //! Owns: the form of the protocol's messages, the numbers of errors and closes, the differences
 //! between publications.
-//! Knows nothing of: frames, sockets, tasks, sessions. No I/O, so decoders are fuzzed and replayed.
+//! Knows nothing of: frames, sockets, tasks, sessions. This crate does no I/O, so its decoders can be
+//! fuzzed and replayed.
 //! Start at [`Centrifuge`].
 //!
 //! ```
@@ -17,7 +18,7 @@
 //! };
 //! let mut message = Message::Text("{\"id\":7,\"ping\":{}}\n{}");
 //! let ClientRequest::Command { id, command } = protocol.decode(&mut message)? else {
-//!     panic!("a pong");
+//!     panic!("a message with an id is a command");
 //! };
 //! assert_eq!(command, Command::Ping);
 //! assert_eq!(protocol.decode(&mut message), Ok(ClientRequest::Pong));
@@ -44,7 +45,7 @@ use curfew_model::{
 };
 use curfew_protocol::{DecodeError, Protocol, Rules};
 
-/// Time that a client has to close the connection after an error has stated why it has no session.
+/// Time that a client has to close the connection after an error has stated why no session opens.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 /// The Centrifuge protocol in one of its encodings.
@@ -61,16 +62,16 @@ pub struct Centrifuge {
 pub enum Encoding {
     /// JSON objects, separated by newlines.
     Json,
-    /// Protobuf messages, each after its length.
+    /// Protobuf messages, each preceded by its length.
     Protobuf,
 }
 
 /// A kind of transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Over {
-    /// A WebSocket, whose close frame states the reason.
+    /// A WebSocket. The close frame states the reason of a close.
     WebSocket,
-    /// A streamed answer of HTTP, in which a message states the reason.
+    /// A streamed HTTP answer. A last message states the reason of a close.
     Http,
 }
 
@@ -156,7 +157,8 @@ impl Protocol for Centrifuge {
     }
 }
 
-/// The number of a command, from which this protocol's decoder has made `id`.
+/// The number that the client gave the command. This protocol's decoder has made `id` from the
+/// number.
 fn number(id: &CommandId) -> Option<u32> {
     id.as_json().parse().ok()
 }

@@ -38,7 +38,7 @@ fn hex(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(digit).collect()
 }
 
-/// Decodes all of a message.
+/// Decodes all requests of a message.
 fn decoded<'a>(
     protocol: Centrifuge,
     mut message: Message<'a>,
@@ -47,7 +47,11 @@ fn decoded<'a>(
     loop {
         let before = format!("{message:?}");
         requests.push(protocol.decode(&mut message)?);
-        assert_ne!(format!("{message:?}"), before, "nothing is removed");
+        assert_ne!(
+            format!("{message:?}"),
+            before,
+            "the decoder removed nothing from the message"
+        );
         if message.is_empty() {
             return Ok(requests);
         }

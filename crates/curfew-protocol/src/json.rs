@@ -1,4 +1,5 @@
-//! JSON that is written by hand, because every delivered publication has to be encoded.
+//! Functions that write JSON without a library. Every delivered publication has to be encoded, so
+//! the encoding must be fast.
 
 use bytes::{BufMut, BytesMut};
 
@@ -40,7 +41,7 @@ fn put_escape(byte: u8, out: &mut BytesMut) {
 }
 
 /// The bytes of `json` after the string `text`. `None` if `json` does not begin with this string in
-/// the form that [`put_string`] writes. `text` has no control characters.
+/// the form that [`put_string`] writes. The caller ensures that `text` has no control characters.
 pub fn strip_string<'j>(json: &'j [u8], text: &str) -> Option<&'j [u8]> {
     let mut rest = json.strip_prefix(b"\"")?;
     for byte in text.bytes() {

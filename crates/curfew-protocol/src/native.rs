@@ -19,14 +19,14 @@ pub const MAX_DEPTH: usize = 32;
 /// `id` is copied and echoed.
 pub const MAX_ID_BYTES: usize = 64;
 
-/// Rules for a message. Repeated names are refused only for known members.
+/// The rules by which a message is scanned. Repeated names are refused only for known members.
 const RULES: Rules = Rules {
     // The message around `data` adds one level.
     max_depth: MAX_DEPTH + 1,
     strict: false,
 };
 
-/// `curfew.v1`.
+/// The protocol `curfew.v1`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Native;
 

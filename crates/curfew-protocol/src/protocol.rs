@@ -12,38 +12,41 @@ use curfew_model::{
 /// Reason why a message is not a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DecodeError {
-    /// The the message does not follow the protocol (binary, or not JSON). The connection closes.
+    /// The message does not follow the protocol. For example, it is binary or not JSON. The
+    /// connection closes.
     NotTheProtocol {
-        /// The fault, for the log.
+        /// The fault, for the log and the client.
         message: &'static str,
     },
-    /// The message is of the protocol but not a command. It is answered, and counted against
-    /// `limits.bad_frames` where the protocol's rules say so.
+    /// The message follows the protocol but is not a command. It is answered with an error. Unless
+    /// [`Rules::forgives_form`] is set, the message also counts against `limits.bad_frames`.
     Form {
         /// The command's id, if it could be read.
         id: Option<CommandId>,
-        /// `bad_request` or `unknown_type`.
+        /// The code of the error that answers the message, for example `bad_request` or
+        /// `unknown_type`.
         code: ErrorCode,
         /// The fault and its remedy, for people.
         message: Cow<'static, str>,
     },
 }
 
-/// Rules of behaviour in which protocols differ. The default is the rules of the native protocol.
+/// The behaviour in which protocols differ. The default is the rules of the native protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// A session opens with the reply to `auth`, even if the request carried the token.
+    /// A session opens with the reply to `auth`, even if the upgrade request carried the token.
     pub opens_by_command: bool,
     /// A command before `auth` is a breach of the protocol, and not only a missing token.
     pub needs_auth_first: bool,
-    /// Time that a client has to close by itself after a reply has stated why it has no session.
+    /// Time in which a client may close the connection by itself, after a reply has stated why no
+    /// session opens.
     pub leave_time: Option<Duration>,
     /// The reply to `subscribe` contains the publications that the subscriber missed.
     pub recovers_in_answer: bool,
-    /// `unsubscribe` always succeeds: even over the rate, without a lease or without a
-    /// subscription. It counts against the rate like any command.
+    /// `unsubscribe` succeeds even over the rate, without a lease or without a subscription. The
+    /// command counts against the rate like any other command.
     pub unsubscribes_always: bool,
-    /// A gap ends the subscription, which the client resumes by its position.
+    /// A gap ends the subscription. The client resumes the subscription by its position.
     pub gap_ends_subscription: bool,
     /// A token that no `refresh` can ever accept ends the session.
     pub refusal_ends_session: bool,
@@ -52,24 +55,24 @@ pub struct Rules {
     /// A message may hold many commands, so that a reconnecting client can send all of its commands
     /// at once.
     pub batches: bool,
-    /// Any number of errors of form is answered without a close: an application causes such errors
-    /// through an SDK, which would not reconnect after a close. A message that is not of the
-    /// protocol still closes at once.
+    /// Any number of malformed commands is answered without a close: an application causes such
+    /// commands through an SDK, and the SDK would not reconnect after a close. A message that does
+    /// not follow the protocol still closes the connection at once.
     pub forgives_form: bool,
     /// The messages can carry bytes that are not JSON.
     pub carries_bytes: bool,
-    /// A reserved channel name is a channel that no one may use, and not a malformed name.
+    /// A reserved channel name is treated as a channel that no one may use, and not as a malformed
+    /// name.
     pub denies_reserved_names: bool,
 }
 
-/// An encoding of messages to the model and back. A protocol with two encodings, such as JSON and
-/// Protobuf, has two implementations, and each has its own [`name`](Protocol::name).
+/// An encoding of a protocol: it decodes messages to requests of the model, and encodes replies and
+/// pushes to messages. A protocol with two encodings, such as JSON and Protobuf, has two
+/// implementations, and each has its own [`name`](Protocol::name).
 ///
-/// A message holds one or more requests. A reply or a push is one message, or none if the protocol
-/// cannot express it. The protocol is independent of the framing that a transport adds.
-///
-/// A relay, which forwards the messages of other systems, needs only [`close`](Protocol::close) and
-/// [`ping`](Protocol::ping).
+/// A message holds one or more requests. A reply or a push is one message, or no message if the
+/// protocol cannot express the reply or push. The protocol is independent of the framing that a
+/// transport adds.
 pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     /// The protocol's name in session records and in metrics.
     fn name(&self) -> &'static str;
@@ -96,12 +99,12 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool;
 
     /// Appends a push, with the same bytes for every session of this encoding. Returns false, and
-    /// writes nothing, if the protocol cannot express it.
+    /// writes nothing, if the protocol cannot express the push.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool;
 
-    /// True if `message`, which this encoding has written, is a push that only the subscribers of
-    /// `channel` receive: a publication, a gap, or a change of presence. The push about the end of
-    /// a subscription does not count.
+    /// True if `message`, a message of this encoding, is a push that only the subscribers of
+    /// `channel` receive. Such pushes are publications, gaps and changes of presence. For the push
+    /// about the end of a subscription, the result is false.
     fn is_of(&self, message: &[u8], channel: &Channel) -> bool;
 
     /// The difference between the data of two publications: a client computes `target` from `base`
@@ -111,8 +114,8 @@ pub trait Protocol: fmt::Debug + Send + Sync + 'static {
         None
     }
 
-    /// Appends a message that the client must answer. Returns false, and writes nothing, if the
-    /// transport's own ping is used instead.
+    /// Appends a ping, which is a message that the client must answer. Returns false, and writes
+    /// nothing, if the transport's own ping is used instead.
     fn ping(&self, _out: &mut BytesMut) -> bool {
         false
     }

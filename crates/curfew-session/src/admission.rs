@@ -1,6 +1,6 @@
-//! Admission: verification of a token, then admission of its session. The upgrade, `auth` and
-//! `refresh` share this code, so that all three decide, count, trace and log an outage in the same
-//! way.
+//! Verification of a token, then admission of its session. The upgrade, `auth` and `refresh` share
+//! this code. The same failure is therefore decided, counted, traced and logged in the same way in
+//! all three.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use tracing::{Instrument as _, debug};
 
 use crate::{Context, Refusal};
 
-/// A fault, for the span of the failed operation.
+/// The failure of an operation, as the operation's span records it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
-    /// The value of `error.type`.
+    /// The value of the span attribute `error.type`.
     pub error_type: &'static str,
     /// True for a fault of the node or of its dependencies, false for a fault of the client.
     pub is_ours: bool,
@@ -106,8 +106,9 @@ impl From<AdmissionError> for Refusal {
     }
 }
 
-/// A verified token, or the principal of a connection that is admitted without one. It holds the
-/// span of the verification, to which the id of the opened session is added.
+/// A verified token, or the principal of a connection that is admitted without one. It also holds
+/// the span of the verification, so that [`Context::admit_part`] can add the session's id to the
+/// span.
 #[derive(Debug)]
 pub struct VerifiedToken {
     /// The token's content, or an anonymous principal.
@@ -116,12 +117,12 @@ pub struct VerifiedToken {
 }
 
 impl Context {
-    /// Verifies the token of a connection, and counts, logs and traces the result as a part of
-    /// `whole`. `token` is an `Err` if the credential could not be read.
+    /// Verifies the token of a connection in a child span of `whole`. Counts the result, and logs a
+    /// failure. `token` is an `Err` if the credential could not be read.
     ///
     /// # Errors
     ///
-    /// The errors of [`Context::verify`].
+    /// The error in `token`, or an error of [`Context::verify`].
     pub async fn verify_part(
         &self,
         token: Result<&str, AuthError>,
@@ -151,9 +152,10 @@ impl Context {
 
     /// Makes the principal of a connection without a token, for `lifetime`
     /// ([`SessionSettings::anonymous`](crate::SessionSettings::anonymous)). The time of issue is
-    /// read from the backend's clock, so that the cutoff of a revocation treats the principal like
-    /// a token. The end is computed from the clock of this node, which checks it. The caller runs
-    /// this method in the scope of `whole`.
+    /// read from the backend's clock, so that the cutoff of a revocation applies to the principal
+    /// as it applies to a token. The expiry is computed from the clock of this node, because this
+    /// node later compares the expiry with the same clock. The caller runs this method in the scope
+    /// of `whole`.
     ///
     /// # Errors
     ///
@@ -171,8 +173,8 @@ impl Context {
         Ok(VerifiedToken { principal, span })
     }
 
-    /// Admits the session of a verified token, as a part of `whole`. `limit` comes from the
-    /// snapshot of the settings that the request or command uses.
+    /// Admits the session of a verified token in a child span of `whole`. `limit` comes from the
+    /// same snapshot of the settings as the rest of the request or command.
     ///
     /// # Errors
     ///
@@ -214,8 +216,8 @@ impl Context {
         renewed.map_err(|error| not_admitted(error, &mut Span::default(), whole))
     }
 
-    /// Counts a verified or refused token. [`VerifyError::Unknown`] counts nothing, because it
-    /// does not judge the token.
+    /// Counts a verified or refused token. [`VerifyError::Unknown`] is not counted, because it does
+    /// not say if the token is valid.
     pub fn count_authentication(&self, result: &Result<Arc<Principal>, VerifyError>) {
         let authentications = &self.metrics().authentications;
         match result {
@@ -246,7 +248,8 @@ mod tests {
 
     use super::*;
 
-    /// Fault: the same failure counts as the client's on one path and as the node's on another.
+    /// A past fault: the same failure was recorded as the client's fault on one path and as the
+    /// node's fault on another path.
     #[test]
     fn a_failure_is_ours_exactly_where_the_client_is_told_so() {
         let keys = MissingKeys {

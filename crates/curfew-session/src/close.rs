@@ -1,4 +1,5 @@
-//! The only way to end a connection: leave the hub, tell the client, close the socket.
+//! The only way to end a connection: the session leaves the hub, the client receives the reason,
+//! and the socket is closed.
 
 mod span;
 
@@ -36,9 +37,9 @@ const NO_CODE: u16 = 1005;
 const NO_CLOSE: u16 = 1006;
 
 impl SessionState {
-    /// Refuses the token of the command `id` or of the upgrade request: tells the client the
-    /// reason, then ends the connection. `None` if the client is expected to close the connection
-    /// itself.
+    /// Refuses the token of the command `id` or of the upgrade request. Queues the reason for the
+    /// client and returns the end of the connection; `None` if the client is expected to close the
+    /// connection itself.
     pub(crate) fn refuse(&mut self, id: Option<&CommandId>, refusal: Refusal) -> Option<End> {
         let reply = match &refusal.failure {
             Some((reason, message)) => Reply::AuthFailed {
@@ -61,8 +62,8 @@ impl SessionState {
             Some(time) => {
                 let failure = refusal.failure.as_ref().map(|(failure, _)| *failure);
                 let ending = match failure {
-                    // The client knows the reason. If it does not close the connection, this
-                    // disconnect asks it to reconnect with another token.
+                    // The client knows the reason. If the client does not close the connection,
+                    // this disconnect asks the client to reconnect with another token.
                     Some(AuthFailure::Expired | AuthFailure::NotYetValid) => {
                         Ending::new(Disconnect::EXPIRED)
                     }
@@ -76,28 +77,28 @@ impl SessionState {
     }
 }
 
-/// The end of a connection for which nothing more is queued.
+/// The end of a connection after `leave`, when the hub queues nothing more for the connection.
 struct Ended {
     end: End,
     /// The session that has left the hub; `None` if no session was open.
     whose: Option<SessionIdentity>,
     undelivered: Undelivered,
-    /// The removals of the session's presence entries, in progress.
+    /// The removals of the session's presence entries, which have begun.
     departures: Vec<Departure>,
     /// The span of the end, open until the socket is closed.
     span: Span,
 }
 
-/// The time limits of an end.
+/// The time limits of closing a connection.
 struct Patience {
-    /// `session.close_timeout`, which also limits the wait for the client's own close.
+    /// `session.close_timeout`, as the limit of the wait for the client to close.
     timeout: Duration,
-    /// The limit for writing the queued frames.
+    /// The time at which writing the queued frames is given up.
     deadline: Instant,
 }
 
 /// Ends a connection. While frames still wait, the session stays in the hub, so that a revocation
-/// can withhold these frames. The wait ends after the close timeout.
+/// can withhold these frames. The session waits for these frames at most `session.close_timeout`.
 pub(crate) async fn close(session: Session, end: End) {
     let Session {
         mut transport,
@@ -115,7 +116,8 @@ pub(crate) async fn close(session: Session, end: End) {
     // the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
-    // Released last: the connection counts until its socket is closed.
+    // Released last, because the connection counts toward the limits of connections until its
+    // socket is closed.
     drop(state.guards);
 }
 
@@ -144,7 +146,7 @@ async fn leave(
         principal: member.principal(),
     };
     let span = state.end_span(&member, state.context.metrics().tracer().now());
-    // A client that closes still receives the replies to its earlier commands.
+    // A client that sent a close frame still receives the replies to its earlier commands.
     let node = &state.context.node;
     let ending = match &end {
         End::ByServer(ending) => Some(*ending),
@@ -161,9 +163,10 @@ async fn leave(
     let departures = node.depart_from_all(&member);
     if ending.is_some() {
         let last = poll_fn(|cx| {
-            // Registered first: a revocation during the write must wake this task.
+            // The task is registered first, because a revocation during the write must wake the
+            // task.
             member.outbox().wake_on_end(cx);
-            // A reload may still take away the channel of a queued frame.
+            // A reload may still end the subscription that a queued frame belongs to.
             if member.outbox().take_reconsider() {
                 state.reconsider();
             }
@@ -171,7 +174,8 @@ async fn leave(
             let mut socket = Polled(transport, cx);
             match member.write_last(node.hub(), node.clock().as_ref(), &mut socket) {
                 Progress::Blocked { .. } => Poll::Pending,
-                // A broken socket fails the close frame too, which `tell` handles.
+                // If the socket is broken, writing the close frame fails too, and `tell` handles
+                // that failure.
                 _ => Poll::Ready(()),
             }
         });
@@ -179,7 +183,7 @@ async fn leave(
     }
     let undelivered = member.outbox().undelivered();
     state.lanes = member.outbox().take_notices();
-    // A revocation takes precedence over any other reason.
+    // A revocation takes precedence over any other reason for which the server ends the session.
     if let (End::ByServer(ending), Some(revoked)) = (&mut end, revocation(&member)) {
         *ending = revoked;
     }
@@ -195,9 +199,9 @@ async fn leave(
     }
 }
 
-/// Waits until the session's presence entries are removed, so that the lists no longer show the
-/// session when the client is notified of the close. The wait takes at most half of the remaining
-/// time; the rest is for notifying the client.
+/// Waits until the session's presence entries are removed, so that presence lists no longer show
+/// the session when the client is notified of the close. The wait takes at most half of the
+/// remaining time; the rest is for notifying the client.
 async fn depart(ended: &mut Ended, patience: &Patience) {
     let departures = mem::take(&mut ended.departures);
     if departures.is_empty() || matches!(ended.end, End::ConnectionLost) {
@@ -210,12 +214,13 @@ async fn depart(ended: &mut Ended, patience: &Patience) {
         }
     };
     // On the heap, because few sessions have presence entries, but the future of every session
-    // would have room for this wait.
+    // would otherwise have room for this wait.
     let waiting = Box::pin(time::timeout(left / 2, all));
     waiting.await.ok();
 }
 
-/// Counts, traces and logs an end. Returns its trace.
+/// Counts, traces and logs the end of a connection. Returns the id of the end's trace or, failing
+/// that, of the upgrade's trace; `None` if neither is recorded.
 fn record(state: &mut SessionState, ended: &mut Ended) -> Option<TraceId> {
     let (code, initiator) = match &ended.end {
         End::ByServer(ending) => (ending.disconnect.code, Initiator::Server),
@@ -259,7 +264,8 @@ async fn tell(
         // follow it.
         _ if state.lanes.is_amid_frame() => return transport.abort(),
         End::ByClient(code) => {
-            // The answer to a close frame repeats its code (RFC 6455 §5.5.1).
+            // The close frame that answers the client's close frame repeats the client's code (RFC
+            // 6455 §5.5.1).
             state.notify(state.wire().close_reply(code.unwrap_or(NORMAL)));
             None
         }
@@ -280,7 +286,7 @@ async fn tell(
     finish_socket(transport, lanes, patience.deadline, await_peer).await;
 }
 
-/// The revocation that ended the session; `None` for another reason.
+/// The revocation that ended the session; `None` if the session ended for another reason.
 fn revocation(member: &Member) -> Option<Ending> {
     member
         .outbox()
@@ -288,9 +294,9 @@ fn revocation(member: &Member) -> Option<Ending> {
         .filter(|ending| ending.is_revocation())
 }
 
-/// Writes the remaining frames until `deadline`, waits for the client to close, and closes. The
-/// connection of a slow client is reset, so that data that may no longer be sent does not stay in
-/// the socket's buffer.
+/// Writes the remaining frames until `deadline`, then shuts down the sending side. If `await_peer`
+/// is set, waits at most that time for the client to close. The connection of a slow client is
+/// reset, so that data that may no longer be sent does not stay in the socket's buffer.
 async fn finish_socket(
     mut transport: Transport,
     lanes: &mut Lanes,

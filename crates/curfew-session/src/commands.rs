@@ -1,5 +1,5 @@
-//! The commands, one file each. A command that calls the backend stays in flight until its outcome
-//! arrives here.
+//! The commands, one file each. A command that calls the backend stays in flight until
+//! `on_finished` receives its outcome.
 
 pub(crate) mod auth;
 pub(crate) mod history;
@@ -43,7 +43,7 @@ use crate::run::End;
 pub(crate) struct RequestInfo {
     /// The name under which the command is counted.
     pub(crate) command: &'static str,
-    /// The client's id, which the answer echoes.
+    /// The id that the client gave the command. The answer repeats this id.
     pub(crate) id: Option<CommandId>,
     /// The time at which the command was read; `None` if the command is not timed.
     pub(crate) began: Option<Instant>,
@@ -53,7 +53,8 @@ pub(crate) struct RequestInfo {
 #[derive(Debug)]
 pub(crate) struct AnswerFrame {
     pub(crate) frame: Bytes,
-    /// True for an error, which contains nothing that access protects.
+    /// True for an error reply. It contains no channel data, so the client may receive it even if
+    /// the session has lost access.
     pub(crate) is_error: bool,
 }
 
@@ -100,7 +101,8 @@ impl From<Disconnect> for Reaction {
 pub(crate) enum Outcome {
     /// The result of `auth`.
     Admitted(Result<Opened, NotOpened>),
-    /// The result of `subscribe`, with the version of the policy that allowed it.
+    /// The result of `subscribe`, with the policy that was in force when the command was
+    /// authorized.
     Subscribed {
         channel: Channel,
         policy: Arc<Policy>,
@@ -117,10 +119,10 @@ pub(crate) enum Outcome {
     /// The result of `presence`.
     Present {
         result: Result<PresenceList, BackendError>,
-        /// True if the client asked only for the numbers.
+        /// True if the client asked only for the numbers of sessions and users.
         is_count: bool,
     },
-    /// The end of `unsubscribe`.
+    /// `unsubscribe` is done.
     Unsubscribed,
     /// The result of `refresh`.
     Refreshed(Result<Arc<Principal>, RefreshError>),
@@ -171,7 +173,8 @@ impl SessionState {
         None
     }
 
-    /// Answers a command that failed because of the backend, and fails its span.
+    /// Answers a command that failed because of the backend, and marks the command's span as
+    /// failed.
     pub(crate) fn backend_error(
         &mut self,
         request: &RequestInfo,
@@ -183,7 +186,7 @@ impl SessionState {
     }
 
     /// Answers a command that failed because of the backend, and whose span has already recorded
-    /// the failure. Logs the error unless it is an outage.
+    /// the failure. Logs the error only if it is [`BackendError::Unusable`].
     pub(crate) fn answer_backend_error(&mut self, request: &RequestInfo, error: &BackendError) {
         let (code, message) = match error {
             BackendError::Unavailable(_) => {
@@ -203,7 +206,8 @@ impl SessionState {
         self.answer(answer);
     }
 
-    /// Rejects a command that has no span yet. The answer is an error, so a new span is recorded.
+    /// Rejects a command that has no span yet. Begins the command's span and marks it as failed,
+    /// because the answer is an error.
     pub(crate) fn reject<'a>(
         &self,
         request: &RequestInfo,
@@ -217,7 +221,8 @@ impl SessionState {
         Reaction::Done(self.error(request, code, message))
     }
 
-    /// Parses a channel's name. The error is the answer to a malformed name.
+    /// Parses a channel's name. The `Err` is the answer to a command whose channel's name is
+    /// malformed or reserved.
     pub(crate) fn parse_channel(
         &self,
         request: &RequestInfo,
@@ -235,7 +240,7 @@ impl SessionState {
     }
 
     /// Asks the policy about a command that reads from a channel. Begins the command's span. The
-    /// error is the answer to a command that is not allowed.
+    /// `Err` is the answer to a command that the policy does not allow.
     fn authorized(
         &self,
         settings: &SessionSettings,

@@ -14,16 +14,16 @@ const SMALLEST_MESSAGE_BYTES: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SessionConfig {
-    /// A session receives `expiring` this long before its token's `exp`, once per token; at once if
-    /// the token has less time left. `0s`: never.
+    /// The time before a token's `exp` at which its session receives `expiring`, once per token. If
+    /// a token has less time left, the session receives `expiring` immediately. `0s`: never.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub expiring_notice: Duration,
     /// Claims by which sessions can be revoked, beside user, session and token: for example
     /// `["tenant", "device"]`. After a reload, revocations by a new claim find open sessions too.
     pub revocable_claims: Vec<String>,
-    /// The claim whose value others see as `info` of a session in the presence of channels: for
-    /// example `name`. Default: none, others see only the session's user and id.
+    /// The claim whose value other clients see as `info` of a session in the presence of channels:
+    /// for example `name`. Default: none, other clients see only the session's user and id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info_claim: Option<String>,
     /// The number of sessions one user may have at once, counted over the cluster; `over_limit`
@@ -47,8 +47,8 @@ pub struct SessionConfig {
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub write_timeout: Duration,
-    /// The time that each half of a close may take: writing the last frames, and then waiting for
-    /// the client's own close frame. At most 3s.
+    /// The time that each of the two steps of a close may take: writing the last frames, and then
+    /// waiting for the client's own close frame. At most 3s.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub close_timeout: Duration,
@@ -95,8 +95,8 @@ impl SessionConfig {
                 problems.report(key, "must be between 100ms and 5m");
             }
         }
-        // The upper bound is part of the revocation guarantee: a session that is already closing
-        // may be revoked, and must not outlive the guarantee's bound.
+        // The revocation guarantee depends on this upper bound: a session that is revoked while it
+        // is already closing must end within the time that the guarantee promises.
         if !(Duration::from_millis(100)..=Duration::from_secs(3)).contains(&self.close_timeout) {
             problems.report("close_timeout", "must be between 100ms and 3s");
         }
@@ -120,8 +120,8 @@ pub struct LimitsConfig {
     /// The number of bytes that may wait for one connection. A connection with more bytes waiting
     /// is closed with 4508.
     pub outbound_bytes: usize,
-    /// The number of bytes that may wait for all connections together. Above it, connections with
-    /// more than 64 KiB waiting are closed with 4508. 0: no limit.
+    /// The number of bytes that may wait for all connections together. If more bytes wait,
+    /// connections with more than 64 KiB waiting are closed with 4508. 0: no limit.
     pub node_outbound_bytes: usize,
     /// The number of bytes of publications that the node remembers for clients that reconnect, over
     /// all channels with a stream. The channels that have been unused for the longest time are
@@ -138,8 +138,8 @@ pub struct LimitsConfig {
     /// The number of ping, pong and close frames a client may send each second, with a burst of
     /// twice that number; more frames close the connection with 1008.
     pub control_frames_per_second: u32,
-    /// The number of errors of form a session of `curfew.v1` may make; a further error closes the
-    /// session with 4400.
+    /// The number of malformed messages a session of `curfew.v1` may send; a further malformed
+    /// message closes the session with 4400.
     pub bad_frames: u32,
     /// The number of connections the node accepts; further upgrades are answered 503. 0: no limit.
     pub connections: usize,
@@ -152,18 +152,18 @@ pub struct LimitsConfig {
     pub unauthenticated_per_address: usize,
     /// The number of anonymous sessions (`auth.anonymous`) from one client address that a node
     /// admits; a further session is refused with 4409. Behind a load balancer all clients share one
-    /// address, unless `server.trusted_proxies` lists the balancer. An IPv6 address counts with all
-    /// of its /64. 0: no limit.
+    /// address, unless `server.trusted_proxies` lists the balancer. All IPv6 addresses of one /64
+    /// count as one address. 0: no limit.
     pub anonymous_per_address: u32,
     /// The number of upgrades accepted each second, with a burst of the same number. Further
     /// upgrades are answered 503 with `Retry-After`, before any cryptography. 0: no limit.
     pub handshakes_per_second: u32,
-    /// The number of reports of identity providers and of token revocations that may fail
-    /// verification, per client address and second, with a burst of the same number. Above it,
-    /// every further report from this address is answered 429 with `Retry-After`, before any
-    /// cryptography. Requests that verify are not counted, and no other limit applies to them.
-    /// Behind a load balancer all clients share one address, unless `server.trusted_proxies` lists
-    /// the balancer. 0: no limit.
+    /// The number of reports that may fail verification, per client address and second, with a
+    /// burst of the same number. A report comes from an identity provider, or from a client that
+    /// revokes its token. Above this number, every further report from this address is answered 429
+    /// with `Retry-After`, before any cryptography. Reports that pass verification are not counted,
+    /// and no other limit applies to them. Behind a load balancer all clients share one address,
+    /// unless `server.trusted_proxies` lists the balancer. 0: no limit.
     pub unverified_reports_per_second: u32,
     /// The number of headers of a request to either listener; a request with more is answered 431.
     pub headers: usize,

@@ -12,30 +12,31 @@ use curfew_policy::Policy;
 
 use crate::{LimitsConfig, SessionConfig, SessionMetrics};
 
-/// A snapshot of all settings that a reload replaces. A new snapshot is complete before one store
-/// swaps it in. Each command and each request loads the snapshot once.
+/// A snapshot of all settings that a reload replaces. A reload completes a new snapshot and then
+/// replaces the old snapshot by one atomic store. Each command and each request loads the snapshot
+/// once.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
     /// `[session]`.
     pub session: SessionConfig,
     /// `[limits]`.
     pub limits: LimitsConfig,
-    /// The largest message before authentication, in bytes, which follows from
-    /// `auth.max_token_bytes`.
+    /// The largest message before authentication, in bytes: `auth.max_token_bytes` and some room
+    /// for the fields beside the token.
     pub auth_frame_bytes: usize,
     /// `auth.timeout`: the time a connection may stay without a token.
     pub auth_timeout: Duration,
     /// `auth.anonymous_lifetime` with `auth.anonymous`: the lifetime of a session without a token;
     /// `None` if every session needs a token.
     pub anonymous: Option<Duration>,
-    /// `auth.login_claim`: the claim that names a token's login.
+    /// `auth.login_claim`: the claim whose value identifies the login that a token belongs to.
     pub login_claim: String,
     /// `[policy]`, which authorizes commands.
     pub policy: Arc<Policy>,
     /// `[[channels]]`: the options of each channel.
     pub channels: ChannelEntries,
-    /// True if publications name the publishing session, because a protocol of the node shows it to
-    /// subscribers.
+    /// True if publications name the publishing session, because a protocol of the node shows that
+    /// session to subscribers.
     pub shows_sender: bool,
     /// `centrifuge.personal_channels`.
     pub personal_channels: bool,
@@ -43,8 +44,8 @@ pub struct SessionSettings {
     /// subscribe.
     pub subscription_tokens: bool,
     /// The settings of the crate that opens sessions. They are in this snapshot because a request
-    /// reads them together with the settings of sessions. Sessions do not read the listeners'
-    /// settings and do not know their type.
+    /// reads them together with the settings of sessions. Sessions do not read these settings of
+    /// the listeners, and do not know their type.
     pub listeners: Arc<dyn Any + Send + Sync>,
 }
 
@@ -62,13 +63,13 @@ impl SessionSettings {
 /// The shared state of a node's sessions.
 #[derive(Debug)]
 pub struct Context {
-    /// The node: admission, subscriptions, publishing.
+    /// The node, which admits sessions, subscribes them to channels and publishes.
     pub node: Arc<Node>,
-    /// Verification of tokens.
+    /// The authenticator, which verifies tokens.
     pub authenticator: Arc<Authenticator>,
     /// The metrics of sessions.
     pub metrics: Arc<SessionMetrics>,
-    /// The settings in force: the one store that a reload swaps.
+    /// The settings in force. A reload replaces the whole snapshot.
     pub settings: ArcSwap<SessionSettings>,
 }
 
@@ -82,9 +83,9 @@ impl Context {
         self.judge(self.authenticator.verify(token).await)
     }
 
-    /// Adjusts the result of a verification for the client. Every verification passes through here:
-    /// while this node's clock is not known to be right, a refusal decided by the clock is not
-    /// blamed on the token.
+    /// Adjusts the result of a verification: while this node's clock is not known to be right, a
+    /// refusal that the clock decided is not blamed on the token. The results of all verifications
+    /// pass through this method.
     ///
     /// # Errors
     ///
@@ -98,9 +99,9 @@ impl Context {
     }
 
     /// Seconds until the client should renew a token; at least 1. Renewal is due
-    /// `session.expiring_notice` before the token's end. If at most twice the notice is left,
-    /// renewal is due after half of the time left, which limits the requests of a client whose
-    /// application keeps returning the same token. `None` if the token names no end.
+    /// `session.expiring_notice` before the token's end. If the token has at most twice that time
+    /// left, renewal is due after half of the time left. This limits the requests of a client whose
+    /// application keeps returning the same token. `None` if the token has no expiry.
     pub(crate) fn renew_in(&self, principal: &Principal) -> Option<u64> {
         if !ConnectionClaims::of(principal.claims()).expires {
             return None;

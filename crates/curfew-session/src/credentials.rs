@@ -1,4 +1,4 @@
-//! The credentials that a connection brings before its first message.
+//! The credentials of an upgrade request, which the first message of the connection may complete.
 
 use curfew_auth::AuthError;
 use curfew_model::AuthFailure;
@@ -6,20 +6,20 @@ use curfew_model::AuthFailure;
 /// The credentials of a connection that authenticates by its first message.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    /// The token in the request, or the fault of the request's credential. The first message need
-    /// not repeat the token.
+    /// The token of the upgrade request, or the fault of the request's credential; `None` if the
+    /// request has no credential. The first message need not repeat the token.
     pub of_request: Option<Result<String, AuthError>>,
     /// True if the first message may carry a token: `message` is among `auth.token_sources`.
     pub takes_message: bool,
 }
 
 impl Credentials {
-    /// Chooses between the token of the request and `token` of the first message. `None` if there
-    /// is neither.
+    /// Chooses between the token of the upgrade request and `token`, the token of the first
+    /// message. `None` if neither has a token.
     ///
     /// # Errors
     ///
-    /// The fault of the request's credential, or two different tokens.
+    /// The request's credential is at fault, or the two tokens differ.
     pub(crate) fn choose(self, token: Option<&str>) -> Result<Option<String>, AuthError> {
         let token = token.filter(|_| self.takes_message);
         match (self.of_request.transpose()?, token) {

@@ -17,10 +17,10 @@ use crate::open::SessionState;
 use crate::rate::CommandRate;
 use crate::run::End;
 
-/// A client is closed after it has exceeded its rate for this long without a pause.
+/// A session is closed after it has exceeded its rate for this long without a pause.
 const SUSTAINED: Duration = Duration::from_secs(10);
 
-/// The name under which requests that are not commands are counted.
+/// The name under which malformed requests are counted.
 const OTHER: &str = "other";
 
 /// The trace context that a command carries.
@@ -40,7 +40,7 @@ impl SessionState {
         self.wire().decode(message)
     }
 
-    /// Acts on a request.
+    /// Acts on a decoded request, or on the error of its decoding.
     pub(crate) fn act_on(&mut self, decoded: Result<ClientRequest<'_>, DecodeError>) -> Reaction {
         let began = self.is_timed(&decoded).then(Instant::now);
         if self.leaving.is_some() {
@@ -53,8 +53,8 @@ impl SessionState {
         if self.is_expired() {
             return Disconnect::EXPIRED.into();
         }
-        // The lease is read before the session's standing. A command allowed here then takes effect
-        // within this lease or never.
+        // The lease is read before the session's standing. Therefore a command allowed here takes
+        // effect within this lease, or not at all.
         let lease = self.context.node.hub().lease().held_until();
         // An earlier message of the same read may have ended the session.
         let standing = self.standing();
@@ -72,8 +72,8 @@ impl SessionState {
                     id,
                     began,
                 };
-                // The command succeeds even over the rate, but counts against the rate like any
-                // other command.
+                // A session over its rate may still unsubscribe, until the excess has lasted for
+                // `SUSTAINED`. The command counts against the rate like any other command.
                 let settings = self.context.settings.load();
                 match self.over_rate(&settings) {
                     Some(excess) if excess >= SUSTAINED => Disconnect::RATE_LIMITED.into(),
@@ -209,7 +209,8 @@ impl SessionState {
         }
     }
 
-    /// Checks the session's rate. The error is the reaction to a command over the rate.
+    /// Counts a command against the session's rate. The `Err` is the reaction to a command over the
+    /// rate.
     fn check_rate(
         &mut self,
         settings: &SessionSettings,
@@ -229,7 +230,7 @@ impl SessionState {
     }
 
     /// Counts a command against the session's rate. If the session is over the rate, returns the
-    /// time for which it has been.
+    /// duration of the excess.
     fn over_rate(&mut self, settings: &SessionSettings) -> Option<Duration> {
         let rate = settings.limits.messages_per_second;
         if rate == 0 {

@@ -12,20 +12,21 @@ use crate::Context;
 use crate::commands::RequestInfo;
 use crate::open::SessionState;
 
-/// One publication of a session in `TIMED_ONE_IN` is timed. Timing would cost a fifth of the work
-/// of a publication without subscribers.
+/// One in `TIMED_ONE_IN` publications of a session is timed. Timing each publication would add a
+/// fifth to the work of a publication without subscribers.
 const TIMED_ONE_IN: u8 = 16;
 
-/// Close codes sent by clients and libraries: normal, going away, no code, connection lost (RFC
-/// 6455 §7.4.1).
+/// The close codes counted if the server did not end the connection: normal, going away, no code,
+/// connection lost (RFC 6455 §7.4.1).
 const CLIENT_CLOSE_CODES: [u16; 4] = [1000, 1001, 1005, 1006];
 
-/// Buckets from a second to a day.
+/// Histogram buckets from one second to one day.
 const CONNECTION_SECONDS: &[f64] = &[
     1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0,
 ];
 
-/// Buckets for a round trip to a client, up to the other side of the world over a bad network.
+/// Histogram buckets for the round trip to a client, which may be on the other side of the world
+/// and behind a bad network.
 const PING_SECONDS: &[f64] = &[
     0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
@@ -69,7 +70,8 @@ curfew_telemetry::labels! {
         Api = "api",
     }
 
-    /// The reason for which the server ended a subscription. Gaps are counted separately.
+    /// The reason for which the server ended or refused a subscription. Gaps are counted
+    /// separately.
     LostSubscription = "reason" {
         /// The policy does not allow the subscription any more.
         Forbidden = "forbidden",

@@ -30,7 +30,7 @@ use crate::rate::CommandRate;
 use crate::timers::Deadlines;
 use crate::write::Output;
 
-/// The message for an anonymous session over the limit of its address.
+/// The message for an anonymous session over `limits.anonymous_per_address`.
 const ANONYMOUS_LIMIT: &str =
     "the client's address has as many sessions without a token as are allowed";
 
@@ -38,7 +38,7 @@ const ANONYMOUS_LIMIT: &str =
 /// earlier attempt would fail again, because the user's other sessions have just been probed.
 const LIMIT_RETRY_MS: std::ops::RangeInclusive<u64> = 2000..=5000;
 
-/// Refusal of a token, in the form that the client receives.
+/// The refusal of a session, with the reason that the client receives.
 #[derive(Debug)]
 pub struct Refusal {
     /// The fault of the token, which the client receives in `auth_failed` before the disconnect;
@@ -46,12 +46,12 @@ pub struct Refusal {
     pub failure: Option<(AuthFailure, Cow<'static, str>)>,
     /// The disconnect that closes the connection.
     pub ending: Ending,
-    /// The refused session, if the log may name it.
+    /// The refused session, for the log; `None` unless a limit of sessions is the reason.
     pub whose: Option<Box<SessionIdentity>>,
 }
 
 impl Refusal {
-    /// A refusal because of the token.
+    /// The refusal of a token because of `failure`.
     pub fn token(failure: AuthFailure, message: impl Into<Cow<'static, str>>) -> Self {
         let disconnect = match failure {
             AuthFailure::Revoked => Disconnect::REVOKED,
@@ -81,7 +81,8 @@ impl Refusal {
     }
 }
 
-/// The refusal of a token that a revocation covers. The revocation ends sessions with `disconnect`.
+/// The fault and the message for a token that a revocation covers. The revocation ends sessions
+/// with `disconnect`.
 pub fn revoked(disconnect: Disconnect) -> (AuthFailure, &'static str) {
     if disconnect == Disconnect::REAUTH_REQUIRED {
         (AuthFailure::ReauthRequired, disconnect.message)
@@ -142,12 +143,12 @@ impl From<Ending> for Refusal {
     }
 }
 
-/// State of the token of an upgraded connection.
+/// The state of an upgraded connection's authentication.
 #[derive(Debug)]
 pub enum Opening {
     /// The token was verified and the session admitted.
     Admitted(Attachment),
-    /// The first message authenticates.
+    /// The first message is to authenticate the connection.
     Awaiting(Credentials),
     /// The token was refused. The client is notified on the connection.
     Refused(Refusal),
@@ -188,16 +189,19 @@ pub(crate) struct SessionState {
     pub(crate) wire: WireId,
     pub(crate) live: Option<Live>,
     pub(crate) refusal: Option<Box<Refusal>>,
-    /// The credentials of the request. The first message takes them and may add a token.
+    /// The credentials of the upgrade request, until the first message uses them. That message may
+    /// add a token.
     pub(crate) credentials: Option<Box<Credentials>>,
     /// The ending of a connection whose client was told why no session opens. The server applies
     /// the ending if the client has not closed the connection by `deadlines.auth_by`.
     pub(crate) leaving: Option<Box<Ending>>,
-    /// Subscriptions that the client may still make without being counted against its rate.
+    /// Number of `subscribe` commands that the client may still send without being counted against
+    /// its rate.
     pub(crate) batch_left: usize,
-    /// The refused session, set once the client has been notified.
+    /// The refused session, for the log line of the close.
     pub(crate) refused: Option<Box<SessionIdentity>>,
-    /// The socket's handle for flushers, taken when the session opens.
+    /// The handle by which other tasks write to the socket; passed to the outbox when the session
+    /// opens.
     pub(crate) direct_writer: Option<DirectWriter>,
     /// Frames for the socket before the session opens and after it has left the hub.
     pub(crate) lanes: Lanes,
@@ -209,8 +213,8 @@ pub(crate) struct SessionState {
     pub(crate) opened_at: Instant,
     /// The upgrade's span if it was recorded; later spans link to it.
     pub(crate) trace: Option<Box<TraceContext>>,
-    /// True once the reason why the connection opened no session was recorded, or suppressed by the
-    /// budget.
+    /// True once a span with the reason why the connection opened no session was begun, even if a
+    /// limit kept the span from being recorded.
     pub(crate) auth_traced: bool,
     pub(crate) bad_frames: u32,
     /// `Some` only while `limits.messages_per_second` is set.
@@ -251,8 +255,8 @@ impl Live {
 /// A subscription of the session.
 #[derive(Debug, Default)]
 pub(crate) struct Subscription {
-    /// The policy's decision on publishing, dropped at a refresh and at a policy change; `None`
-    /// before the first publication.
+    /// The policy's cached decision on publishing; `None` before the first publication, and again
+    /// after a refresh or a change of the policy.
     pub(crate) publish: Option<bool>,
     /// True if the server subscribed the session as it opened.
     pub(crate) by_server: bool,
@@ -331,7 +335,7 @@ impl Session {
                 session.state.deadlines.auth_by = now.checked_add(auth_timeout);
             }
             Opening::Refused(refusal) => {
-                // The upgrade's own span has the reason.
+                // The upgrade's own span has recorded the reason.
                 session.state.auth_traced = true;
                 session.state.refusal = Some(Box::new(refusal));
             }
@@ -350,7 +354,7 @@ impl Session {
         self.state.key = Some(Box::new(key));
     }
 
-    /// Sets the recorded span of the upgrade.
+    /// Sets the trace context of the upgrade's span; `None` if the span is not recorded.
     pub fn set_trace(&mut self, trace: Option<Box<TraceContext>>) {
         self.state.trace = trace;
     }
@@ -376,7 +380,7 @@ impl SessionState {
             attachment.member().outbox().attach(direct_writer);
         }
         if !attachment.open(take(&mut self.lanes)) {
-            // The session ended after its admission; the writer finds the reason in the outbox.
+            // The session ended after its admission. The next write finds the reason in the outbox.
             debug!(%session, "session ended before it opened");
         }
         let member = Arc::clone(attachment.member());
@@ -453,8 +457,8 @@ impl SessionState {
         self.context.node.hub().send(member, frame);
     }
 
-    /// Queues a frame that contains nothing that access protects. While the node holds its lease,
-    /// the frame does not overtake other frames.
+    /// Queues a frame without channel data, which is sent even if the session loses access. While
+    /// the node holds its lease, the frame does not overtake other frames.
     pub(crate) fn send_notice(&mut self, frame: Bytes) {
         match &self.live {
             Some(live) if self.holds_lease() => {
@@ -465,7 +469,8 @@ impl SessionState {
         }
     }
 
-    /// Queues a frame that contains nothing that access protects, ahead of waiting frames.
+    /// Queues a frame without channel data ahead of waiting frames. The frame is sent even if the
+    /// session loses access.
     pub(crate) fn notify(&mut self, frame: Bytes) {
         match &self.live {
             Some(live) => live.attachment.member().outbox().push_notice(frame),
@@ -473,8 +478,8 @@ impl SessionState {
         }
     }
 
-    /// Returns true while the node holds its delivery lease, without which it neither acts on
-    /// commands nor delivers messages.
+    /// Returns true while the node holds its delivery lease. Without the lease, the node neither
+    /// acts on commands nor delivers messages.
     pub(crate) fn holds_lease(&self) -> bool {
         self.context.node.hub().lease().is_held()
     }

@@ -1,11 +1,11 @@
 //! Commands in flight, and the requests that wait for them.
 //!
 //! Commands take effect in order, so a command in flight blocks the commands after it. For
-//! publications this would be too strict: a client that sends many publications could publish only
-//! one per round trip, although the broker preserves the order in which it is asked. Publications
-//! that were read together are therefore in flight together, and are answered in order. Every other
-//! request after these publications, a close included, waits until the last publication is
-//! answered. Nothing is read from the socket meanwhile.
+//! publications, this would be too strict: a client that sends many publications could publish only
+//! one per round trip to the broker. The broker preserves the order of the publications that it
+//! receives. Publications that were read together are therefore in flight together, and are
+//! answered in order. Every other request after these publications, a close included, waits until
+//! the last publication is answered. Nothing is read from the socket meanwhile.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -21,13 +21,14 @@ use crate::commands::{AnswerFrame, Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 use crate::run::End;
 
-/// Number of publications that a session may have in flight.
+/// Maximum number of publications queued behind the command that is answered next.
 const MAX_UNDER_WAY: usize = 64;
 
-/// A command that waits for the backend. The operation resolves to its outcome.
+/// A command that waits for the backend.
 pub(crate) struct InFlight {
     pub(crate) operation: BoxFuture<'static, Finished>,
-    /// True if further publications may follow before this command is answered.
+    /// True for a publication: further publications may be sent to the broker before this one is
+    /// answered.
     pub(crate) is_publication: bool,
 }
 
@@ -38,10 +39,11 @@ pub(crate) struct Finished {
     pub(crate) span: CommandSpan,
 }
 
-/// The commands of a session in flight, in the order of their reading.
+/// The commands of a session that are in flight, in the order in which they were read.
 #[derive(Default)]
 pub(crate) struct Pipeline {
-    /// The command to be answered next. Stored apart from later commands, which are rarely present.
+    /// The command to be answered next. It is stored apart from later commands, because later
+    /// commands are rarely present.
     front: Option<InFlight>,
     behind: Option<Box<Behind>>,
 }
@@ -49,7 +51,7 @@ pub(crate) struct Pipeline {
 #[derive(Default)]
 struct Behind {
     slots: VecDeque<Slot>,
-    /// The request to act on once every slot is answered.
+    /// The request or end to act on once every slot is answered.
     then: Option<Then>,
 }
 
@@ -84,15 +86,15 @@ impl Pipeline {
         self.front.is_none()
     }
 
-    /// Returns true if requests have been queued behind a command in flight. The last request may
-    /// still have to be acted on.
+    /// Returns true if requests were queued behind a command in flight. The last of these requests
+    /// may still have to be acted on.
     pub(crate) fn has_more(&self) -> bool {
         self.behind.is_some()
     }
 
-    /// Returns true if another message can be decoded while a command is in flight: only
-    /// publications are in flight, there is room, and this task has not used up its budget of the
-    /// runtime.
+    /// Returns true if another message can be decoded while publications are in flight. No other
+    /// command may be in flight, the queue must have room, and this task must not have used up the
+    /// budget that the tokio runtime gives it.
     pub(crate) fn takes_more(&self) -> bool {
         let has_room =
             |behind: &Behind| behind.then.is_none() && behind.slots.len() < MAX_UNDER_WAY;
@@ -149,8 +151,9 @@ impl Pipeline {
 }
 
 impl SessionState {
-    /// Acts on the requests of a message one by one. `Ready(Some)` ends the session. Pending while
-    /// a command is in flight; the rest of the message is stored until the command ends.
+    /// Acts on the requests of a message one by one. `Ready(Some)` ends the session. `Pending`
+    /// while a command is in flight. The requests that cannot be acted on meanwhile are stored
+    /// until that command is answered.
     pub(crate) fn on_message(
         &mut self,
         message: Message<'_>,
@@ -196,8 +199,8 @@ impl SessionState {
         Poll::Pending
     }
 
-    /// Drives the commands in flight. `Ready(Some)` ends the session. Yields regularly, even if no
-    /// command ever waits.
+    /// Polls the commands in flight and completes them in order. `Ready(Some)` ends the session.
+    /// Yields regularly, even if no command ever waits.
     pub(crate) fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         while let Some(front) = &mut self.pipeline.front {
             let finished = ready!(pin!(cooperative(front.operation.as_mut())).poll(cx));

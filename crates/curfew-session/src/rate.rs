@@ -1,4 +1,4 @@
-//! A session's command rate, and the duration of an excess over it.
+//! A session's command rate, and the duration of an excess over this rate.
 
 use std::time::Duration;
 

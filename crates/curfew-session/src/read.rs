@@ -14,8 +14,8 @@ use crate::run::{End, Step};
 use crate::write::Output;
 use crate::{Session, SessionSettings};
 
-/// Number of bytes read before other tasks run. Until then, the publications that the session has
-/// sent wait in the listeners' queues.
+/// Number of bytes that the session reads before other tasks run. Until those tasks run, the
+/// session's publications wait in the subscribers' queues.
 const BYTES_IN_A_TURN: usize = 128 * 1024;
 
 /// Number of queued notices at which the session stops reading. While the node holds no lease,
@@ -23,8 +23,9 @@ const BYTES_IN_A_TURN: usize = 128 * 1024;
 const MAX_NOTICES: usize = 64;
 
 impl Session {
-    /// Continues the commands in flight, or reads and acts. Reads nothing while a command is in
-    /// flight: commands take effect in order, and the unread socket slows down a fast client.
+    /// Continues the commands in flight. If there are none, reads from the socket and acts on the
+    /// frames. Nothing is read while a command is in flight, because commands take effect in order,
+    /// and because the unread socket slows down a fast client.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Step> {
         if let Some(end) = ready!(self.state.poll_pipeline(cx)) {
             return Poll::Ready(Step::End(end));
@@ -64,9 +65,10 @@ impl Session {
         })
     }
 
-    /// Returns true if nothing is read now. The reasons are: the session is suspended while a
-    /// revocation that may name it is read; the node catches up after a stop; or the client does
-    /// not read the notices about its commands.
+    /// Returns true if nothing is read now. One reason is that the session is suspended, while a
+    /// revocation is read that may name the session. Another reason is that the node catches up
+    /// after a brief pause of its process. The last reason is that the client does not read the
+    /// notices about its commands.
     fn is_held_back(&mut self) -> bool {
         let Some(live) = &self.state.live else {
             return false;
@@ -123,7 +125,7 @@ impl Session {
 }
 
 impl SessionState {
-    /// The disconnect for a protocol error. It names the limit that applied.
+    /// The disconnect for a protocol error. Its message names the limit that applied.
     fn broken(&self, error: ProtocolError) -> Disconnect {
         match error {
             ProtocolError::MessageTooLarge if self.live.is_none() => Disconnect::MESSAGE_TOO_LARGE

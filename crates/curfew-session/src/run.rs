@@ -15,7 +15,7 @@ use tracing::error;
 
 use crate::{Session, close};
 
-/// Reason why a connection's live phase ended.
+/// Reason why a connection ends.
 #[derive(Debug)]
 pub(crate) enum End {
     /// The server ends the connection.
@@ -37,7 +37,7 @@ impl From<Disconnect> for End {
 pub(crate) enum Step {
     /// The step did something, and more may follow.
     Again,
-    /// The live phase ended.
+    /// The connection is to be closed.
     End(End),
 }
 
@@ -56,7 +56,8 @@ pub async fn run(mut session: Box<Session>) {
 }
 
 impl Session {
-    /// Contains a panic: the session closes with 1011, and other sessions are unaffected.
+    /// Polls the session and catches a panic: the session closes with 1011, and other sessions are
+    /// unaffected.
     fn poll_caught(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<End> {
         catch_unwind(AssertUnwindSafe(|| self.poll(cx, sleep))).unwrap_or_else(|_| {
             error!("a session panicked and was closed");

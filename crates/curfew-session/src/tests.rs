@@ -1,6 +1,6 @@
-//! Tests of sessions over a pipe, or over a socket if it matters, with the real protocol and the
-//! embedded backend behind a rig. Time is paused: while a test waits for a frame, time advances to
-//! the next timer.
+//! Tests of sessions with the real protocol. A connection is a pipe, or a socket if the test
+//! depends on a socket. The backend is the embedded one behind a `Rig`, which counts, holds and
+//! changes calls. Time is paused: while a test waits for a frame, time advances to the next timer.
 
 mod access;
 mod centrifuge;
@@ -49,7 +49,7 @@ use rig::{Rig, RigClock};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// Capacity of the pipe in each direction, unless a test sets another.
+/// Capacity of a pipe in each direction, in bytes, unless a test sets another capacity.
 const ROOM: usize = 64 * 1024;
 
 const SUBSCRIBE: &str = r#"{"type":"subscribe","id":1,"channel":"room"}"#;
@@ -174,7 +174,8 @@ impl Harness {
         self.context.node.hub()
     }
 
-    /// A token of alice. `more` replaces claims; `null` removes a claim.
+    /// A token of the user `alice`. `more` adds or replaces claims; the value `null` removes a
+    /// claim.
     fn token(&self, more: Value) -> String {
         let now = self.clock.unix();
         let mut claims = json!({"sub": "alice", "jti": "t1", "iat": now, "exp": now + TTL});
@@ -220,7 +221,7 @@ impl Harness {
         self.context.node.spawn(crate::run(Box::new(session)));
     }
 
-    /// A connection whose request carried no token.
+    /// A connection whose upgrade request carried no token.
     fn awaiting(&self) -> Peer {
         self.connect(Opening::Awaiting(by_message()), ROOM, &[])
     }
@@ -237,7 +238,7 @@ impl Harness {
         peer
     }
 
-    /// A session with a subscription to the channel.
+    /// A session with a subscription to the channel `room`.
     async fn subscribed(&self) -> Peer {
         let mut peer = self.open().await;
         peer.ok(SUBSCRIBE).await;
@@ -258,7 +259,7 @@ impl Harness {
         admitted.unwrap()
     }
 
-    /// Publishes from outside any session.
+    /// Delivers a publication that no session has sent.
     fn publish(&self, channel: &str, data: &str) {
         self.hub().broadcast(&publication(channel, data));
     }
@@ -281,7 +282,8 @@ impl Harness {
             .get(disconnect.code, Initiator::Server)
     }
 
-    /// Waits for the removal of records, then asserts that no trace of any session is left.
+    /// Waits until the connections are closed and the backend has no record of a session. Then
+    /// asserts that the hub, the metrics and the guards count no session either.
     async fn assert_nothing_left(&self) {
         let filter = SessionFilter {
             limit: 10,
@@ -303,7 +305,7 @@ impl Harness {
         };
         time::timeout(Duration::from_secs(10), gone)
             .await
-            .expect("not in time");
+            .expect("a connection or a session's record is left after ten seconds");
         assert_eq!((self.hub().count(), self.hub().channel_count()), (0, 0));
         assert_eq!(self.hub().queued_bytes(), 0);
         assert_eq!(
@@ -317,13 +319,13 @@ impl Harness {
     }
 }
 
-/// A session whose client no longer reads, with a hundred messages of its channel queued.
+/// A session whose client no longer reads, with a hundred messages of the channel `room` queued.
 async fn blocked(harness: &Harness) -> Peer {
     let peer = harness.open_with(json!({}), 256).await;
     fill(harness, peer).await
 }
 
-/// Subscribes the client to its channel, and queues a hundred messages there.
+/// Subscribes the client to the channel `room` and queues a hundred messages of this channel.
 async fn fill(harness: &Harness, mut peer: Peer) -> Peer {
     peer.ok(r#"{"type":"subscribe","id":1,"channel":"room"}"#)
         .await;
@@ -347,7 +349,7 @@ fn publication(channel: &str, data: &str) -> Publication {
     }
 }
 
-/// A policy that allows only these actions, on every channel.
+/// A policy that allows only `actions`, on every channel.
 fn allowing(actions: &[Action]) -> curfew_policy::PolicyConfig {
     let rule = Rule {
         name: "everywhere".to_owned(),
@@ -365,7 +367,7 @@ fn allowing(actions: &[Action]) -> curfew_policy::PolicyConfig {
     }
 }
 
-/// The credentials of a connection whose request carried no token.
+/// The credentials of a connection whose upgrade request carried no token.
 fn by_message() -> Credentials {
     Credentials {
         of_request: None,

@@ -21,29 +21,29 @@ use crate::run::{End, Step};
 /// forward.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// Time after a client's sign of life in which no new probe is sent. The answers to probes count as
+/// Time after an answered probe in which no new probe is sent. The answers to probes count as
 /// control frames, and a client that keeps reconnecting must not push the user's other sessions
-/// over that limit.
+/// over `limits.control_frames_per_second`.
 const SIGN_LASTS: Duration = Duration::from_secs(1);
 
 /// The session's deadlines; `None` means not set.
 #[derive(Debug, Default)]
 pub(crate) struct Deadlines {
-    /// The deadline for the token.
+    /// The deadline for the client to authenticate or, after a refusal, to close the connection.
     pub(crate) auth_by: Option<Instant>,
     /// The time of the next ping.
     ping_at: Option<Instant>,
     /// The time of the last ping, until a pong arrives.
     pinged_at: Option<Instant>,
-    /// Pings and probes that no pong has answered yet.
+    /// Number of pings and probes that no pong has answered yet.
     unanswered: u32,
     /// The deadline for a sign of life after a ping.
     pong_by: Option<Instant>,
     /// The deadline for a sign of life after a probe.
     probe_by: Option<Instant>,
-    /// The time of the last sign of life after a probe.
+    /// The time of the last sign of life that answered a probe.
     probed_at: Option<Instant>,
-    /// The time of the notice `expiring`.
+    /// The time to send the notice `expiring`.
     expiring_at: Option<Instant>,
     /// The end of the subscription whose token ends first.
     pub(crate) subscription_at: Option<Instant>,
@@ -51,7 +51,7 @@ pub(crate) struct Deadlines {
     ends_at: Option<Instant>,
     /// The deadline for the socket to accept a byte.
     pub(crate) write_by: Option<Instant>,
-    /// The deadline for the rest of a message.
+    /// The deadline for the rest of a message that has begun to arrive.
     pub(crate) message_by: Option<Instant>,
 }
 
@@ -78,12 +78,12 @@ impl Deadlines {
         self.pong_by = None;
     }
 
-    /// Notes a ping, for a protocol that counts pongs.
+    /// Counts a ping or probe as unanswered, for a protocol that counts pongs.
     fn pinged(&mut self) {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    /// Notes an answer to a ping. Returns false if no ping is unanswered.
+    /// Counts an answer to a ping. Returns false if no ping was unanswered.
     pub(crate) fn answered(&mut self) -> bool {
         let left = self.unanswered.checked_sub(1);
         self.unanswered = left.unwrap_or(0);
@@ -179,16 +179,16 @@ impl SessionState {
             if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // The pong may have arrived unread, because nothing is read while a command is in
-            // flight.
+            // The pong may have arrived without being read, because nothing is read while a command
+            // is in flight.
             self.expect_pong(now);
         }
         if is_due(&mut self.deadlines.probe_by, now) {
             if self.pipeline.is_idle() {
                 return Some(Disconnect::NO_PONG.into());
             }
-            // The answer may have arrived unread, because nothing is read while a command is in
-            // flight.
+            // The answer may have arrived without being read, because nothing is read while a
+            // command is in flight.
             self.answer_probe();
         }
         if is_due(&mut self.deadlines.expiring_at, now) {

@@ -1,4 +1,5 @@
-//! Writing: queued frames are sent in as few writes as possible, with a deadline.
+//! Writing: queued frames are sent in as few writes as possible. A session whose socket accepts no
+//! byte for too long ends.
 
 use std::task::{Context, Poll};
 
@@ -23,7 +24,7 @@ pub(crate) enum Output {
 }
 
 impl Session {
-    /// Takes the socket from the flushers for this poll.
+    /// Until the next `poll_outbox`, only this task writes to the socket.
     pub(crate) fn claim_socket(&mut self) {
         if let Some(live) = &self.state.live {
             live.attachment.member().outbox().claim();
@@ -35,7 +36,8 @@ impl Session {
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         loop {
             let progress = self.write(cx);
-            // The write deadline runs only while the peer accepts nothing that it is offered.
+            // The write deadline runs only while the socket accepts none of the bytes offered to
+            // it.
             if !matches!(progress, Progress::Blocked { wrote: false }) {
                 self.state.deadlines.write_by = None;
             }
@@ -78,7 +80,8 @@ impl Session {
     }
 
     fn start_write_deadline(&mut self) {
-        // The ping may still wait in front of the full socket, so only the write deadline applies.
+        // The ping may still wait in the queue, because the socket is full. So the write deadline
+        // applies instead of the deadline for the pong.
         self.state.deadlines.heard();
         if self.state.deadlines.write_by.is_none() {
             let timeout = self.state.context.settings.load().session.write_timeout;
@@ -92,8 +95,8 @@ impl Session {
             return Poll::Pending;
         };
         let outbox = live.attachment.member().outbox();
-        // If the socket is full, or the remaining frames may not be sent, only an interruption
-        // wakes the task.
+        // If the socket is full, or the remaining frames may not be sent, more queued frames do not
+        // wake the task.
         let polled = outbox.poll_wake(cx, self.output != Output::Idle);
         let goes_on = || match self.output {
             Output::Idle | Output::Blocked => false,

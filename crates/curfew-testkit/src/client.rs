@@ -1,4 +1,4 @@
-//! An open WebSocket, as a client that may misbehave.
+//! An open WebSocket, from the side of a client that may misbehave.
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,14 +12,14 @@ use tokio::time::timeout;
 use crate::http::Response;
 use crate::{Frame, OutFrame, PATIENCE, Stream, json, opcode};
 
-/// An incoming frame, or its absence.
+/// A received frame, or the reason why no frame was received.
 #[derive(Debug)]
 pub enum Incoming {
     /// A frame.
     Frame(Frame),
-    /// The end of the stream.
+    /// The stream has ended.
     End,
-    /// The connection was cut.
+    /// The connection broke with this error.
     Cut(io::Error),
     /// No frame arrived during the wait.
     Silence,
@@ -33,7 +33,7 @@ pub struct WsClient {
     buffer: BytesMut,
     response: Response,
     answers_pings: bool,
-    /// Frames that [`WsClient::attend`] has read and stored for the next reader.
+    /// Frames that [`WsClient::attend`] has read, for the next calls of [`WsClient::incoming`].
     attended: VecDeque<Frame>,
 }
 
@@ -48,7 +48,7 @@ impl WsClient {
         }
     }
 
-    /// The 101 response that opened the WebSocket.
+    /// The response with status 101 that opened the WebSocket.
     pub fn response(&self) -> &Response {
         &self.response
     }
@@ -63,7 +63,7 @@ impl WsClient {
         self.answers_pings = false;
     }
 
-    // Sending.
+    // Methods that send.
 
     /// Sends a text frame.
     pub async fn send_text(&mut self, text: &str) {
@@ -106,15 +106,15 @@ impl WsClient {
         drop(self.stream.shutdown().await);
     }
 
-    /// The underlying socket, and the bytes that were read from it but not consumed. It is for a
-    /// test that reads in its own way. The client must not use TLS. The socket is non-blocking.
+    /// The underlying socket, and the bytes that were read from it but not consumed. A test uses
+    /// them to read the bytes itself. The client must not use TLS. The socket is non-blocking.
     ///
     /// # Errors
     ///
     /// The runtime cannot release the socket.
     pub fn into_tcp(self) -> io::Result<(std::net::TcpStream, BytesMut)> {
         let Stream::Tcp(tcp) = self.stream else {
-            panic!("only a client without TLS gives its socket away");
+            panic!("only a client without TLS can give its socket away");
         };
         Ok((tcp.into_std()?, self.buffer))
     }
@@ -124,13 +124,13 @@ impl WsClient {
         self.stream
             .tcp()
             .set_zero_linger()
-            .expect("the socket takes the option");
+            .expect("the linger option of the socket cannot be set");
     }
 
-    // Receiving.
+    // Methods that receive.
 
     /// Answers pings until this future is dropped, as an idle client does. Other frames are stored
-    /// for the next reader.
+    /// for the next calls of [`WsClient::incoming`].
     pub async fn attend(&mut self) {
         loop {
             match self.read_frame(PATIENCE).await {
@@ -184,7 +184,7 @@ impl WsClient {
     pub async fn next_frame(&mut self) -> Frame {
         match self.incoming(PATIENCE).await {
             Incoming::Frame(frame) => frame,
-            other => panic!("a frame was expected, but: {other:?}"),
+            other => panic!("a frame was expected, but the client received {other:?}"),
         }
     }
 
@@ -206,8 +206,11 @@ impl WsClient {
                 assert!(frame.fin && frame.rsv == 0, "{frame:?}");
                 frame.text().to_owned()
             }
-            opcode::CLOSE => panic!("a text message was expected, but: {:?}", frame.close()),
-            _ => panic!("a text message was expected, but: {frame:?}"),
+            opcode::CLOSE => panic!(
+                "a text message was expected, but the server closed with {:?}",
+                frame.close()
+            ),
+            _ => panic!("a text message was expected, but the client received {frame:?}"),
         }
     }
 
@@ -223,12 +226,12 @@ impl WsClient {
         let value = self.next_json().await;
         assert!(
             json::contains(&expect, &value),
-            "expected {expect}\n     but {value}"
+            "expected {expect}\nreceived {value}"
         );
         value
     }
 
-    /// Pings the server; the next text message must be the pong.
+    /// Sends the command `ping`. The next text message must be the reply `pong`.
     pub async fn assert_open(&mut self) {
         self.send(serde_json::json!({"type":"ping"})).await;
         self.expect_json(serde_json::json!({"type":"pong"})).await;
@@ -265,13 +268,14 @@ impl WsClient {
             let frame = self.next_message().await;
             match frame.opcode {
                 opcode::TEXT => {
-                    let value: Value = serde_json::from_str(frame.text()).expect("JSON");
+                    let value: Value =
+                        serde_json::from_str(frame.text()).expect("the text message is not JSON");
                     if value["type"] == "closing" {
                         break value;
                     }
                 }
                 _ => panic!(
-                    "closed without the announcement of {code} {reason}: {:?}",
+                    "the close was not announced by `closing` with {code} {reason}: {:?}",
                     frame.close()
                 ),
             }
@@ -280,24 +284,27 @@ impl WsClient {
             "reconnect":"<bool>","*":0});
         assert!(
             json::matches(&expect, &closing),
-            "expected {expect}\n     but {closing}"
+            "expected {expect}\nreceived {closing}"
         );
         assert_eq!(self.closed().await, (code, reason.to_owned()));
         closing
     }
 
-    /// Expects the refusal of a token: `auth_failed` with this reason, then the close with this
-    /// code.
+    /// Expects the refusal of a token: `auth_failed` with this reason, then a close frame with this
+    /// code. Returns the message `auth_failed`.
     pub async fn expect_auth_failed(&mut self, reason: &str, code: u16) -> Value {
         let value = self.next_json().await;
         // The message has a trace id too if the trace is recorded.
         let expect = json!({"type":"auth_failed","reason":reason,"message":"<string>","*":0});
         assert!(
             json::matches(&expect, &value),
-            "expected {expect}\n     but {value}"
+            "expected {expect}\nreceived {value}"
         );
         let (closed, _) = self.closed().await;
-        assert_eq!(closed, code, "close code after {value}");
+        assert_eq!(
+            closed, code,
+            "the close frame after {value} has another code"
+        );
         value
     }
 
@@ -316,8 +323,8 @@ impl WsClient {
         timeout(patience, ending).await.unwrap_or(false)
     }
 
-    /// Sends `ping`, and returns the messages before its `pong`. All earlier frames have arrived by
-    /// then.
+    /// Sends the command `ping`, and returns the messages that arrive before `pong`. They include
+    /// all messages that the server had queued for this client when it read the command.
     pub async fn barrier(&mut self) -> Vec<Value> {
         self.send(json!({"type":"ping","id":"barrier"})).await;
         let mut before = Vec::new();
@@ -330,7 +337,7 @@ impl WsClient {
         }
     }
 
-    /// Answers a close frame and expects the end of the stream.
+    /// Answers the server's close frame and expects the end of the stream.
     async fn finish(&mut self, close: &Frame) {
         self.send_frame(OutFrame::new(
             opcode::CLOSE,
@@ -341,7 +348,7 @@ impl WsClient {
             // A reset is accepted, because the server may close the connection before it has read
             // all bytes of this client.
             Incoming::End | Incoming::Cut(_) => {}
-            other => panic!("after the close frame came {other:?}"),
+            other => panic!("{other:?} arrived after the close frame"),
         }
     }
 }

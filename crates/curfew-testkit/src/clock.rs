@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use curfew_model::{Clock, SystemClock};
 
-/// A [`Clock`] that stands still until a test moves it. Share it as an `Arc`.
+/// A [`Clock`] that stands still until a test moves it. Tests share the clock as an `Arc`.
 #[derive(Debug, Default)]
 pub struct ManualClock {
     millis: AtomicU64,
-    /// The time that has passed since the clock was created.
+    /// The time on the boot clock, in milliseconds since the clock was created.
     passed: AtomicU64,
 }
 
@@ -29,7 +29,7 @@ impl ManualClock {
 
     /// Lets time pass on the boot clock and on the wall clock.
     pub fn advance(&self, by: Duration) {
-        let by = u64::try_from(by.as_millis()).expect("tests advance by less than an aeon");
+        let by = u64::try_from(by.as_millis()).expect("the milliseconds do not fit into 64 bits");
         self.millis.fetch_add(by, Ordering::SeqCst);
         self.passed.fetch_add(by, Ordering::SeqCst);
     }
@@ -45,7 +45,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// The operating system's Unix time in seconds, which the gateway under test uses.
+/// The operating system's Unix time in seconds. The gateway under test uses the same clock.
 pub fn unix_now() -> u64 {
     SystemClock.unix()
 }

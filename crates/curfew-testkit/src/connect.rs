@@ -20,7 +20,8 @@ const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// The response to an upgrade request, if its status is not 101.
 pub type RefusedUpgrade = Response;
 
-/// A WebSocket to be opened. By default it sends a correct request for `/ws`.
+/// The upgrade request for a WebSocket to be opened. By default the request is correct and asks for
+/// `/ws`.
 #[derive(Clone)]
 pub struct Connect {
     address: SocketAddr,
@@ -96,7 +97,7 @@ impl Connect {
         self.header("Sec-WebSocket-Protocol", offered)
     }
 
-    /// Sends frames right behind the request, in the same segment.
+    /// Sends frames right behind the request, in the same write.
     pub fn behind(mut self, frames: &[OutFrame]) -> Self {
         for frame in frames {
             self.behind.extend(frame.to_bytes());
@@ -104,13 +105,14 @@ impl Connect {
         self
     }
 
-    /// Sends bytes right behind the request, in the same segment.
+    /// Sends bytes right behind the request, in the same write.
     pub fn behind_bytes(mut self, bytes: &[u8]) -> Self {
         self.behind.extend_from_slice(bytes);
         self
     }
 
-    /// Sets a small kernel buffer, so that the server soon notices a client that stops reading.
+    /// Sets the size of the kernel's receive buffer. If the buffer is small, the server soon
+    /// notices a client that stops reading.
     pub fn receive_buffer(mut self, bytes: u32) -> Self {
         self.receive_buffer = Some(bytes);
         self
@@ -118,7 +120,7 @@ impl Connect {
 
     /// Speaks TLS to a server named `name`.
     pub fn tls(mut self, config: Arc<ClientConfig>, name: &str) -> Self {
-        let name = ServerName::try_from(name.to_owned()).expect("a server's name");
+        let name = ServerName::try_from(name.to_owned()).expect("the name is not a server's name");
         self.tls = Some((config, name));
         self
     }
@@ -143,15 +145,16 @@ impl Connect {
         timeout(PATIENCE, connecting).await?
     }
 
-    /// Sends the request. An answer other than 101 is the `Err`.
+    /// Sends the request. An answer with a status other than 101 is the `Err`. Panics if there is
+    /// no answer.
     pub async fn attempt(self) -> Result<WsClient, RefusedUpgrade> {
         self.try_attempt()
             .await
-            .unwrap_or_else(|error| panic!("the handshake had no answer: {error}"))
+            .unwrap_or_else(|error| panic!("the upgrade request has no answer: {error}"))
     }
 
-    /// Like [`Connect::attempt`]. The outer `Err` reports a connection that is refused, cut or
-    /// silent.
+    /// Like [`Connect::attempt`], but does not panic: the outer `Err` reports a connection that is
+    /// refused, cut or silent.
     pub async fn try_attempt(self) -> io::Result<Result<WsClient, RefusedUpgrade>> {
         let mut stream = self.stream().await?;
         // The write may fail, because the server may refuse before it has read all bytes.
@@ -179,7 +182,11 @@ impl Connect {
     pub async fn open(self) -> WsClient {
         match self.attempt().await {
             Ok(client) => client,
-            Err(refused) => panic!("refused with {}: {}", refused.status, refused.text()),
+            Err(refused) => panic!(
+                "the upgrade was refused with {}: {}",
+                refused.status,
+                refused.text()
+            ),
         }
     }
 

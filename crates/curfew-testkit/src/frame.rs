@@ -4,17 +4,17 @@ use bytes::{Buf as _, Bytes, BytesMut};
 
 /// Opcodes, RFC 6455 §5.2.
 pub mod opcode {
-    /// Continues a fragmented message.
+    /// A frame that continues a fragmented message.
     pub const CONTINUATION: u8 = 0;
-    /// Text.
+    /// A text frame.
     pub const TEXT: u8 = 1;
-    /// Binary.
+    /// A binary frame.
     pub const BINARY: u8 = 2;
-    /// Close.
+    /// A close frame.
     pub const CLOSE: u8 = 8;
-    /// Ping.
+    /// A ping.
     pub const PING: u8 = 9;
-    /// Pong.
+    /// A pong.
     pub const PONG: u8 = 10;
 }
 
@@ -32,8 +32,8 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// Takes one whole frame from the front of `buffer`. Panics on a masked frame, because servers
-    /// never mask.
+    /// Takes one whole frame from the front of `buffer`; `None` if the frame is incomplete. Panics
+    /// on a masked frame, because servers never mask.
     pub(crate) fn take(buffer: &mut BytesMut) -> Option<Self> {
         let (&first, &second) = (buffer.first()?, buffer.get(1)?);
         assert!(second & 0x80 == 0, "the server sent a masked frame");
@@ -45,7 +45,8 @@ impl Frame {
             127 => (10, u64::from_be_bytes(buffer.get(2..10)?.try_into().ok()?)),
             short => (2, u64::from(short)),
         };
-        let length = usize::try_from(length).expect("the server sends no frame of that size");
+        let length = usize::try_from(length)
+            .expect("the server declared a frame that is too large for this machine");
         if buffer.len() < head + length {
             return None;
         }
@@ -58,9 +59,9 @@ impl Frame {
         })
     }
 
-    /// The content as text.
+    /// The payload as text.
     pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.payload).expect("the server sends UTF-8")
+        std::str::from_utf8(&self.payload).expect("the payload is not UTF-8")
     }
 
     /// Code and reason of a close frame. The code is 1005 if the frame has no code.
@@ -69,7 +70,8 @@ impl Frame {
             None => (1005, String::new()),
             Some((code, reason)) => (
                 u16::from_be_bytes(*code),
-                String::from_utf8(reason.to_vec()).expect("a close reason is UTF-8"),
+                String::from_utf8(reason.to_vec())
+                    .expect("the reason of the close frame is not UTF-8"),
             ),
         }
     }
@@ -165,11 +167,15 @@ impl OutFrame {
         let length = self.declared.unwrap_or(self.payload.len() as u64);
         match (self.form, length) {
             (LengthForm::Shortest, 0..=125) => {
-                out.push(masked | u8::try_from(length).expect("at most 125"));
+                out.push(masked | u8::try_from(length).expect("the length is at most 125"));
             }
             (LengthForm::Shortest, 126..=0xffff) | (LengthForm::TwoBytes, _) => {
                 out.push(masked | 126);
-                out.extend_from_slice(&u16::try_from(length).expect("two bytes").to_be_bytes());
+                out.extend_from_slice(
+                    &u16::try_from(length)
+                        .expect("the length does not fit into two bytes")
+                        .to_be_bytes(),
+                );
             }
             (LengthForm::Shortest | LengthForm::EightBytes, _) => {
                 out.push(masked | 127);

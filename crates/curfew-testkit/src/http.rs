@@ -12,12 +12,12 @@ use tokio::time::timeout;
 
 use crate::PATIENCE;
 
-/// An answer's head and body.
+/// The head and body of an answer.
 #[derive(Debug, Clone, Default)]
 pub struct Response {
     /// The status.
     pub status: u16,
-    /// The headers, names in lower case.
+    /// The headers, with names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body, with its chunks joined.
     pub body: Vec<u8>,
@@ -119,7 +119,7 @@ async fn read_response_within(
             }
             if stream.read_buf(buffer).await? == 0 {
                 return Err(io::Error::other(format!(
-                    "closed before a whole head came: {:?}",
+                    "the connection closed before the head of the answer was complete: {:?}",
                     String::from_utf8_lossy(buffer)
                 )));
             }
@@ -142,7 +142,7 @@ fn parse_head(head: &[u8]) -> Response {
         .split(' ')
         .nth(1)
         .and_then(|code| code.parse().ok())
-        .unwrap_or_else(|| panic!("not a status line: {status:?}"));
+        .unwrap_or_else(|| panic!("the answer does not begin with a status line: {status:?}"));
     let headers = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))

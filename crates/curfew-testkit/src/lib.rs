@@ -1,4 +1,4 @@
-//! Tools of the tests.
+//! Tools for the tests of the gateway.
 //!
 //! Owns: a raw WebSocket client, HTTP requests byte by byte, a mint for good and bad tokens, a
 //! clock that tests set, and the runner of transcripts.
@@ -6,8 +6,8 @@
 //! because shared code would hide the gateway's mistakes.
 //! Start at [`Connect`] and [`WsClient`]; [`mint`] makes the tokens, [`transcript`] replays files.
 //!
-//! Every function panics if an expectation is not met, and the message shows the received value. A
-//! panic fails the test.
+//! A function that expects something of the gateway panics if the expectation is not met, and the
+//! message shows the received value. The panic fails the test.
 
 mod client;
 mod clock;
@@ -27,6 +27,6 @@ pub use stream::{Stream, trusting};
 
 use std::time::Duration;
 
-/// Longest wait of a test for an expected event. It is long, because the machine may be busy and a
-/// test that passes never waits for so long.
+/// Longest wait of a test for an expected event. It is long, because the machine may be busy. A
+/// test that passes waits only until the event arrives.
 pub const PATIENCE: Duration = Duration::from_secs(10);

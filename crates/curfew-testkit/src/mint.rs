@@ -1,4 +1,4 @@
-//! Good and bad tokens.
+//! Makes valid and invalid tokens.
 //!
 //! A [`Key`] signs any text as header and claims, so that tests can try duplicate members, wrong
 //! types and texts that are not JSON. Every test process makes new asymmetric keys, so no private
@@ -38,7 +38,7 @@ impl Key {
     /// An HMAC key: `HS256`, `HS384` or `HS512`.
     pub fn hmac(algorithm: &'static str, secret: &[u8]) -> Self {
         Self {
-            algorithm: algorithm.parse().expect("an algorithm's name"),
+            algorithm: algorithm.parse().expect("the algorithm is unknown"),
             name: algorithm,
             kid: None,
             private: EncodingKey::from_secret(secret),
@@ -59,7 +59,7 @@ impl Key {
             "EdDSA" => &rcgen::PKCS_ED25519,
             _ => &rcgen::PKCS_RSA_SHA256,
         };
-        let pair = KeyPair::generate_for(kind).expect("a key pair can be made");
+        let pair = KeyPair::generate_for(kind).expect("no key pair can be generated");
         let pem = pair.serialize_pem();
         let private = match algorithm {
             "ES256" | "ES384" => EncodingKey::from_ec_pem(pem.as_bytes()),
@@ -67,10 +67,10 @@ impl Key {
             _ => EncodingKey::from_rsa_pem(pem.as_bytes()),
         };
         Self {
-            algorithm: algorithm.parse().expect("an algorithm's name"),
+            algorithm: algorithm.parse().expect("the algorithm is unknown"),
             name: algorithm,
             kid: None,
-            private: private.expect("the key just made can be read"),
+            private: private.expect("the generated key cannot be read"),
             public: Public::Raw {
                 pem: pair.public_key_pem(),
                 raw: pair.public_key_raw().to_vec(),
@@ -92,7 +92,7 @@ impl Key {
 
     /// The same key for another algorithm of its family, such as `PS256` for an RSA key.
     pub fn using(mut self, algorithm: &'static str) -> Self {
-        self.algorithm = algorithm.parse().expect("an algorithm's name");
+        self.algorithm = algorithm.parse().expect("the algorithm is unknown");
         self.name = algorithm;
         self
     }
@@ -165,7 +165,7 @@ impl Key {
         );
         let signature =
             jsonwebtoken::crypto::sign(signed.as_bytes(), &self.private, self.algorithm)
-                .expect("the key signs");
+                .expect("the key cannot sign");
         format!("{signed}.{signature}")
     }
 
@@ -179,8 +179,8 @@ impl Key {
         self.token(&claims(user))
     }
 
-    /// A token with `sub`, `iat`, an `exp` one hour from now, and the members of `more`, which may
-    /// replace the first three. A member that is `null` in `more` is left out.
+    /// A token with `sub`, `iat`, an `exp` one hour from now, and the members of `more`. A member
+    /// of `more` replaces a claim of the same name. A member that is `null` in `more` is left out.
     pub fn user_with(&self, user: &str, more: Value) -> String {
         self.token(&claims_with(user, more))
     }
@@ -203,7 +203,7 @@ pub fn claims(user: &str) -> Value {
 pub fn claims_with(user: &str, more: Value) -> Value {
     let mut claims = claims(user);
     let Value::Object(more) = more else {
-        panic!("claims are an object");
+        panic!("the additional claims are not an object");
     };
     for (name, value) in more {
         match value {
@@ -231,9 +231,14 @@ pub fn encode(bytes: impl AsRef<[u8]>) -> String {
 
 /// The header (0) or the claims (1) of a token, unverified.
 pub fn part(token: &str, at: usize) -> Value {
-    let part = token.split('.').nth(at).expect("a token has three parts");
-    let part = URL_SAFE_NO_PAD.decode(part).expect("a part is base64url");
-    serde_json::from_slice(&part).expect("a part is JSON")
+    let part = token
+        .split('.')
+        .nth(at)
+        .expect("the token has too few parts");
+    let part = URL_SAFE_NO_PAD
+        .decode(part)
+        .expect("the token's part is not base64url");
+    serde_json::from_slice(&part).expect("the token's part is not JSON")
 }
 
 /// Modulus and exponent of an `RSAPublicKey` (RFC 8017 §A.1.1), without leading zeros.

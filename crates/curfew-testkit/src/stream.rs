@@ -1,4 +1,4 @@
-//! The byte stream under a client: TCP, or TLS over it.
+//! The byte stream of a client: TCP, or TLS over TCP.
 
 use std::fmt;
 use std::io;
@@ -69,7 +69,7 @@ impl Stream {
         }
     }
 
-    /// The protocol that ALPN selected.
+    /// The protocol that ALPN selected; `None` without TLS or without a selection.
     pub fn alpn(&self) -> Option<Vec<u8>> {
         match self {
             Self::Tcp(_) => None,
@@ -84,13 +84,14 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// A TLS client that trusts the given certificates (DER) only and offers `alpn`.
+/// The configuration of a TLS client that trusts only `certificates`, which are in DER, and offers
+/// the protocols `alpn`.
 pub fn trusting(certificates: &[Vec<u8>], alpn: &[&[u8]]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
         roots
             .add(CertificateDer::from(certificate.clone()))
-            .expect("the test certificate is one");
+            .expect("the certificate to trust is not valid");
     }
     let mut config = ClientConfig::builder()
         .with_root_certificates(roots)

@@ -94,8 +94,8 @@ impl Script {
     }
 
     /// Replays the transcript against the gateway at `address`. `key` signs the tokens that the
-    /// gateway accepts. Panics at the first line that differs from the gateway's behaviour, and
-    /// names this line.
+    /// gateway accepts. Panics at the first line that differs from the gateway's behaviour. The
+    /// message of the panic names the line.
     pub async fn run(&self, address: SocketAddr, key: &Key) {
         let mut stage = Stage {
             address,
@@ -210,7 +210,7 @@ impl Stage {
             Step::Receive { client, expect } => {
                 let value = self.hear(client).await?;
                 if !json::matches(expect, &value) {
-                    return Err(format!("expected {expect}\n but {value}"));
+                    return Err(format!("expected {expect}\nreceived {value}"));
                 }
             }
             Step::Close {
@@ -225,16 +225,22 @@ impl Stage {
                 let frame = client.next_message().await;
                 let expect = (*code, reason.clone());
                 if frame.opcode != opcode::CLOSE {
-                    return Err(format!("expected close {code} but {:?}", frame.text()));
+                    return Err(format!(
+                        "expected a close with {code}, but received {:?}",
+                        frame.text()
+                    ));
                 }
                 if frame.close() != expect {
-                    return Err(format!("expected close {expect:?} but {:?}", frame.close()));
+                    return Err(format!(
+                        "expected a close with {expect:?}, but received {:?}",
+                        frame.close()
+                    ));
                 }
             }
             Step::Quiet { client } => {
                 let before = self.client(client)?.barrier().await;
                 if !before.is_empty() {
-                    return Err(format!("expected nothing but {before:?}"));
+                    return Err(format!("expected no message, but received {before:?}"));
                 }
             }
         }
@@ -246,7 +252,7 @@ impl Stage {
         let others = self.clients.values_mut().map(WsClient::attend);
         tokio::select! {
             done = work => done,
-            () = join_all(others).then(|_| pending()) => unreachable!("it waits"),
+            () = join_all(others).then(|_| pending()) => unreachable!("the clients wait for ever"),
         }
     }
 

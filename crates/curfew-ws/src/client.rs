@@ -30,7 +30,7 @@ const LIMITS: Limits = Limits {
     fragments: 64 * 1024,
 };
 
-/// Room for the head of a frame, as fastwebsockets requires.
+/// Space for the head of a frame, in bytes, as fastwebsockets requires.
 const HEAD_ROOM_BYTES: usize = 16;
 
 /// The reasons that the connection cannot be used any more.
@@ -169,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.flush().await
     }
 
-    /// Writes the queue.
+    /// Writes all queued frames.
     async fn flush(&mut self) -> Result<(), ClientError> {
         Ok(poll_fn(|cx| self.poll_flush(cx)).await?)
     }

@@ -14,11 +14,11 @@ use crate::frame::{MAX_CONTROL_BYTES, Opcode};
 use crate::head::{Head, Parsed, Sender};
 use crate::{Event, ProtocolError};
 
-/// Limits of one message. Every call passes them, so that a reload also applies to open
-/// connections.
+/// Limits of one message. The caller passes the limits to every call of [`Decoder::next`], so that
+/// a reload also applies to open connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Maximum size of a message in bytes, which is the sum of its fragments. A message of this
+    /// Maximum size of a message in bytes, all its fragments together. A message of exactly this
     /// size is allowed.
     pub message_bytes: usize,
     /// Maximum number of fragments of one message.
@@ -42,7 +42,7 @@ pub struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
-    /// Wraps bytes that were just read. They are unmasked in place.
+    /// Wraps bytes that were just read. The decoder unmasks these bytes in place.
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, at: 0 }
     }
@@ -87,8 +87,8 @@ impl fmt::Debug for Input<'_> {
 ///     let mut input = Input::new(&mut buffer[..6]);
 ///     while let Some(event) = decoder.next(&mut input, &limits)? {
 ///         assert_eq!(event, Event::Ping(b""));
-///         // To stop here and go on later: decoder.save(input), and then
-///         // decoder.next(&mut Input::empty(), &limits) until it is done, before the next read.
+///         // To stop here, call decoder.save(input). To go on, call
+///         // decoder.next(&mut Input::empty(), &limits) until it returns None, then read again.
 ///     }
 ///     Ok::<(), curfew_ws::ProtocolError>(())
 /// })?;
@@ -107,7 +107,7 @@ pub struct Decoder {
 }
 
 /// The fragments of a message that is being assembled. The finished message is lent to the caller,
-/// and the next call drops it.
+/// and the next call of the decoder drops the message.
 struct Fragments {
     opcode: Opcode,
     data: Vec<u8>,
@@ -216,9 +216,9 @@ impl Decoder {
     /// True if a frame or a fragmented message is incomplete. Call it after [`Decoder::next`] has
     /// returned `None`.
     ///
-    /// A deadline applies to the missing part. It starts when the result becomes true, and restarts
-    /// with every [`Event::Message`]. A control frame does not restart the deadline, because a peer
-    /// may send any number of control frames within a message.
+    /// The caller limits the wait for the missing part by a deadline. The deadline starts when the
+    /// result becomes true, and restarts with every [`Event::Message`]. A control frame does not
+    /// restart the deadline, because a peer may send any number of control frames within a message.
     pub fn mid_message(&self) -> bool {
         let partial_frame = self.carry_at < self.carry.len();
         let open = self.fragments.as_ref().is_some_and(|open| !open.finished);
@@ -342,8 +342,8 @@ impl Decoder {
         })
     }
 
-    /// Checks that a frame with this head is allowed at this point. Returns the length of the
-    /// frame's payload.
+    /// Checks that a frame with this head may follow the frames before it. Returns the length of
+    /// the frame's payload.
     fn admit(&self, head: &Head, limits: &Limits) -> Result<usize, ProtocolError> {
         let room = if head.is_control() {
             MAX_CONTROL_BYTES
@@ -356,8 +356,8 @@ impl Decoder {
             .ok_or(ProtocolError::MessageTooLarge)
     }
 
-    /// Returns the maximum payload of a data frame at this point. Fails if no such frame is allowed
-    /// now.
+    /// Returns the maximum length of the payload of a data frame with this head. Fails if the frame
+    /// may not follow the frames before it.
     fn room(&self, head: &Head, limits: &Limits) -> Result<usize, ProtocolError> {
         let (received, count) = match (&self.fragments, head.opcode) {
             (None, Some(_)) if head.fin => return Ok(limits.message_bytes),

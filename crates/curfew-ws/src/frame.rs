@@ -10,10 +10,11 @@ pub(crate) const MAX_CONTROL_BYTES: usize = 125;
 /// Length of the longest unmasked head, in bytes.
 const MAX_HEAD_BYTES: usize = 10;
 
-/// Space for a head in a buffer, as fastwebsockets requires.
+/// Space for the head of a frame, in bytes, as fastwebsockets requires.
 const HEAD_ROOM_BYTES: usize = 16;
 
-/// Initial space for a payload. Most frames fit into it, so their buffer is not reallocated.
+/// Initial space for a payload, in bytes. Most payloads fit into this space, so their buffer is not
+/// reallocated.
 const SHORT_FRAME_BYTES: usize = 128;
 
 /// The bit of a head's second byte that says that the payload is masked.
@@ -104,7 +105,7 @@ pub fn ping(payload: &[u8]) -> Bytes {
     encode_slice(Opcode::Ping, cut(payload))
 }
 
-/// Encodes the pong for a ping with this payload, which is cut to 125 bytes.
+/// Encodes the pong for a ping with this payload. `payload` is cut to 125 bytes.
 pub fn pong(payload: &[u8]) -> Bytes {
     encode_slice(Opcode::Pong, cut(payload))
 }
@@ -174,13 +175,13 @@ mod tests {
         ] {
             let payload = vec![b'x'; length];
             let expect = [head, &payload].concat();
-            assert_eq!(text(&payload), expect, "{length} at once");
+            assert_eq!(text(&payload), expect, "{length} bytes encoded at once");
             let pieces = encode(Opcode::Text, |out| {
                 payload
                     .chunks(100)
                     .for_each(|piece| out.extend_from_slice(piece));
             });
-            assert_eq!(pieces, expect, "{length} in pieces");
+            assert_eq!(pieces, expect, "{length} bytes encoded in pieces");
         }
     }
 
@@ -199,7 +200,7 @@ mod tests {
                 Some(crate::Event::Message(curfew_model::Message::Binary(read))) => {
                     assert_eq!(read, payload);
                 }
-                _ => panic!("no message of {length} bytes"),
+                _ => panic!("the frame is not decoded as a message of {length} bytes"),
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Checks an upgrade request against RFC 6455 §4.2.1, and against no other rules.
 //!
-//! The origin and the subprotocols are only parsed here. The caller decides which of them it
-//! accepts.
+//! The origin and the subprotocols are only parsed here. The caller decides which origins and
+//! subprotocols it accepts.
 
 use std::fmt;
 
@@ -36,10 +36,10 @@ impl fmt::Debug for Handshake {
 /// The reasons that a request is not a valid upgrade request. The client may see the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HandshakeError {
-    /// Status 405.
+    /// The method is neither GET nor HEAD; status 405.
     #[error("a WebSocket upgrade must be a GET request")]
     Method,
-    /// Status 505.
+    /// The HTTP version is not 1.1; status 505.
     #[error(
         "a WebSocket upgrade needs HTTP/1.1; behind a proxy, set the proxy's HTTP version to the node to 1.1"
     )]
@@ -52,7 +52,7 @@ pub enum HandshakeError {
         "this is a WebSocket endpoint: send Upgrade: websocket; behind a proxy, make the proxy pass the Upgrade header on"
     )]
     NotAnUpgrade,
-    /// The header is missing, usually because a proxy removed it.
+    /// `Connection` does not list `upgrade`, usually because a proxy removed the header.
     #[error(
         "Connection: upgrade is missing beside Upgrade: websocket; behind a proxy, make the proxy pass the Connection header on"
     )]
@@ -60,10 +60,10 @@ pub enum HandshakeError {
     /// The key is missing or repeated, or does not have 16 bytes.
     #[error("exactly one Sec-WebSocket-Key of 16 bytes in base64 is required")]
     Key,
-    /// Status 426.
+    /// The WebSocket version is missing, repeated or not 13; status 426.
     #[error("exactly one Sec-WebSocket-Version: 13 is required")]
     Version,
-    /// The request has a body, or its head announces one.
+    /// The request has a body, or its head announces a body.
     #[error(
         "a WebSocket upgrade has no body: send neither Transfer-Encoding nor a Content-Length other than 0"
     )]
@@ -71,7 +71,7 @@ pub enum HandshakeError {
     /// The origin is repeated or not visible ASCII.
     #[error("at most one Origin header of visible ASCII is allowed")]
     Origin,
-    /// The header is not a list of tokens.
+    /// `Sec-WebSocket-Protocol` is not a list of tokens.
     #[error("Sec-WebSocket-Protocol must be a list of tokens separated by commas")]
     Subprotocol,
 }
@@ -95,7 +95,7 @@ impl HandshakeError {
     /// The headers that an answer with this status must have.
     pub fn headers(self) -> Vec<(HeaderName, HeaderValue)> {
         let upgrade = (UPGRADE, HeaderValue::from_static("websocket"));
-        // RFC 9110 §7.8: a sender of Upgrade lists it in Connection.
+        // RFC 9110 §7.8: a sender of `Upgrade` lists `upgrade` in `Connection`.
         let connection = (CONNECTION, HeaderValue::from_static("upgrade"));
         match self {
             Self::Method => vec![(ALLOW, HeaderValue::from_static("GET, HEAD"))],
@@ -123,7 +123,7 @@ impl HandshakeError {
 }
 
 /// Checks a request against RFC 6455 §4.2.1 and returns its offers. The check takes time linear in
-/// the size of the head, and panics for no input.
+/// the size of the head, and never panics.
 ///
 /// # Errors
 ///
@@ -137,8 +137,8 @@ pub fn check<B: Body>(request: &Request<B>) -> Result<Handshake, HandshakeError>
         // RFC 6455 §4.1 requires HTTP/1.1 at least, and HTTP/2 has no `Upgrade` header.
         return Err(HandshakeError::HttpVersion);
     }
-    // The body is checked first, because the bytes after the head would be a body and not WebSocket
-    // frames.
+    // The body is checked before the headers of the upgrade, because otherwise its bytes would be
+    // decoded as WebSocket frames.
     if !request.body().is_end_stream() || announces_body(headers) {
         return Err(HandshakeError::Body);
     }
@@ -179,7 +179,7 @@ pub fn check_host<B>(request: &Request<B>) -> Result<(), HandshakeError> {
     }
 }
 
-/// True if any line of `header` lists `token`.
+/// True if any line of `header` lists `token`, in upper or lower case.
 pub(crate) fn lists(headers: &HeaderMap, header: HeaderName, token: &[u8]) -> bool {
     headers
         .get_all(header)
@@ -223,7 +223,7 @@ fn is_host(value: &[u8]) -> bool {
     !host.is_empty() && port && !text.contains('@')
 }
 
-/// True for the base64 of 16 bytes: 22 characters and two of padding.
+/// True for the base64 of 16 bytes: 22 characters and two padding characters.
 fn is_key(value: &[u8]) -> bool {
     value.strip_suffix(b"==").is_some_and(|digits| {
         digits.len() == 22

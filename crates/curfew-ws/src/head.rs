@@ -9,7 +9,7 @@ use crate::frame::{MAX_CONTROL_BYTES, Opcode};
 /// Length of a masking key, in bytes.
 const MASK_BYTES: usize = 4;
 
-/// The sender of the frames. A client masks its frames, a server does not.
+/// The sender of the frames. A client masks its frames, and a server does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sender {
     Client,

@@ -1,19 +1,20 @@
-//! A safe WebSocket.
+//! The WebSocket protocol (RFC 6455) on a bare socket, for the gateway and for a small client.
 //!
 //! Owns: checking an upgrade request, taking the bare socket back after the upgrade, decoding a
 //! peer's frames within limits, encoding frames, and the close codes for protocol errors.
-//! Only this crate depends on fastwebsockets. It uses the upgrade answer, the masking and the frame
-//! head of fastwebsockets. None of these types appear in this crate's API.
+//! Only this crate depends on fastwebsockets, for the answer to the upgrade, the masking and the head
+//! of a frame. No type of fastwebsockets appears in this crate's API.
 //! Knows nothing of: tokens, sessions, protocols, timers. Spawns nothing.
 //! Start at [`handshake::check`] and [`Decoder::next`].
 //!
 //! The reader of fastwebsockets is not used, for these reasons:
-//! * It is not cancel-safe: a read dropped after two bytes of a frame turns the rest into garbage.
-//! * It bounds only a single frame, exclusively; a message of many fragments has no bound.
-//! * It accepts unmasked frames; RFC 6455 §5.1 requires a close.
-//! * It allocates by the declared length, and 8 KiB for every idle connection.
-//! * If connections share one reader to avoid that, the rest of one peer's broken frame goes to the
-//!   next peer.
+//! * It is not cancel-safe: if a read is dropped after two bytes of a frame, the rest of the
+//!   connection is garbage.
+//! * It limits only the size of a frame. A message of many fragments has no limit.
+//! * It accepts unmasked frames of a client, although RFC 6455 §5.1 requires a close.
+//! * It allocates memory for the declared length of a frame, and 8 KiB for every idle connection.
+//! * If connections share one reader to save this memory, the rest of one peer's broken frame goes
+//!   to the next peer.
 //!
 //! ```
 //! use curfew_ws::OriginPolicy;

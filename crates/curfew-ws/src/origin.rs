@@ -1,9 +1,9 @@
-//! The origins of web pages that may connect. The check prevents cross-site WebSocket hijacking
-//! (RFC 6455 §10.2).
+//! The origins from which web pages may connect. The check of the origin prevents cross-site
+//! WebSocket hijacking (RFC 6455 §10.2).
 
 use std::net::Ipv6Addr;
 
-/// Start of a host that stands for all its subdomains.
+/// Start of an entry's host. The entry stands for all subdomains of the rest of the host.
 const SUBDOMAINS: &str = "*.";
 
 /// The origin of every sandboxed frame, and in most browsers of every local file.
@@ -12,8 +12,8 @@ const NULL: &str = "null";
 /// The origin of local files in programs that embed a browser.
 const FILE: &str = "file://";
 
-/// The origins that may connect. Scheme, host and port are compared exactly, except for letter case
-/// and default ports. Subdomains match only an entry that starts with `*.`.
+/// The origins from which web pages may connect. Scheme, host and port are compared exactly, except
+/// for letter case and default ports. Subdomains match only an entry whose host starts with `*.`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OriginPolicy {
     /// The entries; an empty list allows any origin.
@@ -27,7 +27,7 @@ enum Allowed {
     One(Origin<String>),
     /// Every subdomain of this host at any depth, but not the host itself.
     Subdomains(Origin<String>),
-    /// An origin that identifies no site. A page of any site can have it.
+    /// An origin that identifies no site. A page of any site can have this origin.
     Opaque(&'static str),
 }
 
@@ -99,11 +99,12 @@ impl OriginPolicy {
     ///
     /// A program that is not a browser sends no `Origin` header, so the header may be absent unless
     /// `required` is true. `required` is true if the browser adds the credential, a cookie, by
-    /// itself. Only a listed origin of a site is allowed then, never `null` or `file://`.
+    /// itself. If `required` is true, only a listed origin of a site is allowed, never `null` or
+    /// `file://`.
     pub fn allows(&self, origin: Option<&str>, required: bool) -> bool {
         if self.allows_any() {
-            // The browser may have added a credential, which a policy that allows any origin does
-            // not protect.
+            // If the browser has added a credential, a policy that allows any origin does not
+            // protect the credential.
             return !required;
         }
         let Some(origin) = origin else {
@@ -160,7 +161,7 @@ impl<'a> Origin<&'a str> {
 
 const INVALID_PORT: &str = "has an invalid port: a port is a number from 0 to 65535";
 
-/// Parses one entry of the settings.
+/// Parses one entry of `server.allowed_origins`.
 fn parse_entry(entry: &str) -> Result<Allowed, &'static str> {
     if let Some(opaque) = [NULL, FILE].into_iter().find(|opaque| *opaque == entry) {
         return Ok(Allowed::Opaque(opaque));
@@ -219,7 +220,7 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-/// The default port of `http` and `https`.
+/// The default port of `http` or `https`; `None` for another scheme.
 fn default_port(scheme: &str) -> Option<u16> {
     if scheme.eq_ignore_ascii_case("https") {
         Some(443)

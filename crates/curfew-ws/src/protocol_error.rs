@@ -50,13 +50,14 @@ pub enum ProtocolError {
     /// The declared size exceeds [`Limits::message_bytes`](crate::Limits::message_bytes).
     #[error("a message is larger than allowed")]
     MessageTooLarge,
-    /// The fragments exceed [`Limits::fragments`](crate::Limits::fragments).
+    /// The number of fragments exceeds [`Limits::fragments`](crate::Limits::fragments).
     #[error("a message has more fragments than allowed")]
     TooManyFragments,
 }
 
 impl ProtocolError {
-    /// The close of the connection, with a sentence that names the rule or the bound.
+    /// The disconnect that closes the connection. Its message names the broken rule or the exceeded
+    /// limit.
     pub fn disconnect(self) -> Disconnect {
         match self {
             Self::CloseReason | Self::InvalidUtf8 => Disconnect::INVALID_UTF8,
@@ -77,7 +78,7 @@ impl ProtocolError {
         .because(self.rule())
     }
 
-    /// The broken rule or the exceeded bound, for the client.
+    /// The message for the client about the broken rule or the exceeded limit.
     fn rule(self) -> &'static str {
         match self {
             Self::Unmasked => "a frame from the client is not masked (RFC 6455 section 5.1)",

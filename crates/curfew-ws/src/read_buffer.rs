@@ -1,4 +1,4 @@
-//! One read buffer for each worker thread, so that an idle connection holds none.
+//! One read buffer for each worker thread, so that an idle connection holds no read buffer.
 
 use std::cell::Cell;
 

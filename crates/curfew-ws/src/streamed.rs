@@ -1,4 +1,5 @@
-//! The connection of a streamed answer. Each message of the client arrives in a separate request.
+//! The connection of a session whose messages to the client are one streamed HTTP answer. Each
+//! message of the client arrives in a separate HTTP request.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -62,7 +63,8 @@ impl Streamed {
         (streamed, Inlet(sender))
     }
 
-    /// Reads the next message. If none is ready, the end of the connection reads as 0 bytes.
+    /// Reads the next message, or the rest of the current message. If no message is ready and the
+    /// client has closed the connection, reads 0 bytes.
     pub(crate) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,

@@ -47,7 +47,8 @@ pub trait Pipe: AsyncRead + AsyncWrite + fmt::Debug + Send + Unpin {
 impl Pipe for DuplexStream {}
 
 /// A second way to write to a [`Pipe`], for a [`DirectWriter`]. It exists only in simulations. A
-/// release build has one kind of writer, and need not choose between two at each write.
+/// release build has only one kind of writer, so it need not choose between two kinds at each
+/// write.
 #[cfg(feature = "simulation")]
 pub trait PipeWriter: fmt::Debug + Send + Sync {
     /// Writes the part of the batch that fits now. Fails with [`io::ErrorKind::WouldBlock`] if
@@ -87,8 +88,8 @@ enum WriteHalf {
     Memory(Box<dyn PipeWriter>),
 }
 
-/// A socket, as the code that writes to it sees it. Each call is one attempt. Without TLS, an
-/// attempt is one system call.
+/// The writing side of a socket. Each call is one attempt. Without TLS, an attempt is one system
+/// call.
 pub trait Socket {
     /// Writes the part of `batch` that fits now.
     fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>>;
@@ -100,7 +101,8 @@ pub trait Socket {
     fn holds_back(&self) -> bool;
 }
 
-/// Writes the part of a batch that fits now. No waker is registered.
+/// Writes the part of a batch that fits now. If nothing fits, the result is pending, but no waker
+/// is registered.
 impl Socket for &DirectWriter {
     fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
         let done = match &self.0 {
@@ -177,8 +179,8 @@ fn poll_write(
 }
 
 impl Transport {
-    /// Splits off a second way to write. The second value is `None` for TLS, whose writes need the
-    /// encryption state.
+    /// Splits off a second way to write. The second value is `None` for TLS, because a write needs
+    /// the state of the encryption, and for a pipe that has only one way to write.
     pub fn share(self) -> (Self, Option<DirectWriter>) {
         match self {
             Self::Plain(stream) => {
@@ -203,8 +205,9 @@ impl Transport {
         }
     }
 
-    /// Reads available bytes into `buffer`. A result of 0 means that the peer sends no more. Read
-    /// until the result is pending, because TLS may hold decrypted bytes that cause no wake-up.
+    /// Reads available bytes into `buffer`. A result of 0 means that the peer sends no more. The
+    /// caller must read until the result is pending, because TLS may hold decrypted bytes that
+    /// cause no wake-up.
     pub fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -244,8 +247,8 @@ impl Transport {
         }
     }
 
-    /// Passes the bytes that TLS holds to the kernel. While the result is pending, poll again at
-    /// each wake-up of the task, even if there are no new bytes to write.
+    /// Passes the bytes that TLS holds to the kernel. While the result is pending, the caller must
+    /// poll again at each wake-up of the task, even if there are no new bytes to write.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) | Self::Shared(_) => Poll::Ready(Ok(())),

@@ -1,11 +1,11 @@
 //! Answers a checked upgrade request, and takes the bare socket back from hyper.
 //!
-//! In a usual server, most of the memory of an idle connection is buffers of hyper and
-//! fastwebsockets. In this crate, no such buffer outlives the upgrade.
+//! In a usual server, buffers of hyper and fastwebsockets take most of the memory of an idle
+//! connection. In this crate, none of these buffers outlives the upgrade.
 //!
-//! The answer is held back from hyper and sent together with the first frames. That saves one
-//! system call, one packet and one wake-up of the client for each connection. A refused client
-//! receives the answer, the reason and the close in one piece.
+//! The answer that hyper writes is held back, and is sent together with the first frames. This
+//! saves one system call, one packet and one wake-up of the client for each connection. A refused
+//! client receives the answer, the reason and the close in one piece.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -50,10 +50,11 @@ pub fn accept<B>(
     Ok(response)
 }
 
-/// Controls which writes a [`DeferredResponse`] passes on and which it holds back.
+/// Determines if a [`DeferredResponse`] passes writes on or holds them back.
 ///
 /// Between two requests, input that cannot be parsed is answered by hyper itself, without a body
-/// and without a call of our code. Such an answer is held back, so that the caller can replace it.
+/// and without a call of our code. This answer of hyper is held back, so that the caller can
+/// replace it.
 #[derive(Debug, Clone, Default)]
 pub struct DeferSwitch(Arc<AtomicU8>);
 
@@ -98,7 +99,7 @@ impl DeferSwitch {
     }
 }
 
-/// A connection as hyper serves it.
+/// The stream on which hyper serves a connection. It can hold back the bytes that hyper writes.
 #[derive(Debug)]
 pub struct DeferredResponse<S> {
     stream: S,

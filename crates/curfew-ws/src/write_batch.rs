@@ -13,7 +13,7 @@ const FRAMES_PER_WRITE: usize = 64;
 /// this size costs less than the kernel's work for one more slice.
 const SMALL_FRAME: usize = 1024;
 
-/// Minimum number of small frames that are copied together.
+/// Minimum number of small frames at the front of the queue that are copied together.
 const MANY_FRAMES: usize = 4;
 
 /// Maximum number of bytes that one write hands to a socket. A socket accepts about this number of

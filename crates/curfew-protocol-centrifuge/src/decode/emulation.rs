@@ -1,5 +1,5 @@
-//! Decoding of a request that carries commands of a client. The replies are sent in the client's
-//! streamed answer.
+//! Decoding of an HTTP request that carries commands of a client. The replies are sent in the
+//! streamed answer to an earlier request of the client.
 
 use std::borrow::Cow;
 
@@ -13,12 +13,12 @@ use crate::Encoding;
 
 const EMULATION: &[Field] = &[one(1, "node"), one(2, "session"), one(3, "data")];
 
-/// A request that carries commands to a session.
+/// An HTTP request that carries commands to a session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Emulation<'a> {
     /// The name of the session's node.
     pub node: Cow<'a, str>,
-    /// The secret by which the request acts for the session.
+    /// The secret that entitles the request to act for the session.
     pub session: Cow<'a, str>,
     /// The message, which holds one or more commands.
     pub data: Cow<'a, [u8]>,
@@ -35,7 +35,7 @@ impl std::fmt::Debug for Emulation<'_> {
 }
 
 impl<'a> Emulation<'a> {
-    /// Decodes the body of a request. The contained message has the same encoding, and is not
+    /// Decodes the body of a request. The message within the body has the same encoding, and is not
     /// decoded here.
     ///
     /// # Errors

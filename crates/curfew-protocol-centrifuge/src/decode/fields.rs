@@ -9,11 +9,11 @@ pub(super) struct Field {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum FieldKind {
-    /// A value; `null` in JSON means that it is absent.
+    /// A single value. In JSON, `null` means that the field is absent.
     One,
-    /// A payload; in JSON any value.
+    /// A payload. In JSON, every value is a payload, `null` included.
     Data,
-    /// A map; in Protobuf the field occurs once for each entry.
+    /// A map. In Protobuf, the field occurs once for each entry.
     Map,
 }
 
@@ -84,7 +84,7 @@ pub(super) const HISTORY: &[Field] = &[
 
 pub(super) const STREAM_POSITION: &[Field] = &[one(1, "offset"), one(2, "epoch")];
 
-/// The requests that name a channel only.
+/// The fields of the requests from which only the channel is read.
 pub(super) const CHANNEL: &[Field] = &[one(1, "channel")];
 
 pub(super) const REFRESH: &[Field] = &[one(1, "token")];

@@ -1,4 +1,4 @@
-//! Messages in JSON.
+//! Decoding of messages in JSON.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use super::{Fault, Read, Seen, Value};
 /// Maximum depth of arrays and objects in a payload.
 pub(super) const MAX_DEPTH: usize = 32;
 
-/// Levels of the objects around a payload: the command and its request.
+/// Number of objects around a payload: the command and its request.
 const LEVELS_AROUND: usize = 2;
 
 const RULES: Rules = Rules {
@@ -24,7 +24,7 @@ const NOT_JSON: Fault = Fault::NotTheProtocol("the message is not JSON");
 
 /// Takes the first line of the message and decodes it.
 pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
-    // A newline within a string is escaped, so that every raw newline separates two commands.
+    // A newline within a string is escaped, so every raw newline separates two commands.
     let line = match *message {
         Message::Text(text) => {
             let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -54,7 +54,7 @@ pub(super) struct Json<'a>(pub(super) json::Value<'a>);
 
 impl<'a> Json<'a> {
     fn number<T: std::str::FromStr>(self) -> Read<T> {
-        // The numbers of JSON have no plus sign and no leading zeros.
+        // `parse` also accepts a plus sign and leading zeros, but a number in JSON has neither.
         let number = self.0.raw.parse();
         number.map_err(|_| {
             Fault::NotTheProtocol("a member must be a number in the range of its type")

@@ -1,4 +1,4 @@
-//! Messages in Protobuf.
+//! Decoding of messages in Protobuf.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use curfew_protocol::DecodeError;
 use super::fields::{Field, FieldKind, one};
 use super::{Fault, Read, Seen, Value};
 
-/// An entry of a map.
+/// The fields of an entry of a map.
 const ENTRY: &[Field] = &[one(1, "key"), one(2, "value")];
 
 const WRONG_TYPE: Fault = Fault::NotTheProtocol("a field has the wrong type");
 const CUT: Fault = Fault::NotTheProtocol("the message is incomplete");
 
-/// Takes the first message and decodes it.
+/// Takes the first command, with the length before it, from the message and decodes the command.
 pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
     let mut rest = match *message {
         Message::Text(text) => text.as_bytes(),
@@ -33,11 +33,11 @@ pub(crate) fn decode<'a>(message: &mut Message<'a>) -> Result<ClientRequest<'a>,
     }
 }
 
-/// A value of a field.
+/// The value of a field, as it is encoded.
 #[derive(Clone, Copy)]
 pub(super) enum Wire<'a> {
     Varint(u64),
-    /// A number of 4 or 8 bytes. No field of a request has this type.
+    /// A number of 4 or 8 bytes. No known field of a request has this type.
     Fixed,
     Bytes(&'a [u8]),
 }
@@ -143,7 +143,7 @@ impl<'a> Value<'a> for Wire<'a> {
     }
 }
 
-/// Takes a number in base 128, lowest digit first.
+/// Takes a number in base 128, lowest digit first, from the front of `rest`.
 fn varint(rest: &mut &[u8]) -> Read<u64> {
     let mut value = 0;
     for shift in (0..u64::BITS).step_by(7) {
@@ -161,7 +161,8 @@ fn varint(rest: &mut &[u8]) -> Read<u64> {
     Err(Fault::NotTheProtocol("a number has more than 64 bits"))
 }
 
-/// Takes bytes that are preceded by their length.
+/// Takes length-delimited bytes from the front of `rest`: a length, then that number of bytes.
+/// Returns the bytes without the length.
 fn delimited<'a>(rest: &mut &'a [u8]) -> Read<&'a [u8]> {
     let length = usize::try_from(varint(rest)?).map_err(|_| CUT)?;
     let (bytes, after) = rest.split_at_checked(length).ok_or(CUT)?;

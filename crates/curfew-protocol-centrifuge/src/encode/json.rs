@@ -1,4 +1,4 @@
-//! Messages in JSON.
+//! Encoding of messages in JSON.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -9,13 +9,13 @@ use curfew_protocol::json::{put_string, strip_string};
 
 use super::{Field, Fields, Published, Root, put_present};
 
-/// Bytes of a publication's message besides channel, data and sender.
+/// Estimated length of a publication's message without its channel, data and sender, in bytes.
 const PUSH_OVERHEAD: usize = 112;
 
 /// The start of a push about a channel, up to the channel's name.
 const PUSH_START: &[u8] = b"{\"push\":{\"channel\":";
 
-/// Bytes of a sender besides its user and its information.
+/// Estimated length of a sender without its user and its information, in bytes.
 const SENDER_OVERHEAD: usize = 80;
 
 /// Number of bytes that the search for line ends compares at a time.
@@ -39,7 +39,7 @@ impl<'o> Json<'o> {
         }
     }
 
-    /// Writes a member's name, which needs no escaping.
+    /// Writes the name of a member. The name needs no escaping.
     fn name(&mut self, name: &str) {
         self.separate();
         self.out.put_u8(b'"');

@@ -1,4 +1,4 @@
-//! Messages in Protobuf.
+//! Encoding of messages in Protobuf.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use curfew_model::{DataForm, Present, SessionId};
 
 use super::{Field, Fields, Published, Root, put_present};
 
-/// Bytes of a session's id as text.
+/// Length of a session's id as text, in bytes.
 const ID_BYTES: usize = 36;
 
 /// Maximum length of an encoded number, in bytes.
@@ -47,8 +47,8 @@ impl<'o> Protobuf<'o> {
         self.varint(length as u64);
     }
 
-    /// Writes content with its length before it. The length is known only after the content is
-    /// written, so the content is then moved.
+    /// Writes content that is preceded by its length. The length is known only after the content is
+    /// written, so the content is then moved to make room for the length.
     fn delimited(&mut self, write: impl FnOnce(&mut Self)) {
         let start = self.out.len();
         write(self);
@@ -223,7 +223,7 @@ fn sender_length(sender: &Present) -> usize {
         + text_length(4, channel_info.as_bytes())
 }
 
-/// Bytes of a text, which is left out if it is empty.
+/// Size of a text field, in bytes; 0 for an empty text, which is left out.
 fn text_length(tag: u32, text: &[u8]) -> usize {
     match text.is_empty() {
         true => 0,
@@ -231,7 +231,7 @@ fn text_length(tag: u32, text: &[u8]) -> usize {
     }
 }
 
-/// Size of a whole field whose content has `length` bytes.
+/// Size of a whole field, in bytes. The field's content has `length` bytes.
 fn field_length(tag: u32, length: usize) -> usize {
     varint((tag << 3).into()).1 + varint(length as u64).1 + length
 }

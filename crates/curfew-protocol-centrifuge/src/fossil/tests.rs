@@ -46,16 +46,16 @@ fn number(rest: &mut &[u8]) -> usize {
     let mut value = 0;
     let mut digits = 0;
     while let Some(digit) = rest.first().copied().and_then(digit) {
-        assert!(digits == 0 || value > 0, "a leading zero");
+        assert!(digits == 0 || value > 0, "a number has a leading zero");
         value = value * 64 + digit;
         digits += 1;
         *rest = &rest[1..];
     }
-    assert!(digits > 0, "no number");
+    assert!(digits > 0, "the difference has no number here");
     value
 }
 
-/// The checksum, by its definition.
+/// The checksum, computed by its definition.
 fn sum(bytes: &[u8]) -> usize {
     let mut sum = 0_u64;
     for (at, byte) in bytes.iter().enumerate() {
@@ -211,7 +211,7 @@ proptest! {
         create(text(base).as_bytes(), text(target).as_bytes(), true);
     }
 
-    /// A subscriber's view: each text is the base of the next.
+    /// Each text is the base of the next text, as for a subscriber.
     #[test]
     fn a_chain_of_texts_is_made_again(
         texts in prop::collection::vec(
@@ -227,13 +227,13 @@ proptest! {
             let made = difference(known.as_bytes(), text.as_bytes(), true).filter(|_| has_base);
             let read = match made {
                 Some(made) => {
-                    let made = String::from_utf8(made).expect("a text");
+                    let made = String::from_utf8(made).expect("the difference is not UTF-8");
                     prop_assert!(made.len() < text.len());
                     apply(known.as_bytes(), made.as_bytes(), true)
                 }
                 None => text.clone().into_bytes(),
             };
-            known = String::from_utf8(read).expect("a text");
+            known = String::from_utf8(read).expect("the target is not UTF-8");
             prop_assert_eq!(&known, &text);
             has_base = true;
         }

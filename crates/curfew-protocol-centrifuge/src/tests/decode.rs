@@ -10,7 +10,7 @@ fn text(text: &str) -> Result<Vec<ClientRequest<'_>>, DecodeError> {
     decoded(JSON, Message::Text(text))
 }
 
-/// Checks the command of a message in JSON, and of the same message in Protobuf.
+/// Checks that a message in JSON and the same message in Protobuf are both decoded to `expect`.
 fn both(json: &str, wire: &wire::Command, expect: &Command<'_>) {
     let bytes = wire.encode_length_delimited_to_vec();
     let binary = decoded(PROTOBUF, Message::Binary(&bytes)).unwrap();
@@ -206,7 +206,7 @@ fn every_request_is_a_command() {
         },
         &Command::Refresh { token: "T".into() },
     );
-    // Old clients do not name the channel.
+    // Old clients name the channel only in the token.
     both(
         r#"{"id":7,"sub_refresh":{"token":"T"}}"#,
         &wire::Command {

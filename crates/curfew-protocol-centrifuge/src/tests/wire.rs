@@ -1,4 +1,4 @@
-//! The same messages, by another implementation of Protobuf.
+//! The protocol's messages, defined for another implementation of Protobuf, prost.
 
 use std::collections::BTreeMap;
 

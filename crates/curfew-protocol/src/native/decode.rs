@@ -11,7 +11,7 @@ use curfew_model::{
 use super::{MAX_DEPTH, MAX_ID_BYTES, RULES};
 use crate::DecodeError;
 
-/// Number of characters of an unknown member's name that the answer quotes.
+/// Maximum number of characters of an unknown member's name that the answer quotes.
 const MAX_SHOWN_CHARS: usize = 64;
 
 /// The members of a message, as found in its text.
@@ -21,11 +21,11 @@ struct Members<'a> {
     id: Option<Value<'a>>,
     channel: Option<Value<'a>>,
     data: Option<Value<'a>>,
-    /// True if any of `rare` was found. Most messages have no rare member, and are not searched for
-    /// one.
+    /// True if any member of `rare` was found. Most messages have no rare member, and then `rare`
+    /// is not read.
     has_rare: bool,
     rare: RareMembers<'a>,
-    /// The first fault of a member's name.
+    /// A fault of a member's name: a repetition if there is one, otherwise the first fault.
     wrong: Option<Wrong<'a>>,
 }
 
@@ -43,7 +43,7 @@ struct RareMembers<'a> {
 
 enum Wrong<'a> {
     Unknown(Cow<'a, str>),
-    /// Not valid Unicode.
+    /// The name is not valid Unicode.
     Unreadable,
     Repeated(&'static str),
 }
@@ -55,8 +55,8 @@ pub(super) fn decode(text: &str) -> Result<ClientRequest<'_>, DecodeError> {
         Some(Wrong::Repeated(name)) => Some(name),
         _ => None,
     };
-    // The id is parsed only after the scan, where a command or an error needs it, because parsing
-    // copies it.
+    // The id is parsed only after the scan, and only if a command or an error needs the id, because
+    // parsing copies it.
     let (written_id, ambiguous) = (members.id, repeated == Some("id"));
     let read_id = || if ambiguous { Ok(None) } else { id(written_id) };
     let refuse = |code, message: Cow<'static, str>| DecodeError::Form {
@@ -148,8 +148,8 @@ impl<'a> Members<'a> {
             }
         };
         if place.replace(value).is_some() {
-            // Takes precedence over an unknown name: with two values for a member, the message is
-            // ambiguous.
+            // A repetition takes precedence over an unknown name, because a message with two values
+            // for a member is ambiguous.
             self.wrong = Some(Wrong::Repeated(name));
         }
     }
@@ -256,7 +256,7 @@ fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
     let Some(id) = id else { return Ok(None) };
     let bytes = match id.kind {
         Kind::Number => id.raw.len(),
-        // Measured without quotes and escapes.
+        // The length is measured without quotes and escapes.
         Kind::String { .. } => match id.as_str() {
             Some(text) => text.len(),
             None => return Err("member `id` has half of a surrogate pair"),
@@ -270,7 +270,8 @@ fn id(id: Option<Value<'_>>) -> Result<Option<CommandId>, &'static str> {
     }
 }
 
-/// A position. A string that cannot be an epoch becomes [`Epoch::NONE`], which no stream ever has.
+/// The position in member `since`. A string that cannot be an epoch becomes [`Epoch::NONE`], which
+/// no stream ever has.
 fn since(value: Value<'_>) -> Result<Position, Cow<'static, str>> {
     let (mut epoch, mut offset, mut is_good) = (None, None, true);
     let scanned = scan(value.raw, RULES, |name, value| {
@@ -296,7 +297,7 @@ fn since(value: Value<'_>) -> Result<Position, Cow<'static, str>> {
     }
 }
 
-/// A number without sign, point and exponent.
+/// The value of a number member, which must have no sign, point or exponent.
 fn number(name: &str, value: Value<'_>) -> Result<u64, Cow<'static, str>> {
     let number = value.raw.parse().ok();
     let number = number.filter(|number| *number <= MAX_OFFSET);
@@ -305,7 +306,7 @@ fn number(name: &str, value: Value<'_>) -> Result<u64, Cow<'static, str>> {
     })
 }
 
-/// A boolean; false if it is absent.
+/// The value of a boolean member; false if the member is absent.
 fn boolean(name: &str, value: Option<Value<'_>>) -> Result<bool, Cow<'static, str>> {
     match value.map(|value| value.raw) {
         None | Some("false") => Ok(false),
@@ -327,7 +328,8 @@ fn key(value: Option<Value<'_>>) -> Result<Option<Cow<'_, str>>, Cow<'static, st
     }
 }
 
-/// A malformed trace is ignored, as in HTTP, because it is no reason to lose the publication.
+/// The trace context of a publication. A malformed context is ignored, as in HTTP, because the
+/// publication must not be lost for it.
 fn trace(written: Option<Value<'_>>, state: Option<Value<'_>>) -> Option<TraceContext> {
     let trace = TraceContext::parse(&written?.as_str()?)?;
     Some(match state.and_then(|state| state.as_str()) {

@@ -1,5 +1,5 @@
-//! Encoding of replies and pushes, written by hand because every delivery needs the encoding of its
-//! publication.
+//! Encoding of replies and pushes. It uses no library, because every delivered publication has to
+//! be encoded, and the encoding must be fast.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use curfew_model::{
 
 use crate::json::{self, strip_string};
 
-/// Bytes of a `message` frame besides channel, data and sender.
+/// Estimated length of a `message` push without its channel, data and sender, in bytes.
 const MESSAGE_OVERHEAD: usize = 64;
 
 pub(super) fn reply(id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {

@@ -57,7 +57,7 @@ fn pushed(push: &Push<'_>) -> String {
 }
 
 fn nested(depth: usize) -> String {
-    // The depth excludes the message itself.
+    // `depth` does not count the object of the message itself.
     let (open, close) = ("[".repeat(depth), "]".repeat(depth));
     format!(r#"{{"id":7,"type":"publish","channel":"c","data":{open}{close}}}"#)
 }
@@ -200,7 +200,7 @@ fn every_command_is_read() {
 fn a_channel_without_escapes_is_not_copied() {
     let message = r#"{"type":"publish","channel":"room:1","data":{}}"#;
     let (_, Command::Publish { channel, .. }) = command_of(message) else {
-        panic!("not a publish");
+        panic!("the command is not `publish`");
     };
     assert!(matches!(channel, Cow::Borrowed("room:1")));
 }
@@ -222,7 +222,7 @@ fn data_is_kept_byte_for_byte() {
     ] {
         let message = format!("{{\"type\":\"publish\",\"channel\":\"c\",\"data\": {data} }}");
         let (_, Command::Publish { data: read, .. }) = command_of(&message) else {
-            panic!("not a publish");
+            panic!("the command is not `publish`");
         };
         assert_eq!(read, Payload::Json(data));
         let channel = Channel::parse("c").unwrap();
@@ -601,7 +601,7 @@ fn present() -> Present {
         session: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
         user: "b\"b".into(),
         info: Some(r#"{"a":[1.0e5]}"#.into()),
-        // Other protocols send this member, the native protocol does not.
+        // Other protocols send this member, but the native protocol does not.
         channel_info: Some("7".into()),
     }
 }
@@ -816,7 +816,7 @@ fn encoding_appends() {
     );
 }
 
-/// JSON, almost JSON and not JSON, composed mostly of the protocol's own elements.
+/// Texts that are JSON, almost JSON or not JSON, composed mostly of the protocol's own elements.
 fn messages() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         prop::sample::select(vec![

@@ -12,13 +12,14 @@ use crate::run::End;
 /// The span's name.
 const SPAN: &str = "session end";
 
-/// Reason of an end by a client's close frame. The client's own reason is never recorded.
+/// The recorded reason if the client sent a close frame. The reason within the close frame is never
+/// recorded.
 const CLIENT_CLOSED: &str = "client_closed";
 
-/// The reason of an end without a close frame.
+/// The recorded reason if the connection ended without a close frame.
 const CONNECTION_LOST: &str = "connection_lost";
 
-/// Ends that are routine and no fault.
+/// The disconnects that are routine: the span of the end is not marked as failed.
 const ORDERLY: [Disconnect; 6] = [
     Disconnect::REVOKED,
     Disconnect::REAUTH_REQUIRED,
@@ -29,8 +30,8 @@ const ORDERLY: [Disconnect; 6] = [
 ];
 
 impl SessionState {
-    /// Begins the span of a session's end, as of `began`. The span is always recorded, within the
-    /// client's budget.
+    /// Begins the span of a session's end, which started at `began`. The span is recorded if the
+    /// upgrade's span was recorded, and otherwise up to a limit per client.
     pub(super) fn end_span(&self, member: &Member, began: SystemTime) -> Span {
         let tracer = self.context.metrics().tracer();
         let principal = member.principal();
@@ -41,8 +42,8 @@ impl SessionState {
         span
     }
 
-    /// Records the reason why a connection ends without having opened a session, unless another
-    /// span has recorded it.
+    /// If the server ends a connection that has opened no session, records the reason in a span,
+    /// unless another span has recorded the reason.
     pub(super) fn trace_unopened(&mut self, end: &End) -> Option<tracing::Span> {
         let End::ByServer(Ending { disconnect, .. }) = end else {
             return None;
@@ -88,7 +89,7 @@ impl SessionState {
     }
 }
 
-/// The initiator of the end.
+/// The value of `curfew.close.by`: the initiator of the end.
 fn ended_by(end: &End) -> &'static str {
     match end {
         End::ByClient(_) => "client",

@@ -1,4 +1,4 @@
-//! `auth`: the first message of a connection whose request carried no token.
+//! `auth`: the first message of a connection that the upgrade request did not authenticate.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -30,7 +30,8 @@ const NAME: &str = "auth";
 #[derive(Debug)]
 enum NotAdmitted {
     Admission(AdmissionError),
-    /// The session could not be subscribed to the channels of the server.
+    /// The server could not subscribe the session to the channels that the session must have as it
+    /// opens.
     Subscriptions(Disconnect),
 }
 
@@ -66,14 +67,14 @@ pub(crate) struct NotOpened {
     principal: Option<Arc<Principal>>,
 }
 
-/// A session that opens.
+/// A session that is admitted and about to open.
 #[derive(Debug)]
 pub(crate) struct Opened {
     live: Live,
     server_side: Made,
 }
 
-/// The content of the first message.
+/// The token and the resumed channels with which a connection asks for a session.
 struct First {
     token: Result<Option<String>, AuthError>,
     /// The channels that the client resumes.
@@ -182,7 +183,8 @@ fn owned(
     owned.collect()
 }
 
-/// Verifies the token, admits the session, and subscribes it to the channels of the server.
+/// Verifies the token and admits the session. In a protocol whose sessions open by a command, also
+/// subscribes the session to the channels of [`server_side`].
 async fn open(
     context: &Context,
     settings: &SessionSettings,
@@ -271,7 +273,8 @@ impl SessionState {
     }
 }
 
-/// Rejects an `auth` after the first, because a session authenticates once and then uses `refresh`.
+/// Refuses `auth` in an open session, because a session authenticates once and then renews its
+/// token by `refresh`.
 pub(crate) fn again(state: &SessionState, request: &RequestInfo) -> Reaction {
     if state.wire().rules().needs_auth_first {
         let message = "the session is already open: only the first command can be connect";

@@ -1,4 +1,4 @@
-//! `history`: check, authorize, read.
+//! `history`: checks and authorizes the command, then reads the channel's history.
 
 use std::sync::Arc;
 
@@ -12,15 +12,15 @@ use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 
-/// The part of the stream that a client asks for.
+/// The part of a channel's history that a client asks for.
 pub(crate) struct Wanted {
     pub(crate) limit: u64,
     pub(crate) range: HistoryRange,
-    /// The epoch of the client's position, if a stream with another epoch is an error.
+    /// The epoch that the channel's history must have; `None` if the client accepts any epoch.
     pub(crate) epoch: Option<Epoch>,
 }
 
-/// Performs the steps up to the backend.
+/// Performs the steps up to the call of the backend.
 pub(crate) fn start(
     state: &SessionState,
     settings: &SessionSettings,
@@ -76,7 +76,7 @@ pub(crate) fn finish(
         }
         Ok(mut history) => {
             if !state.wire().rules().carries_bytes {
-                // Publications from before a change of the channel's format are left out.
+                // Binary publications from before a change of the channel's format are left out.
                 history.publications.retain(|found| !found.is_binary);
             }
             let reply = Reply::History {

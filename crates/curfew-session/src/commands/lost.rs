@@ -1,5 +1,5 @@
-//! Subscriptions that the server ends: after a revocation, a gap, a change of the rules, or the end
-//! of their tokens.
+//! The server ends a subscription after a revocation, a gap or a change of the settings, or when
+//! the subscription's token expires.
 
 use std::sync::Arc;
 
@@ -25,9 +25,10 @@ impl SessionState {
         self.schedule_subscriptions();
     }
 
-    /// Ends the subscriptions whose tokens a revocation covers, and the subscriptions that a gap
-    /// has ended. `Some` ends the session as well: a subscription that the server made is resumed
-    /// only by a new connection.
+    /// Ends the subscriptions whose tokens a revocation covers. In a protocol where a gap ends a
+    /// subscription, also removes the subscriptions that the hub has ended after a gap. If the
+    /// server had made one of these subscriptions, the result is `Some` and ends the session,
+    /// because only a new connection resumes a subscription that the server made.
     pub(crate) fn drop_lost(&mut self) -> Option<End> {
         self.drop_revoked();
         if !self.wire().rules().gap_ends_subscription {
@@ -60,9 +61,9 @@ impl SessionState {
         None
     }
 
-    /// Ends the subscriptions whose tokens a revocation covers. The hub has already taken the
-    /// channels away from the subscriptions that it found. A subscription may have begun after
-    /// that.
+    /// Ends the subscriptions whose tokens a revocation covers. The hub has already ended delivery
+    /// to the subscriptions that existed when the revocation arrived. A subscription that began
+    /// later is found only here.
     fn drop_revoked(&mut self) {
         let Some(live) = &self.live else { return };
         let member = Arc::clone(live.attachment.member());
@@ -76,8 +77,8 @@ impl SessionState {
         });
     }
 
-    /// Repeats the decision on every subscription and drops cached decisions on publishing, because
-    /// the claims, the policy or the channels' settings have changed.
+    /// Asks the policy again about every subscription and drops cached decisions on publishing. The
+    /// caller calls this after the claims, the policy or the channels' settings have changed.
     pub(crate) fn reconsider(&mut self) {
         let Some(live) = &mut self.live else { return };
         if live.subscriptions.is_empty() {

@@ -1,4 +1,4 @@
-//! `presence`: check, authorize, read.
+//! `presence`: checks and authorizes the command, then reads the channel's presence.
 
 use std::sync::Arc;
 
@@ -13,10 +13,10 @@ use crate::commands::span::CommandSpan;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 
-/// Bytes of a session in a reply, besides its user and its information.
+/// Estimated size of a session's entry in a reply, in bytes, without the user and the information.
 const SESSION_BYTES: usize = 96;
 
-/// Performs the steps up to the backend.
+/// Performs the steps up to the call of the backend.
 pub(crate) fn start(
     state: &SessionState,
     settings: &SessionSettings,
@@ -62,7 +62,7 @@ pub(crate) fn finish(
             state.answer(answer);
         }
         Ok(list) => {
-            // The other half of the queue is for other frames.
+            // The reply may fill half of the outbound queue. The other half is for other frames.
             let room = state.context.settings.load().limits.outbound_bytes / 2;
             let sessions = &list.sessions[..count_within(&list.sessions, room, size)];
             let reply = Reply::Presence {
@@ -85,7 +85,7 @@ fn size(present: &Present) -> usize {
 
 /// The `info` of a session in the presence of channels, as JSON: the value of the claim that
 /// `session.info_claim` names. Without that setting, a node that speaks the Centrifuge protocol
-/// uses the claim `info`. `None` if there is no such claim.
+/// uses the claim `info`, and other nodes use no claim. `None` if the token lacks the claim.
 pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<Arc<str>> {
     let Some(claim) = settings.session.info_claim.as_deref() else {
         // The SDKs of Centrifugo expect the `info` that Centrifugo's tokens carry.
@@ -98,7 +98,8 @@ pub(crate) fn info(settings: &SessionSettings, principal: &Principal) -> Option<
     Some(value.to_string().into())
 }
 
-/// The subscription's `info` that other clients see, if the node speaks the Centrifuge protocol.
+/// The subscription's `info` that other clients see, as JSON; `None` if the node does not speak the
+/// Centrifuge protocol.
 pub(crate) fn channel_info(
     settings: &SessionSettings,
     info: Option<TokenData>,

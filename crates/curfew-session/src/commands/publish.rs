@@ -1,4 +1,4 @@
-//! `publish`: check, authorize, hand to the broker.
+//! `publish`: checks and authorizes the command, then hands the publication to the broker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,12 +30,12 @@ pub(crate) struct Asked<'a> {
     pub(crate) data: Payload<'a>,
     /// The client's idempotency key for the publication.
     pub(crate) key: Option<&'a str>,
-    /// The client's own trace.
+    /// The trace context that the client sent.
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// Performs the steps up to the broker, under the lease that ends at `until`. On a subscribed
-/// channel, the policy is asked once and its decision cached.
+/// Performs the steps up to the call of the broker, under the lease that ends at `until`. If the
+/// session is subscribed to the channel, later publications reuse the policy's permission.
 pub(crate) fn start(
     state: &mut SessionState,
     settings: &SessionSettings,
@@ -116,8 +116,8 @@ pub(crate) fn start(
     })
 }
 
-/// Asks the policy, unless a cached decision allows the command. The policy is asked about every
-/// recorded command, because the command's span names the rule.
+/// Asks the policy, unless a cached decision allows the command and the command's span is not
+/// recorded. A recorded span names the deciding rule, which only the policy can tell.
 fn authorized(
     state: &mut SessionState,
     policy: &Policy,
@@ -161,8 +161,8 @@ pub(crate) fn finish(
     }
 }
 
-/// Asks the policy, and caches the decision if the session is subscribed. `None` if the session is
-/// not open.
+/// Asks the policy, and caches the decision if the session is subscribed to the channel. `None` if
+/// the session is not open.
 fn authorize(state: &mut SessionState, policy: &Policy, channel: &Channel) -> Option<Decision> {
     let live = state.live.as_mut()?;
     let principal = live.attachment.member().principal();
@@ -174,8 +174,8 @@ fn authorize(state: &mut SessionState, policy: &Policy, channel: &Channel) -> Op
     Some(decision)
 }
 
-/// Checks that data is JSON, unless the channel's `format` is `binary`. The error describes the
-/// fault.
+/// Checks that the data has the channel's `format`: bytes if the format is `binary`, otherwise
+/// JSON. The error describes the fault.
 fn check(data: &Payload<'_>, is_binary: bool) -> Result<(), &'static str> {
     match data {
         Payload::Bytes(_) if is_binary => Ok(()),
@@ -203,7 +203,7 @@ fn sender(live: &mut Live, settings: &SessionSettings, channel: &Channel) -> Arc
     }
 }
 
-/// The session as other clients see it in every channel.
+/// The session as other clients see it, without information about a subscription.
 fn session_sender(live: &mut Live, settings: &SessionSettings) -> Arc<Present> {
     if let Some(sender) = &live.sender {
         return Arc::clone(sender);

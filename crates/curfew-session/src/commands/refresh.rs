@@ -21,18 +21,19 @@ use crate::run::End;
 /// Reason why a token does not replace the token in force.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshError {
-    /// The token is refused, or cannot be judged now.
+    /// The token is refused, or cannot be verified or admitted now.
     #[error(transparent)]
     NotAdmitted(#[from] AdmissionError),
     /// The token belongs to another user, issuer or login.
     #[error("the token belongs to another user, issuer or login than the session's token")]
     DifferentUser,
-    /// The token ends before the token in force.
+    /// The token expires before the token in force.
     #[error("the token expires before the session's token")]
     EndsEarlier,
 }
 
-/// Starts the verification and admission of the new token. A refusal does not change the session.
+/// Starts the verification and admission of the new token. Until both succeed, the old token stays
+/// in force.
 pub(crate) fn start(state: &SessionState, request: RequestInfo, token: Cow<'_, str>) -> Reaction {
     let Some(live) = &state.live else {
         return Reaction::Done(None);
@@ -80,7 +81,8 @@ async fn refresh(
     Ok(principal)
 }
 
-/// Puts the new token in force, or answers with the failure.
+/// Answers with the new token's expiry and schedules the session's end, or answers with the
+/// failure. `Some` ends the session.
 pub(crate) fn finish(
     state: &mut SessionState,
     request: &RequestInfo,
@@ -120,10 +122,12 @@ pub(crate) fn finish(
             return Some(Disconnect::AUTH_FAILED.into());
         }
         DifferentUser if ends_session => return Some(Disconnect::AUTH_FAILED.into()),
-        // On this code, the client asks its application for another token and tries again.
+        // On the code `expired`, a client of this protocol asks its application for another token
+        // and tries again.
         EndsEarlier if ends_session => (ErrorCode::Expired, error.to_string()),
         NotAdmitted(AdmissionError::Session(AdmitError::Revoked(disconnect))) => {
-            // A client with a revoked token has lost access, even if the old token is good.
+            // A client whose new token is revoked has lost access, even if its old token is still
+            // valid.
             let (failure, message) = revoked(disconnect);
             let reply = Reply::Error {
                 code: failure.into(),
@@ -178,8 +182,7 @@ fn same_login(current: &Principal, new: &Principal, claim: &str) -> bool {
 }
 
 impl SessionState {
-    /// Renews the session's entries in the presence of channels, which show claims of the new
-    /// token.
+    /// Renews the session's presence entries, because they show claims of the session's token.
     fn renew_presence(&self, principal: &Principal) {
         let Some(live) = &self.live else { return };
         let settings = self.context.settings.load();

@@ -1,5 +1,6 @@
-//! The channels that the server subscribes a session to as it opens: the channels that its token
-//! names, the user's personal channel, and the channels that the client resumes.
+//! The server-side channels, to which the server subscribes a session as the session opens. They
+//! are the channels that the session's token names, the user's personal channel, and the channels
+//! that the client resumes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -41,7 +42,7 @@ impl ServerSide {
     }
 }
 
-/// Reason why a session with channels of the server does not open.
+/// Reason why a session with server-side channels does not open.
 #[derive(Debug)]
 pub(crate) enum ServerSideError {
     Backend(BackendError),
@@ -59,18 +60,19 @@ impl From<ServerSideError> for Disconnect {
     }
 }
 
-/// Result of subscribing an opening session to the channels of the server.
+/// Result of subscribing an opening session to the server-side channels.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
-    /// The subscriptions.
+    /// The subscriptions that the server has made.
     pub(crate) subscriptions: Vec<ServerSide>,
     /// The channels whose data the session's protocol cannot carry. The client is notified about
     /// each of them.
     pub(crate) refused: Vec<Channel>,
 }
 
-/// Subscribes an opening session to the server's channels. A channel that the policy does not allow
-/// is left out. `asked` has the channels that the client resumes, with the client's positions.
+/// Subscribes an opening session to the server-side channels. A channel that the policy does not
+/// allow is left out. `asked` contains the channels that the client resumes, with the client's
+/// positions.
 pub(crate) async fn subscribe(
     context: &Context,
     settings: &SessionSettings,
@@ -152,7 +154,7 @@ pub(crate) async fn subscribe(
     Ok(made)
 }
 
-/// A channel to subscribe a session to.
+/// The parameters of one server-side subscription.
 #[derive(Default)]
 struct Wanted {
     place: SubscribeOptions<'static>,

@@ -51,7 +51,7 @@ pub(crate) struct CommandSpan {
 }
 
 impl SessionState {
-    /// Begins the span of a command, given by the name under which it is counted.
+    /// Begins the span of a command. `command` is the name under which the command is counted.
     pub(crate) fn begin_span(&self, command: &'static str, origin: Origin) -> CommandSpan {
         let tracer = self.context.metrics().tracer();
         let name = name_of(command);
@@ -65,7 +65,8 @@ impl SessionState {
         span
     }
 
-    /// Passes the client and its user to `then`, for budgets per client.
+    /// Passes the client's address and user to `then`, because the tracer limits some spans per
+    /// client.
     pub(crate) fn with_whose<T>(&self, then: impl FnOnce(Whose<'_>) -> T) -> T {
         let principal = self.live.as_ref().map(|live| {
             let member = live.attachment.member();
@@ -97,7 +98,7 @@ impl CommandSpan {
         }
     }
 
-    /// Adds the channel, if spans may contain it.
+    /// Adds the channel's name to the span, if spans may contain names of users and channels.
     pub(crate) fn name(&mut self, state: &SessionState, channel: &Channel) {
         let tracer = state.context.metrics().tracer();
         if self.span.is_recorded() && tracer.names_users() {
@@ -106,19 +107,20 @@ impl CommandSpan {
         }
     }
 
-    /// Adds the session that the command has opened, and its user.
+    /// Adds to the span the session that the command has opened, and the session's user.
     pub(crate) fn opens(&mut self, state: &SessionState, session: SessionId, user: &str) {
         self.span.of_session(session);
         self.is_of(state, user);
     }
 
-    /// Adds the user, if spans may contain it.
+    /// Adds the user to the span, if spans may contain names of users and channels.
     pub(crate) fn is_of(&mut self, state: &SessionState, user: &str) {
         let tracer = state.context.metrics().tracer();
         tracer.name_user(&mut self.span, user);
     }
 
-    /// Records if the missed publications were recovered and, if so, from which source.
+    /// Adds the result of a recovery to the span and, if the missed publications were recovered,
+    /// their source.
     pub(crate) fn joined(&mut self, state: &SessionState, joined: Joined) {
         let Some(recovered) = joined.recovered else {
             return;
@@ -148,7 +150,7 @@ impl CommandSpan {
         self.span.is_recorded()
     }
 
-    /// The context for children of the command's span and for its publication.
+    /// The trace context for children of the span and for the command's publication.
     pub(crate) fn context(&self) -> Option<Box<TraceContext>> {
         self.span.context()
     }
@@ -163,7 +165,7 @@ impl CommandSpan {
         &self.span
     }
 
-    /// Begins a part of the command.
+    /// Begins the span of a part of the command, as a child of the command's span.
     pub(crate) fn part(&self, name: &'static str) -> Span {
         self.span.child(name, SpanKind::Internal)
     }
@@ -180,15 +182,15 @@ impl CommandSpan {
         }
     }
 
-    /// Moves the start back by `time`, so that the span covers the wait.
+    /// Moves the span's start to `time` before now, so that the span covers the client's wait.
     pub(crate) fn waited(&mut self, state: &SessionState, time: std::time::Duration) {
         let now = state.context.metrics().tracer().now();
         self.began = now.checked_sub(time).unwrap_or(now);
         self.span.began(self.began);
     }
 
-    /// Marks the command as failed. From now on its span is recorded regardless of the sampling
-    /// share, within the client's budget.
+    /// Marks the command as failed. From now on the command's span is recorded regardless of the
+    /// sampling ratio, up to a limit per client.
     pub(crate) fn failed(&mut self, state: &SessionState, failure: impl Into<Failure>) {
         let failure = failure.into();
         if !self.span.is_recorded() {

@@ -1,4 +1,4 @@
-//! `subscribe`: check, authorize, then listen.
+//! `subscribe`: checks and authorizes the command, then subscribes the session to the channel.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::open::{SessionState, Subscription};
 use crate::run::End;
 use crate::{Context, SessionSettings};
 
-/// Reason why a session is not subscribed.
+/// Reason why a session is not subscribed to a channel.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubscribeError {
     /// The backend failed.
@@ -44,7 +44,7 @@ impl From<SubscriptionTokenError> for SubscribeError {
 }
 
 impl SubscribeError {
-    /// True if a newer token would be accepted.
+    /// True if a newer token could be accepted in place of the refused token.
     fn asks_for_newer_token(&self) -> bool {
         match self {
             Self::Backend(_) | Self::Token(VerifyError::Unknown(_)) => false,
@@ -57,7 +57,7 @@ impl SubscribeError {
 /// The outcome of a subscription, with the subscription's own token, if any.
 pub(crate) type Result = std::result::Result<(SubscribeOutcome, Option<Grant>), SubscribeError>;
 
-/// Performs the steps up to the broker.
+/// Performs the steps up to the call of the broker.
 pub(crate) fn start(
     state: &SessionState,
     settings: &SessionSettings,
@@ -127,8 +127,8 @@ pub(crate) fn start(
                 options = narrowed(options, grant.overrides);
                 wish.channel_info.clone_from(&grant.channel_info);
             }
-            // The reply is queued as the session joins, so that no frame of the channel precedes
-            // it.
+            // The reply is queued as the session joins the channel, so that no frame of the channel
+            // precedes the reply.
             let answer = |joined: Joined, missed: &[Publication]| {
                 let mut subscribed = subscribed(joined, &wish, options, missed);
                 if let Some(grant) = &grant {
@@ -194,7 +194,7 @@ pub(crate) fn narrowed(mut options: ChannelOptions, overrides: Overrides) -> Cha
     options
 }
 
-/// The options of the subscription that a session asks for, in a channel with these options.
+/// The subscription that a session asks for by `asked`, in a channel with `options`.
 pub(crate) fn wish(
     settings: &SessionSettings,
     options: ChannelOptions,

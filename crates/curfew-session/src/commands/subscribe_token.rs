@@ -18,7 +18,7 @@ use crate::commands::{Outcome, Reaction, RequestInfo, presence};
 use crate::open::SessionState;
 use crate::run::End;
 
-/// A subscription's token, verified.
+/// A verified token of a subscription, with its claims.
 #[derive(Debug)]
 pub(crate) struct Grant {
     /// The token, by which revocations find the subscription.
@@ -27,9 +27,9 @@ pub(crate) struct Grant {
     pub(crate) data: Option<Box<[u8]>>,
     /// Information about the session that other clients see in the channel, as JSON.
     pub(crate) channel_info: Option<Arc<str>>,
-    /// The settings of the channel that the token changes for its subscription.
+    /// The settings of the channel that the token changes for this subscription.
     pub(crate) overrides: Overrides,
-    /// Seconds after which the client should renew the token; `None` if the token names no end.
+    /// Seconds after which the client should renew the token; `None` if the token has no expiry.
     pub(crate) renew_in: Option<u64>,
 }
 

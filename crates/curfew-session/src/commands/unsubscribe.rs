@@ -1,4 +1,4 @@
-//! `unsubscribe`.
+//! `unsubscribe`: removes the subscription and the session's presence entry in the channel.
 
 use curfew_model::{Channel, ErrorCode, Reply};
 use curfew_telemetry::Origin;
@@ -6,7 +6,7 @@ use curfew_telemetry::Origin;
 use crate::commands::{Outcome, Reaction, RequestInfo};
 use crate::open::SessionState;
 
-/// Performs the command. It waits only for the end of the session's presence in the channel.
+/// Performs the command. The only wait is for the removal of the session's presence entry.
 pub(crate) fn run(state: &mut SessionState, request: RequestInfo, name: &str) -> Reaction {
     let always = state.wire().rules().unsubscribes_always;
     if always && Channel::parse(name).is_err() {

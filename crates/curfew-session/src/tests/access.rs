@@ -12,8 +12,8 @@ fn refresh(token: &str) -> String {
     json!({"type": "refresh", "id": 9, "token": token}).to_string()
 }
 
-/// Upper bound of the number of [`blocked`]'s messages that have left and cannot be withheld: the
-/// messages that fit into the pipe. The last one may be partial.
+/// Upper bound of the number of messages of [`blocked`] that are already in the pipe and cannot be
+/// withheld. The last of these messages may be partial.
 const BEYOND_RECALL: usize = 256 / 50 + 1;
 
 #[tokio::test(start_paused = true)]
@@ -24,7 +24,7 @@ async fn a_session_revoked_in_the_middle_of_a_frame_is_cut_off_there() {
     let texts = peer.cut().await;
     assert!(texts.len() < BEYOND_RECALL, "{texts:?}");
     harness.assert_nothing_left().await;
-    // The close is counted under its own code.
+    // The close is counted under the code of a revocation.
     let closed = &harness.metrics.connections_closed;
     assert_eq!(closed.get(Disconnect::REVOKED.code, Initiator::Server), 1);
 }
@@ -34,7 +34,7 @@ async fn what_waits_in_flight_is_withheld_though_the_socket_takes_more_just_then
     for access_ends in ["revoked", "expired"] {
         let harness = Harness::new();
         let mut peer = blocked(&harness).await;
-        // Both happen before the session's task runs: the pipe gets room, and access ends.
+        // The pipe gets room and access ends, both before the session's task runs again.
         let room = peer.read_some(256).await;
         assert_eq!(room, 256);
         if access_ends == "revoked" {
@@ -79,7 +79,8 @@ async fn nothing_a_session_sent_is_acted_on_once_it_is_revoked() {
     let harness = Harness::new();
     let mut peer = harness.open().await;
     let rig = Arc::clone(&harness.rig);
-    // The revocation arrives while the first of three messages of one read is acted on.
+    // The revocation arrives while the session acts on the first of three messages that were read
+    // together.
     harness.rig.hook(When::Before, Call::Publish, move || {
         rig.revoke(RevocationKey::user("alice"))
     });
@@ -214,7 +215,7 @@ async fn a_policy_change_reaches_a_session_whose_output_is_blocked() {
     assert_eq!(
         harness.rig.asked(Call::Publish, ""),
         1,
-        "not by what was remembered"
+        "the publication was allowed by a decision from before the reload"
     );
 }
 
@@ -320,7 +321,7 @@ async fn one_session_more_than_allowed_is_closed_with_its_own_code() {
     second
         .send(&json!({"type": "auth", "token": harness.token(json!({}))}).to_string())
         .await;
-    // The first client answers the ping by which it is probed.
+    // The first client answers the ping with which the server probes it.
     let (closed, ()) = tokio::join!(
         second.expect_closed(Disconnect::SESSION_LIMIT),
         first.silence(1)
@@ -355,9 +356,9 @@ async fn a_command_sees_limits_and_policy_of_one_snapshot() {
         settings.limits.subscriptions = subscriptions;
         Arc::new(settings)
     };
-    // Neither of the two settings allows the subscription: the first has a policy that denies it,
-    // the second a limit without room. Only a command that took the limit of the first and the
-    // policy of the second would be allowed.
+    // Neither snapshot allows the subscription: the first snapshot's policy denies it, and the
+    // second snapshot's limit is zero. Only a command that mixed the first snapshot's limit with
+    // the second snapshot's policy would succeed.
     let snapshots = [with(&[], 1), with(&[Action::Subscribe], 0)];
     harness.context.settings.store(Arc::clone(&snapshots[0]));
     let mut peer = harness.open().await;
@@ -374,7 +375,7 @@ async fn a_command_sees_limits_and_policy_of_one_snapshot() {
     };
     let mut answers = BTreeSet::new();
     let (mut last, mut changes) = (String::new(), 0);
-    // Changing answers show that the other thread runs, and swaps settings during commands.
+    // The answer changes only if the other thread has replaced the settings since the last command.
     while changes < 500 {
         let answer = peer.error(SUBSCRIBE).await;
         changes += usize::from(answer != last);

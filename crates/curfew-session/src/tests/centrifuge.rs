@@ -33,7 +33,7 @@ fn harness_with(more: impl FnOnce(&mut SessionSettings)) -> Harness {
 }
 
 impl Harness {
-    /// A connection that has sent `connect` with a token of these claims.
+    /// A connection that has sent `connect` with a token that contains `claims`.
     async fn connecting(&self, claims: Value) -> Peer {
         let mut peer = self.awaiting();
         let connect = json!({"id":1,"connect":{"token":self.token(claims)}});
@@ -41,14 +41,15 @@ impl Harness {
         peer
     }
 
-    /// A session whose `connect` was answered, and the reply.
+    /// A session whose `connect` was answered, and the content of the reply.
     async fn connected(&self, claims: Value) -> (Peer, Value) {
         let mut peer = self.connecting(claims).await;
         let mut answer = peer.text().await;
         (peer, answer["connect"].take())
     }
 
-    /// Makes the node miss a publication of a stream at this position, which no read returns.
+    /// Makes the node receive a publication at `position` of the channel `stream`, and then give up
+    /// waiting for the missing publication before it.
     fn miss(&self, position: Position) {
         let publication = Publication {
             entry: Some(StreamEntry { position, at: 0 }),
@@ -63,7 +64,7 @@ impl Harness {
     }
 }
 
-/// The position two after the position in a reply.
+/// The position in a reply, moved two publications ahead.
 fn ahead(answer: &Value) -> Position {
     let offset = answer["offset"].as_u64().unwrap_or(0);
     Position {
@@ -76,7 +77,7 @@ fn ahead(answer: &Value) -> Position {
 async fn a_publication_that_comes_while_a_session_opens_follows_the_answer() {
     let harness = harness();
     let context = Arc::clone(&harness.context);
-    // At this moment the session has joined the channel `a`, and not yet `stream`.
+    // At this moment the session has joined the channel `a`, but not yet the channel `stream`.
     harness.rig.hook(When::After, Call::Read, move || {
         let delivered = context.node.hub().broadcast(&publication("a", "7"));
         assert_eq!(delivered.queued, 1);
@@ -169,7 +170,7 @@ async fn unsubscribes_succeed_over_the_rate_and_count_against_it() {
     assert_eq!(peer.text().await["error"]["code"], 111);
     assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
     peer.silence(2).await;
-    // One command every 100 ms, for more than ten seconds.
+    // The client sends one command every 100 ms, for more than ten seconds.
     for _ in 0..=115 {
         peer.send(unsubscribe).await;
         time::sleep(Duration::from_millis(100)).await;

@@ -21,7 +21,7 @@ async fn commands_in_one_read_are_answered_in_order_also_when_one_has_to_wait() 
     .await;
     assert_eq!(peer.expect("pong").await["id"], 0);
     peer.silence(5).await;
-    // This message arrives behind one that already waits.
+    // This ping arrives behind a ping that already waits.
     peer.send(r#"{"type":"ping","id":7}"#).await;
     peer.silence(5).await;
     harness.rig.release(Call::Subscribe);
@@ -167,7 +167,7 @@ async fn what_comes_instead_of_auth_is_refused_with_its_reason() {
 async fn auth_and_what_is_sent_right_behind_it_may_come_with_the_request() {
     let harness = Harness::new();
     let token = harness.token(json!({}));
-    // Longer than the limit for a first message.
+    // This data is longer than the limit for a first message.
     let long = "x".repeat(30_000);
     let texts = [
         json!({"type": "auth", "token": token}),
@@ -251,7 +251,8 @@ async fn a_command_over_the_rate_is_not_acted_on() {
 #[tokio::test(start_paused = true)]
 async fn ten_seconds_over_the_rate_without_a_pause_end_the_session() {
     let harness = Harness::with(|settings| settings.limits.messages_per_second = 5);
-    // A command every 100 ms. The second client pauses for two seconds after eight seconds.
+    // Each client sends a command every 100 ms. The second client pauses for two seconds after
+    // eight seconds.
     for rests in [false, true] {
         let mut peer = harness.open().await;
         // The burst covers the first second.
@@ -271,7 +272,7 @@ async fn ten_seconds_over_the_rate_without_a_pause_end_the_session() {
             assert_eq!(
                 harness.closed_with(Disconnect::RATE_LIMITED),
                 1,
-                "the first one's"
+                "only the client without a pause is closed for its rate"
             );
         } else {
             let closed = peer.expect_closed(Disconnect::RATE_LIMITED).await;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// A pipe that revokes alice's tokens during the next write that finds it full.
+/// A pipe that revokes alice's tokens during the next write for which the pipe has no room.
 #[derive(Debug)]
 struct RevokingPipe {
     inner: DuplexStream,
@@ -54,7 +54,8 @@ impl AsyncWrite for RevokingPipe {
     }
 }
 
-/// Fault: a revocation that comes during the last write is noticed only when the close times out.
+/// A past fault: a session that was revoked during its last write noticed the revocation only when
+/// the close timed out.
 #[tokio::test(start_paused = true)]
 async fn a_session_revoked_during_its_last_write_leaves_at_once() {
     let harness = Harness::new();
@@ -79,7 +80,10 @@ async fn a_session_revoked_during_its_last_write_leaves_at_once() {
     while harness.hub().count() > 0 {
         time::sleep(Duration::from_millis(1)).await;
     }
-    assert!(!is_armed.load(Ordering::Relaxed), "the pipe was full");
+    assert!(
+        !is_armed.load(Ordering::Relaxed),
+        "the last write never found the pipe full"
+    );
     let timeout = SessionConfig::default().close_timeout;
     assert!(began.elapsed() < timeout / 2, "{:?}", began.elapsed());
 }

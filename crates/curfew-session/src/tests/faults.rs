@@ -25,7 +25,10 @@ impl Protocol for Fragile {
 
     fn decode<'a>(&self, message: &mut Message<'a>) -> Result<ClientRequest<'a>, DecodeError> {
         match message {
-            Message::Text(text) => assert!(!text.contains("panic in decode"), "by the test"),
+            Message::Text(text) => assert!(
+                !text.contains("panic in decode"),
+                "the test makes `decode` panic"
+            ),
             Message::Binary(_) => {}
         }
         self.0.decode(message)
@@ -33,7 +36,7 @@ impl Protocol for Fragile {
 
     fn encode_reply(&self, id: Option<&CommandId>, reply: &Reply<'_>, out: &mut BytesMut) -> bool {
         let fatal = id.is_some_and(|id| id.as_json().contains("panic in reply"));
-        assert!(!fatal, "by the test");
+        assert!(!fatal, "the test makes `encode_reply` panic");
         self.0.encode_reply(id, reply, out)
     }
 
@@ -43,7 +46,10 @@ impl Protocol for Fragile {
 
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         if let Push::Message { data, .. } = push {
-            assert!(*data != b"\"panic in push\"", "by the test");
+            assert!(
+                *data != b"\"panic in push\"",
+                "the test makes `encode_push` panic"
+            );
         }
         self.0.encode_push(push, out)
     }
@@ -168,7 +174,10 @@ async fn a_client_that_never_pauses_lets_others_run() {
     assert_eq!(harness.rig.asked(Call::Publish, ""), count);
     // The runtime grants a task 128 steps at a time.
     let turns = turns.load(Ordering::Relaxed);
-    assert!(turns >= count / 128, "others had {turns} turns");
+    assert!(
+        turns >= count / 128,
+        "the other task ran only {turns} times"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -193,7 +202,8 @@ async fn an_idle_session_holds_little_memory() {
     let future = crate::run(Box::new(session));
     let future_bytes = size_of_val(&future);
     println!("session: {session_bytes} bytes, the future of its task: {future_bytes} bytes");
-    // 576 and 160 at the time of writing. Every byte added here is added to a million sessions.
+    // The sizes were 576 and 160 bytes when this test was written. Every byte added to them is
+    // needed again for each session.
     assert!(
         session_bytes + future_bytes <= 800,
         "{session_bytes} + {future_bytes}"

@@ -1,4 +1,5 @@
-//! A session whose socket the node's flushers write to too.
+//! Tests of a session to whose socket two kinds of tasks write: the session's own task, and the
+//! node's flushers (see `Hub::set_flushers`).
 
 use curfew_model::boottime;
 use tokio::net::{TcpSocket, TcpStream};
@@ -7,10 +8,10 @@ use tokio::task::JoinSet;
 use super::peer::{TEXT, frame};
 use super::*;
 
-/// Small, so that the sockets are often full.
+/// Size of each buffer of a socket. It is small, so that the sockets are often full.
 const SOCKET_BYTES: u32 = 4 * 1024;
 
-/// More than the buffers of two sockets hold.
+/// A number of bytes that the buffers of two sockets cannot hold.
 const LARGE: usize = 60_000;
 
 impl Harness {
@@ -33,8 +34,8 @@ impl Harness {
     }
 }
 
-/// The writer varies: it is a flusher, or the session's task, which the client keeps awake with
-/// commands. The flusher varies too, because publishers move between threads.
+/// A frame is written either by a flusher or by the session's task, which the client's commands
+/// keep awake. Different flushers write, because publishers move between threads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn all_that_is_published_arrives_once_and_in_order() {
     const PUBLISHERS: usize = 3;
@@ -68,7 +69,7 @@ async fn all_that_is_published_arrives_once_and_in_order() {
                     "pong" => answered += 1,
                     other => panic!("{other}"),
                 }
-                // Each client sends at a rate of its own.
+                // Each client sends commands at a different rate.
                 if all % (number as u64 * 20 + 3) == 0 && asked < all {
                     peer.send_bytes(&frame(TEXT, br#"{"type":"ping","id":1}"#))
                         .await;
@@ -85,7 +86,7 @@ async fn all_that_is_published_arrives_once_and_in_order() {
                 let padding = "x".repeat(fastrand::usize(..2_000));
                 let data = format!(r#"{{"by":{by},"n":{n},"padding":"{padding}"}}"#);
                 harness.publish("room", &data);
-                // In bursts, with pauses in which the sessions become idle.
+                // The publisher pauses between bursts, so that the sessions become idle.
                 if fastrand::u8(..) < 40 {
                     tokio::task::yield_now().await;
                 }
@@ -98,7 +99,8 @@ async fn all_that_is_published_arrives_once_and_in_order() {
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
     }
-    // A write is counted after it returns. A client may have received the bytes before.
+    // The number of queued bytes is reduced only after a write returns. By then, a client may
+    // already have received the bytes.
     let nothing_queued = async {
         while harness.hub().queued_bytes() > 0 {
             time::sleep(Duration::from_millis(1)).await;
@@ -120,7 +122,10 @@ async fn a_frame_that_a_flusher_began_is_completed_before_anything_else_is_writt
     while sent() == before {
         tokio::task::yield_now().await;
     }
-    assert!(sent() < before + LARGE as u64, "it does not fit");
+    assert!(
+        sent() < before + LARGE as u64,
+        "the sockets' buffers held the whole frame"
+    );
     // Without the lease, the reply to the next command overtakes the queued frames.
     harness.lease.expire();
     peer.send(r#"{"type":"ping","id":7}"#).await;

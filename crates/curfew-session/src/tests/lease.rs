@@ -1,5 +1,5 @@
-//! The delivery lease: behaviour of a session while its node holds none, and while a revocation
-//! that may name the session is being read.
+//! The behaviour of a session while its node holds no delivery lease, and while a revocation that
+//! may name the session is being read.
 
 use curfew_hub::DropReason;
 use curfew_model::{GapReason, RevocationKey, boottime};
@@ -37,7 +37,7 @@ async fn without_a_lease_no_command_is_acted_on_and_each_is_answered() {
     peer.ok(SUBSCRIBE).await;
 }
 
-/// F8: a stop shorter than the lease.
+/// Fault F8: the node is stopped for a time shorter than its lease.
 #[tokio::test(start_paused = true)]
 async fn a_node_that_was_stopped_for_a_moment_says_nothing_until_it_knows_what_it_missed() {
     let harness = Harness::new();
@@ -118,7 +118,10 @@ async fn what_was_queued_before_is_held_back_and_goes_out_afterwards_in_order() 
     {
         came += 1;
     }
-    assert!(came < 10, "{came} messages");
+    assert!(
+        came < 10,
+        "{came} messages arrived while they were to be withheld"
+    );
     harness.reopen();
     for at in came..100 {
         assert_eq!(peer.expect("message").await["data"], at);
@@ -179,7 +182,8 @@ async fn pings_go_on_without_the_lease() {
     let harness = Harness::new();
     let mut peer = harness.open().await;
     harness.shut();
-    // This is longer than a ping and the wait for its pong: a client that answers stays connected.
+    // The time is longer than the ping interval plus the wait for a pong: a client that answers
+    // pings stays connected.
     peer.silence(300).await;
     harness.reopen();
     peer.ok(SUBSCRIBE).await;
@@ -221,7 +225,7 @@ async fn while_a_revocation_is_read_the_session_waits() {
     peer.send(PUBLISH).await;
     peer.silence(1).await;
     assert_eq!(harness.rig.asked(Call::Publish, ""), 0);
-    // Two keys are being read, and the session waits until both have been read.
+    // Two revocation keys are being read, and the session waits until both have been read.
     drop(first);
     peer.silence(1).await;
     drop(second);
@@ -250,7 +254,7 @@ async fn half_a_frame_waits_while_a_revocation_is_read() {
     let harness = Harness::new();
     let mut peer = blocked(&harness).await;
     let suspension = harness.hub().suspend(&RevocationKey::user("alice"));
-    // Two events make the task write: a wake-up, and room in the pipe.
+    // Two events could make the session's task write: a wake-up, and room in the pipe.
     let mut came = 0;
     while time::timeout(Duration::from_secs(1), peer.text())
         .await
@@ -258,7 +262,10 @@ async fn half_a_frame_waits_while_a_revocation_is_read() {
     {
         came += 1;
     }
-    assert!(came < 10, "{came} messages");
+    assert!(
+        came < 10,
+        "{came} messages arrived while they were to be withheld"
+    );
     drop(suspension);
     for at in came..100 {
         assert_eq!(peer.expect("message").await["data"], at);

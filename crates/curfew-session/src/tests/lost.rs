@@ -1,5 +1,6 @@
-//! Frames that wait when the server takes their channel away (SR19). The session must not write
-//! these frames afterwards, whether a reload, a newer token or the session's own end comes first.
+//! Frames that are queued when the server ends the subscription to their channel (SR19). The
+//! session must not write these frames afterwards. The subscription ends because of a reload or a
+//! newer token, also while the whole session is ending.
 
 use curfew_hub::{DropReason, Ending};
 use curfew_policy::PolicyConfig;
@@ -9,7 +10,7 @@ use super::*;
 /// Size of a pipe that holds only a part of a long frame, in bytes.
 const NARROW: usize = 256;
 
-/// A policy that allows only the channel `hall`.
+/// A policy that allows subscriptions to the channel `hall` alone.
 fn hall_alone() -> PolicyConfig {
     let mut rules = allowing(&[Action::Subscribe]);
     rules.rules[0].channels = vec!["hall".to_owned()];
@@ -23,7 +24,7 @@ fn long() -> String {
 
 impl Harness {
     /// Opens a client that listens to `hall` and `room` and stops reading. A long frame of the
-    /// channel `first` is written in part. Two frames of each channel wait behind it.
+    /// channel `first` is written in part. Two frames of each channel wait behind the long frame.
     async fn amid_frame_of(&self, first: &str) -> Peer {
         let mut peer = self.open_with(json!({}), NARROW).await;
         for channel in ["hall", "room"] {
@@ -118,8 +119,8 @@ async fn what_waits_of_a_channel_is_not_written_once_a_newer_token_lacks_it() {
     assert_eq!(harness.forbidden(), 1);
 }
 
-/// The session is told to end for a reason that still sends queued frames. The rules change before
-/// its last writes begin, or between two of them.
+/// The session ends for a reason for which queued frames are still sent. The rules change before
+/// the session's last writes begin, or between two of these writes.
 #[tokio::test(start_paused = true)]
 async fn a_session_that_ends_writes_nothing_of_a_channel_that_a_reload_takes_away() {
     for is_first in [true, false] {

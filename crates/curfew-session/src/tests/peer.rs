@@ -15,7 +15,7 @@ pub(super) const PONG: u8 = 10;
 /// End of a connection, as its client saw it.
 #[derive(Debug)]
 pub(super) struct Closed {
-    /// Texts before the close frame, without pings.
+    /// The text messages before the close frame.
     pub(super) texts: Vec<Value>,
     pub(super) code: u16,
     pub(super) reason: String,
@@ -52,7 +52,8 @@ impl Peer {
         }
     }
 
-    /// Sends raw bytes. The end of a connection becomes visible at the next read.
+    /// Sends raw bytes. An error is ignored, because the next read shows that the connection has
+    /// ended.
     pub(super) async fn send_bytes(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.ok();
     }
@@ -70,7 +71,7 @@ impl Peer {
         self.send_bytes(&bytes).await;
     }
 
-    /// Reads once, at most `most` bytes.
+    /// Reads once, at most `most` bytes, and returns the number of bytes read.
     pub(super) async fn read_some(&mut self, most: usize) -> usize {
         let mut bytes = vec![0; most];
         let read = self.stream.read(&mut bytes).await.unwrap_or(0);
@@ -92,7 +93,7 @@ impl Peer {
         };
         time::timeout(Duration::from_secs(24 * 3600), reading)
             .await
-            .expect("nothing comes")
+            .expect("nothing arrived within a day")
     }
 
     /// The next frame that is not a ping.
@@ -108,7 +109,7 @@ impl Peer {
         }
     }
 
-    /// The next text.
+    /// The next text message.
     pub(super) async fn text(&mut self) -> Value {
         match self.next().await {
             Some((TEXT, payload)) => serde_json::from_slice(&payload).unwrap(),
@@ -116,7 +117,7 @@ impl Peer {
         }
     }
 
-    /// The next text, which must have this type.
+    /// The next text message, whose `type` must be `kind`.
     pub(super) async fn expect(&mut self, kind: &str) -> Value {
         let text = self.text().await;
         assert_eq!(text["type"], kind, "{text}");
@@ -138,22 +139,26 @@ impl Peer {
             .to_owned()
     }
 
-    /// Asserts that nothing but pings arrives for this time.
+    /// Asserts that nothing but pings arrives for this number of seconds.
     pub(super) async fn silence(&mut self, seconds: u64) {
         let came = time::timeout(Duration::from_secs(seconds), self.next()).await;
-        assert!(came.is_err(), "{came:?} came");
+        assert!(came.is_err(), "{came:?} arrived");
     }
 
-    /// Reads up to the close frame and the end of the stream, and answers the close.
+    /// Reads up to the close frame, answers the close frame, and asserts that the stream then ends.
     pub(super) async fn closed(&mut self) -> Closed {
         let mut texts = Vec::new();
         loop {
-            match self.next().await.expect("a close frame before the end") {
+            match self
+                .next()
+                .await
+                .expect("the stream ended without a close frame")
+            {
                 (TEXT, payload) => texts.push(serde_json::from_slice(&payload).unwrap()),
                 (CLOSE, payload) => {
                     let (code, reason) = payload.split_first_chunk().unwrap();
                     self.send_bytes(&frame(CLOSE, code)).await;
-                    assert_eq!(self.frame().await, None, "a close frame is the last");
+                    assert_eq!(self.frame().await, None, "a frame followed the close frame");
                     self.stream.shutdown().await.ok();
                     let code = u16::from_be_bytes(*code);
                     let reason = String::from_utf8(reason.to_vec()).unwrap();
@@ -174,15 +179,18 @@ impl Peer {
     pub(super) async fn cut(&mut self) -> Vec<Value> {
         let mut texts = Vec::new();
         while let Some((opcode, payload)) = self.next().await {
-            assert_eq!(opcode, TEXT, "nothing follows half a frame");
+            assert_eq!(opcode, TEXT, "a frame other than a text preceded the cut");
             texts.push(serde_json::from_slice(&payload).unwrap());
         }
-        assert!(!self.received.is_empty(), "a frame was begun");
+        assert!(
+            !self.received.is_empty(),
+            "the connection was not cut in the middle of a frame"
+        );
         texts
     }
 
-    /// Asserts that the connection ends with `closing`, whose code and reason are those of the
-    /// close frame.
+    /// Asserts that the connection ends with the message `closing` and a close frame, and that both
+    /// have the code and reason of `disconnect`.
     pub(super) async fn expect_closed(&mut self, disconnect: curfew_model::Disconnect) -> Closed {
         let closed = self.closed().await;
         assert_eq!(
@@ -193,7 +201,7 @@ impl Peer {
         let last = closed
             .texts
             .last()
-            .expect("closing comes before the close frame");
+            .expect("no text preceded the close frame");
         assert_eq!(last["type"], "closing");
         assert_eq!(
             (&last["code"], &last["reason"]),
@@ -210,7 +218,7 @@ impl Peer {
                     self.received.get(2..4)?.try_into().unwrap(),
                 )),
             ),
-            127 => panic!("no frame of these tests is as long"),
+            127 => panic!("the frame is longer than any frame that these tests expect"),
             short => (2, usize::from(short)),
         };
         let payload = self.received.get(head..head + length)?.to_vec();

@@ -8,7 +8,7 @@ fn publish(id: usize) -> String {
     json!({"type": "publish", "id": id, "channel": "room", "data": id}).to_string()
 }
 
-/// The next replies, each as `type id`, or `message data` for a message.
+/// The next `count` text messages: a reply as `type id`, and a publication as `message data`.
 async fn told(peer: &mut Peer, count: usize) -> Vec<String> {
     let mut told = Vec::new();
     for _ in 0..count {
@@ -22,7 +22,7 @@ async fn told(peer: &mut Peer, count: usize) -> Vec<String> {
     told
 }
 
-/// A session whose commands have been read, while its publications wait for the broker.
+/// A session that has read `commands` and whose publications wait for the broker.
 async fn held(harness: &Harness, commands: &[&str]) -> Peer {
     let mut peer = harness.open().await;
     harness.rig.hold(Call::Publish);
@@ -39,7 +39,8 @@ async fn those_read_together_are_under_way_together_and_answered_in_order() {
     harness.rig.hold(Call::Publish);
     peer.send_all(&[
         &publish(1),
-        // This publication is not handed to the broker. Its answer waits for the answers before it.
+        // This publication is not handed to the broker. The answer to this publication waits for
+        // the answers to earlier commands.
         r#"{"type":"publish","id":2,"channel":"no channel","data":0}"#,
         &publish(3),
         // These requests wait until the publications are answered.

@@ -27,7 +27,8 @@ fn harness() -> Harness {
 }
 
 impl Harness {
-    /// Returns a `subscribe` that recovers `count` publications, which it adds to the stream.
+    /// Appends `count` publications to the stream. Returns a `subscribe` command that recovers
+    /// these publications.
     async fn missed(&self, count: usize) -> String {
         let mut last = None;
         for at in 0..count {
@@ -43,8 +44,8 @@ impl Harness {
     }
 }
 
-/// Runs `then` after the read of the stream and before the first write of the publications that
-/// were read.
+/// A client that recovers five publications. `then` runs after the publications are read from the
+/// stream and before the first of them is written to the client.
 async fn peer_that_reads(harness: &Harness, then: impl FnOnce() + Send + 'static) -> Peer {
     let subscribe = harness.missed(5).await;
     let mut peer = harness.open().await;
@@ -105,8 +106,8 @@ async fn the_policy_that_a_reload_puts_in_force_during_the_read_decides() {
 /// Recovered publications wait until the client reads.
 #[tokio::test(start_paused = true)]
 async fn what_waits_to_be_written_is_withheld_once_access_ends() {
-    /// Upper bound of the number of messages that have left: the messages that fit into the pipe.
-    /// The last one may be partial.
+    /// Upper bound of the number of messages that are already in the pipe and cannot be withheld.
+    /// The last of these messages may be partial.
     const BEYOND_RECALL: usize = 256 / 50 + 1;
     for access_ends in ["revoked", "expired"] {
         let harness = harness();
@@ -124,8 +125,8 @@ async fn what_waits_to_be_written_is_withheld_once_access_ends() {
     }
 }
 
-/// A window that a read filled expires together with the stream, and not a whole lifetime after the
-/// read.
+/// A window that was filled by a read expires together with the stream, and not a whole lifetime
+/// after that read.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_recovered_from_a_window_that_the_stream_has_outlived() {
     let harness = harness();
@@ -146,7 +147,7 @@ async fn nothing_is_recovered_from_a_window_that_the_stream_has_outlived() {
     assert_eq!(
         harness.rig.asked(Call::Read, ""),
         reads,
-        "the window is used"
+        "the publications were read from the backend instead of the window"
     );
     later(0.2);
     assert_eq!(recover("t3").await.1, false);

@@ -1,7 +1,8 @@
-//! A second protocol beside the native one, through the public interface alone: binary messages of
-//! one or more requests, pings as messages, and its own close codes.
+//! A second protocol beside the native one, implemented by the public interface alone. It has
+//! binary messages of one or more requests, pings as messages, and close codes of its own.
 //!
-//! A request is a byte for its number, a letter, the length of its content, and the content.
+//! A request is one byte for its id, one letter, one byte for the length of its content, and the
+//! content.
 
 use bytes::{BufMut as _, BytesMut};
 use curfew_hub::{Carrier, Framing, WebSocket};
@@ -80,7 +81,7 @@ impl Protocol for Letters {
         true
     }
 
-    /// Expresses only publications.
+    /// Encodes only publications.
     fn encode_push(&self, push: &Push<'_>, out: &mut BytesMut) -> bool {
         let Push::Message { data, .. } = push else {
             return false;
@@ -107,7 +108,7 @@ impl Protocol for Letters {
     }
 }
 
-/// The protocol's encoding of requests.
+/// Encodes requests in this protocol.
 fn requests(requests: &[(u8, char, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (id, letter, content) in requests {
@@ -124,7 +125,10 @@ impl Peer {
 
     async fn expect_letters(&mut self, expect: &[&str]) {
         for expect in expect {
-            let (opcode, payload) = self.frame().await.expect("a message");
+            let (opcode, payload) = self
+                .frame()
+                .await
+                .expect("the stream ended before the message");
             let got = String::from_utf8(payload).unwrap();
             assert_eq!((opcode, got.as_str()), (BINARY, *expect));
         }
@@ -153,7 +157,8 @@ async fn two_protocols_share_a_channel_and_each_is_spoken_to_in_its_own_words() 
     let token = harness.token(json!({}));
     let mut native = harness.subscribed().await;
     let mut letters = harness.letters();
-    // All in one message: the requests behind a waiting request are acted on afterwards.
+    // All requests are in one message. The requests behind a request that waits for the backend are
+    // acted on afterwards.
     letters
         .letters(&[
             (1, 'a', &token),
@@ -170,7 +175,8 @@ async fn two_protocols_share_a_channel_and_each_is_spoken_to_in_its_own_words() 
     for data in [10, 11] {
         assert_eq!(native.expect("message").await["data"], data);
     }
-    // The protocol cannot express a gap, so the client receives everything else.
+    // This protocol cannot express a gap, so its client receives only the publication after the
+    // gap.
     letters.letters(&[(7, 's', "room")]).await;
     letters.expect_letters(&["7S"]).await;
     let room = Channel::parse("room").unwrap();
@@ -191,7 +197,7 @@ async fn pings_and_closes_are_the_protocols() {
     peer.letters(&[(1, 'a', &token)]).await;
     peer.expect_letters(&["1C", "?"]).await;
     peer.letters(&[(0, 'o', "")]).await;
-    // The client's pong counted, because the next ping arrives. The client does not answer that
+    // The next ping shows that the client's pong was accepted. The client does not answer this
     // ping.
     peer.expect_letters(&["?"]).await;
     let (opcode, payload) = peer.frame().await.unwrap();
@@ -217,7 +223,8 @@ async fn a_refused_token_is_answered_by_its_command_and_then_closed() {
     harness.assert_nothing_left().await;
 }
 
-/// An event stream over HTTP. A protocol does not depend on the framing.
+/// The framing of an event stream over HTTP, which shows that a protocol does not depend on its
+/// framing.
 #[derive(Debug)]
 struct EventStream;
 

@@ -79,7 +79,7 @@ fn unsubscribed(code: u16, reason: &str) -> Value {
 async fn a_revoked_token_takes_its_channel_alone() {
     let harness = harness();
     let mut peer = harness.in_room().await;
-    // Both happen before the session's task runs.
+    // The publications and the revocation happen before the session's task runs.
     harness.publish("room", "1");
     harness.revoke_token("s1");
     harness.publish("room", "2");
@@ -87,7 +87,7 @@ async fn a_revoked_token_takes_its_channel_alone() {
     assert_eq!(peer.text().await["push"]["pub"]["data"], 3);
     assert_eq!(peer.text().await, unsubscribed(2000, "revoked"));
     harness.assert_lost(LostSubscription::Revoked);
-    // The same token is refused from now on; another one is accepted.
+    // The same token is refused from now on. Another token is accepted.
     peer.send(&harness.subscribe(4, "s1")).await;
     assert_eq!(peer.text().await["error"]["code"], 103);
     peer.send(&harness.subscribe(5, "s2")).await;

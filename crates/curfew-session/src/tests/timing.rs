@@ -12,7 +12,7 @@ fn seconds_since(start: Instant) -> f64 {
 fn assert_about(seconds: f64, expect: f64) {
     assert!(
         (seconds - expect).abs() < 0.1,
-        "after {seconds} s, not {expect} s"
+        "the event came after {seconds} s instead of {expect} s"
     );
 }
 
@@ -25,7 +25,7 @@ async fn without_any_traffic_a_session_is_told_that_it_expires_and_then_ends() {
     assert_about(seconds_since(start), 540.0);
     assert_eq!(expiring["expires_at"], rig::START + TTL);
     let closed = peer.expect_closed(Disconnect::EXPIRED).await;
-    assert_eq!(closed.types(), ["closing"], "expiring is told once");
+    assert_eq!(closed.types(), ["closing"], "`expiring` is sent only once");
     // The session ends at `exp` plus the leeway.
     assert_about(seconds_since(start), 605.0);
     harness.assert_nothing_left().await;
@@ -79,8 +79,8 @@ async fn nothing_published_after_the_expiry_is_delivered_even_before_the_timer()
     );
 }
 
-/// Longer than the lifetime of any token in these tests, so that a session which ended only by the
-/// wall clock would stay open for hours.
+/// Time by which tests set the wall clock back. It is longer than any token's lifetime in these
+/// tests, so that a session which ended only by the wall clock would stay open for hours.
 const BACK: Duration = Duration::from_secs(3 * 3600);
 
 #[tokio::test(start_paused = true)]
@@ -142,7 +142,7 @@ async fn a_refresh_after_the_wall_clock_was_set_back_gives_the_new_token_its_own
     let mut peer = harness.open().await;
     *harness.clock.behind.lock() = Duration::from_secs(100);
     let start = Instant::now();
-    // The end of the new token counts from the wall clock as it is now.
+    // The end of the new token is computed from the wall clock as it is now.
     let token = harness.token(json!({"jti": "t2", "exp": rig::START + TTL + 50}));
     peer.send(&json!({"type": "refresh", "id": 1, "token": token}).to_string())
         .await;
@@ -207,7 +207,7 @@ async fn a_token_in_time_is_not_late_because_the_backend_is_slow() {
             peer.expect("connected").await;
             peer.silence(20).await;
         } else {
-            // A fault of the node is not reported as the token's.
+            // A fault of the node is not reported as a fault of the token.
             let closed = peer.expect_closed(Disconnect::UNAVAILABLE).await;
             assert_eq!(closed.types(), ["closing"]);
             assert_about(seconds_since(start), 9.9);
@@ -227,7 +227,10 @@ async fn a_peer_that_answers_no_ping_is_closed_and_one_that_does_is_not() {
     let start = Instant::now();
     assert_eq!(dead.frame().await.unwrap().0, PING);
     let pinged = seconds_since(start);
-    assert!((22.5..=27.6).contains(&pinged), "pinged after {pinged} s");
+    assert!(
+        (22.5..=27.6).contains(&pinged),
+        "the ping came after {pinged} s"
+    );
     dead.expect_closed(Disconnect::NO_PONG).await;
     assert_about(seconds_since(start) - pinged, 8.0);
 }
@@ -277,14 +280,15 @@ async fn a_reader_that_takes_nothing_is_closed_when_the_write_timeout_has_passed
         assert_eq!(
             other.expect("message").await["data"],
             at,
-            "others are served meanwhile"
+            "the other client receives every publication meanwhile"
         );
     }
     assert_about(seconds_since(start), 0.0);
     while harness.connections() > 1 {
         time::sleep(Duration::from_millis(100)).await;
     }
-    // This is the write timeout, plus the second for which the server tries to write the close.
+    // The session ends after the write timeout and the second in which the server tries to write
+    // the close frame.
     assert!(
         (10.9..11.3).contains(&seconds_since(start)),
         "{}",
@@ -315,7 +319,8 @@ async fn a_reader_that_is_slow_but_reads_stays() {
 #[tokio::test(start_paused = true)]
 async fn a_message_begun_must_be_complete_in_time() {
     let harness = Harness::new();
-    // First half a frame, then fragments without end between pings.
+    // The first client sends half a frame. The second client sends endless fragments with pings
+    // between them.
     let mut half = harness.open().await;
     half.answers_pings = false;
     let start = Instant::now();
@@ -358,7 +363,7 @@ async fn a_peer_in_the_middle_of_a_long_frame_is_alive() {
     let mut peer = harness.open().await;
     let message = frame(TEXT, br#"{"type":"ping", "id":1}"#);
     time::sleep(Duration::from_secs(10)).await;
-    // The message takes 28 seconds, with a ping in between that cannot be answered.
+    // The message takes 28 seconds. The client cannot answer the ping that arrives in this time.
     for byte in message.chunks(2) {
         time::sleep(Duration::from_secs(2)).await;
         peer.send_bytes(byte).await;
@@ -391,7 +396,11 @@ async fn more_control_frames_than_allowed_end_the_connection() {
 fn metric(harness: &Harness, name: &str) -> f64 {
     let text = harness.metrics.registry().encode();
     let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.expect("it is there").trim().parse().unwrap()
+    value
+        .expect("the metric is not among the node's metrics")
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 #[tokio::test(start_paused = true)]

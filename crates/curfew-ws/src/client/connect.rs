@@ -166,8 +166,8 @@ fn verify(answer: &HeaderMap, key: &str, offered: &[&str]) -> Result<Option<Stri
     }
 }
 
-/// Computes the `Sec-WebSocket-Accept` for a key, by letting the server code answer a request with
-/// this key.
+/// Computes the `Sec-WebSocket-Accept` for a key, by letting the server code of fastwebsockets
+/// answer a request with this key.
 fn expected_accept(key: &str) -> Option<HeaderValue> {
     let request = Request::get("/")
         .header(SEC_WEBSOCKET_KEY, key)

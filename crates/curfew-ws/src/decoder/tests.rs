@@ -13,7 +13,7 @@ const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 const FIN: u8 = 0x80;
 
-/// A masked frame. `first` holds FIN, the reserved bits and the opcode.
+/// A masked frame. `first` is its first byte: FIN, the reserved bits and the opcode.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = head(first, payload.len() as u64);
     frame.extend(MASK);
@@ -76,7 +76,7 @@ fn text_of(text: &str) -> Incoming {
     Incoming::Text(text.to_owned())
 }
 
-/// Asserts that the decoder keeps nothing and waits for nothing.
+/// Asserts that the decoder stores no bytes and waits for no rest of a frame or message.
 fn assert_idle(decoder: &Decoder) {
     assert!(!decoder.mid_message());
     assert_eq!(decoder.carry.capacity(), 0);
@@ -107,14 +107,14 @@ fn whole_messages_are_lent_from_where_they_were_read() {
     let mut input = Input::new(&mut bytes);
     let Ok(Some(Event::Message(Message::Text(one)))) = decoder.next(&mut input, &Limits::default())
     else {
-        panic!("no text");
+        panic!("the first event is not a text message");
     };
     assert_eq!(one, "one");
     assert!(range.contains(&one.as_ptr()));
     let Ok(Some(Event::Message(Message::Binary(two)))) =
         decoder.next(&mut input, &Limits::default())
     else {
-        panic!("no binary");
+        panic!("the second event is not a binary message");
     };
     assert_eq!(two, b"two");
     assert!(range.contains(&two.as_ptr()));
@@ -226,8 +226,14 @@ fn what_a_peer_may_send_is_decoded_whole_and_byte_by_byte() {
             vec![text_of("m"); 1000],
         ),
     ] {
-        assert!(whole(&bytes) == (expect.clone(), None), "{name}, whole");
-        assert!(bytewise(&bytes) == (expect, None), "{name}, byte by byte");
+        assert!(
+            whole(&bytes) == (expect.clone(), None),
+            "{name}, decoded at once"
+        );
+        assert!(
+            bytewise(&bytes) == (expect, None),
+            "{name}, decoded byte by byte"
+        );
     }
 }
 
@@ -394,8 +400,12 @@ fn what_a_peer_must_not_send_is_refused_whole_and_byte_by_byte() {
         ));
     }
     for (name, bytes, expect, code) in cases {
-        assert_eq!(whole(&bytes).1, Some(expect), "{name}, whole");
-        assert_eq!(bytewise(&bytes).1, Some(expect), "{name}, byte by byte");
+        assert_eq!(whole(&bytes).1, Some(expect), "{name}, decoded at once");
+        assert_eq!(
+            bytewise(&bytes).1,
+            Some(expect),
+            "{name}, decoded byte by byte"
+        );
         assert_eq!(expect.disconnect().code, code, "{name}");
         // The error does not lose earlier events.
         let (events, error) = whole(&[frame(FIN | TEXT, b"before"), bytes].concat());
@@ -508,7 +518,7 @@ fn a_caller_may_stop_after_any_event_and_go_on_later() {
     assert!(decoder.mid_message());
     assert!(
         decoder.carry.capacity() < 16,
-        "only the partial frame is kept"
+        "the decoder stores more than the partial frame"
     );
     let (more, error) = feed(&mut decoder, [&rest[..]], &limits);
     events.extend(more);
@@ -538,7 +548,10 @@ fn saving_behind_an_event_lent_from_the_decoder_loses_nothing() {
         while let Some(event) = decoder.next(&mut Input::empty(), &limits).unwrap() {
             events.push(Incoming::from(event));
         }
-        assert!(events == ["split", "next"].map(text_of), "cut at {cut}");
+        assert!(
+            events == ["split", "next"].map(text_of),
+            "the input was cut at byte {cut}"
+        );
         assert_idle(&decoder);
     }
 }
@@ -586,7 +599,7 @@ fn chunks_do_not_matter() {
             rest = behind;
         }
         let got = feed(&mut decoder, chunks, &Limits::default());
-        assert!(got == expect, "round {round}");
+        assert!(got == expect, "the events differ in round {round}");
     }
 }
 

@@ -21,7 +21,7 @@ fn request(headers: &[(&str, &[u8])]) -> Request<Empty<Bytes>> {
     request.body(Empty::new()).unwrap()
 }
 
-/// A valid request, with these lines in place of the header.
+/// A valid request, but with `lines` in place of the valid line of `header`.
 fn with(header: &str, lines: &[&[u8]]) -> Request<Empty<Bytes>> {
     let mut headers: Vec<(&str, &[u8])> = VALID
         .iter()

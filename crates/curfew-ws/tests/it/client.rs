@@ -1,4 +1,4 @@
-//! The client against the server over TCP and TLS, and against handwritten bytes.
+//! Tests of the client against the server over TCP and TLS, and against handwritten bytes.
 
 use std::sync::Arc;
 
@@ -13,8 +13,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::peers::{echo, serve, tcp};
 
-/// A client over a pipe in memory, upgraded by the given `answer`, and the server's end of the
-/// pipe.
+/// A client over a pipe in memory, and the server's end of the pipe. The client's upgrade request
+/// receives `answer`.
 async fn scripted(answer: &str) -> (Result<Client<DuplexStream>, ConnectError>, DuplexStream) {
     let (near, mut far) = tokio::io::duplex(64 * 1024);
     let serving = async {
@@ -128,7 +128,7 @@ async fn the_client_tells_why_it_was_refused() {
         body,
     }) = connected
     else {
-        panic!("not refused");
+        panic!("the upgrade was not refused");
     };
     assert_eq!(status, StatusCode::UNAUTHORIZED);
     assert_eq!(headers["www-authenticate"], "Bearer");
@@ -156,7 +156,7 @@ async fn the_client_checks_the_answer() {
     ] {
         let (connected, _) = scripted(&answer).await;
         let Err(ConnectError::InvalidAnswer(problem)) = connected else {
-            panic!("accepted {answer}");
+            panic!("the client accepted the answer {answer}");
         };
         assert_eq!(problem, expect);
     }
@@ -170,7 +170,7 @@ async fn upgraded() -> (Client<TcpStream>, TcpStream) {
     let connected = client::connect(near, "a", "/", &[], HeaderMap::new());
     let (client, taken) = tokio::join!(connected, serve(far));
     let Some((Transport::Plain(server), _)) = taken else {
-        panic!("not upgraded");
+        panic!("the connection is not upgraded to a plain socket");
     };
     (client.unwrap(), server)
 }

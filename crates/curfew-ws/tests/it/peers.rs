@@ -1,5 +1,5 @@
-//! Both ends of a connection: a server that uses this crate as the gateway does, and handwritten
-//! bytes.
+//! Helpers for both ends of a connection: a server that uses this crate as the gateway does, and
+//! handwritten bytes of a client.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -145,7 +145,7 @@ pub(crate) async fn write(transport: &mut Transport, frames: &[Bytes]) {
     poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
 }
 
-/// Echoes texts, and answers pings and a close, until the end.
+/// Echoes text messages and answers pings and a close, until the connection ends.
 pub(crate) async fn echo(transport: &mut Transport, early: &[u8]) {
     let limits = Limits {
         message_bytes: 1 << 20,

@@ -1,4 +1,4 @@
-//! Reads, writes and ends of a transport.
+//! Tests of reading from, writing to and closing a transport.
 
 use std::future::poll_fn;
 use std::io;

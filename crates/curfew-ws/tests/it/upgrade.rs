@@ -1,4 +1,4 @@
-//! The upgrade, from the request to the bare socket.
+//! Tests of the upgrade, from the request to the bare socket.
 
 use std::future::poll_fn;
 use std::io::IoSlice;

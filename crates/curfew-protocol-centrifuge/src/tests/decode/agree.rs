@@ -1,4 +1,5 @@
-//! Commands in both encodings, written by another implementation.
+//! Tests that random commands are decoded alike in both encodings. Other implementations of JSON
+//! and Protobuf encode the commands.
 
 use super::*;
 

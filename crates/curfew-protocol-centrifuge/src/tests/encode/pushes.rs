@@ -70,7 +70,7 @@ fn a_publication_has_its_place_and_its_sender() {
 #[test]
 fn a_payload_is_on_one_line_in_json_and_as_it_was_in_protobuf() {
     let news = channel("news");
-    // Line ends on both sides of a stride.
+    // The line ends lie before, at and after the end of the first stride.
     for space in [0, 1, 29, 30, 31, 32, 100] {
         let data = format!("[{}\r\n1,\n\"\\n\"]", " ".repeat(space));
         let message = Push::Message {
@@ -267,7 +267,7 @@ proptest! {
 }
 
 /// The second byte of the longer name equals the key of a Protobuf field that may follow the
-/// channel's name.
+/// shorter name.
 #[test]
 fn a_push_of_a_channel_is_none_of_a_channel_whose_name_begins_so() {
     let [shorter, longer] = ["0", "02"].map(channel);

@@ -53,7 +53,7 @@ fn connected_tells_of_the_session_and_its_subscriptions() {
         offset: 5,
         ..wire::SubscribeResult::default()
     };
-    // Clients fail without `ttl`, so it is never left out, even if it would be 0.
+    // Clients fail without `ttl`, so `ttl` is never left out, even if its value would be 0.
     let subs = [
         ("a\"b", with_position),
         ("news", wire::SubscribeResult::default()),
@@ -98,8 +98,8 @@ fn a_subscriber_is_told_where_it_stands() {
         epoch: EPOCH.to_owned(),
         publications: vec![wire_publication(r#"{"n":4}"#, 4)],
         recovered: true,
-        // The offset of the client's own position: the client advances from it as it takes the
-        // publications.
+        // This is the offset of the client's own position, because the client advances with each
+        // recovered publication.
         offset: 3,
         positioned: true,
         was_recovering: true,
@@ -132,7 +132,7 @@ fn a_subscriber_is_told_where_it_stands() {
         &Reply::Subscribed(Subscribed {
             data: Some(b"{\n}"),
             renew_in: Some(30),
-            // Without a position, nothing can be recovered.
+            // Without a position, the client cannot recover, so `recoverable` is left out.
             is_recoverable: true,
             is_delta: true,
             ..Subscribed::default()
