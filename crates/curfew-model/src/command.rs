@@ -138,8 +138,7 @@ pub struct SubscribeOptions<'a> {
     /// True if the client wants no subscription unless every publication after `since` is
     /// available.
     pub must_recover: bool,
-    /// True if the client accepts publications in the form of a difference to the preceding
-    /// publication.
+    /// True if the client accepts publications as differences to the preceding publication.
     pub delta: bool,
     /// A JWT for this channel, unverified.
     pub token: Option<Cow<'a, str>>,
@@ -353,8 +352,7 @@ pub enum Reply<'a> {
     Refreshed {
         /// The new `exp`, Unix seconds.
         expires_at: u64,
-        /// Seconds until the client should renew the new token, as in
-        /// [`Connected`](Reply::Connected).
+        /// Seconds until renewal, as in [`Connected`](Reply::Connected).
         renew_in: Option<u64>,
     },
     /// The token of a subscription was replaced.

@@ -70,8 +70,7 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The content of a string. `None` for another value, or if the string has an unpaired
-    /// surrogate.
+    /// The content of a string. `None` for another value, or if a surrogate is unpaired.
     pub fn as_str(&self) -> Option<Cow<'a, str>> {
         match self.kind {
             Kind::String { escaped: false } => {
@@ -82,8 +81,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The content of a string, with U+FFFD in place of each unpaired surrogate. Empty for another
-    /// value.
+    /// The content of a string, with U+FFFD for each unpaired surrogate; empty for another value.
     fn lossy(&self) -> Cow<'a, str> {
         self.as_str().unwrap_or_else(|| {
             let rules = Rules {
@@ -119,8 +117,7 @@ impl<'a> Value<'a> {
 }
 
 impl Scanned {
-    /// True if the scan noted no part that other JSON parsers may refuse. Only a scan with
-    /// [`Rules::strict`] notes such parts.
+    /// True if the scan noted no part that other parsers may refuse (see [`Rules::strict`]).
     pub fn is_plain(&self) -> bool {
         self.odd.is_empty()
     }
@@ -354,8 +351,7 @@ impl<'a> Scanner<'a> {
         Ok(Kind::Number)
     }
 
-    /// Notes that other JSON parsers may refuse the text from `start` to the current position, and
-    /// that `instead` replaces it.
+    /// Notes that other parsers may refuse the text from `start` to here, and its replacement.
     fn note(&mut self, start: usize, instead: &'static str) {
         let at = start..self.at;
         self.odd.push(Odd { at, instead });
@@ -400,8 +396,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Notes the escape `unit` if it is an unpaired surrogate. A pair is the escape of a high
-    /// surrogate followed by the escape of a low one.
+    /// Notes `unit` if it is an unpaired surrogate. A pair is a high surrogate and then a low one.
     fn surrogates(&mut self, unit: u16) -> Result<(), Fault> {
         match unit {
             0xD800..=0xDBFF => {

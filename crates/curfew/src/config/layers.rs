@@ -153,7 +153,8 @@ pub(crate) fn merge(
     layers.into_iter().fold(Figment::new(), Figment::merge)
 }
 
-/// Reads a variable `CURFEW__SECTION__KEY`; `None` for any other variable.
+/// Reads a variable `CURFEW__SECTION__KEY`. Returns `None` for any other variable, unless its name
+/// is [`misspelt`].
 fn from_variable(
     schema: &Schema,
     name: &OsString,
