@@ -388,7 +388,7 @@ pub struct Subscribed<'a> {
     pub renew_in: Option<u64>,
 }
 
-/// A message to a session that is not a reply.
+/// A message to a session, other than a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Push<'a> {
     /// A publication in a subscribed channel. It is encoded once for all receivers.
@@ -441,7 +441,7 @@ pub enum Push<'a> {
         /// The code, the reason and the advice.
         disconnect: Disconnect,
         /// The time that the client should wait before it reconnects, in milliseconds, if the
-        /// server advises one.
+        /// server advises a wait.
         retry_after_ms: Option<u64>,
         /// The trace of the close, if it is recorded.
         trace: Option<TraceId>,

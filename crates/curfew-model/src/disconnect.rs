@@ -113,9 +113,9 @@ impl Disconnect {
         Self { message, ..self }
     }
 
-    /// The token was issued in the same second as a cutoff that covers it, or before the backend
-    /// lost its data while `backend.on_data_loss` is `reauth`. The code is 4401, as for any token
-    /// that does not open a session; the name differs.
+    /// The token was issued in the same second as a revocation that covers it, or before the
+    /// backend lost its data while `backend.on_data_loss` is `reauth`. The code is 4401, as for any
+    /// token that does not open a session; the name differs.
     pub const REAUTH_REQUIRED: Self = Self {
         code: Self::AUTH_FAILED.code,
         reason: "reauth_required",

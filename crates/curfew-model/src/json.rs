@@ -351,7 +351,7 @@ impl<'a> Scanner<'a> {
         Ok(Kind::Number)
     }
 
-    /// Notes that other parsers may refuse the text from `start` to here, and its replacement.
+    /// Notes that other parsers may refuse the text from `start` to here. `instead` replaces it.
     fn note(&mut self, start: usize, instead: &'static str) {
         let at = start..self.at;
         self.odd.push(Odd { at, instead });

@@ -281,7 +281,7 @@ mod tests {
         renew(&lease, boottime() + LONG);
         assert!(
             !lease.is_held(),
-            "a late sign of life loses the lease even before the pause is detected"
+            "a late sign of life ends the lease even before the pause is detected"
         );
         assert!(lease.is_catching_up());
         assert!(lease.note_alive(LONG).is_some());

@@ -227,7 +227,8 @@ impl Principal {
     }
 }
 
-/// Adds the keys of one value. An object, `null` and an array within an array give no keys.
+/// Adds the keys of one value of the claim `name`. An object, `null` and an array within an array
+/// give no keys.
 fn add_claim(keys: &mut Vec<RevocationKey>, name: &str, value: &serde_json::Value) {
     let text = match value {
         serde_json::Value::String(text) => Cow::Borrowed(text.as_str()),

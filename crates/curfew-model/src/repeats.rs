@@ -9,7 +9,7 @@ use crate::boottime;
 /// Interval between two log lines of one cause.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// One cause of log lines, which counts the cause's events. `T` describes one event.
+/// The counter of the events of one cause. `T` describes one event.
 #[derive(Debug)]
 pub struct Repeats<T = ()>(Mutex<State<T>>);
 
@@ -54,8 +54,8 @@ impl<T> Repeats<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an event. If a line is due, returns the number of events that it stands for, and the
-    /// event.
+    /// Counts an event. If a log line is due, returns the number of events that the line stands
+    /// for, and this event.
     pub fn note_event(&self, event: T) -> Option<(u64, T)> {
         self.note_event_at(event, boottime())
     }
@@ -74,8 +74,8 @@ impl<T> Repeats<T> {
     }
 
     /// The number of events without a line, and the latest of these events, once the interval of
-    /// the last line is over. Poll it about every second. Without polling, these events get a line
-    /// only with the next event, which may never occur.
+    /// the last line is over. Call this method about every second. Otherwise these events get a
+    /// line only with the next event, which may never occur.
     pub fn rest(&self) -> Option<(u64, T)> {
         self.rest_at(boottime())
     }
@@ -89,7 +89,8 @@ impl<T> Repeats<T> {
 }
 
 impl Repeats {
-    /// Counts an event. If a line is due, returns the number of events that it stands for.
+    /// Counts an event. If a log line is due, returns the number of events that the line stands
+    /// for.
     pub fn note(&self) -> Option<u64> {
         self.note_event(()).map(|(times, ())| times)
     }

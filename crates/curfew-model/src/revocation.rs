@@ -6,12 +6,12 @@ use serde::Deserialize;
 use crate::json::object_text;
 use crate::{Disconnect, RevocationKey, TraceContext};
 
-/// The reason of the revocation that follows a loss of data, and covers every token issued before.
-/// See [`Revocation::reauth`].
+/// The reason of the revocation that is set after a loss of data. This revocation covers every
+/// token issued before the loss. See [`Revocation::reauth`].
 const REAUTH: &str = "reauth_required";
 
-/// The message for a session whose token was issued in the second of the revocation, and so before
-/// or after it.
+/// The message for a session whose token was issued in the same second as the revocation. The token
+/// may be older or newer than the revocation.
 const AS_OLD: &str = "the token was issued in the second in which access was revoked: get a token that is issued later";
 
 /// A revocation, stored under a [`RevocationKey`]. The key names sessions; the revocation states
@@ -48,8 +48,8 @@ impl Revocation {
         }
     }
 
-    /// True if this revocation of `key` is the floor set after a loss of data: see
-    /// [`Revocation::reauth`].
+    /// True if this revocation of `key` is the one that is set after a loss of data
+    /// ([`Revocation::reauth`]). It is called the floor.
     pub fn is_floor(&self, key: &RevocationKey) -> bool {
         *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH)
     }

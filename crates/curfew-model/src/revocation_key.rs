@@ -337,8 +337,7 @@ impl RevocationKey {
         };
         match &own.plain {
             Some(plain) if **plain == *value => true,
-            // The plain value differs, but `value` may be the digest of this key in its written
-            // form.
+            // The plain value differs, but `value` may be the written digest of this key's value.
             Some(_) => parse_digest(value) == Some(own.digest),
             None => own.digest == *Sha256::digest(value) || parse_digest(value) == Some(own.digest),
         }
@@ -430,7 +429,7 @@ impl RevocationKey {
         !claim.is_empty() && !claim.contains([':', '{', '}'])
     }
 
-    /// True if `kind` is reserved and not the name of a claim.
+    /// True if `kind` is reserved, so that it is never the name of a claim.
     pub fn is_reserved_kind(kind: &str) -> bool {
         RESERVED_KINDS.contains(&kind) || [ISSUER_USER, ISSUER_TOKEN].contains(&kind)
     }

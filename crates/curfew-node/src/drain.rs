@@ -14,7 +14,7 @@ use tracing::info;
 
 use crate::Node;
 
-/// Interval at which the drain checks that no session or record is left.
+/// Interval at which the drain checks if sessions or records are left.
 const TICK: Duration = Duration::from_millis(20);
 
 /// Longest time that a client is advised to wait before it reconnects. The wait lets the load

@@ -212,7 +212,8 @@ impl HubEvents {
     }
 }
 
-/// A session that is about to end, for the confirmation of the revocation that ends it.
+/// A session that a revocation ends. The confirmation of the revocation waits until the session has
+/// left.
 struct Departing {
     member: Arc<Member>,
     hub: Arc<Hub>,

@@ -147,7 +147,7 @@ impl PendingRevocations {
             until: Instant::now() + PATIENCE,
         };
         waiting.insert(key.clone(), entry);
-        // Stored under the lock, so that concurrent changes leave the latest size.
+        // The size is stored under the lock, so that concurrent changes leave the latest size.
         self.count.store(waiting.len(), Ordering::Release);
         Some(merged)
     }

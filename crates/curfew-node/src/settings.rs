@@ -19,10 +19,11 @@ const STEP: usize = 64;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Replaces the kinds of revocation by the claims in `revocable_claims`. Revocations of these
-    /// kinds find sessions that are admitted or refreshed from now on. Once [`Node::until_settled`]
-    /// returns, they find all other sessions too, including sessions that are being admitted or
-    /// refreshed now. A later call supersedes an earlier one.
+    /// Puts the claims in `revocable_claims` in force as kinds of revocation, in place of the
+    /// previous claims. Revocations of these kinds find sessions that are admitted or refreshed
+    /// from now on. Once [`Node::until_settled`] returns, they find all other sessions too,
+    /// including sessions that are being admitted or refreshed now. A later call supersedes an
+    /// earlier one.
     ///
     /// Kinds are not part of a settings snapshot, because they are in force for all sessions at
     /// once.
@@ -39,7 +40,7 @@ impl Node {
         self.hub.is_settled()
     }
 
-    /// Waits until [`Node::is_settled`].
+    /// Waits until [`Node::is_settled`] returns true.
     pub async fn until_settled(&self) {
         self.until(|| self.is_settled()).await;
     }

@@ -157,8 +157,8 @@ impl Node {
     }
 
     async fn read_part(&self, channel: &Channel, after: u64) -> Result<StreamRead, BackendError> {
-        // The number of doubts is noted first. A doubt that arises during the read is then not
-        // settled by the result.
+        // The number of the feed's doubts is noted before the read. A doubt that arises during the
+        // read thus stays open.
         let doubts = self.hub.doubts(channel);
         let streams = &self.backends.streams;
         let limit = u32::MAX;

@@ -243,8 +243,8 @@ impl Running {
         context.node.set_kinds(&revocable_claims);
         context.node.hub().set_limits(hub);
         self.public.show_limits();
-        // The sessions check their access again last, because the new settings must already be in
-        // force.
+        // The sessions decide on their subscriptions again last, because the new settings must
+        // already be in force.
         context.node.hub().reconsider_all();
     }
 

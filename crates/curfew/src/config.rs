@@ -38,21 +38,21 @@ pub(crate) struct Config {
     pub(crate) server: curfew_server::ServerConfig,
     /// The listener for operators: health, metrics and the admin API.
     pub(crate) admin: curfew_server::AdminConfig,
-    /// Authentication: the places that tokens come from, and their verification.
+    /// Authentication: the sources of tokens, and the verification of tokens.
     pub(crate) auth: curfew_auth::AuthConfig,
-    /// The life of a session.
+    /// Timeouts, pings and limits of sessions, and the claims by which sessions can be revoked.
     pub(crate) session: curfew_session::SessionConfig,
     /// Limits of one connection, and of the node as a whole.
     pub(crate) limits: curfew_session::LimitsConfig,
     /// Rights to subscribe and to publish, by channel.
     pub(crate) policy: curfew_policy::PolicyConfig,
-    /// Channels that keep their last publications.
+    /// Options of channels, such as a stream of the last publications.
     pub(crate) channels: Vec<curfew_node::ChannelConfig>,
-    /// The connection of the nodes with each other.
+    /// The backend that connects the nodes with each other.
     pub(crate) backend: Backend,
     /// The endpoints for the SDKs of Centrifugo.
     pub(crate) centrifuge: curfew_server::CentrifugeConfig,
-    /// Leaving service on SIGTERM.
+    /// The drain, by which a node leaves service on SIGTERM.
     pub(crate) drain: curfew_node::DrainConfig,
     /// Logs and traces.
     pub(crate) telemetry: curfew_telemetry::TelemetryConfig,

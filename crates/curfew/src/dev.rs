@@ -101,7 +101,7 @@ pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
     })
 }
 
-/// A development node that is ready to be built.
+/// The configuration and the keys of a development node.
 #[derive(Debug)]
 pub(crate) struct Dev {
     /// The configuration to run.

@@ -187,7 +187,7 @@ impl Table<'_> {
     }
 }
 
-/// True for the cell of a default that is a duration.
+/// True if the text of a default is a duration.
 fn is_duration(default: &str) -> bool {
     duration::parse(default.trim_matches(['`', '"'])).is_ok()
 }

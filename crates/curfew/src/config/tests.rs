@@ -174,7 +174,7 @@ kind = "memory"
     for expect in expect {
         assert!(
             found.iter().any(|line| line.starts_with(expect)),
-            "{expect} in {found:#?}"
+            "no problem begins with {expect:?}: {found:#?}"
         );
     }
     assert!(

@@ -1,5 +1,5 @@
-//! Positions of subscriptions in the streams of their channels. They are tracked as a client tracks
-//! them that wants to recover missed publications later.
+//! Positions of subscriptions in the streams of their channels. A client that wants to recover
+//! missed publications later tracks positions in the same way.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::failure::Failure;
 
-/// The interval of the checks whether the program has ended.
+/// Interval at which the node checks if the program has ended.
 const POLL: Duration = Duration::from_millis(200);
 
 /// A running program, which is killed when this value is dropped; `None` if no program is given.

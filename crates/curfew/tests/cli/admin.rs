@@ -125,7 +125,7 @@ fn the_admin_apis_refusals_say_what_to_do() {
         for expect in expect {
             assert!(
                 output.stderr.contains(expect),
-                "{expect} in {}",
+                "{expect} is missing in {}",
                 output.stderr
             );
         }

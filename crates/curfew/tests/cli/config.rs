@@ -32,7 +32,7 @@ fn check_config_reports_every_problem_with_file_and_key() {
     ] {
         assert!(
             output.stderr.contains(expect),
-            "{expect} in {}",
+            "{expect} is missing in {}",
             output.stderr
         );
     }
@@ -147,7 +147,7 @@ fn print_config_shows_effective_values_and_no_secret() {
     ] {
         assert!(
             output.stdout.contains(expect),
-            "{expect} in {}",
+            "{expect} is missing in {}",
             output.stdout
         );
     }
@@ -158,7 +158,7 @@ fn print_config_shows_effective_values_and_no_secret() {
         for secret in [SECRET, "canary1", "canary2"] {
             assert!(
                 !output.stdout.contains(secret),
-                "{secret} in {}",
+                "the secret {secret} is in {}",
                 output.stdout
             );
         }
