@@ -39,10 +39,10 @@ impl fmt::Debug for CommandId {
 /// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientRequest<'a> {
-    /// A command, with its id if it has one. A command without an id gets a reply only if it fails
-    /// or is a `ping`.
+    /// A command, with its id if it has one. Without an id, a protocol may omit the reply to a
+    /// command that succeeds.
     Command {
-        /// The id, echoed in the reply.
+        /// The id, repeated in the reply.
         id: Option<CommandId>,
         /// The command.
         command: Command<'a>,

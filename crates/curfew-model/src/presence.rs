@@ -34,8 +34,8 @@ pub struct PresenceEntry {
     pub present: Present,
     /// The session's node.
     pub node: NodeId,
-    /// A number that the node gives each entry. A removal names the number, so a late removal of an
-    /// earlier entry of the same session does not remove this entry.
+    /// A number that the node gives each entry. A removal states the number, so a late removal of
+    /// an earlier entry of the same session does not remove this entry.
     pub number: u64,
     /// True if the addition and the removal of the entry are reported to the sessions that ask for
     /// notices.

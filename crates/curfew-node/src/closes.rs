@@ -1,5 +1,5 @@
-//! Closes that interest an operator. The log has at most one line per close code and interval,
-//! because clients can cause any number of closes.
+//! Closes that interest an operator. The log has at most one line per close code and interval (see
+//! [`Repeats`]), because clients can cause any number of closes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

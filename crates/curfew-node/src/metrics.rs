@@ -11,7 +11,7 @@ const RECIPIENTS: &[f64] = &[
 curfew_telemetry::labels! {
     /// The outcome of the recovery of a subscriber that named a position.
     RecoveryOutcome = "outcome" {
-        /// Every missed publication was recovered from this node's window.
+        /// Every missed publication was recovered from this node's memory.
         Window = "window",
         /// Every missed publication was recovered; some were read from the stream.
         Read = "read",

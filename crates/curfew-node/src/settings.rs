@@ -1,4 +1,5 @@
-//! Settings that change while the node runs, and their effect on existing sessions.
+//! The kinds of revocation, which may change while the node runs. The kinds are settled once every
+//! session is indexed by them and compared with the revocations of the backend.
 
 use curfew_model::Repeats;
 use std::pin::pin;

@@ -1,4 +1,6 @@
 //! Reading streams: for subscribers that were disconnected, and for publications that pub/sub lost.
+//! The feed of a channel, which the hub holds, delivers the channel's publications in the order of
+//! the stream.
 //!
 //! At most one read of a channel's stream is under way. The result of a read goes to the channel's
 //! feed before the next read begins. Subscribers that ask meanwhile share the next read.
@@ -21,7 +23,7 @@ use crate::Node;
 use crate::events::Fanout;
 
 /// Time for which a channel's later publications wait for a missing one. Then the channel's
-/// listeners receive a gap.
+/// subscribers receive a gap.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Pause after a read that failed or did not have the missing publications.
@@ -157,8 +159,8 @@ impl Node {
     }
 
     async fn read_part(&self, channel: &Channel, after: u64) -> Result<StreamRead, BackendError> {
-        // The number of the feed's doubts is noted before the read. A doubt that arises during the
-        // read thus stays open.
+        // A doubt means that the feed may have missed publications. The number of doubts is noted
+        // before the read, so that a doubt that arises during the read stays open.
         let doubts = self.hub.doubts(channel);
         let streams = &self.backends.streams;
         let limit = u32::MAX;

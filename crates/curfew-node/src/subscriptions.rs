@@ -1,4 +1,6 @@
-//! The channels requested from the broker: the channels with a listener on this node.
+//! The channels requested from the broker: the channels with a listener on this node. A listener is
+//! a session that is subscribed to the channel. The feed of a channel, which the hub holds,
+//! delivers the publications of a channel with a stream in order.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
