@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::boottime;
 
 /// A wall clock and a boot clock. The wall clock is compared with `exp`, `iat` and `nbf`; an
-/// administrator may set it at any time. The boot clock measures durations, and nothing can set it.
+/// administrator may set it at any time. The boot clock measures durations, and cannot be set.
 /// Timers and timeouts use the runtime's monotonic clock instead of this trait.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Time since the Unix epoch.

@@ -107,12 +107,12 @@ pub enum Command<'a> {
         /// True if the client asks for the counts only.
         is_count: bool,
     },
-    /// Replaces the session's token by a newer one of the same user.
+    /// Replaces the session's token by a newer token of the same user.
     Refresh {
         /// The JWT, unverified.
         token: Cow<'a, str>,
     },
-    /// Replaces the token of a subscription by a newer one.
+    /// Replaces the token of a subscription by a newer token.
     RefreshSubscription {
         /// The channel's name, unchecked; empty if only the token names the channel.
         channel: Cow<'a, str>,

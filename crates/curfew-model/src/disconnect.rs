@@ -68,7 +68,7 @@ disconnects! {
     REVOKED = 4403 "revoked" "access was revoked" AfterSigningIn;
     /// An operator closed this session.
     DISCONNECTED = 4404 "disconnected" "an operator closed this session" Yes;
-    /// A newer session of the user replaced this one (`session.over_limit = "close_oldest"`).
+    /// A newer session of the user replaced this session (`session.over_limit = "close_oldest"`).
     REPLACED = 4407 "replaced" "a newer session of the user replaced this session" No;
     /// No token arrived within `auth.timeout`.
     AUTH_TIMEOUT = 4408 "auth_timeout" "no token was sent in time" Yes;

@@ -98,7 +98,7 @@ codes! {
         AmbiguousToken = "ambiguous_token",
         /// A revocation covers the token.
         Revoked = "revoked",
-        /// The token is too old. A newer one is needed.
+        /// The token is too old. A newer token is needed.
         ReauthRequired = "reauth_required",
     }
 }

@@ -57,7 +57,7 @@ struct Liveness {
     stops: u64,
 }
 
-/// The lease at one moment. Load it first, then read the session's state, then call
+/// The lease at one moment. Load the snapshot first, then read the session's state, then call
 /// [`holds`](Self::holds). The state is then at least as new as the proof behind the lease. A
 /// process that was paused in between finds that the lease no longer holds.
 #[derive(Debug, Clone, Copy)]

@@ -3,8 +3,8 @@
 //! Segments are separated by `:`. A segment is a literal, a `{name}` or a `*`. Only the last
 //! segment can be a `*`. `{name}` matches exactly one non-empty segment. `*` matches the rest of
 //! the name: one or more segments, at least one byte. So `room:*` matches `room:1`, `room:1:x` and
-//! `room::x`, but neither `room:` nor `room`; `*` alone matches every channel. No other character
-//! of a pattern is special. In a channel's name, no character is special.
+//! `room::x`, but neither `room:` nor `room`. The pattern `*` alone matches every channel. No other
+//! character of a pattern is special. In a channel's name, no character is special.
 
 /// A well-formed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]

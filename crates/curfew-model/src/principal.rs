@@ -13,8 +13,8 @@ use crate::{RevocationKey, SessionId};
 /// of the same name. Settings list this kind among the revocable claims, although it is not a
 /// claim. See [`of_issuer`].
 pub const ISSUER_USER: &str = "issuer_user";
-/// A kind of revocation key that names a token of one issuer. Settings list it like
-/// [`ISSUER_USER`].
+/// A kind of revocation key that names a token of one issuer. Settings list this kind in the same
+/// way as [`ISSUER_USER`].
 pub const ISSUER_TOKEN: &str = "issuer_token";
 
 /// The issuer of principals without a token. A configured issuer must not have this name while such
@@ -160,10 +160,10 @@ impl Principal {
         self.0.user == other.0.user && self.0.issuer == other.0.issuer
     }
 
-    /// Every revocation key that names `session`, a session of this principal: `all`, the user or
-    /// `anonymous`, the session, the token, and each claim listed in `revocable_claims`. The
-    /// setting `session.revocable_claims` is this list; it may include [`ISSUER_USER`] and
-    /// [`ISSUER_TOKEN`].
+    /// Every revocation key that names `session`, which must be a session of this principal. The
+    /// keys are `all`, the user (`anonymous` without a user), the session, the token if it has an
+    /// id, and each claim listed in `revocable_claims`. The setting `session.revocable_claims` is
+    /// this list; it may include [`ISSUER_USER`] and [`ISSUER_TOKEN`].
     ///
     /// - A claim that is an array gives one key for each element; an object or `null` gives none.
     /// - A claim that looks like an email address gives a second key in lower case, because a

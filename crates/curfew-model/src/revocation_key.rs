@@ -2,8 +2,8 @@
 //!
 //! A value is written plainly, byte for byte, or as its digest: `~` and the value's SHA-256 in
 //! base64url. A session's id may also be written in upper case. All spellings of a value give the
-//! same key, because keys are compared by their kind and the digest of their value. The key stores
-//! the plain value too if it is known.
+//! same key, because keys are compared by their kind and the digest of their value. The key also
+//! stores the plain value if the plain value is known.
 //!
 //! In a written key, a value that has the form of a digest is read as a digest. If a claim's value
 //! has this form, the claim has two keys: one with the digest that the text denotes, and one with

@@ -32,8 +32,7 @@ const MOST_ROUNDS: u32 = 20;
 /// Reason why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
-    /// A revocation covers the token. The [`Disconnect`] is the one with which this revocation ends
-    /// sessions.
+    /// A revocation covers the token. This revocation ends sessions with the given [`Disconnect`].
     #[error("{}", .0.reason)]
     Revoked(Disconnect),
     /// A revocation, an operator or a drain ended the session while it opened.
@@ -119,7 +118,7 @@ struct Turn<'a> {
 
 impl Turns {
     /// Waits until no other admission has the user's turn. The returned flag is true if another
-    /// admission had the turn when this was called.
+    /// admission had the turn at the time of the call.
     async fn enter(&self, user: &str) -> (Turn<'_>, bool) {
         let lock = Arc::clone(self.0.lock().entry(user.into()).or_default());
         let mut turn = Turn {
@@ -199,7 +198,7 @@ impl Node {
         let place = self.anonymous_place(session, &principal, address, limit)?;
         self.metrics.tracer().of_session(session);
         // The session is registered before the revocations are checked, so that a revocation
-        // written in between finds it.
+        // written in between finds the session.
         let (member, keys) = self
             .hub
             .register(session, wire, &*self.clock, Arc::clone(&principal));
@@ -254,9 +253,10 @@ impl Node {
         }
     }
 
-    /// Admits a session of a user who is at the session limit, if room can be made for it
-    /// ([`Sessions::make_room`](curfew_backend::Sessions::make_room)). Admissions of one user take
-    /// turns, so that one probe of the user's sessions serves all waiting admissions.
+    /// Admits a session of a user who is at the session limit, if
+    /// [`Sessions::make_room`](curfew_backend::Sessions::make_room) can make room for the session.
+    /// Admissions of one user take turns, so that one probe of the user's sessions serves all
+    /// waiting admissions.
     async fn admit_over_limit(
         &self,
         attachment: &mut Attachment,
@@ -267,7 +267,7 @@ impl Node {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;
         if waited {
-            // The admission before this one may have made room. If it has not, it has just probed
+            // The admission that had the turn before may have made room. If not, it has just probed
             // the user's sessions, so [`OverLimit::Refuse`] needs no second probe.
             let admitted = attachment
                 .admit(Arc::clone(&principal), keys, limit.max_per_user)

@@ -1,4 +1,4 @@
-//! Anonymous sessions, counted by the address of their client: they have no user to count by.
+//! Anonymous sessions, counted by the address of the client, because they have no user to count by.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

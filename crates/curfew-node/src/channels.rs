@@ -19,11 +19,11 @@ const MAX_HISTORY_SIZE: u32 = 10_000;
 const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Options of channels. A channel may store its last publications, so that a reconnecting client
-/// recovers what it missed, and may list the sessions that are present. The first entry whose
-/// pattern matches a channel sets the channel's options. A channel that matches no entry has no
-/// stream and no presence. Give every node the same entries. After a reload, the entries apply to
-/// all publications and to new subscriptions.
+/// Options of channels. A channel may store its last publications, from which a reconnecting client
+/// recovers what it missed. A channel may also list the sessions that are present. The first entry
+/// whose pattern matches a channel sets the channel's options. A channel that matches no entry has
+/// no stream and no presence. Give every node the same entries. After a reload, the entries apply
+/// to all publications and to new subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {
@@ -45,8 +45,8 @@ pub struct ChannelConfig {
     /// `join_leave` in `subscribe`. `"all"`: to every subscribed session. Needs `presence`.
     pub join_leave: JoinLeave,
     /// Sends a publication as its difference to the previous publication, if the difference is
-    /// shorter. Only sessions that ask for differences get them. Clients of the Centrifuge protocol
-    /// can ask (`delta`). Needs `history`.
+    /// shorter. Only sessions that ask for differences get them. Only clients of the Centrifuge
+    /// protocol can ask (`delta`). Needs `history`.
     pub delta: bool,
     /// `"json"`: publications are JSON values. `"binary"`: publications are arbitrary bytes. Only
     /// the Protobuf encoding of the Centrifuge protocol carries such bytes, so other clients cannot

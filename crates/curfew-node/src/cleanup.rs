@@ -1,8 +1,8 @@
 //! Removal of session records.
 //!
-//! A session may end where nothing can be awaited (a panic, an aborted task), so its end only
-//! queues the removal of its record. A task removes the records in batches, and retries while the
-//! backend is unavailable. The number of sessions bounds the queue.
+//! A session may end where nothing can be awaited (a panic, an aborted task), so the end of a
+//! session only queues the removal of the session's record. A task removes the records in batches,
+//! and retries while the backend is unavailable. The number of sessions bounds the queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

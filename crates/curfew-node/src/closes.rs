@@ -10,8 +10,8 @@ use tracing::info;
 
 use crate::Node;
 
-/// The session of a connection that was closed. If the session was refused, it is the session that
-/// the connection would have had.
+/// The session of a connection that was closed. If the session was refused, this is the session
+/// that the connection would have had.
 #[derive(Debug, Clone)]
 pub struct SessionIdentity {
     /// The session's id.
@@ -67,7 +67,7 @@ impl Node {
     }
 
     /// Logs one line for `connections` closes. The line has the user's revocation key with a digest
-    /// of the user's id. It has the id itself only if spans may contain it.
+    /// of the user's id. The line has the user's id itself only if spans may contain user ids.
     fn tell_close(&self, connections: u64, closed: &Closed) {
         let whose = closed.whose.as_ref();
         let user = whose.map(|whose| whose.principal.user());

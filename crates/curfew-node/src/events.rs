@@ -76,7 +76,7 @@ impl HubEvents {
     }
 
     /// Sets the receiver of messages from other nodes. Only the first call has an effect. Before
-    /// it, such messages are answered with [`Relayed::Unknown`].
+    /// this call, messages from other nodes are answered with [`Relayed::Unknown`].
     pub fn receive_relayed(&self, receiver: RelayReceiver) {
         self.receiver.get_or_init(|| receiver);
     }

@@ -1,8 +1,9 @@
-//! Presence of this node's sessions. A session's entry is added when it subscribes, and removed
-//! after its subscription ends.
+//! Presence of this node's sessions. An entry is added when a session subscribes, and removed after
+//! the subscription ends.
 //!
-//! A subscription may end where nothing can be awaited, so its end only queues the removal of the
-//! entry. A task executes the removals in order, and retries while the backend is unavailable.
+//! A subscription may end where nothing can be awaited, so the end of a subscription only queues
+//! the removal of the entry. A task executes the removals in order, and retries while the backend
+//! is unavailable.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

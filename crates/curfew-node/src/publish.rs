@@ -21,7 +21,7 @@ impl Node {
     /// node. The caller has authorized the publication under the lease that ends at `until`
     /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)). After `until`, the
     /// publication takes no effect. The metric `publish_duration` is measured from `began`. Without
-    /// `began`, it is measured only for traced publications, from the call of this method.
+    /// `began`, the metric is measured only for traced publications, from the call of this method.
     pub async fn publish(
         &self,
         publication: Publication,

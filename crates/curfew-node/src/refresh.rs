@@ -13,9 +13,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Attachment {
     /// Replaces the session's token. Revocations already find the session by the keys of the new
-    /// token while the new token is checked. They find it by the keys of the old token until the
-    /// new token is in force. On an error the session keeps its old token, unless a revocation has
-    /// ended the session.
+    /// token while the new token is checked. Revocations find the session by the keys of the old
+    /// token until the new token is in force. On an error the session keeps its old token, unless a
+    /// revocation has ended the session.
     pub async fn refresh(&self, principal: Arc<Principal>) -> Result<(), AdmitError> {
         let node = self.node();
         // On an early return, and if this future is dropped, the drop of `pending` abandons the
@@ -29,8 +29,8 @@ impl Attachment {
             .sessions
             .refresh(self.record(principal))
             .await?;
-        // While the session is suspended, a revocation is being read. It may cover the old token,
-        // because the keys of the old token still find the session.
+        // While the session is suspended, a revocation is being read. This revocation may cover the
+        // old token, because the keys of the old token still find the session.
         while self.member().outbox().is_suspended() {
             time::sleep(LOOK_INTERVAL).await;
         }

@@ -22,8 +22,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 impl Node {
     /// Puts the claims in `revocable_claims` in force as kinds of revocation, in place of the
     /// previous claims. Revocations of these kinds find sessions that are admitted or refreshed
-    /// from now on. Once [`Node::until_settled`] returns, they find all other sessions too,
-    /// including sessions that are being admitted or refreshed now. A later call supersedes an
+    /// from now on. Once [`Node::until_settled`] returns, these revocations find all other sessions
+    /// too, including sessions that are being admitted or refreshed now. A later call supersedes an
     /// earlier one.
     ///
     /// Kinds are not part of a settings snapshot, because they are in force for all sessions at
@@ -78,7 +78,7 @@ async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
 async fn find_and_compare(node: &Node) {
     // The registration of a session indexes it by the kinds in force, so only the existing sessions
     // are indexed here. All sessions are indexed before the comparison, so that a revocation
-    // written in between finds them.
+    // written in between finds the sessions.
     for members in node.hub.members().chunks(STEP) {
         for member in members {
             node.hub.rekey(member);

@@ -200,7 +200,7 @@ impl Node {
     /// Reads the publications that a channel's feed misses, and gives them up at `give_up_at`.
     /// Returns true if nothing is missing.
     async fn fill(&self, channel: &Channel, give_up_at: Instant) -> bool {
-        // A feed without a position needs no filler: its first subscriber reads the stream.
+        // A feed without a position needs no filler, because the first subscriber reads the stream.
         while let Some(at) = self.hub.reached(channel) {
             match time::timeout_at(give_up_at, self.read_stream(channel, at.offset)).await {
                 Ok(Ok(_)) if !self.hub.is_missing(channel) => return true,
@@ -227,7 +227,7 @@ pub(crate) async fn fill(node: Arc<Node>) {
     loop {
         for channel in poll_fn(|cx| node.hub.poll_wanted(cx)).await {
             // The channel already has a filler. If publications are still missing when this filler
-            // ends, it calls `want_if_missing`.
+            // ends, the filler calls `want_if_missing`.
             if !node.stream_reads.filling.lock().insert(channel.clone()) {
                 continue;
             }

@@ -11,8 +11,7 @@ use crate::Node;
 /// Reason why a verified token allows no subscription.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscriptionTokenError {
-    /// A revocation covers the token. The [`Disconnect`] is the one with which this revocation ends
-    /// sessions.
+    /// A revocation covers the token. This revocation ends sessions with the given [`Disconnect`].
     #[error("access with this token was revoked")]
     Revoked(Disconnect),
     /// The backend failed.

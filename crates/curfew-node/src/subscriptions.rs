@@ -121,8 +121,8 @@ pub struct Wish {
     /// True if the session wants no subscription unless all publications after `since` can be
     /// recovered.
     pub must_recover: bool,
-    /// True if the session accepts publications as differences. It then gets differences if the
-    /// channel allows them.
+    /// True if the session accepts publications as differences. It gets differences if the channel
+    /// also allows them.
     pub delta: bool,
 }
 
@@ -138,8 +138,8 @@ pub enum SubscribeOutcome {
     Unrecoverable,
 }
 
-/// A subscription in progress. Unless it succeeds, the channel is abandoned on drop, because the
-/// broker may have begun to listen.
+/// A subscription in progress. Unless the subscription succeeds, the channel is abandoned on drop,
+/// because the broker may have begun to listen.
 struct Asking<'a> {
     subscriptions: &'a Subscriptions,
     channel: &'a Channel,

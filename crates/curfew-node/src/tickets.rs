@@ -14,7 +14,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`AdmitError::Revoked`], without storing the record, or [`AdmitError::Backend`].
+    /// [`AdmitError::Revoked`]: the record is not stored. [`AdmitError::Backend`]: the record may
+    /// or may not be stored.
     pub async fn keep_ticket(
         &self,
         principal: &Principal,
@@ -25,7 +26,7 @@ impl Node {
         self.check_lease()?;
         let _place = self.admissions.enter().await?;
         let kinds = self.hub.kinds();
-        // The session's id is a new one, because no session exists yet.
+        // A new session id stands in for the session, because no session exists yet.
         let keys = principal.revocation_keys(SessionId::new(), kinds.claims());
         self.check_revoked(&keys, principal).await?;
         self.backends.tickets.put(id, sealed, lifetime).await?;

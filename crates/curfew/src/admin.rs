@@ -220,7 +220,7 @@ fn parse_url(url: &str) -> Result<Node, String> {
     })
 }
 
-/// The value of the `Authorization` header: the admin key from the file, or from the variable;
+/// The value of the `Authorization` header, with the admin key from the file or from the variable;
 /// `None` if neither is given.
 fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
     let key = match &args.key_file {
@@ -289,8 +289,8 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
 
 /// Encodes `text` as one segment of a path (RFC 3986 §2.3).
 pub(crate) fn segment(text: &str) -> String {
-    // In a segment of only dots, the dots are escaped: `.` and `..` would be read as relative
-    // paths.
+    // In a segment of only dots, the dots are escaped, because `.` and `..` would be read as
+    // relative paths.
     let encoded = match text.bytes().all(|byte| byte == b'.') {
         true => &const { ENCODED.add(b'.') },
         false => &ENCODED,

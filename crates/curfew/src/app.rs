@@ -74,8 +74,8 @@ impl App {
         let of_redis = RedisMetrics::register(&registry);
         let of_node = NodeMetrics::register(&registry);
         let of_server = ServerMetrics::register(&registry, &wires.names());
-        // With the embedded backend, the node always holds its lease. With Redis, it starts without
-        // a lease.
+        // With the embedded backend, the node always holds its lease. With Redis, the node starts
+        // without a lease.
         let (lease, path) = match config.backend.kind {
             BackendKind::Memory => (DeliveryLease::perpetual(), DeliveryPath::Local),
             BackendKind::Redis => (DeliveryLease::not_held(), DeliveryPath::Broker),
@@ -436,9 +436,9 @@ fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
     })
 }
 
-/// A digest of `[[channels]]`, by which nodes compare their settings; `None` without entries.
-/// Settings with their default value are left out, so that a setting that a later version adds does
-/// not change the digest.
+/// A digest of `[[channels]]`, by which nodes compare their channel settings; `None` if there are
+/// no entries. Settings with their default value are left out, so that a setting that a later
+/// version adds does not change the digest.
 fn channels_digest(config: &Config) -> Option<String> {
     if config.channels.is_empty() {
         return None;

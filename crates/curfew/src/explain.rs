@@ -57,7 +57,7 @@ pub(crate) struct ExplainArgs {
     json: bool,
 }
 
-/// The claims on which the decision is made, and their user.
+/// The claims on which the decision is made, and the user that the claims name.
 struct Subject {
     claims: Map<String, Value>,
     user: String,

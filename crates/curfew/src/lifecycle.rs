@@ -59,8 +59,8 @@ impl LastRead {
     }
 }
 
-/// Runs a node until a signal stops it. The node reloads changes from `source`; without a source it
-/// never reloads.
+/// Runs a node until a signal stops it. The node reloads changes from `source`; without a source,
+/// the node never reloads.
 pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Result<(), Failure> {
     let stop_public = CancellationToken::new();
     let stop_admin = CancellationToken::new();
@@ -234,8 +234,8 @@ impl Reloader {
     }
 
     /// Reads the configuration again and puts it in force. An invalid configuration is reported,
-    /// and the old one stays in force. The reload is complete once revocations find every session
-    /// by the new configuration: see [`Reloader::complete`].
+    /// and the old configuration stays in force. The reload is complete once revocations find every
+    /// session by the new configuration: see [`Reloader::complete`].
     fn reload(&mut self) {
         let Some(source) = &self.source else { return };
         // The files are looked at before the load, so that a change during the load causes another

@@ -210,8 +210,8 @@ fn without_default(about: &str, absent: bool) -> String {
     kept.join(" ")
 }
 
-/// A sentence about the meaning of a default, from the statement of the default, for example from
-/// "`false`, it is refused".
+/// Turns the statement of a default, for example "`false`, it is refused", into a sentence about
+/// the meaning of the default.
 fn meaning(stated: &str, absent: bool) -> Option<String> {
     if let Some((_, other)) = stated.split_once("; ") {
         let mut letters = other.chars();

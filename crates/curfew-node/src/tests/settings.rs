@@ -128,7 +128,7 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         harness
             .rig
             .hook(when, call, move || node.set_kinds(&by(&["jti"])));
-        // Token `t2` identifies the session, both while the refresh is under way and after `t2` is
+        // The keys of token `t2` find the session while the refresh is under way, and after `t2` is
         // in force.
         let refreshed = attachment.refresh(principal("alice", "t2")).await;
         harness.node.until_settled().await;

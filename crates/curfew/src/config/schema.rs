@@ -185,8 +185,8 @@ fn variants(schema: &Value) -> Vec<&Value> {
         .collect()
 }
 
-/// A schema's type. If the schema has a list of types, such as `["string", "null"]`, the first type
-/// that is not `null`.
+/// A schema's type. If the schema has a list of types, such as `["string", "null"]`, the result is
+/// the first type that is not `null`.
 fn type_name(schema: &Value) -> Option<&str> {
     match schema.get("type")? {
         Value::String(name) => Some(name),
