@@ -2,9 +2,10 @@
 //!
 //! Owns: identifiers, channels and their patterns, positions in streams, presence, principals,
 //! revocations, commands with their replies and pushes, the two public tables [`ErrorCode`] and
-//! [`Disconnect`], the delivery lease, and the JSON rules for messages and tokens. Knows nothing
-//! of: sockets, tasks, Redis, JWTs. The crate does no I/O; its only clocks are [`SystemClock`] and
-//! [`boottime`]. Start at [`Command`] and [`Push`].
+//! [`Disconnect`], the delivery lease, and the JSON rules for messages and tokens.
+//! Knows nothing of: sockets, tasks, Redis, JWTs. The crate does no I/O; its only clocks are
+//! [`SystemClock`] and [`boottime`].
+//! Start at [`Command`] and [`Push`].
 //!
 //! ```
 //! use curfew_model::{Channel, ChannelError, Revocation, RevocationKey};
