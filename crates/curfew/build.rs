@@ -5,8 +5,8 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Number of characters of a commit in `curfew --version`. GitHub and kernel.org show the same
-/// number.
+/// Number of characters of a commit's hash in `curfew --version`. The Linux kernel recommends this
+/// number for references to commits.
 const SHORT: usize = 12;
 
 fn main() {
@@ -17,7 +17,7 @@ fn main() {
         "" => commit(),
         revision => Some(revision.to_owned()),
     };
-    let version = env::var("CARGO_PKG_VERSION").expect("cargo says the version");
+    let version = env::var("CARGO_PKG_VERSION").expect("cargo sets CARGO_PKG_VERSION");
     let version = match &revision {
         Some(revision) => format!("{version} ({})", revision.get(..SHORT).unwrap_or(revision)),
         None => version,
@@ -36,10 +36,11 @@ fn commit() -> Option<String> {
         return None;
     }
     let said = git(&["rev-parse", "--show-prefix", "HEAD"])?;
-    // HEAD counts only in Curfew's own repository. A tarball may be unpacked inside another
-    // repository.
+    // The commit is used only if the repository is Curfew's own. A tarball may be unpacked inside
+    // another repository.
     let commit = said.strip_prefix("crates/curfew/\n")?;
-    // Every commit and checkout writes to the reflog. Without a reflog, only HEAD shows checkouts.
+    // Cargo watches the reflog, because every commit and checkout writes to it. Without a reflog,
+    // Cargo watches HEAD, which shows only checkouts.
     let logged = git(&["rev-parse", "--git-path", "logs/HEAD"]).map(PathBuf::from);
     let head = git(&["rev-parse", "--git-path", "HEAD"]).map(PathBuf::from);
     let watched = logged.filter(|path| path.is_file()).or(head)?;
@@ -47,7 +48,7 @@ fn commit() -> Option<String> {
     Some(commit.to_owned())
 }
 
-/// The output of git in this package's directory, without the last line break.
+/// The output of git in this package's directory, without the last line break; `None` if git fails.
 fn git(arguments: &[&str]) -> Option<String> {
     let package = env::var_os("CARGO_MANIFEST_DIR")?;
     let output = Command::new("git")
@@ -59,9 +60,9 @@ fn git(arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| said.trim_end().to_owned())
 }
 
-/// The compiler's version: `1.88.0`.
+/// The compiler's version, for example `1.88.0`.
 fn rustc() -> String {
-    let rustc = env::var_os("RUSTC").expect("cargo says which compiler it uses");
+    let rustc = env::var_os("RUSTC").expect("cargo sets RUSTC");
     let output = Command::new(rustc).arg("--version").output();
     let output = output.expect("the compiler that cargo uses can be run");
     let said = String::from_utf8_lossy(&output.stdout);

@@ -11,7 +11,7 @@ const MAX_BYTES: usize = 255;
 
 /// A named publish/subscribe destination. The name is 1 to 255 bytes of UTF-8 without control
 /// characters or white space, and does not start with `$`. By convention `:` separates segments. A
-/// clone costs one reference count.
+/// clone shares the text, and only increments a reference count.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Channel(Arc<str>);
 

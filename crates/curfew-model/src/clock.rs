@@ -1,4 +1,5 @@
-//! The clocks that measure access. Callers pass them in, so that tests can set them.
+//! The wall clock and the boot clock. Code that needs the time receives a [`Clock`], so that tests
+//! can set the time.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -6,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::boottime;
 
 /// A wall clock and a boot clock. The wall clock is compared with `exp`, `iat` and `nbf`; an
-/// administrator may set it at any time. The boot clock measures durations, and nothing can set it.
-/// Waits use the runtime's monotonic clock instead of these two.
+/// administrator may set it at any time. The boot clock measures durations, and cannot be set.
+/// Timers and timeouts use the runtime's monotonic clock instead of this trait.
 pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// Time since the Unix epoch.
     fn now(&self) -> Duration;
@@ -33,8 +34,8 @@ impl Clock for SystemClock {
         reason = "the one place that asks the system"
     )]
     fn now(&self) -> Duration {
-        // A clock before 1970 reads as 1970. Then no token counts as expired, and every token
-        // counts as issued in the future.
+        // A system time before 1970 is returned as 1970. Then no token counts as expired, and every
+        // token counts as issued in the future.
         SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()

@@ -39,15 +39,16 @@ impl fmt::Debug for CommandId {
 /// A request of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientRequest<'a> {
-    /// A command with its id. A command without an id gets a reply only for an error.
+    /// A command, with its id if it has one. Without an id, a protocol may omit the reply to a
+    /// command that succeeds.
     Command {
-        /// The id, echoed in the reply.
+        /// The id, repeated in the reply.
         id: Option<CommandId>,
         /// The command.
         command: Command<'a>,
     },
-    /// The answer to a ping that the protocol sends as a message. It counts like a pong of the
-    /// transport, and gets no reply.
+    /// The client's answer to a ping that the server sent as a message of the protocol. The answer
+    /// counts like a WebSocket pong, and gets no reply.
     Pong,
 }
 
@@ -56,7 +57,7 @@ pub enum ClientRequest<'a> {
 pub enum Command<'a> {
     /// Authenticates a connection. It must be the first command.
     Auth {
-        /// The JWT, unverified; `None` if the client has no token, or sent it in the upgrade
+        /// The JWT, unverified; `None` if the client has no token, or sent its token in the upgrade
         /// request.
         token: Option<Cow<'a, str>>,
         /// Channels to which the server should subscribe the client, each with the client's
@@ -81,7 +82,7 @@ pub enum Command<'a> {
         channel: Cow<'a, str>,
         /// The data, exactly as sent.
         data: Payload<'a>,
-        /// The client's own trace, if it sent a `traceparent`.
+        /// The client's trace context, if the client sent a `traceparent`.
         trace: Option<TraceContext>,
         /// The client's idempotency key: the channel's stream accepts only one publication with
         /// this key. The key has at most
@@ -94,7 +95,7 @@ pub enum Command<'a> {
         channel: Cow<'a, str>,
         /// Maximum number of publications in the answer.
         limit: u64,
-        /// The part to read.
+        /// The part of the stream to read.
         range: HistoryRange,
         /// The epoch that the stream must have; in any other epoch, the answer is an error.
         epoch: Option<Epoch>,
@@ -106,14 +107,14 @@ pub enum Command<'a> {
         /// True if the client asks for the counts only.
         is_count: bool,
     },
-    /// Replaces the session's token by a newer one of the same user.
+    /// Replaces the session's token by a newer token of the same user.
     Refresh {
         /// The JWT, unverified.
         token: Cow<'a, str>,
     },
-    /// Replaces the token of a subscription by a newer one.
+    /// Replaces the token of a subscription by a newer token.
     RefreshSubscription {
-        /// The channel's name, unchecked; empty if the token alone names it.
+        /// The channel's name, unchecked; empty if only the token names the channel.
         channel: Cow<'a, str>,
         /// The JWT, unverified.
         token: Cow<'a, str>,
@@ -137,7 +138,7 @@ pub struct SubscribeOptions<'a> {
     /// True if the client wants no subscription unless every publication after `since` is
     /// available.
     pub must_recover: bool,
-    /// True if the client accepts a publication as its difference to the publication before it.
+    /// True if the client accepts publications as differences to the preceding publication.
     pub delta: bool,
     /// A JWT for this channel, unverified.
     pub token: Option<Cow<'a, str>>,
@@ -157,7 +158,7 @@ impl fmt::Debug for SubscribeOptions<'_> {
 pub enum Payload<'a> {
     /// One valid JSON value.
     Json(&'a str),
-    /// Bytes that may be JSON or not.
+    /// Bytes, which need not be JSON.
     Bytes(Cow<'a, [u8]>),
 }
 
@@ -174,14 +175,14 @@ impl Payload<'_> {
 /// The part of a stream that a client asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HistoryRange {
-    /// After this position, oldest first.
+    /// The publications after this position, oldest first.
     Since(Position),
-    /// Before this offset, newest first.
+    /// The publications before this offset, newest first.
     Before(u64),
 }
 
 impl HistoryRange {
-    /// All of the stream, oldest first.
+    /// The whole stream, oldest first.
     pub const ALL: Self = Self::Since(Position {
         epoch: Epoch::ANY,
         offset: 0,
@@ -243,8 +244,8 @@ impl fmt::Debug for Command<'_> {
     }
 }
 
-/// The means to send commands to a session whose transport carries messages only to the client. The
-/// client then sends each command in a separate request.
+/// The data that a client needs to send commands if its session's transport carries messages only
+/// to the client. The client then sends each command in a separate request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CommandsBy<'a> {
     /// The secret that authorizes a request to act for the session.
@@ -262,8 +263,8 @@ impl fmt::Debug for CommandsBy<'_> {
     }
 }
 
-/// The reply to one command. `Connected` and `AuthFailed` also answer a token that came with the
-/// request.
+/// The reply to one command. `Connected` and `AuthFailed` also answer a token that the client sent
+/// in the request that opened the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply<'a> {
     /// The session is open.
@@ -281,7 +282,8 @@ pub enum Reply<'a> {
         ping_interval: u64,
         /// The channels that the server has subscribed the session to.
         subscriptions: &'a [(Channel, Subscribed<'a>)],
-        /// The means to send commands to the session, if its transport carries none.
+        /// The data that the client needs to send commands, if the session's transport carries
+        /// none.
         commands_by: Option<CommandsBy<'a>>,
     },
     /// The token was refused. The connection closes next.
@@ -311,7 +313,7 @@ pub enum Reply<'a> {
     History {
         /// The stream's position.
         position: Position,
-        /// The publications, in the order of the range that was asked for.
+        /// The publications, in the order that the requested [`HistoryRange`] defines.
         publications: &'a [Publication],
         /// True if publications were left out because the answer would have been too large.
         truncated: bool,
@@ -327,12 +329,13 @@ pub enum Reply<'a> {
     },
     /// The counts of a channel's presence.
     PresenceCount {
-        /// Sessions.
+        /// The number of sessions.
         sessions: u64,
-        /// Users.
+        /// The number of users.
         users: u64,
     },
-    /// The client's position is not in the stream, or some publications after it are not available.
+    /// The subscription is refused, because the client's position is not in the stream or some
+    /// publications after the position are not available.
     Unrecoverable,
     /// The token of the subscription has expired or is not valid yet.
     SubscriptionExpired,
@@ -349,7 +352,7 @@ pub enum Reply<'a> {
     Refreshed {
         /// The new `exp`, Unix seconds.
         expires_at: u64,
-        /// As in [`Connected`](Reply::Connected).
+        /// Seconds until renewal, as in [`Connected`](Reply::Connected).
         renew_in: Option<u64>,
     },
     /// The token of a subscription was replaced.
@@ -365,26 +368,27 @@ pub enum Reply<'a> {
 /// A subscription, as reported to its subscriber.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subscribed<'a> {
-    /// The position after which publications follow live, if the channel has a stream.
+    /// The position after which publications are delivered live; `None` if the channel has no
+    /// stream.
     pub position: Option<Position>,
     /// The position from which the subscriber asked to recover; `None` if it named no position.
     pub since: Option<Position>,
     /// True if every publication after `since` is in `publications` or is delivered later; `None`
     /// without `since`.
     pub recovered: Option<bool>,
-    /// True if a subscription that ends can be resumed.
+    /// True if the client can resume this subscription after it has ended.
     pub is_recoverable: bool,
     /// The publications after `since`, for a protocol whose reply contains them.
     pub publications: &'a [Publication],
-    /// True if publications are sent as differences.
+    /// True if publications are sent as differences to the preceding publication.
     pub is_delta: bool,
-    /// Data of the subscription's token, for the client.
+    /// Data for the client, taken from the subscription's token.
     pub data: Option<&'a [u8]>,
     /// Seconds until the client should renew the subscription's token, if it has one that expires.
     pub renew_in: Option<u64>,
 }
 
-/// A message to a session that is not a reply.
+/// A message to a session, other than a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Push<'a> {
     /// A publication in a subscribed channel. It is encoded once for all receivers.
@@ -399,11 +403,12 @@ pub enum Push<'a> {
         sender: Option<&'a Present>,
         /// The publication's position, if the channel has a stream.
         position: Option<Position>,
-        /// The form of the data. A subscriber that accepts differences gets another form.
+        /// The form in which the data is sent. It depends on whether the subscriber accepts
+        /// differences.
         form: DataForm<'a>,
     },
     /// A gap: publications before this message may be missing. From this message on, the
-    /// publications are complete. It is encoded once for all receivers.
+    /// publications are complete. The message is encoded once for all receivers.
     Gap {
         /// The channel.
         channel: &'a Channel,
@@ -435,7 +440,8 @@ pub enum Push<'a> {
     Closing {
         /// The code, the reason and the advice.
         disconnect: Disconnect,
-        /// The delay before the client should return, in milliseconds, if there is one.
+        /// The time that the client should wait before it reconnects, in milliseconds, if the
+        /// server advises a wait.
         retry_after_ms: Option<u64>,
         /// The trace of the close, if it is recorded.
         trace: Option<TraceId>,

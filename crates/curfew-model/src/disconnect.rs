@@ -1,6 +1,6 @@
 //! The table of disconnects, a public contract defined only here.
 
-/// The advice to a client after a close.
+/// The advice to a client whose connection the server closes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advice {
     /// Do not reconnect: the connection of an unchanged client would be closed for the same reason.
@@ -14,7 +14,8 @@ pub enum Advice {
 }
 
 impl Advice {
-    /// True if a program may reconnect by itself: `reconnect` in the `closing` frame.
+    /// True if the client may reconnect without asking its user. The `closing` frame contains this
+    /// value as `reconnect`.
     pub fn reconnect(self) -> bool {
         matches!(self, Self::Yes | Self::WithNewToken)
     }
@@ -58,7 +59,8 @@ macro_rules! disconnects {
 }
 
 disconnects! {
-    /// The message is not JSON or is binary, or `limits.bad_frames` errors of form were exceeded.
+    /// The message is not JSON or is binary, or the client sent more malformed messages than
+    /// `limits.bad_frames` allows.
     BAD_REQUEST = 4400 "bad_request" "the client does not speak the protocol" No;
     /// The token was refused; the `auth_failed` frame before the close names the reason.
     AUTH_FAILED = 4401 "auth_failed" "the token was refused" WithNewToken;
@@ -66,12 +68,12 @@ disconnects! {
     REVOKED = 4403 "revoked" "access was revoked" AfterSigningIn;
     /// An operator closed this session.
     DISCONNECTED = 4404 "disconnected" "an operator closed this session" Yes;
-    /// A newer session of the user replaced this one (`session.over_limit = "close_oldest"`).
+    /// A newer session of the user replaced this session (`session.over_limit = "close_oldest"`).
     REPLACED = 4407 "replaced" "a newer session of the user replaced this session" No;
     /// No token arrived within `auth.timeout`.
     AUTH_TIMEOUT = 4408 "auth_timeout" "no token was sent in time" Yes;
     /// The user has `session.max_per_user` other sessions that may be alive, or the address of a
-    /// session without a user has `limits.anonymous_per_address` sessions.
+    /// client without a user already has `limits.anonymous_per_address` sessions.
     SESSION_LIMIT = 4409 "session_limit" "the user has as many sessions as are allowed" Yes;
     /// The token's `exp` plus leeway passed without a refresh.
     EXPIRED = 4410 "expired" "the token has expired" WithNewToken;
@@ -87,7 +89,7 @@ disconnects! {
     PROTOCOL_ERROR = 1002 "protocol_error" "the client broke the WebSocket protocol" No;
     /// A text message is not UTF-8 (RFC 6455 §8.1).
     INVALID_UTF8 = 1007 "invalid_utf8" "a text message is not valid UTF-8" No;
-    /// Too many control frames, or a fragmented message that never ended.
+    /// The client sent too many control frames, or did not complete a fragmented message.
     POLICY = 1008 "policy_violation" "too many control frames or an unfinished message" No;
     /// A message exceeds `limits.message_bytes`, or has too many fragments.
     MESSAGE_TOO_LARGE = 1009 "message_too_large" "a message is larger than allowed" No;
@@ -106,14 +108,14 @@ impl PartialEq for Disconnect {
 impl Eq for Disconnect {}
 
 impl Disconnect {
-    /// A copy with another message, which names the rule or the bound that was broken.
+    /// A copy with this `message`, which states the cause more exactly.
     pub const fn because(self, message: &'static str) -> Self {
         Self { message, ..self }
     }
 
-    /// The token was issued in the same second as a cutoff that covers it, or before the backend
-    /// lost its data while `backend.on_data_loss` is `reauth`. The code is 4401, as for any token
-    /// that does not open a session; the name differs.
+    /// The token was issued in the same second as a revocation that covers it, or before the
+    /// backend lost its data while `backend.on_data_loss` is `reauth`. The code is 4401, as for any
+    /// token that does not open a session; the name differs.
     pub const REAUTH_REQUIRED: Self = Self {
         code: Self::AUTH_FAILED.code,
         reason: "reauth_required",
@@ -121,11 +123,11 @@ impl Disconnect {
         advice: Advice::WithNewToken,
     };
 
-    /// The server has subscribed the session to a channel whose publications may be missing, or
-    /// frames of a channel that was taken away can no longer be dropped. The client resumes its
-    /// subscriptions over a new connection. The code is that of the Centrifuge protocol. In the
-    /// native protocol, such a session has written part of a frame, so its connection is reset
-    /// without a close frame.
+    /// The server has subscribed the session to a channel whose publications may be missing, or the
+    /// session has lost access to a channel and frames of the channel can no longer be dropped. The
+    /// client resumes its subscriptions over a new connection. The code is that of the Centrifuge
+    /// protocol. In the native protocol, part of such a frame is already written, so the connection
+    /// is reset without a close frame.
     pub const INSUFFICIENT_STATE: Self = Self {
         code: 3010,
         reason: "insufficient state",

@@ -2,8 +2,8 @@
 //!
 //! `tests/simulation` runs several nodes in one process on virtual time. The simulation must know
 //! which node's code runs, because each node has its own clocks. It must also be able to pause a
-//! node. Clocks and randomness need no seam, because the simulation replaces the functions of the C
-//! library. Sockets are passed in through [`Transport::Memory`] and `Dial`.
+//! node. Clocks and randomness need no interface here, because the simulation replaces the
+//! functions of the C library. Sockets are passed in through [`Transport::Memory`] and `Dial`.
 //!
 //! Without the feature `simulation`, as in a release, this module does nothing.
 //!
@@ -54,7 +54,7 @@ mod simulated {
         static ENV: RefCell<Option<Rc<dyn Env>>> = const { RefCell::new(None) };
     }
 
-    /// Makes `env` the machine of this thread from now on.
+    /// Makes `env` the simulated machine of the current thread.
     pub fn enter(env: Rc<dyn Env>) {
         ENV.set(Some(env));
     }

@@ -33,7 +33,7 @@ macro_rules! codes {
 }
 
 impl ErrorCode {
-    /// True if the server, or a dependency, is at fault, like a status 5xx of HTTP.
+    /// True if the server or a dependency is at fault, as for an HTTP status 5xx.
     pub fn is_ours(self) -> bool {
         matches!(
             self,
@@ -69,8 +69,8 @@ codes! {
         NotAvailable = "not_available",
         /// A dependency is down, and the command was not executed. Try again later.
         Unavailable = "unavailable",
-        /// The publication may have been delivered or not. It may still be delivered within the
-        /// lease under which it was accepted, and then after newer ones.
+        /// The publication may have been delivered or not. Until the lease under which it was
+        /// accepted ends, it may still be delivered, and then after newer publications.
         UnknownOutcome = "unknown_outcome",
         /// The server is at fault. The log has the details.
         Internal = "internal",
@@ -98,7 +98,7 @@ codes! {
         AmbiguousToken = "ambiguous_token",
         /// A revocation covers the token.
         Revoked = "revoked",
-        /// The token is too old. A newer one is needed.
+        /// The token is too old. A newer token is needed.
         ReauthRequired = "reauth_required",
     }
 }

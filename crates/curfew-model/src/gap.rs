@@ -1,7 +1,7 @@
 //! Gaps: publications that sessions may have missed.
 
-/// The cause of a gap. Publications of a channel did not reach its listeners on a node, or may not
-/// have reached them.
+/// The cause of a gap. In a gap, publications of a channel did not reach the channel's subscribers
+/// on a node, or may not have reached these subscribers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GapReason {
     /// The node lost the connection that receives the channel's publications.
@@ -41,7 +41,7 @@ impl GapReason {
         self as u8
     }
 
-    /// The reason at an index.
+    /// The reason with this index; `None` if no reason has it.
     pub fn at(index: u8) -> Option<Self> {
         Self::ALL.get(usize::from(index)).copied()
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 #[serde(transparent)]
 pub struct SessionId(Uuid);
 
-/// The id of one run of a node. It is a UUID version 7; a restarted process is another node.
+/// The id of one run of a node. It is a UUID version 7. A process has a new id after each restart.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct NodeId(Uuid);
@@ -44,7 +44,7 @@ impl fmt::Debug for TicketId {
     }
 }
 
-/// The text is not an id.
+/// The error for a text that is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an id: expected 36 characters such as 01980000-0000-7000-8000-000000000000")]
 pub struct ParseIdError;

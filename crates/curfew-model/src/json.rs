@@ -1,13 +1,13 @@
 //! A single pass over a JSON text (RFC 8259). It checks the text, bounds its depth, and finds the
-//! members of the outermost object. It builds and copies nothing.
+//! members of the outermost object. It builds no tree of values.
 //!
-//! serde_json does not fit. Its depth limit is fixed, and it refuses numbers that no double holds.
-//! If it stops early, it does not report if the text is JSON.
+//! `serde_json` is not used, because its depth limit is fixed and it refuses numbers that do not
+//! fit into a double. If it refuses such a number, it does not report whether the text is JSON.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Maximum number of digits of a number without an exponent that is certain to fit into a double.
+/// A number without an exponent that has at most this many characters always fits into a double.
 const DOUBLE_DIGITS: usize = 308;
 
 /// The reason why a scan ended early.
@@ -15,31 +15,31 @@ const DOUBLE_DIGITS: usize = 308;
 pub enum Fault {
     /// The text is not JSON.
     NotJson,
-    /// The text is nested deeper than the rules allow. The rest was not scanned.
+    /// The text is nested deeper than the rules allow. The rest of the text was not scanned.
     TooDeep,
     /// An object repeats a name.
     Repeated,
 }
 
-/// The rules for a text beyond those of JSON.
+/// The rules that a text must obey in addition to the rules of JSON.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// Maximum number of nested arrays and objects, the outermost included.
     pub max_depth: usize,
-    /// True if objects at every level must not repeat a name. The scan then also notes the parts
-    /// that other readers refuse, for [`Scanned::plain`].
+    /// True if no object in the text may repeat a name. The scan then also notes the parts that
+    /// other JSON parsers may refuse; [`Scanned::plain`] replaces these parts.
     pub strict: bool,
 }
 
-/// A text that is JSON.
+/// The result of the scan of a text that is JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
-    /// True if it is an object.
+    /// True if the text is a JSON object.
     pub is_object: bool,
     odd: Vec<Odd>,
 }
 
-/// A part of a valid JSON text that other readers may refuse, with its replacement.
+/// A part of a valid JSON text that other JSON parsers may refuse, with its replacement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Odd {
     at: Range<usize>,
@@ -51,7 +51,7 @@ struct Odd {
 pub enum Kind {
     /// A string.
     String {
-        /// True if it has escapes.
+        /// True if the string has escapes.
         escaped: bool,
     },
     /// A number.
@@ -70,8 +70,7 @@ pub struct Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The content of a string. `None` for another value, or if an escape is half of a surrogate
-    /// pair.
+    /// The content of a string. `None` for another value, or if a surrogate is unpaired.
     pub fn as_str(&self) -> Option<Cow<'a, str>> {
         match self.kind {
             Kind::String { escaped: false } => {
@@ -82,7 +81,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The content of a string, with U+FFFD for half of a surrogate pair. Empty for another value.
+    /// The content of a string, with U+FFFD for each unpaired surrogate; empty for another value.
     fn lossy(&self) -> Cow<'a, str> {
         self.as_str().unwrap_or_else(|| {
             let rules = Rules {
@@ -96,7 +95,7 @@ impl<'a> Value<'a> {
         })
     }
 
-    /// True if it is a string.
+    /// True if the value is a string.
     pub fn is_string(&self) -> bool {
         matches!(self.kind, Kind::String { .. })
     }
@@ -118,13 +117,13 @@ impl<'a> Value<'a> {
 }
 
 impl Scanned {
-    /// True if every reader reads the text in the same way.
+    /// True if the scan noted no part that other parsers may refuse (see [`Rules::strict`]).
     pub fn is_plain(&self) -> bool {
         self.odd.is_empty()
     }
 
-    /// The scanned `text` in a form that every reader accepts: half of a surrogate pair becomes
-    /// U+FFFD, and a number that no double holds becomes `null`.
+    /// The scanned `text` in a form that every JSON parser accepts: an unpaired surrogate becomes
+    /// U+FFFD, and a number that does not fit into a double becomes `null`.
     pub fn plain<'a>(&self, text: &'a str) -> Cow<'a, str> {
         if self.is_plain() {
             return Cow::Borrowed(text);
@@ -141,7 +140,8 @@ impl Scanned {
     }
 }
 
-/// The text, if it begins like a JSON object. A derived deserializer would also accept an array.
+/// The bytes as text, if they are UTF-8 and begin like a JSON object. Without this check, a derived
+/// deserializer would also accept an array.
 pub fn object_text(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     text.trim_ascii_start().starts_with('{').then_some(text)
@@ -216,7 +216,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Scans a value inside `depth` arrays and objects.
+    /// Scans a value that is nested in `depth` arrays and objects.
     fn value(&mut self, depth: usize) -> Result<Value<'a>, Fault> {
         let start = self.at;
         let kind = match self.peek() {
@@ -351,7 +351,7 @@ impl<'a> Scanner<'a> {
         Ok(Kind::Number)
     }
 
-    /// Notes that readers may refuse the text from `start` to here.
+    /// Notes that other parsers may refuse the text from `start` to here. `instead` replaces it.
     fn note(&mut self, start: usize, instead: &'static str) {
         let at = start..self.at;
         self.odd.push(Odd { at, instead });
@@ -396,7 +396,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Notes a surrogate without its other half. A pair is a high and then a low surrogate.
+    /// Notes `unit` if it is an unpaired surrogate. A pair is a high surrogate and then a low one.
     fn surrogates(&mut self, unit: u16) -> Result<(), Fault> {
         match unit {
             0xD800..=0xDBFF => {
@@ -415,7 +415,7 @@ impl<'a> Scanner<'a> {
         Ok(())
     }
 
-    /// Notes that the escape just scanned is half of a pair.
+    /// Notes that the escape just scanned is an unpaired surrogate.
     fn half_pair(&mut self) {
         if self.rules.strict {
             self.note(self.at - "\\ud800".len(), "\\ufffd");

@@ -19,8 +19,8 @@ const PERPETUAL: u64 = u64::MAX;
 /// suspended.
 pub fn boottime() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
-    // The conversions cannot fail: a time since the start has no negative part, and its nanoseconds
-    // stay below a second.
+    // The conversions cannot fail: the time since the system started is not negative, and its
+    // nanoseconds are less than a second.
     Duration::new(
         u64::try_from(now.tv_sec).unwrap_or_default(),
         u32::try_from(now.tv_nsec).unwrap_or_default(),
@@ -33,9 +33,9 @@ pub fn boottime() -> Duration {
 /// A remote backend renews the lease for a limited time whenever it has proof that the node knows
 /// every revocation. The lease ends by itself after that time, even while the process is paused.
 ///
-/// A process that was paused for less than the lease may have unread revocations in its sockets. If
-/// the process gives [signs of life](DeliveryLease::note_alive), the pause is detected: the lease
-/// is lost from the moment the process resumes until the backend has answered once more.
+/// After a pause that is shorter than the lease, a process may have unread revocations in its
+/// sockets. Regular [signs of life](DeliveryLease::note_alive) detect such a pause: the lease is
+/// then lost from the moment the process resumes until the backend has answered once more.
 pub struct DeliveryLease {
     /// The end of the lease, in nanoseconds of [`boottime`].
     held_until: AtomicU64,
@@ -57,7 +57,7 @@ struct Liveness {
     stops: u64,
 }
 
-/// The lease at one moment. Load it first, then read the session's state, then call
+/// The lease at one moment. Load the snapshot first, then read the session's state, then call
 /// [`holds`](Self::holds). The state is then at least as new as the proof behind the lease. A
 /// process that was paused in between finds that the lease no longer holds.
 #[derive(Debug, Clone, Copy)]
@@ -74,12 +74,14 @@ impl LeaseSnapshot {
     }
 }
 
-/// The time between two pauses of this process. See [`DeliveryLease::renew`].
+/// A period between two pauses of this process. [`DeliveryLease::renew`] refuses proof from an
+/// earlier period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch(u64);
 
 impl DeliveryLease {
-    /// Creates a lease that is held until `held_until`, without signs of life.
+    /// Creates a lease that is held until `held_until`. No sign of life is expected before the
+    /// first one is given.
     fn new(held_until: u64) -> Self {
         Self {
             held_until: AtomicU64::new(held_until),
@@ -110,7 +112,7 @@ impl DeliveryLease {
     }
 
     /// The time, as [`boottime`], until which a command accepted now may take effect. `None` if the
-    /// lease is not held.
+    /// lease has ended. Pauses of the process are not considered.
     pub fn held_until(&self) -> Option<Duration> {
         match self.held_until.load(Ordering::SeqCst) {
             NOT_HELD => None,
@@ -122,19 +124,19 @@ impl DeliveryLease {
     }
 
     /// True if the lease is lost only because this process was paused. The next round trip to the
-    /// backend shows if the lease is held again.
+    /// backend can renew the lease.
     pub fn is_catching_up(&self) -> bool {
         !self.is_held() && LeaseSnapshot(self.held_until.load(Ordering::SeqCst)).holds()
     }
 
-    /// The current stretch. The caller reads it before it asks the backend for proof.
+    /// The current stretch. The caller must read the stretch before it asks the backend for proof.
     pub fn stretch(&self) -> Stretch {
         Stretch(self.liveness_state().stops)
     }
 
-    /// Renews the lease until `until` (as [`boottime`]), on proof that was asked for in `stretch`.
-    /// Returns `None`, without renewing, if the process was paused since then. Otherwise returns
-    /// true if the lease was not held before.
+    /// Renews the lease until `until` (as [`boottime`]), on proof that the caller requested in
+    /// `stretch`. Returns `None`, without renewing, if the process was paused after `stretch` was
+    /// read. Otherwise returns true if the lease was not held before.
     pub fn renew(&self, until: Duration, stretch: Stretch) -> Option<bool> {
         let liveness = self.liveness_state();
         if Stretch(liveness.stops) != stretch {
@@ -147,8 +149,8 @@ impl DeliveryLease {
             self.running_until
                 .store(nanoseconds(until), Ordering::SeqCst);
         }
-        // `holds` reads the clock after the stores above. Every check that found the lease lost is
-        // over by then.
+        // `holds` reads the clock after the stores above. So if a check before the stores found the
+        // lease lost, the result is true.
         Some(!before.holds())
     }
 
@@ -160,9 +162,9 @@ impl DeliveryLease {
     /// Gives a sign of life, which counts for `patience`. Call it at intervals well below
     /// `patience`.
     ///
-    /// If the last sign no longer counts, the process was paused, and the time since the last call
-    /// is returned. The lease then stays lost until it is renewed on proof that is asked for from
-    /// now on.
+    /// If the last sign of life no longer counts, the process was paused, and the time since the
+    /// last call is returned. The lease then stays lost until it is renewed on proof that is
+    /// requested after this call.
     pub fn note_alive(&self, patience: Duration) -> Option<Duration> {
         let mut liveness = self.liveness_state();
         let now = boottime();
@@ -175,7 +177,7 @@ impl DeliveryLease {
             self.running_until.store(NOT_HELD, Ordering::SeqCst);
             return Some(until - before);
         }
-        // After a pause the value stays `NOT_HELD` until the lease is renewed.
+        // After a pause, `running_until` stays `NOT_HELD` until the lease is renewed.
         if self.running_until.load(Ordering::SeqCst) != NOT_HELD {
             self.running_until
                 .store(nanoseconds(until), Ordering::SeqCst);
@@ -190,9 +192,9 @@ impl DeliveryLease {
     }
 }
 
-/// Whole nanoseconds, below [`PERPETUAL`].
+/// `time` in whole nanoseconds, always below [`PERPETUAL`].
 fn nanoseconds(time: Duration) -> u64 {
-    // 64 bits hold 584 years.
+    // 64 bits hold 584 years in nanoseconds.
     u64::try_from(time.as_nanos()).unwrap_or(PERPETUAL - 1)
 }
 
@@ -221,10 +223,14 @@ mod tests {
         assert_eq!(
             renew(&lease, boottime() + LONG),
             Some(true),
-            "it was not held"
+            "the lease was not held before the renewal"
         );
         assert!(lease.is_held());
-        assert_eq!(renew(&lease, boottime()), Some(false), "it was held");
+        assert_eq!(
+            renew(&lease, boottime()),
+            Some(false),
+            "the lease was held before the renewal"
+        );
         assert!(!lease.is_held() && !lease.is_catching_up());
         assert!(DeliveryLease::perpetual().is_held());
     }
@@ -248,7 +254,10 @@ mod tests {
         let snapshot = lease.snapshot();
         lease.expire();
         assert!(!lease.is_held());
-        assert!(snapshot.holds(), "what was said before stays said");
+        assert!(
+            snapshot.holds(),
+            "the end of a lease does not change an earlier snapshot"
+        );
     }
 
     #[test]
@@ -263,14 +272,24 @@ mod tests {
     #[test]
     fn a_process_that_was_stopped_needs_proof_asked_for_since() {
         let lease = DeliveryLease::not_held();
-        assert_eq!(lease.note_alive(Duration::ZERO), None, "the first");
+        assert_eq!(
+            lease.note_alive(Duration::ZERO),
+            None,
+            "the first sign of life cannot detect a pause"
+        );
         let asked_before = lease.stretch();
         renew(&lease, boottime() + LONG);
-        assert!(!lease.is_held(), "the sign of life is late, found or not");
+        assert!(
+            !lease.is_held(),
+            "a late sign of life ends the lease even before the pause is detected"
+        );
         assert!(lease.is_catching_up());
         assert!(lease.note_alive(LONG).is_some());
         assert_eq!(lease.note_alive(LONG), None);
-        assert!(!lease.is_held(), "a sign of life alone proves nothing");
+        assert!(
+            !lease.is_held(),
+            "a sign of life alone does not renew the lease"
+        );
         assert_eq!(lease.renew(boottime() + LONG, asked_before), None);
         assert!(!lease.is_held());
         assert_eq!(renew(&lease, boottime() + LONG), Some(true));

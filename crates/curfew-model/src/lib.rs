@@ -3,8 +3,8 @@
 //! Owns: identifiers, channels and their patterns, positions in streams, presence, principals,
 //! revocations, commands with their replies and pushes, the two public tables [`ErrorCode`] and
 //! [`Disconnect`], the delivery lease, and the JSON rules for messages and tokens.
-//! Knows nothing of: sockets, tasks, Redis, JWTs. No I/O; its only clocks are [`SystemClock`] and
-//! [`boottime`].
+//! Knows nothing of: sockets, tasks, Redis, JWTs. The crate does no I/O; its only clocks are
+//! [`SystemClock`] and [`boottime`].
 //! Start at [`Command`] and [`Push`].
 //!
 //! ```
@@ -14,7 +14,7 @@
 //! assert_eq!(room.as_str(), "room:acme:1");
 //! assert_eq!(Channel::parse("$system"), Err(ChannelError::Reserved));
 //!
-//! // A revocation of the tokens that were issued up to a time.
+//! // This revocation covers the tokens that were issued up to the Unix time 1900000000.
 //! let revocation = Revocation::reauth(1_900_000_000);
 //! assert!(revocation.covers(Some(1_900_000_000)));
 //! assert!(!revocation.covers(Some(1_900_000_001)));
@@ -75,7 +75,7 @@ pub use stream::{
 pub use token_bucket::{Quota, TokenBucket};
 pub use trace::{TraceContext, TraceId};
 
-/// An action on a channel that the policy decides on.
+/// An action on a channel. The policy allows or denies it.
 #[derive(
     Debug,
     Clone,
@@ -89,7 +89,7 @@ pub use trace::{TraceContext, TraceId};
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Listen to the channel.
+    /// Receive the channel's publications.
     Subscribe,
     /// Publish into the channel.
     Publish,

@@ -1,10 +1,10 @@
 //! Channel patterns: `room:{tenant}:*`.
 //!
-//! Segments are separated by `:`. A segment is a literal, a `{name}`, or a `*` in last place.
-//! `{name}` takes exactly one non-empty segment. `*` takes the rest of the name: one or more
-//! segments, at least one byte. So `room:*` matches `room:1`, `room:1:x` and `room::x`, but neither
-//! `room:` nor `room`; `*` alone matches every channel. No other character of a pattern is special.
-//! In a channel's name, no character is special.
+//! Segments are separated by `:`. A segment is a literal, a `{name}` or a `*`. Only the last
+//! segment can be a `*`. `{name}` matches exactly one non-empty segment. `*` matches the rest of
+//! the name: one or more segments, at least one byte. So `room:*` matches `room:1`, `room:1:x` and
+//! `room::x`, but neither `room:` nor `room`. The pattern `*` alone matches every channel. No other
+//! character of a pattern is special. In a channel's name, no character is special.
 
 /// A well-formed pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +70,8 @@ impl Pattern {
         let mut others = other.0.split(':');
         for part in self.0.split(':') {
             if part == "*" {
-                // `*` matches at least one byte. The rest of `other` must thus not be missing, and
-                // must not be a single empty segment.
+                // `*` matches at least one byte. So `other` must have more segments, and not only a
+                // single empty one.
                 let rest: Vec<_> = others.collect();
                 return !matches!(rest[..], [] | [""]);
             }

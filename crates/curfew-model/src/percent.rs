@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// The bytes that `text` encodes. `None` if a `%` is not followed by two hexadecimal digits; the
-/// library would leave such a `%` as it is.
+/// crate `percent_encoding` would leave such a `%` as it is.
 pub fn percent_decode(text: &[u8]) -> Option<Cow<'_, [u8]>> {
     let has_digits =
         |after: &[u8]| after.len() >= 2 && after[..2].iter().all(u8::is_ascii_hexdigit);

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Channel, NodeId, SessionId};
 
-/// Maximum number of sessions in a presence list. The counts beside the list include all sessions.
+/// Maximum number of sessions in a presence list. The counts that come with the list include all
+/// sessions.
 pub const MAX_PRESENCE_SESSIONS: usize = 1_000;
 
 /// A session that is present in a channel, as other sessions see it.
@@ -33,8 +34,8 @@ pub struct PresenceEntry {
     pub present: Present,
     /// The session's node.
     pub node: NodeId,
-    /// A number that the node gives each entry. It prevents the late removal of an earlier entry of
-    /// the same session from removing this entry.
+    /// A number that the node gives each entry. A removal states the number, so a late removal of
+    /// an earlier entry of the same session does not remove this entry.
     pub number: u64,
     /// True if the addition and the removal of the entry are reported to the sessions that ask for
     /// notices.

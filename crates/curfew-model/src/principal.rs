@@ -9,11 +9,12 @@ use serde_json::value::RawValue;
 
 use crate::{RevocationKey, SessionId};
 
-/// A kind of revocation that names a user of one issuer. Two issuers may have different users of
-/// the same name. Settings list this kind among the revocable claims, although it is not a claim.
-/// See [`of_issuer`].
+/// A kind of revocation key that names a user of one issuer. Two issuers may have different users
+/// of the same name. Settings list this kind among the revocable claims, although it is not a
+/// claim. See [`of_issuer`].
 pub const ISSUER_USER: &str = "issuer_user";
-/// A kind of revocation that names a token of one issuer, like [`ISSUER_USER`].
+/// A kind of revocation key that names a token of one issuer. Settings list this kind in the same
+/// way as [`ISSUER_USER`].
 pub const ISSUER_TOKEN: &str = "issuer_token";
 
 /// The issuer of principals without a token. A configured issuer must not have this name while such
@@ -28,7 +29,7 @@ pub fn of_issuer(issuer: &str, name: &str) -> String {
 }
 
 /// A token's claims: the JSON object that was signed. They are stored as text, because the text is
-/// compact and Redis stores the same text. A decision that needs the claims parses it.
+/// compact and Redis stores the same text. A decision that needs the claims parses the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Claims(Box<str>);
 
@@ -70,7 +71,7 @@ pub struct PrincipalParts {
     pub issuer: Arc<str>,
     /// The fingerprint of the key that verified the token; `None` if another node verified it.
     pub key_id: Option<Arc<str>>,
-    /// `jti`.
+    /// The token's id (`jti`).
     pub token_id: Option<Box<str>>,
     /// `iat`, Unix seconds.
     pub issued_at: Option<u64>,
@@ -159,15 +160,16 @@ impl Principal {
         self.0.user == other.0.user && self.0.issuer == other.0.issuer
     }
 
-    /// Every revocation key that names a session of this principal: `all`, the user or `anonymous`,
-    /// the session, the token, and each claim listed in `revocable_claims`
-    /// (`session.revocable_claims`), which may include [`ISSUER_USER`] and [`ISSUER_TOKEN`].
+    /// Every revocation key that names `session`, which must be a session of this principal. The
+    /// keys are `all`, the user (`anonymous` without a user), the session, the token if it has an
+    /// id, and each claim listed in `revocable_claims`. The setting `session.revocable_claims` is
+    /// this list; it may include [`ISSUER_USER`] and [`ISSUER_TOKEN`].
     ///
-    /// - An array gives one key for each element; objects and `null` give none.
+    /// - A claim that is an array gives one key for each element; an object or `null` gives none.
     /// - A claim that looks like an email address gives a second key in lower case, because a
     ///   revocation may have the address as written or in lower case.
-    /// - A value that has the form of a digest gives a second key, because in a written key such a
-    ///   value counts as a digest.
+    /// - A value that has the form of a digest gives a second key, because such a value in a
+    ///   written key is read as a digest.
     pub fn revocation_keys(
         &self,
         session: SessionId,
@@ -225,7 +227,8 @@ impl Principal {
     }
 }
 
-/// Adds the keys of one value. An object, `null` and an array within an array give no keys.
+/// Adds the keys of one value of the claim `name`. An object, `null` and an array within an array
+/// give no keys.
 fn add_claim(keys: &mut Vec<RevocationKey>, name: &str, value: &serde_json::Value) {
     let text = match value {
         serde_json::Value::String(text) => Cow::Borrowed(text.as_str()),

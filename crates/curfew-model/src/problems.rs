@@ -34,7 +34,7 @@ impl Problems {
     }
 
     /// Runs `check`. While `check` runs, `section` is the last part of the current path. The
-    /// problems that `check` reports have this path.
+    /// problems that `check` reports are below this path.
     pub fn within(&mut self, section: impl Into<String>, check: impl FnOnce(&mut Self)) {
         self.path.push(section.into());
         check(self);

@@ -1,4 +1,4 @@
-//! Limits log lines that a client or an outage would repeat. Each cause gets one line in an
+//! Limits log lines that a client or an outage would repeat. Each cause gets at most one line in an
 //! interval, with the number of events that the line stands for.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,18 +9,18 @@ use crate::boottime;
 /// Interval between two log lines of one cause.
 pub const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// One cause of a log line. `T` describes its latest event.
+/// The counter of the events of one cause. `T` describes one event.
 #[derive(Debug)]
 pub struct Repeats<T = ()>(Mutex<State<T>>);
 
-/// The events of a cause since its last line.
+/// The events of a cause since the last log line of the cause.
 #[derive(Debug)]
 struct State<T> {
     /// The time of the last line, as [`boottime`].
     said_at: Option<Duration>,
     /// The number of events since the last line.
     unsaid: u64,
-    /// The latest of those events.
+    /// The latest event that has no line.
     last: Option<T>,
 }
 
@@ -39,7 +39,8 @@ impl<T> State<T> {
     fn take(&mut self, now: Duration) -> Option<u64> {
         let is_due = |at| now.saturating_sub(at) >= REPEAT_INTERVAL;
         if self.unsaid == 0 || !self.said_at.is_none_or(is_due) {
-            // No event since the last line, or its interval is not over.
+            // No event has occurred since the last line, or the interval of the last line is not
+            // over.
             return None;
         }
         self.said_at = Some(now);
@@ -53,8 +54,8 @@ impl<T> Repeats<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an event. If a line is due, returns the number of events that it stands for, and the
-    /// event.
+    /// Counts an event. If a log line is due, returns the number of events that the line stands
+    /// for, and this event.
     pub fn note_event(&self, event: T) -> Option<(u64, T)> {
         self.note_event_at(event, boottime())
     }
@@ -73,8 +74,8 @@ impl<T> Repeats<T> {
     }
 
     /// The number of events without a line, and the latest of these events, once the interval of
-    /// the last line is over. Poll it about every second. Without polling, these events get a line
-    /// only with the next event, which may never occur.
+    /// the last line is over. Call this method about every second. Otherwise these events get a
+    /// line only with the next event, which may never occur.
     pub fn rest(&self) -> Option<(u64, T)> {
         self.rest_at(boottime())
     }
@@ -88,7 +89,8 @@ impl<T> Repeats<T> {
 }
 
 impl Repeats {
-    /// Counts an event. If a line is due, returns the number of events that it stands for.
+    /// Counts an event. If a log line is due, returns the number of events that the line stands
+    /// for.
     pub fn note(&self) -> Option<u64> {
         self.note_event(()).map(|(times, ())| times)
     }
@@ -124,7 +126,11 @@ mod tests {
         assert_eq!(repeats.rest_at(begin), None);
         let end = begin + REPEAT_INTERVAL;
         assert_eq!(repeats.rest_at(end), Some((2, "third")));
-        assert_eq!(repeats.rest_at(end + REPEAT_INTERVAL), None, "told twice");
+        assert_eq!(
+            repeats.rest_at(end + REPEAT_INTERVAL),
+            None,
+            "events that were returned once are not returned again"
+        );
         assert_eq!(repeats.note_event_at("fourth", end), None);
     }
 }

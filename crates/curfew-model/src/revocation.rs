@@ -1,19 +1,21 @@
-//! Revocations, which cover tokens by their time of issue. [`RevocationKey`] tells which sessions a
-//! revocation names.
+//! Revocations, which cover tokens by their time of issue. A [`RevocationKey`] names the sessions
+//! that a revocation applies to.
 
 use serde::Deserialize;
 
 use crate::json::object_text;
 use crate::{Disconnect, RevocationKey, TraceContext};
 
-/// The reason of the revocation that follows a loss of data. This revocation covers every earlier
-/// token.
+/// The reason of the revocation that is set after a loss of data. This revocation covers every
+/// token issued before the loss. See [`Revocation::reauth`].
 const REAUTH: &str = "reauth_required";
 
-/// The message for a session whose token may have been issued before a revocation or after it.
+/// The message for a session whose token was issued in the same second as the revocation. The token
+/// may be older or newer than the revocation.
 const AS_OLD: &str = "the token was issued in the second in which access was revoked: get a token that is issued later";
 
-/// A revocation. It tells which tokens of the sessions that its key names are covered.
+/// A revocation, stored under a [`RevocationKey`]. The key names sessions; the revocation states
+/// which tokens of these sessions are covered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocation {
     /// The latest covered `iat`, in Unix seconds. Tokens without `iat` are covered as well. `None`
@@ -36,8 +38,8 @@ impl Revocation {
         }
     }
 
-    /// A revocation of every token issued at or before `before`. It is needed if the revocations up
-    /// to that time may be lost.
+    /// A revocation of every token issued at or before `before`. It is needed if revocations that
+    /// were written up to that time may be lost.
     pub fn reauth(before: u64) -> Self {
         Self {
             before: Some(before),
@@ -46,8 +48,8 @@ impl Revocation {
         }
     }
 
-    /// True if this revocation of `key` is the floor set after a loss of data: see
-    /// [`Revocation::reauth`].
+    /// True if this revocation of `key` is the one that is set after a loss of data
+    /// ([`Revocation::reauth`]). It is called the floor.
     pub fn is_floor(&self, key: &RevocationKey) -> bool {
         *key == RevocationKey::All && self.reason.as_deref() == Some(REAUTH)
     }
@@ -55,8 +57,8 @@ impl Revocation {
     /// The disconnect of a session that this revocation of `key` covers. The session's token was
     /// issued at `issued_at`.
     pub fn disconnect(&self, key: &RevocationKey, issued_at: Option<u64>) -> Disconnect {
-        // Times are in whole seconds, so a token of the revocation's own second may have been
-        // issued before or after the revocation.
+        // Times are in whole seconds, so a token that was issued in the second of the revocation
+        // may be older or newer than the revocation.
         let is_as_old = self.before.is_some() && self.before == issued_at;
         match (self.is_floor(key), is_as_old) {
             (true, _) => Disconnect::REAUTH_REQUIRED,
@@ -86,9 +88,9 @@ impl Revocation {
     /// Parses the value of a revocation key in Redis. It fails closed: a value that holds no time
     /// covers every token.
     ///
-    /// A time is 10 or 11 digits for seconds, or 13 or 14 for milliseconds. Milliseconds are
-    /// rounded up to the second, so that no covered token escapes. The value may also be a JSON
-    /// object with the time in `before`, which may have a fraction.
+    /// A time is written as 10 or 11 digits (seconds), or as 13 or 14 digits (milliseconds).
+    /// Milliseconds are rounded up to the second, so that no covered token escapes. The value may
+    /// also be a JSON object whose member `before` is the time. This number may have a fraction.
     pub fn parse(value: &[u8]) -> Self {
         if let Some(before) = parse_time(value) {
             return Self {
@@ -96,7 +98,7 @@ impl Revocation {
                 ..Self::default()
             };
         }
-        /// The members of a JSON value that are read.
+        /// The members that are read from a JSON object.
         #[derive(Deserialize)]
         struct RevocationValue {
             before: Option<serde_json::Value>,
@@ -106,7 +108,7 @@ impl Revocation {
         }
         let written = object_text(value).map(serde_json::from_str::<RevocationValue>);
         let Some(Ok(written)) = written else {
-            // Neither a time nor an object: the value covers every token.
+            // The value is neither a time nor a valid object, so it covers every token.
             return Self::default();
         };
         Self {

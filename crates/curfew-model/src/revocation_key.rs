@@ -2,12 +2,12 @@
 //!
 //! A value is written plainly, byte for byte, or as its digest: `~` and the value's SHA-256 in
 //! base64url. A session's id may also be written in upper case. All spellings of a value give the
-//! same key, because keys are compared by their kind and the digest of their value. The key stores
-//! the plain value too if it is known.
+//! same key, because keys are compared by their kind and the digest of their value. The key also
+//! stores the plain value if the plain value is known.
 //!
-//! A written value that has the form of a digest counts as a digest. If a claim's value has this
-//! form, the claim has two keys: one for the digest that the text denotes, and one for the digest
-//! of the text.
+//! In a written key, a value that has the form of a digest is read as a digest. If a claim's value
+//! has this form, the claim has two keys: one with the digest that the text denotes, and one with
+//! the digest of the text itself.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -30,7 +30,7 @@ const DIGEST_MARK: char = '~';
 /// Length of SHA-256's 32 bytes in base64url, in characters.
 const DIGEST_CHARS: usize = 43;
 
-/// Kinds that are not names of claims.
+/// The built-in kinds. They are not names of claims.
 const RESERVED_KINDS: [&str; 5] = ["user", "session", "token", "anonymous", "all"];
 
 /// The sessions that a revocation names. Two keys are equal if they name the same sessions, however
@@ -41,7 +41,8 @@ pub enum RevocationKey {
     All,
     /// Every session without a user.
     Anonymous,
-    /// The sessions with `value` for `kind`: `user`, `session`, `token` or the name of a claim.
+    /// The sessions that have `value` for `kind`. The kind is `user`, `session`, `token` or a name
+    /// listed in `session.revocable_claims`.
     One {
         /// The kind.
         kind: Box<str>,
@@ -50,7 +51,7 @@ pub enum RevocationKey {
     },
 }
 
-/// A value in any spelling.
+/// The value of a key, read from any spelling.
 #[derive(Debug, Clone)]
 pub struct Value {
     /// SHA-256 of the value.
@@ -121,7 +122,7 @@ pub enum Ineffective {
     NotASession,
     /// The key is not UTF-8, so it equals no claim.
     NotUtf8,
-    /// `revoked` is written without its braces.
+    /// `{revoked}` is written without its braces.
     MissingBraces,
 }
 
@@ -143,7 +144,7 @@ impl Ineffective {
 }
 
 impl Value {
-    /// The value with this plain text.
+    /// Creates the value whose plain text is `text`.
     fn of(text: &str) -> Self {
         let plain = !text.is_empty() && parse_digest(text).is_none();
         Self {
@@ -178,7 +179,8 @@ fn parse_digest(text: &str) -> Option<[u8; 32]> {
     URL_SAFE_NO_PAD.decode(digits).ok()?.try_into().ok()
 }
 
-/// True if a value that is not a digest looks like a miswritten digest.
+/// True if `text` is `~` followed only by characters of base64. If such a text is not a digest, it
+/// is probably a miswritten one.
 fn looks_like_a_digest(text: &str) -> bool {
     let base64 = |c: char| c.is_ascii_alphanumeric() || "+/-_=".contains(c);
     text.strip_prefix(DIGEST_MARK)
@@ -209,8 +211,8 @@ impl RevocationKey {
         }
     }
 
-    /// The keys that find a session whose claim `kind` is `value`. There are two if the value has
-    /// the form of a digest, because such a value in a written key counts as a digest.
+    /// The keys that name a session whose claim `kind` is `value`. There are two if the value has
+    /// the form of a digest, because such a value in a written key is read as a digest.
     pub(crate) fn of_claim(kind: &str, value: &str) -> impl Iterator<Item = Self> {
         let digest = parse_digest(value).map(|digest| Self::One {
             kind: kind.into(),
@@ -224,8 +226,8 @@ impl RevocationKey {
             .flatten()
     }
 
-    /// Checks a kind and a value from outside, such as the admin API. The value may have any
-    /// spelling. It is ignored for `all` and `anonymous`.
+    /// Checks a kind and a value that come from outside, for example from the admin API. The value
+    /// may have any spelling. It is ignored for `all` and `anonymous`.
     pub fn parse(
         kind: &str,
         value: &str,
@@ -287,7 +289,7 @@ impl RevocationKey {
             return parsed(Value::written(value), Spelling::Digest);
         }
         if kind != "session" {
-            // Only a session's id has a third spelling.
+            // Only a session's id has the spelling in upper case.
             return parsed(Value::of(value), Spelling::Plain);
         }
         let id: SessionId = value.parse().map_err(|_| Ineffective::NotASession)?;
@@ -303,13 +305,13 @@ impl RevocationKey {
         parsed(Value::of(&lower), spelling)
     }
 
-    /// True if the kind exists while these claims are revocable.
+    /// True if `kind` is built in or is listed in `revocable_claims`.
     pub fn is_kind(kind: &str, revocable_claims: &[String]) -> bool {
         RESERVED_KINDS.contains(&kind) || revocable_claims.iter().any(|claim| claim == kind)
     }
 
     /// The reason why this key in this spelling matches no session; `None` if it can match a
-    /// session. `is_kind` returns true if the name of a claim is a kind.
+    /// session. `is_kind` must return true for each name listed in `session.revocable_claims`.
     pub fn ineffective(
         &self,
         spelling: Spelling,
@@ -327,15 +329,15 @@ impl RevocationKey {
             .then_some(Ineffective::WrongDigest)
     }
 
-    /// True if the key names a session with `value` for its kind. The keys without a value name
-    /// sessions of any value.
+    /// True if the key names a session that has `value` for the key's kind. `all` and `anonymous`
+    /// have no value, so for them the result is always true.
     pub fn names(&self, value: &str) -> bool {
         let Self::One { value: own, .. } = self else {
             return true;
         };
         match &own.plain {
             Some(plain) if **plain == *value => true,
-            // The plain value differs, but `value` may be the written form of this key's digest.
+            // The plain value differs, but `value` may be the written digest of this key's value.
             Some(_) => parse_digest(value) == Some(own.digest),
             None => own.digest == *Sha256::digest(value) || parse_digest(value) == Some(own.digest),
         }
@@ -358,8 +360,9 @@ impl RevocationKey {
         }
     }
 
-    /// The value in Curfew's own spelling. It is a digest if the value has more than 200 bytes,
-    /// begins with `~` or is not printable ASCII. It is empty for a kind without a value.
+    /// The value in Curfew's own spelling. It is a digest if the plain value is not known, has more
+    /// than 200 bytes, begins with `~` or is not printable ASCII. It is empty for a kind without a
+    /// value.
     pub fn value(&self) -> Cow<'_, str> {
         match self {
             Self::All | Self::Anonymous => Cow::Borrowed(""),
@@ -380,7 +383,8 @@ impl RevocationKey {
         }
     }
 
-    /// The spellings that are known: a key made from a digest has no plain spelling.
+    /// The spellings in which this key can be written. A key made from a digest has no plain
+    /// spelling.
     pub fn spellings(&self) -> impl Iterator<Item = Spelling> {
         let (plain, upper, digest) = match self {
             Self::All | Self::Anonymous => (true, false, false),
@@ -419,13 +423,13 @@ impl RevocationKey {
         format!("{prefix}{{revoked}}:{self}")
     }
 
-    /// True if a claim of this name can be a kind. A name with `:` would end the kind in a key, and
-    /// braces would change the hash tag.
+    /// True if a claim of this name can be a kind. A `:` in the name would end the kind too early
+    /// in a written key, and braces would change the hash tag.
     pub fn can_be_kind(claim: &str) -> bool {
         !claim.is_empty() && !claim.contains([':', '{', '}'])
     }
 
-    /// True if `kind` is reserved and not the name of a claim.
+    /// True if `kind` is reserved, so that it is never the name of a claim.
     pub fn is_reserved_kind(kind: &str) -> bool {
         RESERVED_KINDS.contains(&kind) || [ISSUER_USER, ISSUER_TOKEN].contains(&kind)
     }

@@ -1,6 +1,6 @@
 //! The text forms of settings: durations as `5s`, `500ms`, `1h 30m`.
 //!
-//! Use as `#[serde(with = "curfew_model::setting::duration")]` beside
+//! A field uses this form by `#[serde(with = "curfew_model::setting::duration")]` beside
 //! `#[schemars(with = "String")]`.
 
 /// Durations as humantime text.
@@ -34,12 +34,12 @@ pub mod duration {
         }
     }
 
-    /// Writes the shortest text that parses to the duration.
+    /// Writes the duration as humantime text, from which [`deserialize`] reads the same duration.
     pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&humantime::format_duration(*duration).to_string())
     }
 
-    /// Parses a duration, as the configuration and the command line do.
+    /// Parses a duration of the configuration or the command line.
     pub fn parse(text: &str) -> Result<Duration, String> {
         humantime::parse_duration(text).map_err(|_| {
             let number = text.trim();

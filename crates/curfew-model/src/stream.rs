@@ -1,8 +1,8 @@
 //! Streams: the last publications of a channel, each with its position.
 //!
-//! A stream has an [`Epoch`] and offsets 1, 2, 3, … without gaps. A reader that knows a
-//! [`Position`] can get exactly the publications after it, or learn that they are no longer
-//! available.
+//! A stream has an [`Epoch`] and offsets 1, 2, 3, … without gaps. A client that knows a
+//! [`Position`] gets exactly the publications after this position, or learns that they are no
+//! longer available.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,8 +17,8 @@ pub const MAX_OFFSET: u64 = (1 << 53) - 1;
 /// The limit of a history request that names no limit.
 pub const DEFAULT_HISTORY_LIMIT: u64 = 100;
 
-/// Maximum number of publications in the answer to a history request. A larger limit is reduced to
-/// this one.
+/// Maximum number of publications in the answer to a history request. A larger requested limit is
+/// reduced to this number.
 pub const MAX_HISTORY_LIMIT: u64 = 300;
 
 /// Longest idempotency key of a publication, in bytes of UTF-8.
@@ -27,8 +27,8 @@ pub const MAX_PUBLICATION_KEY_BYTES: usize = 64;
 /// Number of letters of an epoch.
 const EPOCH_LETTERS: usize = 8;
 
-/// Identifies a stream from its beginning until its data is lost or removed: eight ASCII letters or
-/// digits, chosen at random. Offsets of two epochs cannot be compared.
+/// The identifier of a stream from its beginning until its data is lost or removed. It is eight
+/// ASCII letters or digits, chosen at random. Offsets of two epochs cannot be compared.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch([u8; EPOCH_LETTERS]);
 
@@ -41,7 +41,7 @@ impl Epoch {
     /// valid epoch.
     pub const NONE: Self = Self(*b"--------");
 
-    /// The epoch of a reader that names no epoch. It stands for the stream's current epoch.
+    /// Stands for the stream's current epoch, in a request that names no epoch.
     pub const ANY: Self = Self(*b"????????");
 
     /// Makes an epoch from random bits.
@@ -51,14 +51,14 @@ impl Epoch {
         }))
     }
 
-    /// The letters.
+    /// The epoch as text.
     pub fn as_str(&self) -> &str {
         // Every constructor accepts only ASCII.
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
-/// A string is not an epoch.
+/// The error for a string that is not an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an epoch is 8 letters or digits")]
 pub struct EpochError;
@@ -110,7 +110,7 @@ pub struct Position {
     pub offset: u64,
 }
 
-/// A string is not a position.
+/// The error for a string that is not a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a position is an epoch, a colon and an offset, such as kdWqZx3a:42")]
 pub struct PositionError;
@@ -170,7 +170,7 @@ impl PublicationKey {
         };
         let mut digest = Sha256::new();
         digest.update(kind);
-        // The length distinguishes ("a", "bc") from ("ab", "c").
+        // The publisher's length distinguishes ("a", "bc") from ("ab", "c").
         digest.update((publisher.len() as u64).to_be_bytes());
         digest.update(publisher);
         digest.update(name);

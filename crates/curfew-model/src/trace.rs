@@ -37,8 +37,8 @@ impl TraceContext {
         })
     }
 
-    /// Adds a `tracestate`, which every participant of a trace passes on unchanged. An empty or
-    /// malformed `tracestate` is left out.
+    /// Adds a `tracestate`, which every participant of a trace passes on unchanged. A `tracestate`
+    /// that is empty, malformed or too long is left out.
     pub fn with_state(self, tracestate: &str) -> Self {
         Self {
             state: is_state(tracestate).then(|| tracestate.into()),

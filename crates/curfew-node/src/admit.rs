@@ -1,4 +1,4 @@
-//! Admission: from a verified token to a session that revocations can find.
+//! Admission: a verified token becomes a session that revocations can find.
 //!
 //! The order matters. The session is registered *before* the revocations are read, so that a
 //! revocation written in between finds the session in the hub. The session is opened last.
@@ -24,26 +24,27 @@ use crate::closes::SessionIdentity;
 /// Longest wait for a permit of `backend.max_admissions`.
 const ADMISSION_WAIT: Duration = Duration::from_secs(1);
 
-/// Number of attempts to make room for a session by closing the oldest. Another new session, on
-/// this node or another one, may take the freed slot first.
+/// Maximum number of attempts to make room for a session by closing the user's oldest session. One
+/// attempt may not suffice, because another new session, on any node, may take the freed slot
+/// first.
 const MOST_ROUNDS: u32 = 20;
 
 /// Reason why a verified token opens no session.
 #[derive(Debug, thiserror::Error)]
 pub enum AdmitError {
-    /// A revocation covers the token. The revocation ends sessions with this disconnect.
+    /// A revocation covers the token. This revocation ends sessions with the given [`Disconnect`].
     #[error("{}", .0.reason)]
     Revoked(Disconnect),
     /// A revocation, an operator or a drain ended the session while it opened.
     #[error("the session ended while it was opening")]
     Ended(curfew_hub::Ending),
     /// The user has as many sessions as `session.max_per_user` allows. For a session without a
-    /// user, the client's address has as many as `limits.anonymous_per_address` allows.
+    /// user, the client's address has as many sessions as `limits.anonymous_per_address` allows.
     #[error(
         "the user, or for a session without a user the client's address, already has {limit} sessions, as many as are allowed"
     )]
     SessionLimit {
-        /// The setting.
+        /// The value of the setting.
         limit: u32,
         /// The refused session.
         whose: Box<SessionIdentity>,
@@ -69,8 +70,8 @@ impl AdmitError {
     }
 }
 
-/// A session's registration on this node. Dropping it removes the session from the hub and, later,
-/// its record.
+/// A session's registration on this node. Dropping the attachment removes the session from the hub
+/// at once, and the session's record later.
 #[derive(Debug)]
 pub struct Attachment {
     pub(crate) node: Arc<Node>,
@@ -116,7 +117,8 @@ struct Turn<'a> {
 }
 
 impl Turns {
-    /// Waits for the turn. The flag is true if the turn was not free at once.
+    /// Waits until no other admission has the user's turn. The returned flag is true if another
+    /// admission had the turn at the time of the call.
     async fn enter(&self, user: &str) -> (Turn<'_>, bool) {
         let lock = Arc::clone(self.0.lock().entry(user.into()).or_default());
         let mut turn = Turn {
@@ -136,11 +138,11 @@ impl Turns {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // The map is locked while the turn is released, so that `enter` cannot clone the lock
-        // between the count and the removal.
+        // The map is locked while the turn is released, so that `enter` cannot clone the user's
+        // lock between the check of its reference count and its removal.
         let mut turns = self.turns.0.lock();
         self.held = None;
-        // Only the map holds the lock: no admission has the turn or waits for it.
+        // If only the map refers to the lock, no admission has the turn or waits for it.
         if turns
             .get(&self.user)
             .is_some_and(|lock| Arc::strong_count(lock) == 1)
@@ -162,7 +164,8 @@ pub struct UserLimit {
 }
 
 impl UserLimit {
-    /// The limit on sessions of this principal. An anonymous principal has no user to count by.
+    /// The limits that apply to this principal. An anonymous principal has no user, so
+    /// `max_per_user` does not apply to it.
     fn of(self, principal: &Principal) -> Self {
         Self {
             max_per_user: match principal.is_anonymous() {
@@ -176,8 +179,8 @@ impl UserLimit {
 
 impl Node {
     /// Admits a session: registers it, checks the revocations, and writes its record. Nothing is
-    /// delivered to the session before [`Attachment::open`]. `wire` encodes its frames; `address`
-    /// is the client's, if known.
+    /// delivered to the session before [`Attachment::open`]. `wire` is the encoding of the
+    /// session's frames. `address` is the client's address, if it is known.
     pub async fn admit(
         self: &Arc<Self>,
         principal: Arc<Principal>,
@@ -185,8 +188,8 @@ impl Node {
         address: Option<IpAddr>,
         limit: UserLimit,
     ) -> Result<Attachment, AdmitError> {
-        // A node that catches up after a stop regains its lease soon, so the session is admitted
-        // and `settle` waits for the lease.
+        // A node that catches up after a pause of its process regains its lease soon, so the
+        // session is admitted and `settle` waits for the lease.
         if !self.hub.lease().is_catching_up() {
             self.check_lease()?;
         }
@@ -194,8 +197,8 @@ impl Node {
         let limit = limit.of(&principal);
         let place = self.anonymous_place(session, &principal, address, limit)?;
         self.metrics.tracer().of_session(session);
-        // Registered before the revocation check: a revocation written in between must find the
-        // session.
+        // The session is registered before the revocations are checked, so that a revocation
+        // written in between finds the session.
         let (member, keys) = self
             .hub
             .register(session, wire, &*self.clock, Arc::clone(&principal));
@@ -225,8 +228,8 @@ impl Node {
         }
     }
 
-    /// Takes a permit for an anonymous session, counted by its address. Other sessions need no
-    /// permit.
+    /// Takes one of the permits of `address` for an anonymous session. Sessions with a user, and
+    /// sessions whose address is not known, need no permit.
     fn anonymous_place(
         &self,
         session: SessionId,
@@ -250,8 +253,10 @@ impl Node {
         }
     }
 
-    /// Admits a session of a user at the limit, if another session gives way. Admissions of one
-    /// user take turns, so that one probe of the user's sessions serves all waiting admissions.
+    /// Admits a session of a user who is at the session limit, if
+    /// [`Sessions::make_room`](curfew_backend::Sessions::make_room) can make room for the session.
+    /// Admissions of one user take turns, so that one probe of the user's sessions serves all
+    /// waiting admissions.
     async fn admit_over_limit(
         &self,
         attachment: &mut Attachment,
@@ -262,8 +267,8 @@ impl Node {
         let user = principal.user();
         let (turn, waited) = self.turns.enter(user).await;
         if waited {
-            // The admission before this one may have made room. If it has not, it has just probed
-            // the user's sessions, so a refusal stands.
+            // The admission that had the turn before may have made room. If not, it has just probed
+            // the user's sessions, so [`OverLimit::Refuse`] needs no second probe.
             let admitted = attachment
                 .admit(Arc::clone(&principal), keys, limit.max_per_user)
                 .await;
@@ -345,13 +350,13 @@ impl Attachment {
         &self.member
     }
 
-    /// Opens the session for frames, behind the frames in `before`. Returns false if the session
-    /// has ended meanwhile.
+    /// Opens the session for frames. The frames in `before` are sent first. Returns false if the
+    /// session has ended meanwhile.
     pub fn open(&self, before: Lanes) -> bool {
         self.member.outbox().open(before)
     }
 
-    /// Performs the steps from the registration to the record.
+    /// Performs the steps that follow the registration, up to the writing of the session's record.
     async fn admit(
         &mut self,
         principal: Arc<Principal>,
@@ -359,13 +364,15 @@ impl Attachment {
         max_per_user: u32,
     ) -> Result<(), AdmitError> {
         let node = Arc::clone(&self.node);
-        // Checked after the registration: a drain that did not see the session is visible here.
+        // The node is checked for a drain after the registration. A drain that began before the
+        // registration, and so does not see the session, is visible here.
         if node.is_refusing() {
             return Err(AdmitError::Draining);
         }
         let _place = node.admissions.enter().await?;
         node.check_revoked(keys, &principal).await?;
-        // The flag is set before the attempt, because a failed attempt may have written the record.
+        // `recorded` is set before the attempt, because a failed attempt may have written the
+        // record.
         self.recorded = true;
         let record = self.record(Arc::clone(&principal));
         match node.backends.sessions.open(record, max_per_user).await {
@@ -389,7 +396,7 @@ impl Attachment {
 
     /// Chooses the reason of a refusal after `error`. If the backend failed, the node first waits
     /// until it knows if the session is revoked: a revocation may have caused the failure, and is
-    /// the better reason.
+    /// then the reason to report.
     async fn why_refused(&self, error: AdmitError) -> AdmitError {
         if matches!(error, AdmitError::Backend(_)) {
             self.settle().await;
@@ -401,7 +408,7 @@ impl Attachment {
     }
 
     /// Waits while the node may be about to learn of a revocation of the session: while it reads a
-    /// key that may name the session, and while it catches up after a stop.
+    /// key that may name the session, and while it catches up after a pause of its process.
     async fn settle(&self) {
         let outbox = self.member.outbox();
         let is_open = || !outbox.is_suspended() && !self.node.hub.lease().is_catching_up();
@@ -409,8 +416,8 @@ impl Attachment {
             if is_open() {
                 return Poll::Ready(());
             }
-            // Checked again after the waker is registered, so that a change in between is not
-            // missed.
+            // The state is checked again after the waker is registered, so that a change in between
+            // is not missed.
             match outbox.poll_wake(cx, true) {
                 Poll::Pending if is_open() => Poll::Ready(()),
                 polled => polled,

@@ -1,4 +1,4 @@
-//! Anonymous sessions, counted by the address of their client: they have no user to count by.
+//! Anonymous sessions, counted by the address of the client, because they have no user to count by.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-/// The node's anonymous sessions by group of addresses.
+/// The number of the node's anonymous sessions for each group of addresses.
 #[derive(Debug, Default)]
 pub(crate) struct AnonymousSessions(Mutex<HashMap<IpAddr, u32>>);
 
@@ -18,8 +18,8 @@ pub(crate) struct AnonymousPlace {
 }
 
 impl AnonymousSessions {
-    /// Takes a permit for one more session of this address. `None` if `most` permits are taken;
-    /// with `most` = 0 there is no limit.
+    /// Takes a permit for one more session of this address. Returns `None` if the address's group
+    /// already has `most` permits; if `most` is 0, there is no limit.
     pub(crate) fn enter(self: &Arc<Self>, address: IpAddr, most: u32) -> Option<AnonymousPlace> {
         let group = address_group(address);
         let mut counts = self.0.lock();
@@ -47,7 +47,8 @@ impl Drop for AnonymousPlace {
     }
 }
 
-/// Returns the group of `address`. All addresses of a group share one count. A customer of an IPv6
+/// Returns the group of `address`. All addresses of a group share one count. An IPv4 address is a
+/// group of its own. The group of an IPv6 address is its /64, because a customer of an IPv6
 /// provider has at least a /64.
 pub fn address_group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

@@ -19,38 +19,39 @@ const MAX_HISTORY_SIZE: u32 = 10_000;
 const HISTORY_TTL: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Channels that store their last publications, so that a reconnecting client recovers what it
-/// missed, or that know which sessions are present. The first entry whose pattern matches a channel
-/// decides about it; a channel that matches no entry has no stream and no presence. Give every node
-/// the same entries. A reload applies to new subscriptions, and to publications at once.
+/// Options of channels. A channel may store its last publications, from which a reconnecting client
+/// recovers what it missed. A channel may also list the sessions that are present. The first entry
+/// whose pattern matches a channel sets the channel's options. A channel that matches no entry has
+/// no stream and no presence. Give every node the same entries. After a reload, the entries apply
+/// to all publications and to new subscriptions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ChannelConfig {
-    /// The channels, as a pattern like those of rules: `{x}` takes one segment, a last `*` the
-    /// rest. Required. An entry that no channel can reach, because an earlier entry matches all of
-    /// its channels, is refused.
+    /// The pattern of the channels' names, as in a rule: `{x}` matches one segment, and `*` as the
+    /// last segment matches the rest. Required. An entry that no channel can reach, because an
+    /// earlier entry matches all of its channels, is refused.
     pub pattern: String,
     /// The publications that a channel stores: its stream. Default: none, the channels have no
     /// stream, and a client cannot recover what it missed while disconnected.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryConfig>,
-    /// Replays missed publications to a client that subscribes with its last position. `false`: the
-    /// history can be read, and `subscribe` recovers nothing.
+    /// Replays missed publications to a client that subscribes with its last position. `false`:
+    /// clients can still read the history, but `subscribe` recovers nothing.
     pub recover: bool,
-    /// Keeps a list of the sessions that are subscribed, for clients that may read it
-    /// (policy action `presence`).
+    /// Keeps a list of the sessions that are subscribed. Clients may read the list if the policy
+    /// allows them the action `presence`.
     pub presence: bool,
-    /// Sends the joins and leaves of sessions: `true` to sessions that ask for them, by
-    /// `join_leave` of `subscribe`; `"all"` to every subscribed session. Needs `presence`.
+    /// Sends notices of sessions that join or leave. `true`: to the sessions that ask for them with
+    /// `join_leave` in `subscribe`. `"all"`: to every subscribed session. Needs `presence`.
     pub join_leave: JoinLeave,
     /// Sends a publication as its difference to the previous publication, if the difference is
-    /// shorter. Only sessions that ask for differences get them, which clients of the Centrifuge
-    /// protocol can do (`delta`). Needs `history`.
+    /// shorter. Only sessions that ask for differences get them. Only clients of the Centrifuge
+    /// protocol can ask (`delta`). Needs `history`.
     pub delta: bool,
-    /// `"json"`: publications are JSON values. `"binary"`: they are arbitrary bytes, which only the
-    /// Protobuf encoding of the Centrifuge protocol carries; other clients cannot subscribe, and
-    /// the admin API does not publish. Set it only when no node runs a version without this
-    /// setting.
+    /// `"json"`: publications are JSON values. `"binary"`: publications are arbitrary bytes. Only
+    /// the Protobuf encoding of the Centrifuge protocol carries such bytes, so other clients cannot
+    /// subscribe, and the admin API cannot publish. Set `"binary"` only when no node runs a version
+    /// without this setting.
     pub format: DataFormat,
 }
 
@@ -77,7 +78,7 @@ pub enum JoinLeave {
     All,
 }
 
-/// The value for [`JoinLeave::All`].
+/// The text form of [`JoinLeave::All`].
 const ALL: &str = "all";
 
 impl Serialize for JoinLeave {
@@ -134,7 +135,7 @@ impl JsonSchema for JoinLeave {
 pub struct HistoryConfig {
     /// The number of publications stored for one channel, 1 to 10000. Required.
     pub size: u32,
-    /// Time for which a channel's publications are stored after the last of them, as a duration
+    /// Time for which a channel's publications are stored after its last publication: a duration
     /// from `1s` to `30days`. Required.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
@@ -155,14 +156,14 @@ impl Default for ChannelConfig {
     }
 }
 
-/// The entries of `[[channels]]`, to be asked about a channel.
+/// The entries of `[[channels]]`, from which the options of a channel are looked up.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChannelEntries(Arc<[(Pattern, ChannelOptions)]>);
 
 /// The options of a channel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChannelOptions {
-    /// The bounds of the channel's stream; `None` if it has none.
+    /// The bounds of the channel's stream; `None` if the channel has no stream.
     pub stream: Option<StreamBounds>,
     /// True if a subscriber may recover the publications that it missed.
     pub recover: bool,
@@ -177,7 +178,7 @@ pub struct ChannelOptions {
 }
 
 impl ChannelEntries {
-    /// Takes entries that were [checked](check).
+    /// Creates the list from entries that were [checked](check).
     pub fn new(entries: &[ChannelConfig]) -> Self {
         let entries = entries.iter().filter_map(|entry| {
             let stream = entry.history.as_ref().map(|history| StreamBounds {
@@ -208,8 +209,8 @@ impl ChannelEntries {
     }
 }
 
-/// Reports entries that cannot take effect: bad values, and entries that never decide because an
-/// earlier entry matches every channel that they match.
+/// Reports invalid values, and entries that never take effect because an earlier entry matches
+/// every channel that they match.
 pub fn check(entries: &[ChannelConfig], problems: &mut Problems) {
     let mut earlier: Vec<(usize, Pattern)> = Vec::new();
     for (at, entry) in entries.iter().enumerate() {

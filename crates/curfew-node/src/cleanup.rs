@@ -1,8 +1,8 @@
 //! Removal of session records.
 //!
-//! A session may end where nothing can be awaited (a panic, an aborted task), so the end only
-//! queues the session's id. A task removes the records in batches, and retries while the backend is
-//! unavailable. The number of sessions bounds the queue.
+//! A session may end where nothing can be awaited (a panic, an aborted task), so the end of a
+//! session only queues the removal of the session's record. A task removes the records in batches,
+//! and retries while the backend is unavailable. The number of sessions bounds the queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::Node;
 /// Number of records removed in one call to the backend.
 const BATCH: usize = 512;
 
-/// Pause after a failure.
+/// Pause before records that could not be removed are tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -43,13 +43,14 @@ impl Cleanup {
     }
 
     pub(crate) fn add(&self, session: ClosedSession) {
-        // Counted before it is queued, so that `is_done` is never true while a record waits.
+        // The record is counted before it is queued, so that `is_done` is never true while a record
+        // waits.
         self.left.fetch_add(1, Ordering::SeqCst);
         self.waiting.lock().push(session);
         self.added.notify_one();
     }
 
-    /// Logs the suppressed failures whose interval has ended.
+    /// Logs the failures since the last log line, once the interval of that line is over.
     pub(crate) fn tell_rest(&self) {
         if let Some((failures, error)) = self.failures.rest() {
             self.warn_of(failures, &error);
@@ -70,7 +71,7 @@ impl Cleanup {
         let from = waiting.len().saturating_sub(BATCH);
         let batch = waiting.split_off(from);
         if waiting.is_empty() {
-            // Frees the memory that a large number of ends has used.
+            // Frees the memory that a long queue has used.
             *waiting = Vec::new();
         }
         batch

@@ -1,5 +1,5 @@
-//! Closes that interest an operator. The log has one line per kind and interval, because clients
-//! can cause any number of closes.
+//! Closes that interest an operator. The log has at most one line per close code and interval (see
+//! [`Repeats`]), because clients can cause any number of closes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use tracing::info;
 
 use crate::Node;
 
-/// The session that a connection had, or would have had.
+/// The session of a connection that was closed. If the session was refused, this is the session
+/// that the connection would have had.
 #[derive(Debug, Clone)]
 pub struct SessionIdentity {
     /// The session's id.
@@ -30,14 +31,14 @@ struct Closed {
 }
 
 impl Node {
-    /// Notes a close of a connection by the node, if it is notable. Logs at most one line per code
-    /// and interval.
+    /// Notes that the node closed a connection, if the close is notable. Logs at most one line per
+    /// code and interval.
     pub fn note_close(&self, disconnect: Disconnect, whose: Option<SessionIdentity>) {
         if !is_notable(disconnect) {
             return;
         }
         let closed = Closed { disconnect, whose };
-        // Released before logging, which may block.
+        // The lock is released before logging, because logging may block.
         let due = {
             let mut closes = self.closes.0.lock();
             closes
@@ -50,12 +51,12 @@ impl Node {
         }
     }
 
-    /// Logs the suppressed closes and failures whose interval has ended. The caller calls this
-    /// about once a second.
+    /// Logs the closes and the failures that have no log line yet, once the interval of the last
+    /// line is over. Call it about once a second.
     pub fn tell_rest(&self) {
         self.cleanup.tell_rest();
         self.presence.tell_rest();
-        // Collected first, so that no lock is held while logging.
+        // The closes are collected first, so that no lock is held while logging.
         let due: Vec<_> = {
             let closes = self.closes.0.lock();
             closes.values().filter_map(Repeats::rest).collect()
@@ -65,8 +66,8 @@ impl Node {
         }
     }
 
-    /// Logs closes. The user's key is written with a digest; the user's id only if spans may
-    /// contain it.
+    /// Logs one line for `connections` closes. The line has the user's revocation key with a digest
+    /// of the user's id. The line has the user's id itself only if spans may contain user ids.
     fn tell_close(&self, connections: u64, closed: &Closed) {
         let whose = closed.whose.as_ref();
         let user = whose.map(|whose| whose.principal.user());

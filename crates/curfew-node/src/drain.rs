@@ -1,4 +1,5 @@
-//! Drain: sessions are sent to other nodes, evenly over a window.
+//! Drain: the node's sessions are closed evenly over a window, and their clients reconnect to other
+//! nodes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,14 +14,15 @@ use tracing::info;
 
 use crate::Node;
 
-/// Interval at which the drain checks that no session or record is left.
+/// Interval at which the drain checks if sessions or records are left.
 const TICK: Duration = Duration::from_millis(20);
 
-/// Longest wait before a reconnect that the drain advises. The wait lets the load balancer notice
-/// the drain, and spreads the reconnects.
+/// Longest time that a client is advised to wait before it reconnects. The wait lets the load
+/// balancer notice the drain, and spreads the reconnects.
 const MAX_RETRY_AFTER_MS: u64 = 3_000;
 
-/// Longest wait, after all sessions are told to end, for closes to be written and records removed.
+/// Longest time that a drain waits, after it has told all sessions to end, until the closes are
+/// written and the records are removed.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// The `[drain]` section: leaving service on SIGTERM.
@@ -33,7 +35,7 @@ pub struct DrainConfig {
     #[schemars(with = "String")]
     pub window: Duration,
     /// The time after SIGTERM during which new connections are still accepted, because load
-    /// balancers notice late. `/readyz` answers 503 from the start.
+    /// balancers notice the drain late. `/readyz` answers 503 from the start.
     #[serde(with = "curfew_model::setting::duration")]
     #[schemars(with = "String")]
     pub accept_grace: Duration,
@@ -72,8 +74,9 @@ impl Node {
         self.refusing.store(true, Ordering::Relaxed);
     }
 
-    /// Ends every session, evenly over `window`, with a random hint for the reconnect. Then waits
-    /// for at most five seconds until the sessions are closed and their records removed.
+    /// Ends every session, at even intervals within `window`. Each client is advised to wait for a
+    /// random time before it reconnects. Then waits for at most five seconds until the sessions are
+    /// closed and their records are removed.
     pub async fn drain(self: &Arc<Self>, window: Duration) {
         let mut members = self.hub.members();
         fastrand::shuffle(&mut members);

@@ -24,10 +24,12 @@ use crate::metrics::{NodeMetrics, RevocationKind};
 use crate::presence::PATIENCE;
 use crate::probe;
 
-/// Number of recent traced revocations remembered as having closed sessions here.
+/// Maximum number of traced revocations that are remembered because they ended sessions or
+/// subscriptions on this node.
 const MAX_EFFECTIVE: usize = 256;
 
-/// Name of the span of a written revocation, which has the number of sessions closed here.
+/// Name of the span of an applied revocation. The span has the number of sessions that the
+/// revocation closed on this node.
 const APPLY: &str = "revocation apply";
 
 /// The receiver of the backend's events for the hub. The receiver holds no backend, because that
@@ -37,8 +39,8 @@ pub struct HubEvents {
     node: NodeId,
     hub: Arc<Hub>,
     metrics: Arc<NodeMetrics>,
-    /// Traces of recent revocations that have closed sessions here. They are remembered because
-    /// each revocation is read more than once.
+    /// Traces of recent revocations that have ended sessions or subscriptions on this node. They
+    /// are remembered because each revocation is read more than once.
     effective: Mutex<VecDeque<TraceContext>>,
     receiver: OnceLock<RelayReceiver>,
 }
@@ -73,8 +75,8 @@ impl HubEvents {
         }
     }
 
-    /// Sets the receiver of messages from other nodes, once. Until then, such messages are answered
-    /// with [`Relayed::Unknown`].
+    /// Sets the receiver of messages from other nodes. Only the first call has an effect. Before
+    /// this call, messages from other nodes are answered with [`Relayed::Unknown`].
     pub fn receive_relayed(&self, receiver: RelayReceiver) {
         self.receiver.get_or_init(|| receiver);
     }
@@ -135,7 +137,7 @@ impl Fanout<'_> {
         delivered
     }
 
-    /// Sets the attributes of the semantic conventions for messaging.
+    /// Sets the attributes that OpenTelemetry's semantic conventions define for messaging.
     fn describe(self, span: &mut Span, publication: &Publication, operation: &'static str) {
         let system = match self.hub.path() {
             DeliveryPath::Broker => "redis",
@@ -179,7 +181,8 @@ impl HubEvents {
 
     /// Begins the span of an applied revocation. A revocation by the API is part of the call's
     /// trace; a revocation without a trace begins a trace on each node. The span is always recorded
-    /// if it closes sessions, otherwise within a budget.
+    /// if the revocation closes sessions. The number of other spans is limited by
+    /// [`Tracer::revocation`](curfew_telemetry::Tracer::revocation).
     fn trace_revocation(
         &self,
         key: &RevocationKey,
@@ -209,7 +212,8 @@ impl HubEvents {
     }
 }
 
-/// A member that is about to leave.
+/// A session that a revocation ends. The confirmation of the revocation waits until the session has
+/// left.
 struct Departing {
     member: Arc<Member>,
     hub: Arc<Hub>,
@@ -222,8 +226,9 @@ impl Leaving for Departing {
         if !self.member.has_left() {
             return false;
         }
-        // The session's presence entries were taken before the session left the hub. If the backend
-        // is unavailable, the entries are removed later, and the wait ends after `PATIENCE`.
+        // The removal of the session's presence entries was queued before the session left the hub.
+        // If the backend is unavailable, the entries are removed later, and the wait ends after
+        // `PATIENCE`.
         let let_go_at = self.let_go_at.get_or_init(time::Instant::now);
         !self.hub.is_departing(self.member.session()) || let_go_at.elapsed() > PATIENCE
     }
@@ -325,8 +330,8 @@ impl Events for HubEvents {
         if reason == GapReason::LinkLost {
             self.hub.resume(channel);
         }
-        // A stream still has the missing publications. If the channel has one, it is read, and no
-        // gap is sent.
+        // If the channel has a stream, the missing publications are read from the stream, and no
+        // gap is sent here.
         if !self.hub.doubt(channel) {
             self.hub.gap(channel, reason);
         }

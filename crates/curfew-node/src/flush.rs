@@ -12,7 +12,8 @@ use tracing::error;
 
 use crate::Node;
 
-/// Number of sockets written before other tasks run: about 300 µs.
+/// Number of sockets that a flusher writes before other tasks may run. The writes take about 300
+/// µs.
 const AT_ONCE: usize = 64;
 
 /// Starts one flusher per worker thread of the runtime. Code on a worker notifies that worker's
@@ -26,7 +27,7 @@ pub(crate) fn start(node: &Node) {
     }
 }
 
-/// Flushes for the lifetime of the runtime.
+/// Runs one flusher for the lifetime of the runtime.
 async fn run(hub: Arc<Hub>, clock: Arc<dyn Clock>, flusher: usize) {
     loop {
         poll_fn(|cx| hub.poll_due(flusher, cx)).await;
@@ -40,7 +41,8 @@ async fn run(hub: Arc<Hub>, clock: Arc<dyn Clock>, flusher: usize) {
     }
 }
 
-/// Contains a panic: the affected sessions write for themselves, and the flusher continues.
+/// Writes the waiting messages of `members`. If this panics, each of these sessions writes its own
+/// messages instead, and the flusher continues.
 fn flush(hub: &Hub, members: &[Arc<Member>], clock: &dyn Clock) {
     if catch_unwind(AssertUnwindSafe(|| hub.flush(members, clock))).is_err() {
         error!("a flusher panicked; each session of its batch writes its own messages instead");

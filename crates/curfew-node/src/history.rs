@@ -5,7 +5,8 @@ use curfew_model::{Channel, Epoch, HistoryRange, MAX_HISTORY_LIMIT, Position, Pu
 
 use crate::Node;
 
-/// Bytes of a publication in a reply, besides its data and its publisher.
+/// Number of bytes assumed for a publication in a reply, in addition to its data and its
+/// publisher's name.
 const ENTRY_BYTES: usize = 96;
 
 /// A part of a channel's stream, shortened if a reply has no room for all of it.
@@ -13,9 +14,10 @@ const ENTRY_BYTES: usize = 96;
 pub struct History {
     /// The stream's position.
     pub position: Position,
-    /// The publications, in the order of the range.
+    /// The publications, in the order that the [`HistoryRange`] defines.
     pub publications: Vec<Publication>,
-    /// True if the last publications had no room.
+    /// True if the last publications of the range were left out because the reply has no room for
+    /// them.
     pub truncated: bool,
 }
 
@@ -44,8 +46,8 @@ impl Node {
         if let HistoryRange::Since(since) = range
             && ![Epoch::ANY, page.position.epoch].contains(&since.epoch)
         {
-            // The client's position is of another epoch, so no publication of this epoch follows
-            // it.
+            // The client's position belongs to another epoch, so no publication of this epoch
+            // follows it.
             publications.clear();
         }
         let fitting = count_within(&publications, outbound_bytes / 2, size);
@@ -64,7 +66,8 @@ fn size(publication: &Publication) -> usize {
     ENTRY_BYTES + publication.data.len() + from
 }
 
-/// The number of leading items that fit into `bytes` together, if each takes `size`.
+/// The number of leading items that together fit into `bytes`. `size` returns the number of bytes
+/// of an item.
 pub fn count_within<T>(items: &[T], mut bytes: usize, size: impl Fn(&T) -> usize) -> usize {
     let fits = |item: &&T| {
         let left = bytes.checked_sub(size(item));

@@ -74,8 +74,8 @@ pub struct Node {
     backends: Backends,
     clock: Arc<dyn Clock>,
     metrics: Arc<NodeMetrics>,
-    /// Wakes waiters when other kinds of revocation come into force, and when all sessions are
-    /// settled.
+    /// Notified when the kinds of revocation change, and when they are settled
+    /// ([`Node::is_settled`]).
     kinds_changed: Notify,
     subscriptions: Subscriptions,
     stream_reads: StreamReads,
@@ -103,7 +103,7 @@ impl Node {
         revocable_claims: &[String],
         max_admissions: usize,
     ) -> Arc<Self> {
-        // Settled at once, because no session exists yet.
+        // The kinds count as settled at once, because no session exists yet.
         if let Some(kinds) = hub.set_kinds(revocable_claims) {
             hub.settle(&kinds);
         }
@@ -137,7 +137,7 @@ impl Node {
         node
     }
 
-    /// This run's id.
+    /// The id of this run of the node.
     pub fn id(&self) -> NodeId {
         self.id
     }

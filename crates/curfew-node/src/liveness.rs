@@ -11,8 +11,8 @@ use crate::Node;
 const BEAT: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Beats until the future is dropped. The task that reloads and drains must poll this future,
-    /// so that the heartbeat stops when that task is stuck.
+    /// Renews the heartbeat every second until the future is dropped. The task that reloads and
+    /// drains must poll this future, so that the heartbeat stops when that task is stuck.
     pub async fn beat(&self) -> Infallible {
         loop {
             *self.beat_at.lock() = Instant::now();
@@ -20,7 +20,7 @@ impl Node {
         }
     }
 
-    /// The time since the last beat.
+    /// The time since the heartbeat was last renewed.
     pub fn since_beat(&self) -> Duration {
         self.beat_at.lock().elapsed()
     }

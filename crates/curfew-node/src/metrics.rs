@@ -3,7 +3,7 @@
 use curfew_hub::Revoked;
 use curfew_telemetry::{Counter, Counters, Gauge, Histogram, ROUND_TRIP_SECONDS};
 
-/// Buckets from one recipient to a hundred thousand.
+/// Histogram buckets for 0 to 100,000 recipients.
 const RECIPIENTS: &[f64] = &[
     0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0, 30_000.0, 100_000.0,
 ];
@@ -11,11 +11,12 @@ const RECIPIENTS: &[f64] = &[
 curfew_telemetry::labels! {
     /// The outcome of the recovery of a subscriber that named a position.
     RecoveryOutcome = "outcome" {
-        /// Every publication, from this node's window.
+        /// Every missed publication was recovered from this node's memory.
         Window = "window",
-        /// Every publication; some were read from the stream.
+        /// Every missed publication was recovered; some were read from the stream.
         Read = "read",
-        /// No publication: some publications could not be read, or all together were too large.
+        /// No missed publication was recovered: some could not be read, or all together were too
+        /// large.
         Lost = "lost",
     }
 
@@ -27,11 +28,11 @@ curfew_telemetry::labels! {
         Session = "session",
         /// A token.
         Token = "token",
-        /// A claim: every kind that is not listed here.
+        /// Any other kind: the name of a claim.
         Claim = "claim",
-        /// Everyone without a user.
+        /// Every session without a user.
         Anonymous = "anonymous",
-        /// Everyone.
+        /// Every session.
         All = "all",
     }
 }
@@ -66,7 +67,7 @@ impl NodeMetrics {
 }
 
 impl RevocationKind {
-    /// The label for the kind of a revocation key. Claims have one label, because the operator
+    /// The label for the kind of a revocation key. All claims share one label, because the operator
     /// chooses their names.
     pub fn of(kind: &str) -> Self {
         match kind {

@@ -22,7 +22,7 @@ const MAX_WAITING: usize = 10_000;
 /// Time for which a revocation is retried.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Pause after a failure.
+/// Pause before the waiting revocations are written again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Reason why a reported revocation is not in force everywhere.
@@ -65,8 +65,8 @@ impl Node {
         key: RevocationKey,
         revocation: Revocation,
     ) -> Result<Receipt, ReportError> {
-        // Added before anything else, so that a concurrent admission finds the revocation. If a
-        // revocation of this key waits already, the two are merged, and the merged one is written.
+        // The revocation is added first, so that a concurrent admission finds it. If a revocation
+        // of this key already waits, the two are merged, and the merged revocation is written.
         let Some(revocation) = self.pending_revocations.add(&key, &revocation) else {
             error!(
                 kind = key.kind(),
@@ -119,8 +119,8 @@ impl Node {
     }
 
     fn note_unwritten(&self) {
-        // The size is set under the lock: otherwise an earlier size could replace a later one for
-        // good.
+        // The gauge is set while the map is locked. Otherwise a concurrent call could overwrite the
+        // latest size with an older one.
         let waiting = self.pending_revocations.waiting.lock();
         let count = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
         self.metrics.revocations_unwritten.set(count);
@@ -134,7 +134,7 @@ impl Node {
 
 impl PendingRevocations {
     /// Stores a revocation, merged with a revocation that waits under the same key. Returns the
-    /// result; `None` if there is no room.
+    /// merged revocation, or `None` if [`MAX_WAITING`] revocations already wait.
     fn add(&self, key: &RevocationKey, revocation: &Revocation) -> Option<Revocation> {
         let mut waiting = self.waiting.lock();
         let merged = match waiting.get(key) {
@@ -147,7 +147,7 @@ impl PendingRevocations {
             until: Instant::now() + PATIENCE,
         };
         waiting.insert(key.clone(), entry);
-        // Stored under the lock, so that concurrent changes leave the latest size.
+        // The size is stored under the lock, so that concurrent changes leave the latest size.
         self.count.store(waiting.len(), Ordering::Release);
         Some(merged)
     }
@@ -164,7 +164,8 @@ impl PendingRevocations {
         self.count.store(waiting.len(), Ordering::Release);
     }
 
-    /// The first of `keys` under which a waiting revocation covers a token issued at `issued_at`.
+    /// The first waiting revocation, in the order of `keys`, that covers a token issued at
+    /// `issued_at`.
     pub(crate) fn check(&self, keys: &[RevocationKey], issued_at: Option<u64>) -> Option<Revoked> {
         if self.count.load(Ordering::Acquire) == 0 {
             return None;

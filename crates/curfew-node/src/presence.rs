@@ -1,7 +1,9 @@
-//! Presence of this node's sessions: entered with a subscription, removed after it.
+//! Presence of this node's sessions. An entry is added when a session subscribes, and removed after
+//! the subscription ends.
 //!
-//! A subscription may end where nothing can be awaited, so its end only queues the removal of the
-//! entry. A task executes the removals in order, and retries while the backend is unavailable.
+//! A subscription may end where nothing can be awaited, so the end of a subscription only queues
+//! the removal of the entry. A task executes the removals in order, and retries while the backend
+//! is unavailable.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,21 +26,21 @@ use crate::{ChannelOptions, JoinLeave, Node};
 /// Number of entries changed in one call to the backend.
 const BATCH: usize = 512;
 
-/// Pause after a failure.
+/// Pause before changes that failed are tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Maximum number of changes that wait. During a long outage of the backend, further changes are
-/// dropped. The backend corrects its entries later, when it compares them with the sessions.
+/// dropped. The backend corrects its entries later, when it compares them with the node's sessions.
 const MAX_WAITING: usize = 64 * 1024;
 
-/// Longest wait for the removal of a presence entry, by an unsubscription or by the confirmation of
-/// a revocation. If the backend is unavailable, the entry is removed later.
+/// Longest time that an unsubscription, or the confirmation of a revocation, waits for the removal
+/// of a presence entry. If the backend is unavailable, the entry is removed later.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A change of the presence of a session of this node.
 #[derive(Debug)]
 enum Change {
-    /// The session has left the channel. The sender is used once the entry is removed.
+    /// The session has left the channel. The sender reports that the entry was removed.
     Leave(PresenceEntry, oneshot::Sender<()>),
     /// The entry shows other information, or its session's token was replaced.
     Renew(PresenceEntry),
@@ -60,7 +62,7 @@ pub(crate) struct PresenceChanges {
 pub struct Departure(oneshot::Receiver<()>);
 
 impl Departure {
-    /// Waits until the entry is removed, or for a second.
+    /// Waits until the entry is removed, but at most for a second.
     pub async fn wait(self) {
         time::timeout(PATIENCE, self.0).await.ok();
     }
@@ -83,7 +85,8 @@ impl PresenceChanges {
         if waiting.len() >= MAX_WAITING {
             return false;
         }
-        // Counted before it is queued, so that `is_done` is never true while a change waits.
+        // The change is counted before it is queued, so that `is_done` is never true while a change
+        // waits.
         self.left.fetch_add(1, Ordering::SeqCst);
         waiting.push_back(change);
         drop(waiting);
@@ -95,7 +98,7 @@ impl PresenceChanges {
         self.left.load(Ordering::SeqCst) == 0
     }
 
-    /// Logs the suppressed failures whose interval has ended.
+    /// Logs the failures since the last log line, once the interval of that line is over.
     pub(crate) fn tell_rest(&self) {
         if let Some((failures, error)) = self.failures.rest() {
             self.warn_of(failures, &error);
@@ -107,7 +110,8 @@ impl PresenceChanges {
         warn!(entries, failures, error = %error, "presence entries could not be written or removed, will retry");
     }
 
-    /// Takes the first changes, all of one kind.
+    /// Takes at most [`BATCH`] changes from the front of the queue, all of the same kind as the
+    /// first.
     fn take(&self) -> Vec<Change> {
         let mut waiting = self.waiting.lock();
         let is_leave = |change: &Change| matches!(change, Change::Leave(..));
@@ -118,15 +122,15 @@ impl PresenceChanges {
             .count();
         let batch = waiting.drain(..count).collect();
         if waiting.is_empty() {
-            // Frees the memory that a large number of changes has used.
+            // Frees the memory that a long queue has used.
             *waiting = VecDeque::new();
         }
         batch
     }
 
     /// Puts changes back behind the waiting changes, because only a part of the backend may be
-    /// unavailable. The order of changes does not matter, since an entry that was taken is not
-    /// renewed.
+    /// unavailable. The order of changes does not matter, because an entry is not renewed once its
+    /// removal is queued.
     fn put_back(&self, changes: Vec<Change>) {
         self.waiting.lock().extend(changes);
     }
@@ -181,8 +185,8 @@ impl Node {
         presence.list(channel, MAX_PRESENCE_SESSIONS).await
     }
 
-    /// Adds the entry of a session that subscribes, with the information about the session and the
-    /// subscription that other clients see.
+    /// Adds the presence entry of a session that subscribes. Other clients see in it `info` about
+    /// the session and `channel_info` about the subscription.
     pub(crate) async fn enter<'a>(
         &'a self,
         channel: &'a Channel,
@@ -205,7 +209,8 @@ impl Node {
             is_told: options.join_leave != JoinLeave::Never,
             ends_at: principal.ends_at(),
         };
-        // Noted first: an entry that the backend loses from now on is written again.
+        // The hub notes the entry first. If the backend loses the entry from now on, the entry is
+        // written again.
         self.hub.note_presence(entry.clone());
         let entering = Entering {
             node: self,
@@ -223,8 +228,9 @@ impl Node {
         Some(self.remove_presence(entry))
     }
 
-    /// Begins to remove a session's entries in every channel. Called as soon as the session ends,
-    /// before its last frames are written, because a slow client may take long to read them.
+    /// Begins to remove a session's entries in every channel. Call it as soon as the session ends,
+    /// before the session's last frames are written, because a slow client may take long to read
+    /// them.
     pub fn depart_from_all(&self, member: &Member) -> Vec<Departure> {
         let entries = self.hub.take_all_presence(member).into_iter();
         entries.map(|entry| self.remove_presence(entry)).collect()
@@ -239,8 +245,8 @@ impl Node {
         Departure(departed)
     }
 
-    /// Renews the entries of a session whose token was replaced: they show `info`, and end with the
-    /// new token.
+    /// Renews the entries of a session whose token was replaced: the entries then show `info`, and
+    /// end when the new token ends.
     pub fn renew_presence(&self, member: &Member, info: impl Fn() -> Option<Arc<str>>) {
         let ends_at = member.principal().ends_at();
         let renewed = self.hub.change_presence(member.session(), |entry| {
@@ -272,7 +278,7 @@ impl Node {
         for change in changes {
             match change {
                 Change::Leave(entry, _) => left.push(entry.clone()),
-                // An entry that was taken meanwhile must not be written again.
+                // An entry whose removal was queued meanwhile must not be written again.
                 Change::Renew(entry) if self.hub.is_present(entry) => renewed.push(entry.clone()),
                 Change::Renew(_) => {}
             }
@@ -304,7 +310,7 @@ pub(crate) async fn run(node: Arc<Node>) {
                     for change in batch {
                         if let Change::Leave(entry, done) = change {
                             node.hub.note_departed(entry.present.session);
-                            // The receiver is dropped if the session has ended.
+                            // The send fails if no task waits for the removal any more.
                             done.send(()).ok();
                         }
                     }

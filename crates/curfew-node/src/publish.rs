@@ -1,4 +1,4 @@
-//! Publishing: from an authorized publication to the broker.
+//! Publishing: an authorized publication is passed to the broker.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use curfew_model::{Position, Publication, PublicationKey};
 
 use crate::Node;
 
-/// The stream that a publication is appended to.
+/// The parameters for appending a publication to its channel's stream.
 #[derive(Debug, Clone, Copy)]
 pub struct Append {
     /// The bounds of the channel's stream.
@@ -20,8 +20,8 @@ impl Node {
     /// Hands a publication to the broker, which delivers it to every listening node, including this
     /// node. The caller has authorized the publication under the lease that ends at `until`
     /// ([`DeliveryLease::held_until`](curfew_model::DeliveryLease::held_until)). After `until`, the
-    /// publication takes no effect. The duration is measured from `began`; without `began`, it is
-    /// measured only for traced publications.
+    /// publication takes no effect. The metric `publish_duration` is measured from `began`. Without
+    /// `began`, the metric is measured only for traced publications, from the call of this method.
     pub async fn publish(
         &self,
         publication: Publication,

@@ -8,17 +8,18 @@ use tokio::time;
 
 use crate::{AdmitError, Attachment};
 
-/// Interval at which the session's suspension is checked.
+/// Interval at which a refresh checks if the session is still suspended.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Attachment {
-    /// Replaces the session's token. Revocations find the session by the keys of the new token
-    /// before that token is checked, and by the keys of the old token until the new token is in
-    /// force. On an error the session keeps its old token, unless a revocation has ended the
-    /// session.
+    /// Replaces the session's token. Revocations already find the session by the keys of the new
+    /// token while the new token is checked. Revocations find the session by the keys of the old
+    /// token until the new token is in force. On an error the session keeps its old token, unless a
+    /// revocation has ended the session.
     pub async fn refresh(&self, principal: Arc<Principal>) -> Result<(), AdmitError> {
         let node = self.node();
-        // Dropping `pending` abandons the refresh, also when this future is dropped.
+        // On an early return, and if this future is dropped, the drop of `pending` abandons the
+        // refresh.
         let pending = Pending(self);
         let keys = node
             .hub()
@@ -28,8 +29,8 @@ impl Attachment {
             .sessions
             .refresh(self.record(principal))
             .await?;
-        // A revocation that is being read may cover the old token, whose keys still find the
-        // session.
+        // While the session is suspended, a revocation is being read. This revocation may cover the
+        // old token, because the keys of the old token still find the session.
         while self.member().outbox().is_suspended() {
             time::sleep(LOOK_INTERVAL).await;
         }

@@ -1,4 +1,4 @@
-//! Revocations by this node, with receipts that name nodes.
+//! Revocations that this node writes, and their receipts.
 
 use curfew_backend::{BackendError, Receipt};
 use curfew_model::{Revocation, RevocationKey, Spelling};
@@ -6,11 +6,13 @@ use tracing::{debug, warn};
 
 use crate::Node;
 
-/// `error.type` of a call if some live node has not confirmed the call's revocation.
+/// The value of `error.type` on the span of a call whose revocation some live node has not
+/// confirmed.
 const UNCONFIRMED: &str = "unconfirmed";
 
 impl Node {
-    /// Puts a revocation in force. The receipt has the names of the nodes that have not confirmed.
+    /// Puts a revocation in force. The receipt has the names of the nodes that have not confirmed,
+    /// if the names can be read.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! Settings that change while the node runs, and their effect on existing sessions.
+//! The kinds of revocation, which may change while the node runs. The kinds are settled once every
+//! session is indexed by them and compared with the revocations of the backend.
 
 use curfew_model::Repeats;
 use std::pin::pin;
@@ -11,20 +12,22 @@ use tracing::{debug, warn};
 
 use crate::Node;
 
-/// Number of sessions indexed anew before other tasks run: a fraction of a millisecond's work.
+/// Number of sessions that are indexed again before other tasks may run. The work takes a fraction
+/// of a millisecond.
 const STEP: usize = 64;
 
-/// Pause after a failed comparison.
+/// Pause before a failed comparison is repeated.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Puts other kinds of revocation in force: those of `revocable_claims`. Revocations of these
-    /// kinds find sessions that are admitted or refreshed from now on. Once [`Node::until_settled`]
-    /// returns, they find all other sessions too, including sessions that are being admitted or
-    /// refreshed now. A later call supersedes an earlier one.
+    /// Puts the claims in `revocable_claims` in force as kinds of revocation, in place of the
+    /// previous claims. Revocations of these kinds find sessions that are admitted or refreshed
+    /// from now on. Once [`Node::until_settled`] returns, these revocations find all other sessions
+    /// too, including sessions that are being admitted or refreshed now. A later call supersedes an
+    /// earlier one.
     ///
-    /// Kinds are not part of a settings snapshot: they are in force at once for all sessions, and
-    /// settled later.
+    /// Kinds are not part of a settings snapshot, because they are in force for all sessions at
+    /// once.
     pub fn set_kinds(self: &Arc<Self>, revocable_claims: &[String]) {
         if let Some(kinds) = self.hub.set_kinds(revocable_claims) {
             self.kinds_changed.notify_waiters();
@@ -32,13 +35,13 @@ impl Node {
         }
     }
 
-    /// Returns true once every session is indexed by the settings in force and compared with the
+    /// Returns true once every session is indexed by the kinds in force and compared with the
     /// backend's revocations.
     pub fn is_settled(&self) -> bool {
         self.hub.is_settled()
     }
 
-    /// Waits until [`Node::is_settled`].
+    /// Waits until [`Node::is_settled`] returns true.
     pub async fn until_settled(&self) {
         self.until(|| self.is_settled()).await;
     }
@@ -48,7 +51,8 @@ impl Node {
     async fn until(&self, condition: impl Fn() -> bool) {
         loop {
             let mut changed = pin!(self.kinds_changed.notified());
-            // Enabled before the check, so that no change after it is missed.
+            // The notification is enabled before the check, so that no change after the check is
+            // missed.
             changed.as_mut().enable();
             if condition() {
                 return;
@@ -72,8 +76,9 @@ async fn settle(node: Arc<Node>, kinds: Arc<Kinds>) {
 }
 
 async fn find_and_compare(node: &Node) {
-    // Sessions registered later are indexed by the kinds in force. All are indexed before the
-    // comparison, so that a revocation written in between finds them.
+    // The registration of a session indexes it by the kinds in force, so only the existing sessions
+    // are indexed here. All sessions are indexed before the comparison, so that a revocation
+    // written in between finds the sessions.
     for members in node.hub.members().chunks(STEP) {
         for member in members {
             node.hub.rekey(member);

@@ -1,7 +1,9 @@
 //! Reading streams: for subscribers that were disconnected, and for publications that pub/sub lost.
+//! The feed of a channel, which the hub holds, delivers the channel's publications in the order of
+//! the stream.
 //!
-//! At most one read of a channel is under way, and its result goes to the channel's feed before the
-//! next read begins. Subscribers that ask meanwhile share the next read.
+//! At most one read of a channel's stream is under way. The result of a read goes to the channel's
+//! feed before the next read begins. Subscribers that ask meanwhile share the next read.
 
 use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
@@ -20,23 +22,26 @@ use tracing::debug;
 use crate::Node;
 use crate::events::Fanout;
 
-/// Time for which publications wait for a missing one. Then listeners receive a gap.
+/// Time for which a channel's later publications wait for a missing one. Then the channel's
+/// subscribers receive a gap.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Pause after a read that failed or did not have the missing publications.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// The feed of a channel that has received nothing for this long is compared with the channel's
-/// stream. A lost publication leaves no visible hole until another publication follows.
+/// stream. Without this comparison, the loss of a publication is not noticed until another
+/// publication follows.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Interval at which quiet channels are looked for.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Number of positions that one call asks for.
+/// Maximum number of streams whose positions one call to the backend reads.
 const POSITIONS: usize = 256;
 
-/// Number of failed calls for positions after which the remaining channels wait for the next look.
+/// Number of failed calls for positions after which a comparison ends. The remaining channels are
+/// compared at the next interval.
 const FAILURES: usize = 64;
 
 /// Number of channels whose missing publications are read at the same time.
@@ -61,32 +66,34 @@ impl StreamRead {
     }
 }
 
-/// Reads that are under way, one for each channel.
+/// The calls of [`Node::read_stream`] that have not returned, by channel.
 #[derive(Debug, Default)]
 pub(crate) struct StreamReads {
     by_channel: Mutex<HashMap<Channel, Readers>>,
-    /// Channels with a running filler: a task that reads what the channel's feed misses.
+    /// Channels with a running filler: a task that reads the publications that the channel's feed
+    /// misses.
     filling: Mutex<HashSet<Channel>>,
 }
 
-/// The readers of one channel.
+/// The calls of [`Node::read_stream`] for one channel.
 #[derive(Debug, Default)]
 struct Readers {
     count: usize,
     turns: Arc<Turns>,
 }
 
-/// The turns that the readers of one channel take.
+/// The reads of one channel's stream, which take place one after another.
 #[derive(Debug, Default)]
 struct Turns {
     /// The number of reads that have begun.
     begun: AtomicU64,
-    /// The last read with its number, for readers that asked before that read began. Locked during
-    /// a read.
+    /// The last read with its number. A call that was made before this read began may share its
+    /// result. The mutex is locked during a read.
     last: AsyncMutex<Option<(u64, Arc<StreamRead>)>>,
 }
 
-/// A reader's reference to the turns of its channel. The last reader removes the turns.
+/// The reference of one call to the [`Turns`] of its channel. When the last reference is dropped,
+/// the channel's entry is removed.
 struct Reader<'a> {
     reads: &'a StreamReads,
     channel: &'a Channel,
@@ -108,7 +115,8 @@ impl StreamReads {
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
-        // The count changes under the lock of the map.
+        // The count is changed and checked under the lock of the map, so that exactly one of
+        // several concurrent drops finds it at 0.
         let mut by_channel = self.reads.by_channel.lock();
         if let Some(readers) = by_channel.get_mut(self.channel) {
             readers.count -= 1;
@@ -140,8 +148,8 @@ impl Node {
         let number = reader.turns.begun.fetch_add(1, Ordering::AcqRel) + 1;
         self.metrics.stream_reads.inc();
         let read = Arc::new(self.read_part(channel, after).await?);
-        // Ingested before the next read begins: feeds take parts in the order in which they were
-        // read.
+        // The part is ingested before the next read begins, because a feed must receive parts in
+        // the order in which they were read.
         let fanout = self.fanout();
         self.hub.ingest(channel, read.part(), |publication| {
             fanout.in_turn(publication);
@@ -151,7 +159,8 @@ impl Node {
     }
 
     async fn read_part(&self, channel: &Channel, after: u64) -> Result<StreamRead, BackendError> {
-        // Noted first: a doubt that arises during the read leaves the result unconfirmed.
+        // A doubt means that the feed may have missed publications. The number of doubts is noted
+        // before the read, so that a doubt that arises during the read stays open.
         let doubts = self.hub.doubts(channel);
         let streams = &self.backends.streams;
         let limit = u32::MAX;
@@ -191,7 +200,7 @@ impl Node {
     /// Reads the publications that a channel's feed misses, and gives them up at `give_up_at`.
     /// Returns true if nothing is missing.
     async fn fill(&self, channel: &Channel, give_up_at: Instant) -> bool {
-        // A feed without a position needs no filler: its first subscriber reads the stream.
+        // A feed without a position needs no filler, because the first subscriber reads the stream.
         while let Some(at) = self.hub.reached(channel) {
             match time::timeout_at(give_up_at, self.read_stream(channel, at.offset)).await {
                 Ok(Ok(_)) if !self.hub.is_missing(channel) => return true,
@@ -217,7 +226,8 @@ pub(crate) async fn fill(node: Arc<Node>) {
     let places = Arc::new(Semaphore::new(FILLERS));
     loop {
         for channel in poll_fn(|cx| node.hub.poll_wanted(cx)).await {
-            // The channel already has a filler, which goes on until nothing is missing.
+            // The channel already has a filler. If publications are still missing when this filler
+            // ends, the filler calls `want_if_missing`.
             if !node.stream_reads.filling.lock().insert(channel.clone()) {
                 continue;
             }
@@ -231,9 +241,9 @@ pub(crate) async fn fill(node: Arc<Node>) {
             node.spawn(async move {
                 let is_whole = filler.fill(&channel, give_up_at).await;
                 filler.stream_reads.filling.lock().remove(&channel);
-                // Checked after the removal: requests that came before the removal were left to
-                // this filler. After a complete read, the check also covers a feed that only may
-                // miss publications.
+                // This check follows the removal, because requests from before the removal were
+                // left to this filler. If the filler found nothing missing, a feed that only may
+                // miss publications is read again too.
                 filler.hub.want_if_missing(&channel, is_whole);
                 drop(place);
             });

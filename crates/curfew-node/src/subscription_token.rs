@@ -11,7 +11,7 @@ use crate::Node;
 /// Reason why a verified token allows no subscription.
 #[derive(Debug, thiserror::Error)]
 pub enum SubscriptionTokenError {
-    /// A revocation covers the token. The revocation ends sessions with this disconnect.
+    /// A revocation covers the token. This revocation ends sessions with the given [`Disconnect`].
     #[error("access with this token was revoked")]
     Revoked(Disconnect),
     /// The backend failed.
@@ -42,8 +42,8 @@ impl Node {
         channel: &Channel,
         principal: Arc<Principal>,
     ) -> Result<SubscriptionToken, SubscriptionTokenError> {
-        // Registered before the check, as a session is: a revocation written in between must find
-        // the token.
+        // The token is registered before the check, as a session is, so that a revocation written
+        // in between finds the token.
         let keys = self.hub.bind(member, channel, Arc::clone(&principal));
         let token = SubscriptionToken {
             node: Arc::clone(self),

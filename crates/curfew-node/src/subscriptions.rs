@@ -1,4 +1,6 @@
-//! The channels requested from the broker: the channels with a listener on this node.
+//! The channels requested from the broker: the channels with a listener on this node. A listener is
+//! a session that is subscribed to the channel. The feed of a channel, which the hub holds,
+//! delivers the publications of a channel with a stream in order.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,11 +20,13 @@ use crate::metrics::RecoveryOutcome;
 use crate::streams::{RETRY_DELAY, StreamRead};
 use crate::{ChannelOptions, Departure, JoinLeave, Node};
 
-/// The delay of an unsubscription. A page reload and a reconnect take less time, so neither causes
-/// traffic to the backend.
+/// Time between the end of a channel's last subscription on this node and the unsubscription from
+/// the broker. A page reload and a reconnect take less time, so neither causes traffic to the
+/// backend.
 const UNSUBSCRIBE_DELAY: Duration = Duration::from_secs(1);
 
-/// Number of locks over the channels. Channels that share a lock wait for each other's round trips.
+/// Number of locks among which the channels are distributed. Channels that share a lock wait for
+/// each other's round trips to the broker.
 const STRIPES: usize = 256;
 
 /// Maximum number of reads of a channel's stream for one subscriber. If publications arrive faster
@@ -39,12 +43,13 @@ pub(crate) struct Subscriptions {
     added: Notify,
 }
 
-/// Channels without listeners, each once.
+/// Channels that have lost their last listener on this node. Each channel is queued once.
 #[derive(Debug, Default)]
 struct Abandoned {
     /// The channels in the order of their first deadlines.
     queue: VecDeque<(Instant, Channel)>,
-    /// The earliest time at which the broker may be asked to stop listening.
+    /// For each queued channel, the earliest time at which the broker may be asked to stop
+    /// listening.
     due: HashMap<Channel, Instant>,
 }
 
@@ -72,9 +77,10 @@ impl Abandoned {
 /// State of a channel requested from the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// The broker has not answered, or an unsubscription failed. The broker may or may not listen.
+    /// The broker has not answered, or an unsubscription failed. The broker may or may not listen
+    /// to the channel.
     Unsure,
-    /// The broker listens.
+    /// The broker listens to the channel.
     Listening,
 }
 
@@ -115,24 +121,25 @@ pub struct Wish {
     /// True if the session wants no subscription unless all publications after `since` can be
     /// recovered.
     pub must_recover: bool,
-    /// True if the session takes publications as differences, where the channel allows it.
+    /// True if the session accepts publications as differences. It gets differences if the channel
+    /// also allows them.
     pub delta: bool,
 }
 
-/// The outcome of a subscription for which the backend did not fail.
+/// The outcome of [`Node::subscribe`], unless the backend failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubscribeOutcome {
     /// The session is subscribed.
     Joined(Joined),
-    /// The rules do not allow the subscription any more.
+    /// The policy does not allow the subscription any more.
     Forbidden,
-    /// The session subscribes only with a recovery, and the missed publications cannot be
+    /// The session wants no subscription without a recovery, and the missed publications cannot be
     /// recovered.
     Unrecoverable,
 }
 
-/// A subscription in progress. Unless it succeeds, the channel is abandoned on drop, because the
-/// broker may have begun to listen.
+/// A subscription in progress. Unless the subscription succeeds, the channel is abandoned on drop,
+/// because the broker may have begun to listen.
 struct Asking<'a> {
     subscriptions: &'a Subscriptions,
     channel: &'a Channel,
@@ -148,12 +155,13 @@ impl Drop for Asking<'_> {
 }
 
 impl Node {
-    /// Subscribes a session. The broker is asked first, so that the session misses nothing
-    /// published after this returns. The session is sent, in this order: the reply that `answer`
-    /// makes, the publications after its position, and the live publications. If the protocol
-    /// carries missed publications in its reply, `answer` is given them.
+    /// Subscribes a session. The broker is asked first, so that the session misses nothing that is
+    /// published after this method returns. The session is sent, in this order: the reply that
+    /// `answer` makes, the publications after `wish.since`, and the live publications. `answer`
+    /// receives the missed publications if the protocol carries them in the reply.
     ///
-    /// `may` is asked last. If it returns false, the session is not subscribed.
+    /// `may` is called after the broker has answered. If it returns false, the session is not
+    /// subscribed.
     pub async fn subscribe(
         &self,
         channel: &Channel,
@@ -171,7 +179,8 @@ impl Node {
             must_recover,
             delta,
         } = wish;
-        // Entered first: the session is listed once its `subscribe` is answered.
+        // The presence entry is added first, so that the session is listed by the time its
+        // `subscribe` is answered.
         let entering = match options.presence {
             true => {
                 let infos = (info, channel_info);
@@ -185,7 +194,8 @@ impl Node {
                 let subscriber = Subscriber {
                     member,
                     since: since.filter(|_| options.recover),
-                    // A channel without recovery cannot promise recovery.
+                    // If the channel has no recovery, or the session names no position,
+                    // `must_recover` has no effect.
                     must_recover: must_recover && options.recover && since.is_some(),
                     delta: delta && options.delta,
                 };
@@ -230,7 +240,8 @@ impl Node {
             is_delta: false,
             was_read: false,
         };
-        // Queued before the session listens, so that no publication precedes it.
+        // The reply is queued before the session listens, so that no publication precedes the
+        // reply.
         if let Some(frame) = answer(joined, &[]) {
             self.hub.send(member, frame);
         }
@@ -259,7 +270,8 @@ impl Node {
             let mut asked = self.subscriptions.stripe(channel).lock().await;
             let is_new = asked.get(channel) != Some(&Asked::Listening);
             if is_new {
-                // Before the request: if the link is lost later, the channel is interrupted again.
+                // The channel is resumed before the request. If the connection to the broker is
+                // lost later, the channel is interrupted again.
                 self.hub.resume(channel);
             }
             self.listen(&mut asked, channel).await?;
@@ -293,8 +305,9 @@ impl Node {
                 }
                 Join::Read { after } => {
                     if is_last {
-                        // While the node holds no lease, the feed takes nothing. The wait ends when
-                        // the lease is held again, or when the session ends after `backend.grace`.
+                        // While the node holds no lease, the feed accepts no read. This loop ends
+                        // when the lease is held again, or when the session ends after
+                        // `backend.grace`.
                         time::sleep(RETRY_DELAY).await;
                     }
                     read = Some(self.read_stream(channel, after).await?);
@@ -314,8 +327,8 @@ impl Node {
         self.metrics.stream_recoveries.inc(outcome);
     }
 
-    /// Begins a subscription. Dropping the result abandons the channel, unless its `answered` was
-    /// set after a listener was added.
+    /// Begins a subscription. Dropping the result abandons the channel. The caller prevents this by
+    /// setting `answered` once the channel has a listener.
     fn asking<'a>(&'a self, channel: &'a Channel) -> Asking<'a> {
         Asking {
             subscriptions: &self.subscriptions,
@@ -324,15 +337,16 @@ impl Node {
         }
     }
 
-    /// Asks the broker to listen to a channel. The caller has begun the subscription.
+    /// Asks the broker to listen to a channel, unless the broker already does. The caller holds an
+    /// [`Asking`] for the channel, so that the channel is abandoned if the request fails.
     async fn listen(
         &self,
         asked: &mut HashMap<Channel, Asked>,
         channel: &Channel,
     ) -> Result<(), BackendError> {
         if asked.get(channel) != Some(&Asked::Listening) {
-            // Recorded before the request: even if the request fails, the broker may listen from
-            // then on.
+            // The channel is recorded before the request, because the broker may listen to it even
+            // if the request fails.
             asked.insert(channel.clone(), Asked::Unsure);
             self.backends.broker.subscribe(channel).await?;
             asked.insert(channel.clone(), Asked::Listening);
@@ -370,8 +384,8 @@ pub(crate) async fn run(node: Arc<Node>) {
         time::sleep_until(at).await;
         let taken = node.subscriptions.abandoned.lock().take();
         let Some(channel) = taken else { continue };
-        // Locked before the check, so that no subscription begins between the check and the
-        // request.
+        // The stripe is locked before the check, so that no subscription begins between the check
+        // and the request.
         let mut asked = node.subscriptions.stripe(&channel).lock().await;
         // The channel may have a listener again.
         if node.hub.has_subscribers(&channel) {

@@ -36,7 +36,7 @@ const REVOKED: Ending = Ending {
     retry_after_ms: None,
 };
 
-/// A node with its surroundings.
+/// A node with the backend, metrics and limits that the tests use.
 pub(super) struct Harness {
     pub(super) node: Arc<Node>,
     pub(super) rig: Arc<Rig>,
@@ -134,7 +134,7 @@ impl Harness {
             .await
     }
 
-    /// An open session of alice.
+    /// Opens a session of alice with `token`.
     pub(super) async fn open(&self, token: &str) -> Attachment {
         let attachment = self.try_admit(token).await.unwrap();
         assert!(attachment.open(Lanes::default()));
@@ -155,7 +155,7 @@ impl Harness {
             .sessions
     }
 
-    /// The number of sessions that a revocation of the key ends now.
+    /// Revokes `key` on this node, and returns the number of sessions that this ends.
     pub(super) fn found_by(&self, key: &RevocationKey) -> usize {
         self.node
             .hub()
@@ -167,19 +167,35 @@ impl Harness {
     /// Waits for the removal of records, then asserts that no trace of any session is left.
     pub(super) async fn assert_nothing_left(&self, what: &str) {
         eventually(async || self.records().await.is_empty()).await;
-        assert_eq!(self.node.hub().count(), 0, "{what}: in the hub");
-        assert_eq!(self.metrics.sessions.get(), 0, "{what}: gauge of sessions");
+        assert_eq!(
+            self.node.hub().count(),
+            0,
+            "{what}: the hub still has sessions"
+        );
+        assert_eq!(
+            self.metrics.sessions.get(),
+            0,
+            "{what}: the gauge of sessions is not 0"
+        );
         assert_eq!(
             self.metrics.subscriptions.get(),
             0,
-            "{what}: gauge of subscriptions"
+            "{what}: the gauge of subscriptions is not 0"
         );
-        assert_eq!(self.node.hub().queued_bytes(), 0, "{what}: queued bytes");
+        assert_eq!(
+            self.node.hub().queued_bytes(),
+            0,
+            "{what}: the hub still has queued bytes"
+        );
         for key in [
             RevocationKey::user("alice"),
             RevocationKey::claim(CLAIM, "acme"),
         ] {
-            assert_eq!(self.found_by(&key), 0, "{what}: found by {key}");
+            assert_eq!(
+                self.found_by(&key),
+                0,
+                "{what}: {key} still finds a session"
+            );
         }
     }
 }
@@ -193,7 +209,7 @@ pub(super) async fn eventually(condition: impl AsyncFn() -> bool) {
     };
     time::timeout(Duration::from_secs(60), waiting)
         .await
-        .expect("not in time");
+        .expect("the condition is not true within 60 s");
 }
 
 pub(super) fn principal(user: &str, token: &str) -> Arc<Principal> {

@@ -1,4 +1,5 @@
-//! Tickets: issued for a token that could open a session, used by one upgrade.
+//! Tickets. A ticket is issued for a token that could open a session, and can be used for one
+//! upgrade request.
 
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ impl Node {
     ///
     /// # Errors
     ///
-    /// [`AdmitError::Revoked`] or [`AdmitError::Backend`]; nothing is stored.
+    /// [`AdmitError::Revoked`]: the record is not stored. [`AdmitError::Backend`]: the record may
+    /// or may not be stored.
     pub async fn keep_ticket(
         &self,
         principal: &Principal,
@@ -24,15 +26,15 @@ impl Node {
         self.check_lease()?;
         let _place = self.admissions.enter().await?;
         let kinds = self.hub.kinds();
-        // A fresh id, because no session exists yet.
+        // A new session id stands in for the session, because no session exists yet.
         let keys = principal.revocation_keys(SessionId::new(), kinds.claims());
         self.check_revoked(&keys, principal).await?;
         self.backends.tickets.put(id, sealed, lifetime).await?;
         Ok(())
     }
 
-    /// Takes a ticket's record, stored by any node. Returns `None` if it was taken before, has
-    /// expired, or never existed.
+    /// Takes a ticket's record, stored by any node. Returns `None` if the record was taken before,
+    /// has expired, or never existed.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Withdrawn keys and the sessions that depend on them.
+//! Withdrawn signing keys, and the sessions whose tokens were verified with them.
 
 use curfew_hub::Ending;
 use curfew_model::{Disconnect, Principal};
@@ -10,7 +10,7 @@ impl Node {
     /// Closes the sessions of this node whose token was verified with a withdrawn key: `withdrawn`
     /// returns true for their principals. Ends the subscriptions whose own token was verified with
     /// such a key. Every node does so when it learns of the withdrawal. A session that is being
-    /// admitted meanwhile is closed at the next call.
+    /// admitted meanwhile is closed by the next call of this method.
     pub fn close_withdrawn(&self, withdrawn: impl Fn(&Principal) -> bool) {
         let ending = Ending::new(Disconnect::REVOKED);
         let (mut closed, mut subscriptions) = (0, 0);

@@ -46,7 +46,7 @@ const ENCODED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// The variable that may hold the admin key itself.
+/// The environment variable that may hold the admin key itself.
 const KEY_VARIABLE: &str = "CURFEW_ADMIN_KEY";
 
 /// A client of the admin API. It uses the first of the given nodes that it can connect to.
@@ -72,7 +72,7 @@ pub(crate) struct AdminAnswer {
 }
 
 impl AdminClient {
-    /// Reads the address and the key.
+    /// Reads the addresses and the key.
     pub(crate) fn new(args: &AdminArgs) -> Result<Self, Failure> {
         let nodes = args.url.split(',').map(|url| parse_url(url.trim()));
         let nodes = nodes.collect::<Result<_, _>>().map_err(Failure::Usage)?;
@@ -80,7 +80,8 @@ impl AdminClient {
         Ok(Self { nodes, key })
     }
 
-    /// Sends a request and waits for the answer. An answer without success is an error.
+    /// Sends a request and waits for the answer. An answer is an error unless its status is a
+    /// success.
     pub(crate) fn send(
         &self,
         method: Method,
@@ -219,7 +220,8 @@ fn parse_url(url: &str) -> Result<Node, String> {
     })
 }
 
-/// The admin key, from the file or the variable.
+/// The value of the `Authorization` header, with the admin key from the file or from the variable;
+/// `None` if neither is given.
 fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
     let key = match &args.key_file {
         Some(file) => std::fs::read_to_string(file)
@@ -237,8 +239,8 @@ fn key(args: &AdminArgs) -> Result<Option<HeaderValue>, Failure> {
     Ok(Some(header))
 }
 
-/// Returns a line with the URL of the page of the call's trace, or with the trace's id if no URL is
-/// known. The line is empty if no trace is recorded.
+/// Returns a line with the URL of the trace of the call, or with the trace's id if no URL is known.
+/// The line is empty if the answer names no trace.
 pub(crate) fn trace_line(answer: &Value) -> String {
     let named = ["trace_url", "trace"].map(|name| answer[name].as_str());
     match named.into_iter().flatten().next() {
@@ -287,8 +289,8 @@ fn refusal(status: StatusCode, body: &[u8], with_key: bool) -> anyhow::Error {
 
 /// Encodes `text` as one segment of a path (RFC 3986 §2.3).
 pub(crate) fn segment(text: &str) -> String {
-    // In a segment of only dots, the dots are escaped: `.` and `..` would be read as relative
-    // paths.
+    // In a segment of only dots, the dots are escaped, because `.` and `..` would be read as
+    // relative paths.
     let encoded = match text.bytes().all(|byte| byte == b'.') {
         true => &const { ENCODED.add(b'.') },
         false => &ENCODED,

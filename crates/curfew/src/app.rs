@@ -1,6 +1,6 @@
 //! The composition root: builds a node from a configuration, and runs it to its end.
 //!
-//! The only file that names every concrete type.
+//! This is the only file that names every concrete type.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::config::{BackendKind, Config};
 use crate::metrics::ReloadMetrics;
 use crate::trust;
 
-/// The version that runs.
+/// The version and the build of this program.
 const BUILD: Build = Build {
     version: env!("CARGO_PKG_VERSION"),
     revision: env!("CURFEW_REVISION"),
@@ -74,7 +74,8 @@ impl App {
         let of_redis = RedisMetrics::register(&registry);
         let of_node = NodeMetrics::register(&registry);
         let of_server = ServerMetrics::register(&registry, &wires.names());
-        // The embedded backend always holds its lease. Over Redis, a node starts without one.
+        // With the embedded backend, the node always holds its lease. With Redis, the node starts
+        // without a lease.
         let (lease, path) = match config.backend.kind {
             BackendKind::Memory => (DeliveryLease::perpetual(), DeliveryPath::Local),
             BackendKind::Redis => (DeliveryLease::not_held(), DeliveryPath::Broker),
@@ -212,7 +213,7 @@ pub(crate) struct Running {
 impl Running {
     /// Applies another configuration, except for settings that need a restart. On an error, nothing
     /// changes. Once [`Node::until_settled`] has returned, revocations find existing sessions by
-    /// the keys of the new configuration.
+    /// the revocable claims of the new configuration.
     pub(crate) fn apply(&self, config: &Config) -> anyhow::Result<()> {
         let prepared = Prepared::read(config)?;
         // The change of the log level comes first, because only this step can still fail, and a
@@ -242,12 +243,13 @@ impl Running {
         context.node.set_kinds(&revocable_claims);
         context.node.hub().set_limits(hub);
         self.public.show_limits();
-        // Sessions are judged last, because the new settings must already be in force.
+        // The sessions decide on their subscriptions again last, because the new settings must
+        // already be in force.
         context.node.hub().reconsider_all();
     }
 
-    /// Logs the repeated events that no log line has counted yet. A cause waits until the interval
-    /// since its last line has passed.
+    /// Logs the repeated events that no log line has counted yet, once the interval of the last
+    /// line of the same cause is over.
     pub(crate) fn tell_rest(&self) {
         self.context.node.tell_rest();
         self.context.authenticator.tell_rest();
@@ -355,7 +357,8 @@ fn trace_fetch(tracer: &Tracer, fetched: Fetched<'_>) {
     }
 }
 
-/// The wires that the node speaks. The first wire is the default for clients that request none.
+/// The wires of the node: each is a protocol in one encoding and one framing. The first wire is the
+/// default for clients that request none.
 fn wires(config: &Config) -> Wires {
     let websocket = |encoding| {
         Wire::websocket(Centrifuge {
@@ -394,8 +397,8 @@ fn hub_limits(config: &Config) -> HubLimits {
     }
 }
 
-/// The claims by which sessions can be revoked: the configured claims, and the claims that reports
-/// and revocations of tokens use.
+/// The claims by which sessions can be revoked: the configured claims, and the claims that the
+/// reports of identity providers and the revocation of tokens use.
 fn revocable_claims(config: &Config) -> Vec<String> {
     let mut claims = config.session.revocable_claims.clone();
     let auth = &config.auth;
@@ -404,8 +407,8 @@ fn revocable_claims(config: &Config) -> Vec<String> {
             claims.push(claim.to_owned());
         }
     }
-    // A single issuer is no exception: another issuer may be added while earlier revocations are in
-    // force.
+    // These kinds are added even if only one issuer is configured, because another issuer may be
+    // added while earlier revocations are in force.
     if auth.token_revocation || auth.reports_users() {
         claims.extend([ISSUER_USER, ISSUER_TOKEN].map(str::to_owned));
     }
@@ -433,9 +436,9 @@ fn settings(config: &Config) -> anyhow::Result<SessionSettings> {
     })
 }
 
-/// A digest of `[[channels]]`, by which nodes compare their settings; `None` without entries.
-/// Settings with their default value are left out, so that a setting that a later version adds does
-/// not change the digest.
+/// A digest of `[[channels]]`, by which nodes compare their channel settings; `None` if there are
+/// no entries. Settings with their default value are left out, so that a setting that a later
+/// version adds does not change the digest.
 fn channels_digest(config: &Config) -> Option<String> {
     if config.channels.is_empty() {
         return None;

@@ -25,7 +25,7 @@ const INVALID: u8 = 2;
 const NOT_THERE: u8 = 1;
 
 /// Largest difference between this machine's clock and the clock of Redis that is not reported as a
-/// fault. Nodes warn of larger differences too.
+/// fault. A node also warns of a larger difference.
 const MAX_SKEW: Duration = Duration::from_secs(1);
 
 /// Arguments of `curfew check-config`.
@@ -57,14 +57,14 @@ pub(crate) struct CheckConfigArgs {
 /// The result of probing one dependency that the configuration names.
 #[derive(Debug, Serialize)]
 struct Probe {
-    /// The key that names the dependency.
+    /// The configuration key that names the dependency.
     key: String,
     /// True if a node could use the dependency.
     there: bool,
     message: String,
 }
 
-/// Checks the values, and the files that they name.
+/// Checks the values and the files that they name, and with `--probe` the dependencies.
 pub(crate) fn run(args: &CheckConfigArgs) -> Result<(), Failure> {
     let check = match args.offline {
         true => Check::Offline,

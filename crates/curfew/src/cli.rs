@@ -99,7 +99,7 @@ pub(crate) struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// Loads the configuration. The error has every problem.
+    /// Loads the configuration. On failure, the error lists every problem.
     pub(crate) fn load(&self, check: Check) -> Result<Loaded, Failure> {
         config::load(self.config.as_deref(), &self.sets, check).map_err(Failure::Config)
     }

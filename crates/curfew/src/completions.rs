@@ -1,4 +1,4 @@
-//! `curfew completions`: prints the script by which a shell completes this command line.
+//! `curfew completions`: prints the script with which a shell completes the arguments of `curfew`.
 
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;

@@ -38,28 +38,28 @@ pub(crate) struct Config {
     pub(crate) server: curfew_server::ServerConfig,
     /// The listener for operators: health, metrics and the admin API.
     pub(crate) admin: curfew_server::AdminConfig,
-    /// Authentication: the places that tokens come from, and their verification.
+    /// Authentication: the sources of tokens, and the verification of tokens.
     pub(crate) auth: curfew_auth::AuthConfig,
-    /// The life of a session.
+    /// Timeouts, pings and limits of sessions, and the claims by which sessions can be revoked.
     pub(crate) session: curfew_session::SessionConfig,
     /// Limits of one connection, and of the node as a whole.
     pub(crate) limits: curfew_session::LimitsConfig,
     /// Rights to subscribe and to publish, by channel.
     pub(crate) policy: curfew_policy::PolicyConfig,
-    /// Channels that keep their last publications.
+    /// Options of channels, such as a stream of the last publications.
     pub(crate) channels: Vec<curfew_node::ChannelConfig>,
-    /// The connection of the nodes with each other.
+    /// The backend that connects the nodes with each other.
     pub(crate) backend: Backend,
     /// The endpoints for the SDKs of Centrifugo.
     pub(crate) centrifuge: curfew_server::CentrifugeConfig,
-    /// Leaving service on SIGTERM.
+    /// The drain, by which a node leaves service on SIGTERM.
     pub(crate) drain: curfew_node::DrainConfig,
     /// Logs and traces.
     pub(crate) telemetry: curfew_telemetry::TelemetryConfig,
 }
 
 impl Config {
-    /// The section `auth`, completed by the demands that other sections make on tokens.
+    /// The section `auth`, with the demands that other sections make on tokens added.
     pub(crate) fn auth(&self) -> curfew_auth::AuthConfig {
         let grants = Some(&self.policy.grants_claim).filter(|claim| !claim.is_empty());
         let claims = self.session.revocable_claims.iter().chain(grants);
@@ -70,8 +70,8 @@ impl Config {
         }
     }
 
-    /// Reports every problem of the values: first in each section, then between sections. Reads the
-    /// files that the values name.
+    /// Reports every problem of the values: first the problems within each section, then the
+    /// problems between sections. Also reads the files that the values name.
     pub(crate) fn check(&self, problems: &mut Problems) {
         problems.within("server", |problems| self.server.check(problems));
         problems.within("admin", |problems| self.admin.check(problems));
@@ -136,7 +136,7 @@ pub(crate) enum Check {
     Everything,
 }
 
-/// A configuration that is fit to run.
+/// A configuration that has passed its check.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     /// The effective configuration.
@@ -157,7 +157,7 @@ pub(crate) struct ConfigProblem {
     /// The line in the file, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) line: Option<usize>,
-    /// The key's full path; empty for the source as a whole.
+    /// The key's full path; empty if the problem concerns the source as a whole.
     pub(crate) key: String,
     /// The fault, and its remedy.
     pub(crate) message: String,
@@ -298,7 +298,7 @@ fn load_from(
     }
 }
 
-/// Returns the problem of an environment variable that is not a Curfew setting.
+/// Returns the problem of a standard variable of OpenTelemetry, which has no Curfew key.
 fn of_variable((name, message): &(String, String)) -> ConfigProblem {
     ConfigProblem {
         source: name.clone(),
@@ -325,7 +325,7 @@ impl Loaded {
     }
 }
 
-/// The layers' values in one tree, each with its source.
+/// The values of all layers, merged into one tree. Each value has its source.
 #[derive(Debug)]
 struct Merged {
     figment: Figment,

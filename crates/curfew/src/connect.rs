@@ -112,7 +112,7 @@ enum End {
 
 /// Connects, and stays connected until the server or this client closes the connection.
 pub(crate) fn run(args: ConnectArgs) -> Result<(), Failure> {
-    // A position belongs to one channel.
+    // The position belongs to one channel, so `--since` needs exactly one channel.
     if args.since.is_some() && args.subscribe.len() != 1 {
         return Err(Failure::usage(format!(
             "--since needs exactly one --subscribe, the channel of the position; there are {}",
@@ -209,7 +209,7 @@ struct Conversation {
     places: Places,
     /// Channels to subscribe to as soon as the session is open.
     subscribe: Vec<String>,
-    /// The position from which the first of these channels is recovered, if one is given.
+    /// The position from which the channel in `subscribe` is recovered, if `--since` is given.
     since: Option<Position>,
     /// True if lines from stdin may be sent. If a token is given, lines wait for the server's first
     /// frame, so that piped input does not overtake the subscriptions.
@@ -273,8 +273,8 @@ impl Conversation {
     }
 
     /// Handles the end of stdin. At a terminal, the end of input closes the connection at once.
-    /// After piped input, its answers are awaited first. If there was no input at all, the client
-    /// continues to receive.
+    /// After piped input, the answers to this input are awaited first. If there was no input at
+    /// all, the client continues to receive.
     async fn end_of_input(&mut self) {
         if std::io::stdin().is_terminal() {
             self.close().await;
@@ -318,7 +318,8 @@ impl Conversation {
                 self.paint
                     .note(&format!("a binary message of {} bytes", data.len()));
             }
-            // Control frames were handled already, and do not concern the session.
+            // The [`Client`] has already handled control frames, and they do not concern the
+            // session.
             Incoming::Ping(_) | Incoming::Pong(_) | Incoming::Close { .. } => {}
         }
         Ok(())
@@ -376,7 +377,7 @@ impl Conversation {
     }
 }
 
-/// A URL without its query, which may hold a token.
+/// The URL without its query, because a query may hold a token.
 fn without_query(url: &str) -> &str {
     url.split(['?', '#']).next().unwrap_or_default()
 }

@@ -34,7 +34,7 @@ use crate::{lifecycle, output, serve};
 /// Lifetime of the printed tokens, in seconds.
 const TOKEN_TTL_SECS: u64 = 3600;
 
-/// Bytes of each random key.
+/// Number of bytes of each random key.
 const KEY_BYTES: usize = 32;
 
 /// The node's `session.expiring_notice`. It is short, because a token with a lifetime of half a
@@ -79,7 +79,7 @@ pub(crate) struct DevArgs {
     pub(crate) backend: Vec<OsString>,
 }
 
-/// Runs a node to play with until a signal stops it.
+/// Runs a development node until a signal stops it.
 pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
     let dev = Arc::new(Dev::new(args)?);
     let telemetry = curfew_telemetry::init(&dev.config.telemetry)?;
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &DevArgs) -> Result<(), Failure> {
     })
 }
 
-/// A node to play with.
+/// The configuration and the keys of a development node.
 #[derive(Debug)]
 pub(crate) struct Dev {
     /// The configuration to run.
@@ -210,7 +210,7 @@ impl Dev {
         self.mint_with(user, roles, ttl_secs, Map::new(), now)
     }
 
-    /// [`Dev::mint`] with more claims.
+    /// Like [`Dev::mint`], with additional claims.
     fn mint_with(
         &self,
         user: &str,
@@ -233,7 +233,7 @@ impl Dev {
     }
 
     /// The text to print once the node listens on `public` and `admin`: the page's address, and
-    /// commands to paste that start with `program`.
+    /// commands for a shell, which start with `program`.
     pub(crate) fn banner(
         &self,
         program: &str,

@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::{output, token};
 use findings::Findings;
 
-/// Exit code if something would not work.
+/// Exit code if at least one finding is bad.
 const NOT_WELL: u8 = 1;
 
 /// Arguments of `curfew doctor`.
@@ -114,7 +114,8 @@ impl Shown {
         }
     }
 
-    /// The configured issuer that the token's `iss` names, with the issuer's index.
+    /// The first configured issuer that accepts the token's `iss`, with the issuer's index. An
+    /// issuer without a configured `iss` accepts any.
     fn issuer<'c>(&self, config: &'c AuthConfig) -> Option<(usize, &'c Issuer)> {
         let named = self.text_of("iss");
         let mut issuers = config.issuers.iter().enumerate();
@@ -149,7 +150,7 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     fetch_keys(&authenticator, &config)?;
     let mut findings = Findings::default();
     match (&access, &id) {
-        // The two tokens are swapped, so every other finding would compare the wrong token.
+        // The two tokens are swapped, so every other finding would be about the wrong token.
         (Some(access), Some(id)) if access.is_id_token() && !id.is_id_token() => findings.bad(
             "the tokens are swapped: the access token has a nonce or at_hash, as ID tokens have, and the ID token has none",
             "give each token by its own option",

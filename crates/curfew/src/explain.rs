@@ -57,11 +57,11 @@ pub(crate) struct ExplainArgs {
     json: bool,
 }
 
-/// The claims on which the decision is made, and their user.
+/// The claims on which the decision is made, and the user that the claims name.
 struct Subject {
     claims: Map<String, Value>,
     user: String,
-    /// The refusal of the token; `None` if the token is accepted.
+    /// The refusal of the token; `None` if the token is accepted, or if `--claims` replaces it.
     refused: Option<Refusal>,
 }
 
@@ -100,8 +100,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<(), Failure> {
     Ok(output::print(&text)?)
 }
 
-/// Fetches the keys that are configured by URL. A failure is printed, because the token may be
-/// valid.
+/// Fetches the keys that are configured by URL. A failure is printed, but does not end the command,
+/// because the token may need none of these keys.
 pub(crate) fn fetch_keys(authenticator: &Authenticator, config: &Config) -> Result<(), Failure> {
     if authenticator.remotes().is_empty() {
         return Ok(());

@@ -29,7 +29,7 @@ const LEAVE: Duration = Duration::from_secs(3);
 /// Longest wait for the collector to accept the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(1);
 
-/// The sources of a configuration, to be read again.
+/// The sources of a configuration, which a reload reads again.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) file: Option<PathBuf>,
@@ -59,8 +59,8 @@ impl LastRead {
     }
 }
 
-/// Runs a node until a signal stops it. The node reloads changes from `source`; without a source it
-/// never reloads.
+/// Runs a node until a signal stops it. The node reloads changes from `source`; without a source,
+/// the node never reloads.
 pub(crate) async fn run(app: App, config: Config, source: Option<Source>) -> Result<(), Failure> {
     let stop_public = CancellationToken::new();
     let stop_admin = CancellationToken::new();
@@ -165,7 +165,7 @@ fn listen_for(kind: SignalKind) -> anyhow::Result<Signal> {
     signal(kind).context("listen for signals")
 }
 
-/// Reads again the settings and files that may change while the node runs.
+/// Reloads the settings and the files that may change while the node runs.
 #[derive(Debug)]
 struct Reloader {
     running: Running,
@@ -174,8 +174,8 @@ struct Reloader {
     seen: LastRead,
     /// True if key files had changed at the last check.
     keys_changed: Cell<bool>,
-    /// The time of the last change of configuration; `None` once revocations find all sessions by
-    /// the keys of this configuration.
+    /// The time at which the last configuration came into force; `None` once revocations find all
+    /// sessions by the revocable claims of this configuration.
     unsettled: Option<Instant>,
 }
 
@@ -234,8 +234,8 @@ impl Reloader {
     }
 
     /// Reads the configuration again and puts it in force. An invalid configuration is reported,
-    /// and the old one stays in force. The reload is complete once revocations find every session
-    /// by the new configuration: see [`Reloader::complete`].
+    /// and the old configuration stays in force. The reload is complete once revocations find every
+    /// session by the new configuration: see [`Reloader::complete`].
     fn reload(&mut self) {
         let Some(source) = &self.source else { return };
         // The files are looked at before the load, so that a change during the load causes another
@@ -264,7 +264,8 @@ impl Reloader {
             error!(error = %error, "configuration not reloaded, the old one stays");
             return;
         }
-        // The running settings show which changes need a restart.
+        // `started` is the configuration that was in force. A comparison with it shows which
+        // changes need a restart.
         let started = std::mem::replace(&mut self.config, config);
         let waiting = keep_boot_settings(&mut self.config, &started);
         metrics

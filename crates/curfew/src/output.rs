@@ -53,7 +53,7 @@ fn width(line: &[String], column: usize) -> usize {
     line.get(column).map_or(0, |cell| cell.chars().count())
 }
 
-/// A line with a verdict, good or bad.
+/// A line with the verdict `ok` or `FAIL`, and `text`.
 pub(crate) fn verdict(well: bool, text: &str) -> String {
     let mark = if well { "ok  " } else { "FAIL" };
     format!("{mark}  {}\n", clean(text))

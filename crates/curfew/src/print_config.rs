@@ -51,7 +51,7 @@ fn toml(loaded: &Loaded) -> Result<String, Failure> {
     Ok(document.to_string())
 }
 
-/// Adds the source to every value that has one.
+/// Adds a comment with the source to every value that is not a default.
 fn annotate(table: &mut Table, path: &str, loaded: &Loaded) {
     for (key, item) in table.iter_mut() {
         let key = key.get();

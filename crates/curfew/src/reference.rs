@@ -53,7 +53,7 @@ read, and a warning says so. All take effect at start. A header's value is read 
 /// The suffix of keys that take a number of bytes.
 const SIZE: &str = "_bytes";
 
-/// The cell of a key without a default.
+/// The text in the column of defaults for a key without a default.
 const NONE: &str = "none";
 
 /// The reference, in Markdown.
@@ -187,7 +187,7 @@ impl Table<'_> {
     }
 }
 
-/// True for the cell of a default that is a duration.
+/// True if the text of a default is a duration.
 fn is_duration(default: &str) -> bool {
     duration::parse(default.trim_matches(['`', '"'])).is_ok()
 }
@@ -210,8 +210,8 @@ fn without_default(about: &str, absent: bool) -> String {
     kept.join(" ")
 }
 
-/// A sentence about the meaning of a default, from the statement of the default: "`false`, it is
-/// refused".
+/// Turns the statement of a default, for example "`false`, it is refused", into a sentence about
+/// the meaning of the default.
 fn meaning(stated: &str, absent: bool) -> Option<String> {
     if let Some((_, other)) = stated.split_once("; ") {
         let mut letters = other.chars();
@@ -227,7 +227,7 @@ fn meaning(stated: &str, absent: bool) -> Option<String> {
         };
     }
     let (value, meaning) = parts?;
-    // A description of the default in words does not repeat it.
+    // If the default is described in words, the sentence is this description.
     if value.contains(' ') {
         return Some(format!("By default {stated}."));
     }
@@ -272,13 +272,16 @@ mod tests {
     #[test]
     fn every_key_says_what_it_does() {
         let Value::Object(sections) = serde_json::to_value(Config::default()).unwrap() else {
-            panic!("the configuration is a table");
+            panic!("the configuration is not a table");
         };
         for section in sections.keys() {
             assert!(SECTIONS.contains(&section.as_str()), "{section}");
         }
         for line in markdown().lines().filter(|line| line.starts_with("| `")) {
-            assert!(!line.ends_with("|  |"), "no description: {line}");
+            assert!(
+                !line.ends_with("|  |"),
+                "this key has no description: {line}"
+            );
         }
     }
 

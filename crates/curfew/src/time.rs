@@ -31,7 +31,7 @@ pub(crate) fn parse(text: &str, now: u64) -> Result<u64, String> {
         })
 }
 
-/// The distance of `time` from `now`, for a table: `in 59m 58s`, `2h 1m ago`. At most two units.
+/// The distance of `time` from `now`, for a table, in at most two units: `in 59m 58s`, `2h 1m ago`.
 pub(crate) fn relative(time: u64, now: u64) -> String {
     match time.cmp(&now) {
         std::cmp::Ordering::Equal => "now".to_owned(),

@@ -54,12 +54,12 @@ pub(crate) struct TokenArgs {
     alg: Algorithm,
 }
 
-/// The text of a token's file.
+/// Reads the text of a file with a token.
 pub(crate) fn read_file(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("read the token file {}", file.display()))
 }
 
-/// The parts of a token, without its key.
+/// The content that a token should have, without the key that signs it.
 #[derive(Debug, Default)]
 pub(crate) struct Wish {
     pub(crate) user: String,

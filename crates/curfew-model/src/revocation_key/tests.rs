@@ -86,7 +86,8 @@ fn a_value_that_has_the_form_of_a_digest_is_found_by_both() {
     assert_eq!(keys, [own.clone(), RevocationKey::user("zoë")]);
     assert_eq!(own.spellings().collect::<Vec<_>>(), [Spelling::Digest]);
     assert_ne!(own, RevocationKey::user("zoë"));
-    // A key with this value is found by its plain spelling and by its own digest.
+    // Two written keys name this value: one with the value itself, and one with the digest of the
+    // value's text.
     assert!(parse(&format!("user:{digest}")).0.names(&digest));
     assert!(parse(&own.to_string()).0.names(&digest));
     assert!(!own.names("zoë"));

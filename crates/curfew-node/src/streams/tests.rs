@@ -3,7 +3,8 @@ use std::thread;
 
 use super::*;
 
-/// Fault: two readers that end together each leave the removal to the other.
+/// Detects this fault: if two readers of a channel end at the same time, neither removes the
+/// channel's entry.
 #[test]
 fn the_last_of_readers_that_end_together_removes_their_turns() {
     const CHANNELS: usize = 40_000;
@@ -27,5 +28,8 @@ fn the_last_of_readers_that_end_together_removes_their_turns() {
         }
     });
     let left = reads.by_channel.lock().len();
-    assert_eq!(left, 0, "channels without a reader are kept");
+    assert_eq!(
+        left, 0,
+        "{left} channels without a reader still have an entry"
+    );
 }

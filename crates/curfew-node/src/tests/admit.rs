@@ -32,14 +32,20 @@ async fn a_revocation_at_any_point_of_the_admission_keeps_the_session_out() {
             let harness = Harness::new();
             let (rig, revoked) = (Arc::clone(&harness.rig), key.clone());
             harness.rig.hook(when, call, move || rig.revoke(revoked));
-            assert!(!opens(&harness).await, "{key} revoked {when:?} {call:?}");
+            assert!(
+                !opens(&harness).await,
+                "the session opened although {key} was revoked {when:?} {call:?}"
+            );
             harness
                 .assert_nothing_left(&format!("{key} {when:?} {call:?}"))
                 .await;
         }
         let harness = Harness::new();
         harness.rig.revoke(key.clone());
-        assert!(!opens(&harness).await, "{key} revoked first");
+        assert!(
+            !opens(&harness).await,
+            "the session opened although {key} was revoked before its admission"
+        );
         harness.assert_nothing_left("revoked first").await;
 
         let harness = Harness::new();
@@ -47,7 +53,7 @@ async fn a_revocation_at_any_point_of_the_admission_keeps_the_session_out() {
         harness.rig.revoke(key.clone());
         assert!(
             !attachment.open(Lanes::default()),
-            "{key} revoked between admission and opening"
+            "the session opened although {key} was revoked after its admission"
         );
         drop(attachment);
         harness.assert_nothing_left("revoked last").await;
@@ -96,7 +102,7 @@ async fn an_admission_given_up_half_way_leaves_nothing_behind() {
         assert_eq!(
             Arc::strong_count(&member),
             1,
-            "{call:?}: the hub has let go of it"
+            "{call:?}: the hub still refers to the session"
         );
         harness.rig.release(call);
         harness.assert_nothing_left(&format!("{call:?}")).await;
@@ -156,7 +162,7 @@ async fn a_node_that_refuses_sessions_admits_none() {
     assert_eq!(
         harness.rig.asked(Call::Check, ""),
         1,
-        "the backend is not asked"
+        "the refused admission asked the backend"
     );
     harness.assert_nothing_left("refused").await;
 }
@@ -189,7 +195,7 @@ async fn sessions_admitted_before_a_change_of_settings_leave_nothing_behind() {
     assert_eq!(
         Arc::strong_count(attachment.member()),
         2 + 3,
-        "hub, attachment and three keys"
+        "not only the hub, the attachment and three keys refer to the session"
     );
     harness.node.set_kinds(&[]);
     harness.node.until_settled().await;

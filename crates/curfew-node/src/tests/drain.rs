@@ -6,7 +6,8 @@ use tokio::time::Instant;
 use super::rig::Call;
 use super::*;
 
-/// The endings of the sessions of a draining node, each with its time.
+/// The endings of the sessions of a draining node. Each has the time at which the session was told
+/// to end.
 type Departures = Arc<Mutex<Vec<(Duration, Ending)>>>;
 
 /// Opens sessions that leave when they are told to end.
@@ -39,7 +40,7 @@ async fn sessions_are_told_to_go_evenly_over_the_window_with_different_hints() {
             let due = count as f64 * second as f64 / 20.0;
             assert!(
                 (by_now as f64 - due).abs() <= 1.0 + count as f64 / 100.0,
-                "{by_now} of {count} told after {second} s"
+                "{by_now} of {count} sessions were told to end within {second} s"
             );
         }
         let hints: Vec<u64> = told
@@ -55,7 +56,7 @@ async fn sessions_are_told_to_go_evenly_over_the_window_with_different_hints() {
             let early = hints.iter().filter(|hint| **hint < 1_500).count();
             assert!(
                 (400..600).contains(&early),
-                "{early} of {count} hints are below the middle"
+                "{early} of {count} hints are below 1500 ms"
             );
         }
         harness.assert_nothing_left("drained").await;
@@ -86,7 +87,7 @@ async fn sessions_that_left_by_themselves_are_not_waited_for() {
     tokio::join!(harness.node.drain(Duration::from_secs(60)), leaving);
     assert!(
         start.elapsed() < Duration::from_secs(30),
-        "after {:?}",
+        "the drain ended after {:?}",
         start.elapsed()
     );
 }
@@ -104,7 +105,7 @@ async fn a_drain_ends_when_the_records_are_removed_and_not_before() {
     tokio::join!(harness.node.drain(Duration::ZERO), releasing);
     assert!(
         (3..4).contains(&start.elapsed().as_secs()),
-        "after {:?}",
+        "the drain ended after {:?}",
         start.elapsed()
     );
     assert!(harness.records().await.is_empty());
@@ -118,7 +119,7 @@ async fn a_drain_does_not_wait_for_ever() {
     harness.node.drain(Duration::ZERO).await;
     assert!(
         (5..6).contains(&start.elapsed().as_secs()),
-        "after {:?}",
+        "the drain ended after {:?}",
         start.elapsed()
     );
     drop(stuck);

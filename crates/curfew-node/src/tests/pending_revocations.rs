@@ -5,7 +5,7 @@ use super::rig::Call;
 use super::*;
 use crate::ReportError;
 
-/// Fault: reports are lost while the backend is slow, or accepted without limit.
+/// Detects these faults: reports are lost while the backend is slow, or are accepted without limit.
 #[tokio::test(start_paused = true)]
 async fn reports_wait_to_be_written_and_those_beyond_are_turned_away() {
     const ROOM: usize = 10_000;
@@ -28,7 +28,10 @@ async fn reports_wait_to_be_written_and_those_beyond_are_turned_away() {
     };
     let refused = report("one-more").await;
     assert!(matches!(refused, Err(ReportError::Full)), "{refused:?}");
-    assert!(waiting.try_join_next().is_none(), "answered when written");
+    assert!(
+        waiting.try_join_next().is_none(),
+        "a report was answered before its revocation was written"
+    );
     harness.rig.release(Call::Revoke);
     for written in waiting.join_all().await {
         written.unwrap();

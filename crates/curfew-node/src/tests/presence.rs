@@ -44,7 +44,7 @@ async fn an_entry_is_there_with_the_answer_and_gone_with_the_answer() {
     let departure = harness
         .node
         .unsubscribe(&channel("room"), session.member())
-        .expect("it was present");
+        .expect("the session has no presence entry");
     departure.wait().await;
     assert_eq!(harness.presence().await, PresenceList::default());
     assert!(harness.node.presence.is_done());
@@ -76,14 +76,28 @@ async fn a_removal_is_tried_until_it_succeeds_and_spares_a_later_entry() {
     harness.subscribe_present(member, true).await.unwrap();
     harness.rig.fail(Call::Leave, unavailable);
     let departure = harness.node.unsubscribe(&channel("room"), member);
-    departure.expect("it was present").wait().await;
-    assert_eq!(harness.presence().await.count, 1, "the backend is away");
+    departure
+        .expect("the session has no presence entry")
+        .wait()
+        .await;
+    assert_eq!(
+        harness.presence().await.count,
+        1,
+        "the entry was removed although the backend is unavailable"
+    );
     harness.subscribe_present(member, true).await.unwrap();
     harness.rig.heal(Call::Leave);
     eventually(async || harness.node.presence.is_done()).await;
-    assert_eq!(harness.presence().await.count, 1, "the later entry");
+    assert_eq!(
+        harness.presence().await.count,
+        1,
+        "the late removal also removed the later entry"
+    );
     let departure = harness.node.unsubscribe(&channel("room"), member);
-    departure.expect("it was present").wait().await;
+    departure
+        .expect("the session has no presence entry")
+        .wait()
+        .await;
     assert_eq!(harness.presence().await, PresenceList::default());
 }
 
@@ -123,7 +137,10 @@ async fn a_revocation_is_confirmed_once_entries_are_removed_or_a_second_later() 
         assert!(!ended.has_left());
         drop(harness.node.depart_from_all(&member));
         drop(session);
-        assert!(!ended.has_left(), "its entry is there");
+        assert!(
+            !ended.has_left(),
+            "the session counts as left although its presence entry is not removed"
+        );
         if heals {
             harness.rig.heal(Call::Leave);
             eventually(async || harness.node.presence.is_done()).await;

@@ -13,7 +13,8 @@ const BOUNDS: StreamBounds = StreamBounds {
     ttl: Duration::from_secs(600),
 };
 
-/// Publishes to the channel's stream. The embedded backend has stored it when this returns.
+/// Publishes to the channel's stream. The embedded backend has stored the publication when this
+/// function returns.
 fn publish(rig: &Rig, room: &Channel) {
     let publication = Publication {
         channel: room.clone(),
@@ -28,7 +29,7 @@ fn publish(rig: &Rig, room: &Channel) {
     drop(streams.append(publication, Duration::MAX, BOUNDS, None));
 }
 
-/// Subscribes with the beginning of the stream as position.
+/// Subscribes `member` with the beginning of the stream as its position.
 async fn recover(
     harness: &Harness,
     room: &Channel,
@@ -62,7 +63,7 @@ async fn recover(
 fn joined(outcome: Result<SubscribeOutcome, BackendError>) -> Joined {
     match outcome {
         Ok(SubscribeOutcome::Joined(joined)) => joined,
-        other => panic!("not subscribed: {other:?}"),
+        other => panic!("the session was not subscribed: {other:?}"),
     }
 }
 
@@ -145,8 +146,8 @@ async fn a_revocation_while_the_stream_is_read_wins() {
     assert_eq!(harness.node.hub().queued_bytes(), 0);
 }
 
-/// Fault: one stream that could not be read kept all quiet channels from being compared, so the
-/// loss of a channel's last publication was never noticed.
+/// Regression: one stream that could not be read kept all quiet channels from being compared, so
+/// the loss of a channel's last publication was never noticed.
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_cannot_be_read_keeps_no_other_channel_from_being_compared() {
     let harness = Harness::new();

@@ -12,7 +12,7 @@ fn assert_in_force(harness: &Harness, attachment: &Attachment, token: &str) {
     assert_eq!(
         harness.found_by(&RevocationKey::token(other)),
         0,
-        "{other} names nobody"
+        "{other} names no session"
     );
     assert_eq!(
         harness.found_by(&RevocationKey::token(token)),

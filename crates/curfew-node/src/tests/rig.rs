@@ -74,7 +74,7 @@ pub(crate) enum Call {
     Revoke,
 }
 
-/// The point of a hook relative to the call of the real backend.
+/// The point at which a hook runs: before or after the call of the real backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum When {
     Before,
@@ -83,7 +83,7 @@ pub(crate) enum When {
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// The backend.
+/// The backend of the tests, around a real backend in memory.
 pub(crate) struct Rig {
     inner: Backends,
     failing: Mutex<HashMap<Call, fn() -> BackendError>>,
@@ -151,7 +151,8 @@ impl Rig {
         self.hooks.lock().insert((when, call), Box::new(hook));
     }
 
-    /// The number of calls of `call`. If `detail` is not empty, only calls about `detail` count.
+    /// The number of calls of `call`. If `detail` is not empty, only calls for the channel `detail`
+    /// are counted.
     pub(crate) fn asked(&self, call: Call, detail: &str) -> usize {
         let asked = self.asked.lock();
         let of = |(other, about): &&(Call, String)| {
@@ -183,7 +184,10 @@ impl Rig {
         self.run_hook(When::Before, call);
         let gate = self.gates.lock().get(&call).map(Arc::clone);
         if let Some(gate) = gate {
-            assert!(gate.acquire().await.is_err(), "a gate only ever closes");
+            assert!(
+                gate.acquire().await.is_err(),
+                "a call acquired a permit of a gate, although gates have no permits"
+            );
         }
         let failing = self.failing.lock().get(&call).copied();
         if let Some(error) = failing {

@@ -38,7 +38,11 @@ async fn confirmed(harness: &Harness, key: RevocationKey) -> u64 {
 async fn sessions_from_before_a_change_are_found_by_the_claims_now_listed() {
     let harness = without_claims().await;
     let attachment = harness.open("t1").await;
-    assert_eq!(confirmed(&harness, acme()).await, 0, "the settings lack it");
+    assert_eq!(
+        confirmed(&harness, acme()).await,
+        0,
+        "the node confirmed the revocation although its claim is not revocable"
+    );
     assert_eq!(attachment.member().outbox().ending(), None);
     // The revocation was written earlier, and finds the session as soon as its claim is revocable.
     harness.node.set_kinds(&by(&[CLAIM]));
@@ -76,7 +80,11 @@ async fn a_comparison_that_fails_is_made_again_and_later_settings_supersede_it()
     harness.node.until_settled().await;
     let asked = harness.rig.asked(Call::Compare, "");
     time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(harness.rig.asked(Call::Compare, ""), asked, "one goes on");
+    assert_eq!(
+        harness.rig.asked(Call::Compare, ""),
+        asked,
+        "the superseded comparison continued"
+    );
     assert!(harness.node.is_settled());
 }
 
@@ -120,7 +128,7 @@ async fn a_session_that_is_admitted_or_refreshed_during_a_change_is_found() {
         harness
             .rig
             .hook(when, call, move || node.set_kinds(&by(&["jti"])));
-        // Token `t2` identifies the session, both while the refresh is under way and after `t2` is
+        // The keys of token `t2` find the session while the refresh is under way, and after `t2` is
         // in force.
         let refreshed = attachment.refresh(principal("alice", "t2")).await;
         harness.node.until_settled().await;

@@ -8,7 +8,7 @@ use super::rig::{Call, unavailable};
 use super::*;
 use crate::{ChannelOptions, Wish};
 
-/// Long enough for the unsubscription to reach the broker.
+/// Time within which an unsubscription reaches the broker.
 const A_WHILE: Duration = Duration::from_secs(5);
 
 #[tokio::test(start_paused = true)]
@@ -29,7 +29,7 @@ async fn the_broker_is_asked_once_and_told_once_a_second_after_the_last_listener
     assert_eq!(
         harness.rig.asked(Call::Unsubscribe, ""),
         0,
-        "a page reload costs nothing"
+        "the broker was asked to stop listening within a second"
     );
     time::sleep(Duration::from_millis(20)).await;
     assert_eq!(harness.rig.asked(Call::Unsubscribe, "room"), 1);
@@ -124,7 +124,7 @@ async fn an_unsubscription_that_fails_is_tried_again_unless_somebody_listens_aga
     assert_eq!(
         harness.rig.asked(Call::Subscribe, "rejoined"),
         2,
-        "nobody knew whether it listened"
+        "after a failed unsubscription, the broker is asked to listen again"
     );
 }
 
@@ -142,7 +142,7 @@ async fn whoever_subscribes_while_the_broker_is_told_to_stop_is_subscribed_after
     assert_eq!(
         harness.rig.asked(Call::Subscribe, "room"),
         1,
-        "one after the other"
+        "the subscription did not wait for the end of the unsubscription"
     );
     harness.rig.release(Call::Unsubscribe);
     subscribing.await.unwrap();
@@ -151,7 +151,7 @@ async fn whoever_subscribes_while_the_broker_is_told_to_stop_is_subscribed_after
     assert_eq!(harness.rig.asked(Call::Unsubscribe, "room"), 1);
 }
 
-/// Fault: the feed of a channel without listeners stays forever.
+/// Detects this fault: the feed of a channel without listeners is never removed.
 #[tokio::test(start_paused = true)]
 async fn a_join_given_up_before_the_broker_is_asked_leaves_no_feed() {
     let harness = Harness::new();
@@ -186,9 +186,9 @@ async fn a_join_given_up_before_the_broker_is_asked_leaves_no_feed() {
     assert_eq!(
         harness.rig.asked(Call::Subscribe, "room"),
         1,
-        "not asked yet"
+        "the join asked the broker before the end of the unsubscription"
     );
     harness.rig.release(Call::Unsubscribe);
     time::sleep(A_WHILE).await;
-    assert!(!node.hub().doubt(&room), "the channel has a feed");
+    assert!(!node.hub().doubt(&room), "the channel still has a feed");
 }

@@ -1,4 +1,4 @@
-//! Tickets: their issue, and their refusals, which leave nothing behind.
+//! Tickets: a ticket is stored and taken once; a refused ticket is not stored.
 
 use curfew_model::TicketId;
 

@@ -51,7 +51,7 @@ struct Entry {
     offset: u64,
     data: Box<RawValue>,
     from: Option<String>,
-    /// In Unix milliseconds.
+    /// The time of the publication, in Unix milliseconds.
     at: u64,
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct PresenceArgs {
     json: bool,
 }
 
-/// The part of the admin API's answer about a channel.
+/// The members that are read from the admin API's answer about a channel.
 #[derive(Debug, Deserialize)]
 struct Channel {
     presence: Option<Presence>,

@@ -36,8 +36,8 @@ pub(crate) struct PublishArgs {
     json: bool,
 }
 
-/// Publishes. Prints the publication's offset if the channel has history, and the page of the
-/// publication's trace if a trace is recorded. The data is sent byte for byte as given.
+/// Publishes the data, which is sent byte for byte as given. Prints the publication's offset if the
+/// channel has history, and the URL or the id of the publication's trace if a trace is recorded.
 pub(crate) fn run(args: PublishArgs) -> Result<(), Failure> {
     let mut data = args.data;
     if data == "-" {

@@ -56,7 +56,8 @@ pub(crate) struct RevokeArgs {
     json: bool,
 }
 
-/// Revokes, and prints the receipt.
+/// Revokes access and prints the receipt. With `--dry-run`, only prints the sessions that would be
+/// closed.
 pub(crate) fn run(args: RevokeArgs) -> Result<(), Failure> {
     let (kind, value) = match (&args.claim, &args.kind) {
         (Some(claim), _) => claim
@@ -111,7 +112,8 @@ fn preview(answer: &Value) -> String {
     lines
 }
 
-/// The value to send. `all` and `anonymous` take no value, and are sent as their own value.
+/// The value to send for `kind`. The kinds `all` and `anonymous` take no value, so the name of the
+/// kind is sent as the value.
 pub(super) fn target<'a>(kind: &str, value: Option<&'a str>) -> Result<&'a str, Failure> {
     match (kind, value) {
         ("all", None | Some("all")) => Ok("all"),
@@ -129,7 +131,7 @@ pub(super) fn target<'a>(kind: &str, value: Option<&'a str>) -> Result<&'a str, 
     }
 }
 
-/// The receipt as a sentence.
+/// The receipt in sentences.
 fn receipt(receipt: &Value) -> String {
     let nodes = &receipt["nodes"];
     let mut sentence = format!(
@@ -220,7 +222,7 @@ mod tests {
         assert!(text.contains("s1") && text.contains("n1") && !text.contains('\u{1b}'));
     }
 
-    /// Fault: the revocation of a user name that no token has looks like a success.
+    /// Detects this fault: if no token has the user name, its revocation looks like a success.
     #[test]
     fn nobody_is_told_where_a_user_has_no_session() {
         let none = json!({"closed":0,"nodes":{"missing":[]}});

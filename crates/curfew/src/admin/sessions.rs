@@ -10,7 +10,7 @@ use crate::cli::AdminArgs;
 use crate::failure::Failure;
 use crate::output;
 
-/// Sessions asked for at a time.
+/// Maximum number of sessions that one request asks for.
 const PAGE: usize = 500;
 
 /// Arguments of `curfew sessions`.
@@ -31,7 +31,7 @@ pub(crate) struct SessionsArgs {
     json: bool,
 }
 
-/// Lists sessions, page by page.
+/// Lists sessions. Several requests are sent if there are more than [`PAGE`] sessions.
 pub(crate) fn run(args: SessionsArgs) -> Result<(), Failure> {
     let client = AdminClient::new(&args.admin)?;
     let limit = args.limit as usize;

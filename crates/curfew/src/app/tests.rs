@@ -11,7 +11,7 @@ use tokio::task;
 use super::*;
 use crate::config::{self, Check};
 
-/// The configuration that all tests here share. Its limits allow that all sessions come from one
+/// The configuration that all tests here share. Its limits allow all requests to come from one
 /// address.
 const BASE: &str = r#"
 [server]
@@ -44,8 +44,8 @@ fn configured(sets: &[&str]) -> Config {
     loaded.unwrap().config
 }
 
-/// Starts a node, and replaces its settings by each of `configs` in turn without a pause. Sends
-/// requests to the listener that `listener` chooses, until the status has changed [`CHANGES`]
+/// Starts a node. Without a pause, replaces the node's settings alternately by the two `configs`.
+/// Sends requests to the listener that `listener` chooses, until the status has changed [`CHANGES`]
 /// times. The head of a request is sent first. The body is sent after the settings were replaced at
 /// least once. Returns the statuses of all answers.
 async fn statuses(
@@ -53,13 +53,13 @@ async fn statuses(
     listener: fn((Listen, Listen)) -> Listen,
     [head, body]: [&str; 2],
 ) -> BTreeSet<String> {
-    // The process has one log, so the tests share it.
+    // The process can have only one log, so the tests share it.
     static TELEMETRY: OnceLock<Installed> = OnceLock::new();
     let telemetry = || curfew_telemetry::init(&configs[0].telemetry).unwrap();
     let telemetry = TELEMETRY.get_or_init(telemetry).clone();
     let app = App::build(&configs[0], telemetry, |_, _, _| Ok(None)).unwrap();
     let Listen::Tcp(address) = listener(app.addresses().unwrap()) else {
-        panic!("listens on TCP");
+        panic!("the listener does not listen on TCP");
     };
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();

@@ -16,7 +16,7 @@ use crate::trust;
 /// A certificate that expires sooner than this is reported.
 const SOON: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
-/// Judges the certificate in `file` at the time `now`, since the Unix epoch.
+/// Judges the certificate in `file` at the time `now`, which is counted from the Unix epoch.
 pub(super) fn probe(file: &Path, now: Duration) -> Probe {
     let judged = judge(file, now);
     Probe {
@@ -26,7 +26,7 @@ pub(super) fn probe(file: &Path, now: Duration) -> Probe {
     }
 }
 
-/// Returns a description of a usable certificate. The error is the reason that the certificate
+/// Returns a description of a usable certificate. The error is the reason for which the certificate
 /// cannot be used.
 fn judge(file: &Path, now: Duration) -> Result<String, String> {
     let chain: Vec<_> = CertificateDer::pem_file_iter(file)

@@ -11,18 +11,19 @@ use serde::{Deserialize, Serialize};
 /// lease, a revoked session continues for too long while the node is cut off from Redis.
 const LEASE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
-/// Longest `backend.grace`. Clients that receive nothing for a longer time have given up.
+/// Longest `backend.grace`. After a longer time without deliveries, clients have given up.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
 
 /// Largest value of `backend.max_admissions`.
 const MAX_ADMISSIONS: usize = 1_000_000;
 
-/// `[backend]`: the backend that nodes share, and their reaction to its outages.
+/// `[backend]`: the backend that nodes share, and the reaction of a node to an outage of the
+/// backend.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Backend {
-    /// The backend: `redis`, shared by all nodes, or `memory`, for one node alone, whose sessions,
-    /// revocations and publications end with the process. Default `redis`.
+    /// The backend. `redis`: shared by all nodes. `memory`: for one node alone; the sessions,
+    /// revocations and publications are lost when the process ends. Default `redis`.
     pub(crate) kind: BackendKind,
     /// Time for which a node continues to deliver and to accept commands after its last proof that
     /// it knows every revocation. A revoked session outlives its revocation by at most this time. 1
@@ -55,7 +56,7 @@ pub(crate) enum BackendKind {
     /// Redis, shared by all nodes.
     #[default]
     Redis,
-    /// This process, for one node.
+    /// The memory of this process, for one node.
     Memory,
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Extracted<T> {
     pub(crate) problems: Vec<Misfit>,
 }
 
-/// A key that does not fit into the type.
+/// A key that is unknown, or whose value has the wrong type.
 #[derive(Debug)]
 pub(crate) struct Misfit {
     /// The key's path.
@@ -72,7 +72,8 @@ pub(crate) fn extract<T: DeserializeOwned>(schema: &Schema, root: &Value) -> Ext
         let now = misfit.path.clone();
         misfit.path = original(&now, problems.iter().map(|problem| &problem.path));
         problems.push(misfit);
-        // If its key cannot be removed, the same problem would be found again without end.
+        // If the key of the problem cannot be removed, the same problem would be found again
+        // without end.
         if !now.remove(&mut rest) {
             break;
         }
@@ -101,7 +102,7 @@ fn as_list(schema: &Schema, path: &KeyPath, kind: &Kind) -> String {
 }
 
 /// The first key that takes a string but holds a number, and the fault. Without this check, figment
-/// would take the number for the index of an enumeration's variant.
+/// would read the number as the index of an enumeration's variant.
 fn number_for_text(schema: &Schema, value: &Value, path: &KeyPath) -> Option<(KeyPath, String)> {
     match value {
         Value::Num(_, number) => {
@@ -157,8 +158,8 @@ fn original<'p>(path: &KeyPath, removed: impl Iterator<Item = &'p KeyPath>) -> K
     before
 }
 
-/// Describes a fault in Curfew's own terms. Of a value, only the type is shown, because the value
-/// may be secret.
+/// Describes a fault in Curfew's own terms. Only the type of a value is shown, because the value
+/// itself may be secret.
 fn describe(kind: &Kind) -> String {
     match kind {
         Kind::UnknownField(key, known) => match nearest(key, known) {

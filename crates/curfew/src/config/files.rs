@@ -1,5 +1,4 @@
-//! The list of files that a configuration names. It is built from the configuration and detects
-//! changes.
+//! The files that a configuration names, and the detection of changes of these files.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -183,7 +182,7 @@ mod tests {
         keys
     }
 
-    /// Fault: a file is read only once, and its changes have no effect.
+    /// Detects this fault: a file is read only once, so its changes have no effect.
     #[test]
     fn every_file_that_can_be_named_is_watched() {
         let folder = tempfile::tempdir().unwrap();
@@ -203,9 +202,15 @@ mod tests {
             }
             std::fs::remove_file(&path).unwrap();
             let gone = files.changed();
-            assert!(!gone.needs_reload, "{key} is being replaced");
+            assert!(
+                !gone.needs_reload,
+                "the missing file of {key} causes a reload"
+            );
         }
         let known = READ_WHERE_NEEDED.map(str::to_owned).into_iter().collect();
-        assert!(watched.is_superset(&known), "a key that there is not");
+        assert!(
+            watched.is_superset(&known),
+            "READ_WHERE_NEEDED has a key that does not exist"
+        );
     }
 }

@@ -153,7 +153,8 @@ pub(crate) fn merge(
     layers.into_iter().fold(Figment::new(), Figment::merge)
 }
 
-/// Reads a variable `CURFEW__SECTION__KEY`; `None` for any other variable.
+/// Reads a variable `CURFEW__SECTION__KEY`. Returns `None` for a variable that is not a setting,
+/// and a problem for a name that [`misspelt`] reports.
 fn from_variable(
     schema: &Schema,
     name: &OsString,

@@ -31,8 +31,8 @@ impl KeyPath {
         Self(segments)
     }
 
-    /// Converts the path of a figment error. Such a path writes an index like a key, so the values
-    /// in `root` decide between the two.
+    /// Converts the path of a figment error. Such a path writes an index like a key. A part of the
+    /// path is an index if the value at this point of `root` is a list.
     pub(crate) fn resolve(root: &Value, parts: &[String]) -> Self {
         let mut at = Some(root);
         let mut segments = Vec::with_capacity(parts.len());

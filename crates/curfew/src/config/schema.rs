@@ -44,7 +44,7 @@ impl Schema {
         }
     }
 
-    /// True for a key that takes a duration, as its default shows.
+    /// True if the default of the key is a duration: then the key takes a duration.
     pub(crate) fn is_duration(&self, path: &KeyPath) -> bool {
         let default =
             path.segments()
@@ -139,7 +139,7 @@ impl Schema {
         any.is_object().then_some(any)
     }
 
-    /// Returns the values that an enumeration takes; empty for any other schema.
+    /// Returns the values that an enumeration can have; empty for any other schema.
     pub(crate) fn choices<'s>(&'s self, schema: &'s Value) -> Vec<&'s Value> {
         let schema = self.deref(schema);
         if let Some(values) = schema.get("enum").and_then(Value::as_array) {
@@ -157,7 +157,8 @@ impl Schema {
     /// The schema behind references and `Option`.
     fn deref<'s>(&'s self, schema: &'s Value) -> &'s Value {
         let mut schema = schema;
-        // The loop is bounded. References do not nest deeper than types do.
+        // The number of steps is bounded. References nest no deeper than the types of the
+        // configuration.
         for _ in 0..16 {
             if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
                 match self.root.pointer(name.trim_start_matches('#')) {
@@ -184,8 +185,8 @@ fn variants(schema: &Value) -> Vec<&Value> {
         .collect()
 }
 
-/// A schema's type. If the schema has a list of types, such as `["string", "null"]`, the first type
-/// that is not `null`.
+/// A schema's type. If the schema has a list of types, such as `["string", "null"]`, the result is
+/// the first type that is not `null`.
 fn type_name(schema: &Value) -> Option<&str> {
     match schema.get("type")? {
         Value::String(name) => Some(name),

@@ -174,12 +174,12 @@ kind = "memory"
     for expect in expect {
         assert!(
             found.iter().any(|line| line.starts_with(expect)),
-            "{expect} in {found:#?}"
+            "no problem begins with {expect:?}: {found:#?}"
         );
     }
     assert!(
         !found.concat().contains("1234567890123456789"),
-        "a value is shown: {found:#?}"
+        "a problem shows the value of a secret: {found:#?}"
     );
 }
 
@@ -368,8 +368,8 @@ fn sections_are_checked_against_each_other() {
     );
 }
 
-/// Fault: a token is short enough to open a session but too long for a refresh, and no warning says
-/// so.
+/// Detects this fault: a token is short enough to open a session but too long for a refresh, and no
+/// warning says so.
 #[test]
 fn tokens_that_can_open_a_session_and_not_refresh_it_are_told() {
     let warned = |sets: &[&str]| {

@@ -20,14 +20,14 @@ use super::{ConnectArgs, TokenIn};
 use crate::failure::Failure;
 use crate::{output, trust};
 
-/// Longest wait for an open WebSocket, TLS included.
+/// Longest time that the opening of the WebSocket may take, including the TLS handshake.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The path of the endpoint, for a URL without a path.
 const DEFAULT_PATH: &str = "/ws";
 
-/// Maximum number of characters that are shown of the body of a refusal by another server than
-/// Curfew.
+/// Maximum number of characters that are shown of the body of a refusal, if the body has no message
+/// of Curfew.
 const MAX_BODY_SHOWN: usize = 500;
 
 /// The transport of a WebSocket.

@@ -1,11 +1,12 @@
-//! The meaning of a typed line: a frame to send unchanged, or the short form of a frame.
+//! The meaning of a typed line: a frame to send unchanged, the short form of a frame, or a text to
+//! publish.
 
 use curfew_model::Position;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-/// The short forms.
+/// The help, which lists the short forms.
 pub(super) const HELP: &str = "JSON is sent unchanged; text that does not begin like JSON is published to the most recently subscribed channel; short forms:
   /sub CHANNEL         subscribe
   /unsub CHANNEL       unsubscribe
@@ -20,11 +21,11 @@ pub(super) const HELP: &str = "JSON is sent unchanged; text that does not begin 
 pub(super) enum Input {
     /// Nothing was typed.
     Nothing,
-    /// Send this.
+    /// Send this frame.
     Send(String),
     /// Show the short forms.
     Help,
-    /// Close.
+    /// Close the connection.
     Quit,
     /// A line that cannot be sent, with the message to show.
     Wrong(String),
@@ -34,7 +35,7 @@ pub(super) enum Input {
 #[derive(Debug)]
 pub(super) struct Lines {
     next_id: u64,
-    /// The channel that was subscribed to last. Text that is not JSON is published there.
+    /// The channel that was subscribed to last. Text that is not JSON is published to this channel.
     channel: Option<String>,
 }
 
@@ -47,7 +48,7 @@ impl Lines {
         }
     }
 
-    /// The meaning of a line.
+    /// Reads a line, and returns its effect.
     pub(super) fn read(&mut self, line: &str) -> Input {
         let line = line.trim();
         if line.is_empty() {
@@ -162,7 +163,7 @@ impl Lines {
 mod tests {
     use super::*;
 
-    /// Fault: a mistyped command is published to all subscribers of the channel.
+    /// Detects this fault: a mistyped command is published to all subscribers of the channel.
     #[test]
     fn what_begins_like_json_is_never_published_as_a_text() {
         let mut lines = Lines::new();

@@ -7,16 +7,16 @@ use crate::output;
 const RESET: &str = "\x1b[0m";
 const DIM: &str = "\x1b[2m";
 
-/// The choice of colours, made once.
+/// The choice of colours, which is made once at the start.
 #[derive(Debug)]
 pub(super) struct Paint {
-    /// Frames are printed unchanged.
+    /// True if frames are printed unchanged.
     raw: bool,
-    /// stdout is a terminal.
+    /// True if stdout is a terminal.
     terminal: bool,
-    /// Frames are coloured.
+    /// True if frames are coloured.
     colour: bool,
-    /// Notes are dimmed.
+    /// True if notes are dimmed.
     dim_notes: bool,
 }
 
@@ -34,7 +34,8 @@ impl Paint {
         }
     }
 
-    /// A frame as a line. On a terminal, control characters are escaped.
+    /// The line that shows a frame. On a terminal, control characters are escaped, unless frames
+    /// are printed unchanged.
     pub(super) fn frame(&self, kind: &str, text: &str) -> String {
         if self.raw || !self.terminal {
             return text.to_owned();

@@ -1,5 +1,5 @@
-//! Positions of subscriptions in the streams of their channels. The positions are tracked in the
-//! same way as by a client that wants to reconnect.
+//! Positions of subscriptions in the streams of their channels. A client that wants to recover
+//! missed publications later tracks positions in the same way.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -71,7 +71,7 @@ impl Places {
             }
             "message" => {
                 // A message without an offset does not move the position. The server sends a gap
-                // frame after it.
+                // frame after such a message.
                 let held = self.held.get_mut(frame.channel.as_ref()?)?;
                 held.offset = frame.offset?;
                 None
@@ -126,7 +126,7 @@ impl Places {
         remark
     }
 
-    /// Returns a line for each position, to be used by the next connection.
+    /// Returns a line for each position, which the next connection can use for `--since`.
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
         let line = |(channel, position): (&String, &Position)| {
             format!("position in {channel}: {position}")

@@ -19,9 +19,10 @@ impl Traces {
     }
 
     /// Returns a line with the page of the trace that this frame or refusal names. Returns `None`
-    /// if the last line already named this trace.
+    /// if no trace is named, if the URL of the pages is not known, or if the last line already
+    /// named this trace.
     pub(super) fn line(&mut self, told: &str) -> Option<String> {
-        // Most frames name no trace.
+        // Most frames name no trace, so they need not be parsed.
         let pages = self.pages.as_ref().filter(|_| told.contains("\"trace\""))?;
         let told: Value = serde_json::from_str(told).ok()?;
         let id = told["trace"].as_str().filter(|id| is_id(id))?;

@@ -12,7 +12,7 @@ use tracing::warn;
 
 use crate::failure::Failure;
 
-/// The interval at which the program is checked for its end.
+/// Interval at which the node checks if the program has ended.
 const POLL: Duration = Duration::from_millis(200);
 
 /// A running program, which is killed when this value is dropped; `None` if no program is given.
@@ -91,7 +91,10 @@ mod tests {
         let watched = time::timeout(POLL * 2, backend.watch()).await;
         assert!(watched.is_err());
         let running = backend.0.as_mut().unwrap().try_wait().unwrap();
-        assert_eq!(running, None, "the variables are not there");
+        assert_eq!(
+            running, None,
+            "the program ended, because it does not have the variables"
+        );
         drop(backend);
         assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
     }
@@ -100,7 +103,7 @@ mod tests {
     fn a_program_that_is_not_there_is_named() {
         let command = [OsString::from("/no/such/program")];
         let Err(Failure::Usage(message)) = Backend::start(&command, variables()) else {
-            panic!("no usage error");
+            panic!("the result is not a usage error");
         };
         assert!(message.contains("/no/such/program"), "{message}");
     }

@@ -1,6 +1,6 @@
 //! `curfew dev --centrifuge`: the settings that the published test suites of Centrifuge's SDKs
 //! assume. The suites send tokens that never expire and are signed with a short and well-known
-//! secret, or they send none.
+//! secret, or they send no token.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const SMALL: HistoryConfig = HistoryConfig {
     ttl: Duration::from_secs(300),
 };
 
-/// Channels that the suites expect to be refused.
+/// Channels on which the suites expect every action to be refused.
 const UNKNOWN: &str = "test:*";
 
 /// Changes the configuration of `curfew dev` to the one that the suites assume.

@@ -1,9 +1,10 @@
 //! The demo page and the few routes that it needs, on the public listener of `curfew dev` only.
 //!
 //! Some routes make tokens and revoke without a key. They therefore answer only requests that carry
-//! a secret value from the page, which other sites cannot read. The `Host` of a request must also
-//! name this machine: a site whose name resolves to this machine is thereby excluded. The page also
-//! holds the admin key, for a command to paste into a terminal.
+//! a secret value from the page. Other sites cannot read this value. The `Host` of a request must
+//! also be `localhost` or a loopback address. This excludes a foreign site whose name resolves to
+//! this machine (DNS rebinding). The page also contains the admin key, in a command to paste into a
+//! terminal.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -45,7 +46,7 @@ const GUARD_HEADER: &str = "x-curfew-dev";
 /// Largest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Longest life of a token made by the page, in seconds.
+/// Longest lifetime of a token made by the page, in seconds.
 const MAX_TTL_SECS: u64 = 24 * 3600;
 
 /// Lifetime of a revocation by the page, in seconds.

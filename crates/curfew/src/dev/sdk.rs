@@ -53,7 +53,7 @@ impl Sdk {
         }
     }
 
-    /// The file, unchanged; `None` if none is given.
+    /// The answer with the unchanged file; `None` if no file is given.
     pub(super) fn response(&self) -> Option<Response> {
         let mut response = Response::new(Full::new(self.file.clone()?));
         let headers = response.headers_mut();
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
         let Err(Failure::Usage(message)) = Sdk::read(Some(Path::new("/no/such/file.js"))) else {
-            panic!("no usage error");
+            panic!("the result is not a usage error");
         };
         assert!(message.contains("--centrifuge-sdk /no/such/file.js: "));
         assert!(message.contains("dist/centrifuge.js"), "{message}");

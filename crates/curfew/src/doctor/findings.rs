@@ -1,4 +1,4 @@
-//! The findings of the command, and their text.
+//! The findings of `curfew doctor`, and their text.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::output;
 pub(super) struct Finding {
     /// True if the comparison found no fault.
     well: bool,
-    /// The effect of the compared state on sessions and logouts.
+    /// The result in words: the effect on sessions or on logouts.
     finding: String,
     /// The change to make, or further information.
     #[serde(skip_serializing_if = "Option::is_none")]

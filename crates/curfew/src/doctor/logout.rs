@@ -122,7 +122,7 @@ fn keycloak(scope: LogoutScope, index: usize, findings: &mut Findings) {
 }
 
 /// Checks that the `aud` of logout tokens is accepted. Logout tokens have the same `aud` as ID
-/// tokens: the client.
+/// tokens: the id of the client.
 fn audience_of(id: &Shown, index: usize, issuer: &Issuer, findings: &mut Findings) {
     let accepted = issuer.accepted_logouts().unwrap_or_default();
     let clients = id.audience();

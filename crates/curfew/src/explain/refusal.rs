@@ -1,4 +1,4 @@
-//! The refusal of a token: the token's claims beside the issuers' keys.
+//! The refusal of a token, with the token's members and the issuers' keys for comparison.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,7 +10,7 @@ use crate::output;
 /// The refusal of a token, with the data that explains it.
 pub(super) struct Refusal {
     pub(super) error: AuthError,
-    /// The members of the token, unverified; `null` for absent members.
+    /// The unverified members of the token that may explain the refusal; `null` for absent members.
     says: Value,
     issuers: Vec<IssuerSummary>,
 }
@@ -133,7 +133,7 @@ pub(crate) fn unverified(token: &str) -> Option<Map<String, Value>> {
     part(token, 1)
 }
 
-/// The object in a part of a token: 0 the header, 1 the claims.
+/// The JSON object in a part of a token. Part 0 is the header, and part 1 is the claims.
 pub(crate) fn part(token: &str, at: usize) -> Option<Map<String, Value>> {
     let text = URL_SAFE_NO_PAD.decode(token.split('.').nth(at)?).ok()?;
     serde_json::from_slice(&text).ok()

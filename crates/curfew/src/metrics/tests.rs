@@ -9,7 +9,7 @@ use curfew_telemetry::RuntimeMetrics;
 
 use super::*;
 
-/// The value of a series.
+/// The value of a series in the text of the metrics.
 fn value(text: &str, series: &str) -> Option<f64> {
     let mut lines = text.lines();
     let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));

@@ -125,7 +125,7 @@ fn the_admin_apis_refusals_say_what_to_do() {
         for expect in expect {
             assert!(
                 output.stderr.contains(expect),
-                "{expect} in {}",
+                "{expect} is missing in {}",
                 output.stderr
             );
         }
@@ -147,7 +147,7 @@ fn the_first_of_several_nodes_that_can_be_reached_is_asked() {
     let output = curfew_with(&["publish", "room:1", "1"], &env);
     assert_eq!(output.code, 0, "{}", output.stderr);
     let [request] = &served.join().unwrap()[..] else {
-        panic!("one request");
+        panic!("the server did not receive exactly one request");
     };
     assert_eq!(request.header("host"), Some(&*address.to_string()));
     let away = [nobody(), nobody()];

@@ -32,7 +32,7 @@ fn check_config_reports_every_problem_with_file_and_key() {
     ] {
         assert!(
             output.stderr.contains(expect),
-            "{expect} in {}",
+            "{expect} is missing in {}",
             output.stderr
         );
     }
@@ -96,8 +96,8 @@ fn check_config_reads_the_files_that_redis_is_reached_with() {
         let is_told = lines.any(|line| told.iter().all(|part| line.contains(part)));
         assert!(is_told, "{key}: {}", checked.stderr);
     }
-    // The files are missing. With `--offline` they are not read, and the default backend needs
-    // none.
+    // The files are missing. With `--offline` they are not read, and the backend `memory` of the
+    // configuration needs none of them.
     assert_eq!(check(&config, &["--offline"]).code, 0);
     assert_eq!(curfew(&["check-config", "--config", &config]).code, 0);
     for key in keys {
@@ -106,7 +106,7 @@ fn check_config_reads_the_files_that_redis_is_reached_with() {
     let config = folder.config(&named(&|key| folder.path(key)));
     let checked = check(&config, &[]);
     assert_eq!(checked.code, 0, "{}", checked.stderr);
-    // A password file that is not UTF-8, and a folder in the place of a file.
+    // Now the password file is not UTF-8, and the path of the CA file is a folder.
     std::fs::write(folder.path("password_file"), b"\xffcanary").unwrap();
     std::fs::remove_file(folder.path("ca_file")).unwrap();
     std::fs::create_dir(folder.path("ca_file")).unwrap();
@@ -147,7 +147,7 @@ fn print_config_shows_effective_values_and_no_secret() {
     ] {
         assert!(
             output.stdout.contains(expect),
-            "{expect} in {}",
+            "{expect} is missing in {}",
             output.stdout
         );
     }
@@ -158,7 +158,7 @@ fn print_config_shows_effective_values_and_no_secret() {
         for secret in [SECRET, "canary1", "canary2"] {
             assert!(
                 !output.stdout.contains(secret),
-                "{secret} in {}",
+                "the secret {secret} is in {}",
                 output.stdout
             );
         }

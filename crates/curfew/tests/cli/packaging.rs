@@ -23,7 +23,7 @@ fn the_version_is_the_packages() {
     let said = curfew(&["--version"]).stdout;
     let expected = concat!("curfew ", env!("CARGO_PKG_VERSION"));
     let commit = said.trim_end().strip_prefix(expected).unwrap();
-    // A debug build names no commit, unless it was given one.
+    // A debug build names no commit, unless `CURFEW_REVISION` was set for the build.
     assert!(commit.is_empty() || commit.starts_with(" ("), "{said}");
 }
 
@@ -35,7 +35,10 @@ fn completions_know_every_command() {
         let said = curfew(&["completions", shell]);
         assert_eq!(said.code, 0, "{}", said.stderr);
         for name in &commands {
-            assert!(said.stdout.contains(name), "{shell} lacks {name}");
+            assert!(
+                said.stdout.contains(name),
+                "the completions for {shell} lack {name}"
+            );
         }
     }
     assert_eq!(curfew(&["completions", "cmd"]).code, 2);

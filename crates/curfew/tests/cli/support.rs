@@ -27,7 +27,8 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no JSON: {}", self.stdout))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|_| panic!("stdout is not JSON: {}", self.stdout))
     }
 }
 
@@ -45,7 +46,7 @@ pub(crate) fn command(arguments: &[&str], env: &[(&str, &str)]) -> Command {
 pub(crate) fn curfew_with(arguments: &[&str], env: &[(&str, &str)]) -> Output {
     let output = command(arguments, env).output().unwrap();
     Output {
-        code: output.status.code().expect("it was not killed"),
+        code: output.status.code().expect("a signal ended the program"),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),
     }
@@ -75,7 +76,7 @@ impl Folder {
     }
 
     /// Writes a valid configuration that verifies tokens with [`SECRET`], followed by the settings
-    /// in `more`. Returns its path.
+    /// in `more`. Returns the path of the file.
     pub(crate) fn config(&self, more: &str) -> String {
         let text = format!(
             "[backend]\nkind = \"memory\"\n[[auth.issuers]]\nname = \"main\"\nsecret = \"{SECRET}\"\n{more}"
@@ -162,7 +163,7 @@ impl Dev {
             assert_ne!(
                 reader.read_line(&mut banner).unwrap(),
                 0,
-                "it ended: {banner}"
+                "curfew dev ended: {banner}"
             );
         }
         Self { child, banner }
@@ -173,7 +174,7 @@ impl Dev {
         let (_, rest) = self
             .banner
             .split_once(before)
-            .unwrap_or_else(|| panic!("no {before}"));
+            .unwrap_or_else(|| panic!("the banner lacks {before}"));
         rest.split_whitespace().next().unwrap()
     }
 }
@@ -202,7 +203,11 @@ impl Node {
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let address = loop {
             let mut line = String::new();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it ended");
+            assert_ne!(
+                log.read_line(&mut line).unwrap(),
+                0,
+                "curfew serve ended before it listened"
+            );
             let entry: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"));
             if entry["message"] == "listening" && entry["listener"] == "public" {
                 break entry["address"].as_str().unwrap().to_owned();
