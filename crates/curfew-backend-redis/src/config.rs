@@ -1,4 +1,5 @@
-//! The settings of the backend: `[backend.redis]` and the parts of `[backend]` it uses.
+//! The settings of the backend: `[backend.redis]`, and the settings of `[backend]` that the backend
+//! uses.
 
 mod redis_url;
 
@@ -16,8 +17,9 @@ pub use redis_url::{RedisAddress, RedisServer, RedisTarget, RedisUrl, RedisUrlEr
 /// Longest `backend.redis.prefix`, in bytes. The prefix is part of every key.
 const MAX_PREFIX_BYTES: usize = 64;
 
-/// Shortest and longest `backend.redis.timeout` and `backend.redis.connect_timeout`. A shorter one
-/// takes a busy server for a dead one; a longer one waits too long for a dead one.
+/// Shortest and longest `backend.redis.timeout` and `backend.redis.connect_timeout`. With a shorter
+/// timeout, a busy server would count as dead. With a longer timeout, the node would wait too long
+/// for a dead server.
 const TIMEOUT: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(60)];
 
 /// The settings of `[backend]` that this backend uses.
@@ -123,7 +125,8 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// Reports every file of the section that cannot be read, and every password that is not text.
+    /// Reports every file of the section that cannot be read, and every password file that is not
+    /// UTF-8.
     pub fn check_files(&self, problems: &mut Problems) {
         for (key, file, is_secret) in [
             ("password_file", &self.password_file, true),

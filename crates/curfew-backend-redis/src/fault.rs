@@ -42,7 +42,7 @@ pub(crate) enum Fault {
     /// The revocation to be confirmed does not exist.
     #[error("the revocation does not exist any more")]
     NotThere,
-    /// A revocation of this kind may not find every session that it names.
+    /// The node may not find every session that the revocation covers.
     #[error(
         "this node's settings lack the kind of the revocation, or the node does not find every session by this kind yet"
     )]

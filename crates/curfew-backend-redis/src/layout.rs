@@ -21,7 +21,7 @@ pub(crate) struct Layout {
     pub(crate) shards: Vec<Shard>,
 }
 
-/// One primary.
+/// One primary, with its slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shard {
     pub(crate) address: RedisAddress,

@@ -24,7 +24,7 @@ const MAX_MET: usize = 100_000;
 /// A revocation as Redis stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// The value of the key, or [`EVERYONE`] if the key is not a string or its value too long.
+    /// The value of the key, or [`EVERYONE`] if the key is not a string or its value is too long.
     pub(super) value: Box<[u8]>,
     /// The expiry of the key, in milliseconds of Redis' clock.
     pub(super) expires_at_ms: Option<i64>,
@@ -100,7 +100,7 @@ struct Book {
 }
 
 impl Book {
-    /// Adjusts the counts for a key that is added or, without `add`, removed.
+    /// Adjusts the counts for a key that is added (if `add` is true) or removed.
     fn count(&mut self, written: &SpelledKey, add: bool) {
         let step = |count: &mut usize| {
             *count = if add {
@@ -182,7 +182,7 @@ impl KnownRevocations {
         self.book.write().remove(written);
     }
 
-    /// The same key, with its plain value if this node knows it.
+    /// The same key, with the plain value if this node knows the plain value.
     pub(super) fn complete(&self, key: &RevocationKey) -> RevocationKey {
         let book = self.book.read();
         match book.known.get_key_value(key) {
@@ -223,8 +223,8 @@ impl KnownRevocations {
         self.book.read().kinds.values().sum()
     }
 
-    /// The number of known keys that can match no session. `is_kind` tells whether a claim is a
-    /// kind.
+    /// The number of known keys that can match no session. `is_kind` returns true for a claim that
+    /// is a kind of revocation.
     pub(super) fn ineffective(&self, is_kind: impl Fn(&str) -> bool) -> usize {
         let book = self.book.read();
         let kinds = book.kinds.iter();
@@ -260,7 +260,8 @@ impl KnownRevocations {
         in_force
     }
 
-    /// True if one of these keys is known, at `now_ms`, to cover a token issued at `issued_at`.
+    /// True if a known revocation with one of these keys covers a token issued at `issued_at`, and
+    /// has not expired at `now_ms` of Redis' clock.
     pub(crate) fn covers(
         &self,
         keys: &[RevocationKey],
@@ -409,7 +410,7 @@ mod tests {
         let covers = || revocations.covers(std::slice::from_ref(&zoe), Some(1_764_000_001), 0);
         assert!(covers());
         revocations.remove(&of(&zoe, Spelling::Plain));
-        assert!(!covers(), "the cutoff that is left does not cover it");
+        assert!(!covers(), "the remaining cutoff does not cover the token");
         assert!(
             revocations.has(&of(&zoe, Spelling::Digest))
                 && !revocations.has(&of(&zoe, Spelling::Plain))
