@@ -1,4 +1,4 @@
-//! The table of commands. It judges commands that another parser has parsed.
+//! The table of commands: the expected result for each command that serde_json or prost has parsed.
 
 use curfew_model::{Command, Epoch, HistoryRange, MAX_OFFSET, SubscribeOptions};
 
@@ -260,8 +260,8 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// Returns the content; `None` if its `data` is empty, because every request must have a
-    /// message there.
+    /// Returns the content; `None` if its `data` is empty, because every request must carry a
+    /// message in `data`.
     pub(super) fn checked(self) -> Option<Self> {
         (!self.data.is_empty()).then_some(self)
     }
