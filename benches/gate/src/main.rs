@@ -80,7 +80,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
     }
     if !grown.is_empty() {
         bail!(
-            "what a message costs has grown: {}. If that is wanted, write the baseline anew with bless, and say why",
+            "the cost of a message has grown: {}. If this is intended, write the baseline anew with bless, and say why",
             grown.join(", ")
         );
     }
@@ -118,7 +118,7 @@ fn counted(case: &str, rounds: u64) -> anyhow::Result<(u64, u64)> {
     let collected = told
         .lines()
         .find_map(|line| line.split_once("Collected : "))
-        .context("callgrind counts")?;
+        .context("callgrind printed no number of instructions")?;
     let allocations = String::from_utf8_lossy(&output.stdout);
     Ok((collected.1.trim().parse()?, allocations.trim().parse()?))
 }

@@ -123,7 +123,9 @@ fn act(text: &[u8], outbox: &Outbox, channels: &Channels) {
     let Ok(command) = serde_json::from_slice::<Command<'_>>(text) else {
         return;
     };
-    let mut channels = channels.lock().expect("nobody panics with it");
+    let mut channels = channels
+        .lock()
+        .expect("no task panics while it holds the lock");
     match (command.r#type, command.data) {
         ("subscribe", _) => {
             let listeners = channels.entry(command.channel.to_owned()).or_default();
