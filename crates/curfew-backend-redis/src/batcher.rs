@@ -142,7 +142,8 @@ impl Batcher {
                     }
                 }
                 item = self.items.recv(), if under_way.len() < UNDER_WAY => {
-                    // Every sender was dropped, so nothing can be queued any more.
+                    // `None` means that every sender was dropped, so nothing can be queued any
+                    // more.
                     let Some(item) = item else { return };
                     let batch = self.gather(item).await;
                     under_way.push_back(self.send(batch));
@@ -207,7 +208,8 @@ impl Item {
     }
 }
 
-/// A part of a pipeline, which receives consecutive replies. Parts are in the order of the replies.
+/// A part of a pipeline. The replies to its commands are consecutive. Parts are stored in the order
+/// of the replies.
 enum Part {
     Commands(usize, oneshot::Sender<Result<Vec<Value>, RedisError>>),
     Run(Run),
@@ -289,7 +291,7 @@ fn pack(fence: &Fence, batch: Vec<Item>) -> (Pipeline, Vec<Part>) {
             // Commands whose task gave up before they were sent are left out.
             Item::Commands(Commands { reply, .. }) if reply.is_closed() => {}
             Item::Commands(Commands { commands, reply }) => {
-                // Publications queued before these commands go first.
+                // The publications that were queued before these commands are sent first.
                 publish(std::mem::take(&mut publications), &mut pipeline, &mut parts);
                 parts.push(Part::Commands(commands.len(), reply));
                 for command in commands {

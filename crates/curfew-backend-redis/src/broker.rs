@@ -1,5 +1,5 @@
-//! Publications. They are sent in an envelope, and received through
-//! [`subscriber`](crate::subscriber).
+//! Subscribes to channels, and publishes. A publication is sent in an envelope, and received
+//! through [`subscriber`](crate::subscriber).
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! The node's `[[channels]]` settings at Redis: their digest, which other nodes compare with their
-//! own, and the Redis rights that streams and presence need.
+//! The node's `[[channels]]`: the digest of these settings, which other nodes compare with their
+//! own digest, and the Redis rights that streams and presence need.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

@@ -46,7 +46,7 @@ struct Comparison {
     missing: HashSet<SessionId>,
     /// Notes of this node whose session is no longer in the note's channel.
     absent: HashSet<Note>,
-    /// Presence entries of this node that have no note, or no value in Redis.
+    /// Presence entries of this node that have no note or are missing in Redis.
     unlisted: HashSet<Note>,
     /// The third of the presence entries that the last comparison read: 0, 1 or 2.
     look: u64,

@@ -57,10 +57,10 @@ pub struct RedisConfig {
     /// cluster. `rediss` instead of `redis` means TLS. Default `redis://127.0.0.1:6379`. The URL is
     /// shown without user and password.
     pub url: RedisUrl,
-    /// User name (an ACL user) for Redis, instead of the one in the URL. Default: the one in the
-    /// URL, else `default`.
+    /// User name (an ACL user) for Redis, instead of the user name in the URL. Default: the user
+    /// name in the URL, else `default`.
     pub username: Option<String>,
-    /// Password for Redis, instead of the one in the URL.
+    /// Password for Redis, instead of the password in the URL.
     pub password: Option<Secret>,
     /// File that holds the password, instead of `password`. It is read for every connection, so
     /// that a changed password needs no restart.
@@ -72,9 +72,10 @@ pub struct RedisConfig {
     /// File that holds the sentinels' password, instead of `sentinel_password`.
     pub sentinel_password_file: Option<PathBuf>,
     /// Certificates (PEM) of the authorities that may have signed Redis' certificate, for TLS.
-    /// Default: the system's.
+    /// Default: the system's authorities.
     pub ca_file: Option<PathBuf>,
-    /// This node's certificate (PEM), for a Redis that asks for one. Needs `key_file`.
+    /// This node's certificate (PEM), for a Redis server that asks for a client's certificate.
+    /// Needs `key_file`.
     pub cert_file: Option<PathBuf>,
     /// Private key (PEM) of `cert_file`.
     pub key_file: Option<PathBuf>,

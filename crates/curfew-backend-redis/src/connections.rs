@@ -223,8 +223,8 @@ impl Connections {
             .ok_or(Fault::NotConnected)
     }
 
-    /// Finds out and records two states: every primary has a connection for commands, and every
-    /// primary has a connection for publications.
+    /// Records whether every primary has a connection for commands, and whether every primary has a
+    /// connection for publications.
     pub(crate) fn note_connected(&self) {
         // The lock covers both the read and the write of the state, so an earlier state never
         // replaces a later one.

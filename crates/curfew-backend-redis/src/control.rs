@@ -105,14 +105,14 @@ pub(crate) struct Control {
     warned_of_skew: bool,
 }
 
-/// Sessions that the node ended when a push announced a revocation of the admin API.
+/// Sessions that the node ended because of a revocation of the admin API.
 #[derive(Debug)]
 struct Counted {
     /// The id of the admin API's write of the revocation.
     id: String,
     /// The sessions that the node ended.
     ended: Ended,
-    /// The time of the push.
+    /// The time at which the node first counted sessions for the revocation.
     at: Instant,
 }
 
@@ -227,9 +227,9 @@ impl Control {
         if pushes.has_lost_track() {
             return self.set_up_again(generation).await;
         }
-        // A heartbeat that is due comes before the waiting pushes, even if there are many. This is
-        // safe: the sessions that the waiting keys may name are held back, so a renewed lease lets
-        // nothing through to these sessions (V1 of the model).
+        // A heartbeat that is due comes before the waiting pushes, even if many pushes wait. This
+        // is safe: the sessions that the waiting keys may name are held back, so a renewed lease
+        // lets nothing through to these sessions (V1 of the model).
         //
         // Every heartbeat is followed by one other step. Without this rule, a heartbeat would
         // always be due if a round trip took longer than half the interval.
@@ -279,8 +279,8 @@ impl Control {
         self.step("down").reason(fault).log();
         let news = self.core.status.set_down(fault.to_string());
         if news {
-            // This wakes the sessions that wait for the end of a short interruption, because this
-            // interruption may be long.
+            // `reopened` wakes the sessions that wait for the end of a short interruption, because
+            // this interruption may be long.
             self.core.events.reopened();
             warn!(error = %fault, "disconnected from redis, sessions receive nothing until the node has reconnected");
         } else {

@@ -8,7 +8,7 @@
 //!   script that appends the publication writes these members.
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
 //! - `session` and `info`: the publishing session's id, and the claim `session.info_claim` of its
-//!   token; absent unless a protocol of the publishing node shows them.
+//!   token; absent if no protocol of the publishing node shows them to clients.
 //! - `channel_info`: the info of the publishing session's subscription; absent if the subscription
 //!   has none, or if `session` is absent.
 //! - `trace` and `tracestate`: the `traceparent` and `tracestate` of the publishing span, if the
@@ -107,7 +107,8 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
 /// beginning, which contains the position.
 pub(crate) fn encode_end(publication: &Publication) -> Bytes {
     let mut out = members(publication, None);
-    // A comma replaces the opening brace, because the script writes other members before these.
+    // A comma replaces the opening brace, because the script writes other members before these
+    // members.
     out[0] = b',';
     if out.len() > 1 {
         out.put_u8(b',');

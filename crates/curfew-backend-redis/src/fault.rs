@@ -53,7 +53,7 @@ pub(crate) enum Fault {
     /// Another node did not answer.
     #[error("the session's node did not answer in time")]
     NoAnswer,
-    /// The lease ended before the publication was sent.
+    /// The lease ended before the publication was sent, or before Redis executed the command.
     #[error("this node's lease has ended")]
     LeaseOver,
     /// Redis had forgotten the script that publishes, and executed later publications before this

@@ -124,7 +124,7 @@ impl NodeAnswer {
     }
 }
 
-/// The receiver of every message.
+/// The receiver of every message that arrives by pub/sub.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     core: Arc<Core>,

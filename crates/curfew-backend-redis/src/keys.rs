@@ -59,7 +59,7 @@ impl Keys {
         format!("{}nodes", self.prefix)
     }
 
-    /// The lock of the node that cleans up after a dead node.
+    /// The claim of the node that cleans up after the dead node `node`.
     pub(crate) fn reaping(&self, node: NodeId) -> String {
         format!("{}reap:{node}", self.prefix)
     }
@@ -116,7 +116,7 @@ impl Keys {
         format!("{}channel:{channel}", self.prefix)
     }
 
-    /// The channel whose publications arrive under `name`.
+    /// The channel whose publications arrive under `name`; `None` for any other name.
     pub(crate) fn parse_channel(&self, name: &str) -> Option<Channel> {
         let name = name.strip_prefix(&*self.prefix)?.strip_prefix("channel:")?;
         Channel::parse(name).ok()
@@ -156,7 +156,7 @@ impl Keys {
         format!("{}presence:{{*", self.prefix)
     }
 
-    /// The channel whose presence this key stores.
+    /// The channel whose presence this key stores; `None` for any other key.
     pub(crate) fn parse_presence(&self, key: &str) -> Option<Channel> {
         let name = key.strip_prefix(&*self.prefix)?;
         let name = name.strip_prefix("presence:{")?.strip_suffix('}')?;

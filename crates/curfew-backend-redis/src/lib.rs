@@ -91,7 +91,7 @@ pub struct Parts {
     pub info: NodeInfo,
     /// The receiver of events: publications, revocations, changes of the lease.
     pub events: Arc<dyn Events>,
-    /// The node's sessions. The backend asks it for their keys, records and presence.
+    /// The node's sessions. The backend reads their keys, records and presence entries.
     pub local: Arc<dyn LocalSessions>,
     /// The node's delivery lease. It is not held at first.
     pub lease: Arc<DeliveryLease>,

@@ -1,5 +1,5 @@
-//! Pure functions that parse data written to Redis by other clients. They are public so that they
-//! can be fuzzed.
+//! Pure functions that parse data from Redis, which other clients may have written. The functions
+//! are public so that they can be fuzzed.
 
 use std::borrow::Cow;
 

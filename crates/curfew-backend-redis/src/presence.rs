@@ -40,7 +40,7 @@ struct Stored {
     channel_info: Option<Box<RawValue>>,
 }
 
-/// The message about a change of presence. `leave.lua` writes the same form.
+/// The message about a change of presence. `leave.lua` writes messages of the same form.
 #[derive(Debug, Serialize, Deserialize)]
 struct News<E> {
     v: u32,

@@ -190,8 +190,8 @@ impl Relays {
                     debug!(node = %from, "a message of another node is dropped, because too many are being handled");
                     return;
                 };
-                // The call is made outside of the task, so that messages are read in the order of
-                // arrival.
+                // `relayed` is called outside of the task, so that messages are handled in the
+                // order of arrival.
                 let taken = connections.core.events.relayed(message);
                 let answering = Arc::clone(connections);
                 connections.core.spawn(async move {

@@ -89,7 +89,8 @@ impl Redis {
             .take(MOST_REPLACED)
         {
             let ended = self.core.events.disconnect(session, Disconnect::REPLACED)
-                // This node does not have the session, so the record is left over.
+                // The record names this node, but this node does not have the session. The record
+                // is therefore left over.
                 || node == self.core.node
                 || self.end_elsewhere(session, true, REPLACE_PATIENCE).await?;
             if ended {

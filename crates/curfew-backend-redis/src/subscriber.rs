@@ -74,7 +74,7 @@ struct Heard {
     dropped: AtomicBool,
 }
 
-/// Marks a connection as given up when it is dropped.
+/// Marks a connection as given up when this value is dropped.
 struct EndOnDrop(Arc<Heard>);
 
 impl Drop for EndOnDrop {

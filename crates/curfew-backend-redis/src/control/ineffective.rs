@@ -77,8 +77,8 @@ impl Control {
         Ok(())
     }
 
-    /// Reads the index of ineffective keys, which other nodes also write, at the start or after an
-    /// interruption.
+    /// Reads the index of ineffective keys at the start and after an interruption, because other
+    /// nodes may have changed the index.
     pub(super) async fn learn_nameless(
         &mut self,
         generation: &mut Generation,

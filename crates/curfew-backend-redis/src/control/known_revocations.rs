@@ -93,8 +93,8 @@ pub(crate) struct KnownRevocations {
 #[derive(Debug, Default)]
 struct Book {
     known: HashMap<RevocationKey, Vec<(Spelling, Known)>>,
-    /// The number of keys of each kind. With `wrong_digests`, it gives the number of ineffective
-    /// keys without a walk over all keys.
+    /// The number of keys of each kind. From these numbers and `wrong_digests`, the number of
+    /// ineffective keys is computed without a walk over all keys.
     kinds: HashMap<Box<str>, usize>,
     wrong_digests: usize,
 }
@@ -158,7 +158,8 @@ impl KnownRevocations {
         let SpelledKey { key, spelling } = written;
         let mut book = self.book.write();
         let earlier = book.known.remove_entry(key);
-        // The new spelling may be the first spelling that shows the plain value.
+        // The new spelling may be the first spelling that shows the plain value. It then replaces
+        // the key of the map.
         let (key, mut spellings) = match earlier {
             Some((earlier, spellings)) if key.plain_value().is_none() => (earlier, spellings),
             Some((_, spellings)) => (key.clone(), spellings),
@@ -196,7 +197,7 @@ impl KnownRevocations {
         self.known(written, |_| true)
     }
 
-    /// True if the key is known in this spelling with a value that `matches`.
+    /// True if the key is known in this spelling with a value for which `matches` returns true.
     fn known(&self, written: &SpelledKey, matches: impl Fn(&Known) -> bool) -> bool {
         let book = self.book.read();
         let spellings = book.known.get(&written.key);
@@ -311,7 +312,7 @@ impl KnownRevocations {
         keys
     }
 
-    /// Puts keys back that were taken and could not be read.
+    /// Puts back keys that were taken but could not be read.
     pub(super) fn meet_again(&self, keys: Vec<RevocationKey>) {
         // The set may then exceed `MAX_MET`, because other keys may have taken the room of these
         // keys.

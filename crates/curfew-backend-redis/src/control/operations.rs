@@ -28,7 +28,7 @@ const WRITES: usize = 2;
 /// complete.
 const MAX_COUNTED: usize = 4096;
 
-/// Time after which a disconnected replica no longer counts as expected.
+/// Time for which a disconnected replica still counts as expected.
 const REPLICA_MEMORY: Duration = Duration::from_secs(600);
 
 /// Longest wait for a replica to receive a revocation.
@@ -298,7 +298,7 @@ impl Control {
         Ok(ended)
     }
 
-    /// Remembers the sessions that the push of an API revocation has ended, for the revocation's
+    /// Remembers the sessions that a revocation of the admin API has ended, for the revocation's
     /// receipt.
     pub(super) fn count_for(&mut self, id: String, ended: Ended) {
         if self.counted.len() >= MAX_COUNTED {

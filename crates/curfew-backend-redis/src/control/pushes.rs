@@ -56,8 +56,8 @@ struct PendingPushes {
     keys: HashMap<RevocationKey, Touched>,
     /// Names of ineffective keys that wait to be checked.
     nameless: HashSet<Vec<u8>>,
-    /// True if the node lost track of the revocations: any revocation may have changed, because the
-    /// database was emptied or more keys were touched than may wait.
+    /// True if the node lost track of the revocations: any revocation may have changed, for example
+    /// because the database was emptied, or because more than [`MAX_KEYS`] keys waited.
     lost_track: bool,
     /// True if the key of the epoch was touched.
     epoch: bool,

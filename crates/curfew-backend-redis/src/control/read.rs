@@ -58,7 +58,7 @@ impl SpelledKey {
     }
 }
 
-/// Splits a list into groups of at most `count` elements and bounded total size.
+/// Splits a list into groups of at most `count` elements and of bounded total size.
 pub(super) fn groups<T>(
     mut rest: &[T],
     count: usize,
@@ -113,10 +113,10 @@ pub(super) async fn read_watched(
     Ok(read.into_iter().next().flatten())
 }
 
-/// Reads a group of keys, in a transaction if `atomic`. Without a transaction, a key could be
-/// written or removed between `GETRANGE` and `PEXPIRETIME`. `GETRANGE` gives the same answer for a
-/// missing key and for an empty value, and an empty value covers every token. A watched key is read
-/// without a transaction, because a transaction would end the watch.
+/// Reads a group of keys, in a transaction if `atomic` is true. Without a transaction, a key could
+/// be written or removed between `GETRANGE` and `PEXPIRETIME`. `GETRANGE` gives the same answer for
+/// a missing key and for an empty value, and an empty value covers every token. A watched key is
+/// read without a transaction, because a transaction would end the watch.
 async fn read_group(
     mut connection: Connection,
     names: &[Vec<u8>],

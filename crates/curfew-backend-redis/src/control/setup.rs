@@ -53,7 +53,7 @@ pub(super) struct Primary {
 struct Server {
     primary: Primary,
     fencing: Option<&'static str>,
-    /// The risks of its settings, as log lines.
+    /// The risks of the server's settings, as log lines.
     risks: Vec<&'static str>,
 }
 
@@ -385,7 +385,7 @@ impl Control {
                 && known.before.is_none()
                 && known.expires_at.is_some();
             if ban_over_floor {
-                // The merge of the two would refuse every token for the duration of the floor,
+                // A merge with the floor would refuse every token for the duration of the floor,
                 // which no operator has requested.
                 warn!(
                     "an expiring revocation of all tokens is not written back, because the revocation that followed a loss of data is in force for longer"

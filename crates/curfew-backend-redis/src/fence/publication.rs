@@ -164,7 +164,7 @@ impl Run {
         }
     }
 
-    /// The publications, to be sent again.
+    /// Returns the publications, so that they can be sent again.
     pub(crate) fn into_publications(self) -> Vec<Publication> {
         self.publications
     }

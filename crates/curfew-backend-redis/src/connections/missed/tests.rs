@@ -58,7 +58,7 @@ async fn a_slot_that_leaves_a_server_is_an_interruption_before_another_can_carry
     connections.wanted.lock().insert(channel.clone());
     let first = connections.of(Slot::ALL.0).unwrap();
     first.carry();
-    // No other task runs before `update` returns.
+    // No other task runs before `update` returns, so `update` itself must note the interruption.
     connections.update(&layout([&[], &[Slot::ALL]]));
     assert!(connections.missed.lock().remove(&channel));
     // The old connection is given up now. Its loss is no interruption of the channel, which another
