@@ -26,10 +26,10 @@ const READ_BYTES: usize = 256 * 1024;
 /// Maximum number of readiness events in one system call.
 const EVENTS: usize = 1024;
 
-/// Maximum size of a gateway's answer to an upgrade request.
+/// Maximum size of a gateway's answer to an upgrade request, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
-/// Receive buffer of a subscriber that stopped reading.
+/// Size of the receive buffer of a subscriber that stopped reading, in bytes.
 const PAUSED_RECEIVE_BYTES: usize = 4096;
 
 /// The error code EINPROGRESS of Linux: the connection is still being made.

@@ -236,7 +236,7 @@ impl Fan {
         all - count..all
     }
 
-    /// Publishes all due publications.
+    /// Sends all publications that are due.
     fn publish(&mut self, now: Instant) {
         loop {
             let channel = (self.published % self.args.channels as u64) as usize;

@@ -164,8 +164,8 @@ fn principal(user: &str) -> Principal {
 }
 
 /// Publishes to many listeners. Each publication is encoded for each protocol and queued, then each
-/// outbox is drained and its waker is set again. The named protocols are assigned to listeners in
-/// turn.
+/// outbox is drained and its waker is set again. The protocols in `protocols` are assigned to the
+/// listeners in turn.
 fn broadcast(rounds: u64, protocols: &[&str]) -> u64 {
     let limits = HubLimits {
         outbound_bytes: 1024 * 1024,
@@ -239,7 +239,7 @@ fn listener(hub: &Hub, user: usize, protocol: &str, channel: &Channel) -> Arc<Me
     member
 }
 
-/// The work of a woken session's task, without the system call.
+/// Does the work of a session's task that was woken, without the system call.
 fn drain(hub: &Hub, member: &Arc<Member>) {
     let progress = member.write(hub, &Still, &mut Sink);
     assert!(matches!(progress, Progress::Done));

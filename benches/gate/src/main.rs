@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 const ROUNDS: [u64; 2] = [50, 550];
 
 /// Largest increase over the baseline that does not count as growth, as a share. The figures differ
-/// less between processors, and between builds by the same version of the compiler.
+/// by less than this share between processors, and between builds by the same version of the
+/// compiler.
 const TOLERANCE: f64 = 0.05;
 
 /// Smallest decrease below the baseline that justifies a new baseline, as a share.

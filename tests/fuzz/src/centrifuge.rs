@@ -1,5 +1,6 @@
 //! Commands of the Centrifuge protocol, in JSON and in Protobuf. serde_json and prost parse the
-//! commands too. The table of commands in `opinion` gives the expected result.
+//! commands too, as independent parsers. The table of commands in `opinion` gives the expected
+//! result.
 
 mod opinion;
 mod text;

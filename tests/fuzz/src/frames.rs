@@ -1,4 +1,5 @@
-//! WebSocket frames: the decoding of a client's bytes, which are cut at arbitrary points.
+//! Checks the decoding of WebSocket frames from a client's bytes, which are cut at arbitrary
+//! points.
 
 mod opinion;
 

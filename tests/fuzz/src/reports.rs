@@ -63,7 +63,7 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
 ///
 /// # Panics
 ///
-/// Curfew and the independent parsers disagree.
+/// Curfew disagrees with the claims that `jsonwebtoken` accepts, or with the tables in this file.
 pub fn check_event(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
@@ -299,7 +299,7 @@ fn text(subject: &Value, name: &str) -> Option<String> {
 ///
 /// # Panics
 ///
-/// Curfew and the independent parsers disagree.
+/// Curfew disagrees with the claims that `jsonwebtoken` accepts, or with the tables in this file.
 pub fn check_assertion(bytes: &[u8]) -> bool {
     let at = bytes.iter().rposition(|byte| *byte == b'\n');
     let (signed, subject) = bytes.split_at(at.unwrap_or(bytes.len()));

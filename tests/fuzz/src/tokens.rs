@@ -46,8 +46,8 @@ struct Claims {
     nonce: Option<IgnoredAny>,
 }
 
-/// Checks that a token that opens a session is signed, is for this audience, has a user, and has
-/// not expired.
+/// Checks that every token that Curfew accepts for a session is signed, is for this audience, has a
+/// user, and has not expired.
 pub fn check(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
@@ -103,7 +103,8 @@ pub fn check(bytes: &[u8]) -> bool {
     true
 }
 
-/// Checks that a logout token is signed, has the event, and names a user or a provider's session.
+/// Checks that every logout token that Curfew accepts is signed, has the event, and names a user or
+/// a provider's session.
 pub fn check_logout(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;

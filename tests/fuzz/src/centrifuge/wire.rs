@@ -100,7 +100,7 @@ pub(super) fn take(rest: &mut &[u8]) -> Option<Opinion> {
     let (bytes, after) = rest.split_at_checked(length)?;
     *rest = after;
     let Ok(command) = Command::decode(bytes) else {
-        // Curfew must refuse this message too.
+        // prost refuses the message, so Curfew must refuse it too.
         return None;
     };
     let mut is_plain = command.encode_to_vec() == bytes;
