@@ -119,8 +119,8 @@ struct Press {
     /// By connection: the frames that the connection sends again and again. Only the last of these
     /// publications requests an answer.
     frames: Vec<Vec<u8>>,
-    /// By connection: the times at which groups of `every` publications were sent that are not
-    /// answered yet. Answers arrive in the same order.
+    /// By connection: the sending times of the unanswered groups of `every` publications. Answers
+    /// arrive in the same order.
     sent: Vec<VecDeque<Instant>>,
     /// Number of publications for each answer.
     every: u64,

@@ -50,12 +50,13 @@ pub enum OnDataLoss {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// URL of the Redis server: `redis://[user:password@]host:port[/database]`;
+    /// URL of Redis. One server: `redis://[user:password@]host:port[/database]`. Sentinels:
     /// `redis+sentinel://[user:password@]host:port,host:port/primary[/database]`, with the
-    /// sentinels and their name of the primary; `redis+unix://[user:password@]/path`, with a Unix
-    /// socket; or `redis+cluster://[user:password@]host:port,host:port`, with some nodes of the
-    /// cluster. `rediss` instead of `redis` means TLS. Default `redis://127.0.0.1:6379`. The URL is
-    /// shown without user and password.
+    /// sentinels and the name that they use for the primary. A Unix socket:
+    /// `redis+unix://[user:password@]/path`. A cluster:
+    /// `redis+cluster://[user:password@]host:port,host:port`, with some nodes of the cluster.
+    /// `rediss` instead of `redis` means TLS. Default `redis://127.0.0.1:6379`. The URL is shown
+    /// without user and password.
     pub url: RedisUrl,
     /// User name (an ACL user) for Redis, instead of the user name in the URL. Default: the user
     /// name in the URL, else `default`.

@@ -7,9 +7,9 @@
 //! renewed by every heartbeat). A generation is the lifetime of one control connection.
 //! `tests/model` states each rule, with its reason and the fault that occurs without the rule.
 //!
-//! [`setup`] connects and does everything up to the first lease; [`heartbeat`] renews the lease;
-//! [`pushes`] handles the pushes of Redis; [`reconcile`] compares sessions with Redis; [`compare`]
-//! compares sessions with Redis after a change of settings, while traffic continues; [`operations`]
+//! [`setup`] connects and does everything up to the first lease. [`heartbeat`] renews the lease.
+//! [`pushes`] handles the pushes of Redis. [`reconcile`] compares sessions with Redis. [`compare`]
+//! compares sessions with Redis after a change of settings, while traffic continues. [`operations`]
 //! executes the requests of the admin API.
 
 mod compare;

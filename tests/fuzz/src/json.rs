@@ -78,7 +78,7 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// The command `publish`, of which only the data is parsed.
+/// The command `publish`. Only its data is parsed.
 #[derive(Deserialize)]
 struct Publish<'a> {
     #[serde(borrow)]

@@ -87,8 +87,8 @@ pub fn check_event(bytes: &[u8]) -> bool {
     }
     let id = claim("jti");
     assert!(id.as_str().is_some_and(|id| (1..=256).contains(&id.len())));
-    // In `claims`, a number that does not fit into a double is replaced by null. Curfew accepts
-    // such a number as a time only if it is negative, and then takes it for 0.
+    // In `claims`, a number that does not fit into a double is replaced by null. Curfew accepts a
+    // time that does not fit into a double only if the time is negative, and then takes it for 0.
     let issued_at = seconds(&claims, "iat").unwrap_or(0.0);
     let latest = (NOW + LEEWAY).as_secs_f64();
     assert!(

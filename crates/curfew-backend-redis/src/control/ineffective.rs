@@ -2,8 +2,8 @@
 //! logged once, listed, and counted.
 //!
 //! A key that parses is stored like any other known revocation, because a reload may make its kind
-//! effective. This module only logs such a key. A key that does not parse or lacks the braces is
-//! remembered by its whole name.
+//! effective. This module only logs a key that parses. A key that does not parse or lacks the
+//! braces is remembered by its whole name.
 
 use std::collections::{BTreeMap, HashSet};
 
