@@ -77,7 +77,7 @@ struct Subscribed {
 /// publications that it requested.
 pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> {
     if args.connections == 0 {
-        bail!("there must be a connection");
+        bail!("--connections must be at least 1");
     }
     let channel = format!("{}:0", args.prefix);
     let tokens = common.mint()?.tokens(args.connections)?;

@@ -41,7 +41,7 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         while server.connect().is_err() {
             if Instant::now() > deadline {
-                bail!("redis-server does not start");
+                bail!("redis-server did not start in time");
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -139,7 +139,8 @@ fn act(text: &[u8], outbox: &Outbox, channels: &Channels) {
                 data,
                 from: "bench-0",
             };
-            let text = Bytes::from(serde_json::to_vec(&message).expect("texts serialize"));
+            let text =
+                Bytes::from(serde_json::to_vec(&message).expect("a message serializes to JSON"));
             for listener in channels.get(command.channel).into_iter().flatten() {
                 drop(listener.send(text.clone()));
             }

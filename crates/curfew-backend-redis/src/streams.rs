@@ -54,7 +54,7 @@ pub(crate) async fn missing_rights(
     connection: &mut Connection,
     cluster: bool,
 ) -> Result<Vec<String>, Fault> {
-    let channel = Channel::parse("rights").expect("it is a channel's name");
+    let channel = Channel::parse("rights").expect("the channel's name is valid");
     let StreamKeys { stream, meta } = keys.stream(&channel);
     let key = format!("{stream}:key:");
     let load = cmd("SCRIPT").arg("LOAD").arg(RIGHTS).to_owned();

@@ -71,11 +71,11 @@ pub fn check_event(bytes: &[u8]) -> bool {
     let verified = AUTHENTICATOR
         .verify_event("main", &token, KeyWait::Brief)
         .now_or_never();
-    let Ok(event) = verified.expect("a secret is at hand") else {
+    let Ok(event) = verified.expect("a token signed with a secret is verified at once") else {
         return false;
     };
-    let claims: Members = opinion(&token).expect("another library accepts the signature");
-    let claim = |name: &str| claims.value(name).expect("no name is repeated");
+    let claims: Members = opinion(&token).expect("`jsonwebtoken` accepts the signature");
+    let claim = |name: &str| claims.value(name).expect("no member is repeated");
     assert_eq!(claim("iss"), ISSUER);
     assert!(is_for(&claim("aud"), EVENTS_AUDIENCE), "{claims:?}");
     for foreign in ["sub", "exp"] {
@@ -309,11 +309,11 @@ pub fn check_assertion(bytes: &[u8]) -> bool {
     let verified = AUTHENTICATOR
         .verify_revoker(&token, KeyWait::Brief)
         .now_or_never();
-    let Ok(revoker) = verified.expect("a secret is at hand") else {
+    let Ok(revoker) = verified.expect("a token signed with a secret is verified at once") else {
         return false;
     };
-    let claims: Members = opinion(&token).expect("another library accepts the signature");
-    let claim = |name: &str| claims.value(name).expect("no name is repeated");
+    let claims: Members = opinion(&token).expect("`jsonwebtoken` accepts the signature");
+    let claim = |name: &str| claims.value(name).expect("no member is repeated");
     assert_eq!(claim("iss"), ISSUER);
     assert!(is_for(&claim("aud"), REVOCATION_AUDIENCE), "{claims:?}");
     assert_eq!(

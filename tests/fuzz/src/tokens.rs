@@ -64,7 +64,7 @@ pub fn check(bytes: &[u8]) -> bool {
             return false;
         }
     };
-    let claims = opinion::<Claims>(&token).expect("another library accepts the signature");
+    let claims = opinion::<Claims>(&token).expect("`jsonwebtoken` accepts the signature");
     assert_eq!(claims.sub.as_deref(), Some(principal.user()));
     assert_eq!(claims.iss, "https://id.example");
     let audience = &claims.aud;
@@ -112,7 +112,7 @@ pub fn check_logout(bytes: &[u8]) -> bool {
     let Ok(logout) = AUTHENTICATOR.judge_logout(&token) else {
         return false;
     };
-    let claims = opinion::<Claims>(&token).expect("another library accepts the signature");
+    let claims = opinion::<Claims>(&token).expect("`jsonwebtoken` accepts the signature");
     assert!(logout.user.is_some() || logout.login.is_some());
     assert_eq!(logout.user, claims.sub);
     let login = claims.sid.as_ref().and_then(Value::as_str);

@@ -157,7 +157,9 @@ pub(super) fn told(command: &Command<'_>) -> String {
             format!("{name} {channel:?} {token:?}")
         }
         Command::Call | Command::Send | Command::Ping => name.to_owned(),
-        Command::Publish { .. } => panic!("this protocol has neither traces nor keys: {command:?}"),
+        Command::Publish { .. } => {
+            panic!("the Centrifuge protocol has neither traces nor idempotency keys: {command:?}")
+        }
     }
 }
 
