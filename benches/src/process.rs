@@ -64,7 +64,7 @@ impl Processes {
         Ok(sum)
     }
 
-    /// CPU time used so far by the processes' threads.
+    /// CPU time that the running threads of the processes have used so far.
     fn cpu(&self) -> anyhow::Result<Duration> {
         let mut sum = Duration::ZERO;
         for folder in &self.folders {

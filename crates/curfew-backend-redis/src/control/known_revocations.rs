@@ -158,8 +158,8 @@ impl KnownRevocations {
         let SpelledKey { key, spelling } = written;
         let mut book = self.book.write();
         let earlier = book.known.remove_entry(key);
-        // The new spelling may be the first spelling that shows the plain value. It then replaces
-        // the key of the map.
+        // The new spelling may be the first spelling that shows the plain value. The map's key is
+        // then replaced by this key.
         let (key, mut spellings) = match earlier {
             Some((earlier, spellings)) if key.plain_value().is_none() => (earlier, spellings),
             Some((_, spellings)) => (key.clone(), spellings),

@@ -113,7 +113,8 @@ impl Control {
             .arg("BCAST")
             .arg("PREFIX")
             .arg(core.keys.revoked_prefix())
-            // This prefix tracks keys without the braces, which any server of a cluster may have.
+            // This prefix tracks keys without the braces. Any server of a cluster may have such
+            // keys.
             .arg("PREFIX")
             .arg(core.keys.unbraced_prefix())
             .query_async::<()>(&mut connection)
