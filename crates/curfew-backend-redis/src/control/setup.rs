@@ -113,8 +113,7 @@ impl Control {
             .arg("BCAST")
             .arg("PREFIX")
             .arg(core.keys.revoked_prefix())
-            // This prefix tracks keys without the braces. Any server of a cluster may have such
-            // keys.
+            // This prefix tracks keys without the braces. Any server of a cluster may have them.
             .arg("PREFIX")
             .arg(core.keys.unbraced_prefix())
             .query_async::<()>(&mut connection)
