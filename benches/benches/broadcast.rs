@@ -16,7 +16,7 @@ use curfew_protocol::native::Native;
 use curfew_telemetry::Registry;
 use curfew_ws::{Socket, WriteBatch};
 
-/// A socket that accepts everything.
+/// A socket that accepts every byte.
 struct Sink;
 
 impl Socket for Sink {
@@ -36,7 +36,7 @@ impl Socket for Sink {
     }
 }
 
-/// A session's side of its outbox: the work that the session's task does when it is woken.
+/// A subscriber. It does the work that a session's task does when the task is woken.
 struct Reader(Arc<Member>);
 
 impl Reader {
@@ -55,7 +55,7 @@ impl Reader {
         reader
     }
 
-    /// Writes until the queue is empty, then waits.
+    /// Writes until the outbox is empty, then sets the outbox's waker again.
     fn drain(&mut self, hub: &Hub) {
         let progress = self.0.write(hub, &SystemClock, &mut Sink);
         assert!(matches!(progress, Progress::Done));
@@ -96,7 +96,7 @@ fn broadcast(criterion: &mut Criterion) {
             DeliveryPath::Local,
             HubMetrics::register(&Registry::default()),
         );
-        let channel = Channel::parse("room:1").expect("a channel's name");
+        let channel = Channel::parse("room:1").expect("the channel's name is valid");
         let mut readers: Vec<Reader> = (0..subscribers)
             .map(|user| Reader::new(&hub, user, &channel))
             .collect();

@@ -45,7 +45,7 @@ fn decode(criterion: &mut Criterion) {
 }
 
 fn encode(criterion: &mut Criterion) {
-    let channel = Channel::parse("room:1").expect("a channel's name");
+    let channel = Channel::parse("room:1").expect("the channel's name is valid");
     let data = data();
     let push = Push::Message {
         channel: &channel,

@@ -1,5 +1,5 @@
-//! The cost of one decision: permission by a pattern, by a condition and by the token's own grants,
-//! and a refusal.
+//! The cost of one decision of the policy: permission by a pattern, by a condition and by the
+//! token's own grants, and a refusal.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -49,7 +49,7 @@ fn decide(criterion: &mut Criterion) {
             rules,
             ..PolicyConfig::default()
         });
-        let channel = Channel::parse(channel).expect("a channel's name");
+        let channel = Channel::parse(channel).expect("the channel's name is valid");
         let decision = policy.decide(&principal, Action::Publish, &channel);
         assert_eq!(decision.allowed, allowed, "{decision}");
         group.bench_function(name, |bencher| {

@@ -42,13 +42,13 @@ fn verify(criterion: &mut Criterion) {
             ..AuthConfig::default()
         };
         let authenticator =
-            Authenticator::new(&config, Arc::new(SystemClock)).expect("the key is a good one");
+            Authenticator::new(&config, Arc::new(SystemClock)).expect("the configuration is valid");
         let token = key.user("alice");
         group.bench_function(algorithm, |bencher| {
             bencher.iter(|| {
                 authenticator
                     .authenticate(black_box(&token))
-                    .expect("the token is a good one")
+                    .expect("the token is valid")
             });
         });
     }

@@ -17,7 +17,7 @@ use crate::{
     subscriptions,
 };
 
-/// Number of descriptors besides those of the connections.
+/// Number of file descriptors besides those of the connections.
 const OTHER_DESCRIPTORS: u64 = 32;
 
 /// Loads a WebSocket gateway and says what that cost it.

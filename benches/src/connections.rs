@@ -26,10 +26,10 @@ const READ_BYTES: usize = 256 * 1024;
 /// Maximum number of readiness events in one system call.
 const EVENTS: usize = 1024;
 
-/// Maximum size of a gateway's answer to an upgrade request.
+/// Maximum size of a gateway's answer to an upgrade request, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
-/// Receive buffer of a subscriber that stopped reading.
+/// Size of the receive buffer of a subscriber that stopped reading, in bytes.
 const PAUSED_RECEIVE_BYTES: usize = 4096;
 
 /// The error code EINPROGRESS of Linux: the connection is still being made.
@@ -85,10 +85,10 @@ impl std::fmt::Display for Happened<'_> {
     }
 }
 
-/// The connections of a run. Their indexes are in the order of opening.
+/// The connections of a run. Indexes are assigned in the order in which connections are begun.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    /// The targets, which connections use in turn by index.
+    /// The targets. Connection `slot` uses the target `slot % targets.len()`.
     targets: Vec<Target>,
     dialect: Dialect,
     poll: Poll,
@@ -160,7 +160,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Waits once. Returns the number of connections that have opened.
+    /// Waits for events once, for at most 100 ms. Returns the number of connections that have
+    /// opened.
     ///
     /// # Errors
     ///
@@ -207,7 +208,7 @@ impl Connections {
         self.all[slot].flush();
     }
 
-    /// Bytes of a connection that the system has not accepted yet.
+    /// Number of queued bytes of a connection that the system has not accepted yet.
     pub(crate) fn unsent(&self, slot: usize) -> usize {
         self.all[slot].unsent.len()
     }
@@ -221,7 +222,8 @@ impl Connections {
             .context("shrink a receive buffer")
     }
 
-    /// Waits for events at most `timeout`, which is rounded up to milliseconds, and reports them.
+    /// Waits for events, at most for `timeout` (rounded up to milliseconds), and reports the
+    /// events.
     pub(crate) fn turn(
         &mut self,
         timeout: Duration,

@@ -1,9 +1,9 @@
-//! The gateway's protocol: `curfew.v1`, which most compared servers implement, the Centrifuge
-//! protocol, or Socket.IO.
+//! The protocol of the gateway: `curfew.v1`, the Centrifuge protocol, or Socket.IO. Most of the
+//! compared servers implement `curfew.v1`.
 
 use clap::ValueEnum;
 
-/// Frames between a client and a gateway, distinguished by their prefixes.
+/// A protocol between a client and a gateway. Frames are distinguished by their prefixes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Dialect {
     /// `curfew.v1`.
@@ -27,7 +27,7 @@ impl Dialect {
         }
     }
 
-    /// Frames that the client answers: the first frame of a connection, and pings.
+    /// Frames that the client answers: pings and, with Socket.IO, the first frame of a connection.
     pub(crate) fn answered(self) -> &'static [Answered] {
         match self {
             Self::Curfew => &[],
@@ -38,7 +38,8 @@ impl Dialect {
         }
     }
 
-    /// Prefix of frames that are ignored, because some protocols answer every publication.
+    /// Prefix of the frames that are ignored: the answers to publications, if the protocol answers
+    /// every publication.
     pub(crate) fn ignored(self) -> Option<&'static [u8]> {
         match self {
             Self::Centrifuge => Some(b"{\"id\":2,\"publish\":{}}"),
@@ -46,7 +47,7 @@ impl Dialect {
         }
     }
 
-    /// Prefix of the frame that opens the connection.
+    /// Prefix of the frame that reports that the connection is open.
     pub(crate) fn connected(self) -> &'static [u8] {
         match self {
             Self::Curfew => b"{\"type\":\"connected\"",
@@ -82,7 +83,7 @@ impl Dialect {
         }
     }
 
-    /// The start of a command that publishes JSON. [`Self::tail`] follows.
+    /// The command that publishes `data`, which is JSON.
     pub(crate) fn publish(self, channel: &str, data: &str) -> String {
         let tail = self.tail();
         match self {
@@ -98,7 +99,7 @@ impl Dialect {
         }
     }
 
-    /// Text after the data of a publication.
+    /// The text after the data in [`Self::publish`].
     pub(crate) fn tail(self) -> &'static str {
         match self {
             Self::Curfew => "}",

@@ -1,4 +1,4 @@
-//! A publisher, its subscribers, and their deliveries.
+//! A publisher, its subscribers, and the deliveries to the subscribers.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -19,8 +19,9 @@ pub(crate) const AT_ONCE: usize = 256;
 /// Deadline to open all connections.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Number of subscribers that read the time in messages. They are enough to measure the latency,
-/// and few enough not to slow down the counting at the other subscribers.
+/// Maximum number of connections whose messages are searched for the time of sending. They are
+/// enough to measure the latency, and few enough not to slow down the counting of all other
+/// deliveries.
 const WATCHING: usize = 16;
 
 /// Limit on the publisher's bytes that the system has not accepted. Above this limit, further
@@ -158,14 +159,14 @@ impl Fan {
         subscribe::all(&mut self.connections, channels_of, |_, _| {})
     }
 
-    /// Resets latencies and pace after the warm-up.
+    /// Begins a measurement or the warm-up: resets the latencies, the idle time and the pace.
     pub(crate) fn begin(&mut self) {
         self.latency = Histogram::new();
         self.idle = Duration::ZERO;
         self.pace = (Instant::now(), self.published);
     }
 
-    /// Publishes for `time`, as fast as the arguments request. Calls `observe` repeatedly.
+    /// Publishes for `time`, as fast as the arguments request. Calls `observe` about every 200 ms.
     pub(crate) fn publish_for(
         &mut self,
         time: Duration,
@@ -213,7 +214,7 @@ impl Fan {
         Ok(self.due.saturating_sub(self.delivered))
     }
 
-    /// Stops counting the last `count` subscribers. Nothing may be in flight.
+    /// Stops counting the deliveries to the last `count` subscribers. No delivery may be in flight.
     pub(crate) fn ignore_last(&mut self, count: usize) {
         for slot in self.last(count) {
             if std::mem::take(&mut self.readers.are[slot]) {
@@ -235,7 +236,7 @@ impl Fan {
         all - count..all
     }
 
-    /// Publishes all due publications.
+    /// Sends all publications that are due.
     fn publish(&mut self, now: Instant) {
         loop {
             let channel = (self.published % self.args.channels as u64) as usize;
@@ -287,7 +288,7 @@ impl Fan {
             Happened::Message(_) => {}
             Happened::Closed(_) if slot != 0 && !readers.are[slot] => *closed += 1,
             Happened::Other(_) if slot != 0 => {}
-            // If a reader or the publisher is lost, the measurement is void.
+            // If a reader or the publisher loses its connection, the measurement is void.
             other => failed = Some(format!("connection {slot}: {other:?}")),
         })?;
         match failed {
@@ -303,7 +304,7 @@ fn window(args: &FanArgs) -> u64 {
     args.window.min(fit.max(1))
 }
 
-/// The channels of a subscriber, all different.
+/// The channels that the connection `slot` subscribes to, all different.
 fn channels(args: &FanArgs, slot: usize) -> impl Iterator<Item = usize> + use<> {
     let (each, channels) = (args.channels_each, args.channels);
     let all = channels * args.subscribers;

@@ -40,7 +40,7 @@ struct Report {
     usage: Usage,
 }
 
-/// Publishes and counts.
+/// Publishes, and counts the deliveries.
 pub(crate) fn run(common: &Common, args: &FanoutArgs) -> anyhow::Result<Value> {
     let mut fan = Fan::open(common, &args.fan)?;
     fan.begin();

@@ -42,8 +42,8 @@ impl Histogram {
         self.max = self.max.max(latency);
     }
 
-    /// The latency that is not exceeded by this share of all samples: the upper end of its bucket,
-    /// or the maximum if that is lower.
+    /// The latency that the share `part` of all samples does not exceed: the upper end of the
+    /// latency's bucket, or the maximum if the maximum is lower.
     fn percentile(&self, part: f64) -> Duration {
         Duration::from_nanos(self.buckets.value_at_quantile(part)).min(self.max)
     }
@@ -76,7 +76,7 @@ mod tests {
         for (found, expect) in [(latency.p50_us, 5_000.0), (latency.p99_us, 9_900.0)] {
             assert!(
                 found >= expect && found < expect * 1.02,
-                "{found} for {expect}"
+                "the percentile is {found} instead of {expect}"
             );
         }
     }

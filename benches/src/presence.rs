@@ -44,7 +44,7 @@ struct Report {
     usage: Usage,
 }
 
-/// The reported part of the answer.
+/// The members of the answer that the report needs.
 #[derive(Debug, Deserialize)]
 struct Present {
     r#type: String,
@@ -72,7 +72,7 @@ pub(crate) fn run(common: &Common, args: &PresenceArgs) -> anyhow::Result<Value>
         .with_context(|| format!("the answer is {}", String::from_utf8_lossy(&first)))?;
     if present.r#type != "presence" || present.users != args.subscribers as u64 {
         bail!(
-            "{} users of {} are present",
+            "{} users are present instead of {}",
             present.users,
             args.subscribers
         );
@@ -113,8 +113,8 @@ fn ask(connections: &mut Connections, question: &[u8]) -> anyhow::Result<Vec<u8>
             bail!("{why}");
         }
         if Instant::now() > deadline {
-            bail!("the gateway takes too long to say who is there");
+            bail!("the gateway takes too long to answer a request for presence");
         }
     }
-    answer.context("an answer has come")
+    answer.context("no answer has arrived")
 }

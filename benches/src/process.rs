@@ -27,7 +27,7 @@ pub(crate) struct Meter {
 pub(crate) struct Usage {
     pub(crate) seconds: f64,
     /// The share of one core that the server used, summed over the nodes. If each node has one
-    /// core, it is at most the number of nodes.
+    /// core, the share is at most the number of nodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) server_busy: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,13 +58,13 @@ impl Processes {
             let path = folder.join("status");
             let read = || format!("read {}", path.display());
             let text = std::fs::read_to_string(&path).with_context(read)?;
-            sum +=
-                rss_kib(&text).with_context(|| format!("{} has another form", path.display()))?;
+            sum += rss_kib(&text)
+                .with_context(|| format!("{} does not have the expected form", path.display()))?;
         }
         Ok(sum)
     }
 
-    /// CPU time used so far by the processes' threads.
+    /// CPU time that the running threads of the processes have used so far.
     fn cpu(&self) -> anyhow::Result<Duration> {
         let mut sum = Duration::ZERO;
         for folder in &self.folders {
@@ -75,7 +75,9 @@ impl Processes {
                 let Ok(text) = std::fs::read_to_string(task?.path().join("schedstat")) else {
                     continue;
                 };
-                sum += cpu(&text).with_context(|| format!("schedstat has another form: {text}"))?;
+                sum += cpu(&text).with_context(|| {
+                    format!("schedstat does not have the expected form: {text}")
+                })?;
             }
         }
         Ok(sum)
@@ -89,7 +91,7 @@ fn rss_kib(status: &str) -> Option<u64> {
     value.trim().strip_suffix(" kB")?.parse().ok()
 }
 
-/// Reads the time on a CPU, which is the first number, in nanoseconds.
+/// The time that a thread spent on a CPU: the first number of `schedstat`, in nanoseconds.
 fn cpu(schedstat: &str) -> Option<Duration> {
     let time = schedstat.split(' ').next()?.parse().ok()?;
     Some(Duration::from_nanos(time))

@@ -14,7 +14,7 @@ const DIGITS: usize = 16;
 /// Size of the smallest publication, which has no padding.
 pub(crate) const MIN_BYTES: usize = 31;
 
-/// A frame that publishes `bytes` bytes of JSON, made once and sent many times.
+/// A frame that publishes JSON of a fixed size. It is made once and sent many times.
 #[derive(Debug)]
 pub(crate) struct Publication {
     frame: Vec<u8>,

@@ -68,7 +68,7 @@ pub(crate) fn run(common: &Common, args: &PublishArgs) -> anyhow::Result<Value> 
     let channels = args.channels.unwrap_or(args.connections);
     if args.connections == 0 || channels == 0 || every == 0 || args.window < every {
         bail!(
-            "connections, channels and answers must be at least 1, the window no less than answers"
+            "--connections, --channels and --answer-every must be at least 1, and --window at least --answer-every"
         );
     }
     let mut connections = common.connections(args.connections)?;
@@ -119,12 +119,12 @@ struct Press {
     /// By connection: the frames that the connection sends again and again. Only the last of these
     /// publications requests an answer.
     frames: Vec<Vec<u8>>,
-    /// By connection: the times at which the unanswered publications were sent. Answers arrive in
-    /// the same order.
+    /// By connection: the sending times of the unanswered groups of `every` publications. Answers
+    /// arrive in the same order.
     sent: Vec<VecDeque<Instant>>,
     /// Number of publications for each answer.
     every: u64,
-    /// Limit on unanswered publications.
+    /// Maximum number of unanswered groups of publications for each connection.
     window: usize,
     /// Connections that may send further publications.
     heard: Vec<usize>,
@@ -142,7 +142,7 @@ impl Press {
         Ok(())
     }
 
-    /// Sends new publications in place of the answered ones.
+    /// Sends new publications in place of the answered publications.
     fn fill(&mut self) {
         for slot in self.heard.drain(..) {
             let sent = &mut self.sent[slot];

@@ -22,10 +22,11 @@ pub(crate) struct RecoverArgs {
     /// Number of connections, each of another user, all subscribed to one channel
     #[arg(long, default_value_t = 2000)]
     connections: usize,
-    /// Publications before the cut
+    /// Number of publications before all connections are cut
     #[arg(long, default_value_t = 10)]
     publications: usize,
-    /// Recover these publications; without it each connection only subscribes again
+    /// Let each connection recover the publications from before the cut; without this option it
+    /// only subscribes again
     #[arg(long)]
     since: bool,
     /// Size of a publication's data, in bytes of JSON, at least 2
@@ -53,7 +54,8 @@ struct Report {
     connections: usize,
     recovered_publications: usize,
     seconds_until_all_are_back: f64,
-    /// Time until every connection is subscribed again and has all missed publications.
+    /// Time until every connection is subscribed again and has received all publications that it
+    /// requested.
     seconds_until_all_are_current: f64,
     server_cpu_us_per_connection: Option<f64>,
     /// Number of calls of each command from the cut until all connections are current. The count
@@ -71,10 +73,11 @@ struct Subscribed {
     recovered: Option<bool>,
 }
 
-/// Cuts all subscribers, and waits until each has subscribed again and has the missed publications.
+/// Cuts all subscribers, and waits until each subscriber has subscribed again and has received the
+/// publications that it requested.
 pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> {
     if args.connections == 0 {
-        bail!("there must be a connection");
+        bail!("--connections must be at least 1");
     }
     let channel = format!("{}:0", args.prefix);
     let tokens = common.mint()?.tokens(args.connections)?;
@@ -88,7 +91,7 @@ pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> 
             first.get_or_insert_with(|| reply.to_vec());
         },
     )?;
-    let position = position(&first.context("a subscription is answered")?)?;
+    let position = position(&first.context("no subscription was answered")?)?;
     publish(common, args, &channel, &mut connections)?;
     std::thread::sleep(args.settle);
 
@@ -130,7 +133,7 @@ pub(crate) fn run(common: &Common, args: &RecoverArgs) -> anyhow::Result<Value> 
         }
         if began.elapsed() > args.seconds {
             bail!(
-                "{} connections of {} are current in time",
+                "only {} of {} connections are current again in time",
                 storm.current,
                 args.connections
             );
@@ -189,7 +192,7 @@ fn publish(
             bail!("{why}");
         }
         if Instant::now() > deadline {
-            bail!("{undelivered} deliveries before the cut do not come");
+            bail!("{undelivered} deliveries before the cut did not arrive in time");
         }
     }
     Ok(())
@@ -201,10 +204,11 @@ struct Storm {
     connections: Connections,
     /// The frame that each connection sends as soon as it is open.
     subscribe: Vec<u8>,
-    /// Number of publications that each connection has missed and requests.
+    /// Number of publications that each connection requests: the publications after its position
+    /// `since`.
     each: usize,
-    /// By connection: the number of publications that are still missing; `None` until the
-    /// connection is subscribed.
+    /// By connection: the number of requested publications that have not arrived yet; `None` until
+    /// the connection is subscribed.
     unheard: Vec<Option<usize>>,
     /// Connections that opened in the current iteration of the event loop.
     opened: Vec<usize>,
@@ -247,8 +251,8 @@ impl Storm {
     }
 }
 
-/// True if the answer is as required: the connection is subscribed and, if it missed publications,
-/// has recovered them all.
+/// True if the answer is as required: the connection is subscribed and, unless `missed` is 0, the
+/// gateway has recovered the subscription.
 fn is_subscribed(reply: &[u8], missed: usize) -> bool {
     let Ok(Subscribed { recovered, .. }) = serde_json::from_slice(reply) else {
         return false;

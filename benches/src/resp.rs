@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(resp.receive().unwrap(), "a\r\n");
         assert_eq!(resp.receive().unwrap(), "");
         assert!(resp.receive().unwrap_err().to_string().contains("NOAUTH"));
-        assert!(resp.receive().is_err(), "arrays are not read");
+        assert!(resp.receive().is_err(), "an array is an error");
         let mut sent = [0; 26];
         server.read_exact(&mut sent).unwrap();
         assert_eq!(&sent, b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n");

@@ -67,9 +67,9 @@ struct Report {
 /// Revokes users of open connections and waits for their close frames.
 pub(crate) fn run(common: &Common, args: &RevokeArgs) -> anyhow::Result<Value> {
     if args.times == 0 || args.connections < 2 {
-        bail!("one revocation and two connections at least");
+        bail!("there must be at least one revocation and two connections");
     }
-    // A new user replaces each revoked user, so one token more is needed for each revocation.
+    // A new user replaces each revoked user, so one more token is needed for each revocation.
     let tokens = common.mint()?.tokens(args.connections + args.times)?;
     let mut connections = common.connections(args.connections)?;
     connections.open_all(&tokens[..args.connections], AT_ONCE, PATIENCE)?;
@@ -117,7 +117,7 @@ struct Axe<'a> {
     sent: HashMap<usize, Instant>,
     /// Number of connections that are being opened as replacements.
     opening: usize,
-    /// Every written key.
+    /// The key of every revocation that was written.
     written: Vec<String>,
     latency: Histogram,
 }

@@ -52,7 +52,7 @@ struct Report {
 /// publication.
 pub(crate) fn run(common: &Common, args: &RoundtripArgs) -> anyhow::Result<Value> {
     if args.across && common.urls.len() < 2 {
-        bail!("--across needs two nodes at least: --url ws://...,ws://...");
+        bail!("--across needs at least two nodes: --url ws://...,ws://...");
     }
     let ends = if args.across { 2 } else { 1 };
     let count = args.connections * ends;

@@ -43,7 +43,8 @@ struct Report {
     some_not: Phase,
 }
 
-/// Deliveries to the same readers, and their cost.
+/// The result of one phase: the deliveries to those subscribers that read in both phases, and the
+/// cost.
 #[derive(Debug, Serialize)]
 struct Phase {
     deliveries_per_second: f64,
@@ -52,13 +53,16 @@ struct Phase {
     usage: Usage,
 }
 
-/// Publishes while all subscribers read, then while some do not. Compares how many deliveries the
-/// permanent readers get in each phase.
+/// Publishes while all subscribers read, then while some subscribers do not read. Compares the
+/// numbers of deliveries to the subscribers that read in both phases.
 pub(crate) fn run(common: &Common, args: &SlowArgs) -> anyhow::Result<Value> {
     let subscribers = args.fan.channels * args.fan.subscribers;
     let slow = subscribers * usize::from(args.percent) / 100;
     if slow == 0 {
-        bail!("{} % of {subscribers} subscribers are none", args.percent);
+        bail!(
+            "{} % of {subscribers} subscribers is less than one subscriber",
+            args.percent
+        );
     }
     let mut fan = Fan::open(common, &args.fan)?;
     fan.ignore_last(slow);

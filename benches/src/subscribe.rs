@@ -1,4 +1,4 @@
-//! Many subscriptions at once.
+//! Subscribes many connections at once.
 
 use std::time::{Duration, Instant};
 

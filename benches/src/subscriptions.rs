@@ -46,11 +46,13 @@ struct Report {
 pub(crate) fn run(common: &Common, args: &SubscriptionsArgs) -> anyhow::Result<Value> {
     let (all, each) = (args.channels, args.channels_each);
     if args.connections == 0 || !(1..=all).contains(&each) {
-        bail!("there must be a connection, and each can subscribe to 1 to {all} channels");
+        bail!(
+            "--connections must be at least 1, and each connection can subscribe to 1 to {all} channels"
+        );
     }
     let server = common
         .server()
-        .context("--pid is missing: the process with the memory")?;
+        .context("--pid is missing: the process whose memory is measured")?;
     let mut connections = common.connections(args.connections)?;
     connections.open_all(&common.mint()?.tokens(args.connections)?, AT_ONCE, PATIENCE)?;
     sleep(args.settle);

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 /// Lifetime of tokens, longer than any run.
 const LIFETIME_SECONDS: u64 = 6 * 3600;
 
-/// Signs tokens with grants to subscribe and publish anywhere, so that the gateway
-/// needs no rules.
+/// Signs tokens with grants to subscribe to every channel and to publish into every channel, so
+/// that the gateway needs no rules.
 #[derive(Debug)]
 pub(crate) struct Mint {
     key: MintKey,

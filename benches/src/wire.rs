@@ -1,12 +1,12 @@
-//! The minimum of HTTP and WebSocket that a client needs.
+//! The parts of HTTP and WebSocket that the load generator needs.
 
 use crate::target::Target;
 
 /// The nonce of every handshake. A load generator needs no random nonce.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
-/// A mask of zeros. The payload is then sent unchanged. The server's work is the same as with any
-/// other mask.
+/// A mask of zeros, with which the payload is sent unchanged. The server's work is the same as with
+/// any other mask.
 const MASK: [u8; 4] = [0; 4];
 
 /// One frame of the server.
@@ -35,7 +35,7 @@ pub(crate) fn upgrade_request(target: &Target, token: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// End of an HTTP response's head, once it is complete.
+/// The length of an HTTP response's head; `None` while the head is incomplete.
 pub(crate) fn head_end(bytes: &[u8]) -> Option<usize> {
     bytes
         .windows(4)

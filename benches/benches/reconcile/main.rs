@@ -1,7 +1,7 @@
-//! The time for which a node with many sessions is silent after it was disconnected from Redis. The
-//! time begins with the command to Redis that causes the fault, and ends when the node holds its
-//! lease again. It includes the detection of the fault, the wait before the next attempt, and
-//! connecting.
+//! Measures the time for which a node with many sessions delivers nothing after a fault of Redis or
+//! of the connection to Redis. The time begins with the command to Redis that causes the fault, and
+//! ends when the node holds its lease again. It includes the detection of the fault, the wait
+//! before the next attempt to connect, and the new connection.
 
 mod node;
 mod server;
@@ -42,7 +42,7 @@ struct Args {
     bench: bool,
 }
 
-/// Cause for a comparison of every session.
+/// The fault that causes a comparison of every session.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Cause {
     /// The control connection is cut, and the node makes a new one.
@@ -161,7 +161,7 @@ fn settle(
         }
         if Instant::now() > deadline {
             bail!(
-                "{recorded} of {sessions} sessions are recorded, {} of {revocations} revocations known",
+                "only {recorded} of {sessions} sessions are recorded, and {} of {revocations} revocations are known in time",
                 node.known()
             );
         }

@@ -1,4 +1,4 @@
-//! A node with many sessions and no sockets. Its hub and its backend are the gateway's own.
+//! A node with many sessions and no sockets. Its hub and its backend are those of the gateway.
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,19 +33,20 @@ pub(crate) struct Node {
     pub(crate) started: Instant,
     metrics: Arc<RedisMetrics>,
     opened: Receiver<Instant>,
-    // Dropping this ends the backend's tasks.
+    // Dropping the runtime ends the backend's tasks.
     _runtime: Runtime,
 }
 
-/// Reports when the lease is held again, and otherwise handles events as every node does.
+/// A handler of events that also reports when the lease is held again. It handles every event as a
+/// node of the gateway does.
 struct Watched {
     node: HubEvents,
     opened: Sender<Instant>,
 }
 
 impl Node {
-    /// Starts a node with `sessions` open sessions. Each has four revocation keys: its own, its
-    /// user's, its token's and everyone's.
+    /// Starts a node with `sessions` open sessions. Each session has four revocation keys: its own
+    /// key, its user's key, its token's key, and the key that covers every session.
     pub(crate) fn start(port: u16, sessions: usize) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -111,15 +112,16 @@ impl Node {
     }
 
     /// Waits for the next report that the lease is held again. A report that has arrived since the
-    /// last call of this method counts. Returns the time at which the node reported it.
+    /// last call of this method counts. Returns the time of the report.
     pub(crate) fn opened(&self) -> anyhow::Result<Instant> {
         self.opened
             .recv_timeout(PATIENCE)
-            .context("the lease stays lost")
+            .context("the node does not get its lease back in time")
     }
 
-    /// True if a report that the lease is held again is queued. Between two rounds, such a report
-    /// means that the lease was lost without a fault from the measurement.
+    /// Takes a report that the lease is held again from the queue. Returns false if no report is
+    /// queued. Between two rounds, a report means that the node lost its lease although the
+    /// benchmark had injected no fault.
     pub(crate) fn opened_by_itself(&self) -> bool {
         self.opened.try_recv().is_ok()
     }

@@ -41,7 +41,7 @@ impl Server {
         let deadline = Instant::now() + PATIENCE;
         while server.connect().is_err() {
             if Instant::now() > deadline {
-                bail!("redis-server does not start");
+                bail!("redis-server did not start in time");
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -53,7 +53,7 @@ impl Server {
     }
 
     /// Writes revocations of `count` users without a session, and adds the revocations to the
-    /// index, as nodes would have done.
+    /// index, as nodes do.
     pub(crate) fn revoke_others(&self, count: usize) -> anyhow::Result<()> {
         let mut redis = self.connect()?;
         for from in (0..count).step_by(BATCH) {

@@ -24,7 +24,7 @@ use curfew_ws::{Decoder, Input, Limits, Socket, WriteBatch};
 /// The native protocol.
 const NATIVE: &str = "curfew.v1";
 
-/// The encodings of the Centrifuge protocol.
+/// The Centrifuge protocol in its two encodings.
 const CENTRIFUGE_JSON: &str = "centrifuge-json";
 const CENTRIFUGE_PROTOBUF: &str = "centrifuge-protobuf";
 
@@ -76,7 +76,7 @@ pub(crate) fn run(case: &str, rounds: u64) -> anyhow::Result<u64> {
     })
 }
 
-/// Number of allocations, including reallocations.
+/// Repeats `step` `rounds` times. Returns the number of allocations, including reallocations.
 fn count(rounds: u64, mut step: impl FnMut()) -> u64 {
     let counted = allocation_counter::measure(|| {
         for _ in 0..rounds {
@@ -127,7 +127,7 @@ fn authorize(rounds: u64, rules: Vec<Rule>) -> u64 {
         ..PolicyConfig::default()
     });
     let principal = principal("alice");
-    let channel = Channel::parse("room:acme:1").expect("a channel's name");
+    let channel = Channel::parse("room:acme:1").expect("the channel's name is valid");
     count(rounds, || {
         let decision = policy.decide(black_box(&principal), Action::Publish, &channel);
         assert!(decision.allowed);
@@ -135,7 +135,7 @@ fn authorize(rounds: u64, rules: Vec<Rule>) -> u64 {
 }
 
 fn encode(rounds: u64) -> u64 {
-    let channel = Channel::parse("room:1").expect("a channel's name");
+    let channel = Channel::parse("room:1").expect("the channel's name is valid");
     let push = Push::Message {
         channel: &channel,
         data: DATA.as_bytes(),
@@ -164,8 +164,8 @@ fn principal(user: &str) -> Principal {
 }
 
 /// Publishes to many listeners. Each publication is encoded for each protocol and queued, then each
-/// outbox is drained and its waker is set again. The named protocols are assigned to listeners in
-/// turn.
+/// outbox is drained and its waker is set again. The protocols in `protocols` are assigned to the
+/// listeners in turn.
 fn broadcast(rounds: u64, protocols: &[&str]) -> u64 {
     let limits = HubLimits {
         outbound_bytes: 1024 * 1024,
@@ -179,7 +179,7 @@ fn broadcast(rounds: u64, protocols: &[&str]) -> u64 {
         DeliveryPath::Local,
         HubMetrics::register(&Registry::default()),
     );
-    let channel = Channel::parse("room:1").expect("a channel's name");
+    let channel = Channel::parse("room:1").expect("the channel's name is valid");
     let members: Vec<Arc<Member>> = (0..LISTENERS)
         .map(|user| listener(&hub, user, protocols[user % protocols.len()], &channel))
         .collect();
@@ -226,7 +226,10 @@ fn wires() -> Wires {
 fn listener(hub: &Hub, user: usize, protocol: &str, channel: &Channel) -> Arc<Member> {
     let session = SessionId::new();
     let principal = Arc::new(principal(&format!("user-{user}")));
-    let protocol = hub.wires().find(protocol).expect("a protocol of the hub");
+    let protocol = hub
+        .wires()
+        .find(protocol)
+        .expect("the hub has the protocol");
     let (member, _) = hub.register(session, protocol, &Still, principal);
     assert!(
         member.outbox().open(Lanes::default()),
@@ -236,7 +239,7 @@ fn listener(hub: &Hub, user: usize, protocol: &str, channel: &Channel) -> Arc<Me
     member
 }
 
-/// The work of a woken session's task, without the system call.
+/// Does the work of a session's task that was woken, without the system call.
 fn drain(hub: &Hub, member: &Arc<Member>) {
     let progress = member.write(hub, &Still, &mut Sink);
     assert!(matches!(progress, Progress::Done));
@@ -259,7 +262,7 @@ impl Clock for Still {
     }
 }
 
-/// A socket that accepts everything.
+/// A socket that accepts every byte.
 struct Sink;
 
 impl Socket for Sink {

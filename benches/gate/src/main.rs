@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 const ROUNDS: [u64; 2] = [50, 550];
 
 /// Largest increase over the baseline that does not count as growth, as a share. The figures differ
-/// less between processors, and between builds by the same version of the compiler.
+/// by less than this share between processors, and between builds by the same version of the
+/// compiler.
 const TOLERANCE: f64 = 0.05;
 
 /// Smallest decrease below the baseline that justifies a new baseline, as a share.
@@ -80,7 +81,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
     }
     if !grown.is_empty() {
         bail!(
-            "what a message costs has grown: {}. If that is wanted, write the baseline anew with bless, and say why",
+            "the cost of a message has grown: {}. If this is intended, write the baseline anew with bless, and say why",
             grown.join(", ")
         );
     }
@@ -118,7 +119,7 @@ fn counted(case: &str, rounds: u64) -> anyhow::Result<(u64, u64)> {
     let collected = told
         .lines()
         .find_map(|line| line.split_once("Collected : "))
-        .context("callgrind counts")?;
+        .context("callgrind printed no number of instructions")?;
     let allocations = String::from_utf8_lossy(&output.stdout);
     Ok((collected.1.trim().parse()?, allocations.trim().parse()?))
 }

@@ -1,4 +1,4 @@
-//! See [`curfew_benches`].
+//! The command `curfew-bench`: see [`curfew_benches`].
 
 use std::process::ExitCode;
 

@@ -123,7 +123,9 @@ fn act(text: &[u8], outbox: &Outbox, channels: &Channels) {
     let Ok(command) = serde_json::from_slice::<Command<'_>>(text) else {
         return;
     };
-    let mut channels = channels.lock().expect("nobody panics with it");
+    let mut channels = channels
+        .lock()
+        .expect("no task panics while it holds the lock");
     match (command.r#type, command.data) {
         ("subscribe", _) => {
             let listeners = channels.entry(command.channel.to_owned()).or_default();
@@ -137,7 +139,8 @@ fn act(text: &[u8], outbox: &Outbox, channels: &Channels) {
                 data,
                 from: "bench-0",
             };
-            let text = Bytes::from(serde_json::to_vec(&message).expect("texts serialize"));
+            let text =
+                Bytes::from(serde_json::to_vec(&message).expect("a message serializes to JSON"));
             for listener in channels.get(command.channel).into_iter().flatten() {
                 drop(listener.send(text.clone()));
             }

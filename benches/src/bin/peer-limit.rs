@@ -15,7 +15,8 @@ use mio::{Events, Interest, Poll, Token};
 
 const LISTENER: Token = Token(usize::MAX);
 
-/// The answer to the nonce that `curfew-bench` always sends, and the first frame.
+/// The answer to an upgrade request with the nonce that `curfew-bench` always sends, followed by
+/// the first frame.
 const WELCOME: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
 Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\
 Sec-WebSocket-Protocol: curfew.v1\r\n\r\n\x81\x14{\"type\":\"connected\"}";
@@ -55,7 +56,9 @@ fn main() -> io::Result<()> {
         panic!("peer-limit ADDRESS each|tick");
     };
     rlimit::increase_nofile_limit(u64::MAX).expect("the limit of open files can be raised");
-    let address = address.parse().expect("an address with a port");
+    let address = address
+        .parse()
+        .expect("ADDRESS is an IP address with a port");
     let mut listener = TcpListener::bind(address)?;
     let poll = Poll::new()?;
     poll.registry()
@@ -252,8 +255,8 @@ impl Client {
     }
 }
 
-/// The payload of the first frame, and the length of this frame with its head. The mask must be
-/// zeros.
+/// The payload of the first frame, and the length of this frame with its head; `None` while the
+/// frame is incomplete. The mask must be zeros.
 fn frame(bytes: &[u8]) -> Option<(&[u8], usize)> {
     let [_, second, rest @ ..] = bytes else {
         return None;

@@ -9,8 +9,8 @@ const FIRST: Duration = Duration::from_millis(50);
 /// Redis returns.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Growing delays with full jitter. Nodes that lost Redis at the same time thus do not reconnect at
-/// the same time.
+/// Growing delays with full jitter. Because of the jitter, nodes that lost Redis at the same time
+/// do not reconnect at the same time.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     /// The number of failures since the last success.
@@ -27,7 +27,7 @@ impl Backoff {
         longest.mul_f64(fastrand::f64())
     }
 
-    /// Starts over after a success.
+    /// Makes the next delay short again, after a success.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

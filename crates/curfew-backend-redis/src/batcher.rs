@@ -9,8 +9,8 @@
 //!
 //! If Redis has forgotten the script, the call has no effect. The batcher then waits for every
 //! pipeline under way, loads the script, and sends the unexecuted publications again before
-//! anything else. If a later publication was executed meanwhile, the earlier publication is not
-//! sent again but refused.
+//! anything else. An unexecuted publication is refused instead if Redis may have executed a later
+//! publication meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +66,8 @@ pub(crate) struct Batcher {
 struct Settled {
     /// Publications that Redis did not execute because it lacks the script.
     undone: Vec<Publication>,
-    /// True if Redis executed the script for other publications.
+    /// True if Redis has answered another call of the script, and so may have executed other
+    /// publications.
     has_run: bool,
 }
 
@@ -91,7 +92,8 @@ pub(crate) fn batcher(connection: Connection, fence: Arc<Fence>) -> (BatchSender
 
 impl BatchSender {
     /// Runs commands and returns their replies in order. If any command fails, the first error is
-    /// returned. Commands are sent in the order in which these futures are first polled.
+    /// returned. Commands are sent in the order in which the futures of `run` and `publish` are
+    /// first polled.
     pub(crate) async fn run(&self, commands: Vec<Cmd>) -> Result<Vec<Value>, Fault> {
         let (reply, answer) = oneshot::channel();
         let item = Item::Commands(Commands { commands, reply });
@@ -107,10 +109,10 @@ impl BatchSender {
             .collect()
     }
 
-    /// Publishes into a channel, given by its name at Redis, unless `until`
-    /// ([`boottime`](curfew_model::boottime)) has passed. With an entry, the publication is also
+    /// Publishes into a channel, unless the time `until` ([`boottime`](curfew_model::boottime)) has
+    /// passed. `channel` is the channel's name at Redis. With an entry, the publication is also
     /// appended to the channel's stream, and its position is returned. Publications are sent in the
-    /// order in which these futures are first polled.
+    /// order in which the futures of `run` and `publish` are first polled.
     pub(crate) async fn publish(
         &self,
         channel: String,
@@ -126,7 +128,7 @@ impl BatchSender {
 }
 
 impl Batcher {
-    /// Sends the queued items, for as long as it is polled.
+    /// Sends the queued items for as long as this future is polled.
     pub(crate) async fn run(mut self) {
         let mut under_way = UnderWay::new();
         loop {
@@ -140,7 +142,8 @@ impl Batcher {
                     }
                 }
                 item = self.items.recv(), if under_way.len() < UNDER_WAY => {
-                    // Every sender was dropped, so nothing can be queued any more.
+                    // `None` means that every sender was dropped, so nothing can be queued any
+                    // more.
                     let Some(item) = item else { return };
                     let batch = self.gather(item).await;
                     under_way.push_back(self.send(batch));
@@ -164,7 +167,7 @@ impl Batcher {
         batch
     }
 
-    /// Begins to send a batch. The returned future waits for the replies.
+    /// Returns a future that sends a batch and waits for the replies.
     fn send(&self, batch: Vec<Item>) -> BoxFuture<'static, Settled> {
         let (fence, connection) = (Arc::clone(&self.fence), self.connection.clone());
         Box::pin(send(fence, connection, batch))
@@ -177,7 +180,7 @@ impl Batcher {
         while let Some(settled) = under_way.next().await {
             if settled.has_run {
                 // Another client has loaded the script meanwhile, so publications that were queued
-                // later were executed.
+                // later may have been executed.
                 undone.drain(..).for_each(Publication::overtaken);
             }
             undone.extend(settled.undone);
@@ -196,7 +199,7 @@ impl Batcher {
 }
 
 impl Item {
-    /// The number of commands.
+    /// The number of commands in this item. A publication counts as one command.
     fn len(&self) -> usize {
         match self {
             Self::Commands(Commands { commands, .. }) => commands.len(),
@@ -205,7 +208,8 @@ impl Item {
     }
 }
 
-/// A part of a pipeline, which receives consecutive replies. Parts are in the order of the replies.
+/// A part of a pipeline. The replies to its commands are consecutive. Parts are stored in the order
+/// of the replies.
 enum Part {
     Commands(usize, oneshot::Sender<Result<Vec<Value>, RedisError>>),
     Run(Run),
@@ -225,7 +229,8 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
     let (pipeline, mut parts) = pack(&fence, batch);
     let count = pipeline.len();
     if count == 0 {
-        // Nothing is left to send, because each requester has given up or its publication is late.
+        // Nothing is left to send: each requester has given up, or its publication was refused
+        // because its lease is over.
         return Settled::default();
     }
     let until = parts
@@ -267,8 +272,8 @@ async fn send(fence: Arc<Fence>, mut connection: Connection, batch: Vec<Item>) -
     }
 }
 
-/// Builds the pipeline of a batch, in order. It is called right before the send, and leaves out
-/// publications that are already late.
+/// Builds the pipeline of a batch. Publications whose lease is over are refused and left out, so
+/// call this function right before the pipeline is sent.
 fn pack(fence: &Fence, batch: Vec<Item>) -> (Pipeline, Vec<Part>) {
     let mut pipeline = pipe();
     let mut parts = Vec::new();
@@ -286,7 +291,7 @@ fn pack(fence: &Fence, batch: Vec<Item>) -> (Pipeline, Vec<Part>) {
             // Commands whose task gave up before they were sent are left out.
             Item::Commands(Commands { reply, .. }) if reply.is_closed() => {}
             Item::Commands(Commands { commands, reply }) => {
-                // Publications queued before these commands go first.
+                // The publications that were queued before these commands are sent first.
                 publish(std::mem::take(&mut publications), &mut pipeline, &mut parts);
                 parts.push(Part::Commands(commands.len(), reply));
                 for command in commands {
@@ -315,8 +320,8 @@ fn settle(fence: &Fence, parts: Vec<Part>, replies: Vec<Value>) -> Settled {
                     Ran::NoScript => settled.undone.extend(run.into_publications()),
                     Ran::Answered => {
                         settled.has_run = true;
-                        // Later publications were executed, so the earlier, unexecuted ones are
-                        // refused.
+                        // Redis may have executed these publications, so earlier publications that
+                        // it did not execute are refused.
                         let undone = settled.undone.drain(..);
                         undone.for_each(Publication::overtaken);
                     }

@@ -1,5 +1,5 @@
-//! Publications. They are sent in an envelope, and received through
-//! [`subscriber`](crate::subscriber).
+//! Subscribes to channels, and publishes. A publication is sent in an envelope, and received
+//! through [`subscriber`](crate::subscriber).
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ use crate::{Connections, Redis, span};
 impl Broker for Redis {
     fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>> {
         Box::pin(async move {
-            // The channel is added before the command is sent, because a connection that is being
-            // made must subscribe to the channel too.
+            // The channel is added to `wanted` before the command is sent, because a connection
+            // that is being made must subscribe to the channel too.
             self.connections.wanted.lock().insert(channel.clone());
             let told = self
                 .connections
@@ -37,7 +37,7 @@ impl Broker for Redis {
                 .await
             {
                 // Without a connection nothing is left to do: the next connection does not
-                // subscribe to a channel that is not wanted.
+                // subscribe to a channel that is not in `wanted`.
                 Ok(()) | Err(Fault::NotConnected) => Ok(()),
                 Err(fault) => Err(self.failed(fault)),
             }
@@ -57,15 +57,15 @@ impl Broker for Redis {
 }
 
 impl Redis {
-    /// Counts a fault of the broker.
+    /// Counts a fault of the broker, and converts it into an error of the backend.
     pub(crate) fn failed(&self, fault: Fault) -> BackendError {
         let errors = &self.core.metrics.broker_errors;
         errors.inc(fault.as_broker_error());
         fault.into()
     }
 
-    /// Hands a publication to Redis, which publishes it and, with an entry, appends it to its
-    /// channel's stream. Returns the publication's position in the stream.
+    /// Publishes through Redis. With an `entry`, Redis also appends the publication to the stream
+    /// of its channel, and the publication's position in the stream is returned.
     pub(crate) async fn hand_over(
         &self,
         mut publication: Publication,
@@ -110,7 +110,8 @@ impl Redis {
 }
 
 impl Connections {
-    /// Subscribes or unsubscribes the connection that carries the channel.
+    /// Sends the command `verb` (subscribe or unsubscribe) for a channel over the connection that
+    /// carries the channel.
     async fn tell(
         &self,
         channel: &Channel,

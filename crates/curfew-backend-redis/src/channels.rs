@@ -1,5 +1,5 @@
-//! The node's `[[channels]]` settings at Redis: their digest, which other nodes compare with their
-//! own, and the Redis rights that streams and presence need.
+//! The node's `[[channels]]`: the digest of these settings, which other nodes compare with their
+//! own digest, and the Redis rights that streams and presence need.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,7 +17,7 @@ use crate::fault::Fault;
 /// changed.
 const COMPARE_LOOKS: u32 = 12;
 
-/// The digest of the settings, and the rights that are missing.
+/// The digest of `[[channels]]`, and the missing Redis rights.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelSettings(Mutex<State>);
 
@@ -70,9 +70,10 @@ impl State {
 /// The last comparison of this node's `[[channels]]` with the `[[channels]]` of other nodes.
 #[derive(Debug, Default)]
 pub(crate) struct ChannelComparison {
-    /// The digest and the nodes that were compared; `None` if the record of a node was missing.
+    /// The digest and the nodes that were compared; `None` before the first comparison, and if the
+    /// record of a node was missing.
     compared: Option<(Option<String>, BTreeSet<NodeId>)>,
-    /// The number of searches since that comparison.
+    /// The number of searches for dead nodes since the last comparison.
     looks: u32,
     /// The nodes whose `[[channels]]` differ from this node's.
     different: BTreeSet<NodeId>,

@@ -20,19 +20,21 @@ use crate::presence::Note;
 
 /// Interval between two comparisons. A record is removed or written again only if two comparisons
 /// in a row find that the record is wrong. When the second comparison begins, every command that
-/// was under way has ended, including the commands of a broken connection.
+/// was under way during the first comparison has ended, including the commands of a broken
+/// connection.
 const TIDY: Duration = Duration::from_secs(10);
 
-/// Number of comparisons that together read the records of every session once, which takes 30 s. On
-/// a node with 19,000 sessions, one comparison sends 19,000 commands. They cost Redis 27 ms in ten
-/// seconds, or 4.3 µs for each session whose records are read.
+/// Number of comparisons that together read the records of every session once. They take 30 s. On a
+/// node with 19,000 sessions, one comparison sends 19,000 commands. These commands cost Redis 27 ms
+/// in ten seconds, or 4.3 µs for each session whose records are read.
 const LOOKS: usize = 3;
 
-/// Maximum number of sessions whose records are read or written in one pipeline, which takes about
-/// a millisecond of Redis' time.
+/// Maximum number of sessions whose records are read or written in one pipeline. The pipeline takes
+/// about a millisecond of Redis' time.
 const COMPARED: usize = 200;
 
-/// Maximum number of sessions whose presence entries are read before other tasks get a turn.
+/// Maximum number of sessions whose presence entries are read before the task yields to other
+/// tasks.
 const AT_ONCE: usize = 4096;
 
 /// The findings of the last comparison.
@@ -44,9 +46,9 @@ struct Comparison {
     missing: HashSet<SessionId>,
     /// Notes of this node whose session is no longer in the note's channel.
     absent: HashSet<Note>,
-    /// Presence entries of this node that have no note, or no value in Redis.
+    /// Presence entries of this node that have no note or are missing in Redis.
     unlisted: HashSet<Note>,
-    /// The number of the third of the presence entries that the last comparison read.
+    /// The third of the presence entries that the last comparison read: 0, 1 or 2.
     look: u64,
     /// The last session whose records were read; `None` if the next comparison starts with the
     /// first session.
@@ -78,7 +80,8 @@ impl Redis {
         let absent: Vec<Note> = noted.difference(&present).cloned().collect();
         self.remove_absent(absent, comparison).await?;
         if !self.core.lease.is_held() {
-            // This node has no lease, so other nodes may clean up its entries.
+            // Without a lease, nothing is written again, because other nodes may be removing this
+            // node's entries.
             comparison.unlisted.clear();
             return Ok(());
         }
@@ -164,8 +167,8 @@ impl Redis {
         }
     }
 
-    /// Removes records of sessions that this node no longer has. Such a record is left over if
-    /// Redis executed a write of a broken connection after the record's removal.
+    /// Removes records of sessions that this node no longer has. A record is left over if Redis
+    /// executed a write of a broken connection after the record's removal.
     async fn remove_ghosts(
         &self,
         noted: &HashSet<SessionId>,
@@ -186,17 +189,17 @@ impl Redis {
         Ok(())
     }
 
-    /// Writes missing records of this node's sessions. A record is missing if another node cleaned
-    /// up while this node was disconnected. Redis may execute the last command of the clean-up
-    /// after this node has reconnected. `live` is sorted, and was read before `noted`.
+    /// Writes missing records of this node's sessions. A record is missing if another node removed
+    /// this node's records while this node was disconnected. Redis may execute the last command of
+    /// the removal after this node has reconnected. `live` is sorted, and was read before `noted`.
     async fn restore_missing(
         &self,
         live: Vec<SessionId>,
         noted: &HashSet<SessionId>,
         comparison: &mut Comparison,
     ) -> Result<(), Fault> {
-        // This node has no lease, so another node may clean up after this node and would remove the
-        // records again.
+        // Without a lease, nothing is written again, because another node may be cleaning up after
+        // this node and would remove the records again.
         if !self.core.lease.is_held() {
             comparison.missing.clear();
             return Ok(());
@@ -228,8 +231,8 @@ impl Redis {
         Ok(())
     }
 
-    /// The open sessions among `ids` whose hash, entry in the user's index or entry in the index of
-    /// all sessions is missing or wrong.
+    /// The open sessions among `ids` whose hash is missing or wrong, or that are missing in the
+    /// user's index or in the index of all sessions.
     async fn find_missing(&self, ids: &[SessionId]) -> Result<Vec<SessionId>, Fault> {
         let keys = &self.core.keys;
         let mut records = self.core.local.records(ids);
@@ -267,8 +270,8 @@ impl Redis {
 }
 
 impl Comparison {
-    /// The sessions whose records are read in this comparison, out of all sessions of this node.
-    /// `live` is sorted.
+    /// The sessions whose records are read in this comparison. `live` holds all sessions of this
+    /// node and is sorted.
     fn next_part(&mut self, live: &[SessionId]) -> HashSet<SessionId> {
         let from = self
             .read_to
@@ -313,7 +316,10 @@ mod tests {
                     }
                 }
                 assert_eq!(seen.len(), count);
-                assert!(looks <= LOOKS, "{looks} looks at {count}");
+                assert!(
+                    looks <= LOOKS,
+                    "{looks} comparisons are needed to read {count} sessions"
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The settings of the backend: `[backend.redis]` and the parts of `[backend]` it uses.
+//! The settings of the backend: `[backend.redis]`, and the settings of `[backend]` that the backend
+//! uses.
 
 mod redis_url;
 
@@ -16,8 +17,9 @@ pub use redis_url::{RedisAddress, RedisServer, RedisTarget, RedisUrl, RedisUrlEr
 /// Longest `backend.redis.prefix`, in bytes. The prefix is part of every key.
 const MAX_PREFIX_BYTES: usize = 64;
 
-/// Shortest and longest `backend.redis.timeout` and `backend.redis.connect_timeout`. A shorter one
-/// takes a busy server for a dead one; a longer one waits too long for a dead one.
+/// Shortest and longest `backend.redis.timeout` and `backend.redis.connect_timeout`. With a shorter
+/// timeout, a busy server would count as dead. With a longer timeout, the node would wait too long
+/// for a dead server.
 const TIMEOUT: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(60)];
 
 /// The settings of `[backend]` that this backend uses.
@@ -48,17 +50,18 @@ pub enum OnDataLoss {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RedisConfig {
-    /// URL of the Redis server: `redis://[user:password@]host:port[/database]`;
+    /// URL of Redis. One server: `redis://[user:password@]host:port[/database]`. Sentinels:
     /// `redis+sentinel://[user:password@]host:port,host:port/primary[/database]`, with the
-    /// sentinels and their name of the primary; `redis+unix://[user:password@]/path`, with a Unix
-    /// socket; or `redis+cluster://[user:password@]host:port,host:port`, with some nodes of the
-    /// cluster. `rediss` instead of `redis` means TLS. Default `redis://127.0.0.1:6379`. The URL is
-    /// shown without user and password.
+    /// sentinels and the name that they use for the primary. A Unix socket:
+    /// `redis+unix://[user:password@]/path`. A cluster:
+    /// `redis+cluster://[user:password@]host:port,host:port`, with some nodes of the cluster.
+    /// `rediss` instead of `redis` means TLS. Default `redis://127.0.0.1:6379`. The URL is shown
+    /// without user and password.
     pub url: RedisUrl,
-    /// User name (an ACL user) for Redis, instead of the one in the URL. Default: the one in the
-    /// URL, else `default`.
+    /// User name (an ACL user) for Redis, instead of the user name in the URL. Default: the user
+    /// name in the URL, else `default`.
     pub username: Option<String>,
-    /// Password for Redis, instead of the one in the URL.
+    /// Password for Redis, instead of the password in the URL.
     pub password: Option<Secret>,
     /// File that holds the password, instead of `password`. It is read for every connection, so
     /// that a changed password needs no restart.
@@ -70,9 +73,10 @@ pub struct RedisConfig {
     /// File that holds the sentinels' password, instead of `sentinel_password`.
     pub sentinel_password_file: Option<PathBuf>,
     /// Certificates (PEM) of the authorities that may have signed Redis' certificate, for TLS.
-    /// Default: the system's.
+    /// Default: the system's authorities.
     pub ca_file: Option<PathBuf>,
-    /// This node's certificate (PEM), for a Redis that asks for one. Needs `key_file`.
+    /// This node's certificate (PEM), for a Redis server that asks for a client's certificate.
+    /// Needs `key_file`.
     pub cert_file: Option<PathBuf>,
     /// Private key (PEM) of `cert_file`.
     pub key_file: Option<PathBuf>,
@@ -123,7 +127,8 @@ impl Default for RedisConfig {
 }
 
 impl RedisConfig {
-    /// Reports every file of the section that cannot be read, and every password that is not text.
+    /// Reports every file of the section that cannot be read, and every password file that is not
+    /// UTF-8.
     pub fn check_files(&self, problems: &mut Problems) {
         for (key, file, is_secret) in [
             ("password_file", &self.password_file, true),

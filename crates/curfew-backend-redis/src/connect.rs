@@ -25,7 +25,7 @@ use crate::fault::Fault;
 /// Maximum number of commands that wait to be written to one connection.
 const PIPELINE_BUFFER: usize = 1024;
 
-/// The credentials of a connection.
+/// The choice of credentials for a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Login {
     /// The credentials for Redis.
@@ -53,7 +53,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     shared: MultiplexedConnection,
-    /// Stops the task that reads from a dialed connection. The redis crate stops its own tasks.
+    /// Stops the task that runs a connection made by [`Dial`]. `None` for a connection that the
+    /// redis crate makes, because the redis crate stops its own tasks.
     _driver: Option<Arc<DropGuard>>,
 }
 
@@ -77,7 +78,8 @@ impl ConnectionLike for Connection {
 }
 
 impl Connection {
-    /// Sends commands in one write, and returns the replies from the index `offset` on.
+    /// Sends commands in one write. Returns `count` replies, starting with the reply at the index
+    /// `offset`.
     pub(crate) async fn send_packed_commands(
         &mut self,
         cmd: &Pipeline,
@@ -100,7 +102,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// Creates a connector. Connections go through `dial`, or over TCP without it.
+    /// Creates a connector. Connections go through `dial`, or over TCP if `dial` is `None`.
     pub(crate) fn new(
         config: RedisConfig,
         server: RedisServer,
@@ -270,7 +272,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     })
 }
 
-/// Reads a secret from a file, without the line break at its end.
+/// Reads a secret from a file, without the line breaks at its end.
 pub(crate) fn read_secret(path: &Path) -> Result<Secret, Fault> {
     let text = String::from_utf8(read(path)?).map_err(|_| Fault::File {
         path: path.display().to_string(),
@@ -283,7 +285,8 @@ pub(crate) fn read_secret(path: &Path) -> Result<Secret, Fault> {
 mod tests {
     use super::*;
 
-    /// Regression: a name resolved only once keeps a node at a primary that was replaced.
+    /// A past fault: the host name was resolved only once, so the node kept connecting to a primary
+    /// that was replaced.
     #[test]
     fn a_name_stays_a_name_until_a_connection_is_made() {
         let address = RedisAddress {

@@ -42,10 +42,10 @@ pub(crate) use keyed::Keyed;
 /// Interval between two tests of a connection.
 pub(crate) const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Interval between two lookups of the primaries.
+/// Interval between two lookups of the primaries, if the layout can change.
 const LAYOUT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Shortest pause between two lookups.
+/// Shortest pause between two lookups of the primaries.
 const LAYOUT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The connections to every primary.
@@ -64,8 +64,8 @@ pub(crate) struct Connections {
     /// The channels whose publications were interrupted. Their listeners are notified of the gap
     /// once publications arrive again.
     pub(crate) missed: Mutex<HashSet<Channel>>,
-    /// Requests a new lookup of the layout, because a server does not have the expected role or
-    /// slots.
+    /// Notified when a server does not have the expected role or slots, so that the layout is
+    /// looked up again.
     pub(crate) stale: Notify,
     /// Notifies the control connection that the layout has changed.
     pub(crate) changed: Notify,
@@ -83,17 +83,17 @@ pub(crate) struct ServerConnections {
     pub(crate) address: RedisAddress,
     /// The slots of this primary.
     shard: ArcSwap<Shard>,
-    /// The connection for commands, while there is one.
+    /// The connection for commands; empty while there is none.
     commands: ArcSwapOption<Commands>,
     pub(crate) subscriber: ArcSwapOption<Connection>,
     /// The slots whose channels the connection for publications is subscribed to. Set before the
     /// first subscription, and cleared when the loss of the connection is recorded as an
     /// interruption.
     carries: ArcSwapOption<Shard>,
-    /// Requests another connection for commands, because a command failed in a way that a retry
-    /// cannot fix.
+    /// Notified when a command failed in a way that a retry cannot fix, so that the connection for
+    /// commands is replaced.
     broken: Notify,
-    /// Notifies that the server's slots have changed, and with them the channels to subscribe to.
+    /// Notified when the server's slots have changed, and with them the channels to subscribe to.
     pub(crate) moved: Notify,
     /// Cancelled when the server is no longer a primary.
     stop: CancellationToken,
@@ -125,7 +125,7 @@ impl Connections {
         })
     }
 
-    /// Keeps connections to exactly these primaries from now on.
+    /// Keeps connections to exactly the primaries of `layout` from now on.
     pub(crate) fn update(self: &Arc<Self>, layout: &Layout) {
         // The lock is held until the end, because `current` is read here and replaced below.
         let _one_at_a_time = self.updating.lock();
@@ -142,7 +142,8 @@ impl Connections {
                 .iter()
                 .find(|server| server.address == shard.address && before.cluster == layout.cluster);
             match known {
-                // A server that stays keeps its connections, even if its slots have changed.
+                // A server that stays a primary keeps its connections, even if its slots have
+                // changed.
                 Some(server) => {
                     if **server.shard.load() != *shard {
                         server.shard.store(Arc::new(shard.clone()));
@@ -185,7 +186,7 @@ impl Connections {
     pub(crate) fn forget(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
         // Both locks are held until the end. A new subscription to the channel waits meanwhile, so
-        // an interruption that is noted for it stays.
+        // an interruption that is noted for the new subscription is not removed here.
         wanted.remove(channel);
         self.missed.lock().remove(channel);
     }
@@ -222,7 +223,7 @@ impl Connections {
             .ok_or(Fault::NotConnected)
     }
 
-    /// Records if every primary has a connection for commands, and if every primary has a
+    /// Records whether every primary has a connection for commands, and whether every primary has a
     /// connection for publications.
     pub(crate) fn note_connected(&self) {
         // The lock covers both the read and the write of the state, so an earlier state never
@@ -263,10 +264,10 @@ impl Connections {
         from_redis_value(reply).map_err(|error| RedisError::from(error).into())
     }
 
-    /// Publishes into a channel, given by its name at Redis, unless `until`
-    /// ([`boottime`](curfew_model::boottime)) has passed. With an `entry`, the publication is also
-    /// appended to the channel's stream, `payload` is only the end of its envelope, and its
-    /// position is returned.
+    /// Publishes into a channel, unless the time `until` ([`boottime`](curfew_model::boottime)) has
+    /// passed. `channel` is the channel's name at Redis. With an `entry`, the publication is also
+    /// appended to the channel's stream, and its position is returned. `payload` is then only the
+    /// end of the publication's envelope.
     pub(crate) async fn publish(
         &self,
         channel: String,
@@ -292,8 +293,8 @@ impl Connections {
         commands.map_or_else(String::new, |commands| commands.fence.server_id())
     }
 
-    /// The deadline of a command that is sent now, as a time of the clock of the slot's primary.
-    /// The primary refuses the command after it. See [`Fence::deadline_within`].
+    /// The deadline of a command that is sent now, by the clock of the slot's primary. The primary
+    /// refuses the command after the deadline. See [`Fence::deadline_within`].
     pub(crate) fn deadline_within(&self, slot: Slot, longest: Duration) -> Result<i64, Fault> {
         let commands = self.of(slot)?.commands.load_full();
         let commands = commands.ok_or(Fault::NotConnected)?;
@@ -302,7 +303,7 @@ impl Connections {
     }
 
     /// Executes the commands of each slot in one transaction. Without a cluster, one transaction
-    /// contains all commands. Returns the replies in order.
+    /// contains all commands. Returns the replies in the order of the commands.
     pub(crate) async fn transact(&self, commands: Vec<Keyed>) -> Result<Vec<Value>, Fault> {
         if !self.is_cluster() {
             let slot = commands.first().map_or(Slot::REVOKED, |first| first.slot);
@@ -311,7 +312,8 @@ impl Connections {
         self.scatter(commands, true).await
     }
 
-    /// Executes the commands of each slot in one pipeline. Returns the replies in order.
+    /// Executes the commands of each slot in one pipeline. Without a cluster, one pipeline contains
+    /// all commands. Returns the replies in the order of the commands.
     pub(crate) async fn pipeline(&self, commands: Vec<Keyed>) -> Result<Vec<Value>, Fault> {
         if !self.is_cluster() {
             let slot = commands.first().map_or(Slot::REVOKED, |first| first.slot);
@@ -350,7 +352,7 @@ impl Connections {
         Ok(replies)
     }
 
-    /// Executes commands of one slot in a span.
+    /// Executes commands on the primary of `slot`, within one trace span.
     async fn run(
         &self,
         slot: Slot,
@@ -377,7 +379,7 @@ impl Connections {
         result
     }
 
-    /// Executes commands of one slot on the connection of this server.
+    /// Executes commands on this server's connection for commands.
     async fn run_on(
         &self,
         server: &ServerConnections,
@@ -400,8 +402,9 @@ impl Connections {
         result.map_err(|error| self.report(server, error.into()))
     }
 
-    /// Reports a fault of commands. `has_optional` is true if the commands include one that the
-    /// Redis user may lack the right to. The connection still works for all other commands then.
+    /// Reports a fault of commands. `has_optional` is true if the Redis user may lack the right to
+    /// one of the commands. A missing right is then not reported, because the connection still
+    /// works for all other commands.
     fn report_of(&self, server: &ServerConnections, fault: Fault, has_optional: bool) -> Fault {
         match fault.code() {
             Some("NOPERM") if has_optional => fault,
@@ -410,8 +413,8 @@ impl Connections {
         }
     }
 
-    /// Reports a fault. A fatal fault causes a new connection. A misrouted command causes a new
-    /// lookup of the layout.
+    /// Reports a fault. A fatal fault causes a new connection for commands. A misrouted command
+    /// causes a new lookup of the layout.
     fn report(&self, server: &ServerConnections, fault: Fault) -> Fault {
         if fault.is_fatal() {
             server.broken.notify_one();
@@ -471,8 +474,8 @@ impl ServerConnections {
 }
 
 /// Looks up the primaries when a server does not have the expected role or slots. If the layout can
-/// change, it also looks up the primaries every few seconds, because a replaced primary that is cut
-/// off may keep answering.
+/// change, this task also looks up the primaries every few seconds, because a replaced primary that
+/// is cut off from the new primary may keep answering.
 pub(crate) async fn watch_layout(connections: Arc<Connections>) {
     let connector = &connections.core.connector;
     let can_change = !matches!(connector.server().target, RedisTarget::Standalone(_));

@@ -4,13 +4,13 @@
 //! One task owns the connection and all state that is read through it. The task does one thing at a
 //! time. The task's states are *down* (no connection, no lease), *setup* (tracking is on, but some
 //! sessions have not been compared with Redis yet) and *synced* (the node holds the delivery lease,
-//! renewed by every heartbeat). A generation is the time from the making of one connection to its
-//! end. `tests/model` states each rule, with its reason and the fault that occurs without it.
+//! renewed by every heartbeat). A generation is the lifetime of one control connection.
+//! `tests/model` states each rule, with its reason and the fault that occurs without the rule.
 //!
-//! [`setup`] connects and does everything up to the first lease; [`heartbeat`] renews the lease;
-//! [`pushes`] handles the pushes of Redis; [`reconcile`] compares sessions with Redis; [`compare`]
-//! compares them after a change of settings, while traffic continues; [`operations`] executes the
-//! requests of the admin API.
+//! [`setup`] connects and does everything up to the first lease. [`heartbeat`] renews the lease.
+//! [`pushes`] handles the pushes of Redis. [`reconcile`] compares sessions with Redis. [`compare`]
+//! compares sessions with Redis after a change of settings, while traffic continues. [`operations`]
+//! executes the requests of the admin API.
 
 mod compare;
 mod heartbeat;
@@ -91,31 +91,32 @@ pub(crate) struct Control {
     counted: VecDeque<Counted>,
     /// Sessions that are yet to be compared under changed settings.
     comparison: Comparison,
-    /// True if this node's heartbeat existed in Redis at the last beat. If it did not, other nodes
-    /// may have removed this node's records.
+    /// True if this node has written its heartbeat to the data of the current primary. If the
+    /// heartbeat is missing in Redis nevertheless, other nodes may have removed this node's
+    /// records.
     registered: bool,
-    /// Sessions whose records are to be written again. They stay here until that succeeds.
+    /// Sessions whose records are to be written again. They stay here until the write succeeds.
     rewrite: Vec<SessionId>,
     /// Earliest time of the next attempt to write the records of `rewrite`.
     rewrite_at: Instant,
     /// The time when the primary was last seen with a connected replica.
     replicas_seen_at: Option<Instant>,
-    /// True if the last clock difference was large enough for a warning, which was logged.
+    /// True if the last clock difference was large, and a warning about it was logged.
     warned_of_skew: bool,
 }
 
-/// Sessions ended by the push of a revocation that the admin API wrote.
+/// Sessions that the node ended because of a revocation of the admin API.
 #[derive(Debug)]
 struct Counted {
-    /// The id of the write of that revocation.
+    /// The id of the admin API's write of the revocation.
     id: String,
-    /// The sessions ended by that push.
+    /// The sessions that the node ended.
     ended: Ended,
-    /// The time of the push.
+    /// The time at which the node first counted sessions for the revocation.
     at: Instant,
 }
 
-/// The state of one connection.
+/// The state of one control connection.
 #[derive(Debug)]
 struct Generation {
     /// The server that the connection leads to.
@@ -139,7 +140,7 @@ struct Generation {
     /// The offset at which the reading of the index continues; `None` once the whole index was
     /// read.
     learn: Option<isize>,
-    /// True if the last step was a heartbeat.
+    /// True if the last step was a heartbeat, so that the next step is not a heartbeat.
     others_turn: bool,
     /// The time when the latest setup began.
     set_up_at: Instant,
@@ -212,10 +213,11 @@ impl Control {
     async fn work(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let pushes = Arc::clone(&generation.pushes);
         if pushes.is_gone() {
-            // The connection is lost, so nothing that it still holds may be trusted.
+            // The connection is lost, so nothing that was received over it may be used any more.
             return Err(Fault::NotConnected);
         }
-        // Checked before each step, because the answers of a replaced primary must not be used.
+        // The primary is checked before each step, because the answers of a replaced primary must
+        // not be used.
         if self.connections.primary_of(Slot::REVOKED).as_ref() != Some(&generation.address) {
             return Err(Fault::NoPrimary(format!(
                 "{} is no longer the primary that stores the revocations",
@@ -225,9 +227,9 @@ impl Control {
         if pushes.has_lost_track() {
             return self.set_up_again(generation).await;
         }
-        // A heartbeat that is due comes before the waiting pushes, even if there are many. This is
-        // safe: the sessions that the waiting keys may name are held back, so a renewed lease lets
-        // nothing through to these sessions (V1 of the model).
+        // A heartbeat that is due comes before the waiting pushes, even if many pushes wait. This
+        // is safe: the sessions that the waiting keys may name are held back, so a renewed lease
+        // lets nothing through to these sessions (V1 of the model).
         //
         // Every heartbeat is followed by one other step. Without this rule, a heartbeat would
         // always be due if a round trip took longer than half the interval.
@@ -277,8 +279,8 @@ impl Control {
         self.step("down").reason(fault).log();
         let news = self.core.status.set_down(fault.to_string());
         if news {
-            // This wakes the sessions that wait for the end of a short interruption, because this
-            // interruption lasts.
+            // `reopened` wakes the sessions that wait for the end of a short interruption, because
+            // this interruption may be long.
             self.core.events.reopened();
             warn!(error = %fault, "disconnected from redis, sessions receive nothing until the node has reconnected");
         } else {
@@ -307,9 +309,9 @@ impl Control {
         let opened = generation
             .pushes
             .unless_lost(|| lease.renew(until, stretch));
-        // The node lost track, so the lease stays expired, and the next step is another setup.
+        // If the node lost track, the lease stays expired, and the next step is another setup.
         let Some(opened) = opened else { return true };
-        // The process was paused since `stretch` began.
+        // If the process was paused since `stretch` began, the lease was not renewed.
         let Some(reopened) = opened else { return false };
         if self.core.status.set_leased_until(until) {
             info!(

@@ -23,7 +23,7 @@ use crate::metrics::{RedisCommand, RedisMetrics};
 /// With a larger difference, a revocation's cutoff would cover the wrong tokens.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
 
-/// Value of `Status::skew_ms` before the first comparison.
+/// Value of `Status::skew_ms` before the first comparison of the clocks.
 const NOT_COMPARED: u64 = u64::MAX;
 
 /// The state shared by every part of the backend.
@@ -103,7 +103,7 @@ impl Core {
         durations.of(RedisCommand::of(name)).observe_since(began);
     }
 
-    /// Ends every task.
+    /// Stops every task, and waits until all tasks have ended.
     pub(crate) async fn end_tasks(&self) {
         self.stop.cancel();
         self.tasks.close();
@@ -119,8 +119,8 @@ impl fmt::Debug for Core {
     }
 }
 
-/// Makes 128 random bits in hexadecimal, for the id of a question or of a revocation, or for the
-/// name of an epoch.
+/// Makes 128 random bits in hexadecimal, for the id of a message between nodes or of a revocation,
+/// or for the name of an epoch.
 pub(crate) fn random_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
@@ -136,7 +136,8 @@ pub(crate) struct Status {
     /// The difference between this node's clock and Redis' clock at the last comparison, in
     /// milliseconds, or [`NOT_COMPARED`].
     skew_ms: AtomicU64,
-    /// The setting of Redis that fences a replaced primary; `None` without replicas.
+    /// The name of the Redis setting that fences a replaced primary, or `none` if no setting does
+    /// so; `None` if Redis has no replicas.
     fencing: Mutex<Option<&'static str>>,
     /// True if every primary has a connection for commands.
     commanding: AtomicBool,
@@ -149,7 +150,7 @@ pub(crate) struct Status {
     /// Two numbers: the count of the node's lost registrations so far, and the value of this count
     /// at the node's latest registration. The two numbers are equal while the node is registered.
     registrations: [AtomicU64; 2],
-    /// Requests that the node registers again.
+    /// Wakes the task that registers the node.
     pub(crate) unregistered: Notify,
 }
 
@@ -171,7 +172,8 @@ impl Default for Status {
 }
 
 impl Status {
-    /// Records that the node is disconnected. Returns true if the state or the reason is new.
+    /// Records that the node is disconnected from Redis. Returns true if the state or the reason is
+    /// new.
     pub(crate) fn set_down(&self, why: String) -> bool {
         // The lock is held until the end, because the comparison and the write below must see the
         // same reason.
@@ -181,8 +183,8 @@ impl Status {
         news
     }
 
-    /// Records that the node holds its delivery lease until `until`. Returns true if it was
-    /// disconnected.
+    /// Records that the node holds its delivery lease until `until`. Returns true if the node was
+    /// disconnected from Redis before.
     pub(crate) fn set_leased_until(&self, until: Duration) -> bool {
         let nanoseconds = u64::try_from(until.as_nanos()).unwrap_or(u64::MAX);
         self.leased_until.store(nanoseconds, Ordering::Relaxed);
@@ -191,7 +193,8 @@ impl Status {
         was_down
     }
 
-    /// The time for which the node has held no lease; `None` if it never held one.
+    /// The time since the end of the node's last lease: zero while the node holds a lease, and
+    /// `None` if it never held one.
     pub(crate) fn without_lease_for(&self) -> Option<Duration> {
         match self.leased_until.load(Ordering::Relaxed) {
             0 => None,
@@ -215,7 +218,7 @@ impl Status {
         u128::from(self.skew_ms.load(Ordering::Relaxed)) <= MAX_CLOCK_SKEW.as_millis()
     }
 
-    /// Records the fencing setting. Returns true if it has changed.
+    /// Records the setting that fences a replaced primary. Returns true if the setting has changed.
     pub(crate) fn set_fencing(&self, fencing: Option<&'static str>) -> bool {
         std::mem::replace(&mut *self.fencing.lock(), fencing) != fencing
     }
@@ -238,8 +241,9 @@ impl Status {
         self.registrations[0].load(Ordering::SeqCst)
     }
 
-    /// Records that the node was registered. `registration` is the number that the caller read
-    /// before; a loss since then still counts.
+    /// Records that the node was registered. `registration` is the value of
+    /// [`Status::registration`] before the node was registered. A registration that was lost since
+    /// then still counts as lost.
     pub(crate) fn set_registered(&self, registration: u64) {
         self.registrations[1].fetch_max(registration, Ordering::SeqCst);
     }
@@ -258,8 +262,8 @@ impl Status {
         news
     }
 
-    /// Records if every primary has a connection for commands, and if every primary has a
-    /// connection for publications.
+    /// Stores two states. `commanding` is true if every primary has a connection for commands, and
+    /// `listening` if every primary has a connection for publications.
     pub(crate) fn set_connected(&self, commanding: bool, listening: bool) {
         self.commanding.store(commanding, Ordering::Relaxed);
         self.listening.store(listening, Ordering::Relaxed);

@@ -4,11 +4,11 @@
 //!
 //! - `v`: the version of the encoding. It is 2 if the publication has a position in a stream, else
 //!   1. Version 3 is not a publication, but a notice of a presence change.
-//! - `epoch`, `offset` and `at`: the position, and the time in Unix milliseconds. The script that
-//!   appends the publication writes them.
+//! - `epoch`, `offset` and `at`: the position, and the time of the append in Unix milliseconds. The
+//!   script that appends the publication writes these members.
 //! - `from`: the user of the publishing session; absent for a publication of the admin API.
 //! - `session` and `info`: the publishing session's id, and the claim `session.info_claim` of its
-//!   token; absent unless a protocol of the publishing node shows them.
+//!   token; absent if no protocol of the publishing node shows them to clients.
 //! - `channel_info`: the info of the publishing session's subscription; absent if the subscription
 //!   has none, or if `session` is absent.
 //! - `trace` and `tracestate`: the `traceparent` and `tracestate` of the publishing span, if the
@@ -94,7 +94,7 @@ struct Envelope<'a> {
     bytes: Option<Cow<'a, str>>,
 }
 
-/// Encodes a publication. The data is copied as it is.
+/// Encodes a publication. JSON data is copied byte for byte.
 pub(crate) fn encode(publication: &Publication) -> Bytes {
     let mut out = members(publication, Some(PLAIN));
     out.put_u8(b',');
@@ -107,7 +107,8 @@ pub(crate) fn encode(publication: &Publication) -> Bytes {
 /// beginning, which contains the position.
 pub(crate) fn encode_end(publication: &Publication) -> Bytes {
     let mut out = members(publication, None);
-    // A comma replaces the opening brace, because the script writes other members before these.
+    // A comma replaces the opening brace, because the script writes other members before these
+    // members.
     out[0] = b',';
     if out.len() > 1 {
         out.put_u8(b',');
@@ -154,7 +155,7 @@ fn members(publication: &Publication, v: Option<u32>) -> BytesMut {
     out
 }
 
-/// Decodes a publication; `None` if the envelope is malformed. The data is not copied.
+/// Decodes a publication; `None` if the envelope is malformed. JSON data is not copied.
 pub(crate) fn decode(channel: Channel, envelope: &Bytes) -> Option<Publication> {
     let Envelope {
         v,

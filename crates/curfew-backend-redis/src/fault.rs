@@ -42,7 +42,7 @@ pub(crate) enum Fault {
     /// The revocation to be confirmed does not exist.
     #[error("the revocation does not exist any more")]
     NotThere,
-    /// A revocation of this kind may not find every session that it names.
+    /// The node may not find every session that the revocation covers.
     #[error(
         "this node's settings lack the kind of the revocation, or the node does not find every session by this kind yet"
     )]
@@ -53,7 +53,7 @@ pub(crate) enum Fault {
     /// Another node did not answer.
     #[error("the session's node did not answer in time")]
     NoAnswer,
-    /// The lease ended before the publication was sent.
+    /// The lease ended before the publication was sent, or before Redis executed the command.
     #[error("this node's lease has ended")]
     LeaseOver,
     /// Redis had forgotten the script that publishes, and executed later publications before this

@@ -6,10 +6,11 @@
 //! the publication can still refuse it. Publications are therefore sent as a call of a script,
 //! which first compares Redis' clock with a deadline.
 //!
-//! The deadline is the end of the lease by Redis' clock. It is the latest answer to `TIME`, which
-//! this node requests every second, plus the part of the lease that was left when the answer
-//! arrived. The answer took a while to arrive, so the deadline is early rather than late. Only
-//! differences of Redis' clock count, not its absolute value. The clock must not be set back.
+//! The deadline is the end of the lease by Redis' clock. This node reads Redis' clock every second.
+//! The deadline is the time in the latest answer, plus the part of the lease that was left when the
+//! answer arrived. The answer took a while to arrive, so the deadline is early rather than late.
+//! Only differences of Redis' clock count, not its absolute value. Redis' clock must not be set
+//! back.
 
 mod publication;
 
@@ -53,12 +54,13 @@ const NO_RIGHT: &str = "NORIGHT";
 /// The text that Redis adds to an error of a command within a script.
 const WITHIN_SCRIPT: &str = "@user_script";
 
-/// A deadline that never passes, in microseconds. Lua holds integers up to this number exactly.
+/// A deadline that never passes, in microseconds. Lua represents integers up to this number
+/// exactly.
 const NEVER: u64 = 1 << 53;
 
-/// Publishes, unless the deadline has passed. The answer is the time in microseconds since 1970. If
-/// Redis refused some publications, the answer is instead a list with the index and the error of
-/// each refused publication.
+/// The script that publishes, unless the deadline has passed. The answer is Redis' time in
+/// microseconds since 1970. If Redis refused some publications, the answer is instead a list with
+/// the index and the error of each refused publication.
 ///
 /// Redis treats the script as one that writes, so a replica or a fenced primary refuses the whole
 /// call.
@@ -89,7 +91,7 @@ pub(crate) struct Digests {
     append: String,
 }
 
-/// The result of a run.
+/// The result of a run of the script.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Ran {
     /// Each publication has its answer.
@@ -134,7 +136,8 @@ impl Fence {
         self.server_id.lock().clone()
     }
 
-    /// Reads the clock again, and loads the script again if Redis has forgotten it.
+    /// Reads Redis' clock again. If Redis has forgotten the script that reads the clock, loads the
+    /// scripts again instead.
     pub(crate) async fn probe(&self, connection: &mut Connection) -> Result<(), Fault> {
         match self.read_clock(connection).await {
             Err(fault) if fault.code() == Some(NO_SCRIPT) => {
@@ -161,8 +164,9 @@ impl Fence {
         microseconds(until).saturating_add(self.ahead.load(Ordering::Relaxed))
     }
 
-    /// Groups publications into runs and keeps their order. A cluster keeps the order only within
-    /// each channel. Publications that are already late are refused. Call it right before the send.
+    /// Groups publications into runs. The order is kept within each channel. Without a cluster, the
+    /// order is also kept among all publications of channels without a stream. Publications whose
+    /// lease is over are refused, so call this function right before the runs are sent.
     pub(crate) fn runs(&self, publications: Vec<Publication>) -> Vec<Run> {
         let lease = self.lease.held_until();
         let now = boottime();
@@ -172,7 +176,7 @@ impl Fence {
         let mut of_channel: HashMap<String, usize> = HashMap::new();
         let mut last_mixed = None;
         for mut publication in publications {
-            // A publisher that gave up before the send is skipped.
+            // A publication whose publisher has given up is left out.
             if publication.is_given_up() {
                 continue;
             }
@@ -285,8 +289,8 @@ impl Fence {
                         run.answer_rest(|| Err(Fault::Fenced));
                     }
                     Some(NO_RIGHT) => run.answer_rest(|| Err(Fault::Redis(error.clone()))),
-                    // Redis gives this answer for a script that failed halfway too, so the outcome
-                    // is unknown.
+                    // Redis also gives these answers for a script that failed halfway, so the
+                    // outcome is unknown.
                     Some("ERR" | "WRONGTYPE") | None => run.leave_open(&error),
                     Some(_) if is_within_script(&error) => run.leave_open(&error),
                     // Redis returns every other error before it runs the script.
@@ -310,15 +314,16 @@ impl Fence {
         }
     }
 
-    /// The deadline of a command that is sent now, as a time of Redis' clock, after which Redis
-    /// refuses the command. It is the end of the lease, but at most `longest` from now. `None`
+    /// The deadline of a command that is sent now, by Redis' clock. Redis refuses the command after
+    /// the deadline. The deadline is the end of the lease, but at most `longest` from now; `None`
     /// without a lease.
     pub(crate) fn deadline_within(&self, longest: Duration) -> Option<i64> {
         let lease = self.lease.held_until()?;
         Some(self.deadline(lease.min(boottime() + longest)))
     }
 
-    /// Resolves once the lease has ended at `until` without a renewal.
+    /// Resolves once the lease is over. `until` is the end of the lease as the caller knows it; a
+    /// renewal of the lease prolongs the wait.
     pub(crate) async fn lease_over(&self, mut until: Duration) {
         loop {
             let left = until.saturating_sub(boottime());

@@ -31,10 +31,11 @@ const MAX_CONTROL_BYTES: usize = 16 * 1024;
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Interval between two checks for the end of a reload. It is longer than [`LOOK_INTERVAL`],
-/// because many receipts may wait.
+/// because many confirmations may wait at once.
 const RELOAD_LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A message between nodes on `curfew:control`. A message may get lost; no guarantee depends on it.
+/// A message is a question or an answer. Each question has a random id, which its answers repeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Message {
@@ -56,7 +57,7 @@ pub(crate) enum Message {
         /// The number of sessions that the revocation ended on that node.
         closed: u64,
     },
-    /// A session is to be ended by its node.
+    /// Asks the node of a session to end the session.
     Disconnect {
         /// The id of the question.
         id: String,
@@ -68,7 +69,7 @@ pub(crate) enum Message {
         #[serde(default)]
         replaced: bool,
     },
-    /// A node is to check that clients still respond.
+    /// Asks a node to check that clients still respond.
     Probe {
         /// The id of the question.
         id: String,
@@ -123,15 +124,15 @@ impl NodeAnswer {
     }
 }
 
-/// The receiver of every message.
+/// The receiver of every message that arrives by pub/sub.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     core: Arc<Core>,
     requests: ControlRequests,
     /// Questions that wait for answers, by id.
     asked: Mutex<HashMap<String, mpsc::Sender<NodeAnswer>>>,
-    /// Permits for questions of other nodes that take a while to answer. The permits bound the
-    /// memory that such questions take.
+    /// Permits for the questions of other nodes that cannot be answered at once. The permits bound
+    /// the memory that these questions take.
     confirming: Arc<Semaphore>,
     pub(crate) relays: Relays,
 }
@@ -213,7 +214,7 @@ impl Inbox {
         }
     }
 
-    /// Handles a message on a channel that is not a publication.
+    /// Handles a channel's message that could not be decoded as a publication.
     #[cold]
     fn take_other(&self, name: &str, payload: &[u8]) {
         let channel = self.core.keys.parse_channel(name);
@@ -397,9 +398,9 @@ impl Outgoing {
     }
 }
 
-/// Waits until a revocation of this kind finds every session that it names. During a reload the
-/// revocation may not find all of these sessions. Returns false if the wait takes longer than
-/// `patience`.
+/// Waits until a revocation of the kind `kind` finds every session that the revocation covers.
+/// During a reload, it may not find all of these sessions. Returns false if the wait takes longer
+/// than `patience`.
 pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) -> bool {
     let found = async {
         while !core.events.finds(kind) {

@@ -39,7 +39,7 @@ impl Keys {
         format!("{}user:{}:sessions", self.prefix, user.value())
     }
 
-    /// The data of a ticket: sealed bytes that only the ticket opens.
+    /// The data of a ticket: encrypted bytes that only a holder of the ticket can decrypt.
     pub(crate) fn ticket(&self, id: &TicketId) -> String {
         format!("{}ticket:{id}", self.prefix)
     }
@@ -59,14 +59,14 @@ impl Keys {
         format!("{}nodes", self.prefix)
     }
 
-    /// The lock of the node that cleans up after a dead node.
+    /// The claim of the node that cleans up after the dead node `node`.
     pub(crate) fn reaping(&self, node: NodeId) -> String {
         format!("{}reap:{node}", self.prefix)
     }
 
-    /// The heartbeat of a node, which is also its lease in the cluster. It is in the revocations'
-    /// slot, but does not have their prefix, because Redis would otherwise push every heartbeat to
-    /// every node.
+    /// The heartbeat of a node, which is also its lease in the cluster. It is in the slot of the
+    /// revocations, but its name does not begin with the tracked prefix, because Redis would
+    /// otherwise push every heartbeat to every node.
     pub(crate) fn heartbeat(&self, node: NodeId) -> String {
         format!("{}hb:{TAG}:{node}", self.prefix)
     }
@@ -76,8 +76,8 @@ impl Keys {
         format!("{}{TAG}:", self.prefix)
     }
 
-    /// The prefix of a revocation's key that was written without the braces. Redis tracks it too,
-    /// so that the mistake is noticed.
+    /// The prefix of a revocation's key if a client has left out the braces. Redis tracks this
+    /// prefix too, so that nodes notice the mistake.
     pub(crate) fn unbraced_prefix(&self) -> String {
         format!("{}revoked:", self.prefix)
     }
@@ -116,7 +116,7 @@ impl Keys {
         format!("{}channel:{channel}", self.prefix)
     }
 
-    /// The channel whose publications arrive under `name`.
+    /// The channel whose publications arrive under `name`; `None` for any other name.
     pub(crate) fn parse_channel(&self, name: &str) -> Option<Channel> {
         let name = name.strip_prefix(&*self.prefix)?.strip_prefix("channel:")?;
         Channel::parse(name).ok()
@@ -134,9 +134,10 @@ impl Keys {
         StreamKeys { stream, meta }
     }
 
-    /// The keys of a channel's presence. They share a slot: the second key has a hash tag chosen
-    /// for the slot of the first. The channel's name cannot be the tag of both keys. For a name
-    /// that begins with `}` the tag would be empty, and Redis would hash the whole key.
+    /// The keys of a channel's presence. They share a slot: the keys `users` and `left` have a hash
+    /// tag that is chosen for the slot of the key `sessions`. The channel's name cannot be the tag
+    /// of all three keys. For a name that begins with `}`, the tag would be empty, and Redis would
+    /// hash each whole key.
     pub(crate) fn presence(&self, channel: &Channel) -> PresenceKeys {
         let sessions = format!("{}presence:{{{channel}}}", self.prefix);
         let slot = slot_of(sessions.as_bytes());
@@ -155,7 +156,7 @@ impl Keys {
         format!("{}presence:{{*", self.prefix)
     }
 
-    /// The channel whose presence this key stores.
+    /// The channel whose presence this key stores; `None` for any other key.
     pub(crate) fn parse_presence(&self, key: &str) -> Option<Channel> {
         let name = key.strip_prefix(&*self.prefix)?;
         let name = name.strip_prefix("presence:{")?.strip_suffix('}')?;
@@ -184,7 +185,7 @@ impl Keys {
     }
 }
 
-/// The names of a channel's stream and of its hash.
+/// The names of the keys of a channel's stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StreamKeys {
     /// The publications: a stream.
@@ -200,7 +201,8 @@ pub(crate) struct PresenceKeys {
     pub(crate) sessions: String,
     /// The users with the number of their sessions: a hash.
     pub(crate) users: String,
-    /// In a cluster: removed entries whose leave is not published yet, by their beginning: a hash.
+    /// In a cluster, the removed entries whose leave message is not published yet: a hash. The name
+    /// of each field is the beginning of the entry.
     pub(crate) left: String,
 }
 

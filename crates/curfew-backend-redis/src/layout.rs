@@ -21,7 +21,7 @@ pub(crate) struct Layout {
     pub(crate) shards: Vec<Shard>,
 }
 
-/// One primary.
+/// One primary, with its slots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shard {
     pub(crate) address: RedisAddress,
@@ -200,7 +200,8 @@ fn parse_range(range: Value, asked: &RedisAddress) -> Option<((Slot, Slot), Redi
         return None;
     };
     let host: Option<String> = redis::from_redis_value(primary.first()?.clone()).ok()?;
-    // A node that does not know its own address sends nothing or "?".
+    // A node that does not know its own address sends nothing or "?". The address by which it was
+    // asked is then used.
     let host = host
         .filter(|host| !host.is_empty() && host != "?")
         .unwrap_or_else(|| asked.host.clone());

@@ -91,7 +91,7 @@ pub struct Parts {
     pub info: NodeInfo,
     /// The receiver of events: publications, revocations, changes of the lease.
     pub events: Arc<dyn Events>,
-    /// The node's sessions. The backend asks it for their keys, records and presence.
+    /// The node's sessions. The backend reads their keys, records and presence entries.
     pub local: Arc<dyn LocalSessions>,
     /// The node's delivery lease. It is not held at first.
     pub lease: Arc<DeliveryLease>,
@@ -101,7 +101,7 @@ pub struct Parts {
     pub metrics: Arc<RedisMetrics>,
 }
 
-/// The backend over Redis. It implements all eight traits.
+/// The backend over Redis. It implements all eight traits of [`Backends`].
 pub struct Redis {
     core: Arc<Core>,
     connections: Arc<Connections>,
@@ -124,7 +124,8 @@ impl Redis {
         Self::start_over(parts, None)
     }
 
-    /// Like [`Redis::start`]. If `dial` is given, it makes the connections instead of TCP.
+    /// Like [`Redis::start`]. If `dial` is given, the backend connects through it instead of over
+    /// TCP.
     pub fn start_over(
         parts: Parts,
         dial: Option<Arc<dyn Dial>>,
@@ -166,7 +167,7 @@ impl Redis {
         Ok(redis)
     }
 
-    /// The backend as its traits.
+    /// The backend as one trait object for each of its traits.
     pub fn backends(self: &Arc<Self>) -> Backends {
         Backends::of(self)
     }

@@ -25,8 +25,8 @@ const NODE_RECORD_MS: u64 = 15_000;
 /// lease is missing in two searches in a row.
 const REAP: Duration = Duration::from_secs(5);
 
-/// Lifetime of a node's claim to clean up after a dead node, in milliseconds. Each batch renews the
-/// claim. If the claiming node crashes too, another node soon takes over.
+/// Lifetime of a node's claim to clean up after a dead node, in milliseconds. Each batch of removed
+/// records renews the claim. If the claiming node crashes too, another node soon takes over.
 const REAPING_MS: u64 = 5_000;
 
 /// Maximum number of sessions whose records are removed in one pipeline.
@@ -67,7 +67,7 @@ impl Nodes for Redis {
 
     fn leave(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            // If this fails, another node removes the remaining records a little later.
+            // If the removal fails, another node removes the remaining records a little later.
             if let Err(fault) = self.unregister().await {
                 debug!(error = %fault, "the node could not remove its registration from redis");
             }
@@ -135,8 +135,8 @@ impl Redis {
 
     /// Writes this node's record, and adds it to the set of nodes.
     pub(crate) async fn register(&self) -> Result<(), Fault> {
-        // The number is read before the write, so that a loss in between makes the node register
-        // again.
+        // `registration` is read before the write, so that the node registers again if its
+        // registration is lost in between.
         let registration = self.core.status.registration();
         let keys = &self.core.keys;
         let node = keys.node(self.core.node);
@@ -229,7 +229,7 @@ impl Redis {
         self.connections
             .call::<i64>(Keyed::new("DEL", &keys.reaping(dead)))
             .await?;
-        // The node is back, so it keeps its entry in the set of nodes.
+        // `None` means that the node is back. It then keeps its entry in the set of nodes.
         let Some((sessions, presence)) = removed? else {
             return Ok(());
         };
@@ -238,8 +238,8 @@ impl Redis {
             Keyed::new("DEL", &keys.node(dead)),
         ];
         self.connections.pipeline(commands).await?;
-        // A note may have been added after the last batch was read. The node then stays in the set,
-        // so that it is cleaned up after once more.
+        // A presence note of the dead node may have been added after the last batch was read. The
+        // node is then added to the set again, so that its records are cleaned up once more.
         let notes = Keyed::new("SCARD", &keys.node_presence(dead));
         if self.connections.call::<u64>(notes).await? > 0 {
             let again = Keyed::new("SADD", &keys.nodes()).arg(dead.to_string());
@@ -304,7 +304,8 @@ impl Redis {
         Ok((next, ids))
     }
 
-    /// Removes the records of these sessions, except sessions that are on another node now.
+    /// Removes the records of these sessions, except sessions that are on another node now. Returns
+    /// the number of sessions whose records were removed.
     pub(crate) async fn remove_records(
         &self,
         dead: NodeId,
@@ -361,7 +362,7 @@ fn read_node(node: NodeId, hash: Value, sessions: Value) -> Option<NodeInfo> {
 
 /// Keeps this node registered for as long as the backend runs.
 pub(crate) async fn keep_registered(redis: Arc<Redis>) {
-    /// Delay before the next attempt. It is short, because other nodes ignore an unregistered node.
+    /// Delay after a failed attempt. It is short, because other nodes ignore an unregistered node.
     const FIRST: Duration = Duration::from_millis(50);
     loop {
         match redis.register().await {
@@ -386,7 +387,8 @@ pub(crate) async fn reap(redis: Arc<Redis>) {
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         looks.tick().await;
-        // A node that is disconnected from Redis cannot know which nodes are dead.
+        // A node that is not ready, for example because it is disconnected from Redis, cannot know
+        // which nodes are dead.
         if redis.core.status.unready().is_some() {
             missing.clear();
             continue;

@@ -1,5 +1,5 @@
-//! Pure functions that parse data written to Redis by other clients. They are public so that they
-//! can be fuzzed.
+//! Pure functions that parse data from Redis, which other clients may have written. The functions
+//! are public so that they can be fuzzed.
 
 use std::borrow::Cow;
 
@@ -41,7 +41,7 @@ pub fn decode(channel: Channel, envelope: Vec<u8>) -> Option<Publication> {
     envelope::decode(channel, &envelope.into())
 }
 
-/// Reads a message between nodes, and writes it as this node would.
+/// Reads a message between nodes, and writes it again as this node would write it.
 pub fn node_message(payload: &[u8]) -> Option<String> {
     let message = Message::read(payload)?;
     Some(serde_json::to_string(&message).expect("a message is JSON"))

@@ -40,7 +40,7 @@ struct Stored {
     channel_info: Option<Box<RawValue>>,
 }
 
-/// The message about a change of presence. `leave.lua` writes the same form.
+/// The message about a change of presence. `leave.lua` writes messages of the same form.
 #[derive(Debug, Serialize, Deserialize)]
 struct News<E> {
     v: u32,
@@ -139,7 +139,8 @@ impl Note {
 }
 
 impl Presence for Redis {
-    /// Takes one round trip. A cluster takes two, because the node's notes are in another slot.
+    /// Takes one round trip to Redis for each batch of entries. A cluster takes up to three,
+    /// because the notes, the entries and the join messages are in different slots.
     fn enter<'a>(
         &'a self,
         entries: &'a [PresenceEntry],
@@ -187,7 +188,7 @@ impl Presence for Redis {
     }
 }
 
-/// Reads the answer to the commands of a list. An entry that Curfew did not write is skipped.
+/// Parses the replies to the commands of `list`. An entry that Curfew did not write is skipped.
 fn read_list(replies: Vec<Value>) -> Option<PresenceList> {
     let [fields, count, users] = <[Value; 3]>::try_from(replies).ok()?;
     let fields: Vec<(String, Vec<u8>)> = from_redis_value(fields).ok()?;

@@ -1,4 +1,5 @@
-//! A single check of Redis under the configuration, for `curfew check-config --probe`.
+//! A single check of Redis with the settings of the configuration, for `curfew check-config
+//! --probe`.
 
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ pub struct Probed {
     pub skew: Duration,
 }
 
-/// Finds every primary, authenticates, and tests the permissions that a node needs: tracking of
-/// revocation keys, and a script. It writes nothing.
+/// Finds every primary, authenticates, and tests two permissions that a node needs: to track
+/// revocation keys, and to load a script. Writes no data.
 ///
 /// # Errors
 ///

@@ -100,8 +100,8 @@ pub(crate) fn write(keys: &Keys, record: &SessionRecord) -> Vec<Keyed> {
 }
 
 /// The commands that remove every trace of sessions of `node`, in steps. The note is removed last,
-/// because other nodes find the session by it. The record is removed just before the note, because
-/// the record names the user whose index must be cleaned up.
+/// because other nodes find the session by the note. The record is removed just before the note,
+/// because the record names the user whose index must be cleaned up.
 fn remove(keys: &Keys, node: NodeId, sessions: &[(SessionId, &str)]) -> [Vec<Keyed>; 3] {
     let mut steps = [Vec::new(), Vec::new(), Vec::new()];
     for (session, user) in sessions {
@@ -152,7 +152,7 @@ impl Connections {
         self.remove_traces(node, &sessions).await
     }
 
-    /// Removes every trace of sessions, given with their users.
+    /// Removes every trace of sessions of `node`. Each session is given with its user.
     pub(crate) async fn remove_traces(
         &self,
         node: NodeId,
@@ -161,7 +161,7 @@ impl Connections {
         self.in_steps(remove(&self.core.keys, node, sessions)).await
     }
 
-    /// Writes records that replace earlier records or were lost.
+    /// Writes records that replace existing records or restore lost records.
     pub(crate) async fn write(&self, records: &[SessionRecord]) -> Result<(), Fault> {
         let keys = &self.core.keys;
         let notes = records.iter().map(|record| note(keys, record)).collect();
@@ -185,7 +185,8 @@ impl Connections {
     /// Writes the records of live sessions again.
     pub(crate) async fn rewrite(&self, records: &[SessionRecord]) -> Result<(), Fault> {
         let keys = &self.core.keys;
-        // Without this entry in the set of nodes, no other node would clean up after this node.
+        // Without this entry in the set of nodes, no other node would clean up after a crash of
+        // this node.
         let node = self.core.node.to_string();
         self.call::<i64>(Keyed::new("SADD", &keys.nodes()).arg(node))
             .await?;

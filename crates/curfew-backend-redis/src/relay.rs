@@ -1,4 +1,4 @@
-//! Messages to one node. Each node has a pub/sub channel of its own for them.
+//! Messages to one node. Each node has a pub/sub channel of its own for these messages.
 //!
 //! The node answers on the channel of the sender. `PUBLISH` returns the number of receivers, so the
 //! sender learns at once if the node no longer receives messages.
@@ -85,10 +85,10 @@ impl Message {
         }
     }
 
-    /// The bytes before the message itself: kind, node, number.
+    /// Number of bytes before the message itself: kind, node, number.
     const HEAD_BYTES: usize = 1 + 16 + 8;
 
-    /// Writes the message.
+    /// Encodes the message.
     pub(crate) fn write(&self) -> Vec<u8> {
         match self {
             Self::Asked {
@@ -123,11 +123,11 @@ pub(crate) struct Relays {
     /// The messages of this node that wait for their answers, by number.
     asked: Mutex<HashMap<u64, oneshot::Sender<Relayed>>>,
     /// Permits for messages of other nodes that are not answered yet. The permits bound the memory
-    /// that such messages take.
+    /// that these messages take.
     taking: Arc<Semaphore>,
 }
 
-/// A message that waits for its answer, until it is dropped.
+/// A message of this node that waits for its answer, until the value is dropped.
 struct Question<'a> {
     relays: &'a Relays,
     number: u64,
@@ -174,7 +174,7 @@ impl Relays {
     pub(crate) fn take(&self, connections: &Arc<Connections>, message: Message) {
         match message {
             Message::Answered { number, relayed } => {
-                // An answer that comes too late finds no question.
+                // If an answer comes too late, its message is no longer in `asked`.
                 if let Some(question) = self.asked.lock().remove(&number) {
                     question.send(relayed).ok();
                 }
@@ -190,8 +190,8 @@ impl Relays {
                     debug!(node = %from, "a message of another node is dropped, because too many are being handled");
                     return;
                 };
-                // The call is made outside of the task, so that messages are read in the order of
-                // arrival.
+                // `relayed` is called outside of the task, so that messages are handled in the
+                // order of arrival.
                 let taken = connections.core.events.relayed(message);
                 let answering = Arc::clone(connections);
                 connections.core.spawn(async move {
@@ -208,7 +208,7 @@ impl Relays {
 }
 
 impl Connections {
-    /// Sends a message to a node. Returns the number of its receivers.
+    /// Sends a message to a node. Returns the number of receivers.
     async fn relay(&self, node: NodeId, message: &Message) -> Result<i64, Fault> {
         let verb = Verbs::new(self.is_cluster()).publish;
         let command = Keyed::new(verb, &self.core.keys.relay(node));

@@ -44,7 +44,7 @@ pub(crate) struct WriteReceipt {
 /// The sending side of the requests.
 pub(crate) type ControlRequests = mpsc::Sender<ControlRequest>;
 
-/// Maximum number of requests that wait.
+/// Maximum number of requests that wait at the same time.
 pub(crate) const MAX_REQUESTS: usize = 4096;
 
 impl ControlRequest {
@@ -63,7 +63,7 @@ impl ControlRequest {
     /// requester repeats it.
     pub(crate) fn refuse(self) {
         let error = || BackendError::from(Fault::NotConnected);
-        // The requester may have given up.
+        // A send fails if the requester has given up.
         match self {
             Self::Revoke { reply, .. } => drop(reply.send(Err(error()))),
             Self::Restore { reply, .. } => drop(reply.send(Err(error()))),

@@ -25,7 +25,7 @@ use crate::{Redis, control};
 /// Longest time for which an admission waits until this node and Redis agree on a revocation.
 const HEARSAY: Duration = Duration::from_millis(500);
 
-/// Name of the span around waiting for confirmations.
+/// Name of the span that covers the wait for confirmations.
 const AWAIT: &str = "await confirmations";
 
 /// Maximum number of index entries read in one command.
@@ -35,9 +35,10 @@ const BATCH: isize = 1000;
 const OPERATION: Duration = Duration::from_secs(5);
 
 impl Revocations for Redis {
-    /// Asks the primary. In a cluster, the session's record is in another slot, so its write does
-    /// not show if the primary of the revocations was replaced. This method therefore also writes
-    /// to the revocations' slot, which a replaced primary refuses.
+    /// Asks the primary of the revocations. In a cluster, a session's record is in another slot, so
+    /// the write of the record does not show that this primary was replaced. In a cluster, this
+    /// method therefore also sends a write to the slot of the revocations. A replaced primary
+    /// refuses that write.
     fn check<'a>(
         &'a self,
         keys: &'a [RevocationKey],
@@ -51,15 +52,15 @@ impl Revocations for Redis {
             if keys.is_empty() {
                 return Ok(None);
             }
-            // This call comes before the request to Redis. If a pushed key waits to be read, this
-            // session must be held back for it.
+            // `hold` is called before the request to Redis: the session must be held back if one of
+            // its keys was pushed and waits to be read.
             self.known_revocations.hold(keys);
             let written: Vec<SpelledKey> = keys.iter().flat_map(SpelledKey::all).collect();
             let there = self.count(&written).await?;
             if self.connections.is_cluster() {
                 self.touch_heartbeat().await?;
             }
-            // Nearly every admission ends here, after one `EXISTS`.
+            // Nearly every admission takes this branch, after one `EXISTS`.
             if there == 0 {
                 self.agree_with_memory(keys, issued_at).await?;
                 return Ok(None);
@@ -131,7 +132,7 @@ impl Revocations for Redis {
         })
     }
 
-    /// Asks the primary of the revocations, because cutoffs are set by the same clock.
+    /// Asks the primary of the revocations, because cutoffs are set by the clock of this primary.
     fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>> {
         Box::pin(async move {
             let time = self.connections.call(Keyed::at(Slot::REVOKED, "TIME"));
@@ -162,10 +163,10 @@ impl Redis {
         }
     }
 
-    /// Redis has just shown no revocation for these keys. Waits until this node knows no revocation
-    /// for them either. A revocation that only the node knows was lifted a moment ago, or Redis has
-    /// just lost it and the node is about to write it back. The session is not admitted until it is
-    /// clear which of the two has happened.
+    /// Waits until this node knows no revocation that covers the token. The caller has just found
+    /// no such revocation in Redis. A revocation that only the node knows was lifted a moment ago,
+    /// or Redis has just lost it and the node is about to write it back. The session is not
+    /// admitted until it is clear which of the two has happened. Fails after [`HEARSAY`].
     async fn agree_with_memory(
         &self,
         keys: &[RevocationKey],
@@ -186,7 +187,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Counts the existing keys.
+    /// Counts the keys that exist in Redis.
     async fn count(&self, written: &[SpelledKey]) -> Result<u64, Fault> {
         let (first, rest) = written
             .split_first()
@@ -241,8 +242,8 @@ impl Redis {
     }
 
     /// Asks every live node to confirm that the revocation is in force there, and waits for one
-    /// lease at most. A node that has not answered by then has no lease and delivers nothing, but
-    /// it does not count as confirmed.
+    /// lease at most. A node that was disconnected from Redis has no lease by then and delivers
+    /// nothing, but it does not count as confirmed.
     async fn confirm_everywhere(
         &self,
         id: String,
@@ -268,7 +269,7 @@ impl Redis {
         }
         let mut confirmed = HashSet::new();
         let mut closed = 0;
-        // This node is asked directly. Answers of other nodes wait in the channel meanwhile.
+        // This node is asked directly. Answers of other nodes wait in `question.answers` meanwhile.
         let own: Result<Ended, BackendError> =
             match found_within(&self.core, key.kind(), self.core.config.lease).await {
                 false => Err(Fault::Unfound.into()),

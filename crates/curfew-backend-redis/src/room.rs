@@ -42,8 +42,8 @@ impl Redis {
         Ok(matches!(answer, Ok(Some(_))))
     }
 
-    /// Removes the user's sessions whose clients do not respond. Sessions of a node that does not
-    /// answer keep counting.
+    /// Removes the user's sessions whose clients do not respond. The sessions of a node that does
+    /// not answer still count towards the limit.
     pub(crate) async fn give_up_silent(&self, user: &str) -> Result<(), Fault> {
         let mut by_node: HashMap<NodeId, Vec<SessionId>> = HashMap::new();
         for (session, node) in self.oldest_of_user(user).await? {
@@ -89,7 +89,8 @@ impl Redis {
             .take(MOST_REPLACED)
         {
             let ended = self.core.events.disconnect(session, Disconnect::REPLACED)
-                // This node does not have the session, so the record is left over.
+                // The record names this node, but this node does not have the session. The record
+                // is therefore left over.
                 || node == self.core.node
                 || self.end_elsewhere(session, true, REPLACE_PATIENCE).await?;
             if ended {
@@ -102,7 +103,8 @@ impl Redis {
         Ok(())
     }
 
-    /// A user's recorded sessions, the oldest first, with the node of each.
+    /// The oldest recorded sessions of a user, the oldest first, each with its node. At most
+    /// [`MAX_PROBED`] sessions are returned.
     async fn oldest_of_user(&self, user: &str) -> Result<Vec<(SessionId, NodeId)>, Fault> {
         let keys = &self.core.keys;
         let all = Keyed::new("ZRANGE", &keys.user_sessions(user))

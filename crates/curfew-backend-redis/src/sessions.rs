@@ -18,12 +18,13 @@ use crate::{Redis, records};
 /// Number of ids read beyond the size of a page, because some of the records may have expired.
 const SPARE: usize = 16;
 
-/// Interval between two checks of the record of a session that another node is asked to end.
+/// Interval between two checks of the record of a session that another node is asked to end, and
+/// the longest wait for that node's answer once the record was removed.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Sessions for Redis {
-    /// Takes one round trip. A cluster takes two, because the node's set of sessions is in another
-    /// slot.
+    /// Usually takes one round trip to Redis. In a cluster it takes two, because the node's set of
+    /// sessions is in another slot.
     fn open(
         &self,
         record: SessionRecord,
@@ -32,13 +33,15 @@ impl Sessions for Redis {
         Box::pin(async move {
             let keys = &self.core.keys;
             let note = records::note(keys, &record);
-            // Another node finds the record after a crash only if this node is in the set of nodes.
+            // After a crash of this node, another node finds the record only if this node is in the
+            // set of nodes.
             if !self.core.status.is_registered() {
                 self.register().await.map_err(unavailable)?;
             }
             let mut commands = Vec::with_capacity(10);
-            // The note is written before the record. In the other order, a crash in between would
-            // leave a record that no node removes.
+            // The note (the session's entry in the node's set of sessions) is written before the
+            // record. In the other order, a crash in between would leave a record that no node
+            // removes.
             if self.connections.is_cluster() {
                 self.connections
                     .call::<i64>(note)
@@ -97,8 +100,8 @@ impl Sessions for Redis {
             // this write.
             let lives_here = !self.core.local.records(&[record.session]).is_empty();
             if !lives_here && !self.is_recorded(record.session).await? {
-                // The session is neither alive nor recorded, so a write would leave a record
-                // without a session.
+                // The session is neither alive on this node nor recorded, so a write would leave a
+                // record without a session.
                 return Ok(());
             }
             self.connections
@@ -144,7 +147,7 @@ impl Sessions for Redis {
 
     fn disconnect(&self, session: SessionId) -> BoxFuture<'_, Result<bool, BackendError>> {
         Box::pin(async move {
-            // The session is on this node, so no message to other nodes is needed.
+            // If the session is on this node, no message to other nodes is needed.
             if self
                 .core
                 .events
@@ -196,8 +199,7 @@ impl Redis {
         self.connections.call(Keyed::new("EXISTS", &key)).await
     }
 
-    /// Resolves once a session's record was removed. No node will answer for the session after
-    /// that.
+    /// Resolves once a session's record was removed. From then on, no node has the session.
     async fn until_forgotten(&self, session: SessionId) -> Result<(), Fault> {
         loop {
             time::sleep(LOOK_AGAIN).await;

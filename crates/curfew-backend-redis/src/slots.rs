@@ -65,8 +65,8 @@ const TABLE: [u16; 256] = {
 pub(crate) fn tag_in_slot(begin: &str, slot: Slot) -> String {
     /// Three of these letters are enough to reach every slot from any beginning.
     const LETTERS: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
-    /// The letters by the change of the slot that they cause. The checksum is linear, so the same
-    /// letters work after every beginning.
+    /// For each change of the slot, three letters that cause it. The checksum is linear, so the
+    /// same letters cause the same change after every beginning.
     static SUFFIXES: LazyLock<Vec<[u8; 3]>> = LazyLock::new(|| {
         let mut suffixes = vec![[0; 3]; usize::from(SLOTS)];
         for a in *LETTERS {

@@ -15,7 +15,8 @@ pub(crate) const PIPELINE: &str = RedisCommand::PIPELINE;
 /// The name of several commands in one transaction.
 pub(crate) const TRANSACTION: &str = RedisCommand::TRANSACTION;
 
-/// Begins the span of `commands` commands to `server`, with the common name `name`.
+/// Begins the span of `commands` commands to `server`. `name` is the name of the command, or
+/// [`PIPELINE`] or [`TRANSACTION`].
 pub(crate) fn begin(
     tracer: &Tracer,
     name: &'static str,
@@ -42,7 +43,7 @@ pub(crate) fn begin_below(
     described(span, name, commands, server)
 }
 
-/// Sets the attributes that the conventions require.
+/// Sets the attributes that OpenTelemetry's conventions require.
 fn described(mut span: Span, name: &'static str, commands: usize, server: &RedisAddress) -> Span {
     if !span.is_recorded() {
         // Setting attributes of a span that is not recorded would be wasted work.

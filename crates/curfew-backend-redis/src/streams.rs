@@ -26,32 +26,35 @@ use crate::slots::slot_of;
 use crate::subscriber::Verbs;
 use crate::{Redis, envelope};
 
-/// Appends publications of one channel.
+/// The script that appends publications of one channel.
 pub(crate) const APPEND: &str = concat!(
     include_str!("streams/stream.lua"),
     include_str!("streams/append.lua")
 );
 
-/// Reads a part of a stream.
+/// The script that reads a part of a stream.
 const READ: &str = concat!(
     include_str!("streams/stream.lua"),
     include_str!("streams/read.lua")
 );
 
-/// Deletes the publications of a stream, and notifies every node that listens.
+/// The script that deletes the publications of a stream, and notifies every node that listens to
+/// the channel.
 const CLEAR: &str = include_str!("streams/clear.lua");
 
-/// Checks the rights to the commands of all these scripts and of the presence scripts.
+/// The script that checks the rights to the commands of the stream scripts and of the presence
+/// scripts.
 const RIGHTS: &str = include_str!("streams/rights.lua");
 
-/// Asks for the commands of streams and presence that the user of a connection may not send. An ACL
-/// can restrict commands by key and channel, so the request contains names of the real form.
+/// Returns the commands of streams and presence that the Redis user of the connection may not send.
+/// An ACL can restrict commands by key and channel, so the check uses names of the same form as the
+/// real names.
 pub(crate) async fn missing_rights(
     keys: &Keys,
     connection: &mut Connection,
     cluster: bool,
 ) -> Result<Vec<String>, Fault> {
-    let channel = Channel::parse("rights").expect("it is a channel's name");
+    let channel = Channel::parse("rights").expect("the channel's name is valid");
     let StreamKeys { stream, meta } = keys.stream(&channel);
     let key = format!("{stream}:key:");
     let load = cmd("SCRIPT").arg("LOAD").arg(RIGHTS).to_owned();
@@ -84,7 +87,7 @@ impl NewEntry {
     }
 }
 
-/// The answer to one call of the script.
+/// The answer to one call of the append script.
 pub(crate) struct Appended {
     /// The replication id of the server.
     pub(crate) server: String,
@@ -93,7 +96,7 @@ pub(crate) struct Appended {
 }
 
 impl Appended {
-    /// Reads the script's answer; `None` if it is malformed.
+    /// Parses the answer of the append script; `None` if it is malformed.
     pub(crate) fn read(reply: Vec<Value>) -> Option<Self> {
         let mut reply = reply.into_iter();
         let server = from_redis_value(reply.next()?).ok()?;
@@ -206,7 +209,8 @@ impl Streams for Redis {
                 .arg(Verbs::new(self.connections.is_cluster()).publish);
             let cleared = self.connections.call(command).await;
             let _: u64 = cleared.map_err(|fault| self.failed(fault))?;
-            // Called at once, because the published notice may arrive later or be lost.
+            // The event is reported at once, because the published notice may arrive later or be
+            // lost.
             self.core.events.cleared(channel);
             Ok(())
         })
@@ -214,8 +218,8 @@ impl Streams for Redis {
 }
 
 impl Redis {
-    /// Reads the answer of the script. An entry that Curfew did not write is skipped. Readers
-    /// notice the missing offset.
+    /// Parses the answer of the read script, and counts unreadable entries. An entry that Curfew
+    /// did not write is skipped. The reader of the page notices the missing offset.
     fn read_page(&self, channel: &Channel, reply: Vec<Value>) -> Result<StreamPage, Fault> {
         let page = parse_page(channel, reply);
         let (page, unreadable) = page.ok_or(Fault::Unexpected("EVAL"))?;
@@ -243,7 +247,7 @@ impl Redis {
             .arg(milliseconds(POSITION_LIFETIME))
             .arg(seen(self.core.local.reached(channel)));
         match range {
-            // Redis refuses an empty range.
+            // Redis refuses an empty range, so only the position of the stream's top is read.
             StreamRange::Before { offset: 0, .. }
             | StreamRange::After { limit: 0, .. }
             | StreamRange::Before { limit: 0, .. }
@@ -298,7 +302,7 @@ impl AppendCall<'_> {
             .arg(self.entry.bounds.size)
             .arg(Verbs::new(self.cluster).publish)
             .arg(seen(self.entry.seen));
-        // The index of the last key so far. Lua counts from 1.
+        // The index of the last key so far, among the keys of the call. Lua counts from 1.
         let mut place = fixed.len();
         for (entry, envelope) in entries {
             let key = entry.key.as_ref().map_or(0, |_| {
@@ -310,7 +314,8 @@ impl AppendCall<'_> {
     }
 }
 
-/// Parses the answer of the script. Also returns the number of entries that Curfew did not write.
+/// Parses the answer of the read script. Also returns the number of entries that Curfew did not
+/// write.
 fn parse_page(channel: &Channel, reply: Vec<Value>) -> Option<(StreamPage, usize)> {
     let [_, epoch, top, Value::Array(entries)] = <[Value; 4]>::try_from(reply).ok()? else {
         return None;
@@ -348,7 +353,7 @@ fn parse_entry(channel: &Channel, entry: Value, position: Position) -> Option<Pu
 mod tests {
     use super::*;
 
-    /// Fault: an offset after the top overflows.
+    /// A past fault: after a top beyond the largest offset, the next offset overflowed.
     #[test]
     fn a_top_beyond_every_offset_is_no_page() {
         let channel = Channel::parse("room").unwrap();

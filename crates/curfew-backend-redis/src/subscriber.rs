@@ -29,8 +29,8 @@ const BATCH: usize = 1000;
 /// Maximum number of names tried to find a probe channel in the server's slots.
 const PROBE_NUMBERS: u32 = 1 << 20;
 
-/// The commands that publish and subscribe. A cluster has other commands, whose publications stay
-/// in their shard.
+/// The commands that publish and subscribe. A cluster uses other commands, which deliver a
+/// publication only within the shard of its channel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Verbs {
     pub(crate) publish: &'static str,
@@ -74,7 +74,7 @@ struct Heard {
     dropped: AtomicBool,
 }
 
-/// Marks a connection as given up when it is dropped.
+/// Marks a connection as given up when this value is dropped.
 struct EndOnDrop(Arc<Heard>);
 
 impl Drop for EndOnDrop {
@@ -176,21 +176,21 @@ async fn serve(
             }
         }
         if heard.dropped.load(Ordering::Relaxed) {
-            // The server may still be the slot's primary. The channels are subscribed to again by a
-            // new connection: on this one, the client library takes the unrequested notice for the
-            // answer to a command.
+            // The server may still be the slot's primary. A new connection subscribes to the
+            // channels again. On this connection, the client library takes Redis' unrequested
+            // notice for the answer to a command.
             return Err(Fault::NoPrimary(
                 "the server dropped subscriptions".to_owned(),
             ));
         }
-        // The role is asked over this connection itself, because the server may refuse to publish
-        // and still deliver publications.
+        // A probe alone is not enough, because the server may refuse to publish and still deliver
+        // publications. The role is therefore asked over this connection.
         ask_role(connections, &mut connection).await?;
     }
 }
 
 /// Fails if the server is no longer a primary. A demoted server follows the new primary and keeps
-/// delivering its publications, so nothing else shows the change.
+/// delivering the new primary's publications, so nothing else shows the change.
 async fn ask_role(connections: &Connections, connection: &mut Connection) -> Result<(), Fault> {
     let role: Vec<Value> = cmd("ROLE").query_async(connection).await?;
     check_primary(&role).inspect_err(|_| connections.stale.notify_one())
@@ -210,7 +210,8 @@ async fn hear(
         // Without a connection for commands, no probe can be published.
         return Ok(());
     };
-    // The wait is enabled before the send, so that a probe that arrives early is not missed.
+    // The wait is enabled before the probe is published, so that a probe that arrives early is not
+    // missed.
     let news = heard.news.notified();
     tokio::pin!(news);
     news.as_mut().enable();
@@ -268,7 +269,7 @@ async fn subscribe_all(
     Ok(())
 }
 
-/// A channel of this node in one of the server's slots.
+/// A probe channel of this node in one of the server's slots; `None` if none is found.
 fn probe_channel(connections: &Connections, server: &ServerConnections) -> Option<String> {
     let core = &connections.core;
     (0..PROBE_NUMBERS)
@@ -276,11 +277,11 @@ fn probe_channel(connections: &Connections, server: &ServerConnections) -> Optio
         .find(|name| server.has(slot_of(name.as_bytes())))
 }
 
-/// Handles a push. The connection's task calls it for each push; it never waits.
+/// Handles a push. The connection's task calls this function for each push, so it never waits.
 fn take(connections: &Arc<Connections>, heard: &Heard, probe: &str, push: PushInfo) {
     if heard.has_ended.load(Ordering::Acquire) {
-        // A command in flight keeps the lost connection reading. Its publications also arrive on
-        // the next connection, or count as missed.
+        // A command in flight keeps the abandoned connection reading. A publication that is still
+        // read here also arrives on the next connection, or counts as missed.
         return;
     }
     match push.kind {

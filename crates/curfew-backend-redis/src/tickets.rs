@@ -31,8 +31,8 @@ impl Tickets for Redis {
         })
     }
 
-    /// Asks only once. If the answer is lost, the ticket may be used up, and a second `GETDEL`
-    /// would wrongly report that it never existed.
+    /// Asks Redis only once. If the answer is lost, the ticket may be used up, and a second
+    /// `GETDEL` would wrongly report that the ticket never existed.
     fn take<'a>(
         &'a self,
         id: &'a TicketId,

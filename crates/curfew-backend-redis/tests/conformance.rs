@@ -25,7 +25,7 @@ struct Server {
 
 impl Server {
     fn start(more: &[&str]) -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
+        let directory = tempfile::tempdir().expect("a temporary directory is created");
         let port = free_port();
         let child = start(port, directory.path(), more);
         let server = Self {
@@ -52,7 +52,7 @@ impl Server {
         while !self.cli(arguments).contains(wanted) {
             assert!(
                 std::time::Instant::now() < deadline,
-                "redis does not say {wanted} to {arguments:?}"
+                "redis-cli with {arguments:?} does not print {wanted} in time"
             );
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -67,7 +67,7 @@ impl Drop for Server {
     }
 }
 
-/// A program of the Redis in the folder that `CURFEW_REDIS` names, or of the installed one.
+/// A program of the Redis in the folder that `CURFEW_REDIS` names, or of the installed Redis.
 fn program(name: &str) -> PathBuf {
     let folder = std::env::var_os("CURFEW_REDIS").map(PathBuf::from);
     folder.map_or_else(|| name.into(), |folder| folder.join(name))
@@ -76,7 +76,10 @@ fn program(name: &str) -> PathBuf {
 fn free_port() -> u16 {
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        let port = listener.local_addr().expect("it has an address").port();
+        let port = listener
+            .local_addr()
+            .expect("a bound listener has an address")
+            .port();
         // The port of a cluster's bus is 10,000 higher, and must be a valid port too.
         if port < 55_000 {
             return port;
@@ -123,7 +126,7 @@ async fn a_redis_cluster_passes() {
     conformance::run(2, |clock, recorders| nodes(url.clone(), clock, recorders)).await;
 }
 
-/// Number of sessions in the large channel.
+/// Number of sessions in the channel of the measurement.
 const SESSIONS: u64 = 100_000;
 
 /// Measures the presence of a channel with 100,000 sessions. Prints the time of each operation, and
@@ -136,9 +139,9 @@ async fn presence_of_a_hundred_thousand_sessions() {
     let clock = Arc::new(ManualClock::default());
     let members = nodes(url, Arc::clone(&clock), vec![Arc::default()]).await;
     let presence = Arc::clone(&members[0].backends.presence);
-    // This node has no heartbeat, so it counts as dead after two looks.
+    // This node has no heartbeat, so it counts as dead after two searches for dead nodes.
     let node = NodeId::new();
-    let channel = Channel::parse("room").expect("a channel");
+    let channel = Channel::parse("room").expect("the channel's name is valid");
     let entry = |number: u64| PresenceEntry {
         channel: channel.clone(),
         present: Present {
@@ -169,7 +172,7 @@ async fn measure(presence: &Arc<dyn Presence>, ours: NodeId, entry: impl Fn(u64)
     let entries: Vec<_> = (0..SESSIONS).map(&entry).collect();
     let began = Instant::now();
     for batch in entries.chunks(512) {
-        presence.enter(batch).await.expect("enter");
+        presence.enter(batch).await.expect("the entries are added");
     }
     println!("all enter in {:?}", began.elapsed());
     let channel = &entries[0].channel;
@@ -180,14 +183,17 @@ async fn measure(presence: &Arc<dyn Presence>, ours: NodeId, entry: impl Fn(u64)
             ..entry(number)
         }];
         let began = Instant::now();
-        presence.enter(&one).await.expect("enter");
+        presence.enter(&one).await.expect("the entry is added");
         took[0].push(began.elapsed());
         let began = Instant::now();
-        let list = presence.list(channel, 1_000).await.expect("list");
+        let list = presence
+            .list(channel, 1_000)
+            .await
+            .expect("the presence is listed");
         took[1].push(began.elapsed());
         assert_eq!(list.sessions.len(), 1_000);
         let began = Instant::now();
-        presence.leave(&one).await.expect("leave");
+        presence.leave(&one).await.expect("the entry is removed");
         took[2].push(began.elapsed());
     }
     for (name, mut took) in ["one enters", "a list", "one leaves"].into_iter().zip(took) {
@@ -197,7 +203,10 @@ async fn measure(presence: &Arc<dyn Presence>, ours: NodeId, entry: impl Fn(u64)
     let mut left = SESSIONS;
     let mut began = Instant::now();
     while left > 0 {
-        let list = presence.list(channel, 1).await.expect("list");
+        let list = presence
+            .list(channel, 1)
+            .await
+            .expect("the presence is listed");
         if list.count == SESSIONS {
             began = Instant::now();
         }

@@ -1,5 +1,5 @@
-//! Commands of the Centrifuge protocol, in JSON and in Protobuf. serde_json and prost give the
-//! second opinion: they parse the commands too, and the table of commands in `opinion` judges their
+//! Commands of the Centrifuge protocol, in JSON and in Protobuf. serde_json and prost parse the
+//! commands too, as independent parsers. The table of commands in `opinion` gives the expected
 //! result.
 
 mod opinion;
@@ -22,7 +22,10 @@ fn decode<'a>(
     };
     let before = size(message);
     let decoded = protocol.decode(message);
-    assert!(size(message) < before.max(1), "nothing is removed");
+    assert!(
+        size(message) < before.max(1),
+        "the decoder removes a part of the message"
+    );
     decoded
 }
 
@@ -33,25 +36,25 @@ fn size(message: &Message<'_>) -> usize {
     }
 }
 
-/// Checks that the reader and serde_json decode each line to the same command, error or refusal.
+/// Checks that Curfew and serde_json decode each line to the same command, error or refusal.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew and the independent parsers disagree.
 pub fn check_json(bytes: &[u8]) -> bool {
     let mut message = Message::Binary(bytes);
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let mut accepted = false;
     loop {
-        let line = lines.next().expect("a line for each command");
+        let line = lines.next().expect("there is a line for each command");
         let shown = String::from_utf8_lossy(line);
         let decoded = decode(Encoding::Json, &mut message);
         accepted |= decoded.is_ok();
         let text = str::from_utf8(line).ok();
         let is_deep = matches!(&decoded, Err(DecodeError::Form { message, .. }) if message.contains("deeper"));
         match text.map(text::verdict) {
-            // The reader and serde_json may differ on nesting, and on half of a surrogate pair in
-            // an unused text, which serde_json refuses.
+            // Curfew and serde_json may differ on deep nesting. They may also differ on half of a
+            // surrogate pair in an unused text, which only serde_json refuses.
             _ if shown.contains("\\ud") || shown.contains("\\uD") => {}
             _ if is_deep || deep(line) => {}
             opinion => compare(&decoded, opinion.unwrap_or(Verdict::Refused), &shown),
@@ -62,17 +65,17 @@ pub fn check_json(bytes: &[u8]) -> bool {
     }
 }
 
-/// True if the line is nested so deeply that the reader may refuse it.
+/// True if the line may be nested so deeply that Curfew refuses it.
 fn deep(line: &[u8]) -> bool {
     line.iter().filter(|byte| b"[{".contains(byte)).count() > 34
 }
 
-/// Checks that the reader and prost decode each message to the same command. They may differ only
-/// on messages in another form than prost itself writes.
+/// Checks that Curfew and prost decode each message to the same command. Curfew may refuse a
+/// message that prost would encode to other bytes, for example a message with a group.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew and the independent parsers disagree.
 pub fn check_protobuf(bytes: &[u8]) -> bool {
     let mut message = Message::Binary(bytes);
     let mut rest = bytes;
@@ -95,13 +98,13 @@ pub fn check_protobuf(bytes: &[u8]) -> bool {
     }
 }
 
-/// Checks a request that carries commands, in JSON and in Protobuf. The reader and the second
-/// opinion must find the same node, session and message. The reader may refuse a Protobuf body that
-/// prost would write in other bytes.
+/// Checks a request that carries commands, in JSON and in Protobuf. Curfew and the independent
+/// parser (serde_json or prost) must find the same node, session and message. Curfew may refuse a
+/// Protobuf body that prost would encode to other bytes.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew and the independent parsers disagree.
 pub fn check_emulation(bytes: &[u8]) -> bool {
     let read = |encoding| {
         let read = Emulation::decode(encoding, bytes);
@@ -142,7 +145,10 @@ fn compare(
         Ok(ClientRequest::Pong) => Verdict::Pong,
         Ok(ClientRequest::Command { id, command }) => {
             let id = id.as_ref().map_or("0", |id| id.as_json());
-            Verdict::Command(id.parse().expect("a number"), opinion::told(command))
+            Verdict::Command(
+                id.parse().expect("an id is a number"),
+                opinion::told(command),
+            )
         }
     };
     assert_eq!(verdict, opinion, "{shown}");

@@ -7,7 +7,7 @@ use curfew_model::{Action, Channel, Claims, Principal, PrincipalParts};
 use curfew_policy::{ChannelPatterns, Policy, PolicyConfig, Rule};
 use serde_json::json;
 
-/// Longest name, in bytes.
+/// Longest name of a channel, in bytes.
 const MOST_BYTES: usize = 255;
 
 /// The characters with Unicode's property White_Space, except control characters.
@@ -22,13 +22,14 @@ enum Part<'a> {
     Rest,
 }
 
-/// Checks a channel with patterns. The first line is the channel, the other lines are the patterns.
-/// The reader and the second opinion must agree about the valid names and patterns, the matching
-/// patterns with their captures, and the permissions by a rule, by a key's list and by a grant.
+/// Checks the name of a channel against patterns. The first line of the input is the name, and each
+/// further line is a pattern. Curfew and the independent matcher in this file must agree on the
+/// valid names and patterns, on the patterns that match, on their captures, and on the permissions
+/// by a rule, by a key's list of channels and by a grant.
 ///
 /// # Panics
 ///
-/// A reader differs from the second opinion.
+/// Curfew and the independent matcher disagree.
 pub fn check(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;
@@ -86,7 +87,8 @@ pub fn check(bytes: &[u8]) -> bool {
     let subject = rules.subject(&granted);
     let allowed = subject.decide(Action::Subscribe, &channel).allowed;
     assert_eq!(allowed, bad.is_empty() && matches, "{name:?} {patterns:?}");
-    // Patterns with captures are left out for grants, which cannot compare a capture with anything.
+    // A pattern with captures grants nothing, because a grant cannot compare a capture with
+    // anything.
     let grants = |(at, captured): (usize, &Option<_>)| {
         captured.is_some() && !patterns[at].contains(['{', '}'])
     };
@@ -133,7 +135,8 @@ fn principal(claims: String) -> Principal {
     })
 }
 
-/// True if the text has no control characters (C0 and C1) and no white space, and is not reserved.
+/// True if the text has no control characters (C0 and C1) and no white space, and does not begin
+/// with `$`, which is reserved.
 fn is_plain(text: &str) -> bool {
     let is_control = |c: char| matches!(u32::from(c), 0..=0x1f | 0x7f..=0x9f);
     !text.starts_with('$') && !text.contains(|c| is_control(c) || WHITE_SPACE.contains(c))
@@ -168,8 +171,8 @@ fn parts(pattern: &str) -> Option<Vec<Part<'_>>> {
     Some(parts)
 }
 
-/// The captures; `None` if the segments do not match. Segments are matched from the end to the
-/// beginning.
+/// The captures of a pattern; `None` if the segments do not match. Segments are matched from the
+/// end to the beginning.
 fn captures<'a>(parts: &[Part<'a>], segments: &[&'a str]) -> Option<Vec<(&'a str, &'a str)>> {
     let Some((last, before)) = parts.split_last() else {
         return segments.is_empty().then(Vec::new);

@@ -1,4 +1,5 @@
-//! WebSocket frames: the decoding of a client's bytes, which are cut at arbitrary points.
+//! Checks the decoding of WebSocket frames from a client's bytes, which are cut at arbitrary
+//! points.
 
 mod opinion;
 
@@ -37,13 +38,13 @@ struct Decoded {
     owed: bool,
 }
 
-/// Checks the decoder. The first byte is the number of sizes that follow. The remaining input is
-/// cut into parts of these sizes. The sizes repeat until the input ends. If the top bit of the
-/// first byte is set, the first part comes with the upgrade.
+/// Checks the decoder. The lower four bits of the first byte are the number of sizes that follow.
+/// The remaining input is cut into parts of these sizes. The sizes repeat until the input ends. If
+/// the top bit of the first byte is set, the decoder gets the first part together with the upgrade.
 ///
 /// # Panics
 ///
-/// The decoder differs from the second opinion.
+/// Curfew's decoder and the independent decoder disagree.
 pub fn check(bytes: &[u8]) -> bool {
     let Some((&first, rest)) = bytes.split_first() else {
         return false;
@@ -53,12 +54,16 @@ pub fn check(bytes: &[u8]) -> bool {
         return false;
     };
     let opinion = opinion::decode(bytes);
-    assert_eq!(decode(bytes, &[], false), opinion, "in one piece");
+    assert_eq!(
+        decode(bytes, &[], false),
+        opinion,
+        "the bytes are decoded as one part"
+    );
     let early = first & STOPS != 0;
     assert_eq!(
         decode(bytes, sizes, early),
         opinion,
-        "in parts of {sizes:?}, early: {early}"
+        "the bytes are decoded in parts of {sizes:?}, with the first part early: {early}"
     );
     let mut told = opinion.told.iter();
     told.any(|told| matches!(told, DecodedEvent::Text(_) | DecodedEvent::Binary(_)))
@@ -95,7 +100,7 @@ fn decode(bytes: &[u8], sizes: &[u8], early: bool) -> Decoded {
                     assert_eq!(
                         decoder.next(&mut Input::empty(), &LIMITS),
                         Ok(None),
-                        "nothing follows a fault"
+                        "the decoder reports nothing after a fault"
                     );
                     break;
                 }

@@ -1,5 +1,5 @@
-//! The first request of a connection, which is read before the client is authenticated: its head,
-//! which has bounds, with or without an upgrade.
+//! The head of a connection's first request, with or without a WebSocket upgrade. It has bounds,
+//! and is parsed before the client is authenticated.
 
 use std::collections::BTreeMap;
 
@@ -11,21 +11,21 @@ use curfew_server::parsers::{self, Heard};
 use curfew_ws::Handshake;
 use tokio::runtime::Runtime;
 
-/// `limits.head_bytes` at its minimum, and `limits.headers`.
+/// The bounds of the head: `limits.head_bytes` at its minimum, and `limits.headers`.
 const BOUNDS: (usize, usize) = (8 * 1024, 12);
 
-/// This byte stands for a thousand other bytes, so that short inputs reach the bound. No valid head
-/// contains it.
+/// A byte of the input that stands for a thousand bytes, so that short inputs reach the bounds. No
+/// valid head contains this byte.
 const MANY: u8 = 1;
 
 thread_local! {
     static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
-        .expect("a runtime");
+        .expect("the runtime is built");
 }
 
-/// A head parsed by the grammar.
+/// A head that the independent parser `head` has parsed by the grammar of HTTP.
 #[derive(Debug)]
 struct Head {
     method: String,
@@ -38,14 +38,14 @@ struct Head {
     bytes: usize,
 }
 
-/// Checks the reader. The first byte of the input, minus the character `0`, is a size. The
+/// Checks the parser of heads. The first byte of the input, minus the character `0`, is a size. The
 /// remaining input is cut into parts of this size. An accepted request must follow the grammar and
-/// be within bounds, and its upgrade must follow RFC
-/// 6455. A plain request within bounds must be accepted. No bytes after an upgrade may be lost.
+/// be within the bounds. An accepted upgrade must follow RFC 6455. A plain request within the
+/// bounds must be accepted. No bytes after an upgrade request may be lost.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew and the independent parser in this file disagree.
 pub fn check(bytes: &[u8]) -> bool {
     let Some((first, bytes)) = bytes.split_first() else {
         return false;
@@ -65,7 +65,11 @@ pub fn check(bytes: &[u8]) -> bool {
         let cut = hear(&bytes, size);
         judge(&bytes, &cut);
         let taken = |heard: &Heard| heard.request.is_some();
-        assert_eq!(taken(&whole), taken(&cut), "in parts of {size}: {cut:?}");
+        assert_eq!(
+            taken(&whole),
+            taken(&cut),
+            "the request is accepted whole or in parts of {size} bytes, but not both: {cut:?}"
+        );
     }
     matches!(whole.handshake, Some(Ok(_)))
 }
@@ -80,17 +84,26 @@ fn judge(bytes: &[u8], heard: &Heard) {
     let fits = |head: &Head| head.bytes <= BOUNDS.0 && head.count <= BOUNDS.1;
     let Some(request) = &heard.request else {
         if let Some(head) = opinion.as_ref().filter(|head| fits(head)) {
-            assert!(!is_plain(head), "{head:?} is refused: {heard:?}");
+            assert!(
+                !is_plain(head),
+                "the valid request {head:?} is refused: {heard:?}"
+            );
         }
         match heard.refused {
             Some((_, "head_too_large")) => {
                 // A head without an end has at least one byte more than the input.
                 let length = opinion.map_or(bytes.len() + 1, |head| head.bytes);
-                assert!(length > BOUNDS.0, "{length} bytes are too large");
+                assert!(
+                    length > BOUNDS.0,
+                    "a head of {length} bytes is refused as too large"
+                );
             }
             Some((_, "too_many_headers")) => {
                 let lines = bytes.iter().filter(|byte| **byte == b'\n').count();
-                assert!(lines > BOUNDS.1, "{lines} lines are too many");
+                assert!(
+                    lines > BOUNDS.1,
+                    "a head of {lines} lines is refused for too many headers"
+                );
             }
             Some((status, _)) => {
                 assert!(status.is_client_error() || status == 505, "{status}");
@@ -98,16 +111,24 @@ fn judge(bytes: &[u8], heard: &Heard) {
             // An input of empty lines begins no request.
             None => {
                 let begins = |byte: &u8| !b"\r\n".contains(byte);
-                assert!(!bytes.iter().any(begins), "no answer to {bytes:?}");
+                assert!(
+                    !bytes.iter().any(begins),
+                    "a request has begun, but it is neither accepted nor refused: {bytes:?}"
+                );
             }
         }
         return;
     };
-    let head = opinion.unwrap_or_else(|| panic!("{request:?} by no grammar"));
-    assert!(fits(&head), "beyond the bounds: {head:?}");
+    let head = opinion.unwrap_or_else(|| {
+        panic!("{request:?} is accepted, but its head does not follow the grammar")
+    });
+    assert!(
+        fits(&head),
+        "a head beyond the bounds is accepted: {head:?}"
+    );
     assert_eq!(request.method().as_str(), head.method);
     assert_eq!(format!("{:?}", request.version()), head.version);
-    // A path is used unchanged, except that a fragment, which is not allowed, is cut.
+    // A path is used unchanged, but a fragment, which HTTP does not allow, is cut off.
     if head.target.starts_with('/') {
         let target = head.target.split('#').next().unwrap_or_default();
         assert_eq!(request.uri().to_string(), target);
@@ -123,23 +144,34 @@ fn judge(bytes: &[u8], heard: &Heard) {
         lengths.truncate(1);
     }
     assert_eq!(headers, written);
-    let checked = heard.handshake.as_ref().expect("it was judged");
+    let checked = heard
+        .handshake
+        .as_ref()
+        .expect("an accepted request has a result of its handshake");
     match (handshake(&head), checked) {
         (Some(opinion), Ok(handshake)) => {
             assert_eq!(*handshake, opinion);
-            assert_eq!(heard.early, bytes[head.bytes..], "behind the head");
+            assert_eq!(
+                heard.early,
+                bytes[head.bytes..],
+                "the bytes after the head are kept"
+            );
         }
         (Some(opinion), Err(error)) => {
-            // The comparison is limited to plain requests, because the second opinion knows only
-            // some of the valid hosts.
-            assert!(!is_plain(&head), "{opinion:?} is refused: {error}");
+            // Only plain requests must be accepted, because `handshake` does not check all rules
+            // for hosts.
+            assert!(
+                !is_plain(&head),
+                "the valid upgrade {opinion:?} is refused: {error}"
+            );
         }
-        (None, Ok(handshake)) => panic!("{handshake:?} of {head:?}"),
+        (None, Ok(handshake)) => panic!("the invalid upgrade {head:?} is accepted: {handshake:?}"),
         (None, Err(error)) => assert!(!error.status().is_success()),
     }
 }
 
-/// Parses by RFC 9112 §2 to §5. A line may end without CR, and empty lines may come first.
+/// Parses a head by RFC 9112 §2 to §5; `None` if the head is malformed or incomplete. A line may
+/// end without CR, and empty lines may come first.
 fn head(bytes: &[u8]) -> Option<Head> {
     let mut at = 0;
     let mut line = || {
@@ -190,7 +222,7 @@ fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(is_of)
 }
 
-/// The value without spaces and tabs around it.
+/// The value without the spaces and tabs around it.
 fn trim(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -216,7 +248,7 @@ fn is_plain(head: &Head) -> bool {
             .any(|name| head.headers.contains_key(*name))
 }
 
-/// Checks the upgrade by RFC 6455 §4.2.1.
+/// The handshake of a head, by RFC 6455 §4.2.1; `None` if the head is not a valid upgrade.
 fn handshake(head: &Head) -> Option<Handshake> {
     let values = |name: &str| head.headers.get(name).map_or(&[][..], Vec::as_slice);
     let only = |name: &str| match values(name) {

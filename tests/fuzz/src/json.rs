@@ -1,5 +1,5 @@
-//! The JSON scanner, and the native commands that are parsed with it. serde_json gives the second
-//! opinion.
+//! The JSON scanner, and the native commands that are parsed with it. Both are compared with
+//! serde_json.
 
 use curfew_model::json::{Fault, Rules, scan};
 use curfew_model::{ClientRequest, Command, Message, Payload};
@@ -13,9 +13,10 @@ use serde_json::value::RawValue;
 /// Maximum depth of nesting. It is below serde_json's own limit.
 const DEPTH: usize = 100;
 
-/// Checks that the scanner and serde_json either both accept the text or both refuse it. They may
-/// differ on nesting and on duplicate names, and on half surrogate pairs and numbers beyond
-/// doubles, which [`scan`] reports and serde_json refuses.
+/// Checks that the scanner and serde_json either both accept the text or both refuse it. The
+/// scanner may also refuse deep nesting and, if it is strict, duplicate names. If the strict
+/// scanner accepts the text, it replaces halves of surrogate pairs and numbers beyond doubles.
+/// serde_json must be able to build a value from the result.
 pub fn check(bytes: &[u8]) -> bool {
     let Ok(text) = str::from_utf8(bytes) else {
         return false;
@@ -30,19 +31,19 @@ pub fn check(bytes: &[u8]) -> bool {
         let mut members = 0;
         let scanned = scan(text, rules, |name, value| {
             members += 1;
-            assert!(name.is_string(), "a member without a name");
+            assert!(name.is_string(), "the name of a member is a string");
             let within = |part: &str| {
                 let start = part.as_ptr().addr() - text.as_ptr().addr();
                 text.get(start..start + part.len()) == Some(part)
             };
             assert!(
                 within(name.raw) && within(value.raw),
-                "not a part of the text"
+                "the name and the value are parts of the text"
             );
         });
         match scanned {
             Ok(scanned) => {
-                assert!(opinion, "{text:?} is not JSON");
+                assert!(opinion, "{text:?} is accepted, but it is not JSON");
                 assert_eq!(scanned.is_object, text.trim_start().starts_with('{'));
                 if !strict {
                     accepted = true;
@@ -50,26 +51,34 @@ pub fn check(bytes: &[u8]) -> bool {
                 }
                 let plain = scanned.plain(text);
                 let value = serde_json::from_str::<Value>(&plain);
-                assert!(value.is_ok(), "{plain:?} is not JSON: {value:?}");
+                assert!(
+                    value.is_ok(),
+                    "no value can be built from {plain:?}: {value:?}"
+                );
             }
-            Err(Fault::NotJson) => assert!(!opinion, "{text:?} is JSON"),
+            Err(Fault::NotJson) => assert!(!opinion, "{text:?} is refused, but it is JSON"),
             Err(Fault::TooDeep) => {
                 let opened = text.bytes().filter(|byte| b"[{".contains(byte)).count();
-                assert!(opened > DEPTH, "{text:?} opens {opened}");
+                assert!(
+                    opened > DEPTH,
+                    "{text:?} is refused as too deep, but it opens only {opened} levels"
+                );
             }
-            Err(Fault::Repeated) => assert!(strict, "names may be repeated"),
+            Err(Fault::Repeated) => {
+                assert!(strict, "only the strict scanner refuses duplicate names")
+            }
         }
     }
     accepted
 }
 
-/// The opinion of serde_json. It builds no value here, so it checks neither half surrogate pairs
-/// nor the size of numbers.
+/// True if serde_json accepts the text. serde_json builds no value here, so it checks neither
+/// halves of surrogate pairs nor the size of numbers.
 fn is_json(text: &str) -> bool {
     serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
-/// The data of a publication.
+/// The command `publish`. Only its data is parsed.
 #[derive(Deserialize)]
 struct Publish<'a> {
     #[serde(borrow)]
@@ -85,7 +94,7 @@ pub fn check_command(bytes: &[u8]) -> bool {
     let Ok(request) = Native.decode(&mut Message::Text(text)) else {
         return false;
     };
-    assert!(is_json(text), "{text:?} is not JSON");
+    assert!(is_json(text), "the command {text:?} is not JSON");
     if let ClientRequest::Command {
         command: Command::Publish {
             data: Payload::Json(data),
@@ -94,9 +103,17 @@ pub fn check_command(bytes: &[u8]) -> bool {
         ..
     } = &request
     {
-        let opinion: Publish<'_> = serde_json::from_str(text).expect("an object with data");
-        assert_eq!(*data, opinion.data.get(), "not as it was sent");
-        assert!(std::ptr::eq(*data, opinion.data.get()), "not where it was");
+        let opinion: Publish<'_> =
+            serde_json::from_str(text).expect("an accepted `publish` is an object with data");
+        assert_eq!(
+            *data,
+            opinion.data.get(),
+            "the data equals the text that was sent"
+        );
+        assert!(
+            std::ptr::eq(*data, opinion.data.get()),
+            "the data is a part of the text that was sent"
+        );
     }
     true
 }

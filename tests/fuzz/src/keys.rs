@@ -30,7 +30,8 @@ static AUTHENTICATOR: LazyLock<(Authenticator, Arc<RemoteKeys>)> = LazyLock::new
         }],
         ..AuthConfig::default()
     };
-    let authenticator = Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one");
+    let authenticator =
+        Authenticator::new(&config, Arc::new(Fixed)).expect("the configuration is valid");
     let remote = authenticator.remotes().remove(0);
     (authenticator, remote)
 });
@@ -42,13 +43,13 @@ struct Taken {
     algorithms: Vec<&'static str>,
 }
 
-/// Checks that the reader accepts the same keys as the second opinion, each for the same
-/// algorithms. After a set without usable keys, no key may be in force. After an invalid set, the
-/// previous keys must stay in force.
+/// Checks that Curfew accepts the same keys as the independent parser in this file, each for the
+/// same algorithms. After a set without usable keys, no key may be in force. After an invalid set,
+/// the previous keys must stay in force.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew and the independent parser in this file disagree.
 pub fn check(bytes: &[u8]) -> bool {
     let (authenticator, remote) = &*AUTHENTICATOR;
     let in_force = || {
@@ -65,16 +66,22 @@ pub fn check(bytes: &[u8]) -> bool {
         (Some(taken), Ok(count)) => {
             assert_eq!(in_force(), taken);
             assert_eq!(*count, taken.len());
-            assert!(!taken.is_empty(), "a set without a key is none");
+            assert!(!taken.is_empty(), "an accepted set has at least one key");
         }
         (Some(taken), Err(KeyError::NoUsableKey(_))) => {
-            assert_eq!(taken, [], "keys that are not taken");
-            assert_eq!(in_force(), [], "withdrawn keys");
+            assert_eq!(taken, [], "no key is accepted, although keys are usable");
+            assert_eq!(
+                in_force(),
+                [],
+                "no key is in force after a set without usable keys"
+            );
         }
         (None, Err(KeyError::NotKeySet | KeyError::TooManyKeys)) => {
-            assert_eq!(in_force(), before, "what is no set changes nothing");
+            assert_eq!(in_force(), before, "an invalid set changes no key in force");
         }
-        (opinion, installed) => panic!("{installed:?}, by the opinion {opinion:?}"),
+        (opinion, installed) => {
+            panic!("the result is {installed:?}, but the independent parser returns {opinion:?}")
+        }
     }
     installed.is_ok()
 }
@@ -111,7 +118,7 @@ fn read(key: &Members) -> Option<Taken> {
         _ => None,
     };
     for name in ["d", "p", "q", "dp", "dq", "qi", "oth", "k"] {
-        // The key has a member of a private or a shared key, so it is not accepted.
+        // A key with a member of a private key or of a shared key is not accepted.
         if key.raw(name)?.is_some_and(|raw| raw != "null") {
             return None;
         }

@@ -1,5 +1,5 @@
-//! Checks of parsers of untrusted bytes. Each parser has one function, which panics if the parser
-//! and a second opinion differ.
+//! Checks of Curfew's parsers of untrusted bytes. Each parser has one function here. The function
+//! panics if the parser and an independent implementation disagree about the bytes.
 //!
 //! Owns: the properties of each parser that hold for any bytes.
 //! Knows nothing of: the source of the bytes (`tests/corpus.rs`, `guided`).
@@ -18,17 +18,17 @@ pub mod revocations;
 mod signed;
 pub mod tokens;
 
-/// A reader under test.
+/// A parser under test.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// The target's name, and the name of its folder in `corpus`.
     pub name: &'static str,
-    /// Panics if the reader is wrong about these bytes. Returns true if the reader has accepted the
-    /// bytes.
+    /// Panics if the parser and the independent implementation disagree about the bytes. Returns
+    /// true if the parser has accepted the bytes.
     pub check: fn(&[u8]) -> bool,
 }
 
-/// Every reader.
+/// Every parser under test.
 pub const TARGETS: &[Target] = &[
     Target {
         name: "frames",

@@ -13,13 +13,13 @@ use serde_json::value::RawValue;
 pub(crate) struct Members(Vec<(String, Box<RawValue>)>);
 
 impl Members {
-    /// The members of a JSON text; `None` unless it is an object.
+    /// The members of a JSON text; `None` if the text is not an object.
     pub(crate) fn of(text: &[u8]) -> Option<Self> {
         serde_json::from_str(str::from_utf8(text).ok()?).ok()
     }
 
-    /// A member as a value: null if it is missing, and `None` if it is repeated or does not fit
-    /// into a value.
+    /// A member as a [`Value`]: `Value::Null` if it is missing, and `None` if it is repeated or
+    /// cannot be parsed as a [`Value`].
     pub(crate) fn value(&self, name: &str) -> Option<Value> {
         match self.raw(name)? {
             Some(raw) => serde_json::from_str(raw).ok(),
@@ -34,7 +34,7 @@ impl Members {
         all.next().is_none().then_some(raw)
     }
 
-    /// True if every member fits into a value.
+    /// True if every member can be parsed as a [`Value`].
     pub(crate) fn are_values(&self) -> bool {
         let is_value = |raw: &str| serde_json::from_str::<Value>(raw).is_ok();
         self.0.iter().all(|(_, raw)| is_value(raw.get()))

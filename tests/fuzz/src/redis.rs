@@ -17,19 +17,19 @@ const PREFIX: &str = "c:";
 /// Longest message between nodes, in bytes.
 const MOST_MESSAGE_BYTES: usize = 16 * 1024;
 
-/// Checks that a decoded envelope has the content of its members, with the data byte for byte. If
-/// it is written and read again, it must be the same.
+/// Checks that a decoded publication has the content of the envelope's members, with the data byte
+/// for byte. Encoding and decoding it again must give the same publication.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew and the independent parser in this file disagree.
 pub fn check_envelope(bytes: &[u8]) -> bool {
-    let channel = Channel::parse("room:1").expect("a good name");
+    let channel = Channel::parse("room:1").expect("the channel's name is valid");
     let read = parsers::decode(channel.clone(), bytes.to_vec());
     let opinion = publication(bytes);
     let told = read.as_ref().map(|publication| {
         let trace = publication.trace.as_deref().cloned();
-        let data = str::from_utf8(&publication.data).expect("a text");
+        let data = str::from_utf8(&publication.data).expect("the data is UTF-8");
         (
             publication.from.as_deref().map(str::to_owned),
             data.to_owned(),
@@ -41,7 +41,10 @@ pub fn check_envelope(bytes: &[u8]) -> bool {
         return false;
     };
     let written = parsers::encode(&publication).to_vec();
-    assert!(Members::of(&written).is_some(), "{written:?} is no object");
+    assert!(
+        Members::of(&written).is_some(),
+        "the encoded envelope {written:?} is not an object"
+    );
     assert_eq!(parsers::decode(channel, written), Some(publication));
     true
 }
@@ -59,7 +62,7 @@ fn publication(bytes: &[u8]) -> Option<Published> {
         _ => return None,
     };
     let trace = members.raw("trace")?;
-    // The original text of the member counts. A text with escapes is not a trace.
+    // The trace is read from the member's original text. A text with escapes is not a trace.
     let trace = trace.and_then(|raw| raw.strip_prefix('"')?.strip_suffix('"'));
     Some((
         from,
@@ -69,11 +72,11 @@ fn publication(bytes: &[u8]) -> Option<Published> {
 }
 
 /// Checks a session's record. Each line of the input is a field `name=value`. A record that was
-/// read must be written with the same known fields.
+/// parsed must be written with the same known fields.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew and the independent parser in this file disagree.
 pub fn check_record(bytes: &[u8]) -> bool {
     let mut fields: Vec<(&[u8], &[u8])> = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
@@ -85,7 +88,7 @@ pub fn check_record(bytes: &[u8]) -> bool {
         }
     }
     let session = "0192f0c1-2b3c-7d4e-8f50-616263646566";
-    let session: SessionId = session.parse().expect("an id");
+    let session: SessionId = session.parse().expect("the id is valid");
     let read = parsers::record(session, &fields);
     let opinion = record(&fields);
     let written = read.as_ref().map(|record| {
@@ -102,7 +105,7 @@ pub fn check_record(bytes: &[u8]) -> bool {
         .iter()
         .map(|(name, value)| (name.as_bytes(), value.as_bytes()))
         .collect();
-    let again = parsers::record(session, &bytes).expect("it is read again");
+    let again = parsers::record(session, &bytes).expect("a written record is parsed");
     let mut again = parsers::fields(&again);
     again.sort();
     assert_eq!(again, written);
@@ -169,12 +172,13 @@ fn uuid(text: &str) -> Option<String> {
     is_id.then(|| text.to_ascii_lowercase())
 }
 
-/// Checks names. The name of a pushed key must be recognised as the key of a revocation in one of
-/// its spellings, or as another key. The name of a pub/sub channel must contain the channel's name.
+/// Checks the names of pushed keys and of pub/sub channels. The name of a pushed key must be
+/// recognised as the key of a revocation in one of its spellings, or as another key. The name of a
+/// pub/sub channel must contain the channel's name.
 ///
 /// # Panics
 ///
-/// A reader differs from the second opinion.
+/// Curfew and the independent parser in this file disagree.
 pub fn check_name(bytes: &[u8]) -> bool {
     let told = parsers::told(PREFIX, bytes);
     let text = str::from_utf8(bytes).ok();
@@ -186,7 +190,8 @@ pub fn check_name(bytes: &[u8]) -> bool {
         }
         TouchedKey::Nameless => match behind {
             None => assert!(bytes.starts_with(b"c:revoked:")),
-            // Any other text after a kind names sessions.
+            // `names` is true if the text after the prefix has a kind and a value that name
+            // sessions.
             Some(written) => {
                 let mut parts = written.splitn(2, |byte| *byte == b':');
                 let kind = parts.next().unwrap_or_default();
@@ -208,10 +213,12 @@ pub fn check_name(bytes: &[u8]) -> bool {
             assert_eq!(behind, Some(&b"anonymous"[..]));
         }
         TouchedKey::Key(key) => {
-            let written = text.expect("a text").strip_prefix("c:{revoked}:");
+            let written = text
+                .expect("the name of a key is UTF-8")
+                .strip_prefix("c:{revoked}:");
             let (kind, value) = written
                 .and_then(|written| written.split_once(':'))
-                .expect("a kind");
+                .expect("the name of a key has a kind");
             assert_eq!(key.kind(), kind);
             if let Some(plain) = key.plain_value().filter(|_| kind != "session") {
                 assert_eq!(plain, value);
@@ -232,18 +239,18 @@ pub fn check_name(bytes: &[u8]) -> bool {
     channel.is_some() || matches!(told, TouchedKey::Key(_))
 }
 
-/// Checks that a decoded message between nodes has one of six types, and has the content of its
-/// members.
+/// Checks that a decoded message between nodes has one of six types, and has the content of the
+/// members in the input.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew and the independent parser in this file disagree.
 pub fn check_message(bytes: &[u8]) -> bool {
     let written = parsers::node_message(bytes);
     let opinion = message(bytes);
     let value = written
         .as_deref()
-        .map(|text| serde_json::from_str::<Value>(text).expect("JSON"));
+        .map(|text| serde_json::from_str::<Value>(text).expect("a written message is JSON"));
     assert_eq!(value, opinion);
     let Some(written) = written else {
         return false;
@@ -253,8 +260,8 @@ pub fn check_message(bytes: &[u8]) -> bool {
 }
 
 fn message(bytes: &[u8]) -> Option<Value> {
-    // All members must be valid, because the type may be the last member, so they are parsed before
-    // it is known.
+    // Every member must be valid: the type may be the last member, so Curfew parses the other
+    // members before it knows the type.
     let members = Members::of(bytes).filter(Members::are_values)?;
     if bytes.len() > MOST_MESSAGE_BYTES {
         return None;

@@ -17,7 +17,7 @@ const ISSUER: &str = "https://id.example";
 const EVENTS_AUDIENCE: &str = "curfew-events";
 const REVOCATION_AUDIENCE: &str = "https://gateway.example/v1/global-token-revocation";
 
-/// The only critical member of complex subjects.
+/// The only member of complex subjects that the configuration names as critical.
 const CRITICAL: &str = "group";
 
 /// Longest validity of an assertion, in seconds: an hour.
@@ -54,16 +54,16 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
         leeway: LEEWAY,
         ..AuthConfig::default()
     };
-    Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
+    Authenticator::new(&config, Arc::new(Fixed)).expect("the configuration is valid")
 });
 
 /// Checks that an accepted event is signed, is for this audience, and is not a token of another
-/// type. Its subject, its type and its times must determine whose access ends, and for which
-/// tokens.
+/// type. The subject, the type and the times of the event must determine whose access ends, and for
+/// which tokens.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew disagrees with the claims that `jsonwebtoken` accepts, or with the tables in this file.
 pub fn check_event(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
@@ -71,28 +71,36 @@ pub fn check_event(bytes: &[u8]) -> bool {
     let verified = AUTHENTICATOR
         .verify_event("main", &token, KeyWait::Brief)
         .now_or_never();
-    let Ok(event) = verified.expect("a secret is at hand") else {
+    let Ok(event) = verified.expect("a token signed with a secret is verified at once") else {
         return false;
     };
-    let claims: Members = opinion(&token).expect("another library accepts the signature");
-    let claim = |name: &str| claims.value(name).expect("no name is repeated");
+    let claims: Members = opinion(&token).expect("`jsonwebtoken` accepts the signature");
+    let claim = |name: &str| claims.value(name).expect("no member is repeated");
     assert_eq!(claim("iss"), ISSUER);
     assert!(is_for(&claim("aud"), EVENTS_AUDIENCE), "{claims:?}");
     for foreign in ["sub", "exp"] {
-        assert_eq!(claims.raw(foreign), Some(None), "{foreign} is of others");
+        assert_eq!(
+            claims.raw(foreign),
+            Some(None),
+            "an event with the claim {foreign} is accepted"
+        );
     }
     let id = claim("jti");
     assert!(id.as_str().is_some_and(|id| (1..=256).contains(&id.len())));
-    // A number beyond a double is null for the other library. The reader accepts such a number as a
-    // time if it is negative.
+    // In `claims`, a number that does not fit into a double is replaced by null. Curfew accepts a
+    // time that does not fit into a double only if the time is negative, and then takes it for 0.
     let issued_at = seconds(&claims, "iat").unwrap_or(0.0);
     let latest = (NOW + LEEWAY).as_secs_f64();
-    assert!(issued_at <= latest, "issued at {issued_at}");
+    assert!(
+        issued_at <= latest,
+        "an event that is issued in the future, at {issued_at}, is accepted"
+    );
 
     let Some(Value::Object(events)) = plain(claims.raw("events")) else {
-        panic!("no events: {claims:?}");
+        panic!("an event without the claim `events` is accepted: {claims:?}");
     };
-    // Several events count as several names of one event.
+    // Several event types in one token describe the same event. The effect is checked only if there
+    // is a single type.
     let [(uri, members)] = events.iter().collect::<Vec<_>>()[..] else {
         return true;
     };
@@ -102,8 +110,12 @@ pub fn check_event(bytes: &[u8]) -> bool {
     let named = subject.and_then(named);
     match event.effect {
         Effect::End { mut subjects, at } => {
-            assert!(ends, "{uri} {members} ends nothing");
-            let mut named = named.unwrap_or_else(|| panic!("{subject:?} names nobody"));
+            assert!(
+                ends,
+                "{uri} {members} ends access, contrary to the table of types"
+            );
+            let mut named =
+                named.unwrap_or_else(|| panic!("access ends, but {subject:?} names no subject"));
             let order = |one: &ReportSubject| format!("{one:?}");
             subjects.sort_by_key(order);
             named.sort_by_key(order);
@@ -113,16 +125,25 @@ pub fn check_event(bytes: &[u8]) -> bool {
                 .or_else(|| seconds(&claims, "toe"))
                 .unwrap_or(issued_at);
             let expect = happened_at.ceil().max(EARLIEST).min(latest.floor());
-            // The reader's time may be one second higher, because it also rounds up a fraction that
-            // is too small for a double.
+            // Curfew's time `at` may be one second higher than `expect`, because Curfew also rounds
+            // up a fraction that is too small for a double.
             let differs = at as f64 - expect;
-            assert!((0.0..=1.0).contains(&differs), "{at}, not {expect}");
+            assert!(
+                (0.0..=1.0).contains(&differs),
+                "the cutoff is {at} instead of {expect}"
+            );
         }
         Effect::NobodyFound(_) => assert_eq!(named, None, "{subject:?}"),
-        Effect::Nothing => assert!(!ends, "{uri} {members} ends access"),
+        Effect::Nothing => assert!(
+            !ends,
+            "{uri} {members} ends no access, contrary to the table of types"
+        ),
         Effect::Verified | Effect::OtherState | Effect::Stream(_) => {
             let name = uri.rsplit('/').next();
-            assert!(!ends, "{uri} ends access");
+            assert!(
+                !ends,
+                "{uri} ends no access, contrary to the table of types"
+            );
             assert!(
                 matches!(name, Some("verification" | "stream-updated")),
                 "{uri}"
@@ -132,7 +153,8 @@ pub fn check_event(bytes: &[u8]) -> bool {
     true
 }
 
-/// The member as a value; `None` if parsers that build texts and numbers cannot read it.
+/// The member as a [`Value`]; `None` if it is missing or repeated, or if the strict scanner refuses
+/// it.
 fn plain(member: Option<Option<&str>>) -> Option<Value> {
     use curfew_model::json::{Rules, scan};
     let raw = member??;
@@ -144,7 +166,7 @@ fn plain(member: Option<Option<&str>>) -> Option<Value> {
     serde_json::from_str(&scanned.plain(raw)).ok()
 }
 
-/// True if an event of this type with these members ends access.
+/// True if an event of the type `uri` with these members ends access.
 fn ends_access(uri: &str, members: &Value) -> bool {
     let says = |name: &str| {
         members[name]
@@ -177,7 +199,8 @@ fn ends_access(uri: &str, members: &Value) -> bool {
     }
 }
 
-/// The subjects in a member, by the tables of RFC 9493 and of Shared Signals Framework 1.0 §3.3.
+/// The subjects that a subject member names, by the tables of RFC 9493 and of Shared Signals
+/// Framework 1.0 §3.3; `None` if it names none.
 fn named(subject: &Value) -> Option<Vec<ReportSubject>> {
     let identifiers = subject["identifiers"].as_array();
     match format(subject).as_deref() {
@@ -242,7 +265,8 @@ fn simple(subject: &Value) -> Option<Vec<ReportSubject>> {
     })
 }
 
-/// A claim's time. Times before 1970 count as 0, even if they are beyond a double.
+/// The time in a claim, in Unix seconds. A negative number counts as 0, even if it does not fit
+/// into a double.
 fn seconds(claims: &Members, name: &str) -> Option<f64> {
     let raw = claims.raw(name).flatten()?;
     match raw.strip_prefix('-') {
@@ -251,7 +275,8 @@ fn seconds(claims: &Members, name: &str) -> Option<f64> {
     }
 }
 
-/// True if the seconds are rounded up. A fraction that is too small for a double also rounds up.
+/// True if `seconds` is `written` rounded up. One second more is allowed, because a fraction that
+/// is too small for a double also rounds up.
 fn is_rounded_up(written: f64, raw: &str, seconds: u64) -> bool {
     let least = written.ceil() as u64;
     let may_have_fraction = raw.contains(['.', 'e', 'E']) && !raw.starts_with('-');
@@ -269,12 +294,12 @@ fn text(subject: &Value, name: &str) -> Option<String> {
 }
 
 /// Checks that an accepted assertion is signed, is for this audience, is valid for at most an hour,
-/// and is not an event. The text after the second line break of the input is the subject that the
+/// and is not an event. The text after the last line break of the input is the subject that the
 /// assertion revokes.
 ///
 /// # Panics
 ///
-/// The reader differs from the second opinion.
+/// Curfew disagrees with the claims that `jsonwebtoken` accepts, or with the tables in this file.
 pub fn check_assertion(bytes: &[u8]) -> bool {
     let at = bytes.iter().rposition(|byte| *byte == b'\n');
     let (signed, subject) = bytes.split_at(at.unwrap_or(bytes.len()));
@@ -284,33 +309,45 @@ pub fn check_assertion(bytes: &[u8]) -> bool {
     let verified = AUTHENTICATOR
         .verify_revoker(&token, KeyWait::Brief)
         .now_or_never();
-    let Ok(revoker) = verified.expect("a secret is at hand") else {
+    let Ok(revoker) = verified.expect("a token signed with a secret is verified at once") else {
         return false;
     };
-    let claims: Members = opinion(&token).expect("another library accepts the signature");
-    let claim = |name: &str| claims.value(name).expect("no name is repeated");
+    let claims: Members = opinion(&token).expect("`jsonwebtoken` accepts the signature");
+    let claim = |name: &str| claims.value(name).expect("no member is repeated");
     assert_eq!(claim("iss"), ISSUER);
     assert!(is_for(&claim("aud"), REVOCATION_AUDIENCE), "{claims:?}");
     assert_eq!(
         claims.raw("events"),
         Some(None),
-        "an event is no permission"
+        "an assertion with the claim `events` is accepted"
     );
     assert!(claim("jti").as_str().is_some_and(|id| !id.is_empty()));
     let (now, leeway) = (NOW.as_secs_f64(), LEEWAY.as_secs_f64());
-    let end = seconds(&claims, "exp").expect("an end");
-    assert!(end > now - leeway - 1.0, "it ended at {end}");
-    assert!(end < now + MOST_REMAINING + 1.0, "it ends at {end}");
+    let end = seconds(&claims, "exp").expect("an accepted assertion has an end");
+    assert!(
+        end > now - leeway - 1.0,
+        "an assertion that ended at {end} is accepted"
+    );
+    assert!(
+        end < now + MOST_REMAINING + 1.0,
+        "an assertion that ends only at {end} is accepted"
+    );
     for begins in ["iat", "nbf"] {
         let begins = seconds(&claims, begins).unwrap_or(0.0);
-        assert!(begins <= now + leeway, "it begins at {begins}");
+        assert!(
+            begins <= now + leeway,
+            "an assertion that begins only at {begins} is accepted"
+        );
     }
     match (revoker.issued_at, seconds(&claims, "iat")) {
         (Some(at), Some(written)) => {
             let raw = claims.raw("iat").flatten().unwrap_or_default();
-            assert!(is_rounded_up(written, raw, at), "{at} is not {raw}");
+            assert!(
+                is_rounded_up(written, raw, at),
+                "the time of issue is {at}, but the claim is {raw}"
+            );
         }
-        // This is a negative number beyond a double, which only the reader accepts.
+        // A negative number that does not fit into a double is 0 for Curfew, and null in `claims`.
         (Some(0), None) => {}
         (read, written) => assert_eq!((read, written), (None, None)),
     }

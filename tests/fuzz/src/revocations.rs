@@ -5,34 +5,45 @@ use curfew_model::{Revocation, RevocationKey, TraceContext};
 
 use crate::members::Members;
 
-/// Checks that a value covers every token or the tokens up to a time, and that all spellings of a
-/// name give the same key.
+/// Checks that a revocation's value covers either every token or the tokens issued up to a time,
+/// and that every spelling of a revocation's key is parsed as the same key.
 ///
 /// # Panics
 ///
-/// A reader differs from the second opinion.
+/// Curfew's parser and the independent parser in this file disagree.
 pub fn check(bytes: &[u8]) -> bool {
     let read = Revocation::parse(bytes);
     let opinion = cutoff(bytes).unwrap_or_else(|| members(bytes).unwrap_or_default());
     assert_eq!(read, opinion, "{:?}", String::from_utf8_lossy(bytes));
-    // The second value is what the node reads from Redis, which returns at most 4 KiB.
+    // `known` is the same value as the node reads it from Redis. There, a value of more than 4 KiB
+    // covers every token.
     let known = parsers::revocation(Some(bytes.to_vec()), -1);
-    let known = known.expect("a key without an expiry is one");
+    let known = known.expect("a key without an expiry is a revocation too");
     match bytes.len() {
         ..=4096 => assert_eq!(known, read),
-        _ => assert_eq!(known, Revocation::default(), "too long to be looked at"),
+        _ => assert_eq!(
+            known,
+            Revocation::default(),
+            "a value that is too long covers every token"
+        ),
     }
     assert!(
         read.covers(None),
-        "a token without a time is covered by anything"
+        "a token without a time of issue is covered by every revocation"
     );
     if let Some(before) = read.before {
-        assert!(read.covers(Some(before)), "up to the second");
-        assert!(!read.covers(Some(before + 1)), "and no later");
+        assert!(
+            read.covers(Some(before)),
+            "a token issued in the second of the cutoff is covered"
+        );
+        assert!(
+            !read.covers(Some(before + 1)),
+            "a token issued after the cutoff is not covered"
+        );
     } else {
         assert!(
             read.covers(Some(u64::MAX)),
-            "without a time everyone is covered"
+            "a revocation without a cutoff covers every token"
         );
     }
     let Ok((key, _)) = RevocationKey::parse_written(bytes) else {
@@ -64,13 +75,15 @@ fn cutoff(value: &[u8]) -> Option<Revocation> {
     })
 }
 
-/// The revocation by the members of an object. `None` if the value is not such an object.
+/// The revocation that the members of an object describe. `None` if the value is not an object, or
+/// if one of these members is repeated or cannot be parsed.
 fn members(value: &[u8]) -> Option<Revocation> {
     let members = Members::of(value)?;
-    // A repeated member is ambiguous, so the value then does not count as an object.
+    // A repeated member is ambiguous, so a value with a repeated member does not count as an
+    // object.
     let member = |name| members.value(name);
     let (before, reason, trace) = (member("before")?, member("reason")?, member("trace")?);
-    // The second opinion uses the number's value, while the reader uses its digits.
+    // This function uses the number's value, while Curfew's parser uses its digits.
     let before = before.as_f64().map(|before| before.ceil() as u64);
     Some(Revocation {
         before: before.and_then(|before| match before {

@@ -1,4 +1,5 @@
-//! Tokens that a target signs, and another library's opinion on these tokens.
+//! Tokens that the fuzz targets sign, and the claims of these tokens as `jsonwebtoken` and
+//! serde_json read them.
 
 use std::time::Duration;
 
@@ -33,8 +34,8 @@ impl Clock for Fixed {
 }
 
 /// The token in the input. An input with a line break consists of a header and claims, which are
-/// signed here. If the input were a signed token, a change of it would only be refused for its
-/// signature.
+/// signed here. The fuzzer could not usefully change a signed token: nearly every change would be
+/// refused, because the signature would no longer fit.
 pub(crate) fn token(bytes: &[u8]) -> Option<String> {
     let text = str::from_utf8(bytes).ok()?;
     let Some((header, claims)) = text.split_once('\n') else {
@@ -50,7 +51,8 @@ pub(crate) fn token(bytes: &[u8]) -> Option<String> {
     Some(format!("{signed}.{signature}"))
 }
 
-/// The claims; `None` if another library refuses the signature by the header's algorithm.
+/// The claims; `None` if `jsonwebtoken`, with the algorithm that the header names, does not accept
+/// the signature.
 pub(crate) fn opinion<T: DeserializeOwned>(token: &str) -> Option<T> {
     let (signed, signature) = token.rsplit_once('.')?;
     let (header, claims) = signed.split_once('.')?;
@@ -65,7 +67,8 @@ pub(crate) fn opinion<T: DeserializeOwned>(token: &str) -> Option<T> {
     is_good.then(|| part(claims)).flatten()
 }
 
-/// Parses a part of a token. Texts and numbers that another library cannot hold are replaced.
+/// Parses a part of a token. Strings and numbers that serde_json cannot represent are replaced
+/// first.
 fn part<T: DeserializeOwned>(part: &str) -> Option<T> {
     let text = String::from_utf8(URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
     let rules = Rules {
@@ -76,7 +79,7 @@ fn part<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_str(&scanned.plain(&text)).ok()
 }
 
-/// True if an `aud` is this name, or a list that contains it.
+/// True if the claim `aud` is `name`, or a list that contains `name`.
 pub(crate) fn is_for(audience: &Value, name: &str) -> bool {
     let is_in = |all: &Vec<Value>| all.iter().any(|one| one == name);
     audience == name || audience.as_array().is_some_and(is_in)

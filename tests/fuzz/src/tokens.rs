@@ -1,4 +1,5 @@
-//! Tokens. jsonwebtoken gives the second opinion on each accepted token.
+//! Access tokens and logout tokens. Each accepted token is compared with the claims that
+//! `jsonwebtoken` accepts.
 
 use std::sync::{Arc, LazyLock};
 
@@ -27,11 +28,11 @@ static AUTHENTICATOR: LazyLock<Authenticator> = LazyLock::new(|| {
         leeway: LEEWAY,
         ..AuthConfig::default()
     };
-    Authenticator::new(&config, Arc::new(Fixed)).expect("it is a good one")
+    Authenticator::new(&config, Arc::new(Fixed)).expect("the configuration is valid")
 });
 
-/// The claims that are checked. All other claims may have values that fit into no double or no
-/// Unicode text.
+/// The claims that are checked. All other claims may have values that do not fit into a double or
+/// into Unicode text.
 #[derive(Debug, Clone, Deserialize)]
 struct Claims {
     iss: String,
@@ -45,8 +46,8 @@ struct Claims {
     nonce: Option<IgnoredAny>,
 }
 
-/// Checks that a token that opens a session is signed, is for this audience, has a user, and has
-/// not expired.
+/// Checks that every token that Curfew accepts for a session is signed, is for this audience, has a
+/// user, and has not expired.
 pub fn check(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
@@ -58,36 +59,52 @@ pub fn check(bytes: &[u8]) -> bool {
             assert!(!message.is_empty() && message.len() < 512, "{message:?}");
             assert!(
                 token.len() < 32 || !message.contains(&token),
-                "the token is told"
+                "the refusal contains the token"
             );
             return false;
         }
     };
-    let claims = opinion::<Claims>(&token).expect("another library accepts the signature");
+    let claims = opinion::<Claims>(&token).expect("`jsonwebtoken` accepts the signature");
     assert_eq!(claims.sub.as_deref(), Some(principal.user()));
     assert_eq!(claims.iss, "https://id.example");
     let audience = &claims.aud;
-    assert!(is_for(audience, "curfew"), "{audience} is another's");
+    assert!(
+        is_for(audience, "curfew"),
+        "a token for the audience {audience} is accepted"
+    );
     let latest = (NOW - LEEWAY).as_secs_f64();
-    assert!(claims.exp > latest - 1.0, "it ended at {}", claims.exp);
-    // A fraction of a second is rounded up.
+    assert!(
+        claims.exp > latest - 1.0,
+        "a token that ended at {} is accepted",
+        claims.exp
+    );
+    // Curfew rounds `iat` and `nbf` up to whole seconds, so no difference is allowed here.
     let earliest = (NOW + LEEWAY).as_secs_f64();
     for begins in [claims.iat, claims.nbf].into_iter().flatten() {
-        assert!(begins <= earliest, "it begins at {begins}");
+        assert!(
+            begins <= earliest,
+            "a token that begins only at {begins} is accepted"
+        );
     }
     let whole = claims.exp.floor().max(0.0) as u64;
-    assert_eq!(principal.expires_at(), whole, "the end of {}", claims.exp);
+    assert_eq!(
+        principal.expires_at(),
+        whole,
+        "the end is `exp` rounded down: {}",
+        claims.exp
+    );
     let issued_at = claims.iat.map(|at| at.floor().max(0.0) as u64);
     assert_eq!(
         principal.issued_at(),
         issued_at,
-        "the time of {:?}",
+        "the time of issue is `iat` rounded down: {:?}",
         claims.iat
     );
     true
 }
 
-/// Checks that a logout token is signed, has the event, and names a user or a provider's session.
+/// Checks that every logout token that Curfew accepts is signed, has the event, and names a user or
+/// a provider's session.
 pub fn check_logout(bytes: &[u8]) -> bool {
     let Some(token) = token(bytes) else {
         return false;
@@ -95,7 +112,7 @@ pub fn check_logout(bytes: &[u8]) -> bool {
     let Ok(logout) = AUTHENTICATOR.judge_logout(&token) else {
         return false;
     };
-    let claims = opinion::<Claims>(&token).expect("another library accepts the signature");
+    let claims = opinion::<Claims>(&token).expect("`jsonwebtoken` accepts the signature");
     assert!(logout.user.is_some() || logout.login.is_some());
     assert_eq!(logout.user, claims.sub);
     let login = claims.sid.as_ref().and_then(Value::as_str);
@@ -106,8 +123,13 @@ pub fn check_logout(bytes: &[u8]) -> bool {
     let event = claims.events.as_ref().and_then(|events| events.get(event));
     assert!(event.is_some_and(Value::is_object), "{claims:?}");
     assert!(claims.nonce.is_none(), "{claims:?}");
-    let issued_at = claims.iat.expect("a time");
+    let issued_at = claims
+        .iat
+        .expect("an accepted logout token has a time of issue");
     let apart = (NOW.as_secs_f64() - issued_at).abs();
-    assert!(apart < MAX_AGE_SECONDS, "issued {apart} s away");
+    assert!(
+        apart < MAX_AGE_SECONDS,
+        "a logout token issued {apart} s before or after now is accepted"
+    );
     true
 }

@@ -12,19 +12,18 @@ const CHANGES: usize = 10_000;
 /// Longest input, in bytes.
 const MOST_BYTES: usize = 4 * 1024;
 
-/// Limit on the memory that a check may hold, in bytes: a fixed part, and a part for each byte of
-/// the input.
+/// Limit on the memory that a check may hold at once, in bytes: a fixed part, and a part for each
+/// byte of the input.
 const MOST_HELD: (u64, u64) = (256 * 1024, 128);
 
-/// Runs a check and verifies the bounds on its memory. An earlier run fills the caches, so that
-/// they do not count.
+/// Runs a check, and verifies that it holds no more memory than [`MOST_HELD`] allows.
 fn bounded(target: &Target, bytes: &[u8]) -> bool {
     let mut accepted = false;
     let used = allocation_counter::measure(|| accepted = (target.check)(bytes));
     let most = MOST_HELD.0 + MOST_HELD.1 * bytes.len() as u64;
     assert!(
         used.bytes_max <= most,
-        "{} bytes are held for {}",
+        "the check holds {} bytes for an input of {} bytes",
         used.bytes_max,
         bytes.len()
     );
@@ -37,17 +36,22 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
         .join(name);
     let mut files: Vec<_> = std::fs::read_dir(&folder)
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
-        .map(|entry| entry.expect("it can be listed").path())
+        .map(|entry| entry.expect("the folder can be listed").path())
         .collect();
     files.sort();
-    assert!(!files.is_empty(), "{} is empty", folder.display());
+    assert!(
+        !files.is_empty(),
+        "the corpus {} is empty",
+        folder.display()
+    );
     files
         .iter()
-        .map(|file| std::fs::read(file).expect("it can be read"))
+        .map(|file| std::fs::read(file).expect("the file can be read"))
         .collect()
 }
 
-/// Makes one change: flips, removes or repeats bytes, or inserts bytes of another input.
+/// Makes one random change: flips, replaces, removes or repeats bytes, or inserts bytes, for
+/// example from the input `other`.
 fn change(random: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
     let at = random.usize(..=bytes.len());
     match random.u8(..6) {
@@ -71,7 +75,7 @@ fn change(random: &mut Rng, bytes: &mut Vec<u8>, other: &[u8]) {
             at,
             *random
                 .choice(br#"{}[]",:\/0-9.eE=;%~"#)
-                .expect("there are some"),
+                .expect("the list of bytes is not empty"),
         ),
     }
     bytes.truncate(MOST_BYTES);
@@ -100,12 +104,16 @@ fn no_reader_is_wrong_about_its_corpus_and_what_is_close_to_it() {
             }
             let shown = String::from_utf8_lossy(&bytes).into_owned();
             let tried = std::panic::catch_unwind(|| bounded(target, &bytes));
-            assert!(tried.is_ok(), "{}: {shown:?} {bytes:?}", target.name);
+            assert!(
+                tried.is_ok(),
+                "the check of {} panics for {shown:?} {bytes:?}",
+                target.name
+            );
             accepted += usize::from(tried.is_ok_and(|accepted| accepted));
         }
         assert!(
             accepted > CHANGES / 200,
-            "{}: {accepted} changes are accepted",
+            "{}: only {accepted} changed inputs are accepted",
             target.name
         );
     }
@@ -114,11 +122,12 @@ fn no_reader_is_wrong_about_its_corpus_and_what_is_close_to_it() {
 #[test]
 fn every_reader_is_fuzzed_with_guidance_as_well() {
     let guided = Path::new(env!("CARGO_MANIFEST_DIR")).join("guided");
-    let manifest = std::fs::read_to_string(guided.join("Cargo.toml")).expect("a manifest");
+    let manifest =
+        std::fs::read_to_string(guided.join("Cargo.toml")).expect("the manifest can be read");
     for target in TARGETS {
         let path = format!("targets/{}.rs", target.name);
         let bin = format!("[[bin]]\nname = \"{}\"\npath = \"{path}\"\n", target.name);
-        assert!(manifest.contains(&bin), "no {bin}");
+        assert!(manifest.contains(&bin), "the manifest does not have {bin}");
         let main = std::fs::read_to_string(guided.join(&path));
         let main = main.unwrap_or_else(|error| panic!("{path}: {error}"));
         assert!(main.contains("    curfew_fuzz::"), "{path}: {main}");

@@ -7,10 +7,10 @@ use curfew_model::{Secret, percent_decode_str};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// The port of a server without one in the URL.
+/// The port of a server if the URL gives no port.
 const DEFAULT_PORT: u16 = 6379;
 
-/// The port of a sentinel without one in the URL.
+/// The port of a sentinel if the URL gives no port.
 const DEFAULT_SENTINEL_PORT: u16 = 26379;
 
 /// A URL that may hold a password. `Debug` and serialization leave out the user, the password and
@@ -82,10 +82,10 @@ pub enum RedisUrlError {
     /// The URL has a fragment, or a password that contains `#`.
     #[error("must not contain #: write a # in a password as %23")]
     Fragment,
-    /// The URL names no server, or an invalid one.
+    /// The URL names no server, or an invalid server.
     #[error("must name each server as host:port")]
     Host,
-    /// The URL names several servers, but its scheme is for one.
+    /// The URL names several servers, but its scheme allows only one server.
     #[error("names several servers: use redis+cluster:// or redis+sentinel://")]
     Several,
     /// The sentinels' name of the primary is missing.

@@ -36,8 +36,8 @@ pub(super) async fn keep(
                 connections.stale.notify_one();
             }
             let news = connections.core.status.set_no_commands(fault.to_string());
-            // This fault is logged as a warning, because nothing else shows the operator that the
-            // Redis user lacks a permission.
+            // A missing permission of the Redis user is logged as a warning, because nothing else
+            // shows it to the operator.
             if news && fault.code() == Some("NOPERM") {
                 warn!(redis = %server.address, error = %fault, "no connection for commands");
             } else {
@@ -83,7 +83,8 @@ async fn serve(
         broken.set(server.broken.notified());
         broken.as_mut().enable();
     }
-    // The fence is raised first. Nothing can be published until `commands` is stored below.
+    // The fence is created before `commands` is stored below, because publications can be sent from
+    // then on.
     let fence = Arc::new(Fence::raise(&connections.core, &mut connection, cluster).await?);
     let (batches, batcher) = batcher(connection.clone(), Arc::clone(&fence));
     let commands = Commands {

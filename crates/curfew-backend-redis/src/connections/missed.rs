@@ -13,7 +13,8 @@ impl Connections {
     /// Notes an interruption for every channel that the server's connection for publications
     /// carried.
     pub(crate) fn note_missed(&self, server: &ServerConnections) {
-        // If `carries` is empty, nothing was subscribed, or the interruption is noted already.
+        // If `carries` is empty, no channel was subscribed to, or the interruption is noted
+        // already.
         if let Some(carried) = server.carries.swap(None) {
             self.note(|name| carried.has(slot_of(name)));
         }
@@ -35,14 +36,15 @@ impl Connections {
             return;
         }
         self.note(|name| carried.has(slot_of(name)) && !kept.has(slot_of(name)));
-        // `carries` is reduced to the kept slots, so that one move is noted once. The swap does
-        // nothing if the connection was lost in the meantime: that loss has noted all of its
-        // channels.
+        // `carries` is reduced to the kept slots, so that the same move is not noted again. If the
+        // connection was lost in the meantime, the swap does nothing: `note_missed` has then noted
+        // all channels of the connection.
         let kept = Some(Arc::new(kept));
         server.carries.compare_and_swap(&Some(carried), kept);
     }
 
-    /// Notes an interruption for each wanted channel whose name at Redis is missed by `is_missed`.
+    /// Notes an interruption for each wanted channel for whose name at Redis `is_missed` returns
+    /// true.
     fn note(&self, is_missed: impl Fn(&[u8]) -> bool) {
         // Every task that holds both locks takes `wanted` first.
         let wanted = self.wanted.lock();
@@ -57,7 +59,8 @@ impl Connections {
     }
 
     /// Notes an interruption for one channel, and reports it. The caller holds the lock of
-    /// `missed`: otherwise a gap could end the interruption before it is reported.
+    /// `missed`. Otherwise another task could report the gap that ends the interruption before the
+    /// interruption itself is reported.
     pub(crate) fn interrupt(&self, missed: &mut HashSet<Channel>, channel: &Channel) {
         missed.insert(channel.clone());
         self.core.events.interrupted(channel);

@@ -1,5 +1,5 @@
 //! The comparison of every session with Redis while the lease is held. A change of settings starts
-//! the comparison, because it changes the sessions' keys.
+//! the comparison, because the change may give the sessions other keys.
 
 use curfew_model::SessionId;
 use tokio::sync::oneshot;
@@ -28,7 +28,7 @@ impl Comparison {
         self.waiting.push(reply);
     }
 
-    /// True if a chunk is to be compared now, because sessions are left and the last step was of
+    /// True if the next step is to compare a chunk: sessions are left, and the last step was of
     /// another kind.
     pub(super) fn is_its_turn(&mut self) -> bool {
         self.had_its_turn = !self.left.is_empty() && !self.had_its_turn;
@@ -51,9 +51,9 @@ impl Comparison {
 }
 
 impl Control {
-    /// Begins to compare every session, including those that are opening. It replaces an unfinished
-    /// comparison. The tasks that wait for the unfinished comparison then wait for the new
-    /// comparison.
+    /// Begins to compare every session, including opening sessions. The new comparison replaces an
+    /// unfinished comparison. The tasks that wait for the unfinished comparison then wait for the
+    /// new comparison.
     pub(super) fn start_comparison(
         &mut self,
         generation: &mut Generation,
@@ -74,8 +74,8 @@ impl Control {
         self.comparison.is_done();
     }
 
-    /// Compares one chunk. Sessions ended here do not count as missed by a push, because no push
-    /// could find them.
+    /// Compares one chunk. Sessions that are ended here do not count as missed by a push, because
+    /// no push could find them by their former keys.
     pub(super) async fn compare(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let from = self.comparison.left.len().saturating_sub(CHUNK);
         let chunk = self.comparison.left.split_off(from);
@@ -90,7 +90,8 @@ impl Control {
                 self.count_for(id, sessions);
             }
         }
-        // The step is logged as a sweep, because the model has no separate step for a chunk.
+        // The chunk is logged as a sweep, because the model has no separate step for a chunk of the
+        // comparison.
         self.step("sweep")
             .sessions(chunk.len())
             .revoked(ended)

@@ -20,8 +20,8 @@ impl Control {
     /// meanwhile.
     pub(super) async fn beat(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let started = Instant::now();
-        // The clock is read before the send. The answer proves nothing about changes that Redis
-        // executes after it, so the lease must count from here.
+        // The clock is read before the heartbeat is sent. Redis' answer proves nothing about
+        // changes that Redis executes after the heartbeat, so the lease must count from this time.
         let (sent_at, stretch) = (boottime(), self.core.lease.stretch());
         let connection = &mut generation.connection;
         let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);
@@ -71,7 +71,7 @@ impl Control {
         Ok(())
     }
 
-    /// Compares the clocks. Redis read `time` between `sent_at` and now.
+    /// Compares this node's clock with Redis' clock. Redis read `time` between `sent_at` and now.
     pub(super) fn compare_clocks(&mut self, time: (u64, u64), sent_at: Duration) {
         let (seconds, microseconds) = time;
         let theirs = Duration::from_secs(seconds) + Duration::from_micros(microseconds);

@@ -26,7 +26,7 @@ const REWRITES: usize = 256;
 /// Delay before the next attempt after records could not be written.
 const REWRITE_DELAY: Duration = Duration::from_millis(200);
 
-/// A revocation's score in the index: its expiry.
+/// A revocation's score in the index: its expiry, or `+inf` if it has none.
 pub(super) fn score(known: &Known) -> String {
     known
         .expires_at_ms
@@ -67,7 +67,7 @@ impl Control {
         }
     }
 
-    /// Records found revocations in this node and in the index.
+    /// Records revocations that were found, in this node's memory and in the index.
     pub(super) async fn note_found(
         &mut self,
         generation: &mut Generation,
@@ -99,8 +99,8 @@ impl Control {
         Ok(())
     }
 
-    /// Removes keys that no longer exist from the index. The node itself forgets these keys one
-    /// round trip later, when it knows that Redis did not lose all data.
+    /// Removes the keys `gone`, which no longer exist, from the index. The node itself forgets
+    /// these keys one round trip later, when it knows that Redis did not lose all data.
     pub(super) async fn note_gone(
         &mut self,
         generation: &mut Generation,
@@ -123,8 +123,8 @@ impl Control {
         Ok(())
     }
 
-    /// Forgets the keys that were found missing. Call it after a round trip that began after they
-    /// were found missing.
+    /// Forgets the keys in `generation.gone`, which were found missing. The caller must have made a
+    /// round trip that began after the keys were found missing.
     pub(super) fn forget_gone(&mut self, generation: &mut Generation) {
         let gone = std::mem::take(&mut generation.gone);
         if generation.pushes.has_lost_track() {
@@ -138,7 +138,7 @@ impl Control {
     }
 
     /// Updates the metrics of known revocations. It is also called when no key has changed, because
-    /// a reload may have changed the kinds.
+    /// a reload may have changed the kinds of revocations.
     pub(super) fn count_known(&self) {
         let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         let metrics = &self.core.metrics;
@@ -217,16 +217,17 @@ impl Control {
             }
         }
         self.tell_of_new(new.iter());
-        // The removal of entries moves the later entries up.
+        // The removal of entries moves the later entries up, so the next batch starts that much
+        // earlier.
         let next = from + BATCH - gone.len() as isize;
         generation.learn = (!last).then_some(next);
         self.note_gone(generation, gone).await
     }
 
     /// Writes the presence entries of these sessions again, in a task of its own: a session may
-    /// have many entries, and the heartbeat must not wait for them. The task tries again only if
-    /// the lease is over. After any other failure, the comparison of presence entries finds the
-    /// missing entries.
+    /// have many entries, and the heartbeat must not wait for them. The task tries again only if a
+    /// write failed because the lease was over. After any other failure, the comparison of presence
+    /// entries finds the missing entries.
     fn rewrite_presence(&self, sessions: Vec<SessionId>) {
         let connections = Arc::clone(&self.connections);
         self.core.spawn(async move {
@@ -235,7 +236,7 @@ impl Control {
                 if !matches!(fault, Fault::LeaseOver) {
                     return;
                 }
-                // Redis takes an entry only under a lease. The lease is renewed soon.
+                // Redis accepts a presence entry only under a lease. The lease is renewed soon.
                 time::sleep(REWRITE_DELAY).await;
             }
         });

@@ -2,8 +2,8 @@
 //! logged once, listed, and counted.
 //!
 //! A key that parses is stored like any other known revocation, because a reload may make its kind
-//! effective. This module only logs such a key. A key that does not parse or lacks the braces is
-//! remembered by its whole name.
+//! effective. This module only logs a key that parses. A key that does not parse or lacks the
+//! braces is remembered by its whole name.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -32,8 +32,8 @@ pub(crate) fn why(keys: &Keys, name: &[u8]) -> Option<Ineffective> {
 }
 
 impl Control {
-    /// Checks ineffective keys that were touched. Each is added to the index if it exists, and
-    /// removed from the index otherwise.
+    /// Checks ineffective keys that a push has named. A key is added to the index of ineffective
+    /// keys if it exists, and removed from the index otherwise.
     pub(super) async fn look_at_nameless(
         &mut self,
         generation: &mut Generation,
@@ -77,8 +77,8 @@ impl Control {
         Ok(())
     }
 
-    /// Reads the ineffective keys that other nodes have noticed, at the start or after an
-    /// interruption.
+    /// Reads the index of ineffective keys at the start and after an interruption, because other
+    /// nodes may have changed the index.
     pub(super) async fn learn_nameless(
         &mut self,
         generation: &mut Generation,
@@ -165,8 +165,8 @@ impl Control {
         self.tell_of_ineffective(&reasons);
     }
 
-    /// Logs one line for each reason. The line holds neither kinds nor values, which may be
-    /// personal data.
+    /// Logs one line for each different reason, with the number of keys. The line contains neither
+    /// kinds nor values, which may be personal data.
     fn tell_of_ineffective(&self, reasons: &[Ineffective]) {
         let mut counts = BTreeMap::new();
         for reason in reasons {

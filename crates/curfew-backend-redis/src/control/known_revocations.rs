@@ -24,7 +24,7 @@ const MAX_MET: usize = 100_000;
 /// A revocation as Redis stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Known {
-    /// The value of the key, or [`EVERYONE`] if the key is not a string or its value too long.
+    /// The value of the key, or [`EVERYONE`] if the key is not a string or its value is too long.
     pub(super) value: Box<[u8]>,
     /// The expiry of the key, in milliseconds of Redis' clock.
     pub(super) expires_at_ms: Option<i64>,
@@ -93,14 +93,14 @@ pub(crate) struct KnownRevocations {
 #[derive(Debug, Default)]
 struct Book {
     known: HashMap<RevocationKey, Vec<(Spelling, Known)>>,
-    /// The number of keys of each kind. With `wrong_digests`, it gives the number of ineffective
-    /// keys without a walk over all keys.
+    /// The number of keys of each kind. From these numbers and `wrong_digests`, the number of
+    /// ineffective keys is computed without a walk over all keys.
     kinds: HashMap<Box<str>, usize>,
     wrong_digests: usize,
 }
 
 impl Book {
-    /// Adjusts the counts for a key that is added or, without `add`, removed.
+    /// Adjusts the counts for a key that is added (if `add` is true) or removed.
     fn count(&mut self, written: &SpelledKey, add: bool) {
         let step = |count: &mut usize| {
             *count = if add {
@@ -158,7 +158,8 @@ impl KnownRevocations {
         let SpelledKey { key, spelling } = written;
         let mut book = self.book.write();
         let earlier = book.known.remove_entry(key);
-        // The new spelling may be the first spelling that shows the plain value.
+        // The new spelling may be the first spelling that shows the plain value. The map's key is
+        // then replaced by this key.
         let (key, mut spellings) = match earlier {
             Some((earlier, spellings)) if key.plain_value().is_none() => (earlier, spellings),
             Some((_, spellings)) => (key.clone(), spellings),
@@ -182,7 +183,7 @@ impl KnownRevocations {
         self.book.write().remove(written);
     }
 
-    /// The same key, with its plain value if this node knows it.
+    /// The same key, with the plain value if this node knows the plain value.
     pub(super) fn complete(&self, key: &RevocationKey) -> RevocationKey {
         let book = self.book.read();
         match book.known.get_key_value(key) {
@@ -196,7 +197,7 @@ impl KnownRevocations {
         self.known(written, |_| true)
     }
 
-    /// True if the key is known in this spelling with a value that `matches`.
+    /// True if the key is known in this spelling with a value for which `matches` returns true.
     fn known(&self, written: &SpelledKey, matches: impl Fn(&Known) -> bool) -> bool {
         let book = self.book.read();
         let spellings = book.known.get(&written.key);
@@ -223,8 +224,8 @@ impl KnownRevocations {
         self.book.read().kinds.values().sum()
     }
 
-    /// The number of known keys that can match no session. `is_kind` tells whether a claim is a
-    /// kind.
+    /// The number of known keys that can match no session. `is_kind` returns true for a claim that
+    /// is a kind of revocation.
     pub(super) fn ineffective(&self, is_kind: impl Fn(&str) -> bool) -> usize {
         let book = self.book.read();
         let kinds = book.kinds.iter();
@@ -260,7 +261,8 @@ impl KnownRevocations {
         in_force
     }
 
-    /// True if one of these keys is known, at `now_ms`, to cover a token issued at `issued_at`.
+    /// True if a known revocation with one of these keys covers a token issued at `issued_at`, and
+    /// has not expired at `now_ms` of Redis' clock.
     pub(crate) fn covers(
         &self,
         keys: &[RevocationKey],
@@ -310,7 +312,7 @@ impl KnownRevocations {
         keys
     }
 
-    /// Puts keys back that were taken and could not be read.
+    /// Puts back keys that were taken but could not be read.
     pub(super) fn meet_again(&self, keys: Vec<RevocationKey>) {
         // The set may then exceed `MAX_MET`, because other keys may have taken the room of these
         // keys.
@@ -409,7 +411,7 @@ mod tests {
         let covers = || revocations.covers(std::slice::from_ref(&zoe), Some(1_764_000_001), 0);
         assert!(covers());
         revocations.remove(&of(&zoe, Spelling::Plain));
-        assert!(!covers(), "the cutoff that is left does not cover it");
+        assert!(!covers(), "the remaining cutoff does not cover the token");
         assert!(
             revocations.has(&of(&zoe, Spelling::Digest))
                 && !revocations.has(&of(&zoe, Spelling::Plain))

@@ -1,4 +1,4 @@
-//! Requests of the admin API and of other nodes: revoke, restore, confirm.
+//! Executes the requests of the admin API and of other nodes: revoke, restore, confirm.
 
 use std::time::Duration;
 
@@ -24,13 +24,14 @@ const ATTEMPTS: usize = 10;
 /// The number of commands that write a revocation: one for the key, one for the index.
 const WRITES: usize = 2;
 
-/// Maximum number of revocations for which the ended sessions are stored until the receipt.
+/// Maximum number of revocations for which the ended sessions are stored until the receipt is
+/// complete.
 const MAX_COUNTED: usize = 4096;
 
-/// Time after which a disconnected replica no longer counts as expected.
+/// Time for which a disconnected replica still counts as expected.
 const REPLICA_MEMORY: Duration = Duration::from_secs(600);
 
-/// Longest wait for replicas to receive a revocation.
+/// Longest wait for a replica to receive a revocation.
 const REPLICATION: Duration = Duration::from_millis(500);
 
 /// The value of a revocation key that Curfew writes.
@@ -96,7 +97,8 @@ impl Control {
         }
     }
 
-    /// Writes a revocation. It never replaces a revocation that covers more tokens.
+    /// Writes a revocation. If Redis already has a revocation with this key, both are merged, so
+    /// that the result never covers fewer tokens.
     async fn revoke(
         &mut self,
         generation: &mut Generation,
@@ -122,8 +124,8 @@ impl Control {
         Ok(WriteReceipt { id, replicas })
     }
 
-    /// Replaces the revocation in Redis by the revocation that this node knows, if the one in Redis
-    /// covers less. Returns true if it wrote.
+    /// Merges the revocation that this node knows into the revocation in Redis, if the revocation
+    /// in Redis covers less. Returns true if the result was written.
     pub(super) async fn widen(
         &mut self,
         generation: &mut Generation,
@@ -133,8 +135,9 @@ impl Control {
         self.write(generation, written, revocation, None).await
     }
 
-    /// Merges a revocation with the revocation in Redis, and writes the result. Without an `id`, it
-    /// writes only if the revocation in Redis covers less. Returns true if it wrote.
+    /// Merges a revocation with the revocation in Redis, and writes the result. Without an `id`,
+    /// the result is written only if the revocation in Redis covers less. Returns true if the
+    /// result was written.
     async fn write(
         &mut self,
         generation: &mut Generation,
@@ -161,7 +164,7 @@ impl Control {
                 cmd("UNWATCH")
                     .query_async::<()>(&mut generation.connection)
                     .await?;
-                // The revocation in Redis already covers as much.
+                // The revocation in Redis already covers as much as the merged revocation.
                 return Ok(false);
             }
             let value = value_of(&revocation, id);
@@ -217,7 +220,8 @@ impl Control {
             return Ok(None);
         }
         let wanted = 1;
-        // The wait is shorter than the connection's own timeout, which would break the connection.
+        // The wait is shorter than the connection's own timeout, because that timeout would break
+        // the connection.
         let patience = REPLICATION.min(self.core.connector.timeout() / 2);
         let have: u64 = cmd("WAIT")
             .arg(wanted)
@@ -255,7 +259,7 @@ impl Control {
 
     /// Reads a revocation that was just written, and ends the sessions that it covers, unless its
     /// push has already ended them. Fails if the revocation may not find every session that it
-    /// names.
+    /// covers.
     async fn confirm(
         &mut self,
         generation: &mut Generation,
@@ -294,7 +298,7 @@ impl Control {
         Ok(ended)
     }
 
-    /// Remembers the sessions that the push of an API revocation has ended, for the revocation's
+    /// Remembers the sessions that a revocation of the admin API has ended, for the revocation's
     /// receipt.
     pub(super) fn count_for(&mut self, id: String, ended: Ended) {
         if self.counted.len() >= MAX_COUNTED {

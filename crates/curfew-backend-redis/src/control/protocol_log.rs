@@ -63,7 +63,7 @@ impl Step {
         self
     }
 
-    /// Writes the line.
+    /// Writes the step to the log.
     pub(super) fn log(self) {
         debug!(
             step = self.name,

@@ -1,4 +1,5 @@
-//! Pushes: the revocation keys that Redis reports as touched.
+//! Pushes: the revocation keys that Redis reports as touched. A key is touched when it is written,
+//! removed or expires.
 //!
 //! The connection's own task calls [`Pushes::take`] for each push, before it delivers any later
 //! reply. The sessions that a key may name are held back at once, until the control task has read
@@ -44,7 +45,7 @@ pub(super) struct Pushes {
     /// The prefix of the key of a revocation that was written without the braces.
     unbraced_prefix: String,
     state: Mutex<PendingPushes>,
-    /// Notified by each push.
+    /// Notified by each push, and when the node loses track.
     arrived: Notify,
 }
 
@@ -53,12 +54,12 @@ pub(super) struct Pushes {
 struct PendingPushes {
     /// The keys that wait to be read.
     keys: HashMap<RevocationKey, Touched>,
-    /// Names of ineffective keys.
+    /// Names of ineffective keys that wait to be checked.
     nameless: HashSet<Vec<u8>>,
-    /// True if the node lost track of the revocations: any revocation may have changed, because the
-    /// database was emptied or more keys were touched than may wait.
+    /// True if the node lost track of the revocations: any revocation may have changed, for example
+    /// because the database was emptied, or because more than [`MAX_KEYS`] keys waited.
     lost_track: bool,
-    /// True if the epoch was touched.
+    /// True if the key of the epoch was touched.
     epoch: bool,
     /// True if the connection is lost.
     gone: bool,
@@ -105,8 +106,8 @@ impl TouchedKey {
     }
 }
 
-/// Keys that are taken to be read. Dropping the value releases the sessions that are held back for
-/// these keys.
+/// Keys that were taken from the queue to be read. Dropping the value releases the sessions that
+/// are held back for these keys.
 struct Taken {
     keys: Vec<RevocationKey>,
     /// The time of the first push of each key.
@@ -184,7 +185,7 @@ impl Pushes {
         // The lock is released here, because `suspend` takes the locks of the hub.
         drop(state);
         // The sessions are held back before the key is queued. If the key were queued first, a
-        // heartbeat on its way could let messages through to them.
+        // heartbeat on its way could let messages through to these sessions.
         let suspension = self.core.events.suspend(&key);
         let mut state = self.state.lock();
         // Only this task adds keys, so the key is still not queued.
@@ -208,7 +209,7 @@ impl Pushes {
     /// because the key may be written with another value after the check while heartbeats renew the
     /// lease. Keys that do not wait need no action: their next push holds the session back.
     pub(super) fn hold(&self, keys: &[RevocationKey]) {
-        // Nearly every registration ends here, because keys rarely wait.
+        // Nearly every call returns here, because keys rarely wait.
         if self.state.lock().keys.is_empty() {
             return;
         }
@@ -264,7 +265,7 @@ impl Pushes {
         self.state.lock().lost_track
     }
 
-    /// Records that the node has track again. The caller must call it before it compares every
+    /// Clears the loss of track. The caller must call this function before it compares every
     /// session.
     pub(super) fn find_track(&self) {
         self.state.lock().lost_track = false;
@@ -338,7 +339,8 @@ impl Control {
         self.look_at_nameless(generation, nameless).await
     }
 
-    /// Reads taken keys. Meanwhile the caller keeps the suspensions of the keys' sessions.
+    /// Reads the taken keys, and ends the sessions that their revocations cover. Meanwhile the
+    /// caller keeps the suspensions of the keys' sessions.
     async fn read_taken(
         &mut self,
         generation: &mut Generation,
@@ -388,7 +390,7 @@ impl Control {
         }
         self.step("get").count(keys.len()).revoked(ended).log();
         // If a key exists in one spelling, its missing spellings were usually never written. A
-        // missing spelling counts as removed only if this node knew it.
+        // missing spelling then counts as removed only if this node knew it.
         let there: HashSet<&RevocationKey> = found.iter().map(|(there, _)| &there.key).collect();
         gone.retain(|gone| !there.contains(&gone.key) || self.known_revocations.has(gone));
         self.note_found(generation, &found).await?;

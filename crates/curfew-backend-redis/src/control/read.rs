@@ -20,10 +20,10 @@ const NAMES_AT_ONCE: usize = 256 * 1024;
 /// Maximum number of reads under way at once.
 const READS_AT_ONCE: usize = 4;
 
-/// Maximum number of names in one `EXISTS`, which suffice for 512 sessions.
+/// Maximum number of names in one `EXISTS`. This number is enough for 512 sessions.
 const EXISTS_AT_ONCE: usize = 4096;
 
-/// A key in one spelling.
+/// The key of a revocation in one spelling.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SpelledKey {
     pub(crate) key: RevocationKey,
@@ -58,7 +58,7 @@ impl SpelledKey {
     }
 }
 
-/// Splits a list into groups of at most `count` elements and bounded total size.
+/// Splits a list into groups of at most `count` elements and of bounded total size.
 pub(super) fn groups<T>(
     mut rest: &[T],
     count: usize,
@@ -113,10 +113,10 @@ pub(super) async fn read_watched(
     Ok(read.into_iter().next().flatten())
 }
 
-/// Reads a group of keys, in a transaction if `atomic`. Without a transaction, a key could be
-/// written or lifted between the two commands. `GETRANGE` gives the same answer for a missing key
-/// and for an empty value, and an empty value covers every token. A watched key is read without a
-/// transaction, which would end the watch.
+/// Reads a group of keys, in a transaction if `atomic` is true. Without a transaction, a key could
+/// be written or removed between `GETRANGE` and `PEXPIRETIME`. `GETRANGE` gives the same answer for
+/// a missing key and for an empty value, and an empty value covers every token. A watched key is
+/// read without a transaction, because a transaction would end the watch.
 async fn read_group(
     mut connection: Connection,
     names: &[Vec<u8>],
@@ -158,7 +158,8 @@ async fn read_group(
     Ok(known)
 }
 
-/// Finds the names under which a key exists. Returns the index of each such name in the list.
+/// Finds the names under which a key exists. Returns the index of each of these names in `names`,
+/// with the value and expiry of the key.
 pub(crate) async fn find_names(
     connection: &mut Connection,
     names: &[Vec<u8>],
@@ -186,7 +187,7 @@ pub(crate) async fn find_names(
     Ok(found.filter_map(|(at, known)| Some((at, known?))).collect())
 }
 
-/// Finds the keys that exist, in every spelling.
+/// Finds the keys in `wanted` that exist in Redis, in every spelling.
 pub(super) async fn find(
     connection: &mut Connection,
     keys: &Keys,

@@ -22,7 +22,7 @@ pub(super) const CHUNK: usize = 512;
 const CHUNKS_AT_ONCE: usize = 4;
 
 impl Control {
-    /// Compares every session with Redis, including those that are opening.
+    /// Compares every session with Redis, including opening sessions.
     pub(super) async fn reconcile(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let began = Instant::now();
         let sessions = self.core.local.sessions();
@@ -92,7 +92,8 @@ impl Control {
             return Ok(0);
         }
         // Redis sends a push after the answers of the same iteration of its event loop. The answer
-        // to PING arrives after such a push, so the revocation does not count as missed.
+        // to PING arrives after this push, so a revocation that is being pushed does not count as
+        // missed.
         cmd("PING")
             .query_async::<()>(&mut generation.connection)
             .await?;
@@ -103,10 +104,10 @@ impl Control {
             }
             let sessions = self.apply(&written.revoked(known), began);
             ended += sessions.count();
-            // A push finds no session by a kind until the session is indexed by it, so such a
-            // session does not count as missed. A session that is still opening does not count
-            // either: the push may have arrived before the session was registered, and the
-            // session's own check refuses it.
+            // A push finds a session only by the kinds by which the session is indexed already. A
+            // session that is not yet indexed by the kind of the revocation does not count as
+            // missed. An opening session does not count as missed either: the push may have arrived
+            // before the session was registered, and the session's own check refuses it.
             if self.core.events.finds(written.key.kind()) {
                 missed += sessions.open();
             }
@@ -122,7 +123,8 @@ impl Control {
         Ok(ended)
     }
 
-    /// Reads these keys. Returns the value and expiry of each, or `None` if it does not exist.
+    /// Reads these keys. Returns the value and expiry of each key, or `None` for a key that does
+    /// not exist.
     pub(super) async fn read(
         &self,
         connection: &Connection,

@@ -53,7 +53,7 @@ pub(super) struct Primary {
 struct Server {
     primary: Primary,
     fencing: Option<&'static str>,
-    /// The risks of its settings, as log lines.
+    /// The risks of the server's settings, as log lines.
     risks: Vec<&'static str>,
 }
 
@@ -113,7 +113,7 @@ impl Control {
             .arg("BCAST")
             .arg("PREFIX")
             .arg(core.keys.revoked_prefix())
-            // This prefix tracks keys without the braces. In a cluster, any server may have one.
+            // This prefix tracks keys without the braces. Any server of a cluster may have them.
             .arg("PREFIX")
             .arg(core.keys.unbraced_prefix())
             .query_async::<()>(&mut connection)
@@ -149,7 +149,7 @@ impl Control {
     /// Does everything up to the first lease on this connection.
     pub(super) async fn set_up(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         generation.set_up_at = Instant::now();
-        // Called before the first read: this setup must notice each loss of track from here on.
+        // `find_track` comes before the first read: this setup must notice any later loss of track.
         generation.pushes.find_track();
         let lost = self.settle_epoch(generation).await?;
         // The data may be lost, or belong to another server. The node must check its copies of
@@ -165,7 +165,7 @@ impl Control {
             self.reassert(generation).await?;
         }
         if lost {
-            // Other nodes may know revocations that this node does not.
+            // Other nodes may know revocations that this node does not know.
             time::sleep(OTHERS_WRITE_BACK).await;
         }
         // Sessions are compared first: the heartbeat's lease permits delivery to all of them.
@@ -385,7 +385,7 @@ impl Control {
                 && known.before.is_none()
                 && known.expires_at.is_some();
             if ban_over_floor {
-                // The merge of the two would refuse every token for the duration of the floor,
+                // A merge with the floor would refuse every token for the duration of the floor,
                 // which no operator has requested.
                 warn!(
                     "an expiring revocation of all tokens is not written back, because the revocation that followed a loss of data is in force for longer"

@@ -11,8 +11,8 @@ use crate::fault::Fault;
 use crate::streams::NewEntry;
 
 /// A publication on its way to Redis, with the sender of the answer to its publisher. If a
-/// publication is dropped without an answer, the publisher is told that it was not sent, or that
-/// its outcome is unknown.
+/// publication is dropped without an answer, its publisher is notified that the publication was not
+/// sent, or that its outcome is unknown.
 pub(crate) struct Publication {
     /// The channel's name at Redis.
     pub(super) channel: String,
@@ -59,7 +59,7 @@ impl Publication {
         self.answer(Err(Fault::Overtaken));
     }
 
-    /// True if the publisher no longer waits.
+    /// True if the publisher no longer waits for an answer.
     pub(super) fn is_given_up(&self) -> bool {
         self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
@@ -105,8 +105,8 @@ impl Run {
         self.answer_rest(|| Err(Fault::Unanswered(Box::new(Fault::LeaseOver))));
     }
 
-    /// Refuses the publications that Redis did not accept. `refused` holds two values for each: its
-    /// index, then its error.
+    /// Refuses the publications that Redis did not accept. `refused` holds two values for each of
+    /// them: its index, then its error.
     pub(super) fn refuse(&mut self, refused: Vec<Value>) {
         let mut refused = refused.into_iter();
         while let (Some(place), Some(error)) = (refused.next(), refused.next()) {
@@ -156,14 +156,15 @@ impl Run {
         }
     }
 
-    /// Answers the publications that have no answer yet.
+    /// Answers the publications that have no answer yet, each with the outcome that `result`
+    /// returns.
     pub(super) fn answer_rest(&mut self, result: impl Fn() -> Result<Option<Position>, Fault>) {
         for publication in &mut self.publications {
             publication.answer(result());
         }
     }
 
-    /// The publications, to be sent again.
+    /// Returns the publications, so that they can be sent again.
     pub(crate) fn into_publications(self) -> Vec<Publication> {
         self.publications
     }

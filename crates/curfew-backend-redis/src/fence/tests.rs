@@ -35,7 +35,7 @@ fn publications(channels: &[&str], bytes: usize) -> (Vec<Publication>, Vec<Publi
         .unzip()
 }
 
-/// The single run of `count` publications.
+/// Groups `count` publications into a run, which must be the only one.
 fn run(fence: &Fence, count: usize) -> (Run, Vec<PublishAnswer>) {
     let (publications, answers) = publications(&vec!["a"; count], 1);
     let mut runs = fence.runs(publications);
@@ -46,18 +46,20 @@ fn run(fence: &Fence, count: usize) -> (Run, Vec<PublishAnswer>) {
 fn outcomes(answers: Vec<PublishAnswer>) -> Vec<String> {
     answers
         .into_iter()
-        .map(|mut answer| match answer.try_recv().expect("an answer") {
-            Ok(_) => "ok".to_owned(),
-            Err(fault) => curfew_backend::BackendError::from(fault)
-                .error_type()
-                .to_owned(),
-        })
+        .map(
+            |mut answer| match answer.try_recv().expect("every publication has an answer") {
+                Ok(_) => "ok".to_owned(),
+                Err(fault) => curfew_backend::BackendError::from(fault)
+                    .error_type()
+                    .to_owned(),
+            },
+        )
         .collect()
 }
 
 fn error(code: &str) -> Value {
     let reply = format!("-{code} it is so\r\n");
-    redis::parse_redis_value(reply.as_bytes()).expect("an error is a reply")
+    redis::parse_redis_value(reply.as_bytes()).expect("an error is a valid reply")
 }
 
 #[test]

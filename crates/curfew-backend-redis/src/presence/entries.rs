@@ -1,4 +1,4 @@
-//! Presence entries and the notes that lead to them: added, removed, written again.
+//! Adds, removes and rewrites presence entries and the notes that lead to them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::fault::Fault;
 use crate::nodes::BATCH;
 use crate::streams::milliseconds;
 
-/// Adds a presence entry.
+/// The script that adds a presence entry.
 const ENTER: &str = concat!(
     "#!lua\n",
     include_str!("keys.lua"),
     include_str!("enter.lua")
 );
 
-/// Removes a presence entry. The script also runs when Redis has no memory left, because it frees
-/// memory.
+/// The script that removes a presence entry. It also runs when Redis has no memory left, because it
+/// frees memory.
 const LEAVE: &str = concat!(
     "#!lua flags=allow-oom\n",
     include_str!("keys.lua"),
@@ -32,7 +32,7 @@ const LEAVE: &str = concat!(
 
 /// Longest time between the sending of an entry and its write in Redis. Other nodes remove the
 /// entries of a node whose heartbeat has expired. A heartbeat lives longer than this time, so no
-/// entry is written after that removal. No note would lead to such an entry.
+/// entry is written after that removal. No note would lead to an entry that is written later.
 const ENTERED_WITHIN: Duration = NODE_LEASE.checked_div(2).expect("2 is not 0");
 
 /// Time for which Redis stores a removed entry until its leave is published, in milliseconds. It is
@@ -170,17 +170,17 @@ impl Connections {
         Ok(entries.iter().flatten().count() as u64)
     }
 
-    /// In a cluster, publishes the leaves of removed entries, and then deletes the copies that
-    /// Redis stores until then. The notes still exist at this point: a failure or a crash repeats a
-    /// leave rather than losing it.
+    /// In a cluster, publishes the leave message of each removed entry, and then deletes the copies
+    /// of these entries in Redis. The notes still exist at this point: after a failure or a crash,
+    /// a leave message is published again rather than lost.
     async fn tell_of_left(
         &self,
         node: NodeId,
         notes: &[Note],
         entries: &[Option<String>],
     ) -> Result<(), Fault> {
-        // A note that occurs twice in `notes` leads to the same entry, whose leave is published
-        // once.
+        // A note that occurs twice in `notes` leads to the same entry. The leave message of this
+        // entry is published once.
         let mut known = HashSet::new();
         let told = notes.iter().zip(entries).filter_map(|(note, entry)| {
             let entry = entry.as_deref()?;
@@ -199,8 +199,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Lets the script publish the change. In a cluster the script cannot: the pub/sub channel is
-    /// in another slot than the entry.
+    /// Adds the arguments with which the script publishes the change. In a cluster the script
+    /// cannot publish: the pub/sub channel is in another slot than the entry.
     fn telling(&self, command: Keyed, channel: &Channel, message: &[&str]) -> Keyed {
         if self.is_cluster() {
             return command;
@@ -237,8 +237,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Corrects entries that were written again. A session may have left or renewed an entry in the
-    /// meantime, and that change may have reached Redis before the older write.
+    /// Corrects entries that were written again. A session may have left the channel or renewed its
+    /// entry in the meantime, and this change may have reached Redis before the rewrite.
     async fn correct(
         &self,
         sessions: &[SessionId],
@@ -325,7 +325,8 @@ impl Redis {
         let mut cursor = 0;
         loop {
             let (next, notes) = self.scan_notes(dead, cursor).await?;
-            // Checked before each batch, because a node that is back must keep its entries.
+            // The node's lease is checked before each batch, because a node that is back must keep
+            // its entries.
             if self.may_not_reap(dead).await? {
                 return Ok(None);
             }

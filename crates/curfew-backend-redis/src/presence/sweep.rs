@@ -1,10 +1,10 @@
-//! The sweep over a cluster's presence: it adds the missing note of each entry, and each entry's
-//! node to the set of nodes.
+//! The sweep over the presence entries of a Redis Cluster. It adds missing notes of entries, and
+//! adds the node of each entry to the set of nodes.
 //!
-//! The notes and the set of nodes are on other servers than the entry, so a failover of their
-//! server may lose them while the entry stays. The sweep removes no entry. The restored note leads
-//! the entry's node, or the node that cleans up after a dead node, to an entry that should not
-//! exist.
+//! The notes and the set of nodes may be on another server than the entries, so a failover of that
+//! server may lose them while the entries stay. The sweep removes no entry. If an entry should not
+//! exist any more, its restored note leads the entry's node, or the node that cleans up after a
+//! dead node, to the entry.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +35,8 @@ const ENTRIES: usize = 500;
 type Notes = HashMap<NodeId, Vec<String>>;
 
 impl Redis {
-    /// Reads every presence entry once. Returns the number of missing notes that were added.
+    /// Reads every presence entry once, and adds missing notes. Returns the number of notes that
+    /// were added.
     async fn sweep_presence(&self) -> Result<u64, Fault> {
         let mut restored = 0;
         for scan in self.connections.at_each("SCAN") {
@@ -110,7 +111,7 @@ impl Redis {
         Ok(restored)
     }
 
-    /// True if this node is the first of the live nodes: one node of the cluster sweeps.
+    /// True if this node is the first of the live nodes. Only the first live node sweeps.
     async fn is_first(&self) -> Result<bool, Fault> {
         Ok(self.live_nodes().await?.first() == Some(&self.core.node))
     }

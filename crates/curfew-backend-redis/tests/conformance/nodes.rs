@@ -9,7 +9,8 @@ use curfew_backend_redis::{Parts, Redis, RedisBackendConfig, RedisConfig, RedisM
 use curfew_model::{Clock, DeliveryLease, NodeId, SystemClock};
 use curfew_telemetry::Registry;
 
-/// Starts nodes on the Redis at `url`. Each cluster has its own prefix.
+/// Starts nodes on the Redis at `url`. Each call uses a prefix of its own, so its nodes form a
+/// cluster of their own.
 pub(crate) async fn nodes(
     url: String,
     clock: Arc<conformance::ManualClock>,
@@ -44,7 +45,7 @@ pub(crate) async fn nodes(
             clock: Arc::clone(&clock) as _,
             metrics: RedisMetrics::register(&Registry::default()),
         };
-        let redis = Redis::start(parts).expect("the url is one");
+        let redis = Redis::start(parts).expect("the URL is valid");
         members.push(Member {
             node,
             backends: redis.backends(),
@@ -64,7 +65,7 @@ pub(crate) async fn nodes(
         };
         assert!(
             tokio::time::timeout(DEADLINE, ready).await.is_ok(),
-            "not ready: {:?}",
+            "the node is not ready, or does not list every node: {:?}",
             member.backends.nodes.standing()
         );
     }

@@ -1,4 +1,4 @@
-//! `assertions`, guided by coverage.
+//! The coverage-guided fuzzer of the target `assertions`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `centrifuge_json`, guided by coverage.
+//! The coverage-guided fuzzer of the target `centrifuge_json`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `centrifuge_protobuf`, guided by coverage.
+//! The coverage-guided fuzzer of the target `centrifuge_protobuf`.
 
 #![no_main]
 

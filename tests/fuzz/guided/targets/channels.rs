@@ -1,4 +1,4 @@
-//! `channels`, guided by coverage.
+//! The coverage-guided fuzzer of the target `channels`.
 
 #![no_main]
 

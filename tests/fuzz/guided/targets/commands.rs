@@ -1,4 +1,4 @@
-//! `commands`, guided by coverage.
+//! The coverage-guided fuzzer of the target `commands`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `emulation`, guided by coverage.
+//! The coverage-guided fuzzer of the target `emulation`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `envelopes`, guided by coverage.
+//! The coverage-guided fuzzer of the target `envelopes`.
 
 #![no_main]
 

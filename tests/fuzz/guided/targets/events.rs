@@ -1,4 +1,4 @@
-//! `events`, guided by coverage.
+//! The coverage-guided fuzzer of the target `events`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `forwarded`, guided by coverage.
+//! The coverage-guided fuzzer of the target `forwarded`.
 
 #![no_main]
 

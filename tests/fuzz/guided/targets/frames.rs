@@ -1,4 +1,4 @@
-//! `frames`, guided by coverage.
+//! The coverage-guided fuzzer of the target `frames`.
 
 #![no_main]
 

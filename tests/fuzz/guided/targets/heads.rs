@@ -1,4 +1,4 @@
-//! `heads`, guided by coverage.
+//! The coverage-guided fuzzer of the target `heads`.
 
 #![no_main]
 

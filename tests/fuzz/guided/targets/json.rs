@@ -1,4 +1,4 @@
-//! `json`, guided by coverage.
+//! The coverage-guided fuzzer of the target `json`.
 
 #![no_main]
 

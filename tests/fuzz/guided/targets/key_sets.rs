@@ -1,4 +1,4 @@
-//! `key_sets`, guided by coverage.
+//! The coverage-guided fuzzer of the target `key_sets`.
 
 #![no_main]
 

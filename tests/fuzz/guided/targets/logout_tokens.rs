@@ -1,4 +1,4 @@
-//! `logout_tokens`, guided by coverage.
+//! The coverage-guided fuzzer of the target `logout_tokens`.
 
 #![no_main]
 

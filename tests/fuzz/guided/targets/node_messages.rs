@@ -1,4 +1,4 @@
-//! `node_messages`, guided by coverage.
+//! The coverage-guided fuzzer of the target `node_messages`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `proxy_header`, guided by coverage.
+//! The coverage-guided fuzzer of the target `proxy_header`.
 
 #![no_main]
 

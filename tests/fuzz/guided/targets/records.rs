@@ -1,4 +1,4 @@
-//! `records`, guided by coverage.
+//! The coverage-guided fuzzer of the target `records`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `redis_names`, guided by coverage.
+//! The coverage-guided fuzzer of the target `redis_names`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `revocations`, guided by coverage.
+//! The coverage-guided fuzzer of the target `revocations`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! `tokens`, guided by coverage.
+//! The coverage-guided fuzzer of the target `tokens`.
 
 #![no_main]
 

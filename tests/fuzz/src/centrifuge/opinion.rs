@@ -1,4 +1,4 @@
-//! The table of commands. It judges commands that another parser has parsed.
+//! The table of commands: the expected result for each command that serde_json or prost has parsed.
 
 use curfew_model::{Command, Epoch, HistoryRange, MAX_OFFSET, SubscribeOptions};
 
@@ -157,7 +157,9 @@ pub(super) fn told(command: &Command<'_>) -> String {
             format!("{name} {channel:?} {token:?}")
         }
         Command::Call | Command::Send | Command::Ping => name.to_owned(),
-        Command::Publish { .. } => panic!("this protocol has neither traces nor keys: {command:?}"),
+        Command::Publish { .. } => {
+            panic!("the Centrifuge protocol has neither traces nor idempotency keys: {command:?}")
+        }
     }
 }
 
@@ -260,8 +262,8 @@ pub(super) struct Carried {
 }
 
 impl Carried {
-    /// Returns the content; `None` if its `data` is empty, because every request must have a
-    /// message there.
+    /// Returns the content; `None` if its `data` is empty, because every request must carry a
+    /// message in `data`.
     pub(super) fn checked(self) -> Option<Self> {
         (!self.data.is_empty()).then_some(self)
     }

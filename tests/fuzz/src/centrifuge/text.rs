@@ -148,14 +148,14 @@ pub(super) fn verdict(line: &str) -> Verdict {
     read(line).unwrap_or(Verdict::Refused)
 }
 
-/// Parses an object. A derived parser would also accept an array.
+/// Parses an object. The derived parser alone would also accept an array.
 fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     let trimmed = text.trim_start_matches([' ', '\t', '\r', '\n']);
     trimmed.starts_with('{').then_some(())?;
     serde_json::from_str(text).ok()
 }
 
-/// Parses an integer from its text.
+/// Parses an integer from its text. A missing integer is 0.
 fn number<T: TryFrom<i128> + Default>(raw: Option<&RawValue>) -> Option<T> {
     let Some(raw) = raw else {
         return Some(T::default());
@@ -222,13 +222,13 @@ fn request(name: &'static str, raw: &str) -> Option<Request> {
         "publish" => {
             let publish: Publish<'_> = object(raw)?;
             let data = serde_json::from_str::<Data<'_>>(raw);
-            // At this point, a duplicate member is the only possible fault.
+            // Besides a missing `data`, only a duplicate `data` can be a fault here.
             let data = match data {
                 Ok(data) => data.data.get().into(),
                 Err(error) if error.to_string().contains("missing field") => Vec::new(),
                 Err(_) => return None,
             };
-            // These members belong to maps, and are parsed only to check their types.
+            // The members `key` and `removed` are parsed only to check their types.
             drop((publish.key, publish.removed));
             Request::Publish {
                 channel: publish.channel.unwrap_or_default(),

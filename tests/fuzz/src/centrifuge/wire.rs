@@ -85,20 +85,22 @@ messages! {
     }
 }
 
-/// The opinion of prost on a message.
+/// The result of prost for one message.
 pub(super) struct Opinion {
     pub(super) verdict: Verdict,
-    /// True if prost writes the message in the same bytes. The message then has no repeated fields.
+    /// True if prost would encode the message to the same bytes. The message then has no duplicate
+    /// fields.
     pub(super) is_plain: bool,
 }
 
-/// Parses the first message; `None` if there is none.
+/// Parses the first message of `rest`, and removes it from `rest`; `None` if there is no valid
+/// message.
 pub(super) fn take(rest: &mut &[u8]) -> Option<Opinion> {
     let length = prost::decode_length_delimiter(&mut *rest).ok()?;
     let (bytes, after) = rest.split_at_checked(length)?;
     *rest = after;
     let Ok(command) = Command::decode(bytes) else {
-        // A difference here is allowed, because only prost accepts groups as fields.
+        // prost refuses the message, so Curfew must refuse it too.
         return None;
     };
     let mut is_plain = command.encode_to_vec() == bytes;
@@ -135,8 +137,8 @@ pub(super) fn take(rest: &mut &[u8]) -> Option<Opinion> {
     Some(Opinion { verdict, is_plain })
 }
 
-/// The content of a request that carries commands, and a flag that is true if prost writes the
-/// request in the same bytes; `None` for any other body.
+/// The content of a request that carries commands, and a flag that is true if prost would encode
+/// the request to the same bytes; `None` for any other body.
 pub(super) fn carried(body: &[u8]) -> Option<(opinion::Carried, bool)> {
     let mut is_plain = true;
     let read: Emulation = read(body, &mut is_plain)?;

@@ -1,5 +1,5 @@
-//! A second decoder for RFC 6455. It reads the input byte by byte, and has no buffer of undecoded
-//! bytes.
+//! An independent decoder for RFC 6455, with which `curfew_ws` is compared. It reads the input byte
+//! by byte, and has no buffer of undecoded bytes.
 
 use curfew_ws::ProtocolError;
 
@@ -34,7 +34,8 @@ struct Reader {
     length: u64,
     mask: [u8; 4],
     payload: Vec<u8>,
-    /// A fragmented message: its opcode, the number of its fragments, and their bytes.
+    /// The incomplete fragmented message: its opcode, the number of its fragments so far, and their
+    /// bytes.
     open: Option<(u8, usize, Vec<u8>)>,
     told: Vec<DecodedEvent>,
     over: bool,

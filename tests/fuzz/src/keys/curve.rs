@@ -1,5 +1,5 @@
-//! Checks if a point satisfies the curve's equation. Products of field elements are computed by
-//! additions modulo the prime.
+//! Checks that a point satisfies the equation of an elliptic curve. Products of field elements are
+//! computed by additions modulo the prime.
 
 /// A number in limbs of 64 bits, the lowest first. Numbers of P-256 fill four limbs.
 type Number = [u64; 6];

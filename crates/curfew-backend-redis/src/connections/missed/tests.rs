@@ -33,7 +33,7 @@ fn connections() -> Arc<Connections> {
     Connections::new(core, inbox)
 }
 
-/// The layout of two servers with these slots each.
+/// A layout of two servers. `slots` holds the slot ranges of each server.
 fn layout(slots: [&[(Slot, Slot)]; 2]) -> Layout {
     let shards = slots.iter().zip(1..).map(|(slots, port)| Shard {
         address: RedisAddress {
@@ -48,8 +48,8 @@ fn layout(slots: [&[(Slot, Slot)]; 2]) -> Layout {
     }
 }
 
-/// Fault: the node subscribes on the new primary before it notes the interruption on the old
-/// primary. Listeners are then not told of the gap.
+/// A past fault: the node subscribed to the channel on the new primary before it noted the
+/// interruption on the old primary. The listeners were then not notified of the gap.
 #[tokio::test]
 async fn a_slot_that_leaves_a_server_is_an_interruption_before_another_can_carry_it() {
     let connections = connections();
@@ -58,7 +58,7 @@ async fn a_slot_that_leaves_a_server_is_an_interruption_before_another_can_carry
     connections.wanted.lock().insert(channel.clone());
     let first = connections.of(Slot::ALL.0).unwrap();
     first.carry();
-    // No other task runs before `update` returns.
+    // No other task runs before `update` returns, so `update` itself must note the interruption.
     connections.update(&layout([&[], &[Slot::ALL]]));
     assert!(connections.missed.lock().remove(&channel));
     // The old connection is given up now. Its loss is no interruption of the channel, which another
@@ -79,7 +79,7 @@ async fn a_slot_that_stays_is_no_interruption() {
     first.carry();
     connections.update(&layout([&[(Slot::ALL.0, slot)], &[others(slot)]]));
     assert!(connections.missed.lock().is_empty());
-    // The loss of the connection is an interruption.
+    // The loss of the connection is still an interruption of the channel.
     connections.note_missed(&first);
     assert!(connections.missed.lock().remove(&channel));
 }
