@@ -8,7 +8,7 @@ use crate::{Gateway, eventually};
 /// Outcome of a client's request for a session.
 #[derive(Debug)]
 pub enum Attempt {
-    /// The client has a session, and its `connected` has been read.
+    /// The client has a session, and has read the `connected` message.
     Open(Box<WsClient>),
     /// The token was refused, for this reason and with this close code.
     Refused(String, u16),

@@ -82,7 +82,8 @@ impl Cluster {
         &self.proxies
     }
 
-    /// Removes a node from this value and returns it. The caller kills it or waits for its end.
+    /// Removes a node from this value and returns the node. The caller kills the node or waits for
+    /// its end.
     pub fn remove(&mut self, at: usize) -> Gateway {
         self.nodes.remove(at)
     }
@@ -176,10 +177,14 @@ impl Gateway {
 
     /// Waits until the node is ready and admits sessions.
     pub async fn until_in_touch(&self, patience: Duration) {
-        eventually_within(patience, "a node in touch with its backend", async || {
-            let (status, body) = self.readiness().await;
-            (status == 200 && body["backend"] == "available").then_some(())
-        })
+        eventually_within(
+            patience,
+            "a node that is ready and connected to its backend",
+            async || {
+                let (status, body) = self.readiness().await;
+                (status == 200 && body["backend"] == "available").then_some(())
+            },
+        )
         .await;
     }
 
@@ -196,7 +201,7 @@ impl Gateway {
     }
 
     async fn until_apart(&self, patience: Duration, expected: u16, words: &[&str]) -> String {
-        let what = format!("{expected} without a backend and with one of {words:?}");
+        let what = format!("status {expected}, no backend, and a reason with one of {words:?}");
         eventually_within(patience, &what, async || {
             let (status, body) = self.readiness().await;
             if body["backend"] != "unavailable" {
@@ -205,7 +210,7 @@ impl Gateway {
             assert_eq!(status, expected, "{body}");
             let reason = body["reason"].as_str().expect("a reason").to_owned();
             // A busy machine may pause a node for a moment. The node then suspends its lease but
-            // keeps its connection, which does not count here.
+            // keeps its connection. Such a pause does not count here.
             if reason.contains("being compared") && self.metric("curfew_backend_synced").await > 0.0
             {
                 return None;

@@ -37,7 +37,11 @@ impl Inbox {
     }
 
     async fn next(&self) -> String {
-        let (mut stream, _) = self.listener.accept().await.expect("it listens");
+        let (mut stream, _) = self
+            .listener
+            .accept()
+            .await
+            .expect("the listener accepts connections");
         let mut request = Vec::new();
         loop {
             let text = String::from_utf8_lossy(&request);

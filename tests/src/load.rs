@@ -1,4 +1,5 @@
-//! Load, and observation of its effects without trust in the test's own clock.
+//! Load on gateways, and observations that stay correct if the test process is not scheduled in
+//! time.
 //!
 //! A test process that is not scheduled reads late, even if the bytes arrived in time. A frame that
 //! was read late therefore does not yet count as late. The kernel's queues show which bytes a node

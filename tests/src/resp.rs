@@ -36,7 +36,7 @@ impl Reply {
         match self {
             Self::Text(text) => text.clone(),
             Self::Nil => String::new(),
-            other => panic!("a text was expected, but {other:?}"),
+            other => panic!("a text was expected, but the reply is {other:?}"),
         }
     }
 
@@ -44,7 +44,7 @@ impl Reply {
     pub fn integer(&self) -> i64 {
         match self {
             Self::Integer(number) => *number,
-            other => panic!("a number was expected, but {other:?}"),
+            other => panic!("a number was expected, but the reply is {other:?}"),
         }
     }
 
@@ -53,7 +53,7 @@ impl Reply {
         match self {
             Self::List(items) => items.iter().map(Self::text).collect(),
             Self::Nil => Vec::new(),
-            other => panic!("a list was expected, but {other:?}"),
+            other => panic!("a list was expected, but the reply is {other:?}"),
         }
     }
 

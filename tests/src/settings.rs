@@ -9,7 +9,8 @@ use curfew_testkit::mint::SECRET;
 pub const ADMIN_KEY: &str = "admin-key-of-the-tests-0123456789";
 
 /// A configuration. The default is complete and permissive: it has the memory backend, one HS256
-/// issuer, a rule that allows everything, and an admin key. Tests change it key by key.
+/// issuer, a rule that allows everything, and an admin key. Tests change single keys of the
+/// default.
 #[derive(Debug, Clone)]
 pub struct Settings {
     sections: BTreeMap<String, BTreeMap<String, String>>,

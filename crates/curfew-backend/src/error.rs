@@ -6,7 +6,7 @@ use std::error::Error;
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The backend cannot be reached or does not answer in time. Another attempt may succeed later.
-    /// A publication with this error was not executed and never will be.
+    /// A publication that fails with this error was not delivered, and never will be.
     #[error("the backend is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
     /// The publication may or may not have been delivered. If it was not, it may still be delivered

@@ -61,8 +61,8 @@ pub trait Nodes: Send + Sync + 'static {
         None
     }
 
-    /// Announces the digest of the `[[channels]]` in force to other nodes; `None` without
-    /// `[[channels]]`.
+    /// Announces the digest of the `[[channels]]` in force to other nodes. `digest` is `None` if
+    /// the node has no `[[channels]]`.
     fn note_channels(&self, digest: Option<String>);
 
     /// Leaves the cluster, and removes every record of this node. The caller closes every session

@@ -83,7 +83,8 @@ impl Hub {
             // trace.
             Some(_) => 0,
         };
-        // Created for the first timed listener: most broadcasts to few listeners time no listener.
+        // The arrival is created for the first timed listener: most broadcasts to few listeners
+        // time no listener.
         let mut arrival = None;
         let mut frames = Frames::new(self, |wire| wire.publication(publication, DataForm::Plain));
         let mut delivered = Delivered::default();
@@ -116,8 +117,8 @@ impl Hub {
                 }
             });
             if let Some(delta) = listeners.delta() {
-                // The delivery is traced but not timed: the plain listeners are a large enough
-                // sample.
+                // A delivery to a delta listener is traced but not timed: the plain listeners are a
+                // large enough sample.
                 let arrival = TRACED.then(|| {
                     let mut arrival = Arrival::now(writes.clone());
                     arrival.is_observed = false;
@@ -136,7 +137,8 @@ impl Hub {
                 });
             }
         });
-        // A broadcast that reaches no session does not advance the sampling.
+        // A broadcast that reaches no session does not change the number of deliveries until the
+        // next timed one.
         if delivered.queued > 0 {
             let untimed = untimed.min(TIMED_ONE_IN - 1);
             self.untimed.store(untimed, Ordering::Relaxed);
@@ -164,24 +166,24 @@ impl Hub {
         Delivered { queued: 0, dropped }
     }
 
-    /// Tells the listeners of a channel that publications may be missing. The frame is queued at
+    /// Notifies the listeners of a channel that publications may be missing. The frame is queued at
     /// the position of the loss. Like a publication, it is sent only while the session has access.
     ///
     /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it. Gaps
     /// that are noted before then are sent as one.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.channels.note_gap(channel, reason);
-        // Checked after the gap is noted: a renewal of the lease after this check finds the noted
-        // gap.
+        // The lease is checked after the gap is noted. If the lease is renewed after this check,
+        // [`Hub::reopened`] finds the noted gap.
         if self.lease().is_held() {
             self.channels
                 .with(channel, |listeners| self.tell_gap(channel, listeners));
         }
     }
 
-    /// Call this after a lost lease is held again, or once it is certain that the lease stays lost.
-    /// Sends the noted gaps if the lease is held. In both cases, wakes all sessions, so that they
-    /// write the frames that they held back.
+    /// The caller calls this when a lost lease is held again, and when the loss is more than a
+    /// short interruption. Sends the noted gaps if the lease is held. Always wakes all sessions, so
+    /// that they write or drop the frames that they held back.
     pub fn reopened(&self) {
         if self.lease().is_held() {
             self.channels
@@ -190,18 +192,18 @@ impl Hub {
         self.wake_all();
     }
 
-    /// Tells the listeners of a gap, if one is noted.
+    /// Notifies the listeners if a gap is noted for the channel.
     fn tell_gap(&self, channel: &Channel, listeners: &Listeners) {
         if let Some(reason) = listeners.take_gap() {
-            // A channel without a stream has nothing to resume.
+            // The position is `None`: only a channel with a stream could be resumed at a position.
             self.send_gap(channel, listeners, None, reason, |_| ());
         }
     }
 
-    /// Tells a channel's listeners that publications up to and including `position` are missing. If
-    /// a listener's protocol resumes subscriptions by position, the listener's subscription ends
+    /// Notifies a channel's listeners that publications up to and including `position` are missing.
+    /// If a listener's protocol resumes subscriptions by position, the listener's subscription ends
     /// instead. The caller holds the lock of the channel's feed, so that no publication is queued
-    /// in between.
+    /// meanwhile.
     pub(crate) fn gap_at(&self, channel: &Channel, position: Position, reason: GapReason) {
         let mut ended = Vec::new();
         self.channels.with(channel, |listeners| {

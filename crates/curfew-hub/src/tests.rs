@@ -1,4 +1,5 @@
-//! Tests of the hub through its public interface. The tests play the session's task themselves.
+//! Tests of the hub through its public interface. The tests themselves do the work of the sessions'
+//! tasks.
 
 mod bound;
 mod differences;
@@ -35,8 +36,8 @@ use crate::{
 const CLAIM: &str = "tenant";
 
 /// A protocol whose messages are the publication's data. It counts its encodings. For a session
-/// that takes differences, a whole message begins with `W`, and a difference with `D` and the
-/// number of letters that it takes from the base.
+/// that takes differences, a whole message begins with `W`, and a difference begins with `D` and
+/// the number of letters that the difference takes from the base.
 #[derive(Debug)]
 pub(super) struct Plain {
     name: &'static str,
@@ -174,12 +175,12 @@ impl Socket for Pipe {
     }
 }
 
-/// A hub with everything it needs.
+/// A hub, with the lease, the metrics and the protocols that it uses.
 pub(super) struct Harness {
     pub(super) hub: Hub,
     pub(super) lease: Arc<DeliveryLease>,
     pub(super) metrics: Arc<HubMetrics>,
-    /// Two protocols, so that a broadcast has to encode for both.
+    /// Two protocols, so that a broadcast has to encode a publication for each protocol.
     pub(super) protocols: [Arc<Plain>; 2],
 }
 

@@ -18,7 +18,7 @@ const TICKS: &str = "curfew-tests:ticks";
 /// Name of the witness' connections at Redis. Tests that kill other connections need it.
 pub const WITNESS: &str = "witness";
 
-/// Interval between two ticks. It is the precision of the time of execution.
+/// Interval between two ticks. The interval is the precision of the time of execution.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Text before the publishing user in an envelope.
@@ -43,9 +43,9 @@ struct WitnessRecord {
     tick: Moment,
 }
 
-/// Subscribes at a Redis server, without a node, and records the publications. Redis sends messages
-/// to one connection in the order of execution. A publication that follows a tick was therefore
-/// executed after the tick was sent, no matter when the two are read.
+/// A subscriber at a Redis server, without a node. It records the publications. Redis sends
+/// messages to one connection in the order of execution. A publication that follows a tick was
+/// therefore executed after the tick was sent, no matter when the two are read.
 #[derive(Debug)]
 pub struct Witness {
     seen: Arc<Mutex<WitnessRecord>>,
@@ -125,7 +125,7 @@ impl Drop for Witness {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
         for stream in &self.streams {
-            // This fails only if the server has ended the connection.
+            // The call fails only if the server has ended the connection.
             drop(stream.shutdown(Shutdown::Both));
         }
         for thread in self.threads.drain(..) {

@@ -14,13 +14,13 @@ use crate::{BackendError, BoxFuture, Listed, Receipt, ReceiptNodes, Revocations,
 /// Minimum number of stored revocations at which expired revocations are purged.
 const MIN_PURGE_SIZE: usize = 1024;
 
-/// Every revocation that was written. Expired revocations stay until a purge.
+/// Every revocation that was written and not lifted. Expired revocations stay until a purge.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     entries: RwLock<Entries>,
-    /// The number of entries, so that a check takes no lock if there are no entries. The number is
-    /// raised before [`Events::revoked`](crate::Events::revoked) is called. A session that
-    /// registers and then reads 0 here is thus found by that call.
+    /// The number of entries. A check that reads 0 takes no lock. The number is raised before
+    /// [`Events::revoked`](crate::Events::revoked) is called, so that call finds every session that
+    /// registered and then read 0 here.
     count: AtomicUsize,
 }
 
@@ -108,8 +108,8 @@ impl Book {
         })
     }
 
-    /// Merges a revocation with the revocation of the same key in force, and writes the result.
-    /// Returns the result.
+    /// Merges `revocation` with the revocation of `key` that is in force, if there is one. Stores
+    /// and returns the result.
     fn write(&self, key: &RevocationKey, revocation: Revocation, now: u64) -> Revocation {
         let mut entries = self.entries.write();
         if entries.by_key.len() >= entries.purge_at.max(MIN_PURGE_SIZE) {
@@ -167,8 +167,8 @@ impl Book {
 }
 
 impl Entries {
-    /// Removes expired revocations. The next purge is due at twice the remaining number, so that a
-    /// revocation's share of the purges is constant.
+    /// Removes expired revocations. The next purge is due at twice the remaining number of
+    /// revocations, so that the purges cost a constant time per revocation.
     fn purge(&mut self, now: u64) {
         self.by_key
             .retain(|_, revocation| is_in_force(revocation, now));

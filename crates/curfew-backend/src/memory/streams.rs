@@ -14,11 +14,12 @@ use crate::{
     StreamRange, Streams,
 };
 
-/// Maximum bytes of all streams together. Above this limit, the streams that were unused for the
-/// longest time are removed.
+/// Maximum size of all streams together, in bytes. Above this limit, the streams that had no
+/// publication for the longest time are removed.
 const MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// Approximate bytes of a stream beside its publications, or of a publication beside its data.
+/// Approximate size of a stream without its publications, and of a publication without its data, in
+/// bytes.
 const OVERHEAD_BYTES: usize = 128;
 
 /// Maximum number of idempotency keys that are remembered for one channel. Above this limit, the
@@ -38,8 +39,8 @@ struct Shelves {
     bytes: usize,
 }
 
-/// A stream, with its size and the time of its last use. The store removes streams by these two
-/// values.
+/// A stream, with its size and the time of its last use. These two values decide which streams the
+/// store removes.
 #[derive(Debug)]
 struct Shelf {
     stream: Arc<Mutex<Stream>>,
@@ -215,7 +216,8 @@ impl StreamStore {
 }
 
 impl Shelf {
-    /// Marks the stream as forgotten. Returns false while it is in use.
+    /// Marks the stream as forgotten. Returns false, and leaves the stream unmarked, if the stream
+    /// is in use.
     fn forget(&self) -> bool {
         // `try_lock` never waits. Waiting is forbidden here, because the lock of the map is held.
         let stream = self.stream.try_lock();
@@ -227,9 +229,9 @@ impl Shelf {
 }
 
 impl Shelves {
-    /// Forgets streams, the least recently used first, until they use half of the allowed bytes.
-    /// Half of the room is freed at once, because this method looks at every stream and must run
-    /// rarely. Subscribers of a forgotten stream find a new epoch.
+    /// Forgets streams, the least recently used first, until the remaining streams have at most
+    /// half of [`MAX_BYTES`]. Half of the room is freed at once, because this method looks at every
+    /// stream and must run rarely. Subscribers of a forgotten stream find a new epoch.
     fn make_room(&mut self) {
         let mut by_use: Vec<_> = self
             .streams
@@ -237,8 +239,8 @@ impl Shelves {
             .map(|(channel, shelf)| (shelf.used_at, channel.clone()))
             .collect();
         by_use.sort_by_key(|(used_at, _)| *used_at);
-        // The stream that was used last is not forgotten, because the publication into it was just
-        // answered.
+        // The stream that was used last is not forgotten, because `append` has just added a
+        // publication to it.
         by_use.pop();
         for (_, channel) in by_use {
             if self.bytes <= MAX_BYTES / 2 {
@@ -253,8 +255,8 @@ impl Shelves {
 }
 
 impl Streams for Memory {
-    /// Fans out before it returns. The stream's lock is held meanwhile, so that publications arrive
-    /// in the order of their offsets.
+    /// Fans out the publication before the call returns. The stream's lock is held meanwhile, so
+    /// that publications arrive in the order of their offsets.
     fn append(
         &self,
         mut publication: Publication,
@@ -321,8 +323,8 @@ impl Streams for Memory {
         let now = self.clock.boottime();
         self.streams.with(channel, now, |stream| {
             stream.clear();
-            // The call is made under the stream's lock, so that the node receives the event before
-            // any later publication.
+            // `cleared` is called under the stream's lock, so that the node receives the event
+            // before any later publication.
             self.events.cleared(channel);
         });
         Box::pin(super::Done)

@@ -16,8 +16,8 @@ use crate::{FrameCounts, Wire};
 /// Frames on their way to one socket.
 ///
 /// *Notices* are the answer to the upgrade request, errors, pings, pongs and closes: they disclose
-/// nothing that access protects. Every other frame is *normal*. A notice that must not overtake
-/// normal frames waits in the normal lane, until that lane is withheld.
+/// nothing for which the session needs access. Every other frame is *normal*. A notice that must
+/// not overtake normal frames waits in the normal lane, until that lane is withheld.
 #[expect(
     clippy::box_collection,
     reason = "an idle session has neither, and holds a pointer for each"
@@ -49,7 +49,8 @@ pub(super) enum Lane {
 /// The next request to the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Write from the front, at most this many frames of each lane.
+    /// Write frames from the front of the lanes: at most `notices` notices, then at most `normal`
+    /// normal frames.
     Write { notices: usize, normal: usize },
     /// Flush the bytes that the socket holds back.
     Flush,
@@ -157,7 +158,8 @@ impl Lanes {
     /// is written in part or is an answer, or if the socket holds back bytes of the normal lane.
     pub(super) fn withdraw(&mut self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
-            // The socket holds back bytes of normal frames, which may belong to the channel.
+            // The socket holds back bytes of normal frames, and these frames may belong to the
+            // channel.
             return None;
         }
         let mut marks = self.marks.iter().flat_map(|marks| marks.iter());
@@ -238,8 +240,8 @@ impl Lanes {
         }
         let normal = if access { self.normal.len() } else { 0 };
         let step = match self.begun {
-            // Only the partly written frame: the waiting notices are sent right after it, ahead of
-            // other normal frames.
+            // Only the partly written frame is written now: the waiting notices are sent right
+            // after it, ahead of other normal frames.
             Some(Lane::Normal) if self.notices.is_some() => Step::Write {
                 notices: 0,
                 normal: normal.min(1),
@@ -263,8 +265,8 @@ impl Lanes {
     }
 
     /// Performs a step. If the step needs access, `has_access` is called last, when the bytes are
-    /// ready; if it returns false, nothing is written. `Pending` means that the socket takes no
-    /// more.
+    /// ready. If `has_access` returns false, nothing is written. `Pending` means that the socket
+    /// takes no more.
     pub(super) fn take(
         &mut self,
         step: Step,
@@ -381,7 +383,7 @@ impl Lanes {
 /// The bytes and frames of one lane that were written.
 struct Out {
     bytes: usize,
-    /// Frames that are complete.
+    /// The number of frames whose last byte was written.
     frames: usize,
     /// True if the front frame is written in part.
     begun: bool,
@@ -390,7 +392,8 @@ struct Out {
 }
 
 /// Removes written bytes of the answer to the upgrade request from the front of the notices.
-/// Returns the bytes left over for frames, and whether part of the answer still waits.
+/// Returns the number of written bytes that belong to frames, and true if a part of the answer
+/// still waits.
 fn advance_answer(notices: &mut VecDeque<Bytes>, some: usize) -> (usize, bool) {
     let Some(answer) = notices.front_mut() else {
         return (some, false);
