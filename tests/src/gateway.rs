@@ -395,8 +395,7 @@ impl Gateway {
 
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
-        let stat =
-            fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the process runs");
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat exists");
         // Field 3 follows the name. Fields 14 and 15 are utime and stime, in units of 10 ms.
         let (_, fields) = stat.rsplit_once(')').expect("pid (name) …");
         let ticks: u64 = fields
@@ -444,8 +443,7 @@ impl Gateway {
     }
 }
 
-/// The library that steps the wall clock of a process that loads it. The library's path depends on
-/// the architecture.
+/// The library that steps a process's wall clock. The library's path depends on the architecture.
 fn faketime_library() -> PathBuf {
     let libraries = fs::read_dir("/usr/lib").expect("there are libraries");
     let mut paths = libraries.filter_map(|entry| {
