@@ -15,16 +15,16 @@ use crate::{BackendError, BoxFuture};
 /// channel completed before `publish` was called, including the publishing node. A node may also
 /// receive publications of channels that it did not subscribe to.
 pub trait Broker: Send + Sync + 'static {
-    /// Starts listening to a channel. The caller does not call it for a channel that the node
-    /// already listens to.
+    /// Starts listening to a channel. The caller calls this method only for a channel that the node
+    /// does not listen to yet.
     fn subscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// Stops listening to a channel.
     fn unsubscribe<'a>(&'a self, channel: &'a Channel) -> BoxFuture<'a, Result<(), BackendError>>;
 
     /// Hands a publication to every listening node. The future is ready once the backend has the
-    /// publication. It is also ready, with [`BackendError::UnknownOutcome`], once the outcome can
-    /// no longer become known.
+    /// publication. The future is also ready, with [`BackendError::UnknownOutcome`], once the
+    /// outcome can no longer become known.
     ///
     /// `until`, a time of [`boottime`](curfew_model::boottime), is the end of the lease under which
     /// the publication was accepted. The caller reads the end of the lease before it checks the

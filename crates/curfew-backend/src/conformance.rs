@@ -1,8 +1,8 @@
 //! Checks that every backend must pass. Each check tests one guarantee of the backend traits.
 //!
 //! A check fails by panicking. The suite's clock starts at the real time. Some effects in a backend
-//! take a while, for example its calls of [`Events`](crate::Events), or an expiry by the backend's
-//! own clock. A check waits for such an effect at most [`DEADLINE`].
+//! take a while, for example calls of [`Events`](crate::Events), or an expiry by the backend's own
+//! clock. A check waits for such an effect at most [`DEADLINE`].
 
 mod broker;
 mod cluster;

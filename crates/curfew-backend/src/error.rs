@@ -9,8 +9,8 @@ pub enum BackendError {
     /// A publication that fails with this error was not delivered, and never will be.
     #[error("the backend is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// The publication may or may not have been delivered. If it was not, it may still be delivered
-    /// until the end of the lease under which it was accepted, but not later.
+    /// The publication may or may not have been delivered. If it was not delivered yet, it may
+    /// still be delivered, but only until the end of the lease under which it was accepted.
     #[error("it is unknown whether the backend accepted the publication")]
     UnknownOutcome(#[source] Box<dyn Error + Send + Sync>),
     /// The backend gave a malformed answer. Another attempt does not help.

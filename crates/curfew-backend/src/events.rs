@@ -73,16 +73,16 @@ pub trait Events: Send + Sync + 'static {
 
     /// Checks that the clients of these sessions respond. A session whose client does not respond
     /// is told to end. The future is ready once every client has responded, or a moment after
-    /// [`PROBE_PATIENCE`](crate::PROBE_PATIENCE). It returns the sessions that are not on this
-    /// node, and the sessions that were told to end for any reason.
+    /// [`PROBE_PATIENCE`](crate::PROBE_PATIENCE). The future returns the sessions that are not on
+    /// this node, and the sessions that were told to end for any reason.
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>>;
 
     /// Another node has sent this message. The call itself reads the message, before the returned
     /// future is polled. The future is ready within [`RELAY_PATIENCE`](crate::RELAY_PATIENCE).
     fn relayed(&self, message: Bytes) -> BoxFuture<'static, Relayed>;
 
-    /// Wakes the sessions that hold messages back. The backend calls it when the node holds its
-    /// lease again after a loss, and when the loss is more than a short interruption.
+    /// Wakes the sessions that hold messages back. The backend calls this method when the node
+    /// holds its lease again after a loss, and when the loss is more than a short interruption.
     fn reopened(&self);
 
     /// The backend was unreachable for too long. Ends every session, and returns their number.
@@ -113,7 +113,7 @@ pub trait LocalSessions: Send + Sync + 'static {
     fn presence(&self, sessions: &[SessionId]) -> Vec<PresenceEntry>;
 }
 
-/// Suspends sessions until it is dropped.
+/// A value that suspends sessions until it is dropped.
 pub type Suspension = Box<dyn Any + Send>;
 
 /// A session that was told to end.
@@ -139,8 +139,8 @@ impl Ended {
         }
     }
 
-    /// `count` ended sessions. `leaving` are the sessions to wait for, including sessions that were
-    /// already ending.
+    /// `count` ended sessions. `leaving` lists the sessions that the caller must wait for,
+    /// including sessions that were already ending.
     pub fn new(count: usize, leaving: Vec<Arc<dyn Leaving>>) -> Self {
         Self {
             count,

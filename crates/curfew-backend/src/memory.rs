@@ -141,7 +141,7 @@ fn is_over(until: Duration) -> bool {
     until != Duration::MAX && until <= boottime()
 }
 
-/// A future that succeeds when it is first polled. The type has no size, so boxing it allocates
+/// A future that succeeds when it is first polled. The type has size zero, so boxing it allocates
 /// nothing.
 struct Done;
 

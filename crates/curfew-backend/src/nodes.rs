@@ -54,9 +54,9 @@ pub trait Nodes: Send + Sync + 'static {
         true
     }
 
-    /// The setting of the primary that prevents it from accepting revocations after it was
-    /// replaced. It is `Some("none")` if there is no such setting, and `None` if no server could
-    /// replace the primary.
+    /// The primary's setting that makes the primary refuse revocations after it was replaced. The
+    /// result is `Some("none")` if there is no such setting, and `None` if no server could replace
+    /// the primary.
     fn fencing(&self) -> Option<&'static str> {
         None
     }
@@ -71,7 +71,7 @@ pub trait Nodes: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
-    /// This node's ability to admit sessions, with the reason if it cannot admit them.
+    /// This node's ability to admit sessions, with the reason if the node cannot admit sessions.
     fn standing(&self) -> Standing {
         Standing::InTouch
     }

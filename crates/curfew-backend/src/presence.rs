@@ -4,7 +4,7 @@ use curfew_model::{Channel, PresenceEntry, Present};
 
 use crate::{BackendError, BoxFuture};
 
-/// A list of a channel's presence.
+/// The presence in one channel: some of the sessions, and the numbers of all sessions and users.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PresenceList {
     /// The sessions, in no particular order. Their number is bounded by the `limit` of
@@ -30,7 +30,7 @@ pub struct PresenceList {
 ///   leave twice.
 /// - If a node crashes, another node removes the entries of the crashed node.
 pub trait Presence: Send + Sync + 'static {
-    /// Adds entries. Each replaces the session's earlier entry in the channel.
+    /// Adds entries. Each entry replaces the session's earlier entry in the channel.
     fn enter<'a>(&'a self, entries: &'a [PresenceEntry])
     -> BoxFuture<'a, Result<(), BackendError>>;
 

@@ -7,7 +7,7 @@ use curfew_model::NodeId;
 
 use crate::{BackendError, BoxFuture};
 
-/// Time within which a node must accept a message from another node.
+/// Time within which a node must answer a message from another node.
 pub const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The answer of a node to a message.

@@ -14,7 +14,7 @@ use crate::{BackendError, BoxFuture, NodeInfo};
 pub struct Revoked {
     /// The key of the revocation.
     pub key: RevocationKey,
-    /// The tokens that the revocation covers, and its end.
+    /// The tokens that the revocation covers, and the end of the revocation.
     pub revocation: Revocation,
 }
 
@@ -31,11 +31,11 @@ impl Revoked {
 pub struct Listed {
     /// The key in Redis, as written. Bytes that are not UTF-8 are shown as U+FFFD.
     pub key: String,
-    /// The kind.
+    /// The kind of the key.
     pub kind: String,
     /// The value as written; empty for a kind without a value.
     pub value: String,
-    /// The tokens that the revocation covers, and its end.
+    /// The tokens that the revocation covers, and the end of the revocation.
     pub revocation: Revocation,
     /// The reason why the key can match no session under any setting of revocable claims; `None` if
     /// it can match a session.

@@ -29,15 +29,15 @@ pub enum StreamRange {
     Top,
     /// Publications after an offset, oldest first, at most `limit`.
     After {
-        /// The offset before the first publication.
+        /// The offset before the first publication to read.
         offset: u64,
         /// Maximum number of publications.
         limit: u32,
     },
     /// Publications before an offset, newest first, at most `limit`.
     Before {
-        /// The offset after the newest publication to read. An offset above the top means the end
-        /// of the stream.
+        /// The offset after the newest publication to read. If this offset is above the newest
+        /// publication, the range starts at the newest publication.
         offset: u64,
         /// Maximum number of publications.
         limit: u32,

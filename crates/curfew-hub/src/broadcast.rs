@@ -26,8 +26,8 @@ const TIMED_ONE_IN_MANY: usize = 257;
 pub struct Delivered {
     /// Number of sessions that the publication was queued for.
     pub queued: usize,
-    /// Number of listeners that the publication was not queued for: the session is ending, its
-    /// queue overflowed, or the node holds no lease.
+    /// Number of listeners that the publication was not queued for, because the session is ending,
+    /// the session's queue overflowed, or the node holds no lease.
     pub dropped: usize,
 }
 
@@ -156,7 +156,7 @@ impl Hub {
         self.lease().is_held() || self.lease().is_catching_up()
     }
 
-    /// Drops a publication for all listeners, because the node holds no lease, and notes the gap.
+    /// Drops a publication, because the node holds no lease, and notes a gap for the listeners.
     fn withhold(&self, publication: &Publication) -> Delivered {
         let dropped = self.channels.count_of(&publication.channel);
         self.metrics()
@@ -166,11 +166,12 @@ impl Hub {
         Delivered { queued: 0, dropped }
     }
 
-    /// Notifies the listeners of a channel that publications may be missing. The frame is queued at
-    /// the position of the loss. Like a publication, it is sent only while the session has access.
+    /// Notifies the listeners of a channel that publications may be missing. The gap is queued
+    /// behind the frames that were queued before the loss. Like a publication, the gap is sent only
+    /// while the session has access.
     ///
-    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it. Gaps
-    /// that are noted before then are sent as one.
+    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it.
+    /// Several gaps that are noted before that call are sent as one gap.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.channels.note_gap(channel, reason);
         // The lease is checked after the gap is noted. If the lease is renewed after this check,
@@ -181,9 +182,9 @@ impl Hub {
         }
     }
 
-    /// The caller calls this when a lost lease is held again, and when the loss is more than a
-    /// short interruption. Sends the noted gaps if the lease is held. Always wakes all sessions, so
-    /// that they write or drop the frames that they held back.
+    /// Must be called when a lost lease is held again, and when the loss is more than a short
+    /// interruption. Sends the noted gaps if the lease is held. Always wakes all sessions, so that
+    /// they write or drop the frames that they held back.
     pub fn reopened(&self) {
         if self.lease().is_held() {
             self.channels

@@ -65,7 +65,7 @@ impl Flushers {
     }
 
     /// Moves shares of a long list to other flushers, so that the last listener of a large channel
-    /// does not wait until one processor has written to all others.
+    /// does not wait until one processor has written to all other listeners.
     pub(crate) fn share(&self, flusher: usize, members: &mut Vec<Arc<Member>>) {
         let Some(all) = self.0.get() else { return };
         let shares = (members.len() / SHARE).clamp(1, all.due.len());

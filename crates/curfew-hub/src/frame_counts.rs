@@ -15,7 +15,8 @@ pub struct FrameCounts {
 }
 
 impl FrameCounts {
-    /// Counts a frame. The frame still has its first byte, which contains the opcode.
+    /// Counts a frame by the opcode in its first byte. The caller calls this before it removes
+    /// written bytes from the frame.
     pub(crate) fn add(&mut self, frame: &Bytes) {
         *self.kind(frame) += 1;
     }

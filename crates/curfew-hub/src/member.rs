@@ -61,7 +61,7 @@ struct Principals {
 }
 
 impl Principals {
-    /// Every token.
+    /// Every token of the session.
     fn all(&self) -> impl Iterator<Item = &Arc<Principal>> {
         let bound = self.bound.iter().flat_map(|bound| bound.iter());
         let own = [Some(&self.current), self.incoming.as_ref()];
@@ -219,7 +219,8 @@ impl Member {
         hub.count_queued(self.outbox.push_first(frame, of));
     }
 
-    /// For the session's task: writes to its socket the queued frames that may be sent.
+    /// For the session's task: writes queued frames to the session's socket, as far as they may be
+    /// sent.
     pub fn write(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);

@@ -1,7 +1,7 @@
 //! A session's outbound queue, bounded in bytes. Any task may push frames for the session. The
 //! session's task writes them to the socket; while that task sleeps, a flusher writes them.
 //!
-//! A session is also told to end through its queue. A revocation changes the phase under the lock
+//! Other tasks also end a session through its queue. A revocation changes the phase under the lock
 //! that guards the queue: no frame is queued afterwards, and no queued frame is sent.
 //!
 //! A frame waits in the [`Lanes`] until a write takes it. Every write goes through [`write`]. The
@@ -132,7 +132,7 @@ impl QueueState {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
 
-    /// The reason for which the session was told to end, if it was.
+    /// The reason for which the session was told to end; `None` if it was not told to end.
     fn ending(&self) -> Option<Ending> {
         match &self.phase {
             Phase::Ending(told) => Some(told.ending),
@@ -146,7 +146,8 @@ impl QueueState {
     }
 
     /// Returns the work that comes before any write, or `None` if the write may go on. `flushing`
-    /// is the number of frames a flusher has yet to write, once it has begun.
+    /// is the number of frames that a flusher still has to write; `None` before the flusher has
+    /// begun.
     fn before_writing(&mut self, turn: Turn, flushing: &mut Option<usize>) -> Option<Progress> {
         match turn {
             Turn::Live => match self.ending() {
@@ -191,7 +192,8 @@ impl QueueState {
         bytes
     }
 
-    /// Takes the lanes out, to be written without the lock. [`QueueState::put_back`] returns them.
+    /// Takes the lanes out, to be written without the lock. [`QueueState::put_back`] puts the lanes
+    /// back.
     fn take_lanes(&mut self) -> Lanes {
         self.arrivals.taken(self.lanes.normal());
         std::mem::take(&mut self.lanes)
@@ -269,7 +271,7 @@ impl Outbox {
         }
     }
 
-    /// The reason for which the session was told to end, if it was.
+    /// The reason for which the session was told to end; `None` if it was not told to end.
     pub fn ending(&self) -> Option<Ending> {
         self.state.lock().ending()
     }
@@ -352,12 +354,13 @@ impl Outbox {
         self.state.lock().owner = Owner::Blocked(cx.waker().clone());
     }
 
-    /// For the session's task, at the end: takes the notices out.
+    /// For the session's task, at the end of the session: takes the notices out.
     pub fn take_notices(&self) -> Lanes {
         self.state.lock().lanes.take_notices()
     }
 
-    /// For the session's task, at the end: the frames that were queued and will not be delivered.
+    /// For the session's task, at the end of the session: the frames that were queued and will not
+    /// be delivered.
     pub fn undelivered(&self) -> Undelivered {
         let state = self.state.lock();
         let mut undelivered = match &state.phase {
@@ -368,18 +371,18 @@ impl Outbox {
         undelivered
     }
 
-    /// True if a frame is written in part and its rest needs access.
+    /// True if a frame is written in part and the rest of it needs access.
     pub fn is_amid_frame(&self) -> bool {
         self.state.lock().lanes.is_amid_frame()
     }
 
-    /// Queues a frame, and wakes the task or asks for a flusher. If the queue would exceed `limit`
-    /// bytes, the session ends instead.
+    /// Queues a frame. Wakes the task, or makes the caller notify a flusher ([`Pushed::Due`]). If
+    /// the queue would exceed `limit` bytes, the session ends instead.
     ///
     /// - `tight`: true if the queues of the node together exceed the node's bound.
     /// - `arrival`: given if the delivery of the publication is timed.
     /// - `flushed`: true if a flusher may write the frame instead of the session's task.
-    /// - `mark`: facts about the frame that its bytes do not show.
+    /// - `mark`: a fact about the frame that its bytes do not show.
     pub(crate) fn push(
         &self,
         frame: Bytes,
@@ -395,7 +398,7 @@ impl Outbox {
             return Pushed::Closed;
         }
         let limit = bound(limit, tight);
-        // A frame always fits an empty queue: `limit` bounds only the frames behind it.
+        // A frame always fits an empty queue: `limit` bounds only the frames behind that frame.
         if state.unwritten > 0 && state.unwritten + frame.len() > limit {
             let (bytes, frames) = state.clear();
             let mut let_go = Undelivered::default();

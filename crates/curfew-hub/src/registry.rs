@@ -54,7 +54,7 @@ pub struct Hub {
     /// before the broadcast that queued the bytes has added them.
     queued: AtomicI64,
     /// Number of deliveries until the next timed delivery. Concurrent broadcasts overwrite each
-    /// other's value; only the sampling rate depends on it.
+    /// other's value; only the sampling rate depends on this value.
     pub(crate) untimed: AtomicUsize,
     pub(crate) flushers: Flushers,
     lease: Arc<DeliveryLease>,
@@ -63,8 +63,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Creates a hub without sessions. It broadcasts only while `lease` is held or catching up.
-    /// `path` is the path by which publications reach this node.
+    /// Creates a hub without sessions. The hub broadcasts only while `lease` is held or catching
+    /// up. `path` is the path by which publications reach this node.
     pub fn new(
         wires: Wires,
         limits: HubLimits,
@@ -276,8 +276,8 @@ impl Hub {
     }
 
     /// Queues a frame, such as an error, that a client may receive even without access. The frame
-    /// does not overtake normal frames, unless normal frames are withheld: then it is sent ahead of
-    /// them.
+    /// does not overtake normal frames, unless normal frames are withheld: then the frame is sent
+    /// ahead of these normal frames.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, Some(Mark::Notice))
     }

@@ -97,7 +97,7 @@ impl Protocol for Plain {
     }
 }
 
-/// A wall clock that stands still, in Unix seconds.
+/// A wall clock that stands still at this Unix time, in seconds.
 #[derive(Debug)]
 pub(super) struct At(pub(super) u64);
 

@@ -196,11 +196,11 @@ pub struct WireId(u8);
 pub struct Wires(Arc<[Wire]>);
 
 impl Wires {
-    /// Creates the list, of 1 to 256 wires.
+    /// Creates the wires of a node from a list of 1 to 256 wires.
     ///
     /// # Panics
     ///
-    /// If the number is outside that range.
+    /// If the number of wires is outside this range.
     pub fn new(wires: Vec<Wire>) -> Self {
         assert!(
             (1..=256).contains(&wires.len()),

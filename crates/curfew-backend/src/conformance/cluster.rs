@@ -97,7 +97,7 @@ impl Cluster {
     }
 }
 
-/// Waits until `condition` holds. Panics with `what` if it does not hold in time.
+/// Waits until `condition` holds. Panics with `what` if the condition does not hold in time.
 pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !condition().await {

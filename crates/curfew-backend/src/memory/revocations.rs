@@ -19,8 +19,8 @@ const MIN_PURGE_SIZE: usize = 1024;
 pub(super) struct Book {
     entries: RwLock<Entries>,
     /// The number of entries. A check that reads 0 takes no lock. The number is raised before
-    /// [`Events::revoked`](crate::Events::revoked) is called, so that call finds every session that
-    /// registered and then read 0 here.
+    /// [`Events::revoked`](crate::Events::revoked) is called. If a session has registered and then
+    /// read 0 here, that call finds the session.
     count: AtomicUsize,
 }
 
@@ -55,8 +55,8 @@ impl Revocations for Memory {
             self.events.revoked_nobody(&key, &revocation);
         }
         let node = self.node.lock().node;
-        // `finds` is called after the revocation was applied, because a reload during the
-        // application may have hidden sessions from the revocation.
+        // `finds` is called after the revocation was applied, because a reload may have hidden
+        // sessions while the revocation was being applied.
         let found = self.events.finds(key.kind());
         let confirmed: HashSet<_> = found.then_some(node).into_iter().collect();
         let receipt = Receipt {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Minimum number of sessions that open between two sweeps for expired records. With more records
-/// the interval is longer, so that the sweeps cost a constant time per session.
+/// than this number, the interval is longer, so that the sweeps cost a constant time per session.
 const MIN_SWEEP_INTERVAL: usize = 1024;
 
 /// Every session record, under one lock. The lock is no bottleneck: sessions open and close rarely,

@@ -60,8 +60,8 @@ struct Stream {
     /// The time at which the publications expire.
     ends_at: Duration,
     keys: Keys,
-    /// True if the store has forgotten the stream. The channel then has another stream, or gets one
-    /// at its next use.
+    /// True if the store has forgotten the stream. The channel then has another stream, or gets a
+    /// new stream at its next use.
     is_forgotten: bool,
 }
 

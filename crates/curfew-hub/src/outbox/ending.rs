@@ -12,7 +12,7 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Ends with `disconnect` and no advice on when to reconnect.
+    /// Creates an ending with `disconnect`, without advice on when to reconnect.
     pub fn new(disconnect: Disconnect) -> Self {
         Self {
             disconnect,

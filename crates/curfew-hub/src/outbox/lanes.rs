@@ -26,16 +26,16 @@ use crate::{FrameCounts, Wire};
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// The marks of frames in the normal lane, ordered by the index of the frame, which counts from
-    /// the front.
+    /// The marks of frames in the normal lane. Each mark has the index of its frame, counted from
+    /// the front. The marks are ordered by this index.
     marks: Option<Box<Vec<(usize, Mark)>>>,
     /// True if the first notice is the answer to the upgrade request, which is no frame.
     has_answer: bool,
     /// The lane whose front frame is written in part. The rest of that frame must be written next.
     begun: Option<Lane>,
     /// Set while the socket holds back bytes that it has taken, as TLS does: [`Lane::Normal`] if
-    /// any of these bytes is of the normal lane. Until these bytes are flushed, their frame counts
-    /// as written in part.
+    /// any of these bytes belongs to the normal lane. Until these bytes are flushed, their frame
+    /// counts as written in part.
     held: Option<Lane>,
 }
 
@@ -69,11 +69,11 @@ impl Step {
 /// The outcome of one write.
 #[derive(Debug, Default)]
 pub(crate) struct WriteOutcome {
-    /// Bytes of frames written.
+    /// The number of written bytes that belong to frames.
     pub(crate) bytes: usize,
     /// The part of `bytes` that belongs to the normal lane.
     pub(super) normal_bytes: usize,
-    /// Frames of the normal lane that are complete.
+    /// The number of frames of the normal lane whose last byte was written.
     pub(super) normal_frames: usize,
     /// Frames whose first byte was written, by kind.
     pub(crate) frame_counts: FrameCounts,
@@ -101,7 +101,7 @@ impl Lanes {
         self.notices.as_ref().map_or(0, |notices| notices.len())
     }
 
-    /// Writes the notices. Used before a session exists and after it has ended.
+    /// Writes the notices, before a session exists or after the session has ended.
     pub fn write(&mut self, socket: &mut impl Socket) -> Progress {
         let mut wrote = false;
         while let Some(step) = self.next(false) {
@@ -199,7 +199,7 @@ impl Lanes {
         self.normal.iter().map(Bytes::len).sum()
     }
 
-    /// The number of frames in the normal lane, including a partly written one.
+    /// The number of frames in the normal lane, including a partly written frame.
     pub(super) fn normal(&self) -> usize {
         self.normal.len()
     }
@@ -214,7 +214,7 @@ impl Lanes {
         !self.normal.is_empty() || self.held == Some(Lane::Normal)
     }
 
-    /// True if a frame is written in part and its rest needs access.
+    /// True if a frame is written in part and the rest of it needs access.
     pub fn is_amid_frame(&self) -> bool {
         self.begun == Some(Lane::Normal) || self.held == Some(Lane::Normal)
     }
@@ -231,8 +231,8 @@ impl Lanes {
         (bytes, normal.len())
     }
 
-    /// The next step; `access` is true if the session has access. `None` if no frame waits, or if a
-    /// partly written frame has to wait for access.
+    /// The next step; `access` is true if the session has access. `None` if no byte waits, or if
+    /// the bytes that have to be written next need access.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
             // Held bytes come first in the stream, so they block every other write.

@@ -81,9 +81,10 @@ pub enum Progress {
 /// The task that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// The session's task: interruptions come before each write.
+    /// The session's task: work that is more urgent comes before each write.
     Live,
-    /// The session's task at the very end: it writes the frames that the ending still allows.
+    /// The session's task, once the session is told to end: it writes the frames that the ending
+    /// still allows.
     Closing,
     /// A flusher, while the session's task sleeps: it writes the frames that wait when it begins.
     Flusher,
@@ -113,7 +114,7 @@ impl Outbox {
         self.state.lock().direct = true;
     }
 
-    /// For the session's task, first thing after it wakes: takes over the socket until
+    /// For the session's task, directly after it wakes: takes over the socket until
     /// [`Outbox::poll_wake`]. A flusher's write in progress ends first; such a write never waits.
     pub fn claim(&self) {
         // The writer is locked before `state`: this waits for a flusher in the middle of a write.

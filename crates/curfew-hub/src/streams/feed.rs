@@ -52,7 +52,7 @@ pub enum FeedState {
     Whole,
     /// The stream has to be read after this offset, because publications are or may be missing.
     Missing {
-        /// Offset 0 if another epoch has begun.
+        /// The offset that the feed has reached, or 0 if another epoch has begun.
         after: u64,
     },
 }

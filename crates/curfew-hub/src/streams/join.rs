@@ -103,7 +103,7 @@ impl Hub {
             let known = self.streams.get(channel);
             let feed = known.unwrap_or_else(|| self.streams.add(channel));
             let mut locked = feed.lock();
-            // The feed has ended meanwhile, and no longer belongs to the channel.
+            // A feed that has ended meanwhile no longer belongs to the channel.
             if locked.is_ended {
                 continue;
             }
@@ -121,8 +121,8 @@ impl Hub {
     ///
     /// The reply says that nothing is recovered if the publications after `since` cannot be
     /// recovered, or if the session's queue has no room for all of them. `is_last` marks the last
-    /// attempt: an unconfirmed position is then enough, and another read is asked for only if the
-    /// feed has no position.
+    /// attempt: an unconfirmed position is then enough, and the result is [`Join::Read`] only if
+    /// the feed has no position.
     pub fn join(
         &self,
         joining: &Joining,

@@ -187,8 +187,8 @@ fn the_first_delivery_and_one_in_so_many_is_timed_until_it_is_written() {
             Progress::Done
         ));
     }
-    // The 1st, the 27th and the 47th of 50 deliveries are timed. The last two are of one session,
-    // and only the older one is observed.
+    // The 1st, the 27th and the 47th of 50 deliveries are timed. The last two deliveries are to one
+    // session, and only the older of them is observed.
     assert_eq!(deliveries_timed(&harness), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_count"), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_sum"), 10.0);

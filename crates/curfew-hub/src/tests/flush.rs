@@ -49,7 +49,7 @@ impl Harness {
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (server, _) = server.unwrap();
         // The runtime learns from an event that the socket is writable, so the test waits for this
-        // event. A real session has written its handshake before, so the event has occurred.
+        // event. A real session has written its handshake before, and so has received the event.
         server.writable().await.unwrap();
         let (transport, direct_writer) = Transport::Plain(server).share();
         let member = self.register(&principal("u", "t", 100, "{}"), "one");
