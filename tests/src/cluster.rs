@@ -24,7 +24,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` gateways on the Redis at `url` and waits until each lists all of them.
+    /// Starts `count` gateways on the Redis at `url` and waits until each gateway lists all of
+    /// them.
     pub async fn start(count: usize, url: &str, settings: &Settings) -> Self {
         Self::start_each(vec![settings.clone().on_redis(url); count], Vec::new()).await
     }
@@ -146,7 +147,7 @@ impl Gateway {
         let (status, answer) = self.admin("GET", "/v1/nodes", None).await;
         match answer["nodes"].as_array() {
             Some(nodes) if status == 200 => nodes.clone(),
-            // The node may not be able to list the nodes yet.
+            // The node is possibly not able to list the nodes yet.
             _ => Vec::new(),
         }
     }

@@ -129,7 +129,7 @@ impl Drop for Dev {
     }
 }
 
-/// The address after a word of the output, such as `Open http://127.0.0.1:8080/`.
+/// The address that the output shows after `word`, as in `Open http://127.0.0.1:8080/`.
 async fn printed(log: &Log, word: &str) -> Option<SocketAddr> {
     log.line(PATIENCE, |line| {
         let rest = line.trim_start().strip_prefix(word)?;

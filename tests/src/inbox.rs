@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-/// Deadline for a provider on a busy machine.
+/// Deadline for the next logout token of a provider, on a busy machine.
 const PROVIDER: Duration = Duration::from_secs(60);
 
 /// A listener on loopback that stands in for a gateway.

@@ -6,7 +6,7 @@
 //! has written to its clients, even if the test has not read them. A [`Mark`] in each stream of
 //! bytes separates bytes that were written before a moment from later bytes. The test also
 //! publishes ticks: messages with the time at which they were sent. Redis executes ticks and
-//! publications in one order, which bounds the times of the publications.
+//! publications in one order, so the times of the ticks bound the times of the publications.
 
 mod audience;
 mod flood;

@@ -104,7 +104,7 @@ impl Resp {
         })
     }
 
-    /// Sends one command. Returns its answer.
+    /// Sends one command. Returns the answer to the command.
     pub async fn call(&mut self, command: &[impl AsRef<[u8]>]) -> RedisResult<Reply> {
         let mut replies = self.pipeline(&[command]).await?;
         Ok(replies.remove(0))

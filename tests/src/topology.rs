@@ -109,7 +109,7 @@ impl RedisCluster {
         self.owner(command).await.run(command).await
     }
 
-    /// The server that accepts a command.
+    /// The server that has the slot of a command's key.
     pub async fn owner(&self, command: &[&str]) -> &Redis {
         let any = &self.servers[0];
         let slot = any.run(&["CLUSTER", "KEYSLOT", command[1]]).await.integer();
@@ -136,7 +136,8 @@ impl RedisCluster {
             .expect("every slot has a primary")
     }
 
-    /// Kills the server that accepts a command and starts it again without its data.
+    /// Kills the server that has the slot of the command's key, and starts the server again without
+    /// its data.
     pub async fn restart_owner_empty(&mut self, command: &[&str]) {
         let port = self.owner(command).await.port();
         let mut servers = self.servers.iter_mut();

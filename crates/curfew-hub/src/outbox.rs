@@ -126,8 +126,7 @@ impl QueueState {
         (bytes, frames)
     }
 
-    /// True if a frame that may be sent waits. The lease and the token's end are checked
-    /// separately.
+    /// True if a frame waits and may be sent, as far as the queue knows.
     fn has_frames(&self) -> bool {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
@@ -146,8 +145,7 @@ impl QueueState {
     }
 
     /// Returns the work that comes before any write, or `None` if the write may go on. `flushing`
-    /// is the number of frames that a flusher still has to write; `None` before the flusher has
-    /// begun.
+    /// is the number of frames that a flusher still has to write, once it has begun.
     fn before_writing(&mut self, turn: Turn, flushing: &mut Option<usize>) -> Option<Progress> {
         match turn {
             Turn::Live => match self.ending() {
@@ -192,8 +190,7 @@ impl QueueState {
         bytes
     }
 
-    /// Takes the lanes out, to be written without the lock. [`QueueState::put_back`] puts the lanes
-    /// back.
+    /// Takes the lanes out for a write without the lock; [`QueueState::put_back`] puts them back.
     fn take_lanes(&mut self) -> Lanes {
         self.arrivals.taken(self.lanes.normal());
         std::mem::take(&mut self.lanes)

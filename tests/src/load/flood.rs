@@ -20,7 +20,7 @@ const BATCH: usize = 16;
 /// Pause of the publishing thread if no socket accepted bytes.
 const TURN: Duration = Duration::from_micros(500);
 
-/// Size of one read of answers.
+/// Maximum size of one read of answers, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
 /// Sessions that publish to a channel without end, each as fast as its node accepts. They do not

@@ -1,5 +1,5 @@
-//! A subscriber directly at Redis, which records the executed publications with bounds of their
-//! times.
+//! A subscriber with its own connection to Redis. It records the publications that Redis executes,
+//! with bounds of their times.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,7 +15,7 @@ use super::Moment;
 /// Channel of the ticks.
 const TICKS: &str = "curfew-tests:ticks";
 
-/// Name of the witness' connections at Redis. Tests that kill other connections need it.
+/// Name of the witness' connections at Redis. Tests that kill other connections need this name.
 pub const WITNESS: &str = "witness";
 
 /// Interval between two ticks. The interval is the precision of the time of execution.
@@ -129,7 +129,7 @@ impl Drop for Witness {
             drop(stream.shutdown(Shutdown::Both));
         }
         for thread in self.threads.drain(..) {
-            // A panic of the thread is ignored. The thread's records remain available.
+            // A panic of the thread is ignored here: the thread has already printed it.
             drop(thread.join());
         }
     }
