@@ -262,7 +262,8 @@ impl Pair {
         &self.primary
     }
 
-    /// The replica of the current primary. Right after a promotion, this is the former primary.
+    /// The replica of the current primary. Right after a promotion, the returned server is the
+    /// former primary.
     pub fn replica(&self) -> &Redis {
         &self.replica
     }

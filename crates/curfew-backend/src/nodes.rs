@@ -45,7 +45,7 @@ pub enum Standing {
 
 /// The cluster's members.
 pub trait Nodes: Send + Sync + 'static {
-    /// Every live node, this one included.
+    /// Every live node, including this node.
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
 
     /// True if this node's wall clock is accurate enough to decide that a token has expired or is

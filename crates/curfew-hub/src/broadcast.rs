@@ -57,8 +57,9 @@ impl Hub {
     }
 
     /// Broadcasts a publication in its stream's order, without checking the lease. The feed has
-    /// already checked the lease and counts the publication as delivered, so a lease that ends in
-    /// between must not withhold it. Every frame is checked again before it is written.
+    /// already checked the lease and counts the publication as delivered, so a lease that ends
+    /// after that check must not withhold the publication. Every frame is checked again before it
+    /// is written.
     pub fn broadcast_in_turn(
         &self,
         publication: &Publication,
@@ -70,8 +71,8 @@ impl Hub {
         }
     }
 
-    /// Queues a publication for every listener. With `TRACED`, every delivery carries an `Arrival`;
-    /// its `is_observed` says whether the delivery enters the metrics.
+    /// Queues a publication for every listener. With `TRACED`, every delivery carries an `Arrival`.
+    /// Its `is_observed` is true if the delivery enters the metrics.
     fn fan_out<const TRACED: bool>(
         &self,
         publication: &Publication,
@@ -138,7 +139,7 @@ impl Hub {
             }
         });
         // A broadcast that reaches no session does not change the number of deliveries until the
-        // next timed one.
+        // next timed delivery.
         if delivered.queued > 0 {
             let untimed = untimed.min(TIMED_ONE_IN - 1);
             self.untimed.store(untimed, Ordering::Relaxed);

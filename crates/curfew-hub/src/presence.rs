@@ -69,7 +69,7 @@ impl Hub {
     }
 
     /// Removes the entry of a session in a channel from the hub, and returns it; `None` if the
-    /// session has no entry there. The session [is departing](Hub::is_departing) until
+    /// session has no entry in the channel. The session [is departing](Hub::is_departing) until
     /// [`Hub::note_departed`].
     pub fn take_presence(&self, session: SessionId, channel: &Channel) -> Option<PresenceEntry> {
         if self.presence_count() == 0 {

@@ -93,7 +93,7 @@ impl Hub {
         }
     }
 
-    /// Replaces the bounds. They apply to frames queued from now on.
+    /// Replaces the bounds. The new bounds apply to frames queued from now on.
     pub fn set_limits(&self, limits: HubLimits) {
         self.outbound_bytes
             .store(limits.outbound_bytes, Ordering::Relaxed);

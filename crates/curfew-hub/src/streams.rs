@@ -67,7 +67,7 @@ impl Streams {
         self.feeds.read().get(channel).cloned()
     }
 
-    /// The feed of a channel, created if there is none.
+    /// The feed of a channel, created if the channel has none.
     fn add(&self, channel: &Channel) -> Arc<Mutex<Feed>> {
         let mut feeds = self.feeds.write();
         let feed = feeds.entry(channel.clone());
@@ -275,8 +275,8 @@ impl Hub {
         feed.is_some_and(|feed| feed.lock().confirmed().is_none())
     }
 
-    /// Asks for another read of a channel's stream if received publications wait for a missing one.
-    /// With `if_doubted`, also asks if publications may be missing.
+    /// Asks for another read of a channel's stream if received publications wait for a missing
+    /// publication. With `if_doubted`, also asks if publications may be missing.
     pub fn want_if_missing(&self, channel: &Channel, if_doubted: bool) {
         let Some(feed) = self.streams.get(channel) else {
             return;

@@ -35,9 +35,9 @@ use crate::{
 /// The claim by which sessions of these tests can be revoked.
 const CLAIM: &str = "tenant";
 
-/// A protocol whose messages are the publication's data. It counts its encodings. For a session
-/// that takes differences, a whole message begins with `W`, and a difference begins with `D` and
-/// the number of letters that the difference takes from the base.
+/// A protocol whose messages are the publication's data. The protocol counts the messages that it
+/// encodes. For a session that takes differences, a whole message begins with `W`, and a difference
+/// begins with `D` and the number of letters that the difference takes from the base.
 #[derive(Debug)]
 pub(super) struct Plain {
     name: &'static str,
@@ -131,8 +131,8 @@ impl Pipe {
         }
     }
 
-    /// The frames that the socket took. They must be whole frames of up to 125 bytes, or bare bytes
-    /// of `x`.
+    /// The frames that the socket took. The bytes must be whole frames with payloads of up to 125
+    /// bytes, or single bytes `x`.
     pub(super) fn frames(&self) -> Vec<Bytes> {
         let (mut frames, mut rest) = (Vec::new(), &self.taken[..]);
         while let [first, length, ..] = *rest {

@@ -23,9 +23,9 @@ const TURN: Duration = Duration::from_micros(500);
 /// Maximum size of one read of answers, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Sessions that publish to a channel without end, each as fast as its node accepts. They do not
-/// wait for answers. The data is an object with the time of publication. The sessions end when this
-/// value is dropped.
+/// Sessions that publish to a channel without end, each as fast as its node accepts. The sessions
+/// do not wait for answers. The data is an object with the time of publication. The sessions end
+/// when this value is dropped.
 #[derive(Debug)]
 pub struct Flood {
     shared: Arc<Shared>,

@@ -304,8 +304,8 @@ impl Events for Recorder {
     }
 }
 
-/// The sessions that this node pretends to have. It reports no records for them, because only the
-/// checks write records.
+/// The sessions that this node pretends to have. The node reports no records for them, because only
+/// the checks write records.
 impl LocalSessions for Recorder {
     fn sessions(&self) -> Vec<SessionId> {
         self.heard.lock().sessions.iter().copied().collect()

@@ -1,9 +1,9 @@
 //! A channel's stream on this node: the order of delivery, and the window in memory.
 //!
 //! A feed delivers publications in the order of their offsets, each once. Most publications arrive
-//! by pub/sub. A publication that does not follow the last one waits until the node has read the
-//! missing publications. Publications that cannot be read are reported as a gap, at their position.
-//! A subscriber joins at the feed's position, so that it needs no buffer of its own.
+//! by pub/sub. A publication that does not follow the last delivered one waits until the node has
+//! read the missing publications. Publications that cannot be read are reported as a gap, at their
+//! position. A subscriber joins at the feed's position, so that it needs no buffer of its own.
 
 mod replay;
 
@@ -61,8 +61,8 @@ pub enum FeedState {
 pub(super) struct Feed {
     /// The position of the last publication delivered; `None` until the stream was read once.
     at: Option<Position>,
-    /// True if `at` agrees with the stream: the two were compared, and nothing since could have
-    /// hidden a publication or another epoch.
+    /// True if `at` agrees with the stream: the two were compared, and no event since then could
+    /// have hidden a publication or another epoch.
     is_confirmed: bool,
     /// Number of doubts (events that may have hidden publications). A read that began before the
     /// last doubt confirms nothing.
@@ -82,7 +82,8 @@ pub(super) struct Feed {
     ahead: Option<Position>,
     /// The number of reads that showed an epoch other than the epoch of `ahead`.
     contradicted: u8,
-    /// Publications of the epoch of `ahead` that wait for missing ones, as far as there is room.
+    /// Publications of the epoch of `ahead` that wait for missing publications, as far as there is
+    /// room.
     waiting: BTreeMap<u64, Publication>,
     waiting_bytes: usize,
     /// The feed's position when the last publication without a position arrived.
@@ -132,7 +133,7 @@ impl Feed {
     }
 
     /// The position of the last publication delivered, if it agrees with the stream, so that a
-    /// subscriber may join there. During an interruption, only a `read` made for the subscriber
+    /// subscriber may join at it. During an interruption, only a `read` made for the subscriber
     /// shows that the position agrees.
     pub(super) fn joinable(&self, read: Option<ReadPart<'_>>) -> Option<Position> {
         let is_fresh = read.is_some_and(|read| read.doubts == self.doubts);
@@ -293,7 +294,7 @@ impl Feed {
         }
     }
 
-    /// Delivers the publication that follows the last one.
+    /// Delivers the publication that follows the last delivered publication.
     fn deliver(&mut self, publication: &Publication, now: Instant, out: &mut dyn Deliver) {
         let Some(entry) = publication.entry else {
             return;
@@ -471,16 +472,16 @@ impl Feed {
             self.release(now, out);
         }
         if self.ahead.is_some() {
-            // The newest publications had no room among the waiting ones.
+            // The newest publications had no room among the waiting publications.
             self.jump(ahead, out);
             self.drop_waiting();
         }
-        // More publications may be missing after the delivered ones.
+        // More publications may be missing after the delivered publications.
         self.is_confirmed = false;
         true
     }
 
-    /// Moves the feed to a position that does not follow the last one, and reports the gap.
+    /// Moves the feed to a position that does not follow its last position, and reports the gap.
     fn jump(&mut self, to: Position, out: &mut dyn Deliver) {
         if self.at == Some(to) {
             return;

@@ -85,7 +85,7 @@ enum Op {
     Begin(usize, usize),
     Finish(usize),
     Abandon(usize),
-    /// A subscription gets a token of its own, in place of an earlier one.
+    /// A subscription gets a token of its own, in place of an earlier token.
     Bind(usize, usize),
     Unregister(usize),
     /// Other kinds come into force, and a walk over the sessions begins.
@@ -142,7 +142,7 @@ proptest! {
                     let at = at % sessions.len();
                     let member = &sessions[at];
                     match op {
-                        // A session has one refresh at a time, as in its task.
+                        // A session has one refresh at a time, as in the session's task.
                         Op::Begin(_, to) if !refreshing.contains(&member.session()) => {
                             let user = member.principal().user()[5..].parse().unwrap();
                             hub.begin_refresh(member, token(user, to));
