@@ -42,9 +42,9 @@ impl Attempt {
             Some("closing") => match client.closed().await.0 {
                 4503 => Self::Unavailable,
                 4403 => Self::Refused("revoked".to_owned(), 4403),
-                code => panic!("closed with {code}: {first}"),
+                code => panic!("the session was closed with {code}: {first}"),
             },
-            _ => panic!("not a first frame: {first}"),
+            _ => panic!("the first frame has an unexpected type: {first}"),
         }
     }
 

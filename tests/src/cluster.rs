@@ -157,7 +157,7 @@ impl Gateway {
         let answer = self.admin_ok("GET", "/v1/sessions?limit=1000", None).await;
         answer["sessions"]
             .as_array()
-            .expect("a list of sessions")
+            .expect("the answer has a list of sessions")
             .clone()
     }
 
@@ -209,7 +209,10 @@ impl Gateway {
                 return None;
             }
             assert_eq!(status, expected, "{body}");
-            let reason = body["reason"].as_str().expect("a reason").to_owned();
+            let reason = body["reason"]
+                .as_str()
+                .expect("the answer has a reason")
+                .to_owned();
             // A busy machine may pause a node for a moment. The node then suspends its lease but
             // keeps its connection. Such a pause does not count here.
             if reason.contains("being compared") && self.metric("curfew_backend_synced").await > 0.0

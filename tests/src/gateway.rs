@@ -344,7 +344,7 @@ impl Gateway {
         eventually("a process that is stopped", async || {
             let mut threads = fs::read_dir(&tasks).expect("the process runs");
             let stopped = threads.all(|thread| {
-                let stat = thread.expect("a thread").path().join("stat");
+                let stat = thread.expect("the thread is listed").path().join("stat");
                 // The state follows the name in parentheses. An ended thread counts as stopped.
                 fs::read_to_string(stat).map_or(true, |stat| {
                     stat.rsplit_once(") ")
@@ -389,20 +389,20 @@ impl Gateway {
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .expect("a process has memory");
-        let number = line.split_whitespace().next().expect("VmRSS: <n> kB");
-        number.parse().expect("a number")
+        let number = line.split_whitespace().next().expect("VmRSS has a value");
+        number.parse().expect("the field is a number")
     }
 
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat exists");
         // Field 3 follows the name. Fields 14 and 15 are utime and stime, in units of 10 ms.
-        let (_, fields) = stat.rsplit_once(')').expect("pid (name) …");
+        let (_, fields) = stat.rsplit_once(')').expect("stat is `pid (name) …`");
         let ticks: u64 = fields
             .split_whitespace()
             .skip(11)
             .take(2)
-            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .map(|ticks| ticks.parse::<u64>().expect("the field is a number"))
             .sum();
         Duration::from_millis(ticks * 10)
     }
@@ -474,7 +474,7 @@ pub fn signal(pid: u32, name: &str) {
         .arg(format!("kill -{name} {pid}"))
         .status()
         .expect("sh runs");
-    assert!(status.success(), "kill -{name}");
+    assert!(status.success(), "kill -{name} fails");
 }
 
 /// Calls `look` repeatedly until it returns `Some`. Fails after [`PATIENCE`].

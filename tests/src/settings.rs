@@ -39,8 +39,13 @@ impl Default for Settings {
 impl Settings {
     /// Sets one key, written as in TOML: `limits.subscriptions = 1`.
     pub fn with(mut self, setting: &str) -> Self {
-        let (path, value) = setting.split_once('=').expect("section.key = value");
-        let (section, key) = path.trim().rsplit_once('.').expect("section.key");
+        let (path, value) = setting
+            .split_once('=')
+            .expect("the setting has the form section.key = value");
+        let (section, key) = path
+            .trim()
+            .rsplit_once('.')
+            .expect("the path has the form section.key");
         let section = self.sections.entry(section.to_owned()).or_default();
         section.insert(key.to_owned(), value.trim().to_owned());
         self
@@ -54,7 +59,9 @@ impl Settings {
 
     /// Removes one key, such as `admin.key`.
     pub fn without(mut self, path: &str) -> Self {
-        let (section, key) = path.rsplit_once('.').expect("section.key");
+        let (section, key) = path
+            .rsplit_once('.')
+            .expect("the path has the form section.key");
         if let Some(section) = self.sections.get_mut(section) {
             section.remove(key);
         }

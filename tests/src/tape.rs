@@ -105,7 +105,7 @@ impl Tape {
             }
             assert!(
                 Instant::now() < deadline,
-                "no {expect} in {patience:?}; the last frames: {:?}",
+                "no frame with {expect} arrived in {patience:?}; the last frames: {:?}",
                 self.seen().iter().rev().take(5).collect::<Vec<_>>()
             );
             sleep(TURN).await;
@@ -121,7 +121,7 @@ impl Tape {
             }
             assert!(
                 Instant::now() < deadline,
-                "no publication in {patience:?}; the last frames: {:?}",
+                "no publication arrived in {patience:?}; the last frames: {:?}",
                 self.seen().iter().rev().take(5).collect::<Vec<_>>()
             );
             sleep(TURN).await;

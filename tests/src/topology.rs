@@ -115,7 +115,7 @@ impl RedisCluster {
         let slot = any.run(&["CLUSTER", "KEYSLOT", command[1]]).await.integer();
         let slots = any.run(&["CLUSTER", "SLOTS"]).await;
         let Reply::List(ranges) = slots else {
-            panic!("no list of slots: {slots:?}");
+            panic!("the reply is no list of slots: {slots:?}");
         };
         let port = ranges.iter().find_map(|range| match range {
             // Redis lists a range's start and end, and the primary with its address, port and id.

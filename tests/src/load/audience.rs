@@ -109,7 +109,7 @@ impl Audience {
     pub fn of(clients: Vec<WsClient>) -> Self {
         let mut seats = Vec::new();
         for client in clients {
-            let (stream, rest) = client.into_tcp().expect("a socket of this runtime");
+            let (stream, rest) = client.into_tcp().expect("the runtime releases the socket");
             seats.push(Seat::new(stream, rest.to_vec()));
         }
         let clients = seats.iter().map(|seat| Arc::clone(&seat.client)).collect();

@@ -49,7 +49,14 @@ impl Flood {
         let shared = Arc::new(Shared::default());
         let sources: Vec<Source> = clients
             .into_iter()
-            .map(|client| Source::new(client.into_tcp().expect("a socket of this runtime").0))
+            .map(|client| {
+                Source::new(
+                    client
+                        .into_tcp()
+                        .expect("the runtime releases the socket")
+                        .0,
+                )
+            })
             .collect();
         let command = Command::new(channel, bytes);
         let thread = thread::spawn({

@@ -59,7 +59,9 @@ impl Witness {
     pub fn start(server: SocketAddr, channels: &[&str]) -> Self {
         let connect = || {
             let mut stream = TcpStream::connect(server).expect("the server accepts connections");
-            stream.set_nodelay(true).expect("a TCP socket");
+            stream
+                .set_nodelay(true)
+                .expect("the socket is a TCP socket");
             let named = format!("CLIENT SETNAME {WITNESS}\r\n");
             stream
                 .write_all(named.as_bytes())
@@ -196,7 +198,7 @@ fn message(lines: &mut BufReader<TcpStream>) -> Option<[Vec<u8>; 3]> {
     for part in &mut parts {
         let head = line(lines)?;
         if let Some(length) = head.strip_prefix('$') {
-            let length: usize = length.parse().expect("a length");
+            let length: usize = length.parse().expect("the part has a length");
             part.resize(length + 2, 0);
             lines.read_exact(part).ok()?;
             part.truncate(length);

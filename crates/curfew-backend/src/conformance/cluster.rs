@@ -106,7 +106,7 @@ pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
     };
     assert!(
         tokio::time::timeout(DEADLINE, waiting).await.is_ok(),
-        "not in time: {what}"
+        "waited in vain until {what}"
     );
 }
 

@@ -1,9 +1,9 @@
 //! A channel's stream on this node: the order of delivery, and the window in memory.
 //!
 //! A feed delivers publications in the order of their offsets, each once. Most publications arrive
-//! by pub/sub. A publication that does not follow the last delivered one waits until the node has
-//! read the missing publications. Publications that cannot be read are reported as a gap, at their
-//! position. A subscriber joins at the feed's position, so that it needs no buffer of its own.
+//! by pub/sub. A publication whose predecessor is missing waits until the node has read the missing
+//! publications. Publications that cannot be read are reported as a gap, at their position. A
+//! subscriber joins at the feed's position, so that it needs no buffer of its own.
 
 mod replay;
 
@@ -82,8 +82,7 @@ pub(super) struct Feed {
     ahead: Option<Position>,
     /// The number of reads that showed an epoch other than the epoch of `ahead`.
     contradicted: u8,
-    /// Publications of the epoch of `ahead` that wait for missing publications, as far as there is
-    /// room.
+    /// The waiting publications, all of the epoch of `ahead`, as far as there is room.
     waiting: BTreeMap<u64, Publication>,
     waiting_bytes: usize,
     /// The feed's position when the last publication without a position arrived.
