@@ -118,8 +118,8 @@ impl Hub {
                 }
             });
             if let Some(delta) = listeners.delta() {
-                // A delivery to a delta listener is traced but not timed: the plain listeners are a
-                // large enough sample.
+                // A delivery to a listener that takes differences is traced but not timed: the
+                // other listeners are a large enough sample.
                 let arrival = TRACED.then(|| {
                     let mut arrival = Arrival::now(writes.clone());
                     arrival.is_observed = false;
@@ -197,7 +197,8 @@ impl Hub {
     /// Notifies the listeners if a gap is noted for the channel.
     fn tell_gap(&self, channel: &Channel, listeners: &Listeners) {
         if let Some(reason) = listeners.take_gap() {
-            // The position is `None`: only a channel with a stream could be resumed at a position.
+            // The position is `None`: only a subscription to a channel with a stream can be resumed
+            // at a position.
             self.send_gap(channel, listeners, None, reason, |_| ());
         }
     }

@@ -28,8 +28,8 @@ pub(crate) struct DeltaListeners {
 #[derive(Debug)]
 struct DeltaListener {
     member: Arc<Member>,
-    /// True if the listener has received the last publication. A broadcast changes it under the
-    /// lock of [`DeltaListeners::base`].
+    /// True if the listener has received the last publication. A broadcast changes this flag under
+    /// the lock of [`DeltaListeners::base`].
     has_base: AtomicBool,
 }
 

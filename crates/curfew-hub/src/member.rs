@@ -255,8 +255,8 @@ impl Member {
         principals.incoming.as_ref().and_then(covered).or(current)
     }
 
-    /// The reason to end the access that one of the session's tokens grants, if a revocation of
-    /// `key` covers that token.
+    /// `principal` is one of the session's tokens. Returns the reason to end the access that this
+    /// token grants, if a revocation of `key` covers the token.
     pub(crate) fn covered_by(
         &self,
         principal: &Principal,

@@ -138,7 +138,7 @@ impl Hub {
     }
 
     /// The entries of these sessions. The entries of many sessions are read in batches, so the
-    /// result does not show a single moment.
+    /// result is not a snapshot of a single moment.
     pub fn presence_of(&self, sessions: &[SessionId]) -> Vec<PresenceEntry> {
         if self.presence_count() == 0 {
             return Vec::new();

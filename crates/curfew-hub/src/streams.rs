@@ -86,7 +86,8 @@ impl Streams {
         let before = feed.window_bytes();
         let result = act(&mut feed);
         if feed.is_ended {
-            // The window's bytes were subtracted from the total when the feed ended.
+            // The window's bytes were subtracted from the total when the feed ended, so the window
+            // must stay empty.
             feed.forget();
         }
         let after = feed.window_bytes();

@@ -168,7 +168,7 @@ impl Book {
 
 impl Entries {
     /// Removes expired revocations. The next purge is due at twice the remaining number of
-    /// revocations, so that the purges cost a constant time per revocation.
+    /// revocations, so that purging costs a constant time per revocation on average.
     fn purge(&mut self, now: u64) {
         self.by_key
             .retain(|_, revocation| is_in_force(revocation, now));

@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// Minimum number of sessions that open between two sweeps for expired records. With more records
-/// than this number, the interval is longer, so that the sweeps cost a constant time per session.
+/// than this number, the interval is longer, so that sweeping costs a constant time per session on
+/// average.
 const MIN_SWEEP_INTERVAL: usize = 1024;
 
 /// Every session record, under one lock. The lock is no bottleneck: sessions open and close rarely,

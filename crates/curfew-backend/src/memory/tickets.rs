@@ -106,8 +106,8 @@ impl Entries {
         Some(entry)
     }
 
-    /// Removes expired tickets. The next sweep is due at twice the remaining bytes, so that the
-    /// sweeps cost a constant time per ticket. A full store is swept earlier.
+    /// Removes expired tickets. The next sweep is due at twice the remaining bytes, so that
+    /// sweeping costs a constant time per ticket on average. A full store is swept earlier.
     fn sweep(&mut self, now: Duration) {
         self.by_id.retain(|_, entry| entry.is_live(now));
         self.bytes = self.by_id.values().map(Entry::size).sum();

@@ -16,7 +16,7 @@ pub(crate) struct Arrival {
     pub(crate) at: Instant,
     /// The record of the publication's writes to sockets, if the publication is traced.
     pub(crate) writes: Option<Arc<Writes>>,
-    /// The number of messages that the write of the publication takes, including the publication; 0
+    /// The number of messages in the write that takes the publication, including the publication; 0
     /// before that write.
     pub(crate) messages: u32,
     /// The number of those messages that are not written yet.

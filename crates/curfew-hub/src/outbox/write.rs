@@ -158,8 +158,7 @@ impl Outbox {
         match self.write(access, &mut writer, Turn::Flusher, tally) {
             // Nothing is left to write, or the end of the suspension wakes the task.
             Progress::Done | Progress::Held(HeldBack::Suspended) => {}
-            // The task waits for room in a full socket. The task also handles a broken socket, and
-            // a session without access.
+            // The task handles a full socket, a broken socket and a session without access.
             _ => self.nudge(),
         }
     }

@@ -93,7 +93,7 @@ pub(super) struct Feed {
     pub(super) used_at: Instant,
     /// Subscribers that are about to join.
     pub(super) joining: usize,
-    /// True once the channel has another feed, or no feed.
+    /// True once this feed is no longer the channel's feed.
     pub(super) is_ended: bool,
     /// Maximum number of publications in the window.
     pub(super) size: usize,
@@ -132,8 +132,8 @@ impl Feed {
     }
 
     /// The position of the last publication delivered, if it agrees with the stream, so that a
-    /// subscriber may join at it. During an interruption, only a `read` made for the subscriber
-    /// shows that the position agrees.
+    /// subscriber may join at this position. During an interruption, only a `read` made for the
+    /// subscriber shows that the position agrees.
     pub(super) fn joinable(&self, read: Option<ReadPart<'_>>) -> Option<Position> {
         let is_fresh = read.is_some_and(|read| read.doubts == self.doubts);
         self.confirmed()

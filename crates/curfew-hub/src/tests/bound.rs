@@ -26,8 +26,8 @@ fn bind(harness: &Harness, member: &Arc<Member>, token: &str) -> Arc<Principal> 
     bound
 }
 
-/// Publishes each data to its channel, after the channel's name and a dot. The test's protocol
-/// recognizes the channel by this beginning.
+/// Publishes each pair of channel and data. The message begins with the channel's name and a dot,
+/// and the test's protocol recognizes the channel by this beginning.
 fn publish(harness: &Harness, messages: &[(&str, &str)]) {
     for (name, data) in messages {
         let data = format!("{name}.{data}");

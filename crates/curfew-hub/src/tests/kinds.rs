@@ -142,7 +142,7 @@ proptest! {
                     let at = at % sessions.len();
                     let member = &sessions[at];
                     match op {
-                        // A session has one refresh at a time, as in the session's task.
+                        // At most one refresh of a session is in progress, as in the gateway.
                         Op::Begin(_, to) if !refreshing.contains(&member.session()) => {
                             let user = member.principal().user()[5..].parse().unwrap();
                             hub.begin_refresh(member, token(user, to));
