@@ -107,8 +107,9 @@ pub trait Sessions: Send + Sync + 'static {
     /// Makes room for one more session of a user, if possible. Removes the records of the sessions
     /// that the call ends. [`OverLimit::Refuse`] probes the user's sessions on every node, and ends
     /// each session whose client does not respond within [`PROBE_PATIENCE`].
-    /// [`OverLimit::CloseOldest`] ends the oldest session whose node answers. Sessions of nodes
-    /// that do not answer still count towards the limit.
+    /// [`OverLimit::CloseOldest`] ends the oldest session whose node answers, and gives up if
+    /// several nodes do not answer. Sessions of nodes that do not answer still count towards the
+    /// limit.
     fn make_room<'a>(
         &'a self,
         user: &'a str,

@@ -148,7 +148,7 @@ impl Streams {
         }
     }
 
-    /// Asks for a read if publications are missing from the feed.
+    /// Requests a read if publications are missing from the feed.
     fn want_missing(&self, channel: &Channel, state: FeedState) {
         if state != FeedState::Whole {
             self.want(channel);
@@ -276,8 +276,9 @@ impl Hub {
         feed.is_some_and(|feed| feed.lock().confirmed().is_none())
     }
 
-    /// Asks for another read of a channel's stream if received publications wait for a missing
-    /// publication. With `if_doubted`, also asks if publications may be missing.
+    /// Requests another read of a channel's stream if received publications wait for a missing
+    /// publication. If `if_doubted` is true, a read is also requested when publications may be
+    /// missing.
     pub fn want_if_missing(&self, channel: &Channel, if_doubted: bool) {
         let Some(feed) = self.streams.get(channel) else {
             return;

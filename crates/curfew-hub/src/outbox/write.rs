@@ -179,8 +179,8 @@ impl Outbox {
         let (mut flushing, mut wrote) = (None, false);
         let mut denied = None;
         loop {
-            // The lease is loaded before the session's state: a lease renewed in between must not
-            // vouch for the older state.
+            // The lease is loaded before the session's state: a lease that is renewed in between
+            // must not permit a write based on the older state.
             let lease = access.lease.snapshot();
             let (mut lanes, step) = {
                 let mut state = self.state.lock();

@@ -172,8 +172,8 @@ fn what_waited_for_the_lease_is_asked_about_again_when_it_is_back() {
     ));
 }
 
-/// The lease is loaded before the session's state, so that a renewal in between does not vouch for
-/// the older state.
+/// The lease is loaded before the session's state, so that a renewal in between does not permit a
+/// write based on the older state.
 #[test]
 fn a_lease_that_is_renewed_while_bytes_are_made_ready_counts_for_the_next_write() {
     let harness = Harness::with_lease();
