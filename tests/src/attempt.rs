@@ -8,18 +8,19 @@ use crate::{Gateway, eventually};
 /// Outcome of a client's request for a session.
 #[derive(Debug)]
 pub enum Attempt {
-    /// The client has a session, and its `connected` has been read.
+    /// The client has a session, and has read the `connected` message.
     Open(Box<WsClient>),
     /// The token was refused, for this reason and with this close code.
     Refused(String, u16),
-    /// The node could not decide: 503 with `Retry-After` before the upgrade, or 4503 after it.
+    /// The node could not decide about the session: 503 with `Retry-After` before the upgrade, or
+    /// 4503 after it.
     Unavailable,
     /// The connection could not be made, was cut, or got no answer.
     Lost(String),
 }
 
 impl Attempt {
-    /// Makes the request.
+    /// Makes the request and waits for the outcome.
     pub async fn make(connect: Connect) -> Self {
         let mut client = match connect.try_attempt().await {
             Err(error) => return Self::Lost(error.to_string()),
@@ -41,9 +42,9 @@ impl Attempt {
             Some("closing") => match client.closed().await.0 {
                 4503 => Self::Unavailable,
                 4403 => Self::Refused("revoked".to_owned(), 4403),
-                code => panic!("closed with {code}: {first}"),
+                code => panic!("the session was closed with {code}: {first}"),
             },
-            _ => panic!("not a first frame: {first}"),
+            _ => panic!("the first frame has an unexpected type: {first}"),
         }
     }
 
@@ -57,7 +58,7 @@ impl Attempt {
         matches!(self, Self::Open(_))
     }
 
-    /// True if the node could not decide.
+    /// True if the node could not decide about the session.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable)
     }
@@ -74,7 +75,7 @@ impl Gateway {
         Attempt::make(self.ws().bearer(token)).await
     }
 
-    /// Asks for a session of `user` until the node can decide.
+    /// Asks for a session of `user` again and again until the node can decide about it.
     pub async fn answer(&self, user: &str) -> Attempt {
         eventually(&format!("an answer to {user}"), async || {
             let attempt = self.attempt(user).await;

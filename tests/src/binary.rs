@@ -50,7 +50,7 @@ pub struct Finished {
     pub code: i32,
     /// Standard output.
     pub stdout: String,
-    /// Log and error output.
+    /// Standard error, which includes the log.
     pub stderr: String,
 }
 

@@ -100,7 +100,7 @@ pub(crate) fn encoded(fields: &[(&str, &str)]) -> String {
 pub(crate) fn code_of(answer: &Response) -> String {
     let location = answer
         .header("location")
-        .unwrap_or_else(|| panic!("not signed in: {}", answer.text()));
+        .unwrap_or_else(|| panic!("the user is not signed in: {}", answer.text()));
     between(&format!("{location}&"), "code=", "&").to_owned()
 }
 
@@ -108,7 +108,7 @@ pub(crate) fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     text.split_once(before)
         .and_then(|(_, rest)| rest.split_once(after))
         .map(|(between, _)| between)
-        .unwrap_or_else(|| panic!("no {before:?} in {text}"))
+        .unwrap_or_else(|| panic!("no {before:?} before {after:?} in {text}"))
 }
 
 pub(crate) fn text_of(object: &Value, member: &str) -> String {

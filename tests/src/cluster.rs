@@ -24,7 +24,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts `count` gateways on the Redis at `url` and waits until each lists all of them.
+    /// Starts `count` gateways on the Redis at `url` and waits until each gateway lists all of
+    /// them.
     pub async fn start(count: usize, url: &str, settings: &Settings) -> Self {
         Self::start_each(vec![settings.clone().on_redis(url); count], Vec::new()).await
     }
@@ -82,7 +83,8 @@ impl Cluster {
         &self.proxies
     }
 
-    /// Removes a node from this value and returns it. The caller kills it or waits for its end.
+    /// Removes a node from this value and returns the node. The caller kills the node or waits for
+    /// its end.
     pub fn remove(&mut self, at: usize) -> Gateway {
         self.nodes.remove(at)
     }
@@ -145,7 +147,7 @@ impl Gateway {
         let (status, answer) = self.admin("GET", "/v1/nodes", None).await;
         match answer["nodes"].as_array() {
             Some(nodes) if status == 200 => nodes.clone(),
-            // The node may not be able to list the nodes yet.
+            // The node is possibly not able to list the nodes yet.
             _ => Vec::new(),
         }
     }
@@ -155,7 +157,7 @@ impl Gateway {
         let answer = self.admin_ok("GET", "/v1/sessions?limit=1000", None).await;
         answer["sessions"]
             .as_array()
-            .expect("a list of sessions")
+            .expect("the answer has a list of sessions")
             .clone()
     }
 
@@ -176,10 +178,14 @@ impl Gateway {
 
     /// Waits until the node is ready and admits sessions.
     pub async fn until_in_touch(&self, patience: Duration) {
-        eventually_within(patience, "a node in touch with its backend", async || {
-            let (status, body) = self.readiness().await;
-            (status == 200 && body["backend"] == "available").then_some(())
-        })
+        eventually_within(
+            patience,
+            "a node that is ready and connected to its backend",
+            async || {
+                let (status, body) = self.readiness().await;
+                (status == 200 && body["backend"] == "available").then_some(())
+            },
+        )
         .await;
     }
 
@@ -196,16 +202,19 @@ impl Gateway {
     }
 
     async fn until_apart(&self, patience: Duration, expected: u16, words: &[&str]) -> String {
-        let what = format!("{expected} without a backend and with one of {words:?}");
+        let what = format!("status {expected}, no backend, and a reason with one of {words:?}");
         eventually_within(patience, &what, async || {
             let (status, body) = self.readiness().await;
             if body["backend"] != "unavailable" {
                 return None;
             }
             assert_eq!(status, expected, "{body}");
-            let reason = body["reason"].as_str().expect("a reason").to_owned();
+            let reason = body["reason"]
+                .as_str()
+                .expect("the answer has a reason")
+                .to_owned();
             // A busy machine may pause a node for a moment. The node then suspends its lease but
-            // keeps its connection, which does not count here.
+            // keeps its connection. Such a pause does not count here.
             if reason.contains("being compared") && self.metric("curfew_backend_synced").await > 0.0
             {
                 return None;

@@ -39,7 +39,7 @@ impl Dev {
         Self::spawn(&[], variables).await
     }
 
-    /// Ends this node, and starts another one on the same addresses.
+    /// Ends this node, and starts another node on the same addresses.
     pub async fn start_anew(self) -> Self {
         let (address, admin) = (self.address.to_string(), self.admin.to_string());
         drop(self);
@@ -93,7 +93,7 @@ impl Dev {
         }
     }
 
-    /// Output and log so far.
+    /// The output and the log of the node so far.
     pub fn output(&self) -> &Log {
         &self.log
     }
@@ -107,7 +107,7 @@ impl Dev {
         key.await.expect("curfew dev prints its admin key")
     }
 
-    /// A WebSocket to open.
+    /// A WebSocket connection to the public listener, which the caller opens.
     pub fn ws(&self) -> Connect {
         Connect::to(self.address)
     }
@@ -129,7 +129,7 @@ impl Drop for Dev {
     }
 }
 
-/// The address after a word of the output, such as `Open http://127.0.0.1:8080/`.
+/// The address that the output shows after `word`, as in `Open http://127.0.0.1:8080/`.
 async fn printed(log: &Log, word: &str) -> Option<SocketAddr> {
     log.line(PATIENCE, |line| {
         let rest = line.trim_start().strip_prefix(word)?;

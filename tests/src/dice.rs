@@ -41,12 +41,12 @@ impl Dice {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % count as u64).expect("smaller than a usize")
+        usize::try_from(self.0 % count as u64).expect("the number fits into a usize")
     }
 
     /// A whole number of milliseconds that is shorter than `most`.
     pub fn time_below(&mut self, most: Duration) -> Duration {
-        let most = usize::try_from(most.as_millis()).expect("a short time");
+        let most = usize::try_from(most.as_millis()).expect("the time fits into a usize");
         Duration::from_millis(self.below(most.max(1)) as u64)
     }
 

@@ -20,7 +20,7 @@ use crate::{ADMIN_KEY, Log, Settings, curfew_binary};
 /// Interval between two checks of an awaited condition.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// The file in a gateway's directory that holds the error of the gateway's wall clock; see
+/// The file in a gateway's directory that holds the offset of the gateway's wall clock; see
 /// [`Gateway::start_with_own_clock`].
 const CLOCK: &str = "clock";
 
@@ -45,8 +45,8 @@ impl Gateway {
         Self::start(&settings.to_toml()).await
     }
 
-    /// Starts a gateway with this configuration file, which should listen on port 0, and waits until
-    /// both listeners are open.
+    /// Starts a gateway with this configuration, which should name port 0 for both listeners. Waits
+    /// until both listeners are open.
     pub async fn start(config_toml: &str) -> Self {
         Self::start_in(tempfile::tempdir().expect("a directory"), config_toml).await
     }
@@ -160,29 +160,29 @@ impl Gateway {
             .await;
     }
 
-    /// Log and output so far.
+    /// The log and the output of the gateway so far.
     pub fn log(&self) -> &Log {
         &self.log
     }
 
     // The public listener.
 
-    /// A WebSocket to open.
+    /// A WebSocket connection to the public listener, which the caller opens.
     pub fn ws(&self) -> Connect {
         Connect::to(self.public)
     }
 
-    /// An open session of `user` with a token of the default issuer, after its `connected`.
+    /// An open session of `user` with a token of the default issuer, after its `connected` message.
     pub async fn user(&self, user: &str) -> WsClient {
         self.session(&Key::default_secret().user(user)).await
     }
 
-    /// An open session with `token`, after its `connected`.
+    /// An open session with `token`, after its `connected` message.
     pub async fn session(&self, token: &str) -> WsClient {
         self.connected(self.ws().bearer(token)).await.0
     }
 
-    /// An open session and its `connected`.
+    /// An open session and its `connected` message.
     pub async fn connected(&self, connect: Connect) -> (WsClient, Value) {
         let mut client = connect.open().await;
         let connected = client.expect_json(json!({"type":"connected"})).await;
@@ -208,7 +208,7 @@ impl Gateway {
         (response.status, response.json())
     }
 
-    /// An admin request with this key, or without one.
+    /// An admin request with this key, or without a key.
     pub async fn admin_as(
         &self,
         key: Option<&str>,
@@ -264,7 +264,7 @@ impl Gateway {
         answer.text()
     }
 
-    /// A metric's value, summed over its series; 0 if it has none. With labels, as in
+    /// A metric's value, summed over its series; 0 if the metric has no series. With labels, as in
     /// `name{a="b"}`, only the series with these labels count.
     pub async fn metric(&self, name: &str) -> f64 {
         let (name, labels) = name.split_once('{').unwrap_or((name, "}"));
@@ -300,7 +300,7 @@ impl Gateway {
 
     /// Waits until a metric satisfies `wanted`.
     pub async fn until_metric(&self, name: &str, wanted: impl Fn(f64) -> bool) {
-        eventually(&format!("{name} as wanted"), async || {
+        eventually(&format!("the wanted value of {name}"), async || {
             wanted(self.metric(name).await).then_some(())
         })
         .await;
@@ -323,7 +323,7 @@ impl Gateway {
         // The file is replaced atomically, because the gateway may read it at any time.
         let new = self.directory.path().join("new-clock");
         fs::write(&new, format!("{seconds:+}")).expect("the clock can be written");
-        fs::rename(&new, self.directory.path().join(CLOCK)).expect("it can be renamed");
+        fs::rename(&new, self.directory.path().join(CLOCK)).expect("the clock is set");
     }
 
     /// Sends SIGTERM, so that the gateway drains and stops.
@@ -344,7 +344,7 @@ impl Gateway {
         eventually("a process that is stopped", async || {
             let mut threads = fs::read_dir(&tasks).expect("the process runs");
             let stopped = threads.all(|thread| {
-                let stat = thread.expect("a thread").path().join("stat");
+                let stat = thread.expect("the thread is listed").path().join("stat");
                 // The state follows the name in parentheses. An ended thread counts as stopped.
                 fs::read_to_string(stat).map_or(true, |stat| {
                     stat.rsplit_once(") ")
@@ -389,20 +389,20 @@ impl Gateway {
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .expect("a process has memory");
-        let number = line.split_whitespace().next().expect("VmRSS: <n> kB");
-        number.parse().expect("a number")
+        let number = line.split_whitespace().next().expect("VmRSS has a value");
+        number.parse().expect("the field is a number")
     }
 
     /// Processor time used so far.
     pub fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it runs");
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat exists");
         // Field 3 follows the name. Fields 14 and 15 are utime and stime, in units of 10 ms.
-        let (_, fields) = stat.rsplit_once(')').expect("pid (name) …");
+        let (_, fields) = stat.rsplit_once(')').expect("stat is `pid (name) …`");
         let ticks: u64 = fields
             .split_whitespace()
             .skip(11)
             .take(2)
-            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .map(|ticks| ticks.parse::<u64>().expect("the field is a number"))
             .sum();
         Duration::from_millis(ticks * 10)
     }
@@ -443,7 +443,7 @@ impl Gateway {
     }
 }
 
-/// The library that steps the wall clock of one process. Its path depends on the architecture.
+/// The library that steps a process's wall clock. The library's path depends on the architecture.
 fn faketime_library() -> PathBuf {
     let libraries = fs::read_dir("/usr/lib").expect("there are libraries");
     let mut paths = libraries.filter_map(|entry| {
@@ -453,7 +453,7 @@ fn faketime_library() -> PathBuf {
     paths.next().expect("faketime is installed")
 }
 
-/// The address that a listener has logged; `None`, with port 0, for a Unix socket.
+/// The address that a listener logs in time. A Unix socket gives `0.0.0.0:0`.
 pub(crate) async fn listening(log: &Log, listener: &str) -> Option<SocketAddr> {
     log.line(PATIENCE, |line| {
         let entry: Value = serde_json::from_str(line).ok()?;
@@ -474,7 +474,7 @@ pub fn signal(pid: u32, name: &str) {
         .arg(format!("kill -{name} {pid}"))
         .status()
         .expect("sh runs");
-    assert!(status.success(), "kill -{name}");
+    assert!(status.success(), "kill -{name} fails");
 }
 
 /// Calls `look` repeatedly until it returns `Some`. Fails after [`PATIENCE`].

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-/// Deadline for a provider on a busy machine.
+/// Deadline for the next logout token of a provider, on a busy machine.
 const PROVIDER: Duration = Duration::from_secs(60);
 
 /// A listener on loopback that stands in for a gateway.
@@ -37,7 +37,11 @@ impl Inbox {
     }
 
     async fn next(&self) -> String {
-        let (mut stream, _) = self.listener.accept().await.expect("it listens");
+        let (mut stream, _) = self
+            .listener
+            .accept()
+            .await
+            .expect("the listener accepts connections");
         let mut request = Vec::new();
         loop {
             let text = String::from_utf8_lossy(&request);

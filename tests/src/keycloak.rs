@@ -53,7 +53,7 @@ pub struct Keycloak {
     address: SocketAddr,
     home: PathBuf,
     admin_token: String,
-    /// Dropping this ends Keycloak.
+    /// Dropping this value ends Keycloak.
     _keeper: (Child, ChildStdin),
 }
 
@@ -101,8 +101,8 @@ impl Keycloak {
             .env("KC_BOOTSTRAP_ADMIN_PASSWORD", PASSWORD)
             .stdin(Stdio::piped())
             .spawn()
-            .expect("bash is there");
-        let held = keeper.stdin.take().expect("its input is piped");
+            .expect("bash is installed");
+        let held = keeper.stdin.take().expect("standard input is piped");
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut keycloak = Self {
             address: local(port),
@@ -170,8 +170,8 @@ impl Keycloak {
         self.realm_at(&name, self.address).await
     }
 
-    /// A new realm with this name. Its tokens have `address` in their issuer. A proxy at `address`
-    /// forwards requests to Keycloak.
+    /// A new realm with this name. `address` is Keycloak's own address, or the address of a proxy
+    /// that forwards requests to Keycloak. The issuer in the realm's tokens contains `address`.
     pub async fn realm_at(&'static self, name: &str, address: SocketAddr) -> Realm {
         static ONE_BY_ONE: Mutex<()> = Mutex::const_new(());
         // Realms are made one at a time. If several realms were made at once, each of them would
@@ -186,7 +186,7 @@ impl Keycloak {
         }
     }
 
-    /// The realm's address.
+    /// Keycloak's own address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -198,12 +198,12 @@ impl Realm {
         format!("{}/realms/{}", self.origin(), self.name)
     }
 
-    /// The scheme, host and port.
+    /// The scheme, host and port of the realm's URLs.
     pub fn origin(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Calls the admin REST API, below the realm, and expects success.
+    /// Calls the admin REST API below the realm's path. Fails unless the call succeeds.
     pub async fn admin(&self, method: &str, path: &str, body: Value) -> Value {
         let body = (!body.is_null()).then(|| body.to_string());
         let keycloak = self.keycloak;
@@ -217,7 +217,7 @@ impl Realm {
     }
 
     /// Runs commands of the recipe unchanged, except that the addresses of this realm and of
-    /// `gateway`, a URL, replace the addresses in the recipe. Expects success.
+    /// `gateway`, a URL, replace the addresses in the recipe. Fails unless the commands succeed.
     pub async fn run(&self, commands: &str, gateway: &str) {
         let mut commands = commands.to_owned();
         for (written, meant) in [
@@ -234,7 +234,7 @@ impl Realm {
             .stdin(Stdio::null())
             .output()
             .await
-            .expect("bash is there");
+            .expect("bash is installed");
         assert!(output.status.success(), "{commands}\n{output:?}");
     }
 

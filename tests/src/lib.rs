@@ -2,9 +2,10 @@
 //!
 //! Owns: starting gateways and Redis servers as separate processes, causing faults on the links
 //! between them, and observing them from outside. Knows nothing of: any crate of the gateway. It
-//! uses only [`curfew_testkit`], which speaks to sockets. Start at [`Gateway::start`] and
-//! [`Settings`]; for several gateways at [`Cluster::start`], [`Redis`], [`Proxy`] and [`Tape`]; for
-//! load at [`Audience`], [`Flood`] and [`Witness`].
+//! uses [`curfew_testkit`], which speaks to sockets, and [`curfew_model_check`], which checks the
+//! logs of gateways. Start at [`Gateway::start`] and [`Settings`]; for several gateways at
+//! [`Cluster::start`], [`Redis`], [`Proxy`] and [`Tape`]; for load at [`Audience`], [`Flood`] and
+//! [`Witness`].
 
 mod attempt;
 mod binary;

@@ -29,7 +29,7 @@ impl Log {
         }
     }
 
-    /// Collects the lines of `source` on a separate thread until it ends.
+    /// Collects the lines of `source` on a separate thread until `source` ends.
     pub(crate) fn collect(&self, source: impl Read + Send + 'static) {
         let (lines, count) = (Arc::clone(&self.lines), Arc::clone(&self.count));
         thread::spawn(move || {
@@ -67,7 +67,8 @@ impl Log {
             .collect()
     }
 
-    /// Waits for the first line that `wanted` accepts.
+    /// Waits for the first line that `wanted` accepts. Returns `None` if no such line comes within
+    /// `patience`.
     pub async fn line<T>(
         &self,
         patience: Duration,

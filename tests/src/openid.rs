@@ -30,7 +30,7 @@ const START: Duration = Duration::from_secs(60);
 /// Limit on redirects. No sign-in needs more.
 const REDIRECTS: usize = 10;
 
-/// A provider that runs until it is dropped.
+/// A provider that runs until this value is dropped.
 #[derive(Debug)]
 pub struct OpenIdProvider {
     /// The line of input that configured the provider, in the form that the program documents.
@@ -60,7 +60,7 @@ pub struct SignedIn {
 }
 
 impl OpenIdProvider {
-    /// Starts a provider. Its issuer identifier ends in `path`. It has a key for each of
+    /// Starts a provider. Its issuer identifier ends in `path`. The provider has a key for each of
     /// `algorithms`, and a client for each name and metadata in `clients`.
     pub async fn start(path: &str, algorithms: &[&str], clients: &[(&str, Value)]) -> Self {
         let clients: Vec<Value> = clients.iter().map(client).collect();
@@ -77,10 +77,10 @@ impl OpenIdProvider {
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a file can be made"))
             .spawn()
-            .expect("node is there");
+            .expect("node is installed");
         let running = Running {
-            input: process.stdin.take().expect("its input is piped"),
-            output: BufReader::new(process.stdout.take().expect("its output is piped")),
+            input: process.stdin.take().expect("standard input is piped"),
+            output: BufReader::new(process.stdout.take().expect("standard output is piped")),
         };
         let (running, issuer) = tell(running, made_of.clone())
             .await
@@ -88,7 +88,7 @@ impl OpenIdProvider {
         let address = issuer.trim_start_matches("http://").trim_end_matches(path);
         Self {
             made_of: Mutex::new(made_of),
-            address: address.parse().expect("it listens on an address"),
+            address: address.parse().expect("the issuer contains the address"),
             issuer,
             running: Mutex::new(Some(running)),
             process,
@@ -101,7 +101,7 @@ impl OpenIdProvider {
         &self.issuer
     }
 
-    /// Replaces all keys by new ones, in the same order.
+    /// Replaces all keys by new keys, in the same order.
     pub async fn rotate(&self) {
         self.change("rotates", json!(true)).await;
     }
@@ -119,7 +119,11 @@ impl OpenIdProvider {
             made_of[member] = value;
             made_of.clone()
         };
-        let running = self.running.lock().take().expect("one change at a time");
+        let running = self
+            .running
+            .lock()
+            .take()
+            .expect("no other change is in progress");
         let told = tell(running, made_of).await;
         let (running, _) = told.unwrap_or_else(|| panic!("{}", self.log()));
         *self.running.lock() = Some(running);
@@ -196,8 +200,8 @@ impl OpenIdProvider {
     }
 
     /// Logs the user out at the request of a client (OpenID Connect RP-Initiated Logout 1.0), and
-    /// confirms the logout for all clients of the browser. When this returns, each client has
-    /// received its logout token or refused it.
+    /// confirms the logout for all clients of the browser. When the call returns, each client has
+    /// received or refused its logout token.
     pub async fn log_out(&self, login: &SignedIn) {
         let mut browser = login.browser.clone();
         let query = encoded(&[("client_id", &login.client), ("id_token_hint", &login.id)]);

@@ -1,4 +1,4 @@
-//! A small identity provider: discovery and a key set, with valid answers and with faulty ones.
+//! A small identity provider: discovery and a key set, with valid answers and with faulty answers.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::TestAuthority;
 
-/// Path of discovery below the issuer.
+/// Path of the OpenID configuration below the issuer.
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// The way in which the provider answers each request.
@@ -77,7 +77,8 @@ impl Provider {
         Self::start_at(paths, keys).await
     }
 
-    /// Starts a provider with these keys. It speaks TLS, with a certificate of `authority`.
+    /// Starts a provider with these keys. The provider speaks TLS, with a certificate of
+    /// `authority`.
     pub async fn start_secure(keys: &[&Key], authority: &TestAuthority) -> Self {
         let paths = Paths {
             issuer: "",

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-/// Size of one read.
+/// Maximum size of one read, in bytes.
 const CHUNK: usize = 64 * 1024;
 
 /// Maximum number of chunks in flight in one direction. Further chunks wait at the sender.
@@ -58,7 +58,7 @@ impl Link {
     pub const STALLED: Self = Self::both(Flow::Stall);
     /// The server receives nothing more, but its own bytes still pass.
     pub const DEAF: Self = Self::only_up(Flow::Swallow);
-    /// Bytes of the server no longer pass, but the server still receives.
+    /// Bytes of the server no longer pass, but the server still receives bytes.
     pub const MUTE: Self = Self::only_down(Flow::Swallow);
     /// Every connection is reset.
     pub const CUT: Self = Self {
@@ -106,7 +106,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind that a client's bytes show.
+    /// The kind that a client's bytes show; `None` if they contain neither command.
     fn shown_by(bytes: &[u8]) -> Option<Self> {
         let say = |word: &[u8]| {
             let mut windows = bytes.windows(word.len());
@@ -144,7 +144,7 @@ impl Wanted {
 }
 
 /// A proxy in front of one server. It runs on a separate thread, so that a busy test does not slow
-/// it down. All connections are cut when this value is dropped.
+/// the proxy down. All connections are cut when this value is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -152,7 +152,7 @@ pub struct Proxy {
     wanted: watch::Sender<Wanted>,
     clock: Arc<AtomicI64>,
     sent: Arc<AtomicUsize>,
-    // Dropping this ends the thread.
+    // Dropping this sender ends the thread.
     _running: oneshot::Sender<()>,
 }
 
@@ -178,9 +178,15 @@ impl Proxy {
                 .build()
                 .expect("a runtime can be built");
             runtime.block_on(async {
-                let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-                let address = listener.local_addr().expect("a bound listener");
-                listening.send(address).expect("the test waits for it");
+                let listener = TcpListener::bind("127.0.0.1:0")
+                    .await
+                    .expect("a free port can be bound");
+                let address = listener
+                    .local_addr()
+                    .expect("a bound listener has an address");
+                listening
+                    .send(address)
+                    .expect("the test waits for the address");
                 let accepting = accept(listener, target, watched, shift, count);
                 tokio::select! {
                     () = accepting => {}
@@ -203,8 +209,8 @@ impl Proxy {
         self.address
     }
 
-    /// Sends new connections to another server, as if a host name had got another address. Existing
-    /// connections stay.
+    /// Sends new connections to another server, as if a host name now resolved to another address.
+    /// Existing connections stay.
     pub fn point_to(&self, server: SocketAddr) {
         self.server.send_replace(server);
     }
@@ -221,7 +227,7 @@ impl Proxy {
         });
     }
 
-    /// Changes the link of the connections of one kind, existing and future ones.
+    /// Changes the link of all existing and future connections of one kind.
     pub fn set_only(&self, kind: Kind, link: Link) {
         self.wanted.send_modify(|wanted| *wanted.of(kind) = link);
     }
@@ -250,7 +256,7 @@ async fn accept(
         let server = *server.borrow();
         let (clock, sent) = (Arc::clone(&clock), Arc::clone(&sent));
         connections.spawn(carry(client, server, wanted.clone(), clock, sent));
-        // This removes the tasks of ended connections.
+        // This loop removes the tasks of ended connections.
         while connections.try_join_next().is_some() {}
     }
 }
@@ -340,8 +346,8 @@ impl Side<'_> {
         let reading = async move {
             loop {
                 let mut bytes = Vec::with_capacity(CHUNK);
-                // An empty chunk stands for the end of the stream. The link may delay or stall it
-                // like any other chunk.
+                // An empty chunk stands for the end of the stream. The link may delay or stall this
+                // chunk like any other chunk.
                 let read = from.read_buf(&mut bytes).await;
                 look(&mut bytes);
                 let ended = !matches!(read, Ok(1..));
@@ -389,7 +395,7 @@ impl Side<'_> {
             }
             tokio::select! {
                 () = sleep_until(due) => {}
-                // The wait fails only when the proxy ends, which also ends the connection.
+                // `changed` fails only when the proxy ends, and the connection then ends too.
                 _ = self.wanted.changed() => {}
                 _ = self.kind.changed() => {}
             }

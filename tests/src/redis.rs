@@ -23,7 +23,7 @@ const ATTEMPTS: usize = 20;
 
 /// A running `redis-server` with its own directory. It is killed when this value is dropped.
 ///
-/// The server saves nothing unless the settings enable it. The command `DEBUG` is allowed.
+/// The server saves no data unless the settings enable saving. The command `DEBUG` is allowed.
 #[derive(Debug)]
 pub struct Redis {
     process: Option<Child>,
@@ -140,7 +140,7 @@ impl Redis {
     /// Address of the TLS port, if the settings have one.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         let settings = fs::read_to_string(self.directory().join("redis.conf"));
-        let settings = settings.expect("it was written");
+        let settings = settings.expect("the configuration was written");
         let port = settings
             .lines()
             .find_map(|line| line.strip_prefix("tls-port "))?;
@@ -148,7 +148,7 @@ impl Redis {
         Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
     }
 
-    /// `redis://…`
+    /// The server's URL: `redis://…`.
     pub fn url(&self) -> String {
         format!("redis://{}", self.address())
     }
@@ -182,7 +182,8 @@ impl Redis {
         reply.expect("the server answers").accepted()
     }
 
-    /// Sends one command on a new connection. Returns the answer, including errors of the server.
+    /// Sends one command on a new connection. Returns the answer, which may be an error of the
+    /// server.
     pub async fn call(&self, command: &[impl AsRef<[u8]>]) -> RedisResult<Reply> {
         Resp::connect(self.address()).await?.call(command).await
     }
@@ -219,7 +220,11 @@ impl Redis {
     /// Starts the process again on the same port, with its saved data.
     pub async fn restart(&mut self) {
         self.kill();
-        assert!(self.run_process().await, "no restart:\n{}", self.log());
+        assert!(
+            self.run_process().await,
+            "redis-server does not restart:\n{}",
+            self.log()
+        );
     }
 
     /// Starts the process again on the same port, without any data.
@@ -227,14 +232,14 @@ impl Redis {
         self.kill();
         for name in ["appendonlydir", "dump.rdb"] {
             let path = self.directory().join(name);
-            // The calls fail only if the path does not exist or is of the other type.
+            // The path is a directory, a file or missing, so at most one of the two calls succeeds.
             drop(fs::remove_dir_all(&path));
             drop(fs::remove_file(&path));
         }
         self.restart().await;
     }
 
-    /// Stops the process (SIGSTOP). Connections stay open, but nothing is answered.
+    /// Stops the process (SIGSTOP). Connections stay open, but the server answers nothing.
     pub fn freeze(&self) {
         self.signal("STOP");
     }
@@ -256,8 +261,9 @@ impl Drop for Redis {
     }
 }
 
-/// Path of a program of Redis. It is in the folder that `CURFEW_REDIS` names, which
-/// `tests/redis/matrix` sets. Without this variable it is the installed program.
+/// Path of a program of Redis, in the folder that the variable `CURFEW_REDIS` names.
+/// `tests/redis/matrix` sets this variable. Without the variable, the path is the name of the
+/// installed program.
 pub fn redis_program(name: &str) -> PathBuf {
     let folder = std::env::var_os("CURFEW_REDIS").map(PathBuf::from);
     folder.map_or_else(|| name.into(), |folder| folder.join(name))
@@ -273,7 +279,7 @@ pub fn free_port() -> u16 {
     // Test processes that run at the same time start the search at different ports.
     let start = *START.get_or_init(|| {
         let random = RandomState::new().hash_one(std::process::id()) % u64::from(COUNT);
-        u16::try_from(random).expect("less than 20,000")
+        u16::try_from(random).expect("the number is below 20,000")
     });
     for _ in 0..COUNT {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);

@@ -36,7 +36,7 @@ impl Reply {
         match self {
             Self::Text(text) => text.clone(),
             Self::Nil => String::new(),
-            other => panic!("a text was expected, but {other:?}"),
+            other => panic!("a text was expected, but the reply is {other:?}"),
         }
     }
 
@@ -44,7 +44,7 @@ impl Reply {
     pub fn integer(&self) -> i64 {
         match self {
             Self::Integer(number) => *number,
-            other => panic!("a number was expected, but {other:?}"),
+            other => panic!("a number was expected, but the reply is {other:?}"),
         }
     }
 
@@ -53,7 +53,7 @@ impl Reply {
         match self {
             Self::List(items) => items.iter().map(Self::text).collect(),
             Self::Nil => Vec::new(),
-            other => panic!("a list was expected, but {other:?}"),
+            other => panic!("a list was expected, but the reply is {other:?}"),
         }
     }
 
@@ -104,7 +104,7 @@ impl Resp {
         })
     }
 
-    /// Sends one command. Returns its answer.
+    /// Sends one command. Returns the answer to the command.
     pub async fn call(&mut self, command: &[impl AsRef<[u8]>]) -> RedisResult<Reply> {
         let mut replies = self.pipeline(&[command]).await?;
         Ok(replies.remove(0))

@@ -9,7 +9,8 @@ use curfew_testkit::mint::SECRET;
 pub const ADMIN_KEY: &str = "admin-key-of-the-tests-0123456789";
 
 /// A configuration. The default is complete and permissive: it has the memory backend, one HS256
-/// issuer, a rule that allows everything, and an admin key. Tests change it key by key.
+/// issuer, a rule that allows everything, and an admin key. Tests change single keys of the
+/// default.
 #[derive(Debug, Clone)]
 pub struct Settings {
     sections: BTreeMap<String, BTreeMap<String, String>>,
@@ -38,8 +39,13 @@ impl Default for Settings {
 impl Settings {
     /// Sets one key, written as in TOML: `limits.subscriptions = 1`.
     pub fn with(mut self, setting: &str) -> Self {
-        let (path, value) = setting.split_once('=').expect("section.key = value");
-        let (section, key) = path.trim().rsplit_once('.').expect("section.key");
+        let (path, value) = setting
+            .split_once('=')
+            .expect("the setting has the form section.key = value");
+        let (section, key) = path
+            .trim()
+            .rsplit_once('.')
+            .expect("the path has the form section.key");
         let section = self.sections.entry(section.to_owned()).or_default();
         section.insert(key.to_owned(), value.trim().to_owned());
         self
@@ -53,7 +59,9 @@ impl Settings {
 
     /// Removes one key, such as `admin.key`.
     pub fn without(mut self, path: &str) -> Self {
-        let (section, key) = path.rsplit_once('.').expect("section.key");
+        let (section, key) = path
+            .rsplit_once('.')
+            .expect("the path has the form section.key");
         if let Some(section) = self.sections.get_mut(section) {
             section.remove(key);
         }

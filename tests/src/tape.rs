@@ -1,4 +1,4 @@
-//! Frames of a client, with the time at which each was read.
+//! Frames of a client, with the time at which each frame was read.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use tokio::time::sleep;
 /// Time for which the recording task waits for a frame before it sends queued commands.
 const TURN: Duration = Duration::from_millis(5);
 
-/// The default of `backend.lease`. More than this time after a revocation, nothing is delivered.
+/// The default of `backend.lease`. Once this time has passed after a revocation, nothing is
+/// delivered.
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// Time that a busy machine may add between the node's write and the client's read.
@@ -22,8 +23,8 @@ const SLACK: Duration = Duration::from_millis(300);
 /// Maximum number of commands that wait to be sent.
 const QUEUE: usize = 1024;
 
-/// Maximum number of pings that may be answered by `unavailable` before a test fails. They take at
-/// least ten seconds.
+/// Maximum number of pings that may be answered by `unavailable` before a test fails. This number
+/// of pings takes at least ten seconds.
 const MOST_PINGS: u32 = 200;
 
 /// A received frame with its time.
@@ -41,7 +42,7 @@ pub struct TapedFrame {
 pub struct Tape {
     seen: Arc<Mutex<Vec<TapedFrame>>>,
     outgoing: mpsc::Sender<String>,
-    // Dropping this ends the recording.
+    // Dropping this set ends the recording.
     _recording: JoinSet<()>,
 }
 
@@ -104,7 +105,7 @@ impl Tape {
             }
             assert!(
                 Instant::now() < deadline,
-                "no {expect} in {patience:?}; the last frames: {:?}",
+                "no frame with {expect} arrived in {patience:?}; the last frames: {:?}",
                 self.seen().iter().rev().take(5).collect::<Vec<_>>()
             );
             sleep(TURN).await;
@@ -120,21 +121,21 @@ impl Tape {
             }
             assert!(
                 Instant::now() < deadline,
-                "no publication in {patience:?}; the last frames: {:?}",
+                "no publication arrived in {patience:?}; the last frames: {:?}",
                 self.seen().iter().rev().take(5).collect::<Vec<_>>()
             );
             sleep(TURN).await;
         }
     }
 
-    /// Waits for the close of a revoked session. No frame may follow the close. Returns the time of
-    /// the close's announcement.
+    /// Waits for the `closing` message and the close of a revoked session. No other text frame may
+    /// follow the `closing` message. Returns the time of that message.
     pub async fn revoked(&self) -> Instant {
         self.closed_with(4403, "revoked").await
     }
 
     /// Waits for a `closing` message with this code and reason, and for the close that follows it.
-    /// Returns the time of the announcement.
+    /// Returns the time of the `closing` message.
     pub async fn closed_with(&self, code: u16, reason: &str) -> Instant {
         let closing = self
             .until_within(PATIENCE * 3, json!({"type":"closing"}))
@@ -148,7 +149,10 @@ impl Tape {
             .skip_while(|seen| seen.frame["type"] != "closing")
             .skip(1)
             .any(|seen| !seen.frame["type"].is_null());
-        assert!(!behind, "a frame after the announcement: {seen:?}");
+        assert!(
+            !behind,
+            "a frame follows the announcement of the close: {seen:?}"
+        );
         closing.at
     }
 
@@ -161,7 +165,7 @@ impl Tape {
         let late = last.saturating_duration_since(written);
         assert!(
             late <= LEASE + SLACK,
-            "{what}: a message {late:?} after the revocation"
+            "{what}: a message arrived {late:?} after the revocation"
         );
     }
 
@@ -172,7 +176,8 @@ impl Tape {
         self.until(json!({ "id": id })).await.frame
     }
 
-    /// Fails unless the session is open and answers. Waits until its node holds its lease.
+    /// Fails unless the session is open and answers a ping. Repeats the ping while the node lacks
+    /// its lease.
     pub async fn assert_open(&self, id: &str) {
         for attempt in 0.. {
             let answer = self
@@ -182,7 +187,7 @@ impl Tape {
                 return;
             }
             assert_eq!(answer["code"], "unavailable", "{answer}");
-            assert!(attempt < MOST_PINGS, "still unavailable");
+            assert!(attempt < MOST_PINGS, "the node is still unavailable");
             sleep(TURN * 10).await;
         }
     }

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 /// A self-signed certificate for `localhost` with its key.
 #[derive(Debug)]
 pub struct TestCertificate {
-    /// The certificate, DER.
+    /// The certificate in DER encoding.
     pub der: Vec<u8>,
     certificate_pem: String,
     key_pem: String,
@@ -41,7 +41,7 @@ impl TestCertificate {
         (certificate, key)
     }
 
-    /// Changes `connect` to TLS with trust in only this certificate.
+    /// Makes `connect` use TLS and trust only this certificate.
     pub fn secure(&self, connect: Connect) -> Connect {
         let config = trusting(std::slice::from_ref(&self.der), &[b"http/1.1"]);
         connect.tls(Arc::clone(&config), "localhost")
@@ -65,7 +65,8 @@ pub struct TestAuthority {
 impl TestAuthority {
     /// Makes a new authority, with a certificate for `localhost` and `127.0.0.1`.
     pub fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names are fine names");
+        let mut params =
+            CertificateParams::new(Vec::new()).expect("an empty list of names is valid");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         // The name must differ from the server's, because OpenSSL considers a certificate with the
         // same name as its issuer as self-signed.
@@ -78,7 +79,7 @@ impl TestAuthority {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let key = KeyPair::generate().expect("a key pair can be made");
         let certificate = CertificateParams::new(names)
-            .expect("both are names")
+            .expect("both names are valid")
             .signed_by(&key, &issuer)
             .expect("the authority signs");
         Self {
@@ -93,7 +94,7 @@ impl TestAuthority {
     /// certificate.
     pub fn that_serves() -> Self {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        let mut params = CertificateParams::new(names).expect("both are names");
+        let mut params = CertificateParams::new(names).expect("both names are valid");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key pair can be made");
         let certificate = params.self_signed(&key).expect("a certificate can be made");
@@ -104,7 +105,7 @@ impl TestAuthority {
         }
     }
 
-    /// Serves TLS with the certificate.
+    /// An acceptor of TLS connections, with the server certificate.
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         let certificate = CertificateDer::from_pem_slice(self.certificate_pem.as_bytes());
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes());
@@ -114,7 +115,9 @@ impl TestAuthority {
                 vec![certificate.expect("the certificate can be read")],
                 key.expect("the key can be read"),
             );
-        TlsAcceptor::from(Arc::new(config.expect("the two belong together")))
+        TlsAcceptor::from(Arc::new(
+            config.expect("the certificate and the key belong together"),
+        ))
     }
 
     /// Writes `ca.pem`, `cert.pem` and `key.pem` into `directory`.

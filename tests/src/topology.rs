@@ -51,7 +51,7 @@ impl RedisCluster {
     /// the other servers refuse commands for a while.
     pub async fn agreed(&self) {
         for server in &self.servers {
-            eventually_within(AGREEMENT, "the cluster", async || {
+            eventually_within(AGREEMENT, "the cluster to be healthy", async || {
                 let info = server.run(&["CLUSTER", "INFO"]).await.text();
                 info.contains("cluster_state:ok").then_some(())
             })
@@ -82,10 +82,13 @@ impl RedisCluster {
             .output()
             .expect("timeout and redis-cli are installed");
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "no cluster: {text}");
+        assert!(
+            output.status.success(),
+            "redis-cli creates no cluster: {text}"
+        );
     }
 
-    /// `redis+cluster://…`, with all three servers.
+    /// The cluster's URL, `redis+cluster://…`, with all three servers.
     pub fn url(&self) -> String {
         let addresses: Vec<String> = self
             .servers
@@ -100,22 +103,22 @@ impl RedisCluster {
         &self.servers
     }
 
-    /// Sends one command to the server with the key's slot, as `redis-cli -c` does.
+    /// Sends one command to the server that has the slot of the command's key, as `redis-cli -c`
+    /// does.
     pub async fn run(&self, command: &[&str]) -> Reply {
         self.owner(command).await.run(command).await
     }
 
-    /// The server that accepts a command.
+    /// The server that has the slot of a command's key.
     pub async fn owner(&self, command: &[&str]) -> &Redis {
         let any = &self.servers[0];
         let slot = any.run(&["CLUSTER", "KEYSLOT", command[1]]).await.integer();
         let slots = any.run(&["CLUSTER", "SLOTS"]).await;
         let Reply::List(ranges) = slots else {
-            panic!("no list of slots: {slots:?}");
+            panic!("the reply is no list of slots: {slots:?}");
         };
         let port = ranges.iter().find_map(|range| match range {
-            // The list has the range's start and end, and the primary with its address, port and
-            // id.
+            // Redis lists a range's start and end, and the primary with its address, port and id.
             Reply::List(range) => match &range[..] {
                 [
                     Reply::Integer(from),
@@ -133,19 +136,27 @@ impl RedisCluster {
             .expect("every slot has a primary")
     }
 
-    /// Kills the server that accepts a command and starts it again without its data.
+    /// Kills the server that has the slot of the command's key, and starts the server again without
+    /// its data.
     pub async fn restart_owner_empty(&mut self, command: &[&str]) {
         let port = self.owner(command).await.port();
         let mut servers = self.servers.iter_mut();
         let owner = servers.find(|server| server.port() == port);
-        owner.expect("it is one of ours").restart_empty().await;
+        owner
+            .expect("the server belongs to the cluster")
+            .restart_empty()
+            .await;
     }
 
     /// Begins to move the slot of a key to the server `to`.
     pub async fn begin_move(&self, key: &str, to: &Redis) -> SlotMove<'_> {
         let slot = self.servers[0].run(&["CLUSTER", "KEYSLOT", key]).await;
         let from = self.owner(&["GET", key]).await;
-        assert_ne!(from.port(), to.port(), "the slot is there already");
+        assert_ne!(
+            from.port(),
+            to.port(),
+            "the slot is already on the server `to`"
+        );
         let moving = SlotMove {
             slot: slot.integer().to_string(),
             from,
@@ -203,11 +214,11 @@ impl SlotMove<'_> {
     }
 
     /// Assigns the slot to the new primary, after the keys have been moved. The other servers learn
-    /// of it over the cluster bus.
+    /// of the assignment over the cluster bus.
     pub async fn end(&self) {
         let mut servers = self.cluster.servers.iter();
         let to = servers.find(|server| server.port() == self.to_port);
-        let to = to.expect("it is one of ours");
+        let to = to.expect("the server belongs to the cluster");
         self.set(to, &["NODE", &self.to_id]).await;
     }
 
@@ -220,8 +231,8 @@ impl SlotMove<'_> {
     }
 }
 
-/// A primary, and a replica that can be held back before it takes over. Only the test promotes the
-/// replica and moves gateways to it.
+/// A primary and a replica. Replication can be held back before the replica takes over. Only the
+/// test promotes the replica and moves gateways to it.
 #[derive(Debug)]
 pub struct Pair {
     primary: Redis,
@@ -251,7 +262,8 @@ impl Pair {
         &self.primary
     }
 
-    /// The replica of the current primary. Right after a promotion, this is the former primary.
+    /// The replica of the current primary. Right after a promotion, the returned server is the
+    /// former primary.
     pub fn replica(&self) -> &Redis {
         &self.replica
     }
@@ -335,7 +347,7 @@ impl Sentinel {
         }
     }
 
-    /// `redis+sentinel://…`, which also names a second sentinel that is down.
+    /// The URL `redis+sentinel://…`, which also names a second sentinel that is down.
     pub fn url(&self) -> String {
         let (down, up) = (free_port(), self.sentinel.port());
         format!("redis+sentinel://127.0.0.1:{down},127.0.0.1:{up}/{MASTER_NAME}")
@@ -346,7 +358,8 @@ impl Sentinel {
         self.replication.set(Link::CUT);
     }
 
-    /// Waits until the replica is the primary, as the server itself and the sentinel report.
+    /// Waits until the server itself and the sentinel report that the replica has become the
+    /// primary.
     pub async fn promoted(&self) {
         eventually_within(PATIENCE * 2, "the replica's promotion", async || {
             let role = self.replica.run(&["ROLE"]).await;

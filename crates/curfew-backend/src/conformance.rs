@@ -1,8 +1,8 @@
-//! Checks that every backend must pass: one check for each promise of the traits.
+//! Checks that every backend must pass. Each check tests one guarantee of the backend traits.
 //!
-//! A check fails by panicking. The suite's clock starts at the real time. Some effects take a while
-//! in a backend, such as its events, or an expiry by its own clock. A check waits for such an
-//! effect at most [`DEADLINE`].
+//! A check fails by panicking. The suite's clock starts at the real time. Some effects in a backend
+//! take a while, for example calls of [`Events`](crate::Events), or an expiry by the backend's own
+//! clock. A check waits for such an effect at most [`DEADLINE`].
 
 mod broker;
 mod cluster;

@@ -6,11 +6,11 @@ use std::error::Error;
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The backend cannot be reached or does not answer in time. Another attempt may succeed later.
-    /// A publication with this error was not executed and never will be.
+    /// A publication that fails with this error was not delivered, and never will be.
     #[error("the backend is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
-    /// The publication may or may not have been delivered. If it was not, it may still be delivered
-    /// until the end of the lease under which it was accepted, but not later.
+    /// The publication may or may not have been delivered. If it was not delivered yet, it may
+    /// still be delivered, but only until the end of the lease under which it was accepted.
     #[error("it is unknown whether the backend accepted the publication")]
     UnknownOutcome(#[source] Box<dyn Error + Send + Sync>),
     /// The backend gave a malformed answer. Another attempt does not help.

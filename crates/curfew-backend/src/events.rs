@@ -1,4 +1,5 @@
-//! The interfaces through which a backend calls its node: events, and questions about sessions.
+//! The interfaces through which a backend calls its node: [`Events`] receives events, and
+//! [`LocalSessions`] answers queries about sessions.
 
 use std::any::Any;
 use std::fmt;
@@ -13,25 +14,25 @@ use curfew_model::{
 
 use crate::{BoxFuture, Relayed, SessionRecord};
 
-/// The node's side of a backend. The backend calls it when something happens that concerns local
-/// sessions.
+/// The node, as its backend calls it. The backend calls a method when something happens that
+/// concerns sessions of the node.
 ///
 /// Every method is synchronous, never blocks and never calls back into the backend; only the
 /// answers of [`probe`](Events::probe) and [`relayed`](Events::relayed) are futures. A backend may
-/// therefore call it from the task that receives the event, such as the reader of its connection,
-/// or the publisher's own task. A queue in between would cost a wake-up for each publication, and
-/// could overflow.
+/// therefore call a method from the task that receives the event, such as the reader of the
+/// backend's connection, or the publisher's own task. A queue between backend and node would cost a
+/// wake-up for each publication, and could overflow.
 pub trait Events: Send + Sync + 'static {
     /// A publication arrived in a channel.
     fn publication(&self, publication: &Publication);
 
-    /// Publications of a channel may not have reached this node's sessions. From now on the
-    /// publications arrive without gaps again.
+    /// Publications of a channel were possibly lost before they reached this node's sessions. From
+    /// now on, publications of the channel arrive without loss again.
     fn gap(&self, channel: &Channel, reason: GapReason);
 
     /// Publications of a channel no longer arrive, until the next [gap](Events::gap) with the
     /// reason [`GapReason::LinkLost`]. Until then, the node reads the channel's stream from the
-    /// backend instead of its copies.
+    /// backend instead of using its copies.
     fn interrupted(&self, channel: &Channel);
 
     /// A session has entered a channel, or has left it.
@@ -51,43 +52,44 @@ pub trait Events: Send + Sync + 'static {
     fn revoked(&self, key: &RevocationKey, revocation: &Revocation, learned: Instant) -> Ended;
 
     /// A revocation was written just now, and [`Events::revoked`] has ended no session for it. The
-    /// node uses the call for logs and traces only. It is not made when a known revocation is read
-    /// again.
+    /// node uses the call for logs and traces only. The backend does not make the call when it
+    /// reads a known revocation again.
     fn revoked_nobody(&self, key: &RevocationKey, revocation: &Revocation);
 
-    /// A revocation key was touched and is about to be read. Until the returned value is dropped,
-    /// nothing is delivered to the sessions that the key names or accepted from them. `None` if the
-    /// key names no session.
+    /// The revocation stored under `key` may have changed, and the backend is about to read it.
+    /// Until the returned value is dropped, nothing is delivered to the sessions that the key
+    /// names, and nothing is accepted from them. `None` if the key names no session.
     fn suspend(&self, key: &RevocationKey) -> Option<Suspension>;
 
     /// True if a revocation of this kind finds every session of this node that the revocation
-    /// names. It is false if the node's settings lack the kind. It is also false after a change of
-    /// settings, until all sessions are indexed and compared under the new settings. While it is
-    /// false, no revocation of this kind is confirmed.
+    /// names. The result is false if the node's settings lack the kind. It is also false after a
+    /// change of the settings, until all sessions are indexed under the new settings and compared
+    /// with the revocations. While the result is false, the node confirms no revocation of this
+    /// kind.
     fn finds(&self, kind: &str) -> bool;
 
-    /// Ends one session on request. Returns true if this node has it.
+    /// Ends one session on request. Returns true if this node has the session.
     fn disconnect(&self, session: SessionId, disconnect: Disconnect) -> bool;
 
     /// Checks that the clients of these sessions respond. A session whose client does not respond
     /// is told to end. The future is ready once every client has responded, or a moment after
-    /// [`PROBE_PATIENCE`](crate::PROBE_PATIENCE). It returns the sessions that are not on this
-    /// node, and the sessions that were told to end for any reason.
+    /// [`PROBE_PATIENCE`](crate::PROBE_PATIENCE). The future returns the sessions that are not on
+    /// this node, and the sessions that were told to end for any reason.
     fn probe(&self, sessions: Vec<SessionId>) -> BoxFuture<'static, Vec<SessionId>>;
 
     /// Another node has sent this message. The call itself reads the message, before the returned
     /// future is polled. The future is ready within [`RELAY_PATIENCE`](crate::RELAY_PATIENCE).
     fn relayed(&self, message: Bytes) -> BoxFuture<'static, Relayed>;
 
-    /// Wakes the sessions that hold messages back. It is called when the lease is held again after
-    /// a loss, and when it is clear that the loss lasts.
+    /// Wakes the sessions that hold messages back. The backend calls this method when the node
+    /// holds its lease again after a loss, and when the loss is more than a short interruption.
     fn reopened(&self);
 
     /// The backend was unreachable for too long. Ends every session, and returns their number.
     fn isolated(&self) -> usize;
 }
 
-/// The questions of a backend to its node about the node's sessions. No method blocks.
+/// The queries of a backend about the sessions of its node. No method blocks.
 pub trait LocalSessions: Send + Sync + 'static {
     /// Every session, including those that are opening, in no particular order.
     fn sessions(&self) -> Vec<SessionId>;
@@ -98,19 +100,20 @@ pub trait LocalSessions: Send + Sync + 'static {
     /// True if sessions can be revoked by the value of the claim `kind`.
     fn is_kind(&self, kind: &str) -> bool;
 
-    /// The records of those of the given sessions that are open.
+    /// The records of the open sessions among `sessions`.
     fn records(&self, sessions: &[SessionId]) -> Vec<SessionRecord>;
 
-    /// The position up to which the node has received a channel's stream. `None` if there is none,
-    /// and while the node delivers publications of the channel. If the stream's top is below this
-    /// position, the stream has gone back.
+    /// The position up to which the node has received a channel's stream. `None` if the node knows
+    /// no such position, and while it delivers publications of the channel. If the newest
+    /// publication of the stream has a lower position, the backend has lost publications of the
+    /// stream.
     fn reached(&self, channel: &Channel) -> Option<Position>;
 
     /// The presence entries of these sessions, in all channels.
     fn presence(&self, sessions: &[SessionId]) -> Vec<PresenceEntry>;
 }
 
-/// Suspends sessions until it is dropped.
+/// A value that suspends sessions until it is dropped.
 pub type Suspension = Box<dyn Any + Send>;
 
 /// A session that was told to end.
@@ -136,8 +139,8 @@ impl Ended {
         }
     }
 
-    /// `count` ended sessions. `leaving` are the sessions to wait for, including sessions that were
-    /// already ending.
+    /// `count` ended sessions. `leaving` lists the sessions that the caller must wait for,
+    /// including sessions that were already ending.
     pub fn new(count: usize, leaving: Vec<Arc<dyn Leaving>>) -> Self {
         Self {
             count,
@@ -146,17 +149,17 @@ impl Ended {
         }
     }
 
-    /// Adds the number of these sessions that were still opening.
+    /// Sets the number of ended sessions that were still opening.
     pub fn unopened(self, unopened: usize) -> Self {
         Self { unopened, ..self }
     }
 
-    /// The number of sessions that ended.
+    /// The number of sessions that were told to end.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The number of these sessions that were open.
+    /// The number of ended sessions that were open.
     pub fn open(&self) -> usize {
         self.count.saturating_sub(self.unopened)
     }

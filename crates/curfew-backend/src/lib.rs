@@ -77,7 +77,7 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// The traits of a backend that implements all eight of them.
+    /// Makes [`Backends`] of one value that implements all eight traits.
     pub fn of<B>(backend: &Arc<B>) -> Self
     where
         B: Broker + Streams + Presence + Sessions + Revocations + Nodes + Tickets + Relay,

@@ -1,7 +1,7 @@
 //! The backend inside the process, for one node.
 //!
-//! No operation waits: every future is ready when it is created, and a publication has fanned out
-//! when `publish` returns. No data outlives the process.
+//! `make_room` and `relay` wait for the node's answer. Every other future is ready when it is
+//! created, and a publication has fanned out when `publish` returns. No data outlives the process.
 
 mod presence;
 mod revocations;
@@ -42,7 +42,7 @@ pub struct Memory {
 
 impl Memory {
     /// Creates an empty backend. The list of nodes contains only `node`, with the backend's own
-    /// count of sessions. `prefix` is `backend.redis.prefix`, for the keys in receipts.
+    /// count of sessions. `prefix` is `backend.redis.prefix`, for the keys in receipts and lists.
     pub fn new(
         node: NodeInfo,
         clock: Arc<dyn Clock>,
@@ -67,7 +67,8 @@ impl Memory {
         Backends::of(self)
     }
 
-    /// Sets the node's address in the list of nodes. It is known only once the listener is bound.
+    /// Sets the node's address in the list of nodes. The address is known only once the listener is
+    /// bound.
     pub fn set_address(&self, address: impl Into<String>) {
         self.node.lock().address = address.into();
     }
@@ -83,7 +84,8 @@ impl Broker for Memory {
         Box::pin(Done)
     }
 
-    /// Fans out before it returns, so that publications keep the order of the calls.
+    /// Fans out the publication before the call returns, so that publications keep the order of the
+    /// calls.
     fn publish(
         &self,
         publication: Publication,
@@ -130,16 +132,17 @@ impl fmt::Debug for Memory {
     }
 }
 
-/// The cause in the error of a publication whose lease is over.
+/// The cause in the error for a publication that comes after the end of its lease.
 const LEASE_OVER: &str = "the lease is over";
 
-/// True if a lease that ends at `until` ([`boottime`]) is over. `Duration::MAX` is the lease of
-/// this backend, which never ends.
+/// True if a lease that ends at `until` ([`boottime`]) is over. `Duration::MAX` stands for a lease
+/// that never ends.
 fn is_over(until: Duration) -> bool {
     until != Duration::MAX && until <= boottime()
 }
 
-/// A future that is ready with success. The type has no size, so boxing it allocates nothing.
+/// A future that succeeds when it is first polled. The type has size zero, so boxing it allocates
+/// nothing.
 struct Done;
 
 impl Future for Done {

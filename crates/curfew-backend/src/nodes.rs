@@ -45,7 +45,7 @@ pub enum Standing {
 
 /// The cluster's members.
 pub trait Nodes: Send + Sync + 'static {
-    /// Every live node, this one included.
+    /// Every live node, including this node.
     fn list(&self) -> BoxFuture<'_, Result<Vec<NodeInfo>, BackendError>>;
 
     /// True if this node's wall clock is accurate enough to decide that a token has expired or is
@@ -54,15 +54,15 @@ pub trait Nodes: Send + Sync + 'static {
         true
     }
 
-    /// The setting of the primary that prevents it from accepting revocations after it was
-    /// replaced. It is `Some("none")` if there is no such setting, and `None` if no server could
-    /// replace the primary.
+    /// The primary's setting that makes the primary refuse revocations after it was replaced. The
+    /// result is `Some("none")` if there is no such setting, and `None` if no server could replace
+    /// the primary.
     fn fencing(&self) -> Option<&'static str> {
         None
     }
 
-    /// Announces the digest of the `[[channels]]` in force to other nodes; `None` without
-    /// `[[channels]]`.
+    /// Announces the digest of the `[[channels]]` in force to other nodes. `digest` is `None` if
+    /// the node has no `[[channels]]`.
     fn note_channels(&self, digest: Option<String>);
 
     /// Leaves the cluster, and removes every record of this node. The caller closes every session
@@ -71,7 +71,7 @@ pub trait Nodes: Send + Sync + 'static {
         Box::pin(std::future::ready(()))
     }
 
-    /// This node's ability to admit sessions, with the reason if it cannot admit them.
+    /// This node's ability to admit sessions, with the reason if the node cannot admit sessions.
     fn standing(&self) -> Standing {
         Standing::InTouch
     }

@@ -7,7 +7,7 @@ use curfew_model::NodeId;
 
 use crate::{BackendError, BoxFuture};
 
-/// Time within which a node must accept a message from another node.
+/// Time within which a node must answer a message from another node.
 pub const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The answer of a node to a message.
@@ -23,15 +23,15 @@ pub enum Relayed {
 
 /// Messages to one node.
 ///
-/// Guarantees: a message reaches [`Events::relayed`](crate::Events::relayed) of the named node, at
-/// most once, and reaches no other node. The answer is the result on that node. If a second message
-/// is sent after the answer to a first message, then the node accepts the first message before it
-/// receives the second, even if the two senders are different nodes. The backend neither reads nor
-/// protects messages: other users of the store may read a message in transit, and may send messages
-/// of their own to the node.
+/// Guarantees: a message reaches [`Events::relayed`](crate::Events::relayed) of the node that
+/// [`Relay::relay`] names, at most once, and reaches no other node. The answer is the result on
+/// that node. If a second message is sent after the answer to a first message, then the node
+/// accepts the first message before it receives the second, even if the two senders are different
+/// nodes. The backend neither reads nor protects messages: other users of the store may read a
+/// message in transit, and may send messages of their own to the node.
 pub trait Relay: Send + Sync + 'static {
-    /// Sends a message to a node; `None` if there is no such node. If this returns an error, the
-    /// node may nevertheless have accepted the message.
+    /// Sends a message to a node. Returns `None` if no live node has this id. If the call fails,
+    /// the node may nevertheless have accepted the message.
     fn relay(
         &self,
         node: NodeId,

@@ -14,7 +14,7 @@ use crate::{BackendError, BoxFuture, NodeInfo};
 pub struct Revoked {
     /// The key of the revocation.
     pub key: RevocationKey,
-    /// The tokens that the revocation covers, and its end.
+    /// The tokens that the revocation covers, and the end of the revocation.
     pub revocation: Revocation,
 }
 
@@ -31,11 +31,11 @@ impl Revoked {
 pub struct Listed {
     /// The key in Redis, as written. Bytes that are not UTF-8 are shown as U+FFFD.
     pub key: String,
-    /// The kind.
+    /// The kind of the key.
     pub kind: String,
     /// The value as written; empty for a kind without a value.
     pub value: String,
-    /// The tokens that the revocation covers, and its end.
+    /// The tokens that the revocation covers, and the end of the revocation.
     pub revocation: Revocation,
     /// The reason why the key can match no session under any setting of revocable claims; `None` if
     /// it can match a session.
@@ -43,7 +43,7 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// The order in lists.
+    /// The order of two revocations in a list: by kind, then by value, then by key.
     pub fn order(&self, other: &Self) -> std::cmp::Ordering {
         (&self.kind, &self.value, &self.key).cmp(&(&other.kind, &other.value, &other.key))
     }
@@ -119,13 +119,14 @@ impl ReceiptNodes {
 
 /// Revocations.
 ///
-/// Guarantees: after `revoke` has returned, every `check` that begins finds the revocation until it
-/// expires or is lifted, and [`Events::revoked`](crate::Events::revoked) is called on every node. A
-/// later revocation of the same key replaces the earlier one but never covers fewer tokens: the
-/// higher `before` is kept, and covering all tokens counts as the highest. The later expiry is kept
-/// too, and no expiry counts as the latest. To shorten a revocation, call `restore` first.
+/// Guarantees: every `check` that begins after `revoke` has returned finds the revocation, until
+/// the revocation expires or is lifted. [`Events::revoked`](crate::Events::revoked) is called on
+/// every node. A later revocation of the same key replaces the earlier revocation but never covers
+/// fewer tokens: the higher `before` of the two is kept. A revocation without `before` covers all
+/// tokens, so it counts as the highest. The later expiry of the two is kept as well, and no expiry
+/// counts as the latest. To shorten a revocation, call `restore` first.
 pub trait Revocations: Send + Sync + 'static {
-    /// Finds the first of `keys` with a revocation that covers a token issued at `issued_at`.
+    /// Finds the first of `keys` whose revocation covers a token issued at `issued_at`.
     fn check<'a>(
         &'a self,
         keys: &'a [RevocationKey],
@@ -145,17 +146,17 @@ pub trait Revocations: Send + Sync + 'static {
 
     /// Compares every session of this node with the revocations in force, and ends the covered
     /// sessions. The comparison uses each session's current keys. Other traffic continues
-    /// meanwhile. While the backend is unreachable, the call waits. Once the backend is reachable
-    /// again, every session is compared in any case, and the call returns.
+    /// meanwhile. While the backend is unreachable, the call waits. Each reconnection to the
+    /// backend compares every session, and then the call returns.
     ///
     /// # Errors
     ///
     /// The backend has been stopped.
     fn compare(&self) -> BoxFuture<'_, Result<(), BackendError>>;
 
-    /// The time since the Unix epoch by the backend's clock, the same for all nodes. It lies
-    /// between the begin and the end of the call. A cutoff from the backend's clock before the call
-    /// is thus not later than this time.
+    /// The time since the Unix epoch by the backend's clock, the same for all nodes. The returned
+    /// time lies between the begin and the end of the call. A cutoff that was read from the
+    /// backend's clock before the call is thus not later than the returned time.
     fn time(&self) -> BoxFuture<'_, Result<Duration, BackendError>>;
 
     /// Every revocation in force, ordered by kind and value.

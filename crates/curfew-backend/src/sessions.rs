@@ -93,8 +93,9 @@ pub enum OpenError {
 /// Session records.
 ///
 /// Guarantees: every node sees a record by `get` and `list` from the moment `open` has returned
-/// until `close` is called or access ends, at the token's `exp` plus the leeway. `open` counts and
-/// records in one step, so concurrent calls never give a user more than `max_per_user` sessions.
+/// until `close` is called or the session's access ends. The access ends at the token's `exp` plus
+/// the leeway. `open` counts and records in one step, so concurrent calls never give a user more
+/// than `max_per_user` sessions.
 pub trait Sessions: Send + Sync + 'static {
     /// Records a session. A `max_per_user` of 0 means no limit.
     fn open(
@@ -104,10 +105,11 @@ pub trait Sessions: Send + Sync + 'static {
     ) -> BoxFuture<'_, Result<(), OpenError>>;
 
     /// Makes room for one more session of a user, if possible. Removes the records of the sessions
-    /// that it ends. [`OverLimit::Refuse`] probes the user's sessions on every node, and ends each
-    /// session whose client does not respond within [`PROBE_PATIENCE`]. [`OverLimit::CloseOldest`]
-    /// ends the oldest session, or the next older one if the session's node does not answer.
-    /// Sessions of nodes that do not answer keep counting.
+    /// that the call ends. [`OverLimit::Refuse`] probes the user's sessions on every node, and ends
+    /// each session whose client does not respond within [`PROBE_PATIENCE`].
+    /// [`OverLimit::CloseOldest`] ends the oldest session whose node answers, and gives up if
+    /// several nodes do not answer. Sessions of nodes that do not answer still count towards the
+    /// limit.
     fn make_room<'a>(
         &'a self,
         user: &'a str,
@@ -128,7 +130,7 @@ pub trait Sessions: Send + Sync + 'static {
     fn get(&self, session: SessionId)
     -> BoxFuture<'_, Result<Option<SessionRecord>, BackendError>>;
 
-    /// Records, filtered and paged.
+    /// Lists the records that `filter` selects, one page per call.
     fn list<'a>(
         &'a self,
         filter: &'a SessionFilter,

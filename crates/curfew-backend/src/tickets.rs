@@ -1,4 +1,4 @@
-//! Tickets: any node stores a ticket, and any node redeems it, once.
+//! Tickets: any node stores a ticket, and any node redeems the ticket, but only once.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use crate::{BackendError, BoxFuture};
 
 /// The store of tickets.
 ///
-/// Guarantees: until the lifetime is over, `take` returns on any node what `put` has stored. Of any
-/// number of concurrent callers, only one gets the data. A backend that loses its latest writes,
-/// for example in a failover, may return the data a second time within the lifetime, or not at all.
+/// Guarantees: until the lifetime is over, `take` returns on any node what `put` has stored. If
+/// several callers take the ticket concurrently, only one of them gets the data. A backend that
+/// loses its latest writes, for example in a failover, may return the data a second time within the
+/// lifetime, or not at all.
 pub trait Tickets: Send + Sync + 'static {
     /// Stores the sealed data of a new ticket. If the id already exists, the call fails and the
     /// stored data stays.

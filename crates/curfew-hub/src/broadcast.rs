@@ -26,8 +26,8 @@ const TIMED_ONE_IN_MANY: usize = 257;
 pub struct Delivered {
     /// Number of sessions that the publication was queued for.
     pub queued: usize,
-    /// Number of listeners that the publication was not queued for: the session is ending, its
-    /// queue overflowed, or the node holds no lease.
+    /// Number of listeners that the publication was not queued for, because the session is ending,
+    /// the session's queue overflowed, or the node holds no lease.
     pub dropped: usize,
 }
 
@@ -57,8 +57,9 @@ impl Hub {
     }
 
     /// Broadcasts a publication in its stream's order, without checking the lease. The feed has
-    /// already checked the lease and counts the publication as delivered, so a lease that ends in
-    /// between must not withhold it. Every frame is checked again before it is written.
+    /// already checked the lease and counts the publication as delivered, so a lease that ends
+    /// after that check must not withhold the publication. Every frame is checked again before it
+    /// is written.
     pub fn broadcast_in_turn(
         &self,
         publication: &Publication,
@@ -70,8 +71,8 @@ impl Hub {
         }
     }
 
-    /// Queues a publication for every listener. With `TRACED`, every delivery carries an `Arrival`;
-    /// its `is_observed` says whether the delivery enters the metrics.
+    /// Queues a publication for every listener. With `TRACED`, every delivery carries an `Arrival`.
+    /// Its `is_observed` is true if the delivery enters the metrics.
     fn fan_out<const TRACED: bool>(
         &self,
         publication: &Publication,
@@ -83,7 +84,8 @@ impl Hub {
             // trace.
             Some(_) => 0,
         };
-        // Created for the first timed listener: most broadcasts to few listeners time no listener.
+        // The arrival is created for the first timed listener: most broadcasts to few listeners
+        // time no listener.
         let mut arrival = None;
         let mut frames = Frames::new(self, |wire| wire.publication(publication, DataForm::Plain));
         let mut delivered = Delivered::default();
@@ -116,8 +118,8 @@ impl Hub {
                 }
             });
             if let Some(delta) = listeners.delta() {
-                // The delivery is traced but not timed: the plain listeners are a large enough
-                // sample.
+                // A delivery to a listener that takes differences is traced but not timed: the
+                // other listeners are a large enough sample.
                 let arrival = TRACED.then(|| {
                     let mut arrival = Arrival::now(writes.clone());
                     arrival.is_observed = false;
@@ -136,7 +138,8 @@ impl Hub {
                 });
             }
         });
-        // A broadcast that reaches no session does not advance the sampling.
+        // A broadcast that reaches no session does not change the number of deliveries until the
+        // next timed delivery.
         if delivered.queued > 0 {
             let untimed = untimed.min(TIMED_ONE_IN - 1);
             self.untimed.store(untimed, Ordering::Relaxed);
@@ -154,7 +157,7 @@ impl Hub {
         self.lease().is_held() || self.lease().is_catching_up()
     }
 
-    /// Drops a publication for all listeners, because the node holds no lease, and notes the gap.
+    /// Drops a publication, because the node holds no lease, and notes a gap for the listeners.
     fn withhold(&self, publication: &Publication) -> Delivered {
         let dropped = self.channels.count_of(&publication.channel);
         self.metrics()
@@ -164,24 +167,25 @@ impl Hub {
         Delivered { queued: 0, dropped }
     }
 
-    /// Tells the listeners of a channel that publications may be missing. The frame is queued at
-    /// the position of the loss. Like a publication, it is sent only while the session has access.
+    /// Notifies the listeners of a channel that publications may be missing. The gap is queued
+    /// behind the frames that were queued before the loss. Like a publication, the gap is sent only
+    /// while the session has access.
     ///
-    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it. Gaps
-    /// that are noted before then are sent as one.
+    /// While the node holds no lease, the gap is only noted, and [`Hub::reopened`] sends it.
+    /// Several gaps that are noted before that call are sent as one gap.
     pub fn gap(&self, channel: &Channel, reason: GapReason) {
         self.channels.note_gap(channel, reason);
-        // Checked after the gap is noted: a renewal of the lease after this check finds the noted
-        // gap.
+        // The lease is checked after the gap is noted. If the lease is renewed after this check,
+        // [`Hub::reopened`] finds the noted gap.
         if self.lease().is_held() {
             self.channels
                 .with(channel, |listeners| self.tell_gap(channel, listeners));
         }
     }
 
-    /// Call this after a lost lease is held again, or once it is certain that the lease stays lost.
-    /// Sends the noted gaps if the lease is held. In both cases, wakes all sessions, so that they
-    /// write the frames that they held back.
+    /// Must be called when a lost lease is held again, and when the loss is more than a short
+    /// interruption. Sends the noted gaps if the lease is held. Always wakes all sessions, so that
+    /// they write or drop the frames that they held back.
     pub fn reopened(&self) {
         if self.lease().is_held() {
             self.channels
@@ -190,18 +194,19 @@ impl Hub {
         self.wake_all();
     }
 
-    /// Tells the listeners of a gap, if one is noted.
+    /// Notifies the listeners if a gap is noted for the channel.
     fn tell_gap(&self, channel: &Channel, listeners: &Listeners) {
         if let Some(reason) = listeners.take_gap() {
-            // A channel without a stream has nothing to resume.
+            // The position is `None`: only a subscription to a channel with a stream can be resumed
+            // at a position.
             self.send_gap(channel, listeners, None, reason, |_| ());
         }
     }
 
-    /// Tells a channel's listeners that publications up to and including `position` are missing. If
-    /// a listener's protocol resumes subscriptions by position, the listener's subscription ends
+    /// Notifies a channel's listeners that publications up to and including `position` are missing.
+    /// If a listener's protocol resumes subscriptions by position, the listener's subscription ends
     /// instead. The caller holds the lock of the channel's feed, so that no publication is queued
-    /// in between.
+    /// meanwhile.
     pub(crate) fn gap_at(&self, channel: &Channel, position: Position, reason: GapReason) {
         let mut ended = Vec::new();
         self.channels.with(channel, |listeners| {

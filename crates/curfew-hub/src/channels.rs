@@ -88,10 +88,10 @@ impl Listeners {
             .ok();
     }
 
-    /// Takes the noted gap. Only one caller gets the gap, and that caller tells the listeners.
+    /// Takes the noted gap. Only one caller gets the gap, and that caller notifies the listeners.
     pub(crate) fn take_gap(&self) -> Option<GapReason> {
-        // Loaded first: nearly every broadcast finds no gap, and a swap would contend for the cache
-        // line.
+        // The value is loaded first: nearly every broadcast finds no gap, and a swap would contend
+        // for the cache line.
         match self.gap.load(Ordering::Acquire) {
             NO_GAP => None,
             _ => GapReason::at(self.gap.swap(NO_GAP, Ordering::AcqRel)),
@@ -139,7 +139,7 @@ impl Channels {
 
     /// Adds a listener that takes differences. The member must not be a listener yet. `base` is the
     /// channel's newest publication, if the member has received it. Without a base, the next
-    /// publication is sent whole. The caller holds the lock of the channel's feed.
+    /// publication is sent whole to this member. The caller holds the lock of the channel's feed.
     pub(crate) fn add_delta(
         &self,
         channel: &Channel,
@@ -171,7 +171,7 @@ impl Channels {
     /// Calls `visit` with the channel's listeners, if there are any.
     pub(crate) fn with(&self, channel: &Channel, visit: impl FnOnce(&Listeners)) {
         // The lock is held during the visit: once `remove` returns, no broadcast delivers to the
-        // listener.
+        // removed listener.
         if let Some(listeners) = self.shard(channel).read().get(channel) {
             visit(listeners);
         }

@@ -20,19 +20,22 @@ use crate::{Hub, Member};
 pub(crate) struct DeltaListeners {
     /// The listeners by the slot of their member.
     listeners: IndexMap<u64, DeltaListener>,
-    /// The data of the last publication. Locked while the next publication is queued.
+    /// The data of the last publication, which is the base of the next difference. The lock is held
+    /// while the next publication is queued.
     base: Mutex<Option<Bytes>>,
 }
 
 #[derive(Debug)]
 struct DeltaListener {
     member: Arc<Member>,
-    /// True if the listener has received the last publication. Changed under the lock of the base.
+    /// True if the listener has received the last publication. A broadcast changes this flag under
+    /// the lock of [`DeltaListeners::base`].
     has_base: AtomicBool,
 }
 
 impl DeltaListeners {
-    /// Adds a listener that has received `base`, or no publication yet.
+    /// Adds a listener. `base` is the channel's newest publication, if the listener has received
+    /// it.
     pub(crate) fn add(&mut self, member: &Arc<Member>, base: Option<&Publication>) {
         let has_base = base.is_some();
         if let Some(base) = base {
@@ -83,8 +86,8 @@ impl Hub {
         publication: &Publication,
         queue: &mut dyn FnMut(&Arc<Member>, Bytes) -> bool,
     ) {
-        // The lock is held until the function returns: two concurrent publications would mix up
-        // their bases.
+        // The lock is held until the function returns. Otherwise two concurrent publications would
+        // mix up their bases.
         let mut base = listeners.base.lock();
         let mut whole = Frames::new(self, |wire| wire.publication(publication, DataForm::Whole));
         let mut differences = Frames::new(self, |wire| {

@@ -65,7 +65,7 @@ impl Flushers {
     }
 
     /// Moves shares of a long list to other flushers, so that the last listener of a large channel
-    /// does not wait for one processor.
+    /// does not wait until one processor has written to all other listeners.
     pub(crate) fn share(&self, flusher: usize, members: &mut Vec<Arc<Member>>) {
         let Some(all) = self.0.get() else { return };
         let shares = (members.len() / SHARE).clamp(1, all.due.len());
@@ -112,12 +112,13 @@ impl Hub {
         });
     }
 
-    /// For a flusher: ready when members are due.
+    /// For a flusher: ready when its list of members that are due is not empty.
     pub fn poll_due(&self, flusher: usize, cx: &Context<'_>) -> Poll<()> {
         let Some(due) = self.flushers.due(flusher) else {
             return Poll::Pending;
         };
-        // Checked and registered under one lock: a member added in between would wake no flusher.
+        // The list is checked and the waker is stored under one lock. Otherwise a member added in
+        // between would wake no flusher.
         let mut due = due.lock();
         if due.is_empty() {
             due.waker = Some(cx.waker().clone());
@@ -152,7 +153,7 @@ impl Hub {
         self.count_written(&tally);
     }
 
-    /// Collects the conditions of the access of `member`, for one write.
+    /// Collects the values by which one write checks the access of `member`.
     pub(crate) fn access<'a>(
         &'a self,
         member: &'a Member,
@@ -167,7 +168,8 @@ impl Hub {
         }
     }
 
-    /// Adds the result of writes to the metrics and to the node's total.
+    /// Adds the results of writes to the metrics, and subtracts the freed bytes from the node's
+    /// total.
     pub(crate) fn count_written(&self, tally: &Tally) {
         self.give_back(tally.freed);
         let metrics = self.metrics();

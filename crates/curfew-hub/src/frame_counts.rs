@@ -15,7 +15,8 @@ pub struct FrameCounts {
 }
 
 impl FrameCounts {
-    /// Counts a frame before its first byte is written.
+    /// Counts a frame by the opcode in its first byte. The caller calls this before it removes
+    /// written bytes from the frame.
     pub(crate) fn add(&mut self, frame: &Bytes) {
         *self.kind(frame) += 1;
     }
@@ -41,8 +42,8 @@ impl FrameCounts {
 
     /// Adds the counts to the metrics.
     pub fn count(self, metrics: &HubMetrics) {
-        // Five tests replace a loop, because most counts are 0 and this code runs for each session
-        // that is written to.
+        // Five comparisons replace a loop, because most counts are 0 and this code runs for each
+        // session that is written to.
         let add = |opcode, count| {
             if count > 0 {
                 metrics.frames_sent.inc_by(opcode, count);

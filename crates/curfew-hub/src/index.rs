@@ -18,7 +18,8 @@ use crate::Member;
 /// seldom wait for the same lock.
 pub(crate) const SHARDS: usize = 64;
 
-/// The sessions with a key of one hash. Most keys name one session, which then needs no list.
+/// The sessions that have a key with one particular hash. Most keys name a single session, so most
+/// entries need no list.
 #[derive(Debug)]
 enum Members {
     One(Arc<Member>),
@@ -54,7 +55,8 @@ impl Index {
         &self.shards[hash as usize % SHARDS]
     }
 
-    /// Adds the session under the key. A session added twice must be removed twice.
+    /// Adds the session under the key. A session that is added twice under the same key must be
+    /// removed twice.
     pub(crate) fn add(&self, key: &RevocationKey, member: &Arc<Member>) {
         let Some(hash) = self.hash(key) else { return };
         match self.shard(hash).lock().entry(hash) {

@@ -1,9 +1,9 @@
 //! The local registry of sessions and their subscriptions, and the fan-out to them.
 //!
 //! Owns: which sessions are on this node, which revocation keys name them, which channels they
-//! listen to, the order and the windows of streams, and each session's bounded outbound queue. A
-//! publication is encoded once for each pair of protocol and transport and each form of its data:
-//! whole or as a difference.
+//! listen to, the order of each stream and its window of recent publications, and each session's
+//! bounded outbound queue. A publication is encoded once for each pair of protocol and transport
+//! and each form of its data: whole or as a difference.
 //! Knows nothing of: the backend, tokens. A socket is only something that takes bytes without
 //! waiting. Never awaits.
 //! Start at [`Hub::broadcast`]. Through [`Outbox`], other tasks pass frames and endings to a

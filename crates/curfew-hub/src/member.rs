@@ -21,7 +21,8 @@ use bound::Bound;
 /// A session as the hub knows it: its tokens and its outbound queue.
 #[derive(Debug)]
 pub struct Member {
-    /// Identifies the member cheaply; unique within the hub.
+    /// A number that identifies the member within the hub. It is cheaper to compare than the
+    /// session's id.
     pub(crate) slot: u64,
     session: SessionId,
     wire: WireId,
@@ -29,8 +30,8 @@ pub struct Member {
     address: OnceLock<IpAddr>,
     /// The lock is also held while the index changes, so that tokens and index agree.
     principals: Mutex<Principals>,
-    /// True if a subscription has a token of its own. Each delivery reads it without the lock of
-    /// `principals`.
+    /// True if a subscription has a token of its own. Each delivery reads this flag without the
+    /// lock of `principals`.
     is_bound: AtomicBool,
     /// The end of the token in force. Each write reads it without the lock of `principals`.
     end: TokenEnd,
@@ -38,7 +39,7 @@ pub struct Member {
 }
 
 /// The session's tokens: the token in force and, during a refresh, the token that replaces it. A
-/// revocation of one of them ends the session.
+/// revocation of either token ends the session.
 #[expect(
     clippy::box_collection,
     reason = "nearly every session has no token of a subscription, and holds a pointer for them"
@@ -52,7 +53,7 @@ struct Principals {
     /// Tokens of single subscriptions. A revocation of such a token ends only its subscription.
     bound: Option<Box<Vec<Bound>>>,
     /// The kinds whose keys the index holds for these tokens. `None` while the index holds no key
-    /// of the session: before the session is added to the index, and after it has left.
+    /// of the session: before the session is added to the index, and after it is removed.
     ///
     /// The keys are computed again when they are needed. Stored keys would take a sixth of an idle
     /// session's memory.
@@ -60,7 +61,7 @@ struct Principals {
 }
 
 impl Principals {
-    /// Every token.
+    /// Every token of the session.
     fn all(&self) -> impl Iterator<Item = &Arc<Principal>> {
         let bound = self.bound.iter().flat_map(|bound| bound.iter());
         let own = [Some(&self.current), self.incoming.as_ref()];
@@ -212,13 +213,14 @@ impl Member {
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
     /// frame is the answer that opens the session. The answer is complete only after other frames
-    /// are queued, but must be sent before them. `of` are the channels whose publications the
+    /// are queued, but must be sent before them. `of` lists the channels whose publications the
     /// answer contains.
     pub fn send_first(&self, hub: &Hub, frame: Bytes, of: Vec<Channel>) {
         hub.count_queued(self.outbox.push_first(frame, of));
     }
 
-    /// For the session's task: writes to its socket the queued frames that may be sent.
+    /// For the session's task: writes queued frames to the session's socket, as far as they may be
+    /// sent.
     pub fn write(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);
@@ -227,7 +229,8 @@ impl Member {
         progress
     }
 
-    /// For the session's task, once it is told to end: writes the frames that may still be sent.
+    /// For the session's task, once the session is told to end: writes the frames that may still be
+    /// sent.
     pub fn write_last(&self, hub: &Hub, clock: &dyn Clock, socket: &mut impl Socket) -> Progress {
         let mut tally = Tally::default();
         let access = hub.access(self, clock, None);
@@ -243,16 +246,17 @@ impl Member {
         key: &RevocationKey,
         revocation: &Revocation,
     ) -> Option<Disconnect> {
-        // Both tokens are read under one lock: a refresh that ends in between must not hide the
-        // covered token.
+        // The token in force and the incoming token are read under one lock: a refresh that ends
+        // meanwhile must not hide the covered token.
         let principals = self.principals.lock();
         let covered = |principal: &Arc<Principal>| self.covered_by(principal, key, revocation);
         let current = covered(&principals.current);
-        // The incoming token comes first: it is the token that the client must renew.
+        // The reason for the incoming token is preferred, because the client must renew that token.
         principals.incoming.as_ref().and_then(covered).or(current)
     }
 
-    /// The reason to end access by one of the session's tokens, if a revocation of `key` covers it.
+    /// `principal` is one of the session's tokens. Returns the reason to end the access that this
+    /// token grants, if a revocation of `key` covers the token.
     pub(crate) fn covered_by(
         &self,
         principal: &Principal,
@@ -294,10 +298,10 @@ impl Member {
 }
 
 /// Registration in the index. Every change is made under the lock of the session's tokens, so that
-/// the index holds exactly the keys of those tokens by the kinds in `keyed_by`.
+/// the index holds exactly the keys of those tokens under the kinds in `keyed_by`.
 impl Member {
     /// Registers the session in the index, and returns its keys. `kinds` is called under the lock.
-    /// If the kinds change meanwhile, either this call returns the new kinds, or a later
+    /// If the kinds change meanwhile, either this call uses the new kinds, or a later
     /// [`rekey`](Member::rekey) finds the session registered.
     pub(crate) fn key(
         self: &Arc<Self>,
@@ -314,16 +318,16 @@ impl Member {
         keys
     }
 
-    /// Registers the session under other kinds. Keys are added before any is removed, so that the
-    /// index always finds the session.
+    /// Registers the session under other kinds. For each token, new keys are added before old keys
+    /// are removed, so that the index always finds the session.
     pub(crate) fn rekey(self: &Arc<Self>, index: &Index, kinds: &Arc<Kinds>) {
         let mut principals = self.principals.lock();
-        // The session is not registered yet, or has been removed. In the first case `key` reads the
-        // kinds itself.
+        // The session has been removed, or is not registered yet. If it is not registered yet,
+        // `key` will read the new kinds itself.
         let Some(old) = &principals.keyed_by else {
             return;
         };
-        // A later reload has been applied already.
+        // These kinds, or the kinds of a later reload, are applied already.
         if old.generation() >= kinds.generation() {
             return;
         }
@@ -366,8 +370,8 @@ impl Member {
         keys
     }
 
-    /// Registers the session under the keys of `principal`, if it is in the index. Returns those
-    /// keys.
+    /// Registers the session under the keys of `principal`, if the session is in the index. Returns
+    /// those keys.
     fn add_keys(
         self: &Arc<Self>,
         index: &Index,
@@ -404,8 +408,8 @@ impl Member {
         }
     }
 
-    /// Removes one registration of each key of `principal`. A key that both tokens have was added
-    /// twice, so one registration stays.
+    /// Removes one registration of each key of `principal`. A key that another token of the session
+    /// has too was added twice, so one registration stays.
     fn remove_keys(&self, index: &Index, principals: &Principals, principal: &Principal) {
         if let Some(kinds) = &principals.keyed_by {
             for key in self.keys_of(principal, kinds) {
@@ -420,7 +424,7 @@ impl Member {
     }
 }
 
-/// Whole microseconds.
+/// Converts a duration to whole microseconds.
 fn micros(time: Duration) -> u64 {
     // 64 bits of microseconds suffice for 584,542 years.
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)

@@ -1,12 +1,12 @@
 //! A session's outbound queue, bounded in bytes. Any task may push frames for the session. The
-//! session's task writes them to the socket; while that task sleeps, a flusher does.
+//! session's task writes them to the socket; while that task sleeps, a flusher writes them.
 //!
-//! A session is also told to end through its queue. A revocation changes the phase under the lock
+//! Other tasks also end a session through its queue. A revocation changes the phase under the lock
 //! that guards the queue: no frame is queued afterwards, and no queued frame is sent.
 //!
 //! A frame waits in the [`Lanes`] until a write takes it. Every write goes through [`write`]. The
 //! socket has one owner at a time. In the table, a row is an owner and a column is an event; a cell
-//! says what follows the event, and names the next owner if it changes:
+//! says what follows the event, and names the next owner if the owner changes:
 //!
 //! | owner | a frame is pushed | an ending, a policy change, a nudge | the task is polled | the task waits | a flusher looks |
 //! | --- | --- | --- | --- | --- | --- |
@@ -88,7 +88,7 @@ pub(crate) enum Pushed {
     /// The frame is queued.
     Queued,
     /// The frame overflowed the queue, and the session ends as a slow consumer. The queue dropped
-    /// this many bytes and frames; the new frame is not among them.
+    /// `frames` frames of `bytes` bytes in total; the new frame is not counted.
     Overflowed { bytes: usize, frames: usize },
     /// The session is not open.
     Closed,
@@ -96,7 +96,7 @@ pub(crate) enum Pushed {
     Due,
 }
 
-/// The part of the outbox under its lock.
+/// The part of the outbox that its lock guards.
 #[derive(Debug)]
 struct QueueState {
     lanes: Lanes,
@@ -106,7 +106,7 @@ struct QueueState {
     unwritten: usize,
     owner: Owner,
     phase: Phase,
-    /// True if the session must decide its subscriptions anew.
+    /// True if the session must authorize its subscriptions again.
     reconsider: bool,
     probe: Probe,
     /// The number of revocation keys that may name the session and are being read. No normal frame
@@ -126,12 +126,12 @@ impl QueueState {
         (bytes, frames)
     }
 
-    /// True if a waiting frame may be sent, apart from the lease and the token's end.
+    /// True if a frame waits and may be sent, as far as the queue knows.
     fn has_frames(&self) -> bool {
         self.lanes.notices() > 0 || (self.suspensions == 0 && self.lanes.normal() > 0)
     }
 
-    /// The reason for which the session was told to end, if it was.
+    /// The reason for which the session was told to end; `None` if it was not told to end.
     fn ending(&self) -> Option<Ending> {
         match &self.phase {
             Phase::Ending(told) => Some(told.ending),
@@ -145,12 +145,13 @@ impl QueueState {
     }
 
     /// Returns the work that comes before any write, or `None` if the write may go on. `flushing`
-    /// is the number of frames a flusher has yet to write, once it has begun.
+    /// is the number of frames that a flusher still has to write, once it has begun.
     fn before_writing(&mut self, turn: Turn, flushing: &mut Option<usize>) -> Option<Progress> {
         match turn {
             Turn::Live => match self.ending() {
                 Some(ending) => Some(Progress::End(ending)),
-                // The decision comes before the frames: a busy channel must not delay it.
+                // The subscriptions are authorized before frames are written: a busy channel must
+                // not delay the authorization.
                 None if std::mem::take(&mut self.reconsider) => Some(Progress::Reconsider),
                 None if self.probe == Probe::Asked => {
                     self.probe = Probe::Sent;
@@ -161,8 +162,8 @@ impl QueueState {
             Turn::Closing => None,
             Turn::Flusher => {
                 let goes_on = match flushing {
-                    // Frames pushed while a flusher writes are left to its next pass, so that one
-                    // busy session does not hold the flusher.
+                    // Frames pushed while a flusher writes are left to the flusher's next pass, so
+                    // that one busy session does not occupy the flusher.
                     Some(_) => self.owner.is_flushers(),
                     None => self.owner.begin_flush(),
                 };
@@ -172,8 +173,8 @@ impl QueueState {
         }
     }
 
-    /// The reason for which normal frames may not be sent, apart from the lease and the token's
-    /// end.
+    /// The reason for which normal frames may not be sent. The lease and the token's end are
+    /// checked separately.
     fn withheld(&self) -> Option<Withheld> {
         match self.ending() {
             Some(ending) if ending.withholds() => Some(Withheld::Ended(ending)),
@@ -189,7 +190,7 @@ impl QueueState {
         bytes
     }
 
-    /// Takes the lanes out, to be written without the lock. [`QueueState::put_back`] returns them.
+    /// Takes the lanes out for a write without the lock; [`QueueState::put_back`] puts them back.
     fn take_lanes(&mut self) -> Lanes {
         self.arrivals.taken(self.lanes.normal());
         std::mem::take(&mut self.lanes)
@@ -208,8 +209,8 @@ impl QueueState {
         tally.frame_counts.join(written.frame_counts);
         self.arrivals
             .written(written.normal_frames, &mut tally.arrivals);
-        // The session was told to end during the write. `end` could not clear the lanes then,
-        // because the write had taken them out.
+        // If the session was told to end during the write, `end` could not clear the lanes, because
+        // the write had taken them out.
         if let Some(ending) = self.ending()
             && !ending.flushes()
         {
@@ -267,7 +268,7 @@ impl Outbox {
         }
     }
 
-    /// The reason for which the session was told to end, if it was.
+    /// The reason for which the session was told to end; `None` if it was not told to end.
     pub fn ending(&self) -> Option<Ending> {
         self.state.lock().ending()
     }
@@ -302,7 +303,7 @@ impl Outbox {
         self.state.lock().suspensions += 1;
     }
 
-    /// Undoes one [`Outbox::suspend`]. The last call wakes the task.
+    /// Undoes one [`Outbox::suspend`]. The call that undoes the last suspension wakes the task.
     pub(crate) fn resume(&self) {
         let mut state = self.state.lock();
         state.suspensions -= 1;
@@ -324,7 +325,7 @@ impl Outbox {
 
     /// For the session's task, before its first write: queues a frame ahead of all others. The
     /// frame is the answer that opens the session. The answer is complete only after other frames
-    /// are queued, but must be sent before them. `of` are the channels whose publications the
+    /// are queued, but must be sent before them. `of` lists the channels whose publications the
     /// answer contains. Returns the size of the frame, or 0 if the frame is not queued.
     pub(crate) fn push_first(&self, frame: Bytes, of: Vec<Channel>) -> usize {
         let mut state = self.state.lock();
@@ -343,18 +344,20 @@ impl Outbox {
         self.state.lock().lanes.notices()
     }
 
-    /// For the session's task, before each write after the session was told to end. Such a write
-    /// may have to wait for room in the socket; a revocation then wakes the task.
+    /// For the session's task, before each write after the session was told to end: registers the
+    /// task's waker. Such a write may have to wait for room in the socket, and a revocation wakes
+    /// the task during that wait.
     pub fn wake_on_end(&self, cx: &Context<'_>) {
         self.state.lock().owner = Owner::Blocked(cx.waker().clone());
     }
 
-    /// For the session's task, at the end: takes the notices out.
+    /// For the session's task, at the end of the session: takes the notices out.
     pub fn take_notices(&self) -> Lanes {
         self.state.lock().lanes.take_notices()
     }
 
-    /// For the session's task, at the end: the frames that were queued and will not be delivered.
+    /// For the session's task, at the end of the session: the frames that were queued and will not
+    /// be delivered.
     pub fn undelivered(&self) -> Undelivered {
         let state = self.state.lock();
         let mut undelivered = match &state.phase {
@@ -365,18 +368,18 @@ impl Outbox {
         undelivered
     }
 
-    /// True if a frame is written in part and its rest needs access.
+    /// True if a frame is written in part and the rest of it needs access.
     pub fn is_amid_frame(&self) -> bool {
         self.state.lock().lanes.is_amid_frame()
     }
 
-    /// Queues a frame, and wakes the task or asks for a flusher. If the queue would exceed `limit`
-    /// bytes, the session ends instead.
+    /// Queues a frame. Wakes the task, or makes the caller notify a flusher ([`Pushed::Due`]). If
+    /// the queue would exceed `limit` bytes, the session ends instead.
     ///
     /// - `tight`: true if the queues of the node together exceed the node's bound.
     /// - `arrival`: given if the delivery of the publication is timed.
     /// - `flushed`: true if a flusher may write the frame instead of the session's task.
-    /// - `mark`: facts about the frame that its bytes do not show.
+    /// - `mark`: a fact about the frame that its bytes do not show.
     pub(crate) fn push(
         &self,
         frame: Bytes,
@@ -392,7 +395,7 @@ impl Outbox {
             return Pushed::Closed;
         }
         let limit = bound(limit, tight);
-        // A frame always fits an empty queue: `limit` bounds only the frames behind it.
+        // A frame always fits an empty queue: `limit` bounds only the frames behind that frame.
         if state.unwritten > 0 && state.unwritten + frame.len() > limit {
             let (bytes, frames) = state.clear();
             let mut let_go = Undelivered::default();
@@ -450,7 +453,7 @@ impl Outbox {
         Some(freed)
     }
 
-    /// Makes the session decide its subscriptions anew.
+    /// Makes the session authorize its subscriptions again.
     pub(crate) fn reconsider(&self) {
         let mut state = self.state.lock();
         state.reconsider = true;
@@ -462,12 +465,12 @@ impl Outbox {
     /// Otherwise the task's waker is registered.
     ///
     /// The task is woken when there is something to write. If `blocked`, it is woken only when the
-    /// session is told to end, when its subscriptions are to be decided anew, or when the task is
-    /// nudged.
+    /// session is told to end, when its subscriptions are to be authorized again, or when the task
+    /// is nudged.
     pub fn poll_wake(&self, cx: &Context<'_>, blocked: bool) -> Poll<()> {
         let mut state = self.state.lock();
         if state.is_interrupted() || (!blocked && state.has_frames()) {
-            // Checked under the lock that a push takes, so that no wake-up is lost.
+            // The check is made under the lock that a push takes, so that no wake-up is lost.
             return Poll::Ready(());
         }
         let waker = cx.waker().clone();
@@ -478,10 +481,10 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Removes the queue from the hub. Returns the bytes and frames dropped from it.
+    /// Drops all queued frames, and refuses new frames. Returns the dropped bytes and frames.
     pub(crate) fn leave(&self) -> (usize, usize) {
-        // The lock is taken first, and so waits for a write in progress. Once the phase has
-        // changed, the receipt of a revocation may say that nothing more is written.
+        // The lock of `writer` is taken first. This waits for a write in progress. Once the phase
+        // has changed, the receipt of a revocation may say that nothing more is written.
         self.writer.lock().take();
         let mut state = self.state.lock();
         let bytes = state.unwritten;

@@ -1,4 +1,5 @@
-//! Presence of this node's sessions in channels, and the sessions that are notified of it.
+//! Presence of this node's sessions in channels, and the sessions that are notified of joins and
+//! leaves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ pub(crate) struct Presence {
     by_session: Mutex<HashMap<SessionId, Vec<PresenceEntry>>>,
     /// The number of entries. While it is 0, lookups are skipped.
     count: AtomicUsize,
-    /// The sessions with entries that were taken and that the backend has not removed yet, each
-    /// with the number of these entries.
+    /// For each session, the number of entries that were taken from the hub but that the backend
+    /// has not removed yet. A session without such entries has no key.
     departing: Mutex<HashMap<SessionId, usize>>,
     /// The sessions that are sent the joins and leaves of a channel.
     told: Channels,
@@ -42,7 +43,7 @@ impl Presence {
 }
 
 impl Hub {
-    /// Adds an entry of a session that has none in the channel yet.
+    /// Adds an entry of a session that has no entry in the channel yet.
     pub fn note_presence(&self, entry: PresenceEntry) {
         let mut by_session = self.presence.by_session.lock();
         self.presence.count.fetch_add(1, Ordering::Relaxed);
@@ -68,7 +69,7 @@ impl Hub {
     }
 
     /// Removes the entry of a session in a channel from the hub, and returns it; `None` if the
-    /// session has no entry there. The session [is departing](Hub::is_departing) until
+    /// session has no entry in the channel. The session [is departing](Hub::is_departing) until
     /// [`Hub::note_departed`].
     pub fn take_presence(&self, session: SessionId, channel: &Channel) -> Option<PresenceEntry> {
         if self.presence_count() == 0 {
@@ -129,15 +130,15 @@ impl Hub {
         self.presence.departing.lock().contains_key(&session)
     }
 
-    /// True if the session still has the entry with this number.
+    /// True if the entry's session still has an entry with the same number.
     pub fn is_present(&self, entry: &PresenceEntry) -> bool {
         let by_session = self.presence.by_session.lock();
         let entries = by_session.get(&entry.present.session);
         entries.is_some_and(|entries| entries.iter().any(|known| known.number == entry.number))
     }
 
-    /// The entries of these sessions. The entries of many sessions are read in batches, so they do
-    /// not show one moment.
+    /// The entries of these sessions. The entries of many sessions are read in batches, so the
+    /// result is not a snapshot of a single moment.
     pub fn presence_of(&self, sessions: &[SessionId]) -> Vec<PresenceEntry> {
         if self.presence_count() == 0 {
             return Vec::new();
@@ -171,7 +172,7 @@ impl Hub {
     }
 
     /// Sends a join or leave to the sessions of this node that asked for joins and leaves. The
-    /// session that has joined or left is skipped: it receives its own join as it subscribes.
+    /// session that has joined or left is skipped: it receives its own join when it subscribes.
     pub fn tell_presence(&self, channel: &Channel, change: PresenceChange, present: &Present) {
         if !self.may_broadcast() {
             let dropped = self.presence.told.count_of(channel);

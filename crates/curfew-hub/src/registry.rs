@@ -20,7 +20,8 @@ use crate::presence::Presence;
 use crate::streams::Streams;
 use crate::{Ending, Kinds, Member, WireId, Wires};
 
-/// Bounds on outbound queues. A reload changes them.
+/// Bounds on outbound queues and on remembered publications. A reload of the settings may change
+/// these bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HubLimits {
     /// Maximum number of bytes queued for one session: `limits.outbound_bytes`.
@@ -49,11 +50,11 @@ pub struct Hub {
     next_slot: AtomicU64,
     outbound_bytes: AtomicUsize,
     node_outbound_bytes: AtomicUsize,
-    /// Bytes in all outbound queues. The number is briefly negative when a task gives bytes back
-    /// before the broadcast that queued them has added them.
+    /// Bytes in all outbound queues. The number is briefly negative when a task subtracts bytes
+    /// before the broadcast that queued the bytes has added them.
     queued: AtomicI64,
     /// Number of deliveries until the next timed delivery. Concurrent broadcasts overwrite each
-    /// other's value; only the sampling rate depends on it.
+    /// other's value; only the sampling rate depends on this value.
     pub(crate) untimed: AtomicUsize,
     pub(crate) flushers: Flushers,
     lease: Arc<DeliveryLease>,
@@ -62,8 +63,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Creates a hub without sessions. It broadcasts nothing while `lease` is not held. `path` is
-    /// the path by which publications reach this node.
+    /// Creates a hub without sessions. The hub broadcasts only while `lease` is held or catching
+    /// up. `path` is the path by which publications reach this node.
     pub fn new(
         wires: Wires,
         limits: HubLimits,
@@ -92,7 +93,7 @@ impl Hub {
         }
     }
 
-    /// Replaces the bounds. They apply to frames queued from now on.
+    /// Replaces the bounds. The new bounds apply to frames queued from now on.
     pub fn set_limits(&self, limits: HubLimits) {
         self.outbound_bytes
             .store(limits.outbound_bytes, Ordering::Relaxed);
@@ -125,7 +126,7 @@ impl Hub {
     /// member and those keys.
     ///
     /// Frames are accepted only after [`Outbox::open`](crate::Outbox::open). The lifetime of the
-    /// token is counted from `clock` now.
+    /// token is counted from the present time of `clock`.
     pub fn register(
         &self,
         session: SessionId,
@@ -135,8 +136,9 @@ impl Hub {
     ) -> (Arc<Member>, Vec<RevocationKey>) {
         let slot = self.next_slot.fetch_add(1, Ordering::Relaxed);
         let member = Arc::new(Member::new(slot, session, wire, clock, principal));
-        // Inserted before the kinds are read. A concurrent `set_kinds` then either finds the
-        // session in its walk, or has already put the kinds in force that are read here.
+        // The session is inserted before the kinds are read. A concurrent reload then either finds
+        // the session in its walk over all sessions, or has put its kinds in force before they are
+        // read here.
         self.shard(session)
             .write()
             .insert(session, Arc::clone(&member));
@@ -169,7 +171,7 @@ impl Hub {
     }
 
     /// Ends a refresh: the new token is in force, and the old token's keys no longer find the
-    /// session. The lifetime of the new token is counted from `clock` now.
+    /// session. The lifetime of the new token is counted from the present time of `clock`.
     pub fn finish_refresh(&self, member: &Member, clock: &dyn Clock) {
         member.finish_refresh(&self.index, clock);
     }
@@ -211,7 +213,8 @@ impl Hub {
     /// Notes that the hub is settled for `kinds`: every session that was registered when these
     /// kinds came into force is now indexed by them, and has been compared with the backend since.
     pub fn settle(&self, kinds: &Kinds) {
-        // `fetch_max`: the walk of an earlier reload may end after the walk of a later reload.
+        // `fetch_max` is used because the walk of an earlier reload may end after the walk of a
+        // later reload.
         self.settled.fetch_max(kinds.generation(), Ordering::AcqRel);
     }
 
@@ -272,9 +275,9 @@ impl Hub {
         self.send_as(member, frame, None)
     }
 
-    /// Queues a frame that discloses nothing protected by access, such as an error. The frame does
-    /// not overtake normal frames, unless normal frames are withheld: then it is sent ahead of
-    /// them.
+    /// Queues a frame, such as an error, that a client may receive even without access. The frame
+    /// does not overtake normal frames, unless normal frames are withheld: then the frame is sent
+    /// ahead of these normal frames.
     pub fn send_notice(&self, member: &Member, frame: Bytes) -> bool {
         self.send_as(member, frame, Some(Mark::Notice))
     }
@@ -292,8 +295,8 @@ impl Hub {
         queued
     }
 
-    /// Queues a frame of a channel, such as a publication's. Returns true if it is queued. The
-    /// caller adds the bytes to the node's total, once for all listeners.
+    /// Queues a frame of a channel, such as a publication. Returns true if it is queued. The caller
+    /// adds the bytes to the node's total, once for all listeners.
     pub(crate) fn deliver(
         &self,
         member: &Arc<Member>,
@@ -343,7 +346,8 @@ impl Hub {
         pushed
     }
 
-    /// Bytes that the session's queue takes before the session counts as a slow consumer.
+    /// Number of bytes that the session's queue still takes before the session counts as a slow
+    /// consumer.
     pub(crate) fn room_of(&self, member: &Member) -> usize {
         let limit = self.outbound_bytes.load(Ordering::Relaxed);
         member.outbox().room(limit, self.is_tight())
@@ -444,7 +448,7 @@ impl Hub {
         self.sessions.iter().map(|shard| shard.read().len()).sum()
     }
 
-    /// Makes every session decide its subscriptions anew, after a change of the policy.
+    /// Makes every session authorize its subscriptions again, after a change of the policy.
     pub fn reconsider_all(&self) {
         for member in self.members() {
             member.outbox().reconsider();

@@ -1,4 +1,5 @@
-//! Revocations: the sessions that a key names, and the subscriptions whose own tokens it names.
+//! Revocations: the sessions that a key names, and the subscriptions whose own tokens the key
+//! names.
 
 use std::sync::Arc;
 
@@ -22,10 +23,10 @@ impl Hub {
     /// Ends every session whose token `key` names and `revocation` covers. Also ends every
     /// subscription whose own token `key` names and `revocation` covers.
     ///
-    /// After this returns, nothing is queued for the ended sessions and subscriptions. Nothing is
-    /// delivered to a session that [has left](Member::has_left). A session whose subscription ends
-    /// stays open, unless frames of that subscription can no longer be removed from its queue: then
-    /// the session ends, and its client reconnects.
+    /// After the call returns, nothing is queued for the ended sessions and subscriptions. Nothing
+    /// is delivered to a session that [has left](Member::has_left). A session whose subscription
+    /// ends stays open, unless frames of that subscription can no longer be removed from its queue:
+    /// then the session ends, and its client reconnects.
     pub fn revoke(&self, key: &RevocationKey, revocation: &Revocation) -> Revoked {
         let mut revoked = Revoked::default();
         for member in self.named(key) {
@@ -64,8 +65,8 @@ impl Hub {
     }
 
     /// Sessions that a revocation has told to end and that have not left yet. A session is returned
-    /// only if `key` names, and `revocation` covers, its own token or the token of one of its
-    /// subscriptions.
+    /// only if `key` names its own token or the token of one of its subscriptions, and `revocation`
+    /// covers that token.
     pub fn leaving(&self, key: &RevocationKey, revocation: &Revocation) -> Vec<Arc<Member>> {
         let mut named = self.named(key);
         named.retain(|member| match member.outbox().ending() {
@@ -117,8 +118,9 @@ impl Hub {
         member.bind(&self.index, channel, principal)
     }
 
-    /// Removes a subscription's token and its keys. If it was the channel's last token, waiting
-    /// frames of the channel are dropped: no revocation would find them any more.
+    /// Removes a subscription's token and its keys. If the session has no other token for the
+    /// channel, the waiting frames of the channel are dropped, because no revocation would drop
+    /// them any more.
     pub fn unbind(&self, member: &Member, channel: &Channel, principal: &Arc<Principal>) {
         if member.unbind(&self.index, channel, principal) {
             self.drop_waiting(channel, member, DropReason::Closed);
@@ -129,7 +131,8 @@ impl Hub {
     /// waiting frames of the channel are dropped. The session's task notifies the client. If a
     /// frame of the channel can no longer be dropped, the session ends, and its client reconnects.
     pub fn withdraw(&self, channel: &Channel, member: &Member, reason: DropReason) {
-        // Removed first, so that no frame is queued after the waiting frames are dropped.
+        // The listener is removed first, so that no frame is queued after the waiting frames are
+        // dropped.
         self.channels.remove(channel, member);
         self.end_telling(channel, member);
         if !self.drop_waiting(channel, member, reason) {

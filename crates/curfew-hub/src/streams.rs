@@ -23,11 +23,12 @@ use feed::Feed;
 pub use feed::{Deliver, FeedState, ReadPart};
 pub use join::{Join, Joined, Joining, Subscriber};
 
-/// Windows are emptied until they hold this share of `limits.window_bytes`. Each sweep inspects
-/// every feed; freeing a quarter at once keeps sweeps rare.
+/// Windows are emptied until all windows together hold at most this share of `limits.window_bytes`.
+/// Each sweep inspects every feed; freeing a quarter at once keeps sweeps rare.
 const KEPT_SHARE: f64 = 0.75;
 
-/// The feeds of a node. A channel has a feed while it has a stream and this node listens to it.
+/// The feeds of a node. A channel has a feed while it has a stream and this node listens to the
+/// channel.
 #[derive(Debug)]
 pub(crate) struct Streams {
     feeds: RwLock<HashMap<Channel, Arc<Mutex<Feed>>>>,
@@ -37,7 +38,7 @@ pub(crate) struct Streams {
     pub(crate) window_bytes: AtomicUsize,
     /// `limits.window_bytes`.
     most_bytes: AtomicUsize,
-    /// True once a channel has had a feed. The flag is read for each publication, before the
+    /// True once any channel has had a feed. The flag is read for each publication, before the
     /// publication's feed is looked up.
     is_used: AtomicBool,
     wanted: Mutex<Wanted>,
@@ -66,14 +67,14 @@ impl Streams {
         self.feeds.read().get(channel).cloned()
     }
 
-    /// The feed of a channel, created if there is none.
+    /// The feed of a channel, created if the channel has none.
     fn add(&self, channel: &Channel) -> Arc<Mutex<Feed>> {
         let mut feeds = self.feeds.write();
         let feed = feeds.entry(channel.clone());
         Arc::clone(feed.or_insert_with(|| {
             let mut feed = Feed::new(Instant::now());
-            // Each feed counts its doubts from a start of its own. A read that began for an ended
-            // feed thus confirms nothing in the channel's next feed.
+            // Each feed counts its doubts from a different initial number. A read that began for an
+            // ended feed thus confirms nothing in the channel's next feed.
             feed.doubts = (self.begun.fetch_add(1, Ordering::Relaxed) + 1) << 32;
             Arc::new(Mutex::new(feed))
         }))
@@ -85,12 +86,13 @@ impl Streams {
         let before = feed.window_bytes();
         let result = act(&mut feed);
         if feed.is_ended {
-            // The window was subtracted from the total when the feed ended.
+            // The window's bytes were subtracted from the total when the feed ended, so the window
+            // must stay empty.
             feed.forget();
         }
         let after = feed.window_bytes();
-        // Counted under the feed's lock, so that another thread that empties the window subtracts
-        // only bytes that were added before.
+        // The bytes are counted under the feed's lock, so that another thread that empties the
+        // window subtracts only bytes that were added before.
         let is_over = match after > before {
             true => {
                 let added = after - before;
@@ -110,7 +112,8 @@ impl Streams {
         result
     }
 
-    /// Empties the least recently used windows until enough is free.
+    /// Empties the least recently used windows until the remaining windows hold at most
+    /// [`KEPT_SHARE`] of the allowed bytes.
     #[cold]
     fn make_room(&self) {
         let most = self.most_bytes.load(Ordering::Relaxed) as f64 * KEPT_SHARE;
@@ -136,7 +139,7 @@ impl Streams {
         }
     }
 
-    /// Asks the reader to read the stream of a channel.
+    /// Asks the task that calls [`Hub::poll_wanted`] to read the stream of a channel.
     fn want(&self, channel: &Channel) {
         let mut wanted = self.wanted.lock();
         wanted.channels.insert(channel.clone());
@@ -145,7 +148,7 @@ impl Streams {
         }
     }
 
-    /// Asks for a read if publications are missing from the feed, or may be.
+    /// Requests a read if publications are missing from the feed.
     fn want_missing(&self, channel: &Channel, state: FeedState) {
         if state != FeedState::Whole {
             self.want(channel);
@@ -225,8 +228,8 @@ impl Hub {
         })
     }
 
-    /// Call this when publications of a channel may have been missed: its stream is read. Returns
-    /// false if the channel has no stream here.
+    /// Call this when publications of a channel may have been missed. The channel's stream is then
+    /// read. Returns false if the channel has no stream here.
     pub fn doubt(&self, channel: &Channel) -> bool {
         let Some(feed) = self.streams.get(channel) else {
             return false;
@@ -244,7 +247,8 @@ impl Hub {
         }
     }
 
-    /// Call this when publications of a channel arrive again, then [`Hub::doubt`].
+    /// Call this when publications of a channel arrive by pub/sub again. Call [`Hub::doubt`]
+    /// afterwards.
     pub fn resume(&self, channel: &Channel) {
         if let Some(feed) = self.streams.get(channel) {
             self.streams.with(&feed, Feed::resume);
@@ -253,7 +257,8 @@ impl Hub {
 
     /// Like [`Hub::doubt`], for every channel with a stream.
     pub fn doubt_all(&self) {
-        // Copied, so that the map's lock is not held while this thread waits for a feed's lock.
+        // The feeds are copied, so that the map's lock is not held while this thread waits for a
+        // feed's lock.
         let feeds: Vec<_> = {
             let feeds = self.streams.feeds.read();
             let copy = |(channel, feed): (&Channel, &Arc<_>)| (channel.clone(), Arc::clone(feed));
@@ -265,14 +270,15 @@ impl Hub {
         }
     }
 
-    /// True if publications of a channel are missing, or may be.
+    /// True if publications of a channel are missing or may be missing.
     pub fn is_missing(&self, channel: &Channel) -> bool {
         let feed = self.streams.get(channel);
         feed.is_some_and(|feed| feed.lock().confirmed().is_none())
     }
 
-    /// Asks for another read of a channel's stream, if publications wait for a missing one. With
-    /// `if_doubted`, also if something may be missing.
+    /// Requests another read of a channel's stream if received publications wait for a missing
+    /// publication. If `if_doubted` is true, a read is also requested when publications may be
+    /// missing.
     pub fn want_if_missing(&self, channel: &Channel, if_doubted: bool) {
         let Some(feed) = self.streams.get(channel) else {
             return;
@@ -286,7 +292,7 @@ impl Hub {
         }
     }
 
-    /// For the one reader: the channels whose streams are to be read.
+    /// For the one task that reads streams: the channels whose streams are to be read.
     pub fn poll_wanted(&self, cx: &mut Context<'_>) -> Poll<HashSet<Channel>> {
         let mut wanted = self.streams.wanted.lock();
         if wanted.channels.is_empty() {
@@ -310,7 +316,8 @@ impl Hub {
         let Some(feed) = self.streams.get(channel) else {
             return;
         };
-        // The result is bound first, which releases the lock: `doubt` takes the lock again.
+        // The result is assigned to a variable first, which releases the lock: `doubt` takes the
+        // lock again.
         let is_there = feed.lock().confirm(position, doubts, Instant::now());
         if !is_there {
             self.doubt(channel);
@@ -347,8 +354,8 @@ impl Hub {
             .collect()
     }
 
-    /// Call this when the broker no longer listens to the channel. Its feed ends, unless a
-    /// subscriber is about to join.
+    /// Call this when the broker no longer listens to the channel. The channel's feed ends, unless
+    /// a subscriber is about to join.
     pub fn end_stream(&self, channel: &Channel) {
         let mut feeds = self.streams.feeds.write();
         let Some(feed) = feeds.get(channel).cloned() else {
@@ -356,7 +363,7 @@ impl Hub {
         };
         let mut feed = feed.lock();
         if feed.joining > 0 {
-            // The subscriber needs this feed.
+            // The joining subscriber needs this feed.
             return;
         }
         // A task that already has the feed, and waits for its lock, then sees that the feed has

@@ -1,4 +1,5 @@
-//! Tests of the hub through its public interface. The tests play the session's task themselves.
+//! Tests of the hub through its public interface. The tests themselves do the work of the sessions'
+//! tasks.
 
 mod bound;
 mod differences;
@@ -34,9 +35,9 @@ use crate::{
 /// The claim by which sessions of these tests can be revoked.
 const CLAIM: &str = "tenant";
 
-/// A protocol whose messages are the publication's data. It counts its encodings. For a session
-/// that takes differences, a whole message begins with `W`, and a difference with `D` and the
-/// number of letters that it takes from the base.
+/// A protocol whose messages are the publication's data. The protocol counts the messages that it
+/// encodes. For a session that takes differences, a whole message begins with `W`, and a difference
+/// begins with `D` and the number of letters that the difference takes from the base.
 #[derive(Debug)]
 pub(super) struct Plain {
     name: &'static str,
@@ -96,7 +97,7 @@ impl Protocol for Plain {
     }
 }
 
-/// A wall clock that stands still, in Unix seconds.
+/// A wall clock that stands still at this Unix time, in seconds.
 #[derive(Debug)]
 pub(super) struct At(pub(super) u64);
 
@@ -130,8 +131,8 @@ impl Pipe {
         }
     }
 
-    /// The frames that the socket took. They must be whole frames of up to 125 bytes, or bare bytes
-    /// of `x`.
+    /// The frames that the socket took. The bytes must be whole frames with payloads of up to 125
+    /// bytes, or single bytes `x`.
     pub(super) fn frames(&self) -> Vec<Bytes> {
         let (mut frames, mut rest) = (Vec::new(), &self.taken[..]);
         while let [first, length, ..] = *rest {
@@ -174,12 +175,12 @@ impl Socket for Pipe {
     }
 }
 
-/// A hub with everything it needs.
+/// A hub, with the lease, the metrics and the protocols that it uses.
 pub(super) struct Harness {
     pub(super) hub: Hub,
     pub(super) lease: Arc<DeliveryLease>,
     pub(super) metrics: Arc<HubMetrics>,
-    /// Two protocols, so that a broadcast has to encode for both.
+    /// Two protocols, so that a broadcast has to encode a publication for each protocol.
     pub(super) protocols: [Arc<Plain>; 2],
 }
 

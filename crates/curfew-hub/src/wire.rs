@@ -34,22 +34,22 @@ pub trait Framing: fmt::Debug + Send + Sync + 'static {
     /// The kind of transport.
     fn carrier(&self) -> Carrier;
 
-    /// The frame of one message. `write` appends the content to the buffer; if it returns false,
-    /// there is no frame.
+    /// The frame of one message. `write` appends the content to the buffer. If `write` returns
+    /// false, the result is `None`.
     fn message(
         &self,
         kind: MessageKind,
         write: &mut dyn FnMut(&mut BytesMut) -> bool,
     ) -> Option<Bytes>;
 
-    /// The content of a frame that [`message`](Self::message) has made. The bytes that the framing
-    /// writes behind the content may still follow.
+    /// The content of a frame that [`message`](Self::message) has made. The result may also include
+    /// the bytes that the framing writes after the content.
     fn content<'f>(&self, frame: &'f [u8]) -> &'f [u8];
 
     /// The frame that asks the client for a sign of life.
     fn ping(&self) -> Bytes;
 
-    /// The last frame of a connection.
+    /// The frame that closes a connection.
     fn close(&self, code: u16, reason: &str) -> Bytes;
 }
 
@@ -186,8 +186,8 @@ impl Wire {
     }
 }
 
-/// A wire's index in [`Wires`], and its key in a broadcast's cache: sessions of one wire share the
-/// same bytes.
+/// A wire's index in [`Wires`], and the wire's key in the cache of a broadcast: all sessions of one
+/// wire are sent the same bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WireId(u8);
 
@@ -196,11 +196,11 @@ pub struct WireId(u8);
 pub struct Wires(Arc<[Wire]>);
 
 impl Wires {
-    /// Creates the list, of 1 to 256 wires.
+    /// Creates the wires of a node from a list of 1 to 256 wires.
     ///
     /// # Panics
     ///
-    /// If the number is outside that range.
+    /// If the number of wires is outside this range.
     pub fn new(wires: Vec<Wire>) -> Self {
         assert!(
             (1..=256).contains(&wires.len()),

@@ -29,7 +29,7 @@ pub(super) fn make() -> PathBuf {
         .prefix("curfew-keycloak-")
         .tempdir()
         .expect("a directory")
-        // The folder stays, because the keeper script removes it.
+        // The folder is not removed here, because the keeper script removes it.
         .keep();
     for name in ["conf", "providers", "themes"] {
         symlink(distribution.join(name), home.join(name)).expect("a link can be made");
@@ -41,15 +41,15 @@ pub(super) fn make() -> PathBuf {
     for name in ["lib", "app"] {
         symlink(from.join(name), to.join(name)).expect("a link can be made");
     }
-    // These two files are copied, because Keycloak derives its home from their location and would
-    // follow links.
+    // These two files are copied, because Keycloak derives its home from their location, and would
+    // follow links to the distribution.
     for (from, to) in [
         (distribution.join("bin/kc.sh"), home.join("bin/kc.sh")),
         (from.join("quarkus-run.jar"), to.join("quarkus-run.jar")),
     ] {
         fs::copy(from, to).expect("a file can be copied");
     }
-    for file in fs::read_dir(from.join("quarkus")).expect("it has been built once") {
+    for file in fs::read_dir(from.join("quarkus")).expect("the distribution has been built once") {
         let file = file.expect("a folder can be read");
         let copy = to.join("quarkus").join(file.file_name());
         fs::copy(file.path(), copy).expect("a file can be copied");

@@ -1,4 +1,4 @@
-//! Many clients, read by one thread.
+//! Many clients whose connections one thread reads.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,13 +14,13 @@ use tokio::sync::oneshot;
 
 use super::{Moment, Queues};
 
-/// Size of one read.
+/// Maximum size of one read, in bytes.
 const READ_BYTES: usize = 256 * 1024;
 
 /// Maximum number of reads of one client before the next client is read.
 const READS: usize = 4;
 
-/// Pause after a round in which no client had data.
+/// Pause of the reading thread if no client had data.
 const TURN: Duration = Duration::from_millis(1);
 
 /// Start of a publication's frame.
@@ -30,7 +30,7 @@ const MESSAGE: &[u8] = br#"{"type":"message""#;
 #[derive(Debug, Clone)]
 pub struct Mark {
     at: Moment,
-    /// Bytes that the node had written, by client.
+    /// The number of bytes that the node had written to each client.
     written: Vec<u64>,
 }
 
@@ -109,7 +109,7 @@ impl Audience {
     pub fn of(clients: Vec<WsClient>) -> Self {
         let mut seats = Vec::new();
         for client in clients {
-            let (stream, rest) = client.into_tcp().expect("a socket of this runtime");
+            let (stream, rest) = client.into_tcp().expect("the runtime releases the socket");
             seats.push(Seat::new(stream, rest.to_vec()));
         }
         let clients = seats.iter().map(|seat| Arc::clone(&seat.client)).collect();
@@ -130,12 +130,12 @@ impl Audience {
         self.clients.len()
     }
 
-    /// The client reads nothing until [`Audience::resume`].
+    /// Makes the client read nothing until [`Audience::resume`].
     pub fn pause(&self, client: usize) {
         self.clients[client].paused.store(true, Ordering::SeqCst);
     }
 
-    /// The client reads again.
+    /// Makes the client read again.
     pub fn resume(&self, client: usize) {
         self.clients[client].paused.store(false, Ordering::SeqCst);
     }
@@ -149,8 +149,8 @@ impl Audience {
         marked.await.expect("the reading thread runs")
     }
 
-    /// The longest time between the two moments in which the thread did not look at the clients. It
-    /// is an upper bound of the time in which the machine did not schedule the thread.
+    /// The longest time between `from` and `to` in which the thread did not look at the clients.
+    /// This time is an upper bound of the time in which the machine did not schedule the thread.
     pub fn longest_gap(&self, from: Moment, to: Moment) -> Duration {
         let looks = self.shared.looks.lock();
         let looks = looks.iter().copied();
@@ -163,7 +163,8 @@ impl Audience {
         longest
     }
 
-    /// The frames to the client behind the mark. Notices do not count.
+    /// The publications to the client that were written or published after the mark. Other frames
+    /// do not count.
     pub fn late(&self, client: usize, mark: &Mark) -> Late {
         let heard = self.clients[client].heard.lock();
         let written = mark.written[client];
@@ -203,7 +204,7 @@ impl Audience {
         others.find(|frame| json::contains(expect, frame)).cloned()
     }
 
-    /// The code of the client's close, once it was closed.
+    /// The close code that the node has announced to the client; `None` before the announcement.
     pub fn closed(&self, client: usize) -> Option<u64> {
         self.found(client, &json!({"type":"closing"}))?["code"].as_u64()
     }
@@ -287,7 +288,7 @@ impl Seat {
         client.heard.lock().read = rest.len() as u64;
         Self {
             stream,
-            ports: ports.map(|address| address.expect("it is connected").port()),
+            ports: ports.map(|address| address.expect("the stream is connected").port()),
             client: Arc::new(client),
             partial: rest,
             moment_at: 0,
@@ -295,7 +296,8 @@ impl Seat {
         }
     }
 
-    /// Reads the available bytes. Returns true if there were any.
+    /// Reads the available bytes. Returns true if there were any, or if the connection has just
+    /// ended.
     fn look(&mut self, buffer: &mut [u8]) -> bool {
         if self.ended || self.client.paused.load(Ordering::SeqCst) {
             return false;
@@ -330,7 +332,8 @@ impl Seat {
                     let published = Moment::found_in(payload, &mut self.moment_at);
                     heard.publications.push(Publication {
                         end: before + end as u64,
-                        bytes: u32::try_from(end - at).expect("a frame of the test's"),
+                        bytes: u32::try_from(end - at)
+                            .expect("a frame of a test is smaller than 4 GiB"),
                         published: published.unwrap_or_default(),
                         read: now,
                     });

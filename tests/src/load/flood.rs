@@ -17,15 +17,15 @@ use super::Moment;
 /// Number of publications that one client writes at once.
 const BATCH: usize = 16;
 
-/// Pause after a round in which no socket accepted bytes.
+/// Pause of the publishing thread if no socket accepted bytes.
 const TURN: Duration = Duration::from_micros(500);
 
-/// Size of one read of answers.
+/// Maximum size of one read of answers, in bytes.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Sessions that publish to a channel without end, each as fast as its node accepts. They do not
-/// wait for answers. The data is an object with the time of publication. The sessions end when this
-/// value is dropped.
+/// Sessions that publish to a channel without end, each as fast as its node accepts. The sessions
+/// do not wait for answers. The data is an object with the time of publication. The sessions end
+/// when this value is dropped.
 #[derive(Debug)]
 pub struct Flood {
     shared: Arc<Shared>,
@@ -49,7 +49,14 @@ impl Flood {
         let shared = Arc::new(Shared::default());
         let sources: Vec<Source> = clients
             .into_iter()
-            .map(|client| Source::new(client.into_tcp().expect("a socket of this runtime").0))
+            .map(|client| {
+                Source::new(
+                    client
+                        .into_tcp()
+                        .expect("the runtime releases the socket")
+                        .0,
+                )
+            })
             .collect();
         let command = Command::new(channel, bytes);
         let thread = thread::spawn({
@@ -77,8 +84,8 @@ impl Flood {
         self.shared.gone.load(Ordering::SeqCst)
     }
 
-    /// The error codes and close codes that the clients received. Each has the number of times that
-    /// it was received.
+    /// The error codes and close codes that the clients received, with the number of times that
+    /// each code was received.
     pub fn told(&self) -> BTreeMap<String, u64> {
         self.shared.told.lock().clone()
     }
@@ -137,7 +144,7 @@ impl Command {
         let text = format!(
             r#"{{"type":"publish","channel":"{channel}","data":{{{moment},"pad":"{pad}"}}}}"#
         );
-        let length = u16::try_from(text.len()).expect("a short publication");
+        let length = u16::try_from(text.len()).expect("the publication is shorter than 64 KiB");
         // A mask of zeros leaves the text unchanged.
         let mut frame = vec![0x80 | opcode::TEXT, 0x80 | 126];
         frame.extend(length.to_be_bytes());
@@ -147,7 +154,7 @@ impl Command {
         let at = frame
             .windows(digits.len())
             .position(|found| found == digits.as_bytes())
-            .expect("the moment is in it");
+            .expect("the frame contains the moment");
         Self {
             frame,
             moment: at..at + digits.len(),
@@ -190,7 +197,8 @@ impl Source {
                 self.unsent.drain(..written);
                 true
             }
-            // The peer closed the connection. `listen` records the reason.
+            // The socket has no room, or the connection is broken. `listen` notices a broken
+            // connection.
             Err(_) => false,
         }
     }

@@ -12,7 +12,7 @@ const DIGITS: usize = 10;
 const MARK: &[u8] = br#""t":""#;
 
 /// Largest offset at which the mark may start. The names of the channel and the user come before
-/// it.
+/// the mark.
 const MARK_WITHIN: usize = 192;
 
 /// A time, in microseconds since the test process first made a moment.
@@ -20,7 +20,7 @@ const MARK_WITHIN: usize = 192;
 pub struct Moment(u64);
 
 impl Moment {
-    /// Now.
+    /// The current moment.
     pub fn now() -> Self {
         let micros = epoch().elapsed().as_micros();
         Self(u64::try_from(micros).expect("no test lasts 584,000 years"))
@@ -41,9 +41,9 @@ impl Moment {
         format!(r#""t":"{}""#, self.digits())
     }
 
-    /// The moment in a publication's text. `at` is the moment's offset in the last text. This
-    /// offset is tried first, because it is the same in all publications of one channel. `at` is
-    /// updated.
+    /// The moment in a publication's text. `at` is the moment's offset in the text of the last
+    /// call, and the call updates `at`. This offset is tried first, because it is the same in all
+    /// publications of one channel.
     pub(super) fn found_in(text: &[u8], at: &mut usize) -> Option<Self> {
         let is_here = |at: usize| text.get(at..at + MARK.len()) == Some(MARK);
         if !is_here(*at) {

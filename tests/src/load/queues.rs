@@ -35,7 +35,8 @@ impl Queues {
         self.0.get(&[local, remote]).map(|bytes| bytes[1])
     }
 
-    /// Number of bytes from a listener on this port that its clients have not read.
+    /// Number of bytes that clients on this machine have received from a listener on this port and
+    /// have not read.
     pub fn unread_from(&self, port: u16) -> u64 {
         let of_it = self.0.iter().filter(|(ports, _)| ports[1] == port);
         of_it.map(|(_, bytes)| bytes[1]).sum()

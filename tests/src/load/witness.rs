@@ -1,5 +1,5 @@
-//! A subscriber directly at Redis, which records the executed publications with bounds of their
-//! times.
+//! A subscriber with its own connection to Redis. It records the publications that Redis executes,
+//! with bounds of their times.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -15,10 +15,10 @@ use super::Moment;
 /// Channel of the ticks.
 const TICKS: &str = "curfew-tests:ticks";
 
-/// Name of the witness' connections at Redis. Tests that kill other connections need it.
+/// Name of the witness' connections at Redis. Tests that kill other connections need this name.
 pub const WITNESS: &str = "witness";
 
-/// Interval between two ticks. It is the precision of the time of execution.
+/// Interval between two ticks. The interval is the precision of the time of execution.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Text before the publishing user in an envelope.
@@ -43,9 +43,9 @@ struct WitnessRecord {
     tick: Moment,
 }
 
-/// Subscribes at a Redis server, without a node, and records the publications. Redis sends messages
-/// to one connection in the order of execution. A publication that follows a tick was therefore
-/// executed after the tick was sent, no matter when the two are read.
+/// A subscriber at a Redis server, without a node. It records the publications. Redis sends
+/// messages to one connection in the order of execution. A publication that follows a tick was
+/// therefore executed after the tick was sent, no matter when the two are read.
 #[derive(Debug)]
 pub struct Witness {
     seen: Arc<Mutex<WitnessRecord>>,
@@ -59,7 +59,9 @@ impl Witness {
     pub fn start(server: SocketAddr, channels: &[&str]) -> Self {
         let connect = || {
             let mut stream = TcpStream::connect(server).expect("the server accepts connections");
-            stream.set_nodelay(true).expect("a TCP socket");
+            stream
+                .set_nodelay(true)
+                .expect("the socket is a TCP socket");
             let named = format!("CLIENT SETNAME {WITNESS}\r\n");
             stream
                 .write_all(named.as_bytes())
@@ -125,11 +127,11 @@ impl Drop for Witness {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
         for stream in &self.streams {
-            // This fails only if the server has ended the connection.
+            // The call fails only if the server has ended the connection.
             drop(stream.shutdown(Shutdown::Both));
         }
         for thread in self.threads.drain(..) {
-            // A panic of the thread is ignored. The thread's records remain available.
+            // A panic of the thread is ignored here: the thread has already printed it.
             drop(thread.join());
         }
     }
@@ -196,7 +198,7 @@ fn message(lines: &mut BufReader<TcpStream>) -> Option<[Vec<u8>; 3]> {
     for part in &mut parts {
         let head = line(lines)?;
         if let Some(length) = head.strip_prefix('$') {
-            let length: usize = length.parse().expect("a length");
+            let length: usize = length.parse().expect("the part has a length");
             part.resize(length + 2, 0);
             lines.read_exact(part).ok()?;
             part.truncate(length);

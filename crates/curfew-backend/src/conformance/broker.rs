@@ -11,11 +11,12 @@ use curfew_model::{Channel, Publication, boottime};
 use super::cluster::{Cluster, Recorder, eventually};
 use crate::Backends;
 
-/// The `until` of a publication whose lease never ends. Only the backend's own lease then counts.
+/// The `until` of a publication that is accepted under a lease without an end. Only the backend's
+/// own lease can then refuse the publication.
 pub(super) const NO_END: Duration = Duration::MAX;
 
 pub(super) fn channel(name: &str) -> Channel {
-    Channel::parse(name).expect("a channel name")
+    Channel::parse(name).expect("the name is a valid channel name")
 }
 
 pub(super) fn publication(name: &str, data: impl Into<Bytes>) -> Publication {
@@ -43,7 +44,8 @@ async fn publish(backends: &Backends, publication: Publication) {
     published.expect("publish");
 }
 
-/// Polls every publication once before it waits for any of them.
+/// Publishes all publications concurrently: polls each `publish` future once before it waits for
+/// any of them.
 async fn publish_together(backends: &Backends, publications: Vec<Publication>) {
     let mut under_way: Vec<_> = publications
         .into_iter()
@@ -134,13 +136,17 @@ pub(super) async fn a_publication_does_not_outlive_its_lease(cluster: Cluster) {
     let broker = &cluster.first().broker;
     for n in 0..10 {
         let late = broker.publish(publication("a", format!("{n}")), boottime());
-        let refused = late.await.expect_err("its lease is over");
+        let refused = late
+            .await
+            .expect_err("the lease of the publication has ended");
         assert_eq!(refused.error_type(), "unavailable", "{refused}");
         let in_time = broker.publish(publication("a", format!("-{n}")), boottime() + SOON);
-        in_time.await.expect("its lease goes on");
+        in_time
+            .await
+            .expect("the lease of the publication has not ended");
     }
     let expect: Vec<Bytes> = (0..10).map(|n| format!("-{n}").into()).collect();
-    eventually("what was in time arrives", async || {
+    eventually("every publication within its lease arrives", async || {
         arrived(cluster.last_recorder(), "a").len() >= expect.len()
     })
     .await;

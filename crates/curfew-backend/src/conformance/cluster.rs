@@ -32,7 +32,7 @@ pub struct Member {
     pub backends: Backends,
 }
 
-/// A cluster under test. Checks act on the first node, and observe the last node or all nodes.
+/// A cluster under test. Most checks act on the first node, and observe the last node or all nodes.
 #[derive(Debug)]
 pub struct Cluster {
     pub(super) clock: Arc<ManualClock>,
@@ -49,7 +49,11 @@ impl Cluster {
         let clock = Arc::new(ManualClock::default());
         let recorders: Vec<_> = (0..nodes).map(|_| Arc::default()).collect();
         let members = make(Arc::clone(&clock), recorders.clone()).await;
-        assert_eq!(members.len(), nodes.max(1), "one member for each recorder");
+        assert_eq!(
+            members.len(),
+            nodes.max(1),
+            "`make` returns one member for each recorder"
+        );
         Self {
             clock,
             members,
@@ -93,7 +97,7 @@ impl Cluster {
     }
 }
 
-/// Waits until `condition` holds. Panics with `what` if it does not hold in time.
+/// Waits until `condition` holds. Panics with `what` if the condition does not hold in time.
 pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !condition().await {
@@ -102,7 +106,7 @@ pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
     };
     assert!(
         tokio::time::timeout(DEADLINE, waiting).await.is_ok(),
-        "not in time: {what}"
+        "waited in vain until {what}"
     );
 }
 
@@ -115,13 +119,13 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Lets time pass.
+    /// Moves the wall clock and the boot-time clock forward.
     pub fn advance(&self, by: Duration) {
         *self.wall.lock() += by;
         *self.boot.lock() += by;
     }
 
-    /// Sets the wall clock back; no time passes.
+    /// Sets the wall clock back. The boot-time clock does not change.
     pub fn set_back(&self, by: Duration) {
         *self.wall.lock() -= by;
     }
@@ -146,7 +150,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// A node that records the calls of its backend.
+/// Stands for a node: records the calls that its backend makes.
 #[derive(Debug, Default)]
 pub struct Recorder {
     heard: Mutex<Heard>,
@@ -162,12 +166,12 @@ struct Heard {
     disconnected: Vec<(SessionId, Disconnect)>,
     /// The sessions of this node.
     sessions: HashSet<SessionId>,
-    /// The number of sessions that a revocation of the key ends.
+    /// For each key, the number of sessions that the next revocation of the key ends.
     named: HashMap<RevocationKey, usize>,
-    /// Kinds by which a revocation does not find every session of this node.
+    /// The kinds for which [`Events::finds`] returns false.
     unfound: HashSet<String>,
     relayed: Vec<Bytes>,
-    /// The answer to messages; `None` answers [`Relayed::Taken`].
+    /// The answer to messages of other nodes. `None` stands for [`Relayed::Taken`].
     answer: Option<Relayed>,
 }
 
@@ -177,7 +181,7 @@ impl Recorder {
         self.heard.lock().sessions.insert(session);
     }
 
-    /// Pretends that a revocation of `key` ends `count` sessions of this node.
+    /// Pretends that the next revocation of `key` ends `count` sessions of this node.
     pub fn hold_named(&self, key: RevocationKey, count: usize) {
         self.heard.lock().named.insert(key, count);
     }
@@ -222,7 +226,7 @@ impl Recorder {
         self.heard.lock().relayed.clone()
     }
 
-    /// Answers messages with `answer` from now on.
+    /// Answers messages of other nodes with `answer` from now on.
     pub fn answer_relayed(&self, answer: Relayed) {
         self.heard.lock().answer = Some(answer);
     }
@@ -300,8 +304,8 @@ impl Events for Recorder {
     }
 }
 
-/// The sessions that this node pretends to have. It reports no records for them, because only the
-/// checks write records.
+/// The sessions that this node pretends to have. The node reports no records for them, because only
+/// the checks write records.
 impl LocalSessions for Recorder {
     fn sessions(&self) -> Vec<SessionId> {
         self.heard.lock().sessions.iter().copied().collect()
@@ -331,7 +335,7 @@ impl LocalSessions for Recorder {
     }
 }
 
-/// The session of a record, after its end.
+/// The session of `record`, as [`Sessions::close`](crate::Sessions::close) takes it.
 pub(super) fn closed(record: &SessionRecord) -> ClosedSession {
     ClosedSession {
         session: record.session,

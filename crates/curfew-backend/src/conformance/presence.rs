@@ -9,7 +9,8 @@ use super::broker::{channel, subscribe};
 use super::cluster::{Cluster, eventually};
 use crate::{Backends, PresenceList};
 
-/// An entry of the first node. Its join and leave are announced.
+/// A presence entry of the first node. Nodes that listen to the channel are notified when the entry
+/// is added and when it is removed.
 fn entry(cluster: &Cluster, name: &str, user: &str, number: u64) -> PresenceEntry {
     PresenceEntry {
         channel: channel(name),
@@ -47,7 +48,7 @@ fn sessions(list: &PresenceList) -> BTreeSet<SessionId> {
 }
 
 pub(super) async fn an_entry_is_listed_everywhere_until_it_leaves(cluster: Cluster) {
-    // These are names that an implementation may confuse with parts of its own keys.
+    // An implementation may confuse these names with parts of its own keys.
     for name in ["a", "räume:ä", "}{", "}", "{x}:a", "a:users"] {
         let (first, last) = (cluster.first(), cluster.last());
         assert_eq!(list(last, name, 10).await, PresenceList::default());
@@ -123,5 +124,9 @@ pub(super) async fn nodes_that_listen_are_told_who_comes_and_goes(cluster: Clust
     };
     let expect = [PresenceChange::Join, PresenceChange::Leave]
         .map(|change| (channel("a"), change, told.present.clone()));
-    eventually("one join and one leave", async || of_a() == expect).await;
+    eventually(
+        "the node is notified of one join and one leave",
+        async || of_a() == expect,
+    )
+    .await;
 }

@@ -6,10 +6,10 @@ use curfew_model::NodeId;
 use super::cluster::{Cluster, eventually};
 use crate::{Backends, Relayed};
 
-/// Any bytes may be sent, including bytes that are not text.
+/// A message may consist of any bytes, including bytes that are not text.
 const MESSAGE: &[u8] = b"\0\xff\r\nmessage";
 
-/// Sends a message to a live node.
+/// Sends a message to the node `to`. Returns `None` if that node is not live.
 async fn send(from: &Backends, to: NodeId, message: &[u8]) -> Option<Relayed> {
     let message = Bytes::copy_from_slice(message);
     from.relay.relay(to, message).await.expect("send a message")
@@ -52,7 +52,7 @@ pub(super) async fn a_node_that_is_not_there_is_told_apart(cluster: Cluster) {
         return;
     };
     gone.backends.nodes.leave().await;
-    eventually("the node is not there", async || {
+    eventually("the node that left is no longer live", async || {
         let message = Bytes::from_static(MESSAGE);
         let sent = cluster.first().relay.relay(gone.node, message).await;
         matches!(sent, Ok(None))

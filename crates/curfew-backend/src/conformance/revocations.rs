@@ -55,7 +55,7 @@ async fn list(backends: &Backends) -> Vec<Revoked> {
             &listed.value,
             std::slice::from_ref(&listed.kind),
         )
-        .expect("what is listed is a key"),
+        .expect("the listed revocation has a valid key"),
         revocation: listed.revocation,
     });
     revoked.collect()
@@ -76,7 +76,7 @@ pub(super) async fn a_revocation_is_named_by_every_check_that_follows(cluster: C
         assert_eq!(
             check(cluster.last(), &keys, None).await,
             None,
-            "before {key}"
+            "{key} is not revoked yet"
         );
         revoke(cluster.first(), key, Revocation::default()).await;
         for member in &cluster.members {
@@ -129,8 +129,8 @@ pub(super) async fn every_node_hears_of_a_revocation(cluster: Cluster) {
     let (key, revocation) = (user("alice"), cutoff(1_764_000_000));
     revoke(cluster.first(), &key, revocation.clone()).await;
     for recorder in &cluster.recorders {
-        // A repeated report does no harm.
-        eventually("the node hears of it", async || {
+        // A backend may report a revocation more than once.
+        eventually("the node receives the revocation", async || {
             let revoked = recorder.revoked();
             revoked
                 .iter()
@@ -187,7 +187,8 @@ pub(super) async fn the_receipt_names_nodes_that_do_not_find_the_sessions(cluste
 }
 
 pub(super) async fn a_comparison_finds_what_was_revoked_before(cluster: Cluster) {
-    /// Number of other sessions: more than a backend should compare in one step.
+    /// Number of sessions besides `session`. A backend should not compare so large a number of
+    /// sessions in one step.
     const OTHERS: usize = 20_000;
     let session = SessionId::new();
     let (recorder, key) = (cluster.last_recorder(), RevocationKey::session(session));
@@ -199,7 +200,10 @@ pub(super) async fn a_comparison_finds_what_was_revoked_before(cluster: Cluster)
     for compared in [true, false] {
         recorder.forget_revoked();
         let compare = timeout(DEADLINE, cluster.last().revocations.compare());
-        compare.await.expect("in time").expect("compare");
+        compare
+            .await
+            .expect("the comparison ends in time")
+            .expect("compare");
         let revoked = recorder.revoked();
         let found = revoked.iter().any(|(revoked, _)| *revoked == key);
         assert_eq!(found, compared, "{revoked:?}");
@@ -212,7 +216,9 @@ pub(super) async fn a_revocation_ends_by_itself(cluster: Cluster) {
     let keys = [user("alice")];
     let expires_at = cluster.clock.unix() + 2;
     revoke(cluster.first(), &keys[0], until(expires_at)).await;
-    let found = check(cluster.last(), &keys, None).await.expect("in force");
+    let found = check(cluster.last(), &keys, None)
+        .await
+        .expect("the revocation is in force");
     assert_eq!(found.revocation.expires_at, Some(expires_at));
     cluster.clock.advance(Duration::from_secs(2));
     eventually("the revocation has ended", async || {
@@ -235,8 +241,14 @@ pub(super) async fn a_lifted_revocation_is_gone(cluster: Cluster) {
         revoke(cluster.first(), key, Revocation::default()).await;
     }
     let restore = || cluster.first().revocations.restore(&keys[0]);
-    assert!(restore().await.expect("restore"), "there was one");
-    assert!(!restore().await.expect("restore"), "there is none any more");
+    assert!(
+        restore().await.expect("restore"),
+        "the revocation was in force"
+    );
+    assert!(
+        !restore().await.expect("restore"),
+        "the revocation was already lifted"
+    );
     for member in &cluster.members {
         assert_eq!(check(&member.backends, &keys[..1], None).await, None);
         assert!(check(&member.backends, &keys[1..], None).await.is_some());
@@ -274,7 +286,7 @@ pub(super) async fn a_later_revocation_never_covers_less(cluster: Cluster) {
         }
         let found = check(cluster.last(), &[key], None)
             .await
-            .expect("in force")
+            .expect("the revocation is in force")
             .revocation;
         assert_eq!((found.before, found.expires_at), expect, "case {at}");
     }
@@ -333,7 +345,8 @@ pub(super) async fn the_time_is_one_for_all_nodes(cluster: Cluster) {
         began <= between && between <= ended,
         "{began:?} {between:?} {ended:?}"
     );
-    // The comparison is possible because the suite's clock starts at the real time.
+    // The backend's time can be compared with the suite's clock, because that clock starts at the
+    // real time.
     let apart = began.abs_diff(cluster.clock.now());
     assert!(apart < DEADLINE, "{apart:?}");
 }

@@ -35,7 +35,7 @@ async fn list(backends: &Backends, user: Option<&str>) -> Vec<SessionId> {
         .list(&filter)
         .await
         .expect("list sessions");
-    assert_eq!(page.cursor, None, "the only page");
+    assert_eq!(page.cursor, None, "all sessions fit on one page");
     page.sessions.iter().map(|record| record.session).collect()
 }
 
@@ -100,10 +100,10 @@ pub(super) async fn a_record_is_gone_when_the_token_has_expired(cluster: Cluster
             && list(cluster.last(), Some("alice")).await.is_empty()
     })
     .await;
-    // The closed session's record no longer counts for the limit.
+    // The expired record no longer counts towards the limit.
     open(cluster.first(), &cluster.record("alice", 60), 1)
         .await
-        .expect("open in its place");
+        .expect("open a session after the first record has expired");
 }
 
 pub(super) async fn concurrent_opens_never_exceed_the_limit(cluster: Cluster) {
@@ -137,7 +137,7 @@ pub(super) async fn the_limit_is_per_user_and_counts_open_sessions(cluster: Clus
     assert!(get(cluster.first(), second.session).await.is_none());
     open(cluster.last(), &cluster.record("bob", 60), 1)
         .await
-        .expect("another user");
+        .expect("open a session of another user");
     cluster
         .first()
         .sessions
@@ -241,7 +241,10 @@ pub(super) async fn lists_are_ordered_filtered_and_paged(cluster: Cluster) {
                 .expect("list sessions");
             assert!(page.sessions.len() <= limit);
             listed.extend(page.sessions.iter().map(|record| record.session));
-            assert!(listed.len() <= expect.len(), "more than there are");
+            assert!(
+                listed.len() <= expect.len(),
+                "the pages list more sessions than there are"
+            );
             filter.after = page.cursor;
             if page.cursor.is_none() {
                 break;
@@ -262,9 +265,10 @@ pub(super) async fn a_disconnect_reaches_the_session_wherever_it_lives(cluster: 
         open(&member.backends, &record, 0).await.expect("open");
         let found = cluster.first().sessions.disconnect(record.session).await;
         assert!(found.expect("disconnect"), "the session is found");
-        eventually("the session's node hears of it", async || {
-            recorder.disconnected() == [(record.session, Disconnect::DISCONNECTED)]
-        })
+        eventually(
+            "the session's node is told to end the session",
+            async || recorder.disconnected() == [(record.session, Disconnect::DISCONNECTED)],
+        )
         .await;
     }
     let found = cluster.first().sessions.disconnect(SessionId::new()).await;

@@ -61,11 +61,13 @@ fn offsets_of(publications: &[Publication]) -> Vec<u64> {
 }
 
 fn entry(publication: &Publication) -> StreamEntry {
-    publication.entry.expect("it has a place in the stream")
+    publication
+        .entry
+        .expect("the publication has an entry in a stream")
 }
 
 pub(super) async fn an_unused_stream_has_one_epoch(cluster: Cluster) {
-    // These are names that an implementation may confuse with parts of its own keys.
+    // An implementation may confuse these names with parts of its own keys.
     for name in ["a", "räume:ä", "}{", "}", "{x}:a", "*"] {
         let first = position(cluster.first(), name).await;
         assert_eq!(first.offset, 0, "{name}");
@@ -179,9 +181,12 @@ pub(super) async fn a_publication_is_read_back_byte_for_byte(cluster: Cluster) {
         let clock = cluster.clock.as_ref();
         let now = curfew_model::Clock::now(clock).as_millis();
         let at = u128::from(entry(publication).at);
-        assert!(now.abs_diff(at) < 60_000, "{at} is about {now}");
+        assert!(
+            now.abs_diff(at) < 60_000,
+            "{at} is not within a minute of {now}"
+        );
     }
-    eventually("they arrive", async || {
+    eventually("all publications arrive", async || {
         arrived(cluster.last_recorder(), "ä") == read
     })
     .await;
@@ -207,7 +212,7 @@ pub(super) async fn publications_are_over_when_their_time_is_and_the_position_st
     let appended = streams.append(publication("a", "1"), NO_END, bounds, None);
     let first = appended.await.expect("append");
     cluster.clock.advance(TTL);
-    eventually("the publication is over", async || {
+    eventually("the publication has expired", async || {
         offsets(cluster.last(), "a", ALL).await.is_empty()
     })
     .await;
@@ -228,7 +233,7 @@ pub(super) async fn a_key_is_answered_with_the_first_position(cluster: Cluster) 
     }
     let last = append(cluster.last(), "a", "4").await;
     assert_eq!(last.offset, 3);
-    eventually("the last arrives", async || {
+    eventually("the last publication arrives", async || {
         arrived(cluster.last_recorder(), "a")
             .last()
             .is_some_and(|publication| &publication.data[..] == b"4")
@@ -301,10 +306,14 @@ pub(super) async fn an_append_does_not_outlive_its_lease(cluster: Cluster) {
     let streams = &cluster.first().streams;
     for n in 0..10 {
         let late = streams.append(publication("a", "late"), boottime(), BOUNDS, None);
-        let refused = late.await.expect_err("its lease is over");
+        let refused = late
+            .await
+            .expect_err("the lease of the publication has ended");
         assert_eq!(refused.error_type(), "unavailable", "{refused}");
         let in_time = streams.append(publication("a", "1"), boottime() + SOON, BOUNDS, None);
-        let position = in_time.await.expect("its lease goes on");
+        let position = in_time
+            .await
+            .expect("the lease of the publication has not ended");
         assert_eq!(position.offset, n + 1);
     }
 }
@@ -318,10 +327,10 @@ pub(super) async fn a_cleared_stream_keeps_its_position(cluster: Cluster) {
     let cleared = cluster.first().streams.clear(&channel("a")).await;
     cleared.expect("clear");
     for (at, recorder) in cluster.recorders.iter().enumerate() {
-        eventually("the node is told", async || {
+        eventually("the node is notified of the clearing", async || {
             let mut cleared = recorder.cleared();
             if at == 0 {
-                // Only the node that deletes may be notified twice.
+                // Only the node that clears the stream may be notified twice.
                 cleared.dedup();
             }
             cleared == [channel("a")]

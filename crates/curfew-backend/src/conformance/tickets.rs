@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 use super::cluster::{Cluster, eventually};
 use crate::{BackendError, Backends};
 
-/// A lifetime that no check outlasts.
+/// A ticket lifetime that is longer than any check takes.
 const LONG: Duration = Duration::from_secs(30);
 
-/// Any bytes may be stored, including bytes that are not text.
+/// The data of a ticket may be any bytes, including bytes that are not text.
 const SEALED: &[u8] = b"\0\xff\r\nsealed";
 
 fn id(number: u8) -> TicketId {
@@ -20,7 +20,7 @@ fn id(number: u8) -> TicketId {
 
 async fn put(backends: &Backends, number: u8, lifetime: Duration) {
     let put = backends.tickets.put(&id(number), SEALED, lifetime).await;
-    put.expect("keep a ticket");
+    put.expect("store a ticket");
 }
 
 async fn take(backends: &Backends, number: u8) -> Option<Vec<u8>> {
@@ -37,7 +37,11 @@ pub(super) async fn a_ticket_is_taken_on_any_node_and_once(cluster: Cluster) {
             assert_eq!(take(&member.backends, at).await, None);
         }
     }
-    assert_eq!(take(cluster.last(), u8::MAX).await, None, "never kept");
+    assert_eq!(
+        take(cluster.last(), u8::MAX).await,
+        None,
+        "no ticket was stored under this id"
+    );
 }
 
 pub(super) async fn of_many_who_take_a_ticket_one_has_it(cluster: Cluster) {
@@ -59,8 +63,8 @@ pub(super) async fn a_ticket_is_gone_when_its_lifetime_is_over(cluster: Cluster)
     put(cluster.first(), 1, SHORT).await;
     put(cluster.first(), 2, SHORT).await;
     cluster.clock.advance(SHORT);
-    // A read would remove the ticket. The check instead stores another ticket under the same id,
-    // which succeeds only if the first ticket has expired.
+    // `take` would remove the ticket. The check instead stores another ticket under the same id.
+    // This succeeds only if the first ticket has expired.
     eventually("the ticket is gone", async || {
         cluster
             .first()
@@ -70,10 +74,14 @@ pub(super) async fn a_ticket_is_gone_when_its_lifetime_is_over(cluster: Cluster)
             .is_ok()
     })
     .await;
-    assert_eq!(take(cluster.last(), 1).await, None, "kept before that one");
+    assert_eq!(
+        take(cluster.last(), 1).await,
+        None,
+        "ticket 1 was stored before ticket 2, so it has expired too"
+    );
     assert!(
         take(cluster.last(), 0).await.is_some(),
-        "the other one stays"
+        "ticket 0 has not expired"
     );
 }
 

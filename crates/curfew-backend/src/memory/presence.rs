@@ -23,7 +23,8 @@ struct Entries {
 }
 
 impl Entries {
-    /// Adds an entry. Returns true if the session had no entry in the channel.
+    /// Adds or replaces the entry of a session. Returns true if the session had no entry in the
+    /// channel.
     fn insert(&mut self, entry: PresenceEntry) -> bool {
         let user = Arc::clone(&entry.present.user);
         let is_new = self.sessions.insert(entry.present.session, entry).is_none();
@@ -33,7 +34,7 @@ impl Entries {
         is_new
     }
 
-    /// Removes an entry. Returns false if it was already removed or replaced.
+    /// Removes an entry. Returns false if the entry was already removed or replaced.
     fn remove(&mut self, entry: &PresenceEntry) -> bool {
         let session = entry.present.session;
         let known = self.sessions.get(&session).map(|known| known.number);
@@ -62,8 +63,8 @@ impl Memory {
 }
 
 impl Presence for Memory {
-    /// Notifies the node before it returns. The lock is held meanwhile, so that a leave never
-    /// overtakes its join.
+    /// Notifies the node before the call returns. The lock is held meanwhile, so that the node
+    /// never receives the leave of an entry before its join.
     fn enter<'a>(
         &'a self,
         entries: &'a [PresenceEntry],

@@ -14,13 +14,13 @@ use crate::{BackendError, BoxFuture, Listed, Receipt, ReceiptNodes, Revocations,
 /// Minimum number of stored revocations at which expired revocations are purged.
 const MIN_PURGE_SIZE: usize = 1024;
 
-/// Every revocation that was written. Expired revocations stay until a purge.
+/// Every revocation that was written and not lifted. Expired revocations stay until a purge.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     entries: RwLock<Entries>,
-    /// The number of entries, so that a check takes no lock if there are no entries. The number is
-    /// raised before [`Events::revoked`](crate::Events::revoked) is called. A session that
-    /// registers and then reads 0 here is thus found by that call.
+    /// The number of entries. A check that reads 0 takes no lock. The number is raised before
+    /// [`Events::revoked`](crate::Events::revoked) is called. If a session has registered and then
+    /// read 0 here, that call finds the session.
     count: AtomicUsize,
 }
 
@@ -55,8 +55,8 @@ impl Revocations for Memory {
             self.events.revoked_nobody(&key, &revocation);
         }
         let node = self.node.lock().node;
-        // `finds` is called after the revocation was applied, because a reload during the
-        // application may have hidden sessions from the revocation.
+        // `finds` is called after the revocation was applied, because a reload may have hidden
+        // sessions while the revocation was being applied.
         let found = self.events.finds(key.kind());
         let confirmed: HashSet<_> = found.then_some(node).into_iter().collect();
         let receipt = Receipt {
@@ -108,8 +108,8 @@ impl Book {
         })
     }
 
-    /// Merges a revocation with the revocation of the same key in force, and writes the result.
-    /// Returns the result.
+    /// Merges `revocation` with the revocation of `key` that is in force, if there is one. Stores
+    /// and returns the result.
     fn write(&self, key: &RevocationKey, revocation: Revocation, now: u64) -> Revocation {
         let mut entries = self.entries.write();
         if entries.by_key.len() >= entries.purge_at.max(MIN_PURGE_SIZE) {
@@ -167,8 +167,8 @@ impl Book {
 }
 
 impl Entries {
-    /// Removes expired revocations. The next purge is due at twice the remaining number, so that a
-    /// revocation's share of the purges is constant.
+    /// Removes expired revocations. The next purge is due at twice the remaining number of
+    /// revocations, so that purging costs a constant time per revocation on average.
     fn purge(&mut self, now: u64) {
         self.by_key
             .retain(|_, revocation| is_in_force(revocation, now));

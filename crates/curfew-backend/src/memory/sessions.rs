@@ -15,11 +15,12 @@ use crate::{
 };
 
 /// Minimum number of sessions that open between two sweeps for expired records. With more records
-/// the interval is longer, so that a session's share of the sweeps is constant.
+/// than this number, the interval is longer, so that sweeping costs a constant time per session on
+/// average.
 const MIN_SWEEP_INTERVAL: usize = 1024;
 
-/// Every record, under one lock. The lock is no bottleneck: sessions open and close rarely compared
-/// with messages, which do not take it.
+/// Every session record, under one lock. The lock is no bottleneck: sessions open and close rarely,
+/// and messages do not take the lock.
 #[derive(Debug, Default)]
 pub(super) struct Inventory(Mutex<Records>);
 
@@ -118,7 +119,7 @@ impl Sessions for Memory {
 }
 
 impl Inventory {
-    /// The number of sessions.
+    /// Removes expired records. Returns the number of the remaining records.
     pub(super) fn count(&self, now: Duration) -> usize {
         let mut records = self.0.lock();
         records.sweep(now);
@@ -164,8 +165,8 @@ impl Records {
         Some(record)
     }
 
-    /// Sweeps if a sweep is due. A node removes the record of a session that ends, so a sweep finds
-    /// only records that a fault has left behind.
+    /// Removes expired records if a sweep is due. A node removes the record of a session that ends,
+    /// so a sweep finds only records that a fault has left behind.
     fn sweep_when_due(&mut self, now: Duration) {
         match self.until_sweep.checked_sub(1) {
             Some(left) => self.until_sweep = left,

@@ -14,15 +14,15 @@ use crate::{
     StreamRange, Streams,
 };
 
-/// Maximum bytes of all streams together. Above this limit, the streams that were unused for the
-/// longest time are removed.
+/// Maximum size of all streams together, in bytes. Above this limit, the streams that had no
+/// publication for the longest time are removed.
 pub(super) const MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// Approximate bytes of a stream beside its publications: its channel, its entry in the map and its
-/// lock.
+/// Approximate size of a stream without its publications, in bytes: its channel, its entry in the
+/// map and its lock.
 pub(super) const STREAM_BYTES: usize = 512;
 
-/// Approximate bytes of a publication beside its data.
+/// Approximate size of a publication without its data, in bytes.
 const PUBLICATION_BYTES: usize = 128;
 
 /// Maximum number of idempotency keys that are remembered for one channel. Above this limit, the
@@ -42,8 +42,8 @@ struct Shelves {
     bytes: usize,
 }
 
-/// A stream, with its size and the time of its last use. The store removes streams by these two
-/// values.
+/// A stream, with its size and the time of its last use. These two values decide which streams the
+/// store removes.
 #[derive(Debug)]
 struct Shelf {
     stream: Arc<Mutex<Stream>>,
@@ -63,8 +63,8 @@ struct Stream {
     /// The time at which the publications expire.
     ends_at: Duration,
     keys: Keys,
-    /// True if the store has forgotten the stream. The channel then has another stream, or gets one
-    /// at its next use.
+    /// True if the store has forgotten the stream. The channel then has another stream, or gets a
+    /// new stream at its next use.
     is_forgotten: bool,
 }
 
@@ -220,7 +220,8 @@ impl StreamStore {
 }
 
 impl Shelf {
-    /// Marks the stream as forgotten. Returns false while it is in use.
+    /// Marks the stream as forgotten. Returns false, and leaves the stream unmarked, if the stream
+    /// is in use.
     fn forget(&self) -> bool {
         // `try_lock` never waits. Waiting is forbidden here, because the lock of the map is held.
         let stream = self.stream.try_lock();
@@ -232,10 +233,10 @@ impl Shelf {
 }
 
 impl Shelves {
-    /// If all streams together are too large, forgets streams, the least recently used first, until
-    /// they use half of the allowed bytes. Half of the room is freed at once, because this method
-    /// then looks at every stream and must rarely do so. Subscribers of a forgotten stream find a
-    /// new epoch.
+    /// If all streams together are larger than [`MAX_BYTES`], forgets streams, the least recently
+    /// used first, until the remaining streams have at most half of it. Half of the room is freed at
+    /// once, because this method then looks at every stream and must rarely do so. Subscribers of a
+    /// forgotten stream find a new epoch.
     fn limit_bytes(&mut self) {
         if self.bytes <= MAX_BYTES {
             return;
@@ -246,8 +247,8 @@ impl Shelves {
             .map(|(channel, shelf)| (shelf.used_at, channel.clone()))
             .collect();
         by_use.sort_by_key(|(used_at, _)| *used_at);
-        // The stream that was used last is not forgotten, because the publication into it was just
-        // answered.
+        // The stream that was used last is not forgotten, because `append` has just added a
+        // publication to it.
         by_use.pop();
         for (_, channel) in by_use {
             if self.bytes <= MAX_BYTES / 2 {
@@ -262,8 +263,8 @@ impl Shelves {
 }
 
 impl Streams for Memory {
-    /// Fans out before it returns. The stream's lock is held meanwhile, so that publications arrive
-    /// in the order of their offsets.
+    /// Fans out the publication before the call returns. The stream's lock is held meanwhile, so
+    /// that publications arrive in the order of their offsets.
     fn append(
         &self,
         mut publication: Publication,
@@ -330,8 +331,8 @@ impl Streams for Memory {
         let now = self.clock.boottime();
         self.streams.with(channel, now, |stream| {
             stream.clear();
-            // The call is made under the stream's lock, so that the node receives the event before
-            // any later publication.
+            // `cleared` is called under the stream's lock, so that the node receives the event
+            // before any later publication.
             self.events.cleared(channel);
         });
         Box::pin(super::Done)

@@ -129,7 +129,7 @@ async fn expired_sessions_and_ended_revocations_do_not_pile_up() {
         backends.revocations.revoke(key, revocation).await.unwrap();
         assert!(
             memory.inventory.len() <= 2048 && memory.book.len() <= 2048,
-            "after {at}"
+            "the stores grow without bound: {at} sessions and revocations so far"
         );
     }
     assert_eq!(backends.nodes.list().await.unwrap()[0].sessions, 1);
@@ -168,7 +168,10 @@ async fn tickets_that_nobody_uses_are_dropped_and_their_memory_is_bounded() {
         }
     };
     assert!(matches!(full, BackendError::Unavailable(_)), "{full:?}");
-    assert!((7_000..9_000).contains(&kept), "{kept} are kept");
+    assert!(
+        (7_000..9_000).contains(&kept),
+        "{kept} tickets fit into the store"
+    );
     clock.advance(LIFETIME);
     put().await.expect("there is room again");
     assert_eq!(memory.kept.len(), 1);

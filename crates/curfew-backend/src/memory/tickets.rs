@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use super::{Done, Memory};
 use crate::{BackendError, BoxFuture, Tickets};
 
-/// Maximum bytes stored. They suffice for about 100,000 live tickets with tokens of the usual size.
+/// Maximum size of the store, in bytes. It suffices for about 100,000 live tickets with tokens of
+/// the usual size.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 
-/// The size of an entry without its content, in bytes.
+/// The size of an entry without its sealed data, in bytes.
 const ENTRY_BYTES: usize = 128;
 
 /// Minimum size of the store, in bytes, at which expired tickets are swept.
@@ -33,8 +34,8 @@ struct Entries {
 #[derive(Debug)]
 struct Entry {
     sealed: Vec<u8>,
-    /// The end of the ticket, by the boot clock. The wall clock is not needed, because no token
-    /// contains a ticket's lifetime.
+    /// The time at which the ticket expires, by the boot-time clock. The wall clock is not needed,
+    /// because only this store reads the time.
     ends_at: Duration,
 }
 
@@ -105,8 +106,8 @@ impl Entries {
         Some(entry)
     }
 
-    /// Removes expired tickets. The next sweep is due at twice the remaining bytes, or when the
-    /// store is full, so that a ticket's share of the sweeps is constant.
+    /// Removes expired tickets. The next sweep is due at twice the remaining bytes, so that
+    /// sweeping costs a constant time per ticket on average. A full store is swept earlier.
     fn sweep(&mut self, now: Duration) {
         self.by_id.retain(|_, entry| entry.is_live(now));
         self.bytes = self.by_id.values().map(Entry::size).sum();

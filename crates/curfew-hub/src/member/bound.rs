@@ -1,5 +1,5 @@
-//! Tokens of subscriptions. Revocations find the session by the keys of such a token as well, and
-//! end only the token's subscription.
+//! Tokens of subscriptions. A revocation finds the session by the keys of such a token as well, but
+//! ends only the subscription that the token belongs to.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use crate::index::Index;
 pub(super) struct Bound {
     channel: Channel,
     pub(super) principal: Arc<Principal>,
-    /// The disconnect of the revocation that covers the token; `None` if no revocation does.
+    /// The disconnect of the revocation that covers the token; `None` if no revocation covers it.
     revoked: Option<Disconnect>,
 }
 
@@ -64,15 +64,15 @@ impl Member {
     }
 
     /// The disconnect of the revocation that covers a token of the subscription to `channel`;
-    /// `None` if no revocation does.
+    /// `None` if no revocation covers such a token.
     pub fn withdrawn(&self, channel: &Channel) -> Option<Disconnect> {
         let principals = self.principals.lock();
         let mut bound = principals.bound.iter().flat_map(|bound| bound.iter());
         bound.find_map(|one| one.revoked.filter(|_| one.channel == *channel))
     }
 
-    /// Marks each subscription's token for which `revoked` returns a disconnect. Returns the
-    /// channels of the newly marked tokens.
+    /// Marks each subscription's token as revoked if `revoked` returns a disconnect for it. Returns
+    /// the channels of the newly marked tokens.
     pub(crate) fn withdraw(
         &self,
         revoked: impl Fn(&Principal) -> Option<Disconnect>,
@@ -92,7 +92,7 @@ impl Member {
         channels
     }
 
-    /// True if a revocation of `key` covers the token of a subscription.
+    /// True if a revocation of `key` covers the token of any subscription of the session.
     pub(crate) fn has_covered_subscription(
         &self,
         key: &RevocationKey,

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use curfew_telemetry::Writes;
 
-/// Maximum number of traced publications that are followed through one session's queue. The writes
-/// of further traced publications are not counted.
+/// Maximum number of traced publications that are followed through one session's queue behind the
+/// oldest timed publication. The writes of further traced publications are not counted.
 const MAX_FOLLOWED: usize = 16;
 
 /// A publication timed on its way to one session.
@@ -14,9 +14,10 @@ const MAX_FOLLOWED: usize = 16;
 pub(crate) struct Arrival {
     /// The time at which the publication reached this node.
     pub(crate) at: Instant,
-    /// The record of the publication's writes to sockets, if it is traced.
+    /// The record of the publication's writes to sockets, if the publication is traced.
     pub(crate) writes: Option<Arc<Writes>>,
-    /// The number of messages that are written together with the publication; 0 while it is queued.
+    /// The number of messages in the write that takes the publication, including the publication; 0
+    /// before that write.
     pub(crate) messages: u32,
     /// The number of those messages that are not written yet.
     left: u32,
@@ -45,7 +46,8 @@ impl Arrival {
         }
     }
 
-    /// Notes that `messages` messages were written. Returns true if this publication is among them.
+    /// Notes that `messages` messages were written. Returns true once the write that took this
+    /// publication has written all of its messages.
     fn is_written(&mut self, messages: u32) -> bool {
         self.left = self.left.saturating_sub(messages);
         self.messages > 0 && self.left == 0

@@ -12,7 +12,7 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// Ends with `disconnect` and no advice on when to reconnect.
+    /// Creates an ending with `disconnect`, without advice on when to reconnect.
     pub fn new(disconnect: Disconnect) -> Self {
         Self {
             disconnect,
@@ -59,7 +59,7 @@ pub struct Undelivered {
 }
 
 impl Undelivered {
-    /// Adds lost frames.
+    /// Adds `frames` frames with `bytes` bytes in total.
     pub(super) fn add(&mut self, frames: usize, bytes: usize) {
         self.frames += frames;
         self.bytes += bytes;
@@ -70,6 +70,6 @@ impl Undelivered {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct QueuedEnding {
     pub(super) ending: Ending,
-    /// The frames that were dropped from the queue for this ending.
+    /// The frames that were dropped for this ending, and for an ending that it replaced.
     pub(super) let_go: Undelivered,
 }

@@ -16,8 +16,8 @@ use crate::{FrameCounts, Wire};
 /// Frames on their way to one socket.
 ///
 /// *Notices* are the answer to the upgrade request, errors, pings, pongs and closes: they disclose
-/// nothing that access protects. Every other frame is *normal*. A notice that must not overtake
-/// normal frames waits in the normal lane, until that lane is withheld.
+/// nothing for which the session needs access. Every other frame is *normal*. A notice that must
+/// not overtake normal frames waits in the normal lane, until that lane is withheld.
 #[expect(
     clippy::box_collection,
     reason = "an idle session has neither, and holds a pointer for each"
@@ -26,16 +26,16 @@ use crate::{FrameCounts, Wire};
 pub struct Lanes {
     notices: Option<Box<VecDeque<Bytes>>>,
     normal: VecDeque<Bytes>,
-    /// The marks of frames in the normal lane, ordered by the index of the frame, which counts from
-    /// the front.
+    /// The marks of frames in the normal lane. Each mark has the index of its frame, counted from
+    /// the front. The marks are ordered by this index.
     marks: Option<Box<Vec<(usize, Mark)>>>,
     /// True if the first notice is the answer to the upgrade request, which is no frame.
     has_answer: bool,
     /// The lane whose front frame is written in part. The rest of that frame must be written next.
     begun: Option<Lane>,
     /// Set while the socket holds back bytes that it has taken, as TLS does: [`Lane::Normal`] if
-    /// any of these bytes is of the normal lane. Until these bytes are flushed, their frame counts
-    /// as written in part.
+    /// any of these bytes belongs to the normal lane. Until these bytes are flushed, their frame
+    /// counts as written in part.
     held: Option<Lane>,
 }
 
@@ -49,7 +49,8 @@ pub(super) enum Lane {
 /// The next request to the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Write from the front, at most this many frames of each lane.
+    /// Write frames from the front of the lanes: at most `notices` notices, then at most `normal`
+    /// normal frames.
     Write { notices: usize, normal: usize },
     /// Flush the bytes that the socket holds back.
     Flush,
@@ -68,11 +69,11 @@ impl Step {
 /// The outcome of one write.
 #[derive(Debug, Default)]
 pub(crate) struct WriteOutcome {
-    /// Bytes of frames written.
+    /// The number of written bytes that belong to frames.
     pub(crate) bytes: usize,
     /// The part of `bytes` that belongs to the normal lane.
     pub(super) normal_bytes: usize,
-    /// Frames of the normal lane that are complete.
+    /// The number of frames of the normal lane whose last byte was written.
     pub(super) normal_frames: usize,
     /// Frames whose first byte was written, by kind.
     pub(crate) frame_counts: FrameCounts,
@@ -100,7 +101,7 @@ impl Lanes {
         self.notices.as_ref().map_or(0, |notices| notices.len())
     }
 
-    /// Writes the notices. Used before a session exists and after it has ended.
+    /// Writes the notices, before a session exists or after the session has ended.
     pub fn write(&mut self, socket: &mut impl Socket) -> Progress {
         let mut wrote = false;
         while let Some(step) = self.next(false) {
@@ -157,7 +158,8 @@ impl Lanes {
     /// is written in part or is an answer, or if the socket holds back bytes of the normal lane.
     pub(super) fn withdraw(&mut self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         if self.held == Some(Lane::Normal) {
-            // The socket holds back bytes of normal frames, which may belong to the channel.
+            // The socket holds back bytes of normal frames, and these frames may belong to the
+            // channel.
             return None;
         }
         let mut marks = self.marks.iter().flat_map(|marks| marks.iter());
@@ -197,7 +199,7 @@ impl Lanes {
         self.normal.iter().map(Bytes::len).sum()
     }
 
-    /// The number of frames in the normal lane, including a partly written one.
+    /// The number of frames in the normal lane, including a partly written frame.
     pub(super) fn normal(&self) -> usize {
         self.normal.len()
     }
@@ -212,7 +214,7 @@ impl Lanes {
         !self.normal.is_empty() || self.held == Some(Lane::Normal)
     }
 
-    /// True if a frame is written in part and its rest needs access.
+    /// True if a frame is written in part and the rest of it needs access.
     pub fn is_amid_frame(&self) -> bool {
         self.begun == Some(Lane::Normal) || self.held == Some(Lane::Normal)
     }
@@ -229,8 +231,8 @@ impl Lanes {
         (bytes, normal.len())
     }
 
-    /// The next step; `access` is true if the session has access. `None` if no frame waits, or if a
-    /// partly written frame has to wait for access.
+    /// The next step; `access` is true if the session has access. `None` if no byte waits, or if
+    /// the bytes that have to be written next need access.
     pub(super) fn next(&self, access: bool) -> Option<Step> {
         if let Some(held) = self.held {
             // Held bytes come first in the stream, so they block every other write.
@@ -238,8 +240,8 @@ impl Lanes {
         }
         let normal = if access { self.normal.len() } else { 0 };
         let step = match self.begun {
-            // Only the partly written frame: the waiting notices are sent right after it, ahead of
-            // other normal frames.
+            // Only the partly written frame is written now: the waiting notices are sent right
+            // after it, ahead of other normal frames.
             Some(Lane::Normal) if self.notices.is_some() => Step::Write {
                 notices: 0,
                 normal: normal.min(1),
@@ -263,8 +265,8 @@ impl Lanes {
     }
 
     /// Performs a step. If the step needs access, `has_access` is called last, when the bytes are
-    /// ready; if it returns false, nothing is written. `Pending` means that the socket takes no
-    /// more.
+    /// ready. If `has_access` returns false, nothing is written. `Pending` means that the socket
+    /// takes no more.
     pub(super) fn take(
         &mut self,
         step: Step,
@@ -381,7 +383,7 @@ impl Lanes {
 /// The bytes and frames of one lane that were written.
 struct Out {
     bytes: usize,
-    /// Frames that are complete.
+    /// The number of frames whose last byte was written.
     frames: usize,
     /// True if the front frame is written in part.
     begun: bool,
@@ -390,7 +392,8 @@ struct Out {
 }
 
 /// Removes written bytes of the answer to the upgrade request from the front of the notices.
-/// Returns the bytes left over for frames, and whether part of the answer still waits.
+/// Returns the number of written bytes that belong to frames, and true if a part of the answer
+/// still waits.
 fn advance_answer(notices: &mut VecDeque<Bytes>, some: usize) -> (usize, bool) {
     let Some(answer) = notices.front_mut() else {
         return (some, false);

@@ -1,4 +1,5 @@
-//! The probe of a session's client for a sign of life. Other tasks ask; the session's task answers.
+//! The probe of a session's client for a sign of life. Other tasks request the probe; the session's
+//! task asks the client and notes its answer.
 
 use super::{Outbox, Phase};
 
@@ -17,9 +18,9 @@ pub enum Sign {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probe {
     None,
-    /// The session's task is to ask the client.
+    /// The session's task must ask the client.
     Asked,
-    /// The session's task has asked.
+    /// The session's task has asked the client.
     Sent,
     /// The client has answered.
     Answered,

@@ -18,8 +18,8 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
-    /// True if the frame is of `channel` and cannot be dropped, because the client waits for the
-    /// answer or already has a part of the frame.
+    /// True if the frame belongs to `channel` and cannot be dropped, because the client waits for
+    /// the answer or already has a part of the frame.
     pub(super) fn is_out_of_reach(&self, channel: &Channel, wire: &Wire) -> bool {
         match self {
             Self::Notice => false,
@@ -30,24 +30,26 @@ impl Mark {
 }
 
 impl Outbox {
-    /// For the session's task, while the session ends: true if the task must decide the
-    /// subscriptions anew before it writes. Resets the flag.
+    /// For the session's task, while the session ends: true if the task must authorize the
+    /// subscriptions again before it writes. The call also clears this request.
     pub fn take_reconsider(&self) -> bool {
         std::mem::take(&mut self.state.lock().reconsider)
     }
 
-    /// Drops the queued frames of a subscription that was taken away. `wire`, the encoding of the
-    /// frames, recognizes them. Returns the dropped bytes and frames; `None` if a frame cannot be
-    /// dropped, because it is being written or the client waits for it.
+    /// Drops the queued frames of a subscription that was taken away. `wire` is the encoding of the
+    /// queued frames, and recognizes the frames of the channel. Returns the dropped bytes and
+    /// frames; `None` if a frame cannot be dropped, because it is being written or the client waits
+    /// for it.
     pub(crate) fn withdraw(&self, channel: &Channel, wire: &Wire) -> Option<(usize, usize)> {
         let mut state = self.state.lock();
         if state.lanes.normal_bytes() < state.unwritten {
-            // A write is in progress, with frames that are not in the lanes.
+            // A write is in progress, and has taken frames out of the lanes.
             return None;
         }
         let (bytes, frames) = state.lanes.withdraw(channel, wire)?;
         if frames > 0 {
-            // Timed deliveries are found by their index in the queue, which has changed.
+            // The timing of deliveries counts the frames in the queue, and their number has
+            // changed.
             state.arrivals.clear();
         }
         state.unwritten -= bytes;

@@ -17,9 +17,9 @@ use crate::{FrameCounts, Member};
 pub(crate) struct Access<'a> {
     pub(crate) lease: &'a DeliveryLease,
     pub(crate) clock: &'a dyn Clock,
-    /// A recent reading of the wall clock that many sessions share. If the clock is set forward
-    /// after the reading, the change is noticed at the next reading. The token's end on the
-    /// monotonic clock is checked each time.
+    /// A recent reading of the wall clock that many sessions share; `None` to read the clock at
+    /// each check. If the clock is set forward after the reading, the change is noticed at the next
+    /// reading. The token's end on the monotonic clock is checked each time.
     pub(crate) wall: Option<Duration>,
     pub(crate) member: &'a Member,
 }
@@ -61,16 +61,16 @@ pub enum Progress {
     Done,
     /// The socket takes no more.
     Blocked {
-        /// True if the socket took something first.
+        /// True if the socket took some bytes before.
         wrote: bool,
     },
     /// The remaining frames wait.
     Held(HeldBack),
     /// The remaining frames may never be sent: the token has expired.
     Expired,
-    /// Before any frame, the session's subscriptions must be decided anew.
+    /// Before any frame is written, the session's subscriptions must be authorized again.
     Reconsider,
-    /// Before any frame, the client must be asked for a sign of life.
+    /// Before any frame is written, the client must be asked for a sign of life.
     Probe,
     /// The session was told to end.
     End(Ending),
@@ -81,9 +81,10 @@ pub enum Progress {
 /// The task that writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// The session's task: interruptions come before each write.
+    /// The session's task: work that is more urgent comes before each write.
     Live,
-    /// The session's task at the very end: it writes the frames that the ending still allows.
+    /// The session's task, once the session is told to end: it writes the frames that the ending
+    /// still allows.
     Closing,
     /// A flusher, while the session's task sleeps: it writes the frames that wait when it begins.
     Flusher,
@@ -113,10 +114,10 @@ impl Outbox {
         self.state.lock().direct = true;
     }
 
-    /// For the session's task, first thing after it wakes: takes the socket until
+    /// For the session's task, directly after it wakes: takes over the socket until
     /// [`Outbox::poll_wake`]. A flusher's write in progress ends first; such a write never waits.
     pub fn claim(&self) {
-        // Locked before `state`, so that a flusher in the middle of a write ends first.
+        // The writer is locked before `state`: this waits for a flusher in the middle of a write.
         let _writer = self.writer.lock();
         self.state.lock().owner = Owner::Task;
     }
@@ -131,7 +132,8 @@ impl Outbox {
         self.write(access, socket, Turn::Live, tally)
     }
 
-    /// For the session's task, once it is told to end: writes the frames that may still be sent.
+    /// For the session's task, once the session is told to end: writes the frames that may still be
+    /// sent.
     pub(crate) fn write_last(
         &self,
         access: Access<'_>,
@@ -144,9 +146,9 @@ impl Outbox {
     /// For a notified flusher: writes queued frames to the socket. If the socket takes no more, or
     /// the session needs its own task, the task is woken for the remaining frames.
     ///
-    /// The queue's lock is free during the system call, so that publishers do not wait for it. A
-    /// waiting publisher would follow the flusher from session to session, and each session would
-    /// get its frames one by one.
+    /// The queue's lock is free during the system call, so that publishers do not wait for the
+    /// call. A waiting publisher would follow the flusher from session to session, and each session
+    /// would get its frames one by one.
     pub(crate) fn flush(&self, access: Access<'_>, tally: &mut Tally) {
         let writer = self.writer.lock();
         let Some(mut writer) = writer.as_ref() else {
@@ -154,10 +156,9 @@ impl Outbox {
             return self.nudge();
         };
         match self.write(access, &mut writer, Turn::Flusher, tally) {
-            // The end of the suspension wakes the task.
+            // Nothing is left to write, or the end of the suspension wakes the task.
             Progress::Done | Progress::Held(HeldBack::Suspended) => {}
-            // The task waits for room in a full socket. It also handles a broken socket, and a
-            // session without access.
+            // The task handles a full socket, a broken socket and a session without access.
             _ => self.nudge(),
         }
     }
@@ -178,8 +179,8 @@ impl Outbox {
         let (mut flushing, mut wrote) = (None, false);
         let mut denied = None;
         loop {
-            // Loaded before the session's state: a lease renewed in between must not vouch for the
-            // older state.
+            // The lease is loaded before the session's state: a lease that is renewed in between
+            // must not permit a write based on the older state.
             let lease = access.lease.snapshot();
             let (mut lanes, step) = {
                 let mut state = self.state.lock();
@@ -215,9 +216,9 @@ impl Outbox {
             });
             self.state.lock().put_back(lanes, written, tally);
             match taken {
-                // Nothing is left, so the queue is not read again.
+                // The flusher has no frame left, so the queue is not read again.
                 Poll::Ready(Ok(())) if left == Some(0) => return Progress::Done,
-                // The next round may still write notices after access is denied.
+                // The next iteration may still write notices, even if access was denied.
                 Poll::Ready(Ok(())) => wrote = true,
                 Poll::Ready(Err(error)) => return Progress::Broken(error),
                 Poll::Pending => return Progress::Blocked { wrote },

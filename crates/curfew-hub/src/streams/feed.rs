@@ -1,9 +1,9 @@
 //! A channel's stream on this node: the order of delivery, and the window in memory.
 //!
 //! A feed delivers publications in the order of their offsets, each once. Most publications arrive
-//! by pub/sub. A publication that does not follow the last one waits until the node has read the
-//! missing publications. Publications that cannot be read are reported as a gap, at their position.
-//! A subscriber joins at the feed's position, so that it needs no buffer of its own.
+//! by pub/sub. A publication whose predecessor is missing waits until the node has read the missing
+//! publications. Publications that cannot be read are reported as a gap, at their position. A
+//! subscriber joins at the feed's position, so that it needs no buffer of its own.
 
 mod replay;
 
@@ -14,8 +14,8 @@ use curfew_model::{Epoch, GapReason, MAX_OFFSET, Position, Publication};
 
 pub(super) use replay::Replay;
 
-/// Maximum number of publications that wait for a missing one. Further publications are read from
-/// the stream later.
+/// Maximum number of publications that wait for a missing publication. Further publications are
+/// read from the stream later.
 const MAX_WAITING: usize = 1024;
 
 /// Maximum size of the data in the waiting publications, in bytes.
@@ -45,14 +45,14 @@ pub trait Deliver {
     fn gap(&mut self, position: Position, reason: GapReason);
 }
 
-/// The state of a feed after it has taken a publication or a read.
+/// The state of a feed after it has taken a publication or a [`ReadPart`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedState {
     /// Nothing is known to be missing.
     Whole,
-    /// The stream has to be read after this offset: something is missing, or may be.
+    /// The stream has to be read after this offset, because publications are or may be missing.
     Missing {
-        /// Offset 0 if another epoch has begun.
+        /// The offset that the feed has reached, or 0 if another epoch has begun.
         after: u64,
     },
 }
@@ -61,19 +61,19 @@ pub enum FeedState {
 pub(super) struct Feed {
     /// The position of the last publication delivered; `None` until the stream was read once.
     at: Option<Position>,
-    /// True if `at` agrees with the stream: the two were compared, and nothing since could have
-    /// hidden a publication or another epoch.
+    /// True if `at` agrees with the stream: the two were compared, and no event since then could
+    /// have hidden a publication or another epoch.
     is_confirmed: bool,
-    /// Counts the times at which something may have been missed. A read that began before the last
-    /// doubt confirms nothing.
+    /// Number of doubts (events that may have hidden publications). A read that began before the
+    /// last doubt confirms nothing.
     pub(super) doubts: u64,
     /// True while publications do not arrive by pub/sub.
     is_interrupted: bool,
     /// The time of the publication at `at`, in milliseconds since 1970; `None` if this feed has not
     /// delivered that publication.
     newest_at: Option<u64>,
-    /// True if the stream has given the same offset to two publications: it has lost the first of
-    /// them and gone back.
+    /// True if the stream has given one offset to two publications: it has lost the first of them
+    /// and gone back to a lower offset.
     has_gone_back: bool,
     /// The last publications delivered, without holes.
     window: VecDeque<Publication>,
@@ -82,10 +82,10 @@ pub(super) struct Feed {
     ahead: Option<Position>,
     /// The number of reads that showed an epoch other than the epoch of `ahead`.
     contradicted: u8,
-    /// Publications of the epoch of `ahead` that wait for missing ones, as far as there is room.
+    /// The waiting publications, all of the epoch of `ahead`, as far as there is room.
     waiting: BTreeMap<u64, Publication>,
     waiting_bytes: usize,
-    /// The feed's position at the last arrival of a publication that is in no stream.
+    /// The feed's position when the last publication without a position arrived.
     unplaced_at: Option<Position>,
     /// The time of the last delivery or comparison.
     heard_at: Instant,
@@ -93,7 +93,7 @@ pub(super) struct Feed {
     pub(super) used_at: Instant,
     /// Subscribers that are about to join.
     pub(super) joining: usize,
-    /// True once the channel has another feed, or none.
+    /// True once this feed is no longer the channel's feed.
     pub(super) is_ended: bool,
     /// Maximum number of publications in the window.
     pub(super) size: usize,
@@ -132,8 +132,8 @@ impl Feed {
     }
 
     /// The position of the last publication delivered, if it agrees with the stream, so that a
-    /// subscriber may join there. During an interruption, only a `read` made for the subscriber
-    /// shows that the two agree.
+    /// subscriber may join at this position. During an interruption, only a `read` made for the
+    /// subscriber shows that the position agrees.
     pub(super) fn joinable(&self, read: Option<ReadPart<'_>>) -> Option<Position> {
         let is_fresh = read.is_some_and(|read| read.doubts == self.doubts);
         self.confirmed()
@@ -141,7 +141,7 @@ impl Feed {
     }
 
     /// The position that the stream must have reached at least. If the stream has gone back, this
-    /// is a position beyond every top, so that the script which gets it begins another epoch.
+    /// is the highest possible position, so that the backend begins another epoch.
     pub(super) fn seen(&self) -> Option<Position> {
         let at = self.at?;
         let offset = match self.has_gone_back {
@@ -161,7 +161,7 @@ impl Feed {
     pub(super) fn unknown_after(&self, since: Option<Position>) -> u64 {
         let known = self.at.map_or(u64::MAX, |at| at.offset);
         let since = since.map_or(u64::MAX, |since| since.offset);
-        // Without either position, the result is `u64::MAX`: only the stream's position is read.
+        // If neither position is known, the result is `u64::MAX`: no publication is read.
         known.min(since)
     }
 
@@ -170,7 +170,7 @@ impl Feed {
         self.window_bytes
     }
 
-    /// Notes that something may have been missed: the position must be compared before a join.
+    /// Notes a doubt: a subscriber joins only after the position was compared with the stream's.
     pub(super) fn doubt(&mut self) {
         self.is_confirmed = false;
         self.doubts += 1;
@@ -235,8 +235,8 @@ impl Feed {
         let Position { epoch, offset } = entry.position;
         match self.at {
             Some(at) if at.epoch == epoch && offset <= at.offset => {
-                // A publication that was already delivered is not newer than the newest delivered
-                // publication.
+                // Unless the stream has gone back, a publication at a delivered offset is not newer
+                // than the newest delivered publication.
                 if self.newest_at.is_some_and(|newest| entry.at > newest) {
                     self.has_gone_back = true;
                     self.doubt();
@@ -293,7 +293,7 @@ impl Feed {
         }
     }
 
-    /// Delivers the publication that follows the last one.
+    /// Delivers the publication that follows the last delivered publication.
     fn deliver(&mut self, publication: &Publication, now: Instant, out: &mut dyn Deliver) {
         let Some(entry) = publication.entry else {
             return;
@@ -315,7 +315,7 @@ impl Feed {
         }
     }
 
-    /// Delivers the waiting publications that now follow; drops those already delivered.
+    /// Delivers the waiting publications that now follow, and drops those already delivered.
     fn release(&mut self, now: Instant, out: &mut dyn Deliver) {
         while let Some(at) = self.at
             && self.ahead.is_some_and(|ahead| ahead.epoch == at.epoch)
@@ -396,8 +396,8 @@ impl Feed {
         part.position
     }
 
-    /// Begins a new epoch; nothing of the old one is remembered. The feed starts before the oldest
-    /// publication that was read, so that all publications of the new epoch are delivered.
+    /// Begins a new epoch; nothing of the old epoch is remembered. The feed starts before the
+    /// oldest publication that was read, so that all publications of the new epoch are delivered.
     fn begin_epoch(&mut self, part: ReadPart<'_>, out: &mut dyn Deliver) -> Position {
         self.forget();
         let first = part.publications.first().and_then(|first| first.entry);
@@ -423,7 +423,7 @@ impl Feed {
         self.forget();
     }
 
-    /// Extends the window with the publications before it, as far as there are no holes.
+    /// Extends the window with the publications before it, up to the first hole.
     fn extend_back(&mut self, part: ReadPart<'_>) {
         let Some(at) = self.at else { return };
         if part.doubts != self.doubts {
@@ -471,16 +471,16 @@ impl Feed {
             self.release(now, out);
         }
         if self.ahead.is_some() {
-            // The newest publications had no room among the waiting ones.
+            // The newest publications had no room among the waiting publications.
             self.jump(ahead, out);
             self.drop_waiting();
         }
-        // More publications may be missing after the delivered ones.
+        // More publications may be missing after the delivered publications.
         self.is_confirmed = false;
         true
     }
 
-    /// Moves the feed to a position that does not follow the last one, and reports the gap.
+    /// Moves the feed to a position that does not follow its last position, and reports the gap.
     fn jump(&mut self, to: Position, out: &mut dyn Deliver) {
         if self.at == Some(to) {
             return;

@@ -12,10 +12,10 @@ use super::feed::{Feed, ReadPart, Replay};
 use crate::outbox::Mark;
 use crate::{Hub, Member};
 
-/// Room for the reply to a subscriber, in bytes, ahead of the missed publications.
+/// Size allowed for the reply to a subscriber, in bytes, without the missed publications.
 const ANSWER_BYTES: usize = 512;
 
-/// Room for each missed publication in that reply, in bytes, besides its data.
+/// Size allowed for each missed publication in the reply, in bytes, without the publication's data.
 const MISSED_BYTES: usize = 160;
 
 /// The publications that a subscriber missed.
@@ -55,7 +55,8 @@ pub struct Joined {
     pub recovered: Option<bool>,
     /// True if publications are sent to the subscriber as differences.
     pub is_delta: bool,
-    /// True if the stream was read for the subscriber; false if this node had enough in memory.
+    /// True if the stream was read for the subscriber; false if the publications in this node's
+    /// memory sufficed.
     pub was_read: bool,
 }
 
@@ -81,7 +82,7 @@ pub enum Join {
     Unrecoverable,
     /// The stream has to be read first, after this offset.
     Read {
-        /// The offset.
+        /// The offset after which the stream has to be read.
         after: u64,
     },
 }
@@ -89,7 +90,7 @@ pub enum Join {
 impl Hub {
     /// Begins to join a channel whose stream stores `size` publications for `ttl`. The broker
     /// listens to the channel already, or the caller asks it to listen next. `now` is the time
-    /// since 1970: publications that the stream has dropped by then are not recovered.
+    /// since 1970: publications that have expired by then are not recovered.
     pub fn begin_join(
         &self,
         channel: &Channel,
@@ -102,7 +103,7 @@ impl Hub {
             let known = self.streams.get(channel);
             let feed = known.unwrap_or_else(|| self.streams.add(channel));
             let mut locked = feed.lock();
-            // The feed has ended meanwhile, and no longer belongs to the channel.
+            // A feed that has ended meanwhile no longer belongs to the channel.
             if locked.is_ended {
                 continue;
             }
@@ -115,13 +116,13 @@ impl Hub {
 
     /// Adds a listener to a channel with a stream. Queues, in this order: the reply that `answer`
     /// makes, the publications after `since`, and then the live publications. If the protocol
-    /// carries missed publications in its reply, `answer` is given them. `read` is the part of the
+    /// carries missed publications in its reply, `answer` receives them. `read` is the part of the
     /// stream that was read for this subscriber, if any.
     ///
     /// The reply says that nothing is recovered if the publications after `since` cannot be
     /// recovered, or if the session's queue has no room for all of them. `is_last` marks the last
-    /// attempt: an unconfirmed position is then enough, and another read is asked for only if the
-    /// feed has no position.
+    /// attempt: an unconfirmed position is then enough, and the result is [`Join::Read`] only if
+    /// the feed has no position.
     pub fn join(
         &self,
         joining: &Joining,

@@ -6,7 +6,8 @@ use super::*;
 use crate::Ending;
 use crate::outbox::Mark;
 
-/// A session of alice that listens to `room` by the token `s1`, and to `hall` by its own token.
+/// A session of alice that listens to `room` by the token `s1`, and to `hall` by the session's
+/// token.
 fn subscribed(harness: &Harness) -> Arc<Member> {
     let member = harness.open_as(&principal("alice", "t1", 200, "{}"));
     bind(harness, &member, "s1");
@@ -25,8 +26,8 @@ fn bind(harness: &Harness, member: &Arc<Member>, token: &str) -> Arc<Principal> 
     bound
 }
 
-/// Publishes each data to its channel. The message begins with the channel's name and a dot, by
-/// which the test's protocol recognizes the channel.
+/// Publishes each pair of channel and data. The message begins with the channel's name and a dot,
+/// and the test's protocol recognizes the channel by this beginning.
 fn publish(harness: &Harness, messages: &[(&str, &str)]) {
     for (name, data) in messages {
         let data = format!("{name}.{data}");
@@ -70,7 +71,7 @@ fn a_revoked_token_ends_its_subscription_and_lets_go_of_its_frames_alone() {
             Some(Disconnect::REVOKED)
         );
         assert_eq!(member.withdrawn(&channel("hall")), None);
-        // The task tells the client before it writes any frame.
+        // The session's task must notify the client before it writes any frame.
         let progress = harness.write(&member, &mut Pipe::default());
         assert!(matches!(progress, Progress::Reconsider), "{progress:?}");
         assert_eq!(harness.publish(&channel("room"), "5").queued, 0);
@@ -186,7 +187,11 @@ fn notices_keep_their_turn_beside_frames_that_are_taken_out() {
     publish(&harness, &[("room", "3"), ("hall", "4")]);
     let suspension = harness.hub.suspend(&RevocationKey::token("s1"));
     let notice = harness.drain(&member);
-    assert_eq!(notice, ["x"], "a notice leaves while the others wait");
+    assert_eq!(
+        notice,
+        ["x"],
+        "the notice is sent while the other frames wait"
+    );
     harness
         .hub
         .revoke(&RevocationKey::token("s1"), &Revocation::default());
@@ -215,7 +220,8 @@ fn a_newer_token_takes_the_place_of_the_older_one() {
     };
     assert_eq!(revoke("s1").subscriptions, 0);
     assert_eq!(payloads(&harness.drain(&member)), ["room.1"]);
-    // Once the token is removed, no revocation would find a waiting frame, so `unbind` drops it.
+    // Once the token is removed, no revocation would find a waiting frame, so `unbind` drops the
+    // frame.
     publish(&harness, &[("room", "2")]);
     harness.hub.unbind(&member, &channel("room"), &new);
     assert_eq!(revoke("s2").subscriptions, 0);

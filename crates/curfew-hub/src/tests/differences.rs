@@ -22,8 +22,8 @@ struct Reader {
 }
 
 impl Reader {
-    /// The publications that the frames stand for. Each is marked with `D` if it was a difference,
-    /// and with `W` if it was whole.
+    /// The publications that the frames stand for. Each publication is marked with `D` if it was
+    /// sent as a difference, and with `W` if it was sent whole.
     fn read(&mut self, frames: &[Bytes]) -> Vec<(char, String)> {
         let read = payloads(frames).into_iter().map(|payload| {
             let (mark, rest) = payload.split_at(1);
@@ -35,7 +35,7 @@ impl Reader {
                     let length: usize = length.parse().unwrap();
                     format!("{}{end}", &base[..length])
                 }
-                _ => panic!("not for a client that takes differences: {payload}"),
+                _ => panic!("a client that takes differences received a plain message: {payload}"),
             };
             self.base = Some(data.clone());
             (mark.chars().next().unwrap(), data)
@@ -49,8 +49,8 @@ impl Room {
         self.arrive_as(&placed_data(&self.channel, offset, data));
     }
 
-    /// Joins a session that takes differences. Returns the frames after the reply, which hold the
-    /// publications that the session missed.
+    /// Subscribes a session that takes differences. Returns the frames after the reply. These
+    /// frames hold the publications that the session missed.
     fn join_delta(&self, member: &Arc<Member>, since: Option<u64>) -> Vec<Bytes> {
         let subscriber = Subscriber {
             delta: true,
@@ -84,7 +84,7 @@ fn the_first_publication_is_whole_and_later_ones_are_differences() {
     let frames = room.harness.drain(&member);
     let read = Reader::default().read(&frames);
     assert!(read.iter().map(|(_, data)| data).eq(DATA.iter()));
-    // The last publication is shorter than its difference.
+    // The last publication is shorter than its difference would be.
     assert_eq!(marks(&read), "WDDDW");
     assert_eq!(payload(&frames[1]), "D35+2");
 }
@@ -110,15 +110,15 @@ fn listeners_of_both_kinds_and_wires_have_their_own_frames_each_made_once() {
         let plain = room.harness.protocols.each_ref();
         plain.map(|plain| plain.encoded())
     };
-    // One plain and one whole frame on each wire.
+    // Each wire encodes one plain frame and one whole frame.
     room.publish(1, DATA[0]);
     assert_eq!(encoded(), [2, 2]);
-    // One plain frame and one difference on each wire.
+    // Each wire encodes one plain frame and one difference.
     room.publish(2, DATA[1]);
     assert_eq!(encoded(), [4, 4]);
     let late = room.harness.open("c");
     room.join_delta(&late, None);
-    // The late listener needs a whole frame as well.
+    // On its wire, the late listener needs a whole frame as well.
     room.publish(3, DATA[2]);
     assert_eq!(encoded(), [7, 6]);
     for member in &plain {
@@ -209,7 +209,7 @@ fn a_gap_is_told_to_listeners_of_both_kinds() {
     let member = room.harness.open("a");
     room.join_delta(&member, None);
     room.publish(1, DATA[0]);
-    // The stream no longer has the publication in between.
+    // The publication at offset 2 is missing, and the stream no longer has it.
     room.publish(3, DATA[1]);
     room.harness
         .hub
@@ -217,7 +217,10 @@ fn a_gap_is_told_to_listeners_of_both_kinds() {
             room.harness.hub.broadcast_in_turn(publication, None);
         });
     let frames = payloads(&room.harness.drain(&member));
-    assert_eq!(frames[1], "", "a gap");
+    assert_eq!(
+        frames[1], "",
+        "a gap is sent in place of the missing publication"
+    );
     // The base is the last publication that was sent, even after a gap.
     assert_eq!(frames[2], "D35+2");
 }
@@ -244,7 +247,7 @@ proptest! {
     fn every_reader_makes_each_publication_once(ops in proptest::collection::vec(op(), 1..60)) {
         let room = Room::new();
         let mut published: Vec<&str> = Vec::new();
-        // Each reader with the number of publications that it has read.
+        // Each reader, with its session and the number of publications that it has read.
         let mut readers: Vec<(Arc<Member>, Reader, usize)> = Vec::new();
         let read = |published: &[&str], (member, reader, at): &mut (Arc<Member>, Reader, usize)| {
             let read = reader.read(&room.harness.drain(member));

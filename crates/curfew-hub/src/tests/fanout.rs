@@ -131,7 +131,7 @@ fn only_the_last_listener_to_leave_is_the_last() {
             channel: room.clone(),
             subscribers: 3
         }],
-        "subscribing twice is subscribing once"
+        "a session that subscribes twice is counted once"
     );
     assert!(!harness.hub.unsubscribe(&room, &members[0]));
     assert!(!harness.hub.unsubscribe(&room, &members[0]));
@@ -146,7 +146,11 @@ fn only_the_last_listener_to_leave_is_the_last() {
 fn metric(harness: &Harness, name: &str) -> f64 {
     let text = harness.metrics.registry().encode();
     let value = text.lines().find_map(|line| line.strip_prefix(name));
-    value.expect("it is there").trim().parse().unwrap()
+    value
+        .expect("the metric is exported")
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 fn deliveries_timed(harness: &Harness) -> f64 {
@@ -165,22 +169,26 @@ fn the_first_delivery_and_one_in_so_many_is_timed_until_it_is_written() {
     for _ in 0..5 {
         harness.publish(&room, "x");
     }
-    // Two frames and part of the third.
+    // The socket has room for two frames and a part of the third.
     const SOME: usize = 8;
     for member in &members {
         let mut socket = Pipe::with_room(SOME);
         let progress = harness.write(member, &mut socket);
         assert!(matches!(progress, Progress::Blocked { wrote: true }));
     }
-    assert_eq!(deliveries_timed(&harness), 0.0, "not all is written yet");
+    assert_eq!(
+        deliveries_timed(&harness),
+        0.0,
+        "no timed publication is written yet"
+    );
     for member in &members {
         assert!(matches!(
             harness.write(member, &mut Pipe::default()),
             Progress::Done
         ));
     }
-    // The 1st, the 27th and the 47th of 50 deliveries are timed. The last two are of one session,
-    // and only the older one is observed.
+    // The 1st, the 27th and the 47th of 50 deliveries are timed. The last two deliveries are to one
+    // session, and only the older of them is observed.
     assert_eq!(deliveries_timed(&harness), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_count"), 2.0);
     assert_eq!(metric(&harness, "curfew_send_queue_messages_sum"), 10.0);

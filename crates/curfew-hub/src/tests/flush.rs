@@ -1,4 +1,5 @@
-//! Flushers: the frames that they write for a sleeping task, and the frames that they leave to it.
+//! Flushers: the frames that they write for a sleeping task, and the frames that they leave to that
+//! task.
 
 use curfew_model::{Disconnect, Revocation, boottime};
 use curfew_ws::{Transport, frame};
@@ -11,7 +12,8 @@ use crate::{Ending, Opcode};
 /// More bytes than a socket and its peer's socket hold together.
 const LARGE: usize = 8 * 1024 * 1024;
 
-/// A wall clock set back to 1970, at a given reading of the monotonic clock.
+/// A clock whose wall time is set back to 1970, and whose monotonic time is ahead by the given
+/// duration.
 #[derive(Debug)]
 struct Later(Duration);
 
@@ -25,7 +27,7 @@ impl Clock for Later {
     }
 }
 
-/// A session on a real socket. Its task waits unless a test says otherwise.
+/// A session on a real socket. The session's task waits unless a test wakes it.
 struct Connected {
     member: Arc<Member>,
     task: Task,
@@ -46,8 +48,8 @@ impl Harness {
         let address = listener.local_addr().unwrap();
         let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (server, _) = server.unwrap();
-        // The runtime learns by an event that the socket is writable. A real session has written
-        // its handshake by then.
+        // The runtime learns from an event that the socket is writable, so the test waits for this
+        // event. A real session has written its handshake before, and so has received the event.
         server.writable().await.unwrap();
         let (transport, direct_writer) = Transport::Plain(server).share();
         let member = self.register(&principal("u", "t", 100, "{}"), "one");
@@ -64,7 +66,7 @@ impl Harness {
         }
     }
 
-    /// Runs one turn of the flusher. Returns the number of members that were due.
+    /// Runs the flusher once. Returns the number of members that were due.
     fn flush(&self) -> usize {
         self.flush_at(1_000)
     }
@@ -109,7 +111,11 @@ async fn publications_go_straight_to_the_socket_of_a_session_that_waits() {
         assert_eq!((delivered.queued, delivered.dropped), (2, 0));
     }
     assert_eq!(harness.hub.queued_bytes(), 18);
-    assert_eq!(harness.flush(), 2, "each member is told once");
+    assert_eq!(
+        harness.flush(),
+        2,
+        "each member is reported to the flusher once"
+    );
     for connected in [&mut one, &mut two] {
         connected.reads("abc").await;
         assert_eq!(connected.task.wakes(), 0);
@@ -126,7 +132,7 @@ async fn publications_go_straight_to_the_socket_of_a_session_that_waits() {
 async fn the_nearest_flusher_is_told_and_woken_once() {
     let harness = Harness::new();
     harness.hub.set_flushers(3, || 4);
-    // Only the first call counts.
+    // Only the first call of `set_flushers` has an effect.
     harness.hub.set_flushers(1, || 0);
     let room = channel("room");
     let mut one = harness.connect(&room).await;
@@ -197,7 +203,7 @@ async fn a_task_that_is_awake_writes_for_itself() {
     let connected = harness.connect(&room).await;
     connected.member.outbox().claim();
     harness.publish(&room, "a");
-    assert_eq!(harness.flush(), 0, "no flusher is told");
+    assert_eq!(harness.flush(), 0, "no member is reported to a flusher");
     // The task is awake, and finds the frame before it waits.
     assert!(!connected.task.waits(&connected.member, false));
     let (progress, socket) = connected.wakes_to(&harness);
@@ -209,7 +215,7 @@ async fn a_task_that_is_awake_writes_for_itself() {
     connected.reads_nothing();
     let (progress, socket) = connected.wakes_to(&harness);
     assert!(matches!(progress, Progress::Done) && socket.frames().len() == 1);
-    // The session's socket is full.
+    // The task waits because the session's socket is full.
     assert!(connected.task.waits(&connected.member, true));
     harness.publish(&room, "c");
     assert_eq!((harness.flush(), connected.task.wakes()), (0, 0));
@@ -240,7 +246,10 @@ async fn what_a_full_socket_does_not_take_is_left_to_the_task() {
     connected.client.read_exact(&mut read).await.unwrap();
     read.extend_from_slice(&socket.taken);
     let frames = [large.as_str(), "after", "later"].map(|data| frame::text(data.as_bytes()));
-    assert!(read == frames.concat(), "in one piece and in order");
+    assert!(
+        read == frames.concat(),
+        "the client receives every byte once and in order"
+    );
 }
 
 #[tokio::test]
@@ -263,7 +272,11 @@ async fn nothing_leaves_once_the_session_is_revoked_or_while_it_is_held_back() {
     revoked.reads_nothing();
     assert_eq!(held.task.wakes(), 0);
     drop(suspension);
-    assert_eq!(held.task.wakes(), 1, "it is the task's to go on");
+    assert_eq!(
+        held.task.wakes(),
+        1,
+        "the end of the suspension wakes the task"
+    );
     assert!(!held.task.waits(&held.member, false));
     let (_, socket) = held.wakes_to(&harness);
     assert_eq!(payloads(&socket.frames()), ["a", "b"]);
@@ -309,7 +322,11 @@ async fn nothing_leaves_without_a_lease_or_after_the_tokens_end() {
     harness.publish(&room, "a");
     assert_eq!(harness.flush_at(ends_at), 1);
     connected.reads_nothing();
-    assert_eq!(connected.task.wakes(), 1, "the task handles the end");
+    assert_eq!(
+        connected.task.wakes(),
+        1,
+        "the task is woken to handle the end of the token"
+    );
     let mut other = harness.connect(&room).await;
     harness.publish(&room, "b");
     harness.lease.expire();
@@ -337,7 +354,11 @@ async fn nothing_leaves_when_as_much_time_has_passed_as_the_token_had_left() {
     // The wall clock has been set back by as much time as has passed since registration.
     harness.hub.flush(&due, &Later(left));
     connected.reads_nothing();
-    assert_eq!(connected.task.wakes(), 1, "the task handles the end");
+    assert_eq!(
+        connected.task.wakes(),
+        1,
+        "the task is woken to handle the end of the token"
+    );
 }
 
 #[tokio::test]
@@ -347,7 +368,7 @@ async fn a_broken_socket_is_left_to_the_task() {
     let connected = harness.connect(&room).await;
     connected.client.set_zero_linger().unwrap();
     drop(connected.client);
-    // Writes until the reset has arrived.
+    // The loop publishes until the reset of the connection has arrived.
     let mut writes = 0;
     while connected.task.wakes() == 0 && writes < 1_000 {
         harness.publish(&room, "a");
@@ -368,7 +389,7 @@ async fn a_session_that_left_lets_go_of_its_socket() {
     harness.hub.unsubscribe(&room, &connected.member);
     harness.unregister(&connected.member);
     drop(connected.transport);
-    // The test still holds the member.
+    // The socket is closed although the test still holds the member.
     assert_eq!(connected.client.read(&mut [0]).await.unwrap(), 0);
     harness.hub.flush(&due, &At(1_000));
 }

@@ -35,7 +35,7 @@ pub(super) fn placed_data(channel: &Channel, offset: u64, data: &str) -> Publica
     }
 }
 
-/// A channel whose stream was found empty, and on which a subscriber is about to join.
+/// A channel whose stream was found empty. A subscriber is about to join the channel.
 pub(super) struct Room {
     pub(super) harness: Harness,
     pub(super) channel: Channel,
@@ -56,7 +56,7 @@ impl Room {
         room
     }
 
-    /// Ends a read that finds the stream at this offset.
+    /// Passes to the hub the result of a read that found the stream at this offset.
     fn find(&self, offset: u64) {
         let part = ReadPart {
             position: place(offset),
@@ -105,7 +105,10 @@ pub(super) fn subscriber(member: &Arc<Member>, since: Option<Position>) -> Subsc
 
 /// The offsets in the frames after the reply, which is the first frame.
 fn offsets(frames: &[Bytes]) -> Vec<u64> {
-    assert_eq!(frames[0], ANSWER, "the answer is first: {frames:?}");
+    assert_eq!(
+        frames[0], ANSWER,
+        "the reply is the first frame: {frames:?}"
+    );
     let payloads = payloads(&frames[1..]);
     let offsets = payloads.iter().map(|payload| payload.parse().unwrap());
     offsets.collect()
@@ -145,7 +148,10 @@ fn a_publication_while_a_subscriber_is_answered_comes_after_what_it_missed() {
             });
             // The publication waits until the subscriber has joined, so nothing is received here.
             let is_apart = heard.recv_timeout(Duration::from_millis(100)).is_err();
-            assert!(is_apart, "a publication came between");
+            assert!(
+                is_apart,
+                "a publication was delivered while the subscriber joined"
+            );
             Some(Bytes::from_static(ANSWER))
         };
         let since = Some(place(0));
@@ -164,7 +170,7 @@ fn a_publication_while_a_subscriber_is_answered_comes_after_what_it_missed() {
     assert_eq!(offsets(&room.harness.drain(&member)), [1, 2]);
 }
 
-/// Sets the flag when it is dropped.
+/// A guard that sets the flag when the guard is dropped.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -189,14 +195,14 @@ fn subscribers_that_join_amid_publications_have_no_hole_and_no_double() {
                 room.arrive(offset);
             }
         });
-        // Dropped even if a check below fails, so that the publisher stops.
+        // The guard is dropped even if a check below fails, so that the publisher stops.
         let _over = Over(&is_over);
         for _ in 0..ROUNDS {
             let joined = (0..TOGETHER).map(|n| {
                 let member = room.harness.open("alice");
                 let reached = room.harness.hub.reached(&room.channel).unwrap().offset;
-                // Every second subscriber names a position. The window reaches back to it unless
-                // this thread was held up.
+                // Every second subscriber names a position. The window reaches back to that
+                // position unless this thread was held up.
                 let since = (n % 2 == 1).then_some(reached);
                 let first = match room.join(&member, since) {
                     Join::Done(joined) if joined.recovered == Some(true) => reached + 1,
@@ -216,7 +222,10 @@ fn subscribers_that_join_amid_publications_have_no_hole_and_no_double() {
             }
         }
     });
-    assert!(count > ROUNDS, "{count} publications tell nothing");
+    assert!(
+        count > ROUNDS,
+        "only {count} publications were delivered, too few for this test"
+    );
 }
 
 #[test]
@@ -271,7 +280,7 @@ fn what_is_recovered_is_written_only_while_the_session_has_access() {
     let member = joined();
     room.harness.lease.expire();
     assert!(room.harness.drain(&member).is_empty());
-    // A revocation was written in between.
+    // A revocation was written between the join and the write.
     let room = Room::new();
     room.arrive(1);
     let member = room.harness.open("alice");
@@ -307,7 +316,10 @@ fn a_doubt_that_a_filler_leaves_behind_is_asked_for_again() {
     hub.doubt(channel);
     assert!(wanted().is_ready());
     hub.want_if_missing(channel, false);
-    assert!(wanted().is_pending(), "no publication waits");
+    assert!(
+        wanted().is_pending(),
+        "no publication waits for a missing one"
+    );
     hub.want_if_missing(channel, true);
     assert!(wanted().is_ready());
     room.find(0);
@@ -315,13 +327,13 @@ fn a_doubt_that_a_filler_leaves_behind_is_asked_for_again() {
     assert!(wanted().is_pending());
 }
 
-/// Fault: a read that began before the broker listened again counted as proof that nothing was
-/// missed.
+/// A past fault: a read that began before the broker listened again counted as proof that nothing
+/// was missed.
 #[test]
 fn a_read_that_began_for_an_ended_feed_confirms_no_later_one() {
     let harness = Harness::new();
     let (hub, room) = (&harness.hub, channel("room"));
-    // Does what a subscriber does when the broker begins to listen.
+    // Begins to join, as a subscriber does when the broker begins to listen.
     let begin = || {
         let joining = hub.begin_join(&room, SIZE, TTL, Duration::ZERO);
         hub.doubt(&room);
@@ -345,7 +357,8 @@ fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
     const ROUNDS: u64 = 50_000;
     let harness = Harness::with_limits(16 << 20, 0);
     let hub = &harness.hub;
-    // The bound is smaller than one window, so windows are emptied all the time.
+    // Every second reload sets a bound smaller than one window, so windows are emptied all the
+    // time.
     let limits = |window_bytes| HubLimits {
         outbound_bytes: 16 << 20,
         node_outbound_bytes: 0,
@@ -394,5 +407,8 @@ fn windows_are_counted_exactly_while_streams_begin_end_and_are_doubted() {
         hub.end_stream(room);
     }
     let left = hub.streams.window_bytes.load(Ordering::Relaxed);
-    assert_eq!(left, 0, "bytes of windows that are gone are still counted");
+    assert_eq!(
+        left, 0,
+        "bytes of windows that no longer exist are still counted"
+    );
 }

@@ -62,10 +62,14 @@ fn assert_exact(hub: &Hub) {
             }
             let finds = hub.index.find(&key);
             let finds = finds.iter().any(|other| Arc::ptr_eq(other, &member));
-            assert_eq!(finds, found, "{key} by {:?}", kinds.claims());
+            assert_eq!(finds, found, "{key} under the claims {:?}", kinds.claims());
         }
     }
-    assert_eq!(hub.index.entries(), entries, "entries of the index");
+    assert_eq!(
+        hub.index.entries(),
+        entries,
+        "the index has exactly one entry for each key of each token"
+    );
 }
 
 /// Rekeys every session registered when the kinds came into force, as a reload does.
@@ -81,7 +85,7 @@ enum Op {
     Begin(usize, usize),
     Finish(usize),
     Abandon(usize),
-    /// A subscription gets a token of its own, in place of an earlier one.
+    /// A subscription gets a token of its own, in place of an earlier token.
     Bind(usize, usize),
     Unregister(usize),
     /// Other kinds come into force, and a walk over the sessions begins.
@@ -138,7 +142,7 @@ proptest! {
                     let at = at % sessions.len();
                     let member = &sessions[at];
                     match op {
-                        // A session has one refresh at a time, as in its task.
+                        // At most one refresh of a session is in progress, as in the gateway.
                         Op::Begin(_, to) if !refreshing.contains(&member.session()) => {
                             let user = member.principal().user()[5..].parse().unwrap();
                             hub.begin_refresh(member, token(user, to));
@@ -169,7 +173,7 @@ proptest! {
                 _ => {}
             }
         }
-        // The walk of the latest reload ends, and then that of an earlier one.
+        // The walk of the latest reload ends first, and then the walk of an earlier reload.
         let late = std::mem::take(&mut walk);
         rekey_all(hub);
         late.iter().for_each(|member| hub.rekey(member));
@@ -199,7 +203,7 @@ fn a_storm_of_reloads_over_sessions_that_come_refresh_and_go_leaves_the_index_ex
                         match round % 3 {
                             0 => hub.finish_refresh(&member, &At(0)),
                             1 => hub.abandon_refresh(&member),
-                            // The session left during the refresh.
+                            // The refresh stays in progress.
                             _ => {}
                         }
                         match round % 4 {
@@ -256,11 +260,11 @@ fn a_kind_finds_its_sessions_once_all_is_settled() {
     };
     let (first, second) = (reload(0b0100), reload(0b0010));
     hub.settle(&first);
-    assert!(!hub.is_settled(), "later ones are in force");
+    assert!(!hub.is_settled(), "later kinds are in force");
     rekey_all(hub);
     hub.settle(&second);
     assert!(hub.is_settled() && finds("user") && finds("device"));
-    assert!(!finds("tenant"), "the settings lack it");
+    assert!(!finds("tenant"), "the settings do not name the kind");
     assert!(hub.set_kinds(&claims(0b0010)).is_none() && hub.is_settled());
     // A kind that the settings do not name finds no session.
     let tenant = RevocationKey::claim("tenant", "acme");

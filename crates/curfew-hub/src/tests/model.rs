@@ -9,7 +9,7 @@ use crate::Ending;
 
 const USERS: [&str; 3] = ["a", "b", "c"];
 const CHANNELS: [&str; 3] = ["x", "y", "z"];
-/// Bytes that a session's queue holds; a publication takes [`FRAME_BYTES`].
+/// Bound of a session's queue, in bytes. A publication takes [`FRAME_BYTES`].
 const LIMIT: usize = 12;
 const FRAME_BYTES: usize = 3;
 

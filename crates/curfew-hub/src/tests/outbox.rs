@@ -11,8 +11,8 @@ fn frame(bytes: usize) -> Bytes {
     Bytes::from(vec![b'x'; bytes])
 }
 
-/// Lets the task write to a socket with this much room. Returns the progress and the number of
-/// bytes written.
+/// Lets the task write to a socket with room for `room` bytes. Returns the progress and the number
+/// of bytes written.
 fn take(harness: &Harness, member: &Member, room: usize) -> (Progress, usize) {
     let mut socket = Pipe::with_room(room);
     let progress = harness.write(member, &mut socket);
@@ -51,7 +51,7 @@ fn what_is_not_written_counts_against_the_bound() {
     assert!(harness.hub.send(&member, frame(60)));
     assert!(harness.hub.send(&member, frame(40)));
     assert_eq!(harness.hub.queued_bytes(), 100);
-    // 30 of the 60 bytes are written.
+    // The socket takes 30 of the first frame's 60 bytes.
     let (progress, written) = take(&harness, &member, 30);
     assert!(matches!(progress, Progress::Blocked { wrote: true }));
     assert_eq!(written, 30);
@@ -63,7 +63,7 @@ fn what_is_not_written_counts_against_the_bound() {
     assert_eq!(
         harness.hub.queued_bytes(),
         30,
-        "the rest of a frame begun stays"
+        "the rest of the partly written frame stays queued"
     );
     harness.unregister(&member);
     assert_eq!(harness.hub.queued_bytes(), 0);
@@ -85,12 +85,12 @@ fn over_the_bound_of_the_node_only_long_queues_overflow() {
     for _ in 0..5 {
         assert!(
             harness.hub.send(&slow, frame(50 * KIB)),
-            "below its own bound"
+            "the queue is below its own bound"
         );
     }
     assert!(
         harness.hub.send(&quick, frame(KIB)),
-        "a short queue goes on"
+        "a short queue still takes frames"
     );
     assert!(!harness.hub.send(&slow, frame(KIB)));
     assert_eq!(
@@ -136,10 +136,10 @@ fn the_task_is_woken_once_for_many_frames_and_not_while_it_works() {
     assert_eq!(task.wakes(), 1);
     assert_eq!(take(&harness, &member, 5).1, 5);
     harness.hub.send(&member, frame(1));
-    assert_eq!(task.wakes(), 1, "the task has not said that it waits");
+    assert_eq!(task.wakes(), 1, "a task that does not wait is not woken");
     assert!(
         !task.waits(&member, false),
-        "and finds the frame when it does"
+        "the task finds the frame before it waits"
     );
     assert_eq!(take(&harness, &member, 5).1, 1);
     assert!(task.waits(&member, false));
@@ -153,10 +153,10 @@ fn a_blocked_task_is_woken_by_an_ending_and_a_policy_change_but_not_by_frames() 
         let task = Task::new();
         assert!(task.waits(&member, true));
         harness.hub.send(&member, frame(1));
-        assert_eq!(task.wakes(), 0, "a frame");
+        assert_eq!(task.wakes(), 0, "a frame does not wake a blocked task");
         assert!(
             task.waits(&member, true),
-            "frames alone are not worth a look"
+            "a blocked task waits although a frame is queued"
         );
         let ending = Ending::new(Disconnect::DISCONNECTED);
         if interruption == "end" {
@@ -209,7 +209,11 @@ fn the_first_ending_stays_except_that_a_revocation_replaces_it() {
     harness.hub.send(&member, frame(1));
     assert!(end(&member, Disconnect::DRAINING));
     assert!(!end(&member, Disconnect::DISCONNECTED));
-    assert_eq!(harness.hub.queued_bytes(), 1, "a drain still delivers");
+    assert_eq!(
+        harness.hub.queued_bytes(),
+        1,
+        "the queued frame stays during a drain"
+    );
     assert!(end(&member, Disconnect::REVOKED));
     assert!(!end(&member, Disconnect::REVOKED));
     assert!(!end(&member, Disconnect::DRAINING));
@@ -232,9 +236,9 @@ fn a_session_that_left_is_not_counted_again() {
     assert_eq!(
         harness.dropped(DropReason::Closed),
         1,
-        "the frame that was not written"
+        "only the frame that was not written is dropped"
     );
-    // A revocation may have found the member just before it left.
+    // A revocation may have found the member just before the session left.
     assert!(!harness.hub.end(&member, Ending::new(Disconnect::REVOKED)));
     assert!(!harness.hub.send(&member, frame(10)));
     assert!(!member.outbox().open(Lanes::default()));
@@ -281,7 +285,7 @@ fn no_wake_up_is_lost_between_threads() {
     });
 }
 
-/// Runs a future on this thread, which sleeps until it is woken.
+/// Runs a future on this thread. The thread sleeps while the future waits.
 fn park_on(future: impl Future<Output = ()>) {
     struct Thread(std::thread::Thread);
     impl Wake for Thread {

@@ -59,7 +59,7 @@ fn a_key_of_each_kind_ends_the_sessions_it_names_and_no_others() {
         assert_eq!(
             harness.hub.revoke(&key, &everyone()).sessions.len(),
             0,
-            "{what} again"
+            "{what}: a second revocation ends no session"
         );
     }
 }
@@ -86,7 +86,7 @@ fn a_cutoff_spares_newer_tokens() {
     assert_eq!(
         harness.hub.revoke(&user, &until(100)).sessions.len(),
         0,
-        "again"
+        "a second revocation ends no session"
     );
     // A revocation that certainly covers the token replaces the earlier reason.
     assert_eq!(harness.hub.revoke(&user, &until(101)).sessions.len(), 2);
@@ -151,7 +151,11 @@ fn many_sessions_of_one_user_come_and_go_in_any_order() {
     );
     while let Some(member) = members.pop() {
         harness.unregister(&member);
-        assert_eq!(Arc::strong_count(&member), 1, "the hub has let go of it");
+        assert_eq!(
+            Arc::strong_count(&member),
+            1,
+            "the hub has released the member"
+        );
     }
     assert_eq!(harness.hub.count(), 0);
 }
@@ -178,7 +182,8 @@ fn a_session_found_by_the_hash_of_another_key_is_not_ended() {
 #[test]
 fn during_a_refresh_both_tokens_name_the_session_and_afterwards_one() {
     let [old, new] = [("t1", 100), ("t2", 200)];
-    // The outcome of the refresh, and for each of the two tokens whether it then names the session.
+    // Each row states the outcome of the refresh, and if the old and the new token then name the
+    // session.
     for (end, expect) in [
         ("pending", [true, true]),
         ("finish", [false, true]),

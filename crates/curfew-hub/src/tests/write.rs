@@ -8,7 +8,8 @@ use crate::{Ending, HeldBack};
 
 const LEASE: Duration = Duration::from_secs(60);
 
-/// A socket that calls `after` after each write, to simulate a revocation at that moment.
+/// A socket that calls `after` after each write, to simulate an event such as a revocation at that
+/// moment.
 struct Then<'a> {
     pipe: Pipe,
     after: Box<dyn FnMut() + 'a>,
@@ -49,7 +50,10 @@ struct Buffered {
 
 impl Socket for Buffered {
     fn write(&mut self, batch: WriteBatch<'_>) -> Poll<io::Result<usize>> {
-        assert!(self.held.is_empty(), "what is held back is bounded");
+        assert!(
+            self.held.is_empty(),
+            "the socket is flushed before the next write"
+        );
         let mut taken = Pipe::default();
         let written = taken.write(batch);
         self.held = taken.taken;
@@ -82,7 +86,8 @@ impl Harness {
         self.lease.renew(until, self.lease.stretch());
     }
 
-    /// Opens a session with `frames` frames. Two frames of this size need two writes.
+    /// Opens a session with `frames` queued frames. Each frame is so large that it needs a write of
+    /// its own.
     fn with_large_frames(&self, frames: usize) -> Arc<Member> {
         let member = self.open("u");
         for _ in 0..frames {
@@ -146,8 +151,7 @@ fn each_write_asks_anew() {
     }
 }
 
-/// The node resumes after a pause. The revocation is pushed before the heartbeat renews the lease
-/// (F1).
+/// The node resumes after a pause. The revocation is pushed before the heartbeat renews the lease.
 #[test]
 fn what_waited_for_the_lease_is_asked_about_again_when_it_is_back() {
     let harness = Harness::with_lease();
@@ -168,8 +172,8 @@ fn what_waited_for_the_lease_is_asked_about_again_when_it_is_back() {
     ));
 }
 
-/// The lease is loaded before the session's state, so that a renewal in between does not vouch for
-/// the older state.
+/// The lease is loaded before the session's state, so that a renewal in between does not permit a
+/// write based on the older state.
 #[test]
 fn a_lease_that_is_renewed_while_bytes_are_made_ready_counts_for_the_next_write() {
     let harness = Harness::with_lease();
@@ -201,13 +205,13 @@ fn notices_leave_without_access_and_behind_a_frame_begun() {
     let progress = harness.write(&member, &mut socket);
     assert!(matches!(progress, Progress::Held(HeldBack::NoLease)));
     assert_eq!(socket.taken, [0x89, 0]);
-    // With access, notices leave first.
+    // With access, notices are sent first.
     harness.renew();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::with_room(4);
     harness.write(&member, &mut socket);
     assert_eq!(socket.taken, [0x89, 0, 0x81, 1]);
-    // A frame is partly written now: its rest must leave before anything else.
+    // A frame is partly written now. The rest of that frame must be sent before any other frame.
     harness.lease.expire();
     member.outbox().push_notice(notice());
     let mut socket = Pipe::default();
@@ -285,7 +289,7 @@ fn at_the_end_only_what_the_ending_lets_out_is_written() {
         member.write_last(&harness.hub, &At(1_000), &mut socket);
         assert_eq!(socket.writes.len(), expect, "{disconnect:?}");
     }
-    // Even an ending that flushes writes nothing while the node holds no lease.
+    // Even an ending that still sends queued frames writes nothing while the node holds no lease.
     let harness = Harness::with_lease();
     let member = harness.with_large_frames(2);
     harness.hub.end(&member, Ending::new(Disconnect::DRAINING));

@@ -9,8 +9,8 @@ use crate::{Hub, Wire, WireId};
 pub(crate) struct Frames<'a, F> {
     hub: &'a Hub,
     encode: F,
-    /// The wire and the frame of the first listener, stored apart: most channels have listeners of
-    /// one wire only.
+    /// The first wire that has a frame, with that frame. It is stored apart, because most channels
+    /// have listeners of one wire only.
     first: Option<(WireId, Bytes)>,
     others: Vec<(WireId, Option<Bytes>)>,
 }
@@ -35,7 +35,7 @@ impl<'a, F: Fn(&Wire) -> Option<Bytes>> Frames<'a, F> {
         }
     }
 
-    /// The frame on another wire than the first listener's.
+    /// The frame on a wire that `first` does not hold.
     #[cold]
     fn of_another(&mut self, wire: WireId) -> Option<Bytes> {
         if let Some((_, frame)) = self.others.iter().find(|(id, _)| *id == wire) {

@@ -18,8 +18,8 @@ const SHORT_MESSAGE_BYTES: usize = 128;
 /// The bytes of a server-sent event before its message.
 const EVENT_START: &[u8] = b"data: ";
 
-/// The streamed answer to a POST request. A line ends each JSON message; a Protobuf message begins
-/// with its length.
+/// The streamed answer to a POST request. A line feed follows each JSON message; a Protobuf message
+/// begins with its length.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HttpStreamFraming;
 
@@ -108,7 +108,7 @@ fn chunk(write: impl FnOnce(&mut BytesMut) -> bool) -> Option<Bytes> {
         return None;
     }
     let head = format!("{:x}\r\n", chunk.len() - MAX_HEAD_BYTES);
-    // The head is written right before the content, which does not move.
+    // The head is written right before the content, so that the content is not moved.
     let start = MAX_HEAD_BYTES.checked_sub(head.len())?;
     chunk[start..MAX_HEAD_BYTES].copy_from_slice(head.as_bytes());
     chunk.put_slice(b"\r\n");
@@ -125,7 +125,7 @@ mod tests {
             out.put_slice(content);
             true
         });
-        framed.expect("the message is told")
+        framed.expect("the message has a frame")
     }
 
     #[test]

@@ -19,8 +19,8 @@ pub(in crate::streams) enum Replay {
 
 impl Feed {
     /// The publications after `since` up to the feed's position. `read` is the part of the stream
-    /// that was read and ingested for this subscriber; it serves in place of a window that has no
-    /// room. `came_at` is the time of day at which the subscriber arrived.
+    /// that was read and ingested for this subscriber; it supplies publications that the window
+    /// lacks. `came_at` is the time of day at which the subscriber arrived.
     pub(in crate::streams) fn replay(
         &mut self,
         since: Position,
@@ -32,7 +32,7 @@ impl Feed {
             return Replay::Read(since.offset);
         };
         // A part that was just read has not expired, but a window may have. During an interruption,
-        // the notice that the history was deleted may have been missed.
+        // the event that the publications were deleted may have been missed.
         if self.is_interrupted || (read.is_none() && self.has_expired(came_at)) {
             self.forget();
         }

@@ -219,7 +219,10 @@ fn a_hole_that_cannot_be_read_is_given_up() {
         Told::Message(e, 9),
     ];
     assert_eq!(rig.told(), expect);
-    assert!(rig.feed.confirmed().is_none(), "more may be missing");
+    assert!(
+        rig.feed.confirmed().is_none(),
+        "more publications may be missing"
+    );
     assert!(!rig.feed.give_up(rig.now, &mut rig.log));
 }
 
@@ -251,7 +254,7 @@ fn a_subscriber_is_given_what_the_window_has() {
         doubts: 0,
         publications: &publications,
     };
-    // The read part ends before the window does.
+    // The read part ends at offset 5, and the window at offset 6.
     match rig.feed.replay(since, Some(part), rig.now, rig.clock) {
         Replay::Whole(missed) => assert_eq!(offsets(&missed), [2, 3, 4, 5, 6]),
         other => panic!("{other:?}"),
@@ -268,7 +271,7 @@ fn a_subscriber_is_given_what_the_window_has() {
         Replay::Lost
     );
     rig.clock += TTL;
-    assert_eq!(rig.replay(position(e, 5)), None, "the window is over");
+    assert_eq!(rig.replay(position(e, 5)), None, "the window has expired");
 }
 
 #[test]
@@ -346,7 +349,11 @@ fn a_doubt_empties_the_window() {
     rig.read(&stream, 0);
     assert_eq!(rig.replay(position(e, 1)), Some(vec![2]));
     rig.feed.doubt();
-    assert_eq!(rig.replay(position(e, 1)), None, "it may have been deleted");
+    assert_eq!(
+        rig.replay(position(e, 1)),
+        None,
+        "the publication may have been deleted"
+    );
     rig.read(&stream, 0);
     assert_eq!(rig.replay(position(e, 1)), Some(vec![2]));
 }
@@ -363,7 +370,10 @@ fn publications_of_an_epoch_that_the_stream_does_not_show_are_not_delivered() {
     rig.arrive(other, 7);
     assert!(!rig.feed.give_up(rig.now, &mut rig.log));
     rig.read(&stream, 0);
-    assert!(rig.feed.confirmed().is_none(), "it may have begun since");
+    assert!(
+        rig.feed.confirmed().is_none(),
+        "the other epoch may have begun since the read"
+    );
     rig.read(&stream, 0);
     assert_eq!(rig.feed.confirmed(), Some(stream.position()));
     assert_eq!(rig.told(), []);
@@ -379,11 +389,12 @@ enum Step {
     Trim { keep: u64 },
     /// The stream begins another epoch.
     Flush,
-    /// The node reads the missing publications, or only compares.
+    /// The node reads the stream after its own position. If no publication is missing, this only
+    /// compares the positions.
     Read,
     /// The node gives up the missing publications.
     GiveUp,
-    /// A subscriber joins that was disconnected for `back` publications.
+    /// A subscriber joins that has missed the last `back` publications.
     Join { back: u64 },
 }
 
@@ -405,19 +416,26 @@ fn check_order(told: &[Told], mut at: Position) {
     for told in told {
         match *told {
             Told::Message(epoch, offset) => {
-                assert_eq!(position(epoch, offset - 1), at, "a hole or a double");
+                assert_eq!(
+                    position(epoch, offset - 1),
+                    at,
+                    "a publication is missing or is delivered twice"
+                );
                 at.offset = offset;
             }
             Told::Gap(epoch, offset) => {
-                assert!(epoch != at.epoch || offset > at.offset, "a gap of nothing");
+                assert!(
+                    epoch != at.epoch || offset > at.offset,
+                    "a gap covers no publication"
+                );
                 at = position(epoch, offset);
             }
         }
     }
 }
 
-/// Fault: of two publications with one offset, the size of the first was added to the waiting
-/// bytes, and the size of the second was subtracted.
+/// A past fault: two publications had the same offset. The size of the first was added to the
+/// waiting bytes, but the size of the second was subtracted.
 #[test]
 fn a_waiting_publication_may_be_replaced_by_a_longer_one() {
     let mut rig = Rig::new(10);
