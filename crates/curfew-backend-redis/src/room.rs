@@ -79,8 +79,8 @@ impl Redis {
         }
     }
 
-    /// Ends the oldest of a user's sessions. If the session's node does not answer, tries the next
-    /// older session.
+    /// Ends the oldest of a user's sessions. If the session's node does not answer, tries the
+    /// second-oldest session, and so on.
     pub(crate) async fn close_oldest(&self, user: &str) -> Result<(), Fault> {
         for (session, node) in self
             .oldest_of_user(user)

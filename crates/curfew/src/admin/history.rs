@@ -147,8 +147,8 @@ mod tests {
         };
         for (since, first, told) in [
             ("kdWqZx3a:41", Some(42), None),
-            ("kdWqZx3a:41", Some(44), Some("Offsets 42 to 43 are")),
-            ("kdWqZx3a:41", None, Some("Offsets 42 to 45 are")),
+            ("kdWqZx3a:41", Some(44), Some("offsets 42 to 43 are")),
+            ("kdWqZx3a:41", None, Some("offsets 42 to 45 are")),
             ("kdWqZx3a:45", None, None),
             ("kdWqZx3a:90", None, None),
             ("AAAAAAAA:45", None, Some("another epoch")),

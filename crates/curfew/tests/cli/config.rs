@@ -112,7 +112,10 @@ fn check_config_reads_the_files_that_redis_is_reached_with() {
     std::fs::create_dir(folder.path("ca_file")).unwrap();
     let checked = check(&config, &[]);
     assert_eq!(checked.code, 2, "{}", checked.stderr);
-    for told in ["password_file: not UTF-8", "backend.redis.ca_file"] {
+    for told in [
+        "password_file: the file is not UTF-8",
+        "backend.redis.ca_file",
+    ] {
         assert!(checked.stderr.contains(told), "{told}: {}", checked.stderr);
     }
     assert!(!checked.stderr.contains("canary"), "{}", checked.stderr);
