@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// One message per line, `name: type field tag, …`. `[T]` is a list, `{T}` is a map from text.
+/// Each line describes one message: `name: type field tag, …`. `[T]` is a list, `{T}` is a map from
+/// text.
 const MESSAGES: &str = "\
 Command: u32 id 1, Connect connect 4, Subscribe subscribe 5, Channel unsubscribe 6, Publish publish 7, \
     Channel presence 8, Channel presence_stats 9, History history 10, Empty ping 11, Data send 12, \
@@ -56,7 +57,7 @@ pub(super) enum Kind {
     Signed,
     Bool,
     Text,
-    /// Bytes; in JSON, raw JSON.
+    /// Bytes in Protobuf; any JSON value in JSON.
     Bytes,
     Message(&'static str),
 }
