@@ -128,7 +128,7 @@ async fn a_token_admitted_while_the_clock_is_behind_has_what_is_left_of_it_by_th
     // Once the node's clock is correct, the node refuses the token.
     gateway.set_clock(0);
     let refused = eventually(
-        "the node refuses the expired token",
+        "the node to refuse the expired token",
         async || match Attempt::make(gateway.ws().bearer(&over)).await {
             Attempt::Refused(reason, code) => Some((reason, code)),
             _ => None,

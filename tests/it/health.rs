@@ -31,7 +31,7 @@ async fn a_node_that_can_neither_reload_nor_drain_is_not_alive() {
     assert!(made.success());
     fs::remove_file(&file).unwrap();
     fs::hard_link(&pipe, &file).unwrap();
-    let stuck = eventually_within(STUCK, "the node reports that it is stuck", async || {
+    let stuck = eventually_within(STUCK, "the node to report that it is stuck", async || {
         let answer = alive().await;
         (answer.status == 503).then_some(answer)
     });
@@ -44,7 +44,7 @@ async fn a_node_that_can_neither_reload_nor_drain_is_not_alive() {
     gateway.write_config(&Settings::default());
     // A write to the pipe lets the reader continue.
     drop(fs::File::options().write(true).open(&pipe).unwrap());
-    eventually("the node is alive again", async || {
+    eventually("the node to be alive again", async || {
         (alive().await.status == 200).then_some(())
     })
     .await;

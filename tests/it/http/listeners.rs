@@ -64,7 +64,10 @@ async fn the_admin_listener_has_as_many_connections_as_allowed() {
     assert!(refused.header("retry-after").is_some());
     is_problem(&refused, "unavailable");
     drop(kept);
-    eventually("room again", async || gateway.ready().await.then_some(())).await;
+    eventually("the node to be ready again", async || {
+        gateway.ready().await.then_some(())
+    })
+    .await;
     assert!(answers(&gateway, "admin", "limit").await >= 1.0);
 }
 

@@ -122,7 +122,7 @@ async fn limits_count_the_clients_of_a_proxy_one_by_one() {
     }
     assert_eq!(disputed().refused().await.status, 429);
     drop(open);
-    eventually("the client's address may connect again", async || {
+    eventually("another connection from the client's address", async || {
         from("203.0.113.1").attempt().await.ok()
     })
     .await;

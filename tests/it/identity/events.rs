@@ -34,7 +34,8 @@ impl Transmitter {
         Self { provider, key }
     }
 
-    /// `[[auth.issuers]]` with a stream. `more` is appended to it.
+    /// The lines of `[[auth.issuers]]` with an event stream. `more` is added to the stream's
+    /// section.
     fn issuer(&self, name: &str, more: &str) -> String {
         let by_url = self.provider.by_url(name);
         format!("{by_url}[auth.issuers.event_stream]\naudience = [{US:?}]\n{more}\n")

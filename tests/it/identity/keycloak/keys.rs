@@ -53,12 +53,13 @@ async fn keys_are_rotated_while_random_key_ids_come() {
         let login = site.realm.login("nina").await;
         for node in [&site.cluster[0], &site.cluster[1]] {
             // A token may be refused as unavailable for a short time, but never as bad.
-            eventually("a token by the new key is accepted", async || {
-                match node.attempt_with(&login.access).await {
-                    Attempt::Open(_) => Some(()),
-                    Attempt::Unavailable => None,
-                    other => panic!("{other:?}"),
-                }
+            eventually("a token by the new key to be accepted", async || match node
+                .attempt_with(&login.access)
+                .await
+            {
+                Attempt::Open(_) => Some(()),
+                Attempt::Unavailable => None,
+                other => panic!("{other:?}"),
             })
             .await;
         }
@@ -94,7 +95,7 @@ async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
     }
     proxy.set(Link::PASS);
     for node in [&cluster[0], &cluster[1]] {
-        eventually("a token by the new key is accepted", async || {
+        eventually("a token by the new key to be accepted", async || {
             node.attempt_with(&login.access)
                 .await
                 .is_open()
