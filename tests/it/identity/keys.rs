@@ -370,7 +370,7 @@ async fn a_reload_keeps_keys_and_sessions() {
     ] {
         node.write_config(&settings);
         node.reload();
-        eventually("the reload", async || {
+        eventually("the reload to be done", async || {
             let known = node.admin_ok("GET", "/v1/issuers", None).await;
             (known["issuers"][0]["keys"][0]["kid"] == "one").then_some(())
         })

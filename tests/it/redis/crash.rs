@@ -1,4 +1,4 @@
-//! Nodes that die, or seem to, and the removal of their sessions' records (CONTRACT §8 R4).
+//! Nodes that die or seem to be dead, and the removal of their sessions' records (CONTRACT §8 R4).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
             .iter()
             .filter(|key| key.starts_with("curfew:session:"))
             .count();
-        // A node that cleaned up may still hold the lock for it.
+        // A node that has cleaned up may still hold the lock for the cleanup.
         keys.retain(|key| !key.starts_with("curfew:reap:"));
         let of_the_dead = keys
             .iter()
@@ -84,10 +84,10 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
     assert_eq!(cluster[0].nodes().await.len(), 1);
     survivor.assert_open("survivor").await;
 
-    // The stopped node continues, and is back with its session.
+    // The stopped node continues, and is listed again with its session.
     cluster[1].signal("CONT");
     cluster.synced().await;
-    eventually_within(GONE, "the records of the one that returned", async || {
+    eventually_within(GONE, "the records of the node that continues", async || {
         let missing = others.difference(&redis.keys().await).count();
         (missing == 0).then_some(())
     })

@@ -285,7 +285,7 @@ async fn an_issuer_that_is_added_keeps_no_session_from_being_found() {
     let configured = async |settings: &Settings, count: usize| {
         node.write_config(settings);
         node.reload();
-        eventually("the reload", async || {
+        eventually("the reload to be done", async || {
             let known = node.admin_ok("GET", "/v1/issuers", None).await;
             (known["issuers"].as_array()?.len() == count).then_some(())
         })
