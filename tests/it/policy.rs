@@ -390,7 +390,7 @@ when = "params.tenant == claims.tenant && params.room == claims.room"
     ] {
         let token = key.user_with("alice", json!({"tenant":tenant,"room":room}));
         let mut client = gateway.session(&token).await;
-        // Asked twice, because a cached decision must be that of the same session.
+        // Each channel is tried twice, because a cached decision must be one of the same session.
         for _ in 0..2 {
             let allowed = asks(&mut client, "subscribe", channel).await;
             if allowed {

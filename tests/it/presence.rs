@@ -247,12 +247,12 @@ async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
     let before = proxy.sent();
     eve.send(json!({"type":"subscribe","id":1,"channel":"room:1"}))
         .await;
-    eventually("the entry is sent", async || {
+    eventually("the node to send the entry", async || {
         (proxy.sent() > before + SCRIPT_BYTES).then_some(())
     })
     .await;
     cluster[1].signal("KILL");
-    eventually_within(GONE_WITHIN, "the node is cleaned up after", async || {
+    eventually_within(GONE_WITHIN, "the other node to clean up", async || {
         let reaped = cluster[0].metric("curfew_presence_reaped_total").await;
         (reaped == 1.0).then_some(())
     })
@@ -260,11 +260,11 @@ async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
     let is_note = |key: &String| key.starts_with("curfew:node:") && key.ends_with(":presence");
     assert!(!redis.keys().await.iter().any(is_note));
     proxy.set(Link::PASS);
-    eventually("what was held back is there", async || {
+    eventually("the entry that was held back", async || {
         redis.keys().await.iter().any(is_note).then_some(())
     })
     .await;
-    eventually_within(GONE_WITHIN, "nothing of it is left", async || {
+    eventually_within(GONE_WITHIN, "the removal of the late entry", async || {
         let keys = redis.keys().await;
         (!keys.iter().any(|key| key.contains("presence"))).then_some(())
     })
@@ -304,7 +304,7 @@ async fn what_a_dead_node_has_left_in_a_cluster_is_found_and_told() {
         servers.run(command).await;
     }
     assert_eq!(listed(&cluster[0], "room:1").await["count"], 2);
-    eventually_within(GONE_WITHIN, "both leave", async || {
+    eventually_within(GONE_WITHIN, "the leaves of both sessions", async || {
         let seen = tape.matching(&json!({"type":"leave","channel":"room:1","user":"eve"}));
         let gone = |session: &str| seen.iter().any(|seen| seen.frame["session"] == session);
         (gone(&known) && gone(&unknown)).then_some(())
@@ -321,7 +321,7 @@ async fn entries_that_redis_lost_are_written_again() {
     let cluster = Cluster::start(1, &redis.url(), &with_presence()).await;
     let (mut bob, _) = enter(&cluster[0], "bob", "room:1").await;
     redis.run(&["FLUSHALL"]).await;
-    eventually("bob is listed again", async || {
+    eventually("bob to be listed again", async || {
         let seen = presence(&mut bob, "room:1").await;
         (seen["users"] == 1).then_some(())
     })
@@ -337,7 +337,7 @@ async fn entries_that_redis_lost_are_written_again() {
     }
     let command = json!({"type":"unsubscribe","id":2,"channel":"room:2"});
     assert_eq!(ask(&mut eve, command).await["type"], "ok");
-    eventually("no change waits", async || {
+    eventually("every change to be written", async || {
         let keys = redis.keys().await;
         let of_room = |key: &String| key.contains("presence") && key.contains("room:2");
         (!keys.iter().any(of_room)).then_some(())
@@ -369,7 +369,7 @@ async fn an_entry_that_is_gone_without_the_node_is_written_again() {
     let cluster = Cluster::start(1, &redis.url(), &with_presence()).await;
     let (_bob, _) = enter(&cluster[0], "bob", "room:1").await;
     redis.run(&["DEL", "curfew:presence:{room:1}"]).await;
-    eventually_within(RESTORED_WITHIN, "bob is listed again", async || {
+    eventually_within(RESTORED_WITHIN, "bob to be listed again", async || {
         let seen = listed(&cluster[0], "room:1").await;
         (seen["count"] == 1 && seen["users"] == 1).then_some(())
     })

@@ -284,9 +284,10 @@ async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
     }
     eventually("every client to be back", all_present).await;
     let heard = ledger.lock().heard;
-    eventually("publications after it", async || {
-        (ledger.lock().heard > heard + CLIENTS / LISTENS * 2).then_some(())
-    })
+    eventually(
+        "publications after the last node was replaced",
+        async || (ledger.lock().heard > heard + CLIENTS / LISTENS * 2).then_some(()),
+    )
     .await;
 
     let mut sessions = 0.0;

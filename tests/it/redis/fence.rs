@@ -32,8 +32,7 @@ fn publish_all(tape: &Tape, channel: &str, count: usize) {
     }
 }
 
-/// The codes of the answers to [`publish_all`], in order. An executed publication has the code
-/// `ok`.
+/// The codes of the answers to [`publish_all`], in order. `ok` means that a number was published.
 async fn answers(tape: &Tape, count: usize) -> Vec<String> {
     let mut codes = Vec::new();
     for n in 0..count {
@@ -42,12 +41,7 @@ async fn answers(tape: &Tape, count: usize) -> Vec<String> {
     }
     let again = tape.matching(&json!({"type":"ok"})).len();
     let refused = tape.matching(&json!({"type":"error"})).len();
-    assert_eq!(
-        again + refused,
-        count,
-        "not one answer for each publication: {:?}",
-        tape.seen()
-    );
+    assert_eq!(again + refused, count, "answers missing: {:?}", tape.seen());
     codes
 }
 
@@ -70,8 +64,7 @@ async fn until_heard(node: &Gateway, channel: &str, bob: &Tape) {
     .await;
 }
 
-/// Fails unless `bob` has received exactly the data in `expect`, and can receive further
-/// publications.
+/// Fails unless `bob` has received exactly the data in `expect`, and receives a later publication.
 async fn assert_heard_only(node: &Gateway, channel: &str, bob: &Tape, expect: &[Value]) {
     until_heard(node, channel, bob).await;
     let heard: Vec<Value> = bob
@@ -98,10 +91,7 @@ async fn what_a_bad_link_has_held_back_is_never_delivered() {
     let unknown = r#"curfew_publishes_total{outcome="unknown",source="client"}"#;
     cluster[0].until_metric(unknown, |count| count == 5.0).await;
     let took = written.elapsed();
-    assert!(
-        took < LEASE + SLACK,
-        "the outcomes were known only after {took:?}"
-    );
+    assert!(took < LEASE + SLACK, "outcomes known after {took:?}");
     // The publisher gets each error even if the lease ends at that moment, because the node sends
     // errors without waiting for the lease.
     eventually_within(RECOVERY, "five answers", async || {
@@ -109,8 +99,7 @@ async fn what_a_bad_link_has_held_back_is_never_delivered() {
         (told.len() == 5).then_some(())
     })
     .await;
-    // Without the lease, the node writes nothing. The node may lose the connection for commands
-    // earlier.
+    // Without the lease, the node writes nothing. It may lose the connection for commands earlier.
     let words = ["disconnected from redis"];
     cluster[0].until_out_of_touch(RECOVERY, &words).await;
     let late = alice
@@ -170,17 +159,13 @@ async fn a_frozen_redis_delivers_in_time_or_never() {
                 _ => panic!("{frozen:?}: {codes:?}"),
             }
         }
-        // The first publication was sent at once, so Redis may still execute it. Later publications
-        // may have been sent only after the node gave up the first one. They are then executed
-        // within the lease.
+        // The first publication was sent at once, so Redis may still execute it. A later one may
+        // be sent only after the node has given up the first, and is executed within the lease.
         if frozen >= UNSURE {
             assert_eq!(codes[0], "unknown_outcome", "{frozen:?}: {codes:?}");
         }
         if frozen > LEASE {
-            assert!(
-                heard.is_empty(),
-                "publications were delivered after the lease: {heard:?}"
-            );
+            assert!(heard.is_empty(), "delivered after the lease: {heard:?}");
         }
         bob.assert_open("after").await;
     }
@@ -256,17 +241,13 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
         while timeout(SLACK, listener.reply()).await.is_ok() {
             late += 1;
         }
-        assert_eq!(
-            late, 0,
-            "round {round}: a publication was executed after the lease"
-        );
+        assert_eq!(late, 0, "round {round}: executed after the lease");
         flooding.join_all().await;
     }
     cluster.assert_well().await;
 }
 
-/// Publishes numbers while `work` runs, with up to 200 publications unanswered. Returns the code of
-/// the answer to each number.
+/// Publishes numbers while `work` runs, with up to 200 unanswered. Returns each number's code.
 async fn numbers_during(
     node: &Gateway,
     channel: &str,
@@ -289,7 +270,7 @@ async fn numbers_during(
             () = sleep(Duration::from_millis(2)) => {}
         }
     }
-    eventually_within(RECOVERY, "an answer to each", async || {
+    eventually_within(RECOVERY, "an answer to each publication", async || {
         (tape.seen().len() >= sent).then_some(())
     })
     .await;
@@ -297,11 +278,7 @@ async fn numbers_during(
     for seen in tape.seen() {
         let id = seen.frame["id"].as_u64().expect("an answer");
         let before = outcomes.insert(id, code(&seen.frame));
-        assert_eq!(
-            before, None,
-            "a publication was answered twice: {}",
-            seen.frame
-        );
+        assert_eq!(before, None, "answered twice: {}", seen.frame);
     }
     assert_eq!(outcomes.len(), sent);
     outcomes
@@ -311,11 +288,7 @@ async fn numbers_during(
 /// be received. A number that was refused must not be received.
 async fn assert_consistent(bob: &Tape, outcomes: &BTreeMap<u64, String>) {
     let done = outcomes.iter().filter(|(_, code)| *code == "ok");
-    let last = done
-        .clone()
-        .next_back()
-        .expect("some publications are executed")
-        .0;
+    let last = done.clone().next_back().expect("some are executed").0;
     bob.until(json!({ "data": last })).await;
     let heard: Vec<u64> = bob
         .messages()
@@ -331,10 +304,7 @@ async fn assert_consistent(bob: &Tape, outcomes: &BTreeMap<u64, String>) {
         );
     }
     for (n, code) in done {
-        assert!(
-            heard.binary_search(n).is_ok(),
-            "{n} was answered {code}, but is lost"
-        );
+        assert!(heard.binary_search(n).is_ok(), "{n}: {code}, but is lost");
     }
 }
 
@@ -501,10 +471,7 @@ async fn large_publications_go_through_together() {
         for _ in 0..senders.len() {
             let message = bob.next_json().await;
             let n = usize::try_from(message["data"][0].as_u64().unwrap()).unwrap();
-            assert_eq!(
-                message["data"][1], expect[n],
-                "the publications of a client are out of order"
-            );
+            assert_eq!(message["data"][1], expect[n], "{n} is out of order");
             expect[n] += 1;
         }
     }
