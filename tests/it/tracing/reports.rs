@@ -1,4 +1,5 @@
-//! The path of an identity provider's report: one trace for each kind of report.
+//! The traces of reports by an identity provider. Each report is one trace, for each kind of
+//! report.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::{Key, SECRET};
