@@ -35,7 +35,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     browser.open(&format!("http://{}/", dev.address)).await;
     let (alice, bob) = (browser.pane(1), browser.pane(2));
 
-    // Pick a user and roles, and a short-lived token.
+    // The first user picks a name, roles and a short-lived token.
     alice.fill("user", "alice").await;
     alice.click("role-moderator").await;
     alice.pick_life(SHORT_LIFE).await;

@@ -145,8 +145,8 @@ async fn who_takes_no_byte_for_the_write_timeout_is_cut() {
     assert!(publisher.barrier().await.is_empty());
 }
 
-/// Frames of `lost` are short, so the frame that is written half when the access ends is almost
-/// certainly a frame of `kept`.
+/// Frames of `lost` are short. The frame that is half written when the access ends is therefore
+/// almost certainly a frame of `kept`.
 #[tokio::test]
 async fn a_channel_that_a_reload_takes_away_ends_with_what_the_kernel_has() {
     const COUNT: u32 = 100;

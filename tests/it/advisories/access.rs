@@ -55,7 +55,7 @@ async fn cve_2026_32301_nothing_is_fetched_from_where_a_token_says() {
     );
 }
 
-/// Centrifugo: the URL of the keys had a template.
+/// Centrifugo: the URL of the keys could contain a template.
 #[tokio::test]
 async fn cve_2026_32301_a_template_in_an_address_is_no_configuration() {
     let directory = tempfile::tempdir().unwrap();

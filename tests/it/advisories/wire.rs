@@ -154,7 +154,7 @@ async fn cve_2022_2421_ids_and_counts_of_a_client_are_only_echoed() {
     client
         .send(json!({"type":"ping","id":"x".repeat(60_000)}))
         .await;
-    // The id is echoed, or the command is malformed; nothing else is possible.
+    // The node either echoes the id or answers that the command is malformed.
     let answer = client.next_json().await;
     assert!(
         answer["type"] == "pong" || answer["code"] == "bad_request",
@@ -357,7 +357,7 @@ async fn rustsec_2021_0078_no_request_hides_in_an_upgrade() {
     }
 }
 
-/// h2 RUSTSEC-2026-0258 and others: HTTP/2 is not offered.
+/// h2 RUSTSEC-2026-0258 and others are faults of HTTP/2, which the node does not offer.
 #[tokio::test]
 async fn rustsec_2026_0258_http2_is_not_spoken() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The configuration's reference, CONFIG.md, compared with the keys.
+//! CONFIG.md, the reference of the configuration, compared with the keys that the binary has.
 
 use std::collections::BTreeSet;
 

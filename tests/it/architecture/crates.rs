@@ -1,4 +1,5 @@
-//! Crates, their edges, and the crates that may name a dependency.
+//! The crates, their dependencies on each other, and the dependencies that only some crates may
+//! name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,8 +7,8 @@ use std::fs;
 use super::markdown::{Page, quoted, repository};
 use super::workspace::{Member, members};
 
-/// Dependencies that only one crate of the gateway may name. crates/README.md must list each of
-/// them at exactly one crate.
+/// Dependencies that only one crate of the gateway may name. crates/README.md must give each of
+/// them to exactly one crate.
 const WALLED: [&str; 8] = [
     "anyhow",
     "cel",

@@ -1,4 +1,4 @@
-//! The files of the code.
+//! The files of the code: their length, their names and their first comments.
 
 use std::fs;
 use std::path::{Path, PathBuf};

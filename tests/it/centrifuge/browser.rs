@@ -220,7 +220,7 @@ impl Middlebox {
         }
     }
 
-    /// Cuts every connection. Each new connection is cut as well, until `open`.
+    /// Cuts every connection. Each new connection is cut as well, until [`Self::open`] is called.
     fn close(&self) {
         self.is_open.send_replace(false);
     }

@@ -170,8 +170,9 @@ async fn has_everything_from_another_node(sdk: Sdk) {
     cluster.assert_well().await;
 }
 
-/// The client connects to a proxy. The proxy leads to the first node, which drains, then to the
-/// second node, which is killed, and then to the third node, which the publisher uses.
+/// The client connects to a proxy. The proxy leads to the first node until this node drains, then
+/// to the second node until this node is killed, and then to the third node. The publisher uses the
+/// third node.
 async fn has_every_message_when_its_node_drains_or_dies(sdk: Sdk) {
     let redis = Redis::start().await;
     let settings = settings().with("drain.window = \"1s\"");

@@ -42,7 +42,7 @@ const ONLY: &str = "CURFEW_ORACLE_ONLY";
 /// Number of scripts that run at the same time.
 const AT_ONCE: usize = 16;
 
-/// Number of scripts that the folder has at least.
+/// Minimum number of scripts in the folder.
 const AT_LEAST: usize = 150;
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn assert_revoked(gateway: &Gateway, alice: &mut Raw, data: u64) {
     assert_eq!(told, json!({"code":2000,"reason":"revoked"}));
     gateway.publish("room:1", json!("late")).await;
     gateway.publish("open:1", json!(data)).await;
-    // A payload in Protobuf is the number's text.
+    // In Protobuf the payload is the text of the number.
     let came = &alice.push("pub").await["data"];
     assert!(
         [json!(data), json!(data.to_string())].contains(came),

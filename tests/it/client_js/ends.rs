@@ -37,8 +37,9 @@ async fn a_node_that_starts_anew_has_its_clients_back() {
     assert_eq!(steps.await, ["restart the node:", "restart"]);
 }
 
-/// The client connects to a proxy. The proxy leads to the first node, which drains, then to the
-/// second node, which is killed, and then to the third node, which the publisher uses.
+/// The client connects to a proxy. The proxy leads to the first node until this node drains, then
+/// to the second node until this node is killed, and then to the third node. The publisher uses the
+/// third node.
 #[tokio::test]
 async fn a_client_has_every_message_when_its_node_drains_or_dies() {
     let redis = Redis::start().await;

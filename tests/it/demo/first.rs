@@ -82,7 +82,7 @@ async fn at_the_end_of_a_token_the_page_says_what_it_waits_for() {
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
     let alice = browser.pane(1);
-    // The page chooses the lifetime before it opens the connection, and gets no other token after
+    // The page connects with a token of this lifetime, and requests no new token after that.
     // that.
     alice.pick_life(2).await;
     // The leeway is short, so a script in the page records the texts that the page shows.

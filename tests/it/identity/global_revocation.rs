@@ -128,7 +128,7 @@ async fn a_user_is_signed_out_on_every_node() {
             .then_some(())
     })
     .await;
-    // No user is called `nobody`, and the answer does not reveal that.
+    // No user has this name, and the answer does not reveal that.
     assert_eq!(okta.revoke(&cluster[0], "nobody").await.status, 204);
     let accepted = "curfew_global_revocations_total{outcome=\"accepted\"}";
     assert_eq!(cluster[0].metric(accepted).await, 2.0);

@@ -30,7 +30,8 @@ impl Site {
         Self::start_with(&[]).await
     }
 
-    /// Starts with the recipe's configuration, with each text in `replaced` replaced by its pair.
+    /// Starts with the recipe's configuration, in which the first text of each pair in `replaced`
+    /// is replaced by the second text.
     async fn start_with(replaced: &[(&str, &str)]) -> Self {
         let site = Self::without_client(replaced).await;
         site.configure(1).await;
@@ -67,7 +68,8 @@ impl Site {
     }
 }
 
-/// The recipe's configuration for a realm, with each text in `replaced` replaced by its pair.
+/// The recipe's configuration for a realm, in which the first text of each pair in `replaced` is
+/// replaced by the second text.
 fn settings(realm: &Realm, replaced: &[(&str, &str)]) -> Settings {
     let mut recipe = block(HEADING, "toml");
     let issuer = realm.issuer();

@@ -44,7 +44,7 @@ async fn an_issuer_is_found_by_discovery() {
         known["remote"]["age_s"].is_u64() && known["remote"]["failure"].is_null(),
         "{known}"
     );
-    // A session's refresh and an `auth` message accept the issuer's tokens as well.
+    // The issuer's tokens are also accepted in a `refresh` and in an `auth` message.
     let newer = provider.token(&one, "alice");
     client
         .send(json!({"type":"refresh","id":1,"token":newer}))

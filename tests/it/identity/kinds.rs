@@ -24,8 +24,8 @@ async fn reason(node: &Gateway, token: &str) -> Option<String> {
     }
 }
 
-/// Claims by which ID tokens are recognized, and claims of ID tokens that also have the form of
-/// access tokens.
+/// Claims by which the node recognizes a token as an ID token. The last of them come from access
+/// tokens that have the form of ID tokens.
 fn id_tokens() -> Vec<Value> {
     vec![
         // OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11, §2.
@@ -33,7 +33,7 @@ fn id_tokens() -> Vec<Value> {
         json!({"c_hash":"MTIzNDU2Nzg5MDEyMzQ1Ng"}),
         json!({"nonce":"n-0S6_WzA2Mj"}),
         json!({"nonce":7}),
-        // Marks by which Keycloak and Cognito tell their ID tokens from access tokens.
+        // Keycloak and Cognito mark their ID tokens with these claims.
         json!({"typ":"ID"}),
         json!({"token_use":"id"}),
         json!({"typ":"Bearer","at_hash":"x"}),

@@ -39,8 +39,8 @@ pub(super) fn blocks(heading: &str, language: &str) -> Vec<String> {
     blocks.map(content).collect()
 }
 
-/// A node that runs the recipe of the section `heading`, with each text in `replaced` replaced by
-/// its pair.
+/// A node that runs the recipe of the section `heading`, in which the first text of each pair in
+/// `replaced` is replaced by the second text.
 async fn node(heading: &str, replaced: &[(&str, &str)]) -> Gateway {
     let mut recipe = block(heading, "toml");
     for (from, to) in replaced {

@@ -110,7 +110,8 @@ async fn an_issuer_has_an_authority_of_its_own() {
     .await;
 }
 
-/// Fault: the text about a provider's fault came from a library, or advised on another fault.
+/// Fault: the text about a provider's fault came from a library, or its advice was about another
+/// fault.
 #[tokio::test]
 async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
     let one = key("one");

@@ -84,7 +84,7 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     found
 }
 
-/// Fault: a change of the code renamed a metric, or changed its labels, help or type, and nobody
+/// Fault: a change of the code renamed a metric, or changed its labels, help or type, without being
 /// noticed.
 #[tokio::test]
 async fn the_reference_says_what_the_binary_counts() {

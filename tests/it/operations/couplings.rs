@@ -182,7 +182,7 @@ fn what_is_applied_is_what_is_kept() {
     }
 }
 
-/// Fault: no selector by the common labels found an object that lacks such a label.
+/// Fault: objects lacked common labels, so selectors by these labels did not find the objects.
 #[test]
 fn every_object_says_what_it_is_and_what_it_is_part_of() {
     for rendered in Manifests::copy().everything() {

@@ -1,4 +1,4 @@
-//! Linters, and the programs that use the files, accept the files.
+//! Linters accept the files of `deploy/` and `k8s/`, and so do the programs that use the files.
 
 use std::path::Path;
 

@@ -32,8 +32,8 @@ async fn sessions_go_to_the_emptiest_node_and_only_what_is_public_goes_anywhere(
         let by = answer.header("content-type");
         assert_eq!((answer.status, by), (404, Some("text/plain")), "{path}");
     }
-    // These endpoints are not configured. The nodes answer that themselves, so the load balancer
-    // has let the request through.
+    // Each node answers that these endpoints are not configured. Its answer shows that the load
+    // balancer lets the request through.
     for path in public_paths() {
         let answer = http::request(balancer.public(), "POST", &path, &[], b"").await;
         let by = answer.header("content-type");
@@ -147,7 +147,7 @@ async fn what_a_client_says_of_its_address_does_not_get_through() {
     }
 }
 
-/// The header comes from HAProxy itself, so this also tests how Curfew's authors read the
+/// HAProxy itself writes the header, so the test does not rely on Curfew's own reading of the
 /// specification.
 #[tokio::test]
 async fn haproxys_own_proxy_header_is_read_in_both_versions() {

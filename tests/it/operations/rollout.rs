@@ -34,7 +34,7 @@ const ACCEPT_GRACE: Duration = Duration::from_secs(2);
 /// Silence after which a client considers its session dead. Pings come more often.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// What all clients have observed.
+/// The observations of all clients.
 #[derive(Debug, Default)]
 struct Ledger {
     /// Times at which sessions were opened.

@@ -132,7 +132,7 @@ async fn whoever_is_revoked_while_redis_is_not_heard_does_not_stay() {
             sleep(DISTANCE * 3).await;
             let key = revocation_key("user", &user);
             redis.run(&["SET", &key, "1"]).await;
-            // In this time, bytes would arrive that are not held back.
+            // In this time, every byte arrives that is not held back.
             sleep(DISTANCE * 3).await;
             proxy.set(Link::PASS);
         };

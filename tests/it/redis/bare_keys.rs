@@ -185,7 +185,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         redis.run(&["DEL", key]).await;
     }
     let session = Tape::of(cluster[0].session(&token).await);
-    // A key that is removed in the same transaction has no effect.
+    // A key that is written and removed in one transaction has no effect.
     let mut connection = redis.connect().await;
     for command in [
         ["MULTI"].as_slice(),

@@ -65,7 +65,7 @@ async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_
     );
     cluster[0].assert_refused("alice").await;
 
-    // A stop shorter than the lease closes no session.
+    // A revocation during a stop shorter than the lease is in force within the lease as well.
     cluster[0].signal("STOP");
     let written = Instant::now();
     redis

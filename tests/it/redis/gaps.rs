@@ -133,8 +133,8 @@ async fn what_a_node_withheld_without_a_lease_is_told_when_it_speaks_again() {
 /// newer node.
 #[tokio::test]
 async fn what_cannot_be_read_in_a_channel_is_told_as_a_gap() {
-    // The subscriber reads slowly. By default, Redis would disconnect a subscriber that is this far
-    // behind.
+    // By default, Redis would disconnect a subscriber that has not yet read a message as large as
+    // the second one.
     let redis = Redis::start_with(&["client-output-buffer-limit pubsub 0 0 0"]).await;
     let cluster = Cluster::start(1, &redis.url(), &Settings::default()).await;
     let tape = cluster[0].tape("alice", "room:1").await;

@@ -1,4 +1,4 @@
-//! What a receipt states is true on every node (CONTRACT §2, §8 R5).
+//! Every statement of a receipt is true on every node (CONTRACT §2, §8 R5).
 
 use std::time::{Duration, Instant};
 

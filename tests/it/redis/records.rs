@@ -242,8 +242,8 @@ async fn however_a_session_ends_nothing_of_it_is_left() {
     assert_eq!(cluster.metric("curfew_sessions").await, 0.0);
 }
 
-/// A session whose token's `exp` has passed, but not the leeway, counts, is listed and is found
-/// like all other sessions.
+/// Sessions whose token's `exp` has passed still have the leeway. They count, are listed and are
+/// found like all other sessions.
 #[tokio::test]
 async fn sessions_in_their_leeway_are_in_every_list() {
     let redis = Redis::start().await;

@@ -23,7 +23,8 @@ async fn fifty_thousand_revocations_close_whom_they_name_and_leave_the_nodes_wel
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
     let user = |n: usize| format!("user-{n}");
-    // These users have sessions. They are revoked first, in between, or last.
+    // These users have sessions. Their revocations come at the beginning, in the middle and at the
+    // end of the storm.
     let named = [
         0,
         1,

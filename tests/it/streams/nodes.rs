@@ -152,7 +152,8 @@ async fn what_came_without_a_place_is_not_said_to_be_recovered() {
     stays.until(json!({"type":"message","offset":1})).await;
     // These are the positions of clients that are disconnected during the next publication.
     let away = [position(&joined), position(&first)];
-    // A node of protocol version 1, or a node with other settings, publishes without a position.
+    // A node that writes envelopes of version 1, or has other settings, publishes without a
+    // position.
     let envelope = r#"{"v":1,"from":"old","data":"unplaced"}"#;
     redis
         .run(&["PUBLISH", "curfew:channel:room:1", envelope])
@@ -183,7 +184,8 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
     let cluster = Cluster::start(1, &redis.url(), &with_streams(5)).await;
     let (tape, _) = join(&cluster[0], "alice", None).await;
     publish(&cluster[0], 1, 1).await;
-    // A node of protocol version 1, or a node with other settings, publishes without a position.
+    // A node that writes envelopes of version 1, or has other settings, publishes without a
+    // position.
     let envelope = r#"{"v":1,"from":"old","data":2}"#;
     redis
         .run(&["PUBLISH", "curfew:channel:room:1", envelope])

@@ -26,7 +26,7 @@ pub(super) struct Span {
     pub(super) trace: String,
     pub(super) id: String,
     pub(super) parent: String,
-    /// The traces that the span links to.
+    /// The ids of the spans that this span links to.
     pub(super) links: Vec<String>,
     pub(super) links_traces: Vec<String>,
     pub(super) attributes: BTreeMap<String, String>,

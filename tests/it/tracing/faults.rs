@@ -132,7 +132,7 @@ async fn a_malformed_traceparent_is_passed_over() {
             .await;
         client.expect_json(json!({"type":"ok","id":1})).await;
     }
-    // The `traceparent` of this command must not be used for another command.
+    // Only the command `publish` may have a `traceparent`.
     client
         .send(json!({"type":"subscribe","id":2,"channel":"room:1","traceparent":good}))
         .await;

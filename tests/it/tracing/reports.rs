@@ -1,4 +1,5 @@
-//! The traces of reports by an identity provider. Each report is one trace, for each kind of
+//! Each report of an identity provider is one trace across nodes. This holds for every kind of
+//! report.
 //! report.
 
 use curfew_testkit::http;

@@ -59,7 +59,8 @@ async fn a_publication_is_one_trace_across_nodes() {
     assert_eq!(nodes_of(&processed).len(), 2);
     for process in &processed {
         assert_eq!((&process.parent, process.kind), (&publish.id, 5));
-        // With a link to its parent, the span would have no parent in Jaeger's older interface.
+        // With a link to its parent, the span would be shown without a parent in Jaeger's older
+        // interface.
         assert_eq!(process.links, Vec::<String>::new());
         let deliver = delivered.iter().find(|span| span.parent == process.id);
         let deliver = deliver.unwrap();

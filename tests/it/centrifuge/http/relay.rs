@@ -50,7 +50,8 @@ impl Tap {
         }
     }
 
-    /// The next message that one node sends to another, after its Redis channel. Answers are
+    /// The next message that one node sends to another node: its Redis channel and its bytes. Skips
+    /// answers.
     /// skipped.
     async fn message(&mut self) -> (String, Vec<u8>) {
         loop {
@@ -223,7 +224,7 @@ async fn a_node_or_a_session_that_is_gone_takes_nothing() {
     client.send_by(&cluster[1]);
     let command = br#"{"id":9,"unsubscribe":{"channel":"news"}}"#;
     // A request for an unknown session gets the same answer as a request for an existing session.
-    // The session's own node does the same.
+    // The session's own node gives this answer as well.
     for session in ["unknown", client.id.as_str(), &"A".repeat(43)] {
         let answer = client.send_as(session, &client.node, command, &[]).await;
         assert_eq!((answer.status, answer.body.len()), (204, 0), "{session}");

@@ -14,7 +14,7 @@ use super::value::{Message, Value};
 /// The path of the protocol over a WebSocket, on both servers.
 const PATH: &str = "/connection/websocket";
 
-/// The number before the first mark. A mark is a command of the runner itself.
+/// The id before the first mark's id. A mark is a command that the runner itself sends.
 const FIRST_MARK: u32 = 4_000_000_000;
 
 /// An event from a server.

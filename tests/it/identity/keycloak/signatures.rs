@@ -10,7 +10,6 @@ use super::*;
 
 /// Fault: if a client signed ID tokens with a secret, its logout tokens had no effect, and nothing
 /// explained why.
-/// explanation.
 #[tokio::test]
 async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_says_so_before() {
     let site = Site::start().await;

@@ -19,7 +19,7 @@ const CLIENTS: usize = 1000;
 const FROZEN: Duration = Duration::from_millis(500);
 const LONGER: Duration = Duration::from_millis(1000);
 
-/// Time that a client needs at most to make an answer of the bytes that it has read.
+/// Longest time in which a client recognizes an answer in the bytes that it has read.
 const READ: Duration = Duration::from_millis(200);
 
 /// The outcomes of the clients: the number of each kind.

@@ -43,7 +43,7 @@ impl Book {
         epochs.len()
     }
 
-    /// The highest offset in `epoch` of which a client or a publisher knows.
+    /// The highest offset in `epoch` that a client or a publisher knows.
     pub(super) fn top(&self, epoch: &str) -> i64 {
         let from = (epoch.to_owned(), 0);
         let to = (epoch.to_owned(), i64::MAX);
@@ -51,7 +51,7 @@ impl Book {
         last.map_or(0, |((_, offset), _)| *offset)
     }
 
-    /// ST3: the history has every publication of its epoch of which a client or a publisher knows,
+    /// ST3: the history has every publication of its epoch that a client or a publisher knows,
     /// except those that are trimmed because of the size.
     pub(super) fn compare(&mut self, history: &Value, size: u32) {
         let (epoch, top) = place(history);

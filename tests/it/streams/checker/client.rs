@@ -96,7 +96,7 @@ impl Client {
         self.place = at.or(since);
     }
 
-    /// The position after which the frames follow that come after the answer to the subscription.
+    /// The position before the first frame that follows the answer to the subscription.
     fn answered(&mut self, answer: &Value, since: Option<Place>) -> Place {
         let told = place(answer);
         let (Some(since), Some(recovered)) = (&since, answer["recovered"].as_bool()) else {
