@@ -219,7 +219,7 @@ async fn strangers_are_counted_for_each_address() {
     })
     .await;
     let bob = Key::default_secret().user("bob");
-    eventually("room for one with a token", async || {
+    eventually("a connection with a token to be accepted", async || {
         gateway.ws().bearer(&bob).attempt().await.ok()
     })
     .await;
@@ -234,7 +234,7 @@ async fn strangers_are_counted_over_all_addresses() {
     let refused = gateway.ws().refused().await;
     assert_eq!(refused.status, 503);
     two.reset();
-    eventually("room for another", async || {
+    eventually("another connection to be accepted", async || {
         gateway.ws().attempt().await.ok()
     })
     .await;

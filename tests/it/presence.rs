@@ -99,7 +99,7 @@ async fn listed_and_gone_with_the_answer(gateway: &Gateway) {
     }
     let (bob, _) = enter(gateway, "bob", "room:1").await;
     drop(bob);
-    eventually("bob is gone", async || {
+    eventually("bob to be removed", async || {
         (presence(&mut eve, "room:1").await == empty()).then_some(())
     })
     .await;
@@ -197,13 +197,13 @@ async fn a_list_is_of_all_nodes_and_ends_with_access() {
     cluster[0]
         .revoke(json!({"kind":"user","value":"user-0"}))
         .await;
-    eventually("the revoked are gone", async || {
+    eventually("the revoked users to be removed", async || {
         let seen = listed(&cluster[2], "room:1").await;
         (seen["count"] == 1 && seen["users"] == 1).then_some(())
     })
     .await;
     drop(kept);
-    eventually("nothing is left in redis", async || {
+    eventually("the removal of every key in Redis", async || {
         let keys = redis.keys().await;
         (!keys.iter().any(|key| key.contains("presence"))).then_some(())
     })
@@ -221,7 +221,7 @@ async fn a_crashed_nodes_sessions_leave_while_another_node_lives() {
     tape.until(json!({"type":"join","session":session})).await;
     cluster[1].signal("KILL");
     let leave = json!({"type":"leave","channel":"room:1","session":session,"user":"bob"});
-    eventually_within(GONE_WITHIN, "bob has left", async || {
+    eventually_within(GONE_WITHIN, "bob's leave", async || {
         let seen = tape.seen();
         seen.iter().any(|seen| seen.frame == leave).then_some(())
     })
@@ -356,7 +356,7 @@ async fn while_redis_is_away_the_client_is_told_to_try_again_and_no_ghost_stays(
     bob.send(command).await;
     redis.thaw();
     assert_eq!(bob.next_json().await["type"], "ok");
-    eventually("bob is gone from redis", async || {
+    eventually("the removal of bob's entry in Redis", async || {
         let left = redis.run(&["HLEN", key]).await.integer();
         (left == 0).then_some(())
     })
@@ -387,7 +387,7 @@ async fn who_leaves_while_redis_is_full_leaves_no_ghost() {
     let left = redis.run(&["HLEN", "curfew:presence:{room:1}"]).await;
     assert_eq!(left.integer(), 0);
     redis.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    eventually("nothing of presence is left", async || {
+    eventually("the removal of every key of presence", async || {
         let keys = redis.keys().await;
         (!keys.iter().any(|key| key.contains("presence"))).then_some(())
     })

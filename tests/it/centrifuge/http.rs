@@ -141,7 +141,7 @@ async fn each_transport_connects_subscribes_publishes_and_is_pinged() {
             "{listed}"
         );
         drop(client);
-        eventually("the session is gone", async || {
+        eventually("the session to end", async || {
             (sessions(&gateway).await == 0).then_some(())
         })
         .await;
@@ -337,7 +337,7 @@ async fn a_client_that_goes_is_gone_from_the_sessions_and_from_presence() {
         };
         assert_eq!((sessions(&gateway).await, present().await), (1, 1));
         drop(client);
-        eventually("the session and its presence are gone", async || {
+        eventually("the end of the session and of its presence", async || {
             ((sessions(&gateway).await, present().await) == (0, 0)).then_some(())
         })
         .await;

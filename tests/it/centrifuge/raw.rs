@@ -336,7 +336,9 @@ fn take_delimited<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
 fn take_varint(rest: &mut &[u8]) -> u64 {
     let (mut number, mut shift) = (0, 0);
     loop {
-        let (&byte, after) = rest.split_first().expect("a whole number");
+        let (&byte, after) = rest
+            .split_first()
+            .expect("the varint ends within the message");
         *rest = after;
         number |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {

@@ -230,7 +230,7 @@ async fn a_session_of_json_is_told_that_it_loses_a_channel_of_bytes() {
         .expect_json(json!({"type":"unsubscribed","channel":"bytes:1","reason":"not_available"}))
         .await;
     let lost = "curfew_subscriptions_lost_total{reason=\"not_available\"}";
-    eventually("both are counted", async || {
+    eventually("both to be counted", async || {
         (gateway.metric(lost).await == 2.0).then_some(())
     })
     .await;

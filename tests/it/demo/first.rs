@@ -22,7 +22,7 @@ async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     assert_eq!(link.text().await.unwrap(), "open bob in a second tab");
     link.click().await.unwrap();
     let opened = async || browser.client.windows().await.unwrap().len() == 2;
-    browser.until("a second tab", opened).await;
+    browser.until("there is a second tab", opened).await;
     let windows = browser.client.windows().await.unwrap();
     let second = windows.into_iter().find(|window| *window != first).unwrap();
     let at = async |window| browser.client.switch_to_window(window).await.unwrap();
@@ -83,7 +83,6 @@ async fn at_the_end_of_a_token_the_page_says_what_it_waits_for() {
     browser.open(&format!("http://{}/", dev.address)).await;
     let alice = browser.pane(1);
     // The page connects with a token of this lifetime, and requests no new token after that.
-    // that.
     alice.pick_life(2).await;
     // The leeway is short, so a script in the page records the texts that the page shows.
     let note = "window.told = new Set();

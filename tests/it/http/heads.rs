@@ -85,7 +85,7 @@ async fn a_head_that_is_refused_is_told_counted_and_logged() {
             let logged = |entry: &serde_json::Value| {
                 entry["listener"] == listener && entry["reason"] == reason
             };
-            eventually(&format!("a line for {what}, {listener}"), async || {
+            eventually(&format!("a log line for {what}, {listener}"), async || {
                 gateway.log().entries().iter().any(logged).then_some(())
             })
             .await;

@@ -284,7 +284,7 @@ async fn a_probe_and_the_list_of_issuers_name_both_issuers() {
     let ours = format!("auth.issuers has {:?}", login.provider.issuer());
     assert_fails(&told, &[&format!("names {theirs:?}"), &ours]);
     let node = Gateway::start_with(&Settings::default().issuers(&issuer)).await;
-    eventually("why there are no keys", async || {
+    eventually("the reason for the missing keys", async || {
         let listed = node.admin_ok("GET", "/v1/issuers", None).await;
         let why = listed["issuers"][0]["keys_from"]["failure"]
             .as_str()

@@ -119,7 +119,7 @@ async fn a_user_is_signed_out_on_every_node() {
     there.expect_close(4403, "revoked").await;
     bob.assert_open().await;
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
-    eventually("whoever signs in again to be let in", async || {
+    eventually("a new token to be accepted", async || {
         let token = okta.access_at("alice", unix_now());
         cluster[1]
             .attempt_with(&token)

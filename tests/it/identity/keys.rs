@@ -390,7 +390,7 @@ async fn a_reload_keeps_keys_and_sessions() {
     // The provider lists no key. This fault of the provider must not end a session.
     provider.rotate(&[]);
     provider.behave(Manner::Good);
-    eventually("the keys to be gone", async || {
+    eventually("the keys to be withdrawn", async || {
         let attempt = node.attempt_with(&provider.token(&one, "bob")).await;
         attempt.is_unavailable().then_some(())
     })

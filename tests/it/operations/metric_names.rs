@@ -69,7 +69,10 @@ fn matchers(expression: &str) -> Vec<(&str, &str, Vec<&str>)> {
 /// Fails unless the binary has every metric, label and value that an expression names.
 fn assert_there(series: &Series, expression: &str) {
     for name in named(expression) {
-        assert!(series.contains_key(name), "no metric {name}: {expression}");
+        assert!(
+            series.contains_key(name),
+            "the binary has no metric {name}: {expression}"
+        );
         let histogram = OF_HISTOGRAMS.iter().any(|ending| name.ends_with(ending));
         assert!(
             histogram || name.ends_with("_total") || !series.contains_key(&format!("{name}_total")),

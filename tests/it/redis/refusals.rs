@@ -152,7 +152,10 @@ async fn a_node_may_start_before_its_redis() {
     node.assert_alive().await;
     redis.restart().await;
     node.until_in_touch(SOON).await;
-    assert!(node.attempt("alice").await.is_open(), "ready is ready");
+    assert!(
+        node.attempt("alice").await.is_open(),
+        "a node that is ready opens sessions"
+    );
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ pub(super) async fn assert_keeps_its_promises(
         .admin_ok("DELETE", "/v1/revocations/user/listener", None)
         .await;
     drop((alice, bob, publisher));
-    eventually("no session's records", async || {
+    eventually("the removal of the sessions' records", async || {
         let keys = keys().await;
         let left = keys
             .iter()

@@ -67,7 +67,7 @@ async fn rights_that_streams_need_are_named_at_the_start() {
         started.until_in_touch(SOON).await;
     }
     let told = |entry: &Value| entry["missing"].as_str().map(str::to_owned);
-    let missing = eventually_within(SOON, "the rights by name", async || {
+    let missing = eventually_within(SOON, "a log line with the missing rights", async || {
         node.log().entries().iter().find_map(told)
     })
     .await;

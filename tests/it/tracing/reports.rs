@@ -1,6 +1,5 @@
 //! Each report of an identity provider is one trace across nodes. This holds for every kind of
 //! report.
-//! report.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::{Key, SECRET};

@@ -52,7 +52,6 @@ impl Tap {
 
     /// The next message that one node sends to another node: its Redis channel and its bytes. Skips
     /// answers.
-    /// skipped.
     async fn message(&mut self) -> (String, Vec<u8>) {
         loop {
             let at = self.until(b":relay:").await;
@@ -203,7 +202,7 @@ async fn a_message_that_is_sent_again_or_changed_does_nothing() {
                 told.message().await;
             }
         }
-        eventually("the messages are dropped", async || {
+        eventually("the messages to be dropped", async || {
             let after = (dropped("replayed").await, dropped("unreadable").await);
             (after == (before.0 + 3.0, before.1 + 2.0)).then_some(())
         })
@@ -264,7 +263,7 @@ async fn commands_wait_for_no_redis_that_is_away() {
     assert!(answer.header("retry-after").is_some());
     redis.restart().await;
     cluster.synced().await;
-    eventually("commands are taken again", async || {
+    eventually("commands to be accepted again", async || {
         let answer = client
             .send_as(&client.session, &client.node, command, &[])
             .await;
@@ -307,7 +306,7 @@ async fn requests_for_sessions_that_nobody_knows_are_within_the_rate_of_handshak
     subscribe(&mut client, Kind::Json, "news").await;
     let command = br#"{"id":9,"unsubscribe":{"channel":"news"}}"#;
     let stranger = "A".repeat(43);
-    eventually("strangers are turned away", async || {
+    eventually("requests of strangers to be refused", async || {
         let answer = client.send_as(&stranger, &client.node, command, &[]).await;
         assert!([204, 503].contains(&answer.status), "{}", answer.status);
         (answer.status == 503).then_some(())

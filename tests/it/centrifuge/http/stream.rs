@@ -168,7 +168,7 @@ impl Client {
         assert_eq!(self.head.status, 200);
         match self.kind {
             Kind::Protobuf => {
-                let reply = self.message().await.expect("an answer to connect");
+                let reply = self.message().await.expect("the node answers connect");
                 let result = part(&reply, 5).expect("a result");
                 let text = |tag| String::from_utf8(part(&result, tag).unwrap()).unwrap();
                 (self.id, self.session, self.node) = (text(1), text(9), text(10));

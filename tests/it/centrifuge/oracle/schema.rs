@@ -76,7 +76,7 @@ pub(super) struct Field {
 pub(super) fn fields(message: &str) -> &'static [Field] {
     static SCHEMA: LazyLock<HashMap<&'static str, Vec<Field>>> = LazyLock::new(|| {
         let message = |line: &'static str| {
-            let (name, fields) = line.split_once(':').expect("a name and fields");
+            let (name, fields) = line.split_once(':').expect("a line has a name and fields");
             let fields = fields.split(',').map(str::trim);
             (
                 name,
@@ -95,7 +95,7 @@ pub(super) fn fields(message: &str) -> &'static [Field] {
 
 fn field(text: &'static str) -> Field {
     let mut words = text.split_whitespace();
-    let mut next = || words.next().expect("type, name and tag");
+    let mut next = || words.next().expect("a field has a type, a name and a tag");
     let (kind, name, tag) = (next(), next(), next());
     Field {
         name,

@@ -129,7 +129,7 @@ impl Talk<'_> {
             let line = Line::usual(self.server.address(), self.encoding).await;
             self.lines.insert(client.to_owned(), line);
         }
-        self.lines.get_mut(client).expect("it is open")
+        self.lines.get_mut(client).expect("the connection is open")
     }
 
     /// Waits until the server has sent everything that a step causes.
@@ -297,7 +297,7 @@ fn mint(claims: &str, options: &[String]) -> String {
             .then(|| text.parse::<i64>().ok())
             .flatten();
         if let Some(seconds) = offset {
-            let at = i64::try_from(unix_now()).expect("a time of these years") + seconds;
+            let at = i64::try_from(unix_now()).expect("the time fits into 64 bits") + seconds;
             claims.insert(time.to_owned(), at.into());
         }
     }

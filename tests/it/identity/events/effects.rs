@@ -73,7 +73,7 @@ async fn only_sessions_from_before_the_event_are_closed() {
     let wrong = json!({format!("{CAEP}session-revoked"):{"event_timestamp":unix_now() * 1000}});
     assert_accepted(&push(&node, &transmitter.set(json!({"events":wrong}))).await);
     after.expect_close(4403, "revoked").await;
-    eventually("a token from after the event to be good", async || {
+    eventually("a token from after the event to be accepted", async || {
         // The event's time is at most the leeway from now: the sender's clock may be ahead by that.
         let token = transmitter.access("alice", json!({"iat":unix_now() + 4}));
         node.attempt_with(&token).await.is_open().then_some(())

@@ -289,7 +289,7 @@ async fn cognito() {
         .issuers(&recipe.replace(replaced[0].0, replaced[0].1))
         .rules("");
     let node = Gateway::start_with(&settings).await;
-    curfew_tests::eventually("the node to be in touch", async || {
+    curfew_tests::eventually("the node to be ready", async || {
         node.ready().await.then_some(())
     })
     .await;

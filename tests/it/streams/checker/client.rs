@@ -107,7 +107,7 @@ impl Client {
         let missed = told.1 - since.1;
         if recovered {
             // The missed publications follow the answer.
-            assert_eq!(since.0, told.0, "recovered from another epoch");
+            assert_eq!(since.0, told.0, "the answer recovers from another epoch");
             assert!(missed >= 0, "{since:?} {told:?}");
             self.recoveries += 1;
             return since.clone();
