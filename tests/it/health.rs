@@ -24,8 +24,8 @@ async fn a_node_that_can_neither_reload_nor_drain_is_not_alive() {
     let gateway = Gateway::start_default().await;
     let alive = async || gateway.admin_as(None, "GET", "/livez", None).await;
     assert_eq!(alive().await.json(), json!({"alive":true}));
-    // The configuration becomes a file that cannot be read to its end, as on a network file system
-    // that does not respond.
+    // The configuration file becomes a pipe that is never written. A reader of the pipe hangs, as
+    // on a network file system that does not respond.
     let (file, pipe) = (gateway.config_path(), gateway.directory().join("pipe"));
     let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
     assert!(made.success());
@@ -42,7 +42,7 @@ async fn a_node_that_can_neither_reload_nor_drain_is_not_alive() {
     gateway.user("alice").await;
 
     gateway.write_config(&Settings::default());
-    // A write to the pipe lets the reader continue.
+    // A write to the pipe lets the node continue.
     drop(fs::File::options().write(true).open(&pipe).unwrap());
     eventually("the node to be alive again", async || {
         (alive().await.status == 200).then_some(())

@@ -338,8 +338,8 @@ async fn an_id_has_64_bytes_of_text() {
         .await;
 }
 
-/// Fault: an array was read as an object with these members in order. A revocation then got a
-/// cutoff that its writer did not set, and a request got members that its body does not have.
+/// Fault: an array was read as an object, with its items as the members in order. A revocation then
+/// got a cutoff that its writer did not set, and a request got members that its body does not have.
 #[tokio::test]
 async fn an_array_is_no_object() {
     let redis = Redis::start().await;

@@ -232,8 +232,8 @@ async fn a_crashed_nodes_sessions_leave_while_another_node_lives() {
 
 #[tokio::test]
 async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
-    /// A size in bytes. A call of the script is longer. Everything else that the node sends in that
-    /// time is shorter.
+    /// The call of the script that writes the entry has more bytes than this. Everything else that
+    /// the node sends while the test waits for the call has fewer bytes.
     const SCRIPT_BYTES: usize = 1_000;
     let redis = Redis::start().await;
     // With this timeout, the node does not give up the write before it is killed. It therefore
@@ -286,7 +286,8 @@ async fn what_a_dead_node_has_left_in_a_cluster_is_found_and_told() {
     let users = keys.iter().find(|key| key.contains("presence-users"));
     let users = users.expect("alice is listed as a user");
     // The dead node had removed the entry of the session `known`, but had not yet published its
-    // leave. The session `unknown` still has its entry, but a failover has lost the note about it.
+    // leave. The entry of the session `unknown` still exists, but a failover has lost its member of
+    // the set `notes`.
     let node = "01a22b2c-0000-7000-8000-000000000001";
     let [known, unknown] = [2, 3].map(|n| format!("01a22b2c-0000-7000-8000-00000000000{n}"));
     let entry = json!({"node":node,"number":1,"told":true,"user":"eve"}).to_string();

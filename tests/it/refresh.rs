@@ -92,8 +92,8 @@ async fn a_refresh_that_fails_leaves_the_session_as_it_was() {
     let code = reply["code"].as_str().unwrap();
     assert!(["missing_token", "malformed"].contains(&code), "{reply}");
     assert!(client.barrier().await.is_empty());
-    // A refused token is not a malformed command: the client sent more refused tokens than
-    // `bad_frames` allows.
+    // The client has sent more refused tokens than `bad_frames` allows, and is still connected,
+    // because a refused token is not a malformed command.
     let sessions = gateway
         .admin_ok("GET", "/v1/sessions?user=alice", None)
         .await;

@@ -1,5 +1,5 @@
-//! Logouts of a real Keycloak, configured by the recipe of `deploy/identity-providers.md`, on two nodes
-//! over one Redis.
+//! Logouts of a real Keycloak, configured by the recipe of `deploy/identity-providers.md`, on two
+//! nodes over one Redis.
 
 mod keys;
 mod logouts;

@@ -167,7 +167,8 @@ async fn curfew_dev_runs_the_back_end_of_python_with_its_addresses_and_keys() {
         .open()
         .await;
     again.expect_auth_failed("revoked", 4403).await;
-    // A page of another site can send this type without a preflight, so the back end refuses it.
+    // A page of another site can send `text/plain` without a preflight, so the back end refuses
+    // this type.
     for path in ["/announce", "/revoke", "/token"] {
         let form = [("Content-Type", "text/plain")];
         let refused = http::request(address, "POST", path, &form, br#"{"user":"bob"}"#).await;

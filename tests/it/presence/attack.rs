@@ -143,7 +143,7 @@ async fn lists_are_exact_after_stops_and_kills_in_a_cluster() {
         cluster[3].signal("KILL");
         drop(cluster.remove(3));
         at(14).await;
-        // The first server loses its notes and its entries.
+        // The first server loses all its data, also its entries of presence lists.
         servers.servers()[0].run(&["FLUSHALL"]).await;
         at(18).await;
         cluster[2].signal("KILL");

@@ -99,7 +99,7 @@ async fn who_ends_a_session_that_has_just_ended_hears_that_there_is_none() {
         cluster[0].admin_ok("DELETE", &path, None).await;
         match cluster[1].admin("DELETE", &path, None).await {
             (404, _) => gone += 1,
-            // The session was not yet closed.
+            // The session had not yet ended when the second call came.
             (200, _) => {}
             other => panic!("{other:?}"),
         }

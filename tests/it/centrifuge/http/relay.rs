@@ -236,7 +236,7 @@ async fn a_node_or_a_session_that_is_gone_takes_nothing() {
     let mut dead = cluster.remove(0);
     dead.signal("KILL");
     dead.exited(PATIENCE).await;
-    // The other node considers this node alive until this node's lease has expired.
+    // The other node considers the killed node alive until the killed node's lease has expired.
     eventually("the node to be known as gone", async || {
         let answer = client
             .send_as(&client.session, &client.node, command, &[])

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Fault: of a user's several Keycloak sessions, the logout token named one. The node closed only
-/// the sessions of that one.
+/// Fault: a user had several Keycloak sessions, but the logout token named only one of them. The
+/// node then closed only the sessions of the one that was named.
 #[tokio::test]
 async fn an_admins_logout_ends_every_login_of_the_user() {
     let site = Site::start().await;

@@ -29,7 +29,8 @@ async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_sa
     });
     line.await.expect("the log names the setting");
 
-    // doctor says the same from an ID token before a logout, and from a captured logout token.
+    // `curfew doctor` names the same setting. It finds the fault in an ID token before a logout,
+    // and in a captured logout token.
     let inbox = Inbox::open().await;
     change(&site.realm, json!({"backchannel.logout.url":inbox.url()})).await;
     let login = site.realm.login("nina").await;

@@ -101,7 +101,8 @@ async fn what_is_done_to_a_user_is_not_reported_and_the_recipes_command_ends_it(
     }
 }
 
-/// Asserts the same for actions on all users.
+/// Asserts that Keycloak does not report an action on all users, and that the recipe's command ends
+/// the sessions.
 #[tokio::test]
 async fn what_is_done_to_everybody_is_not_reported_and_the_recipes_command_ends_it() {
     let site = Site::start().await;
@@ -139,7 +140,7 @@ async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     assert_revoked(&mut sessions).await;
 }
 
-/// Fault: a logout that reached no node was lost, and nothing said so.
+/// Fault: a logout that reached no node was lost, and nothing said that it was lost.
 #[tokio::test]
 async fn a_logout_while_the_gateway_is_away_is_lost_and_the_command_ends_it() {
     let site = Site::start().await;

@@ -102,8 +102,8 @@ async fn a_command_that_is_held_off_has_a_failed_span() {
     }
 }
 
-/// Fault: one budget limited the spans of refusals of all clients. A client that used it up kept
-/// the refusals of other clients from being recorded.
+/// Fault: one limit applied to the spans of refusals of all clients together. A client that used up
+/// the limit kept the refusals of other clients from being recorded.
 #[tokio::test]
 async fn one_clients_refusals_do_not_hide_those_of_others() {
     let jaeger = Jaeger::start().await;
