@@ -429,7 +429,7 @@ async fn the_description_describes_every_path() {
             assert_eq!(described, placeholders, "{method} {path}");
         }
     }
-    // Every reference has a target.
+    // Every `$ref` of the description has a target.
     let mut references = Vec::new();
     collect_references(&api, &mut references);
     for reference in references {
@@ -514,8 +514,8 @@ fn problem(answer: &http::Response) {
     assert!(body["title"].is_string(), "{body}");
 }
 
-/// Fault: the revocation of a value that no token has looks like success, and no command revokes by
-/// the claim's name.
+/// Fault: a revocation of a value that no token has looked like a success, and no command revoked
+/// by the name of a claim.
 #[tokio::test]
 async fn a_revocation_that_finds_nobody_says_so() {
     let settings = Settings::default().with("session.revocable_claims = [\"preferred_username\"]");

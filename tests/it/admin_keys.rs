@@ -1,4 +1,4 @@
-//! Keys of the admin API with a part of the rights (CONTRACT §2).
+//! Keys of the admin API that have only some of the rights (CONTRACT §2).
 
 use curfew_testkit::http::Response;
 use curfew_testkit::mint::Key;
@@ -23,7 +23,7 @@ async fn call(gateway: &Gateway, key: &str, method: &str, path: &str, body: &Val
     gateway.admin_as(Some(key), method, path, body).await
 }
 
-/// Fault: there is only one key, so a back end that publishes can revoke all users.
+/// Fault: there was only one key, so a back end that publishes could revoke all users.
 #[tokio::test]
 async fn a_key_may_do_what_it_lists_and_is_told_what_it_lacks() {
     let gateway = Gateway::start_with(&settings()).await;
@@ -69,7 +69,7 @@ async fn a_key_may_do_what_it_lists_and_is_told_what_it_lacks() {
             assert!(detail.contains(power) && detail.contains(name), "{what}");
         }
     }
-    // The key with all rights stays unchanged.
+    // The key of `admin.key` still has every right.
     gateway.admin_ok("GET", "/v1/nodes", None).await;
     let wrong = gateway.admin_as(Some("x"), "GET", "/v1/nodes", None).await;
     assert_eq!(wrong.status, 401);
@@ -94,7 +94,10 @@ async fn a_key_for_some_channels_reaches_and_sees_no_other() {
         assert_eq!(answer.status, status, "{body}: {}", answer.text());
     }
     reader.expect_json(json!({"type":"message","data":1})).await;
-    assert!(reader.barrier().await.is_empty(), "all or nothing");
+    assert!(
+        reader.barrier().await.is_empty(),
+        "the refused broadcast reached one of its channels"
+    );
     assert!(other.barrier().await.is_empty());
     let listed = call(&gateway, WATCHER, "GET", "/v1/channels", &Value::Null).await;
     let names: Vec<Value> = listed.json()["channels"].as_array().unwrap().clone();
@@ -172,7 +175,7 @@ async fn the_command_line_closes_one_session() {
     assert!(again.stderr.contains("no such session"), "{}", again.stderr);
 }
 
-/// Fault: a file that the configuration names is read once and never again.
+/// Fault: the node read a file that the configuration names once, and never again.
 #[tokio::test]
 async fn a_key_file_that_changes_is_in_force_without_a_signal() {
     let directory = tempfile::tempdir().unwrap();
@@ -200,7 +203,8 @@ async fn a_key_file_that_changes_is_in_force_without_a_signal() {
         ("some", WATCHER, NEWS, "admin.keys[0].key_file"),
     ] {
         gateway.write(file, &format!("{key}\n"));
-        // The test must not try the key repeatedly: many wrong keys get 429.
+        // The test waits for the log instead of trying the new key: a client that sends many wrong
+        // keys gets 429.
         eventually("the file that changed in the log", async || {
             let mut entries = gateway.log().entries().into_iter();
             entries

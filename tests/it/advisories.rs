@@ -1,5 +1,5 @@
-//! Advisories of comparable software, each test named by its id (SECURITY §2). These are the rows
-//! that apply to a single node.
+//! Advisories about comparable software. Each test is named after the id of its advisory (SECURITY
+//! §2). The advisories in these modules apply to a single node.
 
 mod access;
 mod wire;

@@ -7,7 +7,7 @@ use curfew_testkit::{WsClient, unix_now};
 use curfew_tests::{Cluster, Gateway, Redis, Settings};
 use serde_json::{Value, json};
 
-/// Rules that allow the lobby to everyone, and the rest to users with a token.
+/// Rules that allow everyone the channel `lobby`, and users with a token all other channels.
 const RULES: &str = r#"
 [[policy.rules]]
 name = "the lobby is open"
@@ -26,19 +26,19 @@ fn admitting() -> Settings {
         .rules(RULES)
 }
 
-/// Like [`admitting`], for clients that send no first message.
+/// Like [`admitting`], but only a header may bring a token, so the node waits for no first message.
 fn at_once() -> Settings {
     admitting().with(r#"auth.token_sources = ["header"]"#)
 }
 
-/// Asks for an anonymous session in a message.
+/// Opens a connection whose first message asks for an anonymous session.
 async fn ask(gateway: &Gateway) -> WsClient {
     let mut client = gateway.ws().open().await;
     client.send(json!({"type":"auth"})).await;
     client
 }
 
-/// An anonymous session, and its `connected`.
+/// Opens an anonymous session. Returns its client, and the `connected` that the client received.
 async fn anonymous(gateway: &Gateway) -> (WsClient, Value) {
     let mut client = ask(gateway).await;
     let connected = client.expect_json(json!({"type":"connected"})).await;
@@ -111,14 +111,15 @@ async fn where_messages_bring_no_token_a_request_without_one_is_enough() {
     let gateway = Gateway::start_with(&at_once()).await;
     let (_visitor, connected) = gateway.connected(gateway.ws()).await;
     assert_eq!(connected["user"], "");
-    // A token is still checked as usual.
+    // The node still checks a token in the header.
     let mut bad = gateway.ws().bearer("nonsense").open().await;
     bad.expect_auth_failed("malformed", 4401).await;
     let (_user, connected) = gateway
         .connected(gateway.ws().bearer(&Key::default_secret().user("alice")))
         .await;
     assert_eq!(connected["user"], "alice");
-    // If tokens may come in a message, the node waits for a silent visitor.
+    // If a message may bring the token, the node waits for that message and closes a silent
+    // visitor.
     let settings = admitting().with(r#"auth.timeout = "1s""#);
     let gateway = Gateway::start_with(&settings).await;
     let mut silent = gateway.ws().open().await;
@@ -207,8 +208,8 @@ async fn one_key_ends_every_visit_on_every_node() {
     let path = "/v1/revocations/anonymous/anonymous";
     cluster[1].admin_ok("DELETE", path, None).await;
     assert!(!redis.has(key).await);
-    // A cutoff applies to anonymous sessions as to tokens: earlier sessions end, and later sessions
-    // stay.
+    // A cutoff applies to anonymous sessions as it does to tokens: sessions from before it end, and
+    // later sessions stay.
     let (mut before, _) = anonymous(&cluster[1]).await;
     let revocation = json!({"kind":"anonymous","before":unix_now(),"dry_run":true});
     let answer = cluster[0].revoke(revocation).await;
@@ -237,7 +238,7 @@ async fn one_key_ends_every_visit_on_every_node() {
 async fn a_revocation_by_a_user_names_no_visitor() {
     let gateway = Gateway::start_with(&admitting()).await;
     let (mut visitor, _) = anonymous(&gateway).await;
-    // The digest of an empty value.
+    // The digest of an empty user name.
     let digest = "~47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU";
     let receipt = gateway.revoke(json!({"kind":"user","value":digest})).await;
     assert_eq!(receipt["closed"], 0);

@@ -34,7 +34,7 @@ async fn is_refused(gateway: &Gateway, token: &str, reasons: &[&str], what: &str
     let reason = answer["reason"].as_str().unwrap();
     assert!(
         reasons.contains(&reason),
-        "{what}: {answer}, not {reasons:?}"
+        "{what}: the answer is {answer}, which has none of {reasons:?}"
     );
     assert_eq!(client.closed().await.0, 4401, "{what}");
 }
@@ -401,12 +401,12 @@ async fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     let none = a.user("alice");
     let reasons = ["missing_claim", "wrong_issuer", "unknown_key"];
     is_refused(&gateway, &none, &reasons, "no iss").await;
-    // Each issuer has its own rules.
+    // The issuer `b` still requires its own audience.
     let other = b.user_with("alice", json!({"iss":"https://b.example","aud":"a"}));
     is_refused(&gateway, &other, &["wrong_audience"], "b's audience").await;
 }
 
-/// Fault: the refusal of a token with an unsupported algorithm does not say that the algorithm is
+/// Fault: the refusal of a token with an unsupported algorithm did not say that the algorithm is
 /// not supported.
 #[tokio::test]
 async fn an_algorithm_that_is_not_supported_is_told_as_that() {

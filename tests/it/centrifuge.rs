@@ -1,4 +1,5 @@
-//! The Centrifuge client protocol: with its published SDKs, and compared with the original server.
+//! The Centrifuge client protocol: tested with its published SDKs, and compared with the original
+//! server.
 
 mod browser;
 mod bytes;
@@ -14,8 +15,8 @@ mod tokens;
 
 use curfew_tests::Settings;
 
-/// The channels of the programs in `tests/clients/`, and rules that allow all channels but
-/// `closed:`.
+/// The channels of the programs in `tests/clients/`. The rules allow every channel that the
+/// programs use, except `closed:`.
 const CHANNELS: &str = r#"
 [[policy.rules]]
 name = "everything"
@@ -34,7 +35,7 @@ pattern = "small:*"
 history = { size = 2, ttl = "10m" }
 "#;
 
-/// A node that speaks the protocol, and pings at an interval short enough for a test.
+/// A node that speaks the Centrifuge protocol, and pings at an interval short enough for a test.
 fn settings() -> Settings {
     Settings::default()
         .rules(CHANNELS)
@@ -43,7 +44,8 @@ fn settings() -> Settings {
         .with("session.ping_interval = \"1s\"")
 }
 
-/// A node that speaks the protocol, with these `[[channels]]`. Its rules allow everything.
+/// A node that speaks the Centrifuge protocol and has these `[[channels]]`. Its rules allow
+/// everything.
 fn with_channels(channels: &str) -> Settings {
     let rules = "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
                  actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n";

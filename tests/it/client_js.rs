@@ -1,7 +1,8 @@
-//! The client of the native protocol, as nodes serve it, in Node, in Chromium and for TypeScript.
+//! The JavaScript client of the native protocol, as nodes serve it: in Node, in Chromium and for
+//! TypeScript.
 //!
-//! The scenarios are in `tests/clients/curfew_client.mjs` and use the script from the node. A line
-//! of output that ends in a colon is a request, which this test fulfils.
+//! The scenarios are in `tests/clients/curfew_client.mjs`, which loads the client from the node. A
+//! line of output that ends in a colon is a request, which this test fulfils.
 
 mod ends;
 mod page;
@@ -21,7 +22,7 @@ use crate::clients::{clients, installed, program, steps};
 /// Deadline for a program on a busy machine.
 const LONGEST_PROGRAM: Duration = Duration::from_secs(120);
 
-/// The scenarios without requests.
+/// The scenarios that make no requests.
 const SCENARIOS: [&str; 10] = [
     "talk",
     "names",
@@ -35,7 +36,7 @@ const SCENARIOS: [&str; 10] = [
     "reconnects",
 ];
 
-/// Settings with streams and presence below `room:`, and without any rule for `secret:`.
+/// Settings with streams and presence for the channels `room:*`, and without a rule for `secret:*`.
 fn settings() -> Settings {
     let rules = "[[policy.rules]]\nname = \"all but secrets\"\nchannels = [\"room:*\", \"plain:*\"]\n\
         actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n\
@@ -66,13 +67,14 @@ async fn the_client_uses_the_websocket_of_the_platform() {
     assert_eq!(steps, scenarios);
 }
 
-/// Runs the task's scenarios at an address, fulfils the program's requests, and returns its output
-/// lines.
+/// Runs the scenarios of `task` against the node at `address`, and fulfils the program's requests.
+/// Returns the program's output lines.
 async fn live(address: SocketAddr, task: Value, asked: impl AsyncFnMut(&str)) -> Vec<String> {
     live_watched(address, task, asked, |_| ()).await
 }
 
-/// As [`live`]. Reports the program's process id once it runs.
+/// Runs scenarios as [`live`] does. Calls `started` with the program's process id once the program
+/// runs.
 async fn live_watched(
     address: SocketAddr,
     mut task: Value,

@@ -1,6 +1,7 @@
-//! Clients by other authors: Python `websockets`, Node `ws` and curl (issue 2, "Done when").
+//! Clients by other authors: Python `websockets`, Node `ws` and curl.
 //!
-//! The programs are in `tests/clients/`; a test starts them and revokes the user.
+//! The programs are in `tests/clients/`. A test starts them, and revokes their user when they ask
+//! for it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -14,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// Deadline for a program.
+/// Deadline for a program to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lines that both programs print, in order.
@@ -82,7 +83,7 @@ async fn curl_is_told_why_its_upgrade_is_refused() {
         (&json!("auth_failed"), &json!("expired"))
     );
 
-    // On this gateway, tokens may not come in a message, so a request without a token is refused.
+    // This gateway accepts no token in a message, so it refuses a request without a token.
     let gateway = Gateway::start_with(&tokenless.with(r#"auth.reject = "http""#)).await;
     let url = format!("http://{}/ws", gateway.address());
     let refused = CurlOutput::of(&[&upgrade[..], &[&url]].concat()).await;
@@ -148,7 +149,7 @@ async fn lives_a_session(program: &mut Command) {
     });
     let mut child = program
         .arg(task.to_string())
-        // The gateway is local, so a proxy of the environment must not be used.
+        // The gateway is on this machine, so the program must not use the environment's proxy.
         .env("no_proxy", "*")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -173,7 +174,7 @@ async fn lives_a_session(program: &mut Command) {
     assert_eq!(steps, STEPS);
 }
 
-/// Folder of the installed clients: `CURFEW_CLIENTS`, else the default of `.ci/run`.
+/// Folder of the installed clients: `CURFEW_CLIENTS`, or the folder that `.ci/run` uses by default.
 pub(crate) fn clients() -> PathBuf {
     std::env::var_os("CURFEW_CLIENTS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/clients"),
@@ -244,12 +245,13 @@ impl CurlOutput {
     }
 
     fn json(&self) -> Value {
-        serde_json::from_str(self.body()).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+        serde_json::from_str(self.body())
+            .unwrap_or_else(|_| panic!("the body is not JSON: {self:?}"))
     }
 }
 
-/// Runs a program with its task, fulfils its requests, which are lines that end in a colon, and
-/// returns its output lines. `started` gets its process id.
+/// Runs `program` with `task`, and returns its output lines. A line that ends in a colon is a
+/// request, which `asked` fulfils. `started` gets the program's process id.
 pub(crate) async fn steps(
     mut program: Command,
     task: &Value,

@@ -1,4 +1,4 @@
-//! Wall clocks that are stepped. A step must not let a session outlive its token (CONTRACT §4).
+//! A wall clock that is set back or forward must not let a session outlive its token (CONTRACT §4).
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const LIVES: u64 = 4;
 /// An hour, in seconds.
 const HOUR: i64 = 3600;
 
-/// Longest delay of a close on a busy machine.
+/// Longest delay of a session's close on a busy machine.
 const LATE: Duration = Duration::from_secs(3);
 
 async fn gateway() -> Gateway {
@@ -25,7 +25,7 @@ fn token(seconds: u64) -> String {
     Key::default_secret().user_with("alice", json!({"exp":unix_now() + seconds}))
 }
 
-/// A session that subscribes to `room:1`, and the latest end of its token.
+/// A session that subscribes to `room:1`, and the latest time at which its token expires.
 async fn listener(gateway: &Gateway) -> (WsClient, Instant) {
     let token = token(LIVES);
     let ends = Instant::now() + Duration::from_secs(LIVES);
@@ -37,13 +37,14 @@ async fn listener(gateway: &Gateway) -> (WsClient, Instant) {
     (client, ends)
 }
 
-/// Publishes until the session is closed as expired. Fails if anything was delivered after `ends`.
+/// Publishes until the session is closed as expired. Fails if a publication is delivered more than
+/// [`LATE`] after `ends`.
 async fn until_expired(gateway: &Gateway, client: &mut WsClient, ends: Instant) {
     let mut closed = None;
     while closed.is_none() {
         assert!(
             Instant::now() < ends + LATE,
-            "{:?} after its end it is open",
+            "the session is still open {:?} after its token's end",
             ends.elapsed()
         );
         gateway.publish("room:1", json!("late?")).await;
@@ -57,14 +58,14 @@ async fn until_expired(gateway: &Gateway, client: &mut WsClient, ends: Instant) 
                 Some("pong") => break None,
                 Some("message") => assert!(
                     Instant::now() < ends + LATE,
-                    "delivered {:?} after the token's end",
+                    "a publication is delivered {:?} after the token's end",
                     ends.elapsed()
                 ),
                 _ => {}
             }
         };
     }
-    let closing = closed.expect("it was closed");
+    let closing = closed.expect("the loop ends with the close");
     assert_eq!(closing["code"], 4410, "{closing}");
 }
 
@@ -93,7 +94,7 @@ async fn a_wall_clock_set_back_and_right_again_changes_nothing() {
     let short = Duration::from_millis(1100);
     assert!(
         Instant::now() + short > ends,
-        "closed {:?} early",
+        "the session is closed {:?} too early",
         ends - Instant::now()
     );
 }
@@ -113,7 +114,7 @@ async fn a_wall_clock_set_forward_ends_a_session_at_its_next_message() {
 async fn a_token_admitted_while_the_clock_is_behind_has_what_is_left_of_it_by_that_clock() {
     let gateway = gateway().await;
     gateway.set_clock(-10);
-    // The token ended 6 s ago by the correct clock, and has 4 s left by the node's.
+    // The token expired 6 s ago by the correct clock, and expires in 4 s by the node's clock.
     let claims = json!({"iat":unix_now() - 60,"exp":unix_now() - 6});
     let over = Key::default_secret().user_with("alice", claims);
     let began = Instant::now();
@@ -124,13 +125,14 @@ async fn a_token_admitted_while_the_clock_is_behind_has_what_is_left_of_it_by_th
         .await;
     let lasted = began.elapsed();
     assert!(lasted < Duration::from_secs(4) + LATE, "{lasted:?}");
-    // With a correct clock, decisions are correct again.
+    // Once the node's clock is correct, the node refuses the token.
     gateway.set_clock(0);
-    let refused = eventually("the clock", async || {
-        match Attempt::make(gateway.ws().bearer(&over)).await {
+    let refused = eventually(
+        "the node to refuse the expired token",
+        async || match Attempt::make(gateway.ws().bearer(&over)).await {
             Attempt::Refused(reason, code) => Some((reason, code)),
             _ => None,
-        }
-    });
+        },
+    );
     assert_eq!(refused.await, ("expired".to_owned(), 4401));
 }

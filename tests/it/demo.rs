@@ -1,4 +1,4 @@
-//! The demo page of `curfew dev`, clicked through in Chromium as by a new user (issue 2).
+//! The demo page of `curfew dev`, used in Chromium as a new user would use it.
 //!
 //! Needs `chromium` and `chromedriver` on the path, and fails without them.
 
@@ -28,7 +28,7 @@ const DRIVER_STARTS: usize = 5;
 /// Interval between checks of the page.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Lifetime of a token, in seconds, so short that its end is soon announced.
+/// Lifetime of a token, in seconds. It is so short that the node soon announces the token's end.
 const SHORT_LIFE: u64 = 12;
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     browser.open(&format!("http://{}/", dev.address)).await;
     let (alice, bob) = (browser.pane(1), browser.pane(2));
 
-    // Pick a user and roles, and a short-lived token.
+    // The first user picks a name, roles and a short-lived token.
     alice.fill("user", "alice").await;
     alice.click("role-moderator").await;
     alice.pick_life(SHORT_LIFE).await;
@@ -56,7 +56,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     alice.until_logged(arrived).await;
     alice.until_text("said", "alice <b>hello</b>").await;
 
-    // The time runs out, the page is notified, and there is a new token.
+    // The node announces that the token is about to expire, and the page gets a new token.
     let at_first = alice.seconds_left().await;
     assert!(at_first <= SHORT_LIFE, "{at_first} s left of {SHORT_LIFE}");
     alice.click("next-3600").await;
@@ -66,7 +66,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     browser.until("an hour is left", renewed).await;
     alice.until_state("open").await;
 
-    // A second user beside the first receives its messages.
+    // The page's second user receives messages of the first user.
     bob.click("connect").await;
     bob.until_text("subscriptions", "room:1 1").await;
     alice.fill("data", r#""still here""#).await;
@@ -78,7 +78,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     let lights = async || browser.text(r#"[data-testid="lights"]"#).await == "2 lights on";
     browser.until("two windows are lit", lights).await;
 
-    // Subscribe to another channel, and unsubscribe again.
+    // The second user subscribes to another channel, and unsubscribes again.
     bob.fill("channel", "room:7").await;
     bob.click("subscribe").await;
     bob.until_text("subscriptions", "room:7 0").await;
@@ -89,7 +89,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .await;
     assert!(!bob.text("subscriptions").await.contains("room:7"));
 
-    // Revoke one of the two users.
+    // The first user is revoked.
     assert_eq!(alice.text("revoke").await, "Revoke alice");
     alice.click("revoke").await;
     alice.until_state("closed").await;
@@ -109,8 +109,8 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .await;
     assert!(!alice.text("said").await.contains("alone now"));
 
-    // Alice cannot reconnect before the revocation is lifted. After that she gets the missed
-    // messages.
+    // Alice cannot reconnect before the revocation is lifted. After that she gets the messages that
+    // she missed.
     alice.click("reconnect").await;
     alice
         .until_logged(r#"{"type": "auth_failed", "reason": "revoked""#)
@@ -126,9 +126,13 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     let steps = browser.find(r#"[data-testid="steps"]"#).await;
     let all = steps.find_all(Locator::Css("li")).await.unwrap();
     let done = steps.find_all(Locator::Css("[data-done]")).await.unwrap();
-    assert_eq!((all.len(), done.len()), (3, 3), "the steps that are done");
+    assert_eq!(
+        (all.len(), done.len()),
+        (3, 3),
+        "not all three steps of the page are done"
+    );
 
-    // The line for a terminal works as pasted.
+    // The command line that the page shows works when it is pasted into a terminal.
     let line = bob.text("revoke-line").await;
     assert!(!line.contains("redis-cli"), "{line}");
     let mut shell = tokio::process::Command::new("sh");
@@ -139,8 +143,9 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Asserts that a log has four messages once each, and a mark on the line before each of the missed
-/// ones, the second and the third. `is_message` compares a line with a text and its offset.
+/// Asserts that a log has each of four messages once, and a line `recovered` before each message
+/// that was missed: the second and the third. `is_message` compares a line with a message's text
+/// and offset.
 fn assert_recovered(log: &str, is_message: impl Fn(&str, &str, u64) -> bool) {
     let lines: Vec<&str> = log.lines().collect();
     for (text, offset, is_recovered) in [
@@ -157,7 +162,7 @@ fn assert_recovered(log: &str, is_message: impl Fn(&str, &str, u64) -> bool) {
     }
 }
 
-/// Fault: a client that was disconnected did not know which messages it had missed.
+/// Fault: a client that was disconnected could not tell which messages it had missed.
 #[tokio::test]
 async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     let dev = Dev::start().await;
@@ -195,7 +200,7 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
         line.ends_with(&message(text, offset))
     });
 
-    // No message was sent.
+    // No message is sent while the line is cut.
     cut().await;
     alice.click("cut").await;
     alice
@@ -203,7 +208,7 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
         .await;
     alice.until_text("subscriptions", "room:1 4").await;
 
-    // The page says that messages are lost.
+    // If the missed messages are deleted, the page says that they are lost.
     cut().await;
     bob_says("five", 5).await;
     let authorization = format!("Bearer {}", dev.admin_key().await);
@@ -219,7 +224,7 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     let log = alice.text("log").await;
     assert!(!log.contains(&message("five", 5)), "{log}");
 
-    // The page receives the frame that reports a lost publication.
+    // The page receives a `gap` frame, which reports lost publications.
     let gap = r#"const data = '{"type":"gap","channel":"room:1","epoch":"kdWqZx3a","offset":9}';
         panes[0].line.dispatchEvent(new MessageEvent('message', { data }));"#;
     browser.client.execute(gap, Vec::new()).await.unwrap();
@@ -229,11 +234,11 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Fault: the trace id in a frame had to be copied by hand into another page.
+/// Fault: to look up a trace, its id had to be copied by hand from a frame to another page.
 #[tokio::test]
 async fn what_names_a_trace_is_a_link_to_it() {
     let dev = Dev::start_with_variables(&[
-        // Spans are recorded although no collector accepts them.
+        // The node records spans although no collector accepts them.
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"),
         (
             "CURFEW__TELEMETRY__TRACE_URL",
@@ -259,7 +264,7 @@ async fn what_names_a_trace_is_a_link_to_it() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// A headless Chromium with its driver. Dropping this ends both.
+/// A headless Chromium with its driver. Dropping the value ends both programs.
 pub(crate) struct Browser {
     pub(crate) client: Client,
     driver: Driver,
@@ -277,7 +282,7 @@ impl Browser {
                 "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--disable-sync",
                 "--disable-dev-shm-usage", "--window-size=1280,1000", profile_argument,
-                // Only loopback: the page cannot load anything from elsewhere.
+                // Only loopback addresses resolve, so the page cannot load anything from elsewhere.
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
             ]},
         });
@@ -293,8 +298,8 @@ impl Browser {
         }
     }
 
-    /// Opens the page, and from then on collects the complaints of its scripts and its content
-    /// policy.
+    /// Opens the page. From then on, collects the errors of its scripts and the violations of its
+    /// content policy.
     pub(crate) async fn open(&self, address: &str) {
         self.client.goto(address).await.unwrap();
         let note = "window.complaints = [];
@@ -309,7 +314,7 @@ impl Browser {
         serde_json::from_value(complaints.unwrap()).unwrap()
     }
 
-    /// Both panes of the page, connected.
+    /// Connects both panes of the page, and returns them.
     async fn connected_panes(&self) -> (Pane<'_>, Pane<'_>) {
         let panes = (self.pane(1), self.pane(2));
         for pane in [&panes.0, &panes.1] {
@@ -333,20 +338,20 @@ impl Browser {
             .every(LOOK_EVERY)
             .for_element(Locator::Css(selector))
             .await
-            .unwrap_or_else(|error| panic!("no {selector} on the page: {error}"))
+            .unwrap_or_else(|error| panic!("{selector} is not on the page: {error}"))
     }
 
     pub(crate) async fn text(&self, selector: &str) -> String {
         self.find(selector).await.text().await.unwrap()
     }
 
-    /// Checks until the condition holds. Panics with the page's text after [`PATIENCE`].
+    /// Checks the page until `holds` returns true. Panics with the page's text after [`PATIENCE`].
     pub(crate) async fn until(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !holds().await {
             if Instant::now() > deadline {
                 let page = self.text("main").await;
-                panic!("{what}: not within {PATIENCE:?}; the page says:\n{page}");
+                panic!("{what}: not true within {PATIENCE:?}; the page says:\n{page}");
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -386,7 +391,7 @@ impl Pane<'_> {
         field.send_keys(text).await.unwrap();
     }
 
-    /// Sets a lifetime of tokens that is shorter than the page offers, in place of its shortest.
+    /// Replaces the shortest lifetime of tokens on the page by a shorter one, and selects it.
     async fn pick_life(&self, seconds: u64) {
         let shorten = "document.querySelectorAll(arguments[0]).forEach((radio) => { radio.value = arguments[1]; })";
         let radios = format!(r#"[data-testid="{}"] input[value="20"]"#, self.name);
@@ -436,13 +441,14 @@ impl Pane<'_> {
 struct Driver {
     child: Child,
     port: u16,
-    /// Open for as long as the driver may write to it.
+    /// The pipe stays open for as long as the driver may write to it.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Driver {
-    /// Starts chromedriver on a port of its choice. It ends if another process has the IPv6 port of
-    /// the number that it chose for IPv4, so it is started again, at most [`DRIVER_STARTS`] times.
+    /// Starts chromedriver, which chooses a port and prints it. It chooses a port that is free for
+    /// IPv4, and ends if the port is in use for IPv6. It is then started again, at most
+    /// [`DRIVER_STARTS`] times in all.
     fn start() -> Self {
         (0..DRIVER_STARTS)
             .find_map(|_| Self::try_start())
@@ -478,8 +484,8 @@ impl Driver {
         })
     }
 
-    /// Asks the driver to end, which also ends its browsers. A killed driver would leave them
-    /// behind.
+    /// Asks the driver to end, which also ends its browsers. If the driver were killed, its
+    /// browsers would go on running.
     fn shut_down(&self) -> std::io::Result<()> {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
         connection.set_read_timeout(Some(PATIENCE))?;

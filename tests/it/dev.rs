@@ -21,7 +21,7 @@ async fn the_printed_tokens_work_and_everything_is_allowed() {
             line.contains("Ctrl-C").then_some(())
         })
         .await
-        .expect("the whole text");
+        .expect("the node prints its whole text");
     let text = dev.output().text();
     let tokens = tokens(&text);
     assert!(tokens.len() >= 2, "{text}");
@@ -108,7 +108,7 @@ async fn for_the_suites_of_centrifuge_it_is_lax_and_says_so() {
         line.contains("--centrifuge is only for test suites")
             .then_some(())
     });
-    warned.await.expect("a warning");
+    warned.await.expect("the node prints a warning");
     let ready = http::request(dev.admin, "GET", "/readyz", &[], b"").await;
     assert_eq!(ready.json()["development"], "curfew dev --centrifuge");
     let key = Key::hmac("HS256", b"secret");
@@ -122,7 +122,7 @@ async fn for_the_suites_of_centrifuge_it_is_lax_and_says_so() {
     let forged = Key::hmac("HS256", b"other").token(&json!({"sub":"42"}));
     let mut refused = dev.ws().bearer(&forged).open().await;
     refused.expect_auth_failed("bad_signature", 4401).await;
-    // More visitors than a node admits by default.
+    // The test opens more visitors than a node admits by default.
     for _ in 0..30 {
         let mut visitor = dev.ws().open().await;
         visitor.send(json!({"type":"auth"})).await;

@@ -30,7 +30,7 @@ async fn a_draining_node_says_so_and_sends_everyone_away_spread_over_the_window(
     );
     let alive = gateway.admin_as(None, "GET", "/livez", None).await;
     assert_eq!(alive.status, 200);
-    // A new client is sent to another node, and the refusal does not blame its token.
+    // A new client is refused. The refusal sends it to another node, and does not blame its token.
     let refused = eventually("a refusal", async || {
         let connect = gateway.ws().bearer(&Key::default_secret().user("bob"));
         connect.try_attempt().await.unwrap().err()
@@ -51,12 +51,15 @@ async fn a_draining_node_says_so_and_sends_everyone_away_spread_over_the_window(
         assert_eq!(closing["reconnect"], true);
         waits.insert(closing["retry_after_ms"].as_u64().expect("retry_after_ms"));
     }
-    assert!(waits.len() > 3, "not jittered: {waits:?}");
+    assert!(
+        waits.len() > 3,
+        "the waits are not spread at random: {waits:?}"
+    );
     let times = || left.iter().map(|(_, at)| at.duration_since(began));
     let (first, last) = (times().min().unwrap(), times().max().unwrap());
     assert!(
         last - first > Duration::from_secs(1),
-        "not spread: {first:?} to {last:?}"
+        "the closes are not spread over time: {first:?} to {last:?}"
     );
     assert!(last < Duration::from_secs(5), "{last:?}");
     assert_eq!(gateway.exited(PATIENCE).await, 0);

@@ -1,4 +1,4 @@
-//! A session ends when its token does, by a timer and without traffic (CONTRACT §4, R1).
+//! A session ends when its token expires, by a timer and even without traffic (CONTRACT §4, R1).
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ async fn a_session_is_closed_with_4410_when_its_token_expires() {
     client
         .send(json!({"type":"subscribe","channel":"room:1"}))
         .await;
-    // The token has less than the notice left.
+    // The token's remaining lifetime is shorter than the notice, so the notice comes at once.
     let expiring = client.next_json().await;
     assert_eq!(expiring, json!({"type":"expiring","expires_at":expires_at}));
     let closing = client.expect_close(4410, "expired").await;

@@ -7,8 +7,8 @@ use curfew_testkit::{OutFrame, opcode};
 use curfew_tests::{Gateway, Settings, eventually};
 use serde_json::json;
 
-/// Malformed frames, with the close code of each. The close code is the same before and after
-/// authentication.
+/// Malformed frames, with the code of the close that follows each. The code is the same before and
+/// after authentication.
 fn bad_frames() -> Vec<(&'static str, Vec<u8>, u16)> {
     let ping = || OutFrame::text(r#"{"type":"ping"}"#);
     let mut cases = vec![
@@ -156,7 +156,7 @@ async fn bad_frames_are_closed_with_the_rfcs_code_and_harm_nobody() {
         let mut stranger = gateway.ws().open().await;
         stranger.send_bytes(&bytes).await;
         assert_eq!(stranger.closed().await.0, code, "{what}, unauthenticated");
-        // The same frame is sent in the bytes right behind the request.
+        // The same frame is sent in the bytes that follow the upgrade request.
         let token = Key::default_secret().user("alice");
         let mut early = gateway
             .ws()
@@ -209,8 +209,8 @@ async fn declared_bytes_are_not_allocated() {
             .send_frame(OutFrame::text("{").declaring(60 * 1024 * 1024))
             .await;
     }
-    // The node has read each frame by the time it serves another connection that was opened after
-    // it.
+    // The node serves a connection that was opened after the frames were sent, so it has read the
+    // frames.
     let mut after = gateway.user("bob").await;
     assert!(after.barrier().await.is_empty());
     let grown = gateway.rss_kib().saturating_sub(before);
@@ -236,7 +236,7 @@ async fn a_frame_may_come_byte_by_byte_and_between_fragments_come_pings() {
     let pong = client.next_frame().await;
     assert_eq!((pong.opcode, pong.text()), (opcode::PONG, "between"));
     client.expect_json(json!({"type":"pong","id":2})).await;
-    // A mask of zeros is a mask, and an unsolicited pong is allowed.
+    // The node accepts a pong that answers no ping.
     client
         .send_frame(OutFrame::new(opcode::PONG, "unasked"))
         .await;
@@ -257,7 +257,7 @@ async fn a_message_that_never_ends_is_closed_with_1008() {
     partial
         .send_frame(OutFrame::text("{\"type\"").declaring(4000))
         .await;
-    // More fragments do not extend the deadline.
+    // Further fragments do not extend the deadline.
     let dripping = async {
         while began.elapsed() < Duration::from_secs(5) {
             let more = OutFrame::new(opcode::CONTINUATION, " ")
@@ -299,7 +299,7 @@ async fn a_flood_of_control_frames_is_closed_with_1008() {
             assert_eq!(client.closed().await.0, 1008, "{opcode} {authenticated}");
         }
     }
-    // The burst itself is allowed.
+    // The burst that the limit allows does not end the connection.
     let mut client = gateway.user("alice").await;
     let burst: Vec<OutFrame> = (0..15).map(|_| OutFrame::new(opcode::PING, "")).collect();
     client.send_frames(&burst).await;
@@ -324,7 +324,7 @@ async fn a_clients_close_is_answered_and_the_connection_ends() {
         let answered = answer.close().0;
         assert!(
             answered == code || answered == 1000,
-            "{code} answered {answered}"
+            "the close {code} was answered by {answered}"
         );
         assert!(client.ended_within(Duration::from_secs(5)).await);
     }
@@ -345,7 +345,7 @@ async fn a_client_that_does_not_answer_a_close_is_cut() {
 #[tokio::test]
 async fn however_a_connection_ends_nothing_of_it_is_kept() {
     let gateway = Gateway::start_default().await;
-    // Caches that the first connections fill do not count as a leak.
+    // The first connections fill caches, which must not count as a leak.
     for _ in 0..5 {
         gateway.user("alice").await.reset();
     }
@@ -364,7 +364,8 @@ async fn however_a_connection_ends_nothing_of_it_is_kept() {
                 client.reset();
             }
             3 => {
-                // Half-closed: the server could still send, but no answer will ever come.
+                // The client has closed its sending half. The node could still send, but no answer
+                // will come.
                 client.half_close().await;
                 kept.push(client);
             }
@@ -392,7 +393,7 @@ async fn however_a_connection_ends_nothing_of_it_is_kept() {
     assert_eq!(sessions["sessions"], json!([]));
 }
 
-/// Open file descriptors after the admin connections of this test are closed.
+/// The number of open file descriptors, once the admin connections of this test are closed.
 async fn settled_fds(gateway: &Gateway) -> usize {
     let mut last = gateway.open_fds();
     eventually("a settled number of descriptors", async || {
@@ -404,7 +405,7 @@ async fn settled_fds(gateway: &Gateway) -> usize {
     .await
 }
 
-/// A client that breaks a rule gets its name, in the log's words and not only in those of the code.
+/// The `closing` message names the rule that a client broke, in words and not only by a code.
 #[tokio::test]
 async fn the_announcement_of_a_close_names_the_rule_or_the_bound() {
     let settings = Settings::default()

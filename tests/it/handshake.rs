@@ -1,4 +1,4 @@
-//! The upgrade request and its faults (SECURITY rows 14, 22, 57-62).
+//! The upgrade request, and malformed or refused upgrade requests (SECURITY rows 14, 22, 57-62).
 
 use curfew_testkit::http::exchange;
 use curfew_testkit::mint::Key;
@@ -154,7 +154,7 @@ async fn a_body_is_not_taken_for_frames_nor_for_a_second_request() {
         good(&gateway)
             .header("Content-Length", "5")
             .behind_bytes(b"helloGET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"),
-        // A second request follows the refused request in the same segment.
+        // Another request follows the refused request in the same segment.
         gateway.ws().without("Sec-WebSocket-Key").behind_bytes(
             format!(
                 "GET /v1/nodes HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {ADMIN_KEY}\r\n\r\n"
@@ -168,12 +168,12 @@ async fn a_body_is_not_taken_for_frames_nor_for_a_second_request() {
             .unwrap();
         let mut all = Vec::new();
         let reading = stream.read_to_end(&mut all);
-        // A close with unread bytes resets the connection, which may lose the end of the answer.
-        // Only the received part is checked.
+        // If the node closes with unread bytes, the connection is reset, and the end of the answer
+        // may be lost. The test only checks the part that it received.
         drop(
             tokio::time::timeout(curfew_testkit::PATIENCE, reading)
                 .await
-                .expect("it is closed"),
+                .expect("the node closes the connection"),
         );
         let text = String::from_utf8_lossy(&all);
         assert!(text.starts_with("HTTP/1.1 400"), "{text}");
@@ -253,7 +253,7 @@ async fn bytes_that_are_no_ascii_in_credentials_are_refused_and_harm_nobody() {
                     "{}",
                     refused.status
                 ),
-                // A request is accepted if the bytes are in no part that the node reads.
+                // The node accepts a request if these bytes are in no part that it reads.
                 Ok(mut client) => {
                     let selected = client.response().header("sec-websocket-protocol");
                     assert!(selected.is_none_or(|selected| selected == "curfew.v1"));
@@ -306,7 +306,7 @@ async fn the_answer_and_what_is_said_first_leave_in_one_write() {
         (good(&gateway), "\"connected\""),
         (gateway.ws().bearer(&expired), "\"auth_failed\""),
     ] {
-        // If the node made two writes, one of these clients would read between them.
+        // If the node wrote twice, one of these clients would read only what the first write sent.
         for _ in 0..20 {
             let mut stream = connect.stream().await.unwrap();
             stream.write_all(&connect.to_bytes()).await.unwrap();

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Both listeners: the name in metrics, the address and a path that answers there.
+/// Both listeners. Each has its name in metrics, its address, and a path that it answers.
 fn listeners(gateway: &Gateway) -> [(&'static str, SocketAddr, &'static str); 2] {
     [
         ("public", gateway.address(), "/ws"),
@@ -21,14 +21,14 @@ fn listeners(gateway: &Gateway) -> [(&'static str, SocketAddr, &'static str); 2]
     ]
 }
 
-/// The number of answers of a listener for this reason.
+/// The number of answers of `listener` for `reason`.
 async fn answers(gateway: &Gateway, listener: &str, reason: &str) -> f64 {
     let series =
         format!("curfew_http_answers_total{{listener=\"{listener}\",reason=\"{reason}\"}}");
     gateway.metric(&series).await
 }
 
-/// Sends bytes, and reads the answer until the other side closes.
+/// Sends bytes, and reads the answer until the node closes the connection.
 pub(crate) async fn said(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -41,7 +41,7 @@ pub(crate) async fn said(address: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Fails unless the answer is a problem document with this name.
+/// Fails unless the answer is a problem document with this code.
 fn is_problem(answer: &Response, code: &str) {
     assert_eq!(
         answer.header("content-type"),

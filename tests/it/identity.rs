@@ -28,7 +28,7 @@ fn trusting(provider: &Provider) -> Settings {
     Settings::default().issuers(&provider.by_url("main"))
 }
 
-/// Waits until a token by `key` is accepted.
+/// Waits until a token that `key` signed is accepted.
 async fn until_accepted(node: &Gateway, provider: &Provider, key: &Key) {
     until_accepted_as(node, &provider.token(key, "alice")).await;
 }
@@ -42,7 +42,7 @@ async fn until_accepted_as(node: &Gateway, token: &str) {
     .await;
 }
 
-/// Waits until a token by `key` is refused. It must not be unavailable.
+/// Waits until a token that `key` signed is refused. The reason must be `unknown_key`.
 async fn until_unknown(node: &Gateway, provider: &Provider, key: &Key) {
     eventually("a key to be unknown", async || {
         match node.attempt_with(&provider.token(key, "alice")).await {

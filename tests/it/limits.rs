@@ -1,4 +1,4 @@
-//! Each limit alone (CONTRACT §6 `[limits]`, `[session]`).
+//! Tests of each single limit (CONTRACT §6 `[limits]`, `[session]`).
 
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,7 @@ async fn two_thousand_fragments_are_too_many() {
     frames.extend((0..2000).map(|_| OutFrame::new(opcode::CONTINUATION, " ").fin(false)));
     client.send_frames(&frames).await;
     assert_eq!(client.closed().await.0, 1009);
-    // A message at the limit passes.
+    // A message with as many fragments as allowed passes.
     let mut client = gateway.user("alice").await;
     let ping = br#"{"type":"ping"}"#;
     let mut frames = vec![OutFrame::new(opcode::TEXT, &ping[..1]).fin(false)];
@@ -154,7 +154,8 @@ async fn commands_over_the_rate_are_answered_and_not_acted_on_then_close_with_44
         .collect();
     assert_eq!(heard, passed);
 
-    // Ten seconds without a pause close the connection. A client that pauses stays.
+    // Ten seconds of commands over the rate, without a pause, close the connection. A client that
+    // pauses stays connected.
     let mut moderate = gateway.user("carol").await;
     let began = Instant::now();
     let flooding = async {
@@ -169,7 +170,10 @@ async fn commands_over_the_rate_are_answered_and_not_acted_on_then_close_with_44
                 }
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
-            assert!(began.elapsed() < Duration::from_secs(25), "never closed");
+            assert!(
+                began.elapsed() < Duration::from_secs(25),
+                "the connection is not closed in time"
+            );
         }
     };
     let closing = flooding.await;
@@ -193,11 +197,11 @@ async fn a_node_has_as_many_connections_as_allowed() {
     let refused = gateway.ws().bearer(&token).refused().await;
     assert_eq!(refused.status, 503);
     one.reset();
-    eventually("room for another", async || {
+    eventually("another connection to be accepted", async || {
         gateway.ws().bearer(&token).attempt().await.ok()
     })
     .await;
-    // The admin API does not count.
+    // Connections to the admin API do not count.
     gateway.admin_ok("GET", "/v1/nodes", None).await;
 }
 
@@ -223,10 +227,10 @@ async fn handshakes_over_the_rate_are_told_when_to_come_back() {
         }
     }
     assert!(kept.len() >= 5 && refused > 0, "{} {refused}", kept.len());
-    // The limit applies before the token is verified, and before the backend is asked.
+    // The node applies the limit before it verifies the token and asks the backend.
     let verified = gateway.metric("curfew_authentications_total").await;
     assert_eq!(verified, kept.len() as f64);
-    eventually("room for another", async || {
+    eventually("another handshake to be accepted", async || {
         gateway.ws().bearer(&token).attempt().await.ok()
     })
     .await;
@@ -251,7 +255,8 @@ async fn a_user_has_as_many_sessions_as_allowed() {
     assert_eq!(closing["reconnect"], true, "{closing}");
     assert!(closing["retry_after_ms"].as_u64() > Some(0), "{closing}");
     one.assert_open("asked").await;
-    // The line is written only once, so that clients that connect repeatedly cannot fill the log.
+    // The log line is written only once, so that clients that connect repeatedly cannot fill the
+    // log.
     for _ in 0..5 {
         let mut again = gateway.ws().bearer(&token).open().await;
         again.expect_close(4409, "session_limit").await;
@@ -262,7 +267,7 @@ async fn a_user_has_as_many_sessions_as_allowed() {
         .filter(|line| line.contains("connections closed"));
     assert_eq!(told.count(), 1, "{lines:?}");
     drop(one);
-    eventually("room for another", async || {
+    eventually("another session of the user", async || {
         let mut client = gateway.ws().bearer(&token).open().await;
         (client.next_json().await["type"] == "connected").then_some(client)
     })
@@ -283,7 +288,8 @@ async fn a_session_that_gives_no_sign_of_life_makes_room() {
     newcomer.assert_open("it was let in").await;
 }
 
-/// Fault: answering a probe costs the client its session, here through the limit on pongs.
+/// Fault: a client that answered the node's probes lost its session, here through the limit on
+/// pongs.
 #[tokio::test]
 async fn whoever_comes_again_and_again_does_not_cost_the_session_that_is_there() {
     let settings = Settings::default()
@@ -299,8 +305,8 @@ async fn whoever_comes_again_and_again_does_not_cost_the_session_that_is_there()
     lives.assert_open("it answered").await;
 }
 
-/// A newer session replaces the oldest one, whose client must not reconnect by itself. Otherwise
-/// two tabs would evict each other for ever.
+/// A newer session replaces the oldest session. The replaced client must not reconnect by itself.
+/// Otherwise two tabs would replace each other for ever.
 #[tokio::test]
 async fn a_newer_session_replaces_the_oldest_where_that_is_wanted() {
     let settings = Settings::default()

@@ -1,4 +1,4 @@
-//! Long tokens, such as tokens of users with many groups. One setting limits the tokens from every
+//! Long tokens, for example of users with many groups. One setting limits the tokens from every
 //! source.
 
 use curfew_testkit::http;
@@ -17,7 +17,7 @@ fn settings() -> Settings {
         .with(&format!("server.allowed_origins = [{PAGE:?}]"))
 }
 
-/// A token of `length` characters, or of up to two characters less.
+/// A token of `length` characters, or of one or two characters less.
 fn token(length: usize) -> String {
     let claims = claims_with("alice", json!({"jti":format!("{length}-{}", unix_now())}));
     let token = |pad: usize| {
@@ -35,7 +35,8 @@ fn token(length: usize) -> String {
     token(pad)
 }
 
-/// Fault: a limit that fits the tokens of one provider refuses another's, at one of the sources.
+/// Fault: a limit that fits the tokens of one provider refused tokens of another provider, at one
+/// of the sources.
 #[tokio::test]
 async fn a_token_of_the_longest_that_is_allowed_is_taken_at_every_door() {
     for most in [None, Some(4096), Some(60_000)] {
@@ -94,7 +95,7 @@ async fn a_token_of_the_longest_that_is_allowed_is_taken_at_every_door() {
                 assert!(Attempt::make(connect).await.is_open());
             }
         }
-        // After the holder gives it back, the token opens no session.
+        // The holder revokes the token. After that, the token opens no session.
         let form = [("Content-Type", "application/x-www-form-urlencoded")];
         let body = format!("token={longest}&token_type_hint=access_token");
         let answer =
@@ -104,7 +105,7 @@ async fn a_token_of_the_longest_that_is_allowed_is_taken_at_every_door() {
     }
 }
 
-/// Before authentication, a stranger occupies no more memory than a token needs.
+/// Before authentication, a client can make the node store only as many bytes as a token needs.
 #[tokio::test]
 async fn an_auth_frame_has_a_token_and_one_kib_beside_it() {
     let gateway = Gateway::start_with(&settings().with("auth.max_token_bytes = 2048")).await;

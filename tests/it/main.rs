@@ -1,4 +1,4 @@
-//! Every promise of the public contract, tested from outside: one module per feature.
+//! Tests of every promise of the public contract, from outside the node. Each feature has a module.
 #![expect(
     clippy::unwrap_used,
     reason = "in a test an unexpected None or Err is a failure, and unwrap is how it is reported"

@@ -1,4 +1,4 @@
-//! The token as the first message (CONTRACT §3, SECURITY rows 40-47).
+//! The token in the first message (CONTRACT §3, SECURITY rows 40-47).
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ async fn a_bad_token_in_the_first_message_is_refused_with_its_reason() {
         let answer = client.next_json().await;
         assert_eq!(answer["type"], "auth_failed");
         let told = answer["reason"].as_str().unwrap();
-        // An empty token counts as missing, or as malformed.
+        // An empty token counts as missing or as malformed.
         assert!(
             told == reason || (token.is_empty() && told == "malformed"),
             "{answer}"
@@ -50,7 +50,7 @@ async fn who_sends_no_token_in_time_is_closed_with_4408() {
     let gateway = Gateway::start_with(&Settings::default().with(r#"auth.timeout = "1s""#)).await;
     let began = Instant::now();
     let mut silent = gateway.ws().open().await;
-    // Half a message, byte by byte, does not extend the deadline.
+    // A message that arrives slowly, byte by byte, does not extend the deadline.
     let mut slow = gateway.ws().open().await;
     let dripping = async {
         for byte in OutFrame::text(&auth()).to_bytes() {
@@ -137,7 +137,8 @@ async fn ten_commands_right_behind_auth_are_handled_in_order() {
         let command = json!({"type":"subscribe","id":n,"channel":format!("room:{n}")});
         OutFrame::text(&command.to_string())
     }));
-    // The frames come in the same segment as the request, and then in a later segment.
+    // For one client, the frames come in the same segment as the request. For the other client,
+    // they come in a later segment.
     let mut early = gateway.ws().behind(&frames).open().await;
     let mut late = gateway.ws().open().await;
     late.send_frames(&frames).await;
@@ -186,7 +187,7 @@ async fn an_oversized_first_message_is_refused_before_it_is_whole() {
     client
         .send_frame(OutFrame::text("{").declaring(64 * 1024 + 1))
         .await;
-    // Fault: the text names another limit.
+    // Fault: the message of the close named another limit.
     let closing = client.expect_close(1009, "message_too_large").await;
     let message = closing["message"].as_str().unwrap();
     assert!(message.contains("auth.max_token_bytes plus 1 KiB"));
@@ -207,18 +208,18 @@ async fn strangers_are_counted_for_each_address() {
     }
     let refused = gateway.ws().refused().await;
     assert_eq!(refused.status, 429);
-    // The header with an address has no effect.
+    // The node ignores a header with another client address.
     let refused = gateway.ws().header("X-Forwarded-For", "192.0.2.1");
     assert_eq!(refused.refused().await.status, 429);
-    // A client that authenticates no longer counts towards the limit.
+    // A client that has authenticated no longer counts towards the limit.
     strangers[0].send_text(&auth()).await;
     strangers[0].expect_json(json!({"type":"connected"})).await;
-    eventually("room for another", async || {
+    eventually("another connection to be accepted", async || {
         gateway.ws().attempt().await.ok()
     })
     .await;
     let bob = Key::default_secret().user("bob");
-    eventually("room for one with a token", async || {
+    eventually("a connection with a token to be accepted", async || {
         gateway.ws().bearer(&bob).attempt().await.ok()
     })
     .await;
@@ -233,7 +234,7 @@ async fn strangers_are_counted_over_all_addresses() {
     let refused = gateway.ws().refused().await;
     assert_eq!(refused.status, 503);
     two.reset();
-    eventually("room for another", async || {
+    eventually("another connection to be accepted", async || {
         gateway.ws().attempt().await.ok()
     })
     .await;

@@ -1,4 +1,4 @@
-//! `/metrics`: its names, and the guarantee that clients cannot add any (SECURITY row 91).
+//! The names in `/metrics`, and the guarantee that clients cannot add any series (SECURITY row 91).
 
 mod reference;
 
@@ -12,10 +12,10 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Number of clients, large enough that a series for each would end a node.
+/// Number of clients. It is so large that one series for each client would end a node.
 const MANY: usize = 10_000;
 
-/// Number of simultaneous requests.
+/// Number of requests that are open at the same time.
 const AT_ONCE: usize = 50;
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn series_do_not_grow_with_what_clients_send() {
     let after = gateway.series().await;
     let new: Vec<_> = after.difference(&before).collect();
     assert!(new.is_empty(), "{new:?}");
-    assert!(before.len() < 1500, "{} series", before.len());
+    assert!(before.len() < 1500, "the node has {} series", before.len());
 }
 
 #[tokio::test]
@@ -255,7 +255,10 @@ async fn what_takes_time_is_timed() {
     }
     let read_at = "curfew_jwt_keys_last_reload_success_timestamp_seconds";
     let age = unix_now() as f64 - gateway.metric(read_at).await;
-    assert!((0.0..60.0).contains(&age), "keys read {age} s ago");
+    assert!(
+        (0.0..60.0).contains(&age),
+        "the metric says that the keys were read {age} s ago"
+    );
 }
 
 #[tokio::test]
@@ -286,7 +289,10 @@ async fn what_redis_takes_is_timed_and_its_failures_are_counted() {
     }
     let synced_at = "curfew_revocation_last_sync_timestamp_seconds";
     let age = unix_now() as f64 - gateway.metric(synced_at).await;
-    assert!((-1.0..30.0).contains(&age), "in sync {age} s ago");
+    assert!(
+        (-1.0..30.0).contains(&age),
+        "the metric says that the last sync was {age} s ago"
+    );
     assert_eq!(gateway.metric("curfew_broker_errors_total").await, 0.0);
 
     redis.kill();
@@ -309,14 +315,17 @@ async fn what_redis_takes_is_timed_and_its_failures_are_counted() {
     let timed = gateway
         .metric("curfew_publish_duration_seconds_count")
         .await;
-    assert_eq!(timed, 1.0, "what failed is not timed");
+    assert_eq!(timed, 1.0, "a publication that failed was timed");
 }
 
 #[tokio::test]
 async fn metrics_have_a_type_and_a_help_text() {
     let gateway = Gateway::start_with(&Settings::default()).await;
     let text = gateway.metrics().await;
-    assert!(text.trim_end().ends_with("# EOF"), "not OpenMetrics");
+    assert!(
+        text.trim_end().ends_with("# EOF"),
+        "the page does not end as OpenMetrics requires"
+    );
     for line in text.lines().filter(|line| line.starts_with("# TYPE ")) {
         let name = line.split(' ').nth(2).unwrap();
         assert!(text.contains(&format!("# HELP {name} ")), "{name}");

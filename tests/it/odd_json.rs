@@ -1,5 +1,5 @@
-//! Unusual JSON: fractions of seconds, half of a surrogate pair, numbers
-//! that no double holds, and text with more bytes than its content.
+//! Unusual JSON: fractions of seconds, halves of surrogate pairs, numbers that no double can hold,
+//! and ids whose JSON has more bytes than their content.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::Key;
@@ -7,7 +7,7 @@ use curfew_testkit::unix_now;
 use curfew_tests::{ADMIN_KEY, Attempt, Cluster, Gateway, Redis, Settings};
 use serde_json::json;
 
-/// A token with valid claims and, in addition, the claims in this text.
+/// A token with valid claims and with the additional claims in `more`.
 fn token(more: &str) -> String {
     let key = Key::default_secret();
     let exp = unix_now() + 3600;
@@ -15,14 +15,14 @@ fn token(more: &str) -> String {
     key.sign(&key.header().to_string(), &claims)
 }
 
-/// A token with these texts as times.
+/// A token whose `exp` and other times have these texts.
 fn timed(exp: &str, more: &str) -> String {
     let key = Key::default_secret();
     let claims = format!(r#"{{"sub":"alice","exp":{exp}{more}}}"#);
     key.sign(&key.header().to_string(), &claims)
 }
 
-/// The reason and the text of a token's refusal.
+/// The reason and the message with which a token is refused.
 async fn refusal(gateway: &Gateway, token: &str) -> (String, String) {
     let mut client = gateway.ws().bearer(token).open().await;
     let answer = client.next_json().await;
@@ -31,8 +31,8 @@ async fn refusal(gateway: &Gateway, token: &str) -> (String, String) {
     (text("reason"), text("message"))
 }
 
-/// Fault: a NumericDate with a fraction is refused, although RFC 7519 allows it and `time.time()`
-/// makes it.
+/// Fault: a NumericDate with a fraction was refused, although RFC 7519 allows it and Python's
+/// `time.time()` makes one.
 #[tokio::test]
 async fn times_may_be_any_number_that_is_finite_and_in_seconds() {
     let gateway = Gateway::start_default().await;
@@ -119,7 +119,7 @@ async fn times_may_be_any_number_that_is_finite_and_in_seconds() {
     }
 }
 
-/// Fault: a token with a fraction of a second survives a revocation of that second.
+/// Fault: a token with a fraction of a second survived a revocation of that second.
 #[tokio::test]
 async fn no_fraction_survives_a_cutoff() {
     let redis = Redis::start().await;
@@ -165,7 +165,8 @@ async fn no_fraction_survives_a_cutoff() {
     );
 }
 
-/// Fault: text that JavaScript and Python write into a name or a profile makes the token invalid.
+/// Fault: text that JavaScript and Python can write into a name or a profile made the token
+/// invalid.
 #[tokio::test]
 async fn claims_that_nothing_uses_may_be_anything() {
     let settings = Settings::default()
@@ -180,7 +181,7 @@ async fn claims_that_nothing_uses_may_be_anything() {
     let mut client = gateway
         .session(&token(&format!(r#"{odd},"team":"red""#)))
         .await;
-    // The other claims are there, for policies and in records.
+    // Policies, records and revocations can use the other claims of this token.
     client
         .send(json!({"type":"subscribe","id":1,"channel":"room:1"}))
         .await;
@@ -228,13 +229,13 @@ async fn claims_that_nothing_uses_may_be_anything() {
     }
 }
 
-/// Fault: valid text of one client counts as a fault of the message around it.
+/// Fault: valid text in one client's data counted as a fault of the message around it.
 #[tokio::test]
 async fn data_is_delivered_as_it_was_sent_with_any_texts_and_numbers() {
     let gateway = Gateway::start_default().await;
     let mut bob = gateway.subscriber("bob", "room:1").await;
     let mut alice = gateway.user("alice").await;
-    // Depth of nested values, without the message itself.
+    // The deepest data that is allowed. The object around it does not count.
     let deepest = format!("{}{}", "[".repeat(32), "]".repeat(32));
     for data in [
         r#""\ud83d""#,
@@ -300,7 +301,7 @@ async fn data_is_delivered_as_it_was_sent_with_any_texts_and_numbers() {
     }
 }
 
-/// Fault: an id's quotes and escapes count as its content.
+/// Fault: the quotes and escapes of an id counted as its content.
 #[tokio::test]
 async fn an_id_has_64_bytes_of_text() {
     let gateway = Gateway::start_default().await;
@@ -337,8 +338,8 @@ async fn an_id_has_64_bytes_of_text() {
         .await;
 }
 
-/// Fault: an array of an object's members, in order, is read as that object. A revocation then gets
-/// a cutoff that its writer did not set, and a request gets members that its body does not have.
+/// Fault: an array was read as an object, with its items as the members in order. A revocation then
+/// got a cutoff that its writer did not set, and a request got members that its body does not have.
 #[tokio::test]
 async fn an_array_is_no_object() {
     let redis = Redis::start().await;

@@ -1,7 +1,7 @@
-//! `deploy/` and `k8s/`: the programs that use their files accept them, and the files agree with
+//! The programs that use the files in `deploy/` and `k8s/` accept them, and the files agree with
 //! the binary.
 //!
-//! `.ci/run` installs the programs. If one is missing, a test fails; it is never skipped.
+//! `.ci/run` installs the programs. If a program is missing, its test fails. No test is skipped.
 
 mod alerts;
 mod configuration;

@@ -45,7 +45,11 @@ async fn a_cookie_is_taken_from_listed_origins_only() {
         let refused = connect().header("Origin", origin).refused().await;
         assert_eq!(refused.status, 403, "{origin}");
     }
-    assert_eq!(connect().refused().await.status, 403, "no Origin");
+    assert_eq!(
+        connect().refused().await.status,
+        403,
+        "a cookie without an Origin is not refused"
+    );
     let two = connect()
         .header("Origin", "https://app.example.com")
         .header("Origin", "https://evil.tld")
@@ -91,7 +95,7 @@ async fn a_list_of_origins_holds_for_every_source() {
         .bearer(&token)
         .header("Origin", "https://app.example.com");
     gateway.connected(allowed).await;
-    // Programs other than browsers send no origin.
+    // Programs that are no browsers send no origin.
     gateway.connected(gateway.ws().bearer(&token)).await;
 }
 
@@ -105,7 +109,7 @@ async fn without_a_list_any_origin_may_come_with_a_token() {
     }
 }
 
-/// Fault: the list has no entry for origins that browsers really send.
+/// Fault: the list could not have an entry for some origins that browsers really send.
 #[tokio::test]
 async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
     let listed = r#"server.allowed_origins = ["https://*.example.com", "null", "file://"]"#;
@@ -134,8 +138,8 @@ async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
     }
 }
 
-/// Fault: a cookie that is never accepted from a page makes the node refuse the page's own token,
-/// and the refusal says that its origin is not listed.
+/// Fault: a page sent its own token, and also a cookie that is never accepted from that page. The
+/// node refused the page's token, and said that the page's origin is not listed.
 #[tokio::test]
 async fn a_cookie_that_is_not_taken_stands_in_the_way_of_no_token() {
     let listed = r#"server.allowed_origins = ["https://app.example.com", "null"]"#;
@@ -163,7 +167,7 @@ async fn a_cookie_that_is_not_taken_stands_in_the_way_of_no_token() {
             "{detail}"
         );
     }
-    // From a page whose cookies are accepted, two tokens are ambiguous.
+    // A page whose cookies are accepted sends two tokens, which is ambiguous.
     let both = cookie().header("Origin", "https://app.example.com");
     let mut refused = both.bearer(&alice).open().await;
     refused.expect_auth_failed("ambiguous_token", 4401).await;

@@ -1,4 +1,4 @@
-//! Pings by the server, and clients that do not answer them (CONTRACT §4, 4510).
+//! Pings that the server sends, and clients that do not answer them (CONTRACT §4, 4510).
 
 use std::time::{Duration, Instant};
 
@@ -41,8 +41,8 @@ async fn an_unasked_pong_is_not_an_answer_but_any_frame_shows_life() {
     let gateway = Gateway::start_with(&quick()).await;
     let mut client = gateway.user("alice").await;
     client.ignore_pings();
-    // A client that sends messages counts as alive even without pongs, so it is still connected
-    // after three pings.
+    // A client that sends messages counts as alive, even if it sends no pongs. It is still
+    // connected after three pings.
     let mut pings = 0;
     while pings < 3 {
         match client.incoming(Duration::from_millis(300)).await {

@@ -1,4 +1,4 @@
-//! Permitted subscriptions and publications (CONTRACT §5).
+//! Subscriptions and publications that the policy permits (CONTRACT §5).
 
 use curfew_testkit::WsClient;
 use curfew_testkit::mint::Key;
@@ -119,7 +119,7 @@ async fn rules_decide_by_channel_action_and_claims_and_deny_wins() {
         let allowed = asks(&mut client, action, channel).await;
         assert_eq!(allowed, expect, "{action} {channel} with {claims}");
     }
-    // Claims that are absent or of another type never allow anything.
+    // A claim that is absent or has another type never allows anything.
     for claims in [
         json!({}),
         json!({"tenant":"acme"}),
@@ -134,7 +134,7 @@ async fn rules_decide_by_channel_action_and_claims_and_deny_wins() {
             .await;
         let expect = claims["roles"] == json!({"member":false}) && claims["tenant"] == "acme";
         let allowed = asks(&mut client, "subscribe", "room:acme:1").await;
-        // CEL's `in` looks up a key in a map, so an object with that member matches.
+        // CEL's `in` also looks up a key in a map, so the object with the member `member` matches.
         assert!(!allowed || expect, "{claims}");
     }
 }
@@ -175,7 +175,7 @@ effect = "deny"
         let allowed = asks(&mut client, action, channel).await;
         assert_eq!(allowed, expect, "{action} {channel}");
     }
-    // A malformed grant grants nothing, and has no other effect.
+    // A malformed grant allows nothing, and has no other effect.
     for grants in [
         json!("room:*"),
         json!(["room:*"]),
@@ -300,7 +300,7 @@ async fn explain_refuses_what_it_cannot_explain() {
             "{body} gave {status}: {answer}"
         );
     }
-    // The explanation says that the token is refused.
+    // The explanation says that the node would refuse the token.
     let body = json!({"token":"nonsense","action":"subscribe","channel":"a"});
     let refused = gateway.admin_ok("POST", "/v1/explain", Some(body)).await;
     assert_eq!(refused["allowed"], false, "{refused}");
@@ -390,7 +390,7 @@ when = "params.tenant == claims.tenant && params.room == claims.room"
     ] {
         let token = key.user_with("alice", json!({"tenant":tenant,"room":room}));
         let mut client = gateway.session(&token).await;
-        // Asked twice, because a cached decision must be that of the same session.
+        // Each channel is tried twice, because a cached decision must be one of the same session.
         for _ in 0..2 {
             let allowed = asks(&mut client, "subscribe", channel).await;
             if allowed {
@@ -398,7 +398,7 @@ when = "params.tenant == claims.tenant && params.room == claims.room"
                     .send(json!({"type":"unsubscribe","channel":channel}))
                     .await;
             }
-            // An empty segment is still a segment. Either result is safe.
+            // With an empty claim, both results are safe: an empty segment is still a segment.
             assert!(
                 allowed == expect || tenant.is_empty(),
                 "{tenant} {room} {channel}"

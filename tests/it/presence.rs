@@ -1,4 +1,4 @@
-//! Presence: the sessions of a channel on every node, and their joins and leaves.
+//! Presence: the sessions in a channel on every node, and their joins and leaves.
 
 mod attack;
 
@@ -12,15 +12,15 @@ use curfew_tests::{
 };
 use serde_json::{Value, json};
 
-/// Longest time for which a crashed node's sessions are listed (STREAMS.md, ST6), with time for a
-/// loaded machine.
+/// Longest time for which the sessions of a crashed node stay listed (STREAMS.md, ST6), and some
+/// time for a busy machine.
 const GONE_WITHIN: Duration = Duration::from_secs(45);
 
-/// Longest time until two checks in a row find a missing entry, with time for a
-/// loaded machine.
+/// Longest time until two checks in a row have found that an entry is missing, and some time for a
+/// busy machine.
 const RESTORED_WITHIN: Duration = Duration::from_secs(90);
 
-/// Settings with presence for each channel below `room:`, and rules that allow everything.
+/// Settings with presence for the channels `room:*`, and rules that allow everything.
 fn with_presence() -> Settings {
     let rules = "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
          actions = [\"subscribe\", \"publish\", \"history\", \"presence\"]\n\
@@ -35,7 +35,7 @@ async fn ask(client: &mut WsClient, command: Value) -> Value {
     client.next_json().await
 }
 
-/// Opens a session that subscribes to `channel`. Returns its id as well.
+/// Opens a session that subscribes to `channel`. Returns the client and the session's id.
 async fn enter(node: &Gateway, user: &str, channel: &str) -> (WsClient, String) {
     let token = Key::default_secret().user(user);
     let (mut client, connected) = node.connected(node.ws().bearer(&token)).await;
@@ -50,7 +50,7 @@ async fn presence(client: &mut WsClient, channel: &str) -> Value {
     ask(client, command).await
 }
 
-/// The presence of a channel, from the admin API.
+/// The presence of a channel, as the admin API lists it.
 async fn listed(node: &Gateway, channel: &str) -> Value {
     let path = format!("/v1/channels/{channel}");
     node.admin_ok("GET", &path, None).await["presence"].clone()
@@ -67,7 +67,8 @@ async fn a_session_is_listed_with_the_answer_and_gone_with_the_answer() {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &with_presence()).await;
     listed_and_gone_with_the_answer(&cluster[0]).await;
-    // A revocation is confirmed by the other node before `revoke` returns.
+    // The other node confirms the revocation before `revoke` returns, so the session is no longer
+    // listed then.
     let mut eve = cluster[0].user("eve").await;
     for n in 0..20 {
         let (_mallory, session) = enter(&cluster[1], "mallory", "room:2").await;
@@ -98,7 +99,7 @@ async fn listed_and_gone_with_the_answer(gateway: &Gateway) {
     }
     let (bob, _) = enter(gateway, "bob", "room:1").await;
     drop(bob);
-    eventually("bob is gone", async || {
+    eventually("bob to be removed", async || {
         (presence(&mut eve, "room:1").await == empty()).then_some(())
     })
     .await;
@@ -161,11 +162,11 @@ async fn joins_and_leaves_are_told_to_those_who_ask() {
         .await;
     let leave = json!({"type":"leave","channel":"room:1","session":session,"user":"bob"});
     tape.until(leave.clone()).await;
-    // A new subscription, and then a close without a close frame.
+    // Bob subscribes again, and his connection then ends without a close frame.
     bob.send(json!({"type":"subscribe","channel":"room:1"}))
         .await;
     drop(bob);
-    eventually("bob has left twice", async || {
+    eventually("two leaves of bob", async || {
         let leaves = tape.seen();
         let leaves = leaves.iter().filter(|seen| seen.frame == leave);
         (leaves.count() == 2).then_some(())
@@ -184,7 +185,7 @@ async fn a_list_is_of_all_nodes_and_ends_with_access() {
     let cluster = Cluster::start(3, &redis.url(), &with_presence()).await;
     let mut kept = Vec::new();
     for (at, node) in cluster.nodes().iter().enumerate() {
-        // One name has braces, and one is not ASCII.
+        // One channel's name has braces, and another name is not ASCII.
         for channel in ["room:}{", "room:ä", "room:1"] {
             kept.push(enter(node, &format!("user-{}", at % 2), channel).await);
         }
@@ -196,13 +197,13 @@ async fn a_list_is_of_all_nodes_and_ends_with_access() {
     cluster[0]
         .revoke(json!({"kind":"user","value":"user-0"}))
         .await;
-    eventually("the revoked are gone", async || {
+    eventually("the revoked users to be removed", async || {
         let seen = listed(&cluster[2], "room:1").await;
         (seen["count"] == 1 && seen["users"] == 1).then_some(())
     })
     .await;
     drop(kept);
-    eventually("nothing is left in redis", async || {
+    eventually("the removal of every key in Redis", async || {
         let keys = redis.keys().await;
         (!keys.iter().any(|key| key.contains("presence"))).then_some(())
     })
@@ -220,7 +221,7 @@ async fn a_crashed_nodes_sessions_leave_while_another_node_lives() {
     tape.until(json!({"type":"join","session":session})).await;
     cluster[1].signal("KILL");
     let leave = json!({"type":"leave","channel":"room:1","session":session,"user":"bob"});
-    eventually_within(GONE_WITHIN, "bob has left", async || {
+    eventually_within(GONE_WITHIN, "bob's leave", async || {
         let seen = tape.seen();
         seen.iter().any(|seen| seen.frame == leave).then_some(())
     })
@@ -231,11 +232,12 @@ async fn a_crashed_nodes_sessions_leave_while_another_node_lives() {
 
 #[tokio::test]
 async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
-    /// Size in bytes: less than a call of the script, and more than everything else that the node
-    /// sends in that time.
+    /// The call of the script that writes the entry has more bytes than this. Everything else that
+    /// the node sends while the test waits for the call has fewer bytes.
     const SCRIPT_BYTES: usize = 1_000;
     let redis = Redis::start().await;
-    // The node does not give the write up in this time, so it sends no removal after the entry.
+    // With this timeout, the node does not give up the write before it is killed. It therefore
+    // sends no removal after the entry.
     let settings = with_presence().with("backend.redis.timeout = \"30s\"");
     let cluster = Cluster::behind_proxies(2, &redis, &settings).await;
     let (_bob, _) = enter(&cluster[1], "bob", "room:1").await;
@@ -245,12 +247,12 @@ async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
     let before = proxy.sent();
     eve.send(json!({"type":"subscribe","id":1,"channel":"room:1"}))
         .await;
-    eventually("the entry is sent", async || {
+    eventually("the node to send the entry", async || {
         (proxy.sent() > before + SCRIPT_BYTES).then_some(())
     })
     .await;
     cluster[1].signal("KILL");
-    eventually_within(GONE_WITHIN, "the node is cleaned up after", async || {
+    eventually_within(GONE_WITHIN, "the other node to clean up", async || {
         let reaped = cluster[0].metric("curfew_presence_reaped_total").await;
         (reaped == 1.0).then_some(())
     })
@@ -258,11 +260,11 @@ async fn what_a_dead_node_has_sent_and_comes_late_leaves_no_ghost() {
     let is_note = |key: &String| key.starts_with("curfew:node:") && key.ends_with(":presence");
     assert!(!redis.keys().await.iter().any(is_note));
     proxy.set(Link::PASS);
-    eventually("what was held back is there", async || {
+    eventually("the entry that was held back", async || {
         redis.keys().await.iter().any(is_note).then_some(())
     })
     .await;
-    eventually_within(GONE_WITHIN, "nothing of it is left", async || {
+    eventually_within(GONE_WITHIN, "the removal of the late entry", async || {
         let keys = redis.keys().await;
         (!keys.iter().any(|key| key.contains("presence"))).then_some(())
     })
@@ -282,9 +284,10 @@ async fn what_a_dead_node_has_left_in_a_cluster_is_found_and_told() {
         keys.extend(server.keys().await);
     }
     let users = keys.iter().find(|key| key.contains("presence-users"));
-    let users = users.expect("alice is one");
-    // The dead node had removed the first entry, but had not published the leave yet. A failover
-    // has lost the note of the second entry.
+    let users = users.expect("alice is listed as a user");
+    // The dead node had removed the entry of the session `known`, but had not yet published its
+    // leave. The entry of the session `unknown` still exists, but a failover has lost its member of
+    // the set `notes`.
     let node = "01a22b2c-0000-7000-8000-000000000001";
     let [known, unknown] = [2, 3].map(|n| format!("01a22b2c-0000-7000-8000-00000000000{n}"));
     let entry = json!({"node":node,"number":1,"told":true,"user":"eve"}).to_string();
@@ -302,7 +305,7 @@ async fn what_a_dead_node_has_left_in_a_cluster_is_found_and_told() {
         servers.run(command).await;
     }
     assert_eq!(listed(&cluster[0], "room:1").await["count"], 2);
-    eventually_within(GONE_WITHIN, "both leave", async || {
+    eventually_within(GONE_WITHIN, "the leaves of both sessions", async || {
         let seen = tape.matching(&json!({"type":"leave","channel":"room:1","user":"eve"}));
         let gone = |session: &str| seen.iter().any(|seen| seen.frame["session"] == session);
         (gone(&known) && gone(&unknown)).then_some(())
@@ -319,12 +322,12 @@ async fn entries_that_redis_lost_are_written_again() {
     let cluster = Cluster::start(1, &redis.url(), &with_presence()).await;
     let (mut bob, _) = enter(&cluster[0], "bob", "room:1").await;
     redis.run(&["FLUSHALL"]).await;
-    eventually("bob is listed again", async || {
+    eventually("bob to be listed again", async || {
         let seen = presence(&mut bob, "room:1").await;
         (seen["users"] == 1).then_some(())
     })
     .await;
-    // A key of another type is replaced.
+    // The node replaces a key of another type.
     redis.run(&["SET", "curfew:presence:{room:2}", "x"]).await;
     let (mut eve, _) = enter(&cluster[0], "eve", "room:2").await;
     assert_eq!(listed(&cluster[0], "room:2").await["count"], 1);
@@ -335,7 +338,7 @@ async fn entries_that_redis_lost_are_written_again() {
     }
     let command = json!({"type":"unsubscribe","id":2,"channel":"room:2"});
     assert_eq!(ask(&mut eve, command).await["type"], "ok");
-    eventually("no change waits", async || {
+    eventually("every change to be written", async || {
         let keys = redis.keys().await;
         let of_room = |key: &String| key.contains("presence") && key.contains("room:2");
         (!keys.iter().any(of_room)).then_some(())
@@ -354,7 +357,7 @@ async fn while_redis_is_away_the_client_is_told_to_try_again_and_no_ghost_stays(
     bob.send(command).await;
     redis.thaw();
     assert_eq!(bob.next_json().await["type"], "ok");
-    eventually("bob is gone from redis", async || {
+    eventually("the removal of bob's entry in Redis", async || {
         let left = redis.run(&["HLEN", key]).await.integer();
         (left == 0).then_some(())
     })
@@ -367,7 +370,7 @@ async fn an_entry_that_is_gone_without_the_node_is_written_again() {
     let cluster = Cluster::start(1, &redis.url(), &with_presence()).await;
     let (_bob, _) = enter(&cluster[0], "bob", "room:1").await;
     redis.run(&["DEL", "curfew:presence:{room:1}"]).await;
-    eventually_within(RESTORED_WITHIN, "bob is listed again", async || {
+    eventually_within(RESTORED_WITHIN, "bob to be listed again", async || {
         let seen = listed(&cluster[0], "room:1").await;
         (seen["count"] == 1 && seen["users"] == 1).then_some(())
     })
@@ -385,7 +388,7 @@ async fn who_leaves_while_redis_is_full_leaves_no_ghost() {
     let left = redis.run(&["HLEN", "curfew:presence:{room:1}"]).await;
     assert_eq!(left.integer(), 0);
     redis.run(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    eventually("nothing of presence is left", async || {
+    eventually("the removal of every key of presence", async || {
         let keys = redis.keys().await;
         (!keys.iter().any(|key| key.contains("presence"))).then_some(())
     })

@@ -1,4 +1,4 @@
-//! `curfew.v1`: every command, every reply, every error (CONTRACT §4).
+//! The protocol `curfew.v1`: every command, every reply and every error (CONTRACT §4).
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{OutFrame, json, opcode};
@@ -52,7 +52,8 @@ async fn every_command_with_an_id_is_answered_with_it() {
                 json::matches(&answer, &reply),
                 "{command}\n gave {reply}\n not  {answer}"
             );
-            // State changes only once, and malformed commands are limited.
+            // A second `subscribe` or `unsubscribe` would get another answer, and the number of
+            // malformed commands is limited.
             if again || answer["code"] == "unknown_type" {
                 break;
             }
@@ -118,14 +119,14 @@ async fn a_publication_reaches_every_subscriber_and_nobody_else() {
     assert_eq!(alice.next_json().await, expect);
     assert_eq!(bob.next_json().await, expect);
     assert!(carol.barrier().await.is_empty());
-    // A client without a subscription may publish.
+    // A client may publish to a channel without being subscribed to it.
     carol
         .send(json!({"type":"publish","id":1,"channel":"room:1","data":null}))
         .await;
     carol.expect_json(json!({"type":"ok","id":1})).await;
     let expect = json!({"type":"message","channel":"room:1","data":null,"from":"carol"});
     assert_eq!(bob.next_json().await, expect);
-    // After unsubscribing no message comes.
+    // After a client has unsubscribed, it receives no further message.
     bob.send(json!({"type":"unsubscribe","id":2,"channel":"room:1"}))
         .await;
     bob.expect_json(json!({"type":"ok","id":2})).await;
@@ -186,7 +187,7 @@ async fn data_is_delivered_byte_for_byte() {
         );
         serde_json::from_str::<Value>(&text).unwrap();
     }
-    // `data` may come first, and the API behaves the same.
+    // `data` may come before the other members. A publication by the API also keeps its bytes.
     alice
         .send_text(r#"{"data":{"z":1.0},"channel":"room:1","type":"publish"}"#)
         .await;
@@ -356,7 +357,7 @@ async fn more_errors_of_form_than_allowed_close_with_4400() {
                 .expect_json(json!({"type":"error","id":n,"code":"unknown_type"}))
                 .await;
         }
-        // A refusal does not count as a malformed command.
+        // A command that is well-formed but refused does not count towards the limit.
         for _ in 0..10 {
             client
                 .send(json!({"type":"unsubscribe","id":"n","channel":"a"}))
@@ -482,7 +483,7 @@ async fn text_that_is_not_utf8_closes_with_1007() {
         client.send_frame(OutFrame::new(opcode::TEXT, bytes)).await;
         assert_eq!(client.closed().await.0, 1007);
     }
-    // A fragment may end within a character.
+    // A fragment of a message may end within a character.
     let mut client = gateway.user("alice").await;
     let text = r#"{"type":"ping","id":"é"}"#.as_bytes();
     let middle = text.iter().position(|byte| *byte >= 0x80).unwrap() + 1;

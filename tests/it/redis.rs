@@ -1,4 +1,5 @@
-//! Gateways that share a Redis (CONTRACT §7, §8): real servers, real processes, bad links.
+//! Gateways that share a Redis (CONTRACT §7, §8), tested with real servers, real processes and
+//! faulty links.
 
 mod admission;
 mod bare_keys;

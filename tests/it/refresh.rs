@@ -1,4 +1,4 @@
-//! A newer token in band (CONTRACT §4, SECURITY rows 48-50).
+//! A session that gets a newer token by `refresh` (CONTRACT §4, SECURITY rows 48-50).
 
 use curfew_testkit::mint::{Key, SECRET};
 use curfew_testkit::unix_now;
@@ -27,8 +27,8 @@ async fn a_refresh_extends_the_session() {
         refreshed,
         json!({"type":"refreshed","id":4,"expires_at":second})
     );
-    // The new token is announced as expiring, and its end closes the session. The first token no
-    // longer has these effects.
+    // Now the new token is announced as expiring, and its expiry closes the session. The first
+    // token no longer has these effects.
     client
         .expect_json(json!({"type":"expiring","expires_at":second}))
         .await;
@@ -92,7 +92,8 @@ async fn a_refresh_that_fails_leaves_the_session_as_it_was() {
     let code = reply["code"].as_str().unwrap();
     assert!(["missing_token", "malformed"].contains(&code), "{reply}");
     assert!(client.barrier().await.is_empty());
-    // Bad tokens are not malformed commands: there were more of them than `bad_frames`.
+    // The client has sent more refused tokens than `bad_frames` allows, and is still connected,
+    // because a refused token is not a malformed command.
     let sessions = gateway
         .admin_ok("GET", "/v1/sessions?user=alice", None)
         .await;
@@ -174,8 +175,8 @@ async fn a_refresh_with_a_revoked_token_ends_the_session() {
     client
         .send(json!({"type":"refresh","id":1,"token":token}))
         .await;
-    // CONTRACT §4 lists `revoked` among the errors of `refresh`; SECURITY row 50 closes. In both
-    // cases the revoked token has no effect.
+    // CONTRACT §4 lists `revoked` among the errors of `refresh`, and SECURITY row 50 closes the
+    // session. In both cases the revoked token has no effect.
     let reply = client.next_json().await;
     if reply["type"] == "error" {
         assert_eq!(reply["code"], "revoked", "{reply}");

@@ -48,7 +48,7 @@ async fn a_bad_file_is_refused_reported_and_the_old_one_stays() {
     gateway.until_metric(SUCCESS, |value| value == 1.0).await;
 }
 
-/// Fault: half of a configuration is put in force without the other.
+/// Fault: one part of a new configuration was put in force although another part was refused.
 #[tokio::test]
 async fn a_reload_that_fails_in_one_part_changes_no_other() {
     let gateway = Gateway::start_default().await;
@@ -83,8 +83,8 @@ async fn a_reload_that_fails_in_one_part_changes_no_other() {
         })
         .await;
         gateway.until_metric(SUCCESS, |value| value == 0.0).await;
-        // The old rules and the old limit are still in force, so the session stays, and may have
-        // another subscription.
+        // The old rules and the old limit are still in force. The session therefore stays, and may
+        // have a second subscription.
         for command in ["subscribe", "unsubscribe"] {
             client
                 .send(json!({"type":command,"id":1,"channel":"room:2"}))
@@ -93,7 +93,7 @@ async fn a_reload_that_fails_in_one_part_changes_no_other() {
             assert_eq!(reply["id"], 1, "{says}: {reply}");
             assert_ne!(reply["type"], "error", "{says}: {reply}");
         }
-        // The keys of tokens and of the admin API are the old ones, too.
+        // The keys for tokens and the key of the admin API are the old ones as well.
         gateway.user("bob").await;
     }
     gateway.write_config(&other());
@@ -164,7 +164,7 @@ async fn a_changed_secret_file_is_re_read() {
         "bad_signature"
     );
     assert!(session.barrier().await.is_empty());
-    // A secret that is too short does not replace the one in force.
+    // A secret that is too short does not replace the secret that is in force.
     gateway.write("secret", "short");
     gateway.reload();
     eventually("a report", async || {
@@ -274,8 +274,8 @@ async fn sessions_from_before_are_found_by_the_claims_that_a_reload_adds() {
     acme.expect_close(4403, "revoked").await;
     assert!(gateway.attempt_with(&of("acme")).await.is_revoked());
 
-    // After its removal the kind names no session. After its return it also names sessions opened
-    // meanwhile.
+    // After the claim is removed from the settings, the kind names no session. After the claim
+    // returns, the kind also names the session that was opened in between.
     gateway.take_over(&by("[]"), true).await;
     let mut again = gateway.session(&of("acme")).await;
     gateway.take_over(&by("[\"tenant\"]"), false).await;

@@ -1,5 +1,5 @@
-//! Log lines that clients can repeat. There is one line for each cause and minute, with a complete
-//! count.
+//! Log lines that clients can cause repeatedly. The log has one line for each cause and minute, and
+//! the lines count every event.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, Settings};
 use serde_json::Value;
 
-/// Time longer than the interval between two lines of one cause.
+/// A time longer than the interval between two lines of one cause.
 const A_MINUTE: Duration = Duration::from_secs(75);
 
-/// Number of events, by cause.
+/// Number of events of each cause.
 const EVENTS: u64 = 20;
 
-/// Lines with this message and this value of a field.
+/// The lines with this message in which `field` has this value.
 fn lines(node: &Gateway, message: &str, field: &str, value: &Value) -> Vec<Value> {
     let entries = node.log().entries().into_iter();
     entries
@@ -22,7 +22,7 @@ fn lines(node: &Gateway, message: &str, field: &str, value: &Value) -> Vec<Value
         .collect()
 }
 
-/// Waits for a second line of a cause. Returns the counts in the first and in the second.
+/// Waits for a second line of one cause. Returns the counts in the first and in the second line.
 async fn counts(node: &Gateway, message: &str, field: &str, value: Value, count: &str) -> [u64; 2] {
     let mut seen = 0;
     node.log()
@@ -33,19 +33,19 @@ async fn counts(node: &Gateway, message: &str, field: &str, value: Value, count:
             (seen == 2).then_some(())
         })
         .await
-        .expect("the rest is told");
+        .expect("a second line of this cause comes in time");
     let told = lines(node, message, field, &value);
     [0, 1].map(|index| told[index][count].as_u64().unwrap())
 }
 
-/// Fault: events within a minute of a line are never logged unless more follow; and a line does not
-/// name the user.
+/// Fault: events within a minute after a line were never logged if no other event followed. Fault:
+/// a line did not name the user.
 #[tokio::test]
 async fn the_rest_of_a_cause_is_told_when_its_minute_is_over() {
     let settings = Settings::default().with("session.max_per_user = 1");
     let node = Gateway::start_with(&settings).await;
     let token = Key::default_secret().user("alice");
-    // The client answers probes, so no other session replaces it.
+    // The client answers the node's probes, so the user's new sessions do not replace it.
     let alice = node.tape("alice", "room:1").await;
     for _ in 0..EVENTS {
         let answer = http::request(node.address(), "GET", "/nothing", &[], b"").await;

@@ -1,4 +1,4 @@
-//! Withdrawn access ends at once, and the receipt is true (CONTRACT §2, §7, §8).
+//! Access that is withdrawn ends at once, and the receipt is true (CONTRACT §2, §7, §8).
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{OutFrame, PATIENCE, WsClient, unix_now};
@@ -133,7 +133,7 @@ async fn a_cutoff_spares_tokens_issued_after_it() {
         let mut client = gateway.ws().bearer(&issued(iat)).open().await;
         client.expect_auth_failed("revoked", 4403).await;
     }
-    // An earlier cutoff does not replace a later one.
+    // A cutoff does not replace a later cutoff.
     gateway
         .revoke(json!({"kind":"user","value":"alice","before":now - 100}))
         .await;
@@ -274,7 +274,8 @@ async fn a_revocation_while_the_outbound_queue_is_full_delivers_nothing_more() {
     slow.expect_json(json!({"type":"ok"})).await;
     let mut other = gateway.subscriber("bob", "calm").await;
     let mut publisher = gateway.user("carol").await;
-    // More bytes than the kernel accepts for one connection, so that many wait in the gateway.
+    // The publications are more bytes than the kernel accepts for one connection, so many of them
+    // wait in the gateway.
     let pad = "x".repeat(60_000);
     let count = 300;
     for n in 0..count {
@@ -291,13 +292,16 @@ async fn a_revocation_while_the_outbound_queue_is_full_delivers_nothing_more() {
     gateway.publish("calm", json!("still here")).await;
     other.expect_json(json!({"type":"message"})).await;
 
-    // Frames in the kernel may still arrive; frames that wait in the gateway must not.
+    // Frames that are in the kernel may still arrive. Frames that wait in the gateway must not.
     let mut last = None;
     loop {
         match slow.incoming(curfew_testkit::PATIENCE).await {
             curfew_testkit::Incoming::Frame(frame) if frame.opcode == 1 => {
                 let text = frame.text();
-                assert!(!text.contains("after"), "a publication after the receipt");
+                assert!(
+                    !text.contains("after"),
+                    "a publication from after the receipt was delivered"
+                );
                 if let Ok(value) = serde_json::from_str::<Value>(text)
                     && value["type"] == "message"
                 {
@@ -315,7 +319,7 @@ async fn a_revocation_while_the_outbound_queue_is_full_delivers_nothing_more() {
     }
     assert!(
         last < Some(count - 1),
-        "everything that waited was delivered"
+        "the frames that waited in the gateway were delivered"
     );
     gateway
         .until_metric("curfew_connections", |connections| connections == 2.0)
@@ -359,8 +363,8 @@ async fn a_session_opened_while_it_is_revoked_never_stays() {
     assert_eq!(sessions["sessions"], json!([]));
 }
 
-/// Fault: a token of the very second of a cutoff counts as revoked, and its client asks
-/// the user to sign in again instead of fetching another token.
+/// Fault: a token of the very second of a cutoff counted as revoked. Its client then asked the user
+/// to sign in again instead of fetching another token.
 #[tokio::test]
 async fn a_token_from_the_second_of_a_cutoff_is_to_be_renewed() {
     let (redis, now) = (Redis::start().await, unix_now());
@@ -376,7 +380,7 @@ async fn a_token_from_the_second_of_a_cutoff_is_to_be_renewed() {
     old.expect_close(4403, "revoked").await;
     let closing = as_old.expect_close(4401, "reauth_required").await;
     assert_eq!(closing["reconnect"], true, "{closing}");
-    // On each node this token opens no session, and a later token opens a session.
+    // On each node, this token opens no session, and a token from the next second opens one.
     for node in [&cluster[0], &cluster[1]] {
         let attempt = node.attempt_with(&issued(now)).await;
         assert!(matches!(attempt, Attempt::Refused(why, 4401) if why == "reauth_required"));
@@ -389,7 +393,7 @@ async fn a_token_from_the_second_of_a_cutoff_is_to_be_renewed() {
     let told = renewing.next_json().await;
     assert_eq!(told["code"], "reauth_required", "{told}");
     renewing.expect_close(4401, "reauth_required").await;
-    // Before the upgrade, the refusal is the same.
+    // A refusal before the upgrade has the same reason.
     let settings = Settings::default().with("auth.reject = \"http\"");
     let node = Gateway::start_with(&settings.on_redis(&redis.url())).await;
     node.until_in_touch(PATIENCE).await;

@@ -1,5 +1,4 @@
-//! No secret leaves the node, and no input breaks a log line (SECURITY rows 1,
-//! 2, 88, 90).
+//! No secret leaves the node, and no input can break a log line (SECURITY rows 1, 2, 88, 90).
 
 use curfew_testkit::http;
 use curfew_testkit::mint::{Key, SECRET};
@@ -79,7 +78,7 @@ async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
     gateway
         .revoke(json!({"kind":"tenant","value":CANARY,"reason":"test"}))
         .await;
-    // All lines are logged by the time a later request is answered.
+    // The log has all lines of earlier requests when this metric is answered.
     gateway
         .until_metric("curfew_connections", |n| n == 0.0)
         .await;
@@ -91,7 +90,7 @@ async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
     for (place, text) in &places {
         for token in &tokens {
             for part in token.split('.').filter(|part| part.len() > 16) {
-                // The header of a token is the same for everyone, and no secret.
+                // The header is the same in the tokens of all users, and is no secret.
                 if token.starts_with(part) && part != CANARY {
                     continue;
                 }
@@ -102,7 +101,8 @@ async fn no_token_key_or_claim_is_in_the_log_the_metrics_or_an_answer() {
         assert!(!text.contains(&SECRET[4..20]), "the secret is in {place}");
         assert!(!text.contains(ADMIN_KEY), "the admin key is in {place}");
     }
-    // The same for claims, but the value of an operator's own revocation may be logged.
+    // No claim may appear either. The value of an operator's own revocation is a claim that may be
+    // logged.
     let log: String = gateway
         .log()
         .lines()
@@ -228,7 +228,7 @@ async fn control_characters_from_outside_do_not_break_a_log_line() {
     for line in gateway.log().lines() {
         assert!(!line.contains(['\u{1b}', '\0', '\r']), "{line:?}");
         let entry: Value = serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("not one JSON object a line: {error}: {line:?}"));
+            .unwrap_or_else(|error| panic!("the line is not one JSON object: {error}: {line:?}"));
         assert_ne!(entry["message"], "forged", "{line}");
         assert!(
             entry["timestamp"].is_string() && entry["level"].is_string(),
@@ -239,7 +239,7 @@ async fn control_characters_from_outside_do_not_break_a_log_line() {
 
 #[tokio::test]
 async fn the_log_can_be_text() {
-    // The node cannot listen there, and reports it after the log was set up.
+    // The node cannot listen at this address. It reports that after it has set up the log.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let settings = Settings::default()
         .with(r#"telemetry.log_level = "trace,*=trace""#)

@@ -1,5 +1,5 @@
-//! Clients that send a byte per second, at every stage (SECURITY rows 63-65, and 41 in
-//! `message_auth`).
+//! Clients that send their bytes very slowly, at every stage of a connection (SECURITY rows 63-65;
+//! row 41 is in `message_auth`).
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,8 @@ use curfew_tests::{Gateway, Settings, TestCertificate};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-/// Sends `bytes` one by one with pauses until the other side closes. Returns its answer, and the
-/// time.
+/// Sends `bytes` one by one, with pauses, until the node closes the connection. Returns the node's
+/// answer and the time until the close.
 async fn drip(mut stream: Stream, bytes: &[u8], pause: Duration) -> (String, Duration) {
     let began = Instant::now();
     let mut said = Vec::new();
@@ -19,7 +19,7 @@ async fn drip(mut stream: Stream, bytes: &[u8], pause: Duration) -> (String, Dur
     loop {
         assert!(
             began.elapsed() < Duration::from_secs(15),
-            "it is never closed"
+            "the node does not close the connection"
         );
         match timeout(pause, stream.read(&mut buffer)).await {
             Ok(Ok(0) | Err(_)) => break,
@@ -98,7 +98,7 @@ async fn a_tls_handshake_has_the_same_deadline() {
         .with(&format!("server.tls_key_file = {key:?}"));
     let gateway = Gateway::start_in(directory, &settings.to_toml()).await;
     let plain = Connect::to(gateway.address());
-    // The beginning of an incomplete ClientHello.
+    // These bytes are the beginning of a ClientHello, which stays incomplete.
     let hello = [&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..], &[7; 500]].concat();
     let (silent, slow) = tokio::join!(
         async {
@@ -120,7 +120,7 @@ async fn a_tls_handshake_has_the_same_deadline() {
     );
     in_time(silent.1, 1);
     in_time(slow.1, 1);
-    // After the TLS handshake, the head has a deadline too.
+    // The head of the request has the same deadline after the TLS handshake.
     let request = certificate.secure(gateway.ws());
     let stream = request.stream().await.unwrap();
     let (_, elapsed) = drip(stream, &request.to_bytes(), Duration::from_millis(100)).await;

@@ -1,11 +1,12 @@
-//! One connection's slowness never delays another's messages (CONTRACT §8, R7).
+//! A slow connection never delays the messages of another connection (CONTRACT §8, R7).
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{Connect, Incoming, PATIENCE};
 use curfew_tests::{Gateway, Settings};
 use serde_json::json;
 
-/// Publications between two waits for the fast readers: well below `outbound_bytes`.
+/// Number of publications until the test waits for the clients that read. Their bytes are far below
+/// `outbound_bytes`.
 const BATCH: u32 = 8;
 const BATCHES: u32 = 42;
 
@@ -27,7 +28,7 @@ async fn whoever_stops_reading_is_closed_with_4508_and_nobody_else_loses_anythin
     let mut publisher = gateway.user("publisher").await;
     let before = gateway.rss_kib();
     let pad = "x".repeat(60_000);
-    // 20 MB in total.
+    // All publications together have 20 MB.
     for batch in 0..BATCHES {
         for n in 0..BATCH {
             let data = json!([batch * BATCH + n, pad]);
@@ -49,7 +50,8 @@ async fn whoever_stops_reading_is_closed_with_4508_and_nobody_else_loses_anythin
     assert!(grown < 16 * 1024, "{grown} KiB");
     assert!(publisher.barrier().await.is_empty());
     assert!(good.barrier().await.is_empty());
-    // The slow client reads again, and gets the reason or, if it is too late for that, the end.
+    // The slow client reads again. It receives the reason, or only the end if the node has already
+    // cut the connection.
     loop {
         match slow.incoming(PATIENCE).await {
             Incoming::Frame(frame) if frame.opcode == 8 => {
@@ -102,7 +104,8 @@ async fn the_bound_of_the_node_holds_for_many_connections_together() {
     }
     let mut publisher = gateway.user("publisher").await;
     let pad = "x".repeat(60_000);
-    // 8 MB for each of six clients: more than the node may hold, even without the kernel's share.
+    // Each of the six clients would receive 8 MB. This is more than the node may queue, even
+    // without the bytes that the kernel accepts.
     for n in 0..140 {
         publisher
             .send(json!({"type":"publish","id":n,"channel":"flood","data":[n, pad]}))
@@ -142,7 +145,8 @@ async fn who_takes_no_byte_for_the_write_timeout_is_cut() {
     assert!(publisher.barrier().await.is_empty());
 }
 
-/// The frames of `lost` are short, so the half-written frame is almost certainly one of `kept`.
+/// Frames of `lost` are short. The frame that is half written when the access ends is therefore
+/// almost certainly a frame of `kept`.
 #[tokio::test]
 async fn a_channel_that_a_reload_takes_away_ends_with_what_the_kernel_has() {
     const COUNT: u32 = 100;

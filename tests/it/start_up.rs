@@ -1,4 +1,5 @@
-//! A faulty configuration does not start, and all of its faults are reported (CONTRACT §1, §6).
+//! A node does not start with a faulty configuration, and reports all of its faults (CONTRACT §1,
+//! §6).
 
 use std::net::TcpListener;
 
@@ -36,7 +37,7 @@ fn refused(finished: &Finished, keys: &[&str]) {
     for key in keys {
         assert!(
             finished.stderr.contains(key),
-            "no {key}: {}",
+            "stderr does not name {key}: {}",
             finished.stderr
         );
     }
@@ -291,7 +292,7 @@ async fn wrong_rules_are_refused() {
         let case = Case::new(&Settings::default().rules(&rules).to_toml());
         refused(&case.serve().await, &[says]);
     }
-    // Either result is possible, but the process must not crash.
+    // This expression may be accepted or refused, but the process must not crash.
     let case = Case::new(&Settings::default().rules(&with(&wide)).to_toml());
     let checked = curfew(&["check-config", "--config", &case.path()]).await;
     assert!([0, 2].contains(&checked.code), "{checked:?}");
@@ -362,7 +363,7 @@ async fn all_problems_are_reported_at_once() {
     assert_eq!(json.code, 2);
     let said = format!("{}{}", json.stdout, json.stderr);
     for key in keys {
-        assert!(said.contains(key), "no {key}: {said}");
+        assert!(said.contains(key), "the output does not name {key}: {said}");
     }
     let good = Case::new(&Settings::default().to_toml());
     let checked = curfew(&["check-config", "--config", &good.path()]).await;
@@ -424,7 +425,8 @@ async fn flags_win_over_the_environment_and_that_over_the_file() {
     ])
     .await;
     refused(&finished, &["limits.surprise"]);
-    // Variables that Kubernetes injects for a Service named curfew are not Curfew's settings.
+    // Kubernetes injects these variables for a Service named curfew. They are not settings of
+    // Curfew.
     let injected = [
         ("CURFEW_PORT", "tcp://10.0.0.1:80"),
         ("CURFEW_SERVICE_HOST", "10.0.0.1"),

@@ -1,4 +1,5 @@
-//! Streams: a client that reconnects gets the missed publications, or learns that it cannot.
+//! Streams: a client that reconnects receives the publications that it missed, or learns that it
+//! cannot receive them.
 
 mod admin;
 mod checker;
@@ -11,8 +12,8 @@ mod rights;
 use curfew_tests::{Gateway, Settings, Tape};
 use serde_json::{Value, json};
 
-/// Settings with a stream of `size` publications for each channel below `room:`, and rules that
-/// allow everything.
+/// Settings with a stream of `size` publications for each channel `room:*`, and rules that allow
+/// everything.
 fn with_streams(size: u32) -> Settings {
     let rules = format!(
         "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
@@ -22,13 +23,13 @@ fn with_streams(size: u32) -> Settings {
     Settings::default().rules(&rules)
 }
 
-/// A position as a client sends it back.
+/// A position in the form in which a client sends it back.
 fn position(of: &Value) -> Value {
     json!({"epoch": of["epoch"], "offset": of["offset"]})
 }
 
-/// Opens a session that subscribes to `room:1`, with its position if it has one. Returns the answer
-/// too.
+/// Opens a session that subscribes to `room:1`, from the position `since` if there is one. Returns
+/// the session and the answer to the subscription.
 async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value) {
     let tape = Tape::of(node.user(user).await);
     let mut command = json!({"type":"subscribe","channel":"room:1"});
@@ -40,7 +41,8 @@ async fn join(node: &Gateway, user: &str, since: Option<&Value>) -> (Tape, Value
     (tape, answer)
 }
 
-/// The offsets of the channel's messages and gaps so far. The offset of a gap is negative.
+/// The offsets of the messages and gaps that the channel has sent so far. The offset of a gap is
+/// negative.
 fn offsets(tape: &Tape, channel: &str) -> Vec<i64> {
     tape.seen()
         .iter()
@@ -56,7 +58,7 @@ fn offsets(tape: &Tape, channel: &str) -> Vec<i64> {
         .collect()
 }
 
-/// The index of the first frame with these members.
+/// The index of the first frame that has the members in `expect`.
 fn place(tape: &Tape, expect: &Value) -> Option<usize> {
     let matches = |frame: &Value| curfew_testkit::json::contains(expect, frame);
     tape.seen().iter().position(|seen| matches(&seen.frame))

@@ -31,7 +31,7 @@ async fn everything_works_over_tls() {
     let connect = certificate.secure(request(&gateway).behind(&[early]));
     let (mut client, _) = gateway.connected(connect).await;
     client.expect_json(json!({"type":"ok","id":1})).await;
-    // The data exceeds a TLS record.
+    // The data is larger than a TLS record.
     let data = "x".repeat(60_000);
     client
         .send(json!({"type":"publish","channel":"room:1","data":data}))
@@ -70,7 +70,7 @@ async fn plain_http_and_http2_are_not_spoken_there() {
     gateway
         .connected(request(&gateway).tls(none, "localhost"))
         .await;
-    // A client that offers only HTTP/2 is refused or ignored, and never served HTTP/2.
+    // A client that offers only HTTP/2 is refused, or its offer is ignored. It never gets HTTP/2.
     let only_h2 = trusting(std::slice::from_ref(&certificate.der), &[b"h2"]);
     if let Ok(stream) = request(&gateway).tls(only_h2, "localhost").stream().await {
         assert_eq!(stream.alpn(), None);
@@ -111,8 +111,8 @@ async fn a_broken_certificate_leaves_the_old_one_in_force() {
         .await;
 }
 
-/// Fault: a refusal looks like a broken network, because the client speaks plain HTTP and the
-/// gateway expects a TLS handshake.
+/// Fault: a client that spoke plain HTTP got an answer that looked like a broken network, because
+/// the gateway expects a TLS handshake.
 #[tokio::test]
 async fn a_request_without_tls_is_told_to_use_it() {
     let gateway = start(&TestCertificate::new()).await;
@@ -123,7 +123,7 @@ async fn a_request_without_tls_is_told_to_use_it() {
     assert_eq!(gateway.metric(counted).await, 1.0);
 }
 
-/// Fault: a refusal looks like a broken network, because it comes before both sides speak TLS.
+/// Fault: a refusal before the TLS handshake looked like a broken network.
 #[tokio::test]
 async fn a_connection_beyond_the_limits_is_told_so_over_tls() {
     let certificate = TestCertificate::new();

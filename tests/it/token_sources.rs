@@ -1,4 +1,4 @@
-//! Sources of a token, and the answers to refused ones (CONTRACT §3).
+//! The sources of a token, and the answers to refused tokens (CONTRACT §3).
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, Settings};
@@ -190,7 +190,8 @@ async fn every_algorithm_of_the_contract_verifies() {
         Key::generate("ES384").with_kid("es384"),
         Key::generate("EdDSA").with_kid("ed"),
     ];
-    // A JWK with `alg` is only for that algorithm, and here the RSA key serves all of them.
+    // A JWK with `alg` is only for that algorithm. The RSA key must serve several algorithms, so
+    // its `alg` is removed.
     let mut set: serde_json::Value =
         serde_json::from_str(&curfew_testkit::mint::jwks(&keys.each_ref())).unwrap();
     set["keys"][0].as_object_mut().unwrap().remove("alg");
@@ -232,8 +233,8 @@ async fn the_subject_claim_is_configurable() {
     client.expect_auth_failed("missing_claim", 4401).await;
 }
 
-/// Fault: a client whose token has another scheme, or none, waits for an `auth` frame that never
-/// comes.
+/// Fault: a client whose token had another scheme or no scheme was not refused. The node waited for
+/// an `auth` frame that never came.
 #[tokio::test]
 async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
     let gateway = Gateway::start_default().await;
@@ -259,14 +260,14 @@ async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
         );
         assert!(!message.contains(&token), "{message}");
         assert_eq!(client.closed().await.0, 4401);
-        // The token from another source is valid.
+        // A valid token from another source is accepted beside this header.
         let with_query = gateway
             .ws()
             .path(format!("/ws?token={token}"))
             .header("Authorization", value);
         assert_eq!(gateway.connected(with_query).await.1["user"], "alice");
     }
-    // The header is a proxy's own.
+    // A header `Authorization: Basic` may come from a proxy, and does not count as a token.
     let mut client = gateway
         .ws()
         .header("Authorization", "Basic YTpi")
@@ -287,7 +288,7 @@ async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
     client.expect_auth_failed("malformed", 4401).await;
 }
 
-/// Fault: a user whom the token names by a number, as Django's libraries do, cannot connect.
+/// Fault: a user whom the token names by a number, as Django's libraries do, could not connect.
 #[tokio::test]
 async fn a_subject_may_be_an_integer_where_that_is_configured() {
     let key = Key::default_secret();

@@ -1,4 +1,4 @@
-//! Traces, as a collector receives them.
+//! Traces, as a collector receives them from nodes.
 
 mod admissions;
 mod collector;

@@ -30,7 +30,8 @@ async fn every_transcript_comes_true() {
         }
         let replay = tokio::task::LocalSet::new();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        // A separate task, so that a failure does not hide the other files.
+        // Each transcript runs in a separate task, so that a failure does not hide the results of
+        // the others.
         let outcome = replay
             .run_until(async move {
                 tokio::task::spawn_local(async move {
@@ -44,5 +45,8 @@ async fn every_transcript_comes_true() {
             failed.push(name);
         }
     }
-    assert!(failed.is_empty(), "{failed:?} (the lines are above)");
+    assert!(
+        failed.is_empty(),
+        "these transcripts failed, with the lines above: {failed:?}"
+    );
 }

@@ -43,16 +43,19 @@ async fn cve_2026_32301_nothing_is_fetched_from_where_a_token_says() {
             let token = attacker.sign(&header.to_string(), &claims("alice").to_string());
             assert_rejected(&gateway, &token, &format!("{member} {kid}")).await;
         }
-        // Only the signature of the configured key counts.
+        // A token with the same header is accepted if the configured key has signed it.
         let mut header = key.header();
         header[member] = json!(format!("{url}/keys.json"));
         let token = key.sign(&header.to_string(), &claims("alice").to_string());
         gateway.session(&token).await;
     }
-    assert!(trap.accept().is_err(), "somebody called");
+    assert!(
+        trap.accept().is_err(),
+        "the node connected to the address that a token names"
+    );
 }
 
-/// Centrifugo: the URL of the keys had a template.
+/// Centrifugo: the URL of the keys could contain a template.
 #[tokio::test]
 async fn cve_2026_32301_a_template_in_an_address_is_no_configuration() {
     let directory = tempfile::tempdir().unwrap();
@@ -97,8 +100,7 @@ async fn cve_2026_49998_keys_of_the_same_kid_do_not_verify_for_each_other() {
         key.user_with("alice", json!({"iss":format!("https://{iss}.example")}))
     };
     for _ in 0..2 {
-        // Each token is tried without a cached entry and then with a cached entry, in both
-        // directions.
+        // The second round repeats each attempt after the first round has filled the node's caches.
         assert_rejected(&gateway, &claiming(&a, "b"), "a for b").await;
         gateway.session(&claiming(&a, "a")).await;
         assert_rejected(&gateway, &claiming(&b, "a"), "b for a").await;
@@ -115,7 +117,7 @@ async fn cve_2026_49998_keys_of_the_same_kid_do_not_verify_for_each_other() {
     assert_rejected(&gateway, &a.user("alice"), "no iss").await;
 }
 
-/// NATS 2026-16: one listener accepted credentials that another refused.
+/// NATS 2026-16: one listener accepted credentials that another listener refused.
 #[tokio::test]
 async fn nats_2026_16_every_listener_refuses_what_is_not_its_own() {
     let gateway = Gateway::start_default().await;
@@ -142,7 +144,7 @@ async fn nats_2026_16_every_listener_refuses_what_is_not_its_own() {
     assert_rejected(&gateway, ADMIN_KEY, "the admin key").await;
 }
 
-/// NATS 2026-18: the allow of one rule overrode the deny of another.
+/// NATS 2026-18: a rule that allows an action took precedence over a rule that denies it.
 #[tokio::test]
 async fn nats_2026_18_a_deny_wins_whatever_allows() {
     for (rule, grant, deny) in (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0)) {
@@ -177,7 +179,7 @@ async fn nats_2026_18_a_deny_wins_whatever_allows() {
     }
 }
 
-/// jsonwebtoken: `exp` of another type counted as absent.
+/// jsonwebtoken: an `exp` that is not a number counted as absent.
 #[tokio::test]
 async fn cve_2026_25537_a_claim_of_the_wrong_type_is_not_absent() {
     let gateway = Gateway::start_default().await;
@@ -212,7 +214,7 @@ async fn cve_2026_25537_a_claim_of_the_wrong_type_is_not_absent() {
     }
 }
 
-/// node jsonwebtoken: weak secrets, keys of the wrong kind, `none`.
+/// node jsonwebtoken accepted weak secrets, keys of the wrong kind, and the algorithm `none`.
 #[tokio::test]
 async fn cve_2022_23541_weak_and_mismatched_keys_are_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -232,7 +234,7 @@ async fn cve_2022_23541_weak_and_mismatched_keys_are_refused() {
         assert_eq!(finished.code, 2, "{issuer}: {finished:?}");
         assert!(finished.stderr.contains("auth.issuers[0]"), "{finished:?}");
     }
-    // Unusable keys of a set are skipped, and the others work.
+    // The node skips the unusable keys of a key set, and uses the usable keys.
     let good = Key::rsa().with_kid("good");
     let mut set: serde_json::Value = serde_json::from_str(&jwks(&[&good])).unwrap();
     let keys = set["keys"].as_array_mut().unwrap();
@@ -255,7 +257,8 @@ async fn cve_2022_23541_weak_and_mismatched_keys_are_refused() {
     assert_rejected(&gateway, &enc.user("alice"), "a key for encryption").await;
 }
 
-/// Mercure: the cache key of a decision was joined from parts that could be shifted.
+/// Mercure: two decisions could have the same cache key, because its parts were joined by a
+/// separator that may also occur in a part.
 #[tokio::test]
 async fn cve_2026_39972_a_remembered_decision_is_of_one_channel_and_action() {
     let rules = r#"
@@ -341,7 +344,7 @@ async fn supabase_1274_publishing_by_http_needs_the_key_and_channels_stay_checke
     assert!(listener.barrier().await.is_empty());
 }
 
-/// Hasura: a session must end with its token, even without traffic.
+/// Hasura: a session must end when its token expires, even if the session has no traffic.
 #[tokio::test]
 async fn hasura_a_session_without_traffic_ends_with_its_token() {
     let settings = Settings::default()

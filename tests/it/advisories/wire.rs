@@ -1,4 +1,4 @@
-//! Advisories on bytes, frames, heads and memory.
+//! Advisories on bytes, frames, request heads and memory.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,8 @@ use curfew_tests::{ADMIN_KEY, Gateway, Settings, TestCertificate};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
-/// Centrifugo CVE-2026-62963, NATS CVE-2026-27571, websocket-driver CVE-2026-54464: decompression.
+/// Centrifugo CVE-2026-62963, NATS CVE-2026-27571, websocket-driver CVE-2026-54464: the memory that
+/// the decompression of a message takes.
 #[tokio::test]
 async fn cve_2026_62963_compression_is_not_agreed_on() {
     let gateway = Gateway::start_default().await;
@@ -23,7 +24,7 @@ async fn cve_2026_62963_compression_is_not_agreed_on() {
         }
         let mut client = connect.open().await;
         assert_eq!(client.response().header("sec-websocket-extensions"), None);
-        // The start of a deflated megabyte of zeros.
+        // These bytes stand for the start of a compressed megabyte of zeros.
         let bomb = [&[0x78, 0x9c][..], &[0; 1000]].concat();
         client
             .send_frame(OutFrame::new(opcode::TEXT, bomb).rsv(4))
@@ -34,7 +35,8 @@ async fn cve_2026_62963_compression_is_not_agreed_on() {
     assert!(grown < 2048, "{grown} KiB");
 }
 
-/// NATS: a 64-bit length with its first bit set became negative, before authentication.
+/// NATS: a 64-bit frame length with its first bit set was read as a negative number, even before
+/// authentication.
 #[tokio::test]
 async fn cve_2026_27889_a_length_with_the_first_bit_set_is_a_protocol_error() {
     let gateway = Gateway::start_default().await;
@@ -60,7 +62,7 @@ async fn cve_2026_27889_a_length_with_the_first_bit_set_is_a_protocol_error() {
     gateway.assert_alive().await;
 }
 
-/// ws: FIN=0, then continuation frames without end.
+/// ws: a client could send a frame with FIN=0, and then continuation frames without end.
 #[tokio::test]
 async fn cve_2026_62389_endless_fragments_end() {
     let settings = Settings::default().with(r#"limits.message_timeout = "1s""#);
@@ -85,7 +87,7 @@ async fn cve_2026_62389_endless_fragments_end() {
     assert!(grown < 2048, "{grown} KiB");
 }
 
-/// ws: more headers than expected crashed it.
+/// ws: a request with more headers than expected crashed the server.
 #[tokio::test]
 async fn cve_2024_37890_two_thousand_headers_are_too_many() {
     let gateway = Gateway::start_default().await;
@@ -97,7 +99,7 @@ async fn cve_2024_37890_two_thousand_headers_are_too_many() {
     gateway.assert_alive().await;
 }
 
-/// ws: a regular expression took for ever over blanks in `Sec-WebSocket-Protocol`.
+/// ws: a regular expression took very long on blanks in `Sec-WebSocket-Protocol`.
 #[tokio::test]
 async fn cve_2021_32640_blanks_in_the_subprotocol_cost_nothing() {
     let gateway = Gateway::start_default().await;
@@ -114,7 +116,7 @@ async fn cve_2021_32640_blanks_in_the_subprotocol_cost_nothing() {
     assert!(used < Duration::from_millis(200), "{used:?}");
 }
 
-/// ws: uninitialised memory in the reason of a close.
+/// ws: the reason of a close contained uninitialized memory.
 #[tokio::test]
 async fn cve_2026_45736_a_close_reason_is_what_was_set() {
     let gateway = Gateway::start_default().await;
@@ -131,8 +133,8 @@ async fn cve_2026_45736_a_close_reason_is_what_was_set() {
     assert!(close.payload.len() <= 3, "{close:?}");
 }
 
-/// socket.io CVE-2026-33151, -69185, -59725, parser CVE-2022-2421, CVE-2020-36048: counts and ids
-/// chosen by the client.
+/// socket.io CVE-2026-33151, -69185, -59725, parser CVE-2022-2421, CVE-2020-36048: the server
+/// relied on counts and ids that the client had chosen.
 #[tokio::test]
 async fn cve_2022_2421_ids_and_counts_of_a_client_are_only_echoed() {
     let gateway = Gateway::start_default().await;
@@ -152,7 +154,7 @@ async fn cve_2022_2421_ids_and_counts_of_a_client_are_only_echoed() {
     client
         .send(json!({"type":"ping","id":"x".repeat(60_000)}))
         .await;
-    // The id is echoed, or the command is malformed; nothing else is possible.
+    // The node either echoes the id or answers that the command is malformed.
     let answer = client.next_json().await;
     assert!(
         answer["type"] == "pong" || answer["code"] == "bad_request",
@@ -193,7 +195,8 @@ async fn cve_2022_41940_no_client_ends_the_process_and_every_socket_is_closed() 
     gateway.assert_alive().await;
 }
 
-/// tungstenite: a head that came in small pieces was parsed from its start each time.
+/// tungstenite: at each piece of a head that arrived in small pieces, the head was parsed from its
+/// start.
 #[tokio::test]
 async fn cve_2023_43669_a_head_byte_by_byte_costs_little() {
     let gateway = Gateway::start_default().await;
@@ -207,12 +210,13 @@ async fn cve_2023_43669_a_head_byte_by_byte_costs_little() {
         }
     }
     let used = gateway.cpu_time() - before;
-    // 15,000 small reads have their own cost; parsing from the start at each would take seconds.
+    // The 15,000 small reads have a cost of their own. Parsing the head from its start at each read
+    // would take seconds.
     assert!(used < Duration::from_secs(2), "{used:?}");
     gateway.assert_alive().await;
 }
 
-/// rust-websocket: memory was allocated by the declared length.
+/// rust-websocket: the server allocated as much memory as a frame's length declared.
 #[tokio::test]
 async fn rustsec_2022_0035_a_declared_length_allocates_nothing() {
     let gateway = Gateway::start_default().await;
@@ -242,7 +246,8 @@ async fn rustsec_2020_0043_replies_to_a_client_that_does_not_read_are_bounded() 
         .receive_buffer(16 * 1024);
     let (mut client, _) = gateway.connected(connect).await;
     let before = gateway.rss_kib();
-    // The answer to each ping has its id. The client reads nothing, so the answers queue up.
+    // Each answer repeats the command's long id. The client reads nothing, so the answers queue up
+    // in the node.
     let id = "i".repeat(50_000);
     let ping = OutFrame::text(&json!({"type":"unsubscribe","id":id,"channel":"a"}).to_string());
     let began = Instant::now();
@@ -259,7 +264,7 @@ async fn rustsec_2020_0043_replies_to_a_client_that_does_not_read_are_bounded() 
     gateway.user("bob").await;
 }
 
-/// Deno over fastwebsockets: a close could not be written while a read was waiting.
+/// Deno, which uses fastwebsockets: a close could not be written while a read was waiting.
 #[tokio::test]
 async fn deno_a_close_goes_out_while_a_read_waits() {
     let gateway = Gateway::start_default().await;
@@ -313,7 +318,8 @@ async fn granian_no_header_byte_ends_the_worker() {
     gateway.assert_alive().await;
 }
 
-/// hyper RUSTSEC-2021-0020, -0078, Pingora RUSTSEC-2026-0033: requests hidden in others.
+/// hyper RUSTSEC-2021-0020, -0078, Pingora RUSTSEC-2026-0033: one request could be hidden in
+/// another.
 #[tokio::test]
 async fn rustsec_2021_0078_no_request_hides_in_an_upgrade() {
     let gateway = Gateway::start_default().await;
@@ -340,7 +346,7 @@ async fn rustsec_2021_0078_no_request_hides_in_an_upgrade() {
         drop(
             tokio::time::timeout(curfew_testkit::PATIENCE, reading)
                 .await
-                .expect("it is closed"),
+                .expect("the node closes the connection"),
         );
         let text = String::from_utf8_lossy(&all);
         assert!(
@@ -351,7 +357,7 @@ async fn rustsec_2021_0078_no_request_hides_in_an_upgrade() {
     }
 }
 
-/// h2 RUSTSEC-2026-0258 and others: HTTP/2 is not offered.
+/// h2 RUSTSEC-2026-0258 and others are faults of HTTP/2, which the node does not offer.
 #[tokio::test]
 async fn rustsec_2026_0258_http2_is_not_spoken() {
     let directory = tempfile::tempdir().unwrap();
@@ -381,7 +387,7 @@ async fn rustsec_2026_0258_http2_is_not_spoken() {
     assert!((400..500).contains(&answer.status), "{}", answer.status);
 }
 
-/// mercurius: a limit applied over HTTP and not over WebSocket.
+/// mercurius: a limit applied to HTTP and not to WebSocket.
 #[tokio::test]
 async fn cve_2026_30241_size_and_depth_are_limited_on_every_way_in() {
     let gateway = Gateway::start_default().await;
@@ -427,8 +433,8 @@ async fn cve_2026_30241_size_and_depth_are_limited_on_every_way_in() {
     assert!(listener.barrier().await.is_empty());
 }
 
-/// Centrifugo #1174: a rate limit was off unless another option was set; #1179: paths were
-/// labels. See also `limits` and `metrics`.
+/// Centrifugo #1174: a rate limit was off unless another option was set; #1179: request paths
+/// became metric labels. See also the tests in `limits` and `metrics`.
 #[tokio::test]
 async fn centrifugo_1174_the_rate_is_limited_with_nothing_else_set() {
     let settings = Settings::default().with("limits.messages_per_second = 1");

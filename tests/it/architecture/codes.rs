@@ -1,4 +1,4 @@
-//! The public tables of codes, in the code and in the protocol's reference.
+//! The commands, error codes and close codes of the code, compared with the protocol's reference.
 
 use curfew_model::{AuthFailure, Command, DISCONNECTS, Disconnect, ErrorCode};
 use serde_json::Value;
@@ -9,7 +9,7 @@ fn reference() -> Page {
     Page::read("crates/curfew-protocol/PROTOCOL.md")
 }
 
-/// The quoted names in a table's first column. Every row must also have a description.
+/// The quoted names in the first column of a table. Also checks that every row has a description.
 fn names<'a>(page: &'a Page, columns: &[&str]) -> Vec<&'a str> {
     let named = |row: Vec<&'a str>| {
         assert!(!row[row.len() - 1].is_empty(), "{row:?}");
@@ -98,13 +98,13 @@ fn every_example_of_the_reference_is_a_frame() {
     ] {
         assert!(
             types.iter().any(|name| name == kind),
-            "no example of {kind}"
+            "PROTOCOL.md has no example of {kind}"
         );
     }
     for command in Command::NAMES {
         assert!(
             types.iter().any(|name| name == command),
-            "no example of {command}"
+            "PROTOCOL.md has no example of {command}"
         );
     }
 }

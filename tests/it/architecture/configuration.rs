@@ -1,4 +1,4 @@
-//! The reference of the configuration.
+//! CONFIG.md, the reference of the configuration, compared with the keys that the binary has.
 
 use std::collections::BTreeSet;
 
@@ -63,7 +63,7 @@ const PROMISED: [(&str, &[&str]); 14] = [
     ("telemetry", &["log_format", "log_level"]),
 ];
 
-/// Every `section.key` of the reference, and the lists of tables.
+/// Every `section.key` of CONFIG.md, and every list of tables.
 fn documented() -> BTreeSet<String> {
     let page = Page::read("crates/curfew/CONFIG.md");
     let (mut section, mut keys) = (String::new(), BTreeSet::new());

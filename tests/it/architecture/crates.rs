@@ -1,4 +1,5 @@
-//! Crates, their edges, and the crates that may name a dependency.
+//! The crates, their dependencies on each other, and the dependencies that only some crates may
+//! name.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +7,8 @@ use std::fs;
 use super::markdown::{Page, quoted, repository};
 use super::workspace::{Member, members};
 
-/// Dependencies that only one crate of the gateway may name, even if the page lists fewer.
+/// Dependencies that only one crate of the gateway may name. crates/README.md must give each of
+/// them to exactly one crate.
 const WALLED: [&str; 8] = [
     "anyhow",
     "cel",
@@ -27,7 +29,7 @@ const PURE: [&str; 5] = [
     "curfew-hub",
 ];
 
-/// Dependencies by which a crate does I/O or waits.
+/// Dependencies that do I/O or wait.
 const IMPURE: [&str; 8] = [
     "hyper",
     "hyper-util",
@@ -39,11 +41,11 @@ const IMPURE: [&str; 8] = [
     "tokio-util",
 ];
 
-/// Dependencies that would implement a second time what rustls and aws-lc-rs do. (`ring` is in the
-/// lock file for an optional dependency that nothing turns on.)
+/// Dependencies that do the work of rustls and aws-lc-rs a second time. `ring` is not in the list:
+/// Cargo.lock has it for an optional dependency that no crate enables.
 const REFUSED: [&str; 3] = ["native-tls", "openssl", "openssl-sys"];
 
-/// A row of the table of crates.
+/// A row of the table of crates in crates/README.md.
 struct Row {
     name: String,
     edges: BTreeSet<String>,
@@ -66,8 +68,8 @@ fn rows() -> Vec<Row> {
     rows.iter().map(row).collect()
 }
 
-/// The crate that replaces functions of the C library, for which it needs unsafe code. It is the
-/// only crate with its own lints.
+/// The crate that replaces functions of the C library, and therefore needs unsafe code. No other
+/// crate has its own lints.
 const STAND_IN: &str = "curfew-simulation";
 
 fn find<'a>(members: &'a [Member], name: &str) -> &'a Member {
@@ -80,8 +82,15 @@ fn every_crate_is_on_the_map_with_exactly_the_edges_it_has() {
     let (members, rows) = (members(), rows());
     let names: BTreeSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
     let mapped: BTreeSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
-    assert_eq!(names, mapped, "crates and the rows of crates/README.md");
-    assert_eq!(mapped.len(), rows.len(), "a crate has one row");
+    assert_eq!(
+        names, mapped,
+        "the workspace's crates differ from the rows of crates/README.md"
+    );
+    assert_eq!(
+        mapped.len(),
+        rows.len(),
+        "a crate has two rows in crates/README.md"
+    );
     for row in &rows {
         let member = find(&members, &row.name);
         let edges = member
@@ -95,7 +104,7 @@ fn every_crate_is_on_the_map_with_exactly_the_edges_it_has() {
         } else {
             assert_eq!(
                 edges, row.edges,
-                "{}: has, and may have by crates/README.md",
+                "{}: its edges differ from its row in crates/README.md",
                 row.name
             );
         }
@@ -109,7 +118,7 @@ fn crates_depend_only_on_crates_above_them_on_the_map() {
         for edge in &row.edges {
             assert!(
                 above.contains(edge),
-                "{} depends on {edge}, which is below it",
+                "{} depends on {edge}, which is below it in crates/README.md",
                 row.name
             );
         }
@@ -135,7 +144,11 @@ fn what_one_crate_alone_names_no_other_does() {
                 .iter()
                 .filter(|m| !m.is_tool() && m.names(dependency));
             let naming: Vec<&str> = naming.map(|member| member.name.as_str()).collect();
-            assert_eq!(naming, [row.name.as_str()], "{dependency} is named by");
+            assert_eq!(
+                naming,
+                [row.name.as_str()],
+                "crates that name {dependency}, and the only crate that may"
+            );
         }
     }
     for dependency in WALLED {
@@ -145,7 +158,7 @@ fn what_one_crate_alone_names_no_other_does() {
         assert_eq!(
             walls.count(),
             1,
-            "crates/README.md says which crate alone names {dependency}"
+            "crates/README.md must give {dependency} to exactly one crate"
         );
     }
 }
@@ -182,7 +195,11 @@ fn every_member_inherits_lints_and_versions() {
         } else {
             "\n[lints]\nworkspace = true\n"
         };
-        assert!(manifest.contains(lints), "{}: lints", member.name);
+        assert!(
+            manifest.contains(lints),
+            "{}: the manifest lacks the expected lints",
+            member.name
+        );
         for key in ["version", "edition", "rust-version", "license", "publish"] {
             let line = format!("\n{key}.workspace = true\n");
             assert!(manifest.contains(&line), "{}: {key}", member.name);
@@ -191,7 +208,7 @@ fn every_member_inherits_lints_and_versions() {
             let inherits = line.contains(".workspace = true") || line.contains("workspace = true,");
             assert!(
                 inherits,
-                "{}: a version lives in the root manifest: {line}",
+                "{}: the version belongs in the root manifest: {line}",
                 member.name
             );
         }

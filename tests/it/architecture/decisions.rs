@@ -19,7 +19,7 @@ fn records() -> Vec<(String, String)> {
         }
     }
     found.sort();
-    assert!(found.len() > 50, "{} records", found.len());
+    assert!(found.len() > 50, "only {} records were found", found.len());
     found
 }
 
@@ -70,10 +70,17 @@ fn the_index_lists_every_decision_once_and_in_order() {
         assert!(digits && name.ends_with(".md"), "{name}: NNNN-title.md");
         expected.push(format!("- [{number}]({name}) {}", title(text)));
     }
-    assert_eq!(listed, expected, "crates/decisions/README.md");
+    assert_eq!(
+        listed, expected,
+        "the index in crates/decisions/README.md differs from the records"
+    );
     let mut numbers: Vec<&str> = records.iter().map(|(name, _)| &name[..4]).collect();
     numbers.dedup();
-    assert_eq!(numbers.len(), records.len(), "a number is given once");
+    assert_eq!(
+        numbers.len(),
+        records.len(),
+        "two records have the same number"
+    );
 }
 
 #[test]
@@ -88,5 +95,5 @@ fn the_files_that_decisions_name_exist() {
             }
         }
     }
-    assert!(named > 25, "{named} files are named");
+    assert!(named > 25, "the records name only {named} files");
 }

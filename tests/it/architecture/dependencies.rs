@@ -26,7 +26,7 @@ fn packages() -> Vec<Value> {
     assert!(output.status.success(), "{errors}");
     let mut metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let Value::Array(packages) = metadata["packages"].take() else {
-        panic!("cargo metadata lists packages");
+        panic!("cargo metadata has listed no packages");
     };
     packages
 }
@@ -47,6 +47,6 @@ fn rust_version_is_the_one_that_the_locked_dependencies_need() {
     let (needed, by) = needed;
     assert_eq!(
         stated, needed,
-        "rust-version in Cargo.toml, and the version that {by} needs"
+        "rust-version in Cargo.toml differs from the version that {by} needs"
     );
 }

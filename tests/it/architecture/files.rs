@@ -1,4 +1,4 @@
-//! The files of the code.
+//! The files of the code: their length, their names and their first comments.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub(super) fn sources() -> Vec<(String, PathBuf)> {
     FOLDERS
         .iter()
         .for_each(|folder| collect(&root.join(folder), &mut found));
-    assert!(found.len() > 100, "{} files", found.len());
+    assert!(found.len() > 100, "only {} files were found", found.len());
     let name = |path: &PathBuf| path.strip_prefix(&root).unwrap().display().to_string();
     found
         .iter()
@@ -57,7 +57,7 @@ fn no_file_is_too_long_to_read() {
     for (excused, _) in MAY_BE_LONG {
         assert!(
             sources.iter().any(|(name, _)| name == excused),
-            "{excused} is gone"
+            "{excused} of MAY_BE_LONG does not exist"
         );
     }
     let is_long = |path: &PathBuf| fs::read_to_string(path).unwrap().lines().count() > MOST_LINES;
@@ -69,14 +69,17 @@ fn no_file_is_too_long_to_read() {
         .collect();
     assert!(
         too_long.is_empty(),
-        "which two things do these do? {too_long:?}"
+        "these files have more than {MOST_LINES} lines: {too_long:?}"
     );
 }
 
 #[test]
 fn no_file_is_called_mod() {
     for (name, _) in sources() {
-        assert!(!name.ends_with("/mod.rs"), "{name}: a module foo is foo.rs");
+        assert!(
+            !name.ends_with("/mod.rs"),
+            "{name}: the code of a module foo belongs in foo.rs"
+        );
     }
 }
 
@@ -108,11 +111,15 @@ fn the_files_on_the_code_map_exist() {
             "crates/README.md names {path}"
         );
     }
-    assert!(named > 25, "{named} files are named");
+    assert!(named > 25, "crates/README.md names only {named} files");
     let rows = page.table(&["#", "file", "what happens"]);
     for (at, row) in rows.iter().enumerate() {
         assert_eq!(row[0], (at + 1).to_string(), "{row:?}");
         assert!(quoted(row[1])[0].ends_with(".rs"), "{row:?}");
     }
-    assert_eq!(rows.len(), 20, "the life of a connection");
+    assert_eq!(
+        rows.len(),
+        20,
+        "the table of a connection's life has another number of rows"
+    );
 }

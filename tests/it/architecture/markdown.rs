@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A file of the repository.
+/// The full path of a file, from its path in the repository.
 pub(super) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// A page, by its path from the root of the repository.
+/// A page, and its path from the root of the repository.
 pub(super) struct Page {
     path: &'static str,
     text: String,
@@ -25,7 +25,7 @@ impl Page {
         &self.text
     }
 
-    /// The rows of the only table with these columns, cell by cell.
+    /// The rows of the only table with the headings `columns`. Each row is a list of cells.
     pub(super) fn table(&self, columns: &[&str]) -> Vec<Vec<&str>> {
         let mut found = Vec::new();
         let mut lines = self.text.lines();
@@ -36,7 +36,12 @@ impl Page {
                 found.push(rows.map(cells).collect::<Vec<_>>());
             }
         }
-        assert_eq!(found.len(), 1, "{} has one table {columns:?}", self.path);
+        assert_eq!(
+            found.len(),
+            1,
+            "{} does not have exactly one table {columns:?}",
+            self.path
+        );
         let rows = found.remove(0);
         for row in &rows {
             assert_eq!(row.len(), columns.len(), "{}: {row:?}", self.path);
@@ -44,7 +49,7 @@ impl Page {
         rows
     }
 
-    /// The lines of all blocks of this language.
+    /// The lines of all code blocks in `language`.
     pub(super) fn examples(&self, language: &str) -> Vec<&str> {
         let (start, mut inside, mut found) = (format!("```{language}"), false, Vec::new());
         for line in self.text.lines() {
@@ -65,7 +70,7 @@ fn cells(line: &str) -> Vec<&str> {
     inner.split('|').map(str::trim).collect()
 }
 
-/// The texts in backticks.
+/// The parts of `text` that stand in backticks.
 pub(super) fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::markdown::{Page, quoted, repository};
 
-/// Every source file of a folder, with the crate's top module that it belongs to.
+/// Adds every source file of a folder, each with the top-level module that it belongs to.
 fn sources(folder: &Path, module: Option<&str>, found: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -40,13 +40,16 @@ fn modules_of_the_server_use_only_those_below_them() {
                 .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
                 .collect();
             let below = floor(&used).unwrap_or_else(|| {
-                panic!("{module} names crate::{used}, not the module that it is in")
+                panic!("{module} uses crate::{used}, which is not a module in the table")
             });
             assert!(below >= own, "{module} uses {used}, which is above it");
             uses += usize::from(below != own);
         }
     }
     let listed = |module: &&str| found.iter().any(|(known, _)| known == module);
-    assert!(order.iter().all(listed), "a module of the table is gone");
-    assert!(uses > 30, "{uses} uses were found");
+    assert!(
+        order.iter().all(listed),
+        "a module of the table does not exist"
+    );
+    assert!(uses > 30, "only {uses} uses were found");
 }

@@ -1,4 +1,4 @@
-//! The patches that remove a rule from the code, compared with the code.
+//! The mutants, compared with the code. A mutant is a patch that removes a rule from the code.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,11 +19,11 @@ fn patches() -> Vec<PathBuf> {
         })
         .collect();
     found.sort();
-    assert!(found.len() > 40, "{} patches", found.len());
+    assert!(found.len() > 40, "only {} patches were found", found.len());
     found
 }
 
-/// Without a patch that applies, nothing proves that the simulator notices the absence of its rule.
+/// A patch that does not apply cannot show that the simulator notices when its rule is missing.
 #[test]
 fn every_mutant_applies_to_the_code() {
     let refused: Vec<String> = patches()
@@ -52,8 +52,8 @@ fn every_mutant_is_listed() {
     }
 }
 
-/// A patch may name the test that finds it, by the arguments of `cargo test`. The last one is the
-/// test.
+/// A patch may name the test that detects it. Its line `Test: ` has arguments of `cargo test`, and
+/// the last argument is the test's name.
 #[test]
 fn every_test_that_a_mutant_names_is_there() {
     let (mut named, sources) = (0, sources());
@@ -78,5 +78,5 @@ fn every_test_that_a_mutant_names_is_there() {
         });
         assert!(is_there, "{}: {folder} has no test {name}", patch.display());
     }
-    assert!(named > 15, "{named} patches name a test");
+    assert!(named > 15, "only {named} patches name a test");
 }

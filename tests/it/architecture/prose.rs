@@ -19,8 +19,8 @@ const PERSONS: [&str; 3] = ["somebody", "nobody", "anybody"];
 /// Number of files that a failure names.
 const WORST: usize = 10;
 
-/// A habit, with the lines allowed among 1,000 comment lines. The limit is the worst of
-/// mini-redis, linkerd2-proxy, iroh-relay, ripgrep and axum.
+/// A habit of writing. `most` is the number of lines with this habit that 1,000 comment lines may
+/// have. It is the highest number that mini-redis, linkerd2-proxy, iroh-relay, ripgrep or axum has.
 struct Habit {
     name: &'static str,
     most: f64,
@@ -56,7 +56,7 @@ fn has_word(line: &str, words: &[&str]) -> bool {
         .any(|word| words.contains(&word))
 }
 
-/// The text of each line with only a comment, without slashes.
+/// The text of each line that is only a comment, without its slashes.
 fn comments(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter_map(|line| {
         let line = line.trim_start().strip_prefix("//")?;
@@ -92,7 +92,7 @@ fn comments_have_subjects() {
         .map(|(name, path)| (name, fs::read_to_string(path).unwrap()))
         .collect();
     let all: usize = texts.iter().map(|(_, text)| comments(text).count()).sum();
-    assert!(all > 5_000, "{all} comment lines");
+    assert!(all > 5_000, "only {all} comment lines were found");
     let mut failures = String::new();
     for habit in &HABITS {
         let mut files: Vec<(usize, &str)> = texts

@@ -22,7 +22,7 @@ pub(super) const TOOLS: [&str; 7] = [
 pub(super) struct Member {
     pub(super) name: String,
     pub(super) manifest: PathBuf,
-    /// The member's dependencies, without those of tests and examples.
+    /// The member's dependencies, without its dev-dependencies.
     pub(super) dependencies: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ impl Member {
     }
 }
 
-/// All members.
+/// All members of the workspace.
 pub(super) fn members() -> Vec<Member> {
     let output = Command::new(option_env!("CARGO").unwrap_or("cargo"))
         .args([

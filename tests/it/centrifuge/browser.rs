@@ -19,8 +19,8 @@ use super::settings;
 use crate::clients::{installed, program};
 use crate::demo::Browser;
 
-/// Time to wait for a reconnection that must not come. It is many times the longest delay before
-/// the page's client would reconnect.
+/// Time to wait for a reconnection that must not come. The page's client would reconnect after a
+/// small part of this time.
 const STAYS_AWAY: Duration = Duration::from_secs(2);
 
 /// Limit on the bytes of a request's head.
@@ -45,13 +45,13 @@ async fn a_page_whose_websocket_is_not_blocked_uses_it() {
     open(&browser, &site, node.address(), &transports).await;
     until_step(&browser, "message 0 at 1").await;
     let [connected, ..] = &*steps(&browser).await else {
-        panic!("no step");
+        panic!("the page has shown no step");
     };
     assert_eq!(connected, "connected by websocket");
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Runs a session over this transport, with a cut in the middle.
+/// Runs a session over `transport`, and cuts its connection once.
 async fn goes_on_over(transport: &str) {
     let site = Site::start().await;
     let node = node(&site).await;
@@ -106,7 +106,7 @@ async fn goes_on_over(transport: &str) {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// A node that accepts pages of the site.
+/// A node that accepts pages of `site`.
 async fn node(site: &Site) -> Gateway {
     let origins = format!("server.allowed_origins = [\"http://{}\"]", site.address);
     Gateway::start_with(&settings().with(&origins)).await
@@ -127,7 +127,7 @@ async fn open(browser: &Browser, site: &Site, node: SocketAddr, transports: &[&s
         .await;
 }
 
-/// The page's notes so far.
+/// The steps that the page has listed so far.
 async fn steps(browser: &Browser) -> Vec<String> {
     let script =
         "return [...document.querySelectorAll('#steps li')].map((line) => line.textContent)";
@@ -141,7 +141,7 @@ async fn until_step(browser: &Browser, step: &str) {
     browser.until(&what, holds).await;
 }
 
-/// A site with a page that runs the SDK. Its origin differs from the node's.
+/// A site with a page that runs the SDK. The site's origin differs from the node's origin.
 struct Site {
     address: SocketAddr,
     _serving: JoinSet<()>,
@@ -188,7 +188,7 @@ impl Site {
     }
 }
 
-/// A middlebox between a page and a node that answers 403 to each upgrade.
+/// A middlebox between a page and a node. It answers 403 to each WebSocket upgrade.
 struct Middlebox {
     address: SocketAddr,
     is_open: watch::Sender<bool>,
@@ -220,7 +220,7 @@ impl Middlebox {
         }
     }
 
-    /// Cuts every connection, also future ones.
+    /// Cuts every connection. Each new connection is cut as well, until [`Self::open`] is called.
     fn close(&self) {
         self.is_open.send_replace(false);
     }
@@ -243,12 +243,13 @@ async fn carry(mut client: TcpStream, node: SocketAddr) {
         return;
     };
     if node.write_all(head.as_bytes()).await.is_ok() {
-        // Either side may end the connection.
+        // The copy returns an error if either side resets the connection.
         drop(copy_bidirectional(&mut client, &mut node).await);
     }
 }
 
-/// The head of a request and the bytes after it; `None` if the client closes the connection.
+/// The head of a request, with the bytes already read after it; `None` if the client closes the
+/// connection.
 async fn read_head(client: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.windows(4).any(|bytes| bytes == b"\r\n\r\n") {

@@ -33,7 +33,7 @@ fn data_of(publications: &Value) -> Vec<Value> {
         .collect()
 }
 
-/// Publishes at one node, and subscribes, reads and recovers at the other.
+/// Publishes at `one`, and subscribes, reads and recovers at `other`.
 async fn are_carried(one: &Gateway, other: &Gateway) {
     let expect: Vec<_> = DATA.iter().map(|data| bytes(data)).collect();
     let mut publisher = Raw::open(one, Encoding::Protobuf, "alice").await;
@@ -52,7 +52,8 @@ async fn are_carried(one: &Gateway, other: &Gateway) {
     assert_eq!(data_of(&answer["history"]["publications"]), expect);
     let since = json!({"recover":true,"recoverable":true,"offset":1,
         "epoch":answer["history"]["epoch"]});
-    // The publishing node has no copy of this channel's stream in memory, so it reads the stream.
+    // A second node that has only published has no copy of this channel's stream in memory. It
+    // reads the stream from Redis.
     for node in [one, other] {
         let mut reader = Raw::open(node, Encoding::Protobuf, "carol").await;
         let answer = reader.subscribe("bytes:1", since.clone()).await;
@@ -108,13 +109,13 @@ async fn those_who_speak_json_are_refused() {
         let (status, problem) = gateway.admin(method, path, body).await;
         assert_eq!((status, &problem["code"]), (409, &"not_available".into()));
     }
-    // The stream has no publication.
+    // None of the refused publications is in the stream.
     let details = gateway.admin_ok("GET", "/v1/channels/bytes:1", None).await;
     assert_eq!(details["stream"]["offset"], 0);
 }
 
-/// Data that is not JSON in UTF-8 would make an invalid text message. Such a message would end the
-/// connection of each subscriber that speaks JSON. The connection would end again at each recovery.
+/// Data that is not UTF-8 JSON would make an invalid text message. Such a message would end the
+/// connection of each subscriber that speaks JSON, and would end it again at each recovery.
 #[tokio::test]
 async fn a_channel_of_json_takes_only_json_in_utf8_from_protobuf() {
     let gateway = Gateway::start_with(&with_channels(

@@ -37,13 +37,14 @@ const SCENARIOS: [&str; 15] = [
     "commands",
 ];
 
-/// Scenarios that wait for seconds. Each runs beside the others.
+/// Scenarios that wait for several seconds. They run at the same time as the other scenarios.
 const SLOW_SCENARIOS: [&str; 3] = ["refresh", "subscription_token", "pings"];
 
-/// Scenarios that not every SDK supports: several commands in a frame, and messages to the server.
+/// Scenarios that not every SDK supports: several commands in one frame, and messages to the
+/// server.
 const MORE: [&str; 3] = ["batching", "many_at_once", "send"];
 
-/// Scenarios to repeat on several nodes, with half of the clients at another node.
+/// Scenarios that are repeated on several nodes, with half of the clients at another node.
 const ACROSS_NODES: [&str; 9] = [
     "publish",
     "presence",
@@ -56,11 +57,11 @@ const ACROSS_NODES: [&str; 9] = [
     "delta",
 ];
 
-/// Scenarios whose commands may come through a node other than the session's. `presence` is not one
-/// of them, because it has two requests at once without a promised order.
+/// Scenarios whose commands may come through a node other than the session's. `presence` is left
+/// out, because it sends two requests at once, and their order is not guaranteed.
 const BY_ANOTHER_NODE: [&str; 5] = ["refresh", "subscribe", "publish", "history", "many_at_once"];
 
-/// Each SDK, in each format, over each of its transports.
+/// Makes a module of tests for each SDK, in each format, over each of the SDK's transports.
 macro_rules! each_sdk {
     ($($(#[$attribute:meta])* $name:ident: $sdk:expr;)*) => {
         $(mod $name {
@@ -169,8 +170,9 @@ async fn has_everything_from_another_node(sdk: Sdk) {
     cluster.assert_well().await;
 }
 
-/// The client's address leads to the first node, then to the second, then to the third, where the
-/// publisher is. The first drains, the second is killed.
+/// The client connects to a proxy. The proxy leads to the first node until this node drains, then
+/// to the second node until this node is killed, and then to the third node. The publisher uses the
+/// third node.
 async fn has_every_message_when_its_node_drains_or_dies(sdk: Sdk) {
     let redis = Redis::start().await;
     let settings = settings().with("drain.window = \"1s\"");
@@ -188,7 +190,10 @@ async fn has_every_message_when_its_node_drains_or_dies(sdk: Sdk) {
         let steps = sdk.live(task, async |what| {
             assert_eq!(what, "end the node:");
             way.point_to(next);
-            ended.as_ref().expect("it is asked for once").signal(signal);
+            ended
+                .as_ref()
+                .expect("the program asks once for the node's end")
+                .signal(signal);
         });
         assert_eq!(steps.await, ["end the node:", "failover"], "{signal}");
         let code = ended.as_mut().expect("a node").exited(PATIENCE).await;
@@ -215,14 +220,14 @@ async fn stays_away_once_its_user_is_revoked(sdk: Sdk) {
     });
     let asked = ["revoke alice:", "count:", "count again:", "revoked"];
     assert_eq!(steps.await, asked);
-    // The count has Alice's two sessions and Bob's session. Alice's sessions did not reconnect, and
-    // Bob's session reconnected twice.
+    // The first count is Alice's two sessions and Bob's session. Until the second count, Bob's
+    // session has reconnected twice, and Alice's sessions have not reconnected.
     assert_eq!(counted, [3.0, 5.0]);
     cluster.assert_well().await;
 }
 
-/// Redis loses its data, so the server trusts no earlier token. The SDK closes with 3014, asks for
-/// a new token and continues without recovery.
+/// Redis loses its data, so the node trusts no earlier token. The node closes with 3014. The SDK
+/// asks for a new token and continues without recovery.
 async fn renews_its_token_when_older_ones_do_not_count(sdk: Sdk) {
     let mut redis = Redis::start().await;
     let settings = settings().with(r#"backend.on_data_loss = "reauth""#);
@@ -239,7 +244,7 @@ async fn renews_its_token_when_older_ones_do_not_count(sdk: Sdk) {
     cluster.assert_well().await;
 }
 
-/// A language with an SDK.
+/// A programming language that has an SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SdkLanguage {
     JavaScript,
@@ -248,7 +253,7 @@ enum SdkLanguage {
     Java,
 }
 
-/// An SDK with its format and its transport.
+/// An SDK, with its format and its transport.
 #[derive(Debug, Clone, Copy)]
 struct Sdk(SdkLanguage, &'static str, &'static str);
 
@@ -301,8 +306,8 @@ impl Sdk {
     }
 }
 
-/// Sets the path of a program's packages. Also keeps it from using proxies of the environment, and
-/// from writing beside its source.
+/// Sets the path of a program's packages. Also keeps the program from using proxies of the
+/// environment, and from writing files beside its source.
 pub(super) fn at_home(command: &mut Command) {
     command
         .env("CURFEW_CLIENTS", clients())

@@ -1,4 +1,4 @@
-//! Delta compression: publications as differences from the previous ones.
+//! Delta compression: a publication is sent as its difference from the previous publication.
 
 use curfew_tests::{Cluster, Gateway, Redis, Settings};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::raw::{BOTH, Encoding, Raw, bytes, content};
 use super::with_channels;
 
-/// Digits of the numbers in a delta.
+/// The digits of the numbers in a delta, which are in base 64.
 const DIGITS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz~";
 
 fn settings() -> Settings {
@@ -17,13 +17,14 @@ fn settings() -> Settings {
     )
 }
 
-/// A publication with letters of two and four bytes. A few of them differ between publications.
+/// The data of publication `at`. Its letters take two or four bytes each, and only a few letters
+/// differ between publications.
 fn data(at: usize) -> Value {
     let word = ["привет", "приветы", "прибой", "😀 😁", "😀 😂"][at % 5];
     json!({"n": at, "text": format!("{} {word} {}", "Добрый день. ".repeat(4), "ещё раз ".repeat(6))})
 }
 
-/// A subscriber with delta compression, and the last publication that it has.
+/// A subscriber with delta compression, and the data of the last publication that it received.
 struct Reader {
     client: Raw,
     base: Option<Vec<u8>>,
@@ -32,7 +33,8 @@ struct Reader {
 impl Reader {
     /// The data of a publication, and true if it came as a delta.
     fn read(&mut self, publication: &Value) -> (String, bool) {
-        // In JSON a delta is a text. In Protobuf it may cut letters.
+        // In JSON a delta is a string. In Protobuf it is bytes, and may begin or end within a
+        // letter.
         let sent = content(&publication["data"]);
         let is_difference = publication["delta"] == true;
         let data = match is_difference {
@@ -53,7 +55,7 @@ impl Reader {
         self.read(&publication)
     }
 
-    /// Expects these publications next. Returns the form of each: `W` whole, `D` delta.
+    /// Expects the publications `range` next. Returns the form of each: `W` whole, `D` delta.
     async fn expect(&mut self, range: std::ops::Range<usize>) -> String {
         let mut forms = String::new();
         for at in range {
@@ -81,7 +83,11 @@ fn apply(base: &[u8], mut difference: &[u8]) -> Vec<u8> {
             _ => {
                 let bytes = target.iter().enumerate();
                 let sum = bytes.map(|(at, byte)| u64::from(*byte) << (24 - 8 * (at % 4)));
-                assert_eq!(sum.sum::<u64>() % (1 << 32), value as u64, "the checksum");
+                assert_eq!(
+                    sum.sum::<u64>() % (1 << 32),
+                    value as u64,
+                    "the checksum does not fit the publication"
+                );
                 assert_eq!(target.len(), length);
                 return target;
             }
@@ -102,7 +108,7 @@ fn take<'a>(rest: &mut &'a [u8], length: usize) -> &'a [u8] {
     taken
 }
 
-/// A subscriber that asks for deltas, and its subscription.
+/// Subscribes with delta compression. Returns the subscriber, and the answer to the subscription.
 async fn subscribed(
     gateway: &Gateway,
     encoding: Encoding,

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::raw::{BOTH, Raw};
 use super::with_channels;
 
-/// After the close for too many errors, an SDK would not reconnect.
+/// These errors must not count towards `limits.bad_frames`: an SDK does not reconnect after the
+/// close for too many errors.
 #[tokio::test]
 async fn errors_of_form_end_no_session() {
     let settings = with_channels("").with("limits.bad_frames = 1");

@@ -1,5 +1,5 @@
-//! The Centrifuge client protocol without a WebSocket: messages leave in a streamed answer, and
-//! commands come in separate requests.
+//! The Centrifuge client protocol without a WebSocket: the node sends messages in a streamed
+//! answer, and the client sends commands in separate requests.
 
 mod relay;
 mod stream;
@@ -34,7 +34,7 @@ fn alice() -> String {
     Key::default_secret().user("alice")
 }
 
-/// The number in a message's field, if it is below 128.
+/// The number in a field of a Protobuf message, if the number is below 128.
 fn number(message: &[u8], tag: u8) -> Option<u8> {
     let at = message.iter().position(|byte| *byte == tag << 3)?;
     message.get(at + 1).copied()
@@ -141,7 +141,7 @@ async fn each_transport_connects_subscribes_publishes_and_is_pinged() {
             "{listed}"
         );
         drop(client);
-        eventually("the session is gone", async || {
+        eventually("the session to end", async || {
             (sessions(&gateway).await == 0).then_some(())
         })
         .await;
@@ -182,7 +182,7 @@ async fn a_revocation_is_the_last_message_of_the_stream() {
             Kind::Protobuf => {
                 let push = part(&messages[0], 4).unwrap();
                 let disconnect = part(&push, 11).unwrap();
-                // 3503 in base 128.
+                // The code 3503 as a Protobuf varint.
                 assert_eq!(
                     disconnect,
                     [&[0x08, 0xaf, 0x1b][..], &field(2, b"revoked")].concat()
@@ -193,7 +193,7 @@ async fn a_revocation_is_the_last_message_of_the_stream() {
                 assert_eq!(String::from_utf8_lossy(&messages[0]), expect);
             }
         }
-        // The same token opens no second stream.
+        // With the same token, a new request gets one message and opens no session.
         let again = Client::ask(&gateway, kind, &connect(kind, &token), &[]).await;
         assert_eq!(again.head.status, 200);
         let (messages, end) = { again }.rest().await;
@@ -212,7 +212,8 @@ async fn a_secret_of_no_session_does_nothing_and_tells_nothing() {
             Kind::Protobuf => delimited(&[&[0x08, 9][..], &field(6, &field(1, b"news"))].concat()),
             _ => br#"{"id":9,"unsubscribe":{"channel":"news"}}"#.to_vec(),
         };
-        // The session's public id is no secret, so it does not name the session here.
+        // The session's public id is no secret, so the node does not accept it in place of the
+        // secret.
         for session in ["", "unknown", client.id.as_str(), &"A".repeat(43)] {
             let answer = client.send_as(session, &client.node, &command, &[]).await;
             assert_eq!((answer.status, answer.body.len()), (204, 0), "{session}");
@@ -223,7 +224,7 @@ async fn a_secret_of_no_session_does_nothing_and_tells_nothing() {
         }
         gateway.publish("news", json!("still")).await;
         assert_eq!(publication(&mut client, kind).await, br#""still""#);
-        // The answer is the same after the session has ended.
+        // A command for a session that has ended gets the same answer.
         let (session, node) = (client.session.clone(), client.node.clone());
         gateway
             .admin_ok("DELETE", &format!("/v1/sessions/{}", client.id), None)
@@ -313,7 +314,8 @@ async fn a_reader_that_stops_is_cut_off_and_others_lose_nothing() {
                 n > closed
             })
             .await;
-        // The client reads again, and gets the reason or, if it is too late for that, the end.
+        // The client reads again. It receives the reason, or only the end if the node has already
+        // cut the connection.
         let (messages, end) = slow.rest().await;
         let last = messages.last();
         let is_told = last.is_some_and(|last| last.windows(4).any(|bytes| bytes == b"slow"));
@@ -335,7 +337,7 @@ async fn a_client_that_goes_is_gone_from_the_sessions_and_from_presence() {
         };
         assert_eq!((sessions(&gateway).await, present().await), (1, 1));
         drop(client);
-        eventually("the session and its presence are gone", async || {
+        eventually("the end of the session and of its presence", async || {
             ((sessions(&gateway).await, present().await) == (0, 0)).then_some(())
         })
         .await;
@@ -443,14 +445,14 @@ async fn what_is_no_first_command_is_told_and_opens_nothing() {
     // The query has no command.
     let refused = http::request(gateway.address(), "GET", "/connection/sse", &[], b"").await;
     assert_eq!(refused.status, 400);
-    // HTTP/1.0 has no chunks.
+    // HTTP/1.0 has no chunked answers.
     let old = b"POST /connection/http_stream HTTP/1.0\r\nHost: node.test\r\n\r\n";
     assert_eq!(
         http::exchange(gateway.address(), old).await.unwrap().status,
         505
     );
     assert_eq!(sessions(&gateway).await, 0);
-    // The node has closed all of them.
+    // The node has closed the connection of each refused request.
     let gone = gateway.until_metric("curfew_connections", |open| open == 0.0);
     timeout(PATIENCE, gone).await.unwrap();
 }

@@ -1,4 +1,5 @@
-//! Joins and leaves, sent to subscribers that ask for them, or to all.
+//! Joins and leaves. A channel sends them to all subscribers, or only to subscribers that ask for
+//! them.
 
 use curfew_testkit::json;
 use curfew_tests::{Gateway, Settings};
@@ -25,7 +26,7 @@ async fn all_subscribers_are_told_where_the_channel_says_so() {
     let gateway = Gateway::start_with(&settings()).await;
     for (encoding, channel) in BOTH.into_iter().zip(["all:json", "all:protobuf"]) {
         let mut alice = Raw::open(&gateway, encoding, "alice").await;
-        // The join of the client's own personal channel.
+        // The client first receives the join of its own personal channel.
         alice.push("join").await;
         alice.subscribe(channel, json!({})).await;
         assert_eq!(user(&alice.push("join").await), "alice");
@@ -55,7 +56,7 @@ async fn others_are_told_only_if_they_ask() {
     silent.push("join").await;
     silent.subscribe("asked:1", json!({})).await;
     assert_eq!(user(&asks.push("join").await), "bob");
-    // The other client gets no join: its next message is the publication.
+    // The client that did not ask gets no join: its next message is the publication.
     gateway.publish("asked:1", json!(1)).await;
     assert_eq!(silent.push("pub").await["data"], 1);
 }
@@ -66,7 +67,7 @@ async fn joins_of_server_side_subscriptions_follow_the_answer_to_connect() {
     for encoding in BOTH {
         for _ in 0..10 {
             let subs = json!({"all:1":{}});
-            // The first message is the answer.
+            // The first message is the answer to `connect`.
             let (mut client, connected) = Raw::connect(&gateway, encoding, "alice", subs).await;
             assert!(connected["subs"]["all:1"].is_object(), "{connected}");
             assert!(connected["subs"]["#alice"].is_object(), "{connected}");

@@ -1,9 +1,10 @@
 //! Curfew's Centrifuge protocol, compared with the original server, Centrifugo.
 //!
-//! `tests/centrifuge` has scripts of clients and the transcripts of Centrifugo. By default the test
-//! plays the scripts to Curfew, and every difference must be known. With a Centrifugo in
-//! `CURFEW_ORACLE` (the path of its binary) it plays them to that server; `CURFEW_ORACLE_RECORD=1`
-//! then writes new transcripts. `CURFEW_ORACLE_ONLY` selects scripts by a part of their name.
+//! `tests/centrifuge` has scripts for clients, and the transcripts of Centrifugo's answers. By
+//! default the test plays the scripts to Curfew, and `differences.txt` must list every difference
+//! from the transcripts. If `CURFEW_ORACLE` is the path of a Centrifugo binary, the test plays the
+//! scripts to that server. If `CURFEW_ORACLE_RECORD=1` is set as well, the test writes new
+//! transcripts. `CURFEW_ORACLE_ONLY` selects scripts by a part of their name.
 
 mod differences;
 mod expected;
@@ -29,19 +30,19 @@ use expected::Transcript;
 use script::Script;
 use server::Server;
 
-/// Variable with the path of a Centrifugo to play the scripts to.
+/// Environment variable with the path of a Centrifugo binary that the scripts are played to.
 const ORACLE: &str = "CURFEW_ORACLE";
 
-/// Variable that, if set, makes the test write transcripts instead of comparing.
+/// Environment variable that, if set, makes the test write transcripts instead of comparing them.
 const RECORD: &str = "CURFEW_ORACLE_RECORD";
 
-/// Variable with a part of the names of scripts to play.
+/// Environment variable with a part of the names of the scripts to play.
 const ONLY: &str = "CURFEW_ORACLE_ONLY";
 
 /// Number of scripts that run at the same time.
 const AT_ONCE: usize = 16;
 
-/// Number of scripts that the folder has at least.
+/// Minimum number of scripts in the folder.
 const AT_LEAST: usize = 150;
 
 #[tokio::test]
@@ -51,7 +52,7 @@ async fn every_script_ends_as_at_centrifugo_or_as_the_differences_say() {
     let only = std::env::var(ONLY).unwrap_or_default();
     let mut files = scripts(&folder);
     let count: usize = files.values().map(Vec::len).sum();
-    assert!(count >= AT_LEAST, "{count} scripts");
+    assert!(count >= AT_LEAST, "only {count} scripts were found");
     for scripts in files.values_mut() {
         scripts.retain(|script| script.name.contains(&only));
     }
@@ -91,7 +92,7 @@ async fn every_script_ends_as_at_centrifugo_or_as_the_differences_say() {
     let (new, gone) = differences::unexplained(found, &known);
     assert!(
         new.is_empty() && gone.is_empty(),
-        "differences that are not in differences.txt:\n\n{}\ndifferences that are gone:\n{}\n",
+        "differences that are not in differences.txt:\n\n{}\ndifferences that no longer occur:\n{}\n",
         differences::report(&new),
         gone.join("\n")
     );
@@ -138,7 +139,8 @@ fn recorded(folder: &Path, files: &BTreeMap<String, Vec<Script>>) -> BTreeMap<St
     recorded
 }
 
-/// Plays every script in its encodings, to servers of its kind.
+/// Plays every script in each of its encodings, to a server with the configuration that the script
+/// names.
 async fn tell_all(
     folder: &Path,
     oracle: Option<&Path>,
@@ -178,7 +180,7 @@ async fn tell_all(
     told
 }
 
-/// Writes transcripts, one file for each file of scripts.
+/// Writes the transcripts to `folder`, with one file for each file of scripts.
 fn write(
     folder: &Path,
     files: &BTreeMap<String, Vec<Script>>,

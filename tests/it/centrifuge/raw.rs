@@ -1,7 +1,7 @@
 //! A client that speaks the protocol in either encoding, message by message.
 //!
-//! Messages are JSON values in both encodings. Bytes are a text if they are UTF-8, else a list of
-//! numbers.
+//! Messages are JSON values in both encodings. Bytes that are UTF-8 become a string, and other
+//! bytes become a list of numbers.
 
 use std::collections::VecDeque;
 
@@ -31,7 +31,7 @@ enum Kind {
     MapOf(Fields),
 }
 
-/// Fields of a message: name, tag, kind.
+/// The fields of a message: name, tag and kind of each.
 type Fields = &'static [(&'static str, u64, Kind)];
 
 const COMMAND: Fields = &[
@@ -111,7 +111,7 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    /// Opens a session of `user`. Returns it with the answer to `connect`.
+    /// Opens a session of `user`. Returns the client, and the answer to `connect`.
     pub(super) async fn connect(
         gateway: &Gateway,
         encoding: Encoding,
@@ -165,7 +165,7 @@ impl Raw {
     pub(super) async fn push(&mut self, kind: &str) -> Value {
         let mut message = self.next().await;
         let pushed = message["push"][kind].take();
-        assert!(!pushed.is_null(), "no {kind}: {message}");
+        assert!(!pushed.is_null(), "the message is no {kind}: {message}");
         pushed
     }
 
@@ -236,7 +236,7 @@ pub(super) fn content(value: &Value) -> Vec<u8> {
                 .map(|number| byte(number).expect("a byte"))
                 .collect()
         }
-        other => panic!("no bytes: {other}"),
+        other => panic!("the value is not bytes: {other}"),
     }
 }
 
@@ -244,7 +244,7 @@ fn encode(fields: Fields, message: &Value) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, value) in message.as_object().expect("a message") {
         let field = fields.iter().find(|(field, ..)| field == name);
-        let &(_, tag, kind) = field.unwrap_or_else(|| panic!("no field {name}"));
+        let &(_, tag, kind) = field.unwrap_or_else(|| panic!("no field is called {name}"));
         let mut put = |content: &[u8]| {
             put_varint(tag << 3 | 2, &mut out);
             put_delimited(content, &mut out);
@@ -283,7 +283,7 @@ fn decode(fields: Fields, mut rest: &[u8]) -> Value {
         let (number, content) = match key & 7 {
             0 => (take_varint(&mut rest), &[][..]),
             2 => (0, take_delimited(&mut rest)),
-            kind => panic!("wire type {kind}"),
+            kind => panic!("the wire type {kind} is unknown"),
         };
         let Some(&(name, _, kind)) = fields.iter().find(|(_, tag, _)| *tag == key >> 3) else {
             continue;
@@ -336,7 +336,9 @@ fn take_delimited<'a>(rest: &mut &'a [u8]) -> &'a [u8] {
 fn take_varint(rest: &mut &[u8]) -> u64 {
     let (mut number, mut shift) = (0, 0);
     loop {
-        let (&byte, after) = rest.split_first().expect("a whole number");
+        let (&byte, after) = rest
+            .split_first()
+            .expect("the varint ends within the message");
         *rest = after;
         number |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {

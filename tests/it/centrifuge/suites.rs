@@ -1,6 +1,7 @@
-//! The tests that SDKs come with, unchanged, against `curfew dev --centrifuge`.
+//! The test suites of the SDKs, unchanged, against `curfew dev --centrifuge`.
 //!
-//! A list beside each program that runs a suite has the expected failures, with reasons.
+//! Each program that runs a suite has a list beside it, with the expected failures and their
+//! reasons.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use tokio::time::timeout;
 use super::clients::at_home;
 use crate::clients::{installed, program};
 
-/// Deadline for a suite. On an idle machine Python's takes 40 s and Go's 20 s.
+/// Deadline for a suite. On an idle machine the Python suite takes 40 s, and the Go suite takes 20
+/// s.
 const LONGEST_SUITE: Duration = Duration::from_secs(600);
 
 #[tokio::test]
@@ -28,7 +30,8 @@ async fn the_tests_of_the_go_sdk_pass_but_for_those_on_the_list() {
     go_as_expected("go", &["run"]).await;
 }
 
-/// Runs the suite of a language's SDK, and compares the result with the list.
+/// Runs the suite of a language's SDK, and compares the failures with the list of expected
+/// failures.
 async fn go_as_expected(language: &str, arguments: &[&str]) {
     let dev = Dev::start_with_flags(&["--centrifuge"]).await;
     let task = json!({

@@ -1,4 +1,4 @@
-//! Tokens of subscriptions, through the public door: their effect, and their revocation.
+//! Tokens of subscriptions, through the public listener: their effect, and their revocation.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::raw::{BOTH, Encoding, Raw};
 
-/// A node with `open:` for everyone, and other channels for clients with a token.
+/// A node whose channels `open:*` and `bytes:*` need no token. Each other channel needs a
+/// subscription token.
 fn settings() -> Settings {
     let rules = "[[policy.rules]]\nname = \"open\"\nchannels = [\"*\"]\n\
                  actions = [\"publish\", \"history\", \"presence\"]\n\
@@ -23,7 +24,7 @@ fn settings() -> Settings {
         .with("session.revocable_claims = [\"tenant\"]")
 }
 
-/// A token of alice for a channel, with additional claims.
+/// A token of `alice` for a subscription to `channel`, with the additional claims `more`.
 fn token(channel: &str, id: &str, mut more: Value) -> String {
     more["channel"] = channel.into();
     more["jti"] = id.into();
@@ -31,7 +32,7 @@ fn token(channel: &str, id: &str, mut more: Value) -> String {
     Key::default_secret().user_with("alice", more)
 }
 
-/// A session of alice that subscribes to `open:1` and, with the token of this id, to `room:1`.
+/// A session of `alice` that subscribes to `open:1`, and to `room:1` with a token of this id.
 async fn subscribed(gateway: &Gateway, encoding: Encoding, id: &str) -> Raw {
     let mut alice = Raw::open(gateway, encoding, "alice").await;
     alice.subscribe("open:1", json!({})).await;
@@ -51,7 +52,7 @@ async fn assert_revoked(gateway: &Gateway, alice: &mut Raw, data: u64) {
     assert_eq!(told, json!({"code":2000,"reason":"revoked"}));
     gateway.publish("room:1", json!("late")).await;
     gateway.publish("open:1", json!(data)).await;
-    // In Protobuf the data is the number's text.
+    // In Protobuf the payload is the text of the number.
     let came = &alice.push("pub").await["data"];
     assert!(
         [json!(data), json!(data.to_string())].contains(came),
@@ -83,7 +84,7 @@ async fn a_revocation_by_the_api_ends_the_subscription_alone() {
     let lost = "curfew_subscriptions_lost_total{reason=\"revoked\"}";
     assert_eq!(gateway.metric(lost).await, 2.0);
     assert_eq!(gateway.metric("curfew_sessions_revoked_total").await, 0.0);
-    // The claim is only in the subscription's token.
+    // The claim `tenant` is only in the token of the subscription, not in the token of the session.
     let mut alice = subscribed(&gateway, Encoding::Json, "sub-2").await;
     gateway
         .revoke(json!({"kind":"tenant","value":"acme"}))
@@ -96,18 +97,18 @@ async fn a_key_in_redis_ends_the_subscription_on_every_node() {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &settings()).await;
     let [first, second] = cluster.nodes() else {
-        panic!("two nodes");
+        panic!("the cluster does not have two nodes");
     };
     let mut here = subscribed(first, Encoding::Json, "both").await;
     let mut there = subscribed(second, Encoding::Protobuf, "both").await;
     let mut other = subscribed(second, Encoding::Json, "other").await;
     revoke(&redis, "both").await;
     assert_revoked(first, &mut here, 1).await;
-    // This comes before the publications of `assert_revoked`.
+    // The unsubscribe comes before the publications of `assert_revoked`.
     let told = there.push("unsubscribe").await;
     assert_eq!(told, json!({"code":2000,"reason":"revoked"}));
     assert_eq!(other.push("pub").await["data"], "late");
-    // The revocation's key exists before the subscription.
+    // The revocation is in Redis before the session asks for the subscription.
     for (node, encoding) in [(first, Encoding::Json), (second, Encoding::Protobuf)] {
         let mut late = Raw::open(node, encoding, "alice").await;
         assert_eq!(refusal(&mut late, "both").await, 103);
@@ -122,7 +123,7 @@ async fn a_node_that_was_cut_off_delivers_nothing_by_a_token_revoked_meanwhile()
     let redis = Redis::start().await;
     let cluster = Cluster::behind_proxies(2, &redis, &settings()).await;
     let [cut, well] = cluster.nodes() else {
-        panic!("two nodes");
+        panic!("the cluster does not have two nodes");
     };
     let mut alice = subscribed(cut, Encoding::Json, "cut").await;
     cluster.proxy(0).set(Link::STALLED);
@@ -139,7 +140,7 @@ async fn others_see_the_info_of_a_subscription() {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &settings()).await;
     let [first, second] = cluster.nodes() else {
-        panic!("two nodes");
+        panic!("the cluster does not have two nodes");
     };
     for (encoding, channel) in BOTH.into_iter().zip(["open:json", "open:protobuf"]) {
         let mut bob = Raw::open(first, Encoding::Json, "bob").await;
@@ -154,7 +155,7 @@ async fn others_see_the_info_of_a_subscription() {
         alice.send(&publish).await;
         let published = bob.push("pub").await;
         assert_eq!(published["info"]["chan_info"], json!({"seat":7}));
-        // The history shows the info, too.
+        // The history shows the info as well.
         let history = json!({"history":{"channel":channel,"limit":10}});
         let read = bob.ask(history).await["history"]["publications"][0].take();
         assert_eq!(read["info"]["chan_info"], json!({"seat":7}), "{read}");
@@ -186,15 +187,19 @@ async fn a_token_keeps_its_subscription_out_of_presence() {
     let told = token(channel, "t", told);
     let mut third = Raw::open(&gateway, Encoding::Json, "alice").await;
     third.subscribe(channel, json!({"token":told})).await;
-    // The session's own join comes without a request.
+    // The node sends the third session its join, although the session did not ask for joins.
     third.push("join").await;
-    // Bob gets the join of the last of the three sessions only.
+    // Bob gets only the join of the third session.
     let joined = bob.push("join").await;
     assert_eq!(joined["info"]["user"], "alice");
     let presence = json!({"presence":{"channel":channel}});
     let present = bob.ask(presence).await["presence"]["presence"].take();
     let present = present.as_object().expect("sessions");
-    assert_eq!(present.len(), 3, "bob, and two of alice's: {present:?}");
+    assert_eq!(
+        present.len(),
+        3,
+        "not bob and two sessions of alice: {present:?}"
+    );
 }
 
 #[tokio::test]
@@ -230,11 +235,11 @@ async fn a_session_of_json_is_told_that_it_loses_a_channel_of_bytes() {
         .expect_json(json!({"type":"unsubscribed","channel":"bytes:1","reason":"not_available"}))
         .await;
     let lost = "curfew_subscriptions_lost_total{reason=\"not_available\"}";
-    eventually("both are counted", async || {
+    eventually("both to be counted", async || {
         (gateway.metric(lost).await == 2.0).then_some(())
     })
     .await;
-    // The refusal is the same as for a channel that the client requests itself.
+    // The refusal has the same form as for a channel that the client subscribes to with a command.
     let subs = json!({"bytes:1":{}});
     let (mut again, connected) = Raw::connect(&gateway, Encoding::Json, "alice", subs).await;
     assert!(connected["subs"]["bytes:1"].is_null(), "{connected}");

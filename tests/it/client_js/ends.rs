@@ -1,4 +1,4 @@
-//! Connections that end: the network, the node, access, sleep.
+//! Connections that end because of the network, the node, the end of access, or sleep.
 
 use std::cell::Cell;
 
@@ -37,8 +37,9 @@ async fn a_node_that_starts_anew_has_its_clients_back() {
     assert_eq!(steps.await, ["restart the node:", "restart"]);
 }
 
-/// The client's address leads to the first node, then to the second, then to the third, where the
-/// publisher is. The first drains, the second is killed.
+/// The client connects to a proxy. The proxy leads to the first node until this node drains, then
+/// to the second node until this node is killed, and then to the third node. The publisher uses the
+/// third node.
 #[tokio::test]
 async fn a_client_has_every_message_when_its_node_drains_or_dies() {
     let redis = Redis::start().await;

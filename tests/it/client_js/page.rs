@@ -25,7 +25,7 @@ async fn a_page_of_another_origin_uses_the_client() {
     browser.client.execute(&script, vec![task]).await.unwrap();
     until_steps(&browser, 4).await;
     let mut steps = steps(&browser).await;
-    // The answer and the message may come in either order.
+    // The answer to the publish command and the message may come in either order.
     steps[2..].sort();
     let first = [
         "open alice",
@@ -35,7 +35,7 @@ async fn a_page_of_another_origin_uses_the_client() {
     ];
     assert_eq!(steps, first);
 
-    // The network stops silently. The browser's event makes the page check the connection.
+    // The network stops silently. The browser's event `online` makes the page check the connection.
     way.set(Link::STALLED);
     node.publish("room:page", json!({"n":1})).await;
     let online = "dispatchEvent(new Event('online'))";
@@ -63,14 +63,14 @@ async fn a_page_of_another_origin_uses_the_client() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// The page's notes so far.
+/// The steps that the page has noted so far.
 async fn steps(browser: &Browser) -> Vec<String> {
     let steps = browser.client.execute("return steps", Vec::new()).await;
     serde_json::from_value(steps.unwrap()).unwrap()
 }
 
 async fn until_steps(browser: &Browser, count: usize) {
-    let what = format!("{count} steps of the page");
+    let what = format!("the page has {count} steps");
     let holds = async || steps(browser).await.len() >= count;
     browser.until(&what, holds).await;
 }

@@ -3,7 +3,7 @@
 use curfew_testkit::http::{self, Response};
 use curfew_tests::Gateway;
 
-/// Upper bound of the script's size, as served.
+/// Upper bound of the size in which the script is served, in bytes.
 const SIZE_BOUND: usize = 8 * 1024;
 
 /// The files and their media types.
@@ -60,8 +60,8 @@ async fn every_node_serves_the_client_to_pages_of_all_origins() {
     }
     let script = get(&node, "/client.js", &[]).await;
     let size = script.body.len();
-    assert!(size < SIZE_BOUND, "{size} bytes");
-    // Programs that load the script by URL find its types by this header.
+    assert!(size < SIZE_BOUND, "the script has {size} bytes");
+    // Deno, for example, finds the types of a script by this header.
     assert_eq!(script.header("x-typescript-types"), Some("./client.d.ts"));
     assert_eq!(get(&node, "/client.ts", &[]).await.status, 404);
     let ok = "curfew_http_answers_total{listener=\"public\",reason=\"ok\"}";

@@ -8,7 +8,8 @@ use tokio::process::Command;
 
 use crate::clients::{installed, program};
 
-/// The node's types must compile, and the script must have the members that they declare.
+/// The types that the node serves must compile, and the script must have the members that they
+/// declare.
 #[tokio::test]
 async fn a_strict_program_compiles_against_the_types() {
     let node = Gateway::start_default().await;
@@ -32,7 +33,8 @@ async fn a_strict_program_compiles_against_the_types() {
     let told = String::from_utf8_lossy(&compiled.stdout);
     assert!(compiled.status.success(), "{told}");
 
-    // The public members of an instance in the types are compared with the actual members.
+    // The public members that the types declare are compared with the members of an actual
+    // instance.
     let types = fs::read_to_string(folder.path().join("client.d.ts")).unwrap();
     let (_, class) = types.split_once("export class Curfew {").expect("a class");
     let script = format!(

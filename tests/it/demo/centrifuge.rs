@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{Browser, Pane, assert_recovered};
 use crate::clients::installed;
 
-/// The SDK's file, below the folder of the installed clients.
+/// The SDK's file, relative to the folder of the installed clients.
 const FILE: &str = "node_modules/centrifuge/dist/centrifuge.js";
 
 #[tokio::test]
@@ -40,8 +40,8 @@ async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
     bob.until_logged(r#"publication room:1 "and back" from alice, offset 2"#)
         .await;
 
-    // Alice is disconnected, and the SDK does not reconnect. Another client on the page tries twice
-    // meanwhile.
+    // Alice is disconnected by a revocation, and her SDK does not reconnect. Meanwhile the SDK of
+    // another pane tries twice to reconnect.
     at(first.clone()).await;
     let other = browser.sdk_pane(2);
     join(&other).await;
@@ -63,13 +63,15 @@ async fn two_tabs_with_the_sdk_hear_each_other_until_one_is_revoked() {
             .count()
             >= 2
     };
-    browser.until("two attempts in vain", tried).await;
+    browser
+        .until("two attempts to reconnect have failed", tried)
+        .await;
     other.click("cut").await;
     other.until_text("recovery", "Nothing was missed").await;
     assert_eq!(told(&alice).await, "disconnected 3503 revoked");
     assert_eq!(alice.state().await, "closed");
 
-    // A click on "connect" is refused until the revocation is lifted.
+    // Until the revocation is lifted, a click on "connect" is refused.
     alice.click("clear").await;
     alice.click("reconnect").await;
     alice.until_logged("disconnected 3503 revoked").await;
@@ -143,7 +145,7 @@ async fn without_a_network_the_page_says_where_to_take_the_sdk_from() {
     assert!(failure().await.contains(address));
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 
-    // The digest that the page requires is that of the package's file.
+    // The digest that the page requires is the digest of the file in the package.
     let file = std::fs::read_to_string(installed(FILE)).unwrap();
     let digest = "const [text, done] = arguments;
         crypto.subtle.digest('SHA-384', new TextEncoder().encode(text))
@@ -170,7 +172,7 @@ async fn the_sdk_is_served_unchanged_and_a_missing_file_is_told() {
     assert!(failed.stderr.contains("/no/such/file.js"), "{failed:?}");
 }
 
-/// `curfew dev` speaks the protocol, and is as strict as on `/ws`.
+/// `curfew dev` speaks the Centrifuge protocol, and requires a token as it does on `/ws`.
 #[tokio::test]
 async fn a_client_without_a_token_is_not_let_in() {
     let dev = Dev::start().await;
@@ -187,14 +189,14 @@ async fn with_sdk() -> Dev {
     Dev::start_with_flags(&["--centrifuge-sdk", file]).await
 }
 
-/// Opens the page at the SDK's tab.
+/// Opens the page, and its tab for the SDK.
 async fn open_tab(browser: &Browser, dev: &Dev) {
     browser.open(&format!("http://{}/", dev.address)).await;
     let selector = r#"[data-testid="tab-centrifuge"]"#;
     browser.find(selector).await.click().await.unwrap();
 }
 
-/// Connects, which also subscribes to `room:1`.
+/// Connects the pane. The page then also subscribes to `room:1`.
 async fn join(pane: &Pane<'_>) {
     pane.click("connect").await;
     pane.until_logged("subscribed room:1").await;

@@ -1,19 +1,19 @@
-//! The demo page for a new user: in two tabs, across a restart of the node, and at the end of
-//! a token.
+//! The demo page for a new user: in two tabs, across a restart of the node, and when a token
+//! expires.
 
 use curfew_tests::Dev;
 use fantoccini::Locator;
 
 use super::Browser;
 
-/// Fault: the other side of a chat was only in the same page.
+/// Fault: the two users of a chat were always in the same page.
 #[tokio::test]
 async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     let dev = Dev::start().await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
     let first = browser.client.window().await.unwrap();
-    // In both tabs the user is the first one of the page.
+    // In each tab, the user is in the page's first pane.
     let pane = browser.pane(1);
     pane.click("connect").await;
     pane.until_text("subscriptions", "room:1 0").await;
@@ -22,7 +22,7 @@ async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     assert_eq!(link.text().await.unwrap(), "open bob in a second tab");
     link.click().await.unwrap();
     let opened = async || browser.client.windows().await.unwrap().len() == 2;
-    browser.until("a second tab", opened).await;
+    browser.until("there is a second tab", opened).await;
     let windows = browser.client.windows().await.unwrap();
     let second = windows.into_iter().find(|window| *window != first).unwrap();
     let at = async |window| browser.client.switch_to_window(window).await.unwrap();
@@ -42,8 +42,8 @@ async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     pane.until_text("said", "alice Good evening").await;
 }
 
-/// Fault: after a restart the page had to be reloaded, because its key and its tokens belonged to
-/// the previous run.
+/// Fault: after the node had restarted, the page had to be reloaded, because its key and its tokens
+/// belonged to the previous process.
 #[tokio::test]
 async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     let dev = Dev::start().await;
@@ -64,7 +64,7 @@ async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     browser.until("alice is back", is_back).await;
     let lost = "Not recovered: what came in room:1 after ";
     alice.until_text("recovery", lost).await;
-    // The new node knows no revocation, and the terminal line has its key.
+    // The new node has no revocation, and the line for a terminal has the new node's key.
     let line = bob.text("revoke-line").await;
     assert!(line.contains(&dev.admin_key().await), "{line}");
     assert_eq!(bob.text("revoke").await, "Revoke bob");
@@ -75,16 +75,16 @@ async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Fault: within the leeway the page said "connected, 0:00" instead of what it was waiting for.
+/// Fault: within the leeway the page said "connected, 0:00", and not what it was waiting for.
 #[tokio::test]
 async fn at_the_end_of_a_token_the_page_says_what_it_waits_for() {
     let dev = Dev::start().await;
     let browser = Browser::start().await;
     browser.open(&format!("http://{}/", dev.address)).await;
     let alice = browser.pane(1);
-    // The client has its token before it opens the connection, and gets none after it.
+    // The page connects with a token of this lifetime, and requests no new token after that.
     alice.pick_life(2).await;
-    // The leeway is short, so the page itself records its texts.
+    // The leeway is short, so a script in the page records the texts that the page shows.
     let note = "window.told = new Set();
         const said = (name) => panes[0].part(name).textContent;
         const note = () => told.add(`${said('state')}, ${said('countdown')}`);

@@ -1,8 +1,8 @@
 //! Pages on a desktop and on a phone, in light and dark mode.
 //!
-//! With `CURFEW_PICTURES`, a folder, and `curfew` on the path, this test takes new pictures for
-//! this repository: those in `crates/curfew/assets`, where desktop pictures are reduced to a
-//! palette of 256 colours, and those in `deploy/examples/chat`.
+//! If `CURFEW_PICTURES` is a folder and `curfew` is on the path, this test takes new pictures for
+//! this repository. They belong in `crates/curfew/assets`, where pictures of desktop views are
+//! reduced to a palette of 256 colours, and in `deploy/examples/chat`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ const VIEWS: [(&str, [u32; 2], &str); 4] = [
     ("-phone-dark", [390, 844], "dark"),
 ];
 
-/// Script that finds elements wider than the view, except those that scroll on their own.
+/// Script that finds elements that reach beyond the view, except elements that scroll on their own.
 const TOO_WIDE: &str = "
     const { clientWidth } = document.documentElement;
     const parts = [...document.querySelectorAll('main *')].filter((part) => !part.closest('.scroll, .sr, .cmd code'));
@@ -64,7 +64,7 @@ async fn the_page_fits_a_desk_and_a_phone_by_day_and_by_night() {
 }
 
 impl Browser {
-    /// Shows the page in each view to a check, and takes a picture if requested.
+    /// Shows the page in each view, and calls `check` there. Takes a picture if requested.
     pub(crate) async fn assert_fits(&self, page: &str, check: impl AsyncFn(&str)) {
         for (end, [width, height], scheme) in VIEWS {
             let name = format!("{page}{end}");
@@ -86,17 +86,17 @@ impl Browser {
             .await;
     }
 
-    /// The result of a script on the page.
+    /// Runs a script on the page, and returns its result.
     async fn ran(&self, script: &str) -> Value {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
-    /// Changes the size of the view, and the colour scheme that the system asks for.
+    /// Sets the size of the view, and the colour scheme that the page sees.
     async fn look(&self, width: u32, height: u32, scheme: &str) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         let features = [
             json!({"name": "prefers-color-scheme", "value": scheme}),
-            // Without animations, no element is between two colour schemes.
+            // Without animations, each element has its final colours at once.
             json!({"name": "prefers-reduced-motion", "value": "reduce"}),
         ];
         let light = json!({ "features": features });

@@ -1,4 +1,4 @@
-//! Heads of requests: bounded, with refusals that explain themselves to client and operator.
+//! Heads of requests have limits, and each refusal explains itself to the client and the operator.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{answers, is_problem, listeners, said};
 
-/// Fault: an answer that a library makes has no count, no explanation and no line in the log.
+/// Fault: an answer that a library made had no count, no explanation and no line in the log.
 #[tokio::test]
 async fn a_head_that_is_refused_is_told_counted_and_logged() {
     let settings = Settings::default().with("telemetry.log_level = \"info\"");
@@ -85,13 +85,13 @@ async fn a_head_that_is_refused_is_told_counted_and_logged() {
             let logged = |entry: &serde_json::Value| {
                 entry["listener"] == listener && entry["reason"] == reason
             };
-            eventually(&format!("a line for {what}, {listener}"), async || {
+            eventually(&format!("a log line for {what}, {listener}"), async || {
                 gateway.log().entries().iter().any(logged).then_some(())
             })
             .await;
         }
     }
-    // One client cannot fill the log.
+    // One client cannot fill the log: a reason is logged once for each listener.
     let lines = |reason: &str| {
         let entries = gateway.log().entries();
         entries
@@ -99,7 +99,7 @@ async fn a_head_that_is_refused_is_told_counted_and_logged() {
             .filter(|entry| entry["reason"] == reason)
             .count()
     };
-    assert_eq!(lines("head_too_large"), 2, "one for each listener");
+    assert_eq!(lines("head_too_large"), 2, "not one line for each listener");
     for reason in [
         "head_too_large",
         "too_many_headers",
@@ -113,7 +113,7 @@ async fn a_head_that_is_refused_is_told_counted_and_logged() {
     gateway.assert_alive().await;
 }
 
-/// Fault: the limit is below the headers that identity providers, proxies and tracing libraries
+/// Fault: the limit was below the headers that identity providers, proxies and tracing libraries
 /// send together.
 #[tokio::test]
 async fn a_hundred_headers_and_32_kib_of_head_are_accepted_and_the_bounds_can_be_set() {
@@ -150,7 +150,7 @@ async fn a_hundred_headers_and_32_kib_of_head_are_accepted_and_the_bounds_can_be
     assert_eq!(many.refused().await.status, 431);
 }
 
-/// Fault: on a reused connection, hyper itself answers a later faulty head.
+/// Fault: on a reused connection, hyper itself answered a later malformed head.
 #[tokio::test]
 async fn a_bad_head_behind_a_good_request_is_told_as_well() {
     let gateway = Gateway::start_default().await;
@@ -163,7 +163,7 @@ async fn a_bad_head_behind_a_good_request_is_told_as_well() {
     assert!(answer.contains("application/problem+json"), "{answer}");
 }
 
-/// Fault: a head breaks off, and neither the client nor the log learns it.
+/// Fault: if a head broke off, neither the client nor the log learned of it.
 #[tokio::test]
 async fn a_head_that_breaks_off_is_told() {
     let gateway = Gateway::start_default().await;
@@ -181,7 +181,7 @@ async fn a_head_that_breaks_off_is_told() {
     }
 }
 
-/// Fault: many mistakes get one sentence, which misleads the operator.
+/// Fault: different mistakes got the same sentence, which misled the operator.
 #[tokio::test]
 async fn a_head_that_cannot_be_read_is_told_what_is_wrong_with_it() {
     let gateway = Gateway::start_default().await;
@@ -217,7 +217,7 @@ async fn a_head_that_cannot_be_read_is_told_what_is_wrong_with_it() {
             assert!(detail.contains(words), "{listener}, {words}: {detail}");
         }
     }
-    // The header is from a load balancer that is not trusted.
+    // This PROXY header comes from a load balancer that is not trusted.
     let settings = Settings::default()
         .with("server.proxy_protocol = true")
         .with(r#"server.trusted_proxies = ["192.0.2.1"]"#);

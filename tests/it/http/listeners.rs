@@ -1,4 +1,5 @@
-//! The cost of strangers to either listener, and the HTTP rules that any client may rely on.
+//! The resources that unauthenticated clients may take at either listener, and the HTTP rules that
+//! every client may rely on.
 
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use tokio::time::timeout;
 
 use super::{answers, is_problem, listeners, said};
 
-/// Fault: the memory for strangers has no limit, for one or for all of them.
+/// Fault: the memory that unauthenticated clients could take had no limit, neither for one client
+/// nor for all clients.
 #[tokio::test]
 async fn heads_without_an_end_cost_either_listener_little() {
     let gateway = Gateway::start_default().await;
@@ -32,7 +34,7 @@ async fn heads_without_an_end_cost_either_listener_little() {
     }
 }
 
-/// Fault: a listener has no limit on its connections.
+/// Fault: the admin listener had no limit on its connections.
 #[tokio::test]
 async fn the_admin_listener_has_as_many_connections_as_allowed() {
     let settings = Settings::default().with("admin.connections = 3");
@@ -62,11 +64,14 @@ async fn the_admin_listener_has_as_many_connections_as_allowed() {
     assert!(refused.header("retry-after").is_some());
     is_problem(&refused, "unavailable");
     drop(kept);
-    eventually("room again", async || gateway.ready().await.then_some(())).await;
+    eventually("the node to be ready again", async || {
+        gateway.ready().await.then_some(())
+    })
+    .await;
     assert!(answers(&gateway, "admin", "limit").await >= 1.0);
 }
 
-/// Fault: a stranger uses up a limit, so that a node looks dead to its health checks.
+/// Fault: an unauthenticated client could use up a limit, so that the node's health checks failed.
 #[tokio::test]
 async fn connections_without_a_request_keep_no_health_check_out() {
     let settings = Settings::default().with("admin.connections = 5");
@@ -80,14 +85,17 @@ async fn connections_without_a_request_keep_no_health_check_out() {
         idle.push(stream);
         gateway.assert_alive().await;
     }
-    // The connections that have waited longest were closed to make room.
+    // The node has closed the connections that had waited longest, to make room.
     let mut last = [0; 1];
     let read = timeout(curfew_testkit::PATIENCE, idle[0].read(&mut last)).await;
-    assert!(matches!(read.expect("it is closed"), Ok(0) | Err(_)));
+    assert!(matches!(
+        read.expect("the node closes the connection"),
+        Ok(0) | Err(_)
+    ));
     assert!(answers(&gateway, "admin", "limit").await >= 15.0);
 }
 
-/// Fault: the node resets a connection before the client has read the answer.
+/// Fault: the node reset a connection before the client had read the answer.
 #[tokio::test]
 async fn who_is_turned_away_at_a_limit_can_read_why() {
     let settings = Settings::default().with("limits.unauthenticated_per_address = 1");
@@ -98,7 +106,7 @@ async fn who_is_turned_away_at_a_limit_can_read_why() {
         .await;
     for pad in [10, 30_000] {
         let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
-        // No bytes arrive before the request was sent.
+        // The node sends nothing before the client has sent its request.
         let mut early = [0; 1];
         assert_eq!(
             stream.try_read(&mut early).unwrap_err().kind(),
@@ -119,8 +127,8 @@ async fn who_is_turned_away_at_a_limit_can_read_why() {
     drop(first);
 }
 
-/// Fault: a request over a limit counts as if a dependency were down, and the log names
-/// settings other than the exceeded one.
+/// Fault: a request over a limit was counted as if a dependency were unavailable, and the log named
+/// other settings than the limit.
 #[tokio::test]
 async fn what_a_limit_turns_away_is_counted_as_that_and_the_log_names_the_setting() {
     for (setting, opens) in [
@@ -169,7 +177,7 @@ async fn what_a_limit_turns_away_is_counted_as_that_and_the_log_names_the_settin
     }
 }
 
-/// Fault: an unread answer occupies its memory for ever.
+/// Fault: an answer that the client did not read occupied memory without a time limit.
 #[tokio::test]
 async fn answers_that_are_not_read_time_out() {
     let gateway = Gateway::start_default().await;
@@ -188,7 +196,8 @@ async fn answers_that_are_not_read_time_out() {
     drop(stream);
 }
 
-/// Fault: a request names an unknown host, which intermediaries may interpret differently.
+/// Fault: the node accepted requests that name no host or several hosts. Intermediaries may read
+/// such requests in different ways.
 #[tokio::test]
 async fn a_request_names_one_host() {
     let gateway = Gateway::start_default().await;
@@ -209,11 +218,11 @@ async fn a_request_names_one_host() {
         }
         let old = format!("GET {path} HTTP/1.0\r\n\r\n");
         let answer = exchange(address, old.as_bytes()).await.unwrap();
-        assert_ne!(answer.status, 400, "{listener}: HTTP/1.0 needs none");
+        assert_ne!(answer.status, 400, "{listener}: HTTP/1.0 needs no host");
     }
 }
 
-/// Fault: health checks by HEAD get 405.
+/// Fault: health checks with the method HEAD got 405.
 #[tokio::test]
 async fn head_is_answered_wherever_get_is() {
     let gateway = Gateway::start_default().await;
@@ -248,7 +257,7 @@ async fn head_is_answered_wherever_get_is() {
     assert!(page.ends_with("\r\n\r\n"), "{page}");
 }
 
-/// Fault: a hop-by-hop header that must name another is overwritten.
+/// Fault: the header `Connection` of a 426 did not name `Upgrade`, because it was overwritten.
 #[tokio::test]
 async fn a_request_that_needs_an_upgrade_is_told_so_in_connection_too() {
     let gateway = Gateway::start_default().await;
@@ -264,7 +273,7 @@ async fn a_request_that_needs_an_upgrade_is_told_so_in_connection_too() {
     assert!(connection.contains("upgrade"), "{connection}");
 }
 
-/// Fault: every fault of a body is reported as its size.
+/// Fault: the node reported every malformed or incomplete body as a body that is too large.
 #[tokio::test]
 async fn a_body_that_is_malformed_or_incomplete_is_told_as_that() {
     let settings = Settings::default().with("auth.tickets = true");
@@ -322,7 +331,7 @@ async fn a_body_that_is_malformed_or_incomplete_is_told_as_that() {
     assert_eq!(answers(&gateway, "admin", "body_incomplete").await, 2.0);
 }
 
-/// Fault: the node works for callers without the right.
+/// Fault: the node read the bodies of callers that lack the right.
 #[tokio::test]
 async fn a_body_is_read_only_once_route_method_and_key_are_known() {
     let gateway = Gateway::start_default().await;
@@ -331,7 +340,7 @@ async fn a_body_is_read_only_once_route_method_and_key_are_known() {
         ("PUT /v1/publish", 405),
         ("POST /v1/publish", 401),
     ] {
-        // The request waits for a body that never comes, unless the node does not need the body.
+        // The body never comes, so the node can answer only if it does not need the body.
         let bytes = format!("{request} HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n");
         let answer = exchange(gateway.admin_address(), bytes.as_bytes())
             .await

@@ -21,7 +21,7 @@ async fn addresses(gateway: &Gateway) -> Vec<String> {
     sessions.iter().map(address).collect()
 }
 
-/// Fault: every client of a load balancer has the load balancer's address.
+/// Fault: behind a load balancer, every client had the load balancer's address.
 #[tokio::test]
 async fn a_trusted_proxys_clients_are_who_it_says() {
     let gateway = Gateway::start_with(&Settings::default().with(TRUSTED)).await;
@@ -36,7 +36,8 @@ async fn a_trusted_proxys_clients_are_who_it_says() {
         ("X-Forwarded-For", "rubbish", "127.0.0.1"),
     ] {
         let connect = gateway.ws().header(name, value);
-        // The token is sent once in the request, and once in the first message.
+        // One client sends the token in the request, and another client sends it in the first
+        // message.
         let token = Key::default_secret().user("alice");
         let (client, _) = gateway.connected(connect.clone().bearer(&token)).await;
         let mut later = connect.open().await;
@@ -59,7 +60,7 @@ async fn a_trusted_proxys_clients_are_who_it_says() {
     }
 }
 
-/// Fault: the node believes a header that any client can write.
+/// Fault: the node believed a header that any client can write.
 #[tokio::test]
 async fn no_one_else_is_believed() {
     let default = Settings::default();
@@ -77,7 +78,8 @@ async fn no_one_else_is_believed() {
         let (_client, _) = gateway.connected(connect).await;
         assert_eq!(addresses(&gateway).await, ["127.0.0.1"]);
     }
-    // A client adds the header that its proxy does not write.
+    // The trusted proxy writes one of the two headers, and a client adds the other. The node
+    // believes neither.
     let gateway = Gateway::start_with(&Settings::default().with(TRUSTED)).await;
     let connect = gateway
         .ws()
@@ -113,25 +115,27 @@ async fn limits_count_the_clients_of_a_proxy_one_by_one() {
         gateway.log().entries().iter().any(logged).then_some(())
     })
     .await;
-    // Fault: a client's own header keeps it from counting for any address.
+    // Fault: a client that added a header of its own did not count for any address.
     let disputed = || from("203.0.113.1").header("Forwarded", "proto=https");
     for _ in 0..2 {
         open.push(disputed().open().await);
     }
     assert_eq!(disputed().refused().await.status, 429);
     drop(open);
-    eventually("room again", async || {
+    eventually("another connection from the client's address", async || {
         from("203.0.113.1").attempt().await.ok()
     })
     .await;
 }
 
-/// Sends a PROXY header and an upgrade with a token of alice. Returns the answer.
+/// Sends a PROXY header, and an upgrade request with a token of `alice`. Returns the connection and
+/// the answer.
 async fn proxied(address: SocketAddr, header: &[u8]) -> (TcpStream, Response) {
     let token = Key::default_secret().user("alice");
     let connect = curfew_testkit::Connect::to(address).bearer(&token);
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // The network may cut the header anywhere; a part must not be mistaken for something else.
+    // The network may cut the header anywhere. The node must not mistake a part of it for something
+    // else.
     let (begin, end) = header.split_at(header.len() / 2);
     for piece in [begin, end, &connect.to_bytes()] {
         stream.write_all(piece).await.unwrap();
@@ -176,7 +180,7 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
             })
             .await;
         }
-        // A peer without the PROXY header gets an error that names it.
+        // A peer that sends no PROXY header gets an error that names the setting.
         let answer = request(gateway.address(), "GET", "/ws", &[], b"").await;
         assert_eq!(answer.status, 400);
         is_problem(&answer, "bad_request");
@@ -187,7 +191,7 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
         );
         gateway.assert_alive().await;
     }
-    // The header of a peer that is not trusted is not accepted.
+    // A peer that is not trusted may not send a PROXY header, and may connect without one.
     let settings = Settings::default()
         .with("server.proxy_protocol = true")
         .with(r#"server.trusted_proxies = ["192.0.2.1"]"#);
@@ -197,7 +201,7 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
     gateway.user("alice").await;
 }
 
-/// Fault: the path is fixed, although clients have another in their URLs.
+/// Fault: the node's path was fixed, although existing clients have another path in their URLs.
 #[tokio::test]
 async fn the_endpoint_has_the_paths_that_are_configured() {
     let settings = Settings::default().with(r#"server.path = ["/socket", "/api/v2/ws"]"#);

@@ -31,7 +31,7 @@ async fn connect(path: &std::path::Path, connect: &Connect) -> UnixStream {
 async fn the_public_listener_can_be_a_unix_socket() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("curfew.sock");
-    // The socket file of a process that was killed.
+    // A process that was killed has left its socket file.
     drop(UnixListener::bind(&path).unwrap());
     let settings = Settings::default()
         .with(&format!("server.listen = \"unix:{}\"", path.display()))
@@ -45,12 +45,12 @@ async fn the_public_listener_can_be_a_unix_socket() {
     let sessions = listed["sessions"].as_array().unwrap();
     let addresses: Vec<_> = sessions.iter().map(|session| &session["address"]).collect();
     assert_eq!(addresses, [&json!(null), &json!("203.0.113.1")]);
-    // A session over the socket is closed at the end of its access.
+    // A session over the socket is closed when its access ends.
     gateway.revoke(json!({"kind":"user","value":"alice"})).await;
     let mut last = Vec::new();
     timeout(PATIENCE, proxied.read_to_end(&mut last))
         .await
-        .expect("it is closed")
+        .expect("the node closes the session")
         .ok();
     let last = String::from_utf8_lossy(&last);
     assert!(last.contains("\"revoked\""), "{last}");
@@ -64,10 +64,10 @@ async fn the_public_listener_can_be_a_unix_socket() {
     UnixStream::connect(&path).await.unwrap();
     gateway.terminate();
     assert_eq!(gateway.exited(PATIENCE).await, 0);
-    assert!(!path.exists(), "it is removed");
+    assert!(!path.exists(), "the socket file is not removed");
 }
 
-/// Fault: a mistake in a path deletes a file.
+/// Fault: a wrong path in the configuration deleted a file.
 #[tokio::test]
 async fn a_file_where_the_socket_is_to_be_is_not_removed() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! `curfew doctor`: it shows the effect of a logout before one is lost.
+//! `curfew doctor` shows the effect of a logout before a real logout is lost.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::logout::Login;
 
-/// Runs a command with the configuration of a provider that may log out, with the lines of
-/// `issuer`.
+/// Runs a command with a configuration whose issuer has the lines `issuer`. Asserts that the
+/// command prints no access token.
 async fn with_issuer(login: &Login, issuer: &str, arguments: &[&str]) -> Finished {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("curfew.toml");
@@ -20,7 +20,7 @@ async fn with_issuer(login: &Login, issuer: &str, arguments: &[&str]) -> Finishe
     let told = curfew(&all).await;
     assert!(
         !told.stdout.contains(&login.access("alice", "x")[..40]),
-        "no token is told"
+        "an access token is printed"
     );
     told
 }
@@ -34,7 +34,7 @@ async fn doctor(login: &Login, arguments: &[&str]) -> Finished {
     .await
 }
 
-/// An ID token of a provider's session.
+/// An ID token for `client`, from the provider's session `sid`.
 fn id_token(login: &Login, user: &str, sid: &str, client: &str) -> String {
     login.key.user_with(
         user,
@@ -136,7 +136,7 @@ async fn logout_tokens_that_are_signed_with_the_clients_secret_are_told() {
     );
 }
 
-/// Fault: the ID token shows that logouts will be refused, but doctor reports no problem.
+/// Fault: the ID token showed that logouts would be refused, but doctor reported no problem.
 #[tokio::test]
 async fn logout_tokens_that_will_be_signed_with_a_secret_are_told_by_the_id_token() {
     let login = Login::start().await;
@@ -222,7 +222,7 @@ async fn what_a_configuration_names_is_asked() {
     let probes = json["probes"].as_array().unwrap();
     assert_eq!(probes.len(), 3, "{json}");
     assert!(probes.iter().all(|probe| probe["there"] == true), "{json}");
-    // A dependency that is unavailable is named by its key.
+    // The result names an unavailable dependency by its configuration key.
     login.provider.behave(Manner::Status(500));
     let told = probed("redis://127.0.0.1:1").await;
     assert_eq!(told.code, 1, "{told:?}");
@@ -238,9 +238,9 @@ async fn what_a_configuration_names_is_asked() {
     assert_eq!(json["valid"], true, "{json}");
 }
 
-/// Fault: for an issuer that differs from the provider's by a slash, the text does not name the
-/// difference. Fault: the advice on swapped tokens leads to accepting ID tokens, and the advice on
-/// a refused logout token claims that it ends something.
+/// Fault: for an issuer that differs from the provider's by a slash, the text did not name the
+/// difference. Fault: the advice on swapped tokens made operators accept ID tokens. Fault: the
+/// advice on a refused logout token claimed that the token ends sessions.
 #[tokio::test]
 async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
     let login = Login::start().await;
@@ -266,7 +266,7 @@ async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
         let words = format!("the {name} is not a JWT");
         assert!(told.code == 2 && told.stderr.contains(&words), "{told:?}");
     }
-    // The audience may or may not be the client's id.
+    // The configuration does not say if the audience is also the client's id.
     let issuer =
         login.provider.by_url("main") + "audience = [\"curfew\"]\nbackchannel_logout = true\n";
     let told = with_issuer(&login, &issuer, &["check-config"]).await;
@@ -284,7 +284,7 @@ async fn a_probe_and_the_list_of_issuers_name_both_issuers() {
     let ours = format!("auth.issuers has {:?}", login.provider.issuer());
     assert_fails(&told, &[&format!("names {theirs:?}"), &ours]);
     let node = Gateway::start_with(&Settings::default().issuers(&issuer)).await;
-    eventually("why there are no keys", async || {
+    eventually("the reason for the missing keys", async || {
         let listed = node.admin_ok("GET", "/v1/issuers", None).await;
         let why = listed["issuers"][0]["keys_from"]["failure"]
             .as_str()

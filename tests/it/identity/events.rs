@@ -34,7 +34,8 @@ impl Transmitter {
         Self { provider, key }
     }
 
-    /// `[[auth.issuers]]` with a stream. `more` is appended to it.
+    /// The lines of `[[auth.issuers]]` with an event stream. `more` is added to the stream's
+    /// section.
     fn issuer(&self, name: &str, more: &str) -> String {
         let by_url = self.provider.by_url(name);
         format!("{by_url}[auth.issuers.event_stream]\naudience = [{US:?}]\n{more}\n")
@@ -55,7 +56,7 @@ impl Transmitter {
         self.access(user, json!({"iat":unix_now() - seconds}))
     }
 
-    /// The subject of a user.
+    /// The subject that stands for a user.
     fn user(&self, user: &str) -> Value {
         json!({"format":"iss_sub","iss":self.provider.issuer(),"sub":user})
     }
@@ -75,7 +76,7 @@ impl Transmitter {
             .sign(&header.to_string(), &self.claims(changes).to_string())
     }
 
-    /// An event token that is valid except for its signature.
+    /// An event token that `key` has signed, and that is valid if the issuer has `key`.
     fn set_by(&self, key: &Key) -> String {
         let mut header = key.header();
         header["typ"] = json!("secevent+jwt");
@@ -102,12 +103,12 @@ impl Transmitter {
         claims
     }
 
-    /// An event about a subject.
+    /// An event token with one event about `subject`.
     fn event(&self, uri: &str, about: Value, subject: Value) -> String {
         self.set(json!({"events":{uri:about},"sub_id":subject}))
     }
 
-    /// An event that revokes the sessions of `subject`.
+    /// An event token that revokes the sessions of `subject`.
     fn revoked(&self, subject: Value) -> String {
         self.event(&format!("{CAEP}session-revoked"), json!({}), subject)
     }
@@ -133,7 +134,7 @@ fn assert_accepted(answer: &Response) {
     assert_eq!((answer.status, answer.text().as_str()), (202, ""));
 }
 
-/// Checks an error by RFC 8935 §2.3.
+/// Checks that the answer is an error in the form of RFC 8935 §2.3.
 fn assert_refused(answer: &Response, status: u16, err: &str) {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert_eq!(answer.header("content-type"), Some("application/json"));

@@ -1,4 +1,4 @@
-//! Explanations of refused tokens.
+//! Explanations of refused tokens, from `curfew explain`.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Finished, Manner, Provider, Settings, curfew};

@@ -1,5 +1,5 @@
-//! Providers that are unavailable, hang or send malformed answers. A token must never be blamed for
-//! it (SECURITY rows 34 and 35, R8).
+//! Providers that are unavailable, hang or send malformed answers. The node must never blame a
+//! token for such a fault of its provider (SECURITY rows 34 and 35, R8).
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ async fn a_provider_that_is_away_at_first_is_waited_for() {
     assert!(node.ready().await);
 }
 
-/// Waits until the last fetch has failed with a reason that has these words.
+/// Waits until the last fetch has failed for a reason that contains `words`.
 async fn until_failing(node: &Gateway, words: &str) {
     eventually(&format!("a fetch that fails with {words}"), async || {
         let known = node.admin_ok("GET", "/v1/issuers", None).await;
@@ -87,12 +87,15 @@ async fn keys_that_were_fetched_outlive_their_provider() {
         .await;
         let good = node.attempt_with(&provider.token(&key, "alice")).await;
         assert!(good.is_open(), "{manner:?}: {good:?}");
-        // No node can verify this token.
+        // While the provider fails, the node can tell nothing about a token with an unknown key.
         let began = Instant::now();
-        eventually("an unknown key to be nobody's fault", async || {
-            let unknown = node.attempt_with(&provider.token(&other, "alice")).await;
-            unknown.is_unavailable().then_some(())
-        })
+        eventually(
+            "a token with an unknown key to be refused as unavailable",
+            async || {
+                let unknown = node.attempt_with(&provider.token(&other, "alice")).await;
+                unknown.is_unavailable().then_some(())
+            },
+        )
         .await;
         assert!(began.elapsed() < Duration::from_secs(5), "{manner:?}");
         provider.behave(Manner::Good);

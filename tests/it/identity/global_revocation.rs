@@ -38,7 +38,7 @@ impl Okta {
         Settings::default().issuers(&issuers)
     }
 
-    /// An access token from ten seconds ago.
+    /// An access token that was issued ten seconds ago.
     fn access(&self, user: &str) -> String {
         self.access_at(user, unix_now() - 10)
     }
@@ -119,7 +119,7 @@ async fn a_user_is_signed_out_on_every_node() {
     there.expect_close(4403, "revoked").await;
     bob.assert_open().await;
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
-    eventually("whoever signs in again to be let in", async || {
+    eventually("a new token to be accepted", async || {
         let token = okta.access_at("alice", unix_now());
         cluster[1]
             .attempt_with(&token)
@@ -128,7 +128,7 @@ async fn a_user_is_signed_out_on_every_node() {
             .then_some(())
     })
     .await;
-    // No user has that name, and the answer does not reveal it.
+    // No user has this name, and the answer does not reveal that.
     assert_eq!(okta.revoke(&cluster[0], "nobody").await.status, 204);
     let accepted = "curfew_global_revocations_total{outcome=\"accepted\"}";
     assert_eq!(cluster[0].metric(accepted).await, 2.0);
@@ -148,7 +148,7 @@ async fn users_are_named_in_every_format() {
         ),
         ("b", json!({"sub_id":okta.user("b"),"more":1})),
         ("c", json!({"sub_id":{"format":"opaque","id":"00u-c"}})),
-        // The form in drafts up to -02.
+        // The form of the request in drafts up to -02.
         ("d", json!({"subject":okta.user("d")})),
     ] {
         let mut client = node.session(&okta.access(user)).await;
@@ -177,7 +177,7 @@ async fn what_is_no_such_request_is_refused() {
         assert_eq!(answer.status, 400, "{body}");
         assert_eq!(answer.json()["error"], "invalid_request", "{body}");
     }
-    // A user of another issuer.
+    // The subject is a user of another issuer.
     let body =
         json!({"sub_id":{"format":"iss_sub","iss":"https://other.example","sub":"00u-alice"}});
     let answer = send(&node, &token, &body.to_string()).await;
@@ -214,7 +214,7 @@ async fn who_may_not_is_refused() {
     let tokens = [
         "x".to_owned(),
         forged,
-        // Neither the users' own issuer nor their access tokens may revoke.
+        // The users' own issuer may not revoke, and an access token is no assertion.
         okta.key.user_with(
             "alice",
             json!({"iss":okta.server.issuer(),"aud":ENDPOINT,"jti":"x"}),
@@ -250,7 +250,7 @@ async fn who_may_not_is_refused() {
     client.assert_open().await;
     let refused = "curfew_global_revocations_total{outcome=\"refused\"}";
     assert_eq!(node.metric(refused).await, tokens.len() as f64 + 2.0);
-    // The assertion itself opens no session.
+    // An assertion opens no session, even if its type is changed to `JWT`.
     assert!(
         !node
             .attempt_with(&okta.assertion_of_type("JWT", json!({})))
@@ -288,7 +288,7 @@ async fn while_redis_is_away_it_may_be_sent_again() {
     assert!(answer.header("retry-after").is_some());
     here.expect_close(4403, "revoked").await;
     cluster.proxy(0).set(Link::PASS);
-    // A first request and a repeated one have the same effect.
+    // Once Redis can be reached, the node writes the revocation without a second request.
     there.expect_close(4403, "revoked").await;
 }
 

@@ -1,4 +1,5 @@
-//! Reports with a key that the node may not fetch yet. Their provider never sends them again.
+//! Reports that are signed by a key which the node may not fetch yet. The provider does not send a
+//! report again.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const EVENTS: &str = "https://rt.example.com/events";
 const REVOCATION: &str = "https://rt.example.com/v1/global-token-revocation";
 const REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// A wait longer than the pause between two fetches that unknown keys cause.
+/// A time longer than the pause between two fetches of keys that unknown key ids cause.
 const A_PAUSE: Duration = Duration::from_secs(50);
 
 fn key(kid: &str) -> Key {
@@ -47,8 +48,8 @@ fn subject(login: &Login, user: &str) -> Value {
     json!({"format":"iss_sub","iss":login.provider.issuer(),"sub":user})
 }
 
-/// Sends tokens with keys that the issuer does not list, but that could be valid, until the node
-/// may not fetch keys any more.
+/// Sends tokens with two key ids that the issuer does not list. After that, the node may not fetch
+/// keys for an unknown key id for a while.
 async fn spend_the_fetches(node: &Gateway, login: &Login) {
     for kid in ["rubbish-1", "rubbish-2"] {
         let token = access(login, &key(kid), "mallory");
@@ -73,15 +74,15 @@ async fn session(node: &Gateway, login: &Login, user: &str) -> WsClient {
     node.session(&access(login, &login.key, user)).await
 }
 
-/// An access token from ten seconds ago.
+/// An access token that was issued ten seconds ago.
 fn access(login: &Login, key: &Key, user: &str) -> String {
     let issuer = login.provider.issuer();
     let more = json!({"iss":issuer,"aud":"api","sid":user,"iat":unix_now() - 10});
     key.user_with(user, more)
 }
 
-/// Fault: a valid report that is sent only once is lost, because a stranger has used up the fetches
-/// of keys.
+/// Fault: a valid report was lost, because a stranger had used up the fetches of keys. The provider
+/// sends a report only once.
 #[tokio::test]
 async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_known() {
     let mut login = Login::start().await;
@@ -100,7 +101,7 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     let revoker = json!({"aud":REVOCATION,"exp":unix_now() + 60});
     let revoker = report(&login, "global-token-revocation+jwt", revoker);
     let body = json!({"sub_id":subject(&login, "revoked")}).to_string();
-    // A report in a stranger's name, by a key that is not the issuer's.
+    // A stranger signs a report in the issuer's name with a key of its own.
     let stranger = Login {
         key: key("rubbish-3"),
         ..login
@@ -121,7 +122,7 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     assert_eq!(
         login.provider.fetches(),
         fetches,
-        "asked before it may be asked"
+        "the node has asked the issuer too early"
     );
     for (counter, outcome, count) in [
         ("logouts", "accepted", 1.0),
@@ -139,14 +140,14 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     assert_eq!(
         login.provider.fetches(),
         fetches + 1,
-        "one question for all"
+        "the node has not asked the issuer exactly once"
     );
     for mut session in sessions {
         session.expect_close(4403, "revoked").await;
     }
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     assert!(known["issuers"][0]["waiting_reports"].is_null(), "{known}");
-    // Any of the three outcomes may be the last.
+    // Any of the three valid reports may be the last.
     let last = &known["issuers"][0]["last_report"]["outcome"];
     assert!(
         ["accepted", "ended"].contains(&last.as_str().unwrap()),
@@ -155,7 +156,7 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     assert!(node.log().text().contains("a report is kept until"));
 }
 
-/// Fault: a client whose token may be valid is told to retry long before that can help.
+/// Fault: a client whose token may be valid was told to retry long before a retry could help.
 #[tokio::test]
 async fn a_token_by_a_key_that_may_not_be_asked_for_yet_is_told_when_it_may() {
     let login = Login::start().await;

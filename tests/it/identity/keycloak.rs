@@ -1,5 +1,5 @@
-//! Logouts of a real Keycloak, configured by the recipe of `deploy/identity-providers.md`, on two nodes
-//! over one Redis.
+//! Logouts of a real Keycloak, configured by the recipe of `deploy/identity-providers.md`, on two
+//! nodes over one Redis.
 
 mod keys;
 mod logouts;
@@ -30,14 +30,15 @@ impl Site {
         Self::start_with(&[]).await
     }
 
-    /// The same with these parts of the configuration replaced.
+    /// Starts with the recipe's configuration, in which the first text of each pair in `replaced`
+    /// is replaced by the second text.
     async fn start_with(replaced: &[(&str, &str)]) -> Self {
         let site = Self::without_client(replaced).await;
         site.configure(1).await;
         site
     }
 
-    /// The same without any client at Keycloak.
+    /// Starts as [`Self::start_with`] does, but configures no client at Keycloak.
     async fn without_client(replaced: &[(&str, &str)]) -> Self {
         let (redis, realm) = (Redis::start().await, Keycloak::shared().await.realm().await);
         let settings = settings(&realm, replaced);
@@ -57,8 +58,8 @@ impl Site {
         self.realm.run(&commands, &gateway).await;
     }
 
-    /// Opens a session of a sign-in on each node, with a token from an earlier second than later
-    /// events.
+    /// Opens a session on each node with the token of `login`. Then waits, so that later events are
+    /// not in the token's second.
     async fn sessions(&self, login: &Login) -> [WsClient; 2] {
         let first = self.cluster[0].session(&login.access).await;
         let sessions = [first, self.cluster[1].session(&login.access).await];
@@ -67,13 +68,17 @@ impl Site {
     }
 }
 
-/// The recipe's configuration for a realm, with these parts replaced.
+/// The recipe's configuration for a realm, in which the first text of each pair in `replaced` is
+/// replaced by the second text.
 fn settings(realm: &Realm, replaced: &[(&str, &str)]) -> Settings {
     let mut recipe = block(HEADING, "toml");
     let issuer = realm.issuer();
     let ours = [("https://id.example.com/realms/acme", issuer.as_str())];
     for (from, to) in ours.iter().chain(replaced) {
-        assert!(recipe.contains(from), "no {from} in {recipe}");
+        assert!(
+            recipe.contains(from),
+            "the recipe does not contain {from}: {recipe}"
+        );
         recipe = recipe.replace(from, to);
     }
     Settings::default().issuers(&recipe).rules("")
@@ -91,14 +96,15 @@ pub(super) async fn assert_revoked(sessions: &mut [WsClient]) {
     }
 }
 
-/// Asserts that the sign-in's token opens no session on either node, because access was revoked.
+/// Asserts that the token of `login` opens no session on either node, because its access is
+/// revoked.
 async fn assert_stays_out(cluster: &Cluster, login: &Login) {
     for node in [&cluster[0], &cluster[1]] {
         assert!(node.attempt_with(&login.access).await.is_revoked());
     }
 }
 
-/// Waits until earlier tokens are older than later events, which takes a second.
+/// Waits for the next second, so that tokens issued before are older than later events.
 pub(super) async fn next_second() {
     let now = unix_now();
     eventually("the next second", async || (unix_now() > now).then_some(())).await;
@@ -109,15 +115,15 @@ async fn logouts(node: &Gateway) -> f64 {
     node.metric("curfew_logouts_total").await
 }
 
-/// Changes attributes of the recipe's client. Other attributes stay.
+/// Changes attributes of the recipe's client. Its other attributes stay unchanged.
 async fn change(realm: &Realm, attributes: Value) {
     let client = format!("/clients/{}", realm.client(CLIENT).await);
-    // An update without front-channel logout would switch it on.
+    // An update without `frontchannelLogout` would switch front-channel logout on.
     let change = json!({"clientId":CLIENT,"frontchannelLogout":false,"attributes":attributes});
     realm.admin("PUT", &client, change).await;
 }
 
-/// Runs `curfew doctor` with a configuration and these tokens.
+/// Runs `curfew doctor` with these settings and these tokens.
 async fn doctor(settings: &Settings, tokens: &[&str]) -> Finished {
     let directory = tempfile::tempdir().unwrap();
     let config = directory.path().join("curfew.toml");

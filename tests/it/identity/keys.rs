@@ -1,4 +1,5 @@
-//! Keys by URL that are found, rotate and are withdrawn (SECURITY rows 32, 33, 36 to 39).
+//! Keys that are fetched from a URL: they are found, are rotated and are withdrawn (SECURITY rows
+//! 32, 33, 36 to 39).
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -43,7 +44,7 @@ async fn an_issuer_is_found_by_discovery() {
         known["remote"]["age_s"].is_u64() && known["remote"]["failure"].is_null(),
         "{known}"
     );
-    // The same by a refresh in band.
+    // The issuer's tokens are also accepted in a `refresh` and in an `auth` message.
     let newer = provider.token(&one, "alice");
     client
         .send(json!({"type":"refresh","id":1,"token":newer}))
@@ -93,7 +94,7 @@ async fn a_withdrawn_key_stops_verifying_within_its_lifetime() {
             .await
             .is_open()
     );
-    // A set without any key withdraws the last one. Then no node can verify a token.
+    // If the set is empty, the last key is withdrawn, and the node cannot verify any token.
     provider.rotate(&[]);
     eventually("the last key to be withdrawn", async || {
         let attempt = node.attempt_with(&provider.token(&new, "alice")).await;
@@ -104,7 +105,7 @@ async fn a_withdrawn_key_stops_verifying_within_its_lifetime() {
     until_accepted(&node, &provider, &new).await;
 }
 
-/// Fault: an answer of the provider from before the key existed counts as a later one.
+/// Fault: a list of keys that the provider had sent before the key existed counted as a later list.
 #[tokio::test]
 async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
     let good = key("good");
@@ -122,8 +123,8 @@ async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
             .entry(answer["code"].as_str().unwrap().to_owned())
             .or_default() += 1;
     }
-    // The provider was asked about these tokens' keys. Its answer about the other keys is not
-    // known.
+    // The node has asked the provider for these tokens' keys. For the other tokens it does not know
+    // if the provider has their keys.
     let asked = told.remove("unknown_key").unwrap_or_default();
     let most = 2 + began.elapsed().as_secs() / 30;
     assert!((2..=most).contains(&asked), "{asked}");
@@ -139,7 +140,8 @@ async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
     );
 }
 
-/// Tokens that no key makes valid: unsigned, or for another service, with an unknown key.
+/// Tokens that no key makes valid: they are unsigned or for another service, and have an unknown
+/// key id.
 fn rubbish(provider: &Provider, of: &Key, n: usize) -> Vec<String> {
     let stranger = of.clone().with_kid(&format!("stranger-{n}"));
     let signed = |more: Value| {
@@ -166,14 +168,14 @@ fn rubbish(provider: &Provider, of: &Key, n: usize) -> Vec<String> {
         signed(json!({"iat":now + 60})),
         signed(json!({"sub":null})),
         signed(json!({"at_hash":"x"})),
-        // The issuer is not configured for this algorithm.
+        // The issuer's configuration does not allow this algorithm.
         stranger.sign(&header, &claims.to_string()),
         hmac.token(&claims),
     ]
 }
 
-/// Fault: tokens that can never be valid use up the fetches for tokens with a new key. And a
-/// key that is newer than the last answer is reported as a fault of the token.
+/// Fault: tokens that can never be valid used up the fetches for tokens with a new key. Fault: a
+/// key that is newer than the last list of keys was reported as a fault of the token.
 #[tokio::test]
 async fn keys_that_rotate_twice_in_a_row_are_found_while_strangers_name_others() {
     let keys: Vec<Key> = (0..4).map(|n| key(&format!("key-{n}"))).collect();
@@ -189,9 +191,14 @@ async fn keys_that_rotate_twice_in_a_row_are_found_while_strangers_name_others()
             let told = matches!(&attempt, Attempt::Refused(why, 4401) if why == "unknown_key");
             assert!(told, "{attempt:?}: {token}");
         }
-        assert_eq!(provider.fetches(), fetches + n, "none of it causes one");
+        assert_eq!(
+            provider.fetches(),
+            fetches + n,
+            "tokens that can never be valid have caused a fetch"
+        );
         provider.rotate(&[key]);
-        // Two fetches are available. The third token has to wait, without being blamed.
+        // Two fetches are available. The token with the third new key has to wait, and is not
+        // called invalid.
         let attempt = node.attempt_with(&token(key)).await;
         assert!(
             if n < 2 {
@@ -214,7 +221,7 @@ async fn keys_that_rotate_twice_in_a_row_are_found_while_strangers_name_others()
     by_message.send(json!({"type":"auth","token":newest})).await;
     by_message.expect_close(4503, "unavailable").await;
     assert_eq!(provider.fetches(), fetches + 2);
-    // A token much older than the last answer has a key that no longer exists.
+    // This token is much older than the last list of keys, so its key no longer exists.
     let (iat, exp) = (unix_now() - 300, unix_now() + 300);
     let old = json!({"iss":provider.issuer(),"aud":"curfew","iat":iat,"exp":exp});
     let attempt = node.attempt_with(&keys[0].user_with("alice", old)).await;
@@ -245,7 +252,8 @@ async fn two_hundred_first_handshakes_cause_one_fetch() {
     provider.behave(Manner::Good);
     let attempts = attempts.join_all().await;
     let refused = attempts.iter().filter(|attempt| {
-        // A token that came early may have waited too long, without being blamed.
+        // A token that came early may have waited too long. It is then refused as unavailable, not
+        // as invalid.
         !attempt.is_open() && !attempt.is_unavailable()
     });
     assert_eq!(refused.count(), 0);
@@ -262,7 +270,7 @@ async fn two_issuers_with_the_same_key_id_never_verify_each_others_tokens() {
     );
     let settings = Settings::default().issuers(&(a.by_url("a") + &b.by_discovery("b")));
     let node = Gateway::start_with(&settings).await;
-    // The tokens are tried at once, first without cached entries, then with cached entries.
+    // The first attempts come before the keys are fetched, and the later attempts after that.
     for _ in 0..2 {
         let mut attempts = JoinSet::new();
         for _ in 0..20 {
@@ -284,7 +292,7 @@ async fn two_issuers_with_the_same_key_id_never_verify_each_others_tokens() {
             );
         }
     }
-    // A token without `iss` that another issuer's keys verify.
+    // This token has no `iss`, and the keys of one of the issuers verify it.
     let nameless = of_a.user("mallory");
     let attempt = node.attempt_with(&nameless).await;
     assert!(matches!(attempt, Attempt::Refused(..)), "{attempt:?}");
@@ -350,8 +358,8 @@ async fn a_reload_keeps_keys_and_sessions() {
     let mut client = node.session(&provider.token(&one, "alice")).await;
     provider.behave(Manner::Status(500));
     let fetches = provider.fetches();
-    // The new configuration has other rules and times for the same keys, whose server no longer
-    // runs.
+    // The new configuration has other rules and times for the same keys. The provider now answers
+    // with an error.
     let issuer = provider.by_url("main") + "algorithms = [\"ES256\", \"RS256\"]\n";
     for settings in [
         closing.clone().issuers(&issuer),
@@ -362,7 +370,7 @@ async fn a_reload_keeps_keys_and_sessions() {
     ] {
         node.write_config(&settings);
         node.reload();
-        eventually("the reload", async || {
+        eventually("the reload to be done", async || {
             let known = node.admin_ok("GET", "/v1/issuers", None).await;
             (known["issuers"][0]["keys"][0]["kid"] == "one").then_some(())
         })
@@ -382,7 +390,7 @@ async fn a_reload_keeps_keys_and_sessions() {
     // The provider lists no key. This fault of the provider must not end a session.
     provider.rotate(&[]);
     provider.behave(Manner::Good);
-    eventually("the keys to be gone", async || {
+    eventually("the keys to be withdrawn", async || {
         let attempt = node.attempt_with(&provider.token(&one, "bob")).await;
         attempt.is_unavailable().then_some(())
     })
@@ -407,7 +415,7 @@ async fn issuers_come_and_go_with_the_configuration() {
         attempt.is_open().then_some(())
     })
     .await;
-    // The first issuer's fetched keys are still valid.
+    // The keys that the node fetched from the first issuer are still valid.
     assert!(node.attempt_with(&a.token(&one, "alice")).await.is_open());
     assert_eq!(a.fetches(), fetched);
     node.write_config(&trusting(&b));

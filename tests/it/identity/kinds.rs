@@ -24,7 +24,8 @@ async fn reason(node: &Gateway, token: &str) -> Option<String> {
     }
 }
 
-/// Claims that only ID tokens have, and the claims of their access tokens.
+/// Claims by which the node recognizes a token as an ID token. The last of them come from access
+/// tokens that have the form of ID tokens.
 fn id_tokens() -> Vec<Value> {
     vec![
         // OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11, §2.
@@ -32,11 +33,11 @@ fn id_tokens() -> Vec<Value> {
         json!({"c_hash":"MTIzNDU2Nzg5MDEyMzQ1Ng"}),
         json!({"nonce":"n-0S6_WzA2Mj"}),
         json!({"nonce":7}),
-        // The marks of Keycloak and of Cognito.
+        // Keycloak and Cognito mark their ID tokens with these claims.
         json!({"typ":"ID"}),
         json!({"token_use":"id"}),
         json!({"typ":"Bearer","at_hash":"x"}),
-        // Dex and authentik make access tokens in the form of ID tokens.
+        // Dex and authentik give their access tokens the form of ID tokens.
         json!({"at_hash":"x","nonce":"n","email_verified":true}),
         json!({"nonce":"n","azp":"app","uid":"u","acr":"a"}),
     ]
@@ -51,7 +52,7 @@ async fn an_id_token_opens_no_session() {
         let message = told["message"].as_str().unwrap();
         assert!(message.contains("ID token"), "{claims}: {told}");
     }
-    // The answer does not explain claims without a valid signature.
+    // A token without a valid signature gets no explanation of its claims.
     let forged = Key::hmac("HS256", &[7; 32]).user_with("alice", json!({"nonce":"n"}));
     assert_eq!(reason(&node, &forged).await.unwrap(), "bad_signature");
 }
@@ -61,7 +62,7 @@ async fn access_tokens_of_every_make_do() {
     let node = node("").await;
     for (typ, claims) in [
         ("JWT", json!({"typ":"Bearer","azp":"app"})),
-        // Keycloak before 25, and later versions with a mapper.
+        // Tokens of Keycloak before version 25, and of later versions with a mapper.
         ("JWT", json!({"typ":"Bearer","nonce":"n"})),
         ("at+jwt", json!({"nonce":"n"})),
         ("application/at+jwt", json!({"nonce":"n"})),

@@ -14,7 +14,7 @@ const EVENT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const FORM: &str = "application/x-www-form-urlencoded";
 const CLIENT: &str = "curfew-client";
 
-/// A provider that may log out, and its key.
+/// A provider whose logout tokens the node accepts, and the provider's key.
 pub(super) struct Login {
     pub(super) provider: Provider,
     pub(super) key: Key,
@@ -36,13 +36,13 @@ impl Login {
         Settings::default().issuers(&self.issuer("main"))
     }
 
-    /// An access token of a provider's session.
+    /// An access token of `user` in the provider's session `login`.
     pub(super) fn access(&self, user: &str, login: &str) -> String {
         let more = json!({"iss":self.provider.issuer(),"sid":login});
         self.key.user_with(user, more)
     }
 
-    /// Valid claims of a logout token, changed by `changes`; `null` removes one.
+    /// Valid claims of a logout token, changed by `changes`; `null` removes a claim.
     fn claims(&self, changes: Value) -> Value {
         let now = unix_now();
         let mut claims = json!({
@@ -120,7 +120,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     first.expect_close(4403, "revoked").await;
     second.expect_close(4403, "revoked").await;
     other.assert_open().await;
-    // The logged-out session is over. A new sign-in makes another session.
+    // The session that was logged out stays revoked. A new sign-in makes another session.
     assert!(cluster[1].attempt_with(&token).await.is_revoked());
     let again = login.access("alice", "three");
     assert!(cluster[0].attempt_with(&again).await.is_open());
@@ -128,7 +128,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     assert!(log.contains("access ended by the identity provider"));
 }
 
-/// Fault: times with a fraction are refused, or let a session from the same second stay open.
+/// Fault: a time with a fraction was refused, or a session from the same second stayed open.
 #[tokio::test]
 async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
     let login = Login::start().await;
@@ -161,7 +161,8 @@ async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
     );
 }
 
-/// Fault: the access token names the user by a number, and so does the logout, which has no effect.
+/// Fault: an access token and a logout both named the user by a number, and the logout had no
+/// effect.
 #[tokio::test]
 async fn a_logout_names_a_numeric_subject_where_that_is_configured() {
     let login = Login::start().await;
@@ -437,7 +438,7 @@ async fn a_logout_goes_on_when_the_provider_hangs_up() {
     let token = login.access("alice", "one");
     let mut here = cluster[0].session(&token).await;
     let mut there = cluster[1].session(&token).await;
-    // Redis takes long to answer, and the provider does not wait for it.
+    // Redis does not answer, and the provider does not wait for the node's answer.
     cluster.proxy(0).set(Link::STALLED);
     let body = format!("logout_token={}", login.token(json!({"sid":"one"})));
     let length = body.len();
@@ -485,7 +486,7 @@ async fn a_logout_closes_sessions_from_before_it_was_configured() {
         assert_done(&post(&cluster[0], &one).await);
         login_one.expect_close(4403, "revoked").await;
         login_two.assert_open().await;
-        // The revocation names the user together with the issuer.
+        // The revocation names the user together with the user's issuer.
         assert_done(&post(&cluster[0], &login.token(json!({"sub":"alice"}))).await);
         login_two.expect_close(4403, "revoked").await;
         bob.assert_open().await;

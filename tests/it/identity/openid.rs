@@ -16,7 +16,8 @@ use super::until_accepted_as;
 /// The client that users sign in with.
 const CLIENT: &str = "web-app";
 
-/// Lines of an issuer that accepts access tokens for the gateway, and logouts of [`CLIENT`].
+/// Lines of an issuer that accepts access tokens for the gateway, and logouts of the client
+/// [`CLIENT`].
 const ACCEPTING: &str =
     "audience = [\"https://rt.example.com\"]\nlogout_audience = [\"web-app\"]\n";
 
@@ -28,8 +29,8 @@ struct Site {
 }
 
 impl Site {
-    /// Starts a site. Clients with this metadata send logouts to the first node; `lines` are
-    /// further lines of the issuer.
+    /// Starts a site. `clients` are the provider's clients with their metadata, which send logouts
+    /// to the first node. `lines` are further lines of the issuer.
     async fn start(algorithms: &[&str], lines: &str, clients: &[(&str, Value)]) -> Self {
         let (redis, provider) = (
             Redis::start().await,
@@ -60,13 +61,13 @@ impl Site {
         }
     }
 
-    /// A site whose client has logouts with `sid`.
+    /// A site whose provider puts `sid` into logouts.
     async fn usual() -> Self {
         Self::start(&["ES256"], ACCEPTING, &[(CLIENT, required(true))]).await
     }
 
-    /// Opens a session of a sign-in on each node, with a token from an earlier second than later
-    /// events.
+    /// Opens a session on each node with the token of `login`. Then waits, so that later events are
+    /// not in the token's second.
     async fn sessions(&self, login: &SignedIn) -> [WsClient; 2] {
         let first = self.cluster[0].session(&login.access).await;
         let sessions = [first, self.cluster[1].session(&login.access).await];
@@ -81,7 +82,7 @@ impl Site {
     }
 }
 
-/// `backchannel_logout_session_required` of a client's metadata.
+/// A client's metadata with `backchannel_logout_session_required`.
 fn required(required: bool) -> Value {
     json!({"backchannel_logout_session_required":required})
 }
@@ -109,8 +110,8 @@ async fn assert_refused(node: &Gateway, token: &str, reason: &str, words: &str) 
     assert!(told.to_string().contains(words), "{told}");
 }
 
-/// Fault: a logout of one provider session ends the sessions of another provider session, or leaves
-/// its own sessions on another node.
+/// Fault: a logout of one provider session ended the sessions of another provider session, or left
+/// its own sessions open on the other node.
 #[tokio::test]
 async fn a_logout_with_sid_ends_its_login_on_both_nodes_and_no_other() {
     let site = Site::usual().await;
@@ -132,13 +133,13 @@ async fn a_logout_with_sid_ends_its_login_on_both_nodes_and_no_other() {
     }
 }
 
-/// Fault: a logout that names only the user ends no session, or only one of several sessions.
+/// Fault: a logout that names only the user ended no session, or only one of several sessions.
 #[tokio::test]
 async fn a_logout_without_sid_ends_all_of_the_subjects_logins() {
     for lines in ["", "logout_scope = \"user\"\n"] {
         let lines = format!("{ACCEPTING}{lines}");
         let site = Site::start(&["ES256"], &lines, &[(CLIENT, required(false))]).await;
-        // By default the token must have `sid`, even if logouts lack it.
+        // By default access tokens must have `sid`, even if logouts have no `sid`.
         let sign_in = async |user: &str| match lines == ACCEPTING {
             true => site.provider.login_with_sid(CLIENT, user).await,
             false => site.provider.login(CLIENT, user).await,
@@ -159,7 +160,7 @@ async fn a_logout_without_sid_ends_all_of_the_subjects_logins() {
     }
 }
 
-/// Fault: a token without `sid` opens a session that no logout of its provider session could end.
+/// Fault: a token without `sid` opened a session that no logout of its provider session could end.
 #[tokio::test]
 async fn a_client_whose_tokens_name_no_login_is_told_to_by_the_claims_name() {
     let site = Site::start(&["ES256"], ACCEPTING, &[(CLIENT, required(false))]).await;
@@ -167,8 +168,8 @@ async fn a_client_whose_tokens_name_no_login_is_told_to_by_the_claims_name() {
     assert_refused(&site.cluster[0], &login.access, "missing_claim", "sid").await;
 }
 
-/// Fault: the logout token of a second client ends sessions although the client is not configured,
-/// or ends no session although the client is configured.
+/// Fault: the logout token of a second client ended sessions although the client was not
+/// configured, or ended no session although the client was configured.
 #[tokio::test]
 async fn a_second_clients_logout_token_counts_where_that_client_is_named() {
     let clients = [(CLIENT, required(true)), ("tv-app", required(true))];
@@ -199,7 +200,7 @@ async fn a_second_clients_logout_token_counts_where_that_client_is_named() {
     assert_eq!(site.cluster[0].metric(refused).await, 0.0);
 }
 
-/// Fault: tokens or logouts by a freshly rotated key are refused, or the removed key stays valid.
+/// Fault: tokens or logouts by a freshly rotated key were refused, or the removed key stayed valid.
 #[tokio::test]
 async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
     let site = Site::usual().await;
@@ -220,7 +221,7 @@ async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
         })
         .await;
     }
-    // A logout token is the first token with the next key.
+    // The first token with the next key is a logout token.
     let mut sessions = site.sessions(&login).await;
     site.provider.rotate().await;
     let again = site.provider.login_beside(CLIENT, &login).await;
@@ -231,7 +232,7 @@ async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
     }
 }
 
-/// Fault: only refused users show that an issuer differs by a slash.
+/// Fault: an issuer that differed by a slash was noticed only when users were refused.
 #[tokio::test]
 async fn a_trailing_slash_is_told_by_the_probe_and_the_right_one_is_accepted() {
     for (path, wrong) in [("/", ""), ("", "/")] {
@@ -252,7 +253,8 @@ async fn a_trailing_slash_is_told_by_the_probe_and_the_right_one_is_accepted() {
     }
 }
 
-/// Fault: an unsupported algorithm is reported as something else, or blocks the keys beside it.
+/// Fault: an unsupported algorithm was reported as another fault, or made other keys of the set
+/// unusable.
 #[tokio::test]
 async fn es512_is_told_to_be_unsupported_and_the_others_are_accepted() {
     let signed = |algorithm: &str| json!({"id_token_signed_response_alg":algorithm,"backchannel_logout_session_required":true});
@@ -285,7 +287,7 @@ async fn es512_is_told_to_be_unsupported_and_the_others_are_accepted() {
     refused.await.expect("the log names the reason");
 }
 
-/// Fault: a token for the page that signed the user in opens a session.
+/// Fault: an ID token, which is for the page that signed the user in, opened a session.
 #[tokio::test]
 async fn an_id_token_opens_no_session_however_the_issuer_is_configured() {
     let provider = OpenIdProvider::start("", &["ES256"], &[(CLIENT, required(true))]).await;

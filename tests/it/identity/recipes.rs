@@ -1,5 +1,5 @@
-//! The configurations of `deploy/identity-providers.md`, with stand-ins that have each provider's
-//! paths, keys and tokens.
+//! The configurations of `deploy/identity-providers.md`, tested with stand-ins that have the paths,
+//! keys and tokens of each provider.
 
 mod providers;
 
@@ -18,13 +18,16 @@ pub(super) const PAGE: &str = concat!(
     "/../deploy/identity-providers.md"
 );
 
-/// The first block of code in this language below this heading.
+/// The first block of code in `language` in the section `heading`.
 pub(super) fn block(heading: &str, language: &str) -> String {
     let blocks = blocks(heading, language);
-    blocks.into_iter().next().expect("it has such a block")
+    blocks
+        .into_iter()
+        .next()
+        .expect("the section has a block in this language")
 }
 
-/// Every block of code in this language below this heading.
+/// Every block of code in `language` in the section `heading`.
 pub(super) fn blocks(heading: &str, language: &str) -> Vec<String> {
     let page = std::fs::read_to_string(PAGE).unwrap();
     let section = format!("\n## {heading}\n");
@@ -36,7 +39,8 @@ pub(super) fn blocks(heading: &str, language: &str) -> Vec<String> {
     blocks.map(content).collect()
 }
 
-/// A node that runs the recipe below this heading, with these parts of it replaced.
+/// A node that runs the recipe of the section `heading`, in which the first text of each pair in
+/// `replaced` is replaced by the second text.
 async fn node(heading: &str, replaced: &[(&str, &str)]) -> Gateway {
     let mut recipe = block(heading, "toml");
     for (from, to) in replaced {
@@ -50,13 +54,14 @@ async fn node(heading: &str, replaced: &[(&str, &str)]) -> Gateway {
     Gateway::start_with(&Settings::default().issuers(&recipe).rules("")).await
 }
 
-/// A key of the kind that providers have.
+/// A key of the kind that providers use.
 fn key() -> Key {
     Key::rsa().with_kid("4c7f1d2e")
 }
 
-/// A token. `header` overrides the key's own header, and `claims` override times of a token that
-/// was made ten seconds ago for ten minutes. A `null` member is left out.
+/// A token. `header` overrides members of the key's own header. `claims` override claims, among
+/// them the times of a token that was issued ten seconds ago for ten minutes. A `null` removes a
+/// member.
 fn token(key: &Key, header: Value, claims: Value) -> String {
     let merged = |mut into: Value, from: Value| {
         for (name, value) in from.as_object().unwrap() {
@@ -72,7 +77,7 @@ fn token(key: &Key, header: Value, claims: Value) -> String {
     key.sign(&merged(key.header(), header), &merged(times, claims))
 }
 
-/// The claims, overridden by `changes`.
+/// The claims `claims`, overridden by `changes`.
 fn with(claims: &Value, changes: Value) -> Value {
     let mut claims = claims.clone();
     for (name, value) in changes.as_object().unwrap() {
@@ -81,7 +86,7 @@ fn with(claims: &Value, changes: Value) -> Value {
     claims
 }
 
-/// Opens a session. The policy allows its token to publish in `room:1`.
+/// Opens a session whose token the policy allows to publish in `room:1`.
 async fn talking(node: &Gateway, token: &str) -> WsClient {
     let mut client = node.session(token).await;
     assert_subscribes(&mut client, "room:1", "ok").await;
@@ -97,7 +102,7 @@ async fn assert_subscribes(client: &mut WsClient, channel: &str, answer: &str) {
     assert_eq!(told, Some(answer));
 }
 
-/// Asserts that the token opens a session that may not publish.
+/// Asserts that the token opens a session that may not publish in `room:1`.
 async fn assert_silent(node: &Gateway, token: &str) {
     let mut client = node.session(token).await;
     assert_subscribes(&mut client, "room:1", "forbidden").await;
@@ -151,7 +156,8 @@ async fn a_secret_of_ones_own() {
     assert_refused(&node, &other, "bad_signature").await;
 }
 
-/// Output of a program. The tests' clients bring its libraries.
+/// Runs a program, and returns its output. The program's libraries are installed with the tests'
+/// clients.
 fn run(command: &str, name: &str, program: &str, directory: &Path) -> String {
     let file = directory.join(name);
     std::fs::write(&file, program).unwrap();

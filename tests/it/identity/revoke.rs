@@ -35,7 +35,7 @@ async fn a_token_that_is_given_back_closes_its_sessions_on_every_node() {
     stays.send(json!({"type":"ping"})).await;
     stays.expect_json(json!({"type":"pong"})).await;
     assert!(cluster[1].attempt_with(&given).await.is_revoked());
-    // The token is already revoked, which is no error.
+    // The token is already revoked. A second revocation is no error.
     assert_eq!(give_back(&cluster[1], &body).await.status, 200);
 }
 

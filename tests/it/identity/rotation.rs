@@ -1,4 +1,4 @@
-//! Keys without a `kid` that replace each other.
+//! Keys without a `kid` that replace each other in a key set.
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::unix_now;
@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::trusting;
 
-/// Fault: after a rotation of keys without a `kid`, tokens are refused as `bad_signature` while no
-/// fetch is allowed.
+/// Fault: after a rotation of keys without a `kid`, tokens were refused as `bad_signature` while
+/// the node was not allowed to fetch keys.
 #[tokio::test]
 async fn keys_without_a_name_that_rotate_are_no_fault_of_their_tokens() {
     let keys: Vec<Key> = (0..4).map(|_| Key::generate("ES256")).collect();
@@ -19,10 +19,10 @@ async fn keys_without_a_name_that_rotate_are_no_fault_of_their_tokens() {
         provider.rotate(&[key]);
         attempts.push(node.attempt_with(&provider.token(key, "alice")).await);
     }
-    // Two fetches are available. The token with the third key has to wait.
+    // Two fetches are available. The token with the third new key has to wait.
     assert!(attempts[..3].iter().all(Attempt::is_open), "{attempts:?}");
     assert!(attempts[3].is_unavailable(), "{attempts:?}");
-    // The holder of a token much older than the last answer can get a new one.
+    // This token is much older than the last list of keys. Its holder can get a new token.
     let (iat, exp) = (unix_now() - 300, unix_now() + 300);
     let old = json!({"iss":provider.issuer(),"iat":iat,"exp":exp});
     let attempt = node.attempt_with(&keys[0].user_with("alice", old)).await;

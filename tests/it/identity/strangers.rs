@@ -1,4 +1,4 @@
-//! Reports of identity providers while a stranger sends junk, which must not stop revocation.
+//! Reports of identity providers while a stranger sends junk. The junk must not stop revocation.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use tokio::time::interval;
 
 use super::logout::{Login, assert_done};
 
-/// Number of simultaneous logouts.
+/// Number of logouts that are sent at the same time.
 const LOGOUTS: usize = 30;
 
-/// A stranger's address, different from that of the other tests.
+/// The stranger's address. The other tests use another address.
 const ELSEWHERE: &str = "127.0.0.2:0";
 
-/// Posts a body that is no logout token, from this address.
+/// Posts a body that is no logout token, from the address `from`.
 async fn junk(node: SocketAddr, from: &str) -> Response {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(from.parse().unwrap()).unwrap();
@@ -37,7 +37,7 @@ async fn junk(node: SocketAddr, from: &str) -> Response {
         .unwrap()
 }
 
-/// Posts junk 150 times a second until the returned value is dropped.
+/// Posts junk 150 times a second, until the returned value is dropped.
 fn flood(node: SocketAddr, from: &'static str) -> JoinSet<()> {
     let mut flood = JoinSet::new();
     flood.spawn(async move {
@@ -52,7 +52,7 @@ fn flood(node: SocketAddr, from: &'static str) -> JoinSet<()> {
     flood
 }
 
-/// Logs out `LOGOUTS` provider sessions at once, and expects each logout to be written.
+/// Logs out [`LOGOUTS`] provider sessions at once, and expects that each logout is written.
 async fn assert_all_are_written(login: &Login, cluster: &Cluster) {
     let mut session = cluster[1].session(&login.access("user-0", "login-0")).await;
     let logouts: Vec<String> = (0..LOGOUTS)
@@ -70,7 +70,7 @@ async fn assert_all_are_written(login: &Login, cluster: &Cluster) {
     assert_eq!(listed["revocations"].as_array().unwrap().len(), LOGOUTS);
 }
 
-/// Posts a logout token from the tests' usual address.
+/// Posts a logout token from the address that the tests use by default.
 async fn post_to(node: SocketAddr, token: String) -> Response {
     let headers = [("Content-Type", "application/x-www-form-urlencoded")];
     let body = format!("logout_token={token}");
@@ -84,7 +84,7 @@ async fn post_to(node: SocketAddr, token: String) -> Response {
     .await
 }
 
-/// Fault: logouts share the limit of handshakes. Logouts over the limit are refused and never
+/// Fault: logouts shared the limit of handshakes. A logout over the limit was refused and never
 /// written.
 #[tokio::test]
 async fn the_limit_of_handshakes_loses_no_logout() {
@@ -94,7 +94,8 @@ async fn the_limit_of_handshakes_loses_no_logout() {
     assert_all_are_written(&login, &cluster).await;
 }
 
-/// Fault: a stranger who posts junk stops revocation, even from the provider's address.
+/// Fault: a stranger who posts junk stopped revocation, even if the junk came from the provider's
+/// address.
 #[tokio::test]
 async fn a_strangers_reports_keep_no_real_one_out() {
     for from in [ELSEWHERE, "127.0.0.1:0"] {
@@ -110,7 +111,7 @@ async fn a_strangers_reports_keep_no_real_one_out() {
     }
 }
 
-/// Fault: junk causes signature checks without limit.
+/// Fault: junk caused signature checks without a limit.
 #[tokio::test]
 async fn an_address_whose_reports_do_not_verify_is_turned_away_unread() {
     let (redis, login) = (Redis::start().await, Login::start().await);
@@ -137,10 +138,10 @@ async fn an_address_whose_reports_do_not_verify_is_turned_away_unread() {
             > 0.0
     );
     assert_warned_once(node).await;
-    // The provider has another address, and its reports do not count.
+    // The provider's reports come from another address, so they do not count towards the limit.
     assert_all_are_written(&login, &cluster).await;
     // The limit refills, and the address may post again.
-    eventually("room for another", async || {
+    eventually("another post to be accepted", async || {
         let answer = junk(node.address(), ELSEWHERE).await;
         (answer.status == 400).then_some(())
     })

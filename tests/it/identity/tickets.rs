@@ -1,4 +1,5 @@
-//! Tickets: one upgrade for the holder, by a URL that others may read (SECURITY T1, row 4).
+//! Tickets. A ticket lets its holder open one connection by a URL that others may read (SECURITY
+//! T1, row 4).
 
 mod pages;
 
@@ -31,13 +32,13 @@ async fn ask(node: &Gateway, token: &str, headers: &[(&str, &str)], body: &str) 
     http::request(node.address(), "POST", PATH, &all, body.as_bytes()).await
 }
 
-/// The ticket in a successful answer.
+/// The ticket in the answer, which must be 201.
 fn ticket_of(answer: &Response) -> String {
     assert_eq!(answer.status, 201, "{}", answer.text());
     answer.json()["ticket"].as_str().unwrap().to_owned()
 }
 
-/// A ticket for a program that is no browser.
+/// A ticket for a program that is not a browser.
 async fn ticket(node: &Gateway, token: &str) -> String {
     ticket_of(&ask(node, token, &[], "").await)
 }
@@ -58,7 +59,7 @@ async fn open(node: &Gateway, ticket: &str) -> (WsClient, Value) {
     node.connected(with_ticket(node, ticket)).await
 }
 
-/// The stored keys of tickets.
+/// The keys in Redis that store tickets.
 async fn kept(redis: &Redis) -> Vec<String> {
     redis.run(&["KEYS", "curfew:ticket:*"]).await.texts()
 }
@@ -76,7 +77,7 @@ async fn a_ticket_opens_one_session_with_the_token_behind_it() {
     assert_eq!(ticket.len(), 43);
     let (mut client, connected) = open(&node, &ticket).await;
     assert_eq!(connected["user"], "alice");
-    // The session is like any other: a token renews it, and a ticket does not.
+    // The session is like any other session: a token renews it, and a ticket does not.
     let renewed = token("alice");
     client
         .send(json!({"type":"refresh","id":1,"token":renewed}))
@@ -169,7 +170,7 @@ async fn what_redis_holds_tells_no_token_and_cannot_be_forged() {
     open(&cluster[0], &used).await;
     assert!(kept(&redis).await.is_empty());
 
-    // A thief who can write to Redis, and knows the ticket, gains nothing.
+    // A thief who can write to Redis and knows the ticket cannot use it.
     let stolen = ticket(&cluster[0], &token).await;
     let key = &kept(&redis).await[0];
     let plain = json!({"token":token,"origin":null}).to_string();
@@ -177,7 +178,7 @@ async fn what_redis_holds_tells_no_token_and_cannot_be_forged() {
         redis.run(&["SET", key, forged]).await;
         assert!(is_gone(&attempt(&cluster[0], &stolen).await), "{forged}");
     }
-    // Another ticket's sealed bytes do not work either.
+    // The sealed bytes of one ticket do not work for another ticket.
     let (one, other) = (
         ticket(&cluster[0], &token).await,
         kept(&redis).await.remove(0),
@@ -279,7 +280,8 @@ async fn a_bad_token_gets_no_ticket_and_is_told_why() {
         assert!(challenge.starts_with("Bearer"), "{challenge}");
         assert_eq!(answer.header("cache-control"), Some("no-store"));
     }
-    // Only the header may carry the token, even if upgrades allow other sources.
+    // A request for a ticket may only carry the token in the header, even if upgrades allow other
+    // sources.
     let good = token("alice");
     let cookie = format!("__Host-curfew-token={good}");
     let path = format!("{PATH}?token={good}");
@@ -381,7 +383,7 @@ async fn tickets_count_among_the_handshakes_of_a_second() {
 async fn a_node_that_leaves_gives_no_ticket() {
     let settings = settings().with(r#"drain.window = "2s""#);
     let node = Gateway::start_with(&settings).await;
-    // The open session keeps the node from ending too early.
+    // The open session keeps the node from ending before the request for a ticket.
     let _staying = node.user("bob").await;
     node.terminate();
     let refused = eventually("a refusal", async || {
@@ -399,7 +401,7 @@ async fn until_it_is_configured_there_are_no_tickets() {
     assert_eq!(ask(&node, &token("alice"), &[], "").await.status, 404);
     let preflight = http::request(node.address(), "OPTIONS", PATH, &[], b"").await;
     assert_eq!(preflight.status, 404);
-    // The parameter is ignored, like any unknown one.
+    // The parameter `ticket` is ignored, as each unknown parameter is.
     let with_token = with_ticket(&node, "odd").bearer(&token("alice"));
     assert_eq!(node.connected(with_token).await.1["user"], "alice");
     let mut client = with_ticket(&node, "odd").open().await;

@@ -1,5 +1,5 @@
-//! Reports without effect are shown to operators. An issuer that signs refused reports, or names
-//! unknown users, is misconfigured, and nothing else shows it.
+//! Operators see reports that had no effect. If an issuer signs reports that are refused, or names
+//! unknown users, it is misconfigured, and nothing else shows that.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, eventually};
@@ -20,7 +20,7 @@ async fn refused(node: &Gateway, report: &str, reason: &str) -> f64 {
     node.metric(&name).await
 }
 
-/// Waits for the only warning about reports in a node's log.
+/// Waits for a warning about reports in the log of `node`. It must be the only one.
 async fn warning(node: &Gateway) -> Value {
     eventually("a warning", async || warnings(node).pop()).await;
     let mut warnings = warnings(node);
@@ -62,7 +62,7 @@ async fn a_signed_logout_for_another_client_is_told_with_expected_and_received()
         why.contains(r#"one of ["curfew-client"] is expected"#),
         "{why}"
     );
-    // There is only one warning for the three reports.
+    // The three reports cause only one warning.
     let told = warning(&node).await;
     assert_eq!(told["why"], why);
     assert_eq!(told["issuer"], "main");
@@ -79,7 +79,7 @@ async fn other_faults_of_signed_logouts_are_told_by_their_kind() {
         ),
         (json!({"sub":"alice","jti":null}), "malformed"),
         (json!({}), "malformed"),
-        // A claim of the wrong type.
+        // In these logouts, a claim has the wrong type.
         (json!({"sub":"alice","aud":7}), "malformed"),
         (json!({"sub":"alice","iat":"now"}), "malformed"),
         (
@@ -94,7 +94,7 @@ async fn other_faults_of_signed_logouts_are_told_by_their_kind() {
         assert_refused(&post(&node, &token).await, "invalid_request");
         let after = refused(&node, "backchannel_logout", reason).await;
         assert_eq!(after, before + 1.0, "{changes}: {reason}");
-        // The same report from a stranger does not appear as a fault.
+        // The same report with a forged signature does not count.
         let mut forged = token;
         forged.truncate(forged.len() - 8);
         forged.push_str("AAAAAAAA");
@@ -128,20 +128,22 @@ async fn a_logout_that_finds_nobody_of_a_user_with_sessions_is_told() {
     let node = Gateway::start_with(&login.settings()).await;
     let _session = node.session(&login.access("alice", "one")).await;
     let outcome = |outcome: &str| format!("curfew_logouts_total{{outcome=\"{outcome}\"}}");
-    // The provider uses other `sid` values than access tokens do.
+    // The provider writes other values of `sid` into logouts than into access tokens.
     assert_done(&post(&node, &login.token(json!({"sub":"alice","sid":"uno"}))).await);
     assert_eq!(node.metric(&outcome("nobody_found")).await, 1.0);
     let last = last_report(&node, 0).await;
     assert_eq!(last["outcome"], "nobody_found", "{last}");
     assert!(last["why"].as_str().unwrap().contains("sid"), "{last}");
     warning(&node).await;
-    // A user without sessions, and a session that was found, do not show that `sid` values differ.
+    // A logout of a user without sessions, and a logout that finds its session, do not show that
+    // `sid` values differ.
     assert_done(&post(&node, &login.token(json!({"sub":"bob","sid":"two"}))).await);
     assert_done(&post(&node, &login.token(json!({"sub":"alice","sid":"one"}))).await);
     assert_eq!(node.metric(&outcome("nobody_found")).await, 1.0);
     assert_eq!(node.metric(&outcome("accepted")).await, 2.0);
     assert_eq!(last_report(&node, 0).await["outcome"], "accepted");
-    // A failure does not hide a failure of another kind, and a success does not hide a failure.
+    // A success does not hide the failure before it, and a failure of another kind gets its own
+    // warning.
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     let failure = &known["issuers"][0]["last_failure"];
     assert_eq!(failure["outcome"], "nobody_found", "{failure}");
@@ -187,7 +189,7 @@ async fn signed_revocations_of_other_audiences_and_of_strangers_are_told() {
     assert_eq!(last_report(&node, 1).await["outcome"], "refused");
 }
 
-/// Fault: a logout token signed with the client's secret is refused without a useful reason.
+/// Fault: a logout token signed with the client's secret was refused without a useful reason.
 #[tokio::test]
 async fn a_logout_token_by_a_secret_is_refused_by_name() {
     let login = Login::start().await;

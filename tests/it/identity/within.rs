@@ -1,4 +1,4 @@
-//! Providers inside a cluster and with many tenants, and tokens that are not access tokens.
+//! Providers inside a cluster, providers with many tenants, and tokens that are not access tokens.
 
 use curfew_testkit::mint::{Key, encode, jwks};
 use curfew_testkit::unix_now;
@@ -15,7 +15,7 @@ fn key(kid: &str) -> Key {
     Key::generate("ES256").with_kid(kid)
 }
 
-/// The result of `check-config` with these issuers.
+/// The result of `check-config` for a configuration with these issuers.
 async fn checked(issuers: &str) -> Finished {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("curfew.toml");
@@ -33,12 +33,12 @@ fn is_refused(attempt: &Attempt, reason: &str) -> bool {
     matches!(attempt, Attempt::Refused(told, 4401) if told == reason)
 }
 
-/// Fault: a provider on the local network without a certificate cannot be used.
+/// Fault: a provider on the local network could not be used without a certificate.
 #[tokio::test]
 async fn keys_come_over_http_from_elsewhere_where_that_is_allowed() {
     let one = key("one");
     let provider = Provider::start(&[&one]).await;
-    // An address of this machine other than loopback.
+    // This address leads to this machine, but is not a loopback address.
     let url = provider.keys_url().replace("127.0.0.1", "0.0.0.0");
     assert_ne!(url, provider.keys_url());
     let by_url = provider.by_url("main").replace(&provider.keys_url(), &url);
@@ -51,7 +51,7 @@ async fn keys_come_over_http_from_elsewhere_where_that_is_allowed() {
             .await
             .is_open()
     );
-    // The same holds for the URL that discovery names.
+    // A URL that discovery names must also be allowed.
     provider.configure("jwks_uri", json!(url));
     let discovered = provider.by_discovery("main");
     let node = Gateway::start_with(&Settings::default().issuers(&discovered)).await;
@@ -68,7 +68,7 @@ async fn keys_come_over_http_from_elsewhere_where_that_is_allowed() {
     assert_refused(&format!("{file}allow_http = true\n"), "allow_http").await;
 }
 
-/// Fault: a provider with a certificate of a private authority cannot be used.
+/// Fault: a provider with a certificate of a private authority could not be used.
 #[tokio::test]
 async fn an_issuer_has_an_authority_of_its_own() {
     let one = key("one");
@@ -83,7 +83,7 @@ async fn an_issuer_has_an_authority_of_its_own() {
         let attempt = node.attempt_with(&provider.token(&one, "alice")).await;
         assert!(attempt.is_open(), "{attempt:?}");
     }
-    // The provider is not trusted without the authority, nor with another authority.
+    // Without the authority, or with another authority, the node does not trust the provider.
     let strange = tempfile::tempdir().unwrap();
     other.write(strange.path());
     let strange = strange.path().join("ca.pem");
@@ -110,7 +110,8 @@ async fn an_issuer_has_an_authority_of_its_own() {
     .await;
 }
 
-/// Fault: the text about a provider's fault is a library's, or its advice belongs to another fault.
+/// Fault: the text about a provider's fault came from a library, or its advice was about another
+/// fault.
 #[tokio::test]
 async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
     let one = key("one");
@@ -140,7 +141,8 @@ async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
     }
 }
 
-/// Fault: the issuer of many tenants is a literal text that no token has, or it accepts any tenant.
+/// Fault: the issuer of a provider with many tenants was a literal text that no token has, or the
+/// node accepted every tenant.
 #[tokio::test]
 async fn a_template_of_tenants_lets_in_those_that_are_listed() {
     let one = key("one");
@@ -188,7 +190,7 @@ async fn a_template_of_tenants_lets_in_those_that_are_listed() {
     assert_refused(&format!("{by_url}tenants = [\"a/b\"]\n"), "letters").await;
 }
 
-/// Fault: an ID token that only its audience distinguishes opens a session.
+/// Fault: an ID token that only its audience distinguishes from an access token opened a session.
 #[tokio::test]
 async fn a_token_for_the_client_alone_is_no_access_token() {
     let one = key("one");
@@ -214,8 +216,8 @@ async fn a_token_for_the_client_alone_is_no_access_token() {
         let attempt = node.attempt_with(&token(aud.clone())).await;
         assert!(attempt.is_open(), "{aud}: {attempt:?}");
     }
-    // A token for a client that is listed as an audience is accepted. With `accept_id_tokens`,
-    // tokens for the client alone are accepted too.
+    // If the client is listed as an audience, a token for the client is accepted. With
+    // `accept_id_tokens`, a token for the client alone is accepted too.
     for more in [
         format!("audience = [{PAGE:?}]\n"),
         "accept_id_tokens = true\n".to_owned(),
@@ -258,7 +260,7 @@ async fn a_token_for_the_client_alone_is_no_access_token() {
     }
 }
 
-/// Fault: services, whose tokens lack `sid`, cannot have their own rules beside users.
+/// Fault: services, whose tokens have no `sid`, could not have their own rules beside users.
 #[tokio::test]
 async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
     let one = key("one");
@@ -287,7 +289,7 @@ async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
     let mut at_people = node.session(&person).await;
     let mut at_services = node.session(&service).await;
     for (more, reason) in [
-        // Each token follows the rules of its own block only.
+        // Each token follows only the rules of its own issuer block.
         (json!({"aud":"curfew"}), "missing_claim"),
         (json!({"aud":"curfew-services"}), "missing_claim"),
         (
@@ -300,7 +302,8 @@ async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
         let attempt = node.attempt_with(&token("alice", more.clone())).await;
         assert!(is_refused(&attempt, reason), "{more}: {attempt:?}");
     }
-    // Both blocks have the same users of the same provider, so a logout by one ends both sessions.
+    // Both blocks have the same users of the same provider. A logout that one block accepts ends
+    // sessions of both.
     let now = unix_now();
     let logout = json!({
         "iss":provider.issuer(),"aud":PAGE,"sub":"alice","iat":now,"exp":now + 60,"jti":"j1",
@@ -335,7 +338,7 @@ async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
     }
 }
 
-/// Fault: a key that is written with `=` is skipped without advice.
+/// Fault: a key with padding (`=`) was skipped without advice.
 #[tokio::test]
 async fn a_padded_key_is_told_what_to_leave_out() {
     let good = key("good");

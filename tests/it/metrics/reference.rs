@@ -1,4 +1,4 @@
-//! The reference of the metrics: the table of each crate, as the binary prints it.
+//! The reference of the metrics: its table is equal to the metrics that the binary prints.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +12,12 @@ const PAGE: &str = "crates/curfew/METRICS.md";
 /// The head of the page's table.
 const HEAD: &str = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n";
 
-/// A family in `/metrics`.
+/// A metric family in `/metrics`.
 #[derive(Default)]
 struct Family {
     kind: String,
     help: String,
-    /// Names of labels with their values, in the order of the output.
+    /// The names of labels, each with its values, in the order of the output.
     labels: Vec<(String, Vec<String>)>,
 }
 
@@ -49,7 +49,7 @@ impl Family {
             .labels
             .iter()
             .map(|(label, values)| match self.kind.as_str() {
-                // Each build has other values.
+                // The values of `info` differ between builds.
                 "info" => format!("`{label}`"),
                 _ => format!("`{label}`: {}", values.join(", ")),
             })
@@ -66,22 +66,26 @@ fn families(text: &str) -> BTreeMap<String, Family> {
         if let Some((name, help)) = said("# HELP ") {
             last = name.to_owned();
             let before = found.insert(last.clone(), Family::default());
-            assert!(before.is_none(), "{name} is there twice");
+            assert!(before.is_none(), "{name} has two HELP lines");
             found.get_mut(&last).unwrap().help = help.to_owned();
         } else if let Some((name, kind)) = said("# TYPE ") {
-            assert_eq!(name, last, "HELP comes before TYPE");
+            assert_eq!(
+                name, last,
+                "TYPE does not follow the HELP line of the same metric"
+            );
             found.get_mut(&last).unwrap().kind = kind.to_owned();
         } else if let Some((name, unit)) = said("# UNIT ") {
             assert!(name == last && name.ends_with(unit), "{line}");
         } else if !line.starts_with('#') {
-            assert!(line.starts_with(&last), "{line} is not of {last}");
+            assert!(line.starts_with(&last), "{line} does not belong to {last}");
             found.get_mut(&last).unwrap().add(line);
         }
     }
     found
 }
 
-/// Fault: a change of the code renames a metric, or changes its labels, help or type.
+/// Fault: a change of the code renamed a metric, or changed its labels, help or type, without being
+/// noticed.
 #[tokio::test]
 async fn the_reference_says_what_the_binary_counts() {
     let gateway = Gateway::start_default().await;

@@ -1,5 +1,5 @@
-//! Tests of the alert rules. Each rule is tested and explained. Prometheus and the Prometheus
-//! operator get the same rules.
+//! The alert rules. Each rule has tests and an explanation. Prometheus and the Prometheus operator
+//! get the same rules.
 
 use std::collections::BTreeSet;
 
@@ -39,8 +39,14 @@ fn every_alert_is_tried_firing_and_silent() {
     }
     for rule in rules() {
         let name = rule["alert"].as_str().unwrap();
-        assert!(tried.contains(&(name, true)), "{name} never fires");
-        assert!(tried.contains(&(name, false)), "{name} is never silent");
+        assert!(
+            tried.contains(&(name, true)),
+            "no test expects that {name} fires"
+        );
+        assert!(
+            tried.contains(&(name, false)),
+            "no test expects that {name} is silent"
+        );
     }
 }
 
@@ -58,7 +64,7 @@ fn every_alert_leads_to_what_to_do() {
         assert_eq!(url, format!("deploy/README.md#{}", name.to_lowercase()));
         assert!(
             headings.contains(&name),
-            "deploy/README.md says nothing of {name}"
+            "deploy/README.md does not explain {name}"
         );
         let severity = rule["labels"]["severity"].as_str().unwrap();
         assert!(
@@ -69,7 +75,7 @@ fn every_alert_leads_to_what_to_do() {
     for heading in headings.iter().filter(|name| name.starts_with("Curfew")) {
         assert!(
             rules.iter().any(|rule| rule["alert"] == *heading),
-            "{heading} is no alert any more"
+            "deploy/README.md explains {heading}, which is no alert"
         );
     }
 }

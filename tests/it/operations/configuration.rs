@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use super::manifests::{Manifests, Rendered, list};
 use super::tools::text_of;
 
-/// Mount point of the pods' Secrets.
+/// Folder in which pods mount their Secrets.
 const MOUNTED: &str = "/var/run/secrets/curfew";
 
-/// A folder with an overlay's configuration, and with its secrets in the places of its volumes.
+/// A folder with the configuration of an overlay, and with its secrets in the paths of its volumes.
 fn laid_out(rendered: &Rendered) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for volume in list(&rendered.pod()["volumes"]) {
@@ -29,7 +29,9 @@ fn laid_out(rendered: &Rendered) -> TempDir {
             .find(|mount| mount["name"] == volume["name"])
             .unwrap_or_else(|| panic!("{name} is not mounted"));
         let path = mount["mountPath"].as_str().unwrap();
-        let below = path.strip_prefix(MOUNTED).expect("secrets are together");
+        let below = path
+            .strip_prefix(MOUNTED)
+            .expect("secrets are mounted below one folder");
         let target = folder.path().join(below.trim_start_matches('/'));
         std::fs::create_dir_all(&target).unwrap();
         let secret = rendered.object("Secret", name);
@@ -59,14 +61,14 @@ async fn command(name: &str, folder: &Path, environment: &[(String, String)]) ->
     curfew_with(&arguments, &environment).await
 }
 
-/// The configuration in force in an overlay's pods.
+/// The configuration that is in force in the pods of an overlay.
 pub(super) async fn effective(rendered: &Rendered) -> Value {
     let folder = laid_out(rendered);
     let printed = command("print-config", folder.path(), &rendered.environment()).await;
     serde_json::from_str(&printed.stdout).unwrap_or_else(|error| panic!("{error}: {printed:?}"))
 }
 
-/// Parses a printed duration: `1m 30s`.
+/// Parses a duration that the binary has printed, such as `1m 30s`.
 pub(super) fn duration(value: &Value) -> Duration {
     let text = value.as_str().expect("a duration is a text");
     let part = |part: &str| {
@@ -78,7 +80,7 @@ pub(super) fn duration(value: &Value) -> Duration {
             "s" => Duration::from_secs(number),
             "m" => Duration::from_secs(number * 60),
             "h" => Duration::from_secs(number * 3600),
-            _ => panic!("which unit? {text}"),
+            _ => panic!("{text} has an unknown unit"),
         }
     };
     text.split(' ').map(part).sum()
@@ -93,7 +95,7 @@ async fn the_configuration_of_every_overlay_is_accepted() {
     }
 }
 
-/// A gateway with the manifests' configuration, on free ports and without Redis.
+/// A gateway with the configuration of these manifests, but on free ports and without Redis.
 async fn started(rendered: &Rendered) -> Gateway {
     let folder = laid_out(rendered);
     let text = std::fs::read_to_string(folder.path().join("curfew.toml")).unwrap();
@@ -110,7 +112,7 @@ async fn started(rendered: &Rendered) -> Gateway {
 #[tokio::test]
 async fn the_configuration_of_the_base_is_accepted() {
     let manifests = Manifests::copy();
-    // This overlay has no secrets of its own, so the test uses the secrets of production.
+    // The base has no secrets of its own, so the test uses the secrets of production.
     let production = manifests.render("overlays/production");
     let folder = laid_out(&production);
     let base = manifests.render("base");
@@ -138,7 +140,10 @@ async fn the_examples_of_deploy_are_accepted() {
             std::fs::write(folder.path().join(name), content).unwrap();
         }
         let config = text_of(path).replace(&format!("\"{secrets}/"), &format!("\"{here}/"));
-        assert!(config.contains(here), "{path} names no secret");
+        assert!(
+            config.contains(here),
+            "{path} does not name a file with a secret"
+        );
         std::fs::write(folder.path().join("curfew.toml"), config).unwrap();
         let checked = command("check-config", folder.path(), &[]).await;
         assert_eq!(checked.code, 0, "{path}: {checked:?}");

@@ -1,4 +1,4 @@
-//! The compose file, the image and the load balancer, checked as far as possible without a
+//! The compose file, the image and the load balancer, checked as far as this is possible without a
 //! container engine.
 
 use serde_json::Value;
@@ -28,7 +28,7 @@ fn everything_that_is_mounted_is_there() {
             let port = port.as_str().unwrap();
             assert!(
                 port.starts_with("127.0.0.1:"),
-                "{name} is open to all: {port}"
+                "{name} listens on all addresses: {port}"
             );
         }
         for other in service["depends_on"].as_array().into_iter().flatten() {
@@ -53,7 +53,7 @@ fn every_node_is_balanced_and_scraped() {
     }
 }
 
-/// The addresses of the load balancer's nodes.
+/// The addresses of the nodes in the load balancer's configuration.
 fn servers() -> impl Iterator<Item = String> {
     let text = text_of("deploy/haproxy/haproxy.cfg");
     let servers: Vec<String> = text
@@ -79,7 +79,7 @@ fn the_load_balancer_leaves_sessions_alone_and_asks_for_readiness() {
     }
     assert!(
         text.contains("check port 9090"),
-        "readiness is asked of the admin listener"
+        "haproxy.cfg does not check the admin listener"
     );
 }
 
@@ -115,7 +115,7 @@ fn the_image_is_empty_but_for_the_binary_and_runs_as_nobody() {
     }
     assert!(
         dockerfile.contains("+crt-static"),
-        "nothing to link to at run time"
+        "the binary is not linked statically, so the image lacks its libraries"
     );
 }
 
@@ -126,7 +126,10 @@ fn the_build_gets_what_it_reads_and_no_secrets() {
         .lines()
         .filter(|line| !line.starts_with('#'))
         .collect();
-    assert_eq!(lines[0], "*", "what is not named stays out");
+    assert_eq!(
+        lines[0], "*",
+        ".dockerignore does not exclude every file by default"
+    );
     for needed in [
         ".cargo",
         "Cargo.toml",

@@ -8,8 +8,9 @@ use super::configuration::{duration, effective};
 use super::manifests::{Manifests, components, list, selects};
 use super::tools::{text_of, yaml_file};
 
-/// Time after the window: five seconds for the last closes and records, three for leaving the
-/// backend, one for the last spans and one for other tasks.
+/// Time that a node needs after the drain window: five seconds for the last closes and records,
+/// three seconds for leaving the backend, one second for the last spans, and one second for other
+/// tasks.
 const FLUSH: Duration = Duration::from_secs(10);
 
 #[tokio::test]
@@ -34,18 +35,18 @@ async fn a_drain_is_over_before_kubernetes_kills() {
             * readiness["failureThreshold"].as_u64().unwrap();
         assert!(
             Duration::from_secs(noticed) <= sleep + accept,
-            "refuses before the probe has noticed"
+            "the node refuses clients before the readiness probe has noticed"
         );
     }
 }
 
 #[test]
 fn a_drain_is_over_before_systemd_and_compose_kill() {
-    // Reads a time as it is written in the files. Another test checks that the times are valid.
+    // Reads the number of seconds after `key`. Another test checks that the times are valid.
     let seconds = |text: &str, key: &str| -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(key));
         let digits: String = line
-            .unwrap_or_else(|| panic!("no {key}"))
+            .unwrap_or_else(|| panic!("no line begins with {key}"))
             .chars()
             .skip_while(|c| !c.is_ascii_digit())
             .take_while(char::is_ascii_digit)
@@ -122,13 +123,13 @@ fn every_service_selects_pods_that_have_its_port() {
         assert_eq!(
             list(ports).len(),
             1,
-            "no Service leads to the admin listener"
+            "a Service leads to the admin listener"
         );
         assert_eq!(ports[0]["appProtocol"], "kubernetes.io/ws");
     }
 }
 
-/// Fault: an apply resets a field that the autoscaler has set.
+/// Fault: applying the manifests reset the number of pods that the autoscaler had set.
 #[test]
 fn no_apply_sets_back_how_many_pods_there_are() {
     for rendered in Manifests::copy().everything() {
@@ -141,8 +142,8 @@ fn no_apply_sets_back_how_many_pods_there_are() {
     }
 }
 
-/// Fault: the API server fills in or leaves out a value. The applied object then always differs
-/// from the stored object, or cannot be merged (ports are merged by number and protocol).
+/// Fault: the API server filled in or left out a value. The applied object then always differed
+/// from the stored object, or could not be merged (ports are merged by number and protocol).
 #[test]
 fn what_is_applied_is_what_is_kept() {
     fn each(value: &Value, within: &str, problems: &mut Vec<String>) {
@@ -181,7 +182,7 @@ fn what_is_applied_is_what_is_kept() {
     }
 }
 
-/// Fault: neither a selector nor a list of common labels finds an object.
+/// Fault: objects lacked common labels, so selectors by these labels did not find the objects.
 #[test]
 fn every_object_says_what_it_is_and_what_it_is_part_of() {
     for rendered in Manifests::copy().everything() {
@@ -199,10 +200,10 @@ fn every_object_says_what_it_is_and_what_it_is_part_of() {
     }
 }
 
-/// Fault: the configuration sets no limit although the machine has one.
+/// Fault: the configuration set no limit on connections, although the machine's memory sets one.
 #[tokio::test]
 async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
-    /// Memory for each connection, including the kernel's.
+    /// Memory for each connection, including the memory that the kernel uses for it.
     const EACH: u64 = 16 * 1024;
     const PROCESS: u64 = 64 * 1024 * 1024;
     let rendered = Manifests::copy().render("overlays/production");
@@ -211,11 +212,17 @@ async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
     let needed = connections.as_u64().unwrap() * EACH + waiting.as_u64().unwrap() + PROCESS;
     let memory = &rendered.container()["resources"]["limits"]["memory"];
     assert_eq!(memory, "1Gi");
-    assert!(connections.as_u64() > Some(0), "no limit");
-    assert!(needed <= 1024 * 1024 * 1024, "{needed} bytes");
+    assert!(
+        connections.as_u64() > Some(0),
+        "the configuration sets no limit on connections"
+    );
+    assert!(
+        needed <= 1024 * 1024 * 1024,
+        "{needed} bytes are needed, more than the pod's memory"
+    );
 }
 
-/// Fault: pods look the same in every list.
+/// Fault: every list of nodes showed pods that could not be told apart.
 #[tokio::test]
 async fn pods_say_which_they_are() {
     for rendered in Manifests::copy().everything() {
@@ -223,7 +230,10 @@ async fn pods_say_which_they_are() {
         let value = |name: &str| {
             let mut found = variables.iter();
             let found = found.find(|(known, _)| known == name);
-            found.unwrap_or_else(|| panic!("no {name}")).1.clone()
+            found
+                .unwrap_or_else(|| panic!("the container has no variable {name}"))
+                .1
+                .clone()
         };
         for (name, field) in [
             ("POD_NAME", "metadata.name"),
@@ -238,7 +248,7 @@ async fn pods_say_which_they_are() {
         for part in ["k8s.pod.name=$(POD_NAME)", "k8s.node.name=$(NODE_NAME)"] {
             assert!(resource.contains(part), "{resource}");
         }
-        // A variable can only refer to earlier ones.
+        // A variable can only refer to variables that are defined before it.
         let at = |wanted: &str| variables.iter().position(|(name, _)| name == wanted);
         assert!(at("ZONE") < at("OTEL_RESOURCE_ATTRIBUTES"));
         assert!(at("POD_IP") < at("CURFEW__SERVER__NODE_ADDRESS"));
@@ -278,7 +288,7 @@ fn scalers_and_routes_lead_to_what_is_there() {
     assert_eq!(scalers, 2);
 }
 
-/// Every path of the public listener, from the code. A prefix ends with a slash.
+/// Every path of the public listener, read from the code. A prefix ends with a slash.
 pub(super) fn public_paths() -> Vec<String> {
     let code = text_of("crates/curfew-server/src/config/paths.rs");
     let paths: Vec<String> = code

@@ -8,7 +8,7 @@ use curfew_tests::{Gateway, Settings, eventually};
 use super::haproxy::LoadBalancer;
 use super::tools::{files_below, text_of};
 
-/// Variables for a whole request line, URL or query in the logs of HAProxy, nginx and Envoy.
+/// Settings and variables that make HAProxy, nginx or Envoy log a whole request line, URL or query.
 const WITH_QUERY: [&str; 13] = [
     "option httplog",
     " %r ",
@@ -25,7 +25,7 @@ const WITH_QUERY: [&str; 13] = [
     "%REQ(X-ENVOY-ORIGINAL-PATH",
 ];
 
-/// Fault: the log of a neighbour has a secret that our own log leaves out.
+/// Fault: the load balancer's log had a secret that Curfew's own log leaves out.
 #[tokio::test]
 async fn the_load_balancers_log_has_no_token_whatever_comes_of_the_request() {
     let settings = Settings::default().with("auth.tickets = true");
@@ -51,7 +51,7 @@ async fn the_load_balancers_log_has_no_token_whatever_comes_of_the_request() {
         ] {
             let path = format!("{path}?a=b&{name}={secret}");
             http::request(balancer.public(), "GET", &path, &[("Referer", &path)], b"").await;
-            // A request in absolute form, and one in a form that is not HTTP.
+            // One request is in absolute form, and the other requests are malformed.
             for line in [
                 format!("GET http://a{path} HTTP/1.1\r\nHost: a\r\n\r\n"),
                 format!("GET {path} HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n"),
@@ -75,7 +75,7 @@ async fn the_load_balancers_log_has_no_token_whatever_comes_of_the_request() {
     let log = balancer.log();
     assert!(log.contains("GET /ws HTTP/1.1"), "{log}");
     for secret in secrets {
-        assert!(!log.contains(&secret), "{secret} in\n{log}");
+        assert!(!log.contains(&secret), "the log has {secret}:\n{log}");
     }
 }
 
@@ -87,7 +87,7 @@ fn no_shipped_file_has_queries_logged() {
         .flat_map(|folder| files_below(folder, ""))
     {
         let ending = path.extension().and_then(|ending| ending.to_str());
-        // Guides name forbidden variables, and pictures and the dashboard are not configurations.
+        // Guides name the forbidden variables. Pictures and the dashboard are no configurations.
         if matches!(ending, Some("md" | "json" | "png")) {
             continue;
         }
@@ -100,7 +100,7 @@ fn no_shipped_file_has_queries_logged() {
             }
         }
     }
-    assert!(seen > 20, "{seen} files");
+    assert!(seen > 20, "only {seen} files were checked");
     let ingress = text_of("k8s/components/ingress-nginx/ingress.yaml");
     assert!(ingress.contains("enable-access-log: \"false\""));
 }

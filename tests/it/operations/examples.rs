@@ -1,4 +1,4 @@
-//! The chats of `deploy/examples`, in Chromium as for their visitors.
+//! The chats of `deploy/examples`, used in Chromium as their visitors use them.
 
 mod guide;
 mod tab;
@@ -21,17 +21,18 @@ use super::tools::{repository, text_of, yaml_file};
 use crate::clients::installed;
 use crate::demo::Browser;
 
-/// Deadline for sessions to move, if the load balancer considers a busy node down.
+/// Deadline for sessions to move to another node. The load balancer may consider a busy node down
+/// for a while.
 const REPLACED: Duration = Duration::from_secs(30);
 
-/// Interval between two announcements during a deployment.
+/// Interval between two announcements while a node is replaced.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// A notice two seconds shorter than a token's life, so that the token is renewed soon and the test
-/// need not wait.
+/// A notice that is two seconds shorter than a token's lifetime. The token is then renewed after
+/// two seconds, and the test need not wait longer.
 const NOTICE: &str = "[session]\nexpiring_notice = \"298s\"\n";
 
-/// The command of each back end.
+/// Interpreter and program of each back end.
 const NODE: [&str; 2] = ["node", "deploy/examples/chat/server.mjs"];
 const PYTHON: [&str; 2] = ["venv/bin/python", "deploy/examples/chat-python/app.py"];
 
@@ -65,12 +66,12 @@ async fn lives(command: [&str; 2]) {
     assert_eq!(expected.len(), 3, "{expected:?}");
     browser.assert_fits("chat", async |_| ()).await;
 
-    // A user who joins late gets everything.
+    // A user who joins late receives all earlier messages.
     bob.join_again(&chat).await;
     bob.until_last("The server: The kitchen is open").await;
     assert_eq!(bob.lines().await, expected);
 
-    // The node to be replaced has a session, and the back end publishes all the time.
+    // The node that is replaced has a session, and the back end publishes without a pause.
     eventually_within(REPLACED, "a session on the first node", async || {
         if first.metric("curfew_sessions").await > 0.0 {
             return Some(());
@@ -90,7 +91,7 @@ async fn lives(command: [&str; 2]) {
     })
     .await;
     let count = announcer.stop().await;
-    assert!(count > 10, "{count} announcements");
+    assert!(count > 10, "only {count} announcements were made");
     let addresses = [
         ("127.0.0.1:8082", second.address()),
         ("127.0.0.1:9092", second.admin_address()),
@@ -166,7 +167,8 @@ async fn curfew_dev_runs_the_back_end_of_python_with_its_addresses_and_keys() {
         .open()
         .await;
     again.expect_auth_failed("revoked", 4403).await;
-    // A page of another site cannot send this type without a preflight.
+    // A page of another site can send `text/plain` without a preflight, so the back end refuses
+    // this type.
     for path in ["/announce", "/revoke", "/token"] {
         let form = [("Content-Type", "text/plain")];
         let refused = http::request(address, "POST", path, &form, br#"{"user":"bob"}"#).await;
@@ -179,7 +181,7 @@ async fn curfew_dev_runs_the_back_end_of_python_with_its_addresses_and_keys() {
     drop(dev);
     assert!(
         std::net::TcpStream::connect(address).is_err(),
-        "it is left over"
+        "the back end still runs after `curfew dev` has ended"
     );
 }
 
@@ -206,7 +208,7 @@ fn the_compose_file_of_the_chat_fits_the_one_below_it() {
         .iter()
         .collect::<Vec<_>>()
     else {
-        panic!("one service");
+        panic!("the compose file does not have exactly one service");
     };
     assert!(base["services"][name.as_str()].is_null());
     for other in service["depends_on"].as_array().unwrap() {
@@ -223,7 +225,7 @@ fn the_compose_file_of_the_chat_fits_the_one_below_it() {
     let environment = service["environment"].as_object().unwrap();
     for variable in environment.keys() {
         let name = variable.trim_end_matches("_FILE");
-        assert!(text_of(&file).contains(name), "{file} reads no {name}");
+        assert!(text_of(&file).contains(name), "{file} does not read {name}");
     }
     let admin = environment["CURFEW_ADMIN_URL"].as_str().unwrap();
     for url in admin.split(',') {
@@ -241,7 +243,7 @@ fn the_compose_file_of_the_chat_fits_the_one_below_it() {
     let published = Value::from(format!("{public}:8080"));
     let ports = base["services"]["haproxy"]["ports"].as_array().unwrap();
     assert!(ports.contains(&published), "{ports:?}");
-    // The container's and the single machine's rooms are equal.
+    // The rooms of the container are equal to the rooms of the single machine.
     for section in ["[[policy.rules]]\n", "[[channels]]\n"] {
         let of = |path: &str| {
             let text = text_of(path);
@@ -257,7 +259,7 @@ fn the_compose_file_of_the_chat_fits_the_one_below_it() {
     }
 }
 
-/// A node with `deploy/examples/chat/curfew.toml`, on free ports.
+/// A node with the configuration `deploy/examples/chat/curfew.toml`, but on free ports.
 async fn node(redis: &Redis) -> Gateway {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("admin-key"), ADMIN_KEY).unwrap();
@@ -269,18 +271,24 @@ async fn node(redis: &Redis) -> Gateway {
         ("deploy/secrets", folder.path().to_str().unwrap()),
         ("redis://127.0.0.1:6379", &redis.url()),
     ] {
-        assert!(text.contains(from), "no {from}");
+        assert!(
+            text.contains(from),
+            "the configuration does not contain {from}"
+        );
         text = text.replace(from, to);
     }
     Gateway::start_in(folder, &(text + NOTICE)).await
 }
 
-/// A load balancer with `deploy/examples/chat/haproxy.cfg`, on free ports.
+/// A load balancer with the configuration `deploy/examples/chat/haproxy.cfg`, but on free ports.
 async fn balancer(nodes: &[&Gateway; 2]) -> LoadBalancer {
     let public = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let mut text = text_of("deploy/examples/chat/haproxy.cfg");
     let mut replace = |from: &str, to: String| {
-        assert!(text.contains(from), "no {from}");
+        assert!(
+            text.contains(from),
+            "the configuration does not contain {from}"
+        );
         text = text.replace(from, &to);
     };
     replace("127.0.0.1:8080", public.to_string());
@@ -344,13 +352,13 @@ impl Chat {
 
 impl Drop for Chat {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // These calls fail only if the process has already ended.
         drop(self.process.kill());
         drop(self.process.wait());
     }
 }
 
-/// Makes the back end announce 1, 2, 3, … until it is stopped.
+/// Makes the back end announce the numbers 1, 2, 3, … until [`Announcer::stop`].
 struct Announcer {
     is_over: watch::Sender<bool>,
     announcing: JoinSet<u64>,
@@ -377,7 +385,7 @@ impl Announcer {
         }
     }
 
-    /// Stops, and returns the number of announcements.
+    /// Stops the announcements, and returns their number.
     async fn stop(mut self) -> u64 {
         self.is_over.send_replace(true);
         self.announcing.join_next().await.unwrap().unwrap()

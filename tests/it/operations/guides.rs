@@ -1,4 +1,5 @@
-//! The pages for operators and contributors: their links have targets, and their commands exist.
+//! Pages for operators and contributors: the targets of their links and the recipes that they name
+//! exist.
 
 use std::path::Path;
 
@@ -25,7 +26,7 @@ const PAGES: [&str; 17] = [
     ".github/SECURITY.md",
 ];
 
-/// Limit on the front page, so that it can be read at once.
+/// Maximum number of words of the front page, which must be short enough to be read at once.
 const MOST_WORDS_OF_THE_FRONT_PAGE: usize = 900;
 
 /// The anchors of a page, which are made from its headings.
@@ -91,11 +92,14 @@ fn every_recipe_that_a_page_names_is_in_the_justfile() {
         let in_lines = text.split("`just ").skip(1);
         for command in in_blocks.chain(in_lines) {
             let name = command.split([' ', '`', '\n']).next().unwrap();
-            assert!(recipes.contains(&name), "{page}: just {name}");
+            assert!(
+                recipes.contains(&name),
+                "{page} names just {name}, which is not in the justfile"
+            );
             named += 1;
         }
     }
-    assert!(named > 10, "{named} recipes are named");
+    assert!(named > 10, "the pages name only {named} recipes");
 }
 
 #[test]
@@ -112,7 +116,7 @@ fn every_folder_of_deploy_is_explained() {
     let text = text_of("deploy/README.md");
     for entry in std::fs::read_dir(repository("deploy")).unwrap() {
         let name = entry.unwrap().file_name().to_string_lossy().into_owned();
-        // The folder holds an operator's own secrets.
+        // The folder `secrets` holds an operator's own secrets.
         assert!(
             name == "secrets" || text.contains(&name),
             "deploy/README.md does not explain {name}"
@@ -120,8 +124,8 @@ fn every_folder_of_deploy_is_explained() {
     }
 }
 
-/// The entries that the top of the repository may have, apart from dotfiles: folders with one
-/// purpose each, and files that tools look for there.
+/// The entries that the top folder of the repository may have, apart from dotfiles. They are
+/// folders with one purpose each, and files that tools look for there.
 const TOP: [&str; 12] = [
     "CHANGELOG.md",
     "Cargo.lock",

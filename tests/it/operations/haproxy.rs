@@ -13,16 +13,17 @@ use tempfile::TempDir;
 
 use super::tools::{system_tool, text_of};
 
-/// File of HAProxy's log, in its directory.
+/// Name of the file with HAProxy's log.
 const LOG: &str = "log";
 
 /// Number of nodes in the shipped configuration.
 const SHIPPED: usize = 3;
 
-/// Deadline for HAProxy to notice a node: two good checks, one a second.
+/// Deadline for HAProxy to notice that a node's state has changed. It needs two good checks, and
+/// checks once a second.
 const NOTICE: Duration = Duration::from_secs(10);
 
-/// A node's two listeners.
+/// The addresses of a node's two listeners.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Server {
     pub(super) public: SocketAddr,
@@ -30,7 +31,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Reserves ports for a future node.
+    /// Reserves ports for a node that is started later.
     pub(super) fn reserve() -> Self {
         let reserve = || SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         Self {
@@ -49,8 +50,8 @@ impl From<&Gateway> for Server {
     }
 }
 
-/// HAProxy with `deploy/haproxy/haproxy.cfg`, whose names and ports are replaced. It is killed when
-/// this value is dropped.
+/// HAProxy with `deploy/haproxy/haproxy.cfg`, in which names and ports are replaced. The process is
+/// killed when this value is dropped.
 #[derive(Debug)]
 pub(super) struct LoadBalancer {
     process: Child,
@@ -60,13 +61,13 @@ pub(super) struct LoadBalancer {
 }
 
 impl LoadBalancer {
-    /// Starts HAProxy for the three servers of the shipped configuration and, with similar lines,
-    /// for further ones.
+    /// Starts HAProxy for the three servers of the shipped configuration. Each further server gets
+    /// a similar line.
     pub(super) async fn start(servers: &[Server]) -> Self {
         let [public, stats] =
             [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        // A smaller number of connections, because each takes two files, and a test may not open
-        // that many.
+        // `maxconn` is lowered: each connection takes two file descriptors, and a test may not open
+        // as many as the shipped value needs.
         let mut text = text_of("deploy/haproxy/haproxy.cfg")
             .replace("maxconn 20000", "maxconn 2500")
             .replace("bind :8080", &format!("bind {public}"))
@@ -86,7 +87,7 @@ impl LoadBalancer {
         Self::run(&text, public, stats).await
     }
 
-    /// Starts HAProxy with this configuration, which listens at these addresses.
+    /// Starts HAProxy with this configuration, which listens at the addresses `public` and `stats`.
     pub(super) async fn run(configuration: &str, public: SocketAddr, stats: SocketAddr) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("haproxy.cfg");
@@ -112,22 +113,23 @@ impl LoadBalancer {
         balancer
     }
 
-    /// The log so far.
+    /// The content of the log so far.
     pub(super) fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join(LOG)).unwrap()
     }
 
-    /// The address for clients.
+    /// The address that clients connect to.
     pub(super) fn public(&self) -> SocketAddr {
         self.public
     }
 
-    /// A WebSocket of `user`, to open.
+    /// A WebSocket connection of `user` to HAProxy, which the caller opens.
     pub(super) fn user(&self, user: &str) -> Connect {
         Connect::to(self.public).bearer(&Key::default_secret().user(user))
     }
 
-    /// Waits until HAProxy considers this server, counted from 0, in service or out of it.
+    /// Waits until HAProxy considers the server at index `at` in service (`wanted`) or out of
+    /// service.
     pub(super) async fn until_in_service(&self, at: usize, wanted: bool) {
         let state = if wanted { "UP" } else { "DOWN" };
         let series = format!(
@@ -146,8 +148,8 @@ impl LoadBalancer {
     }
 }
 
-/// HAProxy that forwards TCP to one server with a PROXY header, by this keyword of its
-/// configuration. The header says that clients are at 203.0.113.7.
+/// Starts HAProxy as a TCP forwarder to one server. `header` is the keyword of the `server` line
+/// that makes HAProxy send a PROXY header. The header states 203.0.113.7 as the client's address.
 pub(super) async fn relay(server: SocketAddr, header: &str) -> LoadBalancer {
     let public = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let text = format!(
@@ -161,7 +163,7 @@ pub(super) async fn relay(server: SocketAddr, header: &str) -> LoadBalancer {
 
 impl Drop for LoadBalancer {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // These calls fail only if the process has already ended.
         drop(self.process.kill());
         drop(self.process.wait());
     }

@@ -1,4 +1,5 @@
-//! The chart in `k8s/helm`, rendered by Helm's engine, and compared with the objects of kustomize.
+//! The chart in `k8s/helm`, rendered by Helm's engine and compared with the objects that kustomize
+//! renders.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -11,7 +12,7 @@ use super::tools::{Said, repository, run, tools, yaml};
 /// The objects of one rendering, by kind and name.
 type Objects = BTreeMap<(String, String), Value>;
 
-/// Renders the chart with these values in YAML.
+/// Renders the chart with the values `values`, which are YAML.
 fn try_chart(values: &str) -> Said {
     let program = tools().join("helm/render");
     assert!(
@@ -43,7 +44,7 @@ fn by_name(documents: Vec<Value>) -> Objects {
     objects
 }
 
-/// The objects that kustomize renders, with a ConfigMap whose name has no hash.
+/// The objects that kustomize renders. The hash is removed from the name of the ConfigMap.
 fn kustomized(rendered: &Rendered) -> Objects {
     let map = rendered.of_kind("ConfigMap").next().expect("a ConfigMap");
     let hashed = map["metadata"]["name"].as_str().unwrap();
@@ -60,7 +61,7 @@ fn assert_same(chart: &Objects, kustomized: &Objects) {
     }
 }
 
-/// The name of a component among the chart's values: `ingress-nginx` is `ingressNginx`.
+/// The name of a component among the chart's values: `ingress-nginx` becomes `ingressNginx`.
 fn value_of(component: &str) -> String {
     let mut parts = component.split('-');
     let mut name = parts.next().unwrap_or_default().to_owned();
@@ -121,7 +122,7 @@ otlp: {enabled: true, endpoint: "http://collector:4317"}
     let variable = |name: &str| {
         let mut variables = list(&container["env"]).iter();
         let found = variables.find(|variable| variable["name"] == name);
-        found.unwrap_or_else(|| panic!("no {name}"))["value"].clone()
+        found.unwrap_or_else(|| panic!("the container has no variable {name}"))["value"].clone()
     };
     assert_eq!(
         variable("CURFEW__BACKEND__REDIS__URL"),

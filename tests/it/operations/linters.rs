@@ -1,4 +1,4 @@
-//! Linters, and the programs that use the files.
+//! Linters accept the files of `deploy/` and `k8s/`, and so do the programs that use the files.
 
 use std::path::Path;
 
@@ -39,7 +39,7 @@ fn haproxy_accepts_its_configuration() {
         .args(["-c", "-f"])
         .arg(repository("deploy/haproxy/haproxy.cfg")))
     .content();
-    // Node names resolve only inside the compose network. Any other complaint counts.
+    // Node names resolve only inside the compose network. No other warning is allowed.
     let other: Vec<&str> = said
         .stderr
         .lines()

@@ -32,7 +32,8 @@ async fn sessions_go_to_the_emptiest_node_and_only_what_is_public_goes_anywhere(
         let by = answer.header("content-type");
         assert_eq!((answer.status, by), (404, Some("text/plain")), "{path}");
     }
-    // The nodes know these paths, and answer themselves that none is configured.
+    // Each node answers that these endpoints are not configured. Its answer shows that the load
+    // balancer lets the request through.
     for path in public_paths() {
         let answer = http::request(balancer.public(), "POST", &path, &[], b"").await;
         let by = answer.header("content-type");
@@ -41,7 +42,7 @@ async fn sessions_go_to_the_emptiest_node_and_only_what_is_public_goes_anywhere(
     }
 }
 
-/// Fault: the load balancer limits a token more tightly than Curfew does.
+/// Fault: the load balancer had a lower limit on a token's length than Curfew.
 #[tokio::test]
 async fn a_token_as_long_as_curfew_takes_comes_through() {
     let nodes = [
@@ -78,7 +79,8 @@ async fn who_comes_while_a_node_drains_is_let_in_by_another() {
         clients.push(client);
     }
     leaving.terminate();
-    // The node already refuses, but the load balancer checks only once a second.
+    // The node already refuses clients, but the load balancer checks its readiness only once a
+    // second.
     let refuses = leaving.log().line(PATIENCE, |line| {
         line.contains(r#""message":"draining""#).then_some(())
     });
@@ -90,7 +92,10 @@ async fn who_comes_while_a_node_drains_is_let_in_by_another() {
     }
     assert_eq!(leaving.exited(PATIENCE).await, 0);
     let kept = second.metric("curfew_sessions").await + third.metric("curfew_sessions").await;
-    assert_eq!(kept, 15.0, "six of before and all nine that came late");
+    assert_eq!(
+        kept, 15.0,
+        "six earlier and nine late sessions are expected"
+    );
 }
 
 #[tokio::test]
@@ -101,7 +106,8 @@ async fn a_node_that_is_out_of_touch_alone_is_got_around() {
     let balancer = LoadBalancer::start(&nodes).await;
     cluster.proxy(0).set(Link::CUT);
     cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
-    // The node is ready and has the fewest connections, so it is asked first, and refuses.
+    // The node counts as ready and has the fewest connections, so the load balancer tries it first.
+    // The node then refuses.
     let mut clients = Vec::new();
     for n in 0..9 {
         let mut client = balancer.user(&format!("user-{n}")).open().await;
@@ -115,7 +121,7 @@ async fn a_node_that_is_out_of_touch_alone_is_got_around() {
     assert_eq!(kept, 9.0);
 }
 
-/// Fault: a client sends a header that only its load balancer should send.
+/// Fault: a client could send a header that only its load balancer should send.
 #[tokio::test]
 async fn what_a_client_says_of_its_address_does_not_get_through() {
     let settings = Settings::default().with(r#"server.trusted_proxies = ["127.0.0.1"]"#);
@@ -141,7 +147,8 @@ async fn what_a_client_says_of_its_address_does_not_get_through() {
     }
 }
 
-/// A header that HAProxy itself writes, to test more than our reading of the specification.
+/// HAProxy itself writes the header, so the test does not rely on Curfew's own reading of the
+/// specification.
 #[tokio::test]
 async fn haproxys_own_proxy_header_is_read_in_both_versions() {
     let settings = Settings::default().with("server.proxy_protocol = true");
@@ -152,7 +159,7 @@ async fn haproxys_own_proxy_header_is_read_in_both_versions() {
         let connected = client.expect_json(json!({"type":"connected"})).await;
         let path = format!("/v1/sessions/{}", connected["session"].as_str().unwrap());
         let session = node.admin_ok("GET", &path, None).await;
-        // Not HAProxy's own address but the client's, which it was configured to send.
+        // The session has the client's address that HAProxy states, and not the address of HAProxy.
         assert_eq!(session["address"], "203.0.113.7", "{version}");
     }
 }

@@ -10,10 +10,10 @@ use tempfile::TempDir;
 
 use super::tools::{Said, python_tool, repository, run, yaml};
 
-/// The overlays.
+/// The folders of the overlays.
 pub(super) const OVERLAYS: [&str; 2] = ["overlays/dev", "overlays/production"];
 
-/// A copy of `k8s/` that a test may change, with secrets as an operator would have put them there.
+/// A copy of `k8s/` that a test may change. It has secrets as an operator would put them there.
 pub(super) struct Manifests {
     directory: TempDir,
 }
@@ -36,22 +36,22 @@ impl Manifests {
 
     pub(super) fn write(&self, path: &str, content: &str) {
         let path = self.directory.path().join(path);
-        fs::create_dir_all(path.parent().expect("it lies in a folder")).expect("a folder");
+        fs::create_dir_all(path.parent().expect("the path has a parent folder")).expect("a folder");
         fs::write(path, content).expect("a file");
     }
 
     pub(super) fn remove(&self, path: &str) {
-        fs::remove_file(self.directory.path().join(path)).expect("it is there");
+        fs::remove_file(self.directory.path().join(path)).expect("the file exists");
     }
 
-    /// Tries to render a folder below `k8s/`.
+    /// Tries to render a folder in `k8s/`.
     pub(super) fn try_render(&self, folder: &str) -> Said {
         run(python_tool("kubectl")
             .arg("kustomize")
             .arg(self.directory.path().join(folder)))
     }
 
-    /// Renders a folder, with the Secrets beside it if they are made from files.
+    /// Renders a folder, and the folder `secrets` in it if there is one.
     pub(super) fn render(&self, folder: &str) -> Rendered {
         let mut text = self.try_render(folder).content().stdout;
         let secrets = format!("{folder}/secrets");
@@ -66,7 +66,7 @@ impl Manifests {
         }
     }
 
-    /// The base with one component.
+    /// Renders the base with one component.
     pub(super) fn render_component(&self, component: &str) -> Rendered {
         let folder = format!("overlays/only-{component}");
         self.write(
@@ -76,7 +76,7 @@ impl Manifests {
         self.render(&folder)
     }
 
-    /// The base, every overlay, the base with each component, and every example.
+    /// Renders the base, every overlay, the base with each component, and every example.
     pub(super) fn everything(&self) -> Vec<Rendered> {
         let folders = ["base"].into_iter().chain(OVERLAYS);
         let mut rendered: Vec<_> = folders.map(|folder| self.render(folder)).collect();
@@ -89,14 +89,14 @@ impl Manifests {
         rendered
     }
 
-    /// The examples with the gateway's pods, each an overlay.
+    /// Renders the examples that have the gateway's pods. Each example is an overlay.
     fn examples(&self) -> impl Iterator<Item = Rendered> {
         let all = folders("k8s/examples").into_iter();
         let rendered = all.map(|name| self.render(&format!("examples/{name}")));
         rendered.filter(|rendered| rendered.of_kind("Deployment").next().is_some())
     }
 
-    /// The overlays.
+    /// Renders every overlay.
     pub(super) fn overlays(&self) -> Vec<Rendered> {
         OVERLAYS.map(|overlay| self.render(overlay)).into()
     }
@@ -110,7 +110,7 @@ pub(super) fn components() -> Vec<String> {
 /// The names of a folder's entries.
 pub(super) fn folders(path: &str) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(repository(path))
-        .expect("it is there")
+        .expect("the folder exists")
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .collect();
     names.sort();
@@ -119,18 +119,18 @@ pub(super) fn folders(path: &str) -> Vec<String> {
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("it can be read") {
-        let path = entry.expect("it can be read").path();
-        let target = to.join(path.file_name().expect("it has a name"));
+    for entry in fs::read_dir(from).expect("the folder can be read") {
+        let path = entry.expect("the entry can be read").path();
+        let target = to.join(path.file_name().expect("an entry has a name"));
         if path.is_dir() {
             copy(&path, &target);
         } else {
-            fs::copy(&path, &target).expect("it can be copied");
+            fs::copy(&path, &target).expect("the file can be copied");
         }
     }
 }
 
-/// A folder's rendered manifests.
+/// The manifests that a folder renders.
 #[derive(Debug)]
 pub(super) struct Rendered {
     pub(super) folder: String,
@@ -166,14 +166,14 @@ impl Rendered {
 
     /// The gateway's configuration.
     pub(super) fn config(&self) -> &str {
-        // The name may end in a hash.
+        // The ConfigMap is not found by its name, because the name may end in a hash.
         self.of_kind("ConfigMap")
             .find_map(|map| map["data"]["curfew.toml"].as_str())
             .unwrap_or_else(|| panic!("{} has no curfew.toml", self.folder))
     }
 
-    /// Environment of the gateway's container: the value of each variable, or the pod's field that
-    /// supplies it.
+    /// The environment of the gateway's container: for each variable, its value or the pod's field
+    /// that supplies the value.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let Some(variables) = self.container()["env"].as_array() else {
             return Vec::new();
@@ -196,7 +196,7 @@ pub(super) fn list(value: &Value) -> &[Value] {
     value.as_array().expect("a list")
 }
 
-/// True if `labels` has everything in `selector`, which must not be empty.
+/// True if `labels` has every label in `selector`, and `selector` is not empty.
 pub(super) fn selects(selector: &Value, labels: &Value) -> bool {
     let selector = selector.as_object().expect("a selector");
     !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value)

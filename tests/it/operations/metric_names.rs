@@ -1,4 +1,5 @@
-//! Every metric that alerts, dashboard and scalers name exists, with the named labels.
+//! Every metric that alerts, dashboard, scalers and guides name exists, with the labels that they
+//! name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,10 +9,11 @@ use serde_json::Value;
 use super::manifests::{Manifests, list};
 use super::tools::{text_of, yaml_file};
 
-/// Suffixes of a histogram's series.
+/// Suffixes of the series of a histogram.
 const OF_HISTOGRAMS: [&str; 3] = ["_bucket", "_sum", "_count"];
 
-/// The values of each label, by metric. A scrape adds `job` and `instance`.
+/// The values of each label of each metric. The labels `job` and `instance` come from a scrape, and
+/// are not listed.
 type Series = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 async fn series() -> Series {
@@ -34,7 +36,7 @@ async fn series() -> Series {
     found
 }
 
-/// The metrics of Curfew in an expression.
+/// The metrics that an expression names.
 fn named(expression: &str) -> BTreeSet<&str> {
     expression
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
@@ -42,7 +44,7 @@ fn named(expression: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Every `label=~"a|b"` of an expression, with the metric before it.
+/// Every `label=~"a|b"` in an expression, with the name of its metric.
 fn matchers(expression: &str) -> Vec<(&str, &str, Vec<&str>)> {
     let mut found = Vec::new();
     for (at, _) in expression.match_indices('{') {
@@ -64,14 +66,17 @@ fn matchers(expression: &str) -> Vec<(&str, &str, Vec<&str>)> {
     found
 }
 
-/// Fails unless the binary has everything that an expression names.
+/// Fails unless the binary has every metric, label and value that an expression names.
 fn assert_there(series: &Series, expression: &str) {
     for name in named(expression) {
-        assert!(series.contains_key(name), "no metric {name}: {expression}");
+        assert!(
+            series.contains_key(name),
+            "the binary has no metric {name}: {expression}"
+        );
         let histogram = OF_HISTOGRAMS.iter().any(|ending| name.ends_with(ending));
         assert!(
             histogram || name.ends_with("_total") || !series.contains_key(&format!("{name}_total")),
-            "{name} is a counter: {expression}"
+            "{name} is a counter, whose name ends in _total: {expression}"
         );
     }
     for (metric, label, values) in matchers(expression) {
@@ -97,7 +102,7 @@ async fn alerts_name_metrics_of_the_binary() {
             counted += 1;
         }
     }
-    assert!(counted > 10, "{counted} rules");
+    assert!(counted > 10, "only {counted} rules were checked");
     let trials = yaml_file("deploy/prometheus/curfew.rules.test.yml");
     for trial in list(&trials["tests"]) {
         for input in list(&trial["input_series"]) {
@@ -147,7 +152,7 @@ async fn scalers_name_metrics_of_the_binary() {
     let metrics = list(&hpa["spec"]["metrics"]).iter();
     let pods = metrics.filter_map(|metric| metric["pods"]["metric"]["name"].as_str());
     let names: Vec<&str> = pods.collect();
-    assert!(!names.is_empty(), "it scales on no metric");
+    assert!(!names.is_empty(), "the autoscaler uses no metric");
     for name in names {
         assert_there(&series, name);
     }

@@ -1,4 +1,4 @@
-//! Peers that may reach the pods, and peers that the pods may reach.
+//! The peers that may connect to the pods, and the peers that the pods may connect to.
 
 use super::configuration::effective;
 use super::manifests::{Manifests, Rendered, list};
@@ -40,10 +40,18 @@ async fn pods_reach_redis_and_the_collector_and_little_else() {
             needed.push(port(endpoint));
         }
         for port in &needed {
-            assert!(open.contains(port), "{}: {port} is shut", rendered.folder);
+            assert!(
+                open.contains(port),
+                "{}: pods cannot connect to {port}, which they need",
+                rendered.folder
+            );
         }
         for port in &open {
-            assert!(needed.contains(port), "{}: {port} is open", rendered.folder);
+            assert!(
+                needed.contains(port),
+                "{}: pods can connect to {port}, which they do not need",
+                rendered.folder
+            );
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Permissions of every pod, and its images.
+//! The permissions of every pod, and the images.
 
 use super::manifests::{Manifests, list};
 use super::tools::{text_of, yaml_file};
@@ -13,7 +13,7 @@ fn pods_keep_to_the_restricted_standard() {
             let pod = &deployment["spec"]["template"]["spec"];
             let context = &pod["securityContext"];
             assert_eq!(context["runAsNonRoot"], true);
-            // OpenShift assigns the user.
+            // On OpenShift, the cluster assigns the user.
             let user = context["runAsUser"].as_u64();
             assert!(user > Some(0) || rendered.folder == OPENSHIFT && user.is_none());
             assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault");
@@ -101,7 +101,7 @@ fn pods_run_as_the_user_of_the_image() {
         );
         assert!(
             rendered.container()["command"].is_null(),
-            "the image has it"
+            "the manifest sets the command, which the image already has"
         );
     }
 }
@@ -121,6 +121,6 @@ fn one_node_at_a_time_leaves_and_only_once_another_has_come() {
     assert_eq!(
         name,
         Some("curfew"),
-        "a hash in the name would roll the nodes"
+        "the name has a hash, so each change restarts the nodes"
     );
 }

@@ -1,6 +1,6 @@
-//! `deploy/release`: the refusals of a release, and the list of components.
+//! `deploy/release`: the cases in which it refuses a release, and the list of components.
 //!
-//! Archive and package are installed by `deploy/release/try`, which `.ci/run` calls.
+//! `.ci/run` calls `deploy/release/try`, which installs the archive and the package.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ fn git(folder: &Path, arguments: &[&str]) {
     .content();
 }
 
-/// A repository with one commit, and with the files that a release reads before it builds.
+/// A repository with one commit. It has the files that a release reads before it builds anything.
 fn clone() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for file in ["Cargo.toml", "CHANGELOG.md", "deploy/release/release"] {
@@ -47,7 +47,7 @@ fn a_release_is_refused_before_anything_is_built() {
     let folder = folder.path();
     let refused = |version: &str, why: &str| {
         let said = release(folder, version);
-        assert!(!said.content, "{version} is released");
+        assert!(!said.content, "{version} is released, and must be refused");
         assert!(said.stderr.contains(why), "{version}: {}", said.stderr);
     };
     let version = env!("CARGO_PKG_VERSION");
@@ -94,9 +94,12 @@ fn the_list_of_components_is_of_the_binary_alone() {
     ] {
         assert!(has(name), "the list lacks {name}");
     }
-    // Dependencies of tests, macros and builds are not in the binary.
+    // The dependencies of tests, macros and builds are not in the binary.
     for name in ["curfew-testkit", "tempfile", "serde_derive", "cc"] {
-        assert!(!has(name), "{name} is not in the binary");
+        assert!(
+            !has(name),
+            "the list has {name}, which is not in the binary"
+        );
     }
     for component in components {
         assert!(component["licenses"][0]["expression"].is_string());
@@ -104,7 +107,7 @@ fn the_list_of_components_is_of_the_binary_alone() {
         let known = component["hashes"][0]["content"].is_string();
         assert!(own || known, "{component} has no checksum");
     }
-    // Every edge leads to a component.
+    // Every dependency leads to a component of the list.
     let known = |at: &Value| {
         *at == list["metadata"]["component"]["bom-ref"]
             || components

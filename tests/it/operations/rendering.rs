@@ -1,9 +1,10 @@
-//! Everything below `k8s/` renders, and Kubernetes and the operators accept it.
+//! Kubernetes and the operators accept everything that `k8s/` renders.
 
 use super::manifests::{Manifests, OVERLAYS, components, folders};
 use super::tools::{files_below, python_tool, repository, run, run_on, system_tool, tools};
 
-/// The oldest Kubernetes that `k8s/README.md` supports, and the newest that was checked.
+/// The oldest version of Kubernetes that `k8s/README.md` supports, and the newest version that was
+/// checked.
 const KUBERNETES: [&str; 2] = ["1.34.0", "1.37.0"];
 
 #[test]
@@ -37,7 +38,10 @@ fn custom_resources_are_as_their_operators_want_them() {
         checked.extend(said.stdout.lines().map(str::to_owned));
     }
     for kind in ["HTTPRoute", "ScaledObject", "PodMonitor", "PrometheusRule"] {
-        assert!(checked.iter().any(|name| name == kind), "no {kind} checked");
+        assert!(
+            checked.iter().any(|name| name == kind),
+            "no object of kind {kind} was checked"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every node replaced, one by one, under clients that follow the reconnect advice (CONTRACT §4
+//! Every node is replaced, one by one, while clients follow the advice to reconnect (CONTRACT §4,
 //! 1012).
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::haproxy::{LoadBalancer, Server};
 
 const CLIENTS: usize = 2000;
 
-/// One client in this many subscribes.
+/// One of this many clients subscribes to [`CHANNEL`].
 const LISTENS: usize = 20;
 
 const CHANNEL: &str = "room:1";
@@ -23,23 +23,25 @@ const CHANNEL: &str = "room:1";
 /// Interval between two publications.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// `drain.window`: several times the clients' wait, so that an uneven spread of closes shows.
+/// `drain.window`. It is several times as long as the clients wait, so that an uneven spread of
+/// closes is noticed.
 const WINDOW: Duration = Duration::from_secs(8);
 
-/// `drain.accept_grace`: longer than the second in which the load balancer notices.
+/// `drain.accept_grace`. It is longer than the second in which the load balancer notices that a
+/// node drains.
 const ACCEPT_GRACE: Duration = Duration::from_secs(2);
 
-/// Silence after which a client would consider its session dead. Pings come more often.
+/// Silence after which a client considers its session dead. Pings come more often.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// Observations of all clients.
+/// The observations of all clients.
 #[derive(Debug, Default)]
 struct Ledger {
     /// Times at which sessions were opened.
     opened: Vec<Instant>,
-    /// Sessions opened, by client.
+    /// Number of sessions that each client has opened.
     times: Vec<usize>,
-    /// Clients that have a session.
+    /// Number of clients that have a session.
     present: usize,
     /// Number of publications that the subscribers have received.
     heard: usize,
@@ -54,7 +56,7 @@ struct Left {
     reconnect_after: Duration,
 }
 
-/// Asks for a session. Any other result is a fault, including 503.
+/// Opens a session. Every other result counts as a fault, also a 503.
 async fn come(connect: &Connect, ledger: &Shared, client: usize) -> Option<WsClient> {
     match Attempt::make(connect.clone()).await {
         Attempt::Open(session) => {
@@ -71,7 +73,7 @@ async fn come(connect: &Connect, ledger: &Shared, client: usize) -> Option<WsCli
     }
 }
 
-/// Reads a text frame. Ends with the server's advice when the server closes.
+/// Reads a text frame. If the server announces a close, returns its advice as an error.
 async fn read(session: &mut WsClient, ledger: &Shared) -> Result<Value, Left> {
     let wrong = |what: String| {
         let mut ledger = ledger.lock();
@@ -88,7 +90,12 @@ async fn read(session: &mut WsClient, ledger: &Shared) -> Result<Value, Left> {
         };
         match frame.opcode {
             opcode::TEXT => {}
-            opcode::CLOSE => return wrong(format!("unannounced: {:?}", frame.close())),
+            opcode::CLOSE => {
+                return wrong(format!(
+                    "closed without an announcement: {:?}",
+                    frame.close()
+                ));
+            }
             _ => continue,
         }
         let frame: Value = serde_json::from_str(frame.text()).expect("frames are JSON");
@@ -98,7 +105,9 @@ async fn read(session: &mut WsClient, ledger: &Shared) -> Result<Value, Left> {
         if frame["code"] != 1012 || frame["reconnect"] != true {
             return wrong(frame.to_string());
         }
-        let wait = frame["retry_after_ms"].as_u64().expect("a hint");
+        let wait = frame["retry_after_ms"]
+            .as_u64()
+            .expect("the close says when to reconnect");
         session.closed().await;
         ledger.lock().present -= 1;
         return Err(Left {
@@ -107,7 +116,7 @@ async fn read(session: &mut WsClient, ledger: &Shared) -> Result<Value, Left> {
     }
 }
 
-/// A client that reconnects as advised, for as long as the test runs.
+/// Runs a client that reconnects as advised, until the test ends.
 async fn stay(connect: Connect, client: usize, ledger: Shared) {
     loop {
         let Some(mut session) = come(&connect, &ledger, client).await else {
@@ -127,7 +136,7 @@ async fn stay(connect: Connect, client: usize, ledger: Shared) {
     }
 }
 
-/// Checks that no publication is missing while the session lasts.
+/// Subscribes, and checks until the session ends that no publication is missing.
 async fn listen(session: &mut WsClient, ledger: &Shared) -> Left {
     session
         .send(json!({"type":"subscribe","id":"s","channel":CHANNEL}))
@@ -145,7 +154,7 @@ async fn listen(session: &mut WsClient, ledger: &Shared) -> Left {
             continue;
         }
         let number = frame["data"].as_u64().expect("a number");
-        // The publisher repeats a number whose answer it did not get.
+        // The publisher sends a number again if its connection ends before the answer.
         let follows = last.is_none_or(|last| number == last || number == last + 1);
         let mut ledger = ledger.lock();
         ledger.heard += 1;
@@ -156,7 +165,7 @@ async fn listen(session: &mut WsClient, ledger: &Shared) -> Left {
     }
 }
 
-/// Publishes numbers in order, each until it is accepted, and reconnects as advised.
+/// Publishes numbers in order, and reconnects as advised. A number is sent until it is accepted.
 async fn publish(connect: Connect, client: usize, ledger: Shared) {
     let mut number = 0_u64;
     let mut beat = interval(BEAT);
@@ -191,11 +200,11 @@ fn busiest_second(opened: &[Instant], since: Instant) -> usize {
     ends.max().unwrap_or_default()
 }
 
-/// Starts every client, and a publisher. Each has a session or is about to get one.
+/// Starts every client and a publisher. They need not have a session yet when this returns.
 async fn crowd(balancer: &LoadBalancer, ledger: &Shared) -> JoinSet<()> {
     ledger.lock().times = vec![0; CLIENTS + 1];
     let mut clients = JoinSet::new();
-    // Clients start no faster than the nodes accept them.
+    // Clients start no faster than the nodes accept connections.
     let mut pace = interval(Duration::from_millis(1));
     for client in 0..CLIENTS {
         pace.tick().await;
@@ -207,8 +216,8 @@ async fn crowd(balancer: &LoadBalancer, ledger: &Shared) -> JoinSet<()> {
     clients
 }
 
-/// Asserts that exactly the clients' sessions have records, and that no record names a node that
-/// has ended.
+/// Asserts that the clients' sessions have records, that no other session has one, and that no key
+/// names a node that has ended.
 async fn assert_nothing_left_of(gone: &[String], redis: &Redis) {
     let keys = redis.keys().await;
     let records = keys.iter().filter(|key| key.starts_with("curfew:session:"));
@@ -233,7 +242,7 @@ async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
     let settings = Settings::default()
         .on_redis(&redis.url())
         .with("telemetry.log_level = \"info\"")
-        // The value of the shipped configuration.
+        // This is the value of the shipped configuration.
         .with("limits.unauthenticated_per_address = 16384")
         .with("limits.handshakes_per_second = 500")
         .with(&format!("drain.window = \"{}s\"", WINDOW.as_secs()))
@@ -275,9 +284,10 @@ async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
     }
     eventually("every client to be back", all_present).await;
     let heard = ledger.lock().heard;
-    eventually("publications after it", async || {
-        (ledger.lock().heard > heard + CLIENTS / LISTENS * 2).then_some(())
-    })
+    eventually(
+        "publications after the last node was replaced",
+        async || (ledger.lock().heard > heard + CLIENTS / LISTENS * 2).then_some(()),
+    )
     .await;
 
     let mut sessions = 0.0;
@@ -289,9 +299,9 @@ async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
     clients.shutdown().await;
     let ledger = ledger.lock();
     assert!(ledger.wrong.is_empty(), "{:#?}", ledger.wrong);
-    // Closes are spread evenly over the window, and clients return up to three seconds later, so
-    // the rate is that of the closes. The bound is twice that, for a busy machine; clients that
-    // were all closed at once would return faster still.
+    // The closes are spread evenly over the window. Clients return up to three seconds later, so
+    // they return at the rate of the closes. The bound is twice that rate, for a busy machine. If
+    // all clients were closed at once, the rate would be higher still.
     let busiest = busiest_second(&ledger.opened, began);
     let even = most / WINDOW.as_secs_f64();
     let back = ledger.opened.len() - CLIENTS - 1;
@@ -303,6 +313,6 @@ async fn no_client_is_refused_and_none_is_lost_while_every_node_is_replaced() {
     );
     assert!(
         (busiest as f64) < 2.0 * even + 20.0,
-        "{busiest} in a second, {even} left"
+        "{busiest} sessions were opened in one second, but {even} a second were closed"
     );
 }

@@ -1,4 +1,5 @@
-//! Secrets: never in the repository, never in the environment, and with a clear error if missing.
+//! Secrets are never in the repository and never in the environment. A missing secret gives a clear
+//! error.
 
 use curfew_tests::curfew;
 
@@ -14,11 +15,16 @@ fn secrets_without_one_of_their_files_are_not_rendered_and_say_which() {
         let path = format!("overlays/production/secrets/{secret}");
         manifests.remove(&path);
         let said = manifests.try_render("overlays/production/secrets");
-        assert!(!said.content, "rendered without {secret}");
-        assert!(said.stdout.is_empty(), "half of it: {}", said.stdout);
+        assert!(!said.content, "the Secrets are rendered without {secret}");
+        assert!(
+            said.stdout.is_empty(),
+            "a part of the Secrets is rendered: {}",
+            said.stdout
+        );
         assert!(said.stderr.contains(secret), "{}", said.stderr);
         assert!(said.stderr.contains("no such file"), "{}", said.stderr);
-        // Without the files, kustomize can still compare and delete.
+        // The overlay itself still renders without the secret files, so it can be compared and
+        // deleted.
         manifests.try_render("overlays/production").content();
     }
 }
@@ -48,7 +54,8 @@ async fn a_node_without_its_secrets_does_not_start_and_says_which() {
     for key in ["admin.key_file", "jwks_file"] {
         assert!(checked.stderr.contains(key), "no {key} in {checked:?}");
     }
-    // Fault: a check is possible only on the target machine, where it is too late.
+    // Fault: a configuration could only be checked on the target machine, where errors are found
+    // too late.
     let offline = async || {
         let arguments = ["check-config", "--offline", "--config"];
         curfew(&[&arguments[..], &[file.to_str().unwrap()]].concat()).await
@@ -63,7 +70,7 @@ async fn a_node_without_its_secrets_does_not_start_and_says_which() {
         checked.stderr.contains("policy.rules[0].actions"),
         "{checked:?}"
     );
-    // An existing file must be usable.
+    // If a file exists, its content must be usable.
     let admin = folder.path().join("admin-key");
     std::fs::write(&admin, "short").unwrap();
     let named = "/var/run/secrets/curfew/admin/admin-key";
@@ -93,7 +100,7 @@ fn secrets_are_files_and_never_variables() {
         );
         assert!(
             !rendered.text.contains("subPath"),
-            "a subPath is never updated"
+            "the manifest uses a subPath, which is never updated"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! The site that `deploy/site/build` makes of the pages, as a phone displays it.
+//! The site that `deploy/site/build` builds from the pages, as a phone shows it.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ const PAGES: [&str; 8] = [
     "k8s/README.html",
 ];
 
-/// Script that loads a URL in a frame as wide as a phone, and returns the width of its content.
+/// Script that loads a URL in a frame of the given width, and returns the width of the content.
 const WIDTH_OF: &str = "const [address, width, done] = arguments;
     const frame = document.createElement('iframe');
     frame.style.width = `${width}px`;
@@ -35,7 +35,7 @@ const WIDTH_OF: &str = "const [address, width, done] = arguments;
     frame.src = address;
     document.body.replaceChildren(frame);";
 
-/// A built site, with a server on the loopback interface.
+/// A built site, and a server that serves it on the loopback interface.
 struct Site {
     folder: TempDir,
     server: Child,
@@ -54,11 +54,11 @@ impl Site {
             .stderr(Stdio::null())
             .spawn()
             .expect("Python has a server");
-        // "Serving HTTP on 127.0.0.1 port 40001 (http://127.0.0.1:40001/) ..."
+        // The server prints "Serving HTTP on 127.0.0.1 port 40001 (http://127.0.0.1:40001/) ...".
         let mut line = String::new();
-        BufReader::new(server.stdout.take().expect("it is piped"))
+        BufReader::new(server.stdout.take().expect("stdout is piped"))
             .read_line(&mut line)
-            .expect("the server says where it listens");
+            .expect("the server prints its address");
         let address = line.split(['(', ')']).nth(1).expect("an address");
         let address = address.to_owned();
         Self {
@@ -102,7 +102,7 @@ async fn the_site_fits_a_phone_and_finds_what_is_searched() {
         let width = width.unwrap();
         assert!(
             width.as_u64() <= Some(PHONE.into()),
-            "{page}: {width} pixels"
+            "{page} is {width} pixels wide"
         );
     }
 
@@ -119,7 +119,7 @@ async fn the_site_fits_a_phone_and_finds_what_is_searched() {
     browser.until("pages about `revoked`", found).await;
 }
 
-/// A repository of two pages, with the site's builder.
+/// A repository with two pages and the site's builder. `front` is the front page.
 fn two_pages(front: &str) -> TempDir {
     let root = tempfile::tempdir().unwrap();
     let site = root.path().join("deploy/site");

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// A file of the repository.
+/// The full path of a file, from its path in the repository.
 pub(super) fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
@@ -16,7 +16,7 @@ pub(super) fn text_of(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A program's output and success.
+/// A program's output. `content` is true if the program succeeded.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) content: bool,
@@ -25,7 +25,7 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// Fails unless the program succeeded. Returns its output.
+    /// Fails unless the program succeeded. Returns the program's output.
     #[track_caller]
     pub(super) fn content(self) -> Self {
         assert!(self.content, "{}\n{}", self.stdout, self.stderr);
@@ -33,12 +33,12 @@ impl Said {
     }
 }
 
-/// `CURFEW_TOOLS`, or the default folder of `.ci/run`.
+/// The folder `CURFEW_TOOLS`, or the folder that `.ci/run` uses by default.
 pub(super) fn tools() -> PathBuf {
     std::env::var_os("CURFEW_TOOLS").map_or_else(|| repository("target/tools"), PathBuf::from)
 }
 
-/// A program from PyPI.
+/// A program that is installed from PyPI.
 pub(super) fn python_tool(name: &str) -> Command {
     let path = tools().join("venv/bin").join(name);
     assert!(
@@ -49,7 +49,7 @@ pub(super) fn python_tool(name: &str) -> Command {
     Command::new(path)
 }
 
-/// A program from Debian. Some are in folders that only root's path has.
+/// A program that is installed from Debian. Some programs are in folders that only root's path has.
 pub(super) fn system_tool(name: &str) -> Command {
     let path = std::env::var("PATH").unwrap_or_default();
     let found = std::env::split_paths(&format!("{path}:/usr/sbin:/sbin"))
@@ -64,7 +64,7 @@ pub(super) fn run(command: &mut Command) -> Said {
     run_on(command, "")
 }
 
-/// Runs a program to its end, with this input on standard input.
+/// Runs a program to its end, with `input` on its standard input.
 pub(super) fn run_on(command: &mut Command, input: &str) -> Said {
     let mut child = command
         .stdin(Stdio::piped())
@@ -74,10 +74,12 @@ pub(super) fn run_on(command: &mut Command, input: &str) -> Said {
         .unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("stdin is piped");
     let input = input.to_owned();
-    // The input is written on a separate thread, so that the program and the test do not wait for
-    // each other.
+    // A separate thread writes the input. Otherwise the program could wait for the test to read its
+    // output while the test waits for the program to read its input.
     let writing = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
-    let output = child.wait_with_output().expect("it can be waited for");
+    let output = child
+        .wait_with_output()
+        .expect("the program can be waited for");
     writing.join().expect("writing does not panic");
     Said {
         content: output.status.success(),
@@ -86,7 +88,7 @@ pub(super) fn run_on(command: &mut Command, input: &str) -> Said {
     }
 }
 
-/// The documents of a YAML text. The data of Secrets is decoded, as `stringData`.
+/// The documents in a YAML text. The data of Secrets is decoded, and stands in `stringData`.
 pub(super) fn yaml(text: &str) -> Vec<Value> {
     let mut python = python_tool("python");
     let said = run_on(python.arg(repository("tests/tools/documents.py")), text).content();
@@ -100,7 +102,7 @@ pub(super) fn yaml_file(path: &str) -> Value {
     documents.remove(0)
 }
 
-/// Every file below a folder of the repository whose name has this ending.
+/// Every file below a folder of the repository whose name ends in `ending`.
 pub(super) fn files_below(folder: &str, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![repository(folder)];

@@ -1,5 +1,5 @@
-//! Presence under attack: nodes are stopped and killed, and Redis is restarted, while sessions come
-//! and go. Afterwards the lists show exactly the sessions that are subscribed.
+//! Presence under attack. Sessions come and go while nodes are stopped and killed and Redis is
+//! restarted. Afterwards the lists show exactly the sessions that are subscribed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use super::{GONE_WITHIN, Key, enter, listed, with_presence};
 
 const ROOMS: usize = 4;
 
-/// Number of sessions that come and go on each node at the same time.
+/// Number of sessions on each node that come and go at the same time.
 const CHURN: usize = 8;
 
-/// Repeatedly connects, subscribes, perhaps unsubscribes, and disconnects in one of three ways,
-/// until `stop` is set.
+/// Repeats until `stop` is set: connects, subscribes and unsubscribes at random, and disconnects in
+/// one of three ways.
 async fn churn(connect: Connect, mut dice: Dice, stop: Arc<AtomicBool>) {
     const SOON: Duration = Duration::from_millis(60);
     while !stop.load(Ordering::Relaxed) {
@@ -47,8 +47,8 @@ async fn churn(connect: Connect, mut dice: Dice, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Runs `strike` while sessions come and go on every node. Then checks that the lists show exactly
-/// the sessions that stay.
+/// Runs `strike` while sessions come and go on every node. Then opens sessions that stay, and
+/// checks that the lists show exactly these sessions.
 async fn attack(mut cluster: Cluster, strike: impl AsyncFnOnce(&mut Cluster)) {
     let stop = Arc::new(AtomicBool::new(false));
     let mut dice = Dice::new();
@@ -66,7 +66,7 @@ async fn attack(mut cluster: Cluster, strike: impl AsyncFnOnce(&mut Cluster)) {
     let ended = async { while churning.join_next().await.is_some() {} };
     timeout(Duration::from_secs(30), ended)
         .await
-        .expect("all go");
+        .expect("every client stops in time");
     cluster.synced().await;
     let mut staying = Vec::new();
     for (at, node) in cluster.nodes().iter().enumerate() {
@@ -143,7 +143,7 @@ async fn lists_are_exact_after_stops_and_kills_in_a_cluster() {
         cluster[3].signal("KILL");
         drop(cluster.remove(3));
         at(14).await;
-        // This server loses its notes and its entries.
+        // The first server loses all its data, also its entries of presence lists.
         servers.servers()[0].run(&["FLUSHALL"]).await;
         at(18).await;
         cluster[2].signal("KILL");

@@ -1,4 +1,4 @@
-//! Revocation during a connect, at every point of the admission (CONTRACT §8 R3).
+//! Revocation while a session is being admitted, at every point of the admission (CONTRACT §8 R3).
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use curfew_tests::{
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-/// Delay between a node and Redis, each way. It makes an admission long enough to hit every point
-/// of it.
+/// Delay between a node and Redis in each direction. It makes an admission long enough that a
+/// revocation can come at each point of it.
 const DISTANCE: Duration = Duration::from_millis(4);
 
-/// The longest time between asking for a session and revoking it, in milliseconds.
+/// Longest time between the request for a session and its revocation, in milliseconds.
 const SPREAD: u64 = 60;
 
-/// Reads a connection to its end, which must be the close of a revoked session. Returns the time of
-/// its last publication.
+/// Reads a connection to its end. The session must be closed as revoked. Returns the time at which
+/// the last publication arrived.
 async fn to_the_end(client: &mut WsClient) -> Option<Instant> {
     let (mut last, mut ended) = (None, None);
     loop {
@@ -34,14 +34,14 @@ async fn to_the_end(client: &mut WsClient) -> Option<Instant> {
             }
             Incoming::Frame(_) => {}
             Incoming::End | Incoming::Cut(_) => break,
-            Incoming::Silence => panic!("it stays open"),
+            Incoming::Silence => panic!("the session stays open"),
         }
     }
     assert_eq!(ended, Some(4403));
     last
 }
 
-/// Connects and subscribes in one write, and revokes the user after the time `after`.
+/// Connects and subscribes in one write. The user is revoked when the time `after` has passed.
 async fn race(cluster: &Cluster, redis: &Redis, user: String, after: Duration) {
     let token = Key::default_secret().user(&user);
     let subscribe = OutFrame::text(r#"{"type":"subscribe","id":1,"channel":"room:1"}"#);
@@ -65,7 +65,7 @@ async fn race(cluster: &Cluster, redis: &Redis, user: String, after: Duration) {
     let late = last.map(|last| last.saturating_duration_since(written));
     assert!(
         late < Some(Duration::from_secs(1)),
-        "a message {late:?} after the SET"
+        "a message arrived {late:?} after the SET"
     );
 }
 
@@ -105,9 +105,9 @@ async fn whoever_is_revoked_while_redis_is_not_heard_does_not_stay() {
     let redis = Redis::start().await;
     let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
     let (mute, deaf) = (Link::only_down(Flow::Stall), Link::only_up(Flow::Stall));
-    // The first stall is on every connection. The second stall is only on connections for commands,
-    // so the node knows the revocation before the admission's answers arrive. The third stall is
-    // only on the connection with the revocation.
+    // The first two stalls are on every connection. The next two are only on connections for
+    // commands, so the node knows the revocation before it receives the admission's answers. The
+    // last stall is only on the connection that carries the revocation.
     let stalls = [
         (mute, None),
         (deaf, None),
@@ -118,7 +118,7 @@ async fn whoever_is_revoked_while_redis_is_not_heard_does_not_stay() {
     for (round, (stall, only)) in stalls.into_iter().cycle().take(30).enumerate() {
         let user = format!("user-{round}");
         let token = Key::default_secret().user(&user);
-        // The stall comes before the first command of the admission, or after some of them.
+        // The stall comes before the first command of the admission, or after some of its commands.
         let proxy = cluster.proxy(0);
         proxy.set(Link::both(Flow::Delay(DISTANCE)));
         let connecting = Attempt::make(cluster[0].ws().bearer(&token));
@@ -128,11 +128,11 @@ async fn whoever_is_revoked_while_redis_is_not_heard_does_not_stay() {
                 None => proxy.set(stall),
                 Some(kind) => proxy.set_only(kind, stall),
             }
-            // Time for bytes in flight to get stuck.
+            // In this time, the bytes that are under way reach the stall.
             sleep(DISTANCE * 3).await;
             let key = revocation_key("user", &user);
             redis.run(&["SET", &key, "1"]).await;
-            // Time in which later bytes would have arrived.
+            // In this time, every byte arrives that is not held back.
             sleep(DISTANCE * 3).await;
             proxy.set(Link::PASS);
         };
@@ -168,7 +168,7 @@ async fn whoever_is_revoked_while_refreshing_does_not_stay() {
             .await;
         let revoking = async {
             sleep(DISTANCE * round / 4).await;
-            // The revocation names the user, or the token that is being admitted.
+            // The revocation names the user or the new token.
             let key = if round % 2 == 0 {
                 revocation_key("user", &user)
             } else {
@@ -178,7 +178,7 @@ async fn whoever_is_revoked_while_refreshing_does_not_stay() {
         };
         let (answer, ()) = tokio::join!(client.next_json(), revoking);
         match answer["type"].as_str() {
-            // A revoked token gives no access, even beside a valid old one.
+            // The new token is revoked. The session ends, although its old token is valid.
             Some("error") => {
                 assert_eq!(answer["code"], "revoked", "{answer}");
                 client.expect_close(4403, "revoked").await;

@@ -1,4 +1,4 @@
-//! Revoking is writing a key, by any command (CONTRACT §7).
+//! An operator revokes by writing a key, with any command (CONTRACT §7).
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,15 @@ use curfew_testkit::unix_now;
 use curfew_tests::{Cluster, Redis, Settings, Tape, eventually, revocation_key};
 use serde_json::{Value, json};
 
-/// Deadline for a revocation in a healthy cluster. (Usually it takes milliseconds: see the
-/// benches.)
+/// Deadline for a revocation in a healthy cluster. Usually it takes milliseconds, as the benches
+/// show.
 const PROMPT: Duration = Duration::from_secs(1);
 
-/// A value longer than 200 bytes, whose key has its digest.
+/// A value longer than 200 bytes. Its key has a digest of the value.
 const LONG: [u8; 201] = [b'x'; 201];
 
-/// Values, and the commands with which an operator writes the revocation's `KEY`.
+/// A user for each case, and the commands with which an operator writes the user's revocation,
+/// `KEY`.
 const WRITES: [(&str, &[&[&str]]); 19] = [
     ("set", &[&["SET", "KEY", "1"]]),
     ("set-ex", &[&["SET", "KEY", "1", "EX", "86400"]]),
@@ -54,7 +55,7 @@ async fn three(redis: &Redis) -> Cluster {
     Cluster::start(3, &redis.url(), &settings).await
 }
 
-/// A recorded session of `user` on every node.
+/// Opens a recorded session of `user` on every node.
 async fn everywhere(cluster: &Cluster, user: &str) -> Vec<Tape> {
     let mut tapes = Vec::new();
     for node in cluster.nodes() {
@@ -123,7 +124,7 @@ async fn a_value_that_is_a_time_spares_tokens_issued_after_it() {
         for tape in [&old, &undated] {
             tape.revoked().await;
         }
-        // The token is from the very second of the cutoff, so it may be renewed.
+        // This token was issued in the very second of the cutoff, so the client may renew it.
         at.closed_with(4401, "reauth_required").await;
         new.assert_open("after").await;
         assert!(
@@ -137,7 +138,7 @@ async fn a_value_that_is_a_time_spares_tokens_issued_after_it() {
             let attempt = cluster[0].attempt_with(&issued(iat)).await;
             assert!(attempt.is_revoked(), "{value}: {attempt:?}");
         }
-        // The later cutoff counts. Here it has no time and covers every session.
+        // A later cutoff replaces an earlier one. This one has no time, so it covers every session.
         redis
             .run(&["SET", &revocation_key("user", user), "1"])
             .await;
@@ -175,7 +176,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         })
         .await;
     }
-    // A user who is named by two keys is admitted again when neither exists.
+    // A user who is revoked by two keys is admitted again when both keys are removed.
     let erin = ["user", "tenant"].map(|kind| revocation_key(kind, "erin"));
     redis.run(&["MSET", &erin[0], "1", &erin[1], "1"]).await;
     let token = Key::default_secret().user_with("erin", json!({"tenant":"erin"}));
@@ -184,7 +185,7 @@ async fn without_the_key_the_user_is_welcome_again() {
         redis.run(&["DEL", key]).await;
     }
     let session = Tape::of(cluster[0].session(&token).await);
-    // A key that is written and lifted at once has no effect.
+    // A key that is written and removed in one transaction has no effect.
     let mut connection = redis.connect().await;
     for command in [
         ["MULTI"].as_slice(),
@@ -195,7 +196,8 @@ async fn without_the_key_the_user_is_welcome_again() {
         connection.call(command).await.unwrap().accepted();
     }
     session.assert_open("after").await;
-    // A lifted key that is written again counts again, and a renamed key no longer counts.
+    // If the removed key is written again, it counts again. After it is renamed, it no longer
+    // counts.
     let again = everywhere(&cluster, "alice").await;
     redis.run(&["SET", &alice, "1"]).await;
     for tape in &again {
@@ -229,7 +231,8 @@ async fn each_kind_names_its_sessions() {
         ));
     }
     let session = sessions[3].1.clone();
-    // Digests by `printf %s zoë | openssl dgst -sha256 -binary | basenc --base64url`.
+    // The digests were made with `printf %s zoë | openssl dgst -sha256 -binary | basenc
+    // --base64url`.
     for (kind, value, named) in [
         ("device", "device-0", None),
         ("user", "USER-0", None),
@@ -260,7 +263,7 @@ async fn each_kind_names_its_sessions() {
         }
     }
     let open = sessions.iter().filter(|(tape, _)| !tape.is_closed());
-    assert_eq!(open.count(), 1, "only the last is open");
+    assert_eq!(open.count(), 1, "another session than the last is open");
     redis.run(&["SET", "curfew:{revoked}:all", "1"]).await;
     sessions[6].0.revoked().await;
     cluster[0].assert_refused("user-6").await;

@@ -1,4 +1,4 @@
-//! Random failures of links, connections, nodes and Redis itself, under which the lease must hold.
+//! Links, connections, nodes and Redis itself fail at random. The lease must hold all the time.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use curfew_tests::{
 };
 use tokio::time::{sleep, sleep_until};
 
-/// Number of revocations, one for each user.
+/// Number of revocations. Each revocation is of another user.
 const REVOCATIONS: usize = 16;
 
 /// Number of users who are not revoked.
@@ -19,7 +19,8 @@ const ROUND: Duration = Duration::from_millis(900);
 /// Deadline for a cluster to recover.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Makes something fail, or recover. The last node is spared, because it publishes.
+/// Makes something fail, or makes it recover. The last node's links and process never fail, because
+/// it publishes.
 async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
     let node = dice.below(cluster.nodes().len() - 1);
     let link = dice.link();
@@ -62,7 +63,7 @@ async fn whatever_happens_a_revoked_session_gets_nothing_after_the_lease() {
         redis
             .run(&["SET", &revocation_key("user", &user(n)), "1"])
             .await;
-        // A revoked user gets no session at any node.
+        // A revoked user gets no session on any node.
         let (node, revoked) = (&cluster[dice.below(4)], user(dice.below(n + 1)));
         let attempt = node.attempt(&revoked).await;
         assert!(

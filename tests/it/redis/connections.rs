@@ -35,7 +35,7 @@ async fn killing_every_connection_again_and_again_costs_no_session_and_no_revoca
         for kind in kinds {
             redis.run(&["CLIENT", "KILL", "TYPE", kind]).await;
         }
-        // The kill comes at every point of the nodes' reconnect.
+        // Over the rounds, the kill comes at every point of a node's reconnect.
         sleep(Duration::from_millis(u64::try_from(round).unwrap() * 20)).await;
         written.push(Instant::now());
         let key = revocation_key("user", &format!("alice-{round}"));
@@ -46,7 +46,7 @@ async fn killing_every_connection_again_and_again_costs_no_session_and_no_revoca
     }
     for (alice, written) in alices.iter().zip(written) {
         alice.revoked().await;
-        alice.assert_revoked_within_the_lease(written, "connections killed");
+        alice.assert_revoked_within_the_lease(written, "the connections were killed");
     }
     cluster.synced().await;
     let after = Instant::now();
@@ -63,13 +63,17 @@ async fn killing_every_connection_again_and_again_costs_no_session_and_no_revoca
             "{n}: {numbers:?}"
         );
     }
-    // Every remaining record of alice's sessions is removed.
-    eventually_within(RECOVERY, "the live sessions' records only", async || {
-        let keys = redis.keys().await;
-        let records = keys.iter().filter(|key| key.starts_with("curfew:session:"));
-        let strays = keys.iter().any(|key| key.starts_with("curfew:user:alice-"));
-        (records.count() == 3 && !strays).then_some(())
-    })
+    // The records of alice's sessions are removed.
+    eventually_within(
+        RECOVERY,
+        "the records of no sessions but the live ones",
+        async || {
+            let keys = redis.keys().await;
+            let records = keys.iter().filter(|key| key.starts_with("curfew:session:"));
+            let strays = keys.iter().any(|key| key.starts_with("curfew:user:alice-"));
+            (records.count() == 3 && !strays).then_some(())
+        },
+    )
     .await;
     cluster.assert_well().await;
 }

@@ -1,4 +1,4 @@
-//! Nodes that die, or seem to, and the removal of their sessions' records (CONTRACT §8 R4).
+//! Nodes that die or seem to be dead, and the removal of their sessions' records (CONTRACT §8 R4).
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -63,19 +63,23 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
     node.signal("KILL");
     let died = Instant::now();
     drop((node, crowd));
-    eventually_within(GONE, "nothing of the dead and the sleeping", async || {
-        let mut keys = redis.keys().await;
-        let left = keys
-            .iter()
-            .filter(|key| key.starts_with("curfew:session:"))
-            .count();
-        // A node that cleaned up may still hold the lock for it.
-        keys.retain(|key| !key.starts_with("curfew:reap:"));
-        let of_the_dead = keys
-            .iter()
-            .any(|key| key.contains(&doomed) || key.contains("user-"));
-        (left == 1 && !of_the_dead).then_some(())
-    })
+    eventually_within(
+        GONE,
+        "the removal of the dead node's and the stopped node's keys",
+        async || {
+            let mut keys = redis.keys().await;
+            let left = keys
+                .iter()
+                .filter(|key| key.starts_with("curfew:session:"))
+                .count();
+            // A node that has cleaned up may still hold the lock for the cleanup.
+            keys.retain(|key| !key.starts_with("curfew:reap:"));
+            let of_the_dead = keys
+                .iter()
+                .any(|key| key.contains(&doomed) || key.contains("user-"));
+            (left == 1 && !of_the_dead).then_some(())
+        },
+    )
     .await;
     assert!(died.elapsed() < GONE, "{:?}", died.elapsed());
     let listed = cluster[0].sessions().await;
@@ -84,10 +88,10 @@ async fn nothing_is_left_of_a_node_that_died_and_everything_of_one_that_returns(
     assert_eq!(cluster[0].nodes().await.len(), 1);
     survivor.assert_open("survivor").await;
 
-    // The stopped node continues, and is back with its session.
+    // The stopped node continues, and is listed again with its session.
     cluster[1].signal("CONT");
     cluster.synced().await;
-    eventually_within(GONE, "the records of the one that returned", async || {
+    eventually_within(GONE, "the records of the node that continues", async || {
         let missing = others.difference(&redis.keys().await).count();
         (missing == 0).then_some(())
     })

@@ -1,4 +1,4 @@
-//! A Redis that is stopped, dies, or returns without its data (CONTRACT §8 R6).
+//! A Redis that hangs, dies, or restarts without its data (CONTRACT §8 R6).
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// Deadline for a cluster to recover after its Redis has.
+/// Deadline for a cluster to recover once its Redis has recovered.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// Two nodes on one Redis. Alice is revoked by `SET` and carol by the API. Bob has a session on
-/// each node, which receives publications.
+/// Two nodes that share a Redis. Alice is revoked by `SET`, and carol is revoked by the API. Bob
+/// has a session on each node, and both sessions receive publications.
 struct Stage {
     redis: Redis,
     cluster: Cluster,
@@ -24,7 +24,7 @@ struct Stage {
     _publisher: Publisher,
 }
 
-/// Requests sessions of alice until the node admits other users. Alice must never get a session.
+/// Requests sessions of alice until the node admits other users. Alice must not get a session.
 async fn alice_knocks_until_ready(node: &Gateway) {
     eventually_within(RECOVERY, "others to be admitted", async || {
         let attempt = node.attempt("alice").await;
@@ -50,7 +50,7 @@ impl Stage {
         for node in cluster.nodes() {
             bobs.push(node.tape("bob", "room:1").await);
         }
-        // This revocation is lifted before the loss, so it must not return.
+        // This revocation is removed before the data is lost, so it must not be written back.
         let erin = revocation_key("user", "erin");
         redis.run(&["SET", &erin, "1"]).await;
         cluster[0].assert_refused("erin").await;
@@ -74,8 +74,8 @@ impl Stage {
         }
     }
 
-    /// Asserts that every session of bob gets publications from after `since`, and that its record
-    /// exists.
+    /// Asserts that every session of bob receives publications from after `since` and has its
+    /// record.
     async fn assert_bobs_live_on(&self, since: Instant) {
         for (n, bob) in self.bobs.iter().enumerate() {
             bob.message_after(RECOVERY, since).await;
@@ -86,7 +86,7 @@ impl Stage {
             let bobs = records
                 .iter()
                 .filter(|key| key.starts_with("curfew:session:"));
-            // The two sessions of bob, and the publisher's.
+            // These are the two sessions of bob and the publisher's session.
             (bobs.count() == 3).then_some(())
         })
         .await;
@@ -94,8 +94,8 @@ impl Stage {
         assert_eq!(index.integer(), 2);
     }
 
-    /// Asserts that revocations still exist with their remaining time, and that lifted ones stay
-    /// lifted.
+    /// Asserts that revocations still exist with their remaining time, and that a removed
+    /// revocation stays removed.
     async fn assert_revocations_kept(&self) {
         for (user, seconds) in [("alice", 3600), ("carol", 7200)] {
             let key = revocation_key("user", user);
@@ -125,14 +125,15 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
     let mut connection = stage.redis.connect().await;
     let key = revocation_key("user", "erin");
     let written = Instant::now();
-    // Redis executes the two commands in one iteration of its event loop, so it sends no push about
-    // the revocation before it stops.
+    // Redis executes both commands in one iteration of its event loop, so it does not push the
+    // revocation before it stops.
     let mut asleep = JoinSet::new();
     asleep.spawn(async move {
         let commands: [&[&str]; 2] = [&["SET", &key, "1"], &["DEBUG", "SLEEP", "5"]];
         connection.pipeline(&commands).await.unwrap();
     });
-    // The lease ends while Redis is stopped, and no token is blamed.
+    // The lease ends while Redis is stopped. A token is then refused as unavailable, not as
+    // invalid.
     stage.cluster[0].until_out_of_touch(LEASE * 2, &[]).await;
     assert!(stage.cluster[0].attempt("frank").await.is_unavailable());
     asleep.join_all().await;
@@ -144,7 +145,7 @@ async fn a_redis_that_sleeps_for_five_seconds_costs_nobody_the_session() {
         bob.message_after(RECOVERY, awake).await;
         bob.assert_open("awake").await;
     }
-    // A Redis that hangs still accepts connections, but does nothing else.
+    // A Redis that hangs accepts connections, and does nothing else.
     stage
         .redis
         .run(&["DEL", &revocation_key("user", "erin")])
@@ -174,7 +175,7 @@ async fn a_redis_that_comes_back_with_its_data_is_as_it_was() {
         stage.assert_bobs_live_on(back).await;
         stage.assert_revocations_kept().await;
     }
-    // For a moment, which no node sees, all data is missing.
+    // All data is missing for a moment, in which no node can notice it.
     let back = Instant::now();
     stage.redis.run(&["DEBUG", "RELOAD"]).await;
     stage.cluster.synced().await;
@@ -203,7 +204,7 @@ async fn a_redis_that_is_emptied_is_told_what_was_revoked() {
         ["FLUSHALL"].as_slice(),
         &["FLUSHDB"],
         &["FLUSHALL", "ASYNC"],
-        // A missing epoch means that the data is different.
+        // A missing epoch means that Redis has other data.
         &["DEL", "curfew:{revoked}:epoch"],
     ] {
         let flushed = Instant::now();
@@ -222,12 +223,12 @@ async fn a_redis_that_is_emptied_is_told_what_was_revoked() {
 
 #[tokio::test]
 async fn a_link_that_breaks_while_revocations_are_written_back_loses_none() {
-    /// Delay in each direction, which makes the node's reconnect long enough to cut it at every
-    /// point.
+    /// Delay in each direction. It makes the node's reconnect long enough that the link can be cut
+    /// at each point of it.
     const DISTANCE: Duration = Duration::from_millis(20);
     let redis = Redis::start().await;
-    // The test has only one node, because another node would write back the revocations that this
-    // node forgets.
+    // The test has only one node. Another node would write back the revocations that this node
+    // loses.
     let cluster = Cluster::behind_proxies(1, &redis, &Settings::default()).await;
     let bob = cluster[0].tape("bob", "room:1").await;
     let alice = revocation_key("user", "alice");
@@ -237,13 +238,17 @@ async fn a_link_that_breaks_while_revocations_are_written_back_loses_none() {
     for step in 0..16 {
         cluster.proxy(0).set(far);
         redis.run(&["FLUSHALL"]).await;
-        // The node has written its first key. If the node is quick, it has also written the second.
+        // Now the node has written its first key. A quick node may also have written its second
+        // key.
         redis.until_key("curfew:{revoked}:epoch").await;
         sleep(DISTANCE / 2 * step).await;
         cluster.proxy(0).set(Link::CUT);
         cluster.proxy(0).set(Link::PASS);
         alice_knocks_until_ready(&cluster[0]).await;
-        assert!(redis.has(&alice).await, "lost in step {step}");
+        assert!(
+            redis.has(&alice).await,
+            "the revocation is lost in step {step}"
+        );
         cluster[0].assert_refused("alice").await;
     }
     bob.assert_open("after").await;
@@ -261,7 +266,7 @@ async fn a_revocation_that_closed_a_session_is_written_back_however_soon_it_is_l
     let key = revocation_key("user", "alice");
     redis.run(&["SET", &key, "1"]).await;
     alice.revoked().await;
-    // Cuts the link before anything that the node has sent since can take effect.
+    // The link is cut before the commands that the node has sent after the push can reach Redis.
     cluster.proxy(0).set(Link::CUT);
     redis.run(&["FLUSHALL"]).await;
     cluster.proxy(0).set(Link::PASS);
@@ -277,7 +282,7 @@ async fn what_happens_in_another_database_is_nobodys_concern() {
     let bob = revocation_key("user", "bob");
     for command in [
         ["SELECT", "5"].as_slice(),
-        // Redis pushes the key without its database.
+        // Redis pushes the name of the key, but not its database.
         &["SET", &bob, "1"],
         &["FLUSHDB"],
         &["SET", &bob, "1"],
@@ -335,7 +340,8 @@ async fn with_reauth_every_token_from_before_the_loss_must_be_renewed() {
     for node in stage.cluster.nodes() {
         assert!(node.attempt_with(&new).await.is_open());
     }
-    // A revocation of one user outlives the loss in addition to the floor for all.
+    // After the loss, the revocation of a single user still holds, in addition to the cutoff for
+    // all users.
     for user in ["alice", "carol"] {
         let attempt = stage.cluster[0]
             .attempt_with(&issued(user, unix_now()))
@@ -365,10 +371,10 @@ async fn a_revocation_that_was_swapped_in_is_found_by_the_sweep() {
         .unwrap()
         .accepted();
     alice.assert_open("before").await;
-    // Redis sends no push for this command.
+    // Redis sends no push for `SWAPDB`.
     redis.run(&["SWAPDB", "0", "1"]).await;
     cluster[0].assert_refused("alice").await;
-    // The sweep runs every 30 seconds, plus or minus a fifth.
+    // The sweep runs every 30 seconds, or up to a fifth earlier or later.
     alice
         .until_within(
             Duration::from_secs(40),

@@ -1,4 +1,4 @@
-//! Sentinel promotes a replica that lacks some of the data (CONTRACT §8 R6, R8).
+//! Sentinel promotes a replica that lacks a part of the data (CONTRACT §8 R6, R8).
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
         cluster[0].tape("bob", "room:1").await,
         cluster[1].tape("bob", "room:1").await,
     ];
-    // The revocation is widened later, when the replica no longer receives writes.
+    // The revocation is made wider later, when the replica no longer receives writes.
     let now = unix_now();
     let (past, carol) = ((now - 1000).to_string(), revocation_key("user", "carol"));
     sentinel
@@ -47,16 +47,20 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
     alice.revoked().await;
     alice.assert_revoked_within_the_lease(written, "before the failover");
     for node in cluster.nodes() {
-        eventually("both on every node", async || {
+        eventually("both revocations on every node", async || {
             let listed = node.admin_ok("GET", "/v1/revocations", None).await;
             (listed["revocations"].as_array()?.len() == 2).then_some(())
         })
         .await;
     }
-    assert!(!sentinel.replica.has(&key).await, "the replica was told");
+    assert!(
+        !sentinel.replica.has(&key).await,
+        "the replica has the revocation"
+    );
     sentinel.primary.kill();
 
-    // Until the nodes are connected again, no token is blamed, and alice is not admitted.
+    // Until the nodes are connected again, they refuse tokens as unavailable, and do not admit
+    // alice.
     let promoting = sentinel.promoted();
     tokio::pin!(promoting);
     loop {
@@ -93,7 +97,8 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
         bob.message_after(RECOVERY, promoted).await;
         bob.assert_open("after").await;
     }
-    // A session that the replica did not have is not forgotten either.
+    // The replica did not have this session's record. The session stays open, and gets a record
+    // again.
     late.assert_open("after").await;
     eventually_within(RECOVERY, "frank on the list", async || {
         let sessions = cluster[0].sessions().await;
@@ -104,7 +109,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
     })
     .await;
     drop(publisher);
-    // Revocations work on the new primary.
+    // Revocations are in force on the new primary.
     let written = Instant::now();
     sentinel
         .replica
@@ -116,7 +121,7 @@ async fn what_a_failover_lost_is_revoked_again_before_anybody_is_let_in() {
     }
     cluster.synced().await;
     cluster.assert_well().await;
-    // The receipt had said that only the primary had the revocation.
+    // The receipt said before the failover that only the primary had the revocation.
     assert_eq!(
         (status, &receipt["durability"]),
         (202, &json!("primary-only")),
@@ -135,7 +140,10 @@ async fn a_receipt_says_whether_a_replica_has_the_revocation() {
             .await
     };
     let (status, receipt) = revoke("alone").await;
-    assert_eq!(status, 200, "there is no replica to be missed: {receipt}");
+    assert_eq!(
+        status, 200,
+        "there is no replica that could lack the revocation: {receipt}"
+    );
 
     let replicaof = format!("replicaof 127.0.0.1 {}", primary.port());
     let mut replica = Redis::start_with(&[&replicaof]).await;
@@ -144,7 +152,7 @@ async fn a_receipt_says_whether_a_replica_has_the_revocation() {
         info.contains("state=online").then_some(())
     })
     .await;
-    // A node does not check replication before every revocation, but it does check.
+    // A node looks for replicas only from time to time, not before each revocation.
     let (status, receipt) = eventually("a replicated revocation", async || {
         let (status, receipt) = revoke("replicated").await;
         (receipt["durability"] == "replicated").then_some((status, receipt))

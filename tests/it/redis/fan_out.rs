@@ -1,4 +1,4 @@
-//! Publications reach subscribers on every node, in order and unchanged.
+//! Publications reach the subscribers on every node, in order and unchanged.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use curfew_testkit::WsClient;
 use curfew_tests::{Cluster, Gateway, Kind, Link, Redis, Settings, Tape, eventually};
 use serde_json::{Value, json};
 
-/// JSON whose bytes change when a library parses and writes it.
+/// JSON whose bytes change if a library parses it and writes it again.
 const DELICATE: [&str; 10] = [
     r#"{"b":1.0,"a":1e2}"#,
     r#"{"a":1,"a":2}"#,
@@ -24,7 +24,7 @@ async fn three(redis: &Redis) -> Cluster {
     Cluster::start(3, &redis.url(), &Settings::default()).await
 }
 
-/// A subscriber of `room:1` on each node.
+/// Opens a subscriber of `room:1` on each node.
 async fn listeners(cluster: &Cluster) -> Vec<WsClient> {
     let mut listeners = Vec::new();
     for (n, node) in cluster.nodes().iter().enumerate() {
@@ -67,7 +67,7 @@ async fn everyone_gets_every_publication_in_order_and_byte_for_byte() {
     for listener in &mut listeners {
         for data in &texts {
             let text = listener.next_text().await;
-            assert!(text.contains(data), "{data} came as {text}");
+            assert!(text.contains(data), "{data} arrived as {text}");
             assert!(text.ends_with(r#","from":"alice"}"#), "{text}");
         }
         let text = listener.next_json().await;
@@ -75,7 +75,8 @@ async fn everyone_gets_every_publication_in_order_and_byte_for_byte() {
         assert!(text.get("from").is_none_or(Value::is_null), "{text}");
     }
 
-    // Two publishers on two nodes at the same time: the order of each is preserved.
+    // Two clients publish on two nodes at the same time. The order of each client's publications is
+    // preserved.
     let count = 500;
     let mut bob = cluster[2].user("bob").await;
     for n in 0..count {
@@ -115,7 +116,8 @@ async fn a_subscription_that_is_confirmed_misses_nothing() {
             .await;
         command(&mut alice, "unsubscribe", &channel).await;
     }
-    // Leaves and joins faster than a node unsubscribes from a channel, and just when it does.
+    // The subscriber leaves and returns faster than a node unsubscribes from a channel. Sometimes
+    // it returns at the moment at which the node unsubscribes.
     for round in 0..60_u64 {
         command(&mut alice, "subscribe", "door").await;
         command_publish(&mut publisher, "door", round).await;
@@ -124,7 +126,7 @@ async fn a_subscription_that_is_confirmed_misses_nothing() {
             .await;
         command(&mut alice, "unsubscribe", "door").await;
         if round % 10 == 9 {
-            // This is not a wait for an event. The subscriber returns at about the time at which
+            // The test sleeps here, because the subscriber should return at about the time at which
             // the node unsubscribes.
             tokio::time::sleep(Duration::from_millis(970 + round)).await;
         }
@@ -174,9 +176,13 @@ async fn a_subscription_is_not_confirmed_before_redis_has_it() {
             );
             confirmed = answer["type"] == "ok";
             again += 1;
-            assert!(again < 2000, "{link:?}: still unavailable");
+            assert!(
+                again < 2000,
+                "{link:?}: the subscription is still unavailable"
+            );
         }
-        // A subscription that was confirmed before the link was faulty may fail only now.
+        // A subscription that was confirmed before the link was faulty may be lost only now, so the
+        // test first waits for the node.
         cluster[0].until_in_touch(Duration::from_secs(15)).await;
         cluster[1].publish(&channel, json!(round)).await;
         alice
@@ -230,7 +236,7 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
         vec![b'['; 1024 * 1024],
         (0..1024 * 1024_u32).map(|n| n.to_le_bytes()[0]).collect(),
     ];
-    // A valid envelope, and each of its prefixes.
+    // The junk includes each prefix of a valid envelope.
     let mut spy = redis.connect().await;
     spy.call(&["SUBSCRIBE", "curfew:channel:room:1"])
         .await
@@ -241,7 +247,7 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
     }
     let envelope = spy.reply().await.unwrap().texts().remove(2).into_bytes();
     garbage.extend((1..envelope.len()).map(|length| envelope[..length].to_vec()));
-    // Data that is not JSON, in an otherwise valid envelope.
+    // One envelope is valid except for its data, which is not JSON.
     let text = String::from_utf8_lossy(&envelope).replace("[1,2,3]", "[1,2,3}");
     garbage.push(text.into_bytes());
 
@@ -254,7 +260,8 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
     }
     cluster[0].publish("room:1", json!("after")).await;
     for listener in &mut listeners {
-        // Each of these messages may have been a publication.
+        // The node reports a gap for each of these messages, because it may have been a
+        // publication.
         for _ in &garbage {
             listener
                 .expect_json(json!({"type":"gap","channel":"room:1"}))
@@ -276,7 +283,7 @@ async fn what_is_no_publication_is_dropped_and_counted_and_harms_nothing() {
 }
 
 async fn assert_counted(node: &Gateway, dropped: f64) {
-    // The count may include the control channel's junk.
+    // The count may also include the junk on the control channel.
     node.until_metric("curfew_broker_messages_dropped_total", |count| {
         count >= dropped
     })

@@ -1,5 +1,5 @@
-//! A publication takes effect within the lease under which it was accepted, or never. Its publisher
-//! is told no more than the node knows (CONTRACT §8 R1, R5).
+//! A publication takes effect within the lease under which it was accepted, or it never takes
+//! effect. The node tells the publisher no more than it knows (CONTRACT §8 R1, R5).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,23 +16,23 @@ use tokio::time::{sleep, sleep_until, timeout};
 /// Deadline for a node to recover.
 const RECOVERY: Duration = Duration::from_secs(20);
 
-/// Time that a busy machine may add to an answer.
+/// Time by which a busy machine may delay an answer.
 const SLACK: Duration = Duration::from_secs(1);
 
-/// A time longer than a node waits for Redis' answer, and shorter than the lease.
+/// A time longer than a node waits for an answer of Redis, and shorter than the lease.
 const UNSURE: Duration = Duration::from_millis(1500);
 
-/// A time longer than the execution of any publication may take.
+/// A time after which no publication may be executed any more.
 const TOO_LATE: Duration = LEASE.saturating_add(Duration::from_millis(1500));
 
-/// Publishes `count` numbers at once.
+/// Publishes the numbers below `count`, without waiting for answers.
 fn publish_all(tape: &Tape, channel: &str, count: usize) {
     for n in 0..count {
         tape.send(json!({"type":"publish","id":n,"channel":channel,"data":n}));
     }
 }
 
-/// The codes of the answers to [`publish_all`], in order; `ok` for an executed publication.
+/// The codes of the answers to [`publish_all`], in order. `ok` means that a number was published.
 async fn answers(tape: &Tape, count: usize) -> Vec<String> {
     let mut codes = Vec::new();
     for n in 0..count {
@@ -41,7 +41,7 @@ async fn answers(tape: &Tape, count: usize) -> Vec<String> {
     }
     let again = tape.matching(&json!({"type":"ok"})).len();
     let refused = tape.matching(&json!({"type":"error"})).len();
-    assert_eq!(again + refused, count, "an answer each: {:?}", tape.seen());
+    assert_eq!(again + refused, count, "answers missing: {:?}", tape.seen());
     codes
 }
 
@@ -52,8 +52,8 @@ fn code(answer: &Value) -> String {
     }
 }
 
-/// Publishes until a publication arrives. A subscriber's connection to Redis may recover later than
-/// the publisher's.
+/// Publishes until `bob` receives a publication. The connection to Redis of the subscriber's node
+/// may recover later than that of the publisher's node.
 async fn until_heard(node: &Gateway, channel: &str, bob: &Tape) {
     eventually_within(RECOVERY, "a publication that arrives", async || {
         let body = json!({"channel":channel,"data":"the end"});
@@ -64,7 +64,7 @@ async fn until_heard(node: &Gateway, channel: &str, bob: &Tape) {
     .await;
 }
 
-/// Fails unless `bob` has received exactly the data in `expect`, and now receives publications.
+/// Fails unless `bob` has received exactly the data in `expect`, and receives a later publication.
 async fn assert_heard_only(node: &Gateway, channel: &str, bob: &Tape, expect: &[Value]) {
     until_heard(node, channel, bob).await;
     let heard: Vec<Value> = bob
@@ -86,20 +86,20 @@ async fn what_a_bad_link_has_held_back_is_never_delivered() {
     let written = Instant::now();
     let key = revocation_key("user", "alice");
     redis.run(&["SET", &key, "1"]).await;
-    // The node has not received the revocation, and holds its lease.
+    // The node has not received the revocation, and still holds its lease.
     publish_all(&alice, "room:1", 5);
     let unknown = r#"curfew_publishes_total{outcome="unknown",source="client"}"#;
     cluster[0].until_metric(unknown, |count| count == 5.0).await;
     let took = written.elapsed();
-    assert!(took < LEASE + SLACK, "known after {took:?}");
-    // Each publisher is told even if the lease ends just then, because an error does not wait for
-    // it.
+    assert!(took < LEASE + SLACK, "outcomes known after {took:?}");
+    // The publisher gets each error even if the lease ends at that moment, because the node sends
+    // errors without waiting for the lease.
     eventually_within(RECOVERY, "five answers", async || {
         let told = alice.matching(&json!({"type":"error","code":"unknown_outcome"}));
         (told.len() == 5).then_some(())
     })
     .await;
-    // Without the lease, nothing is written. The connection for commands may be lost before.
+    // Without the lease, the node writes nothing. It may lose the connection for commands earlier.
     let words = ["disconnected from redis"];
     cluster[0].until_out_of_touch(RECOVERY, &words).await;
     let late = alice
@@ -159,20 +159,20 @@ async fn a_frozen_redis_delivers_in_time_or_never() {
                 _ => panic!("{frozen:?}: {codes:?}"),
             }
         }
-        // The first publication was sent at once, and Redis may still execute it. Later
-        // publications may have been sent when the first was given up, and are within the lease.
+        // The first publication was sent at once, so Redis may still execute it. A later one may
+        // be sent only after the node has given up the first, and is executed within the lease.
         if frozen >= UNSURE {
             assert_eq!(codes[0], "unknown_outcome", "{frozen:?}: {codes:?}");
         }
         if frozen > LEASE {
-            assert!(heard.is_empty(), "after the lease: {heard:?}");
+            assert!(heard.is_empty(), "delivered after the lease: {heard:?}");
         }
         bob.assert_open("after").await;
     }
     cluster.assert_well().await;
 }
 
-/// Subscribes to a channel directly at Redis, to see the executed publications.
+/// Subscribes to a channel at Redis itself, to see the publications that are executed.
 async fn listen(redis: &Redis, channel: &str) -> Resp {
     let mut listener = redis.connect().await;
     let subscribed = listener.call(&["SUBSCRIBE", channel]).await.unwrap();
@@ -180,7 +180,7 @@ async fn listen(redis: &Redis, channel: &str) -> Resp {
     listener
 }
 
-/// Publishes as fast as the node accepts, until the node closes the connection.
+/// Publishes as fast as the node accepts, until the connection ends.
 async fn flood(mut client: WsClient) {
     let data = "x".repeat(200);
     let publish = json!({"type":"publish","channel":"room:1","data":data}).to_string();
@@ -188,8 +188,8 @@ async fn flood(mut client: WsClient) {
         for _ in 0..64 {
             client.send_text(&publish).await;
         }
-        // The node answers with errors, and then with the close, or a reset if the client is too
-        // slow.
+        // The node answers with errors. At the end it sends a close, or resets the connection if
+        // the client is too slow.
         loop {
             match client.incoming(Duration::from_millis(1)).await {
                 Incoming::Frame(frame) if frame.opcode != opcode::CLOSE => {}
@@ -218,7 +218,7 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
         for client in clients {
             flooding.spawn(flood(client));
         }
-        // The flood has started.
+        // The test waits until the clients are publishing.
         for _ in 0..2_000 {
             listener.reply().await.unwrap();
         }
@@ -229,7 +229,7 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
             .collect();
         redis.connect().await.pipeline(&keys).await.unwrap();
         let written = Instant::now();
-        // Answers that arrived before the end of the lease.
+        // Publications that arrive before the end of the lease are allowed.
         let over = (written + LEASE).into();
         while let Ok(reply) = tokio::time::timeout_at(over, listener.reply()).await {
             reply.unwrap();
@@ -241,13 +241,13 @@ async fn a_frozen_node_publishes_nothing_of_revoked_users_when_it_wakes() {
         while timeout(SLACK, listener.reply()).await.is_ok() {
             late += 1;
         }
-        assert_eq!(late, 0, "round {round}: carried out after the lease");
+        assert_eq!(late, 0, "round {round}: executed after the lease");
         flooding.join_all().await;
     }
     cluster.assert_well().await;
 }
 
-/// Publishes numbers while `work` runs, with up to 200 unanswered. Returns the answer to each.
+/// Publishes numbers while `work` runs, with up to 200 unanswered. Returns each number's code.
 async fn numbers_during(
     node: &Gateway,
     channel: &str,
@@ -270,7 +270,7 @@ async fn numbers_during(
             () = sleep(Duration::from_millis(2)) => {}
         }
     }
-    eventually_within(RECOVERY, "an answer to each", async || {
+    eventually_within(RECOVERY, "an answer to each publication", async || {
         (tape.seen().len() >= sent).then_some(())
     })
     .await;
@@ -284,11 +284,11 @@ async fn numbers_during(
     outcomes
 }
 
-/// Fails unless the received numbers are in order and unique. Each number with the answer `ok` must
-/// be received, and no number that was refused.
+/// Fails unless the received numbers are unique and in order. Each number with the answer `ok` must
+/// be received. A number that was refused must not be received.
 async fn assert_consistent(bob: &Tape, outcomes: &BTreeMap<u64, String>) {
     let done = outcomes.iter().filter(|(_, code)| *code == "ok");
-    let last = done.clone().next_back().expect("some are done").0;
+    let last = done.clone().next_back().expect("some are executed").0;
     bob.until(json!({ "data": last })).await;
     let heard: Vec<u64> = bob
         .messages()
@@ -304,7 +304,7 @@ async fn assert_consistent(bob: &Tape, outcomes: &BTreeMap<u64, String>) {
         );
     }
     for (n, code) in done {
-        assert!(heard.binary_search(n).is_ok(), "{n} was {code} and is lost");
+        assert!(heard.binary_search(n).is_ok(), "{n}: {code}, but is lost");
     }
 }
 
@@ -324,7 +324,7 @@ async fn a_forgotten_script_costs_no_publication() {
     let done = outcomes.values().filter(|code| *code == "ok").count();
     assert!(
         done * 10 >= outcomes.len() * 9,
-        "{done} of {} done",
+        "only {done} of {} publications were executed",
         outcomes.len()
     );
     cluster.assert_well().await;
@@ -440,7 +440,7 @@ async fn publications_of_one_batch_are_refused_one_by_one() {
     )
     .await;
 
-    // The answer about several channels says how many were published to.
+    // The answer to a publication in several channels says in how many channels it was published.
     let body = json!({"channels":["room:yes","room:no"],"data":"both"});
     let (status, told) = cluster[0].admin("POST", "/v1/broadcast", Some(body)).await;
     assert_eq!((status, &told["code"]), (504, &json!("unknown_outcome")));
@@ -471,7 +471,7 @@ async fn large_publications_go_through_together() {
         for _ in 0..senders.len() {
             let message = bob.next_json().await;
             let n = usize::try_from(message["data"][0].as_u64().unwrap()).unwrap();
-            assert_eq!(message["data"][1], expect[n], "out of order");
+            assert_eq!(message["data"][1], expect[n], "{n} is out of order");
             expect[n] += 1;
         }
     }

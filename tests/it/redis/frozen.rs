@@ -1,4 +1,4 @@
-//! A node that is stopped and continues (CONTRACT §8 R1).
+//! A node whose process is stopped and later continues (CONTRACT §8 R1).
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,8 @@ use curfew_tests::{Cluster, Flow, Kind, LEASE, Link, Redis, Settings, revocation
 use serde_json::json;
 use tokio::time::sleep_until;
 
-/// A stop longer than the time after which a node must ask Redis first.
+/// Time for which the node is stopped. It is longer than the lease, so the node must ask Redis
+/// before it delivers anything.
 const FROZEN: Duration = LEASE.saturating_add(Duration::from_millis(500));
 
 #[tokio::test]
@@ -22,8 +23,8 @@ async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_
     for tape in [&alice, &bob] {
         tape.until(json!({"type":"message"})).await;
     }
-    // After the stop, publications arrive at once and the revocation does not. Only the lease
-    // prevents their delivery.
+    // After the stop, publications reach the node at once, and the revocation does not. Only the
+    // lease keeps the node from delivering them.
     let late = Link::only_down(Flow::Stall);
     cluster.proxy(0).set_only(Kind::Tracking, late);
     cluster[0].signal("STOP");
@@ -31,17 +32,25 @@ async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_
     redis
         .run(&["SET", &revocation_key("user", "alice"), "1"])
         .await;
-    // The publication waits in the node's socket until the node continues.
+    // The command `publish` waits in the node's socket until the node continues.
     alice.send(json!({"type":"publish","id":"late","channel":"room:2","data":"from alice"}));
     sleep_until((written + FROZEN).into()).await;
     let before = alice.messages().len();
     cluster[0].signal("CONT");
     let thawed = Instant::now();
     sleep_until((thawed + Duration::from_millis(700)).into()).await;
-    assert_eq!(alice.messages().len(), before, "delivered on trust");
+    assert_eq!(
+        alice.messages().len(),
+        before,
+        "a publication was delivered without the lease"
+    );
     cluster.proxy(0).set(Link::PASS);
     alice.revoked().await;
-    assert_eq!(alice.messages().len(), before, "delivered after the lease");
+    assert_eq!(
+        alice.messages().len(),
+        before,
+        "a publication was delivered after the lease"
+    );
     alice.assert_revoked_within_the_lease(written, "a frozen node");
     assert!(alice.matching(&json!({"type":"ok","id":"late"})).is_empty());
     bob.message_after(Duration::from_secs(10), thawed).await;
@@ -51,12 +60,12 @@ async fn a_node_that_slept_through_a_revocation_delivers_and_accepts_nothing_of_
     assert_eq!(
         witness.messages().len(),
         1,
-        "alice was heard: {:?}",
+        "alice's publication was delivered: {:?}",
         witness.messages()
     );
     cluster[0].assert_refused("alice").await;
 
-    // A shorter stop costs no session.
+    // A revocation during a stop shorter than the lease is in force within the lease as well.
     cluster[0].signal("STOP");
     let written = Instant::now();
     redis

@@ -1,12 +1,12 @@
-//! A `gap` wherever a session that stays open may have missed publications (CONTRACT §4): a node
-//! that loses, drops or withholds a publication sends a `gap` to the subscribers.
+//! A session that stays open gets a `gap` wherever it may have missed publications (CONTRACT §4). A
+//! node that loses, drops or withholds a publication sends a `gap` to the subscribers.
 
 use curfew_tests::{Cluster, Kind, LEASE, Link, Redis, Settings, Tape, eventually};
 use serde_json::json;
 
 const LINK_LOST: &str = "curfew_gaps_total{reason=\"link_lost\"}";
 
-/// Fails unless exactly these channels' gaps came, each once, and before the last publication.
+/// Fails unless `tape` has exactly one gap for each of these channels, and no other gap.
 fn assert_told_once(tape: &Tape, channels: &[&str]) {
     for channel in channels {
         let gaps = tape.matching(&json!({"type":"gap","channel":channel}));
@@ -16,7 +16,7 @@ fn assert_told_once(tape: &Tape, channels: &[&str]) {
     assert_eq!(gaps.len(), channels.len(), "{gaps:?}");
 }
 
-/// Fails unless a gap stands between `next` and the last publication before it.
+/// Fails unless a gap stands before the publication `next`.
 fn assert_gap_before(tape: &Tape, next: &str) {
     let seen = tape.seen();
     let place = |found: &dyn Fn(&serde_json::Value) -> bool| {
@@ -28,7 +28,7 @@ fn assert_gap_before(tape: &Tape, next: &str) {
     assert!(gap < message, "{seen:?}");
 }
 
-/// A healthy node loses the connection that brings publications.
+/// A node loses the connection that brings publications, and keeps its lease.
 #[tokio::test]
 async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
     let redis = Redis::start().await;
@@ -39,7 +39,8 @@ async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
             tapes.push(node.tape(user, "room:1").await);
         }
     }
-    // Two channels get two gaps, and a client that has unsubscribed gets none.
+    // A client that subscribes to two channels gets a gap for each. A client that has unsubscribed
+    // gets none.
     let both = &tapes[0];
     for (tape, command) in [(both, "subscribe"), (&tapes[1], "unsubscribe")] {
         let channel = if command == "subscribe" {
@@ -54,14 +55,14 @@ async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
     }
     for loss in 1..=2 {
         redis.run(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-        eventually("everybody is told", async || {
+        eventually("the gaps to be counted", async || {
             let told = cluster.metric(LINK_LOST).await;
             assert!(told <= 4.0 * f64::from(loss), "{told}");
             (told == 4.0 * f64::from(loss)).then_some(())
         })
         .await;
     }
-    // After the gap no publication is missing.
+    // No publication after the gap is missing.
     cluster[1].publish("room:1", json!("whole")).await;
     for (at, tape) in tapes.iter().enumerate() {
         if at != 1 {
@@ -85,17 +86,17 @@ async fn everyone_who_listens_over_a_lost_link_is_told_once_for_each_channel() {
     assert_eq!(cluster.metric("curfew_gaps_total").await, 8.0);
 }
 
-/// A silent node drops publications that other nodes accept.
+/// A node without a lease drops publications that other nodes accept.
 #[tokio::test]
 async fn what_a_node_withheld_without_a_lease_is_told_when_it_speaks_again() {
     let redis = Redis::start().await;
     let cluster = Cluster::behind_proxies(2, &redis, &Settings::default()).await;
     let (silent, other) = (&cluster[0], &cluster[1]);
     let listener = silent.tape("alice", "room:1").await;
-    // A channel without publications meanwhile gets no gap.
+    // This channel has no publication while the lease is lost, so it gets no gap.
     let quiet = silent.tape("bob", "room:2").await;
     let elsewhere = other.tape("carol", "room:1").await;
-    // Publications still arrive; only the lease is lost.
+    // Publications still reach the node, but the node loses its lease.
     cluster.proxy(0).set_only(Kind::Tracking, Link::BLACK_HOLE);
     silent.until_out_of_touch(LEASE * 3, &["redis"]).await;
     for lost in 0..3 {
@@ -105,7 +106,7 @@ async fn what_a_node_withheld_without_a_lease_is_told_when_it_speaks_again() {
     silent.until_metric(dropped, |count| count >= 3.0).await;
     assert!(
         listener.matching(&json!({"type":"gap"})).is_empty(),
-        "nothing leaves meanwhile"
+        "a gap was sent without the lease"
     );
     cluster.proxy(0).set_only(Kind::Tracking, Link::PASS);
     silent.until_in_touch(LEASE * 5).await;
@@ -124,14 +125,16 @@ async fn what_a_node_withheld_without_a_lease_is_told_when_it_speaks_again() {
     assert_told_once(&elsewhere, &[]);
     assert!(
         listener.matching(&json!({"data":{}})).is_empty(),
-        "what was dropped is gone"
+        "a dropped publication was delivered later"
     );
 }
 
-/// An unreadable message in a channel may have been a publication, perhaps of a newer node.
+/// A message in a channel that the node cannot read may have been a publication, for example of a
+/// newer node.
 #[tokio::test]
 async fn what_cannot_be_read_in_a_channel_is_told_as_a_gap() {
-    // By default Redis would disconnect a subscriber that is this far behind.
+    // By default, Redis would disconnect a subscriber that has not yet read a message as large as
+    // the second one.
     let redis = Redis::start_with(&["client-output-buffer-limit pubsub 0 0 0"]).await;
     let cluster = Cluster::start(1, &redis.url(), &Settings::default()).await;
     let tape = cluster[0].tape("alice", "room:1").await;

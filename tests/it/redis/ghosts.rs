@@ -1,5 +1,5 @@
-//! Sessions of a user at the limit, on any node: those without a client
-//! make room (CONTRACT §4, 4409 and 4407).
+//! A user who has as many sessions as allowed, on any node. Sessions whose clients do not answer
+//! make room for a new session (CONTRACT §4, 4409 and 4407).
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use tokio::task::JoinSet;
 
 const ALICE: &str = "alice";
 
-/// Deadline for the cleanup after a killed node (CONTRACT §8, R4), plus time for a busy machine.
+/// Deadline for the removal of a killed node's records (CONTRACT §8, R4), and some time for a busy
+/// machine.
 const CLEANED_UP: Duration = Duration::from_secs(40);
 
-/// The session to be closed is on another node than the node that is asked for a new session.
+/// The session that must be closed is on another node than the new session.
 #[tokio::test]
 async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
     let redis = Redis::start().await;
@@ -23,7 +24,7 @@ async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
     let mut ghost = cluster[1].user(ALICE).await;
     let newcomer = cluster[0].tape(ALICE, "room:1").await;
     ghost.expect_close(4510, "no_pong").await;
-    // The sessions of both nodes answer, and none is closed.
+    // The clients of both sessions answer, so no session is closed.
     let token = Key::default_secret().user(ALICE);
     let mut third = cluster[0].ws().bearer(&token).open().await;
     let closing = third.expect_close(4409, "session_limit").await;
@@ -34,8 +35,8 @@ async fn a_ghost_on_another_node_makes_room_and_those_who_answer_stay() {
     assert_eq!(cluster[0].sessions().await.len(), 2);
 }
 
-/// Sessions whose node does not answer count until they are cleaned up, because their state is
-/// unknown.
+/// Sessions of a node that does not answer count until their records are removed, because it is
+/// unknown if they still exist.
 #[tokio::test]
 async fn sessions_of_a_node_that_was_killed_count_until_they_are_reaped() {
     let redis = Redis::start().await;
@@ -47,7 +48,7 @@ async fn sessions_of_a_node_that_was_killed_count_until_they_are_reaped() {
     let mut refused = cluster[0].ws().bearer(&token).open().await;
     let closing = refused.expect_close(4409, "session_limit").await;
     assert_eq!(closing["reconnect"], true, "{closing}");
-    eventually_within(CLEANED_UP, "room after the clean-up", async || {
+    eventually_within(CLEANED_UP, "a session after the clean-up", async || {
         let mut client = cluster[0].ws().bearer(&token).open().await;
         let first = client.next_json().await;
         assert!(
@@ -59,7 +60,7 @@ async fn sessions_of_a_node_that_was_killed_count_until_they_are_reaped() {
     .await;
 }
 
-/// The oldest session of all nodes is closed.
+/// The oldest session is closed, no matter on which node it is.
 #[tokio::test]
 async fn the_oldest_session_is_replaced_on_whichever_node_it_lives() {
     let redis = Redis::start().await;
@@ -79,8 +80,8 @@ async fn the_oldest_session_is_replaced_on_whichever_node_it_lives() {
     assert_eq!(cluster[1].sessions().await.len(), 2);
 }
 
-/// Fault: some of several clients that connect at once are refused, although the newest session
-/// should replace the oldest session.
+/// Fault: some of the clients that connected at the same time were refused, although a newer
+/// session should replace the oldest one.
 #[tokio::test]
 async fn of_many_who_come_at_once_none_is_refused_where_the_oldest_gives_way() {
     let redis = Redis::start().await;
@@ -103,8 +104,8 @@ async fn of_many_who_come_at_once_none_is_refused_where_the_oldest_gives_way() {
         for (first, _) in &opened {
             assert_ne!(first["code"], 4409, "round {round}: {first}");
         }
-        // All but the allowed number are closed by 4407.
-        eventually("the others to give way", async || {
+        // All sessions above the limit are closed by 4407.
+        eventually("the sessions above the limit to be closed", async || {
             (cluster[0].sessions().await.len() <= 3).then_some(())
         })
         .await;

@@ -1,4 +1,4 @@
-//! The harness itself, which the other modules rely on.
+//! Tests of the test harness itself, on which the other modules rely.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,15 @@ use curfew_tests::{
 use serde_json::json;
 use tokio::time::timeout;
 
-/// Redis and Valkey name their version differently, and Valkey also claims a compatible Redis
-/// version.
+/// The server has the version that was requested. Redis and Valkey name their version in different
+/// fields, and Valkey also names a version of Redis that it is compatible with.
 #[tokio::test]
 async fn the_server_that_is_tried_is_the_one_asked_for() {
     let Some(wanted) = std::env::var_os("CURFEW_REDIS_VERSION") else {
-        assert!(std::env::var_os("CURFEW_REDIS").is_none(), "of no version");
+        assert!(
+            std::env::var_os("CURFEW_REDIS").is_none(),
+            "CURFEW_REDIS needs CURFEW_REDIS_VERSION"
+        );
         return;
     };
     let wanted = wanted.into_string().unwrap();
@@ -54,7 +57,7 @@ async fn a_link_is_as_bad_as_asked() {
     through.call(&["SET", "a", "2"]).await.unwrap();
     assert!(before.elapsed() > Duration::from_millis(199));
 
-    // The server receives, and its answers arrive late.
+    // The server receives the command, and its answer arrives late.
     proxy.set(Link::only_down(Flow::Stall));
     let mut setting = Box::pin(async {
         through.call(&["SET", "a", "3"]).await.unwrap();
@@ -63,13 +66,13 @@ async fn a_link_is_as_bad_as_asked() {
         (redis.run(&["GET", "a"]).await.text() == "3").then_some(())
     });
     tokio::select! {
-        () = &mut setting => panic!("answered over a link that is stalled"),
+        () = &mut setting => panic!("an answer came over a link that is stalled"),
         () = heard => {}
     }
     proxy.set(Link::PASS);
     setting.await;
 
-    // The server does not receive. The connection has lost bytes and is cut.
+    // The server does not receive the command. The connection has lost bytes, so the proxy cuts it.
     proxy.set(Link::DEAF);
     let lost = timeout(Duration::from_millis(300), through.call(&["SET", "a", "4"]));
     lost.await.unwrap_err();

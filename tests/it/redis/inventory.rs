@@ -1,4 +1,4 @@
-//! Sessions, nodes and channels of the whole cluster, from any node (CONTRACT §2).
+//! Any node lists the sessions, nodes and channels of the whole cluster (CONTRACT §2).
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ async fn any_node_lists_shows_and_closes_any_session() {
                 None => break,
             }
         }
-        assert_eq!(found.len(), 30, "each once");
+        assert_eq!(found.len(), 30, "not every session is listed exactly once");
         assert_eq!(found.into_iter().collect::<BTreeSet<_>>(), all);
         let alices = node.admin_ok("GET", "/v1/sessions?user=alice", None).await;
         assert_eq!(ids(&alices).len(), 5);
@@ -83,15 +83,15 @@ async fn any_node_lists_shows_and_closes_any_session() {
     .await;
 }
 
-/// Fault: the node waits in vain for a session that has just ended elsewhere, and reports an outage
-/// of Redis.
+/// Fault: the node waited in vain for a session that had just ended on another node, and reported
+/// an outage of Redis.
 #[tokio::test]
 async fn who_ends_a_session_that_has_just_ended_hears_that_there_is_none() {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
     let token = Key::default_secret().user("alice");
     let (mut gone, mut tries) = (0, 0);
-    // Sooner or later the second call finds the record without the session.
+    // After some attempts, the second call finds the record of a session that has already ended.
     while gone < 10 {
         let node = &cluster[0];
         let (client, connected) = node.connected(node.ws().bearer(&token)).await;
@@ -99,13 +99,13 @@ async fn who_ends_a_session_that_has_just_ended_hears_that_there_is_none() {
         cluster[0].admin_ok("DELETE", &path, None).await;
         match cluster[1].admin("DELETE", &path, None).await {
             (404, _) => gone += 1,
-            // The session was still closing.
+            // The session had not yet ended when the second call came.
             (200, _) => {}
             other => panic!("{other:?}"),
         }
         drop(client);
         tries += 1;
-        assert!(tries < 100, "{gone} of {tries}");
+        assert!(tries < 100, "only {gone} of {tries} sessions were gone");
     }
 }
 
@@ -125,13 +125,13 @@ async fn sessions_of_a_user_are_limited_over_the_cluster() {
         node.assert_admits("bob").await;
     }
     drop(open.pop());
-    let again = eventually("room for a third", async || {
+    let again = eventually("a third session", async || {
         try_open(&cluster, 0, "alice").await
     })
     .await;
     drop(again);
 
-    // Connects at once on all nodes: there are never more than three sessions.
+    // Clients connect at the same time on all nodes. At most three of their sessions are open.
     for round in 0..5 {
         let user = format!("user-{round}");
         let (a, b, c) = tokio::join!(
@@ -140,11 +140,11 @@ async fn sessions_of_a_user_are_limited_over_the_cluster() {
             rush(&cluster, 2, &user),
         );
         let held = a.len() + b.len() + c.len();
-        assert!((1..=3).contains(&held), "{held} sessions");
+        assert!((1..=3).contains(&held), "{held} sessions are open");
     }
 }
 
-/// Asks for four sessions of one user at once. Returns the opened ones.
+/// Requests four sessions of one user at the same time. Returns the sessions that were opened.
 async fn rush(cluster: &Cluster, node: usize, user: &str) -> Vec<Tape> {
     let (a, b, c, d) = tokio::join!(
         try_open(cluster, node, user),
@@ -155,7 +155,7 @@ async fn rush(cluster: &Cluster, node: usize, user: &str) -> Vec<Tape> {
     [a, b, c, d].into_iter().flatten().collect()
 }
 
-/// Opens a session, unless the user has too many.
+/// Opens a session; `None` if the user has too many sessions.
 async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
     let token = Key::default_secret().user(user);
     let mut client = cluster[node].ws().bearer(&token).open().await;
@@ -170,7 +170,7 @@ async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
     }
 }
 
-/// Fault: in a list for operators, nothing distinguishes two pods.
+/// Fault: in a list for operators, two pods could not be told apart.
 #[tokio::test]
 async fn nodes_are_told_apart_by_name_and_address() {
     let redis = Redis::start().await;
@@ -203,6 +203,6 @@ async fn nodes_are_told_apart_by_name_and_address() {
     let environment = [("CURFEW_ADMIN_KEY", ADMIN_KEY), ("CURFEW_ADMIN_URL", &url)];
     let table = curfew_with(&["nodes"], &environment).await.stdout;
     for text in ["NAME", "curfew-7d9-x2k", "10.1.0.8", machine.trim_end()] {
-        assert!(table.contains(text), "{text} in {table}");
+        assert!(table.contains(text), "{text} is not in {table}");
     }
 }

@@ -1,4 +1,4 @@
-//! Nodes that drain, under load and without delay (CONTRACT §4 1012, §7).
+//! Nodes that drain, under load and after a second signal (CONTRACT §4 1012, §7).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,17 +8,19 @@ use curfew_testkit::{Connect, PATIENCE};
 use curfew_tests::{Cluster, Redis, Settings, eventually};
 use tokio::task::JoinSet;
 
-/// Number of connections opened at once.
+/// Number of clients that connect at the same time.
 const STORM: usize = 500;
 
-/// Number of open sessions when the node starts to drain.
+/// Number of sessions that are open when the node starts to drain.
 const EARLY: f64 = 50.0;
 
-/// Deadline after a second signal, with which an operator skips the wait.
+/// Deadline for a node to end after a second signal. With this signal, an operator skips the drain
+/// window.
 const QUICK: Duration = Duration::from_secs(3);
 
-/// Requests one session after the other until the node no longer listens. Asserts that the node
-/// closes each session. Returns the numbers of sessions, refusals, and attempts without an answer.
+/// Requests one session after another until the node no longer listens. Asserts that the node
+/// closes each session as draining. Returns the number of sessions, the number of refusals, and the
+/// number of attempts without an answer.
 async fn storm(connect: Connect) -> [usize; 3] {
     let (mut sessions, mut refused, mut cut) = (Vec::new(), 0, 0);
     loop {
@@ -30,9 +32,9 @@ async fn storm(connect: Connect) -> [usize; 3] {
                 refused += 1;
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => break,
-            // The kernel resets the connection, as the listener has closed.
+            // The listener has closed before it accepted the connection, so the kernel resets it.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => cut += 1,
-            Err(error) => panic!("no answer: {error}"),
+            Err(error) => panic!("the connection failed: {error}"),
         }
     }
     for session in &mut sessions {

@@ -8,17 +8,17 @@ use curfew_tests::{
 use serde_json::json;
 use tokio::time::{sleep, sleep_until};
 
-/// A delay within `backend.redis.timeout`, so that the node keeps working.
+/// A delay shorter than `backend.redis.timeout`, so the node keeps its lease.
 const FAR: Duration = Duration::from_millis(900);
 
-/// Deadline for a node to recover after its link has.
+/// Deadline for a node to recover once its link has recovered.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// A fault of a link.
+/// A fault of a node's link to Redis.
 struct Fault {
     name: &'static str,
     link: Link,
-    /// The only kind of connections with the fault; `None` for all connections.
+    /// The only kind of connection that has the fault; `None` for all kinds.
     only: Option<Kind>,
     /// True if the node loses its lease during the fault.
     isolates: bool,
@@ -50,7 +50,8 @@ const FAULTS: [Fault; 11] = [
             Link::both(Flow::Delay(FAR.checked_div(2).unwrap())),
         )
     },
-    // Publications still arrive, and only the lease keeps them from a revoked session.
+    // Publications still reach the node. Only the lease keeps the node from delivering them to a
+    // revoked session.
     Fault {
         only: Some(Kind::Tracking),
         ..fault("revocations lost", Link::BLACK_HOLE)
@@ -64,7 +65,7 @@ const FAULTS: [Fault; 11] = [
         isolates: false,
         ..fault("publications lost", Link::BLACK_HOLE)
     },
-    // Existing sessions continue, but the node cannot look up a new one.
+    // Existing sessions continue, but the node cannot open a new session.
     Fault {
         only: Some(Kind::Other),
         isolates: false,
@@ -81,7 +82,8 @@ impl Fault {
     }
 }
 
-/// Asserts that every command is answered `unavailable` without effect, and that no session opens.
+/// Asserts that the node answers every command with `unavailable`, executes none, and opens no
+/// session.
 async fn assert_no_lease(node: &Gateway, tape: &Tape, name: &str) {
     for (id, command) in [
         (
@@ -146,7 +148,10 @@ async fn whatever_the_link_does_a_revoked_session_gets_nothing_after_the_lease()
     let dropped = cluster[lost]
         .metric(r#"curfew_messages_dropped_total{reason="unvouched"}"#)
         .await;
-    assert!(dropped > 0.0, "publications came, and the lease was held");
+    assert!(
+        dropped > 0.0,
+        "the node dropped no publication, so it did not lose its lease"
+    );
 
     let healed = Instant::now();
     for node in 0..FAULTS.len() {
@@ -188,7 +193,7 @@ async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
         for tape in [&alices[node], &bobs[node]] {
             let closed = tape.closed_with(4503, "unavailable").await;
             let after = closed.duration_since(struck);
-            // The lease may have been renewed up to a second before the fault.
+            // The last renewal of the lease may have begun up to a second before the fault.
             let (least, most) = (grace + LEASE - Duration::from_secs(2), grace + LEASE * 3);
             assert!(
                 (least..most).contains(&after),
@@ -198,7 +203,8 @@ async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
             let closing = &tape.matching(&json!({"type":"closing"}))[0].frame;
             assert_eq!(closing["reconnect"], true);
         }
-        // No token is blamed, with or without a revocation.
+        // The node refuses each token as unavailable, and not as invalid. This also holds for a
+        // revoked user.
         for user in ["alice", "bob", "newcomer"] {
             let attempt = cluster[node].attempt(user).await;
             assert!(attempt.is_unavailable(), "{user}: {attempt:?}");
@@ -209,10 +215,11 @@ async fn a_link_that_stays_bad_closes_every_session_as_unavailable() {
         cluster[node].assert_admits("bob").await;
     }
     bobs[faults.len()].assert_open("healthy").await;
-    // The records of the closed sessions are removed as well.
-    curfew_tests::eventually("only the healthy node's session", async || {
-        (cluster[0].sessions().await.len() == 1).then_some(())
-    })
+    // The records of the sessions that were closed are removed.
+    curfew_tests::eventually(
+        "the removal of all records but that of the healthy node's session",
+        async || (cluster[0].sessions().await.len() == 1).then_some(()),
+    )
     .await;
     cluster.assert_well().await;
 }
@@ -228,11 +235,11 @@ async fn a_link_that_flaps_costs_no_session() {
     );
     for link in [Link::CUT, Link::STALLED, Link::DEAF, Link::MUTE, Link::CUT].repeat(4) {
         cluster.proxy(0).set(link);
-        // The link has two short faults. The node may notice a fault, or not.
+        // The fault is short. The node may notice it or not.
         sleep(Duration::from_millis(120)).await;
         cluster.proxy(0).set(Link::PASS);
         sleep(Duration::from_millis(40)).await;
-        // A new client meets a healthy node, or a node that answers that it is not healthy.
+        // The node either opens a session for a new client, or answers `unavailable`.
         match cluster[0].attempt("dave").await {
             Attempt::Open(_) | Attempt::Unavailable => {}
             other => panic!("{other:?}"),
@@ -253,10 +260,13 @@ async fn a_link_that_flaps_costs_no_session() {
         .iter()
         .map(|seen| seen.frame["data"].as_u64().unwrap())
         .collect();
-    assert!(numbers.is_sorted(), "out of order: {numbers:?}");
+    assert!(
+        numbers.is_sorted(),
+        "the publications are out of order: {numbers:?}"
+    );
     assert!(
         numbers.windows(2).all(|pair| pair[0] < pair[1]),
-        "twice: {numbers:?}"
+        "a publication was delivered twice: {numbers:?}"
     );
     cluster.assert_well().await;
 }
@@ -270,7 +280,7 @@ async fn the_lease_is_as_long_as_configured() {
     let _publisher = cluster[1].publisher("carol", "room:1").await;
     let alice = cluster[0].tape("alice", "room:1").await;
     alice.until(json!({"type":"message"})).await;
-    // Publications still arrive, but revocations do not.
+    // Publications still reach the node, and revocations do not.
     cluster.proxy(0).set_only(Kind::Tracking, Link::BLACK_HOLE);
     let written = Instant::now();
     redis
@@ -283,7 +293,7 @@ async fn the_lease_is_as_long_as_configured() {
         .saturating_duration_since(written);
     assert!(
         last < lease + Duration::from_millis(300),
-        "a message {last:?} after the revocation"
+        "a message was delivered {last:?} after the revocation"
     );
     cluster.proxy(0).set(Link::PASS);
     alice.revoked().await;

@@ -1,4 +1,4 @@
-//! Log lines that an outage would repeat, which must appear once for each cause.
+//! Log lines that could be repeated during an outage. Each appears once for each cause.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use curfew_tests::{Cluster, Redis, Settings, eventually};
 
 const GENERATIONS: &str = "curfew_backend_generations_total";
 
-/// Warnings about Redis' settings must not repeat with each connection.
+/// The node must not repeat its warnings about the settings of Redis at each new connection.
 #[tokio::test]
 async fn what_a_redis_may_lose_is_told_once_however_often_connections_break() {
     let redis = Redis::start().await;

@@ -1,5 +1,5 @@
-//! Redis with the restrictions of hosted services: forbidden commands, TLS, a user of few rights, a
-//! cluster with one endpoint and names instead of addresses, and failover by DNS.
+//! Redis with the restrictions of hosted services: forbidden commands, TLS, a user with few rights,
+//! a cluster with one endpoint and with names instead of addresses, and failover by DNS.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -39,7 +39,7 @@ fn forbid(commands: &[&str]) -> Vec<String> {
     lines.collect()
 }
 
-/// Fault: a node uses a command that is forbidden there.
+/// Fault: a node used a command that hosted services forbid.
 #[tokio::test]
 async fn where_config_and_its_like_are_forbidden_the_promises_are_kept() {
     let lines = forbid(&FORBIDDEN);
@@ -56,19 +56,19 @@ async fn where_config_and_its_like_are_forbidden_the_promises_are_kept() {
     assert_keeps_its_promises(&cluster, write, keys).await;
 }
 
-/// The rights that the operations guide adds for a cluster.
+/// The rights that the operations guide adds for a node in a cluster.
 fn rights_in_a_cluster() -> &'static str {
     let guide = include_str!("../../../deploy/README.md");
     let (_, rest) = guide.split_once("A cluster also needs `").unwrap();
     rest.split_once('`').unwrap().0
 }
 
-/// Every right is used, so the documented user has no more than it needs.
+/// A node uses every right of the documented user, so the user has no more rights than it needs.
 ///
-/// Fault: the guide has a right that is no longer needed.
+/// Fault: the guide still listed a right that was no longer needed.
 #[test]
 fn the_smallest_user_has_no_right_that_a_node_does_not_use() {
-    // Commands that redis-rs sends on its own.
+    // These are commands that redis-rs sends on its own.
     let by_the_client = ["hello", "auth", "select", "multi", "exec", "ping"];
     let mut source = String::new();
     read_all(
@@ -89,7 +89,8 @@ fn the_smallest_user_has_no_right_that_a_node_does_not_use() {
             .map(|word| format!("\"{}\"", word.to_uppercase()));
         let is_used = by_the_client.contains(&command)
             || words.into_iter().all(|word| source.contains(&word))
-            // `redis.call`, `redis.pcall`, or a local alias of the first.
+            // The command may be sent by `redis.call`, by `redis.pcall`, or by a local alias of
+            // `redis.call`.
             || source.contains(&format!("call('{}'", command.to_uppercase()));
         assert!(is_used, "no node uses {command}");
     }
@@ -105,8 +106,8 @@ fn read_all(folder: &Path, into: &mut String) {
     }
 }
 
-/// A cluster like a hosted one: TLS by a private authority, a user of few rights, no `CONFIG`, and
-/// servers that announce themselves as `preferred` says.
+/// A cluster like that of a hosted service: TLS with a private authority, a user with few rights,
+/// no `CONFIG`, and servers that announce themselves in the form `preferred`.
 async fn rented_cluster(authority: &TestAuthority, preferred: &str) -> RedisCluster {
     let users =
         documented_users().replacen("+wait", &format!("+wait {}", rights_in_a_cluster()), 1);
@@ -131,7 +132,7 @@ async fn rented_cluster(authority: &TestAuthority, preferred: &str) -> RedisClus
     .await
 }
 
-/// Fault: a cluster whose servers announce names, or no address, is not found from its one
+/// Fault: a cluster whose servers announce names, or no address, was not found from its single
 /// endpoint.
 async fn assert_a_rented_cluster_is_used(preferred: &str) {
     let authority = TestAuthority::new();
@@ -153,8 +154,8 @@ async fn assert_a_rented_cluster_is_used(preferred: &str) {
     assert_keeps_its_promises(&cluster, write, async || redis.keys().await).await;
     assert_keeps_streams(&cluster).await;
 
-    // The endpoint leads to another server meanwhile. No running node notices, and a starting one
-    // finds the cluster.
+    // The endpoint now leads to another server. The running nodes do not notice this, and a node
+    // that starts finds the cluster.
     let alice = cluster[1].tape("alice", "room:1").await;
     endpoint.point_to(at(&redis.servers()[1]));
     let late = Gateway::start_with(&settings.clone().on_redis(&url)).await;
@@ -162,7 +163,7 @@ async fn assert_a_rented_cluster_is_used(preferred: &str) {
     late.publish("room:1", json!("from another endpoint")).await;
     alice.until(json!({"data":"from another endpoint"})).await;
 
-    // A drain leaves nothing behind, and no command exceeded the user's rights.
+    // A drain leaves no key behind, and no command has exceeded the rights of the user.
     let _leaving = cluster[0].tape("bob", "room:1").await;
     let mut node = cluster.remove(0);
     let id = node.id().await;
@@ -188,8 +189,8 @@ async fn a_cluster_that_tells_no_addresses_keeps_the_promises() {
     assert_a_rented_cluster_is_used("unknown-endpoint").await;
 }
 
-/// Connections of clients to a server, except the connection that asks and the connections of
-/// replicas.
+/// The connections of clients to `server`, without the connection that lists them and without the
+/// connections of replicas.
 async fn connections(server: &Redis) -> Vec<String> {
     let clients = server.run(&["CLIENT", "LIST"]).await.text();
     let others = clients.lines().filter(|line| {
@@ -198,7 +199,7 @@ async fn connections(server: &Redis) -> Vec<String> {
     others.map(str::to_owned).collect()
 }
 
-/// Fault: a node stays with the replaced primary, because the replaced primary still answers.
+/// Fault: a node stayed with a primary that had been replaced, because that server still answered.
 #[tokio::test]
 async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     let mut first = Redis::start().await;
@@ -214,7 +215,7 @@ async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     ];
     second.until_key("curfew:{revoked}:epoch").await;
 
-    // The old primary becomes a replica, and keeps its connections.
+    // The old primary becomes a replica. Redis does not close its connections.
     second.run(&["REPLICAOF", "NO", "ONE"]).await;
     first
         .run(&["REPLICAOF", "127.0.0.1", &second.port().to_string()])
@@ -236,7 +237,7 @@ async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     tapes[0].revoked().await;
     cluster[1].assert_refused("alice").await;
 
-    // The name then moves back, and the other server is ended at once.
+    // Now the name moves back, and the server that was the primary is killed at once.
     eventually_within(RECOVERY, "the replica to be in sync", async || {
         first
             .has(&revocation_key("user", "alice"))
@@ -257,10 +258,10 @@ async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     first.kill();
 }
 
-/// Fault: a temporary error counts as the server's final state.
+/// Fault: a temporary error of Redis counted as permanent.
 #[tokio::test]
 async fn a_redis_that_is_loading_is_waited_for() {
-    // The keys below make the server load for some three seconds.
+    // The filler keys below make the server load its data for about three seconds.
     let mut redis = Redis::start_with(&[
         "appendonly yes",
         "key-load-delay 1000",
@@ -285,7 +286,7 @@ async fn a_redis_that_is_loading_is_waited_for() {
     let log = cluster[0].log().text();
     assert!(
         log.to_lowercase().contains("loading"),
-        "it was never told so"
+        "Redis never answered that it is loading"
     );
     alice.assert_open("after").await;
     cluster[0].assert_refused("bob").await;
@@ -296,8 +297,8 @@ async fn a_redis_that_is_loading_is_waited_for() {
     cluster.assert_well().await;
 }
 
-/// Fault: a replica without its primary counts as the primary, or a client is blamed for its
-/// answer.
+/// Fault: a replica that had lost its primary counted as a primary, or the node blamed a client for
+/// the replica's answer.
 #[tokio::test]
 async fn a_replica_that_lost_its_primary_is_not_used_until_it_is_promoted() {
     let primary = Redis::start().await;

@@ -1,5 +1,5 @@
-//! A revocation's value is written raw or as its digest, and both
-//! are one name everywhere (CONTRACT §7).
+//! An operator writes the value of a revocation as it is, or as its digest. Both forms name the
+//! same sessions everywhere (CONTRACT §7).
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{Cluster, Gateway, Link, Redis, Settings, Tape, eventually, revocation_key};
 use serde_json::{Value, json};
 
-/// Digest by `printf %s zoë | openssl dgst -sha256 -binary | basenc --base64url`.
+/// The digest was made with `printf %s zoë | openssl dgst -sha256 -binary | basenc --base64url`.
 const ZOE: &str = "~J1K4hoaEf6XIb0e5TOZSt7PyKpHDdhfUUaTbmvpDFFA";
 
-/// Size of a value that a node could not receive within its lease.
+/// Size of a value that is so large that a node could not receive it within its lease.
 const LARGE: usize = 64 * 1024 * 1024;
 
 fn settings() -> Settings {
@@ -21,7 +21,7 @@ async fn one(redis: &Redis) -> Cluster {
     Cluster::start(1, &redis.url(), &settings()).await
 }
 
-/// The list's entry for this key.
+/// The entry for `key` in the list of revocations.
 async fn listed(node: &Gateway, key: &str) -> Value {
     eventually(&format!("{key} in the list"), async || {
         let listed = node.admin_ok("GET", "/v1/revocations", None).await;
@@ -68,7 +68,7 @@ async fn a_value_is_written_as_it_is_byte_for_byte() {
         }
     }
     bob.assert_open("after").await;
-    // Unicode is compared byte for byte, and this text is composed differently.
+    // Unicode is compared byte for byte. This text looks the same, but has other code points.
     redis
         .run(&["SET", &revocation_key("user", "zoe\u{308}"), "1"])
         .await;
@@ -143,8 +143,7 @@ async fn either_spelling_bans_and_both_must_go() {
             node.until_admitted("zoë").await;
         }
     }
-    // Each of the two names lifts the revocation, no matter in which form the revocation was
-    // written.
+    // An operator may lift the revocation by each of its two names. This removes both keys.
     for name in ["zo%C3%AB", ZOE] {
         redis.run(&["MSET", &plain, "1", &digest, "1"]).await;
         listed(node, &plain).await;
@@ -154,7 +153,7 @@ async fn either_spelling_bans_and_both_must_go() {
         assert!(!redis.has(&plain).await && !redis.has(&digest).await);
         node.until_admitted("zoë").await;
     }
-    // After a loss, the keys are written back in the same form.
+    // After a loss of data, the node writes each key back in the form in which it was written.
     redis.run(&["MSET", &plain, "1", &digest, "1"]).await;
     node.until_metric("curfew_revocations_known", |known| known == 2.0)
         .await;
@@ -251,7 +250,7 @@ async fn a_large_value_covers_everyone_it_names_and_costs_the_others_nothing() {
     alice.revoked().await;
     node.assert_refused("alice").await;
     bob.assert_open("after").await;
-    // The node was connected all the time.
+    // The node has not lost its connection to Redis.
     assert_eq!(
         node.metric("curfew_backend_generations_total").await,
         generations
@@ -265,7 +264,7 @@ async fn a_large_value_covers_everyone_it_names_and_costs_the_others_nothing() {
 
 #[tokio::test]
 async fn a_key_that_is_written_again_and_again_stops_no_heartbeat() {
-    /// Number of writes.
+    /// Number of times that the key is written.
     const WRITES: usize = 2000;
     let redis = Redis::start().await;
     let cluster = one(&redis).await;
@@ -276,7 +275,7 @@ async fn a_key_that_is_written_again_and_again_stops_no_heartbeat() {
     let generations = node.metric("curfew_backend_generations_total").await;
     let mut connection = redis.connect().await;
     for _ in 0..WRITES {
-        // A cutoff that covers no session of this test.
+        // This cutoff covers no session of the test.
         let write = ["SET", "curfew:{revoked}:all", "1000000000"];
         connection.call(&write).await.unwrap().accepted();
     }

@@ -1,4 +1,4 @@
-//! An outage of Redis as the supervisor sees it: no reason to restart a node, or to remove it from
+//! A supervisor sees that an outage of Redis is no reason to restart a node or to remove it from
 //! service (CONTRACT §2, §8 R2, R8).
 
 use std::time::{Duration, Instant};
@@ -8,18 +8,18 @@ use curfew_tests::{Cluster, Gateway, LEASE, Redis, Settings, Tape};
 use serde_json::json;
 use tokio::time::interval;
 
-/// Length of the outage: well beyond the lease, and well within `backend.grace`.
+/// Length of the outage. It is much longer than the lease, and much shorter than `backend.grace`.
 const OUTAGE: Duration = Duration::from_secs(8);
 
-/// Deadline for a cluster to recover after its Redis has.
+/// Deadline for a cluster to recover once its Redis has recovered.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// The kinds of outages.
+/// The kinds of outages of Redis.
 #[derive(Debug, Clone, Copy)]
 enum Outage {
-    /// Connections stay, but nothing is answered (SIGSTOP).
+    /// Connections stay open, but Redis answers nothing (SIGSTOP).
     Hang,
-    /// Connections are refused (`SHUTDOWN NOSAVE`).
+    /// Redis refuses connections (`SHUTDOWN NOSAVE`).
     End,
 }
 
@@ -27,7 +27,7 @@ impl Outage {
     async fn begin(self, redis: &Redis) {
         match self {
             Self::Hang => redis.freeze(),
-            // Redis may end before it answers.
+            // Redis may end before it has answered, so an error is accepted.
             Self::End => drop(redis.call(&["SHUTDOWN", "NOSAVE"]).await),
         }
     }
@@ -40,7 +40,7 @@ impl Outage {
     }
 }
 
-/// Asserts that a new client is told to retry, before the upgrade or after it.
+/// Asserts that the node tells a new client to retry, both before the upgrade and after it.
 async fn assert_unavailable(node: &Gateway) {
     let attempt = node.attempt("newcomer").await;
     assert!(attempt.is_unavailable(), "{attempt:?}");
@@ -64,7 +64,7 @@ async fn nodes_stay_ready_and_sessions_open_while_redis_hangs_or_is_down() {
         outage.begin(&redis).await;
         let began = Instant::now();
         for node in cluster.nodes() {
-            // The connections for commands may be lost before the lease ends.
+            // The node may lose the connections for commands before the lease ends.
             let words = ["disconnected from redis"];
             node.until_out_of_touch(LEASE * 2, &words).await;
         }
@@ -73,11 +73,11 @@ async fn nodes_stay_ready_and_sessions_open_while_redis_hangs_or_is_down() {
             for node in cluster.nodes() {
                 assert!(node.ready().await, "{outage:?}");
                 node.assert_alive().await;
-                // The metric of the alert CurfewNotSynced.
+                // The alert CurfewNotSynced uses this metric.
                 assert_eq!(node.metric("curfew_backend_synced").await, 0.0);
             }
             let closed = tapes.iter().any(Tape::is_closed);
-            assert!(!closed, "{outage:?}: closed within the grace");
+            assert!(!closed, "{outage:?}: a session was closed within the grace");
             look.tick().await;
         }
         for node in cluster.nodes() {
@@ -112,7 +112,8 @@ async fn a_node_is_not_ready_before_it_was_and_when_it_leaves() {
     alice.expect_close(1012, "draining").await;
     let (status, body) = node.readiness().await;
     assert_eq!((status, &body["reason"]), (503, &json!("draining")));
-    // The node cannot remove its records. It leaves them to other nodes, and does not wait.
+    // The node cannot remove its records while Redis is frozen. It does not wait, and leaves the
+    // records to other nodes.
     assert_eq!(node.exited(RECOVERY).await, 0);
     assert!(
         told.elapsed() < Duration::from_secs(10),

@@ -1,4 +1,4 @@
-//! The statements of a receipt are true on every node (CONTRACT §2, §8 R5).
+//! Every statement of a receipt is true on every node (CONTRACT §2, §8 R5).
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ async fn three(redis: &Redis) -> Cluster {
     Cluster::start(3, &redis.url(), &Settings::default()).await
 }
 
-/// The revocations in a node's list, by value.
+/// The revocations that a node lists.
 async fn listed(cluster: &Cluster, node: usize) -> Vec<Value> {
     let answer = cluster[node].admin_ok("GET", "/v1/revocations", None).await;
     answer["revocations"].as_array().unwrap().clone()
@@ -33,7 +33,7 @@ async fn a_receipt_counts_all_nodes_and_sessions_and_is_true() {
         }
         let body = json!({"kind":"user","value":user,"ttl":"1h","reason":"left"});
         let receipt = cluster[round % 3].revoke(body).await;
-        // Publications still reach the remaining sessions.
+        // Publications still reach the sessions of other users.
         cluster[(round + 1) % 3]
             .publish("room:1", json!(round))
             .await;
@@ -109,7 +109,7 @@ async fn every_node_lists_and_lifts_every_revocation() {
         );
         assert_eq!(token["kind"], "token");
     }
-    // An earlier cutoff does not replace a later one.
+    // A cutoff does not replace a later cutoff.
     cluster[1]
         .revoke(json!({"kind":"user","value":"alice","before":now - 500}))
         .await;
@@ -154,7 +154,8 @@ async fn a_frozen_node_is_live_and_has_not_confirmed() {
         .admin("POST", "/v1/revocations", Some(alice))
         .await;
     let id = cluster[2].id().await;
-    // Fault: from an id alone, an operator has to search for the pod.
+    // Fault: a receipt named a missing node only by its id, so an operator had to search for the
+    // pod.
     let names = json!({ id.as_str(): "curfew-7d9-x2k" });
     let nodes = json!({"live":3,"confirmed":2,"missing":[id],"names":names});
     assert_eq!((status, &receipt["nodes"]), (202, &nodes), "{receipt}");
@@ -233,7 +234,7 @@ async fn a_dry_run_says_who_would_be_closed_and_closes_nobody() {
     assert!(!redis.has(&revocation_key("user", "alice")).await);
 }
 
-/// Output of a command that calls `node`.
+/// Runs a command that calls `node`, and returns its output.
 async fn run(node: &Gateway, arguments: &[&str]) -> String {
     node.write("admin-key", ADMIN_KEY);
     let key = node.directory().join("admin-key");

@@ -1,4 +1,4 @@
-//! Records that other programs may read in Redis, and their removal (CONTRACT §7).
+//! Records in Redis that other programs may read, and the removal of the records (CONTRACT §7).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,10 @@ use curfew_testkit::{WsClient, unix_now};
 use curfew_tests::{Cluster, Redis, Settings, Tape, eventually};
 use serde_json::{Value, json};
 
-/// The lease of a node's hash (CONTRACT §7), in milliseconds.
+/// The lease of the hash of a node (CONTRACT §7), in milliseconds.
 const NODE_LEASE: i64 = 15_000;
 
-/// Default of `auth.leeway`, in seconds.
+/// The default of `auth.leeway`, in seconds.
 const LEEWAY: u64 = 5;
 
 async fn hash(redis: &Redis, key: &str) -> BTreeMap<String, String> {
@@ -20,13 +20,13 @@ async fn hash(redis: &Redis, key: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Expiry of a key, in Unix seconds.
+/// The time at which a key expires, in Unix seconds.
 async fn ends(redis: &Redis, key: &str) -> u64 {
     let time = redis.run(&["EXPIRETIME", key]).await.integer();
     u64::try_from(time).unwrap_or_else(|_| panic!("{key} does not end: {time}"))
 }
 
-/// Opens a session of a user with a token that ends in `lives` seconds.
+/// Opens a session of `user` with a token that expires in `lives` seconds.
 async fn open(
     cluster: &Cluster,
     node: usize,
@@ -70,7 +70,7 @@ async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
     assert!(number("expires_at").abs_diff(now + 600) <= 5);
     assert_eq!(number("expires_at") + LEEWAY, ends(&redis, &key).await);
 
-    // The user's sessions on all nodes, by expiry.
+    // The index has the user's sessions on all nodes, ordered by their expiry.
     let (second, other, _) = open(&cluster, 1, "alice", 1200).await;
     let index = "curfew:user:alice:sessions";
     let listed = redis
@@ -101,7 +101,8 @@ async fn a_session_is_recorded_until_its_token_ends_and_a_refresh_moves_that() {
     assert_eq!(score, (now + 3000 + LEEWAY).to_string());
     assert_eq!(ends(&redis, index).await, now + 3000 + LEEWAY);
 
-    // A token is a credential, but its claims are not.
+    // The token is a credential, so its signature is not in the record. Its claims are no
+    // credential.
     let signature = token.rsplit('.').next().unwrap();
     for field in record.values() {
         assert!(!field.contains(signature), "{field}");
@@ -150,7 +151,7 @@ async fn a_node_is_recorded_with_its_sessions_while_it_lives() {
         .collect();
     assert_eq!(nodes, ids.iter().cloned().collect());
 
-    // A node that drains removes its records, and those of its sessions.
+    // A node that drains removes its own records and the records of its sessions.
     let (mut client, session, _) = open(&cluster, 1, "carol", 600).await;
     let leaving = cluster.remove(1);
     leaving.terminate();
@@ -170,7 +171,7 @@ async fn however_a_session_ends_nothing_of_it_is_left() {
     let redis = Redis::start().await;
     let settings = Settings::default().with("auth.leeway = \"0s\"");
     let cluster = Cluster::start(2, &redis.url(), &settings).await;
-    // Only keys of nodes remain, because each node has had a session.
+    // Each node has a session first, so that keys of nodes exist. Only these keys may remain later.
     for node in cluster.nodes() {
         drop(node.user("first").await);
     }
@@ -241,8 +242,8 @@ async fn however_a_session_ends_nothing_of_it_is_left() {
     assert_eq!(cluster.metric("curfew_sessions").await, 0.0);
 }
 
-/// Sessions after their token's `exp` but within the leeway: they count, are
-/// listed and are found like all others.
+/// Sessions whose token's `exp` has passed still have the leeway. They count, are listed and are
+/// found like all other sessions.
 #[tokio::test]
 async fn sessions_in_their_leeway_are_in_every_list() {
     let redis = Redis::start().await;
@@ -273,7 +274,7 @@ async fn sessions_in_their_leeway_are_in_every_list() {
             assert_eq!(first["reason"], "session_limit", "{first}");
         }
     }
-    assert_eq!(open.len(), 3, "as many as are allowed");
+    assert_eq!(open.len(), 3, "not as many sessions are open as allowed");
     for node in cluster.nodes() {
         assert_eq!(node.sessions().await.len(), 3);
         let page = node.admin_ok("GET", "/v1/sessions?user=alice", None).await;

@@ -1,4 +1,4 @@
-//! A Redis that refuses commands, and a node that reports it and waits (CONTRACT §8 R8).
+//! A Redis that refuses commands. The node reports this and waits (CONTRACT §8 R8).
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use curfew_testkit::mint::Key;
 use curfew_tests::{Attempt, Cluster, Gateway, Link, Proxy, Redis, Settings, revocation_key};
 use serde_json::json;
 
-/// Deadline for a node to notice, or to recover.
+/// Deadline for a node to notice a fault, or to recover from it.
 const SOON: Duration = Duration::from_secs(15);
 
-/// The settings of a user with a password, who may do everything.
+/// Settings for the Redis user `curfew`, who has this password and all rights.
 fn with_password(redis: &Redis, password: &str) -> Settings {
     Settings::default()
         .on_redis(&redis.url())
@@ -25,7 +25,8 @@ async fn set_password(redis: &Redis, password: &str) {
     redis.run(&user).await;
 }
 
-/// Asserts that no session opens, and that no token is blamed.
+/// Asserts that no session opens, and that the tokens are refused as unavailable and not as
+/// invalid.
 async fn assert_unavailable(node: &Gateway) {
     for connect in [
         node.ws().bearer(&Key::default_secret().user("alice")),
@@ -35,7 +36,7 @@ async fn assert_unavailable(node: &Gateway) {
         let attempt = Attempt::make(connect).await;
         assert!(attempt.is_unavailable(), "{attempt:?}");
     }
-    // A fault of the token is still reported if the node can tell without Redis.
+    // The node still reports a fault of a token if it can tell the fault without Redis.
     match node.attempt_with("not.a.token").await {
         Attempt::Unavailable => {}
         Attempt::Refused(reason, code) => assert_eq!((&*reason, code), ("malformed", 4401)),
@@ -96,12 +97,12 @@ async fn a_wrong_password_is_said_in_readiness_and_to_nobody_else() {
     let reason = node.until_unready(SOON, &words).await;
     assert!(!reason.contains("not-the-password"), "{reason}");
     assert_unavailable(&node).await;
-    // The node keeps trying.
+    // The node keeps trying to authenticate at Redis.
     set_password(&redis, "not-the-password").await;
     node.until_in_touch(SOON).await;
     let bob = node.tape("bob", "room:1").await;
 
-    // The password changes without notice, and every connection is cut.
+    // The password changes without notice to the node, and every connection is cut.
     set_password(&redis, "the-second-password").await;
     redis.run(&["CLIENT", "KILL", "USER", "curfew"]).await;
     node.until_out_of_touch(SOON, &words).await;
@@ -151,7 +152,10 @@ async fn a_node_may_start_before_its_redis() {
     node.assert_alive().await;
     redis.restart().await;
     node.until_in_touch(SOON).await;
-    assert!(node.attempt("alice").await.is_open(), "ready is ready");
+    assert!(
+        node.attempt("alice").await.is_open(),
+        "a node that is ready opens sessions"
+    );
 }
 
 #[tokio::test]
@@ -167,7 +171,7 @@ async fn a_replica_is_not_taken_for_a_primary() {
     node.until_in_touch(SOON).await;
     let alice = node.tape("alice", "room:1").await;
 
-    // A primary that is demoted while in use: its connections stay.
+    // Now a primary that the node uses becomes a replica. Its connections stay open.
     replica
         .run(&["REPLICAOF", "127.0.0.1", &primary.port().to_string()])
         .await;
@@ -205,12 +209,16 @@ async fn a_node_whose_clock_is_wrong_lets_nobody_in() {
         let node = Gateway::start_with(&Settings::default().on_redis(&url)).await;
         node.until_unready(SOON, &["clock", "time"]).await;
         assert_unavailable(&node).await;
-        // A small difference is normal, and every connect measures it again.
+        // A small difference between the clocks is normal. The node measures it again at each
+        // connect.
         proxy.shift_time(seconds / 10);
         proxy.set(Link::CUT);
         proxy.set(Link::PASS);
         node.until_in_touch(SOON).await;
-        assert!(node.attempt("alice").await.is_open(), "ready is ready");
+        assert!(
+            node.attempt("alice").await.is_open(),
+            "a node that is ready opens sessions"
+        );
     }
     cluster[0].assert_admits("alice").await;
     cluster.assert_well().await;

@@ -1,4 +1,5 @@
-//! Settings that change during open sessions, and the receipts meanwhile (CONTRACT §2, §6, §8 R5).
+//! Settings that change while sessions are open, and the receipts during the change (CONTRACT §2,
+//! §6, §8 R5).
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ fn by(claims: &str) -> Settings {
     Settings::default().with(&format!("session.revocable_claims = {claims}"))
 }
 
-/// The settings after the reload. The settings before the reload name no claim.
+/// The settings after the reload. The settings before the reload make no claim revocable.
 fn after(url: &str) -> Settings {
     by("[\"tenant\"]").on_redis(url)
 }
@@ -24,7 +25,7 @@ fn token(user: &str, tenant: &str) -> String {
     Key::default_secret().user_with(user, json!({"tenant":tenant}))
 }
 
-/// A session that subscribes to `room:1`.
+/// A session of `user` in `tenant` that subscribes to `room:1`.
 async fn listener(node: &Gateway, user: &str, tenant: &str) -> Tape {
     let mut client = node.session(&token(user, tenant)).await;
     client
@@ -34,8 +35,8 @@ async fn listener(node: &Gateway, user: &str, tenant: &str) -> Tape {
     Tape::of(client)
 }
 
-/// Revokes tenant acme by the API of `node`. Returns status and receipt; each missing node has a
-/// name.
+/// Revokes the tenant `acme` through the API of `node`. Returns the status and the receipt. Asserts
+/// that the receipt has a name for each missing node.
 async fn revoke_acme(node: &Gateway) -> (u16, Value) {
     let body = json!({"kind":"tenant","value":"acme","ttl":"1h"});
     let (status, mut receipt) = node.admin("POST", "/v1/revocations", Some(body)).await;
@@ -120,8 +121,11 @@ async fn a_node_that_has_not_reloaded_yet_is_missing_from_the_receipt() {
     here.revoked().await;
     there.assert_open("there").await;
     let (status, refused) = revoke_acme(&cluster[1]).await;
-    assert_eq!(status, 400, "it does not know the kind: {refused}");
-    // The node confirms revocations of other kinds.
+    assert_eq!(
+        status, 400,
+        "the node knows the kind before its reload: {refused}"
+    );
+    // The node that has not reloaded confirms revocations of other kinds.
     let receipt = cluster[0]
         .revoke(json!({"kind":"user","value":"nobody"}))
         .await;
@@ -144,7 +148,7 @@ async fn a_reload_is_over_only_once_redis_was_asked() {
     let url = |at: usize| format!("redis://{}", cluster.proxy(at).address());
     cluster[0].take_over(&after(&url(0)), true).await;
     let there = Tape::of(cluster[1].session(&token("bob", "acme")).await);
-    // Only the control connection is affected, so the node is still listed as live.
+    // Only the control connection is stalled, so the node still counts as live.
     let stalled = Link::both(Flow::Stall);
     cluster.proxy(1).set_only(Kind::Tracking, stalled);
     cluster[1].write_config(&after(&url(1)));
@@ -158,7 +162,8 @@ async fn a_reload_is_over_only_once_redis_was_asked() {
     let missing = cluster[1].id().await;
     assert_eq!((status, &receipt["nodes"]), (202, &nodes(2, &[&missing])));
     assert_eq!(cluster[1].metric(SUCCESS).await, 0.0);
-    // An invalid file meanwhile is the last result of a reload, and reverts nothing.
+    // The last reload failed because of an invalid file. The failure does not revert the reload
+    // before it.
     cluster[1].write("curfew.toml", "nonsense");
     cluster[1].reload();
     cluster.proxy(1).set(Link::PASS);
@@ -190,7 +195,8 @@ async fn a_node_that_is_told_to_stop_does_not_wait_for_a_reload() {
     assert_eq!(node.exited(Duration::from_secs(15)).await, 0);
 }
 
-/// Opens, refreshes and closes sessions of tenant acme on `node` until 40 are open at the end.
+/// Opens, refreshes and closes sessions of the tenant `acme` on `node`. Returns the sessions that
+/// stay open.
 async fn come_refresh_and_go(node: &Gateway, worker: usize) -> Vec<Tape> {
     let mut kept = Vec::new();
     for round in 0..40 {
@@ -223,7 +229,7 @@ async fn after_a_storm_of_reloads_every_session_is_found_by_the_last_settings() 
             let since = node.log().lines().len();
             node.write_config(&by(claims[round % 4]).on_redis(&redis.url()));
             node.reload();
-            // Every third reload is awaited; the others may overlap.
+            // The test waits for every third reload. The other reloads may overlap.
             if round % 3 == 0 {
                 eventually("a reload", async || {
                     let lines = node.log().lines();

@@ -1,4 +1,4 @@
-//! Records that others have removed while their sessions are open (CONTRACT §7).
+//! Records that other programs remove while the sessions are open (CONTRACT §7).
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use curfew_testkit::unix_now;
 use curfew_tests::{Cluster, Flow, Gateway, Kind, Link, Redis, Settings, eventually_within};
 use serde_json::json;
 
-/// Deadline for a restored record. A record is checked within 30 s and written 10 s later; the
-/// remaining time is for a busy machine.
+/// Deadline for a record to be restored. The node checks a record within 30 s, and writes it 10 s
+/// later. The remaining time is for a busy machine.
 const RESTORED: Duration = Duration::from_secs(60);
 
-/// Settings under which clients may stay silent while the test waits.
+/// Settings with which clients may stay silent while the test waits.
 fn settings() -> Settings {
     Settings::default().with("session.ping_interval = \"5m\"")
 }
 
-/// A user's session, and the keys of its record.
+/// A session of a user, and the keys of the session's record.
 struct Recorded {
     client: WsClient,
     session: String,
@@ -42,7 +42,7 @@ impl Recorded {
         }
     }
 
-    /// True if all keys and fields of CONTRACT §7 exist.
+    /// True if the record has all keys and fields that CONTRACT §7 names.
     async fn is_whole(&self, redis: &Redis) -> bool {
         let noted = redis
             .run(&["SISMEMBER", &self.of_node, &self.session])
@@ -62,7 +62,7 @@ impl Recorded {
         .await;
     }
 
-    /// Asserts that the session is found by its user and closed by its id, through any node.
+    /// Asserts that `node` finds the session by its user, and closes it by its id.
     async fn is_reached(&mut self, node: &Gateway, user: &str) {
         let path = format!("/v1/sessions?user={user}");
         let listed = node.admin_ok("GET", &path, None).await;
@@ -120,13 +120,17 @@ async fn whatever_is_missing_of_a_live_sessions_record_is_written_again() {
     let restored = cluster
         .metric("curfew_session_records_restored_total")
         .await;
-    assert_eq!(restored, 5.0, "each once, and nothing that was whole");
+    assert_eq!(
+        restored, 5.0,
+        "not exactly the five incomplete records were restored, once each"
+    );
     cluster.assert_well().await;
 }
 
 #[tokio::test]
 async fn a_reaper_that_is_late_takes_nothing_for_good_from_a_node_that_is_back() {
-    /// Deadline for others to consider the stopped node dead, and for its return.
+    /// Deadline for the other node to consider the stopped node dead, and for the stopped node to
+    /// return.
     const SLEEPS: Duration = Duration::from_secs(40);
     let redis = Redis::start().await;
     let settings = settings().with("backend.grace = \"5m\"");
@@ -137,25 +141,30 @@ async fn a_reaper_that_is_late_takes_nothing_for_good_from_a_node_that_is_back()
     redis.run(&["CONFIG", "RESETSTAT"]).await;
 
     sleeper.signal("STOP");
-    // Each of the reaper's commands is delayed, so that the test can act between two.
+    // Each command of the node that reaps is delayed, so that the test can act between two
+    // commands.
     let link = cluster.proxy(1);
     link.set_only(
         Kind::Other,
         Link::only_up(Flow::Delay(Duration::from_millis(400))),
     );
-    // The reaper has read the sessions' owners. Next it removes the records.
-    eventually_within(SLEEPS, "the reaper at work", async || {
+    // The node that reaps has read the owners of the sessions. Its next command removes their
+    // records.
+    eventually_within(SLEEPS, "the other node to begin to reap", async || {
         let stats = redis.run(&["INFO", "commandstats"]).await.text();
         stats.contains("cmdstat_hmget:").then_some(())
     })
     .await;
     link.set_only(Kind::Other, Link::only_up(Flow::Stall));
-    assert!(redis.has(&recorded.hash).await, "the removal is on its way");
+    assert!(
+        redis.has(&recorded.hash).await,
+        "the record was removed before the stall"
+    );
 
     sleeper.signal("CONT");
     sleeper.until_in_touch(SLEEPS).await;
-    // The node has found that its lease was over, and has written its records again.
-    eventually_within(SLEEPS, "the records written again", async || {
+    // The node that was stopped has found that its lease was over. It now writes its records again.
+    eventually_within(SLEEPS, "the records to be written again", async || {
         let marked = redis.run(&["HEXISTS", &recorded.hash, "marked"]).await;
         (marked.integer() == 0 && recorded.is_whole(&redis).await).then_some(())
     })
@@ -192,7 +201,7 @@ async fn a_refresh_writes_a_record_that_was_removed() {
         .client
         .expect_json(json!({"type":"refreshed","id":1}))
         .await;
-    // The refresh writes the record at once, before any check.
+    // The refresh writes the record at once, and does not wait for a check.
     let ends = redis.run(&["HGET", &recorded.hash, "expires_at"]).await;
     assert_eq!(ends.text(), exp.to_string());
     recorded.is_reached(&cluster[1], "alice").await;
@@ -207,20 +216,25 @@ async fn a_session_that_ends_while_its_record_is_missing_is_not_brought_back() {
     for recorded in [&closes, &stays] {
         redis.run(&["DEL", &recorded.hash]).await;
     }
-    // The close must come in the ten seconds between the first and the second check that finds the
+    // The session must end in the ten seconds between the first and the second check that find its
     // record missing.
     stays.until_whole(&redis).await;
     closes.until_whole(&redis).await;
     redis.run(&["DEL", &closes.hash]).await;
     closes.client.reset();
-    eventually_within(RESTORED, "nothing of it", async || {
-        let keys = redis.keys().await;
-        let left = keys.iter().any(|key| key.contains("alice"));
-        let noted = redis.run(&["SCARD", &stays.of_node]).await.integer();
-        (!left && noted == 1).then_some(())
-    })
+    eventually_within(
+        RESTORED,
+        "the removal of every key of the session",
+        async || {
+            let keys = redis.keys().await;
+            let left = keys.iter().any(|key| key.contains("alice"));
+            let noted = redis.run(&["SCARD", &stays.of_node]).await.integer();
+            (!left && noted == 1).then_some(())
+        },
+    )
     .await;
-    // Later checks must not bring it back either. Restoring this record proves that one ran.
+    // Later checks must not restore the record either. The record of the other session is restored,
+    // which proves that a later check ran.
     redis.run(&["DEL", &stays.hash]).await;
     stays.until_whole(&redis).await;
     let keys = redis.keys().await;

@@ -1,4 +1,4 @@
-//! A node whose clock is known to be off does not use it to judge tokens (CONTRACT §3, §8 R8).
+//! A node whose clock is known to be wrong does not judge tokens by it (CONTRACT §3, §8 R8).
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use curfew_testkit::unix_now;
 use curfew_tests::{Attempt, Cluster, Gateway, Link, Proxy, Redis, Settings};
 use serde_json::{Value, json};
 
-/// Deadline for a node to notice, or to recover.
+/// Deadline for a node to notice a wrong clock, or to recover from it.
 const SOON: Duration = Duration::from_secs(15);
 
 fn settings() -> Settings {
@@ -21,7 +21,7 @@ fn token(claims: Value) -> String {
     Key::default_secret().user_with("alice", claims)
 }
 
-/// Tokens that are valid except for their times, each with its fault.
+/// Tokens that are valid except for their times. Each has the reason for which it is refused.
 fn mistimed() -> [(String, &'static str); 3] {
     let now = unix_now();
     [
@@ -45,7 +45,7 @@ async fn give_back(node: &Gateway, token: &str) -> Response {
     post(node, "/revoke", form, &format!("token={token}")).await
 }
 
-/// The reason and the close code for a token in the first message.
+/// The reason and the close code with which a token in the first message is refused.
 async fn by_message(node: &Gateway, token: &str) -> (String, u16) {
     let mut client = node.ws().open().await;
     client.send(json!({"type":"auth","token":token})).await;
@@ -65,7 +65,7 @@ async fn what_the_clock_decides_is_no_fault_of_the_token_while_it_is_known_to_be
     let cluster = Cluster::behind_proxies(1, &redis, &settings()).await;
     let node = &cluster[0];
     let mut open = node.user("alice").await;
-    // Every call verifies the token and counts it, except for explanations.
+    // Every call below verifies a token and counts the result, except for the explanations.
     let refused = "curfew_authentications_total{outcome=\"refused\"}";
     for seconds in [3600, -3600] {
         cluster.proxy(0).shift_time(seconds);
@@ -87,14 +87,14 @@ async fn what_the_clock_decides_is_no_fault_of_the_token_while_it_is_known_to_be
             assert_eq!(explained(node, &token).await, 503, "{why}");
         }
         assert_eq!(node.metric(refused).await, before);
-        // A token that is valid by this clock is not accepted either.
+        // The node does not accept a token that is valid by its wrong clock either.
         let good = token(json!({}));
         assert!(node.attempt_with(&good).await.is_unavailable());
         open.send(json!({"type":"refresh","id":2,"token":good}))
             .await;
         open.expect_json(json!({"type":"error","id":2,"code":"unavailable"}))
             .await;
-        // Refusals that need no clock are as before.
+        // Refusals that do not depend on the clock are unchanged.
         let forged = Key::hmac("HS256", b"another secret of another issuer 0123456789");
         match node.attempt_with(&forged.user("alice")).await {
             Attempt::Refused(reason, 4401) => assert_eq!(reason, "bad_signature"),
@@ -117,7 +117,7 @@ async fn what_the_clock_decides_is_no_fault_of_the_token_while_it_is_known_to_be
 async fn below_the_bound_and_on_the_embedded_backend_tokens_are_judged_as_ever() {
     let redis = Redis::start().await;
     let cluster = Cluster::behind_proxies(1, &redis, &settings()).await;
-    // A difference of seconds is normal, and no reason to distrust the clock.
+    // A difference of a few seconds is normal. The node then still trusts its clock.
     cluster.proxy(0).shift_time(20);
     let embedded = Gateway::start_with(&settings()).await;
     for node in [&cluster[0], &embedded] {

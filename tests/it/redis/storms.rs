@@ -1,4 +1,4 @@
-//! Very many revocations, and very many connects while Redis is slow.
+//! A very large number of revocations, and a very large number of connects while Redis is slow.
 
 use std::time::{Duration, Instant};
 
@@ -9,13 +9,13 @@ use curfew_tests::{
 use serde_json::json;
 use tokio::task::JoinSet;
 
-/// Revocations in one storm.
+/// Number of revocations that are written without a pause.
 const REVOCATIONS: usize = 50_000;
 
-/// Clients that connect at once.
+/// Number of clients that connect at the same time.
 const CONNECTS: usize = 5000;
 
-/// Number of admissions that may wait for Redis at once.
+/// Maximum number of admissions that wait for Redis at the same time.
 const ADMISSIONS: usize = 64;
 
 #[tokio::test]
@@ -23,7 +23,8 @@ async fn fifty_thousand_revocations_close_whom_they_name_and_leave_the_nodes_wel
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
     let user = |n: usize| format!("user-{n}");
-    // The users with sessions: the first, some in between, and the last.
+    // These users have sessions. Their revocations come at the beginning, in the middle and at the
+    // end of the storm.
     let named = [
         0,
         1,
@@ -60,11 +61,14 @@ async fn fifty_thousand_revocations_close_whom_they_name_and_leave_the_nodes_wel
         node.until_in_touch(Duration::from_secs(20)).await;
         node.assert_refused(&user(42)).await;
         assert!(!node.metrics().await.is_empty());
-        assert!(node.series().await.len() < 2000, "a series for each?");
+        assert!(
+            node.series().await.len() < 2000,
+            "the number of series grows with the number of revocations"
+        );
     }
     eventually_within(
         Duration::from_secs(60),
-        "all of them on the list",
+        "all revocations on the list",
         async || {
             let (_, listed) = cluster[1].admin("GET", "/v1/revocations", None).await;
             (listed["revocations"].as_array()?.len() == REVOCATIONS).then_some(())
@@ -117,19 +121,23 @@ async fn connects_beyond_what_a_slow_redis_takes_are_told_to_come_back() {
             Attempt::Open(client) => open.push(client),
             Attempt::Unavailable => unavailable += 1,
             Attempt::Lost(error) => lost.push(error),
-            Attempt::Refused(reason, code) => panic!("{reason} {code}: a fault of ours"),
+            Attempt::Refused(reason, code) => panic!("a client was refused with {reason} {code}"),
         }
     }
     assert!(
         lost.is_empty(),
-        "{} without an answer: {}",
+        "{} clients got no answer: {}",
         lost.len(),
         lost[0]
     );
-    assert!(open.len() >= ADMISSIONS, "only {} were let in", open.len());
+    assert!(
+        open.len() >= ADMISSIONS,
+        "only {} clients were admitted",
+        open.len()
+    );
     assert!(
         unavailable > CONNECTS / 10,
-        "{unavailable}: nothing is bounded"
+        "only {unavailable} clients were refused, so admissions have no limit"
     );
     node.assert_alive().await;
     bob.assert_open("during").await;
@@ -138,7 +146,7 @@ async fn connects_beyond_what_a_slow_redis_takes_are_told_to_come_back() {
     for n in 0..20 {
         node.assert_admits(&format!("user-{n}")).await;
     }
-    // A revocation can close each of the sessions, and only these have records.
+    // A revocation can close each open session, and no other session has a record.
     let sessions = usize::try_from(
         redis
             .run(&["ZCARD", "curfew:user:alice:sessions"])

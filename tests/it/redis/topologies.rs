@@ -1,4 +1,4 @@
-//! Redis Cluster, TLS, and a user with only the rights that a node needs.
+//! Redis Cluster, TLS, and a Redis user with only the rights that a node needs.
 
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,8 @@ use serde_json::json;
 /// Deadline for a cluster to recover.
 const RECOVERY: Duration = Duration::from_secs(15);
 
-/// The users in the operations guide: a node's, and that of an operator who may only write
-/// revocations. Passwords replace the placeholders.
+/// The users in the operations guide: the user of a node, and an operator who may only write
+/// revocations. Passwords replace the guide's placeholders.
 pub(super) fn documented_users() -> String {
     let guide = include_str!("../../../deploy/README.md");
     let users = guide.lines().filter(|line| line.starts_with("user "));
@@ -28,7 +28,7 @@ pub(super) fn documented_users() -> String {
     users.join("\n")
 }
 
-/// Tests fan-out, records, receipts and bare keys, which are promised on any Redis.
+/// Tests fan-out, records, receipts and bare keys, which work on every kind of Redis.
 pub(super) async fn assert_keeps_its_promises(
     cluster: &Cluster,
     write: impl AsyncFn(&[&str]),
@@ -104,7 +104,7 @@ pub(super) async fn assert_keeps_its_promises(
         .admin_ok("DELETE", "/v1/revocations/user/listener", None)
         .await;
     drop((alice, bob, publisher));
-    eventually("no session's records", async || {
+    eventually("the removal of the sessions' records", async || {
         let keys = keys().await;
         let left = keys
             .iter()
@@ -115,7 +115,7 @@ pub(super) async fn assert_keeps_its_promises(
     cluster.assert_well().await;
 }
 
-/// These settings with a stream for each channel below `log:`, and the right to read it.
+/// `settings` with a stream for each channel `log:*`, and the right to read the streams.
 pub(super) fn with_streams(settings: Settings) -> Settings {
     settings.rules(
         "[[policy.rules]]\nname = \"everything\"\nchannels = [\"*\"]\n\
@@ -124,7 +124,7 @@ pub(super) fn with_streams(settings: Settings) -> Settings {
     )
 }
 
-/// Uses every command of streams once: appending with a key and without, recovery on
+/// Uses every command of streams once: appending with and without an idempotency key, recovery on
 /// another node, and reading in both directions.
 pub(super) async fn assert_keeps_streams(cluster: &Cluster) {
     let last = cluster.nodes().len() - 1;
@@ -168,7 +168,8 @@ async fn a_redis_cluster_keeps_the_promises() {
     let write = async |command: &[&str]| drop(redis.run(command).await);
     assert_keeps_its_promises(&cluster, write, async || redis.keys().await).await;
 
-    // Kills one primary's connections at a time, including those to the revocations' primary.
+    // The connections to one primary after another are killed, also those to the primary that has
+    // the revocations.
     let publisher = cluster[1].publisher("carol", "room:1").await;
     let (alice, bob) = (
         cluster[0].tape("alice", "room:1").await,
@@ -191,12 +192,12 @@ async fn a_redis_cluster_keeps_the_promises() {
     bob.assert_open("after").await;
     drop(publisher);
 
-    // The primary of the revocations returns without its data.
+    // The primary that has the revocations restarts without its data.
     let key = revocation_key("user", "alice");
     redis.restart_owner_empty(&["SET", &key]).await;
     eventually_within(RECOVERY * 2, "the revocation", async || {
         for server in redis.servers() {
-            // The other servers answer that they do not have the slot.
+            // The other servers answer that they do not own the key's slot.
             if let Ok(Reply::Integer(1)) = server.call(&["EXISTS", &key]).await {
                 return Some(());
             }
@@ -257,10 +258,10 @@ async fn over_tls_as_a_user_with_the_least_rights_the_promises_are_kept() {
     assert_eq!(
         refused,
         curfew_tests::Reply::List(Vec::new()),
-        "a node asked for more"
+        "a node used a command without the right to it"
     );
 
-    // The server refuses clients without a certificate of that authority.
+    // Without the authority's certificate, a node does not trust the server.
     let stranger = Settings::default()
         .with("backend.redis.username = \"curfew\"")
         .with("backend.redis.password = \"password-of-curfew\"")
@@ -316,7 +317,11 @@ async fn the_database_of_the_url_is_the_one_that_counts() {
     let key = revocation_key("user", "alice");
     redis.run(&["SET", &key, "1"]).await;
     alice.assert_open("in database 0").await;
-    assert_eq!(redis.keys().await.len(), 1, "something is in database 0");
+    assert_eq!(
+        redis.keys().await.len(),
+        1,
+        "database 0 has another key than the revocation"
+    );
     redis.run(&["MOVE", &key, "5"]).await;
     alice.revoked().await;
     cluster[1].assert_refused("alice").await;

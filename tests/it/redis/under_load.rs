@@ -1,46 +1,48 @@
-//! The bound of R1 in its hardest case: with full queues (CONTRACT §8 R1, R3).
+//! The bound of R1 in its hardest case: the node's send queues are full (CONTRACT §8 R1, R3).
 //!
-//! A publisher never waits. Of a hundred subscribers some do not read for a while, and 48 are
-//! revoked by bare keys. A node is stopped, cut off or both. Later than the lease after its key was
-//! written, nothing may be delivered to a revoked session, and no publication of one may be
-//! executed.
+//! A publisher on another node publishes without waiting for answers. A hundred clients subscribe,
+//! and some of them do not read for a while. Then bare keys revoke 48 of their users, and the node
+//! is stopped, cut off or both. Once the lease is over after a user's key was written, nothing may
+//! be delivered to the user's session, and no publication of the user may be executed.
 //!
 //! # The test's own clock
 //!
-//! It stops with the machine: a thread that is not scheduled reads late, even if bytes came in
-//! time, and a key may have been written before the test learns of it. The assertions depend on
-//! neither:
+//! The test runs on the same machine as the nodes. If a thread of the test is not scheduled, it
+//! reads bytes later than they arrived, and learns of a written key later than it was written. The
+//! assertions depend on neither:
 //!
-//! - The time of a revocation is when the test read Redis' answer to the last `SET`. Every `SET`
-//!   was executed before that.
-//! - The time of a read plays no part. At the bound the test asks the kernels how many bytes the
-//!   node has written to each client: the bytes that the client has read, those in its socket and
-//!   those in the node's socket ([`Audience::mark`]). Bytes behind this mark were written after the
-//!   bound, regardless of when they are read. Bytes before it cannot be recalled (assumption (e) of
-//!   the revocation protocol), even if a client that paused reads them much later. A frame whose data
-//!   says that it was published after the bound is late in any case.
-//! - A publication was executed after the tick before it was sent: a [`Witness`] subscribes at
-//!   Redis itself and publishes ticks, and one connection gets both in the order of execution.
+//! - The time of a revocation is the time at which the test has read Redis' answer to the last
+//!   `SET`. Redis executed every `SET` before that.
+//! - The time at which a client reads does not count. At the bound the test asks the kernel how
+//!   many bytes the node has written to each client: the bytes that the client has read, and those
+//!   that are in the client's socket or in the node's socket ([`Audience::mark`]). Bytes after this
+//!   mark were written after the bound, no matter when they are read. Bytes before the mark cannot
+//!   be taken back (assumption (e) of the revocation protocol), even if a client that paused reads
+//!   them much later. A frame is late in any case if its data says that it was published after the
+//!   bound.
+//! - A [`Witness`] publishes ticks at Redis itself, and one connection of the witness receives the
+//!   ticks and the publications in the order of their execution. A publication was therefore
+//!   executed after the time at which the tick before it was sent.
 //!
-//! So a test that is held up makes its mark later. It then sees fewer late bytes, never too many.
-//! The difference is small: the test itself continues the node or repairs the link, which could
-//! release late frames, only after the mark.
+//! If the test is delayed, it makes its mark later. It then counts fewer bytes as late, and never
+//! too many. The difference is small: late frames could only leave the node after the test has
+//! continued the node or repaired the link, and the test does that after the mark.
 //!
 //! [`Witness`]: curfew_tests::Witness
 //!
 //! # The allowance
 //!
-//! The machine can keep a thread of the node from running between its check and the system call,
-//! which is no fault of Curfew. The test measures for how long the machine does that: it is the
-//! longest time for which the reading thread, which never waits, did not look at its clients. The
-//! bound is the lease plus this time, at least [`LEAST`] and at most [`MOST`]. If the machine stood
-//! still for longer, the round proves nothing and is repeated. A signal may stop a node at that
-//! very point, which is the exception of R1: one system call of at most 64 KiB for each of its
-//! threads.
+//! The machine can keep a thread of the node from running between the node's check of the lease and
+//! the system call. This is no fault of Curfew. The test measures for how long the machine does
+//! this: it is the longest time in which the thread that reads, which never waits, did not look at
+//! its clients. The bound is the lease plus this time, which counts as at least [`LEAST`] and at
+//! most [`MOST`]. If the machine stood still for longer, the round proves nothing and is repeated.
+//! A signal may stop a node between its check and the system call. This is the exception of R1:
+//! each thread of the node may then still make one system call of at most 64 KiB.
 //!
 //! # Rounds
 //!
-//! CI runs one round of each. For thirty, with a release build:
+//! CI runs one round of each test. The following commands run thirty rounds with a release build:
 //!
 //! ```text
 //! cargo build --release -p curfew
@@ -48,8 +50,8 @@
 //!     cargo test -p curfew-tests --test it redis::under_load -- --nocapture
 //! ```
 //!
-//! Each prints a line for each round, and the number that repeats the same choices
-//! (`CURFEW_TEST_SEED`). It fails at the end if any round broke the bound.
+//! Each test prints a line for each round, and the seed with which its random choices can be
+//! repeated (`CURFEW_TEST_SEED`). A test fails at the end if any of its rounds broke the bound.
 
 mod chaos;
 mod control_link;
@@ -70,50 +72,50 @@ use tokio::time::{sleep, sleep_until};
 
 use rounds::{Verdict, rounds};
 
-/// Number of sessions on the node in trouble.
+/// Number of sessions on the node that is stopped or cut off.
 const SUBSCRIBERS: usize = 100;
 
-/// Number of revoked users, who are the first ones.
+/// Number of users who are revoked: the first users of all.
 const REVOKED: usize = 48;
 
-/// One session in this many does not read for a while.
+/// One of this many sessions does not read for a while.
 const PAUSED: usize = 2;
 
-/// Interval between two clients that stop reading, so that at any time some queues are full and
-/// some not.
+/// Interval between two clients that stop reading. It makes some queues full and others not, at any
+/// time.
 const ONE_BY_ONE: Duration = Duration::from_millis(15);
 
-/// Publications a second until the queues are full. The rate is low, so that no client that does
-/// not read is closed for it before the others' queues are full.
+/// Publications a second until the queues are full. The rate is low: otherwise the first clients
+/// that do not read would be closed before the queues of the others are full.
 const FILLING: u64 = 4_000;
 
-/// Longest time in which nothing limits the publisher. With default sizes queues soon overflow,
-/// and then their sessions are closed.
+/// Longest time for which the publisher has no limit. With queues of the default size, the queues
+/// soon overflow, and their sessions are then closed.
 const LOOSE: Duration = Duration::from_millis(300);
 
 /// Size of the data in every frame, in bytes.
 const DATA: usize = 200;
 
-/// Data in the node's queues at their default sizes, in bytes: the limit of four sessions.
+/// Bytes that fill the node's queues at their default size. They equal the limit of four sessions.
 const FULL: f64 = 4.0 * 1024.0 * 1024.0;
 
-/// Data in the node's queues at large sizes, in bytes.
+/// Bytes that fill the node's queues if the queues are large.
 const VERY_FULL: f64 = 64.0 * 1024.0 * 1024.0;
 
-/// Publications a second while the node delivers nothing. They wait for it in Redis.
+/// Publications a second while the node delivers nothing. Redis stores them for the node.
 const MEANWHILE: u64 = 5_000;
 
-/// Smallest allowance for the scheduling of the node's threads, even if the measured time is
-/// shorter.
+/// Smallest allowance for the time in which the node's threads are not scheduled, even if the test
+/// measures a shorter time.
 const LEAST: Duration = Duration::from_millis(300);
 
 /// Largest allowance. On a machine that stands still for longer, the test proves nothing.
 const MOST: Duration = Duration::from_secs(1);
 
-/// Metric of sessions that were closed for not reading.
+/// Metric of the sessions that were closed because their clients did not read.
 const OVERFLOWED: &str = "curfew_connections_closed_total{code=\"4508\"}";
 
-/// Deadline for a node to close or serve every session, at load.
+/// Deadline for a node under load to close or serve every session.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Limit on the bytes of one system call (R1).
@@ -123,13 +125,13 @@ fn user(n: usize) -> String {
     format!("user-{n}")
 }
 
-/// A Redis that stores everything that a node does not read: publications to a stopped node arrive
-/// when it continues.
+/// A Redis that stores everything that a node does not read. Publications to a stopped node thus
+/// arrive when the node continues.
 async fn patient_redis() -> Redis {
     Redis::start_with(&["client-output-buffer-limit pubsub 0 0 0"]).await
 }
 
-/// Settings with default queues, or with queues so large that no session is closed for them.
+/// Settings with queues of the default size, or with queues so large that they close no session.
 fn settings(large_queues: bool) -> Settings {
     match large_queues {
         false => Settings::default(),
@@ -139,7 +141,8 @@ fn settings(large_queues: bool) -> Settings {
     }
 }
 
-/// Subscribers on node 0 of a cluster of two, and a publisher on node 1 that never waits.
+/// Subscribers on node 0 of a cluster of two nodes, and a publisher on node 1 that does not wait
+/// for answers.
 struct Load {
     audience: Audience,
     flood: Flood,
@@ -168,8 +171,8 @@ impl Load {
         Self { audience, flood }
     }
 
-    /// Makes some clients stop reading, one by one, until this number of bytes waits for them in
-    /// the node. Then removes the publisher's limit.
+    /// Makes some clients stop reading, one by one, until `bytes` bytes wait for them in the node.
+    /// Then removes the limit on the publisher's rate.
     async fn fill(&self, cluster: &Cluster, bytes: f64, dice: &mut Dice) {
         self.flood.pace(FILLING);
         for client in (0..SUBSCRIBERS).step_by(PAUSED) {
@@ -177,8 +180,9 @@ impl Load {
             sleep(ONE_BY_ONE).await;
         }
         let deadline = Moment::now() + PATIENCE;
-        // On a busy machine publications come in bursts, and the first client with a full queue is
-        // closed before the metric shows it. The others' queues are then nearly full.
+        // On a busy machine publications come in bursts. The first client with a full queue is then
+        // closed before the metric shows that its queue is full. The queues of the other clients
+        // are then nearly full.
         while cluster[0].metric("curfew_send_queue_bytes").await < bytes
             && cluster[0].metric(OVERFLOWED).await < 1.0
         {
@@ -198,7 +202,7 @@ impl Load {
         sleep(dice.time_below(LOOSE)).await;
     }
 
-    /// Makes paused clients read again, one after the other, at random times within `within`.
+    /// Makes the paused `clients` read again, one after the other, at random times within `within`.
     async fn resume(&self, dice: &mut Dice, clients: Vec<usize>, within: Duration) {
         let now = Moment::now();
         let mut again: Vec<(Moment, usize)> = clients
@@ -212,14 +216,14 @@ impl Load {
         }
     }
 
-    /// Number of revoked clients that are still connected.
+    /// Number of clients of revoked users that are still connected.
     fn remaining(&self) -> usize {
         let remaining = |client: &usize| !self.audience.is_ended(*client);
         (0..REVOKED).filter(remaining).count()
     }
 
-    /// Waits until every revoked session has ended, the others are served or were closed for not
-    /// reading, and new clients are served.
+    /// Waits until every session of a revoked user has ended, every other session is served or was
+    /// closed because its client did not read, and a new client is served.
     async fn until_well(&self, cluster: &Cluster) {
         let since = Moment::now();
         eventually_within(PATIENCE, "the end of every revoked session", async || {
@@ -228,7 +232,7 @@ impl Load {
         .await;
         for client in 0..REVOKED {
             let code = self.audience.closed(client);
-            // A session that was reset in the middle of a frame has received no reason.
+            // A session that was reset in the middle of a frame could not receive the reason.
             assert!(
                 matches!(code, None | Some(4403 | 4508)),
                 "{}: {code:?}",
@@ -236,7 +240,7 @@ impl Load {
             );
         }
         for client in REVOKED..SUBSCRIBERS {
-            eventually_within(PATIENCE, "somebody who is served", async || {
+            eventually_within(PATIENCE, "a client that is served or closed", async || {
                 let served = self.audience.has_newer(client, since);
                 (served || self.audience.is_ended(client)).then_some(())
             })
@@ -244,7 +248,7 @@ impl Load {
             let code = self.audience.closed(client);
             assert!(matches!(code, None | Some(4508)), "{client}: {code:?}");
         }
-        // Until the node is back in touch, it refuses newcomers with 503.
+        // Until the node is connected again, it refuses new clients with 503.
         let Attempt::Open(client) = cluster[0].answer("newcomer").await else {
             panic!("the newcomer is refused");
         };
@@ -253,8 +257,9 @@ impl Load {
         newcomer.until(json!({"type":"message"})).await;
     }
 
-    /// Compares the bytes sent to revoked clients behind the mark with the allowance for `excepted`
-    /// threads, which may have been stopped before a system call.
+    /// Judges the bytes that were sent to revoked clients after the mark. At most `excepted`
+    /// clients may have received bytes of one system call, because as many threads may have been
+    /// stopped before that call.
     fn verdict(&self, acknowledged: Moment, mark: &Mark, excepted: usize) -> Verdict {
         let gap = self.audience.longest_gap(acknowledged, mark.at());
         if gap > MOST {
@@ -284,7 +289,7 @@ impl Load {
     }
 }
 
-/// Writes the keys of these users. Returns the time at which Redis had all of them.
+/// Writes the revocation keys of these users. Returns a time at which Redis had all keys.
 async fn revoke(connection: &mut Resp, users: &[String]) -> Moment {
     let commands: Vec<[String; 3]> = users
         .iter()
@@ -296,8 +301,9 @@ async fn revoke(connection: &mut Resp, users: &[String]) -> Moment {
     Moment::now()
 }
 
-/// Waits until the bound for revocations that were written at `acknowledged`. It includes the time
-/// for which the machine has stopped its threads so far. Then marks the written bytes.
+/// Waits for the bound of revocations that were written at `acknowledged`. The bound includes the
+/// time for which the machine has stopped the test's threads so far. Then marks the bytes that the
+/// node has written.
 async fn bound(audience: &Audience, acknowledged: Moment) -> Mark {
     loop {
         let gap = audience.longest_gap(acknowledged, Moment::now());

@@ -1,4 +1,4 @@
-//! The admin API's view of channels and histories.
+//! Channels and histories, as the admin API shows them.
 
 use curfew_tests::{ADMIN_KEY, Cluster, Gateway, Redis};
 use serde_json::{Value, json};
@@ -97,7 +97,7 @@ async fn a_history_that_is_deleted_is_recovered_by_nobody_and_missed_by_no_subsc
     let (alice, joined) = join(&cluster[0], "alice", None).await;
     let placed = publish(&cluster[0], "room:1", 3).await;
     alice.until(json!({"offset":3})).await;
-    // The other node deletes the history, while this node has a window with publications.
+    // The other node deletes the history, while this node still has the publications in its window.
     let deleted = cluster[1]
         .admin_ok("DELETE", "/v1/channels/room:1/history", None)
         .await;
@@ -105,7 +105,7 @@ async fn a_history_that_is_deleted_is_recovered_by_nobody_and_missed_by_no_subsc
         deleted,
         json!({"epoch":placed["epoch"],"offset":3,"publications":[]})
     );
-    curfew_tests::eventually("the window is empty", async || {
+    curfew_tests::eventually("the window to be emptied", async || {
         let (_, answer) = join(&cluster[0], "bob", Some(&position(&joined))).await;
         (answer["recovered"] == false).then_some(())
     })
@@ -138,7 +138,7 @@ async fn a_history_is_cut_at_half_of_the_bytes_of_a_queue() {
     assert_eq!(read("?before=3").await, (vec![2, 1], Value::Null));
 }
 
-/// Fault: foreign entries are skipped silently.
+/// Fault: entries that others had written were skipped, and nothing reported them.
 #[tokio::test]
 async fn entries_that_cannot_be_read_are_counted_and_logged() {
     let redis = Redis::start().await;

@@ -1,5 +1,5 @@
-//! Every frame of many clients is accounted for, under random faults of links, connections, nodes
-//! and data.
+//! Checks every frame that many clients receive, while links, connections, nodes and data fail at
+//! random.
 
 mod book;
 mod client;
@@ -21,44 +21,45 @@ use servers::Servers;
 /// Number of clients.
 const CLIENTS: usize = 10;
 
-/// Number of random faults.
+/// Number of steps of a run. Each step may begin or end a fault.
 const STEPS: usize = 60;
 
-/// Interval between two faults.
+/// Interval between two steps.
 const STEP: Duration = Duration::from_millis(150);
 
-/// Deadline for a cluster to recover, and for a quiet channel to be compared.
+/// Deadline for a cluster to recover, and for the clients to receive the last publication.
 const RECOVERY: Duration = Duration::from_secs(45);
 
-/// Time for which links deliver nothing.
+/// Time for which the stalled links deliver nothing.
 const STALL: Duration = Duration::from_secs(20);
 
-/// Longest wait for the answer to a publication.
+/// Longest time to wait for the answer to a publication.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// One publication in this many is sent to two nodes at once, with the same key.
+/// One of this many publications is sent to two nodes at the same time, with the same idempotency
+/// key.
 const TWINS: usize = 4;
 
-/// The faults of a run.
+/// The faults in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Faults {
     None,
-    /// Faults of links, connections and data, and stops of nodes.
+    /// Links and connections fail, data is lost, and nodes are stopped.
     Some,
-    /// Like `Some`, and in addition the first two of four nodes are killed.
+    /// The same faults as in `Some`. In addition, the first two of four nodes are killed.
     Kills,
     /// The links of two nodes deliver nothing for twenty seconds.
     Stall,
-    /// Nodes reload changed settings again and again, which is no fault.
+    /// Nodes reload changed settings again and again. This must have no effect on clients.
     Reloads,
 }
 
-/// A kind of run.
+/// The settings of a run.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     channel: &'static str,
-    /// Number of stored publications. It is so small that some clients reconnect too late for some
-    /// publications.
+    /// Number of publications that the stream stores. It is so small that some clients reconnect
+    /// too late to receive all that they missed.
     size: u32,
     window_bytes: u32,
     redis: servers::Kind,
@@ -98,7 +99,7 @@ impl Trial {
             .with("backend.grace = \"5m\"")
     }
 
-    /// The path of the history in the admin API.
+    /// The path of the channel's history in the admin API.
     fn history_path(&self) -> String {
         let bytes = self.channel.bytes();
         let written: String = bytes.map(|byte| format!("%{byte:02X}")).collect();
@@ -106,7 +107,7 @@ impl Trial {
     }
 }
 
-/// The state that publishers share.
+/// The state that the publishers share.
 #[derive(Debug, Clone)]
 struct Stage {
     trial: Trial,
@@ -116,12 +117,12 @@ struct Stage {
 }
 
 impl Stage {
-    /// Makes a node reload its settings, either unchanged or with a larger history or window.
+    /// Makes a random node reload its settings. The history and the window are unchanged or larger.
     fn reload(&self, dice: &mut Dice) {
         let (node, more) = (dice.below(self.cluster.nodes().len()), dice.below(3));
         let size = self.trial.size * [1, 1, 3][more];
-        // The window never shrinks: with a smaller window, new publications could overtake a read
-        // three times, and such a read recovers nothing.
+        // The window is never smaller than at the start. With a smaller window, new publications
+        // could overtake a read three times, and such a read recovers nothing.
         let window_bytes = self.trial.window_bytes << [0, 2, 8][dice.below(3)];
         let settings = self.trial.with_history(size, ["10m", "20m", "1h"][more]);
         let settings = settings.with(&format!("limits.window_bytes = {window_bytes}"));
@@ -129,12 +130,13 @@ impl Stage {
         self.cluster[node].reload();
     }
 
-    /// These settings, with the address of the node's own proxy to Redis.
+    /// `settings` with the address of the node's own proxy to Redis.
     fn at(&self, node: usize, settings: Settings) -> Settings {
         settings.on_redis(&format!("redis://{}", self.cluster.proxy(node).address()))
     }
 
-    /// Publishes at a node, with the data as key. Returns false if it may not have been accepted.
+    /// Publishes `data` at a node, with the data as idempotency key. Returns false if the
+    /// publication may not have been accepted.
     async fn publish(&self, node: usize, data: &str) -> bool {
         let body = json!({"channel":self.trial.channel,"data":data,"key":data});
         let asked = self.cluster[node].admin("POST", "/v1/publish", Some(body));
@@ -149,8 +151,9 @@ impl Stage {
         false
     }
 
-    /// Publishes numbers at the last node. Each number is sent with its key until it is answered.
-    /// Some numbers are also sent to the node before the last, which has its own faults.
+    /// Publishes numbers at the last node. Each number is sent with its idempotency key until it is
+    /// accepted. Some numbers are also sent to the node before the last node, which may have
+    /// faults.
     async fn publish_numbers(self, name: &'static str) {
         let last = self.cluster.nodes().len() - 1;
         let mut twins = JoinSet::new();
@@ -163,8 +166,8 @@ impl Stage {
                 let (stage, data) = (self.clone(), data.clone());
                 twins.spawn(async move { stage.publish(last - 1, &data).await });
             }
-            // The key's answer belongs to its epoch: in a new epoch the publication is not sent
-            // again.
+            // A stored answer belongs to the epoch of its publication. In a new epoch, the
+            // publication is not sent again.
             for _ in 0..100 {
                 if self.publish(last, &data).await {
                     break;
@@ -174,15 +177,15 @@ impl Stage {
             sleep(Duration::from_millis(10)).await;
         }
         let taken = twins.join_all().await;
-        // The other node's faults may last as long as the run.
+        // The faults of the node before the last node may last as long as the run.
         let is_all = taken.iter().all(|taken| *taken);
         assert!(self.trial.has_faults() || is_all, "{taken:?}");
     }
 }
 
-/// Makes something fail. Returns true if data are lost.
+/// Makes something fail, or makes it recover. Returns true if data is lost.
 async fn fail(dice: &mut Dice, servers: &Servers, cluster: &Cluster, alive: &[usize]) -> bool {
-    // The last node stays healthy.
+    // The last node never fails.
     let node = alive[dice.below(alive.len() - 1)];
     let link = dice.link();
     let proxy = cluster.proxies().get(node);
@@ -214,7 +217,7 @@ async fn fail(dice: &mut Dice, servers: &Servers, cluster: &Cluster, alive: &[us
 }
 
 /// Stalls all links of the first node, and the link on which the second node receives publications.
-/// After `STALL`, everything is delivered, late.
+/// After [`STALL`], the links deliver everything late.
 async fn stall(cluster: &Cluster) {
     sleep(Duration::from_secs(2)).await;
     cluster.proxy(0).set(Link::STALLED);
@@ -225,15 +228,15 @@ async fn stall(cluster: &Cluster) {
     }
 }
 
-/// Waits until these nodes are connected to Redis.
+/// Waits until `nodes` are connected to Redis.
 async fn until_well(nodes: impl Iterator<Item = &Gateway>) {
     for node in nodes {
         node.until_in_touch(RECOVERY).await;
     }
 }
 
-/// Lets clients connect and disconnect during the faults. Returns the nodes that are still alive,
-/// and the number of losses of data.
+/// Makes clients connect and disconnect while faults occur. Returns the nodes that were not killed,
+/// and the number of times at which data was lost.
 async fn come_and_go(
     dice: &mut Dice,
     servers: &Servers,
@@ -263,7 +266,7 @@ async fn come_and_go(
             let client = &mut clients[dice.below(CLIENTS)];
             client.leave(&mut book.lock());
             let node = &cluster[alive[dice.below(alive.len())]];
-            // A node that is stopped or cut off may not answer.
+            // A node that is stopped or cut off may not answer in time.
             drop(timeout(Duration::from_secs(2), client.join(node)).await);
         }
         sleep(STEP).await;
@@ -329,8 +332,14 @@ async fn every_frame_is_accounted_for(trial: Trial) {
     let (count, epochs) = (book.len(), book.epochs());
     let took = began.elapsed();
     eprintln!("{count} publications in {epochs} epochs, {recoveries} recoveries, {took:?}");
-    assert!(count > 100 && recoveries > 5, "too few to tell anything");
-    assert!(epochs <= losses + begun + 1, "an epoch without a loss");
+    assert!(
+        count > 100 && recoveries > 5,
+        "the run had too few publications or recoveries"
+    );
+    assert!(
+        epochs <= losses + begun + 1,
+        "an epoch began without a loss of data"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

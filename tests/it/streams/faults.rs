@@ -1,4 +1,4 @@
-//! Broken links, lost data, and keys of other programs.
+//! Streams while links break, data is lost, or other programs use the streams' keys.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const RECOVERY: Duration = Duration::from_secs(20);
 
 /// Publishes until the publication is accepted. Returns its position.
 async fn publish(node: &Gateway, data: Value) -> Value {
-    eventually_within(RECOVERY, "a publication that is taken", async || {
+    eventually_within(RECOVERY, "a publication to be accepted", async || {
         let body = json!({"channel":"room:1","data":data});
         let (status, answer) = node.admin("POST", "/v1/publish", Some(body)).await;
         (status == 200).then_some(answer)
@@ -74,7 +74,7 @@ async fn restore_link(redis: &Redis) {
         .await;
 }
 
-/// Fault: the node's window answers although publications do not arrive, and recovers only the
+/// Fault: the node's window answered although publications did not arrive. It recovered only the
 /// part of the stream from before the break.
 #[tokio::test]
 async fn while_a_link_is_lost_the_stream_is_read_for_each_subscriber() {
@@ -104,7 +104,7 @@ async fn while_a_link_is_lost_the_stream_is_read_for_each_subscriber() {
     }
 }
 
-/// Fault: a node whose link is lost does not learn of the deletion, and recovers publications that
+/// Fault: a node whose link was lost did not learn of the deletion, and recovered publications that
 /// were deleted.
 #[tokio::test]
 async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
@@ -125,8 +125,8 @@ async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
     );
 }
 
-/// Fault: a stream that has gone back assigns offsets that subscribers have passed. The subscribers
-/// took the new publications for old ones.
+/// Fault: a stream that had gone back assigned offsets that subscribers had already received. The
+/// subscribers took the new publications for old ones.
 #[tokio::test]
 async fn a_stream_that_goes_back_begins_another_epoch() {
     const COPY: &str =
@@ -140,7 +140,8 @@ async fn a_stream_that_goes_back_begins_another_epoch() {
     let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
     let ends = [":meta", ":old", ":meta:old"];
     let [meta, old_stream, old_meta] = ends.map(|end| format!("{stream}{end}"));
-    // The second publisher's node has no listener, and therefore no position in the stream.
+    // The second publisher is on a node without a subscriber. That node therefore has no position
+    // in the stream.
     for (round, publisher) in [0, 2].into_iter().enumerate() {
         let copy = ["EVAL", COPY, "4", stream, &old_stream, &meta, &old_meta];
         redis.run(&copy).await;
@@ -215,9 +216,9 @@ async fn what_the_stream_has_no_more_is_a_gap_where_it_is_missing() {
     cluster[0].thaw();
     alice.until_within(RECOVERY, json!({"offset":10})).await;
     assert_eq!(offsets(&alice, "room:1"), [1, -7, 8, 9, 10]);
-    // The other node's link was cut as well, and this node refuses subscriptions until the link is
+    // The link of the other node was cut as well. That node refuses subscriptions until its link is
     // back.
-    let answer = eventually_within(RECOVERY, "a subscription that is taken", async || {
+    let answer = eventually_within(RECOVERY, "a subscription to be accepted", async || {
         let bob = Tape::of(cluster[1].user("bob").await);
         let since = position(&joined);
         let subscribe = json!({"type":"subscribe","channel":"room:1","since":since});
@@ -269,7 +270,7 @@ async fn a_key_is_of_the_epoch_in_which_it_was_taken() {
     assert_eq!(publish().await, first);
     let keys = redis.keys().await;
     let stream = keys.iter().find(|key| key.ends_with("}:room:1")).unwrap();
-    // The idempotency key still exists, but its publication is lost.
+    // The idempotency key still exists in Redis, but its publication is lost.
     redis.run(&["DEL", stream, &format!("{stream}:meta")]).await;
     let again = publish().await;
     assert_eq!(again["offset"], 1);
@@ -308,7 +309,7 @@ async fn a_stream_takes_nothing_after_the_lease() {
     let first = publish(&cluster[0], json!("first")).await;
     redis.freeze();
     let frozen_at = Instant::now();
-    // The publications wait at Redis, which is stopped.
+    // Redis is frozen, so the publications wait in its sockets.
     for n in 0..COUNT {
         bob.send(json!({"type":"publish","id":n,"channel":"room:1","data":n}));
     }
@@ -316,7 +317,7 @@ async fn a_stream_takes_nothing_after_the_lease() {
         let answer = bob.until_within(RECOVERY, json!({"id":n})).await.frame;
         assert_eq!(answer["code"], "unknown_outcome", "{answer}");
     }
-    // The lease is over by then, because Redis executed the node's last heartbeat before
+    // The lease ends at this time at the latest, because the last heartbeat was executed before
     // Redis was frozen.
     sleep_until((frozen_at + LEASE).into()).await;
     redis.thaw();
@@ -324,8 +325,8 @@ async fn a_stream_takes_nothing_after_the_lease() {
     assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }
 
-/// Fault: a primary that is given a slot again drops the subscriptions in the slot, and the node no
-/// longer received anything in its channels.
+/// Fault: if a slot is assigned to its primary again, the primary drops the subscriptions in the
+/// slot. The node then received nothing in the slot's channels any more.
 #[tokio::test]
 async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     let redis = RedisCluster::start().await;
@@ -348,10 +349,11 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
         };
         assert_eq!(listeners().await, 1);
         owner.run(&["CLUSTER", "SETSLOT", &slot, "NODE", &id]).await;
-        // The node does not receive this publication.
+        // The node does not receive this publication, because the primary has dropped the
+        // subscription.
         let body = json!({"channel":channel,"data":"missed"});
         cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
-        eventually_within(RECOVERY, "a subscription", async || {
+        eventually_within(RECOVERY, "the node to subscribe again", async || {
             (listeners().await == 1).then_some(())
         })
         .await;
@@ -363,8 +365,8 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     plain.until(json!({"type":"gap","channel":"plain"})).await;
 }
 
-/// Fault: after a channel's slot had moved, the first subscription to the channel was refused until
-/// the node's next regular lookup of the primaries, after five seconds.
+/// Fault: after a channel's slot had moved, a subscription to the channel was refused until the
+/// node's next regular lookup of the primaries, up to five seconds later.
 #[tokio::test]
 async fn a_subscription_where_the_slot_has_moved_has_the_node_look_for_it() {
     const SOON: Duration = Duration::from_secs(3);
@@ -378,7 +380,7 @@ async fn a_subscription_where_the_slot_has_moved_has_the_node_look_for_it() {
     let moving = redis.begin_move(name, to).await;
     moving.end().await;
     moving.tell().await;
-    let joined = eventually_within(SOON, "a subscription that is taken", async || {
+    let joined = eventually_within(SOON, "a subscription to be accepted", async || {
         let subscribe = json!({"type":"subscribe","channel":"room:1"});
         let id = format!("join {}", alice.seen().len());
         let answer = alice.ask(&id, subscribe).await;

@@ -1,4 +1,4 @@
-//! Access that ends while a stream is read for a subscriber (ST4).
+//! Access that ends while the node reads a stream for a subscriber (ST4).
 
 use std::time::Duration;
 
@@ -7,17 +7,18 @@ use serde_json::{Value, json};
 
 use super::{position, with_streams};
 
-/// Deadline for a reload, and for an answer.
+/// Deadline for a reload to be in force, and for an answer.
 const SOON: Duration = Duration::from_secs(15);
 
-/// A node, and a session whose recovery was read in Redis, with the answer still on its way.
+/// A node and a session. The node has read the session's recovery from Redis, but the answer of
+/// Redis has not arrived yet.
 struct Reading {
     redis: Redis,
     cluster: Cluster,
     alice: Tape,
 }
 
-/// Number of calls of `EVAL` so far, which read streams.
+/// Number of calls of `EVAL` so far. The node reads streams by `EVAL`.
 async fn reads(redis: &Redis) -> String {
     let stats = redis.run(&["INFO", "commandstats"]).await.text();
     let eval = stats.lines().find(|line| line.starts_with("cmdstat_eval:"));
@@ -26,7 +27,7 @@ async fn reads(redis: &Redis) -> String {
 }
 
 fn settings() -> Settings {
-    // The timeout is longer than the time for which the answer is held back.
+    // The node waits longer than the test holds the answer back.
     with_streams(100).with("backend.redis.timeout = \"10s\"")
 }
 
@@ -46,7 +47,7 @@ async fn reading() -> Reading {
     let held = Link::only_down(Flow::Stall);
     cluster.proxy(0).set_only(Kind::Other, held);
     alice.send(json!({"type":"subscribe","id":"held","channel":"room:1","since":first}));
-    eventually("the stream is read", async || {
+    eventually("the stream to be read", async || {
         (reads(&redis).await != before).then_some(())
     })
     .await;

@@ -1,4 +1,4 @@
-//! The commands and frames of streams, on one node with the embedded backend.
+//! The commands and frames of streams, on a single node with the embedded backend.
 
 use curfew_testkit::WsClient;
 use curfew_tests::Gateway;
@@ -51,7 +51,7 @@ async fn positions_are_told_and_count_up() {
     assert_eq!(published, json!({"published":1,"epoch":epoch,"offset":4}));
     let message = json!({"type":"message","channel":"room:1","data":4,"offset":4});
     assert_eq!(alice.next_json().await, message);
-    // A channel without a stream behaves as before.
+    // A channel without a stream has no positions.
     let plain = json!({"type":"subscribe","id":2,"channel":"plain"});
     assert_eq!(ask(&mut alice, plain).await, json!({"type":"ok","id":2}));
     let command = json!({"type":"publish","id":3,"channel":"plain","data":1});
@@ -85,7 +85,7 @@ async fn a_client_that_comes_back_has_what_it_missed() {
     alice
         .expect_json(json!({"type":"message","offset":4}))
         .await;
-    // The answer also states that nothing was missed.
+    // A client that missed nothing is answered with `recovered` as well.
     let mut eve = gateway.user("eve").await;
     let since = json!({"epoch":since["epoch"],"offset":4});
     let recovered = ask(&mut eve, subscribe(&since)).await;
@@ -167,7 +167,7 @@ async fn more_than_a_queue_holds_is_not_recovered_and_closes_nothing() {
     let answer = ask(&mut eve, subscribe(&json!({"epoch":epoch,"offset":5}))).await;
     assert_eq!(answer["recovered"], true);
     assert_eq!(eve.barrier().await.len(), 5);
-    // Half of the queue is reserved for the answer to `history`.
+    // The answer to `history` may use half of the queue.
     let history = json!({"type":"history","id":1,"channel":"room:1","before":11});
     let history = ask(&mut bob, history).await;
     assert_eq!(history["truncated"], true);
@@ -238,7 +238,7 @@ async fn history_and_keys_need_a_stream_and_history_a_rule() {
     let body = json!({"channel":"room:1:2","data":1,"key":"k"});
     let (status, problem) = gateway.admin("POST", "/v1/publish", Some(body)).await;
     assert_eq!((status, &problem["code"]), (409, &json!("not_available")));
-    // Only the history is configured: subscribing recovers nothing.
+    // Only the history is configured here, so a subscription recovers nothing.
     let joined = ask(
         &mut bob,
         json!({"type":"subscribe","id":3,"channel":"log:a"}),
@@ -270,7 +270,7 @@ async fn a_publication_with_a_key_is_taken_once() {
         let answer = ask(&mut bob, keyed(id, key)).await;
         assert_eq!(answer, json!({"type":"ok","id":id,"offset":offset}));
     }
-    // The same key of another user, or of an admin key, is a different key.
+    // The same key from another user, or from the admin API, is another key.
     let mut eve = gateway.user("eve").await;
     assert_eq!(ask(&mut eve, keyed(5, "a")).await["offset"], 3);
     for (data, offset) in [(6, 4), (7, 4)] {

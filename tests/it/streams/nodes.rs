@@ -1,4 +1,4 @@
-//! Streams of several nodes over Redis.
+//! Streams that several nodes share over Redis.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::{join, offsets, place, position, with_streams};
 
-/// Deadline for nodes to compare their settings.
+/// Deadline for the nodes to compare their settings.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Publishes `count` numbers. Returns the position of the last one.
+/// Publishes `count` numbers, beginning with `from`. Returns the position of the last number.
 async fn publish(node: &Gateway, from: u64, count: u64) -> Value {
     let mut last = Value::Null;
     for data in from..from + count {
@@ -31,8 +31,8 @@ async fn a_client_that_comes_back_to_another_node_has_everything_once_and_in_ord
     let mut seen: Vec<i64> = Vec::new();
     let mut tape = Some(tape);
     for round in 0..6 {
-        // The client connects to one node, disconnects, and reconnects to the other node while
-        // publications continue.
+        // The client disconnects from one node and reconnects to the other node while publications
+        // continue.
         let node = &cluster[round % 2];
         publish(node, 1, EACH).await;
         let left = tape.take().unwrap();
@@ -90,7 +90,10 @@ async fn many_who_come_back_cost_few_reads() {
         assert_eq!(offsets(tape, "room:1"), (1..=10).collect::<Vec<_>>());
     }
     let read = reads().await - before;
-    assert!(read <= 5.0, "{read} reads for {CLIENTS} clients");
+    assert!(
+        read <= 5.0,
+        "Redis was read {read} times for {CLIENTS} clients"
+    );
     let recovered = node.metric("curfew_stream_recoveries_total").await;
     assert_eq!(recovered, CLIENTS as f64);
 }
@@ -131,13 +134,14 @@ async fn names_in_redis_are_as_specified() {
     assert_eq!(redis.run(&["XLEN", streams[0]]).await.integer(), 5);
     let ttl = redis.run(&["PTTL", streams[0]]).await.integer();
     assert!((590_000..=600_000).contains(&ttl), "{ttl}");
-    // A channel without a stream has no position.
+    // A channel without a stream has no key in Redis.
     let body = json!({"channel":"plain","data":1});
     cluster[0].admin_ok("POST", "/v1/publish", Some(body)).await;
     assert!(!redis.keys().await.iter().any(|key| key.contains("plain")));
 }
 
-/// Fault: a node sent subscribers a gap, and told a reconnecting client that it had missed nothing.
+/// Fault: a node sent a gap to subscribers, and told a client that reconnected that it had missed
+/// nothing.
 #[tokio::test]
 async fn what_came_without_a_place_is_not_said_to_be_recovered() {
     let redis = Redis::start().await;
@@ -146,9 +150,10 @@ async fn what_came_without_a_place_is_not_said_to_be_recovered() {
     let (stays, joined) = join(node, "alice", None).await;
     let first = publish(node, 1, 1).await;
     stays.until(json!({"type":"message","offset":1})).await;
-    // The positions of clients that disconnect now.
+    // These are the positions of clients that are disconnected during the next publication.
     let away = [position(&joined), position(&first)];
-    // A node of version 1, or with other settings, publishes without a position.
+    // A node that writes envelopes of version 1, or has other settings, publishes without a
+    // position.
     let envelope = r#"{"v":1,"from":"old","data":"unplaced"}"#;
     redis
         .run(&["PUBLISH", "curfew:channel:room:1", envelope])
@@ -179,7 +184,8 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
     let cluster = Cluster::start(1, &redis.url(), &with_streams(5)).await;
     let (tape, _) = join(&cluster[0], "alice", None).await;
     publish(&cluster[0], 1, 1).await;
-    // A node of version 1, or with other settings, publishes without a position.
+    // A node that writes envelopes of version 1, or has other settings, publishes without a
+    // position.
     let envelope = r#"{"v":1,"from":"old","data":2}"#;
     redis
         .run(&["PUBLISH", "curfew:channel:room:1", envelope])
@@ -194,12 +200,12 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
         .map(|seen| seen.frame["data"].clone())
         .collect();
     assert_eq!(data, [1, 2, 3]);
-    // An envelope of an unknown version leaves nothing missing in the stream.
+    // A message with an unknown version makes no gap, because the stream lacks no publication.
     redis
         .run(&["PUBLISH", "curfew:channel:room:1", r#"{"v":9}"#])
         .await;
     let dropped = "curfew_broker_messages_dropped_total{reason=\"malformed\"}";
-    eventually("it is dropped", async || {
+    eventually("the message to be dropped", async || {
         (cluster[0].metric(dropped).await == 1.0).then_some(())
     })
     .await;
@@ -208,7 +214,7 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
     assert_eq!(offsets(&tape, "room:1"), [1, -1, 2, 3]);
 }
 
-/// Fault: nodes with other streams lose publications, and nothing shows it.
+/// Fault: nodes with other settings of streams lost publications, and nothing showed it.
 #[tokio::test]
 async fn nodes_whose_channels_differ_are_warned_of_and_shown() {
     let redis = Redis::start().await;
@@ -245,6 +251,6 @@ async fn nodes_whose_channels_differ_are_warned_of_and_shown() {
     put_in_force(with_streams(6), 2, "differ from this node's").await;
     put_in_force(with_streams(5), 1, "every node has the same").await;
     assert_eq!(digests().await, one);
-    // A node without entries also differs.
+    // A node without any settings of channels also differs.
     put_in_force(Settings::default(), 2, "differ from this node's").await;
 }

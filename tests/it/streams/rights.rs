@@ -1,4 +1,4 @@
-//! A Redis user without the rights that streams need.
+//! A Redis user that lacks rights which streams need.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::with_streams;
 /// Deadline for a node to connect to Redis.
 const SOON: Duration = Duration::from_secs(15);
 
-/// Creates a user with all rights, and then applies these changes.
+/// Creates a user with all rights, and then applies the changes `rights`.
 async fn set_user(redis: &Redis, rights: &[&str]) {
     let all = [
         "ACL", "SETUSER", "curfew", "on", ">secret", "~*", "&*", "+@all",
@@ -30,14 +30,14 @@ async fn publish(node: &Gateway) -> (u16, Value) {
     node.admin("POST", "/v1/publish", Some(body)).await
 }
 
-/// A key that no other publication has.
+/// An idempotency key that no other publication has.
 fn fresh_key() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed).to_string()
 }
 
-/// The keys of streams, with their values.
+/// The keys of all streams in Redis, with their values.
 async fn streams(redis: &Redis) -> Vec<(String, Reply)> {
     let mut found = Vec::new();
     for key in redis.keys().await {
@@ -56,7 +56,7 @@ async fn streams(redis: &Redis) -> Vec<(String, Reply)> {
     found
 }
 
-/// Fault: only the first client shows that a right is missing.
+/// Fault: a missing right was noticed only when a client needed it.
 #[tokio::test]
 async fn rights_that_streams_need_are_named_at_the_start() {
     let redis = Redis::start().await;
@@ -67,7 +67,7 @@ async fn rights_that_streams_need_are_named_at_the_start() {
         started.until_in_touch(SOON).await;
     }
     let told = |entry: &Value| entry["missing"].as_str().map(str::to_owned);
-    let missing = eventually_within(SOON, "the rights by name", async || {
+    let missing = eventually_within(SOON, "a log line with the missing rights", async || {
         node.log().entries().iter().find_map(told)
     })
     .await;
@@ -80,16 +80,16 @@ async fn rights_that_streams_need_are_named_at_the_start() {
             .all(|entry| told(entry).is_none())
     );
 
-    // A reload may add the first stream.
+    // A reload may configure a node's first stream.
     plain.write_config(&as_user(with_streams(5), &redis));
     plain.reload();
-    eventually_within(SOON, "the rights by name", async || {
+    eventually_within(SOON, "a log line with the missing rights", async || {
         plain.log().entries().iter().find_map(told)
     })
     .await;
 }
 
-/// Fault: Redis does not undo a script's effects from before it found a missing right.
+/// Fault: if a script lacked a right, Redis did not undo what the script had written before.
 #[tokio::test]
 async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
     let redis = Redis::start().await;
@@ -101,8 +101,8 @@ async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
             assert_eq!(before.is_empty(), is_new);
             set_user(&redis, &[&format!("-{command}")]).await;
             let (_, problem) = publish(&cluster[0]).await;
-            // If the script uses the command only after its first write, the node cannot know that
-            // the publication had no effect.
+            // If the script uses this command only after its first write, the node does not know if
+            // the publication had an effect.
             let code = match command {
                 "pexpire" | "hset" if !is_new => "unknown_outcome",
                 _ => "unavailable",
@@ -120,7 +120,7 @@ async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
     }
 }
 
-/// Fault: each subscription that lacks a right makes the node reconnect its connection for
+/// Fault: each subscription that lacked a right made the node reconnect its connection for
 /// commands.
 #[tokio::test]
 async fn a_right_that_streams_lack_costs_other_channels_nothing() {
@@ -146,7 +146,7 @@ async fn a_right_that_streams_lack_costs_other_channels_nothing() {
     assert_eq!(clients().await, before);
 }
 
-/// Fault: nodes are notified of a deletion by a separate step, which may fail.
+/// Fault: a separate step notified the nodes of a deletion, and this step could fail.
 #[tokio::test]
 async fn a_deletion_tells_nodes_in_the_step_that_deletes() {
     let redis = Redis::start().await;
@@ -157,14 +157,14 @@ async fn a_deletion_tells_nodes_in_the_step_that_deletes() {
     let (alice, joined) = super::join(&cluster[0], "alice", None).await;
     cluster[0].publish("room:1", json!(1)).await;
     alice.until(json!({"offset":1})).await;
-    // The user may publish into channels, but may not send messages to nodes.
+    // The user may publish to channels, but may not send messages to nodes.
     set_user(&redis, &["resetchannels", "&curfew:channel:*"]).await;
     let path = "/v1/channels/room:1/history";
     eventually_within(SOON, "the deletion", async || {
         (other.admin("DELETE", path, None).await.0 == 200).then_some(())
     })
     .await;
-    // This publication comes after the notice.
+    // This publication comes after the deletion's notice to the nodes.
     cluster[0].publish("room:1", json!(2)).await;
     alice.until(json!({"offset":2})).await;
     let since = super::position(&joined);

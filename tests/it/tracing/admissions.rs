@@ -1,5 +1,5 @@
-//! A token that cannot be judged or admitted for a while, on each of its three paths: with the
-//! request, by `auth` and by `refresh`.
+//! A token that the node cannot judge or admit for a while. It may come in three ways: with the
+//! request, by `auth` or by `refresh`.
 
 use curfew_testkit::mint::Key;
 use curfew_testkit::{PATIENCE, WsClient};
@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// Sends a token on the three paths, which all fail. Asserts that each reports and traces the same
-/// server fault.
+/// Sends a token in each of the three ways, which all fail. Asserts that each way reports and
+/// traces the same fault of the server.
 async fn assert_same_fault(
     node: &Gateway,
     collector: &Collector,
@@ -35,7 +35,8 @@ async fn assert_same_fault(
     }
 }
 
-/// Fault: an upgrade's span says `unavailable`, while those of `auth` and `refresh` name the keys.
+/// Fault: the span of an upgrade said `unavailable`, while the spans of `auth` and `refresh` named
+/// the keys.
 #[tokio::test]
 async fn keys_that_are_away_are_the_same_fault_on_every_way_in() {
     let collector = Collector::start().await;
@@ -61,7 +62,8 @@ async fn keys_that_are_away_are_the_same_fault_on_every_way_in() {
     assert_same_fault(&node, &collector, &mut alice, &token, "keys_unavailable").await;
 }
 
-/// Fault: one path reports an unavailable backend as the client's fault, or by another name.
+/// Fault: in one of the ways, an unavailable backend was reported as the client's fault or by
+/// another name.
 #[tokio::test]
 async fn a_backend_that_is_away_is_the_same_fault_on_every_way_in() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
@@ -75,7 +77,7 @@ async fn a_backend_that_is_away_is_the_same_fault_on_every_way_in() {
     let node = Gateway::start_with(&settings).await;
     node.until_in_touch(PATIENCE).await;
     let mut alice = node.user("alice").await;
-    // An admission needs this command to look for revocations. The lease does not.
+    // An admission needs `EXISTS` to look for revocations. The lease does not need it.
     redis.run(&["ACL", "SETUSER", "curfew", "-exists"]).await;
     let token = Key::default_secret().user("alice");
     assert_same_fault(&node, &collector, &mut alice, &token, "unavailable").await;

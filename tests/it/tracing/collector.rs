@@ -1,4 +1,4 @@
-//! A collector: OTLP over gRPC, decoded.
+//! A collector that receives OTLP over gRPC and decodes it.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,14 +19,14 @@ use prost::Message as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// A span in a form for tests.
+/// A span, as the tests use it.
 #[derive(Debug, Clone)]
 pub(super) struct Span {
     pub(super) name: String,
     pub(super) trace: String,
     pub(super) id: String,
     pub(super) parent: String,
-    /// The traces that the span links to.
+    /// The ids of the spans that this span links to.
     pub(super) links: Vec<String>,
     pub(super) links_traces: Vec<String>,
     pub(super) attributes: BTreeMap<String, String>,
@@ -43,16 +43,16 @@ pub(super) struct Span {
     pub(super) text: String,
 }
 
-/// The handler of calls.
+/// The delay of the answers to calls, and the headers of the last call.
 #[derive(Debug, Default)]
 struct Calls {
-    /// Milliseconds that each call takes.
+    /// Time in milliseconds before each call is answered.
     delay: AtomicU64,
-    /// The headers of the last call.
+    /// The headers of the last call that the collector received.
     headers: Mutex<HeaderMap>,
 }
 
-/// A collector that receives the nodes' exports.
+/// A collector that receives the spans of nodes.
 #[derive(Debug)]
 pub(super) struct Collector {
     address: SocketAddr,
@@ -83,7 +83,7 @@ impl Collector {
         }
     }
 
-    /// Settings of nodes that send all spans here.
+    /// Settings of nodes that send all spans to this collector.
     pub(super) fn settings(&self) -> Settings {
         exporting_to(self.address).with("telemetry.trace_sample_ratio = 1.0")
     }
@@ -98,7 +98,7 @@ impl Collector {
         self.calls.delay.store(delay, Ordering::Relaxed);
     }
 
-    /// A header of the last call.
+    /// The value of a header of the last call.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         let headers = self.calls.headers.lock();
         let value = headers.get(name)?;
@@ -115,7 +115,7 @@ impl Collector {
         spans
     }
 
-    /// Waits for `count` spans with this name.
+    /// Waits for at least `count` spans called `name`.
     pub(super) async fn wait(&self, name: &str, count: usize) -> Vec<Span> {
         let what = format!("{count} spans {name}");
         let spans = eventually(&what, async || {
@@ -127,14 +127,14 @@ impl Collector {
         spans
     }
 
-    /// Waits for the first span that is `wanted`.
+    /// Waits for the first span for which `wanted` returns true.
     pub(super) async fn wait_for(&self, wanted: impl Fn(&Span) -> bool) -> Span {
         eventually("a span", async || self.spans().into_iter().find(&wanted)).await
     }
 
-    /// Waits for the only span with this name whose parent is `parent`.
+    /// Waits for the only span called `name` whose parent is `parent`.
     pub(super) async fn wait_below(&self, name: &str, parent: &Span) -> Span {
-        let what = format!("{name} below {}", parent.name);
+        let what = format!("a span {name} below {}", parent.name);
         let mut parts = eventually(&what, async || {
             let mut parts = self.named(name);
             parts.retain(|span| span.parent == parent.id);
@@ -180,7 +180,7 @@ async fn take(
         body.flow_control().release_capacity(chunk.len()).unwrap();
         message.extend_from_slice(&chunk);
     }
-    // The first five bytes are gRPC's prefix: a flag for compression, and the length.
+    // The first five bytes are the prefix of gRPC: a flag for compression and the length.
     let exported = ExportTraceServiceRequest::decode(&message[5..]).unwrap();
     spans.lock().extend(read(exported));
     let mut response = Response::new(());

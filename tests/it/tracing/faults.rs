@@ -1,4 +1,4 @@
-//! Collectors that are missing, hang or send malformed answers, and clients that send malformed
+//! Collectors that are missing, hang or send malformed answers, and clients that send a malformed
 //! trace context.
 
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use tokio::task::JoinSet;
 
 use super::collector::{Collector, exporting_to};
 
-/// Deadline for the log line about an outage, which comes after the end of an export.
+/// Deadline for the log line about the end of an outage. The line comes after the end of an export.
 const TOLD: Duration = Duration::from_secs(20);
 
-/// Asserts that a node works as before, counts lost spans, logs the loss once, and stops in time.
-/// Returns the hint in its log.
+/// Asserts that a node works as usual, counts the spans that it drops, logs the outage once, and
+/// stops in time. Returns the hint in the log line.
 async fn assert_unharmed(settings: &Settings) -> Option<String> {
     let settings = settings
         .clone()
@@ -25,7 +25,7 @@ async fn assert_unharmed(settings: &Settings) -> Option<String> {
         .with("drain.accept_grace = \"0s\"");
     let mut node = Gateway::start_with(&settings).await;
     let mut alice = node.subscriber("alice", "room:1").await;
-    // More publications than the queue of spans holds.
+    // The publications make more spans than the queue of spans can hold.
     for n in 0..3000 {
         let began = Instant::now();
         alice
@@ -47,7 +47,7 @@ async fn assert_unharmed(settings: &Settings) -> Option<String> {
         "{:?}",
         told.elapsed()
     );
-    // One outage, from the first span to the last.
+    // All dropped spans belong to one outage.
     let lines = |message: &str| {
         let entries = node.log().entries();
         let found = entries.iter().filter(|entry| entry["message"] == message);
@@ -72,7 +72,7 @@ async fn a_collector_that_is_not_there() {
 
 #[tokio::test]
 async fn a_collector_that_accepts_and_hangs() {
-    // The kernel accepts connections, but no program reads them.
+    // The kernel accepts connections, but nothing answers on them.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = exporting_to(listener.local_addr().unwrap());
     assert_unharmed(&settings).await;
@@ -88,13 +88,14 @@ async fn a_collector_that_answers_rubbish() {
         while let Ok((mut stream, _)) = listener.accept().await {
             connections.spawn(async move {
                 drop(stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nhello").await);
-                // Without reading first, the close would reset the connection and lose the answer.
+                // The collector reads first. Otherwise its close would reset the connection, and
+                // the answer would be lost.
                 drop(tokio::io::copy(&mut stream, &mut tokio::io::sink()).await);
             });
         }
     });
-    // Fault: "frame with invalid size" does not help an operator who gave the port of OTLP over
-    // HTTP.
+    // Fault: the log said only "frame with invalid size", which does not help an operator who
+    // configured the port of OTLP over HTTP.
     let hint = assert_unharmed(&exporting_to(address)).await.unwrap();
     assert!(hint.contains("4317"), "{hint}");
 }
@@ -131,7 +132,7 @@ async fn a_malformed_traceparent_is_passed_over() {
             .await;
         client.expect_json(json!({"type":"ok","id":1})).await;
     }
-    // The span belongs to no other command.
+    // Only the command `publish` may have a `traceparent`.
     client
         .send(json!({"type":"subscribe","id":2,"channel":"room:1","traceparent":good}))
         .await;

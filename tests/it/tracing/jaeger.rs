@@ -1,6 +1,6 @@
-//! Traces in a real Jaeger, version 1.76, on free ports, in memory.
+//! Traces in a real Jaeger, version 1.76. It listens on free ports and stores traces in memory.
 //!
-//! `.ci/run` builds it. Without it these tests fail.
+//! `.ci/run` builds Jaeger. Without it these tests fail.
 
 mod commands;
 mod connects;
@@ -23,20 +23,20 @@ use tempfile::TempDir;
 
 use super::collector::exporting_to;
 
-/// Deadline for Jaeger to start, and to have a trace.
+/// Deadline for Jaeger to start, and to find a trace.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Limit on the traces of an answer.
+/// Maximum number of traces in an answer of Jaeger.
 const MOST_TRACES: usize = 1000;
 
 /// A Jaeger that stores traces in memory. It is killed when this value is dropped.
 pub(super) struct Jaeger {
     process: Child,
-    /// Address of OTLP over gRPC.
+    /// The address of OTLP over gRPC.
     pub(super) otlp: SocketAddr,
-    /// Address of OTLP over HTTP.
+    /// The address of OTLP over HTTP.
     pub(super) http: SocketAddr,
-    /// Address of its page, and of the API behind it.
+    /// The address of Jaeger's page, and of the API that the page uses.
     pub(super) ui: SocketAddr,
     directory: TempDir,
 }
@@ -48,7 +48,7 @@ struct Span {
     name: String,
     id: String,
     parent: Option<String>,
-    /// The spans that it follows from.
+    /// The ids of the spans that this span follows from.
     links: Vec<String>,
     /// The value of `service.instance.id`.
     node: String,
@@ -60,7 +60,7 @@ struct Span {
     text: String,
 }
 
-/// `CURFEW_TOOLS/jaeger/jaeger`, or the default path of `.ci/run`.
+/// The path `CURFEW_TOOLS/jaeger/jaeger`, or the path that `.ci/run` uses by default.
 fn binary() -> PathBuf {
     let tools = std::env::var_os("CURFEW_TOOLS").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")),
@@ -81,7 +81,8 @@ impl Jaeger {
             [(); 4].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("jaeger.json");
-        // JSON is a subset of YAML. All other ports are off, because they may be taken.
+        // Jaeger accepts JSON, because JSON is a subset of YAML. All other ports are off, because
+        // they may be in use.
         let configuration = json!({
             "service": {
                 "extensions": ["jaeger_storage", "jaeger_query"],
@@ -139,17 +140,17 @@ impl Jaeger {
         .await;
     }
 
-    /// Settings of nodes that send all spans here.
+    /// Settings of nodes that send all spans to this Jaeger.
     fn settings(&self) -> Settings {
         self.rarely().with("telemetry.trace_sample_ratio = 1.0")
     }
 
-    /// Settings of nodes that send only spans that are recorded at any sampling ratio.
+    /// Settings of nodes that send only the spans that are recorded at every sampling ratio.
     fn rarely(&self) -> Settings {
         exporting_to(self.otlp).with("telemetry.trace_sample_ratio = 0.0")
     }
 
-    /// The spans with this operation and these tags, as the search of Jaeger's page finds them.
+    /// The spans of this operation with these tags, as the search on Jaeger's page finds them.
     async fn find(&self, operation: &str, tags: &[(&str, &str)]) -> Vec<Span> {
         let mut path = format!(
             "/api/traces?service=curfew&operation={}&limit={MOST_TRACES}",
@@ -165,7 +166,7 @@ impl Jaeger {
         spans
     }
 
-    /// Waits for `count` spans of this operation with these tags.
+    /// Waits for at least `count` spans of this operation with these tags.
     async fn spans(&self, operation: &str, tags: &[(&str, &str)], count: usize) -> Vec<Span> {
         let what = format!("{count} spans {operation} {tags:?} in Jaeger");
         let spans = eventually_within(PATIENCE, &what, async || {
@@ -177,12 +178,12 @@ impl Jaeger {
         spans
     }
 
-    /// Waits for the only span with this operation and these tags.
+    /// Waits for the first span of this operation with these tags.
     async fn span(&self, operation: &str, tags: &[(&str, &str)]) -> Span {
         self.spans(operation, tags, 1).await.remove(0)
     }
 
-    /// Waits until a trace has `count` spans, and returns them.
+    /// Waits until a trace has at least `count` spans, and returns the spans.
     async fn trace(&self, id: &str, count: usize) -> Vec<Span> {
         let what = format!("{count} spans of trace {id} in Jaeger");
         eventually_within(PATIENCE, &what, async || {
@@ -205,7 +206,7 @@ impl Jaeger {
 
 impl Drop for Jaeger {
     fn drop(&mut self) {
-        // Both fail only if the process has ended already.
+        // These calls fail only if the process has already ended.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -217,18 +218,18 @@ impl Span {
         tags.iter().all(has)
     }
 
-    /// The value of a required tag.
+    /// The value of a tag, which the span must have.
     #[track_caller]
     fn tag(&self, key: &str) -> &str {
         let tag = self.tags.get(key);
-        tag.unwrap_or_else(|| panic!("no {key}: {self:#?}"))
+        tag.unwrap_or_else(|| panic!("the span has no tag {key}: {self:#?}"))
     }
 
     fn kind(&self) -> &str {
         self.tag("span.kind")
     }
 
-    /// Fails unless the span is marked as failed, with this `error.type`.
+    /// Fails unless the span is marked as failed with this `error.type`.
     #[track_caller]
     fn assert_failed(&self, error_type: &str) {
         assert!(

@@ -1,4 +1,4 @@
-//! Fetches of issuers' keys.
+//! The traces of fetches of issuers' keys.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, Manner, Provider};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// Fault: no trace showed the requests to a provider, or their duration.
+/// Fault: no trace showed the requests to a provider, or the time that they took.
 #[tokio::test]
 async fn a_fetch_of_keys_is_a_span_with_its_issuer_and_what_became_of_it() {
     let collector = Collector::start().await;
@@ -14,7 +14,7 @@ async fn a_fetch_of_keys_is_a_span_with_its_issuer_and_what_became_of_it() {
     let provider = Provider::start(&[&key]).await;
     let settings = collector
         .settings()
-        // Key fetches are traced at every ratio.
+        // The node traces fetches of keys at every sampling ratio.
         .with("telemetry.trace_sample_ratio = 0.0")
         .with("auth.jwks_lifetime = \"2s\"")
         .issuers(&provider.by_discovery("main"));
@@ -38,7 +38,7 @@ async fn a_fetch_of_keys_is_a_span_with_its_issuer_and_what_became_of_it() {
     assert_eq!(fetch.attributes["curfew.issuer"], "main");
     let known = node.admin_ok("GET", "/v1/issuers", None).await;
     assert_eq!(known["issuers"][0]["name"], json!("main"));
-    // A URL may hold more than an address.
+    // A URL may contain more than an address, so no span contains it.
     let address = provider.origin();
     assert!(
         collector

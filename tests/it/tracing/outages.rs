@@ -1,4 +1,4 @@
-//! Times in which a collector accepts fewer spans than there are.
+//! Outages in which a collector accepts fewer spans than the node records.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::collector::Collector;
 
-/// Variables for a small queue of spans and small exports, so that the queue is soon full.
+/// Variables that make the queue of spans and the exports small, so that the queue is soon full.
 const FEW: [(&str, &str); 3] = [
     ("OTEL_BSP_MAX_QUEUE_SIZE", "16"),
     ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "16"),
     ("OTEL_BSP_SCHEDULE_DELAY", "0"),
 ];
 
-/// Time longer than an outage lasts after its last span.
+/// A time longer than an outage can last after its last dropped span.
 const OVER: Duration = Duration::from_secs(20);
 
 fn lines(node: &Gateway, message: &str) -> Vec<Value> {
@@ -23,7 +23,7 @@ fn lines(node: &Gateway, message: &str) -> Vec<Value> {
     entries
 }
 
-/// Fault: of 114,424 spans 113,912 were dropped silently behind a slow collector.
+/// Fault: behind a slow collector, 113,912 of 114,424 spans were dropped, and nothing reported it.
 #[tokio::test]
 async fn each_outage_of_a_slow_collector_is_told_of_when_it_begins_and_when_it_is_over() {
     let collector = Collector::start().await;
@@ -33,7 +33,7 @@ async fn each_outage_of_a_slow_collector_is_told_of_when_it_begins_and_when_it_i
         collector.slow_down(Duration::from_millis(500));
         let dropped = async || node.metric("curfew_trace_spans_dropped_total").await;
         let before = dropped().await;
-        // Spans are dropped, while exports continue.
+        // The node drops spans, while its exports continue.
         while dropped().await < before + 100.0 {
             for _ in 0..50 {
                 alice
@@ -42,7 +42,7 @@ async fn each_outage_of_a_slow_collector_is_told_of_when_it_begins_and_when_it_i
                 alice.expect_json(json!({"type":"ok","id":1})).await;
             }
         }
-        eventually("a line", async || {
+        eventually("a log line about dropped spans", async || {
             (lines(&node, "spans are dropped").len() == outage).then_some(())
         })
         .await;

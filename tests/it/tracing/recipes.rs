@@ -1,4 +1,4 @@
-//! The searches that the guide recommends, each sent to a real Jaeger.
+//! Each search that the guide recommends is sent to a real Jaeger.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::collector::exporting_to;
 use super::jaeger::Jaeger;
 
-/// The operations of the spans that Jaeger's search finds with these inputs.
+/// The spans that Jaeger's search finds for this operation and these tags.
 async fn search(jaeger: &Jaeger, operation: Option<&str>, tags: &Value) -> Vec<Value> {
     let mut path = format!(
         "/api/traces?service=curfew&limit=100&tags={}",
@@ -31,7 +31,7 @@ async fn search(jaeger: &Jaeger, operation: Option<&str>, tags: &Value) -> Vec<V
         .into_iter()
         .flat_map(|mut trace| match trace["spans"].take() {
             Value::Array(spans) => spans,
-            other => panic!("no spans but {other}"),
+            other => panic!("the spans are not a list: {other}"),
         });
     spans.collect()
 }
@@ -63,7 +63,7 @@ fn recipes() -> Vec<Recipe> {
     .collect()
 }
 
-/// Causes the events that the recipes look for.
+/// Causes the events that the guide's searches look for.
 async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
     let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:relay:* &curfew:channel:room:1";
     redis.run(&user.split(' ').collect::<Vec<_>>()).await;
@@ -81,10 +81,12 @@ async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
     let expired = key.user_with("bob", json!({"exp":1_700_000_000}));
     let mut bob = node.ws().bearer(&expired).open().await;
     bob.expect_auth_failed("expired", 4401).await;
-    // A new session is possible only after the end of bob's connection.
-    let mut alice = eventually("a place", async || match node.attempt("alice").await {
-        Attempt::Open(alice) => Some(alice),
-        _ => None,
+    // A new session is possible only after bob's connection has ended.
+    let mut alice = eventually("a session of alice", async || {
+        match node.attempt("alice").await {
+            Attempt::Open(alice) => Some(alice),
+            _ => None,
+        }
     })
     .await;
     let full = node.ws().bearer(&key.user("bob")).refused().await;
@@ -105,7 +107,7 @@ async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
     (cluster, other)
 }
 
-/// Fault: the guide said to search by `error=true`, which finds nothing.
+/// Fault: the guide recommended a search for `error=true`, which finds nothing.
 #[tokio::test]
 async fn every_search_of_the_guide_finds_what_it_is_for() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -136,22 +138,22 @@ async fn every_search_of_the_guide_finds_what_it_is_for() {
         })
         .await;
     }
-    // The guide's statement on the usual advice.
+    // The guide says that this usual search finds nothing.
     assert_eq!(
         search(&jaeger, None, &json!({"error":"true"})).await,
         [Value::Null; 0]
     );
 }
 
-/// Fault: "frame with invalid size" did not help operators who had given the port of OTLP over
-/// HTTP.
+/// Fault: the log said only "frame with invalid size", which did not help operators who had
+/// configured the port of OTLP over HTTP.
 #[tokio::test]
 async fn the_port_of_otlp_over_http_is_told_from_that_of_grpc() {
     let jaeger = Jaeger::start().await;
     let settings = exporting_to(jaeger.http).with("telemetry.trace_sample_ratio = 1.0");
     let node = Gateway::start_with(&settings).await;
     let _alice = node.user("alice").await;
-    let told = eventually("a line", async || {
+    let told = eventually("a log line about dropped spans", async || {
         let entries = node.log().entries();
         let told = entries
             .iter()

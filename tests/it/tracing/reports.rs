@@ -1,4 +1,5 @@
-//! The path of an identity provider's report: one trace for each kind of report.
+//! Each report of an identity provider is one trace across nodes. This holds for every kind of
+//! report.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::{Key, SECRET};

@@ -1,4 +1,4 @@
-//! `tracestate`: data that the participants of a trace exchange.
+//! `tracestate`: data that the participants of a trace pass to each other.
 
 use curfew_testkit::http;
 use curfew_testkit::mint::Key;
@@ -10,7 +10,7 @@ use super::collector::Collector;
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const STATE: &str = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE";
 
-/// Fault: nodes did not read `tracestate`, so a trace that passed through a node lost it.
+/// Fault: nodes did not read `tracestate`, so it was lost when a trace passed through a node.
 #[tokio::test]
 async fn tracestate_passes_to_every_node_and_to_the_collector_where_a_trace_is_joined() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
@@ -26,7 +26,7 @@ async fn tracestate_passes_to_every_node_and_to_the_collector_where_a_trace_is_j
         .header("tracestate", "rojo=00f067aa0ba902b7")
         .header("tracestate", "congo=t61rcWkgMzE");
     let (mut alice, _) = cluster[0].connected(connect).await;
-    // A command has its own `tracestate`. An invalid `tracestate` counts as absent.
+    // Each command has its own `tracestate`. A `tracestate` that is not valid counts as absent.
     for (n, state) in [json!(STATE), json!("no state"), json!(7)]
         .iter()
         .enumerate()
@@ -50,7 +50,7 @@ async fn tracestate_passes_to_every_node_and_to_the_collector_where_a_trace_is_j
     let receipt = http::request(admin, "POST", path, &headers, body.as_bytes()).await;
     assert_eq!(receipt.json()["closed"], 1, "{}", receipt.text());
 
-    // The `tracestate` passes through the call, Redis and the other node.
+    // The `tracestate` passes from the call through Redis to the other node.
     for name in ["POST /v1/revocations", "revocation apply"] {
         let span = collector.wait(name, 1).await.remove(0);
         assert_eq!((&*span.trace, &*span.state), (&TRACEPARENT[3..35], STATE));

@@ -1,4 +1,4 @@
-//! The trace ids that users see: in frames, in HTTP answers, and on the command line.
+//! Trace ids that users see: in frames, in HTTP answers and on the command line.
 
 use curfew_testkit::http::{self, Response};
 use curfew_testkit::mint::Key;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::collector::{Collector, Span};
 
-/// Base address of the trace pages.
+/// Address before the trace id in the URL of a trace's page.
 const PAGES: &str = "https://jaeger.example/trace/";
 
 fn settings(collector: &Collector) -> Settings {
@@ -16,20 +16,20 @@ fn settings(collector: &Collector) -> Settings {
         .with(&format!("telemetry.trace_url = \"{PAGES}{{trace_id}}\""))
 }
 
-/// The span of this name in the trace that `told` names.
+/// The span called `name` in the trace whose id `told` has.
 async fn named(collector: &Collector, name: &str, told: &Value) -> Span {
     let trace = told["trace"].as_str().unwrap_or_else(|| panic!("{told}"));
     let spans = collector.wait_for(|span| span.name == name && span.trace == trace);
     spans.await
 }
 
-/// Asserts that an answer's `traceresponse` names this span.
+/// Asserts that the `traceresponse` of an answer has the ids of this span.
 fn assert_answers(response: &Response, span: &Span) {
     let expect = format!("00-{}-{}-01", span.trace, span.id);
     assert_eq!(response.header("traceresponse"), Some(&*expect));
 }
 
-/// Fault: from a user's code in a ticket, no path led to the trace.
+/// Fault: an error that a user reported did not lead to its trace.
 #[tokio::test]
 async fn what_ends_or_refuses_a_session_names_its_trace() {
     let collector = Collector::start().await;
@@ -57,7 +57,7 @@ async fn what_ends_or_refuses_a_session_names_its_trace() {
 #[tokio::test]
 async fn a_command_that_fails_through_our_fault_names_its_trace() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
-    // The Redis user may not publish to the channel of this test.
+    // The Redis user lacks the right to publish to this test's channel.
     let user = "ACL SETUSER curfew on >secret ~* +@all resetchannels &curfew:control &curfew:probe:* &curfew:relay:* &curfew:channel:room:yes";
     redis.run(&user.split(' ').collect::<Vec<_>>()).await;
     let settings = settings(&collector)
@@ -72,7 +72,7 @@ async fn a_command_that_fails_through_our_fault_names_its_trace() {
     let error = alice.expect_json(error).await;
     let span = named(&collector, "curfew.publish", &error).await;
     assert_eq!(span.attributes["error.type"], "unavailable");
-    // A client already sees its own errors.
+    // An error that the client itself has caused names no trace.
     alice
         .send(json!({"type":"unsubscribe","id":2,"channel":"room:2"}))
         .await;
@@ -119,7 +119,7 @@ async fn http_answers_name_their_trace() {
         )
         .await
     };
-    // A receipt, a problem document, and an answer to a read.
+    // The answers are a receipt, a problem document, and the answer to a read.
     let body = json!({"kind":"user","value":"nobody"});
     let receipt = ask("POST", "/v1/revocations", body).await;
     let span = named(&collector, "POST /v1/revocations", &receipt.json()).await;
@@ -153,15 +153,15 @@ async fn the_command_line_prints_where_the_trace_is() {
     collector.wait_for(named).await;
 }
 
-/// The id of the trace whose page a line of `told` names.
+/// The id of the trace whose page is named in a line of `told`.
 fn page_in(told: &str) -> &str {
     let mut lines = told.lines().map(str::trim_start);
     let page = lines.find_map(|line| line.strip_prefix("trace: "));
-    let page = page.unwrap_or_else(|| panic!("no trace: {told}"));
+    let page = page.unwrap_or_else(|| panic!("the output names no trace: {told}"));
     page.strip_prefix(PAGES).unwrap()
 }
 
-/// Fault: the trace of a publication by the command line is unknown.
+/// Fault: a publication by the command line did not name its trace.
 #[tokio::test]
 async fn publish_prints_where_the_trace_is() {
     let collector = Collector::start().await;
@@ -176,8 +176,8 @@ async fn publish_prints_where_the_trace_is() {
     collector.wait_for(named).await;
 }
 
-/// Fault: a session that ends while an operator watches names only an id, and the URL has to be
-/// built by hand.
+/// Fault: if a session ended while an operator watched it, the output had only the trace's id. The
+/// operator had to build the URL by hand.
 #[tokio::test]
 async fn connect_tells_the_page_about_a_frame_or_a_refusal_that_names_its_trace() {
     let collector = Collector::start().await;
@@ -193,7 +193,8 @@ async fn connect_tells_the_page_about_a_frame_or_a_refusal_that_names_its_trace(
         let trace = page_in(&done.stderr);
         let named = |span: &Span| span.trace == trace && span.name == "GET /ws";
         collector.wait_for(named).await;
-        // `auth_failed` and `closing` belong to one trace.
+        // The frames `auth_failed` and `closing` belong to the same trace, so its page is printed
+        // once.
         assert_eq!(done.stderr.matches(PAGES).count(), 1, "{done:?}");
         assert!(!done.stdout.contains(PAGES), "{done:?}");
     }

@@ -1,4 +1,4 @@
-//! Traces and logs of the shipped trial configurations, with a collector.
+//! Traces and logs of the configurations that are shipped for trials, with a collector.
 
 use std::fs;
 
@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// Configurations of the trials.
+/// The configurations that are shipped for trials.
 const TRIALS: [&str; 2] = ["deploy/config/compose.toml", "k8s/overlays/dev/curfew.toml"];
 
-/// The tests' settings with those of a trial's `[telemetry]`.
+/// The tests' settings with the `[telemetry]` settings of the configuration at `path`.
 fn settings(path: &str) -> Settings {
     let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
     let file = fs::read_to_string(path).unwrap();
@@ -22,7 +22,8 @@ fn settings(path: &str) -> Settings {
     })
 }
 
-/// The targets of log lines that are not Curfew's, from a node that has traced everything.
+/// The targets of log lines that do not come from Curfew, in the log of a node that has traced a
+/// connect and two commands.
 async fn others(settings: Settings, collector: &Collector) -> Vec<String> {
     let endpoint = format!("http://{}", collector.address());
     let settings = settings
@@ -50,7 +51,7 @@ async fn others(settings: Settings, collector: &Collector) -> Vec<String> {
     others.map(str::to_owned).collect()
 }
 
-/// Fault: of 60 operations in a trial none was traced, and the log was full of lines by h2, hyper
+/// Fault: none of 60 operations in a trial was traced, and the log was full of lines from h2, hyper
 /// and tower.
 #[tokio::test]
 async fn a_trial_traces_everything_and_its_log_is_ours() {

@@ -1,4 +1,4 @@
-//! The standard variables of OpenTelemetry, and the checks of the settings that they replace.
+//! The standard variables of OpenTelemetry, and the settings that they replace.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// The rows of the table in the reference: name, values, effect.
+/// The rows of the reference's table of variables: the name, the values and the effect.
 fn documented() -> Vec<[String; 3]> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/curfew/CONFIG.md");
     let page = fs::read_to_string(path).unwrap();
@@ -19,7 +19,7 @@ fn documented() -> Vec<[String; 3]> {
     .collect()
 }
 
-/// Exit code and output of `check-config` with this environment.
+/// The exit code and the output of `check-config` with these variables.
 async fn checked(settings: &Settings, variables: &[(&str, &str)]) -> (i32, String) {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("curfew.toml");
@@ -32,7 +32,7 @@ async fn checked(settings: &Settings, variables: &[(&str, &str)]) -> (i32, Strin
     (finished.code, finished.stdout + &finished.stderr)
 }
 
-/// Fault: variables without effect were ignored silently.
+/// Fault: variables that have no effect were ignored, and nothing reported it.
 #[tokio::test]
 async fn every_variable_of_the_table_is_known_and_refused_when_it_makes_no_sense() {
     let rows = documented();
@@ -52,7 +52,8 @@ async fn every_variable_of_the_table_is_known_and_refused_when_it_makes_no_sense
     assert!(told.contains("OTEL_LOG_LEVEL: is not supported"), "{told}");
 }
 
-/// Fault: `http://127.0.0.1:43a7` was valid, and the port of OTLP over HTTP caused no warning.
+/// Fault: `http://127.0.0.1:43a7` counted as valid, and the port of OTLP over HTTP caused no
+/// warning.
 #[tokio::test]
 async fn an_endpoint_that_cannot_work_is_refused_with_what_to_write() {
     for (endpoint, code, expect) in [
@@ -70,7 +71,7 @@ async fn an_endpoint_that_cannot_work_is_refused_with_what_to_write() {
         let (found, told) = checked(&Settings::default().with(&setting), &[]).await;
         assert_eq!(found, code, "{endpoint}: {told}");
         assert!(told.contains(expect), "{endpoint}: {told}");
-        // The same with the standard variable, which the text then names.
+        // The standard variable gives the same result, and the text then names the variable.
         let variables = [("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint)];
         let (found, told) = checked(&Settings::default(), &variables).await;
         assert_eq!(found, code, "{endpoint}: {told}");
@@ -114,7 +115,7 @@ async fn a_node_is_set_up_by_standard_variables_alone() {
         collector.header("x-tenant").as_deref(),
         Some("tenant canary")
     );
-    // A header's value is a secret.
+    // The value of a header is a secret, so the log does not have it.
     assert!(!node.log().text().contains("canary"));
     let printed = curfew_with(
         &[
@@ -128,7 +129,7 @@ async fn a_node_is_set_up_by_standard_variables_alone() {
     assert!(!printed.stdout.contains("canary"));
     let expect = format!("otlp_endpoint = \"{endpoint}\"  # OTEL_EXPORTER_OTLP_ENDPOINT\n");
     assert!(printed.stdout.contains(&expect), "{}", printed.stdout);
-    // A setting that is partly without effect causes a warning.
+    // A variable that has only a part of its effect causes a warning.
     let warned = node.log().entries();
     assert!(
         warned
@@ -164,13 +165,13 @@ async fn traces_can_be_switched_off_whatever_else_is_set() {
         let mut alice = node.subscriber("alice", "room:1").await;
         node.publish("room:1", json!(1)).await;
         alice.expect_json(json!({"data":1})).await;
-        // A recorded span would name its trace in the log.
+        // If a span were recorded, its trace would be named in the log.
         assert!(!node.log().text().contains("trace_id"), "{variable:?}");
     }
     assert_eq!(collector.spans().len(), 0);
 }
 
-/// Fault: a sampler or a name without an endpoint looks like tracing, but nothing is exported.
+/// Fault: a sampler or a service name without an endpoint was accepted, but nothing was exported.
 #[tokio::test]
 async fn without_an_endpoint_the_others_are_said_to_do_nothing() {
     let variables = [("OTEL_SERVICE_NAME", "gateway")];

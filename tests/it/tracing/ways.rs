@@ -1,4 +1,4 @@
-//! The paths of a publication, of a revocation, and of a connect through traces.
+//! The traces of a publication, of a revocation and of a connect.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,7 @@ async fn a_publication_is_one_trace_across_nodes() {
         .iter()
         .find(|span| command.links.contains(&span.id));
     assert!(upgrade.is_some_and(|span| span.node == command.node));
-    // The span links to the client's trace, and does not join it.
+    // The span links to the client's trace, but does not belong to it.
     assert!(command.links_traces.iter().any(|trace| trace == TRACE));
     assert_ne!(command.trace, TRACE);
     assert_eq!((command.parent.as_str(), command.kind), ("", 2));
@@ -59,7 +59,8 @@ async fn a_publication_is_one_trace_across_nodes() {
     assert_eq!(nodes_of(&processed).len(), 2);
     for process in &processed {
         assert_eq!((&process.parent, process.kind), (&publish.id, 5));
-        // A link to the parent would hide the parent in Jaeger's older interface.
+        // With a link to its parent, the span would be shown without a parent in Jaeger's older
+        // interface.
         assert_eq!(process.links, Vec::<String>::new());
         let deliver = delivered.iter().find(|span| span.parent == process.id);
         let deliver = deliver.unwrap();
@@ -77,7 +78,7 @@ async fn a_publication_is_one_trace_across_nodes() {
             assert!(!span.text.contains(secret), "{}", span.text);
         }
     }
-    // The trace leads to the log, and the log to the trace.
+    // The log names the trace.
     let logged = cluster[0].log().entries();
     assert!(logged.iter().any(|entry| entry["trace_id"].is_string()));
 }
@@ -114,7 +115,7 @@ async fn a_bare_key_is_a_trace_of_each_node_and_always_recorded() {
             .unwrap();
         assert!(applied.iter().any(|span| logged["trace_id"] == span.trace));
     }
-    // The publication was not sampled, unlike the revocation.
+    // At this sampling ratio, no other span is recorded except the ends of the sessions.
     let mut spans = collector.spans();
     spans.retain(|span| span.name != "session end");
     assert_eq!(spans.len(), 3, "{spans:#?}");
@@ -346,7 +347,7 @@ async fn a_latency_leads_to_the_trace_of_its_publication() {
     }
 }
 
-/// A recovery names its source.
+/// The span of a recovery names the source of the recovered publications.
 #[tokio::test]
 async fn a_recovery_names_its_source() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);
@@ -380,7 +381,8 @@ async fn a_recovery_names_its_source() {
         each
     };
     assert_eq!(told("curfew.stream.recovered"), ["false", "true", "true"]);
-    // The first subscription reads the stream, and its result also serves the second.
+    // For the first subscription, the node reads the stream. The second subscription gets the same
+    // result from the window.
     assert_eq!(told("curfew.stream.source"), ["redis", "window"]);
     let is_read = |span: &&Span| {
         span.attributes

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::stream::{Client, KINDS, Kind, delimited, field, part};
 use super::{alice, number, publication, publish, settings, subscribe};
 
-/// All bytes that Redis sends on one connection.
+/// A connection to Redis, and all bytes received on it.
 struct Tap {
     stream: TcpStream,
     heard: Vec<u8>,
@@ -34,18 +34,24 @@ impl Tap {
         parts.position(|part| part == wanted)
     }
 
-    /// Reads until these bytes arrive. Returns the position after them.
+    /// Reads until `wanted` arrives. Returns the position after it.
     async fn until(&mut self, wanted: &[u8]) -> usize {
         loop {
             if let Some(at) = self.find(wanted) {
                 return at;
             }
             let read = timeout(PATIENCE, self.stream.read_buf(&mut self.heard));
-            assert_ne!(read.await.expect("redis says it").unwrap(), 0);
+            assert_ne!(
+                read.await
+                    .expect("Redis sends these bytes in time")
+                    .unwrap(),
+                0
+            );
         }
     }
 
-    /// The next message from one node to another that is not an answer, and its channel.
+    /// The next message that one node sends to another node: its Redis channel and its bytes. Skips
+    /// answers.
     async fn message(&mut self) -> (String, Vec<u8>) {
         loop {
             let at = self.until(b":relay:").await;
@@ -58,7 +64,12 @@ impl Tap {
             let length: usize = length.parse().unwrap();
             while self.heard.len() < length + 4 {
                 let read = timeout(PATIENCE, self.stream.read_buf(&mut self.heard));
-                assert_ne!(read.await.expect("redis says it").unwrap(), 0);
+                assert_ne!(
+                    read.await
+                        .expect("Redis sends the whole message in time")
+                        .unwrap(),
+                    0
+                );
             }
             let message: Vec<u8> = self.heard.drain(..length + 2).skip(2).collect();
             if message.first() == Some(&b'?') {
@@ -77,7 +88,7 @@ async fn relayed(node: &Gateway) -> f64 {
         .await
 }
 
-/// Replaces the session's token. Returns the new one.
+/// Replaces the session's token. Returns the new token.
 async fn refresh(client: &mut Client, kind: Kind) -> String {
     let token = alice();
     match kind {
@@ -117,7 +128,7 @@ async fn any_node_takes_the_commands_of_a_session_in_order() {
             let data = publication(&mut listener, kind).await;
             assert_eq!(data, n.to_string().into_bytes());
         }
-        // The largest allowed message.
+        // A publication almost as long as a message may be.
         let long = json!("x".repeat(60_000)).to_string();
         publisher.send_by(there);
         publish(&mut publisher, kind, "news", &long).await;
@@ -191,12 +202,12 @@ async fn a_message_that_is_sent_again_or_changed_does_nothing() {
                 told.message().await;
             }
         }
-        eventually("the messages are dropped", async || {
+        eventually("the messages to be dropped", async || {
             let after = (dropped("replayed").await, dropped("unreadable").await);
             (after == (before.0 + 3.0, before.1 + 2.0)).then_some(())
         })
         .await;
-        // The session still accepts its own commands.
+        // The session still accepts commands that its own client sends.
         publish(&mut publisher, kind, "room:1", "2").await;
         told.message().await;
         assert_eq!(publication(&mut client, kind).await, b"2");
@@ -211,7 +222,8 @@ async fn a_node_or_a_session_that_is_gone_takes_nothing() {
     let mut client = Client::open(&cluster[0], kind, &alice()).await;
     client.send_by(&cluster[1]);
     let command = br#"{"id":9,"unsubscribe":{"channel":"news"}}"#;
-    // An unknown session gets the same answer as an existing one, as it does at its own node.
+    // A request for an unknown session gets the same answer as a request for an existing session.
+    // The session's own node gives this answer as well.
     for session in ["unknown", client.id.as_str(), &"A".repeat(43)] {
         let answer = client.send_as(session, &client.node, command, &[]).await;
         assert_eq!((answer.status, answer.body.len()), (204, 0), "{session}");
@@ -224,8 +236,8 @@ async fn a_node_or_a_session_that_is_gone_takes_nothing() {
     let mut dead = cluster.remove(0);
     dead.signal("KILL");
     dead.exited(PATIENCE).await;
-    // The other nodes consider the node alive until its lease is over.
-    eventually("the node is known to be gone", async || {
+    // The other node considers the killed node alive until the killed node's lease has expired.
+    eventually("the node to be known as gone", async || {
         let answer = client
             .send_as(&client.session, &client.node, command, &[])
             .await;
@@ -251,7 +263,7 @@ async fn commands_wait_for_no_redis_that_is_away() {
     assert!(answer.header("retry-after").is_some());
     redis.restart().await;
     cluster.synced().await;
-    eventually("commands are taken again", async || {
+    eventually("commands to be accepted again", async || {
         let answer = client
             .send_as(&client.session, &client.node, command, &[])
             .await;
@@ -294,13 +306,13 @@ async fn requests_for_sessions_that_nobody_knows_are_within_the_rate_of_handshak
     subscribe(&mut client, Kind::Json, "news").await;
     let command = br#"{"id":9,"unsubscribe":{"channel":"news"}}"#;
     let stranger = "A".repeat(43);
-    eventually("strangers are turned away", async || {
+    eventually("requests of strangers to be refused", async || {
         let answer = client.send_as(&stranger, &client.node, command, &[]).await;
         assert!([204, 503].contains(&answer.status), "{}", answer.status);
         (answer.status == 503).then_some(())
     })
     .await;
-    // A session with accepted commands is exempt from the limit.
+    // Commands that a session accepts do not count towards the rate of handshakes.
     for n in 0..10 {
         client.send_by(&cluster[n % 2]);
         publish(&mut client, Kind::Json, "news", "1").await;

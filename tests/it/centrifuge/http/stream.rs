@@ -1,4 +1,4 @@
-//! The client's side of a streamed answer, and its requests with commands.
+//! A client that reads a streamed answer, and sends commands in separate requests.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
-/// The transports with a streamed answer, in each encoding.
+/// A transport with a streamed answer, in one encoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Json,
@@ -20,7 +20,7 @@ pub(super) enum Kind {
 
 pub(super) const KINDS: [Kind; 3] = [Kind::Json, Kind::Protobuf, Kind::Sse];
 
-/// The end of a streamed answer.
+/// The way in which a streamed answer ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// The last chunk arrived, and then the end of the connection.
@@ -35,7 +35,7 @@ pub(super) struct Client {
     address: SocketAddr,
     stream: Stream,
     buffer: BytesMut,
-    /// Unread content of chunks.
+    /// The content of received chunks that is not yet read.
     content: BytesMut,
     pub(super) head: Response,
     pub(super) session: String,
@@ -81,7 +81,7 @@ fn encoded(text: &[u8]) -> String {
     text.iter().map(|byte| format!("%{byte:02X}")).collect()
 }
 
-/// The `connect` command with a token. Its id is 1.
+/// The `connect` command with `token`. The command's id is 1.
 pub(super) fn connect(kind: Kind, token: &str) -> Vec<u8> {
     match kind {
         Kind::Protobuf => {
@@ -111,7 +111,7 @@ pub(super) fn delimited(content: &[u8]) -> Vec<u8> {
 }
 
 impl Client {
-    /// Connects with this token, which must be valid.
+    /// Connects with `token`, which must be valid.
     pub(super) async fn open(gateway: &Gateway, kind: Kind, token: &str) -> Self {
         let mut client = Self::ask(gateway, kind, &connect(kind, token), &[]).await;
         client.expect_connected().await;
@@ -168,7 +168,7 @@ impl Client {
         assert_eq!(self.head.status, 200);
         match self.kind {
             Kind::Protobuf => {
-                let reply = self.message().await.expect("an answer to connect");
+                let reply = self.message().await.expect("the node answers connect");
                 let result = part(&reply, 5).expect("a result");
                 let text = |tag| String::from_utf8(part(&result, tag).unwrap()).unwrap();
                 (self.id, self.session, self.node) = (text(1), text(9), text(10));
@@ -183,7 +183,7 @@ impl Client {
         assert_ne!(self.session, self.id);
     }
 
-    /// Bytes up to and including `end`; `None` at the end of the connection.
+    /// The received bytes up to and including `end`; `None` if the connection ends before.
     async fn through(&mut self, end: &[u8]) -> Option<Vec<u8>> {
         loop {
             let at = self
@@ -205,7 +205,7 @@ impl Client {
         }
     }
 
-    /// Adds a chunk to the content.
+    /// Reads one chunk, and adds it to `content`.
     async fn chunk(&mut self) -> Result<(), End> {
         let head = self.through(b"\r\n").await.ok_or(End::Cut)?;
         let head = String::from_utf8(head).unwrap();
@@ -222,7 +222,7 @@ impl Client {
         Err(End::Whole)
     }
 
-    /// The next message. An error means the end of the answer.
+    /// The next message, which may be a ping. An error means the end of the answer.
     async fn any(&mut self) -> Result<Vec<u8>, End> {
         loop {
             if self.kind == Kind::Protobuf {
@@ -288,7 +288,7 @@ impl Client {
         }
     }
 
-    /// Sends commands through this node from now on.
+    /// Sends commands through `gateway` from now on.
     pub(super) fn send_by(&mut self, gateway: &Gateway) {
         self.address = gateway.address();
     }
@@ -326,7 +326,8 @@ impl Client {
     }
 }
 
-/// The first message, and its length including the length field.
+/// The first message in `bytes`, and the number of bytes that its length field and its content
+/// take.
 fn take(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut length, mut at) = (0, 0);
     loop {
@@ -340,7 +341,7 @@ fn take(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
     Some((bytes.get(at..at + length)?.to_vec(), at + length))
 }
 
-/// The content of a message's field of bytes.
+/// The content of the field `wanted`, a field of bytes in a Protobuf message.
 pub(super) fn part(mut message: &[u8], wanted: u8) -> Option<Vec<u8>> {
     while let Some((&key, rest)) = message.split_first() {
         match key & 7 {

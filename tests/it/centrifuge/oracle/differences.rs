@@ -1,19 +1,20 @@
-//! Differences between two transcripts, and the known ones.
+//! Differences between two transcripts, and the list of known differences.
 
 use std::collections::BTreeMap;
 
 use super::expected::Said;
 use super::script::Encoding;
 
-/// Lines of a difference: `- ` for the real server's, `+ ` for the other server's.
+/// Lines of a difference: `- ` begins a line of the real server, and `+ ` a line of the other
+/// server.
 pub(super) type Lines = Vec<String>;
 
 /// A known difference.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// The scripts that show it.
+    /// The scripts in which the difference occurs.
     pub(super) scripts: Vec<String>,
-    /// The encodings that show it; empty: all.
+    /// The encodings in which the difference occurs; empty for all encodings.
     pub(super) only: Vec<Encoding>,
     pub(super) lines: Lines,
     pub(super) why: String,
@@ -56,7 +57,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Known>, String> {
     Ok(all)
 }
 
-/// The differing lines, step by step. The text of an error may differ between servers.
+/// The lines that differ, step by step. The texts of errors are not compared.
 pub(super) fn between(expected: &Said, actual: &Said) -> Lines {
     let mut lines = Lines::new();
     for (expected, actual) in expected.iter().zip(actual) {
@@ -99,7 +100,7 @@ fn without_words(line: &str) -> String {
     }
 }
 
-/// The lines of `these` that `others` lack.
+/// The lines of `these` that `others` does not have.
 fn without(these: &[String], others: &[String]) -> Vec<String> {
     let mut others = others.to_vec();
     let mut left = these.to_vec();
@@ -143,7 +144,7 @@ pub(super) fn unexplained(
     (found, gone)
 }
 
-/// New differences as entries of `differences.txt`, with equal ones in one entry.
+/// The new differences as entries of `differences.txt`. Equal differences share an entry.
 pub(super) fn report(found: &BTreeMap<(String, Encoding), Lines>) -> String {
     let mut groups: BTreeMap<(Vec<Encoding>, &Lines), Vec<&str>> = BTreeMap::new();
     for ((script, encoding), lines) in found {

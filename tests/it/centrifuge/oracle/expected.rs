@@ -85,7 +85,7 @@ pub(super) fn read(script: &Script, lines: &[&str]) -> Result<Transcript, String
     }
 }
 
-/// True for a line of the server, false for a step.
+/// True for a line that the server has sent, false for a line of a step.
 fn is_said(line: &str) -> bool {
     let name = line.split_once("< ").map(|(name, _)| name);
     name.is_some_and(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == ' '))

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::value::{Message, Value};
 
-/// The payloads that a client's next patches apply to.
+/// The payload in each channel that the channel's next patch applies to.
 #[derive(Debug, Default)]
 pub(super) struct Bases {
-    /// The channels in requests, by the id of the command.
+    /// The channel of each request, by the id of its command.
     asked: BTreeMap<i128, String>,
     /// The channels with delta compression.
     compressed: BTreeSet<String>,
@@ -98,7 +98,7 @@ impl Bases {
     }
 }
 
-/// The result of a patch on `base`. The checksum must be correct.
+/// The result of a patch on `base`; `None` if the patch is malformed or its checksum is wrong.
 fn patched(base: &[u8], patch: &[u8]) -> Option<Vec<u8>> {
     let mut rest = patch;
     let length = number(&mut rest)?;
@@ -128,7 +128,7 @@ fn patched(base: &[u8], patch: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The sum of the payload's big-endian words.
+/// The sum of the payload's 32-bit words in big-endian order.
 fn checksum(payload: &[u8]) -> u32 {
     payload.chunks(4).fold(0, |sum, word| {
         let mut bytes = [0; 4];

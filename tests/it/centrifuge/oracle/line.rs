@@ -1,4 +1,4 @@
-//! A client's connection, and the messages on it.
+//! A client's connection to a server, and the messages that the connection carries.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::value::{Message, Value};
 /// The path of the protocol over a WebSocket, on both servers.
 const PATH: &str = "/connection/websocket";
 
-/// The first id of the runner's own commands.
+/// The id before the first mark's id. A mark is a command that the runner itself sends.
 const FIRST_MARK: u32 = 4_000_000_000;
 
 /// An event from a server.
@@ -26,7 +26,8 @@ pub(super) enum Said {
     Refused(u16),
     /// A reply or a push.
     Message(Message),
-    /// A reply or a push in a WebSocket message of the wrong kind for the connection.
+    /// A reply or a push in a WebSocket message of a kind (text or binary) that does not fit the
+    /// connection's encoding.
     OtherKind(Message),
     /// A message that violates the protocol.
     Unreadable(String),
@@ -49,7 +50,7 @@ enum State {
     Over,
 }
 
-/// A connection.
+/// A client's connection to a server.
 #[derive(Debug)]
 pub(super) struct Line {
     socket: Option<WsClient>,
@@ -59,9 +60,9 @@ pub(super) struct Line {
     pub(super) id: Option<String>,
     /// The events of the current step.
     pub(super) heard: Vec<Said>,
-    /// True if an answer to a frame is due.
+    /// True if the server has not yet answered a frame.
     due: bool,
-    /// The id of the last mark.
+    /// The id of the command that is the current step's mark.
     mark: u32,
     is_mark_sent: bool,
     marked: bool,
@@ -139,7 +140,7 @@ impl Line {
         self.send(frame).await;
     }
 
-    /// Sends any frame.
+    /// Sends `frame`, which may be malformed.
     pub(super) async fn send(&mut self, frame: OutFrame) {
         if let Some(socket) = &mut self.socket {
             socket.send_frame(frame).await;
@@ -147,14 +148,14 @@ impl Line {
         }
     }
 
-    /// Sends a ping of the WebSocket.
+    /// Sends a WebSocket ping.
     pub(super) async fn ping(&mut self) {
         if let Some(socket) = &mut self.socket {
             socket.send_frame(OutFrame::new(opcode::PING, b"")).await;
         }
     }
 
-    /// Closes the socket.
+    /// Closes the WebSocket, and waits for the end of the connection.
     pub(super) async fn hang_up(&mut self) {
         self.send(OutFrame::close(1000, b"")).await;
         self.due = false;
@@ -163,7 +164,8 @@ impl Line {
         self.heard.clear();
     }
 
-    /// Begins a step. A step that waits for the server shows pings; other steps answer them.
+    /// Begins a step. If `waits` is true, the server's pings are events of the step; if not, the
+    /// client only answers them.
     pub(super) fn begin(&mut self, waits: bool) {
         self.waits = waits;
         self.mark += 1;
@@ -171,13 +173,14 @@ impl Line {
         self.marked = false;
     }
 
-    /// True if the server has sent everything for this step. Answers come in order, so a mark shows
-    /// it: a command of the runner itself, whose answer comes last.
+    /// True if the server has sent everything for this step. The runner sends a command of its own,
+    /// the mark. Answers come in order, so the answer to the mark comes last.
     pub(super) async fn is_settled(&mut self, wanted: Option<usize>) -> bool {
         if self.state == State::Over {
             return true;
         }
-        // The mark itself would count as a sign of life.
+        // A step that waits has no mark: the server would take the mark as a sign that the client
+        // is alive.
         if self.waits {
             return self.heard.len() >= wanted.unwrap_or(1);
         }

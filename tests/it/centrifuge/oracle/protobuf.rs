@@ -6,7 +6,7 @@ use super::value::{Message, Value, hex};
 const VARINT: u32 = 0;
 const DELIMITED: u32 = 2;
 
-/// Messages with their lengths in front, in one frame.
+/// One frame with all messages, each after its length.
 pub(super) fn frame(name: &str, messages: &[Message]) -> Vec<u8> {
     let mut frame = Vec::new();
     for message in messages {
@@ -69,7 +69,7 @@ fn put(out: &mut Vec<u8>, tag: u32, kind: Kind, value: &Value) {
             return;
         }
     };
-    // proto3 omits zeros.
+    // In proto3, a field that is zero is omitted.
     if number != 0 {
         put_varint(out, u64::from(tag << 3 | VARINT));
         put_varint(out, number);
@@ -129,7 +129,8 @@ fn decode(name: &str, mut bytes: &[u8]) -> Result<Message, String> {
     Ok(message)
 }
 
-/// Adds the value to the field's list, if the field may have several.
+/// Adds a field's value to the message. If the message already has the field's list or map, that is
+/// extended.
 fn add(message: &mut Message, field: &Field, value: Value) {
     let mut held = message.0.iter_mut();
     match (held.find(|(name, _)| name == field.name), value) {

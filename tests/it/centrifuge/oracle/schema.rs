@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-/// One message per line, `name: type field tag, …`. `[T]` is a list, `{T}` is a map from text.
+/// Each line describes one message: `name: type field tag, …`. `[T]` is a list, `{T}` is a map from
+/// text.
 const MESSAGES: &str = "\
 Command: u32 id 1, Connect connect 4, Subscribe subscribe 5, Channel unsubscribe 6, Publish publish 7, \
     Channel presence 8, Channel presence_stats 9, History history 10, Empty ping 11, Data send 12, \
@@ -56,7 +57,7 @@ pub(super) enum Kind {
     Signed,
     Bool,
     Text,
-    /// Bytes; in JSON, raw JSON.
+    /// Bytes in Protobuf; any JSON value in JSON.
     Bytes,
     Message(&'static str),
 }
@@ -75,7 +76,7 @@ pub(super) struct Field {
 pub(super) fn fields(message: &str) -> &'static [Field] {
     static SCHEMA: LazyLock<HashMap<&'static str, Vec<Field>>> = LazyLock::new(|| {
         let message = |line: &'static str| {
-            let (name, fields) = line.split_once(':').expect("a name and fields");
+            let (name, fields) = line.split_once(':').expect("a line has a name and fields");
             let fields = fields.split(',').map(str::trim);
             (
                 name,
@@ -94,7 +95,7 @@ pub(super) fn fields(message: &str) -> &'static [Field] {
 
 fn field(text: &'static str) -> Field {
     let mut words = text.split_whitespace();
-    let mut next = || words.next().expect("type, name and tag");
+    let mut next = || words.next().expect("a field has a type, a name and a tag");
     let (kind, name, tag) = (next(), next(), next());
     Field {
         name,

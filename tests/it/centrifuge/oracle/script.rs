@@ -19,18 +19,18 @@ impl Encoding {
     }
 }
 
-/// A conversation.
+/// A script: the steps of one or more clients.
 #[derive(Debug, Clone)]
 pub(super) struct Script {
     pub(super) name: String,
-    /// The servers' configuration, a name in `tests/centrifuge/servers`.
+    /// The name of the servers' configuration in `tests/centrifuge/servers`.
     pub(super) servers: String,
     /// The encodings in which the script runs.
     pub(super) encodings: Vec<Encoding>,
     pub(super) steps: Vec<Step>,
 }
 
-/// A line, with its continuation lines.
+/// A line of the script with its continuation lines.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) lines: Vec<String>,
@@ -40,38 +40,38 @@ pub(super) struct Step {
 /// The action of a step.
 #[derive(Debug, Clone)]
 pub(super) enum Act {
-    /// Names a token. The claims are a template.
+    /// Defines the token `name`. The claims are a template.
     Token {
         name: String,
         claims: String,
         options: Vec<String>,
     },
-    /// Opens a connection with this query and these subprotocols, or in the default way for another
-    /// encoding.
+    /// Opens a connection. It has this query and these subprotocols, or those that are usual for
+    /// `encoding` if that is set.
     Open {
         client: String,
         query: String,
         subprotocols: Option<String>,
         encoding: Option<Encoding>,
     },
-    /// Sends commands in one frame. Each is a template.
+    /// Sends commands in one frame. Each command is a template.
     Send {
         client: String,
         commands: Vec<String>,
     },
-    /// Sends a frame with this content, which is a template.
+    /// Sends a frame with the content `text`, which is a template.
     Raw { client: String, text: String },
     /// Sends a binary frame.
     Hex { client: String, bytes: Vec<u8> },
     /// Waits until the server sends something unprompted.
     Wait { client: String },
-    /// Sends a ping of the WebSocket.
+    /// Sends a WebSocket ping.
     Ping { client: String },
     /// Closes the client's socket.
     Close { client: String },
-    /// Publishes by the server's API. The data is a template.
+    /// Publishes through the server's API. The data is a template.
     Publish { channel: String, data: String },
-    /// Disconnects a user by the server's API.
+    /// Disconnects a user through the server's API.
     Disconnect { user: String },
 }
 

@@ -22,7 +22,7 @@ pub(super) enum Server {
 pub(super) struct Centrifugo {
     child: Child,
     address: SocketAddr,
-    /// Folder with its configuration.
+    /// Folder with the server's configuration.
     _directory: TempDir,
 }
 
@@ -80,7 +80,7 @@ impl Server {
         }
     }
 
-    /// Publishes by the server's API. The data is JSON, and is sent unchanged.
+    /// Publishes through the server's API. The data is JSON, and is sent unchanged.
     pub(super) async fn publish(&self, channel: &str, data: &str) {
         let body = format!(r#"{{"channel":"{channel}","data":{data}}}"#);
         match self {
@@ -103,7 +103,7 @@ impl Server {
         }
     }
 
-    /// Disconnects a user by the server's API.
+    /// Disconnects a user through the server's API.
     pub(super) async fn disconnect(&self, user: &str) {
         match self {
             Self::Curfew(gateway) => {

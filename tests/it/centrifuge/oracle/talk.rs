@@ -1,4 +1,4 @@
-//! A script played to a server, and the server's answers.
+//! Plays a script to a server, and collects the server's answers.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -14,25 +14,25 @@ use super::script::{Act, Encoding, Script};
 use super::server::Server;
 use super::value::{Message, Value};
 
-/// Time without a message after which a recorded server counts as done with the step.
+/// Without expected answers, a step is complete after this time without a message.
 const QUIET: Duration = Duration::from_millis(150);
 
-/// Time in which a compared server must send everything that the recorded one sent.
+/// With expected answers, the server must send as many messages as expected within this time.
 const LATE: Duration = Duration::from_secs(1);
 
-/// Longest time until a server acts on its own: a ping, an expiry.
+/// Longest time to wait for a message that the server sends unprompted, such as a ping.
 const BY_ITSELF: Duration = Duration::from_secs(45);
 
-/// Time for which the runner listens to one of several connections.
+/// Time for which the runner listens to one connection before it listens to the next.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Members that are new each time, and do not concern the protocol.
+/// Members whose values are new in each run. They do not concern the protocol.
 const LEFT_OUT: [&str; 3] = ["node", "session", "time"];
 
-/// Users whose tokens a script need not define.
+/// Users whose tokens are defined without a `token` step in the script.
 const USERS: [&str; 2] = ["alice", "bob"];
 
-/// A running script.
+/// A script while it is played.
 struct Talk<'a> {
     server: &'a Server,
     encoding: Encoding,
@@ -43,7 +43,7 @@ struct Talk<'a> {
     lines: BTreeMap<String, Line>,
 }
 
-/// Plays the script. Returns the answers, step by step. `expected` has another server's answers.
+/// Plays the script. Returns the answers, step by step. `expected` has the recorded answers.
 pub(super) async fn tell(
     server: &Server,
     script: &Script,
@@ -123,13 +123,13 @@ impl Talk<'_> {
         }
     }
 
-    /// The client's connection, which is opened at first use.
+    /// The connection of `client`, which is opened at first use.
     async fn line(&mut self, client: &str) -> &mut Line {
         if !self.lines.contains_key(client) {
             let line = Line::usual(self.server.address(), self.encoding).await;
             self.lines.insert(client.to_owned(), line);
         }
-        self.lines.get_mut(client).expect("it is open")
+        self.lines.get_mut(client).expect("the connection is open")
     }
 
     /// Waits until the server has sent everything that a step causes.
@@ -147,7 +147,8 @@ impl Talk<'_> {
         };
         let patience = waiting.map_or(PATIENCE, |_| BY_ITSELF);
         let deadline = Instant::now() + patience;
-        // All connections in turn, because a server may need one client before it answers another.
+        // The runner listens to all connections in turn, because a server may need a message from
+        // one client before it answers another client.
         loop {
             let mut settled = true;
             for (client, line) in &mut self.lines {
@@ -168,7 +169,7 @@ impl Talk<'_> {
         }
     }
 
-    /// The events of this step, without values that are new each time.
+    /// The events of this step, without the values that are new in each run.
     fn said(&mut self) -> Vec<String> {
         let name = |client: &str| format!("<{}>", format!("client {client}").trim());
         let ids = self
@@ -255,7 +256,7 @@ fn show(said: Said, ids: &[(String, String)], epochs: &mut Vec<String>) -> Strin
     }
 }
 
-/// The message without values that are new each time.
+/// The message without the values that are new in each run.
 fn normal(mut message: Message, ids: &[(String, String)], epochs: &mut Vec<String>) -> Message {
     let name = |text: &mut String| {
         if let Some((_, name)) = ids.iter().find(|(id, _)| id == text) {
@@ -283,7 +284,7 @@ fn normal(mut message: Message, ids: &[(String, String)], epochs: &mut Vec<Strin
     message
 }
 
-/// Signs a token with these claims. The README describes the options.
+/// Signs a token with `claims`. `tests/centrifuge/README.md` describes the options.
 fn mint(claims: &str, options: &[String]) -> String {
     let mut claims: serde_json::Map<String, Json> =
         serde_json::from_str(claims).expect("claims are JSON");
@@ -296,7 +297,7 @@ fn mint(claims: &str, options: &[String]) -> String {
             .then(|| text.parse::<i64>().ok())
             .flatten();
         if let Some(seconds) = offset {
-            let at = i64::try_from(unix_now()).expect("a time of these years") + seconds;
+            let at = i64::try_from(unix_now()).expect("the time fits into 64 bits") + seconds;
             claims.insert(time.to_owned(), at.into());
         }
     }

@@ -1,4 +1,4 @@
-//! A message of the protocol as on the wire, and its JSON.
+//! A message of the protocol with its fields, and its form in JSON.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ pub(super) enum Value {
     Message(Message),
     List(Vec<Value>),
     Map(Vec<(String, Value)>),
-    /// A placeholder.
+    /// A placeholder that a transcript shows in place of a value.
     Unquoted(String),
     /// A member that the schema lacks, or that has another type.
     Unknown(String),
 }
 
-/// The fields of a message that are set.
+/// The fields of a message that have a value.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Message(pub(super) Vec<(String, Value)>);
 
@@ -43,7 +43,7 @@ impl Message {
         Ok(message)
     }
 
-    /// Sorts the fields in the order of the schema, unknown ones last.
+    /// Sorts the fields in the order of the schema, with unknown fields last.
     pub(super) fn sort(&mut self, name: &str) {
         let place = |member: &str| fields(name).iter().position(|field| field.name == member);
         self.0
@@ -82,7 +82,8 @@ impl Message {
         }
     }
 
-    /// Calls `change` for each field, at any depth. If it returns false, the field is removed.
+    /// Calls `change` for each field, at any depth. If `change` returns false, the field is
+    /// removed.
     pub(super) fn walk(&mut self, change: &mut impl FnMut(&str, &mut Value) -> bool) {
         self.0.retain_mut(|(name, value)| {
             if !change(name, value) {
@@ -102,7 +103,8 @@ impl Message {
         });
     }
 
-    /// The message as a transcript shows it: JSON, with other content in angle brackets.
+    /// The message as a transcript shows it: JSON, with angle brackets around payloads that are not
+    /// JSON.
     pub(super) fn show(&self) -> String {
         let members = self.0.iter().map(|(name, value)| match value {
             Value::Unknown(raw) => format!("{}:{raw}", quoted(&format!("?{name}"))),
@@ -136,8 +138,8 @@ impl Value {
     }
 }
 
-/// A payload as a script would write it: JSON on one line unchanged, other text as `"<raw …>"`, the
-/// rest in hexadecimal digits.
+/// A payload as a script would write it. JSON on one line stays unchanged. Another text becomes
+/// `"<raw …>"`, and other bytes become hexadecimal digits.
 fn show_bytes(bytes: &[u8]) -> String {
     let one_line = |text: &&str| !text.contains(['\n', '\r']);
     let json = |text: &&str| serde_json::from_str::<&RawValue>(text).is_ok();
@@ -148,7 +150,7 @@ fn show_bytes(bytes: &[u8]) -> String {
     }
 }
 
-/// Hexadecimal digits.
+/// The bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -157,7 +159,7 @@ fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The value of a field in JSON, if it has the field's type.
+/// Reads the JSON value of a field; `None` if the value does not have the field's type.
 fn field_value(field: &Field, raw: &str) -> Option<Value> {
     if field.repeated {
         let items: Vec<Box<RawValue>> = serde_json::from_str(raw).ok()?;

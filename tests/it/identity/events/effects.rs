@@ -1,4 +1,4 @@
-//! Events that end access, and the sessions that each ends.
+//! Events that end access, and the sessions that they end.
 
 use super::*;
 
@@ -51,10 +51,10 @@ async fn only_sessions_from_before_the_event_are_closed() {
     let mut after = node.session(&transmitter.older("alice", 50)).await;
     let at = unix_now() - 75;
     for (claim, about) in [
-        // CAEP 1.0 §2 allows any number; RFC 8417 §2.2.
+        // CAEP 1.0 §2 allows any number as `event_timestamp`. RFC 8417 §2.2 defines `toe`.
         (json!(null), json!({"event_timestamp":at as f64 + 0.5})),
         (json!(at), json!({})),
-        // A token that is issued after now is accepted.
+        // An event may have both times.
         (json!(at), json!({"event_timestamp":at})),
     ] {
         let events = json!({format!("{CAEP}session-revoked"):about});
@@ -68,12 +68,13 @@ async fn only_sessions_from_before_the_event_are_closed() {
         after.assert_open().await;
     }
     before.expect_close(4403, "revoked").await;
-    // Some senders write the time in milliseconds, which must not be read as the year 50,000.
+    // Some senders write the time in milliseconds. It must not be read as a time in the year
+    // 50,000.
     let wrong = json!({format!("{CAEP}session-revoked"):{"event_timestamp":unix_now() * 1000}});
     assert_accepted(&push(&node, &transmitter.set(json!({"events":wrong}))).await);
     after.expect_close(4403, "revoked").await;
-    eventually("a token from after the event to be good", async || {
-        // The sender's clock may be ahead by the leeway.
+    eventually("a token from after the event to be accepted", async || {
+        // The event's time is at most the leeway from now: the sender's clock may be ahead by that.
         let token = transmitter.access("alice", json!({"iat":unix_now() + 4}));
         node.attempt_with(&token).await.is_open().then_some(())
     })

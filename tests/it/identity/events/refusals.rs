@@ -1,4 +1,5 @@
-//! Rules for security event tokens, each with a token that breaks it.
+//! Rules for security event tokens (SETs), each with a token that breaks the rule. A section
+//! without a document is a section of Shared Signals Framework 1.0.
 
 use super::*;
 
@@ -20,7 +21,7 @@ macro_rules! refused {
 }
 
 refused! {
-    /// RFC 8935 §2: the body is a SET.
+    /// RFC 8935 §2: the body is a security event token.
     what_is_no_token, "invalid_request": |_| "{\"a\":1}".to_owned();
     /// RFC 8417 §2.3: explicit typing is required by Shared Signals Framework 1.0 §4.1.1.
     a_set_of_another_type, "invalid_request": |it| it.set_of_type(json!("JWT"), json!({}));
@@ -66,7 +67,7 @@ refused! {
     a_set_whose_event_is_null, "invalid_request": |it| {
         it.set(json!({"events":{format!("{CAEP}session-revoked"):null}}))
     };
-    /// §4.2.1: several events may only be names of one.
+    /// §4.2.1: several events are allowed only if they all describe the same event.
     a_set_with_two_events, "invalid_request": |it| it.set(json!({"events":{
         format!("{CAEP}session-revoked"):{}, format!("{RISC}account-purged"):{},
     }}));
@@ -85,7 +86,7 @@ refused! {
     };
     /// An access token is no event token.
     an_access_token, "invalid_request": |it| it.access("alice", json!({}));
-    /// §8.1.5: the status is one of three.
+    /// §8.1.5: the status is `enabled`, `paused` or `disabled`.
     a_stream_update_without_status, "invalid_request": |it| {
         it.event(&format!("{SSF}stream-updated"), json!({"status":"gone"}), json!({"format":"opaque","id":"s"}))
     };

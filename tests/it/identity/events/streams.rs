@@ -158,7 +158,7 @@ async fn while_redis_is_away_the_transmitter_may_send_again() {
     here.expect_close(4403, "revoked").await;
     there.assert_open().await;
     cluster.proxy(0).set(Link::PASS);
-    // The event is sent again, because no node has stored it.
+    // The transmitter sends the event again, because no node has stored it.
     eventually("the event to be accepted", async || {
         (push(&cluster[0], &set).await.status == 202).then_some(())
     })
@@ -194,7 +194,11 @@ async fn an_event_by_a_key_newer_than_the_last_answer_is_not_refused_for_good() 
     // A token without a signature is refused without asking the issuer.
     let unsigned = newer.rsplit_once('.').unwrap().0.to_owned() + ".";
     assert_refused(&push(&node, &unsigned).await, 400, "invalid_key");
-    assert_eq!(transmitter.provider.fetches(), fetches, "asked too often");
+    assert_eq!(
+        transmitter.provider.fetches(),
+        fetches,
+        "the node has asked the issuer again"
+    );
 }
 
 #[tokio::test]
@@ -218,17 +222,18 @@ async fn an_issuer_reports_on_the_users_of_another() {
     let mut namesake = node.session(&other.older("alice", 10)).await;
     let headers = [("Content-Type", MEDIA_TYPE)];
     let about = |subject| organisation.revoked(subject);
-    // The organisation does not report on this issuer's users.
+    // The organisation does not report on users of the issuer `other`.
     let answer = send(&node, "organisation", &headers, &about(other.user("alice"))).await;
     assert_accepted(&answer);
     assert_eq!(outcomes(&node, "nobody_found").await, 1.0);
-    // Subjects of the sender and of the other issuer have the same effect.
+    // A subject with the users' issuer and a subject with the organisation as its issuer have the
+    // same effect.
     for subject in [users.user("alice"), organisation.user("alice")] {
         assert_accepted(&send(&node, "organisation", &headers, &about(subject)).await);
     }
     alice.expect_close(4403, "revoked").await;
     namesake.assert_open().await;
-    // Neither of the two issuers may push.
+    // The users' issuer has no stream, and may not push to the organisation's stream.
     assert_eq!(
         send(&node, "users", &headers, &users.set(json!({})))
             .await
@@ -280,7 +285,7 @@ async fn an_issuer_that_is_added_keeps_no_session_from_being_found() {
     let configured = async |settings: &Settings, count: usize| {
         node.write_config(settings);
         node.reload();
-        eventually("the reload", async || {
+        eventually("the reload to be done", async || {
             let known = node.admin_ok("GET", "/v1/issuers", None).await;
             (known["issuers"].as_array()?.len() == count).then_some(())
         })
@@ -291,7 +296,7 @@ async fn an_issuer_that_is_added_keeps_no_session_from_being_found() {
     configured(&both, 2).await;
     assert_accepted(&push(&node, &transmitter.set(json!({}))).await);
     client.expect_close(4403, "revoked").await;
-    // After the configuration is removed again, the revoked token is still refused.
+    // The issuer `other` is removed again. The revoked token is still refused.
     configured(&alone, 1).await;
     assert!(node.attempt_with(&token).await.is_revoked());
 }
@@ -311,7 +316,8 @@ async fn an_older_event_does_not_take_the_place_of_one_that_waits() {
     let newer = push(&cluster[0], &at(10)).await;
     assert_refused(&newer, 503, "temporarily_unavailable");
     cluster.proxy(0).set(Link::PASS);
-    // The older event covers only sessions from before it.
+    // The older event does not cover this session. The newer event, which waits for Redis, still
+    // ends it.
     eventually("the older event to be accepted", async || {
         (push(&cluster[0], &at(100)).await.status == 202).then_some(())
     })

@@ -51,7 +51,7 @@ async fn whoever_an_event_is_about_is_found() {
             "k",
             json!({"format":"complex","tenant":{"format":"iss_sub","iss":iss,"sub":"tenant-k"}}),
         ),
-        // The names from before the framework.
+        // Names of members from before the Shared Signals Framework.
         (
             "l",
             json!({"user":{"format":"iss_sub","iss":iss,"sub":"uid-l"}}),
@@ -69,7 +69,7 @@ async fn whoever_an_event_is_about_is_found() {
         other.assert_open().await;
     }
     assert_eq!(outcomes(&node, "ended").await, 13.0);
-    // RISC's events have the subject inside the event.
+    // In RISC, the subject is inside the event.
     let mut client = node.session(&access("n")).await;
     let inside = json!({"subject":{"subject_type":"email","email":"n@example.com"}});
     let events = json!({format!("{RISC}account-disabled"):inside});
@@ -100,7 +100,7 @@ async fn whoever_is_not_found_is_told_to_the_operator() {
         json!({"format":"complex","session":opaque("alice")}),
         json!({"format":"complex","tenant":opaque("acme")}),
         json!({"format":"complex","tenant":opaque("acme"),"group":opaque("g")}),
-        // §3.6: a critical member without a meaning here.
+        // §3.6: the critical member `device` has no meaning for the node.
         json!({"format":"complex","user":transmitter.user("alice"),"device":opaque("d")}),
     ];
     for (count, subject) in subjects.iter().enumerate() {

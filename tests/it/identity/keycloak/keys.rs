@@ -17,11 +17,14 @@ async fn rotate(realm: &Realm, priority: u32) -> String {
     let found = realm
         .admin("GET", &format!("/components?name={name}"), Value::Null)
         .await;
-    found[0]["id"].as_str().expect("it is there").to_owned()
+    found[0]["id"]
+        .as_str()
+        .expect("the new key has an id")
+        .to_owned()
 }
 
-/// Fault: a node refuses tokens signed by a freshly rotated key as `unknown_key`. The node receives
-/// tokens with unknown key ids at the same time. Keycloak's own refresh token is one of them.
+/// Fault: a node refused tokens signed by a freshly rotated key as `unknown_key`, if it also
+/// received tokens with unknown key ids. Keycloak's own refresh token is such a token.
 #[tokio::test]
 async fn keys_are_rotated_while_random_key_ids_come() {
     let site = Site::start().await;
@@ -50,19 +53,20 @@ async fn keys_are_rotated_while_random_key_ids_come() {
         let login = site.realm.login("nina").await;
         for node in [&site.cluster[0], &site.cluster[1]] {
             // A token may be refused as unavailable for a short time, but never as bad.
-            eventually("a token by the new key", async || {
-                match node.attempt_with(&login.access).await {
-                    Attempt::Open(_) => Some(()),
-                    Attempt::Unavailable => None,
-                    other => panic!("{other:?}"),
-                }
+            eventually("a token by the new key to be accepted", async || match node
+                .attempt_with(&login.access)
+                .await
+            {
+                Attempt::Open(_) => Some(()),
+                Attempt::Unavailable => None,
+                other => panic!("{other:?}"),
             })
             .await;
         }
     }
 }
 
-/// Fault: while the provider is unavailable, one node says that the key is unknown.
+/// Fault: while the provider was unavailable, one node said that the key is unknown.
 #[tokio::test]
 async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
     let keycloak = Keycloak::shared().await;
@@ -86,12 +90,12 @@ async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
         for _ in 0..3 {
             assert!(node.attempt_with(&login.access).await.is_unavailable());
         }
-        // Tokens that were verified before stay valid.
+        // A token that was verified before stays valid.
         assert!(node.attempt_with(&first.access).await.is_open());
     }
     proxy.set(Link::PASS);
     for node in [&cluster[0], &cluster[1]] {
-        eventually("the key", async || {
+        eventually("a token by the new key to be accepted", async || {
             node.attempt_with(&login.access)
                 .await
                 .is_open()
@@ -101,7 +105,7 @@ async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
     }
 }
 
-/// Fault: a disabled key stays valid without limit.
+/// Fault: a disabled key stayed valid without a time limit.
 #[tokio::test]
 async fn a_key_that_is_disabled_is_dropped_by_the_next_fetch() {
     let site = Site::start_with(&[]).await;

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Fault: a user has several Keycloak sessions, Keycloak names one, and the others stay.
+/// Fault: a user had several Keycloak sessions, but the logout token named only one of them. The
+/// node then closed only the sessions of the one that was named.
 #[tokio::test]
 async fn an_admins_logout_ends_every_login_of_the_user() {
     let site = Site::start().await;
@@ -22,11 +23,11 @@ async fn an_admins_logout_ends_every_login_of_the_user() {
         assert_stays_out(&site.cluster, login).await;
     }
     assert_open(&mut beside).await;
-    // One logout token has come for the three sessions.
+    // Keycloak has sent one logout token for its three sessions.
     assert_eq!(logouts(&site.cluster[0]).await, 1.0);
 }
 
-/// Fault: the same, for logouts by users themselves in the account console.
+/// Fault: a logout of other devices in the account console closed only some of the sessions.
 #[tokio::test]
 async fn signing_out_other_devices_ends_them_and_the_one_at_hand_comes_back() {
     let site = Site::start().await;
@@ -41,16 +42,17 @@ async fn signing_out_other_devices_ends_them_and_the_one_at_hand_comes_back() {
     assert_revoked(&mut others).await;
     assert_revoked(&mut ours).await;
     assert!(site.realm.refresh(&other).await.is_err());
-    // The cost of `logout_scope = "user"`, and its remedy.
+    // With `logout_scope = "user"`, the device at hand is logged out too. A refreshed token brings
+    // it back.
     until_back(&site, &here).await;
     assert_stays_out(&site.cluster, &other).await;
 }
 
-/// Waits until a sign-in that continues at Keycloak opens sessions again, with a token of a later
-/// second.
+/// Waits until a refreshed token of `login` opens sessions on both nodes. The sign-in continues at
+/// Keycloak, and the token must be from a later second than the logout.
 async fn until_back(site: &Site, login: &Login) {
     for node in [&site.cluster[0], &site.cluster[1]] {
-        eventually("a refreshed token to be welcome", async || {
+        eventually("a refreshed token to be accepted", async || {
             let refreshed = site.realm.refresh(login).await.unwrap();
             let attempt = node.attempt_with(&refreshed.access).await;
             attempt.is_open().then_some(())
@@ -74,8 +76,8 @@ async fn a_users_own_logout_ends_the_sessions_on_both_nodes_and_nobody_elses() {
     assert_open(&mut beside).await;
 }
 
-/// Fault: a user who signs in within the second of a logout is told to sign in again, and stays
-/// out.
+/// Fault: a user who signed in within the second of a logout was told to sign in again, and could
+/// not connect.
 #[tokio::test]
 async fn a_login_of_the_second_of_a_logout_is_told_to_renew_its_token() {
     let site = Site::start().await;
@@ -97,8 +99,8 @@ async fn a_login_of_the_second_of_a_logout_is_told_to_renew_its_token() {
     until_back(&site, &login).await;
 }
 
-/// Fault: the logout token of a client whose tokens are not accepted is lost silently; or its
-/// tokens are accepted, and no logout ends their sessions.
+/// Fault: the node did not report the logout token of a client whose tokens it does not accept. If
+/// it accepted the tokens of such a client, no logout ended their sessions.
 #[tokio::test]
 async fn a_second_client_is_kept_out_and_its_logout_is_told() {
     let site = Site::start().await;
@@ -133,7 +135,8 @@ async fn a_second_client_is_kept_out_and_its_logout_is_told() {
     );
 }
 
-/// Fault: no warning says that with `logout_scope = "login"` all sessions but one stay.
+/// Fault: no warning said that with `logout_scope = "login"` a logout ends only one of several
+/// sign-ins.
 #[tokio::test]
 async fn doctor_says_which_case_a_realm_is_in() {
     let site = Site::start().await;

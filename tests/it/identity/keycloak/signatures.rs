@@ -1,5 +1,5 @@
-//! Logout tokens that differ from those of the console's settings: signed with a secret, or without
-//! `sid`.
+//! Logout tokens that differ from the logout tokens under the console's default settings: signed
+//! with a secret, or without `sid`.
 
 use curfew_testkit::PATIENCE;
 use curfew_testkit::mint::part;
@@ -8,8 +8,8 @@ use tokio::join;
 
 use super::*;
 
-/// Fault: a client signs ID tokens with a secret. Its logout tokens then have no effect and no
-/// explanation.
+/// Fault: if a client signed ID tokens with a secret, its logout tokens had no effect, and nothing
+/// explained why.
 #[tokio::test]
 async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_says_so_before() {
     let site = Site::start().await;
@@ -29,7 +29,8 @@ async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_sa
     });
     line.await.expect("the log names the setting");
 
-    // doctor says the same, from the ID token before a logout, and from a captured logout token.
+    // `curfew doctor` names the same setting. It finds the fault in an ID token before a logout,
+    // and in a captured logout token.
     let inbox = Inbox::open().await;
     change(&site.realm, json!({"backchannel.logout.url":inbox.url()})).await;
     let login = site.realm.login("nina").await;
@@ -46,7 +47,7 @@ async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_sa
         );
     }
 
-    // The fix of the recipe.
+    // These are the settings of the recipe's fix.
     let mended = json!({
         "id.token.signed.response.alg": "RS256",
         "backchannel.logout.url": format!("http://{}/logout/backchannel", site.cluster[0].address()),
@@ -60,7 +61,7 @@ async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_sa
 }
 
 /// Fault: for a client that the API made without `backchannel.logout.session.required`, the texts
-/// say that it has no logout, or one that ends a single session.
+/// said that it has no logout, or that its logout ends a single session.
 #[tokio::test]
 async fn a_client_without_session_required_is_logged_out_by_user() {
     let login_scope = [("logout_scope = \"user\"", "logout_scope = \"login\"")];

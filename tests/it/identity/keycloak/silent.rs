@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Runs the recipe's command for an action, as an operator on the second node.
+/// Runs the command that the recipe has for the action `done`, as an operator of the second node.
 async fn follow(site: &Site, done: &str, user: &str) {
     let page = std::fs::read_to_string(PAGE).unwrap();
     let row = format!("| {done}");
@@ -23,8 +23,8 @@ async fn follow(site: &Site, done: &str, user: &str) {
     );
 }
 
-/// Performs an action on one user, or on all. Asserts that no report comes, and that the recipe's
-/// command ends the sessions.
+/// Performs the action `what` on one user, or on all users. Asserts that Keycloak reports nothing,
+/// and that the recipe's command ends the sessions.
 async fn assert_silent(
     site: &Site,
     what: &str,
@@ -77,8 +77,8 @@ async fn assert_silent(
     assert_open(others).await;
 }
 
-/// Fault: a user who loses access in these ways keeps the sessions, and the recipe has no command
-/// for it.
+/// Fault: a user who lost access by one of these actions kept the sessions, and the recipe had no
+/// command to end them.
 #[tokio::test]
 async fn what_is_done_to_a_user_is_not_reported_and_the_recipes_command_ends_it() {
     let site = Site::start().await;
@@ -101,7 +101,8 @@ async fn what_is_done_to_a_user_is_not_reported_and_the_recipes_command_ends_it(
     }
 }
 
-/// The same for actions on all users.
+/// Asserts that Keycloak does not report an action on all users, and that the recipe's command ends
+/// the sessions.
 #[tokio::test]
 async fn what_is_done_to_everybody_is_not_reported_and_the_recipes_command_ends_it() {
     let site = Site::start().await;
@@ -117,13 +118,13 @@ async fn what_is_done_to_everybody_is_not_reported_and_the_recipes_command_ends_
     }
 }
 
-/// Fault: with front-channel logout, the console's default, Keycloak reports nothing.
+/// Fault: with front-channel logout, which is the console's default, Keycloak reports nothing.
 #[tokio::test]
 async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     let site = Site::start().await;
     let nina = site.realm.user("nina").await;
     let client = format!("/clients/{}", site.realm.client(CLIENT).await);
-    // An update without this setting switches it on.
+    // An update without `frontchannelLogout` switches front-channel logout on.
     let front = json!({"clientId":CLIENT});
     site.realm.admin("PUT", &client, front).await;
     let login = site.realm.login("nina").await;
@@ -132,14 +133,14 @@ async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     site.realm.admin("POST", &path, Value::Null).await;
     assert_open(&mut sessions).await;
     assert_eq!(logouts(&site.cluster[0]).await, 0.0);
-    // The recipe's commands for an existing client.
+    // These are the recipe's commands for an existing client.
     site.configure(2).await;
     site.realm.login("nina").await;
     site.realm.admin("POST", &path, Value::Null).await;
     assert_revoked(&mut sessions).await;
 }
 
-/// Fault: a logout that reaches no node is lost silently.
+/// Fault: a logout that reached no node was lost, and nothing said that it was lost.
 #[tokio::test]
 async fn a_logout_while_the_gateway_is_away_is_lost_and_the_command_ends_it() {
     let site = Site::start().await;

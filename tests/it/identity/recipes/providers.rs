@@ -1,4 +1,4 @@
-//! One test for each provider.
+//! One test for each provider's recipe.
 
 use curfew_tests::{Paths, Provider, Redis};
 
@@ -15,12 +15,12 @@ async fn keycloak() {
         keys: "/realms/acme/protocol/openid-connect/certs",
     };
     let provider = Provider::start_at(paths, &[&key]).await;
-    // A second key for encryption stands beside the signing key.
+    // The key set also has a key for encryption.
     let mut other = Key::other_rsa().with_kid("enc").jwk();
     other["use"] = json!("enc");
     other["alg"] = json!("RSA-OAEP");
     provider.serve(json!({"keys":[other, key.jwk()]}).to_string());
-    // The recipe's form for a future release that names each session.
+    // This `logout_scope` is the recipe's form for a future release that names each session.
     let scope = ("logout_scope = \"user\"", "logout_scope = \"login\"");
     let node = node(
         "Keycloak",
@@ -46,7 +46,7 @@ async fn keycloak() {
         (json!({"aud":"account"}), "wrong_audience"),
         (json!({"typ":"ID","at_hash":"x"}), "malformed"),
         (json!({"typ":"Refresh"}), "malformed"),
-        // A lightweight access token, and an access token of a service account.
+        // These are a lightweight access token, and an access token of a service account.
         (
             json!({"sub":null,"auth_time":null,"realm_access":null,"resource_access":null}),
             "missing_claim",
@@ -90,7 +90,7 @@ async fn auth0() {
         "aud": ["https://rt.example.com", format!("{origin}/userinfo")],
         "scope": "openid profile room:write", "permissions": ["room:write"],
     });
-    // Headers of Auth0's own profile, and of the profile of RFC 9068.
+    // These are headers of Auth0's own profile, and of the profile of RFC 9068.
     for header in [json!({}), json!({"typ":"at+jwt"})] {
         let mut client = talking(&node, &token(&key, header, access.clone())).await;
         client.assert_open().await;
@@ -177,7 +177,7 @@ async fn okta() {
     )
     .await;
 
-    // Universal Logout.
+    // This is a request of Universal Logout.
     let now = unix_now();
     let assertion = json!({
         "iss": organisation.issuer(), "sub": "0oa1", "jti": "j1", "iat": now, "nbf": now - 300, "exp": now + 300,
@@ -196,7 +196,7 @@ async fn okta() {
     first.expect_close(4403, "revoked").await;
     other.assert_open().await;
 
-    // Shared Signals.
+    // This is an event of Shared Signals.
     let set = json!({
         "iss": organisation.issuer(), "aud": "https://rt.example.com", "jti": "j2", "iat": now, "exp": null,
         "sub_id": user("00u2"),
@@ -225,7 +225,7 @@ async fn entra() {
         keys: "/7d2f4c1e-3b5a-4e8d-9c06-1f2a3b4c5d6e/discovery/v2.0/keys",
     };
     let provider = Provider::start_at(paths, &[&key]).await;
-    // Entra ID's keys name no algorithm.
+    // The keys of Entra ID do not state an algorithm.
     let mut jwk = key.jwk();
     jwk.as_object_mut().unwrap().remove("alg");
     jwk["x5t"] = json!("4c7f1d2e");
@@ -248,7 +248,7 @@ async fn entra() {
     .await;
     for (changes, reason) in [
         (json!({"azp":"other"}), "wrong_audience"),
-        // An ID token and an access token of version 1 are refused.
+        // These are an ID token, and access tokens of version 1 or without the expected claims.
         (
             json!({"azp":null,"aud":PAGES,"nonce":"n"}),
             "wrong_audience",
@@ -282,14 +282,14 @@ async fn cognito() {
     )];
     let recipe = block("Amazon Cognito", "toml");
     assert!(recipe.contains("eu-central-1_Example"));
-    // This recipe needs Redis, because its revocation is a bare key.
+    // This recipe revokes with a bare key in Redis, so the node needs Redis.
     let redis = Redis::start().await;
     let settings = Settings::default()
         .on_redis(&redis.url())
         .issuers(&recipe.replace(replaced[0].0, replaced[0].1))
         .rules("");
     let node = Gateway::start_with(&settings).await;
-    curfew_tests::eventually("the node to be in touch", async || {
+    curfew_tests::eventually("the node to be ready", async || {
         node.ready().await.then_some(())
     })
     .await;
@@ -309,7 +309,7 @@ async fn cognito() {
     for (changes, reason) in [
         (json!({"client_id":"other"}), "wrong_audience"),
         (json!({"client_id":null}), "missing_claim"),
-        // An ID token.
+        // This is an ID token.
         (
             json!({"client_id":null,"aud":"1example23456789","token_use":"id"}),
             "malformed",
@@ -328,7 +328,7 @@ async fn cognito() {
     let key_name = "curfew:{revoked}:user:aaaa-bbbb";
     redis.run(&["SET", key_name, &now, "EX", "86400"]).await;
     client.expect_close(4403, "revoked").await;
-    // Earlier tokens are refused.
+    // A token from before the revocation is refused.
     assert!(
         node.attempt_with(&token(&key, header, access))
             .await

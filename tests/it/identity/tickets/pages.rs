@@ -1,4 +1,4 @@
-//! The pages that a ticket is for, and the pages that may request a ticket (Fetch, §3.2).
+//! The pages that may use a ticket, and the pages that may request a ticket (Fetch, §3.2).
 
 use super::*;
 
@@ -25,15 +25,19 @@ async fn a_ticket_is_for_pages_of_the_origin_it_was_asked_for() {
             let refused = connect.refused().await;
             assert_eq!(refused.status, 403, "{origin:?}: {}", refused.text());
             assert_eq!(refused.json()["code"], "forbidden_origin");
-            // The attempt from another origin has used it up.
+            // The attempt from another origin has used up the ticket.
             let page = with_ticket(&node, &used).header("Origin", APP);
             assert!(is_gone(&Attempt::make(page).await), "{origin:?}");
         }
     }
     let used = ticket(&node, &token).await;
     let page = with_ticket(&node, &used).header("Origin", APP);
-    assert_eq!(page.refused().await.status, 403, "for no page");
-    // All pages with the origin `null` are alike, and differ from pages with a real origin.
+    assert_eq!(
+        page.refused().await.status,
+        403,
+        "a page used a ticket that is for no page"
+    );
+    // All pages with the origin `null` count as one origin, which differs from every real origin.
     let opaque = ticket_of(&ask(&node, &token, &[("Origin", "null")], "").await);
     let page = with_ticket(&node, &opaque).header("Origin", "null");
     node.connected(page).await;
@@ -65,7 +69,7 @@ async fn pages_that_may_not_connect_get_no_ticket() {
     let used = ticket_of(&ask(&node, &token, &[("Origin", APP)], "").await);
     let page = with_ticket(&node, &used).header("Origin", OTHER);
     assert_eq!(page.refused().await.status, 403);
-    // The refusal came before the look-up, so it has not used up the ticket.
+    // The node refused the upgrade before it looked up the ticket, so the ticket is not used up.
     let page = with_ticket(&node, &used).header("Origin", APP);
     node.connected(page).await;
 }
@@ -119,8 +123,8 @@ async fn a_page_of_another_origin_may_ask_and_may_read_the_answer() {
     }
 }
 
-/// Fault: a preflight allows the headers of one program, but not those that tracing libraries add
-/// to every request of a page.
+/// Fault: a preflight allowed the headers of one program, but not the headers that tracing
+/// libraries add to every request of a page.
 #[tokio::test]
 async fn a_page_may_send_the_headers_that_its_browser_asks_for() {
     let node = Gateway::start_with(&settings().with("auth.token_revocation = true")).await;

@@ -1,5 +1,5 @@
-//! `deploy/add-to-your-app.md`: its commands print the shown output, and its code is the code of
-//! the chats.
+//! The commands in `deploy/add-to-your-app.md` print the output that the page shows, and the page's
+//! code is the code of the chats.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -14,16 +14,16 @@ use crate::operations::tools::{repository, run, system_tool, text_of};
 
 const PAGE: &str = "deploy/add-to-your-app.md";
 
-/// The mark for text that differs from run to run.
+/// The mark on the page for text that differs between runs.
 const ELLIPSIS: &str = "…";
 
-/// A command, and the text that it prints.
+/// A command of the page, and the output that the page shows for it.
 struct Step {
     command: String,
     output: String,
 }
 
-/// The blocks in this language below this heading.
+/// The blocks of code in `language` in the section `heading`.
 fn blocks(heading: &str, language: &str) -> Vec<String> {
     let page = text_of(PAGE);
     let section = format!("\n## {heading}\n");
@@ -37,7 +37,7 @@ fn all_blocks(text: &str, language: &str) -> Vec<String> {
     text.split(&fence).skip(1).map(content).collect()
 }
 
-/// The commands below this heading that are shown with output.
+/// The commands in the section `heading`, with the output that the page shows.
 fn steps(heading: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for line in blocks(heading, "console").join("\n").lines() {
@@ -54,8 +54,8 @@ fn steps(heading: &str) -> Vec<Step> {
     steps
 }
 
-/// True if `printed` has exactly the lines of `told`, in any order, because lists have none. In a
-/// line [`ELLIPSIS`] stands for any text.
+/// True if `printed` has exactly the lines of `told`. The lines may be in any order, because lists
+/// are not sorted. In a line of `told`, [`ELLIPSIS`] stands for any text.
 fn is_as_told(told: &str, printed: &str) -> bool {
     let (told, mut printed) = (shapes(told), shapes(printed));
     told.len() == printed.len()
@@ -65,8 +65,8 @@ fn is_as_told(told: &str, printed: &str) -> bool {
         })
 }
 
-/// The lines without parts that differ from run to run: ids, epochs, times, and the width of
-/// columns.
+/// The lines of `text` without the parts that differ between runs: ids, epochs, times, and the
+/// width of columns.
 fn shapes(text: &str) -> Vec<String> {
     let differs = |word: &&str| {
         let number = word.trim_end_matches(['h', 'm', 's']);
@@ -109,7 +109,7 @@ fn fits(told: &str, printed: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// Runs the commands below a heading, with these addresses in place of the page's.
+/// Runs the commands in the section `heading`, with `addresses` in place of the page's addresses.
 pub(super) async fn assert_prints(
     heading: &str,
     addresses: &[(&str, SocketAddr)],
@@ -155,7 +155,7 @@ async fn every_command_prints_what_the_guide_says() {
     let said = dev.output().line(PATIENCE, |line| {
         line.starts_with("The chat is at").then_some(())
     });
-    said.await.expect("the chat says where it is");
+    said.await.expect("the chat prints its address");
     let addresses = [
         ("127.0.0.1:8000", chat),
         ("127.0.0.1:8080", dev.address),
@@ -196,7 +196,7 @@ async fn every_command_prints_what_the_guide_says() {
     joined(&dev, chat, "alice").await;
 }
 
-/// A session of this user in the chat.
+/// A session of `user` in the chat.
 async fn joined(dev: &Dev, chat: SocketAddr, user: &str) -> WsClient {
     let token = post(chat, "/token", json!({"user":user})).await;
     let connect = dev.ws().bearer(token["token"].as_str().unwrap());

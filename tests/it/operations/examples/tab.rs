@@ -1,4 +1,4 @@
-//! A visitor of a chat: a tab of Chromium with its page.
+//! A visitor of a chat: a tab of Chromium that shows the chat's page.
 
 use fantoccini::elements::Element;
 use fantoccini::wd::WindowHandle;
@@ -27,7 +27,7 @@ impl<'a> Tab<'a> {
         tab
     }
 
-    /// Opens the page again.
+    /// Opens the page again, as the same user.
     pub(super) async fn join_again(&self, chat: &Chat) {
         self.front().await;
         self.browser
@@ -78,7 +78,7 @@ impl<'a> Tab<'a> {
 
     pub(super) async fn revoke(&self, user: &str) {
         self.front().await;
-        // By a script, because the list may be rebuilt between a lookup and a click.
+        // The click is made by a script, because the list may change between a lookup and a click.
         let script = "[...document.querySelectorAll('#people li')]
             .find((person) => person.firstChild.data === arguments[0]).querySelector('button').click()";
         let clicked = self.browser.client.execute(script, vec![json!(user)]).await;
@@ -100,7 +100,7 @@ impl<'a> Tab<'a> {
         self.browser.until(&what, holds).await;
     }
 
-    /// Waits until an element, or an item of its list, has this text.
+    /// Waits until an element shows this text. The text of a list is the text of its items.
     pub(super) async fn until_shown(&self, selector: &str, text: &str) {
         self.front().await;
         let what = format!("{} is shown {text:?} in {selector}", self.user);
@@ -118,7 +118,7 @@ impl<'a> Tab<'a> {
         self.browser.until(&what, holds).await;
     }
 
-    /// Asserts that no error on the page went unseen.
+    /// Asserts that the page had no error.
     pub(super) async fn assert_content(&self) {
         self.front().await;
         assert_eq!(self.browser.complaints().await, Vec::<String>::new());

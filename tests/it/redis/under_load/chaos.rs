@@ -1,4 +1,4 @@
-//! All faults at once, as in [`crate::redis::chaos`], with full queues.
+//! All faults of [`crate::redis::chaos`] at random, while the send queues are full.
 
 use std::time::Duration;
 
@@ -11,40 +11,42 @@ use tokio::time::{sleep, sleep_until};
 
 use super::{MOST, PATIENCE, Verdict, patient_redis, revoke, rounds, settings, user};
 
-/// Number of nodes. The last one is spared, and has the publisher.
+/// Number of nodes. The last node has no faults and has the publisher.
 const NODES: usize = 4;
 
-/// Number of faults, each with a revocation.
+/// Number of turns. In each turn, two faults begin or end, and users are revoked.
 const TURNS: usize = 16;
 
 /// Number of users who are revoked in a turn.
 const EACH: usize = 2;
 
-/// Number of users who are revoked.
+/// Number of subscribers who are revoked.
 const REVOKED: usize = TURNS * EACH;
 
-/// Number of users who are not.
+/// Number of subscribers who are not revoked.
 const SPARED: usize = 8;
 
 /// Interval between two turns.
 const TURN: Duration = Duration::from_millis(900);
 
-/// Longest stop of a node, less than [`MOST`] allows.
+/// Longest time for which a node is stopped. It is shorter than [`MOST`].
 const STOPPED: Duration = Duration::from_millis(800);
 
-/// Number of clients that stop reading in a turn, for one turn or two.
+/// Number of clients that stop reading in a turn. They read again one or two turns later.
 const PAUSED: usize = 6;
 
-/// Data in a frame, so much that the queue of a client that does not read is full within a second.
+/// Size of the data in a frame, in bytes. With it, the queue of a client that does not read is full
+/// within a second.
 const DATA: usize = 2_000;
 
-/// Publications a second for everyone: the rate that 40 clients accept on a small machine.
+/// Publications a second to all subscribers: the rate at which 40 clients can read on a small
+/// machine.
 const PACE: u64 = 1_500;
 
-/// Publications a second of all users who are revoked.
+/// Publications a second of all users who publish until they are revoked.
 const FLOODERS_PACE: u64 = 3_000;
 
-/// Makes something fail, or recover.
+/// Makes something fail, or makes it recover.
 async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
     let node = dice.below(NODES - 1);
     let link = dice.link();
@@ -66,7 +68,7 @@ async fn fail(dice: &mut Dice, redis: &Redis, cluster: &Cluster) {
     }
 }
 
-/// Kills connections like `CLIENT KILL TYPE`, except those of the witness.
+/// Kills the connections that `CLIENT KILL TYPE` would kill, except those of the witness.
 async fn kill_connections(redis: &Redis, kind: &str) {
     let mut connection = redis.connect().await;
     let list = connection.call(&["CLIENT", "LIST", "TYPE", kind]).await;
@@ -82,7 +84,7 @@ async fn kill_connections(redis: &Redis, kind: &str) {
     }
 }
 
-/// A user who publishes until its turn to be revoked.
+/// A user who publishes until the user is revoked in turn `turn`.
 fn flooder(turn: usize) -> String {
     format!("flooder-{turn}")
 }
@@ -99,7 +101,7 @@ async fn round(dice: &mut Dice) -> Verdict {
     let publisher = cluster[NODES - 1].user("publisher").await;
     let flood = Flood::start(vec![publisher], "room:1", DATA);
     flood.pace(PACE);
-    // One user for each turn, on a node that fails.
+    // Each turn has one of these users, on a node with faults.
     let witness = Witness::start(redis.address(), &["room:2"]);
     let mut flooders = Vec::new();
     for turn in 0..TURNS {
@@ -120,7 +122,8 @@ async fn round(dice: &mut Dice) -> Verdict {
         users.push(flooder(turn));
         let acknowledged = revoke(&mut redis.connect().await, &users).await;
         keys.push((acknowledged, users));
-        // A node may have been stopped between a check and a write for as long as [`STOPPED`].
+        // A signal may stop a node for up to [`STOPPED`] between its check and its write, so the
+        // mark is made later than the lease.
         while keys
             .get(marks.len())
             .is_some_and(|(at, _)| Moment::now() > *at + LEASE + MOST)
@@ -177,7 +180,8 @@ async fn round(dice: &mut Dice) -> Verdict {
     verdict(&audience, &witness, began, keys.iter().zip(&marks))
 }
 
-/// The frames to, or publications by, each revoked user after the lease.
+/// Judges the frames that reached revoked users after the lease, and the publications of revoked
+/// users that were executed after the lease.
 fn verdict<'a>(
     audience: &Audience,
     witness: &Witness,

@@ -1,4 +1,4 @@
-//! Only the control connection stalls, and everything else continues at load.
+//! Only the node's control connection stalls. All other connections work, under load.
 
 use curfew_tests::{Cluster, Dice, Flood, Flow, Kind, LEASE, Link, Settings};
 
@@ -7,10 +7,10 @@ use super::{
     patient_redis, revoke, rounds, settings, user,
 };
 
-/// One paused client in this many reads again before the lease ends.
+/// One of this many paused clients reads again before the lease ends.
 const EARLIER: usize = 3;
 
-/// Number of users who publish at the node while it holds no lease.
+/// Number of users who publish at the node while it has no lease.
 const BUSY: usize = 16;
 
 async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
@@ -23,7 +23,8 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
         busy.push(cluster[0].user(&format!("busy-{n}")).await);
     }
     load.fill(&cluster, full, dice).await;
-    // The node receives no revocation, or cannot read its key, or neither.
+    // The node does not receive the revocation, or it receives the revocation and cannot read the
+    // key, or neither direction works.
     let links = [
         Link::STALLED,
         Link::only_down(Flow::Stall),
@@ -31,12 +32,13 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
     ];
     let link = links[dice.below(links.len())];
     cluster.proxy(0).set_only(Kind::Tracking, link);
-    // Commands keep the node busy, which soon has to refuse them.
+    // These users' commands keep the node busy. It soon has to refuse them.
     let busy = Flood::start(busy, "room:2", DATA);
     let users: Vec<String> = (0..REVOKED).map(user).collect();
     let acknowledged = revoke(&mut connection, &users).await;
     load.flood.pace(MEANWHILE);
-    // Some clients read again while the node holds its lease, some after it is lost.
+    // Some clients read again while the node holds its lease, and the others after it has lost its
+    // lease.
     let paused = (0..SUBSCRIBERS).step_by(PAUSED);
     let (first, then) = paused.partition(|client| (client / PAUSED).is_multiple_of(EARLIER));
     load.resume(dice, first, LEASE).await;

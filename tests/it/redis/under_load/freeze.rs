@@ -1,4 +1,4 @@
-//! A node that is stopped with full queues, and continues.
+//! A node with full send queues is stopped and continues.
 
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use super::{
     revoke, rounds, settings, user,
 };
 
-/// One paused client in this many reads again only after the node continues.
+/// One of this many paused clients reads again only after the node has continued.
 const LATER: usize = 4;
 
-/// Time in which the last clients read again.
+/// Time within which these clients read again.
 const AFTERWARDS: Duration = Duration::from_millis(500);
 
 async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
@@ -26,10 +26,13 @@ async fn round(settings: &Settings, full: f64, dice: &mut Dice) -> Verdict {
     let users: Vec<String> = (0..REVOKED).map(user).collect();
     let acknowledged = revoke(&mut connection, &users).await;
     let remaining = load.remaining();
-    assert!(remaining > REVOKED / 4, "only {remaining} could be revoked");
+    assert!(
+        remaining > REVOKED / 4,
+        "only {remaining} clients that are to be revoked are still connected"
+    );
     load.flood.pace(MEANWHILE);
-    // Most paused clients read again while the node is stopped, so it finds their sockets
-    // empty when it continues. The sockets of the others are full.
+    // Most paused clients read again while the node is stopped, so their sockets are empty when the
+    // node continues. The sockets of the other paused clients are full.
     let paused = (0..SUBSCRIBERS).step_by(PAUSED);
     let (paused, later) = paused.partition(|client| !(client / PAUSED).is_multiple_of(LATER));
     load.resume(dice, paused, LEASE / 2).await;

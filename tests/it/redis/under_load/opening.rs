@@ -1,4 +1,4 @@
-//! Many clients open sessions, and half of them are revoked meanwhile (CONTRACT §8 R3).
+//! Half of many clients are revoked while all of them open sessions (CONTRACT §8 R3).
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use tokio::time::{sleep_until, timeout};
 
 use super::{PATIENCE, Verdict, revoke, rounds, user};
 
-/// Number of clients that open a session at once, each with its own user. Every other one is
-/// revoked.
+/// Number of clients that open a session at the same time, each for its own user. Every second user
+/// is revoked.
 const CLIENTS: usize = 1000;
 
-/// The shortest stop, and the longest addition to it. Both together are shorter than the lease, so
-/// that the node continues without asking Redis.
+/// The shortest time for which the node is stopped, and the longest addition to it. Their sum is
+/// shorter than the lease, so the node continues without asking Redis.
 const FROZEN: Duration = Duration::from_millis(500);
 const LONGER: Duration = Duration::from_millis(1000);
 
-/// Time in which the bytes that a client has read become an answer.
+/// Longest time in which a client recognizes an answer in the bytes that it has read.
 const READ: Duration = Duration::from_millis(200);
 
-/// Outcomes of the clients, by kind.
+/// The outcomes of the clients: the number of each kind.
 #[derive(Debug, Default)]
 struct Tally {
     connected: usize,
@@ -42,12 +42,12 @@ impl Tally {
     }
 }
 
-/// Clients that ask for a session.
+/// The attempts of the clients to open sessions.
 struct Attempts {
     unfinished: JoinSet<(usize, Attempt)>,
     revoked: Tally,
     spared: Tally,
-    /// The sessions of revoked users.
+    /// The sessions of revoked users that were opened.
     open: Vec<WsClient>,
 }
 
@@ -61,10 +61,13 @@ impl Attempts {
         }
     }
 
-    /// Waits until `count` clients have an answer.
+    /// Waits until `count` further clients have an answer.
     async fn finish(&mut self, count: usize) {
         for _ in 0..count {
-            assert!(self.next_within(PATIENCE).await, "some have no answer");
+            assert!(
+                self.next_within(PATIENCE).await,
+                "some clients have no answer"
+            );
         }
     }
 
@@ -110,7 +113,7 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
     }
     let acknowledged = revoke(&mut connection, &users).await;
     if freezes {
-        // Clients read bytes in flight while the node adds nothing to them.
+        // While the node is stopped, the clients read all bytes that it has already sent.
         sleep_until((acknowledged + FROZEN + dice.time_below(LONGER)).instant()).await;
         while attempts.next_within(READ).await
             || Queues::now().unread_from(node.address().port()) > 0
@@ -120,27 +123,31 @@ async fn round(dice: &mut Dice, freezes: bool) -> Verdict {
     let went_on = Moment::now();
     let before = std::mem::take(&mut attempts.revoked);
     while attempts.next_within(PATIENCE).await {}
-    assert!(attempts.unfinished.is_empty(), "some have no answer");
+    assert!(
+        attempts.unfinished.is_empty(),
+        "some clients have no answer"
+    );
     let Attempts {
         revoked,
         spared,
         mut open,
         ..
     } = attempts;
-    // Clients that had a session get the reason of its end.
+    // A client that had a session receives the reason for which its session ended.
     for client in &mut open {
         assert_eq!(client.closed().await.0, 4403);
     }
     node.assert_alive().await;
     cluster.assert_well().await;
     let told = format!(
-        "the node went on {:?} after the keys; the revoked: first {before:?}, then {revoked:?}; the \
+        "the node continued {:?} after the keys; the revoked: first {before:?}, then {revoked:?}; the \
          others: {spared:?}",
         went_on.since(acknowledged)
     );
-    // Without a stop, a session may have been opened before the key was written.
+    // If the node is not stopped, a session may have been opened before the user's key was written.
     let told_late = freezes && revoked.connected > 0;
-    // If no other client is told that the node is disconnected, the node is connected.
+    // If no spared client was told that the node is unavailable, the node was available for the
+    // revoked clients too.
     let blamed_on_us = revoked.unavailable > 0 && spared.unavailable == 0;
     let lost = !revoked.lost.is_empty() || !spared.lost.is_empty();
     match told_late || blamed_on_us || lost {

@@ -1,4 +1,5 @@
-//! Publications of revoked users on their way to Redis, while their node is stopped or cut off.
+//! Publications of users who are revoked while their node is stopped or cut off. The publications
+//! are on their way to Redis.
 
 use std::time::Duration;
 
@@ -10,25 +11,27 @@ use tokio::time::sleep_until;
 
 use super::{DATA, LEAST, PATIENCE, Verdict, revoke, rounds, user};
 
-/// Number of users who publish without end.
+/// Number of users who publish all the time.
 const FLOODERS: usize = 16;
 
-/// Number of executed publications before the fault.
+/// Number of publications that are executed before the fault begins.
 const UNDER_WAY: usize = 5_000;
 
-/// Time for which the node is cut off: longer than the lease, and than any connection waits.
+/// Time for which the node is cut off. It is longer than the lease, and longer than any connection
+/// waits.
 const APART: Duration = Duration::from_secs(5);
 
-/// Time for which the node is cut off in the long form.
+/// Time for which the node is cut off in the long form of the test.
 const LONG_APART: Duration = Duration::from_secs(20);
 
 /// Time in which Redis executes the publications that still wait when the node has recovered.
 const STRAGGLING: Duration = Duration::from_secs(1);
 
-/// Number of alice's publications after her key was written.
+/// Number of publications that alice sends after her key was written.
 const WORDS: usize = 5;
 
-/// Users on node 0 who publish without end, and a witness of their publications at Redis.
+/// Users on node 0 who publish all the time, and a witness that receives their publications from
+/// Redis.
 struct Flooders {
     users: Vec<String>,
     flood: Flood,
@@ -55,16 +58,16 @@ impl Flooders {
         }
     }
 
-    /// The publications of users whose keys were written at `acknowledged` that Redis executed
-    /// after the lease. Waits first until all of their sessions have ended and their commands are
-    /// done.
+    /// Judges the publications that Redis executed after the lease, of users whose keys were
+    /// written at `acknowledged`. First waits until all of their sessions have ended and all of
+    /// their commands are executed.
     async fn verdict(&self, acknowledged: Moment) -> Verdict {
         eventually_within(PATIENCE, "the end of every revoked session", async || {
             (self.flood.gone() == FLOODERS as u64).then_some(())
         })
         .await;
         let settled = Moment::now() + STRAGGLING;
-        eventually_within(PATIENCE, "a tick after everything", async || {
+        eventually_within(PATIENCE, "a tick after the last command", async || {
             (self.witness.last_tick() > settled).then_some(())
         })
         .await;

@@ -1,34 +1,35 @@
-//! Repetition of a test, because some faults show only once in ten times.
+//! Repeats a test, because some faults show in only one of ten runs.
 
 use std::time::Duration;
 
 use curfew_tests::Dice;
 use tokio::sync::Mutex;
 
-/// Variable with the number of rounds of each test.
+/// Environment variable with the number of rounds of each test.
 const ROUNDS: &str = "CURFEW_TEST_ROUNDS";
 
-/// Number of rounds in CI.
+/// Number of rounds that CI runs.
 const FEW: usize = 1;
 
-/// Limit on rounds without a result. Beyond it the machine counts as too busy for the test.
+/// Maximum number of rounds without a result. After more such rounds, the machine counts as too
+/// busy for the test.
 const MOST_BLIND: usize = 5;
 
-/// A lock that lets one test run at a time, because another would change its load.
+/// A lock that lets only one test run at a time, because tests would change each other's load.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// The result of a round.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// The bound was kept.
+    /// The round did not break the bound.
     Held(String),
-    /// The bound was broken.
+    /// The round broke the bound.
     Broken(String),
     /// The machine stood still for so long that the round proves nothing.
     Blind(Duration),
 }
 
-/// Runs the requested number of rounds. Fails at the end if the bound was broken in any.
+/// Runs the requested number of rounds. Fails at the end if any round broke the bound.
 pub(super) async fn rounds(name: &str, mut round: impl AsyncFnMut(&mut Dice) -> Verdict) {
     let _alone = ONE_AT_A_TIME.lock().await;
     let mut dice = Dice::new();
@@ -55,7 +56,7 @@ pub(super) async fn rounds(name: &str, mut round: impl AsyncFnMut(&mut Dice) -> 
     }
     assert!(
         broken.is_empty(),
-        "{name}: broken in {} of {shown} rounds: {broken:#?}",
+        "{name}: {} of {shown} rounds broke the bound: {broken:#?}",
         broken.len()
     );
 }

@@ -1,4 +1,4 @@
-//! Everything known about a stream: the data at each position, from every source.
+//! Everything that is known about a stream: the data at each position.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,12 +14,12 @@ pub(super) fn place(told: &Value) -> Place {
     (epoch.to_owned(), offset)
 }
 
-/// The data at each position, from answers to publishers, frames to clients, and the history.
+/// The data at each position, as answers to publishers, frames to clients and the history show it.
 #[derive(Debug, Default)]
 pub(super) struct Book {
     by_place: BTreeMap<Place, Value>,
-    /// Positions by epoch and data. Data are published once in each epoch, however often they are
-    /// sent.
+    /// The offset of each publication, by epoch and data. In an epoch, data is published only once,
+    /// even if it is sent several times.
     by_data: BTreeMap<(String, String), i64>,
 }
 
@@ -31,7 +31,7 @@ impl Book {
         let (epoch, offset) = place;
         let of_data = (epoch, data.to_string());
         let first = *self.by_data.entry(of_data.clone()).or_insert(offset);
-        assert_eq!(first, offset, "{of_data:?} is there twice");
+        assert_eq!(first, offset, "{of_data:?} was published twice");
     }
 
     pub(super) fn len(&self) -> usize {
@@ -43,7 +43,7 @@ impl Book {
         epochs.len()
     }
 
-    /// The last offset of an epoch that any client or publisher has received.
+    /// The highest offset in `epoch` that a client or a publisher knows.
     pub(super) fn top(&self, epoch: &str) -> i64 {
         let from = (epoch.to_owned(), 0);
         let to = (epoch.to_owned(), i64::MAX);
@@ -51,8 +51,8 @@ impl Book {
         last.map_or(0, |((_, offset), _)| *offset)
     }
 
-    /// ST3: the history has every publication of its epoch that a client or a publisher was told
-    /// about, except those that its size has trimmed.
+    /// ST3: the history has every publication of its epoch that a client or a publisher knows,
+    /// except those that are trimmed because of the size.
     pub(super) fn compare(&mut self, history: &Value, size: u32) {
         let (epoch, top) = place(history);
         let kept = top.min(size.into());
@@ -67,6 +67,10 @@ impl Book {
             let offset = one["offset"].as_i64().unwrap();
             self.note((epoch.clone(), offset), &one["data"]);
         }
-        assert_eq!(self.top(&epoch), top, "no one was told of more");
+        assert_eq!(
+            self.top(&epoch),
+            top,
+            "a client or a publisher knows of a publication that the history lacks"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! A client that reconnects with its position.
+//! A client that reconnects with its last position.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ pub(super) struct Client {
     user: String,
     place: Option<Place>,
     tape: Option<Tape>,
-    /// Number of subscriptions with a recovery.
+    /// Number of subscriptions that were answered with `recovered`.
     pub(super) recoveries: usize,
 }
 
@@ -31,7 +31,7 @@ impl Client {
         }
     }
 
-    /// Subscribes at a node with the last position. If the node refuses because of a fault, the
+    /// Subscribes at a node from the last position. If the node refuses because of a fault, the
     /// client stays disconnected.
     pub(super) async fn join(&mut self, node: &Gateway) {
         let Attempt::Open(client) = node.attempt(&self.user).await else {
@@ -46,7 +46,7 @@ impl Client {
         self.tape = Some(tape);
     }
 
-    /// Disconnects, and checks all frames since the client joined.
+    /// Disconnects, and checks all frames that the client received since it joined.
     pub(super) fn leave(&mut self, book: &mut Book) {
         let Some(tape) = self.tape.take() else { return };
         let since = self.place.clone();
@@ -55,11 +55,14 @@ impl Client {
         for frame in seen.iter().map(|seen| &seen.frame) {
             let before = || {
                 at.clone()
-                    .unwrap_or_else(|| panic!("before the answer: {seen:?}"))
+                    .unwrap_or_else(|| panic!("a frame came before the answer: {seen:?}"))
             };
             match frame["type"].as_str() {
                 Some("ok") => {
-                    assert!(at.is_none(), "one answer: {seen:?}");
+                    assert!(
+                        at.is_none(),
+                        "the subscription was answered twice: {seen:?}"
+                    );
                     at = Some(self.answered(frame, since.clone()));
                 }
                 Some("message") => {
@@ -67,26 +70,33 @@ impl Client {
                     let next = reached + 1;
                     let offset = frame["offset"].as_i64();
                     let user = &self.user;
-                    assert_eq!(offset, Some(next), "a hole or a double of {user}: {seen:?}");
+                    assert_eq!(
+                        offset,
+                        Some(next),
+                        "{user} missed a publication or received one twice: {seen:?}"
+                    );
                     book.note((epoch.clone(), next), &frame["data"]);
                     at = Some((epoch, next));
                 }
                 Some("gap") => {
-                    assert!(self.trial.has_faults(), "a gap without a fault: {seen:?}");
+                    assert!(
+                        self.trial.has_faults(),
+                        "a gap came without a fault: {seen:?}"
+                    );
                     let (epoch, reached) = before();
                     let told = place(frame);
                     let is_one = epoch != told.0 || reached < told.1;
-                    assert!(is_one, "a gap of nothing: {seen:?}");
+                    assert!(is_one, "a gap came, although nothing was missed: {seen:?}");
                     at = Some(told);
                 }
                 _ => {}
             }
         }
-        // Without an answer the position has not changed.
+        // If no answer came, the position has not changed.
         self.place = at.or(since);
     }
 
-    /// The position from which frames follow the answer to the subscription.
+    /// The position before the first frame that follows the answer to the subscription.
     fn answered(&mut self, answer: &Value, since: Option<Place>) -> Place {
         let told = place(answer);
         let (Some(since), Some(recovered)) = (&since, answer["recovered"].as_bool()) else {
@@ -96,8 +106,8 @@ impl Client {
         };
         let missed = told.1 - since.1;
         if recovered {
-            // The publications in between follow the answer.
-            assert_eq!(since.0, told.0, "recovered within an epoch");
+            // The missed publications follow the answer.
+            assert_eq!(since.0, told.0, "the answer recovers from another epoch");
             assert!(missed >= 0, "{since:?} {told:?}");
             self.recoveries += 1;
             return since.clone();
@@ -105,13 +115,13 @@ impl Client {
         let is_needless = since.0 == told.0 && missed <= self.trial.size.into();
         assert!(
             self.trial.has_faults() || !is_needless,
-            "{since:?} could be had: {answer}"
+            "the position {since:?} could be recovered: {answer}"
         );
         told
     }
 
-    /// Waits until the client has the last publication, or has received its position. A client that
-    /// was refused or disconnected subscribes again.
+    /// Waits until the client has received the last publication or its position. A client that was
+    /// refused or disconnected subscribes again.
     pub(super) async fn until_current(&mut self, node: &Gateway, end: &Value, book: &Mutex<Book>) {
         let by = Instant::now() + RECOVERY;
         loop {
@@ -121,7 +131,7 @@ impl Client {
             };
             let is_at =
                 |kind: &str| has(json!({"type":kind,"epoch":end["epoch"],"offset":end["offset"]}));
-            // With `recovered` the last publication follows the answer.
+            // If the answer has `recovered`, the last publication follows it.
             if has(json!({"data":"the end"})) || is_at("gap") || is_at("ok") {
                 return;
             }

@@ -1,4 +1,4 @@
-//! The Redis of a trial, and its faults.
+//! The Redis of a run, and its faults.
 
 use std::time::Duration;
 
@@ -8,21 +8,21 @@ use tokio::time::sleep;
 
 use super::{RECOVERY, Stage};
 
-/// Minimum number of publications that a replica lacks when it takes over.
+/// Minimum number of publications that the replica lacks when it takes over.
 const LACKS: usize = 8;
 
-/// The kind of a trial's Redis.
+/// The kind of Redis in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// One server.
     One,
-    /// A primary and a replica. The replica lags and takes over several times.
+    /// A primary and a replica. Several times, the replica falls behind and takes over.
     Pair,
-    /// A cluster in which the channel's slot moves several times.
+    /// A cluster in which the slot of the channel moves several times.
     Sharded,
 }
 
-/// The servers of a trial. The servers of a pair exchange their roles.
+/// The servers of a run. The two servers of a pair exchange their roles.
 #[derive(Debug)]
 pub(super) enum Servers {
     One(Redis),
@@ -39,7 +39,7 @@ impl Servers {
         }
     }
 
-    /// Starts gateways on these servers. The gateways are behind proxies, except in a cluster,
+    /// Starts gateways on these servers. The gateways connect through proxies, except to a cluster,
     /// which announces its own addresses.
     pub(super) async fn gateways(&self, count: usize, settings: &Settings) -> Cluster {
         match self {
@@ -51,8 +51,8 @@ impl Servers {
         }
     }
 
-    /// Runs a command on the primary, or on one of a cluster's primaries. Does nothing while a pair
-    /// exchanges its roles.
+    /// Runs a command on the primary, or on one of the primaries of a cluster. Does nothing while a
+    /// pair exchanges its roles.
     pub(super) async fn run(&self, dice: &mut Dice, command: &[&str]) {
         match self {
             Self::One(redis) => drop(redis.run(command).await),
@@ -67,7 +67,7 @@ impl Servers {
         }
     }
 
-    /// Causes the faults of this kind of Redis, one after the other. Returns their number; each
+    /// Causes the faults of this kind of Redis, one after the other. Returns their number. Each
     /// fault may lose data or begin an epoch.
     pub(super) async fn fail(&self, dice: &mut Dice, stage: &Stage) -> usize {
         match self {
@@ -78,8 +78,8 @@ impl Servers {
     }
 }
 
-/// Promotes the replica, which lacks publications that were answered. The primary is killed, or
-/// lives on while the gateways move to the new primary one after the other.
+/// Promotes the replica, which lacks publications that were answered. Either the primary is killed,
+/// or it stays alive while the gateways move to the new primary one after the other.
 async fn fail_over(pair: &RwLock<Pair>, dice: &mut Dice, stage: &Stage) -> usize {
     const TIMES: usize = 3;
     let mut lagged = 0;
@@ -107,11 +107,14 @@ async fn fail_over(pair: &RwLock<Pair>, dice: &mut Dice, stage: &Stage) -> usize
         }
         pair.write().await.replace().await;
     }
-    assert!(lagged > 0, "no replica lacked anything");
+    assert!(
+        lagged > 0,
+        "no replica lacked a publication when it was promoted"
+    );
     TIMES
 }
 
-/// Holds the replica back until it lacks publications that were answered.
+/// Holds the replica back, until it lacks at least [`LACKS`] publications that were answered.
 async fn hold_back(pair: &RwLock<Pair>, stage: &Stage) {
     pair.read().await.hold_back();
     let before = stage.book.lock().len();
@@ -121,7 +124,7 @@ async fn hold_back(pair: &RwLock<Pair>, stage: &Stage) {
     .await;
 }
 
-/// The epoch and the top offset of the only stream on a server.
+/// The epoch and the highest offset of the only stream on a server.
 async fn position(server: &Redis) -> Option<(String, i64)> {
     let keys = server.keys().await;
     let meta = keys.iter().find(|key| key.ends_with(":meta"))?;
@@ -129,7 +132,7 @@ async fn position(server: &Redis) -> Option<(String, i64)> {
     Some((told[0].clone(), told[1].parse().ok()?))
 }
 
-/// Moves the channel's slot between primaries several times, a few keys at a time.
+/// Moves the slot of the channel between primaries several times, a few keys at a time.
 async fn move_slots(redis: &RedisCluster, dice: &mut Dice, stage: &Stage) -> usize {
     const TIMES: usize = 6;
     let name = format!("curfew:channel:{}", stage.trial.channel);
@@ -146,8 +149,8 @@ async fn move_slots(redis: &RedisCluster, dice: &mut Dice, stage: &Stage) -> usi
         let mut pause = Duration::from_millis(40);
         while moving.carry(1 + dice.below(20)).await {
             sleep(dice.time_below(pause)).await;
-            // The slot has hundreds of keys, because each idempotency key is one, so the pauses
-            // become shorter.
+            // The slot has hundreds of keys, because each idempotency key is a key of its own. The
+            // pauses therefore become shorter.
             pause = pause.mul_f64(0.9);
         }
         moving.end().await;

@@ -1,4 +1,4 @@
-//! Commands that are answered with an error: one failed span each, with the error's code.
+//! Each command that is answered with an error has one failed span with the error's code.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::{Gateway, Redis};
@@ -70,7 +70,7 @@ async fn every_command_that_is_answered_with_an_error_has_a_failed_span() {
     }
 }
 
-/// Fault: a node that holds commands back left no trace of them.
+/// Fault: commands that a node refused without a lease had no span.
 #[tokio::test]
 async fn a_command_that_is_held_off_has_a_failed_span() {
     let (mut redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -102,7 +102,8 @@ async fn a_command_that_is_held_off_has_a_failed_span() {
     }
 }
 
-/// Fault: clients that had exhausted one budget hid the results of others.
+/// Fault: one limit applied to the spans of refusals of all clients together. A client that used up
+/// the limit kept the refusals of other clients from being recorded.
 #[tokio::test]
 async fn one_clients_refusals_do_not_hide_those_of_others() {
     let jaeger = Jaeger::start().await;

@@ -1,4 +1,4 @@
-//! Connection attempts, and their faults.
+//! Attempts to connect, and their faults.
 
 use curfew_testkit::mint::Key;
 use curfew_tests::Gateway;
@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::Jaeger;
 
-/// Fault: a connection attempt named neither its source, nor its target, nor its session.
+/// Fault: the span of a connection attempt named neither the client's address, nor the endpoint,
+/// nor the session.
 #[tokio::test]
 async fn a_connect_says_what_the_semantic_conventions_ask_for() {
     let jaeger = Jaeger::start().await;
@@ -41,13 +42,13 @@ async fn a_connect_says_what_the_semantic_conventions_ask_for() {
     assert!(!span.tags.contains_key("error.type"));
 }
 
-/// Fault: a connection without a valid first message had only clean spans.
+/// Fault: a connection whose first message was missing or not valid had no failed span.
 #[tokio::test]
 async fn a_connection_that_opens_no_session_has_a_failed_span() {
     let jaeger = Jaeger::start().await;
     let settings = jaeger.settings().with("auth.timeout = \"2s\"");
     let node = Gateway::start_with(&settings).await;
-    // One connection for each case, so that upgrades distinguish them.
+    // Each case has its own connection, so that the cases can be told apart by their upgrades.
     let mut missing = node.ws().open().await;
     missing.send(json!({"type":"ping","id":1})).await;
     missing.expect_auth_failed("missing_token", 4401).await;
@@ -80,12 +81,12 @@ async fn a_connection_that_opens_no_session_has_a_failed_span() {
             assert!(!span.tags.contains_key("curfew.session.id"));
         }
     }
-    // Only the one token was verified.
+    // Only one of the connections sent a token that the node verified.
     let verified = jaeger.spans("verify token", &[], 1).await;
     verified[0].assert_failed("expired");
     assert_eq!(jaeger.find("curfew.auth", &[]).await.len(), 5);
 
-    // The same fault, with the token in the request and an HTTP answer.
+    // Now a missing token is refused in the answer to the request.
     let settings = settings
         .with("auth.reject = \"http\"")
         .with("auth.token_sources = [\"header\", \"query\"]");
@@ -96,7 +97,7 @@ async fn a_connection_that_opens_no_session_has_a_failed_span() {
     assert_eq!(upgrade.tag("http.response.status_code"), "401");
     assert!(!upgrade.tags.contains_key("error"), "{upgrade:#?}");
 
-    // The same fault, with an answer on the connection.
+    // Now a missing token is refused on the connection, after the upgrade.
     let settings = jaeger
         .settings()
         .with("auth.token_sources = [\"header\", \"query\"]");

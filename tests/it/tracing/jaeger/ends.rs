@@ -1,4 +1,4 @@
-//! The ends of sessions: one span each, at any sampling ratio.
+//! Each end of a session has one span, at every sampling ratio.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Jaeger, Span};
 
-/// A session, with its id.
+/// A client's session, and the session's id.
 struct Session {
     client: WsClient,
     id: String,
@@ -22,14 +22,15 @@ async fn session(node: &Gateway, user: &str) -> Session {
 
 async fn session_with(node: &Gateway, user: &str, claims: Value) -> Session {
     let token = Key::default_secret().user_with(user, claims);
-    // A small buffer, so that unread bytes do not hide in the kernel.
+    // The receive buffer is small, so that the kernel holds few bytes that the client does not
+    // read.
     let connect = node.ws().bearer(&token).receive_buffer(16 * 1024);
     let (client, connected) = node.connected(connect).await;
     let id = connected["session"].as_str().unwrap().to_owned();
     Session { client, id }
 }
 
-/// The span of a session's end, with these attributes.
+/// The span of the end of `session`. Asserts that it has these attributes.
 async fn ended(jaeger: &Jaeger, session: &str, code: &str, reason: &str, by: &str) -> Span {
     let span = jaeger
         .span("session end", &[("curfew.session.id", session)])
@@ -46,7 +47,7 @@ async fn ended(jaeger: &Jaeger, session: &str, code: &str, reason: &str, by: &st
     span
 }
 
-/// Fault: no span described the end of a session, at any ratio.
+/// Fault: the end of a session had no span at any sampling ratio.
 #[tokio::test]
 async fn every_end_of_a_session_has_a_span_with_its_reason() {
     let jaeger = Jaeger::start().await;
@@ -115,7 +116,7 @@ async fn every_end_of_a_session_has_a_span_with_its_reason() {
     node.exited(Duration::from_secs(20)).await;
     ended(&jaeger, &drained.id, "1012", "draining", "server").await;
 
-    // The log links to the trace.
+    // The log line of each end names the trace of its span.
     for id in [&client.id, &wrong.id, &revoked.id, &drained.id] {
         let span = ended_of(&jaeger, id).await;
         let logged = node.log().entries();
@@ -132,7 +133,7 @@ async fn ended_of(jaeger: &Jaeger, session: &str) -> Span {
     jaeger.span("session end", &tags).await
 }
 
-/// Fault: a search for a session was impossible.
+/// Fault: the spans of a session could not be found by the session's id.
 #[tokio::test]
 async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     let jaeger = Jaeger::start().await;
@@ -171,7 +172,7 @@ async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     jaeger.span("admission", &of_session).await;
     jaeger.spans("authorize", &of_session, 2).await;
 
-    // The same with the token in the first message.
+    // Now the token comes in the first message.
     let mut client = node.ws().open().await;
     client.send(json!({"type":"auth","token":token})).await;
     let connected = client.next_json().await;
@@ -184,7 +185,7 @@ async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     }
 }
 
-/// Fault: refusals never named users, even if spans may.
+/// Fault: spans of refusals never named the user, even where the settings allow it.
 #[tokio::test]
 async fn users_are_named_on_refusals_only_where_they_may_be() {
     let jaeger = Jaeger::start().await;

@@ -1,4 +1,4 @@
-//! The tree of a publication.
+//! The spans of a publication form one tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Jaeger, Span};
 
-/// Every span of a publication on two nodes, with its number.
+/// The spans of a publication on two nodes: the name and the number of each.
 const SPANS: [(&str, usize); 6] = [
     ("curfew.publish", 1),
     ("authorize", 1),
@@ -18,7 +18,7 @@ const SPANS: [(&str, usize); 6] = [
     ("write", 2),
 ];
 
-/// Fault: `process` linked to its own parent, so in Jaeger it had no parent.
+/// Fault: the span `process` linked to its own parent. Jaeger therefore showed it without a parent.
 #[tokio::test]
 async fn jaeger_shows_a_publication_as_one_tree_across_nodes() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -92,7 +92,7 @@ async fn jaeger_shows_a_publication_as_one_tree_across_nodes() {
     assert_eq!(nodes, BTreeSet::from(ids));
 }
 
-/// Fault: a trace ended at the queues, and did not show when the sockets had the message.
+/// Fault: a trace ended when the queues had the message, and did not show when the sockets had it.
 #[tokio::test]
 async fn the_writes_of_a_publication_span_the_first_and_the_last() {
     let jaeger = Jaeger::start().await;
@@ -100,7 +100,7 @@ async fn the_writes_of_a_publication_span_the_first_and_the_last() {
     let node = Gateway::start_with(&settings).await;
     let mut good = node.subscriber("good", "flood").await;
     let token = Key::default_secret().user("slow");
-    // The client accepts little until it reads.
+    // The client's kernel accepts few bytes until the client reads.
     let slow = node.ws().bearer(&token).receive_buffer(16 * 1024);
     let (mut slow, _) = node.connected(slow).await;
     slow.send(json!({"type":"subscribe","id":0,"channel":"flood"}))
@@ -116,8 +116,8 @@ async fn the_writes_of_a_publication_span_the_first_and_the_last() {
         assert_eq!(good.next_json().await["data"][0], count);
         count += 1;
     }
-    // The reading client has all messages. The slow client lacks the last messages, so the writes
-    // of these messages are not over.
+    // The client that reads has all messages. The slow client lacks the last messages, so the spans
+    // of their writes have not ended.
     let deliveries = jaeger.spans("deliver", &[], count).await;
     let over = jaeger.find("write", &[]).await;
     assert!(over.len() < count, "{count}");

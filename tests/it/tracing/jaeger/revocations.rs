@@ -1,4 +1,5 @@
-//! Revocations: the nodes that have confirmed them, and those that have not.
+//! The traces of revocations: the nodes that have confirmed a revocation, and the nodes that have
+//! not.
 
 use std::collections::BTreeSet;
 
@@ -11,8 +12,8 @@ fn nodes(spans: &[Span]) -> BTreeSet<&str> {
     spans.iter().map(|span| span.node.as_str()).collect()
 }
 
-/// Fault: the node waited three seconds for a node that did not answer. The trace showed no span
-/// for this time, no error, and no name of that node.
+/// A past fault: the node that took the call waited three seconds for another node, which did not
+/// answer. The trace had no span for this time, no error, and no name of the other node.
 #[tokio::test]
 async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -44,7 +45,7 @@ async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
         }
         assert!(!span.text.contains("alice"), "{}", span.text);
     }
-    // The wait is in the trace, as most of the call.
+    // The trace shows the wait, which takes more than half of the call's time.
     assert!(
         wait.took_micros * 2 > call.took_micros,
         "{wait:#?} {call:#?}"
@@ -63,7 +64,8 @@ async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
     assert!(warned.get("user").is_none());
 }
 
-/// Fault: a node without a revoked session looked like a node that had not received the revocation.
+/// Fault: a node that had no session to close looked like a node that had not received the
+/// revocation.
 #[tokio::test]
 async fn a_node_that_closes_nobody_says_so() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -91,7 +93,7 @@ async fn a_node_that_closes_nobody_says_so() {
     let none = [("curfew.sessions.closed", "0")];
     assert_eq!(jaeger.spans("revocation apply", &none, 2).await.len(), 2);
 
-    // A bare key carries no trace, so each node that receives it begins one.
+    // A bare key has no trace, so each node that receives the revocation begins a trace.
     let key = revocation_key("user", "bob");
     redis.run(&["SET", &key, "1", "EX", "600"]).await;
     bob.expect_close(4403, "revoked").await;
