@@ -675,7 +675,7 @@ fn positions_limits_and_keys_are_checked() {
         assert!(form(&message).2.contains(member), "{message}");
     }
     let both = r#"{"type":"history","channel":"c","before":1,"since":{"epoch":"a","offset":1}}"#;
-    assert!(form(both).2.contains("one of"));
+    assert!(form(both).2.contains("not both"));
 }
 
 #[test]
