@@ -83,8 +83,8 @@ async fn any_node_lists_shows_and_closes_any_session() {
     .await;
 }
 
-/// Fault: the node waited in vain for a session that had just ended on another node, and reported
-/// an outage of Redis.
+/// Regression: the node waited in vain for a session that had just ended on another node, and
+/// reported an outage of Redis.
 #[tokio::test]
 async fn who_ends_a_session_that_has_just_ended_hears_that_there_is_none() {
     let redis = Redis::start().await;
@@ -170,7 +170,7 @@ async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
     }
 }
 
-/// Fault: in a list for operators, two pods could not be told apart.
+/// Regression: in a list for operators, two pods could not be told apart.
 #[tokio::test]
 async fn nodes_are_told_apart_by_name_and_address() {
     let redis = Redis::start().await;
