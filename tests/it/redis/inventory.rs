@@ -91,7 +91,8 @@ async fn who_ends_a_session_that_has_just_ended_hears_that_there_is_none() {
     let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
     let token = Key::default_secret().user("alice");
     let (mut gone, mut tries) = (0, 0);
-    // After some attempts, the second call finds the record of a session that has already ended.
+    // Only in some attempts does the second call find the record of the session although the
+    // session has already ended, so the test makes many attempts.
     while gone < 10 {
         let node = &cluster[0];
         let (client, connected) = node.connected(node.ws().bearer(&token)).await;
