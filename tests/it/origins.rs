@@ -109,7 +109,7 @@ async fn without_a_list_any_origin_may_come_with_a_token() {
     }
 }
 
-/// Regression: the list could not have an entry for some origins that browsers really send.
+/// Regression: `server.allowed_origins` could not list some origins that browsers really send.
 #[tokio::test]
 async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
     let listed = r#"server.allowed_origins = ["https://*.example.com", "null", "file://"]"#;

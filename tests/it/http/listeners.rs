@@ -71,8 +71,8 @@ async fn the_admin_listener_has_as_many_connections_as_allowed() {
     assert!(answers(&gateway, "admin", "limit").await >= 1.0);
 }
 
-/// Regression: an unauthenticated client could use up a limit, so that the node's health checks
-/// failed.
+/// Regression: an unauthenticated client could use up the admin listener's limit on connections, so
+/// that the node's health checks failed.
 #[tokio::test]
 async fn connections_without_a_request_keep_no_health_check_out() {
     let settings = Settings::default().with("admin.connections = 5");

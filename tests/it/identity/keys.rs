@@ -175,8 +175,9 @@ fn rubbish(provider: &Provider, of: &Key, n: usize) -> Vec<String> {
     ]
 }
 
-/// Regression: tokens that can never be valid used up the fetches for tokens with a new key.
-/// Regression: a key that is newer than the last list of keys was reported as a fault of the token.
+/// Regression: tokens that can never be valid used up the fetches of keys, so that tokens with a
+/// new key were refused. Regression: if a token's key was newer than the last list of keys, the
+/// token was reported as invalid.
 #[tokio::test]
 async fn keys_that_rotate_twice_in_a_row_are_found_while_strangers_name_others() {
     let keys: Vec<Key> = (0..4).map(|n| key(&format!("key-{n}"))).collect();

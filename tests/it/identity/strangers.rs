@@ -111,7 +111,7 @@ async fn a_strangers_reports_keep_no_real_one_out() {
     }
 }
 
-/// Regression: junk caused signature checks without a limit.
+/// Regression: reports with invalid signatures caused an unlimited number of signature checks.
 #[tokio::test]
 async fn an_address_whose_reports_do_not_verify_is_turned_away_unread() {
     let (redis, login) = (Redis::start().await, Login::start().await);

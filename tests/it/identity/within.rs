@@ -110,8 +110,8 @@ async fn an_issuer_has_an_authority_of_its_own() {
     .await;
 }
 
-/// Regression: the text about a provider's fault came from a library, or its advice was about
-/// another fault.
+/// Regression: the error text about a provider's fault came from a library, or advised on another
+/// fault.
 #[tokio::test]
 async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
     let one = key("one");
@@ -141,7 +141,7 @@ async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
     }
 }
 
-/// Regression: the issuer of a provider with many tenants was a literal text that no token has, or
+/// Regression: for a provider with many tenants, `issuer` was a literal text that no token has, or
 /// the node accepted every tenant.
 #[tokio::test]
 async fn a_template_of_tenants_lets_in_those_that_are_listed() {

@@ -224,7 +224,7 @@ async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
     );
 }
 
-/// Regression: every list of nodes showed pods that could not be told apart.
+/// Regression: the pods in a list of nodes could not be told apart.
 #[tokio::test]
 async fn pods_say_which_they_are() {
     for rendered in Manifests::copy().everything() {

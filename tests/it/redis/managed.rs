@@ -65,7 +65,7 @@ fn rights_in_a_cluster() -> &'static str {
 
 /// A node uses every right of the documented user, so the user has no more rights than it needs.
 ///
-/// Regression: the guide still listed a right that was no longer needed.
+/// Regression: the guide listed a right that nodes no longer needed.
 #[test]
 fn the_smallest_user_has_no_right_that_a_node_does_not_use() {
     // These are commands that redis-rs sends on its own.

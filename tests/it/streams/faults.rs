@@ -325,8 +325,8 @@ async fn a_stream_takes_nothing_after_the_lease() {
     assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }
 
-/// Regression: if a slot is assigned to its primary again, the primary drops the subscriptions in
-/// the slot. The node then received nothing in the slot's channels any more.
+/// Regression: when a slot was assigned to its primary again, the primary dropped the subscriptions
+/// in the slot. The node then received nothing in the slot's channels any more.
 #[tokio::test]
 async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     let redis = RedisCluster::start().await;

@@ -107,7 +107,7 @@ async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
     (cluster, other)
 }
 
-/// Regression: the guide recommended a search for `error=true`, which finds nothing.
+/// Regression: the guide recommended a search for `error=true`, which found nothing.
 #[tokio::test]
 async fn every_search_of_the_guide_finds_what_it_is_for() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);

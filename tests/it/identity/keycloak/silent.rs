@@ -118,7 +118,8 @@ async fn what_is_done_to_everybody_is_not_reported_and_the_recipes_command_ends_
     }
 }
 
-/// Regression: with front-channel logout, which is the console's default, Keycloak reports nothing.
+/// Regression: Keycloak did not report the logouts of a client with front-channel logout, which is
+/// the console's default.
 #[tokio::test]
 async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     let site = Site::start().await;
