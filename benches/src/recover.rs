@@ -35,8 +35,8 @@ pub(crate) struct RecoverArgs {
     /// First part of the channel's name
     #[arg(long, default_value = "bench")]
     prefix: String,
-    /// The nodes that the connections are reopened to. Without this option, each connection is
-    /// reopened to the same node as before
+    /// The nodes that the connections are reopened to. Without this option, they are reopened to
+    /// the same nodes as before
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     back_to: Option<Vec<Target>>,
     /// The Redis whose commands are counted

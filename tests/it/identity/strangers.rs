@@ -94,8 +94,8 @@ async fn the_limit_of_handshakes_loses_no_logout() {
     assert_all_are_written(&login, &cluster).await;
 }
 
-/// Regression: a stranger who posts junk stopped revocation, even if the junk came from the
-/// provider's address.
+/// Regression: a stranger's invalid reports kept the provider's reports from ending sessions, even
+/// if the invalid reports came from the provider's address.
 #[tokio::test]
 async fn a_strangers_reports_keep_no_real_one_out() {
     for from in [ELSEWHERE, "127.0.0.1:0"] {
