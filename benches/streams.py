@@ -148,7 +148,7 @@ class Bench:
             tried = say("EVALSHA", digest, *words)
             if "ERR" in tried or "FENCED" in tried:
                 raise RuntimeError(tried.strip()[:200])
-            # As many calls in one write as the node would send, and as many as take about three seconds.
+            # One write has as many calls as the node would send in it. All calls together take about three seconds.
             write = max(1, 512 // each)
             calls = max(200, 900_000 // (each + 4))
             before = cpu_seconds(pid)

@@ -19,13 +19,14 @@ pub(crate) const AT_ONCE: usize = 256;
 /// Deadline to open all connections.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Maximum number of connections whose messages are searched for the time of sending. They are
-/// enough to measure the latency, and few enough not to slow down the counting of all other
-/// deliveries.
+/// Maximum number of connections in whose messages the load generator looks up the publication's
+/// timestamp. These connections are enough to measure the latency, and few enough not to slow down
+/// the counting of all other deliveries.
 const WATCHING: usize = 16;
 
-/// Limit on the publisher's bytes that the system has not accepted. Above this limit, further
-/// publications would only wait here, with a timestamp that is too early.
+/// Limit on the publisher's bytes that the operating system has not yet accepted for sending. Above
+/// this limit, further publications would only wait in the load generator, with a timestamp that is
+/// too early.
 const MAX_UNSENT: usize = 16 * 1024;
 
 /// Limit on bytes in flight to one subscriber, less than any limit at which a gateway considers a
@@ -56,15 +57,15 @@ pub(crate) struct FanArgs {
     /// Size of a publication's data, in bytes of JSON, at least 31
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(publication::MIN_BYTES as i64..=32_000))]
     pub(crate) bytes: u16,
-    /// Publications per second; without it as many as the subscribers receive
+    /// Publications per second. Without this option, publishes as fast as the subscribers receive
     #[arg(long)]
     pub(crate) rate: Option<f64>,
     /// Without a rate: maximum number of publications in flight; fewer if they would exceed 48 KiB
     /// to one subscriber
     #[arg(long, default_value_t = 256)]
     pub(crate) window: u64,
-    /// Never sleep: the server then does not pay for waking the load generator, a cost that depends
-    /// on small differences in speed
+    /// Never sleep while waiting for deliveries. Without this option, the server spends CPU time on
+    /// waking the load generator, and the number of wake-ups varies with small differences in speed
     #[arg(long)]
     pub(crate) spin: bool,
 }

@@ -21,8 +21,8 @@ pub(crate) struct PublishArgs {
     /// Connections that publish
     #[arg(long, default_value_t = 256)]
     connections: usize,
-    /// Number of channels that the connections publish to, in turn; without it each connection has
-    /// its own channel
+    /// Number of channels that the connections publish to, in turn. Without this option, each
+    /// connection has its own channel
     #[arg(long)]
     channels: Option<usize>,
     /// First part of the channels' names

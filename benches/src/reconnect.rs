@@ -17,7 +17,8 @@ pub(crate) struct ReconnectArgs {
     /// Number of connections, each of another user
     #[arg(long, default_value_t = 4000)]
     connections: usize,
-    /// Time to wait before the cut, and again before memory is read once all are open, in seconds
+    /// Time to wait, in seconds, each time before the server's memory is read: before the cut, and
+    /// after all connections are open again
     #[arg(long, default_value = "2", value_parser = seconds)]
     settle: Duration,
     /// Deadline for all connections to be open again, in seconds

@@ -25,8 +25,8 @@ pub(crate) struct RecoverArgs {
     /// Number of publications before all connections are cut
     #[arg(long, default_value_t = 10)]
     publications: usize,
-    /// Let each connection recover the publications from before the cut; without this option it
-    /// only subscribes again
+    /// Let each connection recover the publications from before the cut. Without this option, each
+    /// connection only subscribes again
     #[arg(long)]
     since: bool,
     /// Size of a publication's data, in bytes of JSON, at least 2
@@ -35,7 +35,8 @@ pub(crate) struct RecoverArgs {
     /// First part of the channel's name
     #[arg(long, default_value = "bench")]
     prefix: String,
-    /// The nodes that the connections are reopened to; without it the same nodes as before
+    /// The nodes that the connections are reopened to. Without this option, they are reopened to
+    /// the same nodes as before
     #[arg(long, value_name = "URL", value_delimiter = ',')]
     back_to: Option<Vec<Target>>,
     /// The Redis whose commands are counted

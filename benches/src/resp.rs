@@ -27,7 +27,8 @@ impl Resp {
     pub fn connect(address: &str) -> anyhow::Result<Self> {
         let address = format!("redis://{address}").into_connection_info();
         let address = address.context("address of redis")?;
-        // Without the library's name, the connection sends only the caller's commands.
+        // By default, the library first sends its own name to Redis. With this setting, the
+        // connection sends only the caller's commands.
         let settings = address.redis_settings().clone().set_skip_set_lib_name();
         let connection = Client::open(address.set_redis_settings(settings))?
             .get_connection_with_timeout(PATIENCE)

@@ -41,8 +41,8 @@ pub(crate) struct RevokeArgs {
     /// Number of users to revoke
     #[arg(long, default_value_t = 300)]
     times: usize,
-    /// Revocations per second; without it each revocation waits until the last one has closed its
-    /// connection and a new connection is open
+    /// Revocations per second. Without this option, each revocation waits until the previous
+    /// revocation has closed its connection and a new connection is open
     #[arg(long)]
     rate: Option<f64>,
     /// Deadline for a close frame, in seconds

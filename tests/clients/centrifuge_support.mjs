@@ -7,7 +7,7 @@ import { createRequire } from 'node:module';
 import net from 'node:net';
 import { createInterface } from 'node:readline';
 
-// The packages lie below the target directory, not beside this file.
+// The packages are inside the target directory, not beside this file.
 const require = createRequire(`${process.env.CURFEW_CLIENTS}/`);
 const WebSocket = require('ws');
 const { EventSource } = require('eventsource');

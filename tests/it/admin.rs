@@ -514,8 +514,8 @@ fn problem(answer: &http::Response) {
     assert!(body["title"].is_string(), "{body}");
 }
 
-/// Fault: a revocation of a value that no token has looked like a success, and no command revoked
-/// by the name of a claim.
+/// Regression: a revocation of a value that no token has looked like a success, and no command
+/// revoked by the name of a claim.
 #[tokio::test]
 async fn a_revocation_that_finds_nobody_says_so() {
     let settings = Settings::default().with("session.revocable_claims = [\"preferred_username\"]");

@@ -23,7 +23,7 @@ async fn call(gateway: &Gateway, key: &str, method: &str, path: &str, body: &Val
     gateway.admin_as(Some(key), method, path, body).await
 }
 
-/// Fault: there was only one key, so a back end that publishes could revoke all users.
+/// Regression: there was only one key, so a back end that publishes could revoke all users.
 #[tokio::test]
 async fn a_key_may_do_what_it_lists_and_is_told_what_it_lacks() {
     let gateway = Gateway::start_with(&settings()).await;
@@ -175,7 +175,7 @@ async fn the_command_line_closes_one_session() {
     assert!(again.stderr.contains("no such session"), "{}", again.stderr);
 }
 
-/// Fault: the node read a file that the configuration names once, and never again.
+/// Regression: the node read a file that the configuration names once, and never again.
 #[tokio::test]
 async fn a_key_file_that_changes_is_in_force_without_a_signal() {
     let directory = tempfile::tempdir().unwrap();

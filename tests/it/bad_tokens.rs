@@ -406,8 +406,8 @@ async fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     is_refused(&gateway, &other, &["wrong_audience"], "b's audience").await;
 }
 
-/// Fault: the refusal of a token with an unsupported algorithm did not say that the algorithm is
-/// not supported.
+/// Regression: the refusal of a token with an unsupported algorithm did not say that the algorithm
+/// is not supported.
 #[tokio::test]
 async fn an_algorithm_that_is_not_supported_is_told_as_that() {
     let gateway = Gateway::start_default().await;

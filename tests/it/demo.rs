@@ -162,7 +162,7 @@ fn assert_recovered(log: &str, is_message: impl Fn(&str, &str, u64) -> bool) {
     }
 }
 
-/// Fault: a client that was disconnected could not tell which messages it had missed.
+/// Regression: a client that was disconnected could not tell which messages it had missed.
 #[tokio::test]
 async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     let dev = Dev::start().await;
@@ -234,7 +234,7 @@ async fn a_user_whose_line_is_cut_comes_back_and_has_everything() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Fault: to look up a trace, its id had to be copied by hand from a frame to another page.
+/// Regression: to look up a trace, its id had to be copied by hand from a frame to another page.
 #[tokio::test]
 async fn what_names_a_trace_is_a_link_to_it() {
     let dev = Dev::start_with_variables(&[

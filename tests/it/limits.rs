@@ -288,8 +288,8 @@ async fn a_session_that_gives_no_sign_of_life_makes_room() {
     newcomer.assert_open("it was let in").await;
 }
 
-/// Fault: a client that answered the node's probes lost its session, here through the limit on
-/// pongs.
+/// Regression: a client that answered the node's probes lost its session, because the answers
+/// exceeded the limit on pongs.
 #[tokio::test]
 async fn whoever_comes_again_and_again_does_not_cost_the_session_that_is_there() {
     let settings = Settings::default()

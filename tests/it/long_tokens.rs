@@ -35,8 +35,8 @@ fn token(length: usize) -> String {
     token(pad)
 }
 
-/// Fault: a limit that fits the tokens of one provider refused tokens of another provider, at one
-/// of the sources.
+/// Regression: one of the sources of tokens had a limit that fits the tokens of one provider, but
+/// refused tokens of another provider.
 #[tokio::test]
 async fn a_token_of_the_longest_that_is_allowed_is_taken_at_every_door() {
     for most in [None, Some(4096), Some(60_000)] {

@@ -187,7 +187,7 @@ async fn an_oversized_first_message_is_refused_before_it_is_whole() {
     client
         .send_frame(OutFrame::text("{").declaring(64 * 1024 + 1))
         .await;
-    // Fault: the message of the close named another limit.
+    // Regression: the message of the close named another limit.
     let closing = client.expect_close(1009, "message_too_large").await;
     let message = closing["message"].as_str().unwrap();
     assert!(message.contains("auth.max_token_bytes plus 1 KiB"));

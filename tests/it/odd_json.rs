@@ -31,7 +31,7 @@ async fn refusal(gateway: &Gateway, token: &str) -> (String, String) {
     (text("reason"), text("message"))
 }
 
-/// Fault: a NumericDate with a fraction was refused, although RFC 7519 allows it and Python's
+/// Regression: a NumericDate with a fraction was refused, although RFC 7519 allows it and Python's
 /// `time.time()` makes one.
 #[tokio::test]
 async fn times_may_be_any_number_that_is_finite_and_in_seconds() {
@@ -119,7 +119,7 @@ async fn times_may_be_any_number_that_is_finite_and_in_seconds() {
     }
 }
 
-/// Fault: a token with a fraction of a second survived a revocation of that second.
+/// Regression: a token with a fraction of a second survived a revocation of that second.
 #[tokio::test]
 async fn no_fraction_survives_a_cutoff() {
     let redis = Redis::start().await;
@@ -165,7 +165,7 @@ async fn no_fraction_survives_a_cutoff() {
     );
 }
 
-/// Fault: text that JavaScript and Python can write into a name or a profile made the token
+/// Regression: text that JavaScript and Python can write into a name or a profile made the token
 /// invalid.
 #[tokio::test]
 async fn claims_that_nothing_uses_may_be_anything() {
@@ -229,7 +229,7 @@ async fn claims_that_nothing_uses_may_be_anything() {
     }
 }
 
-/// Fault: valid text in one client's data counted as a fault of the message around it.
+/// Regression: valid text in one client's data counted as a fault of the message around it.
 #[tokio::test]
 async fn data_is_delivered_as_it_was_sent_with_any_texts_and_numbers() {
     let gateway = Gateway::start_default().await;
@@ -301,7 +301,7 @@ async fn data_is_delivered_as_it_was_sent_with_any_texts_and_numbers() {
     }
 }
 
-/// Fault: the quotes and escapes of an id counted as its content.
+/// Regression: the quotes and escapes of an id counted as its content.
 #[tokio::test]
 async fn an_id_has_64_bytes_of_text() {
     let gateway = Gateway::start_default().await;
@@ -338,8 +338,9 @@ async fn an_id_has_64_bytes_of_text() {
         .await;
 }
 
-/// Fault: an array was read as an object, with its items as the members in order. A revocation then
-/// got a cutoff that its writer did not set, and a request got members that its body does not have.
+/// Regression: an array was read as an object, with its items as the members in order. A revocation
+/// then got a cutoff that its writer did not set, and a request got members that its body does not
+/// have.
 #[tokio::test]
 async fn an_array_is_no_object() {
     let redis = Redis::start().await;

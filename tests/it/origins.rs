@@ -109,7 +109,7 @@ async fn without_a_list_any_origin_may_come_with_a_token() {
     }
 }
 
-/// Fault: the list could not have an entry for some origins that browsers really send.
+/// Regression: `server.allowed_origins` could not list some origins that browsers really send.
 #[tokio::test]
 async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
     let listed = r#"server.allowed_origins = ["https://*.example.com", "null", "file://"]"#;
@@ -138,8 +138,8 @@ async fn subdomains_null_and_files_are_allowed_where_they_are_named() {
     }
 }
 
-/// Fault: a page sent its own token, and also a cookie that is never accepted from that page. The
-/// node refused the page's token, and said that the page's origin is not listed.
+/// Regression: a page sent its own token, and also a cookie that is never accepted from that page.
+/// The node refused the page's token, and said that the page's origin is not listed.
 #[tokio::test]
 async fn a_cookie_that_is_not_taken_stands_in_the_way_of_no_token() {
     let listed = r#"server.allowed_origins = ["https://app.example.com", "null"]"#;

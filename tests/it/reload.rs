@@ -48,7 +48,7 @@ async fn a_bad_file_is_refused_reported_and_the_old_one_stays() {
     gateway.until_metric(SUCCESS, |value| value == 1.0).await;
 }
 
-/// Fault: one part of a new configuration was put in force although another part was refused.
+/// Regression: one part of a new configuration was put in force although another part was refused.
 #[tokio::test]
 async fn a_reload_that_fails_in_one_part_changes_no_other() {
     let gateway = Gateway::start_default().await;

@@ -38,8 +38,8 @@ async fn counts(node: &Gateway, message: &str, field: &str, value: Value, count:
     [0, 1].map(|index| told[index][count].as_u64().unwrap())
 }
 
-/// Fault: events within a minute after a line were never logged if no other event followed. Fault:
-/// a line did not name the user.
+/// Regression: events within a minute after a log line were never logged if no other event
+/// followed. Regression: a log line did not name the user.
 #[tokio::test]
 async fn the_rest_of_a_cause_is_told_when_its_minute_is_over() {
     let settings = Settings::default().with("session.max_per_user = 1");

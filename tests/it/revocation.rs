@@ -363,8 +363,8 @@ async fn a_session_opened_while_it_is_revoked_never_stays() {
     assert_eq!(sessions["sessions"], json!([]));
 }
 
-/// Fault: a token of the very second of a cutoff counted as revoked. Its client then asked the user
-/// to sign in again instead of fetching another token.
+/// Regression: a token of the very second of a cutoff counted as revoked. Its client then asked the
+/// user to sign in again instead of fetching another token.
 #[tokio::test]
 async fn a_token_from_the_second_of_a_cutoff_is_to_be_renewed() {
     let (redis, now) = (Redis::start().await, unix_now());

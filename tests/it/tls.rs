@@ -111,8 +111,8 @@ async fn a_broken_certificate_leaves_the_old_one_in_force() {
         .await;
 }
 
-/// Fault: a client that spoke plain HTTP got an answer that looked like a broken network, because
-/// the gateway expects a TLS handshake.
+/// Regression: a client that spoke plain HTTP got an answer that looked like a broken network,
+/// because the gateway expects a TLS handshake.
 #[tokio::test]
 async fn a_request_without_tls_is_told_to_use_it() {
     let gateway = start(&TestCertificate::new()).await;
@@ -123,7 +123,7 @@ async fn a_request_without_tls_is_told_to_use_it() {
     assert_eq!(gateway.metric(counted).await, 1.0);
 }
 
-/// Fault: a refusal before the TLS handshake looked like a broken network.
+/// Regression: a refusal before the TLS handshake looked like a broken network.
 #[tokio::test]
 async fn a_connection_beyond_the_limits_is_told_so_over_tls() {
     let certificate = TestCertificate::new();

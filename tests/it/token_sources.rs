@@ -233,8 +233,8 @@ async fn the_subject_claim_is_configurable() {
     client.expect_auth_failed("missing_claim", 4401).await;
 }
 
-/// Fault: a client whose token had another scheme or no scheme was not refused. The node waited for
-/// an `auth` frame that never came.
+/// Regression: a client whose token had another scheme or no scheme was not refused. The node
+/// waited for an `auth` frame that never came.
 #[tokio::test]
 async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
     let gateway = Gateway::start_default().await;
@@ -288,7 +288,8 @@ async fn a_token_with_another_scheme_or_none_is_told_at_once_what_is_right() {
     client.expect_auth_failed("malformed", 4401).await;
 }
 
-/// Fault: a user whom the token names by a number, as Django's libraries do, could not connect.
+/// Regression: a user whom the token names by a number, as Django's libraries do, could not
+/// connect.
 #[tokio::test]
 async fn a_subject_may_be_an_integer_where_that_is_configured() {
     let key = Key::default_secret();

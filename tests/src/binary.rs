@@ -23,7 +23,7 @@ pub fn curfew_binary() -> &'static Path {
         let profile = tests
             .parent()
             .and_then(Path::parent)
-            .expect("tests lie below the target directory");
+            .expect("the test program is inside the target directory");
         let mut cargo = Command::new(option_env!("CARGO").unwrap_or("cargo"));
         cargo
             .args(["build", "--quiet", "--package", "curfew"])

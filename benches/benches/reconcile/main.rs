@@ -37,7 +37,7 @@ struct Args {
     /// Causes of the comparison; all by default
     #[arg(long = "cause", value_enum, default_values_t = Cause::ALL)]
     causes: Vec<Cause>,
-    /// Set by `cargo bench`; without it, as under `cargo test`, all numbers are small
+    /// Set by `cargo bench`. Without this option, as under `cargo test`, all numbers are small
     #[arg(long, hide = true)]
     bench: bool,
 }

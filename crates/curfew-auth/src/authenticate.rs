@@ -58,8 +58,8 @@ pub struct MissingKeys {
     pub issuer: Arc<str>,
     /// The time until the keys can next be fetched, on schedule or on demand.
     pub retry_after: Duration,
-    /// True if the token passes every check that needs no key, and is not so old that the set
-    /// fetched last should have its key.
+    /// True if the token passes every check that needs no key, and may be so new that the set
+    /// fetched last lacks its key.
     pub may_be_good: bool,
 }
 

@@ -1,9 +1,15 @@
 //! HTTP/1.1 on both listeners. This file defines the answers: JSON, and problems (RFC 9457).
 //!
-//! The files, in the order in which a request uses them: `exchange` (serves the requests of a
-//! connection), `head` (finds the fault in bytes that are not a request), `body` (reads a body),
-//! `span` (describes a request in a trace), `refusal` (refuses tokens and pages), `cors` (lets
-//! pages of other origins read answers), `answers` (counts and logs answers).
+//! The files, in the order in which a request uses them:
+//!
+//! - `exchange` serves the requests of a connection;
+//! - `head` finds the fault in bytes that are not a request;
+//! - `body` reads the body of a request;
+//! - `span` describes a request in a trace;
+//! - `refusal` refuses a request because of its token, or because of the origin of the web page
+//!   that sent it;
+//! - `cors` lets web pages of other origins read answers;
+//! - `answers` counts and logs answers.
 
 pub(crate) mod answers;
 pub(crate) mod body;

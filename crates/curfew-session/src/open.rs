@@ -255,8 +255,8 @@ impl Live {
 /// A subscription of the session.
 #[derive(Debug, Default)]
 pub(crate) struct Subscription {
-    /// The policy's cached decision on publishing; `None` before the first publication, and again
-    /// after a refresh or a change of the policy.
+    /// The policy's cached decision on whether the client may publish; `None` before the first
+    /// publication, and again after a refresh or a change of the policy.
     pub(crate) publish: Option<bool>,
     /// True if the server subscribed the session as it opened.
     pub(crate) by_server: bool,

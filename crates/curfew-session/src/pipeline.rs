@@ -86,8 +86,8 @@ impl Pipeline {
         self.front.is_none()
     }
 
-    /// Returns true if requests were queued behind a command in flight. The last of these requests
-    /// may still have to be acted on.
+    /// Returns true if something is stored behind a command in flight. The result stays true after
+    /// all commands are answered, until `act_behind` acts on the request or end in `Behind::then`.
     pub(crate) fn has_more(&self) -> bool {
         self.behind.is_some()
     }
@@ -217,7 +217,8 @@ impl SessionState {
     pub(crate) fn act_behind(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         let behind = self.pipeline.behind.take();
         match behind.and_then(|behind| behind.then) {
-            // The rest of a message that opened no session is ignored.
+            // The client has been told that no session opens, so the rest of its message is
+            // ignored.
             Some(Then::Text(_) | Then::Binary(_)) if self.leaving.is_some() => Poll::Ready(None),
             Some(Then::Text(text)) => self.on_message(Message::Text(&text), cx),
             Some(Then::Binary(bytes)) => self.on_message(Message::Binary(&bytes), cx),

@@ -71,7 +71,7 @@ pub(crate) struct DevArgs {
     #[arg(long)]
     pub(crate) centrifuge: bool,
     /// The published centrifuge-js for the demo page, dist/centrifuge.js of the npm package
-    /// "centrifuge"; without it the page loads the file from unpkg.com
+    /// "centrifuge". Without this option, the page loads the file from unpkg.com
     #[arg(long, value_name = "FILE")]
     pub(crate) centrifuge_sdk: Option<PathBuf>,
     /// A program to run beside the node, such as your back end, and its arguments

@@ -42,9 +42,10 @@ variables, then `--set section.key=value`; the later wins. An unknown key is an 
 const STANDARD: &str = "
 ### Standard variables of OpenTelemetry
 
-These variables lie below the settings above: a file, a variable `CURFEW__TELEMETRY__…` or `--set` wins. A variable without
-effect, or with a bad value, is refused by its name like a bad setting; an empty one counts as absent. Any other `OTEL_…` is not
-read, and a warning says so. All take effect at start. A header's value is read from the environment alone.
+The settings above take precedence: a file, a variable `CURFEW__TELEMETRY__…` or `--set` overrides the variables below. A variable
+that has a bad value, or asks for something that Curfew does not support, is an error that names the variable, like a bad setting.
+An empty variable counts as absent. Any other variable `OTEL_…` is not read, and a warning names it. The variables take effect at
+start. The headers of exports can be set only by variables.
 
 | variable | takes | effect |
 | --- | --- | --- |

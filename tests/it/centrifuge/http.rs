@@ -224,7 +224,8 @@ async fn a_secret_of_no_session_does_nothing_and_tells_nothing() {
         }
         gateway.publish("news", json!("still")).await;
         assert_eq!(publication(&mut client, kind).await, br#""still""#);
-        // A command for a session that has ended gets the same answer.
+        // A command for a session that has ended is answered with 204, like a command with an
+        // unknown secret.
         let (session, node) = (client.session.clone(), client.node.clone());
         gateway
             .admin_ok("DELETE", &format!("/v1/sessions/{}", client.id), None)

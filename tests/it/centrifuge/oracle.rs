@@ -65,7 +65,10 @@ async fn every_script_ends_as_at_centrifugo_or_as_the_differences_say() {
     };
     let told = tell_all(&folder, oracle.as_deref(), &files, &recorded).await;
     if recording {
-        assert!(only.is_empty(), "{ONLY} would lose the other transcripts");
+        assert!(
+            only.is_empty(),
+            "{ONLY} is set, so the transcripts of all other scripts would be lost"
+        );
         return write(&folder.join("expected"), &files, &told);
     }
     write(

@@ -6,7 +6,7 @@ use fantoccini::Locator;
 
 use super::Browser;
 
-/// Fault: the two users of a chat were always in the same page.
+/// Regression: the two users of a chat were always in the same page.
 #[tokio::test]
 async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     let dev = Dev::start().await;
@@ -42,8 +42,8 @@ async fn the_other_side_of_a_chat_is_in_a_second_tab() {
     pane.until_text("said", "alice Good evening").await;
 }
 
-/// Fault: after the node had restarted, the page had to be reloaded, because its key and its tokens
-/// belonged to the previous process.
+/// Regression: after the node had restarted, the page had to be reloaded, because its key and its
+/// tokens belonged to the previous process.
 #[tokio::test]
 async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     let dev = Dev::start().await;
@@ -75,7 +75,7 @@ async fn after_a_restart_of_the_node_the_page_comes_back_by_itself() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Fault: within the leeway the page said "connected, 0:00", and not what it was waiting for.
+/// Regression: within the leeway the page said "connected, 0:00", and not what it was waiting for.
 #[tokio::test]
 async fn at_the_end_of_a_token_the_page_says_what_it_waits_for() {
     let dev = Dev::start().await;

@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 
 use super::{answers, is_problem, listeners, said};
 
-/// Fault: an answer that a library made had no count, no explanation and no line in the log.
+/// Regression: if a library refused a head, its answer had no explanation, and was neither counted
+/// nor logged.
 #[tokio::test]
 async fn a_head_that_is_refused_is_told_counted_and_logged() {
     let settings = Settings::default().with("telemetry.log_level = \"info\"");
@@ -113,8 +114,8 @@ async fn a_head_that_is_refused_is_told_counted_and_logged() {
     gateway.assert_alive().await;
 }
 
-/// Fault: the limit was below the headers that identity providers, proxies and tracing libraries
-/// send together.
+/// Regression: the limit on a head was lower than the total of the headers that identity providers,
+/// proxies and tracing libraries send.
 #[tokio::test]
 async fn a_hundred_headers_and_32_kib_of_head_are_accepted_and_the_bounds_can_be_set() {
     let gateway = Gateway::start_default().await;
@@ -150,7 +151,7 @@ async fn a_hundred_headers_and_32_kib_of_head_are_accepted_and_the_bounds_can_be
     assert_eq!(many.refused().await.status, 431);
 }
 
-/// Fault: on a reused connection, hyper itself answered a later malformed head.
+/// Regression: on a reused connection, hyper itself answered a later malformed head.
 #[tokio::test]
 async fn a_bad_head_behind_a_good_request_is_told_as_well() {
     let gateway = Gateway::start_default().await;
@@ -163,7 +164,7 @@ async fn a_bad_head_behind_a_good_request_is_told_as_well() {
     assert!(answer.contains("application/problem+json"), "{answer}");
 }
 
-/// Fault: if a head broke off, neither the client nor the log learned of it.
+/// Regression: if a head broke off, neither the client nor the log learned of it.
 #[tokio::test]
 async fn a_head_that_breaks_off_is_told() {
     let gateway = Gateway::start_default().await;
@@ -181,7 +182,7 @@ async fn a_head_that_breaks_off_is_told() {
     }
 }
 
-/// Fault: different mistakes got the same sentence, which misled the operator.
+/// Regression: different faults of a head were refused with the same text, which misled operators.
 #[tokio::test]
 async fn a_head_that_cannot_be_read_is_told_what_is_wrong_with_it() {
     let gateway = Gateway::start_default().await;

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use super::{answers, is_problem, listeners, said};
 
-/// Fault: the memory that unauthenticated clients could take had no limit, neither for one client
-/// nor for all clients.
+/// Regression: the memory that unauthenticated clients could take had no limit, neither for one
+/// client nor for all clients.
 #[tokio::test]
 async fn heads_without_an_end_cost_either_listener_little() {
     let gateway = Gateway::start_default().await;
@@ -34,7 +34,7 @@ async fn heads_without_an_end_cost_either_listener_little() {
     }
 }
 
-/// Fault: the admin listener had no limit on its connections.
+/// Regression: the admin listener had no limit on its connections.
 #[tokio::test]
 async fn the_admin_listener_has_as_many_connections_as_allowed() {
     let settings = Settings::default().with("admin.connections = 3");
@@ -71,7 +71,8 @@ async fn the_admin_listener_has_as_many_connections_as_allowed() {
     assert!(answers(&gateway, "admin", "limit").await >= 1.0);
 }
 
-/// Fault: an unauthenticated client could use up a limit, so that the node's health checks failed.
+/// Regression: an unauthenticated client could use up the admin listener's limit on connections, so
+/// that the node's health checks failed.
 #[tokio::test]
 async fn connections_without_a_request_keep_no_health_check_out() {
     let settings = Settings::default().with("admin.connections = 5");
@@ -95,7 +96,7 @@ async fn connections_without_a_request_keep_no_health_check_out() {
     assert!(answers(&gateway, "admin", "limit").await >= 15.0);
 }
 
-/// Fault: the node reset a connection before the client had read the answer.
+/// Regression: the node reset a connection before the client had read the answer.
 #[tokio::test]
 async fn who_is_turned_away_at_a_limit_can_read_why() {
     let settings = Settings::default().with("limits.unauthenticated_per_address = 1");
@@ -127,8 +128,8 @@ async fn who_is_turned_away_at_a_limit_can_read_why() {
     drop(first);
 }
 
-/// Fault: a request over a limit was counted as if a dependency were unavailable, and the log named
-/// other settings than the limit.
+/// Regression: a request over a limit was counted as if a dependency were unavailable, and the log
+/// named other settings than the limit.
 #[tokio::test]
 async fn what_a_limit_turns_away_is_counted_as_that_and_the_log_names_the_setting() {
     for (setting, opens) in [
@@ -177,7 +178,7 @@ async fn what_a_limit_turns_away_is_counted_as_that_and_the_log_names_the_settin
     }
 }
 
-/// Fault: an answer that the client did not read occupied memory without a time limit.
+/// Regression: an answer that the client did not read occupied memory without a time limit.
 #[tokio::test]
 async fn answers_that_are_not_read_time_out() {
     let gateway = Gateway::start_default().await;
@@ -196,8 +197,8 @@ async fn answers_that_are_not_read_time_out() {
     drop(stream);
 }
 
-/// Fault: the node accepted requests that name no host or several hosts. Intermediaries may read
-/// such requests in different ways.
+/// Regression: the node accepted requests that name no host or several hosts. Intermediaries may
+/// read such requests in different ways.
 #[tokio::test]
 async fn a_request_names_one_host() {
     let gateway = Gateway::start_default().await;
@@ -222,7 +223,7 @@ async fn a_request_names_one_host() {
     }
 }
 
-/// Fault: health checks with the method HEAD got 405.
+/// Regression: health checks with the method HEAD got 405.
 #[tokio::test]
 async fn head_is_answered_wherever_get_is() {
     let gateway = Gateway::start_default().await;
@@ -257,7 +258,7 @@ async fn head_is_answered_wherever_get_is() {
     assert!(page.ends_with("\r\n\r\n"), "{page}");
 }
 
-/// Fault: the header `Connection` of a 426 did not name `Upgrade`, because it was overwritten.
+/// Regression: the header `Connection` of a 426 did not name `Upgrade`, because it was overwritten.
 #[tokio::test]
 async fn a_request_that_needs_an_upgrade_is_told_so_in_connection_too() {
     let gateway = Gateway::start_default().await;
@@ -273,7 +274,7 @@ async fn a_request_that_needs_an_upgrade_is_told_so_in_connection_too() {
     assert!(connection.contains("upgrade"), "{connection}");
 }
 
-/// Fault: the node reported every malformed or incomplete body as a body that is too large.
+/// Regression: the node reported every malformed or incomplete body as a body that is too large.
 #[tokio::test]
 async fn a_body_that_is_malformed_or_incomplete_is_told_as_that() {
     let settings = Settings::default().with("auth.tickets = true");
@@ -331,7 +332,7 @@ async fn a_body_that_is_malformed_or_incomplete_is_told_as_that() {
     assert_eq!(answers(&gateway, "admin", "body_incomplete").await, 2.0);
 }
 
-/// Fault: the node read the bodies of callers that lack the right.
+/// Regression: the node read the bodies of callers that lack the right.
 #[tokio::test]
 async fn a_body_is_read_only_once_route_method_and_key_are_known() {
     let gateway = Gateway::start_default().await;

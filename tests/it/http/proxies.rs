@@ -21,7 +21,7 @@ async fn addresses(gateway: &Gateway) -> Vec<String> {
     sessions.iter().map(address).collect()
 }
 
-/// Fault: behind a load balancer, every client had the load balancer's address.
+/// Regression: behind a load balancer, every client had the load balancer's address.
 #[tokio::test]
 async fn a_trusted_proxys_clients_are_who_it_says() {
     let gateway = Gateway::start_with(&Settings::default().with(TRUSTED)).await;
@@ -60,7 +60,7 @@ async fn a_trusted_proxys_clients_are_who_it_says() {
     }
 }
 
-/// Fault: the node believed a header that any client can write.
+/// Regression: the node believed a header that any client can write.
 #[tokio::test]
 async fn no_one_else_is_believed() {
     let default = Settings::default();
@@ -115,7 +115,7 @@ async fn limits_count_the_clients_of_a_proxy_one_by_one() {
         gateway.log().entries().iter().any(logged).then_some(())
     })
     .await;
-    // Fault: a client that added a header of its own did not count for any address.
+    // Regression: a client that added a header of its own did not count for any address.
     let disputed = || from("203.0.113.1").header("Forwarded", "proto=https");
     for _ in 0..2 {
         open.push(disputed().open().await);
@@ -201,7 +201,8 @@ async fn the_proxy_protocol_names_clients_in_both_versions() {
     gateway.user("alice").await;
 }
 
-/// Fault: the node's path was fixed, although existing clients have another path in their URLs.
+/// Regression: the node's path was fixed, although existing clients have another path in their
+/// URLs.
 #[tokio::test]
 async fn the_endpoint_has_the_paths_that_are_configured() {
     let settings = Settings::default().with(r#"server.path = ["/socket", "/api/v2/ws"]"#);

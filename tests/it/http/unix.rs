@@ -67,7 +67,7 @@ async fn the_public_listener_can_be_a_unix_socket() {
     assert!(!path.exists(), "the socket file is not removed");
 }
 
-/// Fault: a wrong path in the configuration deleted a file.
+/// Regression: a wrong path in the configuration deleted a file.
 #[tokio::test]
 async fn a_file_where_the_socket_is_to_be_is_not_removed() {
     let directory = tempfile::tempdir().unwrap();

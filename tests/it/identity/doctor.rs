@@ -136,7 +136,7 @@ async fn logout_tokens_that_are_signed_with_the_clients_secret_are_told() {
     );
 }
 
-/// Fault: the ID token showed that logouts would be refused, but doctor reported no problem.
+/// Regression: the ID token showed that logouts would be refused, but doctor reported no problem.
 #[tokio::test]
 async fn logout_tokens_that_will_be_signed_with_a_secret_are_told_by_the_id_token() {
     let login = Login::start().await;
@@ -238,9 +238,9 @@ async fn what_a_configuration_names_is_asked() {
     assert_eq!(json["valid"], true, "{json}");
 }
 
-/// Fault: for an issuer that differs from the provider's by a slash, the text did not name the
-/// difference. Fault: the advice on swapped tokens made operators accept ID tokens. Fault: the
-/// advice on a refused logout token claimed that the token ends sessions.
+/// Regression: for an issuer that differs from the provider's by a slash, the text did not name the
+/// difference. Regression: the advice on swapped tokens made operators accept ID tokens.
+/// Regression: the advice on a refused logout token claimed that the token ends sessions.
 #[tokio::test]
 async fn tokens_that_are_swapped_or_refused_are_told_so_and_nothing_else() {
     let login = Login::start().await;

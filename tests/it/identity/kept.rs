@@ -81,8 +81,8 @@ fn access(login: &Login, key: &Key, user: &str) -> String {
     key.user_with(user, more)
 }
 
-/// Fault: a valid report was lost, because a stranger had used up the fetches of keys. The provider
-/// sends a report only once.
+/// Regression: a valid report was lost, because a stranger had used up the fetches of keys. The
+/// provider sends a report only once.
 #[tokio::test]
 async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_known() {
     let mut login = Login::start().await;
@@ -156,7 +156,7 @@ async fn a_report_by_a_key_that_may_not_be_asked_for_yet_is_in_force_when_it_is_
     assert!(node.log().text().contains("a report is kept until"));
 }
 
-/// Fault: a client whose token may be valid was told to retry long before a retry could help.
+/// Regression: a client whose token may be valid was told to retry long before a retry could help.
 #[tokio::test]
 async fn a_token_by_a_key_that_may_not_be_asked_for_yet_is_told_when_it_may() {
     let login = Login::start().await;

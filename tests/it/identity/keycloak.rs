@@ -58,8 +58,8 @@ impl Site {
         self.realm.run(&commands, &gateway).await;
     }
 
-    /// Opens a session on each node with the token of `login`. Then waits, so that later events are
-    /// not in the token's second.
+    /// Opens a session on each node with the token of `login`. Then waits until the next second
+    /// begins, so that later events are not in the second in which the token was issued.
     async fn sessions(&self, login: &Login) -> [WsClient; 2] {
         let first = self.cluster[0].session(&login.access).await;
         let sessions = [first, self.cluster[1].session(&login.access).await];

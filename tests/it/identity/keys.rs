@@ -105,7 +105,8 @@ async fn a_withdrawn_key_stops_verifying_within_its_lifetime() {
     until_accepted(&node, &provider, &new).await;
 }
 
-/// Fault: a list of keys that the provider had sent before the key existed counted as a later list.
+/// Regression: a list of keys that the provider had sent before the key existed counted as a later
+/// list.
 #[tokio::test]
 async fn ten_thousand_unknown_keys_that_could_be_good_cause_two_fetches() {
     let good = key("good");
@@ -174,8 +175,9 @@ fn rubbish(provider: &Provider, of: &Key, n: usize) -> Vec<String> {
     ]
 }
 
-/// Fault: tokens that can never be valid used up the fetches for tokens with a new key. Fault: a
-/// key that is newer than the last list of keys was reported as a fault of the token.
+/// Regression: tokens that can never be valid used up the fetches of keys, so that tokens with a
+/// new key were refused. Regression: if a token's key was newer than the last list of keys, the
+/// token was reported as invalid.
 #[tokio::test]
 async fn keys_that_rotate_twice_in_a_row_are_found_while_strangers_name_others() {
     let keys: Vec<Key> = (0..4).map(|n| key(&format!("key-{n}"))).collect();

@@ -128,7 +128,7 @@ async fn a_logout_of_a_login_closes_its_sessions_on_every_node() {
     assert!(log.contains("access ended by the identity provider"));
 }
 
-/// Fault: a time with a fraction was refused, or a session from the same second stayed open.
+/// Regression: a time with a fraction was refused, or a session from the same second stayed open.
 #[tokio::test]
 async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
     let login = Login::start().await;
@@ -161,7 +161,7 @@ async fn a_logout_with_a_fraction_covers_the_second_it_is_in() {
     );
 }
 
-/// Fault: an access token and a logout both named the user by a number, and the logout had no
+/// Regression: an access token and a logout both named the user by a number, and the logout had no
 /// effect.
 #[tokio::test]
 async fn a_logout_names_a_numeric_subject_where_that_is_configured() {

@@ -110,8 +110,8 @@ async fn assert_refused(node: &Gateway, token: &str, reason: &str, words: &str) 
     assert!(told.to_string().contains(words), "{told}");
 }
 
-/// Fault: a logout of one provider session ended the sessions of another provider session, or left
-/// its own sessions open on the other node.
+/// Regression: a logout of one provider session ended the sessions of another provider session, or
+/// left its own sessions open on the other node.
 #[tokio::test]
 async fn a_logout_with_sid_ends_its_login_on_both_nodes_and_no_other() {
     let site = Site::usual().await;
@@ -133,7 +133,7 @@ async fn a_logout_with_sid_ends_its_login_on_both_nodes_and_no_other() {
     }
 }
 
-/// Fault: a logout that names only the user ended no session, or only one of several sessions.
+/// Regression: a logout that names only the user ended no session, or only one of several sessions.
 #[tokio::test]
 async fn a_logout_without_sid_ends_all_of_the_subjects_logins() {
     for lines in ["", "logout_scope = \"user\"\n"] {
@@ -160,7 +160,8 @@ async fn a_logout_without_sid_ends_all_of_the_subjects_logins() {
     }
 }
 
-/// Fault: a token without `sid` opened a session that no logout of its provider session could end.
+/// Regression: a token without `sid` opened a session that no logout of its provider session could
+/// end.
 #[tokio::test]
 async fn a_client_whose_tokens_name_no_login_is_told_to_by_the_claims_name() {
     let site = Site::start(&["ES256"], ACCEPTING, &[(CLIENT, required(false))]).await;
@@ -168,7 +169,7 @@ async fn a_client_whose_tokens_name_no_login_is_told_to_by_the_claims_name() {
     assert_refused(&site.cluster[0], &login.access, "missing_claim", "sid").await;
 }
 
-/// Fault: the logout token of a second client ended sessions although the client was not
+/// Regression: the logout token of a second client ended sessions although the client was not
 /// configured, or ended no session although the client was configured.
 #[tokio::test]
 async fn a_second_clients_logout_token_counts_where_that_client_is_named() {
@@ -200,7 +201,8 @@ async fn a_second_clients_logout_token_counts_where_that_client_is_named() {
     assert_eq!(site.cluster[0].metric(refused).await, 0.0);
 }
 
-/// Fault: tokens or logouts by a freshly rotated key were refused, or the removed key stayed valid.
+/// Regression: tokens or logouts by a freshly rotated key were refused, or the removed key stayed
+/// valid.
 #[tokio::test]
 async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
     let site = Site::usual().await;
@@ -232,7 +234,7 @@ async fn keys_that_are_rotated_are_followed_for_logins_and_logouts() {
     }
 }
 
-/// Fault: an issuer that differed by a slash was noticed only when users were refused.
+/// Regression: an issuer that differed by a slash was noticed only when users were refused.
 #[tokio::test]
 async fn a_trailing_slash_is_told_by_the_probe_and_the_right_one_is_accepted() {
     for (path, wrong) in [("/", ""), ("", "/")] {
@@ -253,8 +255,8 @@ async fn a_trailing_slash_is_told_by_the_probe_and_the_right_one_is_accepted() {
     }
 }
 
-/// Fault: an unsupported algorithm was reported as another fault, or made other keys of the set
-/// unusable.
+/// Regression: an unsupported algorithm was reported as another fault, or made other keys of the
+/// set unusable.
 #[tokio::test]
 async fn es512_is_told_to_be_unsupported_and_the_others_are_accepted() {
     let signed = |algorithm: &str| json!({"id_token_signed_response_alg":algorithm,"backchannel_logout_session_required":true});
@@ -287,7 +289,7 @@ async fn es512_is_told_to_be_unsupported_and_the_others_are_accepted() {
     refused.await.expect("the log names the reason");
 }
 
-/// Fault: an ID token, which is for the page that signed the user in, opened a session.
+/// Regression: an ID token, which is for the page that signed the user in, opened a session.
 #[tokio::test]
 async fn an_id_token_opens_no_session_however_the_issuer_is_configured() {
     let provider = OpenIdProvider::start("", &["ES256"], &[(CLIENT, required(true))]).await;

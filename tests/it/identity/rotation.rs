@@ -7,8 +7,8 @@ use serde_json::json;
 
 use super::trusting;
 
-/// Fault: after a rotation of keys without a `kid`, tokens were refused as `bad_signature` while
-/// the node was not allowed to fetch keys.
+/// Regression: after a rotation of keys without a `kid`, tokens were refused as `bad_signature`
+/// while the node was not allowed to fetch keys.
 #[tokio::test]
 async fn keys_without_a_name_that_rotate_are_no_fault_of_their_tokens() {
     let keys: Vec<Key> = (0..4).map(|_| Key::generate("ES256")).collect();

@@ -84,8 +84,8 @@ async fn post_to(node: SocketAddr, token: String) -> Response {
     .await
 }
 
-/// Fault: logouts shared the limit of handshakes. A logout over the limit was refused and never
-/// written.
+/// Regression: logouts shared the limit of handshakes. A logout over the limit was refused and
+/// never written.
 #[tokio::test]
 async fn the_limit_of_handshakes_loses_no_logout() {
     let (redis, login) = (Redis::start().await, Login::start().await);
@@ -94,8 +94,8 @@ async fn the_limit_of_handshakes_loses_no_logout() {
     assert_all_are_written(&login, &cluster).await;
 }
 
-/// Fault: a stranger who posts junk stopped revocation, even if the junk came from the provider's
-/// address.
+/// Regression: a stranger's invalid reports kept the provider's reports from ending sessions, even
+/// if the invalid reports came from the provider's address.
 #[tokio::test]
 async fn a_strangers_reports_keep_no_real_one_out() {
     for from in [ELSEWHERE, "127.0.0.1:0"] {
@@ -111,7 +111,7 @@ async fn a_strangers_reports_keep_no_real_one_out() {
     }
 }
 
-/// Fault: junk caused signature checks without a limit.
+/// Regression: reports with invalid signatures caused an unlimited number of signature checks.
 #[tokio::test]
 async fn an_address_whose_reports_do_not_verify_is_turned_away_unread() {
     let (redis, login) = (Redis::start().await, Login::start().await);

@@ -189,7 +189,7 @@ async fn signed_revocations_of_other_audiences_and_of_strangers_are_told() {
     assert_eq!(last_report(&node, 1).await["outcome"], "refused");
 }
 
-/// Fault: a logout token signed with the client's secret was refused without a useful reason.
+/// Regression: a logout token signed with the client's secret was refused without a useful reason.
 #[tokio::test]
 async fn a_logout_token_by_a_secret_is_refused_by_name() {
     let login = Login::start().await;

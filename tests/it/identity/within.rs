@@ -33,7 +33,7 @@ fn is_refused(attempt: &Attempt, reason: &str) -> bool {
     matches!(attempt, Attempt::Refused(told, 4401) if told == reason)
 }
 
-/// Fault: a provider on the local network could not be used without a certificate.
+/// Regression: a provider on the local network could not be used without a certificate.
 #[tokio::test]
 async fn keys_come_over_http_from_elsewhere_where_that_is_allowed() {
     let one = key("one");
@@ -68,7 +68,7 @@ async fn keys_come_over_http_from_elsewhere_where_that_is_allowed() {
     assert_refused(&format!("{file}allow_http = true\n"), "allow_http").await;
 }
 
-/// Fault: a provider with a certificate of a private authority could not be used.
+/// Regression: a provider with a certificate of a private authority could not be used.
 #[tokio::test]
 async fn an_issuer_has_an_authority_of_its_own() {
     let one = key("one");
@@ -110,7 +110,7 @@ async fn an_issuer_has_an_authority_of_its_own() {
     .await;
 }
 
-/// Fault: the text about a provider's fault came from a library, or its advice was about another
+/// Regression: the error text about a provider's fault came from a library, or advised on another
 /// fault.
 #[tokio::test]
 async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
@@ -141,8 +141,8 @@ async fn what_a_provider_does_wrong_is_told_with_what_to_do() {
     }
 }
 
-/// Fault: the issuer of a provider with many tenants was a literal text that no token has, or the
-/// node accepted every tenant.
+/// Regression: for a provider with many tenants, `issuer` was a literal text that no token has, or
+/// the node accepted every tenant.
 #[tokio::test]
 async fn a_template_of_tenants_lets_in_those_that_are_listed() {
     let one = key("one");
@@ -190,7 +190,8 @@ async fn a_template_of_tenants_lets_in_those_that_are_listed() {
     assert_refused(&format!("{by_url}tenants = [\"a/b\"]\n"), "letters").await;
 }
 
-/// Fault: an ID token that only its audience distinguishes from an access token opened a session.
+/// Regression: an ID token that only its audience distinguishes from an access token opened a
+/// session.
 #[tokio::test]
 async fn a_token_for_the_client_alone_is_no_access_token() {
     let one = key("one");
@@ -260,7 +261,7 @@ async fn a_token_for_the_client_alone_is_no_access_token() {
     }
 }
 
-/// Fault: services, whose tokens have no `sid`, could not have their own rules beside users.
+/// Regression: services, whose tokens have no `sid`, could not have their own rules beside users.
 #[tokio::test]
 async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
     let one = key("one");
@@ -338,7 +339,7 @@ async fn two_issuers_with_one_iss_are_told_apart_by_audience() {
     }
 }
 
-/// Fault: a key with padding (`=`) was skipped without advice.
+/// Regression: a key with padding (`=`) was skipped without advice.
 #[tokio::test]
 async fn a_padded_key_is_told_what_to_leave_out() {
     let good = key("good");

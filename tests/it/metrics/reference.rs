@@ -84,8 +84,8 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     found
 }
 
-/// Fault: a change of the code renamed a metric, or changed its labels, help or type, without being
-/// noticed.
+/// Regression: no test noticed a change of the code that renamed a metric, or changed its labels,
+/// help or type.
 #[tokio::test]
 async fn the_reference_says_what_the_binary_counts() {
     let gateway = Gateway::start_default().await;

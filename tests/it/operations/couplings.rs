@@ -129,7 +129,7 @@ fn every_service_selects_pods_that_have_its_port() {
     }
 }
 
-/// Fault: applying the manifests reset the number of pods that the autoscaler had set.
+/// Regression: applying the manifests reset the number of pods that the autoscaler had set.
 #[test]
 fn no_apply_sets_back_how_many_pods_there_are() {
     for rendered in Manifests::copy().everything() {
@@ -142,8 +142,9 @@ fn no_apply_sets_back_how_many_pods_there_are() {
     }
 }
 
-/// Fault: the API server filled in or left out a value. The applied object then always differed
-/// from the stored object, or could not be merged (ports are merged by number and protocol).
+/// Regression: the API server filled in or left out a value. The applied object then always
+/// differed from the stored object, or could not be merged (ports are merged by number and
+/// protocol).
 #[test]
 fn what_is_applied_is_what_is_kept() {
     fn each(value: &Value, within: &str, problems: &mut Vec<String>) {
@@ -182,7 +183,7 @@ fn what_is_applied_is_what_is_kept() {
     }
 }
 
-/// Fault: objects lacked common labels, so selectors by these labels did not find the objects.
+/// Regression: objects lacked common labels, so selectors by these labels did not find the objects.
 #[test]
 fn every_object_says_what_it_is_and_what_it_is_part_of() {
     for rendered in Manifests::copy().everything() {
@@ -200,7 +201,8 @@ fn every_object_says_what_it_is_and_what_it_is_part_of() {
     }
 }
 
-/// Fault: the configuration set no limit on connections, although the machine's memory sets one.
+/// Regression: the configuration set no limit on connections, although the machine's memory sets
+/// one.
 #[tokio::test]
 async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
     /// Memory for each connection, including the memory that the kernel uses for it.
@@ -222,7 +224,7 @@ async fn a_pod_accepts_no_more_connections_than_its_memory_holds() {
     );
 }
 
-/// Fault: every list of nodes showed pods that could not be told apart.
+/// Regression: the pods in a list of nodes could not be told apart.
 #[tokio::test]
 async fn pods_say_which_they_are() {
     for rendered in Manifests::copy().everything() {

@@ -25,7 +25,7 @@ const WITH_QUERY: [&str; 13] = [
     "%REQ(X-ENVOY-ORIGINAL-PATH",
 ];
 
-/// Fault: the load balancer's log had a secret that Curfew's own log leaves out.
+/// Regression: the load balancer's log contained a secret that Curfew's own log leaves out.
 #[tokio::test]
 async fn the_load_balancers_log_has_no_token_whatever_comes_of_the_request() {
     let settings = Settings::default().with("auth.tickets = true");

@@ -67,7 +67,7 @@ impl LoadBalancer {
         let [public, stats] =
             [free_port(), free_port()].map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         // `maxconn` is lowered: each connection takes two file descriptors, and a test may not open
-        // as many as the shipped value needs.
+        // as many file descriptors as the shipped value needs.
         let mut text = text_of("deploy/haproxy/haproxy.cfg")
             .replace("maxconn 20000", "maxconn 2500")
             .replace("bind :8080", &format!("bind {public}"))

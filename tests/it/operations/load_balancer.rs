@@ -42,7 +42,7 @@ async fn sessions_go_to_the_emptiest_node_and_only_what_is_public_goes_anywhere(
     }
 }
 
-/// Fault: the load balancer had a lower limit on a token's length than Curfew.
+/// Regression: the load balancer had a lower limit on a token's length than Curfew.
 #[tokio::test]
 async fn a_token_as_long_as_curfew_takes_comes_through() {
     let nodes = [
@@ -121,7 +121,7 @@ async fn a_node_that_is_out_of_touch_alone_is_got_around() {
     assert_eq!(kept, 9.0);
 }
 
-/// Fault: a client could send a header that only its load balancer should send.
+/// Regression: a client could send a header that only its load balancer should send.
 #[tokio::test]
 async fn what_a_client_says_of_its_address_does_not_get_through() {
     let settings = Settings::default().with(r#"server.trusted_proxies = ["127.0.0.1"]"#);

@@ -54,8 +54,8 @@ async fn a_node_without_its_secrets_does_not_start_and_says_which() {
     for key in ["admin.key_file", "jwks_file"] {
         assert!(checked.stderr.contains(key), "no {key} in {checked:?}");
     }
-    // Fault: a configuration could only be checked on the target machine, where errors are found
-    // too late.
+    // Regression: a configuration could only be checked on the target machine, where errors are
+    // found too late.
     let offline = async || {
         let arguments = ["check-config", "--offline", "--config"];
         curfew(&[&arguments[..], &[file.to_str().unwrap()]].concat()).await

@@ -80,7 +80,7 @@ async fn the_oldest_session_is_replaced_on_whichever_node_it_lives() {
     assert_eq!(cluster[1].sessions().await.len(), 2);
 }
 
-/// Fault: some of the clients that connected at the same time were refused, although a newer
+/// Regression: some of the clients that connected at the same time were refused, although a newer
 /// session should replace the oldest one.
 #[tokio::test]
 async fn of_many_who_come_at_once_none_is_refused_where_the_oldest_gives_way() {

@@ -83,15 +83,16 @@ async fn any_node_lists_shows_and_closes_any_session() {
     .await;
 }
 
-/// Fault: the node waited in vain for a session that had just ended on another node, and reported
-/// an outage of Redis.
+/// Regression: the node waited in vain for a session that had just ended on another node, and
+/// reported an outage of Redis.
 #[tokio::test]
 async fn who_ends_a_session_that_has_just_ended_hears_that_there_is_none() {
     let redis = Redis::start().await;
     let cluster = Cluster::start(2, &redis.url(), &Settings::default()).await;
     let token = Key::default_secret().user("alice");
     let (mut gone, mut tries) = (0, 0);
-    // After some attempts, the second call finds the record of a session that has already ended.
+    // Only in some attempts does the second call find the record of the session although the
+    // session has already ended, so the test makes many attempts.
     while gone < 10 {
         let node = &cluster[0];
         let (client, connected) = node.connected(node.ws().bearer(&token)).await;
@@ -170,7 +171,7 @@ async fn try_open(cluster: &Cluster, node: usize, user: &str) -> Option<Tape> {
     }
 }
 
-/// Fault: in a list for operators, two pods could not be told apart.
+/// Regression: in a list for operators, two pods could not be told apart.
 #[tokio::test]
 async fn nodes_are_told_apart_by_name_and_address() {
     let redis = Redis::start().await;

@@ -39,7 +39,7 @@ fn forbid(commands: &[&str]) -> Vec<String> {
     lines.collect()
 }
 
-/// Fault: a node used a command that hosted services forbid.
+/// Regression: a node used a command that hosted services forbid.
 #[tokio::test]
 async fn where_config_and_its_like_are_forbidden_the_promises_are_kept() {
     let lines = forbid(&FORBIDDEN);
@@ -65,7 +65,7 @@ fn rights_in_a_cluster() -> &'static str {
 
 /// A node uses every right of the documented user, so the user has no more rights than it needs.
 ///
-/// Fault: the guide still listed a right that was no longer needed.
+/// Regression: the guide listed a right that nodes no longer needed.
 #[test]
 fn the_smallest_user_has_no_right_that_a_node_does_not_use() {
     // These are commands that redis-rs sends on its own.
@@ -132,7 +132,7 @@ async fn rented_cluster(authority: &TestAuthority, preferred: &str) -> RedisClus
     .await
 }
 
-/// Fault: a cluster whose servers announce names, or no address, was not found from its single
+/// Regression: a cluster whose servers announce names, or no address, was not found from its single
 /// endpoint.
 async fn assert_a_rented_cluster_is_used(preferred: &str) {
     let authority = TestAuthority::new();
@@ -199,7 +199,8 @@ async fn connections(server: &Redis) -> Vec<String> {
     others.map(str::to_owned).collect()
 }
 
-/// Fault: a node stayed with a primary that had been replaced, because that server still answered.
+/// Regression: a node stayed with a primary that had been replaced, because that server still
+/// answered.
 #[tokio::test]
 async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     let mut first = Redis::start().await;
@@ -258,7 +259,7 @@ async fn when_a_name_moves_to_another_primary_every_connection_follows() {
     first.kill();
 }
 
-/// Fault: a temporary error of Redis counted as permanent.
+/// Regression: a temporary error of Redis counted as permanent.
 #[tokio::test]
 async fn a_redis_that_is_loading_is_waited_for() {
     // The filler keys below make the server load its data for about three seconds.
@@ -297,8 +298,8 @@ async fn a_redis_that_is_loading_is_waited_for() {
     cluster.assert_well().await;
 }
 
-/// Fault: a replica that had lost its primary counted as a primary, or the node blamed a client for
-/// the replica's answer.
+/// Regression: a replica that had lost its primary counted as a primary, or the node blamed a
+/// client for the replica's answer.
 #[tokio::test]
 async fn a_replica_that_lost_its_primary_is_not_used_until_it_is_promoted() {
     let primary = Redis::start().await;

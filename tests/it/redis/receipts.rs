@@ -154,8 +154,8 @@ async fn a_frozen_node_is_live_and_has_not_confirmed() {
         .admin("POST", "/v1/revocations", Some(alice))
         .await;
     let id = cluster[2].id().await;
-    // Fault: a receipt named a missing node only by its id, so an operator had to search for the
-    // pod.
+    // Regression: a receipt named a missing node only by its id, so an operator had to search for
+    // the pod.
     let names = json!({ id.as_str(): "curfew-7d9-x2k" });
     let nodes = json!({"live":3,"confirmed":2,"missing":[id],"names":names});
     assert_eq!((status, &receipt["nodes"]), (202, &nodes), "{receipt}");

@@ -138,7 +138,7 @@ async fn a_history_is_cut_at_half_of_the_bytes_of_a_queue() {
     assert_eq!(read("?before=3").await, (vec![2, 1], Value::Null));
 }
 
-/// Fault: entries that others had written were skipped, and nothing reported them.
+/// Regression: entries that others had written were skipped, and nothing reported them.
 #[tokio::test]
 async fn entries_that_cannot_be_read_are_counted_and_logged() {
     let redis = Redis::start().await;

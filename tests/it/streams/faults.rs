@@ -74,8 +74,8 @@ async fn restore_link(redis: &Redis) {
         .await;
 }
 
-/// Fault: the node's window answered although publications did not arrive. It recovered only the
-/// part of the stream from before the break.
+/// Regression: the node's window answered although publications did not arrive. It recovered only
+/// the part of the stream from before the break.
 #[tokio::test]
 async fn while_a_link_is_lost_the_stream_is_read_for_each_subscriber() {
     let redis = Redis::start().await;
@@ -104,8 +104,8 @@ async fn while_a_link_is_lost_the_stream_is_read_for_each_subscriber() {
     }
 }
 
-/// Fault: a node whose link was lost did not learn of the deletion, and recovered publications that
-/// were deleted.
+/// Regression: a node whose link was lost did not learn of the deletion, and recovered publications
+/// that were deleted.
 #[tokio::test]
 async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
     let redis = Redis::start().await;
@@ -125,8 +125,8 @@ async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
     );
 }
 
-/// Fault: a stream that had gone back assigned offsets that subscribers had already received. The
-/// subscribers took the new publications for old ones.
+/// Regression: a stream that had gone back assigned offsets that subscribers had already received.
+/// The subscribers took the new publications for old ones.
 #[tokio::test]
 async fn a_stream_that_goes_back_begins_another_epoch() {
     const COPY: &str =
@@ -325,8 +325,8 @@ async fn a_stream_takes_nothing_after_the_lease() {
     assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }
 
-/// Fault: if a slot is assigned to its primary again, the primary drops the subscriptions in the
-/// slot. The node then received nothing in the slot's channels any more.
+/// Regression: when a slot was assigned to its primary again, the primary dropped the subscriptions
+/// in the slot. The node then received nothing in the slot's channels any more.
 #[tokio::test]
 async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     let redis = RedisCluster::start().await;
@@ -365,8 +365,8 @@ async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     plain.until(json!({"type":"gap","channel":"plain"})).await;
 }
 
-/// Fault: after a channel's slot had moved, a subscription to the channel was refused until the
-/// node's next regular lookup of the primaries, up to five seconds later.
+/// Regression: after a channel's slot had moved, a subscription to the channel was refused until
+/// the node's next regular lookup of the primaries, up to five seconds later.
 #[tokio::test]
 async fn a_subscription_where_the_slot_has_moved_has_the_node_look_for_it() {
     const SOON: Duration = Duration::from_secs(3);

@@ -140,8 +140,8 @@ async fn names_in_redis_are_as_specified() {
     assert!(!redis.keys().await.iter().any(|key| key.contains("plain")));
 }
 
-/// Fault: a node sent a gap to subscribers, and told a client that reconnected that it had missed
-/// nothing.
+/// Regression: a node sent a gap to subscribers, and told a client that reconnected that it had
+/// missed nothing.
 #[tokio::test]
 async fn what_came_without_a_place_is_not_said_to_be_recovered() {
     let redis = Redis::start().await;
@@ -214,7 +214,7 @@ async fn a_newer_envelope_than_a_node_knows_is_a_gap_and_one_without_a_place_too
     assert_eq!(offsets(&tape, "room:1"), [1, -1, 2, 3]);
 }
 
-/// Fault: nodes with other settings of streams lost publications, and nothing showed it.
+/// Regression: nodes with other settings of streams lost publications, and nothing showed it.
 #[tokio::test]
 async fn nodes_whose_channels_differ_are_warned_of_and_shown() {
     let redis = Redis::start().await;

@@ -56,7 +56,7 @@ async fn streams(redis: &Redis) -> Vec<(String, Reply)> {
     found
 }
 
-/// Fault: a missing right was noticed only when a client needed it.
+/// Regression: a missing right was noticed only when a client needed it.
 #[tokio::test]
 async fn rights_that_streams_need_are_named_at_the_start() {
     let redis = Redis::start().await;
@@ -89,7 +89,7 @@ async fn rights_that_streams_need_are_named_at_the_start() {
     .await;
 }
 
-/// Fault: if a script lacked a right, Redis did not undo what the script had written before.
+/// Regression: if a script lacked a right, Redis did not undo what the script had written before.
 #[tokio::test]
 async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
     let redis = Redis::start().await;
@@ -120,7 +120,7 @@ async fn a_publication_that_a_right_is_missing_for_leaves_nothing_behind() {
     }
 }
 
-/// Fault: each subscription that lacked a right made the node reconnect its connection for
+/// Regression: each subscription that lacked a right made the node reconnect its connection for
 /// commands.
 #[tokio::test]
 async fn a_right_that_streams_lack_costs_other_channels_nothing() {
@@ -146,7 +146,7 @@ async fn a_right_that_streams_lack_costs_other_channels_nothing() {
     assert_eq!(clients().await, before);
 }
 
-/// Fault: a separate step notified the nodes of a deletion, and this step could fail.
+/// Regression: a separate step notified the nodes of a deletion, and this step could fail.
 #[tokio::test]
 async fn a_deletion_tells_nodes_in_the_step_that_deletes() {
     let redis = Redis::start().await;

@@ -35,8 +35,8 @@ async fn assert_same_fault(
     }
 }
 
-/// Fault: the span of an upgrade said `unavailable`, while the spans of `auth` and `refresh` named
-/// the keys.
+/// Regression: the span of an upgrade had the error type `unavailable`, while the spans of `auth`
+/// and `refresh` had `keys_unavailable`.
 #[tokio::test]
 async fn keys_that_are_away_are_the_same_fault_on_every_way_in() {
     let collector = Collector::start().await;
@@ -62,8 +62,8 @@ async fn keys_that_are_away_are_the_same_fault_on_every_way_in() {
     assert_same_fault(&node, &collector, &mut alice, &token, "keys_unavailable").await;
 }
 
-/// Fault: in one of the ways, an unavailable backend was reported as the client's fault or by
-/// another name.
+/// Regression: for a token that came in one of the three ways, an unavailable backend was reported
+/// as the client's fault or under another error type.
 #[tokio::test]
 async fn a_backend_that_is_away_is_the_same_fault_on_every_way_in() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);

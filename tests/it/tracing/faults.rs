@@ -94,7 +94,7 @@ async fn a_collector_that_answers_rubbish() {
             });
         }
     });
-    // Fault: the log said only "frame with invalid size", which does not help an operator who
+    // Regression: the log said only "frame with invalid size", which does not help an operator who
     // configured the port of OTLP over HTTP.
     let hint = assert_unharmed(&exporting_to(address)).await.unwrap();
     assert!(hint.contains("4317"), "{hint}");

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::collector::Collector;
 
-/// Fault: no trace showed the requests to a provider, or the time that they took.
+/// Regression: no trace showed the requests to a provider, or the time that they took.
 #[tokio::test]
 async fn a_fetch_of_keys_is_a_span_with_its_issuer_and_what_became_of_it() {
     let collector = Collector::start().await;

@@ -23,7 +23,8 @@ fn lines(node: &Gateway, message: &str) -> Vec<Value> {
     entries
 }
 
-/// Fault: behind a slow collector, 113,912 of 114,424 spans were dropped, and nothing reported it.
+/// Regression: behind a slow collector, 113,912 of 114,424 spans were dropped, and nothing reported
+/// it.
 #[tokio::test]
 async fn each_outage_of_a_slow_collector_is_told_of_when_it_begins_and_when_it_is_over() {
     let collector = Collector::start().await;

@@ -107,7 +107,7 @@ async fn make_trouble(jaeger: &Jaeger, redis: &Redis) -> (Cluster, Gateway) {
     (cluster, other)
 }
 
-/// Fault: the guide recommended a search for `error=true`, which finds nothing.
+/// Regression: the guide recommended a search for `error=true`, which found nothing.
 #[tokio::test]
 async fn every_search_of_the_guide_finds_what_it_is_for() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -145,7 +145,7 @@ async fn every_search_of_the_guide_finds_what_it_is_for() {
     );
 }
 
-/// Fault: the log said only "frame with invalid size", which did not help operators who had
+/// Regression: the log said only "frame with invalid size", which did not help operators who had
 /// configured the port of OTLP over HTTP.
 #[tokio::test]
 async fn the_port_of_otlp_over_http_is_told_from_that_of_grpc() {

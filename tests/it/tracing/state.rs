@@ -10,7 +10,7 @@ use super::collector::Collector;
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const STATE: &str = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE";
 
-/// Fault: nodes did not read `tracestate`, so it was lost when a trace passed through a node.
+/// Regression: nodes did not read `tracestate`, so it was lost when a trace passed through a node.
 #[tokio::test]
 async fn tracestate_passes_to_every_node_and_to_the_collector_where_a_trace_is_joined() {
     let (redis, collector) = (Redis::start().await, Collector::start().await);

@@ -29,7 +29,7 @@ fn assert_answers(response: &Response, span: &Span) {
     assert_eq!(response.header("traceresponse"), Some(&*expect));
 }
 
-/// Fault: an error that a user reported did not lead to its trace.
+/// Regression: an error that a user reported did not lead to its trace.
 #[tokio::test]
 async fn what_ends_or_refuses_a_session_names_its_trace() {
     let collector = Collector::start().await;
@@ -161,7 +161,7 @@ fn page_in(told: &str) -> &str {
     page.strip_prefix(PAGES).unwrap()
 }
 
-/// Fault: a publication by the command line did not name its trace.
+/// Regression: a publication by the command line did not name its trace.
 #[tokio::test]
 async fn publish_prints_where_the_trace_is() {
     let collector = Collector::start().await;
@@ -176,8 +176,8 @@ async fn publish_prints_where_the_trace_is() {
     collector.wait_for(named).await;
 }
 
-/// Fault: if a session ended while an operator watched it, the output had only the trace's id. The
-/// operator had to build the URL by hand.
+/// Regression: if a session ended while an operator watched it, the output had only the trace's id.
+/// The operator had to build the URL by hand.
 #[tokio::test]
 async fn connect_tells_the_page_about_a_frame_or_a_refusal_that_names_its_trace() {
     let collector = Collector::start().await;

@@ -51,8 +51,8 @@ async fn others(settings: Settings, collector: &Collector) -> Vec<String> {
     others.map(str::to_owned).collect()
 }
 
-/// Fault: none of 60 operations in a trial was traced, and the log was full of lines from h2, hyper
-/// and tower.
+/// Regression: none of 60 operations in a trial was traced, and the log was full of lines from h2,
+/// hyper and tower.
 #[tokio::test]
 async fn a_trial_traces_everything_and_its_log_is_ours() {
     for trial in TRIALS {

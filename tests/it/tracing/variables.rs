@@ -32,7 +32,7 @@ async fn checked(settings: &Settings, variables: &[(&str, &str)]) -> (i32, Strin
     (finished.code, finished.stdout + &finished.stderr)
 }
 
-/// Fault: variables that have no effect were ignored, and nothing reported it.
+/// Regression: variables that have no effect were ignored, and nothing reported it.
 #[tokio::test]
 async fn every_variable_of_the_table_is_known_and_refused_when_it_makes_no_sense() {
     let rows = documented();
@@ -52,7 +52,7 @@ async fn every_variable_of_the_table_is_known_and_refused_when_it_makes_no_sense
     assert!(told.contains("OTEL_LOG_LEVEL: is not supported"), "{told}");
 }
 
-/// Fault: `http://127.0.0.1:43a7` counted as valid, and the port of OTLP over HTTP caused no
+/// Regression: `http://127.0.0.1:43a7` counted as valid, and the port of OTLP over HTTP caused no
 /// warning.
 #[tokio::test]
 async fn an_endpoint_that_cannot_work_is_refused_with_what_to_write() {
@@ -171,7 +171,8 @@ async fn traces_can_be_switched_off_whatever_else_is_set() {
     assert_eq!(collector.spans().len(), 0);
 }
 
-/// Fault: a sampler or a service name without an endpoint was accepted, but nothing was exported.
+/// Regression: a sampler or a service name without an endpoint was accepted, but nothing was
+/// exported.
 #[tokio::test]
 async fn without_an_endpoint_the_others_are_said_to_do_nothing() {
     let variables = [("OTEL_SERVICE_NAME", "gateway")];

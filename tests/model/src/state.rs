@@ -25,8 +25,8 @@ pub struct State {
     pub lost_for: Option<u8>,
     /// True if a session became active although its keys were read after the revocation.
     pub admitted_late: bool,
-    /// True once an outgoing item took effect although the revocation was too old for it: a lease
-    /// old, or a tick old if [`Extras::timely`] is set.
+    /// True once an outgoing item took effect although the revocation had been committed for a
+    /// lease, or for a tick if [`Extras::timely`] is set.
     pub took_effect_late: bool,
     /// True once a publication took effect although its publisher was told that it would not.
     pub took_effect_after_all: bool,
@@ -75,7 +75,7 @@ pub struct Bounds {
     pub nodes: usize,
     /// Maximum number of each event.
     pub events: Events,
-    /// A node that has made this number of connections makes one more connection, and then none.
+    /// Each node makes at most this number of connections plus one.
     pub generations: u64,
     /// Start of the search.
     pub start: Start,

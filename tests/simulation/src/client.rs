@@ -69,7 +69,7 @@ pub struct Client {
     asked: BTreeMap<u64, Asked>,
     count: u64,
     paused: bool,
-    /// True if the client only asks for service, and publishes nothing new.
+    /// True if the client publishes nothing new, ends no connection and does not pause its reading.
     pub quiet: bool,
     /// The lifetime of the client's tokens, in seconds.
     pub lifetime: u64,

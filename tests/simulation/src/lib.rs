@@ -3,8 +3,8 @@
 //!
 //! Owns: the machines, the network, Redis and the clients around the nodes, the plan of faults, and
 //! the comparison of a run with the promises. Knows nothing of: HTTP, configuration files, a
-//! cluster of Redis. The crates from `curfew-ws` to `curfew-backend-redis` are the real ones,
-//! including the code that speaks RESP. Start at [`run::run`].
+//! cluster of Redis. The crates `curfew-ws` and `curfew-backend-redis`, and all crates between
+//! these two layers, are the real ones, including the code that speaks RESP. Start at [`run::run`].
 
 pub mod check;
 pub mod client;

@@ -94,7 +94,7 @@ pub enum Act {
     Break(usize, usize),
     /// A node's code does not run, while the code of other nodes does.
     Stop(usize, Duration),
-    /// A node's code stops in the middle, after it has passed this number of points.
+    /// A node's code stops for a while, after it has used its machine this number of times.
     Trap(usize, u32, Duration),
     /// A node crashes, and another process starts in its place.
     Crash(usize, Duration),

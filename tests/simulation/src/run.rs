@@ -55,7 +55,8 @@ pub fn run(plan: &Plan) -> Outcome {
         .build()
         .expect("a runtime without I/O can be built");
     let outcome = runtime.block_on(play(plan));
-    // The runtime is not dropped. The remaining parts of the nodes end with the process.
+    // The runtime is not dropped: tasks of the nodes that still wait are never run again, and end
+    // when this program exits.
     std::mem::forget(runtime);
     outcome
 }
@@ -87,7 +88,8 @@ async fn play(plan: &Plan) -> Outcome {
     shared.set_plan(move |shared| stage.go_on(shared));
 
     shared.run_until(plan.troubled_until).await;
-    // This time is later than planned if all code stood still for a while.
+    // This time is later than `plan.troubled_until` if a fault of the plan stopped the code of the
+    // nodes beyond that time.
     let calm_at = elapsed();
     calm(&shared);
     shared.run_until(calm_at + RECOVERY).await;
@@ -129,7 +131,8 @@ async fn play(plan: &Plan) -> Outcome {
     }
 }
 
-/// Ends all disturbances. From now on clients only ask for service, and every clock is correct.
+/// Ends all disturbances. From now on clients publish nothing new and end no connection, and every
+/// clock is correct.
 fn calm(shared: &Shared) {
     let mut world = shared.world();
     for client in 0..world.clients.len() {

@@ -38,9 +38,10 @@ pub struct Issuer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<Vec<String>>,
     /// Other claims that the issuer's access tokens must have, each with a list of accepted values.
-    /// It is for issuers that name a token's audience by another claim than `aud`. Each claim must
-    /// be one of its accepted values, or a list that contains one of them. A token without the
-    /// claim is refused with `missing_claim`, a token with another value with `wrong_audience`.
+    /// This setting is for issuers that name a token's audience by another claim than `aud`. Each
+    /// claim must be one of its accepted values, or a list that contains one of them. A token
+    /// without the claim is refused with `missing_claim`, a token with another value with
+    /// `wrong_audience`.
     pub required_claims: BTreeMap<String, Vec<String>>,
     /// Accepts the issuer's ID tokens as access tokens. ID tokens are meant for the client that
     /// signed the user in; the access token is the better choice for a server. The setting is
@@ -95,10 +96,10 @@ pub struct Issuer {
     /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
     pub backchannel_logout: bool,
     /// The sessions that a logout token with a login (`sid`) ends. `login`: the sessions of that
-    /// login; every access token of this issuer must then have the claim `auth.login_claim`.
-    /// `user`: all sessions of the user that began before the logout; for issuers whose access
-    /// tokens name no login. Sessions that opened before the logout was configured end too, if
-    /// their tokens name the login. Access tokens must have an `iat`. Default: `login`.
+    /// login. Every access token of this issuer must then have the claim `auth.login_claim`, and
+    /// sessions that opened before `backchannel_logout` was set end only if their tokens name the
+    /// login. `user`: all sessions of the user that began before the logout; for issuers whose
+    /// access tokens name no login. Access tokens must have an `iat`. Default: `login`.
     pub logout_scope: LogoutScope,
     /// The accepted audiences of the issuer's logout tokens, usually the id of a client registered
     /// there: `aud` must be one of these, or a list that contains one of these. A token whose `aud`
@@ -329,7 +330,7 @@ impl Issuer {
             if self.opens_sessions() && self.audience.is_none() {
                 problems.report(
                     "audience",
-                    "required for global_token_revocation without reports_on: without an audience, the tokens of revocation requests would open sessions",
+                    "required if global_token_revocation is set and reports_on is not: otherwise the tokens of revocation requests would open sessions",
                 );
             }
         }

@@ -385,7 +385,7 @@ fn every_problem_of_reports_names_its_key() {
         ),
         (
             json!([reporting(json!({"global_token_revocation": ["us"]}))]),
-            "issuers[0].audience: required for global_token_revocation",
+            "issuers[0].audience: required if global_token_revocation is set",
         ),
         (
             json!([issuer(json!({"subjects": {"email": "email"}}))]),

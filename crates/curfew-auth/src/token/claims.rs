@@ -43,7 +43,7 @@ pub(crate) struct ClaimRules {
     pub(crate) subject_claim: Arc<str>,
     /// `auth.numeric_subjects`.
     numeric_subjects: bool,
-    /// True if a token may name no user.
+    /// True if a token without a user is accepted.
     pub(crate) allows_no_user: bool,
     /// The Centrifuge claims that are read.
     centrifuge: Centrifuge,
@@ -75,8 +75,8 @@ impl ClaimRules {
         }
     }
 
-    /// The rules for tokens that open subscriptions. Such a token may name no user, for an
-    /// anonymous session.
+    /// The rules for tokens that open subscriptions. Such a token need not name a user, because it
+    /// may be for an anonymous session.
     pub(crate) fn of_subscriptions(&self) -> Self {
         Self {
             allows_no_user: true,

@@ -74,8 +74,9 @@ impl Control {
         self.comparison.is_done();
     }
 
-    /// Compares one chunk. Sessions that are ended here do not count as missed by a push, because
-    /// no push could find them by their former keys.
+    /// Compares one chunk. A session that is ended here is not counted in
+    /// `curfew_revocation_missed_push_total`, because no push could find the session by the keys
+    /// that it had before the settings changed.
     pub(super) async fn compare(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let from = self.comparison.left.len().saturating_sub(CHUNK);
         let chunk = self.comparison.left.split_off(from);

@@ -16,12 +16,13 @@ use crate::fault::Fault;
 const NOTABLE_SKEW: Duration = Duration::from_secs(1);
 
 impl Control {
-    /// Sends a heartbeat and renews the lease, unless the node loses track of the revocations
-    /// meanwhile.
+    /// Sends a heartbeat. Then renews the lease, unless the node lost track of the revocations
+    /// during the heartbeat.
     pub(super) async fn beat(&mut self, generation: &mut Generation) -> Result<(), Fault> {
         let started = Instant::now();
         // The clock is read before the heartbeat is sent. Redis' answer proves nothing about
-        // changes that Redis executes after the heartbeat, so the lease must count from this time.
+        // changes that Redis executes after the heartbeat, so the lease counts from the time before
+        // the heartbeat.
         let (sent_at, stretch) = (boottime(), self.core.lease.stretch());
         let connection = &mut generation.connection;
         let lease_ms = u64::try_from(NODE_LEASE.as_millis()).unwrap_or(u64::MAX);

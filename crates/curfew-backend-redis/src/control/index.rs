@@ -67,7 +67,7 @@ impl Control {
         }
     }
 
-    /// Records revocations that were found, in this node's memory and in the index.
+    /// Adds the revocations that were found to this node's memory and to the index.
     pub(super) async fn note_found(
         &mut self,
         generation: &mut Generation,

@@ -1,4 +1,5 @@
-//! HTTP answers that refuse a token or a page. Upgrades and requests for tickets get these answers.
+//! HTTP answers that refuse a request because of its token, or because of the origin of the web
+//! page that sent it. Upgrades and requests for tickets get these answers.
 
 use curfew_auth::AuthError;
 use curfew_backend::BackendError;

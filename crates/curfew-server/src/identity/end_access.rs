@@ -1,5 +1,5 @@
-//! Ends access because an identity provider has reported it. Logouts, security events and Global
-//! Token Revocation use this file.
+//! Ends the access of the subjects that a report of an identity provider names. Logouts, security
+//! events and Global Token Revocation use this file.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ const LONG: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The description in the answer to a report while the backend is unavailable.
 const ENDED_HERE: &str = "sessions of this node are closed; sessions of other nodes are closed once the backend is available";
 
-/// The order of a report to end access.
+/// The content of a report that requires the access of its subjects to end.
 pub(super) struct AccessEnd<'a> {
-    /// The configured name of the issuer that gives the order.
+    /// The configured name of the issuer that sent the report.
     pub(super) issuer: &'a str,
     /// The kind of the report, or the type of its event. It becomes the reason of the revocations.
     pub(super) report: &'static str,

@@ -33,7 +33,7 @@ pub(super) trait Report: Sized + Send + Sync + 'static {
 
     /// The content of a verified report, which its issuer has signed.
     type Verified: Send;
-    /// The order of a report: the effect that it requests.
+    /// The effect that a report requests.
     type Order: Send + Sync;
     /// The type of the outcomes that the metric [`Report::counter`] counts.
     type Outcome: Label + From<Undone>;
@@ -144,9 +144,8 @@ impl Reports {
         }
     }
 
-    /// Carries out the order of a report, or refuses a report without a valid order. Counts the
-    /// outcome, notes it in the journal of reports, records its span, and returns the answer to the
-    /// report.
+    /// Carries out `order`, or refuses the report if `order` is a refusal. Counts the outcome,
+    /// notes it in the journal of reports, records its span, and returns the answer to the report.
     pub(super) async fn conclude<R: Report>(
         &self,
         order: Result<R::Order, ReportRefusal>,

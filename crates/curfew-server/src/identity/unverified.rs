@@ -1,6 +1,7 @@
-//! Limits, for each address, the rate of reports and token revocations that cannot be verified.
-//! Each of these requests costs the check of a signature. Without this limit, a stranger's requests
-//! could crowd out the reports of an identity provider.
+//! Limits the rate at which each address may send reports and token revocations that cannot be
+//! verified. A report is a request in which an identity provider states an event, such as a logout.
+//! Each report or token revocation costs the check of a signature. Without this limit, a stranger's
+//! requests could crowd out the reports of an identity provider.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -168,8 +169,8 @@ mod tests {
             unverified.charge(address(1), 3);
         }
         assert!(!unverified.has(address(1), 3) && unverified.has(address(2), 3));
-        // A bucket can be charged although it is empty: such reports were already being read when
-        // it became empty.
+        // An empty bucket can still be charged, for reports that were already being read when the
+        // bucket became empty.
         for _ in 0..100 {
             unverified.charge(address(1), 3);
         }

@@ -27,8 +27,8 @@ impl SessionState {
 
     /// Ends the subscriptions whose tokens a revocation covers. In a protocol where a gap ends a
     /// subscription, also removes the subscriptions that the hub has ended after a gap. If the
-    /// server had made one of these subscriptions, the result is `Some` and ends the session,
-    /// because only a new connection resumes a subscription that the server made.
+    /// server made one of those subscriptions, removes none of them and returns `Some`, which ends
+    /// the session: only a new connection can resume a subscription that the server made.
     pub(crate) fn drop_lost(&mut self) -> Option<End> {
         self.drop_revoked();
         if !self.wire().rules().gap_ends_subscription {
@@ -77,8 +77,9 @@ impl SessionState {
         });
     }
 
-    /// Asks the policy again about every subscription and drops cached decisions on publishing. The
-    /// caller calls this after the claims, the policy or the channels' settings have changed.
+    /// Asks the policy again about every subscription, and discards the cached decisions on whether
+    /// the client may publish. The caller calls this after the claims, the policy or the channels'
+    /// settings have changed.
     pub(crate) fn reconsider(&mut self) {
         let Some(live) = &mut self.live else { return };
         if live.subscriptions.is_empty() {
@@ -122,8 +123,9 @@ impl SessionState {
             // No waiting frame of the channel may be written any more.
             node.hub().withdraw(channel, &member, reason.dropped());
             node.unsubscribe(channel, &member);
-            // The subscription's token is released last, when no frame is queued for the
-            // subscription.
+            // Dropping the subscription's token also discards queued frames, but counts them under
+            // `DropReason::Closed`. The token is therefore dropped after `withdraw` has discarded
+            // the frames.
             drop(ended);
         }
         for (channel, reason) in &lost {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::expected::Said;
 use super::script::Encoding;
 
-/// Lines of a difference: `- ` begins a line of the real server, and `+ ` a line of the other
-/// server.
+/// Lines of a difference: `- ` begins a line of the recorded transcript, and `+ ` a line of the
+/// server to which the test plays the scripts.
 pub(super) type Lines = Vec<String>;
 
 /// A known difference.

@@ -1,4 +1,4 @@
-//! Transcripts in files: the real server's answers to each step.
+//! Transcripts in files: Centrifugo's answers to each step.
 
 use std::collections::BTreeMap;
 

@@ -23,7 +23,7 @@ async fn rotate(realm: &Realm, priority: u32) -> String {
         .to_owned()
 }
 
-/// Fault: a node refused tokens signed by a freshly rotated key as `unknown_key`, if it also
+/// Regression: a node refused tokens signed by a freshly rotated key as `unknown_key`, if it also
 /// received tokens with unknown key ids. Keycloak's own refresh token is such a token.
 #[tokio::test]
 async fn keys_are_rotated_while_random_key_ids_come() {
@@ -66,7 +66,7 @@ async fn keys_are_rotated_while_random_key_ids_come() {
     }
 }
 
-/// Fault: while the provider was unavailable, one node said that the key is unknown.
+/// Regression: while the provider was unavailable, one node said that the key is unknown.
 #[tokio::test]
 async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
     let keycloak = Keycloak::shared().await;
@@ -105,7 +105,7 @@ async fn a_provider_that_is_away_is_no_fault_of_a_token_on_either_node() {
     }
 }
 
-/// Fault: a disabled key stayed valid without a time limit.
+/// Regression: a disabled key stayed valid without a time limit.
 #[tokio::test]
 async fn a_key_that_is_disabled_is_dropped_by_the_next_fetch() {
     let site = Site::start_with(&[]).await;

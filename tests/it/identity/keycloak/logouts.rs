@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Fault: a user had several Keycloak sessions, but the logout token named only one of them. The
-/// node then closed only the sessions of the one that was named.
+/// Regression: a user had several Keycloak sessions, but the logout token named only one of them.
+/// The node then closed only the sessions of the one that was named.
 #[tokio::test]
 async fn an_admins_logout_ends_every_login_of_the_user() {
     let site = Site::start().await;
@@ -27,7 +27,7 @@ async fn an_admins_logout_ends_every_login_of_the_user() {
     assert_eq!(logouts(&site.cluster[0]).await, 1.0);
 }
 
-/// Fault: a logout of other devices in the account console closed only some of the sessions.
+/// Regression: a logout of other devices in the account console closed only some of the sessions.
 #[tokio::test]
 async fn signing_out_other_devices_ends_them_and_the_one_at_hand_comes_back() {
     let site = Site::start().await;
@@ -76,8 +76,8 @@ async fn a_users_own_logout_ends_the_sessions_on_both_nodes_and_nobody_elses() {
     assert_open(&mut beside).await;
 }
 
-/// Fault: a user who signed in within the second of a logout was told to sign in again, and could
-/// not connect.
+/// Regression: a user who signed in within the second of a logout was told to sign in again, and
+/// could not connect.
 #[tokio::test]
 async fn a_login_of_the_second_of_a_logout_is_told_to_renew_its_token() {
     let site = Site::start().await;
@@ -99,8 +99,8 @@ async fn a_login_of_the_second_of_a_logout_is_told_to_renew_its_token() {
     until_back(&site, &login).await;
 }
 
-/// Fault: the node did not report the logout token of a client whose tokens it does not accept. If
-/// it accepted the tokens of such a client, no logout ended their sessions.
+/// Regression: the node did not report the logout token of a client whose tokens it does not
+/// accept. If it accepted the tokens of such a client, no logout ended their sessions.
 #[tokio::test]
 async fn a_second_client_is_kept_out_and_its_logout_is_told() {
     let site = Site::start().await;
@@ -135,7 +135,7 @@ async fn a_second_client_is_kept_out_and_its_logout_is_told() {
     );
 }
 
-/// Fault: no warning said that with `logout_scope = "login"` a logout ends only one of several
+/// Regression: no warning said that with `logout_scope = "login"` a logout ends only one of several
 /// sign-ins.
 #[tokio::test]
 async fn doctor_says_which_case_a_realm_is_in() {

@@ -8,8 +8,8 @@ use tokio::join;
 
 use super::*;
 
-/// Fault: if a client signed ID tokens with a secret, its logout tokens had no effect, and nothing
-/// explained why.
+/// Regression: if a client signed ID tokens with a secret, its logout tokens had no effect, and
+/// nothing explained why.
 #[tokio::test]
 async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_says_so_before() {
     let site = Site::start().await;
@@ -60,8 +60,8 @@ async fn logouts_that_are_signed_with_a_secret_are_refused_by_name_and_doctor_sa
     assert_revoked(&mut sessions).await;
 }
 
-/// Fault: for a client that the API made without `backchannel.logout.session.required`, the texts
-/// said that it has no logout, or that its logout ends a single session.
+/// Regression: for a client that the API made without `backchannel.logout.session.required`, the
+/// texts said that it has no logout, or that its logout ends a single session.
 #[tokio::test]
 async fn a_client_without_session_required_is_logged_out_by_user() {
     let login_scope = [("logout_scope = \"user\"", "logout_scope = \"login\"")];

@@ -77,8 +77,8 @@ async fn assert_silent(
     assert_open(others).await;
 }
 
-/// Fault: a user who lost access by one of these actions kept the sessions, and the recipe had no
-/// command to end them.
+/// Regression: a user who lost access by one of these actions kept the sessions, and the recipe had
+/// no command to end them.
 #[tokio::test]
 async fn what_is_done_to_a_user_is_not_reported_and_the_recipes_command_ends_it() {
     let site = Site::start().await;
@@ -118,7 +118,8 @@ async fn what_is_done_to_everybody_is_not_reported_and_the_recipes_command_ends_
     }
 }
 
-/// Fault: with front-channel logout, which is the console's default, Keycloak reports nothing.
+/// Regression: Keycloak did not report the logouts of a client with front-channel logout, which is
+/// the console's default.
 #[tokio::test]
 async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     let site = Site::start().await;
@@ -140,7 +141,7 @@ async fn front_channel_logout_is_switched_off_by_the_recipes_first_step() {
     assert_revoked(&mut sessions).await;
 }
 
-/// Fault: a logout that reached no node was lost, and nothing said that it was lost.
+/// Regression: a logout that reached no node was lost, and nothing said that it was lost.
 #[tokio::test]
 async fn a_logout_while_the_gateway_is_away_is_lost_and_the_command_ends_it() {
     let site = Site::start().await;

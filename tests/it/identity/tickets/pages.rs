@@ -123,7 +123,7 @@ async fn a_page_of_another_origin_may_ask_and_may_read_the_answer() {
     }
 }
 
-/// Fault: a preflight allowed the headers of one program, but not the headers that tracing
+/// Regression: a preflight allowed the headers of one program, but not the headers that tracing
 /// libraries add to every request of a page.
 #[tokio::test]
 async fn a_page_may_send_the_headers_that_its_browser_asks_for() {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Jaeger;
 
-/// Fault: only commands that reached the policy had a span.
+/// Regression: only commands that reached the policy had a span.
 #[tokio::test]
 async fn every_command_that_is_answered_with_an_error_has_a_failed_span() {
     let jaeger = Jaeger::start().await;
@@ -70,7 +70,7 @@ async fn every_command_that_is_answered_with_an_error_has_a_failed_span() {
     }
 }
 
-/// Fault: commands that a node refused without a lease had no span.
+/// Regression: commands that a node refused without a lease had no span.
 #[tokio::test]
 async fn a_command_that_is_held_off_has_a_failed_span() {
     let (mut redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -102,8 +102,8 @@ async fn a_command_that_is_held_off_has_a_failed_span() {
     }
 }
 
-/// Fault: one limit applied to the spans of refusals of all clients together. A client that used up
-/// the limit kept the refusals of other clients from being recorded.
+/// Regression: one limit applied to the spans of refusals of all clients together. A client that
+/// used up the limit kept the refusals of other clients from being recorded.
 #[tokio::test]
 async fn one_clients_refusals_do_not_hide_those_of_others() {
     let jaeger = Jaeger::start().await;

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::Jaeger;
 
-/// Fault: the span of a connection attempt named neither the client's address, nor the endpoint,
-/// nor the session.
+/// Regression: the span of a connection attempt named neither the client's address, nor the
+/// endpoint, nor the session.
 #[tokio::test]
 async fn a_connect_says_what_the_semantic_conventions_ask_for() {
     let jaeger = Jaeger::start().await;
@@ -42,7 +42,7 @@ async fn a_connect_says_what_the_semantic_conventions_ask_for() {
     assert!(!span.tags.contains_key("error.type"));
 }
 
-/// Fault: a connection whose first message was missing or not valid had no failed span.
+/// Regression: a connection whose first message was missing or not valid had no failed span.
 #[tokio::test]
 async fn a_connection_that_opens_no_session_has_a_failed_span() {
     let jaeger = Jaeger::start().await;

@@ -47,7 +47,7 @@ async fn ended(jaeger: &Jaeger, session: &str, code: &str, reason: &str, by: &st
     span
 }
 
-/// Fault: the end of a session had no span at any sampling ratio.
+/// Regression: the end of a session had no span at any sampling ratio.
 #[tokio::test]
 async fn every_end_of_a_session_has_a_span_with_its_reason() {
     let jaeger = Jaeger::start().await;
@@ -133,7 +133,7 @@ async fn ended_of(jaeger: &Jaeger, session: &str) -> Span {
     jaeger.span("session end", &tags).await
 }
 
-/// Fault: the spans of a session could not be found by the session's id.
+/// Regression: the spans of a session could not be found by the session's id.
 #[tokio::test]
 async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     let jaeger = Jaeger::start().await;
@@ -185,7 +185,7 @@ async fn a_session_is_found_by_its_id_from_the_upgrade_to_the_end() {
     }
 }
 
-/// Fault: spans of refusals never named the user, even where the settings allow it.
+/// Regression: spans of refusals never named the user, even where the settings allow it.
 #[tokio::test]
 async fn users_are_named_on_refusals_only_where_they_may_be() {
     let jaeger = Jaeger::start().await;

@@ -18,7 +18,8 @@ const SPANS: [(&str, usize); 6] = [
     ("write", 2),
 ];
 
-/// Fault: the span `process` linked to its own parent. Jaeger therefore showed it without a parent.
+/// Regression: the span `process` linked to its own parent. Jaeger therefore showed it without a
+/// parent.
 #[tokio::test]
 async fn jaeger_shows_a_publication_as_one_tree_across_nodes() {
     let (redis, jaeger) = (Redis::start().await, Jaeger::start().await);
@@ -92,7 +93,8 @@ async fn jaeger_shows_a_publication_as_one_tree_across_nodes() {
     assert_eq!(nodes, BTreeSet::from(ids));
 }
 
-/// Fault: a trace ended when the queues had the message, and did not show when the sockets had it.
+/// Regression: a trace ended when the queues had the message, and did not show when the sockets had
+/// it.
 #[tokio::test]
 async fn the_writes_of_a_publication_span_the_first_and_the_last() {
     let jaeger = Jaeger::start().await;

@@ -64,7 +64,7 @@ async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {
     assert!(warned.get("user").is_none());
 }
 
-/// Fault: a node that had no session to close looked like a node that had not received the
+/// Regression: a node that had no session to close looked like a node that had not received the
 /// revocation.
 #[tokio::test]
 async fn a_node_that_closes_nobody_says_so() {

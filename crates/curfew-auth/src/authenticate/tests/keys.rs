@@ -97,7 +97,8 @@ fn a_public_key_never_serves_as_an_hmac_secret() {
             for config in &configs {
                 assert_eq!(refusal_by(config, &token), UNKNOWN_KEY);
             }
-            // A token whose header names the key's own algorithm is refused too.
+            // A token signed by HMAC is refused too if its header names RS256, the algorithm of the
+            // public key.
             let header = r#"{"alg":"RS256","kid":"k1"}"#;
             let token = mint_text(header, b"{}", Algorithm::HS256, &key).unwrap();
             for config in &configs {
@@ -225,8 +226,8 @@ fn a_key_of_one_issuer_never_verifies_a_token_of_another() {
     };
     let orders = [config([a.clone(), b.clone()]), config([b, a])];
     for config in orders {
-        // All cases use the same authenticator, because a remembered token must not affect the next
-        // case.
+        // All cases use the same authenticator, to test that a token that it remembers does not
+        // affect the next case.
         let authenticator = authenticator(&config);
         let cases = [
             (by_a("https://b"), bad),

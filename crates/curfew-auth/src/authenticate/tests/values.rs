@@ -167,8 +167,8 @@ fn fractions_of_a_second_extend_nothing() {
     assert_eq!(authenticator.authenticate(&exp).unwrap().expires_at(), NOW);
 }
 
-/// The test's values are half of a surrogate pair, which JSON can escape, and numbers beyond the
-/// range of a double.
+/// The test's values are numbers beyond the range of a double, and halves of surrogate pairs, which
+/// JSON can write as escapes.
 #[test]
 fn what_no_reader_takes_is_passed_over_where_nothing_uses_it() {
     let mut config = config([secret_issuer()]);

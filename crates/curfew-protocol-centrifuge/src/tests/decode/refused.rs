@@ -78,13 +78,13 @@ fn what_is_not_of_the_protocol_is_refused() {
         "01",
         "0208",
         "020801",
-        // The first message is cut off within its command. The second has a length beyond its end,
-        // and the third has a length beyond 64 bits.
+        // The first of these three messages is cut off within its command. The second has a length
+        // beyond its end, and the third has a length beyond 64 bits.
         "05080122030a",
         "0508012203",
         "ffffffffffffffffff0200",
-        // These messages have the tag 0, a group, a text that is not UTF-8, and a number in place
-        // of a message.
+        // These four messages contain, in this order: a field with the tag 0, a group, a text that
+        // is not UTF-8, and a number in place of a nested message.
         "020000",
         "040801231c",
         "0708012a030a01ff",

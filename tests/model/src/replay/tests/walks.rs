@@ -15,7 +15,7 @@ use crate::state::{Bounds, Events, Extras, Start, State};
 /// Number of steps of a walk.
 const LENGTH: usize = 700;
 
-/// An event may happen to the node in one of this number of steps, on average.
+/// Average number of steps between two steps in which an event may happen to the node.
 const EVENTS: usize = 10;
 
 /// Number of walks under each allowed set of rules.
