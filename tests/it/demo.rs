@@ -109,8 +109,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
         .await;
     assert!(!alice.text("said").await.contains("alone now"));
 
-    // Alice cannot reconnect before the revocation is lifted. After that she gets the messages that
-    // she missed.
+    // Alice cannot reconnect before the revocation is lifted. Then she gets the missed messages.
     alice.click("reconnect").await;
     alice
         .until_logged(r#"{"type": "auth_failed", "reason": "revoked""#)
@@ -126,11 +125,7 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     let steps = browser.find(r#"[data-testid="steps"]"#).await;
     let all = steps.find_all(Locator::Css("li")).await.unwrap();
     let done = steps.find_all(Locator::Css("[data-done]")).await.unwrap();
-    assert_eq!(
-        (all.len(), done.len()),
-        (3, 3),
-        "not all three steps of the page are done"
-    );
+    assert_eq!((all.len(), done.len()), (3, 3), "not every step is done");
 
     // The command line that the page shows works when it is pasted into a terminal.
     let line = bob.text("revoke-line").await;
@@ -143,9 +138,8 @@ async fn the_demo_page_lets_two_users_talk_and_cuts_one_of_them_off() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
-/// Asserts that a log has each of four messages once, and a line `recovered` before each message
-/// that was missed: the second and the third. `is_message` compares a line with a message's text
-/// and offset.
+/// Asserts that a log has each of four messages once, and a line `recovered` before the second and
+/// the third, which were missed. `is_message` compares a line with a message's text and offset.
 fn assert_recovered(log: &str, is_message: impl Fn(&str, &str, u64) -> bool) {
     let lines: Vec<&str> = log.lines().collect();
     for (text, offset, is_recovered) in [
@@ -450,9 +444,8 @@ impl Driver {
     /// IPv4, and ends if the port is in use for IPv6. It is then started again, at most
     /// [`DRIVER_STARTS`] times in all.
     fn start() -> Self {
-        (0..DRIVER_STARTS)
-            .find_map(|_| Self::try_start())
-            .expect("chromedriver prints the port that it listens on")
+        let mut starts = (0..DRIVER_STARTS).filter_map(|_| Self::try_start());
+        starts.next().expect("chromedriver finds a free port")
     }
 
     /// Starts chromedriver once. `None` if it ends without printing its port.
@@ -484,8 +477,7 @@ impl Driver {
         })
     }
 
-    /// Asks the driver to end, which also ends its browsers. If the driver were killed, its
-    /// browsers would go on running.
+    /// Asks the driver to end, which also ends its browsers. A kill would leave them running.
     fn shut_down(&self) -> std::io::Result<()> {
         let mut connection = TcpStream::connect(("127.0.0.1", self.port))?;
         connection.set_read_timeout(Some(PATIENCE))?;

@@ -229,9 +229,8 @@ curfew_telemetry::metrics! {
 }
 
 impl AnswerReason {
-    /// Returns the reason of an answer with this status. `code` is the
-    /// [`Problem::code`](crate::Problem::code) of the answer, if it states a problem. The code
-    /// distinguishes reasons that have the same status.
+    /// Returns the reason of an answer with this status. `code` is the `Problem::code` of the
+    /// answer, if it states a problem. The code distinguishes reasons that have the same status.
     pub fn of(status: u16, code: Option<&str>) -> Self {
         match (status, code) {
             (400, Some("body_incomplete")) => Self::BodyIncomplete,

@@ -219,10 +219,7 @@ fn a_hole_that_cannot_be_read_is_given_up() {
         Told::Message(e, 9),
     ];
     assert_eq!(rig.told(), expect);
-    assert!(
-        rig.feed.confirmed().is_none(),
-        "more publications may be missing"
-    );
+    assert!(rig.feed.confirmed().is_none(), "more may be missing");
     assert!(!rig.feed.give_up(rig.now, &mut rig.log));
 }
 
@@ -349,11 +346,7 @@ fn a_doubt_empties_the_window() {
     rig.read(&stream, 0);
     assert_eq!(rig.replay(position(e, 1)), Some(vec![2]));
     rig.feed.doubt();
-    assert_eq!(
-        rig.replay(position(e, 1)),
-        None,
-        "the publication may have been deleted"
-    );
+    assert_eq!(rig.replay(position(e, 1)), None, "it may be deleted");
     rig.read(&stream, 0);
     assert_eq!(rig.replay(position(e, 1)), Some(vec![2]));
 }
@@ -416,25 +409,18 @@ fn check_order(told: &[Told], mut at: Position) {
     for told in told {
         match *told {
             Told::Message(epoch, offset) => {
-                assert_eq!(
-                    position(epoch, offset - 1),
-                    at,
-                    "a publication is missing or is delivered twice"
-                );
+                assert_eq!(position(epoch, offset - 1), at, "one is missing or double");
                 at.offset = offset;
             }
             Told::Gap(epoch, offset) => {
-                assert!(
-                    epoch != at.epoch || offset > at.offset,
-                    "a gap covers no publication"
-                );
+                assert!(epoch != at.epoch || offset > at.offset, "an empty gap");
                 at = position(epoch, offset);
             }
         }
     }
 }
 
-/// A past fault: two publications had the same offset. The size of the first was added to the
+/// Regression: two publications had the same offset. The size of the first was added to the
 /// waiting bytes, but the size of the second was subtracted.
 #[test]
 fn a_waiting_publication_may_be_replaced_by_a_longer_one() {
