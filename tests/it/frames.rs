@@ -209,8 +209,8 @@ async fn declared_bytes_are_not_allocated() {
             .send_frame(OutFrame::text("{").declaring(60 * 1024 * 1024))
             .await;
     }
-    // The node serves a connection that was opened after the frames were sent, so it has read the
-    // frames.
+    // This connection is opened after the frames were sent. Once the node serves the connection,
+    // the node has read the frames.
     let mut after = gateway.user("bob").await;
     assert!(after.barrier().await.is_empty());
     let grown = gateway.rss_kib().saturating_sub(before);
@@ -364,8 +364,8 @@ async fn however_a_connection_ends_nothing_of_it_is_kept() {
                 client.reset();
             }
             3 => {
-                // The client has closed its sending half. The node could still send, but no answer
-                // will come.
+                // The client has closed its sending half. The node could still send, but the client
+                // will never answer.
                 client.half_close().await;
                 kept.push(client);
             }

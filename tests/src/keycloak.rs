@@ -262,7 +262,7 @@ impl Realm {
         text_of(&found[0], "id")
     }
 
-    /// Signs a user in at the recipe's client, in a new browser.
+    /// Signs in a user at the recipe's client, in a new browser.
     pub async fn login(&self, user: &str) -> Login {
         self.login_at(CLIENT, user, Browser::new(self.address))
             .await

@@ -133,7 +133,7 @@ impl OpenIdProvider {
         std::fs::read_to_string(self.directory.path().join(LOG)).unwrap_or_default()
     }
 
-    /// Signs a user in at a client, in a new browser.
+    /// Signs in a user at a client, in a new browser.
     pub async fn login(&self, client: &str, user: &str) -> SignedIn {
         let query = [("login_hint", user)];
         self.login_with(client, &query, Browser::new(self.address))
@@ -149,7 +149,7 @@ impl OpenIdProvider {
             .await
     }
 
-    /// Signs the user of `earlier` in at another client, in the same browser.
+    /// Signs in at another client, with the user and the browser of `earlier`.
     pub async fn login_beside(&self, client: &str, earlier: &SignedIn) -> SignedIn {
         self.login_with(client, &[], earlier.browser.clone()).await
     }

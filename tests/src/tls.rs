@@ -68,8 +68,8 @@ impl TestAuthority {
         let mut params =
             CertificateParams::new(Vec::new()).expect("an empty list of names is valid");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        // The name must differ from the server's, because OpenSSL considers a certificate with the
-        // same name as its issuer as self-signed.
+        // The name must differ from the server's, because OpenSSL takes a certificate for
+        // self-signed if its subject is the same as its issuer.
         params
             .distinguished_name
             .push(DnType::CommonName, "the tests' authority");
@@ -89,9 +89,8 @@ impl TestAuthority {
         }
     }
 
-    /// An authority whose own certificate is also the server's certificate. A user gets such a
-    /// certificate by making the server's certificate with the command for an authority's
-    /// certificate.
+    /// An authority whose own certificate is also the server's certificate. Users have such a
+    /// certificate if they made the server's certificate with the command that makes an authority.
     pub fn that_serves() -> Self {
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names).expect("both names are valid");

@@ -106,7 +106,8 @@ impl Needs {
     }
 }
 
-/// Checks the used claims of a payload. Every parser must read the same values from them.
+/// Checks the used claims of a payload. A claim whose value JSON parsers would read differently is
+/// a flaw.
 struct Used<'n>(&'n Needs);
 
 impl<'a> Members<'a> for Used<'_> {

@@ -101,8 +101,9 @@ pub struct AuthConfig {
     /// change. Revocations are checked each time. HS256, HS384 and HS512 tokens are not remembered,
     /// because their check costs no more than a look-up. Default: 10000; 0: none.
     pub verified_tokens: usize,
-    /// The claim of access tokens that names their login, as `sid` does in logout tokens. If tokens
-    /// lack this claim, the logins of a user cannot be distinguished. Default: sid.
+    /// The claim of access tokens that identifies the login (one sign-in of the user at the
+    /// issuer), as `sid` does in logout tokens. If tokens lack this claim, the logins of a user
+    /// cannot be distinguished. Default: sid.
     pub login_claim: String,
     /// Lets the holder of an access token revoke it, at `POST /revoke` of the public listener
     /// (RFC 7009). Default: `false`.
@@ -148,9 +149,9 @@ pub struct AuthConfig {
     pub anonymous_lifetime: Duration,
     /// The issuers whose tokens are accepted; at least one.
     pub issuers: Vec<Issuer>,
-    /// The claims that other sections of the configuration read. Every parser must read the same
-    /// values from them. The field is not a setting: the configuration fills it from those
-    /// sections.
+    /// The claims that other sections of the configuration read. A token is refused if one of these
+    /// claims has a value that JSON parsers would read differently. The field is not a setting: the
+    /// configuration fills it from those sections.
     #[serde(skip)]
     pub claims_in_use: Vec<String>,
     /// Reads the claims of the Centrifuge protocol: `expire_at` ends a session before `exp`, and a
@@ -381,7 +382,7 @@ impl AuthConfig {
                 if several && issuer.issuer.is_none() && issuer.jwks_file.is_none() {
                     problems.report(
                         "issuer",
-                        "required if there are several issuers, unless this issuer's keys are in jwks_file and each has a kid, which then identifies its tokens",
+                        "must be set if there are several issuers. It may be left out if this issuer's keys are in jwks_file and every key has a kid: tokens are then assigned to the issuer by their kid",
                     );
                 }
                 issuer.check(self.least_secret_bytes(), problems);

@@ -46,7 +46,8 @@ impl AuthError {
     }
 
     /// Refuses a good token that the client sent for another subscription than the one that the
-    /// token names. `what` names the difference.
+    /// token names. `what` is the part in which the two subscriptions differ: the channel, the user
+    /// or the session.
     pub(crate) fn of_another(what: &str) -> Self {
         Self {
             for_another: true,
@@ -94,8 +95,9 @@ impl AuthError {
         )
     }
 
-    /// Like [`AuthError::wrong_audience`], for reports: adds the received and the expected `aud`
-    /// for operators.
+    /// Like [`AuthError::wrong_audience`], for the token of a report (a logout, a security event or
+    /// a Global Token Revocation). Adds the received and the expected `aud`, which only operators
+    /// see.
     pub(crate) fn other_audience(received: &[String], expected: &[String]) -> Self {
         let detail = format!(
             "aud is {}, and one of {} is expected",
@@ -159,8 +161,8 @@ impl AuthError {
     }
 
     /// The configured name of the issuer that signed the refused report; `None` for every other
-    /// refusal. The report's signature is good, so the configuration of the issuer or of this
-    /// gateway is wrong.
+    /// refusal. The issuer did sign the report, so the report is not forged. Usually the issuer or
+    /// this gateway is configured wrongly.
     pub fn signer(&self) -> Option<&Arc<str>> {
         self.signer.as_ref()
     }

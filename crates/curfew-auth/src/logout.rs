@@ -31,7 +31,7 @@ pub struct Logout {
     /// The user that the token names (`sub`). If the token names no login, all of the user's
     /// sessions at the issuer end.
     pub user: Option<String>,
-    /// The login, as the issuer names it (`sid`).
+    /// The login (one sign-in of the user), as the issuer names it (`sid`).
     pub login: Option<String>,
     /// The sessions that end if the token names a login.
     pub scope: LogoutScope,
@@ -53,8 +53,8 @@ impl Authenticator {
     ///
     /// # Errors
     ///
-    /// The fault of the token, in words for the issuer's log, or [`VerifyError::Unknown`] if the
-    /// issuer's keys are unavailable.
+    /// The fault of the token, in words that the issuer receives and may log, or
+    /// [`VerifyError::Unknown`] if the issuer's keys are unavailable.
     pub async fn verify_logout(&self, token: &str, wait: KeyWait) -> Result<Logout, VerifyError> {
         let attempt = |now| self.attempt_logout(token, now);
         wait.run(self.clock(), attempt).await

@@ -285,7 +285,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<Secret, Fault> {
 mod tests {
     use super::*;
 
-    /// A past fault: the host name was resolved only once, so the node kept connecting to a primary
+    /// Regression: the host name was resolved only once, so the node kept connecting to a primary
     /// that was replaced.
     #[test]
     fn a_name_stays_a_name_until_a_connection_is_made() {

@@ -27,7 +27,8 @@ use crate::subscriber::Verbs;
 /// Largest message between nodes that is parsed, in bytes.
 const MAX_CONTROL_BYTES: usize = 16 * 1024;
 
-/// Interval between two checks that ended sessions have left.
+/// Interval between two calls of [`Ended::has_left`] while a task waits for ended sessions to
+/// leave.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Interval between two checks for the end of a reload. It is longer than [`LOOK_INTERVAL`],
@@ -48,7 +49,7 @@ pub(crate) enum Message {
         /// The node that asks.
         from: NodeId,
     },
-    /// The revocation is in force on a node, and its sessions there have left.
+    /// The revocation is in force on a node, and the sessions that it ended there have left.
     Applied {
         /// The id of the question.
         id: String,
@@ -131,8 +132,8 @@ pub(crate) struct Inbox {
     requests: ControlRequests,
     /// Questions that wait for answers, by id.
     asked: Mutex<HashMap<String, mpsc::Sender<NodeAnswer>>>,
-    /// Permits for the questions of other nodes that cannot be answered at once. The permits bound
-    /// the memory that these questions take.
+    /// Permits for the questions of other nodes that this node answers in a separate task. The
+    /// permits bound the memory that these tasks take.
     confirming: Arc<Semaphore>,
     pub(crate) relays: Relays,
 }
@@ -246,7 +247,8 @@ impl Inbox {
             .metrics
             .broker_messages_dropped
             .inc(BackendDropReason::Malformed);
-        // Logged at debug level, because any client of Redis could otherwise fill the log.
+        // The message is logged at debug level, because any client of Redis could otherwise fill
+        // the log.
         debug!(channel = name, "malformed message dropped");
     }
 
@@ -398,9 +400,9 @@ impl Outgoing {
     }
 }
 
-/// Waits until a revocation of the kind `kind` finds every session that the revocation covers.
-/// During a reload, it may not find all of these sessions. Returns false if the wait takes longer
-/// than `patience`.
+/// Waits until this node can find, for any revocation of the kind `kind`, every session that the
+/// revocation names. During a reload, the node may not find all of these sessions. Returns false if
+/// the wait takes longer than `patience`.
 pub(crate) async fn found_within(core: &Core, kind: &str, patience: Duration) -> bool {
     let found = async {
         while !core.events.finds(kind) {

@@ -59,7 +59,7 @@ impl Keys {
         format!("{}nodes", self.prefix)
     }
 
-    /// The claim of the node that cleans up after the dead node `node`.
+    /// The key that a node sets to claim the clean-up after the dead node `node`.
     pub(crate) fn reaping(&self, node: NodeId) -> String {
         format!("{}reap:{node}", self.prefix)
     }
@@ -82,12 +82,13 @@ impl Keys {
         format!("{}revoked:", self.prefix)
     }
 
-    /// The key of a revocation in the spelling that this node writes.
+    /// The key under which this node writes a revocation. Another Redis client may write the same
+    /// revocation under a key in another [`Spelling`].
     pub(crate) fn revoked(&self, key: &RevocationKey) -> String {
         key.redis_key(&self.prefix)
     }
 
-    /// The key of a revocation in the given spelling.
+    /// The key of a revocation in the given [`Spelling`].
     pub(crate) fn spelled(&self, key: &RevocationKey, spelling: Spelling) -> String {
         format!("{}{TAG}:{}", self.prefix, key.written(spelling))
     }
@@ -98,9 +99,9 @@ impl Keys {
         format!("{}{TAG}:epoch", self.prefix)
     }
 
-    /// The index of revocations that nodes know: a sorted set of key names without the prefix,
-    /// scored by expiry in milliseconds. Without the index, the keys with a prefix could be found
-    /// only by a scan of all keys.
+    /// The index of the revocations that some node has written or read. The index is a sorted set
+    /// of key names without the prefix, scored by expiry in milliseconds. Without the index, the
+    /// keys with a prefix could be found only by a scan of all keys.
     pub(crate) fn revoked_index(&self) -> String {
         format!("{}index:{TAG}", self.prefix)
     }
@@ -163,7 +164,8 @@ impl Keys {
         Channel::parse(name).ok()
     }
 
-    /// The notes of the presence entries that a node has written: a set.
+    /// The presence entries of a node: a set with one item, the note, for each entry. The node
+    /// finds its entries by the notes, and so do the nodes that clean up after the node crashed.
     pub(crate) fn node_presence(&self, node: NodeId) -> String {
         format!("{}node:{node}:presence", self.prefix)
     }
@@ -178,8 +180,8 @@ impl Keys {
         format!("{}relay:{node}", self.prefix)
     }
 
-    /// A pub/sub channel on which a node receives its own test messages. The names of different
-    /// numbers are in different slots.
+    /// A pub/sub channel on which a node receives its own test messages. The slot depends on
+    /// `number`, so a node finds a name in one of a server's slots by trying several numbers.
     pub(crate) fn probe(&self, node: NodeId, number: u32) -> String {
         format!("{}probe:{node}:{number}", self.prefix)
     }
@@ -202,7 +204,7 @@ pub(crate) struct PresenceKeys {
     /// The users with the number of their sessions: a hash.
     pub(crate) users: String,
     /// In a cluster, the removed entries whose leave message is not published yet: a hash. The name
-    /// of each field is the beginning of the entry.
+    /// of each field is the first part of the entry's JSON, which has the entry's node and number.
     pub(crate) left: String,
 }
 

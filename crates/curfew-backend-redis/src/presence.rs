@@ -96,7 +96,8 @@ pub(crate) fn read_news(payload: &[u8]) -> Option<(PresenceChange, Present)> {
     (news.v == VERSION).then(|| (news.change, news.entry.present(news.session)))
 }
 
-/// The note of an entry. It identifies the entry.
+/// The note of a presence entry: the entry's item in the set `Keys::node_presence` of its node. The
+/// note identifies the entry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Note {
     session: SessionId,

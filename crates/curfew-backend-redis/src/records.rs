@@ -15,8 +15,8 @@ use crate::connections::Keyed;
 use crate::fault::Fault;
 use crate::keys::Keys;
 
-/// The end of a record, in Unix milliseconds. The record ends with its session's access: at the
-/// token's `exp` plus the leeway.
+/// The time at which a session's record expires, in Unix milliseconds. The session loses access at
+/// this time, which is the token's `exp` plus the leeway.
 fn ends_at_ms(principal: &Principal) -> u64 {
     u64::try_from(principal.ends_at().as_millis()).unwrap_or(u64::MAX)
 }
@@ -27,8 +27,9 @@ fn score(principal: &Principal) -> u64 {
     ends_at_ms(principal).div_ceil(1000)
 }
 
-/// The command that adds a session to its node's set, as a note of the record. It comes before
-/// every other write, so that a record never exists without its note.
+/// The command that adds a session to its node's set. This entry of the set is the note of the
+/// session's record: after a crash of the node, other nodes find the record by its note. The
+/// command comes before every other write, so that a record never exists without its note.
 pub(crate) fn note(keys: &Keys, record: &SessionRecord) -> Keyed {
     Keyed::new("SADD", &keys.node_sessions(record.node)).arg(record.session.to_string())
 }
@@ -191,8 +192,8 @@ impl Connections {
         self.call::<i64>(Keyed::new("SADD", &keys.nodes()).arg(node))
             .await?;
         self.write(records).await?;
-        // The record of a session that closed meanwhile may have been removed before this write, so
-        // it is removed again.
+        // A session may have closed meanwhile. If its record was removed before this write, the
+        // write has restored the record. The record is therefore removed again.
         let ids: Vec<SessionId> = records.iter().map(|record| record.session).collect();
         let live = self.core.local.records(&ids);
         let gone: Vec<ClosedSession> = records

@@ -353,7 +353,7 @@ fn parse_entry(channel: &Channel, entry: Value, position: Position) -> Option<Pu
 mod tests {
     use super::*;
 
-    /// A past fault: after a top beyond the largest offset, the next offset overflowed.
+    /// Regression: after a top beyond the largest offset, the next offset overflowed.
     #[test]
     fn a_top_beyond_every_offset_is_no_page() {
         let channel = Channel::parse("room").unwrap();

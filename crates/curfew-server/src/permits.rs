@@ -75,8 +75,8 @@ pub(crate) struct Connection(Arc<Permits>);
 #[derive(Debug)]
 pub(crate) struct Unauthenticated {
     permits: Arc<Permits>,
-    /// The address for which the connection counts; `None` until a load balancer has stated the
-    /// client's address.
+    /// The address toward whose limit the connection counts; `None` until a load balancer has
+    /// stated the client's address.
     address: Option<IpAddr>,
 }
 
@@ -111,7 +111,8 @@ impl Permits {
     }
 
     /// Returns a permit for an accepted connection. `address` is the client's address. If it is
-    /// `None`, the connection counts for no address until [`Unauthenticated::attribute`] is called.
+    /// `None`, the connection counts toward the limit of no address until
+    /// [`Unauthenticated::attribute`] is called.
     pub(crate) fn unauthenticated(
         self: &Arc<Self>,
         address: Option<IpAddr>,
@@ -187,7 +188,8 @@ impl Addresses {
 }
 
 impl Unauthenticated {
-    /// Counts the connection for `address` from now on. Fails if `address` has reached its limit.
+    /// From now on, the connection counts toward the limit of `address`, and no longer toward the
+    /// limit of its earlier address. Fails if `address` has reached its limit.
     pub(crate) fn attribute(
         &mut self,
         address: IpAddr,

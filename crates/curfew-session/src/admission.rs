@@ -248,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    /// A past fault: the same failure was recorded as the client's fault on one path and as the
+    /// Regression: the same failure was recorded as the client's fault on one path and as the
     /// node's fault on another path.
     #[test]
     fn a_failure_is_ours_exactly_where_the_client_is_told_so() {

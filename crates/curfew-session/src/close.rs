@@ -112,12 +112,12 @@ pub(crate) async fn close(session: Session, end: End) {
     };
     let mut ended = leave(&mut state, &mut transport, end, &patience).await;
     depart(&mut ended, &patience).await;
-    // Recorded before the client is notified, because the message `closing` contains the trace of
-    // the end.
+    // The end is recorded before the client is notified, because the message `closing` contains the
+    // trace of the end.
     let trace = record(&mut state, &mut ended);
     tell(&mut state, transport, &ended.end, trace, &patience).await;
-    // Released last, because the connection counts toward the limits of connections until its
-    // socket is closed.
+    // The guards are released last, because the connection counts toward the limits of connections
+    // until its socket is closed.
     drop(state.guards);
 }
 
@@ -213,8 +213,8 @@ async fn depart(ended: &mut Ended, patience: &Patience) {
             departure.wait().await;
         }
     };
-    // On the heap, because few sessions have presence entries, but the future of every session
-    // would otherwise have room for this wait.
+    // The wait is on the heap. Otherwise the future of every session would reserve memory for it,
+    // although few sessions have presence entries.
     let waiting = Box::pin(time::timeout(left / 2, all));
     waiting.await.ok();
 }

@@ -332,7 +332,8 @@ async fn a_body_that_is_malformed_or_incomplete_is_told_as_that() {
     assert_eq!(answers(&gateway, "admin", "body_incomplete").await, 2.0);
 }
 
-/// Regression: the node read the bodies of callers that lack the right.
+/// Regression: the node read the body of a request before it knew that the caller has the right to
+/// send the request.
 #[tokio::test]
 async fn a_body_is_read_only_once_route_method_and_key_are_known() {
     let gateway = Gateway::start_default().await;

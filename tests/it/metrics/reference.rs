@@ -99,6 +99,6 @@ async fn the_reference_says_what_the_binary_counts() {
     let (_, table) = page.split_once(HEAD).expect("the page has the table");
     assert!(
         table == rows,
-        "{PAGE} has another table than the binary's metrics make:\n\n{rows}"
+        "the table in {PAGE} differs from the binary's metrics, which make this table:\n\n{rows}"
     );
 }

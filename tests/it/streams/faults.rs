@@ -74,8 +74,9 @@ async fn restore_link(redis: &Redis) {
         .await;
 }
 
-/// Regression: the node's window answered although publications did not arrive. It recovered only
-/// the part of the stream from before the break.
+/// Regression: while its link was lost, a node recovered publications from its own window of recent
+/// publications instead of the stream in Redis. The window had only the publications from before
+/// the break.
 #[tokio::test]
 async fn while_a_link_is_lost_the_stream_is_read_for_each_subscriber() {
     let redis = Redis::start().await;
@@ -125,8 +126,8 @@ async fn deleted_publications_are_not_recovered_while_a_link_is_lost() {
     );
 }
 
-/// Regression: a stream that had gone back assigned offsets that subscribers had already received.
-/// The subscribers took the new publications for old ones.
+/// Regression: a stream that was reset to an older copy of itself assigned offsets that subscribers
+/// had already received. The subscribers took the new publications for old ones.
 #[tokio::test]
 async fn a_stream_that_goes_back_begins_another_epoch() {
     const COPY: &str =
@@ -325,8 +326,8 @@ async fn a_stream_takes_nothing_after_the_lease() {
     assert_eq!((&first["offset"], &next["offset"]), (&json!(1), &json!(2)));
 }
 
-/// Regression: when a slot was assigned to its primary again, the primary dropped the subscriptions
-/// in the slot. The node then received nothing in the slot's channels any more.
+/// Regression: when a slot was assigned to the primary that already had it, the primary dropped the
+/// subscriptions in the slot. The node then received nothing in the slot's channels any more.
 #[tokio::test]
 async fn a_slot_that_its_primary_is_given_again_is_listened_to_again() {
     let redis = RedisCluster::start().await;

@@ -1,4 +1,5 @@
-//! Claims of the Centrifuge protocol with members of any type, which are read leniently.
+//! The claims of the Centrifuge protocol are read leniently: a member of the wrong type counts as
+//! absent.
 
 use super::*;
 

@@ -95,11 +95,12 @@ pub struct Issuer {
     /// Lets this issuer end sessions by OpenID Connect Back-Channel Logout, at
     /// `POST /logout/backchannel` of the public listener. Needs `issuer`. Default: `false`.
     pub backchannel_logout: bool,
-    /// The sessions that a logout token with a login (`sid`) ends. `login`: the sessions of that
-    /// login. Every access token of this issuer must then have the claim `auth.login_claim`, and
-    /// sessions that opened before `backchannel_logout` was set end only if their tokens name the
-    /// login. `user`: all sessions of the user that began before the logout; for issuers whose
-    /// access tokens name no login. Access tokens must have an `iat`. Default: `login`.
+    /// The sessions that a logout token ends if its `sid` names a login (one sign-in of the user).
+    /// `login`: the sessions of that login. Every access token of this issuer must then have the
+    /// claim `auth.login_claim`, and sessions that opened before `backchannel_logout` was set end
+    /// only if their tokens name the login. `user`: all sessions of the user that began before the
+    /// logout; for issuers whose access tokens name no login. Access tokens must have an `iat`.
+    /// Default: `login`.
     pub logout_scope: LogoutScope,
     /// The accepted audiences of the issuer's logout tokens, usually the id of a client registered
     /// there: `aud` must be one of these, or a list that contains one of these. A token whose `aud`
@@ -126,7 +127,7 @@ pub struct Issuer {
     pub reports_on: Option<String>,
 }
 
-/// Sessions that a logout token with a login ends.
+/// Sessions that a logout token ends if it names a login.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogoutScope {

@@ -214,7 +214,7 @@ fn issuers_must_be_told_apart() {
         ),
         (
             json!([named("a", "x"), issuer(json!({"name": "b"}))]),
-            "issuers[1].issuer: required if there are several issuers",
+            "issuers[1].issuer: must be set if there are several issuers",
         ),
     ];
     for (issuers, expected) in cases {

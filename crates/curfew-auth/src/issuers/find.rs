@@ -10,10 +10,10 @@ use crate::token::TokenClaims;
 
 impl Issuers {
     /// Finds the issuer whose keys must verify an access token. If only one issuer opens sessions,
-    /// it is chosen unless it refuses the token's `iss`. Otherwise the issuer that `iss` names is
-    /// chosen, and among several issuers with this `iss` the first whose audience is in `aud`. If
-    /// no issuer has this `iss`, or the token has none, the issuer with a key named `kid` is
-    /// chosen. Verifies nothing.
+    /// it is chosen unless it refuses the token's `iss`. If several issuers open sessions, the
+    /// issuer that `iss` names is chosen. If several of them have this `iss`, the first whose
+    /// audience is in `aud` is chosen. If no issuer has this `iss`, or if the token has no `iss`,
+    /// the issuer with a key named `kid` is chosen. Verifies nothing.
     pub(crate) fn find(
         &self,
         claims: &TokenClaims<'_>,

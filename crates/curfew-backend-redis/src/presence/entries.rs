@@ -1,4 +1,4 @@
-//! Adds, removes and rewrites presence entries and the notes that lead to them.
+//! Adds, removes and rewrites presence entries and the notes ([`Note`]) that lead to them.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The sweep over the presence entries of a Redis Cluster. It adds missing notes of entries, and
-//! adds the node of each entry to the set of nodes.
+//! The sweep over the presence entries of a Redis Cluster. It adds missing notes ([`Note`]) of
+//! entries, and adds the node of each entry to the set of nodes.
 //!
 //! The notes and the set of nodes may be on another server than the entries, so a failover of that
 //! server may lose them while the entries stay. The sweep removes no entry. If an entry should not

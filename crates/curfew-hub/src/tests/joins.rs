@@ -327,8 +327,8 @@ fn a_doubt_that_a_filler_leaves_behind_is_asked_for_again() {
     assert!(wanted().is_pending());
 }
 
-/// A past fault: a read that began before the broker listened again counted as proof that nothing
-/// was missed.
+/// Regression: a read that began before the broker listened again counted as proof that nothing was
+/// missed.
 #[test]
 fn a_read_that_began_for_an_ended_feed_confirms_no_later_one() {
     let harness = Harness::new();

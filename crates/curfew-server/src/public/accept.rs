@@ -62,8 +62,8 @@ impl Public {
         let node = &self.context.node;
         let settings = Snapshot::take(&self.context);
         let proxies = &settings.proxies;
-        // A connection through a load balancer counts for no address until the client's address is
-        // known.
+        // A connection through a load balancer counts toward the limit of no address until the
+        // client's address is known.
         let known = peer != UNIX_PEER && !proxies.trusts(peer) && !proxies.speaks_protocol(peer);
         let limits = &settings.sessions.limits;
         match self.permits.unauthenticated(known.then_some(peer), limits) {
@@ -203,8 +203,8 @@ impl Public {
         }
     }
 
-    /// Counts a connection for the client that a load balancer has stated. If the client has too
-    /// many connections, the error is the answer to the client.
+    /// Counts a connection toward the limit of the client's address, which a load balancer has
+    /// stated. If the client has too many connections, the error is the answer to the client.
     fn attribute(
         &self,
         client: Client,
@@ -212,7 +212,8 @@ impl Public {
         attribute: impl FnOnce(IpAddr, &LimitsConfig) -> Result<(), LimitReached>,
     ) -> Result<(), Problem> {
         let address = match client {
-            // A request of the load balancer itself, such as a health check, counts for no address.
+            // A request of the load balancer itself, such as a health check, counts toward the
+            // limit of no address.
             Client::Known(address) if settings.proxies.trusts(address) => return Ok(()),
             Client::Known(address) | Client::Disputed(address) => address,
         };

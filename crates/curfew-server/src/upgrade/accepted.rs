@@ -115,7 +115,8 @@ impl Accepted {
         self.has_asked.load(Ordering::Relaxed)
     }
 
-    /// Counts the connection for `address` from now on, if the connection still has its permit.
+    /// From now on, the connection counts toward the limit of `address`, if it still has its
+    /// permit.
     ///
     /// # Errors
     ///

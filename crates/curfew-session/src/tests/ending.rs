@@ -54,7 +54,7 @@ impl AsyncWrite for RevokingPipe {
     }
 }
 
-/// A past fault: a session that was revoked during its last write noticed the revocation only when
+/// Regression: a session that was revoked during its last write noticed the revocation only when
 /// the close timed out.
 #[tokio::test(start_paused = true)]
 async fn a_session_revoked_during_its_last_write_leaves_at_once() {

@@ -14,7 +14,8 @@ use super::value::{Message, Value};
 /// The path of the protocol over a WebSocket, on both servers.
 const PATH: &str = "/connection/websocket";
 
-/// The id before the first mark's id. A mark is a command that the runner itself sends.
+/// The id before the first mark's id. A mark is a command that is not in the script: the test adds
+/// it.
 const FIRST_MARK: u32 = 4_000_000_000;
 
 /// An event from a server.
@@ -173,8 +174,8 @@ impl Line {
         self.marked = false;
     }
 
-    /// True if the server has sent everything for this step. The runner sends a command of its own,
-    /// the mark. Answers come in order, so the answer to the mark comes last.
+    /// True if the server has sent everything for this step. After the step, the test sends a
+    /// command of its own, the mark. Answers come in order, so the answer to the mark comes last.
     pub(super) async fn is_settled(&mut self, wanted: Option<usize>) -> bool {
         if self.state == State::Over {
             return true;

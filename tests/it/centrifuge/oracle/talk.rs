@@ -23,7 +23,7 @@ const LATE: Duration = Duration::from_secs(1);
 /// Longest time to wait for a message that the server sends unprompted, such as a ping.
 const BY_ITSELF: Duration = Duration::from_secs(45);
 
-/// Time for which the runner listens to one connection before it listens to the next.
+/// Time for which the test listens to one connection before it listens to the next.
 const TURN: Duration = Duration::from_millis(20);
 
 /// Members whose values are new in each run. They do not concern the protocol.
@@ -147,8 +147,8 @@ impl Talk<'_> {
         };
         let patience = waiting.map_or(PATIENCE, |_| BY_ITSELF);
         let deadline = Instant::now() + patience;
-        // The runner listens to all connections in turn, because a server may need a message from
-        // one client before it answers another client.
+        // The test listens to all connections in turn, because a server may need a message from one
+        // client before it answers another client.
         loop {
             let mut settled = true;
             for (client, line) in &mut self.lines {

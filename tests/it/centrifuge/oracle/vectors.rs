@@ -1,4 +1,5 @@
-//! The runner's own Protobuf, tested with frames of the official Python package.
+//! Tests of the Protobuf encoder and decoder in `protobuf.rs`, with frames made by the protocol's
+//! official Python package.
 
 use super::protobuf;
 use super::value::{Message, hex};

@@ -12,7 +12,7 @@ fn nodes(spans: &[Span]) -> BTreeSet<&str> {
     spans.iter().map(|span| span.node.as_str()).collect()
 }
 
-/// A past fault: the node that took the call waited three seconds for another node, which did not
+/// Regression: the node that took the call waited three seconds for another node, which did not
 /// answer. The trace had no span for this time, no error, and no name of the other node.
 #[tokio::test]
 async fn a_revocation_that_a_node_does_not_confirm_names_the_node() {

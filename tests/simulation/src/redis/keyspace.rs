@@ -322,8 +322,8 @@ impl<'a> Scan<'a> {
         Ok(scan)
     }
 
-    /// Walks over the sorted items, from the cursor on. Returns the cursor for the next call, 0 at
-    /// the end, and the items that match the pattern.
+    /// Walks over the sorted items, from the cursor on. Returns the cursor for the next call (0 if
+    /// no items are left) and the items that match the pattern.
     pub(super) fn walk<'k>(
         &self,
         all: impl Iterator<Item = (u64, &'k [u8])>,

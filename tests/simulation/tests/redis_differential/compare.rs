@@ -44,8 +44,8 @@ fn alike(real: &Reply, simulated: &Reply) -> bool {
     match (real, simulated) {
         (Reply::Integer(real), Reply::Integer(simulated)) => close(*real, *simulated),
         (Reply::Array(real), Reply::Array(simulated)) => {
-            // In RESP2 a map is an array. In a map with an id, the items after the id's name differ
-            // between the servers.
+            // In RESP2 a map is an array. If such a map has the key `id`, everything after this key
+            // differs between the servers and is not compared.
             let (mut real, mut simulated) = (real.clone(), simulated.clone());
             for reply in [&mut real, &mut simulated] {
                 if let Some(at) = reply.iter().position(|item| *item == id()) {
@@ -85,8 +85,9 @@ fn all_alike(real: &[Reply], simulated: &[Reply]) -> bool {
             .all(|(real, simulated)| alike(real, simulated))
 }
 
-/// True if both numbers are equal, or are nearly the same time: in microseconds, milliseconds or
-/// seconds since 1970, or in milliseconds from now. Numbers that are not times are small.
+/// True if both numbers are equal, or if both are times and nearly the same. A time is a number of
+/// microseconds, milliseconds or seconds since 1970, or of milliseconds from now. Numbers that are
+/// not times are small, so numbers below 20,000 must be equal.
 fn close(real: i64, simulated: i64) -> bool {
     let apart = match real {
         100_000_000_000_000.. => 5_000_000,

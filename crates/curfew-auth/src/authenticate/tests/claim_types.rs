@@ -50,12 +50,12 @@ fn a_claim_of_the_wrong_type_is_malformed_and_never_absent() {
     let malformed = Some(AuthFailure::Malformed);
     let missing = Some(AuthFailure::MissingClaim);
     let too_early = Some(AuthFailure::NotYetValid);
-    // `expected` is the refusal of a token whose claim `name` has this value; `None` if the token
-    // is accepted.
     let mut config = config([secret_issuer()]);
     config.issuers[0].issuer = Some("text".to_owned());
     config.issuers[0].audience = Some(vec!["text".to_owned()]);
     let authenticator = authenticator(&config);
+    // `expected` is the refusal of a token whose claim `name` has this value; `None` if the token
+    // is accepted.
     let expected = |name: &str, value: Option<&str>| match (name, value) {
         ("exp" | "sub" | "iss" | "aud", None) => missing,
         (_, None) => None,

@@ -48,7 +48,7 @@ fn layout(slots: [&[(Slot, Slot)]; 2]) -> Layout {
     }
 }
 
-/// A past fault: the node subscribed to the channel on the new primary before it noted the
+/// Regression: the node subscribed to the channel on the new primary before it noted the
 /// interruption on the old primary. The listeners were then not notified of the gap.
 #[tokio::test]
 async fn a_slot_that_leaves_a_server_is_an_interruption_before_another_can_carry_it() {
