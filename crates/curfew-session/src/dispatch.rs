@@ -86,7 +86,8 @@ impl SessionState {
                     id,
                     began,
                 };
-                // Loaded once for the whole command, so that its rate, limits and policy agree.
+                // The settings are loaded once for the whole command, so that its rate, limits and
+                // policy agree.
                 let settings = self.context.settings.load();
                 let settings = &**settings;
                 let is_in_batch =

@@ -177,7 +177,8 @@ impl SessionState {
                 Reaction::Waits(waits) => self.pipeline.add(waits, cx),
                 Reaction::Ends(end) => return self.end_in_turn(end),
             }
-            // Polled before the next request is decoded, so that the broker is asked in order.
+            // The pipeline is polled before the next request is decoded, so that the broker is
+            // asked in order.
             match self.poll_pipeline(cx) {
                 Poll::Ready(Some(finish)) => return Poll::Ready(Some(finish)),
                 Poll::Ready(None) | Poll::Pending if rest.is_empty() => break,

@@ -51,7 +51,7 @@ pub async fn run(mut session: Box<Session>) {
         let mut sleep = pin!(time::sleep(session.first_wait()));
         poll_fn(|cx| session.poll_caught(cx, sleep.as_mut())).await
     };
-    // Boxed, because closing needs more room than an idle session should hold.
+    // The closing is on the heap, because it needs more room than an idle session should hold.
     Box::pin(close::close(*session, end)).await;
 }
 

@@ -144,7 +144,8 @@ impl<S> DeferredResponse<S> {
         Upgraded {
             transport: self.stream.into(),
             answer: self.answer.into(),
-            // Copied, because even an empty slice would keep hyper's whole buffer alive.
+            // The bytes are copied, because even an empty slice would keep hyper's whole buffer
+            // alive.
             early: [read, &self.ahead].concat().into(),
         }
     }

@@ -120,6 +120,6 @@ fn the_files_on_the_code_map_exist() {
     assert_eq!(
         rows.len(),
         20,
-        "the table of a connection's life has another number of rows"
+        "the table of a connection's life does not have 20 rows"
     );
 }

@@ -320,7 +320,7 @@ async fn the_database_of_the_url_is_the_one_that_counts() {
     assert_eq!(
         redis.keys().await.len(),
         1,
-        "database 0 has another key than the revocation"
+        "the revocation is not the only key in database 0"
     );
     redis.run(&["MOVE", &key, "5"]).await;
     alice.revoked().await;
