@@ -100,8 +100,8 @@ impl Session {
         let polled = outbox.poll_wake(cx, self.output != Output::Idle);
         let goes_on = || match self.output {
             Output::Idle | Output::Blocked => false,
-            // The standing is checked again after the registration, so that a change in between is
-            // not missed.
+            // The reason for the held output is checked again after the registration, so that a
+            // change in between is not missed.
             Output::Held(HeldBack::Suspended) => outbox.standing() != Standing::Suspended,
             Output::Held(HeldBack::NoLease) => self.state.holds_lease(),
         };
