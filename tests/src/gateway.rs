@@ -381,15 +381,16 @@ impl Gateway {
         assert!(!log.contains("panicked at"), "{log}");
     }
 
-    /// Resident memory, in KiB.
+    /// Resident memory without the pages of files, in KiB. The program's own pages are loaded when
+    /// its code first runs, so they would count as growth.
     pub fn rss_kib(&self) -> u64 {
         let status =
             fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process runs");
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix("RssAnon:"))
             .expect("a process has memory");
-        let number = line.split_whitespace().next().expect("VmRSS has a value");
+        let number = line.split_whitespace().next().expect("RssAnon has a value");
         number.parse().expect("the field is a number")
     }
 
