@@ -230,6 +230,21 @@ impl Check<'_> {
         (from <= at).then_some((from, until))
     }
 
+    /// The first ban that covers a session with `tokens` at `at`, and the time at which it began, if
+    /// `late` returns true for that time.
+    fn covering(
+        &self,
+        timeline: &Timeline<'_>,
+        tokens: &[Token],
+        at: Duration,
+        late: impl Fn(Duration) -> bool,
+    ) -> Option<(Duration, &Ban)> {
+        self.record.bans.iter().find_map(|ban| {
+            let (from, until) = self.in_force(ban, timeline, tokens, at)?;
+            (at < until && late(from)).then_some((from, ban))
+        })
+    }
+
     /// The time by which a running node must have ended a session that was revoked at `from`;
     /// `None` if trouble with the node's link to Redis may have delayed the revocation.
     fn promptly(&self, node: usize, from: Duration) -> Option<Duration> {

@@ -19,9 +19,7 @@ async fn reports_wait_to_be_written_and_those_beyond_are_turned_away() {
             node.revoke_reported(key, Revocation::default()).await
         });
     }
-    while harness.rig.asked(Call::Revoke, "") < ROOM {
-        time::sleep(Duration::from_millis(1)).await;
-    }
+    eventually(async || harness.rig.asked(Call::Revoke, "") >= ROOM).await;
     let report = |user: &str| {
         let key = RevocationKey::user(user);
         harness.node.revoke_reported(key, Revocation::default())

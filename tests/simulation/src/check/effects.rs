@@ -7,7 +7,6 @@ use super::{Check, PROMPTLY, Violation, shown};
 use crate::node::LEASE;
 use crate::record::{Ban, Target, Token};
 use crate::redis::Effect;
-use crate::world::ConnectionId;
 
 /// Time for which Redis lists a node after a heartbeat.
 const LISTED: Duration = Duration::from_secs(9);
@@ -58,7 +57,11 @@ impl Check<'_> {
                     .iter()
                     .filter(|(sent_at, _)| sent_at <= at);
                 let bans: Option<Vec<_>> = tried
-                    .map(|(_, connection)| self.banned(connection, *at))
+                    .map(|(_, connection)| {
+                        let timeline = self.lines.get(connection)?;
+                        let late = |from| *at > from + LEASE;
+                        self.covering(timeline, timeline.in_force(*at), *at, late)
+                    })
                     .collect();
                 if let Some((from, ban)) = bans.and_then(|bans| bans.first().copied()) {
                     let why = format!(
@@ -69,17 +72,6 @@ impl Check<'_> {
                 }
             }
         }
-    }
-
-    /// The ban, and its time, that forbids the session of this connection any effect at `at`,
-    /// because it is older than a lease.
-    fn banned(&self, connection: &ConnectionId, at: Duration) -> Option<(Duration, &Ban)> {
-        let timeline = self.lines.get(connection)?;
-        let tokens = timeline.in_force(at);
-        self.record.bans.iter().find_map(|ban| {
-            let (from, until) = self.in_force(ban, timeline, tokens, at)?;
-            (at > from + LEASE && at < until).then_some((from, ban))
-        })
     }
 
     /// R5: a node that has confirmed a revocation delivers nothing more to the revoked sessions.

@@ -43,7 +43,7 @@ impl Check<'_> {
         if begins(r#"{"type":"ok""#) {
             let token = asked(line)?;
             *held = Some(token);
-            let ban = self.covering(timeline, token, line, |from| token.sent_at > from)?;
+            let ban = self.ban_of(timeline, token, line, |from| token.sent_at > from)?;
             return Some(("R3", ban));
         }
         if begins(r#"{"type":"unsubscribed""#) {
@@ -77,21 +77,21 @@ impl Check<'_> {
         let Some(token) = *held else {
             return Some(("vault", "a message came without a subscription".to_owned()));
         };
-        let late = self.covering(timeline, token, line, |from| line.at > from + LEASE);
+        let late = self.ban_of(timeline, token, line, |from| line.at > from + LEASE);
         let late = late.map(|ban| ("R1", ban));
         late.or_else(|| {
             let slow = |from| {
                 self.promptly(timeline.wire.node, from)
                     .is_some_and(|by| line.at > by)
             };
-            let ban = self.covering(timeline, token, line, slow)?;
+            let ban = self.ban_of(timeline, token, line, slow)?;
             Some(("R1, promptly", ban))
         })
     }
 
     /// Describes a ban that covers `token` at the time of the frame, if `late` returns true for the
     /// time at which the ban began.
-    fn covering(
+    fn ban_of(
         &self,
         timeline: &Timeline<'_>,
         token: &Token,
@@ -99,10 +99,10 @@ impl Check<'_> {
         late: impl Fn(std::time::Duration) -> bool,
     ) -> Option<String> {
         let tokens = std::slice::from_ref(token);
-        self.record.bans.iter().find_map(|ban| {
-            let (from, until) = self.in_force(ban, timeline, tokens, line.at)?;
-            let covers = line.at < until && late(from);
-            covers.then(|| format!("its token is revoked at {from:?} by {}", shown(&ban.key)))
-        })
+        let (from, ban) = self.covering(timeline, tokens, line.at, late)?;
+        Some(format!(
+            "its token is revoked at {from:?} by {}",
+            shown(&ban.key)
+        ))
     }
 }
